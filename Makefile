@@ -1,0 +1,71 @@
+# Two commands, from nothing but Python (3.11 to 3.13, with venv) and make: `make train` and `make test`.
+#
+#   PYTHON    the interpreter that creates the environment            make train PYTHON=python3.12
+#   VENV      where the environment is created
+#   PIP_ARGS  passed to pip. On Linux pip's default build of torch brings several GB of CUDA libraries; where no GPU is
+#             to be used, point pip here at the index of torch's CPU builds: `constraints.txt` accepts both.
+#   ARGS      passed to the command                                   make train ARGS="seed=2 steps=50000"
+#   JOBS      test processes; 0: all in one process, in order         make test JOBS=0 ARGS="-k pcgrad"
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+ARGS ?=
+JOBS ?= 2
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+DISTRIBUTION = setup.cfg pyproject.toml constraints.txt
+# Several processes share the cores: one thread each.
+PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test test-parity test-grid lint format bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+train: $(VENV)/.installed-train ## train MT10 on the CPU for about ten minutes: multi-head SAC + PCGrad
+	$(BIN)/mtrl train recipe=quick $(ARGS)
+
+test: $(VENV)/.installed-test ## run the tests
+	$(PYTEST) -m "not parity and not grid and not slow" $(ARGS)
+
+test-parity: $(VENV)/.installed-test ## the long comparisons with independent implementations
+	$(PYTEST) -m parity $(ARGS)
+
+test-grid: $(VENV)/.installed-test ## every combination of the methods
+	$(PYTEST) -m grid $(ARGS)
+
+lint: $(VENV)/.installed-test ## ruff and pyright
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.installed-test ## let ruff fix and format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.installed-train ## time the updates and the environments
+	$(BIN)/mtrl bench update $(ARGS)
+	$(BIN)/mtrl bench envs $(ARGS)
+
+clean: ## remove the environment, builds and caches; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find mtrl scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@command -v "$(PYTHON)" >/dev/null || { echo "mtrl needs Python 3.11 to 3.13; \`$(PYTHON)\` was not found. Name one: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 13) or sys.exit("mtrl needs Python 3.11 to 3.13; `$(PYTHON)` is %d.%d. Name another: make PYTHON=python3.12" % v[:2])'
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "mtrl needs Python's venv, which \`$(PYTHON)\` lacks (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed-train: $(VENV)/.created $(DISTRIBUTION)
+	$(PIP) --editable ".[video]"
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.created $(DISTRIBUTION)
+	$(PIP) --editable ".[dev,video,surgery,statistics,aux]"
+	@touch $@ $(VENV)/.installed-train

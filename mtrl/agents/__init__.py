@@ -1,0 +1,5 @@
+"""Learners, one a file."""
+
+from mtrl.core.registry import Registry
+
+AGENTS = Registry("agent", __name__)

@@ -1,0 +1,232 @@
+"""Multi-task soft actor-critic: twin critics, a tanh-Gaussian actor, one temperature per task.
+
+Haarnoja et al. 2018 ("Soft Actor-Critic Algorithms and Applications"), with a task axis: every loss is one
+per task, and `MultiTaskOptimizer` decides what becomes of the T gradients of actor and critic.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.core.types import Metrics, Tensors, Transitions
+from mtrl.gradients import SURGERIES, WEIGHTINGS, MultiTaskOptimizer
+from mtrl.networks import NETWORKS, TaskNetwork
+
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+
+@dataclass
+class Config:
+    kind: str = "sac"
+    discount: float = 0.99
+    """γ."""
+    target_rate: float = 0.005
+    """τ: how far the target critics move towards the critics at each update."""
+    batch_size: int = 128
+    """B: transitions per task and update."""
+    learning_rate: float = 3e-4
+    """Adam's, for actor, critics and temperatures."""
+    adam_eps: float = 1e-8
+    """Adam's ε."""
+    initial_temperature: float = 1.0
+    """α of every task at the start."""
+    target_entropy: float | None = None
+    """Entropy that each temperature holds, in nats; −A if not given."""
+    num_critics: int = 2
+    """E: critics whose minimum is the target."""
+    critic_layer_norm: bool | None = None
+    """Layer normalisation in the critics; as in the network if not given."""
+    critic_width: int | None = None
+    """Units of the critics' hidden layers; as in the network if not given."""
+    reward_scale: float = 1.0
+    """Factor of every reward in the critics' targets."""
+    max_grad_norm: float | None = None
+    """Clip the norm of each network's final gradient."""
+    reduction: str = "mean"
+    """How weighted task losses become one: mean or sum."""
+
+    def __post_init__(self) -> None:
+        check(0 < self.discount <= 1, "agent.discount", "in (0, 1]", self.discount)
+        check(0 < self.target_rate <= 1, "agent.target_rate", "in (0, 1]", self.target_rate)
+        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
+        check(self.learning_rate > 0, "agent.learning_rate", "positive", self.learning_rate)
+        check(self.adam_eps > 0, "agent.adam_eps", "positive", self.adam_eps)
+        check(self.initial_temperature > 0, "agent.initial_temperature", "positive", self.initial_temperature)
+        check(self.num_critics >= 1, "agent.num_critics", "a positive integer", self.num_critics)
+        check(self.reward_scale > 0, "agent.reward_scale", "positive", self.reward_scale)
+        check(self.reduction in ("mean", "sum"), "agent.reduction", "mean or sum", self.reduction)
+        check(self.critic_width is None or self.critic_width >= 1, "agent.critic_width", "positive", self.critic_width)
+        check(
+            self.max_grad_norm is None or self.max_grad_norm > 0, "agent.max_grad_norm", "positive", self.max_grad_norm
+        )
+
+
+class CriticBatch(NamedTuple):
+    inputs: Tensor
+    """(T, B, O + A)"""
+    target: Tensor
+    """(T, B)"""
+
+
+class ActorBatch(NamedTuple):
+    observation: Tensor
+    """(T, B, O)"""
+    noise: Tensor
+    """(T, B, A) standard normal."""
+    temperature: Tensor
+    """(T, 1)"""
+
+
+def tanh_gaussian(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Actions tanh(u) and their log-densities, u ~ N(mean, std), from a network's output (.., 2A) and noise (.., A).
+
+    log π = Σ_a [log N(u_a) − log(1 − tanh² u_a)], the last term as 2 (log 2 − u − softplus(−2u)).
+    """
+    mean, log_std = output.chunk(2, -1)
+    log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+    u = mean + log_std.exp() * noise
+    log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    log_prob = (log_normal - 2 * (math.log(2) - u - F.softplus(-2 * u))).sum(-1)
+    return u.tanh(), log_prob
+
+
+class SAC:
+    """The agent of T tasks with one network for the actor and one ensemble of E for the critics."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        network: Any,
+        weighting: Any,
+        surgery: Any,
+        num_tasks: int,
+        observation_size: int,
+        action_size: int,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        """network, weighting, surgery: the configurations of what is to be used in actor and critic."""
+        self.config = config
+        self.action_size = action_size
+        self.device = torch.device(device)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        actor_factory = NETWORKS.build(network, input_size=observation_size, output_size=2 * action_size)
+        critic_factory = NETWORKS.build(
+            self._critic_network(network), input_size=observation_size + action_size, output_size=1
+        )
+        self.actor = TaskNetwork(actor_factory, num_tasks).to(self.device)
+        self.critic = TaskNetwork(critic_factory, num_tasks, config.num_critics).to(self.device)
+        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_alpha = torch.full((num_tasks,), math.log(config.initial_temperature), device=self.device)
+        self.log_alpha.requires_grad_()
+        self.target_entropy = -float(action_size) if config.target_entropy is None else config.target_entropy
+        self.alpha_optimizer = self._adam([self.log_alpha])
+        self.actor_optimizer = self._optimizer(self.actor, "actor", weighting, surgery)
+        self.critic_optimizer = self._optimizer(self.critic, "critic", weighting, surgery)
+
+    def _critic_network(self, network: Any) -> Any:
+        changes = {"layer_norm": self.config.critic_layer_norm, "width": self.config.critic_width}
+        return replace(network, **{k: v for k, v in changes.items() if v is not None})
+
+    def _adam(self, parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=self.config.learning_rate, eps=self.config.adam_eps, fused=True)
+
+    def _optimizer(self, network: TaskNetwork, part: str, weighting: Any, surgery: Any) -> MultiTaskOptimizer:
+        applies = getattr(surgery, "apply_to", "both") in ("both", part)
+        return MultiTaskOptimizer(
+            network,
+            self._adam(network.parameters()),
+            WEIGHTINGS.build(weighting, num_tasks=network.num_tasks),
+            SURGERIES.build(surgery) if applies else None,
+            reduction=self.config.reduction,
+            max_grad_norm=self.config.max_grad_norm,
+            generator=self.generator,
+        ).to(self.device)
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, explore: bool) -> Tensor:
+        """observation (T, N, O) -> action (T, N, A) in [-1, 1]: a sample, or tanh of the mean."""
+        output = self.actor(observation.to(self.device, torch.float32))
+        if not explore:
+            return output.chunk(2, -1)[0].tanh()
+        return tanh_gaussian(output, self._noise(output.shape[:-1]))[0]
+
+    def _noise(self, leading: tuple[int, ...]) -> Tensor:
+        return torch.randn(*leading, self.action_size, device=self.device, generator=self.generator)
+
+    def update(self, batch: Transitions) -> Metrics:
+        """One step of critics, actor, temperatures and targets on a batch (T, B, ..). Nothing is read back."""
+        leading = batch.reward.shape
+        with torch.no_grad():
+            alpha = self.log_alpha.exp().unsqueeze(-1)
+            target = self._target(batch, alpha, self._noise(leading))
+        inputs = torch.cat([batch.observation, batch.action], -1)
+        extras = {"log_alpha": self.log_alpha.detach()}
+        critic = self.critic_optimizer.step(self.critic_losses, CriticBatch(inputs, target), extras=extras)
+        actor_batch = ActorBatch(batch.observation, self._noise(leading), alpha)
+        actor = self.actor_optimizer.step(self.actor_losses, actor_batch, extras=extras)
+        self.log_alpha.grad = -(actor.pop("log_prob") + self.target_entropy)
+        self.alpha_optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.target.parameters()), list(self.critic.parameters()), self.config.target_rate
+            )
+        metrics = {f"critic/{k}": v for k, v in critic.items()} | {f"actor/{k}": v for k, v in actor.items()}
+        return metrics | {"temperature": alpha.squeeze(-1)}
+
+    def _target(self, batch: Transitions, alpha: Tensor, noise: Tensor) -> Tensor:
+        """y = r + γ (1 − terminated) (min_e Q'_e(s', a') − α log π(a'|s')), a' ~ π(·|s'), (T, B)."""
+        action, log_prob = tanh_gaussian(self.actor(batch.next_observation), noise)
+        q = self.target(torch.cat([batch.next_observation, action], -1)).squeeze(-1).amin(0)
+        future = self.config.discount * (1 - batch.terminated) * (q - alpha * log_prob)
+        return batch.reward * self.config.reward_scale + future
+
+    def critic_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: CriticBatch
+    ) -> tuple[Tensor, Metrics]:
+        """Σ_e mean_B (Q_e(s, a) − y)², (T,)."""
+        q = self.critic.call(shared, own, own_buffers, batch.inputs).squeeze(-1)
+        losses = (q - batch.target).square().mean(-1).sum(0)
+        return losses, {"q": q.detach().mean((0, 2))}
+
+    def actor_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ActorBatch
+    ) -> tuple[Tensor, Metrics]:
+        """mean_B (α log π(a|s) − min_e Q_e(s, a)), (T,), a a reparametrised sample."""
+        output = self.actor.call(shared, own, own_buffers, batch.observation)
+        action, log_prob = tanh_gaussian(output, batch.noise)
+        fixed = [{n: t.detach() for n, t in tensors.items()} for tensors in self.critic.tensors]
+        q = self.critic.call(*fixed, torch.cat([batch.observation, action], -1)).squeeze(-1).amin(0)
+        return (batch.temperature * log_prob - q).mean(-1), {"log_prob": log_prob.detach().mean(-1)}
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"actor": self.actor, "critic": self.critic, "target": self.target}
+        for name, optimizer in (("actor", self.actor_optimizer), ("critic", self.critic_optimizer)):
+            parts |= {f"{name}_method": optimizer, f"{name}_optimizer": optimizer.optimizer}
+        return parts | {"alpha_optimizer": self.alpha_optimizer}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact continuation needs."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        return state | {"log_alpha": self.log_alpha.detach(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given
+        with torch.no_grad():
+            self.log_alpha.copy_(state["log_alpha"])
+        self.generator.set_state(state["generator"].cpu())
+
+
+def build(config: Config, **context: Any) -> SAC:
+    return SAC(config, **context)

@@ -1,0 +1,174 @@
+"""The command line: mtrl train | evaluate | list | bench | plot.
+
+Bad input ends in one line that says what was expected and what was found, and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mtrl.core.errors import UserError, expected
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.run(options)
+    except UserError as error:
+        print(f"mtrl: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("mtrl: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mtrl", description="One agent, many robot tasks.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    train = commands.add_parser("train", help="train an agent, or go on with a run", description=_TRAIN)
+    train.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
+    train.add_argument("--show", action="store_true", help="print the whole configuration and stop")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate the newest checkpoint of a run")
+    evaluate.add_argument("folder", metavar="RUN", help="the run's folder")
+    evaluate.add_argument("--episodes", type=int, default=50, help="per task (50, each goal once)")
+    evaluate.add_argument("--protocol", choices=("goals", "upstream"), default="goals", help="how goals are drawn")
+    evaluate.add_argument("--device", default="cpu", help="cpu, cuda, ... or auto")
+    evaluate.add_argument("--video", action="store_true", help="also write a short video")
+    evaluate.add_argument("--json", action="store_true", help="print the whole result as JSON")
+    evaluate.set_defaults(run=_evaluate)
+
+    listing = commands.add_parser("list", help="what there is to choose from")
+    listing.add_argument("what", nargs="?", help="one of benchmarks, networks, weighting, surgery, agents, recipes")
+    listing.add_argument("--benchmark", help="count the networks' parameters on this benchmark")
+    listing.add_argument("options", nargs="*", metavar="key=value", help="with --benchmark: options of the networks")
+    listing.set_defaults(run=_list)
+
+    bench = commands.add_parser("bench", help="measure speed on this machine")
+    bench.add_argument("what", choices=("update", "envs"))
+    bench.add_argument("--json", action="store_true", help="print the rows as JSON")
+    bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
+    bench.set_defaults(run=_bench)
+
+    plot = commands.add_parser("plot", help="draw runs")
+    plot.add_argument("folders", nargs="+", metavar="RUN")
+    plot.add_argument("--output", type=Path, help="the picture's path (learning_curves.png in the run)")
+    plot.set_defaults(run=_plot)
+    return parser
+
+
+_TRAIN = "Example: mtrl train benchmark=mt10 network=mint surgery=pcgrad seed=1 steps=2000000"
+
+
+def _train(options: argparse.Namespace) -> None:
+    from mtrl import configs, experiment
+
+    config = experiment.compose(options.options)
+    if options.show:
+        import yaml
+
+        print(yaml.safe_dump(configs.plain(config), sort_keys=False), end="")
+        return
+    parts, folder, result = experiment.train(config)
+    _report(result)
+    if config.video and not list(folder.videos.glob("*.mp4")):
+        _video(parts, folder)
+    print(f"Learning curves: {folder.path / 'learning_curves.png'}")
+    print(f"Run: {folder.path}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from mtrl import experiment
+
+    parts, folder, facts = experiment.evaluate_run(options.folder, options.episodes, options.protocol, options.device)
+    if options.json:
+        print(json.dumps(facts))
+    else:
+        _report(facts)
+    if options.video:
+        _video(parts, folder, sys.stderr if options.json else sys.stdout)
+
+
+def _report(facts: dict[str, Any]) -> None:
+    from mtrl.monitoring.tables import success_table
+
+    rows = facts["tasks"].values()
+    print(
+        success_table(
+            list(facts["tasks"]),
+            [row["success_rate"] for row in rows],
+            [row["mean_return"] for row in rows],
+            facts["episodes"],
+        )
+    )
+
+
+def _video(parts: Any, folder: Any, stream: Any = None) -> None:
+    """A short video, or one line that says what is missing for one."""
+    path = folder.videos / "rollout.mp4"
+    message = parts.write_video(path)
+    print(f"Video: {path}" if message is None else f"No video: {message}", file=stream or sys.stdout)
+
+
+def _list(options: argparse.Namespace) -> None:
+    from mtrl import configs, experiment
+
+    groups = {"benchmarks": "benchmark", "networks": "network", "agents": "agent", "recipes": "recipe"}
+    known = ["benchmark", "network", "weighting", "surgery", "agent", "recipe"]
+    wanted = groups.get(options.what, options.what)
+    if wanted is not None and wanted not in known:
+        raise expected("What to list", f"one of {', '.join(known)}", options.what)
+    if options.benchmark is not None:
+        _list_parameters(options)
+        return
+    for group in [wanted] if wanted else known:
+        print(f"{group}=")
+        registry = next((r for r in experiment.REGISTRIES if r.group == group), None)
+        for name in configs.choices(group, experiment.REGISTRIES):
+            summary = registry.summary(name) if registry and name in registry.kinds else configs.summary(group, name)
+            print(f"  {name:<22}{summary}")
+
+
+def _list_parameters(options: argparse.Namespace) -> None:
+    from mtrl import experiment
+
+    print(f"{'network':<16}{'width':>6}{'depth':>6}{'actor':>12}{'shared':>12}{'owned':>12}{'critics':>12}")
+    for row in experiment.parameter_counts(options.benchmark, options.options):
+        print("{kind:<16}{width:>6}{depth:>6}{actor:>12,}{shared:>12,}{owned:>12,}{critics:>12,}".format(**row))
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from mtrl import benchmarking
+
+    result = benchmarking.update(options.quick) if options.what == "update" else benchmarking.envs(options.quick)
+    print(json.dumps(result) if options.json else benchmarking.table(result))
+
+
+def _plot(options: argparse.Namespace) -> None:
+    from mtrl import experiment
+
+    print(experiment.plot_runs([Path(folder) for folder in options.folders], options.output))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Presets, as YAML in Hydra's config groups, and the composition of a configuration from them.
+
+The options themselves are dataclasses beside what they configure; each registry's methods become one config
+group, so that `network=mint network.width=200` composes with no further declaration.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mtrl.core.errors import UserError
+from mtrl.core.registry import Registry
+
+FOLDER = Path(__file__).parent
+
+
+def choices(group: str, registries: Iterable[Registry]) -> list[str]:
+    """What may stand behind `<group>=`: the registry's methods, and the YAML presets beside this file."""
+    kinds = {kind for registry in registries if registry.group == group for kind in registry.kinds}
+    return sorted(kinds | {path.stem for path in (FOLDER / group).glob("*.yaml")})
+
+
+def summary(group: str, name: str) -> str:
+    """What a YAML preset says of itself: its first comment that is not an instruction to Hydra."""
+    lines = (FOLDER / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comments = (line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line)
+    return next(comments, "")
+
+
+def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence[str]) -> Any:
+    """An instance of the dataclass `root`, from the presets, the methods' defaults and `key=value` overrides.
+
+    Raises:
+        UserError: an override is malformed, names nothing, or gives a value of the wrong type or range.
+    """
+    store = ConfigStore.instance()
+    store.store(name=f"base_{root.kind}", node=root)
+    for registry in registries:
+        for kind in registry.kinds:
+            store.store(group=registry.group, name=kind, node=registry.config_class(kind))
+    for override in overrides:
+        _check_override(override, registries)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(FOLDER), version_base="1.3"):
+            config = hydra_compose(root.kind, overrides=list(overrides))
+        return OmegaConf.to_object(config)
+    except UserError:
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explained(error, overrides) from error
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration object as nested plain dicts, lists and values."""
+    container = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, Any]) -> Any:
+    """The configuration object that `plain` was made of.
+
+    Raises:
+        UserError: it holds a key or value that this version does not know.
+    """
+    groups = {registry.group: registry for registry in registries}
+    try:
+        nodes: dict[str, Any] = {}
+        for key, value in saved.items():
+            if key in groups and isinstance(value, dict):
+                value = OmegaConf.merge(OmegaConf.structured(groups[key].config_class(value["kind"])), value)
+            nodes[key] = value
+        merged = OmegaConf.merge(OmegaConf.structured(root), nodes)
+        assert isinstance(merged, DictConfig)
+        return OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, KeyError) as error:
+        raise _explained(error, []) from error
+
+
+def _check_override(override: str, registries: Sequence[Registry]) -> None:
+    """Say what is wrong where Hydra's own message would not: no `=`, or an unknown choice of a group."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise UserError(f"An option should read key=value. Found {override!r}.")
+    group = key.lstrip("+~")
+    known = choices(group, registries)
+    if known and "." not in group and value not in (*known, "null"):
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"Option `{group}` should be one of {', '.join(known)}. Found {value!r}.{hint}")
+
+
+def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:
+    """One line from the innermost cause of a composition error."""
+    named = next((o for o in overrides if f"'{o}'" in str(error) or f"'{o.partition('=')[0]}'" in str(error)), None)
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if isinstance(cause, UserError):
+        return cause
+    message = str(cause).strip().splitlines()[0].rstrip(".")
+    key = getattr(cause, "full_key", None)
+    if "is not in" in message or "not in struct" in message:
+        where = key or (named or "").partition("=")[0]
+        return UserError(f"Option `{where}` should be a known option (see `mtrl list`). Found an unknown key.")
+    subject = f"Option `{key}`" if key else f"Option {named!r}" if named else "The configuration"
+    return UserError(f"{subject} should be valid. Found: {message}.")

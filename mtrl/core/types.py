@@ -1,0 +1,135 @@
+"""The few types that every part of the toolkit shares.
+
+Letters are fixed project-wide: T tasks, B batch per task, N environments per task,
+O and A observation and action size, E ensemble members, P parameters.
+A batch is task-major: the first axis is always the task, in the suite's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Tensors = Mapping[str, Tensor]
+Metrics = dict[str, Tensor]
+FloatArray = NDArray[np.floating[Any]]
+BoolArray = NDArray[np.bool_]
+
+
+class Transitions(NamedTuple):
+    """A task-major batch of transitions."""
+
+    observation: Tensor
+    """(T, B, O)"""
+    action: Tensor
+    """(T, B, A)"""
+    reward: Tensor
+    """(T, B)"""
+    next_observation: Tensor
+    """(T, B, O): the true successor, never the first observation of the next episode."""
+    terminated: Tensor
+    """(T, B) float, 1 where the successor is absorbing. A truncation is not a termination."""
+
+
+class TaskLoss(Protocol):
+    """The one definition of a learner's losses, from which every gradient is taken.
+
+    `shared` maps a name to a tensor of its own shape, or, where per-task gradients are wanted, to a
+    view with a task axis of stride 0 in front: (T, *shape). `own` and `own_buffers` map to (T, *shape).
+    Returns the losses (T,) and auxiliary tensors (metrics and new buffers), which carry no gradient.
+    """
+
+    def __call__(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]: ...
+
+
+class TaskParameters(Protocol):
+    """What the optimiser needs of a network: its trained tensors, split into shared and owned ones."""
+
+    num_tasks: int
+    ensemble: int | None
+    shared: Any
+    """name -> parameter (*shape)"""
+    own: Any
+    """name -> parameter (T, *shape)"""
+
+    @property
+    def tensors(self) -> tuple[Tensors, Tensors, Tensors]:
+        """(shared, own, own_buffers), as a `TaskLoss` takes them."""
+        ...
+
+    def per_task_leaves(self) -> dict[str, Tensor]:
+        """The shared tensors with a task axis of stride 0 in front, as leaves."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step of all environments gives. The arrays are reused by the next step: copy to keep."""
+
+    observation: FloatArray
+    """(T, N, O): what to act on next; the first observation of a new episode where one ended."""
+    reward: FloatArray
+    """(T, N)"""
+    terminated: BoolArray
+    """(T, N)"""
+    truncated: BoolArray
+    """(T, N)"""
+    next_observation: FloatArray
+    """(T, N, O): the true successor of the observation acted on; equals `observation` inside an episode."""
+    success: BoolArray
+    """(T, N): whether the task is solved in the state just reached."""
+
+
+class TaskVectorEnv(Protocol):
+    """All tasks of a suite, N copies each, stepped at once; an ended episode restarts in the same step."""
+
+    num_tasks: int
+    envs_per_task: int
+
+    def reset(self, seed: int | None = None) -> FloatArray:
+        """Start every episode anew and return the first observations (T, N, O)."""
+        ...
+
+    def step(self, action: FloatArray) -> StepResult:
+        """Apply actions (T, N, A) in [-1, 1]."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on exactly from here (tensors, numbers, strings and containers of them)."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
+        """Go back to a saved state and return its observations (T, N, O)."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Suite(Protocol):
+    """A benchmark: named tasks with one observation and one action size."""
+
+    name: str
+    tasks: Sequence[str]
+    observation_size: int
+    action_size: int
+    horizon: int
+    """Steps after which an episode is truncated."""
+
+    def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
+        """Environments for training: a random goal at each episode."""
+        ...
+
+    def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> TaskVectorEnv:
+        """Environments for evaluation: terminate on success, goals by `protocol` (see `training.evaluation`)."""
+        ...
+
+    def description(self) -> dict[str, Any]:
+        """Every choice that changes what a result means: reward version, horizon, goals, versions."""
+        ...

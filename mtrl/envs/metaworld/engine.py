@@ -1,0 +1,311 @@
+"""T Meta-World tasks × N copies at the speed of their physics: the package's numbers without its Python.
+
+A step puts all copies into one list of jobs, shared by as many threads as there are cores. A job is 5 physics steps and
+one ``mj_forward``, which run outside of Python's lock. The thread that finishes a task's last copy does the arithmetic
+of that task, while the others' physics goes on. Ended episodes restart in a second round of jobs, a task each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from metaworld.types import Task
+from numpy.typing import NDArray
+
+from mtrl.core.config import check
+from mtrl.core.errors import UserError, expected
+from mtrl.core.types import BoolArray, FloatArray, StepResult
+from mtrl.envs.metaworld.arithmetic import TaskArithmetic
+from mtrl.envs.metaworld.package_envs import MAX_HORIZON
+from mtrl.envs.metaworld.physics import CONTROLS, TaskPhysics
+from mtrl.envs.metaworld.starts import Starts
+from mtrl.envs.metaworld.tasks import TASKS
+from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion
+from mtrl.envs.metaworld.workers import Workers, available_cores
+
+logger = logging.getLogger(__name__)
+
+INFO_TERMS = Outcome._fields[1:]
+"""What the package reports beside the reward."""
+_SAVED = ("observation", "next_observation", "faults", "_elapsed", "_goal", "_played", "_parked")
+
+
+def missing_tasks(tasks: Sequence[str]) -> list[str]:
+    """Those of ``tasks`` that the engine cannot do."""
+    return [task for task in tasks if task not in TASKS]
+
+
+class BatchedEnvs:
+    """All tasks × N copies at once; implements `TaskVectorEnv`, and gives the same trajectories as `PackageEnvs`.
+
+    Observations and rewards are float64, actions are used as float32. An episode ends at the horizon, at success if so
+    wished, and where a copy fails (an exception, numbers that are not finite, unstable physics): then
+    `next_observation` is the last sound one, the reward 0, the episode truncated, and `faults` grows. The numbers do
+    not depend on the number of threads.
+
+    Args:
+        goals: {task: goals}, in the suite's order.
+        seed: every copy draws its goals from a stream of its own, made from it.
+        schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, ...; then it stands still, at the
+            last observation, with zero rewards and no ends.
+        threads: by default, one per core.
+
+    Raises:
+        UserError: a task that the engine does not know.
+        ValueError: `reward_version` v1 of a task whose v1 reward fails in the package.
+    """
+
+    faults: NDArray[np.int64]
+    """(T, N): episodes that ended because the copy failed, since the last reset."""
+
+    def __init__(
+        self,
+        goals: Mapping[str, Sequence[Task]],
+        seed: int,
+        envs_per_task: int,
+        *,
+        reward_version: RewardVersion = "v2",
+        horizon: int = MAX_HORIZON,
+        terminate_on_success: bool = False,
+        schedule: NDArray[np.int64] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        check(envs_per_task >= 1, "envs_per_task", "a positive integer", envs_per_task)
+        self.tasks = tuple(goals)
+        if missing := missing_tasks(self.tasks):
+            raise UserError(f"The batched engine does not know the tasks {', '.join(missing)}: use `engine=package`.")
+        self.num_tasks, self.envs_per_task = len(goals), envs_per_task
+        self._seed, self._horizon, self._terminate = seed, horizon, terminate_on_success
+        self._schedule = schedule
+        self._allocate()
+        self._workers = Workers(threads or min(available_cores(), self.num_tasks * envs_per_task))
+        self._finalizer = weakref.finalize(self, self._workers.close)
+        self._build(goals, reward_version)
+        self._interrupted = False
+        self.reset()
+
+    def _allocate(self) -> None:
+        grid = (self.num_tasks, self.envs_per_task)
+        self._action = np.zeros((*grid, 4), np.float32)
+        self._controls = np.zeros((*grid, CONTROLS))
+        self.observation = np.zeros((*grid, OBSERVATION_SIZE))
+        self.next_observation = np.zeros((*grid, OBSERVATION_SIZE))
+        self._reward = np.zeros(grid)
+        self._ends = np.zeros((4, *grid), np.bool_)
+        self._terminated, self._truncated, self._success, self._failed = self._ends
+        self.faults = np.zeros(grid, np.int64)
+        self._elapsed, self._goal, self._played = (np.zeros(grid, np.int64) for _ in range(3))
+        self._parked = np.zeros(grid, np.bool_)
+        self._result = StepResult(
+            self.observation, self._reward, self._terminated, self._truncated, self.next_observation, self._success
+        )
+
+    def _build(self, goals: Mapping[str, Sequence[Task]], version: RewardVersion) -> None:
+        self._starts = [Starts(TASKS[task], goals[task]) for task in self.tasks]
+        self._physics = [
+            TaskPhysics(starts, controls, self._workers.count)
+            for starts, controls in zip(self._starts, self._controls, strict=True)
+        ]
+        self._arithmetic = [
+            TaskArithmetic(
+                starts.spec, version, physics.layout.views(physics.rows), starts.low, starts.high,
+                self._action[t], self.next_observation[t], starts.start(0),
+            )
+            for t, (starts, physics) in enumerate(zip(self._starts, self._physics, strict=True))
+        ]  # fmt: skip
+        self._outcomes: list[Outcome | None] = [None] * self.num_tasks
+        envs = [starts.env for starts in self._starts]
+        self._scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
+        self._mocap_low = np.array([env.mocap_low for env in envs])[:, None]
+        self._mocap_high = np.array([env.mocap_high for env in envs])[:, None]
+        self._advance = [advance for physics in self._physics for advance in physics.advance]
+
+    def reset(self, seed: int | None = None) -> FloatArray:
+        """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
+        self._seed = self._seed if seed is None else seed
+        seeds = np.random.SeedSequence(self._seed).spawn(self.num_tasks * self.envs_per_task)
+        self._rngs = [np.random.default_rng(child) for child in seeds]
+        self.faults[...], self._played[...], self._parked[...] = 0, 0, False
+        self._begin(np.ones_like(self._parked))
+        self.next_observation[...] = self.observation
+        self._interrupted = False
+        return self.observation
+
+    def step(self, action: FloatArray) -> StepResult:
+        self._interrupted = True
+        self._action[...] = action
+        self._set_controls()
+        self._failed[...] = False
+        self._run_physics()
+        self._settle()
+        self.observation[...] = self.next_observation
+        ended = self._terminated | self._truncated
+        if ended.any():
+            self._begin(ended)
+        self._interrupted = False
+        return self._result
+
+    def info(self) -> dict[str, FloatArray]:
+        """{term: (T, N)}: what the package reports of the last step beside the reward; see `INFO_TERMS`."""
+        terms = {name: np.zeros(self._reward.shape) for name in INFO_TERMS}
+        for t, outcome in enumerate(self._outcomes):
+            for name in INFO_TERMS if outcome else ():
+                terms[name][t] = getattr(outcome, name)
+        for values in terms.values():
+            values[self._failed | self._parked] = 0.0
+        return terms
+
+    def _set_controls(self) -> None:
+        """The package's ``set_xyz_action``: single precision up to the sum."""
+        position = self._controls[..., :3]
+        position += np.clip(self._action[..., :3], -1, 1) * self._scale
+        np.clip(position, self._mocap_low, self._mocap_high, out=position)
+        self._controls[..., 3] = self._action[..., 3]
+        np.negative(self._action[..., 3], out=self._controls[..., 4])
+
+    def _run_physics(self) -> None:
+        jobs = np.flatnonzero(~self._parked).tolist()
+        copies = self.envs_per_task
+        playing = (copies - self._parked.sum(1)).tolist()
+        # Drawing from a counter is atomic, and so tells which copy of a task is the last.
+        finished = [itertools.count(1) for _ in self.tasks]
+        advance, failed = self._advance, self._failed.reshape(-1)
+
+        def work(job: int, worker: int) -> None:
+            try:
+                advance[job](worker)
+            except Exception as error:
+                self._report(job, error)
+                failed[job] = True
+            t = job // copies
+            if next(finished[t]) == playing[t]:
+                self._evaluate(t)
+
+        with np.errstate(all="ignore"):
+            self._workers.run(work, jobs)
+
+    def _evaluate(self, t: int) -> None:
+        outcome = self._arithmetic[t].evaluate()
+        self._outcomes[t] = outcome
+        self._reward[t] = outcome.reward
+        self._success[t] = outcome.success
+
+    def _report(self, job: int, error: Exception) -> None:
+        task, copy = self.tasks[job // self.envs_per_task], job % self.envs_per_task
+        logger.warning("Copy %d of %s failed and starts anew: %s", copy, task, type(error).__name__, exc_info=True)
+
+    def _settle(self) -> None:
+        """Decide which episodes end, and how."""
+        self._elapsed += 1
+        total = self._reward.sum() + self.next_observation.sum()
+        if not np.isfinite(total) or self._failed.any():
+            self._settle_faults()
+        np.greater_equal(self._elapsed, self._horizon, out=self._truncated)
+        self._truncated |= self._failed
+        np.logical_and(self._success, self._terminate, out=self._terminated)
+        if self._parked.any():
+            self._reward[self._parked] = 0.0
+            self._ends[:, self._parked] = False
+            self.next_observation[self._parked] = self.observation[self._parked]
+
+    def _settle_faults(self) -> None:
+        finite = np.isfinite(self._reward) & np.isfinite(self.next_observation).all(-1)
+        np.logical_or(self._failed, ~finite, out=self._failed)
+        self._failed &= ~self._parked
+        self.faults += self._failed
+        self.next_observation[self._failed] = self.observation[self._failed]
+        self._reward[self._failed] = 0.0
+        self._success[self._failed] = False
+
+    def _begin(self, ended: BoolArray) -> None:
+        """Start the next episode, if there is one, of the copies marked in ``ended (T, N)``."""
+        for t, n in np.argwhere(ended).tolist():
+            self._next_goal(t, n)
+        starting = ended & ~self._parked
+
+        def work(t: int, _: int) -> None:
+            for n in np.flatnonzero(starting[t]).tolist():
+                self._start(t, n)
+
+        self._workers.run(work, np.flatnonzero(starting.any(1)).tolist())
+
+    def _next_goal(self, t: int, n: int) -> None:
+        number = n + self.envs_per_task * self._played[t, n]
+        if self._schedule is None:
+            rng = self._rngs[t * self.envs_per_task + n]
+            self._goal[t, n] = rng.integers(len(self._starts[t].goals))
+        elif number < self._schedule.shape[1]:
+            self._goal[t, n] = self._schedule[t, number]
+        else:
+            self._parked[t, n] = True
+            return
+        self._played[t, n] += 1
+
+    def _start(self, t: int, n: int) -> None:
+        start = self._starts[t].start(int(self._goal[t, n]))
+        self._physics[t].begin(n, start)
+        self._arithmetic[t].begin(n, start)
+        self._controls[t, n, :3] = start.mocap
+        self.observation[t, n] = start.observation
+        self._elapsed[t, n] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, exactly; goals are not part of it, they follow from the suite's seed."""
+        if self._interrupted:
+            raise RuntimeError("The environments were interrupted in the middle of a step: reset them first.")
+        return {
+            "engine": "batched",
+            "tasks": list(self.tasks),
+            "seed": self._seed,
+            "arrays": {name: torch.from_numpy(getattr(self, name).copy()) for name in _SAVED},
+            "physics": [torch.from_numpy(physics.states()) for physics in self._physics],
+            "frames": [torch.from_numpy(part.frame.copy()) for part in self._arithmetic],
+            "latched": [
+                {name: torch.from_numpy(value.copy()) for name, value in part.state.items()}
+                for part in self._arithmetic
+            ],
+            "rngs": [rng.bit_generator.state for rng in self._rngs],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
+        """Go back to a saved state.
+
+        Raises:
+            UserError: it is the state of another engine, of other tasks, or of another number of copies.
+        """
+        copies = self.num_tasks * self.envs_per_task
+        found = f"{len(state.get('rngs', ()))} copies of {', '.join(state['tasks'])} ({state.get('engine', 'package')})"
+        wanted = f"{copies} copies of {', '.join(self.tasks)} (batched)"
+        if found != wanted:
+            raise expected("Saved environments", wanted, found)
+        self._seed = state["seed"]
+        for rng, saved in zip(self._rngs, state["rngs"], strict=True):
+            rng.bit_generator.state = saved
+        for name, value in state["arrays"].items():
+            getattr(self, name)[...] = value.cpu().numpy()
+        self._workers.run(lambda t, _: self._load_task(t, state), range(self.num_tasks))
+        self._interrupted = False
+        return self.observation
+
+    def _load_task(self, t: int, state: Mapping[str, Any]) -> None:
+        physics, arithmetic = self._physics[t], self._arithmetic[t]
+        vectors = state["physics"][t].cpu().numpy()
+        for n in range(self.envs_per_task):
+            start = self._starts[t].start(int(self._goal[t, n]))
+            physics.begin(n, start)
+            physics.set_state(n, vectors[n])
+            arithmetic.begin(n, start)
+            self._controls[t, n, :3] = physics.mocap(n)
+        arithmetic.frame[...] = state["frames"][t].cpu().numpy()
+        for name, value in state["latched"][t].items():
+            arithmetic.state[name][...] = value.cpu().numpy()
+
+    def close(self) -> None:
+        """End the threads; the environments cannot be used afterwards."""
+        self._finalizer()

@@ -1,0 +1,64 @@
+"""Compiled Meta-World models without what physics does not need.
+
+A model of the package is about 20 MB, nearly all of it textures and visual meshes. MuJoCo's own compiler drops them
+(``discardvisual``) and keeps the bodies, joints, colliding geoms and their order, so that the physics is the same to the
+last bit; what is left is 3 MB, two collision meshes of the robot. Such a model cannot be rendered.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import mujoco
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
+
+@functools.cache
+def physics_model(path: str) -> Any:
+    """The ``MjModel`` of an XML file for stepping, not for rendering; every named geom is kept. Copy it to change it."""
+    spec: Any = mujoco.MjSpec.from_file(path)
+    spec.compiler.discardvisual = True
+    _drop_visual_meshes(spec)
+    # The compiler keeps what another element refers to, and a tuple refers without acting.
+    names = [geom.name for geom in spec.geoms if geom.name]
+    kinds = [mujoco.mjtObj.mjOBJ_GEOM] * len(names)
+    spec.add_tuple(name="kept_geoms", objtype=kinds, objname=names, objprm=[0.0] * len(names))
+    return spec.compile()
+
+
+def _drop_visual_meshes(spec: Any) -> None:
+    """Take the visual meshes and textures out before the compiler reads them: a third of the time, the same result.
+
+    Meshes stay where a body's mass is inferred from them.
+    """
+    mesh, sphere = mujoco.mjtGeom.mjGEOM_MESH, mujoco.mjtGeom.mjGEOM_SPHERE
+    for body in spec.bodies:
+        for geom in body.geoms:
+            geom.material = ""
+            visual = not geom.contype and not geom.conaffinity and not geom.name
+            if visual and body.explicitinertial and geom.type == mesh:
+                geom.type, geom.meshname, geom.size = sphere, "", [0.01, 0.0, 0.0]
+    used = {geom.meshname for geom in spec.geoms}
+    unused = [part for part in spec.meshes if part.name not in used]
+    for part in [*unused, *spec.materials, *spec.textures]:
+        part.delete()
+
+
+@functools.cache
+def _without_visuals(task: str) -> type[SawyerXYZEnv]:
+    """The task's class, on a copy of the small model."""
+
+    def _initialize_simulation(self: SawyerXYZEnv) -> tuple[Any, Any]:
+        model = physics_model(self.fullpath).__copy__()
+        return model, mujoco.MjData(model)
+
+    base = ALL_V3_ENVIRONMENTS[task]
+    return type(base.__name__, (base,), {"_initialize_simulation": _initialize_simulation})
+
+
+def make_physics_env(task: str, reward_version: str) -> Any:
+    """The package's environment of ``task`` that gives all its numbers but no pictures; without a goal yet."""
+    kind: Any = _without_visuals(task)
+    return kind(reward_function_version=reward_version)

@@ -1,0 +1,399 @@
+"""T Meta-World tasks × N copies through the package's own environments, in this process or in several.
+
+Each copy is one `SawyerXYZEnv`, stepped one after the other; the arrays around them are preallocated and shared with
+the worker processes, so that nothing but a word passes between processes at a step.
+"""
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's compiled modules have no stubs.)
+
+from __future__ import annotations
+
+import functools
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+from metaworld.sawyer_xyz_env import SawyerXYZEnv
+from metaworld.types import Task
+from numpy.typing import NDArray
+
+from mtrl.core.config import check, check_choice
+from mtrl.core.errors import expected
+from mtrl.core.types import FloatArray, StepResult
+
+MAX_HORIZON = SawyerXYZEnv.max_path_length
+"""Steps that the package allows in an episode."""
+_INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION.value
+_FIELDS: Mapping[str, tuple[Any, tuple[int, ...]]] = {
+    "action": (np.float32, (4,)),
+    **dict.fromkeys(("observation", "next_observation"), (np.float64, (39,))),
+    "reward": (np.float64, ()),
+    **dict.fromkeys(("terminated", "truncated", "success"), (np.bool_, ())),
+    "faults": (np.int64, ()),
+}
+
+logger = logging.getLogger(__name__)
+
+
+@functools.lru_cache(maxsize=1)
+def _compiled(path: str) -> mujoco.MjModel:
+    return mujoco.MjModel.from_xml_path(path)
+
+
+@functools.cache
+def _copying(task: str) -> type[SawyerXYZEnv]:
+    """The task's class, with a copy of the last compiled model in place of a compilation of its own (0.3 s)."""
+
+    def _initialize_simulation(self: SawyerXYZEnv) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        model = _compiled(self.fullpath).__copy__()
+        return model, mujoco.MjData(model)
+
+    base = ALL_V3_ENVIRONMENTS[task]
+    return type(base.__name__, (base,), {"_initialize_simulation": _initialize_simulation})
+
+
+def make_env(task: str, reward_version: str) -> SawyerXYZEnv:
+    """The package's environment of `task`, without a goal yet."""
+    kind: Any = _copying(task)
+    return kind(reward_function_version=reward_version)
+
+
+@dataclass(frozen=True)
+class _Spec:
+    """What a copy is, in a form that travels to a worker."""
+
+    task: str
+    goals: Sequence[Task]
+    reward_version: str
+    horizon: int
+    terminate_on_success: bool
+    schedule: NDArray[np.int64] | None
+    """The goals of its episodes, after which it stands still; without one, goals are drawn for ever."""
+
+
+class _Copy:
+    """One environment and its row of the arrays."""
+
+    def __init__(self, spec: _Spec, row: Mapping[str, np.ndarray]) -> None:
+        self.spec, self.row = spec, row
+        self.env: Any = make_env(spec.task, spec.reward_version)
+        self.rng = np.random.default_rng(0)
+        self.goal, self.played, self.parked = 0, 0, False
+
+    def reset(self, seed: np.random.SeedSequence) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.played, self.parked = 0, False
+        self.row["faults"][...] = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start the next episode, if there is one."""
+        schedule = self.spec.schedule
+        if schedule is not None and self.played >= len(schedule):
+            self.parked = True
+            self.row["observation"][...] = self.row["next_observation"]
+            return
+        self.goal = int(self.rng.integers(len(self.spec.goals)) if schedule is None else schedule[self.played])
+        self.played += 1
+        self.env.set_task(self.spec.goals[self.goal])
+        self.row["observation"][...] = self.env.reset()[0]
+
+    def step(self) -> None:
+        row = self.row
+        if self.parked:
+            for name in ("reward", "terminated", "truncated", "success"):
+                row[name][...] = 0
+            return
+        fault = self._advance()
+        row["terminated"][...] = self.spec.terminate_on_success and row["success"]
+        row["truncated"][...] = fault or self.env.curr_path_length >= self.spec.horizon
+        if row["terminated"] or row["truncated"]:
+            self._begin()
+        else:
+            row["observation"][...] = row["next_observation"]
+
+    def _advance(self) -> bool:
+        """Step the environment; return whether it failed, in which case the episode ends where it was, without reward.
+
+        MuJoCo answers unstable physics by silently starting its state anew: then its clock goes back.
+        """
+        row, clock = self.row, self.env.data.time
+        try:
+            observation, reward, _, _, info = self.env.step(row["action"])
+            if self.env.data.time > clock and np.isfinite(reward) and np.isfinite(observation).all():
+                row["next_observation"][...] = observation
+                row["reward"][...] = reward
+                row["success"][...] = info["success"] == 1.0
+                return False
+            logger.warning("A copy of %s became unstable and starts anew.", self.spec.task)
+        except Exception:
+            logger.warning("A copy of %s failed and starts anew.", self.spec.task, exc_info=True)
+        row["faults"][...] += 1
+        row["next_observation"][...] = row["observation"]
+        row["reward"][...] = 0
+        row["success"][...] = False
+        mujoco.mj_resetData(self.env.model, self.env.data)
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        model, data = self.env.model, self.env.data
+        physics = np.empty(mujoco.mj_stateSize(model, _INTEGRATION))
+        mujoco.mj_getState(model, data, physics, _INTEGRATION)
+        arrays = {"physics": physics, "body_pos": model.body_pos, "site_pos": model.site_pos}
+        names = ("observation", "next_observation", "faults")
+        return {
+            "arrays": {name: torch.from_numpy(value.copy()) for name, value in arrays.items()},
+            "row": {name: torch.from_numpy(self.row[name].copy()) for name in names},
+            "attributes": {name: _to_plain(value) for name, value in _attributes(self.env).items()},
+            "rng": self.rng.bit_generator.state,
+            "episode": (self.goal, self.played, self.parked),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go back to a saved state. The reset makes those attributes that are views of the simulator."""
+        self.rng.bit_generator.state = state["rng"]
+        self.goal, self.played, self.parked = state["episode"]
+        self.env.set_task(self.spec.goals[self.goal])
+        self.env.reset()
+        for name, value in state["attributes"].items():
+            setattr(self.env, name, _from_plain(value))
+        for name, value in state["row"].items():
+            self.row[name][...] = value.cpu().numpy()
+        arrays = {name: value.cpu().numpy() for name, value in state["arrays"].items()}
+        model, data = self.env.model, self.env.data
+        model.body_pos[:], model.site_pos[:] = arrays["body_pos"], arrays["site_pos"]
+        # Forward dynamics fill the derived quantities and may touch the solver's warm start: so set the state twice.
+        mujoco.mj_setState(model, data, arrays["physics"], _INTEGRATION)
+        mujoco.mj_forward(model, data)
+        mujoco.mj_setState(model, data, arrays["physics"], _INTEGRATION)
+
+
+def _attributes(env: SawyerXYZEnv) -> dict[str, Any]:
+    """The environment's own numbers and arrays, without the arrays that are views of the simulator's memory."""
+
+    def owned(value: Any) -> bool:
+        while isinstance(value, np.ndarray) and value.base is not None:
+            value = value.base
+        return isinstance(value, np.ndarray | np.generic | bool | int | float | None)
+
+    return {name: value for name, value in vars(env).items() if owned(value)}
+
+
+def _to_plain(value: Any) -> Any:
+    # NumPy scalars stay apart from Python's numbers: the two meet float32 actions by different rules.
+    return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _from_plain(value: Any) -> Any:
+    return value.cpu().numpy()[()].copy() if isinstance(value, torch.Tensor) else value
+
+
+class _Block:
+    """The copies that one process steps."""
+
+    def __init__(self, specs: Mapping[int, _Spec], arrays: Mapping[str, np.ndarray]) -> None:
+        rows = {i: {name: array[i, ...] for name, array in arrays.items()} for i in specs}
+        self.copies = {i: _Copy(spec, rows[i]) for i, spec in specs.items()}
+
+    def reset(self, seeds: Sequence[np.random.SeedSequence]) -> None:
+        for i, copy in self.copies.items():
+            copy.reset(seeds[i])
+
+    def step(self) -> None:
+        for copy in self.copies.values():
+            copy.step()
+
+    def state_dict(self) -> dict[int, dict[str, Any]]:
+        return {i: copy.state_dict() for i, copy in self.copies.items()}
+
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        for i, copy in self.copies.items():
+            copy.load_state_dict(states[i])
+
+    def close(self) -> None:
+        self.copies.clear()
+
+
+def _work(connection: Connection, specs: Mapping[int, _Spec], buffers: Mapping[str, Any]) -> None:
+    """A worker process: obey (verb, arguments) until the parent is gone; answer (result, error)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        block = _Block(specs, _views(buffers))
+        while True:
+            verb, arguments = connection.recv()
+            connection.send((getattr(block, verb)(*arguments), None))
+    except (EOFError, BrokenPipeError):
+        return
+    except Exception as error:
+        logger.exception("An environment process fails.")
+        connection.send((None, f"{type(error).__name__}: {error}"))
+
+
+def _buffers(count: int, context: Any) -> dict[str, Any]:
+    """Memory for the arrays of `count` copies, which processes of `context` can share."""
+    sizes = {name: np.dtype(kind).itemsize * int(np.prod(shape)) for name, (kind, shape) in _FIELDS.items()}
+    return {name: context.RawArray("b", size * count) for name, size in sizes.items()}
+
+
+def _views(buffers: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    kinds = {name: (buffers[name], *_FIELDS[name]) for name in buffers}
+    return {name: np.frombuffer(buffer, kind).reshape(-1, *shape) for name, (buffer, kind, shape) in kinds.items()}
+
+
+class _Workers:
+    """A `_Block` spread over processes; copies are dealt in turn, so that slow tasks are."""
+
+    def __init__(self, specs: Sequence[_Spec], buffers: Mapping[str, Any], context: Any) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = min(len(specs), cores)
+        self._pipes: list[Connection] = []
+        self._processes = []
+        for worker in range(count):
+            here, there = context.Pipe()
+            part = {i: specs[i] for i in range(worker, len(specs), count)}
+            process = context.Process(target=_work, args=(there, part, buffers), daemon=True)
+            process.start()
+            there.close()
+            self._pipes.append(here)
+            self._processes.append(process)
+
+    def _call(self, verb: str, *arguments: Any) -> list[Any]:
+        try:
+            for pipe in self._pipes:
+                pipe.send((verb, arguments))
+            answers = [pipe.recv() for pipe in self._pipes]
+        except (EOFError, OSError) as error:
+            self.close()
+            raise RuntimeError("An environment process has died.") from error
+        for _, error in answers:
+            if error:
+                self.close()
+                raise RuntimeError(f"An environment process has failed: {error}")
+        return [result for result, _ in answers]
+
+    def reset(self, seeds: Sequence[np.random.SeedSequence]) -> None:
+        self._call("reset", seeds)
+
+    def step(self) -> None:
+        self._call("step")
+
+    def state_dict(self) -> dict[int, dict[str, Any]]:
+        return {i: state for part in self._call("state_dict") for i, state in part.items()}
+
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        self._call("load_state_dict", states)
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(timeout=5)
+            if process.is_alive():
+                process.kill()
+
+
+class PackageEnvs:
+    """T tasks × N copies of the package's environments; implements `TaskVectorEnv`.
+
+    Observations and rewards are float64, as the package gives them; actions are used as float32, the type of the
+    package's action space. An episode ends at the horizon, at success if so wished, and where a copy fails (an
+    exception, numbers that are not finite, unstable physics): then `next_observation` is the last sound one, the
+    reward 0, the episode truncated, and `faults` grows.
+
+    Args:
+        goals: {task: goals}, in the suite's order.
+        seed: every copy draws its goals from a stream of its own, made from it.
+        schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, ...; then it stands still, at the
+            last observation, with zero rewards and no ends.
+        vector_strategy: sync, all in this process; async, in one process per core. Both give the same numbers.
+    """
+
+    def __init__(
+        self,
+        goals: Mapping[str, Sequence[Task]],
+        seed: int,
+        envs_per_task: int,
+        *,
+        reward_version: str = "v2",
+        horizon: int = MAX_HORIZON,
+        terminate_on_success: bool = False,
+        vector_strategy: str = "sync",
+        schedule: NDArray[np.int64] | None = None,
+    ) -> None:
+        check(envs_per_task >= 1, "envs_per_task", "a positive integer", envs_per_task)
+        check_choice("benchmark.vector_strategy", vector_strategy, ("sync", "async"))
+        self.tasks = tuple(goals)
+        self.num_tasks, self.envs_per_task = len(goals), envs_per_task
+        self._seed, self._started = seed, False
+        options = (reward_version, horizon, terminate_on_success)
+        specs = [
+            _Spec(task, goals[task], *options, None if schedule is None else schedule[t, n::envs_per_task])
+            for t, task in enumerate(self.tasks)
+            for n in range(envs_per_task)
+        ]
+        # Not "fork": this process has threads. The one that forks instead has only imported this module.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        buffers = _buffers(len(specs), context)
+        flat = _views(buffers)
+        shape = (self.num_tasks, envs_per_task)
+        self._arrays = {name: array.reshape(*shape, *array.shape[1:]) for name, array in flat.items()}
+        local = vector_strategy == "sync"
+        self._block = _Block(dict(enumerate(specs)), flat) if local else _Workers(specs, buffers, context)
+        fields = (name for name in _FIELDS if name not in ("action", "faults"))
+        self._result = StepResult(**{name: self._arrays[name] for name in fields})
+
+    @property
+    def faults(self) -> NDArray[np.int64]:
+        """(T, N): episodes that ended because the copy failed, since the last reset."""
+        return self._arrays["faults"]
+
+    @property
+    def envs(self) -> list[SawyerXYZEnv]:
+        """The package's environments, task after task; only where they live in this process (sync)."""
+        assert isinstance(self._block, _Block), "the environments live in other processes"
+        return [copy.env for copy in self._block.copies.values()]
+
+    def reset(self, seed: int | None = None) -> FloatArray:
+        """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
+        self._seed = self._seed if seed is None else seed
+        self._block.reset(np.random.SeedSequence(self._seed).spawn(self.num_tasks * self.envs_per_task))
+        self._started = True
+        return self._arrays["observation"]
+
+    def step(self, action: FloatArray) -> StepResult:
+        if not self._started:
+            raise RuntimeError("Call `reset` or `load_state_dict` before `step`.")
+        self._arrays["action"][...] = action
+        self._block.step()
+        return self._result
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the goals, which follow from the suite's seed."""
+        copies = self._block.state_dict()
+        return {"tasks": list(self.tasks), "seed": self._seed, "copies": [copies[i] for i in range(len(copies))]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
+        """Go back to a saved state, from either strategy.
+
+        Raises:
+            UserError: it is the state of other tasks, or of another number of copies.
+        """
+        wanted = (list(self.tasks), self.num_tasks * self.envs_per_task)
+        if (found := (list(state["tasks"]), len(state["copies"]))) != wanted:
+            raise expected("Saved environments (tasks, copies)", str(wanted), found)
+        self._seed, self._started = state["seed"], True
+        self._block.load_state_dict(state["copies"])
+        return self._arrays["observation"]
+
+    def close(self) -> None:
+        self._block.close()

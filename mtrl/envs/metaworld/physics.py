@@ -1,0 +1,98 @@
+"""The MuJoCo side of all copies of one task.
+
+Each copy has data of its own; models are shared, at most one for each thread, and get the few fields that resets change
+(``body_pos``, ``site_pos``) before each step of a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrl.envs.metaworld.probes import ProbeLayout
+from mtrl.envs.metaworld.starts import INTEGRATION, Start, Starts
+
+SUBSTEPS = 5
+"""Physics steps per environment step, the package's frame_skip."""
+CONTROLS = 5
+"""Position of the mocap body (3), then the two fingers' commands."""
+
+Advance = Callable[[int], None]
+
+
+class Unstable(ArithmeticError):
+    """MuJoCo has found numbers that are too large or not finite, and has started the state anew."""
+
+
+class TaskPhysics:
+    """N copies of one task.
+
+    Args:
+        starts: makes the first states; its environment's model is the first of ours.
+        controls: (N, 5), filled by the owner before `advance`.
+        workers: how many threads step copies of this task at once.
+    """
+
+    def __init__(self, starts: Starts, controls: NDArray[np.float64], workers: int) -> None:
+        template = starts.env.model
+        copies = len(controls)
+        self._shared, self._workers = workers < copies, workers
+        self._models = [template, *(template.__copy__() for _ in range(min(copies, workers) - 1))]
+        self._datas = [mujoco.MjData(template) for _ in range(copies)]
+        self._body_pos = np.empty((copies, *template.body_pos.shape))
+        self._site_pos = np.empty((copies, *template.site_pos.shape))
+        self.layout = ProbeLayout(template, starts.spec.all_probes)
+        self.rows = np.zeros((copies, self.layout.width))
+        self.state_size = mujoco.mj_stateSize(template, INTEGRATION)
+        self.advance: list[Advance] = [self._bind(n, controls[n]) for n in range(copies)]
+
+    def _bind(self, n: int, control: NDArray[np.float64]) -> Advance:
+        """A function of the worker's number that applies ``control``, steps copy n and gathers its probes."""
+        data: Any = self._datas[n]
+        gather = self.layout.bind(data, self.rows[n])
+        body_pos, site_pos = self._body_pos[n], self._site_pos[n]
+        models = [(model, model.body_pos, model.site_pos) for model in self._models]
+        by_worker = models if self._shared else [models[n]] * self._workers
+        mocap, fingers = data.mocap_pos[0], data.ctrl
+        position, commands = control[:3], control[3:]
+        step, forward = mujoco.mj_step, mujoco.mj_forward
+
+        def advance(worker: int) -> None:
+            model, bodies, sites = by_worker[worker]
+            bodies[...] = body_pos
+            sites[...] = site_pos
+            mocap[...] = position
+            fingers[...] = commands
+            clock = data.time
+            step(model, data, SUBSTEPS)
+            forward(model, data)
+            if not data.time > clock:
+                raise Unstable
+            gather()
+
+        return advance
+
+    def begin(self, n: int, start: Start) -> None:
+        """Put copy n into the first state of an episode."""
+        self._body_pos[n], self._site_pos[n] = start.body_pos, start.site_pos
+        self.set_state(n, start.physics)
+
+    def set_state(self, n: int, physics: NDArray[np.float64]) -> None:
+        data = self._datas[n]
+        mujoco.mj_resetData(self._models[0], data)
+        mujoco.mj_setState(self._models[0], data, physics, INTEGRATION)
+
+    def states(self) -> NDArray[np.float64]:
+        """(N, P): MuJoCo's state vectors."""
+        vectors = np.empty((len(self._datas), self.state_size))
+        for data, vector in zip(self._datas, vectors, strict=True):
+            mujoco.mj_getState(self._models[0], data, vector, INTEGRATION)
+        return vectors
+
+    def mocap(self, n: int) -> NDArray[np.float64]:
+        """(3,): where the hand of copy n is pulled to."""
+        return self._datas[n].mocap_pos[0]

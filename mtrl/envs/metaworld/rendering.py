@@ -1,0 +1,193 @@
+"""Pictures of Meta-World without a display: MuJoCo through EGL or OSMesa, and a video of one episode per task.
+
+Which of the two works is found out in a process of its own, because a broken driver can take its process down. The
+context is then made directly, so `MUJOCO_GL` need not be set before mujoco is imported; where it is set, it is obeyed.
+"""
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's compiled modules have no stubs.)
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrl.core.config import check
+from mtrl.core.types import FloatArray
+from mtrl.envs.metaworld.suite import MetaWorldSuite, evaluation_order
+from mtrl.monitoring.video import MACRO_BLOCK, Clip, Frame, RenderingUnavailable, check_writer, tile, write_video
+
+_BACKENDS = ("cgl",) if sys.platform == "darwin" else ("egl", "osmesa")
+_PROBE = """
+import importlib, mujoco
+context = importlib.import_module("mujoco." + {backend!r}).GLContext(16, 16)
+context.make_current()
+rendering = mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100.value)
+rendering.free()
+context.free()
+"""
+_CAMERA = "corner2"
+_STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
+
+
+@functools.cache
+def offscreen_backend() -> str:
+    """egl or osmesa (on a Mac, cgl): the first that works here, or the one that `MUJOCO_GL` names.
+
+    Raises:
+        RenderingUnavailable: none does.
+    """
+    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
+    candidates = [wanted] if wanted in _BACKENDS else _BACKENDS
+    for backend in candidates:
+        environment = {name: value for name, value in os.environ.items() if name != "PYOPENGL_PLATFORM"}
+        probe = [sys.executable, "-c", _PROBE.format(backend=backend)]
+        try:
+            answer = subprocess.run(probe, env=environment | {"MUJOCO_GL": backend}, capture_output=True, timeout=60)
+        except subprocess.TimeoutExpired:
+            continue
+        if answer.returncode == 0:
+            return backend
+    raise RenderingUnavailable(
+        f"No offscreen rendering ({' and '.join(candidates)} tried): the Debian package libegl1 (with libegl-mesa0 and "
+        "libgl1-mesa-dri) or libosmesa6 gives it."
+    )
+
+
+class Renderer:
+    """Square pictures of one model from the corner camera, without shadows, reflections and multisampling.
+
+    Use it in a `with` block: the graphics context is freed at its end.
+    """
+
+    def __init__(self, model: mujoco.MjModel, size: int) -> None:
+        backend = offscreen_backend()
+        self._model = model
+        self._picture = np.empty((size, size, 3), np.uint8)
+        self._area = mujoco.MjrRect(0, 0, size, size)
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._camera.fixedcamid = model.camera(_CAMERA).id
+        self._options = mujoco.MjvOption()
+        self._scene = mujoco.MjvScene(model, maxgeom=2000)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
+        quality, screen = model.vis.quality, model.vis.global_
+        quality.offsamples, quality.shadowsize = 0, 0
+        screen.offwidth, screen.offheight = max(screen.offwidth, size), max(screen.offheight, size)
+        self._graphics: Any = importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
+        self._graphics.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+
+    def __enter__(self) -> Renderer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.free()
+        self._graphics.free()
+
+    def frame(self, data: mujoco.MjData) -> Frame:
+        """(size, size, 3): the state in `data`, after its forward dynamics."""
+        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, everything, self._scene)
+        mujoco.mjr_render(self._area, self._scene, self._context)
+        mujoco.mjr_readPixels(self._picture, None, self._area, self._context)
+        # OpenGL's rows begin at the bottom, and this camera is upside down: what is left to turn is left and right.
+        return self._picture[:, ::-1].copy()
+
+
+@dataclass
+class _Recording:
+    """What one task's episode looked like, as states of the simulator; they are drawn afterwards, task by task."""
+
+    env: Any
+    states: list[NDArray[np.float64]] = field(default_factory=list)
+    solved: bool = False
+
+    def add(self) -> None:
+        state = np.empty(mujoco.mj_stateSize(self.env.model, _STATE))
+        mujoco.mj_getState(self.env.model, self.env.data, state, _STATE)
+        self.states.append(state)
+
+    def draw(self, size: int) -> list[Frame]:
+        model, data, frames = self.env.model, self.env.data, []
+        with Renderer(model, size) as renderer:
+            for state in self.states:
+                mujoco.mj_setState(model, data, state, _STATE)
+                mujoco.mj_forward(model, data)
+                frames.append(renderer.frame(data))
+        return frames
+
+
+def rollout_video(
+    policy: Callable[[FloatArray], FloatArray],
+    suite: MetaWorldSuite,
+    path: Path,
+    *,
+    tasks: Sequence[str] | None = None,
+    seed: int = 0,
+    size: int = 240,
+    steps_per_frame: int = 5,
+    frames_per_second: int = 16,
+) -> dict[str, bool]:
+    """Write an mp4 of one episode of each of `tasks` (all, if not given), side by side; return which were solved.
+
+    Args:
+        policy: observations (T, 1, 39) of ALL tasks of the suite to actions (T, 1, 4); tasks not filmed see zeros.
+        seed: of the suite's goals; the episode is the first of an evaluation with this seed.
+        size: pixels of a task's square, a multiple of 16.
+        steps_per_frame: 5 at 16 frames a second is real time.
+
+    Raises:
+        RenderingUnavailable: no offscreen OpenGL or no video writer; nothing has run then.
+        UserError: a task that the suite does not have, or an impossible size.
+    """
+    chosen = tuple(tasks) if tasks else tuple(suite.tasks)
+    check(set(chosen) <= set(suite.tasks), "tasks", f"among {', '.join(suite.tasks)}", list(chosen))
+    check(size >= MACRO_BLOCK and size % MACRO_BLOCK == 0, "size", f"a multiple of {MACRO_BLOCK}", size)
+    check_writer()
+    offscreen_backend()
+    recordings = _play(policy, suite, chosen, seed, steps_per_frame)
+    clips = [
+        Clip(task, recording.draw(size), recording.solved) for task, recording in zip(chosen, recordings, strict=True)
+    ]
+    write_video(path, tile(clips), frames_per_second)
+    return {clip.title: clip.solved for clip in clips}
+
+
+def _play(
+    policy: Callable[[FloatArray], FloatArray], suite: MetaWorldSuite, tasks: Sequence[str], seed: int, every: int
+) -> list[_Recording]:
+    """One episode of each task; where one has ended, the environment stands still at its end."""
+    rows = [list(suite.tasks).index(task) for task in tasks]
+    order = evaluation_order(seed, len(suite.tasks), suite.config.num_goals, 1)[rows]
+    envs = suite.scheduled_envs(seed, order, tasks)
+    recordings = [_Recording(env) for env in envs.envs]
+    seen = np.zeros((len(suite.tasks), 1, suite.observation_size))
+    seen[rows] = envs.reset()
+    running = np.ones(len(tasks), bool)
+    for recording in recordings:
+        recording.add()
+    step = 0
+    while running.any():
+        result = envs.step(policy(seen)[rows])
+        seen[rows] = result.observation
+        step += 1
+        ended = (result.terminated | result.truncated)[:, 0]
+        for i in np.flatnonzero(running):
+            if ended[i] or step % every == 0:
+                recordings[i].add()
+            recordings[i].solved |= bool(result.success[i, 0])
+        running &= ~ended
+    return recordings

@@ -1,0 +1,211 @@
+"""Meta-World as a suite: MT1, MT10, MT25, MT50 or a list of one's own, with the goals of the package's benchmarks."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import metaworld
+import metaworld.env_dict as env_dict
+import numpy as np
+from metaworld.types import Task
+from numpy.typing import NDArray
+
+from mtrl.core.config import check, check_choice
+from mtrl.core.errors import UserError
+from mtrl.core.types import TaskVectorEnv
+from mtrl.envs.metaworld.package_envs import MAX_HORIZON, PackageEnvs, make_env
+
+BENCHMARKS = {"mt10": env_dict.MT10_V3, "mt25": env_dict.MT25_V3, "mt50": env_dict.MT50_V3}
+GOALS = 50
+"""Goals per task of every Meta-World benchmark."""
+
+
+@dataclass
+class Config:
+    """Options of a Meta-World benchmark."""
+
+    kind: str = "mt10"
+    """mt1, mt10, mt25, mt50, or custom."""
+    task: str | None = None
+    """The one task of mt1, for example reach-v3."""
+    tasks: list[str] = field(default_factory=list)
+    """The tasks of custom, in this order."""
+    reward_version: str = "v2"
+    """v1 or v2: results under the two cannot be compared."""
+    horizon: int = 500
+    """Steps after which an episode is truncated; the package ends at 500."""
+    num_goals: int = 50
+    """Goals per task: the first so many of the benchmark's 50."""
+    engine: str = "package"
+    """What steps the environments. package: the package's own, one by one."""
+    vector_strategy: str = "sync"
+    """sync: in this process; async: in one process per core."""
+    terminate_on_success: bool = False
+    """End training episodes at success. Evaluations always do."""
+
+    def __post_init__(self) -> None:
+        check_choice("benchmark.kind", self.kind, ("mt1", *BENCHMARKS, "custom"))
+        check_choice("benchmark.reward_version", self.reward_version, ("v1", "v2"))
+        check_choice("benchmark.engine", self.engine, ("package",))
+        check_choice("benchmark.vector_strategy", self.vector_strategy, ("sync", "async"))
+        limits = f"in 1..{MAX_HORIZON}"
+        check(1 <= self.horizon <= MAX_HORIZON, "benchmark.horizon", limits, self.horizon)
+        check(1 <= self.num_goals <= GOALS, "benchmark.num_goals", f"in 1..{GOALS}", self.num_goals)
+        _check_task_names(self)
+
+
+MetaWorldConfig = Config
+
+
+class MetaWorldSuite:
+    """The Meta-World tasks that a `MetaWorldConfig` names; implements `Suite`.
+
+    Observations are float64 (39: the current frame 18, the one before 18, the goal 3), actions (4) are used as float32.
+    """
+
+    observation_size = 39
+    action_size = 4
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.name = config.kind
+        self.tasks: Sequence[str] = tuple(_task_names(config))
+        self.horizon = config.horizon
+
+    def goals(self, seed: int) -> dict[str, list[Task]]:
+        """{task: its first `num_goals` goals}, the very ones that the package makes from this seed.
+
+        mt10, mt25, mt50: those of `metaworld.MT10(seed)` and its like, which draw all tasks' goals from one stream; so
+        a task's goals differ from those of `metaworld.MT1(task, seed)`, which are the ones of mt1. custom: task i has
+        those of `metaworld.MT1(task, seed + i)`, as in `gymnasium.make_vec("Meta-World/custom-mt-envs", seed=seed)`.
+        """
+        found = _goals(tuple(self.tasks), seed, self.name in BENCHMARKS)
+        return {task: list(goals[: self.config.num_goals]) for task, goals in found.items()}
+
+    def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
+        return PackageEnvs(
+            self.goals(seed),
+            seed,
+            envs_per_task,
+            reward_version=self.config.reward_version,
+            horizon=self.horizon,
+            terminate_on_success=self.config.terminate_on_success,
+            vector_strategy=self.config.vector_strategy,
+        )
+
+    def make_evaluation_envs(self, seed: int, episodes: int, protocol: str = "goals") -> TaskVectorEnv:
+        """Environments that terminate on success and play `episodes` episodes a task, then stand still.
+
+        The goals are those of `goals(seed)`: give the seed of training. Which of them the episodes have is
+        `evaluation_order`'s. The same seed gives the same goals.
+
+        Raises:
+            UserError: an unknown protocol, or more episodes than goals where each goal is used once.
+        """
+        order = evaluation_order(seed, len(self.tasks), self.config.num_goals, episodes, protocol)
+        return self.scheduled_envs(seed, order, self.tasks, self.config.vector_strategy)
+
+    def scheduled_envs(
+        self, seed: int, order: NDArray[np.int64], tasks: Sequence[str], vector_strategy: str = "sync"
+    ) -> PackageEnvs:
+        """One copy of each of some `tasks`, which terminates on success and plays the goals `order` (len(tasks), E)."""
+        goals = self.goals(seed)
+        return PackageEnvs(
+            {task: goals[task] for task in tasks},
+            seed,
+            1,
+            reward_version=self.config.reward_version,
+            horizon=self.horizon,
+            terminate_on_success=True,
+            vector_strategy=vector_strategy,
+            schedule=order,
+        )
+
+    def description(self) -> dict[str, Any]:
+        return {
+            "benchmark": self.name,
+            "tasks": list(self.tasks),
+            "reward_version": self.config.reward_version,
+            "horizon": self.horizon,
+            "num_goals": self.config.num_goals,
+            "goals": "from the seed, as metaworld makes them; at random at each training episode",
+            "terminate_on_success": self.config.terminate_on_success,
+            "terminate_on_success_in_evaluation": True,
+            "partially_observable": False,
+            "engine": self.config.engine,
+            "versions": {name: version(name) for name in ("metaworld", "mujoco", "gymnasium")},
+        }
+
+
+def evaluation_order(
+    seed: int, num_tasks: int, num_goals: int, episodes: int, protocol: str = "goals"
+) -> NDArray[np.int64]:
+    """The goal of each evaluation episode, (T, E), by the protocols of `mtrl.training.evaluation`.
+
+    goals: the first E of an order shuffled by the seed, of its own for each task; upstream: drawn with replacement.
+    """
+    check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
+    check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(num_tasks)]
+    if protocol == "upstream":
+        return np.stack([stream.integers(num_goals, size=episodes) for stream in streams])
+    limit = f"in 1..{num_goals} (protocol goals: each goal once)"
+    check(episodes <= num_goals, "evaluation.episodes", limit, episodes)
+    return np.stack([stream.permutation(num_goals)[:episodes] for stream in streams])
+
+
+def _task_names(config: Config) -> list[str]:
+    if config.kind in BENCHMARKS:
+        return list(BENCHMARKS[config.kind])
+    return [config.task] if config.task else list(config.tasks)
+
+
+def _check_task_names(config: Config) -> None:
+    """Refuse unknown tasks, and names where the benchmark itself says which tasks there are."""
+    given = [*([config.task] if config.task else []), *config.tasks]
+    if config.kind in BENCHMARKS:
+        check(not given, "benchmark.tasks", f"left out for {config.kind}", given)
+        return
+    check(config.kind != "mt1" or len(given) == 1, "benchmark.task", "one task", given)
+    check(config.kind != "custom" or bool(config.tasks), "benchmark.tasks", "a list of tasks", config.tasks)
+    check(config.kind != "custom" or not config.task, "benchmark.task", "left out for custom", config.task)
+    check(len(set(given)) == len(given), "benchmark.tasks", "different from each other", given)
+    for name in given:
+        if name not in BENCHMARKS["mt50"]:
+            near = difflib.get_close_matches(name, BENCHMARKS["mt50"], n=3, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise UserError(f"Option `benchmark.tasks` should name Meta-World tasks. Found {name!r}.{hint}")
+
+
+@functools.lru_cache(maxsize=8)
+def _goals(tasks: tuple[str, ...], seed: int, one_stream: bool) -> dict[str, list[Task]]:
+    """All 50 goals of each task, from one stream of draws or from one of its own for each (seeds seed + i)."""
+    stream = np.random.RandomState(seed)
+    found = {}
+    for i, task in enumerate(tasks):
+        found[task] = _draw_goals(task, stream if one_stream else np.random.RandomState(seed + i))
+    return found
+
+
+def _draw_goals(task: str, stream: np.random.RandomState) -> list[Task]:
+    """What the package's `_make_tasks` does for one task, without its global random state and in a tenth of the time.
+
+    The package resets an environment 50 times, of which each moves the hand for 100 steps. The draws do not depend on
+    where the hand ends (a test compares all of them), so one step is enough.
+    """
+    env: Any = make_env(task, "v2")
+    env._set_task_called, env._freeze_rand_vec = True, False
+    env.seeded_rand_vec, env.np_random = True, stream
+    env._reset_hand = functools.partial(env._reset_hand, steps=1)
+    goals = []
+    for _ in range(GOALS):
+        env.reset()
+        data = {"rand_vec": env._last_rand_vec, "env_cls": BENCHMARKS["mt50"][task], "partially_observable": False}
+        goals.append(metaworld._encode_task(task, data))
+    env.close()
+    return goals

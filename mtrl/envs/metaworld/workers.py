@@ -1,0 +1,118 @@
+"""Threads that share a list of jobs: the caller is one of them, and nothing is left behind when it goes.
+
+Meant for jobs that spend their time outside of Python (``mj_step`` releases the interpreter's lock). Jobs are taken one
+by one, so that slow ones balance out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+Job = Callable[[int, int], None]
+"""Called with (job, worker)."""
+
+_SWITCH_INTERVAL = 2e-5
+"""Seconds after which a thread that waits for the interpreter's lock gets it, while jobs run. Python's 5 ms would let
+one thread's arithmetic hold up the physics of all others."""
+_PATIENCE = 1.0
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """``count`` threads including the caller's.
+
+    Args:
+        count: 1 runs everything in the caller's thread.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._function: Job | None = None
+        self._jobs: Iterator[int] = iter(())
+        self._error: BaseException | None = None
+        self._gates = [threading.Lock() for _ in range(count - 1)]
+        self._done = [threading.Lock() for _ in range(count - 1)]
+        for lock in (*self._gates, *self._done):
+            lock.acquire()
+        self._threads = [
+            threading.Thread(target=self._serve, args=(i,), name=f"mtrl-physics-{i + 1}", daemon=True)
+            for i in range(count - 1)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def run(self, function: Job, jobs: Sequence[int]) -> None:
+        """Call ``function(job, worker)`` for each job, in any order, and return when all are done.
+
+        Raises:
+            RuntimeError: a worker has died or failed; its exception is the cause.
+        """
+        self._function, self._error = function, None
+        # Taking from the iterator of a list is atomic.
+        self._jobs = iter(list(jobs))
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+        try:
+            busy = self._wake(len(jobs) - 1)
+            try:
+                self._work(0)
+            finally:
+                self._drop_jobs()
+                self._wait(busy)
+        finally:
+            sys.setswitchinterval(interval)
+            self._function = None
+        if self._error is not None:
+            error = self._error
+            raise RuntimeError(f"An environment thread has failed: {type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        """End the threads. Harmless when done twice."""
+        for gate, thread in zip(self._gates, self._threads, strict=True):
+            self._function = None
+            if thread.is_alive() and gate.locked():
+                gate.release()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=5)
+
+    def _wake(self, jobs: int) -> int:
+        busy = max(0, min(jobs, len(self._threads)))
+        for i in range(busy):
+            self._gates[i].release()
+        return busy
+
+    def _wait(self, busy: int) -> None:
+        for i in range(busy):
+            while not self._done[i].acquire(timeout=_PATIENCE):
+                if not self._threads[i].is_alive():
+                    raise RuntimeError("An environment thread has died.")
+
+    def _drop_jobs(self) -> None:
+        for _ in self._jobs:
+            pass
+
+    def _work(self, worker: int) -> None:
+        function = self._function
+        if function is None:
+            return
+        for job in self._jobs:
+            function(job, worker)
+
+    def _serve(self, i: int) -> None:
+        while True:
+            self._gates[i].acquire()
+            if self._function is None:
+                return
+            try:
+                self._work(i + 1)
+            except BaseException as error:
+                self._error = error
+                self._drop_jobs()
+            self._done[i].release()

@@ -1,0 +1,169 @@
+"""A small multi-task suite for tests and smoke runs: point masses whose controls are turned against each other.
+
+Every task is the same plane with a start and a goal; the action of task t is rotated by 2πt/T before it moves the
+point. The observation does not tell the tasks apart, so in the same state task 0 and task T/2 want opposite actions:
+their gradients conflict wherever they share weights. Pure NumPy, some 10^6 steps a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtrl.core.config import check, check_choice
+from mtrl.core.errors import expected
+from mtrl.core.types import FloatArray, StepResult
+
+SPEED = 0.15
+"""The longest move of one step along each axis; the plane is [-1, 1]²."""
+GOAL_RADIUS = 0.1
+"""The task is solved within this distance of the goal."""
+MIN_DISTANCE = 0.8
+"""Between the start and the goal."""
+_STATE = ("position", "velocity", "goal", "length")
+
+
+@dataclass
+class Config:
+    """Options of the toy suite."""
+
+    kind: str = "toy"
+    num_tasks: int = 4
+    """T."""
+    horizon: int = 25
+    """Steps after which an episode is truncated; the farthest goal takes 16."""
+    shuffled_rewards: bool = False
+    """Give the reward of a random point instead of one's own: nothing can be learned."""
+
+    def __post_init__(self) -> None:
+        check(self.kind == "toy", "benchmark.kind", "toy", self.kind)
+        check(self.num_tasks >= 1, "benchmark.num_tasks", "a positive integer", self.num_tasks)
+        check(self.horizon >= 1, "benchmark.horizon", "a positive integer", self.horizon)
+
+
+ToyConfig = Config
+
+
+class ToySuite:
+    """T rotated point masses (see the module); implements `Suite`."""
+
+    observation_size = 6
+    """Position (2), last move (2), goal minus position (2)."""
+    action_size = 2
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.name = config.kind
+        self.tasks: Sequence[str] = tuple(f"turn-{360 * t // config.num_tasks}" for t in range(config.num_tasks))
+        self.horizon = config.horizon
+
+    def make_envs(self, seed: int, envs_per_task: int) -> ToyEnvs:
+        return ToyEnvs(self.config, seed, envs_per_task)
+
+    def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> ToyEnvs:
+        """One copy for each episode. Starts and goals are drawn anew, whichever of the protocols is asked for."""
+        check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
+        check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+        return ToyEnvs(self.config, seed, episodes, terminate_on_success=True)
+
+    def description(self) -> dict[str, Any]:
+        return {
+            "benchmark": self.name,
+            "tasks": list(self.tasks),
+            "horizon": self.horizon,
+            "goals": "uniform, anew at each episode",
+            "shuffled_rewards": self.config.shuffled_rewards,
+        }
+
+
+class ToyEnvs:
+    """T tasks × N copies of the point mass; implements `TaskVectorEnv`. The arrays are float64.
+
+    The reward is 1 − d / (2√2), d the distance to the goal after the move: within [0, 1].
+    """
+
+    def __init__(self, config: Config, seed: int, envs_per_task: int, terminate_on_success: bool = False) -> None:
+        self.num_tasks, self.envs_per_task = config.num_tasks, envs_per_task
+        self._config, self._terminate = config, terminate_on_success
+        angle = 2 * np.pi * np.arange(config.num_tasks) / config.num_tasks
+        self._rotation = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], -1).reshape(-1, 2, 2)
+        shape = (config.num_tasks, envs_per_task)
+        self._position, self._velocity, self._goal = (np.zeros((*shape, 2)) for _ in range(3))
+        self._length = np.zeros(shape, np.int64)
+        self._next_observation, self._observation = (np.zeros((*shape, ToySuite.observation_size)) for _ in range(2))
+        self._start = seed
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> FloatArray:
+        """Start anew from `seed`, or from the seed of the last reset: the same starts and goals follow."""
+        self._start = self._start if seed is None else seed
+        self._rng = np.random.default_rng(self._start)
+        self._begin(np.ones((self.num_tasks, self.envs_per_task), bool))
+        return self._observe(self._observation)
+
+    def step(self, action: FloatArray) -> StepResult:
+        before = self._position.copy()
+        push = SPEED * np.clip(np.asarray(action, np.float64), -1, 1)
+        np.clip(before + np.einsum("tij,tnj->tni", self._rotation, push), -1, 1, out=self._position)
+        np.subtract(self._position, before, out=self._velocity)
+        self._length += 1
+        distance = np.linalg.norm(self._goal - self._position, axis=-1)
+        success = distance < GOAL_RADIUS
+        terminated = success & self._terminate
+        truncated = self._length >= self._config.horizon
+        self._observe(self._next_observation)
+        reward = self._reward(distance)
+        self._begin(terminated | truncated)
+        return StepResult(
+            self._observe(self._observation), reward, terminated, truncated, self._next_observation, success
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        arrays = {name: torch.from_numpy(getattr(self, f"_{name}").copy()) for name in _STATE}
+        return {**arrays, "start": self._start, "rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
+        """Go back to a saved state.
+
+        Raises:
+            UserError: it is the state of another number of tasks or copies.
+        """
+        if tuple(state["length"].shape) != self._length.shape:
+            raise expected("Saved environments (T, N)", str(self._length.shape), tuple(state["length"].shape))
+        for name in _STATE:
+            getattr(self, f"_{name}")[...] = state[name].cpu().numpy()
+        self._start = state["start"]
+        self._rng.bit_generator.state = state["rng"]
+        return self._observe(self._observation)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _reward(self, distance: FloatArray) -> FloatArray:
+        if self._config.shuffled_rewards:
+            elsewhere = self._rng.uniform(-1, 1, self._goal.shape)
+            distance = np.linalg.norm(self._goal - elsewhere, axis=-1)
+        return 1 - distance / np.sqrt(8)
+
+    def _begin(self, where: np.ndarray) -> None:
+        """Give new episodes to the copies in `where` (T, N)."""
+        if not where.any():
+            return
+        start, goal = self._rng.uniform(-0.9, 0.9, (2, *self._goal.shape))
+        while (near := np.linalg.norm(goal - start, axis=-1) < MIN_DISTANCE).any():
+            goal[near] = self._rng.uniform(-0.9, 0.9, (int(near.sum()), 2))
+        self._position[where], self._goal[where] = start[where], goal[where]
+        self._velocity[where] = 0
+        self._length[where] = 0
+
+    def _observe(self, out: FloatArray) -> FloatArray:
+        np.concatenate((self._position, self._velocity, self._goal - self._position), axis=-1, out=out)
+        return out
+
+
+def build(config: Config) -> ToySuite:
+    return ToySuite(config)

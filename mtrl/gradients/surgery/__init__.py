@@ -1,0 +1,5 @@
+"""Gradient surgery, one method a file: each combines the task gradients of the shared parameters."""
+
+from mtrl.core.registry import Registry
+
+SURGERIES = Registry("surgery", __name__)

@@ -1,0 +1,5 @@
+"""Weightings, one a file: each scales the task losses."""
+
+from mtrl.core.registry import Registry
+
+WEIGHTINGS = Registry("weighting", __name__)

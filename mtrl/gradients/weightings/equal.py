@@ -1,0 +1,24 @@
+"""Every task counts the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtrl.gradients.base import Context, Weighting
+
+
+@dataclass
+class Config:
+    kind: str = "equal"
+
+
+class Equal(Weighting):
+    def weights(self, context: Context) -> Tensor:
+        return torch.ones_like(context.losses)
+
+
+def build(config: Config, *, num_tasks: int) -> Weighting:
+    return Equal()

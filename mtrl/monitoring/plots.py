@@ -1,0 +1,279 @@
+"""Pictures of a run: learning curves, matrices between tasks, several runs against each other.
+
+matplotlib is imported when a picture is drawn, and only its objects are used: no window, no global figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mtrl.core.errors import expected
+from mtrl.monitoring.statistics import interquartile_band
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+FloatArray = NDArray[np.float64]
+STEPS = "environment steps per task"
+_INK, _GRID, _BLUE = "#222222", "#dddddd", "#1f5fa8"
+_COLOURS = ("#1f5fa8", "#d1622b", "#2e8b57", "#8b4aa3", "#b8912a", "#c23b5a", "#3aa0b0", "#6b6b6b")
+
+
+def learning_curves(
+    rows: Sequence[Row],
+    tasks: Sequence[str],
+    path: Path | str,
+    *,
+    success: str = "success",
+    returns: str = "return",
+    title: str = "",
+    step_scale: float = 1.0,
+) -> Path:
+    """Draw one run: the means of success and return above, the success of every task below.
+
+    Args:
+        rows: rows of `metrics.jsonl`; those without the metric in question are passed over.
+        success: the name whose values are under `<success>/<task>`, in [0, 1].
+        returns: the same for returns; without such values that panel is left out.
+        step_scale: times a row's step gives environment steps per task.
+    """
+    steps, rates = curves(rows, tasks, success)
+    return_steps, values = curves(rows, tasks, returns, required=False)
+    columns = min(len(tasks), 5 if len(tasks) <= 25 else 10)
+    lines = math.ceil(len(tasks) / columns)
+    width, height = max(9.0, 1.6 * columns), 4.1 + 1.35 * lines
+    figure = _figure(width, height, title, layout=None)
+    sides = {"left": 0.6 / width, "right": 1 - 0.2 / width}
+    above = {"top": 1 - 0.75 / height, "bottom": 1 - 3.3 / height, **sides}
+    below = {"top": 1 - 4.15 / height, "bottom": 0.3 / height, "hspace": 0.4, "wspace": 0.1, **sides}
+    means = figure.add_gridspec(1, 2 if return_steps.size else 1, **above).subplots(squeeze=False)[0]
+    _mean_panel(means[0], steps * step_scale, rates, f"mean success: {100 * _last(rates):.0f} %")
+    means[0].set_ylim(-0.03, 1.03)
+    _percent(means[0])
+    if return_steps.size:
+        _mean_panel(means[1], return_steps * step_scale, values, f"mean return: {_last(values):.0f}")
+    panels = figure.add_gridspec(lines, columns, **below).subplots(squeeze=False, sharex=True, sharey=True)
+    _task_panels(list(panels.flat), steps * step_scale, rates, tasks, room=62.0 * width / columns)
+    return _save(figure, path)
+
+
+def compare_runs(
+    experiments: Mapping[str, Sequence[Sequence[Row]]],
+    path: Path | str,
+    *,
+    success: str = "success",
+    title: str = "",
+    step_scale: float = 1.0,
+    seed: int = 0,
+) -> Path:
+    """Draw several experiments: interquartile mean over seeds and tasks, with a 95 % stratified-bootstrap band
+    where an experiment has two seeds or more.
+
+    Args:
+        experiments: `{label: one list of rows per seed}`; tasks are read off the rows.
+    """
+    figure = _figure(8.0, 4.4, title)
+    panel = figure.subplots()
+    for number, (label, seeds) in enumerate(experiments.items()):
+        steps, scores = _stack(label, seeds, success)
+        band = interquartile_band(scores, seed=seed)
+        colour = _COLOURS[number % len(_COLOURS)]
+        count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+        panel.plot(steps * step_scale, band.point, color=colour, linewidth=2.2, label=f"{label} ({count})")
+        if len(seeds) > 1:
+            panel.fill_between(steps * step_scale, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
+    panel.set_ylim(-0.03, 1.03)
+    _percent(panel)
+    _style(panel, "success: interquartile mean over seeds and tasks, 95 % interval")
+    _steps_axis(panel)
+    panel.set_xlabel(STEPS)
+    panel.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), frameon=False, ncols=2, fontsize=9)
+    return _save(figure, path)
+
+
+def matrix(
+    array: ArrayLike, labels: Sequence[str], title: str, path: Path | str, *, limit: float | None = None
+) -> Path:
+    """Draw a matrix (T, T) between tasks, zero white, with its values where T is at most 12.
+
+    Args:
+        limit: the value of the strongest colour; by default 1, or the largest magnitude if that is more.
+    """
+    return _save(_matrix_figure(np.asarray(array, dtype=np.float64), labels, title, limit, values=True), path)
+
+
+def matrix_image(
+    array: ArrayLike, labels: Sequence[str], title: str, *, limit: float | None = None
+) -> NDArray[np.uint8]:
+    """The same as pixels (H, W, 3) in [0, 255], small and without the values, for TensorBoard."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = _matrix_figure(np.asarray(array, dtype=np.float64), labels, title, limit, values=False)
+    figure.set_dpi(80)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]
+
+
+def curves(
+    rows: Sequence[Row], tasks: Sequence[str], name: str, required: bool = True
+) -> tuple[FloatArray, FloatArray]:
+    """The rows' steps (K,) and values (T, K) of a per-task metric; null is NaN.
+
+    Raises:
+        UserError: no row has the metric for every task, and it is `required`.
+    """
+    keys = [f"{name}/{task}" for task in tasks]
+    found = [row for row in rows if all(key in row for key in keys)] if keys else []
+    if not found and required:
+        raise expected("Metrics", f"rows with '{name}/<task>' for every task", f"{len(rows)} rows without")
+    steps = np.array([row["step"] for row in found], dtype=np.float64)
+    return steps, np.array([[row[key] for row in found] for key in keys], dtype=np.float64)
+
+
+def _stack(label: str, seeds: Sequence[Sequence[Row]], name: str) -> tuple[FloatArray, FloatArray]:
+    """All seeds' curves (runs, tasks, K) at the steps (K,) that lie within every one of them."""
+    tasks = list(dict.fromkeys(key.removeprefix(f"{name}/") for rows in seeds for row in rows for key in row
+                               if key.startswith(f"{name}/")))  # fmt: skip
+    parts = [curves(rows, tasks, name) for rows in seeds]
+    if not parts or not tasks:
+        raise expected(f"Metrics of {label}", f"rows with '{name}/<task>'", "none")
+    first, last = max(steps[0] for steps, _ in parts), min(steps[-1] for steps, _ in parts)
+    grid = np.unique(np.concatenate([steps for steps, _ in parts]))
+    grid = grid[(grid >= first) & (grid <= last)]
+    if not grid.size:
+        raise expected(f"Seeds of {label}", "evaluated over a common range of steps", "none")
+    scores = np.array([[_interpolated(grid, steps, row) for row in values] for steps, values in parts])
+    known = np.isfinite(scores).all((0, 1))
+    if not known.any():
+        raise expected(f"Seeds of {label}", "with an episode of every task", "none so far")
+    return grid[known], scores[..., known]
+
+
+def _interpolated(grid: FloatArray, steps: FloatArray, values: FloatArray) -> FloatArray:
+    """Values at the grid's steps from those that are known; NaN before the first."""
+    known = np.isfinite(values)
+    return np.interp(grid, steps[known], values[known], left=np.nan) if known.any() else np.full(grid.shape, np.nan)
+
+
+def _figure(width: float, height: float, title: str, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """`layout=None` leaves the margins to the caller: measuring them takes seconds for many panels or labels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout=layout)
+    if title:
+        figure.suptitle(title, fontsize=12, color=_INK)
+    return figure
+
+
+def _save(figure: Figure, path: Path | str) -> Path:
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, facecolor="white")
+    except OSError as error:
+        raise expected(f"Picture {path}", "in a place that can be written", error.strerror) from error
+    return path
+
+
+def _mean_panel(panel: Axes, steps: FloatArray, values: FloatArray, title: str) -> None:
+    """Every task faint, their mean bold."""
+    for row in values:
+        panel.plot(steps, row, color=_BLUE, alpha=0.22, linewidth=0.9)
+    marker = "o" if len(steps) <= 30 else None
+    panel.plot(steps, _mean(values), color=_BLUE, linewidth=2.6, marker=marker, markersize=4)
+    _style(panel, title)
+    _steps_axis(panel)
+    panel.set_xlabel(STEPS, fontsize=9)
+
+
+def _mean(values: FloatArray) -> FloatArray:
+    """(T, K) -> (K,) over the tasks that are known, NaN where none is."""
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+
+
+def _last(values: FloatArray) -> float:
+    """The last known mean over tasks of (T, K), NaN where there is none."""
+    mean = _mean(values)
+    known = mean[np.isfinite(mean)]
+    return float(known[-1]) if known.size else math.nan
+
+
+def _task_panels(panels: list[Axes], steps: FloatArray, rates: FloatArray, tasks: Sequence[str], room: float) -> None:
+    for panel in panels[len(tasks) :]:
+        panel.set_visible(False)
+    for panel, task, rate in zip(panels, tasks, rates, strict=False):
+        _task_panel(panel, steps, rate, task, room)
+    _steps_axis(panels[0])
+
+
+def _task_panel(panel: Axes, steps: FloatArray, rate: FloatArray, task: str, room: float) -> None:
+    """The name shrinks to `room` points; the last value stands below a high curve and above a low one."""
+    last = _last(rate[None])
+    panel.fill_between(steps, 0.0, rate, color=_BLUE, alpha=0.18, linewidth=0)
+    panel.plot(steps, rate, color=_BLUE, linewidth=1.6)
+    panel.set_ylim(0.0, 1.05)
+    panel.set_yticks([0.0, 0.5, 1.0])
+    _percent(panel)
+    _style(panel, "")
+    panel.set_title(task, fontsize=min(8.5, 1.65 * room / len(task)), loc="left", color=_INK, pad=3)
+    place = {"x": 0.96, "y": 0.08 if last >= 0.5 else 0.8, "transform": panel.transAxes}
+    panel.text(s=f"{100 * last:.0f} %", ha="right", fontsize=9, color=_BLUE, fontweight="bold", **place)
+    panel.tick_params(labelsize=6.5)
+
+
+def _style(panel: Axes, title: str) -> None:
+    panel.set_title(title, fontsize=10.5, loc="left", color=_INK)
+    panel.grid(color=_GRID, linewidth=0.6)
+    panel.set_axisbelow(True)
+    panel.tick_params(labelsize=8.5, colors=_INK, length=0)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["left", "bottom"]].set_color(_GRID)
+
+
+def _percent(panel: Axes) -> None:
+    panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+
+
+def _steps_axis(panel: Axes) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    panel.set_xlim(left=0.0)
+
+
+def _matrix_figure(array: FloatArray, labels: Sequence[str], title: str, limit: float | None, values: bool) -> Figure:
+    size = len(labels)
+    if array.shape != (size, size):
+        raise ValueError(f"Matrix should have shape {(size, size)}, as its labels. Found {array.shape}.")
+    largest = float(np.nanmax(np.abs(array), initial=1.0))
+    scale = largest if limit is None else limit
+    cell = 0.42 if size <= 12 else 0.24 if size <= 25 else 0.15
+    font = 8.0 if size <= 25 else 6.5
+    side, margin = size * cell, 0.25 + 0.008 * font * max(map(len, labels), default=0)
+    width, height = side + margin + 0.9, max(side, 1.0) + margin + 0.5
+    figure = _figure(width, height, title, layout=None)
+    panel = figure.add_axes((margin / width, margin / height, side / width, side / height))
+    drawn = panel.imshow(array, cmap="RdBu", vmin=-scale, vmax=scale, aspect="auto")
+    panel.set_xticks(range(size), labels, rotation=90, fontsize=font)
+    panel.set_yticks(range(size), labels, fontsize=font)
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
+    bar = figure.add_axes(((margin + side + 0.12) / width, margin / height, 0.14 / width, side / height))
+    figure.colorbar(drawn, cax=bar, ticks=[-scale, 0.0, scale]).ax.tick_params(labelsize=font)
+    if values and size <= 12:
+        for (row, column), value in np.ndenumerate(array):
+            colour = "white" if abs(value) > 0.6 * scale else _INK
+            panel.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=7, color=colour)
+    return figure

@@ -1,0 +1,106 @@
+"""How far training is: a bar on a terminal, now and then a plain line in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TextIO
+
+from tqdm import tqdm
+
+_BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
+
+
+class Progress:
+    """Shows steps and updates per second, the time left and the mean success.
+
+    Rates are those of the last `window` seconds, so that a warm-up without updates does not distort them for long.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        initial: int = 0,
+        *,
+        stream: TextIO | None = None,
+        interval: float = 30.0,
+        window: float = 20.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`interval`: seconds between two lines where `stream` (stderr by default) is no terminal."""
+        self._stream = sys.stderr if stream is None else stream
+        self._total, self._clock, self._interval, self._window = total_steps, clock, interval, window
+        self._seen: deque[tuple[float, int, int | None]] = deque([(clock(), initial, None)])
+        self._printed = clock()
+        self._success: float | None = None
+        self._bar: tqdm | None = None
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=total_steps, initial=initial, file=self._stream, bar_format=_BAR, unit_scale=True,
+                dynamic_ncols=True, mininterval=0.25,
+            )  # fmt: skip
+
+    def update(self, step: int, updates: int, success: float | None = None) -> None:
+        """Tell that `step` steps and `updates` gradient updates are done in all; None keeps the success shown."""
+        self._success = self._success if success is None else success
+        self._record(step, updates)
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._facts(), refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif self._clock() - self._printed >= self._interval:
+            self._print()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.refresh()
+            self._bar.close()
+            self._bar = None
+        elif self._seen[-1][0] > self._printed:
+            self._print()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _record(self, step: int, updates: int) -> None:
+        now = self._clock()
+        if self._seen[0][2] is None:
+            self._seen[0] = (*self._seen[0][:2], updates)
+        if len(self._seen) > 1 and now - self._seen[-2][0] < self._window / 50:
+            self._seen.pop()
+        self._seen.append((now, step, updates))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= self._window:
+            self._seen.popleft()
+
+    def _facts(self) -> str:
+        (before, first_step, first_updates), (now, step, updates) = self._seen[0], self._seen[-1]
+        seconds = max(now - before, 1e-9)
+        speed = (step - first_step) / seconds
+        left = tqdm.format_interval((self._total - step) / speed) if speed > 0 else "?"
+        facts = [f"{speed:.0f} steps/s", f"{((updates or 0) - (first_updates or 0)) / seconds:.1f} updates/s"]
+        facts += [f"{left} left"] if step < self._total else []
+        return ", ".join(facts + ([] if self._success is None else [f"success {100 * self._success:.0f} %"]))
+
+    def _print(self) -> None:
+        self._printed = self._clock()
+        step = self._seen[-1][1]
+        print(f"step {step}/{self._total}, {self._facts()}", file=self._stream, flush=True)
+
+
+def counter(unit: str) -> Callable[[int, int], None] | None:
+    """Takes how many are done and how many there are; a bar on a terminal, None where there is none."""
+    if not sys.stderr.isatty():
+        return None
+    bar = tqdm(total=0, file=sys.stderr, bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit}", unit=unit)
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    return show

@@ -1,0 +1,66 @@
+"""Every random state of a process, in the plain types a checkpoint can hold."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtrl.core.errors import expected
+
+
+def random_state(generators: Mapping[str, torch.Generator] | None = None) -> dict[str, Any]:
+    """The states of Python, NumPy (global), PyTorch (CPU, every CUDA device) and the given generators."""
+    version, words, gauss = random.getstate()
+    legacy: Any = np.random.get_state(legacy=False)
+    return {
+        "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
+        "numpy": {
+            "key": torch.tensor(legacy["state"]["key"].astype(np.int64)),
+            "position": int(legacy["state"]["pos"]),
+            "has_gauss": int(legacy["has_gauss"]),
+            "gauss": float(legacy["gauss"]),
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "generators": {
+            name: {"device": generator.device.type, "state": generator.get_state()}
+            for name, generator in (generators or {}).items()
+        },
+    }
+
+
+def restore_random_state(state: Mapping[str, Any], generators: Mapping[str, torch.Generator] | None = None) -> None:
+    """Go back to a state of `random_state`, so that every later draw is the same.
+
+    A generator saved on another kind of device cannot go on with the same draws: it gets a seed made from its
+    saved state, so that it does not repeat earlier ones. CUDA devices that are not there now are left out.
+
+    Raises:
+        UserError: the names of the generators are not those that were saved; nothing is restored.
+    """
+    generators = generators or {}
+    if generators.keys() != state["generators"].keys():
+        raise expected("Random generators in the checkpoint", str(sorted(generators)), sorted(state["generators"]))
+    python, legacy = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    key = legacy["key"].cpu().numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", key, legacy["position"], legacy["has_gauss"], legacy["gauss"]))
+    torch.set_rng_state(state["torch"].cpu())
+    for device, saved in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(saved.cpu(), device)
+    for name, generator in generators.items():
+        _restore(generator, state["generators"][name])
+
+
+def _restore(generator: torch.Generator, saved: Mapping[str, Any]) -> None:
+    state = saved["state"].cpu()
+    if generator.device.type == saved["device"]:
+        generator.set_state(state)
+    else:
+        digest = hashlib.blake2b(state.numpy().tobytes(), digest_size=7).digest()
+        generator.manual_seed(int.from_bytes(digest, "big"))

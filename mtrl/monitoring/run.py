@@ -1,0 +1,254 @@
+"""A run's folder: one seed of one experiment on one benchmark, and the rules for coming back to it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from mtrl.core.errors import UserError, expected
+from mtrl.monitoring import checkpoints, provenance
+from mtrl.monitoring.files import write_atomic, write_json
+
+Status = Literal["new", "resume", "extend", "finished"]
+_FOLDERS = ("tensorboard", "evaluations", "videos", "checkpoints")
+_BEFORE_CONFIG = {".lock", "provenance.json", *_FOLDERS}
+
+
+def run_path(root: Path | str, benchmark: str, experiment: str, seed: int) -> Path:
+    """`<root>/<benchmark>/<experiment>/seed_<n>`."""
+    return Path(root) / benchmark / experiment / f"seed_{seed}"
+
+
+def experiment_name(network: str, weighting: str, surgery: str, non_default: Mapping[str, Any]) -> str:
+    """`<network>-<weighting>-<surgery>`, and eight digits that stand for the fields set by hand, if any were."""
+    name = f"{network}-{weighting}-{surgery}"
+    if not non_default:
+        return name
+    fields = json.dumps(non_default, sort_keys=True, default=str)
+    return f"{name}-{hashlib.sha256(fields.encode()).hexdigest()[:8]}"
+
+
+class RunFolder:
+    """A run on disk. Open it to train (`open`, exclusive) or to read (`load`)."""
+
+    def __init__(self, path: Path, config: dict[str, Any], status: Status, lock: int | None = None) -> None:
+        self.path = path
+        self.config = config
+        self.status: Status = status
+        self._lock = lock
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.evaluations = path / "evaluations"
+        self.videos = path / "videos"
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def open(
+        cls, path: Path | str, config: Mapping[str, Any], *, ignore: Collection[str] = (), steps_key: str = "steps"
+    ) -> RunFolder:
+        """Create the run, or come back to it, and hold it against other processes until `close`.
+
+        `status` says which: "new", "resume" (same config), "extend" (only `steps_key` is larger; an old
+        result moves to `evaluations/`) or "finished" (same config and a result; nothing is touched).
+        `ignore` names dotted keys that may differ, alone or with all that is below them.
+
+        Raises:
+            UserError: another key differs, the folder holds something else, cannot be written or is in use.
+        """
+        path, config = Path(path), _plain_yaml(config)
+        if path.exists() and not path.is_dir():
+            raise expected(f"Run folder {path}", "a folder", "a file")
+        if path.is_dir() and not (path / "config.yaml").exists():
+            _require_empty(path)
+        created = _make_folders(path)
+        lock = _take_lock(path, created)
+        try:
+            status = _enter(path, config, ignore, steps_key)
+        except OSError as error:
+            os.close(lock)
+            raise expected(f"Run folder {path}", "writable", error.strerror) from error
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(path, config, status, lock)
+
+    @classmethod
+    def load(cls, path: Path | str) -> RunFolder:
+        """An existing run, for reading; its status is "finished" or "resume", and no lock is taken.
+
+        Raises:
+            UserError: there is no such folder, or no readable `config.yaml` in it.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise expected(f"Run folder {path}", "an existing folder that holds config.yaml", "no such folder")
+        return cls(path, _read_config(path), "finished" if (path / "result.json").exists() else "resume")
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What `finish` wrote, or None where the run has not finished."""
+        try:
+            return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def write_evaluation(self, step: int, evaluation: Mapping[str, Any]) -> Path:
+        """Keep the evaluation after `step` steps as `evaluations/step_<n>.json`; NaN becomes null."""
+        path = self.evaluations / f"step_{step}.json"
+        write_json(path, evaluation)
+        return path
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json`, which marks the run as finished; NaN becomes null."""
+        write_json(self.path / "result.json", result)
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """The dotted keys at which two nested configs differ, each with its old and new value ("absent" for none)."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in {**old, **new}:
+        left, right = old.get(key, "absent"), new.get(key, "absent")
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found.update(differences(left, right, f"{prefix}{key}."))
+        elif left != right and not (left != left and right != right):
+            found[f"{prefix}{key}"] = (left, right)
+    return found
+
+
+def _enter(path: Path, config: dict[str, Any], ignore: Collection[str], steps_key: str) -> Status:
+    """Decide the run's status under its lock, and bring the folder to it."""
+    if not (path / "config.yaml").exists():
+        write_json(path / "provenance.json", provenance.collect())
+        _write_config(path, config)
+        return "new"
+    old = _read_config(path)
+    changed = {
+        key: values
+        for key, values in differences(old, config).items()
+        if not any(key == ignored or key.startswith(f"{ignored}.") for ignored in ignore)
+    }
+    result, steps = path / "result.json", changed.pop(steps_key, None)
+    if changed or (steps is not None and not _larger(*steps)):
+        changed |= {} if steps is None else {steps_key: steps}
+        listed = ", ".join(f"{key}: {before!r} -> {after!r}" for key, (before, after) in sorted(changed.items()))
+        raise UserError(
+            f"Run {path} should keep its configuration (only a larger {steps_key!r} extends it). Found {listed}."
+        )
+    if steps is None and result.exists():
+        return "finished"
+    for folder in _FOLDERS:
+        (path / folder).mkdir(exist_ok=True)
+    checkpoints.clean(path / "checkpoints")
+    if steps is not None and result.exists():
+        os.replace(result, path / "evaluations" / f"result_{steps[0]}_steps.json")
+    if old != config:
+        _write_config(path, config)
+    _add_provenance(path)
+    return "resume" if steps is None else "extend"
+
+
+def _larger(old: Any, new: Any) -> bool:
+    return all(isinstance(value, int | float) for value in (old, new)) and new > old
+
+
+def _add_provenance(path: Path) -> None:
+    """Append this process to the ones that worked on the run before."""
+    file = path / "provenance.json"
+    record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    record["resumed"] = [*record.get("resumed", []), provenance.collect()]
+    write_json(file, record)
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _plain_yaml(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as it will be read back, so that tuples and lists compare equal."""
+    return yaml.safe_load(yaml.dump(dict(config), Dumper=_Dumper))
+
+
+def _write_config(path: Path, config: dict[str, Any]) -> None:
+    write_atomic(path / "config.yaml", yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / "config.yaml"
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise expected(f"Run folder {path}", "a run, with a config.yaml in it", "none") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise expected(str(file), "readable YAML", str(error).splitlines()[0]) from error
+    if not isinstance(config, dict):
+        raise expected(str(file), "a YAML mapping", config)
+    return config
+
+
+def _require_empty(path: Path) -> None:
+    """A folder without config must be empty, or what a crash before its config was written left."""
+    foreign = sorted(name for name in os.listdir(path) if name not in _BEFORE_CONFIG and name[0] != ".")
+    if foreign:
+        raise expected(f"Run folder {path}", "new, empty or a run with a config.yaml", foreign[0])
+
+
+def _make_folders(path: Path) -> list[Path]:
+    """Create what is missing; on failure undo that. Returns the new folders, outermost first."""
+    if (path / "config.yaml").exists():
+        return []
+    wanted = [*reversed(path.parents), path, *(path / name for name in _FOLDERS)]
+    created = []
+    try:
+        for folder in wanted:
+            if not folder.is_dir():
+                folder.mkdir(exist_ok=True)
+                created.append(folder)
+    except OSError as error:
+        _remove_folders(created)
+        raise expected(f"Run folder {path}", "in a place that can be written", error.strerror) from error
+    return created
+
+
+def _remove_folders(created: list[Path]) -> None:
+    for folder in reversed(created):
+        folder.rmdir()
+
+
+def _take_lock(path: Path, created: list[Path]) -> int:
+    """An open descriptor that holds the run's lock; the system frees it when the process ends, however it ends."""
+    try:
+        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        _remove_folders(created)
+        raise expected(f"Run folder {path}", "writable", error.strerror) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.read(lock, 20).decode(errors="replace") or "unknown"
+        os.close(lock)
+        if isinstance(error, BlockingIOError):
+            raise expected(f"Run folder {path}", "used by one process at a time", f"process {owner}") from error
+        raise expected(f"Run folder {path}", "on a file system with locks", error.strerror) from error
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return lock

@@ -1,0 +1,101 @@
+"""Short videos of several tasks side by side. Needs the extra `video` (imageio-ffmpeg, Pillow)."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frame = NDArray[np.uint8]
+"""(H, W, 3), the first row on top."""
+
+MACRO_BLOCK = 16
+"""Pictures of other than multiples of it would be scaled by the encoder."""
+_CAPTION_HEIGHT = 16
+_RUNNING, _SOLVED, _UNSOLVED = (255, 255, 255), (90, 230, 90), (255, 110, 110)
+
+
+class RenderingUnavailable(RuntimeError):
+    """Something that pictures or videos need is not installed. The message is one line that names it."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One task's part of a video."""
+
+    title: str
+    frames: Sequence[Frame]
+    """At least one, all of one size. The last one stays until the longest clip ends."""
+    solved: bool
+    """Shown by the colour of the title, from the last frame on."""
+
+
+def check_writer() -> None:
+    """Raise `RenderingUnavailable` unless videos can be written here."""
+    try:
+        importlib.import_module("PIL.ImageDraw")
+        importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        raise RenderingUnavailable("No video writer: pip install 'mtrl-toolkit[video]' gives one.") from error
+
+
+def tile(clips: Sequence[Clip]) -> Iterator[Frame]:
+    """Lay the clips out on a grid as near to a square as can be, row by row, each under its title."""
+    height, width, _ = clips[0].frames[0].shape
+    columns = math.ceil(math.sqrt(len(clips)))
+    rows = math.ceil(len(clips) / columns)
+    running = [_caption(clip.title, width, _RUNNING) for clip in clips]
+    final = [_caption(clip.title, width, _SOLVED if clip.solved else _UNSOLVED) for clip in clips]
+    for step in range(max(len(clip.frames) for clip in clips)):
+        picture = np.zeros((rows * height, columns * width, 3), np.uint8)
+        for i, clip in enumerate(clips):
+            ended = step >= len(clip.frames) - 1
+            row, column = divmod(i, columns)
+            tile = picture[row * height : (row + 1) * height, column * width : (column + 1) * width]
+            tile[...] = clip.frames[-1 if ended else step]
+            tile[:_CAPTION_HEIGHT] = (final if ended else running)[i]
+        yield picture
+
+
+def write_video(path: Path, frames: Iterable[Frame], frames_per_second: int) -> Path:
+    """Write an H.264 mp4; it appears under its name when it is complete.
+
+    Raises:
+        RenderingUnavailable: the extra `video` is not installed.
+        ValueError: there are no frames.
+    """
+    check_writer()
+    ffmpeg: Any = importlib.import_module("imageio_ffmpeg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem}.part.mp4")
+    writer = None
+    try:
+        for frame in frames:
+            if writer is None:
+                height, width, _ = frame.shape
+                writer = ffmpeg.write_frames(str(part), (width, height), fps=frames_per_second, quality=6)
+                writer.send(None)
+            writer.send(np.ascontiguousarray(frame))
+        if writer is None:
+            raise ValueError("A video needs frames.")
+        writer.close()
+        os.replace(part, path)
+    finally:
+        if writer is not None:
+            writer.close()
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _caption(text: str, width: int, colour: tuple[int, int, int]) -> Frame:
+    """(_CAPTION_HEIGHT, width, 3): the text on black."""
+    image: Any = importlib.import_module("PIL.Image").new("RGB", (width, _CAPTION_HEIGHT))
+    importlib.import_module("PIL.ImageDraw").Draw(image).text((4, 2), text, fill=colour)
+    return np.asarray(image)

@@ -1,0 +1,121 @@
+"""The task axis, added outside of networks that are written for one task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mtrl.core.config import check
+from mtrl.core.types import Tensors
+
+Factory = Callable[[Tensor], nn.Module]
+"""Builds the network of one task from that task's code (C,)."""
+
+
+@dataclass
+class NetworkConfig:
+    """What every architecture has."""
+
+    width: int = 400
+    """Units of each hidden layer."""
+    depth: int = 3
+    """Hidden layers."""
+    layer_norm: bool = False
+    """Layer normalisation after each hidden linear layer."""
+
+    def __post_init__(self) -> None:
+        check(self.width >= 1, "network.width", "a positive integer", self.width)
+        check(self.depth >= 1, "network.depth", "a positive integer", self.depth)
+
+
+def _tensors(module: nn.Module, prefix: str = "", inherited: bool = False) -> Iterator[tuple[str, Tensor, bool]]:
+    """(name, tensor, whether every task owns it) of all parameters and buffers."""
+    is_owned = inherited or getattr(module, "task_owned", False)
+    for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+        yield prefix + name, tensor, is_owned
+    for name, child in module.named_children():
+        yield from _tensors(child, f"{prefix}{name}.", is_owned)
+
+
+def _stack(tensors: list[list[Tensor]], ensemble: int | None) -> Tensor:
+    """Tensors of [task][member] as (T, *shape), or as (T, E, *shape) stored member by member.
+
+    A batched product over (E, T) then reads owned weights in place.
+    """
+    if ensemble is None:
+        return torch.stack([members[0] for members in tensors])
+    return torch.stack([torch.stack(task) for task in zip(*tensors, strict=True)]).transpose(0, 1)
+
+
+class TaskNetwork(nn.Module):
+    """T networks of one architecture, some of whose tensors are shared and some owned by each task.
+
+    shared: name -> (*shape), trained. own: name -> (T, *shape), trained, every task initialised on its own.
+    own_buffers: name -> (T, *shape), never trained. With an ensemble of E members (twin critics) every shape
+    has E in front: shared (E, *shape), own (T, E, *shape).
+
+    forward: inputs (T, B, ..) -> (T, B, ..), or (E, T, B, ..) with an ensemble.
+    """
+
+    def __init__(
+        self, factory: Factory, num_tasks: int, ensemble: int | None = None, codes: Tensor | None = None
+    ) -> None:
+        """codes (T, C): what tells the tasks apart, one-hot by default."""
+        super().__init__()
+        codes = torch.eye(num_tasks) if codes is None else codes
+        self.num_tasks, self.ensemble = num_tasks, ensemble
+        modules = [[factory(code) for _ in range(ensemble or 1)] for code in codes]
+        tables = [[{n: t for n, t, _ in _tensors(m)} for m in members] for members in modules]
+        self.shared, self.own = nn.ParameterDict(), nn.ParameterDict()
+        self._own_buffers = nn.Module()
+        self._names: dict[str, str] = {}
+        self._axes: dict[str, int] = {}
+        for name, tensor, is_owned in _tensors(modules[0][0]):
+            key = name.replace(".", "/")
+            self._names[key] = name
+            self._axes[key] = tensor.ndim + (ensemble is not None)
+            stacked = _stack([[t[name].detach() for t in members] for members in tables], ensemble)
+            if not isinstance(tensor, nn.Parameter):
+                if not is_owned:
+                    raise TypeError(f"Buffer `{name}` should belong to an owned module. Found it shared.")
+                self._own_buffers.register_buffer(key, stacked)
+            elif is_owned:
+                self.own[key] = nn.Parameter(stacked)
+            else:
+                self.shared[key] = nn.Parameter(stacked[0].clone(memory_format=torch.contiguous_format))
+        # Held in a list: the template's own tensors are never used, so they are no parameters of this module.
+        self._template = [modules[0][0].to("meta")]
+
+    @property
+    def own_buffers(self) -> dict[str, Tensor]:
+        return dict(self._own_buffers.named_buffers())
+
+    @property
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """(shared, own, own_buffers), as a `TaskLoss` takes them."""
+        return dict(self.shared.items()), dict(self.own.items()), self.own_buffers
+
+    def per_task_leaves(self) -> dict[str, Tensor]:
+        """The shared tensors with a task axis of stride 0 in front, as leaves: their gradients come out per task."""
+        return {n: p.detach().expand(self.num_tasks, *p.shape).requires_grad_() for n, p in self.shared.items()}
+
+    def call(self, shared: Tensors, own: Tensors, own_buffers: Tensors, *inputs: Tensor) -> Tensor:
+        """The forward pass with the given tensors; shared ones may have a task axis in front."""
+        tensors = {self._names[key]: self._arrange(key, t) for d in (shared, own, own_buffers) for key, t in d.items()}
+        if self.ensemble is not None:
+            inputs = tuple(x.unsqueeze(0) for x in inputs)
+        return functional_call(self._template[0], tensors, inputs)
+
+    def _arrange(self, key: str, tensor: Tensor) -> Tensor:
+        """A stored tensor with the leading axes its layer sees: (), (T,), (E, 1) or (E, T)."""
+        has_task_axis = tensor.ndim > self._axes[key]
+        if self.ensemble is None:
+            return tensor
+        return tensor.transpose(0, 1) if has_task_axis else tensor.unsqueeze(1)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.call(*self.tensors, *inputs)

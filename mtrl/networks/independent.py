@@ -1,0 +1,23 @@
+"""One network per task, nothing shared: every tensor is owned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mtrl.networks.base import Factory, NetworkConfig
+from mtrl.networks.layers import Linear, Torso, owned
+
+
+@dataclass
+class Config(NetworkConfig):
+    kind: str = "independent"
+
+
+def build(config: Config, *, input_size: int, output_size: int) -> Factory:
+    def factory(code: Tensor) -> nn.Module:
+        torso = Torso(input_size, config.width, config.depth, layer_norm=config.layer_norm)
+        return owned(nn.Sequential(torso, Linear(config.width, output_size)))
+
+    return factory

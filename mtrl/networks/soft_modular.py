@@ -1,0 +1,104 @@
+"""Soft modularization: shared modules, mixed by routing weights from the task and the state (Yang et al. 2020).
+
+With f(s) the state's embedding, h(z) the task's and L layers of n modules (paper 002; Yang et al., Sec. 4):
+p¹ = W_d¹ σ(f ⊙ h), p^(l+1) = W_d^l σ(W_u^l p^l ⊙ (f ⊙ h)), p̂ = softmax over the incoming modules,
+g_i^(l+1) = Σ_j p̂_ij^l σ(W_j^l g_j^l), and the output is the sum of the last layer's modules.
+Here h(z) is a vector that each task owns, which equals a linear layer on its one-hot code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtrl.core.config import check
+from mtrl.networks.base import Factory, NetworkConfig
+from mtrl.networks.layers import LayerNorm, Linear, Torso, owned
+
+
+class Query(nn.Module):
+    """The task's owned routing query h(z), (width,); forward gives it as a row."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.randn(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value if x.ndim == 1 else self.value.unsqueeze(-2)
+
+
+class ModuleLayer(nn.Module):
+    """n modules side by side: a list of n (B, inputs) to a list of n (B, outputs)."""
+
+    def __init__(self, modules: int, inputs: int, outputs: int, layer_norm: bool) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList([Linear(inputs, outputs) for _ in range(modules)])
+        self.norms = nn.ModuleList([LayerNorm(outputs) for _ in range(modules)] if layer_norm else [])
+
+    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
+        outputs = [layer(x) for layer, x in zip(self.linears, inputs, strict=True)]
+        if self.norms:
+            outputs = [norm(x) for norm, x in zip(self.norms, outputs, strict=True)]
+        return [F.relu(x) for x in outputs]
+
+
+class SoftModular(nn.Module):
+    def __init__(self, config: Config, input_size: int, output_size: int) -> None:
+        super().__init__()
+        n, width = config.modules, config.module_width
+        self.modules_per_layer = n
+        self.embedding = Torso(input_size, config.width, 1, layer_norm=config.layer_norm)
+        self.state_query = Linear(config.width, config.width)
+        self.query = owned(Query(config.width))
+        sizes = [config.width, *[width] * config.depth]
+        self.layers = nn.ModuleList(
+            [ModuleLayer(n, i, o, config.layer_norm) for i, o in pairwise(sizes)]
+        )
+        self.routers = nn.ModuleList([Linear(config.width, n * n) for _ in range(config.depth - 1)])
+        self.lifts = nn.ModuleList([Linear(n * n, config.width) for _ in range(config.depth - 2)])
+        self.heads = nn.ModuleList([Linear(width, output_size) for _ in range(n)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.embedding(x)
+        features = [state] * self.modules_per_layer
+        query = self.state_query(state) * self.query(state)
+        gate = query
+        for index, layer in enumerate(self.layers):
+            features = layer(features)
+            if index == len(self.routers):
+                break
+            logits = self.routers[index](F.relu(gate))
+            routing = logits.unflatten(-1, (self.modules_per_layer, self.modules_per_layer)).softmax(-1)
+            if index < len(self.lifts):
+                gate = self.lifts[index](logits) * query
+            features = list((routing @ torch.stack(features, -2)).unbind(-2))
+        outputs = [head(f) for head, f in zip(self.heads, features, strict=True)]
+        return torch.stack(outputs).sum(0)
+
+
+@dataclass
+class Config(NetworkConfig):
+    kind: str = "soft_modular"
+    depth: int = 2
+    """Layers of modules (the paper's L: 2 shallow, 4 deep)."""
+    modules: int = 2
+    """Modules of each layer (the paper's n: 2 shallow, 4 deep)."""
+    module_width: int = 256
+    """Units of each module (256 in the shallow network, 128 in the deep one)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.depth >= 2, "network.depth", "at least 2 layers of modules", self.depth)
+        check(self.modules >= 1, "network.modules", "a positive integer", self.modules)
+        check(self.module_width >= 1, "network.module_width", "a positive integer", self.module_width)
+
+
+def build(config: Config, *, input_size: int, output_size: int) -> Factory:
+    def factory(code: Tensor) -> nn.Module:
+        return SoftModular(config, input_size, output_size)
+
+    return factory

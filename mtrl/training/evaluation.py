@@ -1,0 +1,113 @@
+"""Evaluation: a fixed number of episodes per task, every one of them chosen before it starts.
+
+Success is that of the step that ends the episode, with termination on success, as in Meta-World's own
+`metaworld.evaluation.evaluation`. Which goals the episodes have is the suite's part
+(`Suite.make_evaluation_envs(seed, episodes, protocol)`):
+
+- ``goals`` (default): each of the benchmark's goals once; with fewer episodes than goals, the first `episodes` of an
+  order shuffled by the seed.
+- ``upstream``: a goal drawn with replacement for each episode, as the package does.
+
+With N copies side by side, "the first episodes to finish" would favour the short ones, which are the successful
+ones. So episode e belongs to copy e mod N, as the (e div N)-th that this copy plays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrl.core.config import check
+from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
+
+Policy = Callable[[FloatArray], FloatArray]
+"""Observations (T, N, O) to actions (T, N, A)."""
+Progress = Callable[[int, int], None]
+"""Called after each step that ends an episode, with the episodes done and those to do, over all tasks."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """E episodes of each of T tasks, in the order of the suite's goals."""
+
+    success: BoolArray
+    """(T, E)"""
+    returns: FloatArray
+    """(T, E): undiscounted, up to the end of the episode (success or horizon)."""
+    lengths: NDArray[np.int64]
+    """(T, E): steps."""
+
+    @property
+    def success_rate(self) -> FloatArray:
+        """(T,): the share of solved episodes."""
+        return self.success.mean(axis=1)
+
+    def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
+        """Everything, in plain types, by the names of the tasks."""
+        return {
+            "episodes": self.success.shape[1],
+            "mean_success": float(self.success.mean()),
+            "mean_return": float(self.returns.mean()),
+            "tasks": {
+                task: {
+                    "success_rate": float(self.success[t].mean()),
+                    "mean_return": float(self.returns[t].mean()),
+                    "mean_length": float(self.lengths[t].mean()),
+                    "success": self.success[t].tolist(),
+                    "returns": self.returns[t].tolist(),
+                    "lengths": self.lengths[t].tolist(),
+                }
+                for t, task in enumerate(tasks)
+            },
+        }
+
+
+class _Tally:
+    """Counts the episodes of every copy up to its share."""
+
+    def __init__(self, num_tasks: int, copies: int, episodes: int) -> None:
+        self.episodes, self.copies = episodes, copies
+        self.share = np.array([len(range(n, episodes, copies)) for n in range(copies)])
+        self.played = np.zeros((num_tasks, copies), np.int64)
+        self.score = np.zeros((num_tasks, copies))
+        self.steps = np.zeros((num_tasks, copies), np.int64)
+        shape = (num_tasks, episodes)
+        self.result = EvaluationResult(np.zeros(shape, bool), np.zeros(shape), np.zeros(shape, np.int64))
+
+    def add(self, step: StepResult) -> bool:
+        """Take in one step; return whether it ended an episode that counts."""
+        self.score += step.reward
+        self.steps += 1
+        ended = step.terminated | step.truncated
+        task, copy = np.nonzero(ended & (self.played < self.share))
+        episode = self.played[task, copy] * self.copies + copy
+        self.result.success[task, episode] = step.success[task, copy]
+        self.result.returns[task, episode] = self.score[task, copy]
+        self.result.lengths[task, episode] = self.steps[task, copy]
+        self.played[task, copy] += 1
+        self.score[ended] = 0
+        self.steps[ended] = 0
+        return len(task) > 0
+
+
+def evaluate(policy: Policy, envs: TaskVectorEnv, episodes: int, progress: Progress | None = None) -> EvaluationResult:
+    """Play `episodes` episodes of every task with `policy`, from a reset of `envs`.
+
+    `envs` should come from `Suite.make_evaluation_envs` with the same number of episodes.
+
+    Raises:
+        UserError: `episodes` is not positive.
+    """
+    check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+    tally = _Tally(envs.num_tasks, envs.envs_per_task, episodes)
+    observation = envs.reset()
+    while (tally.played < tally.share).any():
+        step = envs.step(policy(observation))
+        observation = step.observation
+        if tally.add(step) and progress is not None:
+            progress(int(tally.played.sum()), envs.num_tasks * episodes)
+    return tally.result

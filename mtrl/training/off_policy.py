@@ -1,0 +1,203 @@
+"""The off-policy loop: act, step, store, update, and now and then log, evaluate and save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.core.types import Metrics, StepResult, TaskVectorEnv, Transitions
+
+
+@dataclass
+class Config:
+    """Steps are environment steps of each task; all tasks together take T times as many."""
+
+    kind: str = "off_policy"
+    warmup: int = 4000
+    """Steps of uniformly random actions before the first update."""
+    updates_per_step: float = 1.0
+    """Updates for each step of every task."""
+    envs_per_task: int = 1
+    """N: copies of each task stepped side by side."""
+    replay_capacity: int = 100_000
+    """Transitions kept per task."""
+    log_every: int = 500
+    """Steps between two rows of metrics."""
+    evaluate_every: int = 0
+    """Steps between two evaluations on the way; 0 for none."""
+    evaluation_episodes: int = 5
+    """Episodes per task of an evaluation on the way."""
+    final_episodes: int = 50
+    """Episodes per task of the evaluation at the end."""
+    protocol: str = "goals"
+    """Goals of the evaluations: each goal once (goals), or drawn with replacement (upstream)."""
+    checkpoint_every: int = 50_000
+    """Steps between two checkpoints; one is saved at the end and on an interrupt in any case."""
+
+    def __post_init__(self) -> None:
+        check(self.warmup >= 1, "training.warmup", "a positive integer", self.warmup)
+        check(self.updates_per_step > 0, "training.updates_per_step", "positive", self.updates_per_step)
+        for name in ("envs_per_task", "replay_capacity", "log_every", "checkpoint_every"):
+            check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
+        check(self.evaluate_every >= 0, "training.evaluate_every", "0 or more", self.evaluate_every)
+        for name in ("evaluation_episodes", "final_episodes"):
+            check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
+        check(self.protocol in ("goals", "upstream"), "training.protocol", "goals or upstream", self.protocol)
+
+
+class Agent(Protocol):
+    """What the loop needs of a learner."""
+
+    device: torch.device
+    generator: torch.Generator
+
+    def act(self, observation: Tensor, explore: bool) -> Tensor: ...
+    def update(self, batch: Transitions) -> Metrics: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Replay(Protocol):
+    def add(self, transitions: Transitions) -> None: ...
+    def sample(self, batch_size: int, generator: torch.Generator | None = None) -> Transitions: ...
+
+
+class EpisodeStatistics:
+    """Returns and successes of the training episodes that ended since the last report.
+
+    An episode counts as a success where the task was solved at any of its steps: training does not stop there.
+    """
+
+    def __init__(self, num_tasks: int, envs_per_task: int) -> None:
+        self._returns = np.zeros((num_tasks, envs_per_task))
+        self._solved = np.zeros((num_tasks, envs_per_task), bool)
+        self._ended = np.zeros((3, num_tasks))  # episodes, successes, returns
+
+    def add(self, step: StepResult) -> None:
+        self._returns += step.reward
+        self._solved |= step.success
+        over = step.terminated | step.truncated
+        if over.any():
+            self._ended += [over.sum(1), (self._solved & over).sum(1), (self._returns * over).sum(1)]
+            self._returns[over] = 0
+            self._solved[over] = False
+
+    def report(self) -> dict[str, np.ndarray]:
+        """{success, return}: means (T,) over the episodes since the last report, NaN where a task had none."""
+        episodes, successes, returns = self._ended
+        count = np.where(episodes > 0, episodes, np.nan)
+        result = {"train/success": successes / count, "train/return": returns / count}
+        self._ended[:] = 0
+        return result
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {k: torch.from_numpy(v.copy()) for k, v in vars(self).items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value.numpy().copy())
+
+
+@dataclass
+class Hooks:
+    """What the loop reports to; each takes the trainer."""
+
+    log: Callable[[OffPolicyTrainer, Metrics], None]
+    evaluate: Callable[[OffPolicyTrainer], None]
+    save: Callable[[OffPolicyTrainer], None]
+    progress: Callable[[OffPolicyTrainer], None]
+
+
+class OffPolicyTrainer:
+    """One agent, its environments and its replay, and how far they are. Strictly alternating: step, then update."""
+
+    def __init__(
+        self, config: Config, agent: Agent, envs: TaskVectorEnv, replay: Replay, *, batch_size: int, action_size: int
+    ) -> None:
+        self.config, self.agent, self.envs, self.replay = config, agent, envs, replay
+        self.batch_size, self.action_size = batch_size, action_size
+        self.step = 0
+        self.updates = 0
+        self.episodes = EpisodeStatistics(envs.num_tasks, envs.envs_per_task)
+        self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
+        self._credit = 0.0
+        self._observation: Tensor | None = None
+
+    def run(self, steps: int, hooks: Hooks) -> None:
+        """Go on until `steps` steps of every task are done."""
+        if self._observation is None:
+            self._observation = torch.tensor(self.envs.reset())
+        metrics: Metrics = {}
+        while self.step < steps:
+            self._collect()
+            metrics = self._learn() or metrics
+            hooks.progress(self)
+            if self._due(self.config.log_every):
+                hooks.log(self, metrics)
+            if self.config.evaluate_every and self._due(self.config.evaluate_every):
+                hooks.evaluate(self)
+            if self._due(self.config.checkpoint_every) and self.step < steps:
+                hooks.save(self)
+
+    def _due(self, every: int) -> bool:
+        """Whether a multiple of `every` lies in the step just taken."""
+        return self.step // every > (self.step - self.envs.envs_per_task) // every
+
+    def _collect(self) -> None:
+        begin = time.perf_counter()
+        observation = self._observation
+        assert observation is not None
+        action = self._act(observation)
+        acted = time.perf_counter()
+        result = self.envs.step(action.numpy())
+        arrays = (result.reward, result.next_observation, result.terminated)
+        self.replay.add(Transitions(observation, action, *(torch.from_numpy(a) for a in arrays)))
+        self._observation = torch.tensor(result.observation)
+        self.episodes.add(result)
+        self.step += self.envs.envs_per_task
+        self.seconds["act"] += acted - begin
+        self.seconds["step"] += time.perf_counter() - acted
+
+    def _act(self, observation: Tensor) -> Tensor:
+        if self.step >= self.config.warmup:
+            return self.agent.act(observation, explore=True).cpu()
+        device, generator = self.agent.device, self.agent.generator
+        shape = (*observation.shape[:-1], self.action_size)
+        return (torch.rand(shape, device=device, generator=generator) * 2 - 1).cpu()
+
+    def _learn(self) -> Metrics | None:
+        """The updates that the steps so far have earned, after the warm-up."""
+        if self.step < self.config.warmup:
+            return None
+        begin, metrics = time.perf_counter(), None
+        self._credit += self.envs.envs_per_task * self.config.updates_per_step
+        while self._credit >= 1:
+            metrics = self.agent.update(self.replay.sample(self.batch_size, self.agent.generator))
+            self._credit -= 1
+            self.updates += 1
+        self.seconds["update"] += time.perf_counter() - begin
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the replay, in types that a checkpoint can hold."""
+        return {
+            "step": self.step,
+            "updates": self.updates,
+            "credit": self._credit,
+            "agent": self.agent.state_dict(),
+            "envs": self.envs.state_dict(),
+            "episodes": self.episodes.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step, self.updates, self._credit = state["step"], state["updates"], state["credit"]
+        self.agent.load_state_dict(state["agent"])
+        self.episodes.load_state_dict(state["episodes"])
+        self._observation = torch.tensor(self.envs.load_state_dict(state["envs"]))

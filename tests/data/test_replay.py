@@ -1,0 +1,96 @@
+"""Per-task rings: what goes in comes out, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mtrl.core.types import Transitions
+from mtrl.data.replay import ReplayBuffer
+
+T, O, A = 3, 4, 2
+
+
+def transitions(first: int, count: int) -> Transitions:
+    """Every number of transition k of task t is 1000 t + k + 1, so that a row tells where it came from."""
+    value = 1000.0 * torch.arange(T).unsqueeze(1) + torch.arange(first, first + count) + 1
+    wide = value.unsqueeze(-1)
+    return Transitions(wide.expand(-1, -1, O), wide.expand(-1, -1, A), value, wide.expand(-1, -1, O), value % 2)
+
+
+def contents(buffer: ReplayBuffer) -> list[set[float]]:
+    batch = buffer.sample(2000, torch.Generator().manual_seed(0))
+    return [set(rewards.tolist()) for rewards in batch.reward]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5])
+@pytest.mark.parametrize("total", [1, 4, 5, 6, 23])
+def test_holds_exactly_the_newest(chunk: int, total: int) -> None:
+    """Neither an unwritten row nor an overwritten one is ever drawn, and every task keeps to itself."""
+    buffer = ReplayBuffer(T, 5, O, A)
+    added = 0
+    while added < total:
+        count = min(chunk, total - added)
+        buffer.add(transitions(added, count))
+        added += count
+    newest = range(max(0, total - 5), total)
+    assert contents(buffer) == [{1000.0 * t + k + 1 for k in newest} for t in range(T)]
+    assert len(buffer) == min(total, 5)
+
+
+def test_a_row_stays_together() -> None:
+    buffer = ReplayBuffer(T, 8, O, A)
+    buffer.add(transitions(0, 8))
+    batch = buffer.sample(64)
+    assert batch.observation.shape == (T, 64, O) and batch.action.shape == (T, 64, A)
+    for field in (batch.observation, batch.action, batch.next_observation):
+        assert torch.equal(field, batch.reward.unsqueeze(-1).expand_as(field))
+    assert torch.equal(batch.terminated, batch.reward % 2)
+
+
+def test_sampling_is_uniform() -> None:
+    buffer = ReplayBuffer(1, 10, 1, 1)
+    value = torch.arange(10.0).unsqueeze(0)
+    buffer.add(Transitions(value.unsqueeze(-1), value.unsqueeze(-1), value, value.unsqueeze(-1), value))
+    counts = buffer.sample(100_000, torch.Generator().manual_seed(0)).reward.flatten().long().bincount(minlength=10)
+    assert (counts - 10_000).abs().max() < 500
+
+
+def test_nothing_can_be_drawn_from_an_empty_buffer() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        ReplayBuffer(T, 5, O, A).sample(1)
+
+
+def test_a_step_larger_than_the_ring_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most 5"):
+        ReplayBuffer(T, 5, O, A).add(transitions(0, 6))
+
+
+@pytest.mark.parametrize("total", [3, 5, 8])
+def test_state_goes_on_exactly(total: int) -> None:
+    buffer, copy = ReplayBuffer(T, 5, O, A), ReplayBuffer(T, 5, O, A)
+    for k in range(total):
+        buffer.add(transitions(k, 1))
+    copy.load_state_dict(buffer.state_dict())
+    for b in (buffer, copy):
+        b.add(transitions(total, 2))
+    draws = [b.sample(50, torch.Generator().manual_seed(1)) for b in (buffer, copy)]
+    assert all(torch.equal(a, b) for a, b in zip(*draws, strict=True))
+
+
+def test_a_young_buffer_saves_only_what_it_holds() -> None:
+    buffer = ReplayBuffer(T, 1000, O, A)
+    buffer.add(transitions(0, 2))
+    assert buffer.state_dict()["rows"].untyped_storage().nbytes() == T * 2 * (2 * O + A + 2) * 4
+
+
+def test_memory_is_as_stated() -> None:
+    assert ReplayBuffer(1, 1000, 39, 4).bytes == 336_000
+
+
+def test_a_replay_of_another_shape_is_refused() -> None:
+    saved = ReplayBuffer(T, 5, O, A)
+    saved.add(transitions(0, 5))
+    for other in (ReplayBuffer(T, 4, O, A), ReplayBuffer(T + 1, 5, O, A), ReplayBuffer(T, 5, O + 1, A)):
+        with pytest.raises(ValueError, match="should fit"):
+            other.load_state_dict(saved.state_dict())

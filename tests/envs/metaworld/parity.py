@@ -1,0 +1,229 @@
+"""Runs the package's own environment, records what it read, and evaluates the batched functions on the record.
+
+One `Episode` holds the steps as leading dimension, so a whole episode is one call of the functions under test; a task
+with latched state is evaluated step by step.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import metaworld
+import numpy as np
+import pytest
+from metaworld.policies import ENV_POLICY_MAP
+from numpy.typing import NDArray
+
+from mtrl.envs.metaworld.probes import ProbeLayout, read_constant
+from mtrl.envs.metaworld.tasks import spec as task_spec
+from mtrl.envs.metaworld.tasks.base import (
+    CURRENT_SIZE,
+    OBSERVATION_SIZE,
+    Inputs,
+    Outcome,
+    RewardVersion,
+    TaskSpec,
+    evaluate,
+    write_current,
+    write_observation,
+)
+
+Policy = Literal["scripted", "noisy", "random"]
+POLICIES: tuple[Policy, ...] = ("scripted", "noisy", "random")
+VERSIONS: tuple[RewardVersion, ...] = ("v2", "v1")
+TOLERANCE = 1e-9
+_SIMULATOR_ARRAYS = ("xpos", "xquat", "xmat", "site_xpos", "site_xmat", "geom_xpos", "geom_xmat", "qpos", "qvel")
+
+
+@dataclass
+class Episode:
+    """What the package computed in one episode of ``steps`` steps, and what it computed it from."""
+
+    spec: TaskSpec
+    layout: ProbeLayout
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    first_frame: NDArray[np.float64]
+    constants: dict[str, NDArray[np.float64]]
+    rows: NDArray[np.float64]
+    actions: NDArray[np.float32]
+    observations: NDArray[np.float64]
+    outcomes: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=2)
+def _environment(name: str, seed: int, goals: int) -> tuple[Any, list[Any]]:
+    # Goals are drawn one after the other by 50 resets; the first few of them are the same without the rest.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metaworld, "_N_GOALS", goals)
+        benchmark = metaworld.MT1(name, seed=seed)
+    return benchmark.train_classes[name](), list(benchmark.train_tasks)
+
+
+def _actor(name: str, policy: Policy, rng: np.random.Generator) -> Callable[[NDArray[np.float64]], NDArray[np.float32]]:
+    if policy == "random":
+        return lambda _: rng.uniform(-1, 1, 4).astype(np.float32)
+    scripted = ENV_POLICY_MAP[name]()
+    scale = 0.3 if policy == "noisy" else 0.0
+
+    def act(observation: NDArray[np.float64]) -> NDArray[np.float32]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its actions may exceed 1, which is wanted here
+            action = scripted.get_action(observation)
+        return (action + scale * rng.normal(size=4)).astype(np.float32)
+
+    return act
+
+
+def _package_outcome(environment: Any, version: RewardVersion, observation: Any, action: Any) -> list[float]:
+    environment.reward_function_version = version
+    reward, info = environment.evaluate_state(observation, action)
+    assert float(info["unscaled_reward"]) == float(reward)
+    return [float(reward), *(float(info[name]) for name in Outcome._fields[1:])]
+
+
+def _check_constants(environment: Any, spec: TaskSpec) -> None:
+    """A constant must not be a view of the simulator's state; the initial pads must be one."""
+    arrays = [getattr(environment.data, name) for name in _SIMULATOR_ARRAYS]
+    for pad in ("init_left_pad", "init_right_pad"):
+        assert np.shares_memory(getattr(environment, pad), environment.data.xpos), f"{pad} is not live"
+    for name, source in spec.all_constants.items():
+        value = None if source.startswith("model.") else getattr(environment, source)
+        if isinstance(value, np.ndarray):
+            live = any(np.shares_memory(value, array) for array in arrays)
+            assert not live, f"{spec.name}: `{name}` ({source}) is a live view: make it a probe"
+
+
+def record(name: str, policy: Policy, seed: int = 0, goal: int = 0, steps: int = 500) -> list[Episode]:
+    """Two episodes of the package's environment, the second on the next goal after a reset.
+
+    Both versions of the reward are taken from each step: `evaluate_state` is called for each, which changes nothing but
+    the variables that a task latches.
+    """
+    spec = task_spec(name)
+    environment, tasks = _environment(name, seed, goal + 2)
+    act = _actor(name, policy, np.random.default_rng([seed, goal]))
+    layout = ProbeLayout(environment.model, spec.all_probes)
+    row = np.zeros(layout.width)
+    gather = layout.bind(environment.data, row)
+    episodes = []
+    for number in range(2):
+        environment.set_task(tasks[goal + number])
+        environment.reward_function_version = "v1"  # assembly's v1 reward needs numbers that only such a reset makes
+        observation, _ = environment.reset()
+        _check_constants(environment, spec)
+        space = environment.sawyer_observation_space
+        constants = {key: read_constant(environment, source) for key, source in spec.all_constants.items()}
+        episode = Episode(
+            spec=spec,
+            layout=layout,
+            low=space.low,
+            high=space.high,
+            first_frame=observation[:CURRENT_SIZE].copy(),
+            constants=constants,
+            rows=np.zeros((steps, layout.width)),
+            actions=np.zeros((steps, 4), dtype=np.float32),
+            observations=np.zeros((steps, OBSERVATION_SIZE)),
+            outcomes={version: np.zeros((steps, len(Outcome._fields))) for version in VERSIONS},
+        )
+        for step in range(steps):
+            action = act(observation)
+            environment.reward_function_version = "v2"
+            observation, reward, _, _, _ = environment.step(action)
+            gather()
+            episode.rows[step], episode.actions[step], episode.observations[step] = row, action, observation
+            for version in VERSIONS:
+                if version in episode.failures:
+                    continue
+                try:
+                    episode.outcomes[version][step] = _package_outcome(environment, version, observation, action)
+                except Exception as error:
+                    episode.failures[version] = repr(error)
+            assert episode.outcomes["v2"][step, 0] == float(reward)
+        for key, source in spec.all_constants.items():
+            moved = not np.array_equal(constants[key], read_constant(environment, source))
+            assert not moved, f"{name}: `{key}` ({source}) changed during the episode: make it a probe or a state"
+        episodes.append(episode)
+    return episodes
+
+
+def compute(xp: Any, episode: Episode, version: RewardVersion) -> tuple[Any, Any]:
+    """Observations ``(steps, 39)`` and outcomes ``(steps, 7)`` of the functions under test, in the namespace ``xp``."""
+    spec, steps = episode.spec, len(episode.rows)
+    if spec.state and steps > 1:
+        return _compute_stepwise(xp, episode, version)
+    state = {name: np.full(steps, np.nan) for name in spec.state}
+    return _compute_rows(xp, episode, version, {name: xp.asarray(value) for name, value in state.items()})
+
+
+def _compute_rows(xp: Any, episode: Episode, version: RewardVersion, state: dict[str, Any]) -> tuple[Any, Any]:
+    spec, steps = episode.spec, len(episode.rows)
+    values = {name: xp.asarray(view) for name, view in episode.layout.views(episode.rows).items()}
+    for name, value in episode.constants.items():
+        values[name] = xp.asarray(np.broadcast_to(value, (steps, *value.shape)).copy())
+    observation = xp.zeros((steps, OBSERVATION_SIZE), dtype=xp.float64)
+    s = Inputs({**values, **state}, observation, xp.asarray(episode.actions))
+    current = xp.zeros((steps, CURRENT_SIZE), dtype=xp.float64)
+    write_current(xp, spec, s, current)
+    previous = xp.zeros_like(current)
+    previous[0] = xp.asarray(episode.first_frame)
+    previous[1:] = current[:-1]
+    write_observation(xp, current, previous, s.target, xp.asarray(episode.low), xp.asarray(episode.high), observation)
+    outcome = xp.zeros((steps, len(Outcome._fields)), dtype=xp.float64)
+    for column, term in enumerate(evaluate(xp, spec, s, version)):
+        outcome[:, column] = term
+    return observation, outcome
+
+
+def _compute_stepwise(xp: Any, episode: Episode, version: RewardVersion) -> tuple[Any, Any]:
+    state = {name: xp.asarray(np.full(1, np.nan)) for name in episode.spec.state}
+    observations, outcomes, frame = [], [], episode.first_frame
+    for step in range(len(episode.rows)):
+        one = replace(
+            episode,
+            first_frame=frame,
+            rows=episode.rows[step : step + 1],
+            actions=episode.actions[step : step + 1],
+        )
+        observation, outcome = _compute_rows(xp, one, version, state)
+        frame = np.asarray(observation[0, :CURRENT_SIZE])
+        observations.append(observation[0])
+        outcomes.append(outcome[0])
+    return xp.stack(observations), xp.stack(outcomes)
+
+
+def difference(found: Any, expected: Any) -> float:
+    """Largest difference, relative where the expected number is above 1; infinite where only one of the two is NaN."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    if not np.array_equal(np.isnan(found), np.isnan(expected)):
+        return float("inf")
+    gap = np.abs(found - expected) / np.maximum(np.abs(expected), 1.0)
+    return float(np.nanmax(gap, initial=0.0))
+
+
+def check(episode: Episode, version: RewardVersion, xp: Any = np, bound: float = TOLERANCE) -> dict[str, float]:
+    """Largest differences by name; AssertionError names the first step where one is above ``bound``."""
+    spec = episode.spec
+    if version == "v1" and isinstance(spec.reward_v1, str):
+        assert "v1" in episode.failures, f"{spec.name}: the package's v1 reward works, so the task should have one"
+        return {}
+    assert version not in episode.failures, f"{spec.name} {version}: the package raised {episode.failures[version]}"
+    observation, outcome = compute(xp, episode, version)
+    columns = {"observation": (observation, episode.observations)}
+    for column, name in enumerate(Outcome._fields):
+        columns[name] = (outcome[:, column], episode.outcomes[version][:, column])
+    worst = {name: difference(found, expected) for name, (found, expected) in columns.items()}
+    for name, (found, expected) in columns.items():
+        if not worst[name] <= bound:
+            gaps = [difference(a, b) for a, b in zip(found, expected, strict=True)]
+            step = next(index for index, gap in enumerate(gaps) if not gap <= bound)
+            raise AssertionError(
+                f"{spec.name} {version} `{name}`: off by {worst[name]:.2e}, from step {step} on: "
+                f"expected {expected[step]}, found {found[step]}"
+            )
+    return worst

@@ -1,0 +1,148 @@
+"""The one optimiser step, against gradients written out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mtrl.gradients import SURGERIES, WEIGHTINGS, MultiTaskOptimizer, Weighting
+from mtrl.gradients.algebra import CHUNK, combine, gramian, rows
+from mtrl.gradients.optimizer import conflict_metrics
+from mtrl.gradients.surgery.pcgrad import PCGrad
+from mtrl.networks import NETWORKS, TaskNetwork
+
+T, B, INPUT = 3, 6, 4
+
+
+class Fixed(Weighting):
+    """Weights given by hand."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__()
+        self.values = torch.tensor(values, dtype=torch.float64)
+
+    def weights(self, context: object) -> Tensor:
+        return self.values
+
+
+class FixedPerTask(Fixed):
+    needs_gramian = True
+
+
+def problem(kind: str = "multi_head", ensemble: int | None = None) -> tuple[TaskNetwork, tuple[Tensor, Tensor], object]:
+    torch.manual_seed(3)
+    config = NETWORKS.config_class(kind)(width=8, depth=2)
+    network = TaskNetwork(NETWORKS.build(config, input_size=INPUT, output_size=1), T, ensemble).double()
+    batch = torch.randn(T, B, INPUT, dtype=torch.float64), torch.randn(T, B, dtype=torch.float64)
+
+    def task_losses(shared, own, buffers, data):
+        output = network.call(shared, own, buffers, data[0]).squeeze(-1)
+        losses = (output - data[1]).square().mean(-1)
+        return losses if ensemble is None else losses.sum(0), {}
+
+    return network, batch, task_losses
+
+
+def optimizer(network: TaskNetwork, weighting: Weighting, surgery: object = None, **options: object):
+    sgd = torch.optim.SGD(network.parameters(), lr=0.0)
+    return MultiTaskOptimizer(network, sgd, weighting, surgery, **options)
+
+
+@pytest.mark.parametrize("ensemble", [None, 2])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_joint_and_per_task_paths_write_the_same_gradient(ensemble: int | None, reduction: str) -> None:
+    network, batch, losses = problem(ensemble=ensemble)
+    found = []
+    for weighting in (Fixed([1.0, 2.0, 0.5]), FixedPerTask([1.0, 2.0, 0.5])):
+        optimizer(network, weighting, reduction=reduction).step(losses, batch)
+        found.append([p.grad.clone() for p in network.parameters()])
+    for joint, per_task in zip(*found, strict=True):
+        torch.testing.assert_close(per_task, joint, rtol=1e-9, atol=1e-12)
+
+
+def test_surgery_acts_on_weighted_shared_gradients_and_never_on_owned_ones() -> None:
+    network, batch, losses = problem()
+    weights = torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)
+    shared, own, buffers = network.tensors
+    alone = [
+        torch.autograd.grad(losses(shared, own, buffers, batch)[0][t], [*shared.values(), *own.values()])
+        for t in range(T)
+    ]
+    flat = torch.stack([torch.cat([g.flatten() for g in grads[: len(shared)]]) for grads in alone])
+    weighted = flat * weights.unsqueeze(1)
+    noise = torch.rand(T, T, generator=torch.Generator().manual_seed(5))
+    expected = PCGrad().coefficients(weighted @ weighted.T, torch.ones(T, dtype=torch.bool), noise) @ weighted / T
+
+    method = optimizer(
+        network, Fixed(weights.tolist()), PCGrad(), generator=torch.Generator().manual_seed(5), reduction="mean"
+    )
+    method.step(losses, batch)
+    torch.testing.assert_close(torch.cat([p.grad.flatten() for p in shared.values()]), expected)
+    for index, parameter in enumerate(own.values(), start=len(shared)):
+        for task in range(T):
+            torch.testing.assert_close(parameter.grad[task], alone[task][index][task] * weights[task] / T)
+
+
+def test_clipping_acts_on_the_final_gradient() -> None:
+    network, batch, losses = problem()
+    optimizer(network, Fixed([1.0] * T), PCGrad(), max_grad_norm=1e-3).step(losses, batch)
+    norm = torch.cat([p.grad.flatten() for p in network.parameters()]).norm()
+    assert norm == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_metrics_are_those_of_the_unweighted_shared_gradients() -> None:
+    network, batch, losses = problem()
+    metrics = optimizer(network, Fixed([5.0, 1.0, 1.0]), PCGrad()).step(losses, batch)
+    shared, own, buffers = network.tensors
+    flat = torch.stack(
+        [
+            torch.cat(
+                [
+                    g.flatten()
+                    for g in torch.autograd.grad(losses(shared, own, buffers, batch)[0][t], [*shared.values()])
+                ]
+            )
+            for t in range(T)
+        ]
+    )
+    torch.testing.assert_close(metrics["task_grad_norm"], flat.norm(dim=1))
+    expected = torch.nn.functional.cosine_similarity(flat.unsqueeze(0), flat.unsqueeze(1), dim=-1)
+    torch.testing.assert_close(metrics["cosine"], expected)
+    pairs = [(expected[i, j] < 0).item() for i in range(T) for j in range(i)]
+    assert metrics["conflict"].item() == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_a_network_that_shares_nothing_refuses_surgery() -> None:
+    network, _, _ = problem("independent")
+    with pytest.raises(ValueError, match="shares none"):
+        optimizer(network, Fixed([1.0] * T), PCGrad())
+
+
+@pytest.mark.parametrize("size", [3, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 17])
+@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
+def test_gramian_of_blocks_is_that_of_the_whole(size: int, scale: float) -> None:
+    blocks = [scale * torch.randn(5, n, dtype=torch.float64) for n in (size, 7, 2 * size)]
+    whole = torch.cat(blocks, 1)
+    torch.testing.assert_close(gramian(blocks), whole @ whole.T, rtol=1e-10, atol=1e-10 * scale**2)
+
+
+def test_member_blocks_of_an_ensemble_are_views_of_the_gradient() -> None:
+    gradient = torch.randn(2, 5, 3, 4).transpose(0, 1)
+    blocks = rows(gradient, 2)
+    assert [b.shape for b in blocks] == [(5, 12), (5, 12)]
+    assert all(b.untyped_storage().data_ptr() == gradient.untyped_storage().data_ptr() for b in blocks)
+    coefficients = torch.randn(5)
+    torch.testing.assert_close(combine(gradient, coefficients), torch.einsum("t,teij->eij", coefficients, gradient))
+
+
+def test_zero_gradients_give_defined_metrics() -> None:
+    metrics = conflict_metrics(torch.zeros(4, 4, dtype=torch.float64))
+    assert all(value.isfinite().all() for value in metrics.values())
+    assert metrics["conflict"] == 0
+
+
+def test_every_registered_method_builds_from_its_defaults() -> None:
+    for registry, context in ((WEIGHTINGS, {"num_tasks": T}), (SURGERIES, {})):
+        for kind in registry.kinds:
+            registry.build(registry.config_class(kind)(), **context)

@@ -1,0 +1,85 @@
+"""PCGrad on the Gramian against the paper's Algorithm 1 on whole gradient vectors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from mtrl.gradients.surgery.pcgrad import PCGrad
+
+SCALES = pytest.mark.parametrize("scale", [1e-10, 1e-3, 1.0, 1e10])
+
+
+def algorithm_1(gradients: Tensor, orders: Tensor) -> Tensor:
+    """The paper's pseudo-code, vector by vector."""
+    projected = gradients.clone()
+    for i in range(len(gradients)):
+        for j in orders[i].tolist():
+            product = projected[i] @ gradients[j]
+            if j != i and product < 0:
+                projected[i] = projected[i] - product / gradients[j].square().sum() * gradients[j]
+    return projected.sum(0)
+
+
+def random_orders(tasks: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(tasks, tasks, generator=generator).argsort(1)
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 10, 50])
+@SCALES
+def test_equals_algorithm_1_in_vector_space(tasks: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(tasks)
+    for _ in range(5):
+        gradients = scale * torch.randn(tasks, 60, dtype=torch.float64, generator=generator)
+        orders = random_orders(tasks, generator)
+        coefficients = PCGrad.projected(gradients @ gradients.T, orders).sum(0)
+        torch.testing.assert_close(
+            coefficients @ gradients, algorithm_1(gradients, orders), rtol=1e-9, atol=1e-11 * scale
+        )
+
+
+@SCALES
+def test_gradients_without_conflict_pass_unchanged(scale: float) -> None:
+    gradients = scale * torch.rand(6, 20, dtype=torch.float64)
+    surgery = PCGrad()
+    noise = surgery.noise(6, None, torch.device("cpu"))
+    coefficients = surgery.coefficients(gradients @ gradients.T, torch.ones(6, dtype=torch.bool), noise)
+    assert torch.equal(coefficients, torch.ones(6, dtype=torch.float64))
+
+
+def test_opposite_gradients_cancel_and_zero_gradients_are_skipped() -> None:
+    gradients = torch.tensor([[1.0, 2.0], [-1.0, -2.0], [0.0, 0.0]], dtype=torch.float64)
+    for seed in range(5):
+        orders = random_orders(3, torch.Generator().manual_seed(seed))
+        coefficients = PCGrad.projected(gradients @ gradients.T, orders).sum(0)
+        assert coefficients.isfinite().all()
+        torch.testing.assert_close(coefficients @ gradients, torch.zeros(2, dtype=torch.float64))
+
+
+def test_two_tasks_end_without_conflict() -> None:
+    """With two tasks each projected gradient is orthogonal to the other's original."""
+    gradients = torch.tensor([[1.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
+    projected = PCGrad.projected(gradients @ gradients.T, torch.tensor([[0, 1], [1, 0]])) @ gradients
+    assert projected[0] @ gradients[1] == pytest.approx(0, abs=1e-12)
+    assert projected[1] @ gradients[0] == pytest.approx(0, abs=1e-12)
+
+
+def test_every_task_has_an_order_of_its_own() -> None:
+    orders = PCGrad().noise(8, torch.Generator().manual_seed(0), torch.device("cpu")).argsort(1)
+    assert all(sorted(order.tolist()) == list(range(8)) for order in orders)
+    assert len({tuple(order.tolist()) for order in orders}) == 8
+
+
+def test_the_mean_over_orders_agrees_with_torchjd() -> None:
+    """torchjd draws its own orders, so the two are compared in expectation; both sum over tasks."""
+    aggregation = pytest.importorskip("torchjd.aggregation", reason="the extra `surgery` is not installed")
+    torch.manual_seed(0)
+    gradients = torch.randn(4, 3, dtype=torch.float64)
+    gramian = gradients @ gradients.T
+    theirs = torch.stack([aggregation.PCGradWeighting()(gramian) for _ in range(3000)]).mean(0)
+    surgery, generator = PCGrad(), torch.Generator().manual_seed(1)
+    device, primary = torch.device("cpu"), torch.ones(4, dtype=torch.bool)
+    draws = [surgery.coefficients(gramian, primary, surgery.noise(4, generator, device)) for _ in range(3000)]
+    assert torch.stack(draws).std(0).max() > 0.01, "the orders should matter in this example"
+    torch.testing.assert_close(torch.stack(draws).mean(0), theirs, atol=0.03, rtol=0.03)

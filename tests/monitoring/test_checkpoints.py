@@ -1,0 +1,172 @@
+"""A checkpoint is whole or absent, whenever the process dies."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mtrl.core.errors import UserError
+from mtrl.monitoring import checkpoints
+
+
+def state(value: float) -> dict:
+    weights = OrderedDict(weight=torch.full((3, 2), float(value)))
+    return {"networks": weights, "counters": {"step": int(value), "rates": [0.1, None, "text", (True,)]}}
+
+
+def saved(folder: Path, *steps: int, keep: int = 2) -> Path:
+    for step in steps:
+        checkpoints.save(folder, step, state(step), {"rows": torch.full((4,), float(step))}, keep=keep)
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def assert_loads(folder: Path, step: int) -> None:
+    path = checkpoints.latest(folder)
+    assert path is not None and checkpoints.step_of(path) == step
+    loaded = checkpoints.load(path)
+    assert loaded["counters"] == state(step)["counters"]
+    torch.testing.assert_close(loaded["networks"]["weight"], torch.full((3, 2), float(step)))
+    torch.testing.assert_close(checkpoints.load_replay(path)["rows"], torch.full((4,), float(step)))
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path):
+    assert_loads(saved(tmp_path / "new" / "checkpoints", 7), 7)
+
+
+def test_the_newest_states_and_one_replay_stay_and_steps_order_as_numbers(tmp_path):
+    saved(tmp_path, 9, 10, 100)
+    assert names(tmp_path) == ["step_10", "step_100"]
+    assert names(tmp_path / "step_10") == ["state.pt"]
+    assert_loads(tmp_path, 100)
+
+
+def test_the_last_replay_stays_where_newer_checkpoints_have_none(tmp_path):
+    saved(tmp_path, 1)
+    for step in (2, 3, 4):
+        checkpoints.save(tmp_path, step, state(step))
+    assert names(tmp_path) == ["step_1", "step_3", "step_4"]
+    assert checkpoints.latest(tmp_path) == tmp_path / "step_4"
+    assert checkpoints.latest(tmp_path, with_replay=True) == tmp_path / "step_1"
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    saved(tmp_path, 3)
+    checkpoints.save(tmp_path, 3, state(5), {"rows": torch.full((4,), 5.0)})
+    assert names(tmp_path) == ["step_3"]
+    assert checkpoints.load(tmp_path / "step_3")["counters"]["step"] == 5
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_failing_writes_leave_the_previous_checkpoint(tmp_path, monkeypatch, function, step, call):
+    saved(tmp_path, 1)
+    real, calls = getattr(os, function), []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise OSError(28, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, function, failing)
+    try:
+        checkpoints.save(tmp_path, step, state(step), {"rows": torch.full((4,), float(step))})
+    except UserError as error:
+        assert "No space left" in str(error) and len(calls) >= call
+        assert_loads(tmp_path, 1)
+        assert names(tmp_path) == ["step_1"]
+    else:
+        assert len(calls) < call
+        assert_loads(tmp_path, step)
+
+
+@pytest.mark.parametrize(
+    ("function", "step", "call"),
+    [("fsync", 2, 1), ("fsync", 2, 3), ("replace", 2, 1), ("replace", 1, 1), ("replace", 1, 2)],
+)
+def test_killed_writer_leaves_a_whole_checkpoint(tmp_path, function, step, call):
+    saved(tmp_path, 1)
+    code = f"""
+import os, signal, sys, torch
+from pathlib import Path
+from mtrl.monitoring import checkpoints
+real, calls = os.{function}, []
+def killing(*arguments):
+    calls.append(arguments)
+    if len(calls) == {call}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments)
+os.{function} = killing
+state = {{"networks": {{"weight": torch.full((3, 2), {step}.0)}},
+          "counters": {{"step": {step}, "rates": [0.1, None, "text", (True,)]}}}}
+checkpoints.save(Path(sys.argv[1]), {step}, state, {{"rows": torch.full((4,), {step}.0)}})
+"""
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120, check=False).returncode
+    assert ended == -signal.SIGKILL
+    checkpoints.clean(tmp_path)
+    assert_loads(tmp_path, 1)
+    assert all(name.startswith("step_") for name in names(tmp_path))
+
+
+def test_leftovers_are_not_taken_for_checkpoints_and_cleaned_away(tmp_path):
+    saved(tmp_path, 1)
+    for name in ("step_9", ".saving-step_8", "step_x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".saving-step_8" / "state.pt").write_bytes(b"half")
+    assert_loads(tmp_path, 1)
+    checkpoints.clean(tmp_path)
+    assert names(tmp_path) == ["step_1"]
+    assert checkpoints.latest(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "missing"])
+@pytest.mark.parametrize("file", ["state.pt", "replay.pt"])
+def test_damaged_file_is_one_line_with_its_path(tmp_path, damage, file):
+    path = saved(tmp_path, 1) / "step_1" / file
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes({"cut": content[: len(content) // 2], "garbage": b"garbage" * 99, "empty": b""}[damage])
+    with pytest.raises(UserError) as error:
+        (checkpoints.load if file == "state.pt" else checkpoints.load_replay)(tmp_path / "step_1")
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "sprung"),))
+
+    (tmp_path / "step_1").mkdir()
+    torch.save({"trap": Trap()}, tmp_path / "step_1" / "state.pt")
+    with pytest.raises(UserError):
+        checkpoints.load(tmp_path / "step_1")
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("value", [np.float64(1.0), np.zeros(2), {1, 2}, Path("x")])
+def test_what_could_not_be_loaded_is_refused_before_anything_is_written(tmp_path, value):
+    with pytest.raises(TypeError, match=r"state.pt\['a'\]\[1\]"):
+        checkpoints.save(tmp_path / "checkpoints", 1, {"a": [0, value]})
+    assert names(tmp_path) == []
+
+
+def test_a_replay_in_use_is_neither_changed_by_its_reader_nor_lost_with_its_file(tmp_path):
+    saved(tmp_path, 1)
+    rows = checkpoints.load_replay(tmp_path / "step_1")["rows"]
+    rows += 1.0
+    torch.testing.assert_close(checkpoints.load_replay(tmp_path / "step_1")["rows"], torch.ones(4))
+    saved(tmp_path, 2)
+    torch.testing.assert_close(rows, torch.full((4,), 2.0))

@@ -1,0 +1,81 @@
+"""Pictures show what is in the rows, for any number of tasks."""
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from mtrl.core.errors import UserError
+from mtrl.monitoring import plots
+
+RED, BLUE = 0, 2
+
+
+def rows(tasks: list[str], points: int = 6) -> list[dict]:
+    found: list[dict] = []
+    for point in range(points):
+        found.append({"step": 1000 * point, "loss": 1.0})
+        values = {f"{name}/{task}": point / points for task in tasks for name in ("success", "return")}
+        found.append({"step": 1000 * point, **values})
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+@pytest.mark.parametrize("points", [1, 6])
+def test_learning_curves_are_drawn_for_any_number_of_tasks_and_points(tmp_path, count, points):
+    tasks = [f"task-{number}" for number in range(count)]
+    picture = imread(plots.learning_curves(rows(tasks, points), tasks, tmp_path / "new" / "curves.png", title="mt10"))
+    assert picture[..., :3].std() > 0.01
+
+
+def test_rows_without_returns_or_with_nulls_are_drawn(tmp_path):
+    plots.learning_curves([{"step": 0, "success/a": None}], ["a"], tmp_path / "curves.png")
+
+
+def test_curves_pick_the_rows_that_have_every_task():
+    tasks = ["a", "b"]
+    steps, values = plots.curves([*rows(tasks, 3), {"step": 9, "success/a": 1.0}], tasks, "success")
+    np.testing.assert_array_equal(steps, [0.0, 1000.0, 2000.0])
+    np.testing.assert_allclose(values, np.tile([0.0, 1 / 3, 2 / 3], (2, 1)))
+
+
+@pytest.mark.parametrize("wrong", [[], rows(["other"])])
+def test_rows_without_the_metric_are_refused(tmp_path, wrong):
+    with pytest.raises(UserError, match="success/<task>"):
+        plots.learning_curves(wrong, ["a"], tmp_path / "curves.png")
+    with pytest.raises(UserError):
+        plots.compare_runs({"mint": [wrong[:1]]}, tmp_path / "compare.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_of_different_lengths_and_steps_are_compared(tmp_path):
+    shifted = [{**row, "step": row["step"] + 500} for row in rows(["a", "b"], 9)]
+    path = plots.compare_runs({"mint": [rows(["a", "b"]), shifted], "film": [rows(["a", "b"])]}, tmp_path / "c.png")
+    assert imread(path).shape[-1] == 4
+
+
+@pytest.mark.parametrize("size", [1, 10, 30])
+def test_matrix_is_blue_above_zero_red_below_and_white_at_zero(size):
+    labels = [f"task-{number}" for number in range(size)]
+
+    def middle(value: float) -> np.ndarray:
+        return plots.matrix_image(np.full((size, size), value), labels, "cosine").astype(int)
+
+    zero, positive, negative = middle(0.0), middle(1.0), middle(-1.0)
+    changed = (positive != negative).any(axis=-1)
+    assert zero.dtype == int and zero.ndim == 3 and changed.mean() > 0.02
+    assert (zero[changed] > 235).all()
+    assert (positive[changed][:, BLUE] > positive[changed][:, RED]).all()
+    assert (negative[changed][:, RED] > negative[changed][:, BLUE]).all()
+
+
+def test_matrix_must_match_its_labels(tmp_path):
+    with pytest.raises(ValueError, match="shape"):
+        plots.matrix(np.eye(3), ["a", "b"], "cosine", tmp_path / "matrix.png")
+    plots.matrix([[1.0, np.nan], [3.0, -1.0]], ["a", "b"], "cosine", tmp_path / "matrix.png")
+    assert (tmp_path / "matrix.png").exists()
+
+
+def test_place_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can be written"):
+        plots.matrix(np.eye(1), ["a"], "cosine", tmp_path / "file" / "matrix.png")

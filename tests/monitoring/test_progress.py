@@ -1,0 +1,64 @@
+"""The bar is for terminals, the lines for log files."""
+
+import io
+
+from mtrl.monitoring.progress import Progress
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def train(stream: io.StringIO, seconds: int, total: int = 10_000, initial: int = 0) -> str:
+    clock = Clock()
+    with Progress(total, initial, stream=stream, clock=clock) as progress:
+        progress.update(initial, 0)
+        for second in range(1, seconds + 1):
+            clock.now = float(second)
+            progress.update(initial + 50 * second, 2 * second, 0.4 if second == 10 else None)
+    return stream.getvalue()
+
+
+def test_log_files_get_a_plain_line_at_most_every_thirty_seconds():
+    lines = train(io.StringIO(), 95).splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"step {50 * second}/10000" for second in (30, 60, 90, 95)]
+    assert not any(mark in line for line in lines for mark in "\r\x1b|")
+
+
+def test_line_states_rates_time_left_and_the_last_known_success():
+    line = train(io.StringIO(), 100).splitlines()[-1]
+    assert line == "step 5000/10000, 50 steps/s, 2.0 updates/s, 01:40 left, success 40 %"
+
+
+def test_rates_are_those_of_this_process_after_a_resume():
+    line = train(io.StringIO(), 30, initial=5000).splitlines()[0]
+    assert line.startswith("step 6500/10000, 50 steps/s") and "01:10 left" in line
+
+
+def test_rates_forget_the_warm_up():
+    stream, clock = io.StringIO(), Clock()
+    with Progress(100_000, stream=stream, clock=clock) as progress:
+        for step, updates in [(0, 0), (9000, 0), (9010, 5), (9020, 10), (9030, 15), (9040, 20)]:
+            progress.update(step, updates)
+            clock.now += 10.0
+    assert "1 steps/s, 0.5 updates/s" in stream.getvalue().splitlines()[-1]
+
+
+def test_terminal_gets_a_bar_with_the_same_facts():
+    text = train(Terminal(), 200)
+    assert "\r" in text and "100%" in text and "50 steps/s, 2.0 updates/s" in text and "success 40 %" in text
+
+
+def test_nothing_is_printed_where_nothing_happened():
+    with Progress(10, stream=(stream := io.StringIO())):
+        pass
+    assert stream.getvalue() == ""

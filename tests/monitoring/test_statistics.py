@@ -1,0 +1,87 @@
+"""The interquartile mean and its interval."""
+
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mtrl.core.errors import UserError
+from mtrl.monitoring.statistics import interquartile_band, interquartile_mean
+
+
+def scores(runs: int = 5, tasks: int = 10) -> np.ndarray:
+    return np.random.default_rng(runs).uniform(size=(runs, tasks))
+
+
+@pytest.mark.parametrize("runs", [1, 2, 5])
+@pytest.mark.parametrize("tasks", [1, 3, 10])
+def test_point_is_the_mean_without_the_outer_quarters(runs, tasks):
+    array = scores(runs, tasks)
+    assert interquartile_mean(array).point == pytest.approx(stats.trim_mean(array.ravel(), 0.25))
+
+
+def test_outliers_do_not_move_it():
+    array = scores()
+    worse = np.where(array == array.max(), 1e9, array)
+    assert interquartile_mean(worse).point == interquartile_mean(array).point
+
+
+def test_same_seed_same_interval_and_the_global_generator_stays():
+    np.random.seed(1)
+    before = np.random.get_state()[1].tolist()  # type: ignore[index]
+    first = interquartile_mean(scores(), seed=3)
+    np.random.rand(10)
+    assert interquartile_mean(scores(), seed=3) == first != interquartile_mean(scores(), seed=4)
+    np.random.seed(1)
+    assert np.random.get_state()[1].tolist() == before  # type: ignore[index]
+
+
+def test_call_leaves_the_global_generator_where_it_was():
+    np.random.seed(1)
+    expected = np.random.rand(3)
+    np.random.seed(1)
+    interquartile_mean(scores())
+    np.testing.assert_array_equal(np.random.rand(3), expected)
+
+
+def test_interval_agrees_with_a_plain_stratified_bootstrap():
+    array, generator = scores(8, 5), np.random.default_rng(0)
+    draws = [
+        stats.trim_mean(array[generator.integers(0, 8, size=(8, 5)), np.arange(5)].ravel(), 0.25) for _ in range(4000)
+    ]
+    interval = interquartile_mean(array, repetitions=4000)
+    np.testing.assert_allclose(interval[1:], np.percentile(draws, [2.5, 97.5]), atol=0.01)
+    assert interval.low < interval.point < interval.high
+
+
+def test_interval_has_no_width_where_runs_agree():
+    array = np.tile(np.linspace(0.0, 1.0, 10), (4, 1))
+    interval = interquartile_mean(array)
+    np.testing.assert_allclose(interval, interval.point)
+
+
+def test_one_run_has_no_interval():
+    interval = interquartile_mean(scores(1))
+    assert np.isnan(interval.low) and np.isnan(interval.high)
+
+
+def test_band_is_the_mean_at_every_point():
+    curve = np.stack([scores(), scores() ** 2], axis=-1)
+    band = interquartile_band(curve)
+    for point in range(2):
+        assert band.point[point] == pytest.approx(interquartile_mean(curve[..., point]).point)
+    assert (band.low < band.point).all() and (band.point < band.high).all()
+
+
+@pytest.mark.parametrize("bad", [np.zeros(3), np.zeros((0, 3)), np.array([[np.nan, 1.0]])])
+def test_bad_scores_are_named(bad):
+    with pytest.raises(UserError, match="Scores should be"):
+        interquartile_mean(bad)
+
+
+def test_without_rliable_one_run_works_and_more_name_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rliable", None)
+    assert interquartile_mean(scores(1)).point > 0
+    with pytest.raises(UserError, match="statistics"):
+        interquartile_mean(scores(2))

@@ -1,0 +1,243 @@
+"""Whole runs of the toy suite by the command line: training, coming back to a run, evaluating, bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import mtrl
+from mtrl import cli, experiment
+from mtrl.core.errors import UserError
+from mtrl.monitoring import checkpoints
+
+TINY = [
+    "benchmark=toy", "network.width=8", "network.depth=1", "agent.batch_size=4", "steps=60", "device=cpu",
+    "training.warmup=10", "training.log_every=20", "training.final_episodes=2", "training.checkpoint_every=30",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_folder() -> Path:
+    return next(Path("runs").glob("*/*/seed_*"))
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file() and p.name != ".lock"}
+
+
+def test_train_leaves_all_that_a_run_should_have(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", *TINY, "surgery=pcgrad"]) == 0
+    run = run_folder()
+    for name in ("config.yaml", "provenance.json", "metrics.jsonl", "result.json", "learning_curves.png"):
+        assert (run / name).stat().st_size > 0
+    assert list((run / "tensorboard").iterdir())
+    result = json.loads((run / "result.json").read_text())
+    assert result["steps_per_task"] == 60 and result["steps_total"] == 240
+    assert result["updates"] == 51, "one update for each step from the end of the warm-up on"
+    assert result["episodes"] == 2 and result["protocol"] == "goals" and result["horizon"] == 25
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {"critic/loss/turn-0", "temperature/turn-90", "actor/conflict", "critic/cosine"} <= rows[1].keys()
+    printed = capsys.readouterr().out
+    assert str(run) in printed and "turn-180" in printed and "learning_curves.png" in printed
+
+
+def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in a nested state by their path, tensors as their bytes."""
+    if isinstance(value, dict | list | tuple):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(item, f"{name}/{key}")
+    else:
+        yield name, value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
+
+
+def stopped_at(step: int, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a command that is interrupted when the trainer reaches `step`."""
+    with monkeypatch.context() as patch:
+        original: Callable[[experiment.Session, object], None] = experiment.Session._show
+
+        def show(session: experiment.Session, trainer: experiment.OffPolicyTrainer) -> None:
+            original(session, trainer)
+            if trainer.step == step:
+                raise KeyboardInterrupt
+
+        patch.setattr(experiment.Session, "_show", show)
+        return cli.main(arguments)
+
+
+@pytest.mark.parametrize("step", [5, 30, 47])
+def test_a_resumed_run_ends_in_the_same_numbers(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = ["train", *TINY, "runs=whole"], ["train", *TINY, "runs=parts"]
+    assert cli.main(whole) == 0
+    assert stopped_at(step, parts, monkeypatch) == 130
+    assert cli.main(parts) == 0
+    states = []
+    for root in ("whole", "parts"):
+        folder = next(Path(root).glob("*/*/seed_*")) / "checkpoints"
+        newest = checkpoints.latest(folder)
+        assert newest is not None
+        states.append(dict(leaves([checkpoints.load(newest)["trainer"], checkpoints.load_replay(newest)])))
+    assert len(states[0]) > 100
+    assert states[0] == states[1]
+
+
+def test_metrics_of_a_killed_run_have_no_steps_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped_at(47, ["train", *TINY], monkeypatch)
+    cli.main(["train", *TINY])
+    rows = [json.loads(line) for line in (run_folder() / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "train/updates" in row] == [20, 40, 60]
+
+
+def test_a_finished_run_is_reported_and_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", *TINY])
+    first, before = capsys.readouterr().out, files(Path("runs"))
+    assert cli.main(["train", *TINY]) == 0
+    assert files(Path("runs")) == before
+    table = first.partition("Evaluating")[2].partition("\n")[2]
+    assert capsys.readouterr().out == table
+
+
+def test_more_steps_extend_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", *TINY])
+    assert cli.main(["train", *TINY, "steps=80"]) == 0
+    assert "Going on from step 60" in capsys.readouterr().out
+    assert json.loads((run_folder() / "result.json").read_text())["steps_per_task"] == 80
+
+
+def test_other_options_under_the_same_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", *TINY, "experiment=mine"])
+    before = files(Path("runs"))
+    assert cli.main(["train", *TINY, "experiment=mine", "agent.discount=0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "agent.discount" in error and "0.99" in error and "0.5" in error
+    assert files(Path("runs")) == before
+
+
+def test_an_experiment_is_named_by_what_is_not_default() -> None:
+    names = [
+        experiment.Experiment(experiment.compose([*TINY, *extra])).name
+        for extra in ([], ["seed=2"], ["agent.discount=0.9"])
+    ]
+    assert names[0] == names[1] != names[2]
+    assert all(name.startswith("multi_head-equal-none-") for name in names)
+
+
+BAD = {
+    "unknown key": (["agent.discnt=0.9"], "agent.discnt"),
+    "unknown key at the top": (["sed=3"], "sed"),
+    "wrong type": (["agent.batch_size=many"], "agent.batch_size"),
+    "impossible value": (["agent.discount=1.5"], "agent.discount"),
+    "impossible step count": (["steps=0"], "steps"),
+    "unknown network": (["network=mnt"], "Did you mean 'mint'?"),
+    "unknown surgery": (["surgery=pcgrd"], "Did you mean 'pcgrad'?"),
+    "unknown benchmark": (["benchmark=mt11"], "mt10"),
+    "unknown recipe": (["recipe=fast"], "quick"),
+    "no value": (["agent.discount"], "key=value"),
+    "unknown device": (["device=gpu9"], "device"),
+    "surgery on nothing shared": (["network=independent", "surgery=pcgrad"], "shares none"),
+    "another soft-modular depth": (["network=soft_modular", "network.depth=1"], "network.depth"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_options_end_in_one_line_and_write_nothing(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options, named = BAD[name]
+    assert cli.main(["train", *TINY, *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("mtrl: ") and captured.err.count("\n") == 1
+    assert named in captured.err and "Found" in captured.err
+    assert "Traceback" not in captured.err and not captured.out
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "nowhere"],
+        ["evaluate"],
+        ["plot", "nowhere"],
+        ["list", "nonsense"],
+        ["bench", "nonsense"],
+        ["nonsense"],
+        [],
+        ["evaluate", "nowhere", "--episodes", "many"],
+    ],
+)
+def test_bad_commands_end_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("mtrl: ") and error.count("\n") == 1
+
+
+def test_an_unwritable_folder_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs").write_text("a file in the way")
+    assert cli.main(["train", *TINY]) == 2
+    assert "runs" in capsys.readouterr().err
+    assert Path("runs").read_text() == "a file in the way"
+
+
+def test_a_checkpoint_of_another_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", *TINY])
+    config = run_folder() / "config.yaml"
+    config.write_text(config.read_text().replace("num_tasks: 4", "num_tasks: 3"))
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(run_folder())]) == 2
+    error = capsys.readouterr().err
+    assert "should fit" in error and error.count("\n") == 1
+
+
+def test_evaluate_repeats_the_final_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", *TINY])
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(run_folder()), "--episodes", "2", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    result = json.loads((run_folder() / "result.json").read_text())
+    assert facts["tasks"] == result["tasks"] and facts["step"] == 60
+
+
+def test_a_loaded_policy_acts_as_the_agent() -> None:
+    cli.main(["train", *TINY])
+    policy = mtrl.load_policy(run_folder())
+    parts, _, _ = experiment.load(run_folder())
+    observation = np.random.default_rng(0).normal(size=(4, 3, 6))
+    expected = parts.policy(observation)
+    for index, task in enumerate(policy.tasks):
+        np.testing.assert_allclose(policy.act(observation[index], task), expected[index], atol=1e-6)
+        np.testing.assert_allclose(policy.act(observation[index, 0], index), expected[index, 0], atol=1e-6)
+    for bad in ("turn-1", 4, -1):
+        with pytest.raises(UserError, match="turn-0"):
+            policy.act(observation[0], bad)
+    with pytest.raises(UserError, match="size 6"):
+        policy.act(np.zeros(5), 0)
+
+
+def test_list_names_every_method_and_counts_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for registry in experiment.REGISTRIES[1:5]:
+        for kind in registry.kinds:
+            assert kind in printed
+    assert cli.main(["list", "networks", "--benchmark", "toy"]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:]
+    mlp = next(row.split() for row in rows if row.startswith("mlp"))
+    assert int(mlp[3].replace(",", "")) == (6 + 4) * 400 + 400 + 2 * (400 * 400 + 400) + 400 * 4 + 4
+
+
+def test_plot_draws_one_run_and_compares_several() -> None:
+    pytest.importorskip("rliable", reason="the extra `statistics` is not installed")
+    for seed in (1, 2):
+        cli.main(["train", *TINY, f"seed={seed}"])
+    folders = [str(p) for p in Path("runs").glob("*/*/seed_*")]
+    assert cli.main(["plot", folders[0], "--output", "one.png"]) == 0
+    assert cli.main(["plot", *folders, "--output", "two.png"]) == 0
+    assert Path("one.png").stat().st_size > 5000 and Path("two.png").stat().st_size > 5000
