@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any, NoReturn
 from mtrl.core.errors import UserError, expected
 
 BAD_INPUT, INTERRUPTED = 2, 130
+# Read by OpenMP when torch is loaded. Threads that wait by spinning take the cores from the environments' threads, and
+# on a machine that does anything else an update takes ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
-        options = _parser().parse_args(arguments)
+        options = _parse(arguments)
         options.run(options)
     except UserError as error:
         print(f"mtrl: {' '.join(str(error).split())}", file=sys.stderr)
@@ -38,6 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
     return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, taking key=value options on either side of the flags, which argparse alone does not."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and hasattr(options, "options") and not any(word.startswith("-") for word in rest):
+        options.options += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure speed on this machine")
     bench.add_argument("what", choices=("update", "envs"))
     bench.add_argument("--json", action="store_true", help="print the rows as JSON")
+    bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
+    bench.add_argument("--suites", default="mt10,mt50", help="update: mt10, mt50 or both")
     bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
     bench.set_defaults(run=_bench)
 
@@ -158,10 +175,14 @@ def _list_parameters(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from mtrl import benchmarking
+    from mtrl.bench import envs, report, update
 
-    result = benchmarking.update(options.quick) if options.what == "update" else benchmarking.envs(options.quick)
-    print(json.dumps(result) if options.json else benchmarking.table(result))
+    if options.what == "envs":
+        result = envs.measure(options.quick)
+    else:
+        named = update.methods() if options.methods == "all" else options.methods.split(",")
+        result = update.measure(options.quick, named, options.suites.split(","))
+    print(json.dumps(result) if options.json else report.table(result))
 
 
 def _plot(options: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from mtrl import configs
 from mtrl.agents import AGENTS
 from mtrl.core.config import check
 from mtrl.core.errors import UserError, expected
+from mtrl.core.memory import keep_freed_memory
 from mtrl.core.types import FloatArray, Metrics
 from mtrl.data.replay import ReplayBuffer
 from mtrl.envs import SUITES
@@ -86,6 +86,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         config = self.config
+        keep_freed_memory()
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = _device(config.device)
@@ -97,6 +98,7 @@ class Experiment:
             weighting=config.weighting,
             surgery=config.surgery,
             num_tasks=len(self.suite.tasks),
+            tasks=self.suite.tasks,
             observation_size=self.suite.observation_size,
             action_size=self.suite.action_size,
             device=self.device,
@@ -142,21 +144,20 @@ class Experiment:
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
-    """The configuration that `key=value` overrides describe."""
-    return configs.compose(ExperimentConfig, REGISTRIES, overrides)
+    """The configuration that `key=value` overrides describe; `task=` is short for `benchmark.task=`."""
+    short = [f"benchmark.{o}" if o.partition("=")[0] in ("task", "tasks") else o for o in overrides]
+    return configs.compose(ExperimentConfig, REGISTRIES, short)
 
 
 def _non_default(config: ExperimentConfig) -> dict[str, Any]:
     """The options that differ from the defaults of the parts chosen, by dotted name."""
     changed: dict[str, Any] = {}
     for registry in REGISTRIES:
-        part = getattr(config, registry.group)
-        default = registry.config_class(part.kind)()
-        for option in dataclasses.fields(part):
-            value = getattr(part, option.name)
-            if value != getattr(default, option.name) and f"{registry.group}.{option.name}" not in FREE_KEYS:
-                changed[f"{registry.group}.{option.name}"] = value
-    named_by_path = ("benchmark.suite", "benchmark.task", "benchmark.tasks")
+        part = configs.plain(getattr(config, registry.group))
+        default = configs.plain(registry.config_class(part["kind"]))
+        names = {f"{registry.group}.{name}": (value, default[name]) for name, value in part.items()}
+        changed |= {name: value for name, (value, usual) in names.items() if value != usual and name not in FREE_KEYS}
+    named_by_path = ("benchmark.task", "benchmark.tasks")
     return {key: value for key, value in changed.items() if key not in named_by_path}
 
 

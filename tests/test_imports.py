@@ -29,7 +29,8 @@ ARROWS: dict[str, set[str]] = {
     "training": {*FOUNDATIONS, "core"},
     "envs": {"data", "monitoring", "core"},
     "experiment": {*PARTS, *FOUNDATIONS, "configs", "core"},
-    "cli": {"experiment", *PARTS, *FOUNDATIONS, "configs", "core"},
+    "bench": {*PARTS, *FOUNDATIONS, "core"},
+    "cli": {"bench", "experiment", *PARTS, *FOUNDATIONS, "configs", "core"},
     "scripts": {"cli", "experiment"},
     # `import mtrl` must stay light: only `mtrl.load_policy` reaches further, on first use.
     "mtrl": {"experiment"},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mtrl.core.config import check
 from mtrl.core.types import Metrics, Tensors, Transitions
-from mtrl.gradients import SURGERIES, WEIGHTINGS, MultiTaskOptimizer
+from mtrl.gradients import MultiTaskOptimizer, build_optimizer
 from mtrl.networks import NETWORKS, TaskNetwork
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -112,10 +112,11 @@ class SAC:
         num_tasks: int,
         observation_size: int,
         action_size: int,
+        tasks: Sequence[str] = (),
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network, weighting, surgery: the configurations of what is to be used in actor and critic."""
+        """network, weighting, surgery: the configurations of what is to be used in actor and critic; tasks: names."""
         self.config = config
         self.action_size = action_size
         self.device = torch.device(device)
@@ -131,8 +132,9 @@ class SAC:
         self.log_alpha.requires_grad_()
         self.target_entropy = -float(action_size) if config.target_entropy is None else config.target_entropy
         self.alpha_optimizer = self._adam([self.log_alpha])
-        self.actor_optimizer = self._optimizer(self.actor, "actor", weighting, surgery)
-        self.critic_optimizer = self._optimizer(self.critic, "critic", weighting, surgery)
+        methods = {"weighting": weighting, "surgery": surgery, "tasks": tasks}
+        self.critic_optimizer = self._optimizer(self.critic, part="critic", **methods)
+        self.actor_optimizer = self._optimizer(self.actor, part="actor", critic=self.critic_optimizer, **methods)
 
     def _critic_network(self, network: Any) -> Any:
         changes = {"layer_norm": self.config.critic_layer_norm, "width": self.config.critic_width}
@@ -141,17 +143,20 @@ class SAC:
     def _adam(self, parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=self.config.learning_rate, eps=self.config.adam_eps, fused=True)
 
-    def _optimizer(self, network: TaskNetwork, part: str, weighting: Any, surgery: Any) -> MultiTaskOptimizer:
-        applies = getattr(surgery, "apply_to", "both") in ("both", part)
-        return MultiTaskOptimizer(
+    def _optimizer(self, network: TaskNetwork, **methods: Any) -> MultiTaskOptimizer:
+        return build_optimizer(
             network,
             self._adam(network.parameters()),
-            WEIGHTINGS.build(weighting, num_tasks=network.num_tasks),
-            SURGERIES.build(surgery) if applies else None,
+            **methods,
             reduction=self.config.reduction,
             max_grad_norm=self.config.max_grad_norm,
             generator=self.generator,
         ).to(self.device)
+
+    @property
+    def needs_second_batch(self) -> bool:
+        """Whether `update` is to be given a second batch, for a weighting that looks ahead."""
+        return self.critic_optimizer.needs_second_batch or self.actor_optimizer.needs_second_batch
 
     @torch.no_grad()
     def act(self, observation: Tensor, explore: bool) -> Tensor:
@@ -164,17 +169,15 @@ class SAC:
     def _noise(self, leading: tuple[int, ...]) -> Tensor:
         return torch.randn(*leading, self.action_size, device=self.device, generator=self.generator)
 
-    def update(self, batch: Transitions) -> Metrics:
+    def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics:
         """One step of critics, actor, temperatures and targets on a batch (T, B, ..). Nothing is read back."""
-        leading = batch.reward.shape
-        with torch.no_grad():
-            alpha = self.log_alpha.exp().unsqueeze(-1)
-            target = self._target(batch, alpha, self._noise(leading))
-        inputs = torch.cat([batch.observation, batch.action], -1)
+        batches = [batch] if second_batch is None else [batch, second_batch]
+        alpha = self.log_alpha.detach().exp().unsqueeze(-1)
         extras = {"log_alpha": self.log_alpha.detach()}
-        critic = self.critic_optimizer.step(self.critic_losses, CriticBatch(inputs, target), extras=extras)
-        actor_batch = ActorBatch(batch.observation, self._noise(leading), alpha)
-        actor = self.actor_optimizer.step(self.actor_losses, actor_batch, extras=extras)
+        critic_batches = [self._critic_batch(b, alpha) for b in batches]
+        critic = self.critic_optimizer.step(self.critic_losses, *critic_batches, extras=extras)
+        actor_batches = [ActorBatch(b.observation, self._noise(b.reward.shape), alpha) for b in batches]
+        actor = self.actor_optimizer.step(self.actor_losses, *actor_batches, extras=extras)
         self.log_alpha.grad = -(actor.pop("log_prob") + self.target_entropy)
         self.alpha_optimizer.step()
         with torch.no_grad():
@@ -183,6 +186,11 @@ class SAC:
             )
         metrics = {f"critic/{k}": v for k, v in critic.items()} | {f"actor/{k}": v for k, v in actor.items()}
         return metrics | {"temperature": alpha.squeeze(-1)}
+
+    @torch.no_grad()
+    def _critic_batch(self, batch: Transitions, alpha: Tensor) -> CriticBatch:
+        target = self._target(batch, alpha, self._noise(batch.reward.shape))
+        return CriticBatch(torch.cat([batch.observation, batch.action], -1), target)
 
     def _target(self, batch: Transitions, alpha: Tensor, noise: Tensor) -> Tensor:
         """y = r + γ (1 − terminated) (min_e Q'_e(s', a') − α log π(a'|s')), a' ~ π(·|s'), (T, B)."""

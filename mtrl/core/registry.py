@@ -1,7 +1,8 @@
 """A registry is a package: each of its modules is one method, named by its file.
 
 A method's module defines `Config`, a dataclass whose fields are its options, and mostly `build(config, ...)`.
-A new method is one new file; nothing else changes.
+A new method is one new file; nothing else changes. A module that adapts several methods of another library
+defines `CONFIGS` instead, one such dataclass for each kind.
 """
 
 from __future__ import annotations
@@ -19,36 +20,43 @@ from mtrl.core.errors import UserError
 
 @dataclass(frozen=True)
 class Registry:
-    """The methods of one package: those of its modules that define `Config`."""
+    """The methods of one package: those of its modules that define `Config` or `CONFIGS`."""
 
     group: str
     """The name of the configuration group, for messages: network, surgery, ..."""
     package: str
 
     @cached_property
-    def _modules(self) -> dict[str, ModuleType]:
-        package = importlib.import_module(self.package)
-        found = (importlib.import_module(f"{self.package}.{m.name}") for m in pkgutil.iter_modules(package.__path__))
-        return {m.__name__.rpartition(".")[2]: m for m in found if hasattr(m, "Config")}
+    def _entries(self) -> dict[str, tuple[ModuleType, type[Any]]]:
+        entries: dict[str, tuple[ModuleType, type[Any]]] = {}
+        for info in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
+            module = importlib.import_module(f"{self.package}.{info.name}")
+            configs = getattr(module, "CONFIGS", None)
+            if configs is None:
+                configs = {info.name: module.Config} if hasattr(module, "Config") else {}
+            entries |= {kind: (module, config) for kind, config in configs.items()}
+        return entries
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return tuple(sorted(self._modules))
+        return tuple(sorted(self._entries))
 
-    def module(self, kind: str) -> ModuleType:
-        if kind not in self._modules:
+    def _entry(self, kind: str) -> tuple[ModuleType, type[Any]]:
+        if kind not in self._entries:
             near = difflib.get_close_matches(kind, self.kinds, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UserError(f"Option `{self.group}` should be one of {', '.join(self.kinds)}. Found {kind!r}.{hint}")
-        return self._modules[kind]
+        return self._entries[kind]
 
     def config_class(self, kind: str) -> type[Any]:
-        return self.module(kind).Config
+        return self._entry(kind)[1]
 
     def build(self, config: Any, **context: Any) -> Any:
         """Build the method that `config.kind` names."""
-        return self.module(config.kind).build(config, **context)
+        return self._entry(config.kind)[0].build(config, **context)
 
     def summary(self, kind: str) -> str:
-        """The first line of the method's documentation."""
-        return (self.module(kind).__doc__ or "").strip().partition("\n")[0]
+        """The first line of the documentation of the method: its module's, or its own among several of a module."""
+        module, config = self._entry(kind)
+        text = config.__doc__ if hasattr(module, "CONFIGS") else module.__doc__
+        return (text or "").strip().partition("\n")[0]

@@ -2,12 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from mtrl.core.config import check, check_choice
+from mtrl.core.errors import expected
+
+if TYPE_CHECKING:
+    from mtrl.gradients.look_ahead import LookAhead
+
+
+@dataclass
+class WeightingConfig:
+    """What the weightings with options have in common."""
+
+    actor_weights: str = "own"
+    """Weights of the actor's losses, which have either sign: own, the critic's of the same update, or equal."""
+
+    def __post_init__(self) -> None:
+        check_choice("weighting.actor_weights", self.actor_weights, ("own", "critic", "equal"))
+
+
+@dataclass
+class PositiveWeightingConfig(WeightingConfig):
+    """A weighting that is only defined for positive losses, so an actor cannot have its own."""
+
+    actor_weights: str = "critic"
+
+    def __post_init__(self) -> None:
+        expectation = "critic or equal, as this weighting needs positive losses"
+        check(self.actor_weights in ("critic", "equal"), "weighting.actor_weights", expectation, self.actor_weights)
+
+
+@dataclass
+class SurgeryConfig:
+    """What all surgery has in common."""
+
+    apply_to: str = "both"
+    """Which networks' gradients: actor, critic or both."""
+    per_critic: bool = False
+    """Each member of the critics' ensemble by the inner products of its own gradients, instead of their sum."""
+
+    def __post_init__(self) -> None:
+        check_choice("surgery.apply_to", self.apply_to, ("both", "actor", "critic"))
 
 
 @dataclass
@@ -24,8 +65,10 @@ class Context:
     """(T, T): inner products of the unweighted gradients of the shared parameters, where asked for."""
     extras: dict[str, Tensor] = field(default_factory=dict)
     """What the learner adds, such as log_alpha (T,)."""
-    look_ahead: Callable[[Tensor], Tensor] | None = None
-    """Weights (T,) -> d(primary loss after a step with these weights)/d(weights), where asked for."""
+    look_ahead: LookAhead | None = None
+    """The losses after a trial step, and their derivatives by the weights, where asked for."""
+    generator: torch.Generator | None = None
+    """The source of randomness."""
 
 
 class Weighting(nn.Module):
@@ -33,6 +76,8 @@ class Weighting(nn.Module):
 
     needs_gramian: ClassVar[bool] = False
     needs_look_ahead: ClassVar[bool] = False
+    needs_losses_after: ClassVar[bool] = False
+    """Whether `after_step` is to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False
 
     def update(self, context: Context) -> None:
@@ -42,9 +87,16 @@ class Weighting(nn.Module):
         """The factor of each task's loss, (T,)."""
         raise NotImplementedError
 
+    def after_step(self, before: Tensor, after: Tensor) -> None:
+        """Learn from the losses (T,) of the same batch before and after the optimiser's step."""
+
 
 class Surgery(nn.Module):
-    """Chooses a linear combination of the task gradients from their inner products alone."""
+    """Chooses a linear combination of the task gradients from their inner products alone.
+
+    Coefficients of one are the plain update; every method is scaled so that identical gradients give it, unless its
+    documentation says otherwise.
+    """
 
     def noise(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Tensor | None:
         """The randomness that one call of `coefficients` uses, or None."""
@@ -53,3 +105,35 @@ class Surgery(nn.Module):
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
         """gramian (T, T) float64 -> (T,): the shared gradient becomes Σ_i c_i g_i, times the reduction's factor."""
         raise NotImplementedError
+
+
+class JacobianSurgery(nn.Module):
+    """Combines the task gradients of one tensor; for methods that their inner products do not determine."""
+
+    def combine(self, gradients: Tensor, generator: torch.Generator | None) -> Tensor:
+        """gradients (T, *shape) of the weighted losses -> (*shape), times the reduction's factor the update."""
+        raise NotImplementedError
+
+
+class Regularizer(nn.Module):
+    """A penalty on the task gradients, differentiated through them: a second backward pass."""
+
+    def penalty(self, gramian: Tensor) -> Tensor:
+        """gramian (T, T) of the unweighted shared gradients, connected to their graph -> ()."""
+        raise NotImplementedError
+
+
+def primary_tasks(option: str, chosen: Sequence[str | int], tasks: Sequence[str], num_tasks: int) -> Tensor:
+    """The mask (T,) of the tasks chosen by name or index; all where none is chosen.
+
+    Raises:
+        UserError: a name or index that no task has.
+    """
+    mask = torch.zeros(num_tasks, dtype=torch.bool)
+    for choice in map(str, chosen):
+        index = list(tasks).index(choice) if choice in tasks else int(choice) if choice.isdecimal() else num_tasks
+        if index >= num_tasks:
+            known = f" ({', '.join(tasks)})" if tasks else ""
+            raise expected(f"Option `{option}`", f"tasks{known} or indexes below {num_tasks}", choice)
+        mask[index] = True
+    return mask if chosen else ~mask

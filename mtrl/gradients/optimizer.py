@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 from mtrl.core.errors import expected
 from mtrl.core.types import Metrics, TaskLoss, TaskParameters, Tensors
 from mtrl.gradients.algebra import combine, gramian, rows
-from mtrl.gradients.base import Context, Surgery, Weighting
+from mtrl.gradients.base import Context, JacobianSurgery, Regularizer, Surgery, Weighting
+from mtrl.gradients.look_ahead import LookAhead, like
 
 
 class MultiTaskOptimizer(nn.Module):
@@ -27,26 +29,37 @@ class MultiTaskOptimizer(nn.Module):
         network: TaskParameters,
         optimizer: torch.optim.Optimizer,
         weighting: Weighting,
-        surgery: Surgery | None = None,
+        surgery: Surgery | JacobianSurgery | Regularizer | None = None,
         *,
+        per_member: bool = False,
+        primary: Tensor | None = None,
         reduction: str = "mean",
         max_grad_norm: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
+        """per_member: surgery on each member of an ensemble by itself; primary (T,) bool, all if not given."""
         super().__init__()
         if surgery is not None and not network.tensors[0]:
             raise expected("Surgery", "used with a network that shares parameters", "one that shares none")
+        if weighting.needs_gramian and not network.tensors[0]:
+            raise expected("This weighting", "used with a network that shares parameters", "one that shares none")
         self._network = [network]  # in a list: it saves its own state
         self.optimizer = optimizer
         self.weighting = weighting
+        members = (network.ensemble or 1) if per_member else 1
         self.surgery = surgery
+        self._others = nn.ModuleList([copy.deepcopy(surgery) for _ in range(members - 1)] if surgery else [])
+        self.per_member = per_member and network.ensemble is not None
         self.factor = 1.0 / network.num_tasks if reduction == "mean" else 1.0
         self.max_grad_norm = max_grad_norm
         self.generator = generator
         self.step_count: Tensor
         self.register_buffer("step_count", torch.zeros((), dtype=torch.int64))
+        self.last_weights: Tensor
+        self.register_buffer("last_weights", torch.ones(network.num_tasks))
         self.primary: Tensor
-        self.register_buffer("primary", torch.ones(network.num_tasks, dtype=torch.bool))
+        everything = torch.ones(network.num_tasks, dtype=torch.bool)
+        self.register_buffer("primary", everything if primary is None else primary.clone())
 
     @property
     def network(self) -> TaskParameters:
@@ -57,61 +70,126 @@ class MultiTaskOptimizer(nn.Module):
         """Whether an update needs each task's own gradient of the shared parameters."""
         return self.surgery is not None or self.weighting.needs_gramian or self.weighting.needs_look_ahead
 
+    @property
+    def needs_second_batch(self) -> bool:
+        """Whether `step` is to be given another batch of the same data."""
+        return self.weighting.needs_look_ahead
+
     def step(
         self, task_losses: TaskLoss, batch: Any, second_batch: Any = None, extras: dict[str, Tensor] | None = None
     ) -> Metrics:
         """One update of the network's parameters. Returns tensors: losses (T,), weights (T,) and what is free."""
+        if self.needs_second_batch and second_batch is None:
+            raise expected("This weighting", "given a second batch of the training data", second_batch)
         take = self._per_task_step if self.per_task else self._joint_step
-        metrics = take(task_losses, batch, extras or {})
+        metrics = take(task_losses, batch, second_batch, extras or {})
         if self.max_grad_norm is not None:
             metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
         self.optimizer.step()
+        if self.weighting.needs_losses_after:
+            self._learn_from_step(task_losses, batch, metrics["loss"])
         self.step_count += 1
         return metrics
 
-    def _context(self, losses: Tensor, extras: dict[str, Tensor], **more: Any) -> Context:
-        return Context(losses.detach(), self.step_count, self.primary, extras=extras, **more)
-
-    def _joint_step(self, task_losses: TaskLoss, batch: Any, extras: dict[str, Tensor]) -> Metrics:
-        losses, aux = task_losses(*self.network.tensors, batch)
-        context = self._context(losses, extras)
+    def _weights(self, losses: Tensor, extras: dict[str, Tensor], **more: Any) -> Tensor:
+        """The weights (T,) of this update, after the weighting has learned from it."""
+        context = Context(
+            losses.detach(), self.step_count, self.primary, extras=extras, generator=self.generator, **more
+        )
         self.weighting.update(context)
-        weights = self.weighting.weights(context).detach()
+        weights = self.weighting.weights(context).detach().to(losses.dtype)
+        self.last_weights.copy_(weights)
+        return weights
+
+    def _joint_step(self, task_losses: TaskLoss, batch: Any, second_batch: Any, extras: dict[str, Tensor]) -> Metrics:
+        losses, aux = task_losses(*self.network.tensors, batch)
+        weights = self._weights(losses, extras)
         self.optimizer.zero_grad(set_to_none=True)
         torch.dot(losses, weights * self.factor).backward()
-        return {"loss": context.losses, "weight": weights, **aux}
+        return {"loss": losses.detach(), "weight": weights, **aux}
 
-    def _per_task_step(self, task_losses: TaskLoss, batch: Any, extras: dict[str, Tensor]) -> Metrics:
-        losses, aux, shared, own = self._per_task_gradients(task_losses, batch)
-        blocks = [block for g in shared.values() for block in rows(g, self.network.ensemble)]
-        gram = gramian(blocks).double()
-        context = self._context(losses, extras, gramian=gram)
-        self.weighting.update(context)
-        weights = self.weighting.weights(context).detach()
-        coefficients = weights.double()
-        if self.surgery is not None:
-            weighted = gram * coefficients.unsqueeze(0) * coefficients.unsqueeze(1)
-            noise = self.surgery.noise(len(losses), self.generator, gram.device)
-            coefficients = coefficients * self.surgery.coefficients(weighted, self.primary, noise)
-        self._write(shared, own, (coefficients * self.factor).to(losses.dtype), weights * self.factor)
-        return {"loss": context.losses, "weight": weights, **conflict_metrics(gram), **aux}
-
-    def _per_task_gradients(
-        self, task_losses: TaskLoss, batch: Any
-    ) -> tuple[Tensor, Metrics, dict[str, Tensor], dict[str, Tensor]]:
-        """Losses (T,), auxiliaries, and the unweighted gradients (T, *shape) of shared and owned tensors."""
+    def _per_task_step(
+        self, task_losses: TaskLoss, batch: Any, second_batch: Any, extras: dict[str, Tensor]
+    ) -> Metrics:
         _, own, buffers = self.network.tensors
         leaves = self.network.per_task_leaves()
         losses, aux = task_losses(leaves, own, buffers, batch)
-        gradients = torch.autograd.grad(losses.sum(), [*leaves.values(), *own.values()])
-        shared = dict(zip(leaves, gradients[: len(leaves)], strict=True))
-        return losses, aux, shared, dict(zip(own, gradients[len(leaves) :], strict=True))
+        regularizer = self.surgery if isinstance(self.surgery, Regularizer) else None
+        in_graph, owned = _gradients(losses.sum(), leaves, own, create_graph=regularizer is not None)
+        shared = {n: g.detach() for n, g in in_graph.items()}
+        grams = self._gramians(shared)
+        gram, ahead = grams.sum(0), None
+        if self.weighting.needs_look_ahead:
+            settings = (self.primary, self.factor, shared, owned)
+            ahead = LookAhead(self.network, self.optimizer, task_losses, batch, second_batch, *settings)
+        weights = self._weights(losses, extras, gramian=gram, look_ahead=ahead)
+        metrics = {"loss": losses.detach(), "weight": weights, **conflict_metrics(gram), **aux}
+        scaled = weights * self.factor
+        if regularizer is None:
+            self._write(self._combined(shared, grams, weights), {n: g.mul_(like(scaled, g)) for n, g in owned.items()})
+            return metrics
+        penalty = regularizer.penalty(gramian(self._blocks(in_graph)))
+        shared, owned = _gradients(torch.dot(losses, scaled) + penalty, leaves, own)
+        self._write({n: g.sum(0) for n, g in shared.items()}, owned)
+        return metrics | {"penalty": penalty.detach()}
 
-    def _write(self, shared: Tensors, own: Tensors, coefficients: Tensor, weights: Tensor) -> None:
+    def _blocks(self, shared: Tensors) -> list[Tensor]:
+        return [block for g in shared.values() for block in rows(g, self.network.ensemble)]
+
+    def _gramians(self, shared: Tensors) -> Tensor:
+        """(1, T, T) float64, or (E, T, T) where each member has its own; zero where nothing is shared."""
+        tasks, ensemble = self.network.num_tasks, self.network.ensemble
+        if not shared:
+            return torch.zeros(1, tasks, tasks, dtype=torch.float64, device=self.primary.device)
+        if not self.per_member:
+            return gramian(self._blocks(shared)).double().unsqueeze(0)
+        members = zip(*(rows(g, ensemble) for g in shared.values()), strict=True)
+        return torch.stack([gramian(blocks).double() for blocks in members])
+
+    def _combined(self, shared: Tensors, grams: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """The shared gradients after surgery: name -> (*shape)."""
+        if isinstance(self.surgery, JacobianSurgery):
+            scaled = weights * self.factor
+            return {n: self.surgery.combine(g * like(scaled, g), self.generator) for n, g in shared.items()}
+        coefficients = self._coefficients(grams, weights.double()).mul(self.factor).to(weights.dtype)
+        if not self.per_member:
+            return {n: combine(g, coefficients[0]) for n, g in shared.items()}
+        return {
+            n: torch.stack([combine(m.contiguous(), c) for m, c in zip(g.unbind(1), coefficients, strict=True)])
+            for n, g in shared.items()
+        }
+
+    def _coefficients(self, grams: Tensor, weights: Tensor) -> Tensor:
+        """Gramians (M, T, T) of the unweighted gradients, weights (T,) -> (M, T), of the unweighted gradients."""
+        if self.surgery is None:
+            return weights.expand(len(grams), -1)
+        found = []
+        for surgery, gram in zip([self.surgery, *self._others], grams, strict=True):
+            assert isinstance(surgery, Surgery)
+            noise = surgery.noise(len(weights), self.generator, gram.device)
+            weighted = gram * weights.unsqueeze(0) * weights.unsqueeze(1)
+            found.append(weights * surgery.coefficients(weighted, self.primary, noise))
+        return torch.stack(found)
+
+    def _write(self, shared: Tensors, own: Tensors) -> None:
         for name, gradient in shared.items():
-            self.network.shared[name].grad = combine(gradient, coefficients)
+            self.network.shared[name].grad = gradient
         for name, gradient in own.items():
-            self.network.own[name].grad = gradient.mul_(weights.view(-1, *[1] * (gradient.ndim - 1)))
+            self.network.own[name].grad = gradient
+
+    @torch.no_grad()
+    def _learn_from_step(self, task_losses: TaskLoss, batch: Any, before: Tensor) -> None:
+        shared, own, buffers = self.network.tensors
+        copies = {name: buffer.clone() for name, buffer in buffers.items()}
+        self.weighting.after_step(before, task_losses(shared, own, copies, batch)[0])
+
+
+def _gradients(
+    loss: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The gradients of a scalar by both kinds of tensors."""
+    found = torch.autograd.grad(loss, [*shared.values(), *own.values()], create_graph=create_graph)
+    return dict(zip(shared, found, strict=False)), dict(zip(own, found[len(shared) :], strict=True))
 
 
 def conflict_metrics(gram: Tensor) -> Metrics:

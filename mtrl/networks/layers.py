@@ -26,41 +26,50 @@ def owned(module: M) -> M:
     return module
 
 
-def _merged_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x (L.., T, B, in) times weight (L.., out, in) as rows of all tasks, (L.., T·B, out)."""
-    rows = x.flatten(-3, -2)
-    if weight.ndim == 2:
-        return F.linear(rows, weight, bias)
-    rows = rows.expand(weight.shape[0], -1, -1)
-    return torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(-2), rows, weight.mT)
+def _product(rows: Tensor, weight: Tensor) -> Tensor:
+    """rows (L.., R, in) times weight (L.., in, out), L empty or (E,); rows of all members alike may have E = 1."""
+    return rows @ weight if weight.ndim == 2 else torch.bmm(rows.expand(weight.shape[0], -1, -1), weight)
 
 
-class _PerTaskGradientLinear(torch.autograd.Function):
-    """`_merged_product` with one weight for all tasks, its gradient kept apart for each task.
+class _SharedLinear(torch.autograd.Function):
+    """A product of all tasks' rows with one weight, whose gradient is summed over tasks or kept apart for each.
 
-    Forward and the input's gradient are the merged products of joint training; only the weight's gradient
-    is one product per task, (L.., T, out, in), at the same number of operations.
+    Forward and the input's gradient are the merged products of joint training in either case; only the weight's
+    gradient is then one product per task, (L.., T, out, in), at the same number of operations. The output is no
+    view, so that an activation can work in place.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, per_task: bool) -> Tensor:
+        """x (L.., T, B, in); weight (L.., out, in) and bias (L.., out), or per_task with T of stride 0 after L."""
         ctx.save_for_backward(x, weight)
-        return _merged_product(x, weight.select(-3, 0), None if bias is None else bias.select(-2, 0))
+        ctx.per_task = per_task
+        if per_task:
+            weight, bias = weight.select(-3, 0), None if bias is None else bias.select(-2, 0)
+        rows, lead = x.flatten(-3, -2), weight.shape[:-2]
+        output = x.new_empty(*lead, *x.shape[-3:-1], weight.shape[-2])
+        flat = output.view(*lead, -1, weight.shape[-2])
+        if bias is None:
+            flat.copy_(_product(rows, weight.mT))
+        elif lead:
+            torch.baddbmm(bias.unsqueeze(-2), rows.expand(*lead, -1, -1), weight.mT, out=flat)
+        else:
+            torch.addmm(bias, rows, weight.T, out=flat)
+        return output
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        per_task = grad.unflatten(-2, x.shape[-3:-1])
-        grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _merged_product(per_task, weight.select(-3, 0).mT, None).unflatten(-2, x.shape[-3:-1])
-            if x.ndim == 4 and x.shape[0] == 1:
-                grad_x = grad_x.sum(0, keepdim=True)
-        if ctx.needs_input_grad[1]:
-            grad_weight = per_task.mT @ x
-        if ctx.needs_input_grad[2]:
-            grad_bias = per_task.sum(-2)
-        return grad_x, grad_weight, grad_bias
+        grad, (needs_x, needs_weight, needs_bias, _) = grads[0], ctx.needs_input_grad
+        rows, grad_x, grad_weight, grad_bias = grad.flatten(-3, -2), None, None, None
+        if needs_x:
+            grad_x = _product(rows, weight.select(-3, 0) if ctx.per_task else weight).unflatten(-2, x.shape[-3:-1])
+            grad_x = grad_x.sum_to_size(x.shape)
+        if needs_weight:
+            grad_weight = grad.mT @ x if ctx.per_task else _product(x.flatten(-3, -2).mT, rows).mT
+        if needs_bias:
+            grad_bias = grad.sum(-2) if ctx.per_task else rows.sum(-2)
+        return grad_x, grad_weight, grad_bias, None
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -70,16 +79,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     weight: (out, in) for one task or all; (T, out, in); (E, 1 or T, out, in).
     bias: the weight's leading axes, then (out,).
     """
-    if weight.ndim == 2:
+    if weight.ndim == 2 and x.ndim < 3:
         return F.linear(x, weight, bias)
+    if weight.ndim == 2:
+        return _SharedLinear.apply(x, weight, bias, False)  # type: ignore[no-any-return]
     if weight.shape[-3] == 1:
-        rows = _merged_product(x, weight.squeeze(-3), None if bias is None else bias.squeeze(-2))
-        return rows.unflatten(-2, x.shape[-3:-1])
+        merged = weight.squeeze(-3), None if bias is None else bias.squeeze(-2)
+        return _SharedLinear.apply(x, *merged, False)  # type: ignore[no-any-return]
     if weight.stride(-3) == 0:
-        rows: Tensor = _PerTaskGradientLinear.apply(x, weight, bias)  # type: ignore[assignment]
-        return rows.unflatten(-2, x.shape[-3:-1])
+        return _SharedLinear.apply(x, weight, bias, True)  # type: ignore[no-any-return]
     product = x @ weight.mT
-    return product if bias is None else product + bias.unsqueeze(-2)
+    return product if bias is None else product.add_(bias.unsqueeze(-2))
 
 
 class Linear(nn.Module):
@@ -114,11 +124,11 @@ class TaskCode(nn.Module):
 
     def __init__(self, code: Tensor) -> None:
         super().__init__()
+        self.value: Tensor
         self.register_buffer("value", code.clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        value = self.get_buffer("value")
-        return value if x.ndim == 1 else value.unsqueeze(-2)
+        return self.value if x.ndim == 1 else self.value.unsqueeze(-2)
 
 
 class LayerNorm(nn.Module):
@@ -164,7 +174,7 @@ class Torso(nn.Module):
                 block.append(LayerNorm(outputs))
             if before is not None:
                 block.append(before())
-            block.append(nn.ReLU())
+            block.append(nn.ReLU(inplace=True))
             if after is not None:
                 block.append(after())
             self.blocks.append(nn.Sequential(*block))

@@ -57,9 +57,10 @@ class Agent(Protocol):
 
     device: torch.device
     generator: torch.Generator
+    needs_second_batch: bool
 
     def act(self, observation: Tensor, explore: bool) -> Tensor: ...
-    def update(self, batch: Transitions) -> Metrics: ...
+    def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
@@ -179,7 +180,9 @@ class OffPolicyTrainer:
         begin, metrics = time.perf_counter(), None
         self._credit += self.envs.envs_per_task * self.config.updates_per_step
         while self._credit >= 1:
-            metrics = self.agent.update(self.replay.sample(self.batch_size, self.agent.generator))
+            count = 2 if self.agent.needs_second_batch else 1
+            batches = [self.replay.sample(self.batch_size, self.agent.generator) for _ in range(count)]
+            metrics = self.agent.update(*batches)
             self._credit -= 1
             self.updates += 1
         self.seconds["update"] += time.perf_counter() - begin

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from mtrl.gradients import SURGERIES, WEIGHTINGS, MultiTaskOptimizer, Weighting
+from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, MultiTaskOptimizer, Weighting
 from mtrl.gradients.algebra import CHUNK, combine, gramian, rows
 from mtrl.gradients.optimizer import conflict_metrics
 from mtrl.gradients.surgery.pcgrad import PCGrad
@@ -22,7 +24,7 @@ class Fixed(Weighting):
         super().__init__()
         self.values = torch.tensor(values, dtype=torch.float64)
 
-    def weights(self, context: object) -> Tensor:
+    def weights(self, context: Context) -> Tensor:
         return self.values
 
 
@@ -30,21 +32,26 @@ class FixedPerTask(Fixed):
     needs_gramian = True
 
 
-def problem(kind: str = "multi_head", ensemble: int | None = None) -> tuple[TaskNetwork, tuple[Tensor, Tensor], object]:
+def problem(kind: str = "multi_head", ensemble: int | None = None) -> tuple[TaskNetwork, tuple[Tensor, Tensor], Any]:
     torch.manual_seed(3)
     config = NETWORKS.config_class(kind)(width=8, depth=2)
     network = TaskNetwork(NETWORKS.build(config, input_size=INPUT, output_size=1), T, ensemble).double()
     batch = torch.randn(T, B, INPUT, dtype=torch.float64), torch.randn(T, B, dtype=torch.float64)
 
-    def task_losses(shared, own, buffers, data):
-        output = network.call(shared, own, buffers, data[0]).squeeze(-1)
-        losses = (output - data[1]).square().mean(-1)
+    def task_losses(shared: Any, own: Any, own_buffers: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        output = network.call(shared, own, own_buffers, batch[0]).squeeze(-1)
+        losses = (output - batch[1]).square().mean(-1)
         return losses if ensemble is None else losses.sum(0), {}
 
     return network, batch, task_losses
 
 
-def optimizer(network: TaskNetwork, weighting: Weighting, surgery: object = None, **options: object):
+def gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def optimizer(network: TaskNetwork, weighting: Weighting, surgery: Any = None, **options: Any) -> MultiTaskOptimizer:
     sgd = torch.optim.SGD(network.parameters(), lr=0.0)
     return MultiTaskOptimizer(network, sgd, weighting, surgery, **options)
 
@@ -56,7 +63,7 @@ def test_joint_and_per_task_paths_write_the_same_gradient(ensemble: int | None, 
     found = []
     for weighting in (Fixed([1.0, 2.0, 0.5]), FixedPerTask([1.0, 2.0, 0.5])):
         optimizer(network, weighting, reduction=reduction).step(losses, batch)
-        found.append([p.grad.clone() for p in network.parameters()])
+        found.append([gradient(p).clone() for p in network.parameters()])
     for joint, per_task in zip(*found, strict=True):
         torch.testing.assert_close(per_task, joint, rtol=1e-9, atol=1e-12)
 
@@ -78,16 +85,16 @@ def test_surgery_acts_on_weighted_shared_gradients_and_never_on_owned_ones() -> 
         network, Fixed(weights.tolist()), PCGrad(), generator=torch.Generator().manual_seed(5), reduction="mean"
     )
     method.step(losses, batch)
-    torch.testing.assert_close(torch.cat([p.grad.flatten() for p in shared.values()]), expected)
+    torch.testing.assert_close(torch.cat([gradient(p).flatten() for p in shared.values()]), expected)
     for index, parameter in enumerate(own.values(), start=len(shared)):
         for task in range(T):
-            torch.testing.assert_close(parameter.grad[task], alone[task][index][task] * weights[task] / T)
+            torch.testing.assert_close(gradient(parameter)[task], alone[task][index][task] * weights[task] / T)
 
 
 def test_clipping_acts_on_the_final_gradient() -> None:
     network, batch, losses = problem()
     optimizer(network, Fixed([1.0] * T), PCGrad(), max_grad_norm=1e-3).step(losses, batch)
-    norm = torch.cat([p.grad.flatten() for p in network.parameters()]).norm()
+    norm = torch.cat([gradient(p).flatten() for p in network.parameters()]).norm()
     assert norm == pytest.approx(1e-3, rel=1e-3)
 
 
@@ -143,6 +150,6 @@ def test_zero_gradients_give_defined_metrics() -> None:
 
 
 def test_every_registered_method_builds_from_its_defaults() -> None:
-    for registry, context in ((WEIGHTINGS, {"num_tasks": T}), (SURGERIES, {})):
+    for registry in (WEIGHTINGS, SURGERIES):
         for kind in registry.kinds:
-            registry.build(registry.config_class(kind)(), **context)
+            registry.build(registry.config_class(kind)(), num_tasks=T)

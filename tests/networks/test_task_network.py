@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -185,3 +187,14 @@ def test_state_dict_restores_the_function(kind: str) -> None:
             parameter.zero_()
     other.load_state_dict(network.state_dict())
     torch.testing.assert_close(other(inputs()), network(inputs()), atol=0, rtol=0)
+
+
+@KINDS
+def test_a_copy_stands_on_its_own(kind: str) -> None:
+    network = make(kind, 2)
+    expected = network(inputs())
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(copied(inputs()), expected, atol=0, rtol=0)

@@ -1,1 +1,57 @@
-"""Batched Meta-World: formulas and constants of Meta-World (MIT, see NOTICE), evaluated for all copies at once."""
+"""Meta-World: the tasks of the package, and an engine that steps all of them at once.
+
+Formulas and constants of observations and rewards follow Meta-World (MIT, see NOTICE).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mtrl.envs.metaworld import vector
+from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
+
+
+@dataclass
+class _MT1(Config):
+    """One Meta-World task, the single-task baseline: benchmark.task=reach-v3"""
+
+    kind: str = "mt1"
+    task: str | None = "reach-v3"
+
+
+@dataclass
+class _MT10(Config):
+    """Meta-World's ten tasks (Yu et al. 2019)"""
+
+    kind: str = "mt10"
+
+
+@dataclass
+class _MT25(Config):
+    """Meta-World's twenty-five tasks"""
+
+    kind: str = "mt25"
+
+
+@dataclass
+class _MT50(Config):
+    """All fifty Meta-World tasks"""
+
+    kind: str = "mt50"
+
+
+@dataclass
+class _Custom(Config):
+    """Meta-World tasks of your own choice: 'benchmark.tasks=[reach-v3,push-v3]'"""
+
+    kind: str = "custom"
+
+
+CONFIGS = {config.kind: config for config in (_MT1, _MT10, _MT25, _MT50, _Custom)}
+
+
+vector.register()
+
+
+def build(config: Config) -> MetaWorldSuite:
+    return MetaWorldSuite(config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,27 +19,33 @@ import torch
 from metaworld.types import Task
 from numpy.typing import NDArray
 
-from mtrl.core.config import check
-from mtrl.core.errors import UserError, expected
+from mtrl.core.config import check, check_choice
+from mtrl.core.errors import expected
 from mtrl.core.types import BoolArray, FloatArray, StepResult
-from mtrl.envs.metaworld.arithmetic import TaskArithmetic
+from mtrl.envs.metaworld.arithmetic import Buffers, OneByOne, Vectorised
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
 from mtrl.envs.metaworld.physics import CONTROLS, TaskPhysics
-from mtrl.envs.metaworld.starts import Starts
+from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion
-from mtrl.envs.metaworld.workers import Workers, available_cores
+from mtrl.envs.metaworld.workers import Job, Workers, available_cores
 
 logger = logging.getLogger(__name__)
 
 INFO_TERMS = Outcome._fields[1:]
 """What the package reports beside the reward."""
+ONE_BY_ONE = 16
+"""Up to so many copies a task, scalar code is faster than array functions."""
 _SAVED = ("observation", "next_observation", "faults", "_elapsed", "_goal", "_played", "_parked")
 
 
-def missing_tasks(tasks: Sequence[str]) -> list[str]:
-    """Those of ``tasks`` that the engine cannot do."""
-    return [task for task in tasks if task not in TASKS]
+def _check_tasks(tasks: Sequence[str], version: str) -> None:
+    check_choice("benchmark.reward_version", version, ("v1", "v2"))
+    for task in tasks:
+        check(task in TASKS, "benchmark.tasks", "tasks that the batched engine has; engine=package has all", task)
+        v1 = TASKS[task].reward_v1
+        works = version == "v2" or not isinstance(v1, str)
+        check(works, "benchmark.reward_version", f"v2 for {task}, whose v1 reward fails in the package: {v1}", version)
 
 
 class BatchedEnvs:
@@ -55,10 +62,11 @@ class BatchedEnvs:
         schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, ...; then it stands still, at the
             last observation, with zero rewards and no ends.
         threads: by default, one per core.
+        known: first states of episodes, shared with other environments of the same goals.
+        with_info: compute what `info` gives.
 
     Raises:
-        UserError: a task that the engine does not know.
-        ValueError: `reward_version` v1 of a task whose v1 reward fails in the package.
+        UserError: a task that the engine does not know, or v1 of one whose v1 reward fails in the package.
     """
 
     faults: NDArray[np.int64]
@@ -70,61 +78,71 @@ class BatchedEnvs:
         seed: int,
         envs_per_task: int,
         *,
-        reward_version: RewardVersion = "v2",
+        reward_version: str = "v2",
         horizon: int = MAX_HORIZON,
         terminate_on_success: bool = False,
         schedule: NDArray[np.int64] | None = None,
         threads: int | None = None,
+        known: Known | None = None,
+        with_info: bool = False,
     ) -> None:
         check(envs_per_task >= 1, "envs_per_task", "a positive integer", envs_per_task)
         self.tasks = tuple(goals)
-        if missing := missing_tasks(self.tasks):
-            raise UserError(f"The batched engine does not know the tasks {', '.join(missing)}: use `engine=package`.")
+        _check_tasks(self.tasks, reward_version)
         self.num_tasks, self.envs_per_task = len(goals), envs_per_task
         self._seed, self._horizon, self._terminate = seed, horizon, terminate_on_success
         self._schedule = schedule
+        self._terms = Outcome._fields if with_info else ("reward", "success")
         self._allocate()
         self._workers = Workers(threads or min(available_cores(), self.num_tasks * envs_per_task))
         self._finalizer = weakref.finalize(self, self._workers.close)
-        self._build(goals, reward_version)
-        self._interrupted = False
-        self.reset()
+        self._build(goals, "v1" if reward_version == "v1" else "v2", {} if known is None else known)
+        self._ready = False
 
     def _allocate(self) -> None:
         grid = (self.num_tasks, self.envs_per_task)
         self._action = np.zeros((*grid, 4), np.float32)
+        self._move = np.zeros((*grid, 3), np.float32)
         self._controls = np.zeros((*grid, CONTROLS))
         self.observation = np.zeros((*grid, OBSERVATION_SIZE))
         self.next_observation = np.zeros((*grid, OBSERVATION_SIZE))
-        self._reward = np.zeros(grid)
+        self._outcome = np.zeros((len(Outcome._fields), *grid))
+        self._reward = self._outcome[0]
         self._ends = np.zeros((4, *grid), np.bool_)
         self._terminated, self._truncated, self._success, self._failed = self._ends
         self.faults = np.zeros(grid, np.int64)
         self._elapsed, self._goal, self._played = (np.zeros(grid, np.int64) for _ in range(3))
         self._parked = np.zeros(grid, np.bool_)
+        self._jobs: list[int] = []
+        self._rngs = [np.random.default_rng() for _ in range(self._reward.size)]
         self._result = StepResult(
             self.observation, self._reward, self._terminated, self._truncated, self.next_observation, self._success
         )
 
-    def _build(self, goals: Mapping[str, Sequence[Task]], version: RewardVersion) -> None:
-        self._starts = [Starts(TASKS[task], goals[task]) for task in self.tasks]
-        self._physics = [
+    def _build(self, goals: Mapping[str, Sequence[Task]], version: RewardVersion, known: Known) -> None:
+        self._starts = [Starts(TASKS[task], goals[task], known) for task in self.tasks]
+        self.physics = [
             TaskPhysics(starts, controls, self._workers.count)
             for starts, controls in zip(self._starts, self._controls, strict=True)
         ]
-        self._arithmetic = [
-            TaskArithmetic(
-                starts.spec, version, physics.layout.views(physics.rows), starts.low, starts.high,
-                self._action[t], self.next_observation[t], starts.start(0),
-            )
-            for t, (starts, physics) in enumerate(zip(self._starts, self._physics, strict=True))
-        ]  # fmt: skip
-        self._outcomes: list[Outcome | None] = [None] * self.num_tasks
+        one_by_one = self.envs_per_task <= ONE_BY_ONE
+        self._arithmetic: list[Any] = []
+        for t, (starts, physics) in enumerate(zip(self._starts, self.physics, strict=True)):
+            buffers = Buffers(self._action[t], self.next_observation[t], self._outcome[:, t])
+            if one_by_one:
+                self._arithmetic.append(OneByOne(starts, version, physics, buffers, self._terms))
+            else:
+                self._arithmetic.append(Vectorised(starts, version, physics, buffers))
+        self._one_by_one = one_by_one
         envs = [starts.env for starts in self._starts]
         self._scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
         self._mocap_low = np.array([env.mocap_low for env in envs])[:, None]
         self._mocap_high = np.array([env.mocap_high for env in envs])[:, None]
-        self._advance = [advance for physics in self._physics for advance in physics.advance]
+        self._advance = [advance for physics in self.physics for advance in physics.advance]
+
+    @property
+    def threads(self) -> int:
+        return self._workers.count
 
     def reset(self, seed: int | None = None) -> FloatArray:
         """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
@@ -134,11 +152,12 @@ class BatchedEnvs:
         self.faults[...], self._played[...], self._parked[...] = 0, 0, False
         self._begin(np.ones_like(self._parked))
         self.next_observation[...] = self.observation
-        self._interrupted = False
+        self._ready = True
         return self.observation
 
     def step(self, action: FloatArray) -> StepResult:
-        self._interrupted = True
+        self._check_ready()
+        self._ready = False
         self._action[...] = action
         self._set_controls()
         self._failed[...] = False
@@ -148,34 +167,56 @@ class BatchedEnvs:
         ended = self._terminated | self._truncated
         if ended.any():
             self._begin(ended)
-        self._interrupted = False
+        self._ready = True
         return self._result
+
+    def _check_ready(self) -> None:
+        """A step that was broken off leaves the copies at different times."""
+        if not self._ready:
+            raise RuntimeError("Call `reset` or `load_state_dict` first, also after a step that failed.")
 
     def info(self) -> dict[str, FloatArray]:
         """{term: (T, N)}: what the package reports of the last step beside the reward; see `INFO_TERMS`."""
-        terms = {name: np.zeros(self._reward.shape) for name in INFO_TERMS}
-        for t, outcome in enumerate(self._outcomes):
-            for name in INFO_TERMS if outcome else ():
-                terms[name][t] = getattr(outcome, name)
-        for values in terms.values():
-            values[self._failed | self._parked] = 0.0
-        return terms
+        if "near_object" not in self._terms:
+            raise RuntimeError("These environments were made without `with_info`.")
+        failed = self._failed | self._parked
+        return {name: np.where(failed, 0.0, self._outcome[i + 1]) for i, name in enumerate(INFO_TERMS)}
 
     def _set_controls(self) -> None:
         """The package's ``set_xyz_action``: single precision up to the sum."""
-        position = self._controls[..., :3]
-        position += np.clip(self._action[..., :3], -1, 1) * self._scale
-        np.clip(position, self._mocap_low, self._mocap_high, out=position)
+        move, position = self._move, self._controls[..., :3]
+        np.maximum(self._action[..., :3], -1.0, out=move)
+        np.minimum(move, 1.0, out=move)
+        np.multiply(move, self._scale, out=move)
+        np.add(position, move, out=position)
+        np.maximum(position, self._mocap_low, out=position)
+        np.minimum(position, self._mocap_high, out=position)
         self._controls[..., 3] = self._action[..., 3]
         np.negative(self._action[..., 3], out=self._controls[..., 4])
 
     def _run_physics(self) -> None:
-        jobs = np.flatnonzero(~self._parked).tolist()
-        copies = self.envs_per_task
+        self._workers.run(self._one_by_one_job() if self._one_by_one else self._vectorised_job(), self._jobs)
+        np.not_equal(self._outcome[1], 0.0, out=self._success)
+
+    def _one_by_one_job(self) -> Job:
+        advance, failed, copies = self._advance, self._failed.reshape(-1), self.envs_per_task
+        evaluate = [arithmetic.evaluate for arithmetic in self._arithmetic]
+
+        def work(job: int, worker: int) -> None:
+            try:
+                advance[job](worker)
+                evaluate[job // copies](job % copies)
+            except Exception as error:
+                self._report(job, error)
+                failed[job] = True
+
+        return work
+
+    def _vectorised_job(self) -> Job:
+        advance, failed, copies = self._advance, self._failed.reshape(-1), self.envs_per_task
         playing = (copies - self._parked.sum(1)).tolist()
         # Drawing from a counter is atomic, and so tells which copy of a task is the last.
         finished = [itertools.count(1) for _ in self.tasks]
-        advance, failed = self._advance, self._failed.reshape(-1)
 
         def work(job: int, worker: int) -> None:
             try:
@@ -185,16 +226,9 @@ class BatchedEnvs:
                 failed[job] = True
             t = job // copies
             if next(finished[t]) == playing[t]:
-                self._evaluate(t)
+                self._arithmetic[t].evaluate()
 
-        with np.errstate(all="ignore"):
-            self._workers.run(work, jobs)
-
-    def _evaluate(self, t: int) -> None:
-        outcome = self._arithmetic[t].evaluate()
-        self._outcomes[t] = outcome
-        self._reward[t] = outcome.reward
-        self._success[t] = outcome.success
+        return work
 
     def _report(self, job: int, error: Exception) -> None:
         task, copy = self.tasks[job // self.envs_per_task], job % self.envs_per_task
@@ -203,13 +237,12 @@ class BatchedEnvs:
     def _settle(self) -> None:
         """Decide which episodes end, and how."""
         self._elapsed += 1
-        total = self._reward.sum() + self.next_observation.sum()
-        if not np.isfinite(total) or self._failed.any():
-            self._settle_faults()
         np.greater_equal(self._elapsed, self._horizon, out=self._truncated)
-        self._truncated |= self._failed
-        np.logical_and(self._success, self._terminate, out=self._terminated)
-        if self._parked.any():
+        if self._failed.any() or not math.isfinite(self._reward.sum() + self.next_observation.sum()):
+            self._settle_faults()
+        if self._terminate:
+            np.copyto(self._terminated, self._success)
+        if len(self._jobs) < self._parked.size:
             self._reward[self._parked] = 0.0
             self._ends[:, self._parked] = False
             self.next_observation[self._parked] = self.observation[self._parked]
@@ -222,11 +255,13 @@ class BatchedEnvs:
         self.next_observation[self._failed] = self.observation[self._failed]
         self._reward[self._failed] = 0.0
         self._success[self._failed] = False
+        self._truncated |= self._failed
 
     def _begin(self, ended: BoolArray) -> None:
         """Start the next episode, if there is one, of the copies marked in ``ended (T, N)``."""
         for t, n in np.argwhere(ended).tolist():
             self._next_goal(t, n)
+        self._jobs = np.flatnonzero(~self._parked).tolist()
         starting = ended & ~self._parked
 
         def work(t: int, _: int) -> None:
@@ -249,25 +284,25 @@ class BatchedEnvs:
 
     def _start(self, t: int, n: int) -> None:
         start = self._starts[t].start(int(self._goal[t, n]))
-        self._physics[t].begin(n, start)
+        self.physics[t].begin(n, start)
         self._arithmetic[t].begin(n, start)
         self._controls[t, n, :3] = start.mocap
         self.observation[t, n] = start.observation
         self._elapsed[t, n] = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it, exactly; goals are not part of it, they follow from the suite's seed."""
-        if self._interrupted:
-            raise RuntimeError("The environments were interrupted in the middle of a step: reset them first.")
+        """All but the goals, which follow from the suite's seed."""
+        self._check_ready()
         return {
             "engine": "batched",
             "tasks": list(self.tasks),
             "seed": self._seed,
             "arrays": {name: torch.from_numpy(getattr(self, name).copy()) for name in _SAVED},
-            "physics": [torch.from_numpy(physics.states()) for physics in self._physics],
-            "frames": [torch.from_numpy(part.frame.copy()) for part in self._arithmetic],
-            "latched": [
-                {name: torch.from_numpy(value.copy()) for name, value in part.state.items()}
+            "physics": [
+                torch.from_numpy(np.stack([p.state(n) for n in range(self.envs_per_task)])) for p in self.physics
+            ],
+            "memory": [
+                {name: torch.from_numpy(value.copy()) for name, value in part.memory().items()}
                 for part in self._arithmetic
             ],
             "rngs": [rng.bit_generator.state for rng in self._rngs],
@@ -279,22 +314,22 @@ class BatchedEnvs:
         Raises:
             UserError: it is the state of another engine, of other tasks, or of another number of copies.
         """
-        copies = self.num_tasks * self.envs_per_task
-        found = f"{len(state.get('rngs', ()))} copies of {', '.join(state['tasks'])} ({state.get('engine', 'package')})"
-        wanted = f"{copies} copies of {', '.join(self.tasks)} (batched)"
+        wanted = ("batched", list(self.tasks), len(self._rngs))
+        found = (state.get("engine", "package"), list(state["tasks"]), len(state.get("rngs", ())))
         if found != wanted:
-            raise expected("Saved environments", wanted, found)
+            raise expected("Saved environments (engine, tasks, copies)", str(wanted), found)
         self._seed = state["seed"]
         for rng, saved in zip(self._rngs, state["rngs"], strict=True):
             rng.bit_generator.state = saved
         for name, value in state["arrays"].items():
             getattr(self, name)[...] = value.cpu().numpy()
+        self._jobs = np.flatnonzero(~self._parked).tolist()
         self._workers.run(lambda t, _: self._load_task(t, state), range(self.num_tasks))
-        self._interrupted = False
+        self._ready = True
         return self.observation
 
     def _load_task(self, t: int, state: Mapping[str, Any]) -> None:
-        physics, arithmetic = self._physics[t], self._arithmetic[t]
+        physics, arithmetic = self.physics[t], self._arithmetic[t]
         vectors = state["physics"][t].cpu().numpy()
         for n in range(self.envs_per_task):
             start = self._starts[t].start(int(self._goal[t, n]))
@@ -302,9 +337,7 @@ class BatchedEnvs:
             physics.set_state(n, vectors[n])
             arithmetic.begin(n, start)
             self._controls[t, n, :3] = physics.mocap(n)
-        arithmetic.frame[...] = state["frames"][t].cpu().numpy()
-        for name, value in state["latched"][t].items():
-            arithmetic.state[name][...] = value.cpu().numpy()
+        arithmetic.remember({name: value.cpu().numpy() for name, value in state["memory"][t].items()})
 
     def close(self) -> None:
         """End the threads; the environments cannot be used afterwards."""

@@ -1,9 +1,11 @@
 """Compiled Meta-World models without what physics does not need.
 
 A model of the package is about 20 MB, nearly all of it textures and visual meshes. MuJoCo's own compiler drops them
-(``discardvisual``) and keeps the bodies, joints, colliding geoms and their order, so that the physics is the same to the
-last bit; what is left is 3 MB, two collision meshes of the robot. Such a model cannot be rendered.
+(``discardvisual``) and keeps the bodies, joints, colliding geoms and their order, so that the physics is the same to
+the last bit; what is left is 3 MB, two collision meshes of the robot. Such a model cannot be rendered.
 """
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 @functools.cache
 def physics_model(path: str) -> Any:
-    """The ``MjModel`` of an XML file for stepping, not for rendering; every named geom is kept. Copy it to change it."""
+    """The ``MjModel`` of an XML file for stepping, not for rendering; named geoms are kept. Copy it to change it."""
     spec: Any = mujoco.MjSpec.from_file(path)
     spec.compiler.discardvisual = True
     _drop_visual_meshes(spec)
@@ -56,6 +58,16 @@ def _without_visuals(task: str) -> type[SawyerXYZEnv]:
 
     base = ALL_V3_ENVIRONMENTS[task]
     return type(base.__name__, (base,), {"_initialize_simulation": _initialize_simulation})
+
+
+def whole_model(task: str) -> Any:
+    """The package's own ``MjModel`` of a task, visuals included."""
+    return mujoco.MjModel.from_xml_path(_path(task))
+
+
+def _path(task: str) -> str:
+    name: Any = ALL_V3_ENVIRONMENTS[task].model_name
+    return name.fget(None)
 
 
 def make_physics_env(task: str, reward_version: str) -> Any:

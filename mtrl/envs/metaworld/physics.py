@@ -3,6 +3,8 @@
 Each copy has data of its own; models are shared, at most one for each thread, and get the few fields that resets change
 (``body_pos``, ``site_pos``) before each step of a copy.
 """
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
@@ -41,8 +43,9 @@ class TaskPhysics:
         template = starts.env.model
         copies = len(controls)
         self._shared, self._workers = workers < copies, workers
-        self._models = [template, *(template.__copy__() for _ in range(min(copies, workers) - 1))]
-        self._datas = [mujoco.MjData(template) for _ in range(copies)]
+        self.models = [template, *(template.__copy__() for _ in range(min(copies, workers) - 1))]
+        self.datas = [mujoco.MjData(template) for _ in range(copies)]
+        self._clocks = [0.0] * copies
         self._body_pos = np.empty((copies, *template.body_pos.shape))
         self._site_pos = np.empty((copies, *template.site_pos.shape))
         self.layout = ProbeLayout(template, starts.spec.all_probes)
@@ -52,14 +55,14 @@ class TaskPhysics:
 
     def _bind(self, n: int, control: NDArray[np.float64]) -> Advance:
         """A function of the worker's number that applies ``control``, steps copy n and gathers its probes."""
-        data: Any = self._datas[n]
+        data: Any = self.datas[n]
         gather = self.layout.bind(data, self.rows[n])
         body_pos, site_pos = self._body_pos[n], self._site_pos[n]
-        models = [(model, model.body_pos, model.site_pos) for model in self._models]
+        models = [(model, model.body_pos, model.site_pos) for model in self.models]
         by_worker = models if self._shared else [models[n]] * self._workers
         mocap, fingers = data.mocap_pos[0], data.ctrl
         position, commands = control[:3], control[3:]
-        step, forward = mujoco.mj_step, mujoco.mj_forward
+        step, forward, clocks = mujoco.mj_step, mujoco.mj_forward, self._clocks
 
         def advance(worker: int) -> None:
             model, bodies, sites = by_worker[worker]
@@ -67,11 +70,12 @@ class TaskPhysics:
             sites[...] = site_pos
             mocap[...] = position
             fingers[...] = commands
-            clock = data.time
             step(model, data, SUBSTEPS)
             forward(model, data)
-            if not data.time > clock:
+            now = data.time
+            if not now > clocks[n]:
                 raise Unstable
+            clocks[n] = now
             gather()
 
         return advance
@@ -82,17 +86,21 @@ class TaskPhysics:
         self.set_state(n, start.physics)
 
     def set_state(self, n: int, physics: NDArray[np.float64]) -> None:
-        data = self._datas[n]
-        mujoco.mj_resetData(self._models[0], data)
-        mujoco.mj_setState(self._models[0], data, physics, INTEGRATION)
+        data = self.datas[n]
+        mujoco.mj_resetData(self.models[0], data)
+        mujoco.mj_setState(self.models[0], data, physics, INTEGRATION)
+        self._clocks[n] = data.time
+
+    def state(self, n: int) -> NDArray[np.float64]:
+        """(P,): MuJoCo's state vector."""
+        vector = np.empty(self.state_size)
+        mujoco.mj_getState(self.models[0], self.datas[n], vector, INTEGRATION)
+        return vector
 
     def states(self) -> NDArray[np.float64]:
-        """(N, P): MuJoCo's state vectors."""
-        vectors = np.empty((len(self._datas), self.state_size))
-        for data, vector in zip(self._datas, vectors, strict=True):
-            mujoco.mj_getState(self._models[0], data, vector, INTEGRATION)
-        return vectors
+        """(N, P)"""
+        return np.stack([self.state(n) for n in range(len(self.datas))])
 
     def mocap(self, n: int) -> NDArray[np.float64]:
         """(3,): where the hand of copy n is pulled to."""
-        return self._datas[n].mocap_pos[0]
+        return self.datas[n].mocap_pos[0]

@@ -1,13 +1,14 @@
 """Simulator quantities by name, copied into one row of a preallocated array per copy.
 
-`ProbeLayout` resolves the names of `tasks.base` once per model; `ProbeLayout.bind` captures the arrays of one
-``MjData``, so that a gather after each step is one ``take`` per kind of quantity. Rows of several copies form
-``(N, width)``, of which `ProbeLayout.views` gives the named columns without copying. Constants are read once after a
-reset.
+`ProbeLayout` resolves the names of `tasks.base` once per model; `ProbeLayout.bind` captures the memory of one
+``MjData``, where MuJoCo keeps all of them in one block, so that a gather after each step is a single ``take``. Rows of
+several copies form ``(N, width)``, of which `ProbeLayout.views` gives the named columns without copying. Constants are
+read once after a reset.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -73,17 +74,20 @@ class ProbeLayout:
 
     def bind(self, data: Any, row: Row) -> Callable[[], None]:
         """A function that copies the current values of ``data`` into ``row (width,)``, a contiguous view."""
-        takes, column = [], 0
-        for (source, size), ids in self._ids.items():
-            array = np.asarray(getattr(data, source))
-            block = row[column : column + size * len(ids)]
-            takes.append((array, np.array(ids), block if array.ndim == 1 else block.reshape(len(ids), size)))
-            column += size * len(ids)
-        touching, touched, (left, right) = self._touching, row[column:], self._pads
+        arrays = [np.asarray(getattr(data, source)) for source, _ in self._ids]
+        start = min((address_of(array) for array in arrays), default=0)
+        places = [
+            (address_of(array) - start) // array.itemsize + size * identifier + offset
+            for array, ((_, size), ids) in zip(arrays, self._ids.items(), strict=True)
+            for identifier in ids
+            for offset in range(size)
+        ]
+        memory, where = view_from(start, max(places, default=0) + 1), np.array(places, dtype=np.intp)
+        near, touched = row[: len(places)], row[len(places) :]
+        touching, (left, right) = self._touching, self._pads
 
         def gather() -> None:
-            for array, ids, out in takes:
-                array.take(ids, axis=0, out=out, mode="clip")
+            memory.take(where, 0, near, "clip")
             for index, geom in enumerate(touching):
                 touched[index] = is_touching(data, geom, left, right)
 
@@ -99,6 +103,16 @@ class ProbeLayout:
             else:
                 named[name] = rows[..., start] if size == 1 else rows[..., start : start + size]
         return named
+
+
+def address_of(array: NDArray[Any]) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def view_from(address: int, size: int) -> Row:
+    """``size`` float64 numbers of memory from ``address`` on, which the caller keeps alive."""
+    block: Any = (ctypes.c_double * size).from_address(address)
+    return np.frombuffer(block, dtype=np.float64)
 
 
 def is_touching(data: Any, geom: int, left_pad: int, right_pad: int) -> bool:

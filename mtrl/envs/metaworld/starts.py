@@ -4,6 +4,8 @@ What the package's reset leaves behind depends on the goal alone, to the last bi
 before (a test compares all tasks). So each goal is reset once, which moves the hand for 250 physics steps, and later
 episodes start from the copy.
 """
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
@@ -41,26 +43,34 @@ class Start:
     constants: dict[str, NDArray[np.float64]]
 
 
+Known = dict[tuple[str, bytes], Start]
+"""{(task, goal's data): first state}"""
+
+
 class Starts:
     """The first states of one task; one environment of the package makes them.
 
     Args:
-        spec: the task.
-        goals: the benchmark's goals.
+        goals: those that episodes draw from.
+        known: filled here, and shared by all who play the same goals. It holds about 4 kB a goal.
     """
 
-    def __init__(self, spec: TaskSpec, goals: Sequence[Task]) -> None:
-        self.spec, self.goals = spec, goals
+    def __init__(self, spec: TaskSpec, goals: Sequence[Task], known: Known) -> None:
+        self.spec, self.goals, self._known = spec, goals, known
         self.env = make_physics_env(spec.name, "v2")
         self.env.set_task(goals[0])
         space = self.env.sawyer_observation_space
         self.low, self.high = space.low, space.high
-        self._made: dict[int, Start] = {}
+
+    @property
+    def constant_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: value.shape for name, value in self.start(0).constants.items()}
 
     def start(self, goal: int) -> Start:
-        if goal not in self._made:
-            self._made[goal] = self._make(goal)
-        return self._made[goal]
+        key = (self.spec.name, self.goals[goal].data)
+        if key not in self._known:
+            self._known[key] = self._make(goal)
+        return self._known[key]
 
     def _make(self, goal: int) -> Start:
         env = self.env

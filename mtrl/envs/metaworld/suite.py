@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import metaworld
@@ -17,12 +19,17 @@ from numpy.typing import NDArray
 
 from mtrl.core.config import check, check_choice
 from mtrl.core.errors import UserError
-from mtrl.core.types import TaskVectorEnv
-from mtrl.envs.metaworld.package_envs import MAX_HORIZON, PackageEnvs, make_env
+from mtrl.core.types import FloatArray, TaskVectorEnv
+from mtrl.envs.metaworld.engine import BatchedEnvs
+from mtrl.envs.metaworld.models import make_physics_env
+from mtrl.envs.metaworld.package_envs import MAX_HORIZON, PackageEnvs
+from mtrl.envs.metaworld.starts import Known
 
 BENCHMARKS = {"mt10": env_dict.MT10_V3, "mt25": env_dict.MT25_V3, "mt50": env_dict.MT50_V3}
 GOALS = 50
 """Goals per task of every Meta-World benchmark."""
+_EVALUATION_COPIES = 8
+"""Episodes of a task that the batched engine evaluates side by side."""
 
 
 @dataclass
@@ -41,17 +48,17 @@ class Config:
     """Steps after which an episode is truncated; the package ends at 500."""
     num_goals: int = 50
     """Goals per task: the first so many of the benchmark's 50."""
-    engine: str = "package"
-    """What steps the environments. package: the package's own, one by one."""
+    engine: str = "batched"
+    """What steps the environments. batched: all copies at once on all cores; package: the package's own, one by one."""
     vector_strategy: str = "sync"
-    """sync: in this process; async: in one process per core."""
+    """For engine=package. sync: in this process; async: in one process per core."""
     terminate_on_success: bool = False
     """End training episodes at success. Evaluations always do."""
 
     def __post_init__(self) -> None:
         check_choice("benchmark.kind", self.kind, ("mt1", *BENCHMARKS, "custom"))
         check_choice("benchmark.reward_version", self.reward_version, ("v1", "v2"))
-        check_choice("benchmark.engine", self.engine, ("package",))
+        check_choice("benchmark.engine", self.engine, ("batched", "package"))
         check_choice("benchmark.vector_strategy", self.vector_strategy, ("sync", "async"))
         limits = f"in 1..{MAX_HORIZON}"
         check(1 <= self.horizon <= MAX_HORIZON, "benchmark.horizon", limits, self.horizon)
@@ -73,9 +80,10 @@ class MetaWorldSuite:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.name = config.kind
         self.tasks: Sequence[str] = tuple(_task_names(config))
+        self.name = _name(config.kind, self.tasks)
         self.horizon = config.horizon
+        self._known: Known = {}
 
     def goals(self, seed: int) -> dict[str, list[Task]]:
         """{task: its first `num_goals` goals}, the very ones that the package makes from this seed.
@@ -84,10 +92,12 @@ class MetaWorldSuite:
         a task's goals differ from those of `metaworld.MT1(task, seed)`, which are the ones of mt1. custom: task i has
         those of `metaworld.MT1(task, seed + i)`, as in `gymnasium.make_vec("Meta-World/custom-mt-envs", seed=seed)`.
         """
-        found = _goals(tuple(self.tasks), seed, self.name in BENCHMARKS)
+        found = _goals(tuple(self.tasks), seed, self.config.kind in BENCHMARKS)
         return {task: list(goals[: self.config.num_goals]) for task, goals in found.items()}
 
     def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
+        if self.config.engine == "batched":
+            return self.batched_envs(seed, envs_per_task)
         return PackageEnvs(
             self.goals(seed),
             seed,
@@ -108,7 +118,25 @@ class MetaWorldSuite:
             UserError: an unknown protocol, or more episodes than goals where each goal is used once.
         """
         order = evaluation_order(seed, len(self.tasks), self.config.num_goals, episodes, protocol)
+        if self.config.engine == "batched":
+            return self.batched_envs(seed, min(episodes, _EVALUATION_COPIES), order)
         return self.scheduled_envs(seed, order, self.tasks, self.config.vector_strategy)
+
+    def batched_envs(
+        self, seed: int, envs_per_task: int, order: NDArray[np.int64] | None = None, **options: Any
+    ) -> BatchedEnvs:
+        """The batched engine with `options` of its own; with an order of goals, it terminates on success."""
+        return BatchedEnvs(
+            self.goals(seed),
+            seed,
+            envs_per_task,
+            reward_version=self.config.reward_version,
+            horizon=self.horizon,
+            terminate_on_success=order is not None or self.config.terminate_on_success,
+            schedule=order,
+            known=self._known,
+            **options,
+        )
 
     def scheduled_envs(
         self, seed: int, order: NDArray[np.int64], tasks: Sequence[str], vector_strategy: str = "sync"
@@ -125,6 +153,19 @@ class MetaWorldSuite:
             vector_strategy=vector_strategy,
             schedule=order,
         )
+
+    def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> str | None:
+        """Write a video of one episode of at most ten tasks; one line that says what is missing where it cannot."""
+        from mtrl.envs.metaworld.rendering import rollout_video
+        from mtrl.monitoring.video import RenderingUnavailable
+
+        try:
+            rollout_video(
+                policy, self, path, tasks=self.tasks[:10], seed=seed, size=160, steps_per_frame=10, frames_per_second=8
+            )
+        except RenderingUnavailable as error:
+            return str(error)
+        return None
 
     def description(self) -> dict[str, Any]:
         return {
@@ -157,6 +198,14 @@ def evaluation_order(
     limit = f"in 1..{num_goals} (protocol goals: each goal once)"
     check(episodes <= num_goals, "evaluation.episodes", limit, episodes)
     return np.stack([stream.permutation(num_goals)[:episodes] for stream in streams])
+
+
+def _name(kind: str, tasks: Sequence[str]) -> str:
+    """A name for folders that differs where the tasks differ."""
+    if kind in BENCHMARKS:
+        return kind
+    many = hashlib.sha256(",".join(tasks).encode()).hexdigest()[:8]
+    return f"{kind}-{tasks[0] if len(tasks) == 1 else many}"
 
 
 def _task_names(config: Config) -> list[str]:
@@ -198,7 +247,7 @@ def _draw_goals(task: str, stream: np.random.RandomState) -> list[Task]:
     The package resets an environment 50 times, of which each moves the hand for 100 steps. The draws do not depend on
     where the hand ends (a test compares all of them), so one step is enough.
     """
-    env: Any = make_env(task, "v2")
+    env = make_physics_env(task, "v2")
     env._set_task_called, env._freeze_rand_vec = True, False
     env.seeded_rand_vec, env.np_random = True, stream
     env._reset_hand = functools.partial(env._reset_hand, steps=1)

@@ -12,5 +12,5 @@ class Config:
     kind: str = "none"
 
 
-def build(config: Config) -> Surgery | None:
+def build(config: Config, *, num_tasks: int) -> Surgery | None:
     return None

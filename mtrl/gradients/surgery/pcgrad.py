@@ -1,4 +1,9 @@
-"""PCGrad: project away the conflicting part of every other task's gradient (Yu et al. 2020, Algorithm 1)."""
+"""PCGrad: project away the conflicting part of every other task's gradient (Yu et al. 2020, Algorithm 1).
+
+`variant` gives the paper's ablations (Fig. 3): direction, the direction of PCGrad with the norm of the plain sum of
+gradients; magnitude, the direction of the plain sum with the norm of PCGrad's. A sum of zero has no direction and stays
+as the other of the two leaves it.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.gradients.base import Surgery
+from mtrl.core.config import check_choice
+from mtrl.gradients.base import Surgery, SurgeryConfig
+
+NOTHING = 1e-12
+"""Of the tasks' gradients together: the squared norm below which their combination is rounding error."""
 
 
 @dataclass
-class Config:
+class Config(SurgeryConfig):
     kind: str = "pcgrad"
+    variant: str = "full"
+    """full, or the ablations direction and magnitude."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("surgery.variant", self.variant, ("full", "direction", "magnitude"))
 
 
 class PCGrad(Surgery):
@@ -24,27 +39,41 @@ class PCGrad(Surgery):
     in its own random order. A zero gradient has nothing to project on and is skipped.
     """
 
+    def __init__(self, variant: str = "full") -> None:
+        super().__init__()
+        self.variant = variant
+
     def noise(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         return torch.rand(num_tasks, num_tasks, generator=generator, device=device)
 
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
         assert noise is not None
-        return self.projected(gramian, noise.argsort(dim=1)).sum(0)
+        projected = self.projected(gramian, noise.argsort(dim=1)).sum(0)
+        if self.variant == "full":
+            return projected
+        plain = torch.ones_like(projected)
+        direction, length = (projected, plain) if self.variant == "direction" else (plain, projected)
+        norms = gramian.diagonal().clamp(min=0).sqrt()
+        squares = [(c @ gramian @ c).clamp(min=0) for c in (direction, length)]
+        defined = squares[0] > NOTHING * (direction.abs() @ norms).square()
+        return direction * torch.where(defined, (squares[1] / torch.where(defined, squares[0], 1.0)).sqrt(), 1.0)
 
     @staticmethod
     def projected(gramian: Tensor, orders: Tensor) -> Tensor:
         """gramian (T, T), orders (T, T) permutations of the tasks -> C (T, T): g_i becomes Σ_j C_ij g_j."""
-        tasks = torch.arange(len(gramian), device=gramian.device)
-        inverse = torch.where(gramian.diagonal() > 0, 1 / gramian.diagonal(), 0.0)
-        coefficients = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device)
-        products = gramian.clone()
-        for others in orders.T:
-            inner = products.gather(1, others.unsqueeze(1)).squeeze(1)
-            change = -inner.clamp(max=0) * inverse[others] * (others != tasks)
-            coefficients[tasks, others] += change
-            products.addcmul_(change.unsqueeze(1), gramian[others])
-        return coefficients
+        tasks = torch.arange(len(gramian), device=gramian.device).unsqueeze(1)
+        norms = gramian.diagonal()[orders]
+        factor = torch.where((norms > 0) & (orders != tasks), -1 / norms, 0.0)
+        # Every row in its own order: the k-th task to project on is column k, and no step of the loop gathers.
+        ordered = gramian[orders.unsqueeze(2), orders.unsqueeze(1)]
+        products = gramian.gather(1, orders)
+        changes = torch.zeros_like(gramian)
+        for k in range(len(gramian)):
+            change = torch.mul(products[:, k : k + 1].clamp(max=0), factor[:, k : k + 1], out=changes[:, k : k + 1])
+            products.addcmul_(change, ordered[:, k])
+        identity = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device)
+        return identity.scatter_add_(1, orders, changes)
 
 
-def build(config: Config) -> Surgery:
-    return PCGrad()
+def build(config: Config, *, num_tasks: int) -> Surgery:
+    return PCGrad(config.variant)

@@ -47,6 +47,8 @@ Traps:
 - ``max(action[-1], 0) / 50`` in v1 rewards is float32 too: `kernels.closing_bonus`.
 - In torch, ``where`` of two Python numbers and ``bool * number`` give float32: use `kernels.indicator`, or have one
   float64 tensor among the branches.
+- The engine traces the functions to write scalar code (`scalar`): no ``if`` on an array, no indexing by arrays, and
+  `kernels.cast` in place of ``xp.asarray``, which would hide its argument.
 - The package may raise (``hamacher_product`` outside [0, 1], a negative margin, an assert); these functions never do.
 """
 

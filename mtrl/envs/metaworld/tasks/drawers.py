@@ -61,7 +61,7 @@ def drawer_close_v2(xp: Namespace, s: Inputs) -> Outcome:
     margin = abs(kernels.distance(xp, s.obj_init, s.init_tcp) - 0.005)
     closed, single = kernels.closed_effort(xp, s.action)
     near = kernels.within(xp, to_obj, 0.005, margin, "gaussian")
-    reach = kernels.mixed(xp, single, kernels.hamacher, near, xp.asarray(closed, dtype=xp.float64))
+    reach = kernels.mixed(xp, single, kernels.hamacher, near, kernels.cast(xp, closed, xp.float64))
     reward = kernels.mixed(xp, single, lambda a, b: kernels.hamacher(a, b) * 10, reach, in_place)
     success = to_target <= _CLOSE_RADIUS + 0.015
     return Outcome(

@@ -66,7 +66,7 @@ def dial_turn_v2(xp: Namespace, s: Inputs) -> Outcome:
     reach_margin = abs(kernels.distance(xp, s["push_init"], s.init_tcp) - 0.005)
     near = kernels.within(xp, to_push, 0.005, reach_margin, "gaussian")
     closed, single = kernels.closed_effort(xp, s.action)
-    reach = kernels.mixed(xp, single, kernels.hamacher, near, xp.asarray(closed, dtype=xp.float64))
+    reach = kernels.mixed(xp, single, kernels.hamacher, near, kernels.cast(xp, closed, xp.float64))
     reward = kernels.mixed(xp, single, lambda a, b: 10.0 * kernels.hamacher(a, b), reach, in_place)
     return Outcome(reward, to_target <= _RADIUS, to_push <= 0.01, 1.0, reach, in_place, to_target)
 

@@ -45,7 +45,12 @@ def at_most(xp: Namespace, x: Array, high: float) -> Array:
 
 def indicator(xp: Namespace, condition: Array) -> Array:
     """1.0 where the condition holds, else 0.0, float64 (``float(condition)`` in the package)."""
-    return xp.asarray(condition, dtype=xp.float64)
+    return cast(xp, condition, xp.float64)
+
+
+def cast(xp: Namespace, x: Array, dtype: Any) -> Array:
+    """``x``, an array or a Python number, as an array of ``dtype``."""
+    return x.astype(dtype) if hasattr(x, "astype") else xp.asarray(x, dtype=dtype)
 
 
 def norm(xp: Namespace, vector: Array) -> Array:
@@ -65,10 +70,14 @@ def mixed(xp: Namespace, single: Array, function: Callable[..., Array], *argumen
     meets a float32 scalar; with float32 arguments and Python constants every operation inside is then float32.
     """
     full = function(*arguments)
-    if xp is np and not single.any():
-        return full
-    rounded = function(*(xp.asarray(argument, dtype=xp.float32) for argument in arguments))
-    return xp.where(single, rounded, full)
+
+    def rounded() -> Array:
+        return xp.where(single, function(*(cast(xp, argument, xp.float32) for argument in arguments)), full)
+
+    if hasattr(single, "branch"):
+        # The engine records the operations and decides anew at each replay.
+        return single.branch(rounded, full)
+    return full if xp is np and not single.any() else rounded()
 
 
 def tolerance(
@@ -159,7 +168,7 @@ def grip(
     """Adds the closing of the gripper to a caging reward: ``(value (...), single (...))``, see `mixed`."""
     closed, single = closed_effort(xp, s.action, effort)
     caged = caging > 0.97
-    gripping = xp.where(caged, xp.asarray(closed, dtype=xp.float64), 0.0)
+    gripping = xp.where(caged, cast(xp, closed, xp.float64), 0.0)
 
     def combine(caging: Array, gripping: Array, reach: Array | None = None) -> Array:
         value = hamacher(caging, gripping)
@@ -252,12 +261,31 @@ def _quaternion_constants(xp: Namespace, device: Any) -> tuple[Array, Array]:
     return xp.tensor(weights, device=device), xp.tensor(offset, device=device)
 
 
+def _quaternion_of_one(
+    a: float, b: float, c: float, d: float, e: float, f: float, g: float, h: float, i: float
+) -> tuple[float, float, float, float]:
+    """`quaternion` of one matrix, its rows ``a b c``, ``d e f``, ``g h i``."""
+    trace = a + e + i
+    if a >= e and a >= i and a >= trace:
+        x, y, z, w = 1.0 + a - e - i, d + b, g + c, h - f
+    elif e >= i and e >= trace:
+        x, y, z, w = d + b, 1.0 + e - i - a, h + f, c - g
+    elif i >= trace:
+        x, y, z, w = g + c, h + f, 1.0 + i - a - e, d - b
+    else:
+        x, y, z, w = h - f, c - g, d - b, 1.0 + trace
+    length = math.sqrt(x * x + y * y + z * z + w * w)
+    return x / length, y / length, z / length, w / length
+
+
 def quaternion(xp: Namespace, matrix: Array) -> Array:
     """Row-major rotation matrices ``(..., 9)`` to (x, y, z, w) ``(..., 4)``: ``Rotation.from_matrix(m).as_quat()``.
 
     The pivot is chosen from the same sums in the same order as in scipy (ties at quarter turns decide the sign); the
     components agree within 1e-15.
     """
+    if hasattr(matrix, "call"):
+        return matrix.call(_quaternion_of_one, 4)
     weights, offset = _quaternion_constants(xp, matrix.device)
     a, b, c = matrix[..., 0], matrix[..., 4], matrix[..., 8]
     pivot = xp.argmax(xp.stack((a, b, c, a + b + c), -1), -1).reshape(-1)
@@ -307,7 +335,7 @@ def carry(xp: Namespace, single: Array, grasped: Array, in_place: Array, lifted:
 def grab_effort(xp: Namespace, action: Array) -> Array:
     """The gripper's command from 0 (open) to 1 (closed): computed in float32, float64 out."""
     command = at_most(xp, at_least(xp, action[..., 3], -1.0), 1.0)
-    return xp.asarray((command + 1.0) / 2.0, dtype=xp.float64)
+    return cast(xp, (command + 1.0) / 2.0, xp.float64)
 
 
 def above_floor(xp: Namespace, hand: Array, handle: Array, radius: float) -> Array:

@@ -39,12 +39,7 @@ def pick_place_v2(xp: Namespace, s: Inputs) -> Outcome:
     in_place = kernels.within(xp, to_target, 0.05, kernels.distance(xp, s.obj_init, s.target))
     grasped, single = _pinch(xp, s, obj)
     lifted = (to_obj < 0.02) & (opened > 0) & (obj[..., 2] - 0.01 > s.obj_init[..., 2])
-
-    def tail(grasped: Array, in_place: Array, bonus: Array) -> Array:
-        reward = kernels.hamacher(grasped, in_place)
-        return xp.where(lifted, reward + bonus, reward)
-
-    reward = kernels.mixed(xp, single, tail, grasped, in_place, 1.0 + 5.0 * in_place)
+    reward = kernels.carry(xp, single, grasped, in_place, lifted, 5.0)
     return Outcome(
         reward=xp.where(to_target < 0.05, 10.0, reward),
         success=to_target <= 0.07,
@@ -111,7 +106,7 @@ def pick_place_v1(xp: Namespace, s: Inputs, goal_radius: float = 0.07, ground: A
     held, lift_reward = kernels.lift(
         xp, obj[..., 2] - ground, s["obj_height"] - ground, s["target_height"] - ground, placing, reach
     )
-    place = kernels.at_least(xp, 1000 * (s["max_placing"] - placing) + kernels.near_bonus(xp, placing), 0.0)
+    place = kernels.at_least(xp, kernels.progress(xp, placing, s["max_placing"]), 0.0)
     place_reward = xp.where(held & (reach < 0.1), place, 0.0)
     reward = reach_from_above(xp, s, obj, reach) + lift_reward + place_reward
     return Outcome(reward, placing <= goal_radius, 1.0, 0.0, 0.0, 0.0, placing)

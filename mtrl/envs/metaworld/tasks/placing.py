@@ -73,7 +73,7 @@ def bin_picking_v1(xp: Namespace, s: Inputs) -> Outcome:
     placed = over_goal & (obj[..., 2] < s["obj_height"] + 0.05)
 
     held, lift_reward = kernels.lift(xp, obj[..., 2], s["obj_height"], s["target_height"], placing, reach)
-    place = kernels.at_least(xp, 1000 * (s["max_placing"] - placing) + kernels.near_bonus(xp, placing), 0.0)
+    place = kernels.at_least(xp, kernels.progress(xp, placing, s["max_placing"]), 0.0)
     opening = -200.0 * s.action[..., 3] + place
     place_reward = xp.where(held & (reach < 0.1), xp.where(over_goal, opening, place), 0.0)
     reward = reach_from_above(xp, s, obj, reach, radius=0.06, slope=1.0) + lift_reward + place_reward

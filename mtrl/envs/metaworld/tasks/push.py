@@ -100,18 +100,12 @@ def push_back_v2(xp: Namespace, s: Inputs) -> Outcome:
     )
 
 
-def push_progress(xp: Namespace, s: Inputs, reach: Array, pushing: Array) -> Array:
-    """The pushing term of the v1 rewards: progress over the table, while the fingers are at the object."""
-    progress = 1000 * (s["max_pushing"] - pushing) + kernels.near_bonus(xp, pushing)
-    return xp.where(reach < 0.05, kernels.at_least(xp, progress, 0.0), 0.0)
-
-
 def push_v1(xp: Namespace, s: Inputs, goal_radius: float = 0.07) -> Outcome:
     """Reach, then push over the table; the reported gripper opening is 0, so no grasp counts."""
     obj = s.observation[..., 4:7]
     reach = kernels.distance(xp, s.tcp, obj)
     pushing = kernels.distance(xp, obj[..., :2], s.target[..., :2])
-    reward = -reach + push_progress(xp, s, reach, pushing)
+    reward = kernels.reach_then_move(xp, reach, pushing, s["max_pushing"])
     return Outcome(reward, pushing <= goal_radius, 1.0, 0.0, 0.0, 0.0, pushing)
 
 

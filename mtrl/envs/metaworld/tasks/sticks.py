@@ -118,7 +118,7 @@ def _stick_v1(xp: Namespace, s: Inputs, sharpness: tuple[float, float]) -> tuple
     reach_reward = xp.where(reach < 0.05, -reach + kernels.closing_bonus(xp, s.action), -reach)
 
     held, lift_reward = kernels.lift(xp, stick[..., 2], s["stick_height"], s["target_height"], moving, reach)
-    place = 1000 * (s["max_placing"] - placing) + kernels.near_bonus(xp, placing)
+    place = kernels.progress(xp, placing, s["max_placing"])
     move = 1000 * (s["max_moving"] - moving) + kernels.near_bonus(xp, moving, 2000.0, *sharpness)
     carry = kernels.at_least(xp, place + xp.where(placing < 0.05, move, 0.0), 0.0)
     return reach_reward + lift_reward + xp.where(held & (reach < 0.1), carry, 0.0), moving

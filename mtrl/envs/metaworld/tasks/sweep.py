@@ -5,7 +5,7 @@ from __future__ import annotations
 from mtrl.envs.metaworld.tasks import kernels
 from mtrl.envs.metaworld.tasks.base import Array, Inputs, Namespace, Outcome, TaskSpec
 from mtrl.envs.metaworld.tasks.pick_place import PUCK, puck
-from mtrl.envs.metaworld.tasks.push import push_progress, push_v1
+from mtrl.envs.metaworld.tasks.push import push_v1
 
 
 def _cube(xp: Namespace, s: Inputs) -> tuple[Array, ...]:
@@ -72,8 +72,8 @@ def _sweep_v1(xp: Namespace, s: Inputs, obj: Array, fallen: Array) -> Outcome:
     """`push_v1` until the object has fallen; then it counts as being at the goal."""
     reach = kernels.distance(xp, s.tcp, obj)
     pushing = xp.where(fallen, 0.0, kernels.distance(xp, obj[..., :2], s.target[..., :2]))
-    # Whether the fingers are at the object is decided before the fall is.
-    reward = xp.where(fallen, 0.0, -reach) + push_progress(xp, s, reach, pushing)
+    # Near the fingers, a fallen object still earns the push; only the distance to it costs nothing any more.
+    reward = kernels.reach_then_move(xp, reach, pushing, s["max_pushing"]) + xp.where(fallen, reach, 0.0)
     return Outcome(reward, pushing <= 0.05, 1.0, 0.0, 0.0, 0.0, pushing)
 
 

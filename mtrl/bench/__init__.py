@@ -1,0 +1,1 @@
+"""Speed on this machine, as rows that anyone can measure again: mtrl bench update | envs."""

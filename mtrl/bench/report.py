@@ -1,0 +1,50 @@
+"""What all measurements share: taking turns, the machine they ran on, and a table of their rows."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from mtrl.monitoring import provenance
+
+
+def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int, warmup: int = 5) -> dict[str, list[float]]:
+    """Seconds of each call, taken in turn (A B C A B C ...), so that a noisy machine is noisy for all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for repetition in range(warmup + repetitions):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            if repetition >= warmup:
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "processor": provenance.cpu_model(),
+        "system": platform.platform(),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The rows as aligned text."""
+    rows = [{k: _cell(v) for k, v in row.items()} for row in result["rows"]]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    widths = [max(len(c), *(len(row.get(c, "")) for row in rows)) for c in columns]
+    lines = [columns, *[[row.get(c, "") for c in columns] for row in rows]]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    return " to ".join(map(_cell, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,98 @@
+"""mtrl bench update: how long a whole SAC update takes, joint and with surgery, against ordinary layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+
+from mtrl.agents import AGENTS
+from mtrl.bench.plain_sac import PlainSAC
+from mtrl.bench.report import interleaved, machine
+from mtrl.core.config import check
+from mtrl.core.memory import keep_freed_memory
+from mtrl.core.types import Transitions
+from mtrl.data.replay import ReplayBuffer
+from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.networks import NETWORKS
+
+OBSERVATION, ACTION, WIDTH, DEPTH, BATCH = 39, 4, 400, 3, 128
+"""Meta-World's sizes and the usual networks of MT10 and MT50."""
+SUITES = {"mt10": 10, "mt50": 50}
+
+
+def _replay(num_tasks: int) -> ReplayBuffer:
+    generator = torch.Generator().manual_seed(0)
+    replay = ReplayBuffer(num_tasks, 2000, OBSERVATION, ACTION)
+    shape = (num_tasks, 2000)
+    replay.add(
+        Transitions(
+            torch.randn(*shape, OBSERVATION, generator=generator),
+            torch.rand(*shape, ACTION, generator=generator) * 2 - 1,
+            torch.rand(shape, generator=generator),
+            torch.randn(*shape, OBSERVATION, generator=generator),
+            torch.zeros(shape),
+        )
+    )
+    return replay
+
+
+def _update(num_tasks: int, method: str = "none") -> Callable[[], Any]:
+    """One full update: sampling, critics, actor, temperatures, targets. method: a surgery's or a weighting's name."""
+    torch.manual_seed(0)
+    surgery, weighting = (method, "equal") if method in SURGERIES.kinds else ("none", method)
+    surgery_config = SURGERIES.config_class(surgery)()
+    if getattr(surgery_config, "requires_primary", False):
+        surgery_config.primary = ["0"]
+    agent = AGENTS.build(
+        AGENTS.config_class("sac")(batch_size=BATCH),
+        network=NETWORKS.config_class("multi_head")(width=WIDTH, depth=DEPTH),
+        weighting=WEIGHTINGS.config_class(weighting)(),
+        surgery=surgery_config,
+        num_tasks=num_tasks,
+        observation_size=OBSERVATION,
+        action_size=ACTION,
+    )
+    replay, count = _replay(num_tasks), 2 if agent.needs_second_batch else 1
+    return lambda: agent.update(*[replay.sample(BATCH, agent.generator) for _ in range(count)])
+
+
+def _plain(num_tasks: int) -> Callable[[], Any]:
+    agent, replay = PlainSAC(num_tasks, OBSERVATION, ACTION, WIDTH, DEPTH), _replay(num_tasks)
+    return lambda: agent.update(replay.sample(BATCH))
+
+
+def methods() -> list[str]:
+    """Every surgery and weighting but the plain ones."""
+    return [kind for registry in (SURGERIES, WEIGHTINGS) for kind in registry.kinds if kind not in ("none", "equal")]
+
+
+def measure(
+    quick: bool = False, chosen: Sequence[str] = ("pcgrad",), suites: Sequence[str] = tuple(SUITES)
+) -> dict[str, Any]:
+    """Milliseconds of a full SAC update with multi-head networks, and their ratio to the faster of two joint ones.
+
+    `plain` is the update in ordinary layers on (T·B) rows, written apart from the toolkit as its check; `joint` the
+    toolkit's update without surgery.
+
+    Raises:
+        UserError: a method that there is not.
+    """
+    unknown = set(chosen) - set(methods())
+    check(not unknown, "--methods", f"among {', '.join(methods())}", ", ".join(sorted(unknown)))
+    check(set(suites) <= set(SUITES), "--suites", f"among {', '.join(SUITES)}", ", ".join(suites))
+    keep_freed_memory()
+    rows = []
+    for suite in suites:
+        tasks = SUITES[suite]
+        calls = {"plain": _plain(tasks), "joint": _update(tasks), **{m: _update(tasks, m) for m in chosen}}
+        seconds = interleaved(calls, 5 if quick else 50)
+        base = min(median(seconds["plain"]), median(seconds["joint"]))
+        for name, values in seconds.items():
+            low, _, high = quantiles(values, n=4)
+            row = {"suite": suite, "update": name, "ms": 1e3 * median(values), "quartiles": [1e3 * low, 1e3 * high]}
+            rows.append(row | {"ratio": median(values) / base, "repetitions": len(values)})
+    sizes = {"network": "multi_head", "width": WIDTH, "depth": DEPTH, "batch_per_task": BATCH}
+    return {"bench": "update", **sizes, "machine": machine(), "rows": rows}

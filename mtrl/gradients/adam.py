@@ -1,0 +1,38 @@
+"""Adam for the few numbers that a weighting learns, its moments in buffers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Adam(nn.Module):
+    """Kingma & Ba 2015, Algorithm 1, on one vector (n,); weight decay is an L2 term in the gradient.
+
+    It does what `torch.optim.Adam` does. As its state is buffers, a weighting's `state_dict` holds all that the
+    weighting has learned; it is float64, as squares of large losses overflow. Each element counts its own steps, so
+    that some may rest: their moments do not move.
+    """
+
+    def __init__(
+        self, size: int, learning_rate: float, *, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.999)
+    ) -> None:
+        super().__init__()
+        self.learning_rate, self.weight_decay, self.betas, self.eps = learning_rate, weight_decay, betas, 1e-8
+        self.mean: Tensor
+        self.square: Tensor
+        self.steps: Tensor
+        for name in ("mean", "square", "steps"):
+            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
+
+    @torch.no_grad()
+    def step(self, values: Tensor, gradient: Tensor, active: Tensor | None = None) -> None:
+        """Move `values` (n,) in place against `gradient` (n,); only where `active` (n,) bool, if given."""
+        gradient = gradient.to(self.mean) + self.weight_decay * values
+        rate = torch.ones_like(self.mean) if active is None else active.to(self.mean)
+        self.mean.add_(rate * (1 - self.betas[0]) * (gradient - self.mean))
+        self.square.add_(rate * (1 - self.betas[1]) * (gradient.square() - self.square))
+        self.steps.add_(rate)
+        mean = self.mean / (1 - self.betas[0] ** self.steps.clamp(min=1))
+        square = self.square / (1 - self.betas[1] ** self.steps.clamp(min=1))
+        values.sub_(rate * self.learning_rate * mean / (square.sqrt() + self.eps))

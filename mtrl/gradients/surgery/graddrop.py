@@ -1,0 +1,48 @@
+"""GradDrop: each parameter follows the tasks of one sign, drawn at random (Chen et al. 2020, Algorithm 1).
+
+With P = ½ (1 + Σ_i g_i / Σ_i |g_i|) and u uniform, element by element, the update sums the positive g_i where P > u
+and the negative ones where P < u; a share `leak` of every gradient passes in any case. An element where all gradients
+are zero stays zero. The paper drops gradients of one shared layer's activations; here, of all shared parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.gradients.base import JacobianSurgery, SurgeryConfig
+
+
+@dataclass
+class Config(SurgeryConfig):
+    kind: str = "graddrop"
+    leak: float = 0.0
+    """Share of every gradient that is never dropped."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 <= self.leak <= 1, "surgery.leak", "in [0, 1]", self.leak)
+        check(not self.per_critic, "surgery.per_critic", "false, as graddrop takes each parameter by itself", True)
+
+
+class GradDrop(JacobianSurgery):
+    def __init__(self, leak: float) -> None:
+        super().__init__()
+        self.leak = leak
+
+    def combine(self, gradients: Tensor, generator: torch.Generator | None) -> Tensor:
+        size = gradients.abs().sum(0)
+        total = gradients.sum(0)
+        draw = torch.rand(size.shape, device=size.device, dtype=size.dtype, generator=generator)
+        # P > u as Σ g > (2u − 1) Σ |g|, which needs no division.
+        threshold = (2 * draw - 1) * size
+        sign = (total > threshold).to(size) - (total < threshold).to(size)
+        kept = torch.where(gradients.sign() == sign, gradients, 0.0).sum(0)
+        return self.leak * total + (1 - self.leak) * kept
+
+
+def build(config: Config, *, num_tasks: int) -> JacobianSurgery:
+    return GradDrop(config.leak)

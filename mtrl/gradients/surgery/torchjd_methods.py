@@ -1,0 +1,303 @@
+"""The methods that torchjd computes from a Gramian (Quinton & Rey, MIT), behind one adapter.
+
+The Gramian is divided by the mean of the tasks' squared gradient norms first, so that torchjd's constants mean the same
+at every scale, and solved in float64 on the CPU: these methods wait for the device. torchjd's weights average over
+tasks or sum over them, by method; here each is scaled so that identical gradients give the plain update. Exceptions:
+CAGrad gives 1 + c times it, as in its paper, and PCD the norm of the primary gradient times T. Coefficients are one
+for one task, without any gradient, and where a gradient is not finite. IMTL-G and Aligned-MTL may weigh a task
+negatively, and IMTL-G without bound where gradients nearly cancel, by design.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mtrl.core.config import check
+from mtrl.core.errors import expected
+from mtrl.gradients.base import Surgery, SurgeryConfig
+
+
+@dataclass
+class TorchJDConfig(SurgeryConfig):
+    """A method's options, and what the adapter has to know of torchjd's module for it."""
+
+    kind: str = ""
+    normalized: ClassVar[bool] = True
+    """Whether the Gramian is scaled before, as that changes nothing but the constants' meaning."""
+    random: ClassVar[bool] = False
+
+    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
+        """torchjd's module, from its package `torchjd.aggregation`: Gramian (T, T) -> weights (T,)."""
+        raise NotImplementedError
+
+    def scale(self, num_tasks: int) -> float:
+        """Factor of torchjd's weights; T for a method that averages."""
+        return float(num_tasks)
+
+    def state(self, module: Any) -> dict[str, Tensor]:
+        """What the module carries from call to call, which torchjd's own `state_dict` may save but not load."""
+        return {}
+
+    def restore(self, module: Any, state: dict[str, Tensor]) -> None:
+        """Undo `state`, in a new module; not called where it is empty."""
+
+
+@dataclass
+class CAGrad(TorchJDConfig):
+    """CAGrad: the best improvement of the worst task near the average gradient (Liu et al. 2021, Algorithm 1)."""
+
+    kind: str = "cagrad"
+    c: float = 0.4
+    """Radius around the average gradient, as a share of its norm; 0 for the average itself."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.c >= 0, "surgery.c", "0 or more", self.c)
+
+    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
+        return aggregation.CAGradWeighting(c=self.c)
+
+
+@dataclass
+class MGDA(TorchJDConfig):
+    """MGDA: the shortest vector between the gradients (Sener & Koltun 2018, Algorithm 2)."""
+
+    kind: str = "mgda"
+
+    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
+        return aggregation.MGDAWeighting()
+
+
+@dataclass
+class IMTLG(TorchJDConfig):
+    """IMTL-G: the vector with equal projections on all gradients (Liu et al. 2021, Towards Impartial ...)."""
+
+    kind: str = "imtl_g"
+
+    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
+        return aggregation.IMTLGWeighting()
+
+
+@dataclass
+class UPGrad(TorchJDConfig):
+    """UPGrad: each gradient projected to where no task loses, then averaged (Quinton & Rey 2024)."""
+
+    kind: str = "upgrad"
+
+    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
+        return aggregation.UPGradWeighting()
+
+
+@dataclass
+class DualProj(TorchJDConfig):
+    """DualProj: the average gradient projected to where no task loses (Lopez-Paz & Ranzato 2017, Eq. 11)."""
+
+    kind: str = "dualproj"
+
+    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
+        return aggregation.DualProjWeighting()
+
+
+@dataclass
+class AlignedMTL(TorchJDConfig):
+    """Aligned-MTL: gradients made orthogonal and equally long (Senushkin et al. 2023, Algorithm 1)."""
+
+    kind: str = "aligned_mtl"
+
+    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
+        return aggregation.AlignedMTLWeighting()
+
+
+@dataclass
+class FairGrad(TorchJDConfig):
+    """FairGrad: α-fair shares of the improvement (Ban & Ji 2024, Eq. 4)."""
+
+    kind: str = "fairgrad"
+    alpha: float = 1.0
+    """α: 1 for proportional fairness, larger for more of it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.alpha > 0, "surgery.alpha", "positive", self.alpha)
+
+    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
+        return _WithoutZeros(aggregation.FairGradWeighting(alpha=self.alpha))
+
+    def scale(self, num_tasks: int) -> float:
+        return num_tasks ** (self.alpha / (self.alpha + 1))
+
+
+@dataclass
+class GradVac(TorchJDConfig):
+    """GradVac: gradients turned towards the cosines they usually have (Wang et al. 2021)."""
+
+    kind: str = "gradvac"
+    beta: float = 0.5
+    """Share of the newest cosine in the running mean."""
+    random: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 <= self.beta <= 1, "surgery.beta", "in [0, 1]", self.beta)
+
+    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
+        return aggregation.GradVacWeighting(beta=self.beta)
+
+    def scale(self, num_tasks: int) -> float:
+        return 1.0
+
+    def state(self, module: Any) -> dict[str, Tensor]:
+        return {} if module._phi_t is None else {"cosines": module._phi_t}
+
+    def restore(self, module: Any, state: dict[str, Tensor]) -> None:
+        module._phi_t = state["cosines"].cpu().clone()
+        module._state_key = (len(module._phi_t), module._phi_t.dtype)
+
+
+@dataclass
+class PCD(TorchJDConfig):
+    """PCD: one primary task's gradient, as far as each other task still gains (Priority-Constrained Descent, 2026)."""
+
+    kind: str = "pcd"
+    primary: list[str] = field(default_factory=list)
+    """Name or index of the one task that leads."""
+    tau: float = 0.02
+    """τ: share of the progress along its own gradient that each other task is guaranteed."""
+    beta: float = 0.999
+    """Decay of the running mean of the squared gradient norms."""
+    normalized: ClassVar[bool] = False  # it has running means of the norms; with ε = 0 every scale is alike
+    requires_primary: ClassVar[bool] = True
+    primary_limit: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 <= self.tau <= 1, "surgery.tau", "in [0, 1]", self.tau)
+        check(0 <= self.beta < 1, "surgery.beta", "in [0, 1)", self.beta)
+
+    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
+        return aggregation.PCDWeighting(tau=self.tau, beta=self.beta, eps=0.0)
+
+    def state(self, module: Any) -> dict[str, Tensor]:
+        return {} if module._sq_norm_ema is None else {"squares": module._sq_norm_ema, "steps": module._n_steps}
+
+    def restore(self, module: Any, state: dict[str, Tensor]) -> None:
+        module._sq_norm_ema, module._n_steps = state["squares"].cpu().clone(), state["steps"].cpu().clone()
+        module._state_key = len(module._sq_norm_ema)
+
+
+@dataclass
+class NashMTL(TorchJDConfig):
+    """Nash-MTL: the tasks' bargaining solution, alike in relative gain (Navon et al. 2022, Algorithm 1)."""
+
+    kind: str = "nash_mtl"
+    every: int = 1
+    """Updates from one solution to the next; in between the weights stay."""
+    iterations: int = 20
+    """Steps of the solver at most."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("every", "iterations"):
+            check(getattr(self, name) >= 1, f"surgery.{name}", "a positive integer", getattr(self, name))
+
+    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
+        # No clipping here (max_norm): that is the agent's max_grad_norm.
+        method = aggregation.NashMTL(num_tasks, max_norm=0.0, update_weights_every=self.every)
+        method.optim_niter = self.iterations
+        return _OnRoot(method.weighting)
+
+    def scale(self, num_tasks: int) -> float:
+        return 1.0
+
+    def state(self, module: Any) -> dict[str, Tensor]:
+        inner = module.weighting
+        return {"weights": torch.tensor(inner.prvs_alpha), "steps": torch.tensor(inner.step)} if inner.step else {}
+
+    def restore(self, module: Any, state: dict[str, Tensor]) -> None:
+        inner = module.weighting
+        inner.prvs_alpha, inner.step = state["weights"].cpu().numpy().copy(), state["steps"].item()
+        inner._init_optim_problem()
+
+
+class _WithoutZeros(nn.Module):
+    """Solves for the tasks that have a gradient; the weight of a zero gradient would grow without end."""
+
+    def __init__(self, weighting: nn.Module) -> None:
+        super().__init__()
+        self.weighting = weighting
+
+    def forward(self, gramian: Tensor) -> Tensor:
+        kept = gramian.diagonal() > 1e-16
+        weights = torch.zeros_like(gramian.diagonal())
+        weights[kept] = self.weighting(gramian[kept][:, kept])
+        return weights
+
+
+class _OnRoot(nn.Module):
+    """Gives a method that asks for the gradients a root R of their Gramian, R Rᵀ = G: all it takes of them is G."""
+
+    def __init__(self, weighting: nn.Module) -> None:
+        super().__init__()
+        self.weighting = weighting
+
+    def forward(self, gramian: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eigh(gramian)
+        return self.weighting(vectors * values.clamp(min=0).sqrt())
+
+
+class TorchJD(Surgery):
+    """Coefficients by one of torchjd's Gramian weightings."""
+
+    def __init__(self, config: TorchJDConfig, module: nn.Module, num_tasks: int) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = config.scale(num_tasks)
+        self._module = [module]  # in a list: what it saves by itself it could not load
+
+    def noise(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Tensor | None:
+        if not self.config.random:
+            return None
+        return torch.randint(2**31, (), generator=generator, device=device)
+
+    def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
+        host = gramian.detach().double().cpu()
+        size = host.diagonal().mean()
+        if len(host) == 1 or size <= 0 or not size.isfinite():
+            return torch.ones_like(gramian.diagonal())
+        # A primary task comes first, where PCD looks for it; the order is the same where there is none.
+        order = primary.cpu().logical_not().to(torch.int8).argsort(stable=True)
+        host = (host / size if self.config.normalized else host)[order][:, order]
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of solvers, about single inaccurate solutions
+            if noise is not None:
+                torch.manual_seed(int(noise))
+            weights = self._module[0](host)
+        return (self.scale * weights[order.argsort()]).to(gramian)
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        return self.config.state(self._module[0])
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        if state:
+            self.config.restore(self._module[0], state)
+
+
+_METHODS = (CAGrad, MGDA, IMTLG, UPGrad, DualProj, AlignedMTL, FairGrad, GradVac, PCD, NashMTL)
+CONFIGS: dict[str, type[TorchJDConfig]] = {config().kind: config for config in _METHODS}
+
+
+def build(config: TorchJDConfig, *, num_tasks: int) -> Surgery:
+    """Raises UserError where torchjd or the method's solver is not installed."""
+    try:
+        from torchjd import aggregation
+
+        module = config.method(aggregation, num_tasks)
+    except ImportError as error:
+        needed = "used where its solvers are installed: pip install 'mtrl-toolkit[surgery]'"
+        raise expected(f"Surgery {config.kind}", needed, str(error).splitlines()[0]) from error
+    return TorchJD(config, module, num_tasks)

@@ -1,0 +1,61 @@
+"""Dynamic weight average: more weight to tasks whose loss falls slowly (Liu et al. 2019, "End-to-End ...", Eq. 7).
+
+λ_k = T softmax_k(w_k / temperature), w_k = L_k(t−1) / L_k(t−2), L_k(t) the mean loss of epoch t. An epoch is a
+`window` of updates, as reinforcement learning has none; the weights are 1 during the first two. Losses should keep one
+sign; where one was exactly zero, its w is 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.gradients.base import Context, PositiveWeightingConfig, Weighting
+
+
+@dataclass
+class Config(PositiveWeightingConfig):
+    kind: str = "dwa"
+    temperature: float = 2.0
+    """The larger, the more alike the weights."""
+    window: int = 1000
+    """Updates over which losses are averaged, in place of an epoch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.temperature > 0, "weighting.temperature", "positive", self.temperature)
+        check(self.window >= 1, "weighting.window", "a positive integer", self.window)
+
+
+class DWA(Weighting):
+    requires_positive_losses = True
+
+    def __init__(self, config: Config, num_tasks: int) -> None:
+        super().__init__()
+        self.temperature, self.window = config.temperature, config.window
+        self.total: Tensor
+        self.register_buffer("total", torch.zeros(num_tasks))
+        self.history: Tensor
+        self.register_buffer("history", torch.zeros(2, num_tasks))
+        self.updates: Tensor
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def update(self, context: Context) -> None:
+        ended = (self.updates > 0) & (self.updates % self.window == 0)
+        newest = torch.stack([self.history[1], self.total / self.window])
+        self.history.copy_(torch.where(ended, newest, self.history))
+        self.total.copy_(torch.where(ended, 0.0, self.total) + context.losses)
+        self.updates += 1
+
+    def weights(self, context: Context) -> Tensor:
+        older, newer = self.history
+        rates = torch.where(older != 0, newer / torch.where(older != 0, older, 1.0), 1.0)
+        weights = len(rates) * (rates / self.temperature).softmax(0)
+        return torch.where(self.updates > 2 * self.window, weights, 1.0)
+
+
+def build(config: Config, *, num_tasks: int) -> Weighting:
+    return DWA(config, num_tasks)

@@ -1,0 +1,61 @@
+"""FAMO: all losses fall at about the same rate, without per-task gradients (Liu et al. 2023, Algorithm 2).
+
+The losses combine as c Σ_i z_i log(L_i + ε), z = softmax(w), so a task weighs c z_i / (L_i + ε), c such that the
+weights sum to T here (to 1 in the paper). After the step w moves by Adam against (∂z/∂w)ᵀ δ, δ_i the fall of log L_i
+on the same batch, which costs one more forward pass. Losses must be positive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.gradients.adam import Adam
+from mtrl.gradients.base import Context, PositiveWeightingConfig, Weighting
+
+EPSILON = 1e-8
+
+
+@dataclass
+class Config(PositiveWeightingConfig):
+    kind: str = "famo"
+    learning_rate: float = 0.025
+    """Adam's, for w."""
+    weight_decay: float = 1e-3
+    """Pull of w towards equal weights (the authors' code: 1e-5)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
+        check(self.weight_decay >= 0, "weighting.weight_decay", "0 or more", self.weight_decay)
+
+
+class FAMO(Weighting):
+    needs_losses_after = True
+    requires_positive_losses = True
+
+    def __init__(self, config: Config, num_tasks: int) -> None:
+        super().__init__()
+        self.logits: Tensor
+        self.register_buffer("logits", torch.zeros(num_tasks))
+        self.adam = Adam(num_tasks, config.learning_rate, weight_decay=config.weight_decay)
+
+    def weights(self, context: Context) -> Tensor:
+        log_weights = self.logits.log_softmax(0) - _log(context.losses)
+        return len(log_weights) * log_weights.softmax(0)
+
+    def after_step(self, before: Tensor, after: Tensor) -> None:
+        share = self.logits.softmax(0)
+        fall = _log(before) - _log(after)
+        self.adam.step(self.logits, share * (fall - torch.dot(share.to(fall), fall)))
+
+
+def _log(losses: Tensor) -> Tensor:
+    return (losses.clamp(min=0) + EPSILON).log()
+
+
+def build(config: Config, *, num_tasks: int) -> Weighting:
+    return FAMO(config, num_tasks)

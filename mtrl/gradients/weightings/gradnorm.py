@@ -1,0 +1,70 @@
+"""GradNorm: weights that keep the tasks' gradient norms in step with how far each has come (Chen et al. 2018, Alg. 1).
+
+With n_i the norm of ∇L_i, G_i = w_i n_i, and r_i = (L_i / L_i(0)) over its mean, w descends Σ_i |G_i − mean(G) r_i^α|
+with mean(G) r_i^α held fixed, so dw_i = n_i sign(G_i − mean(G) r_i^α), by an Adam of its own; then w is scaled to sum
+to T. Differences: norms of all shared parameters, not of one layer; w is kept above 10⁻³, which the paper leaves to
+the learning rate. L(0) are the losses of the first update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.gradients.adam import Adam
+from mtrl.gradients.base import Context, PositiveWeightingConfig, Weighting
+
+SMALLEST = 1e-3
+
+
+@dataclass
+class Config(PositiveWeightingConfig):
+    kind: str = "gradnorm"
+    alpha: float = 1.5
+    """How strongly slow tasks are pulled forward; 0 for equal gradient norms."""
+    learning_rate: float = 0.025
+    """Adam's, for the weights."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.alpha >= 0, "weighting.alpha", "0 or more", self.alpha)
+        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
+
+
+class GradNorm(Weighting):
+    needs_gramian = True
+    requires_positive_losses = True
+
+    def __init__(self, config: Config, num_tasks: int) -> None:
+        super().__init__()
+        self.alpha = config.alpha
+        self.adam = Adam(num_tasks, config.learning_rate)
+        self.value: Tensor
+        self.register_buffer("value", torch.ones(num_tasks))
+        self.first: Tensor
+        self.register_buffer("first", torch.zeros(num_tasks))
+
+    def update(self, context: Context) -> None:
+        assert context.gramian is not None
+        losses = context.losses.to(self.first)
+        self.first.copy_(torch.where(context.step == 0, losses, self.first))
+        tiny = torch.finfo(losses.dtype).tiny
+        norms = context.gramian.diagonal().clamp(min=0).sqrt()
+        ratios = (losses / self.first.clamp(min=tiny)).double().clamp(max=1e12)
+        rates = ratios / ratios.mean().clamp(min=tiny)
+        scaled = self.value * norms
+        target = scaled.mean() * rates**self.alpha
+        # Norms over their mean: Adam's step is the same, and its moments stay in range at every scale.
+        self.adam.step(self.value, norms / norms.mean().clamp(min=tiny) * (scaled - target).sign())
+        self.value.clamp_(min=SMALLEST)
+        self.value.mul_(len(self.value) / self.value.sum())
+
+    def weights(self, context: Context) -> Tensor:
+        return self.value
+
+
+def build(config: Config, *, num_tasks: int) -> Weighting:
+    return GradNorm(config, num_tasks)

@@ -1,0 +1,47 @@
+"""IMTL-L: a learned scale for each loss that makes them alike (Liu et al. 2021, "Towards Impartial ...").
+
+The loss is Σ_i e^(s_i) L_i − s_i from s = 0, so a task weighs e^(s_i); at rest e^(s_i) L_i = 1, which a loss must be
+positive for. s has an Adam of its own and steps before the weights are taken, where the paper moves both at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.gradients.adam import Adam
+from mtrl.gradients.base import Context, PositiveWeightingConfig, Weighting
+
+
+@dataclass
+class Config(PositiveWeightingConfig):
+    kind: str = "imtl_l"
+    learning_rate: float = 3e-4
+    """Adam's, for s."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
+
+
+class IMTLL(Weighting):
+    requires_positive_losses = True
+
+    def __init__(self, config: Config, num_tasks: int) -> None:
+        super().__init__()
+        self.log_scale: Tensor
+        self.register_buffer("log_scale", torch.zeros(num_tasks))
+        self.adam = Adam(num_tasks, config.learning_rate)
+
+    def update(self, context: Context) -> None:
+        self.adam.step(self.log_scale, self.log_scale.exp() * context.losses - 1)
+
+    def weights(self, context: Context) -> Tensor:
+        return self.log_scale.exp()
+
+
+def build(config: Config, *, num_tasks: int) -> Weighting:
+    return IMTLL(config, num_tasks)

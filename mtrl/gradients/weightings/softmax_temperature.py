@@ -1,0 +1,31 @@
+"""Weights from SAC's temperatures: T softmax(−log α), more where a task is nearer to done (Yang et al. 2020).
+
+A task whose policy is still random has a high temperature and weighs less. The weights carry no gradient. Only agents
+with a temperature for each task can use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mtrl.core.errors import expected
+from mtrl.gradients.base import Context, Weighting, WeightingConfig
+
+
+@dataclass
+class Config(WeightingConfig):
+    kind: str = "softmax_temperature"
+
+
+class SoftmaxTemperature(Weighting):
+    def weights(self, context: Context) -> Tensor:
+        log_alpha = context.extras.get("log_alpha")
+        if log_alpha is None:
+            raise expected("Weighting softmax_temperature", "used by an agent with temperatures", "none")
+        return len(log_alpha) * (-log_alpha.detach()).softmax(0)
+
+
+def build(config: Config, *, num_tasks: int) -> Weighting:
+    return SoftmaxTemperature()

@@ -1,0 +1,40 @@
+"""Smooth Tchebycheff: the largest losses count most (Lin et al. 2024).
+
+The losses combine as μ log Σ_i exp(L_i / (T μ)), equal preferences 1/T and no ideal point, so a task weighs
+softmax(L / (T μ)), times T here so that equal losses weigh 1. It compares the losses themselves: they should be alike
+in scale, and may have either sign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.gradients.base import Context, Weighting, WeightingConfig
+
+
+@dataclass
+class Config(WeightingConfig):
+    kind: str = "stch"
+    mu: float = 1.0
+    """μ: the smaller, the nearer to the largest loss alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.mu > 0, "weighting.mu", "positive", self.mu)
+
+
+class STCH(Weighting):
+    def __init__(self, mu: float) -> None:
+        super().__init__()
+        self.mu = mu
+
+    def weights(self, context: Context) -> Tensor:
+        tasks = len(context.losses)
+        return tasks * (context.losses / (tasks * self.mu)).softmax(0)
+
+
+def build(config: Config, *, num_tasks: int) -> Weighting:
+    return STCH(config.mu)

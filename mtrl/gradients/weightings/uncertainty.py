@@ -1,0 +1,50 @@
+"""Uncertainty weighting: each loss by a learned variance of its task (Kendall et al. 2018, Eq. 7).
+
+The loss is Σ_i ½ e^(−s_i) L_i + s_i / 2 with s_i = log σ_i² from −0.7, so a task weighs ½ e^(−s_i), at first about 1.
+s has an Adam of its own and the gradient in closed form, ½ (1 − e^(−s_i) L_i): it steps before the weights are taken,
+where the paper moves both at once. At rest e^(s_i) = L_i, which a loss must be positive for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.gradients.adam import Adam
+from mtrl.gradients.base import Context, PositiveWeightingConfig, Weighting
+
+
+@dataclass
+class Config(PositiveWeightingConfig):
+    kind: str = "uncertainty"
+    learning_rate: float = 3e-4
+    """Adam's, for s."""
+    initial: float = -0.7
+    """s of every task at the start."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
+
+
+class Uncertainty(Weighting):
+    requires_positive_losses = True
+
+    def __init__(self, config: Config, num_tasks: int) -> None:
+        super().__init__()
+        self.log_variance: Tensor
+        self.register_buffer("log_variance", torch.full((num_tasks,), config.initial))
+        self.adam = Adam(num_tasks, config.learning_rate)
+
+    def update(self, context: Context) -> None:
+        self.adam.step(self.log_variance, 0.5 - 0.5 * (-self.log_variance).exp() * context.losses)
+
+    def weights(self, context: Context) -> Tensor:
+        return 0.5 * (-self.log_variance).exp()
+
+
+def build(config: Config, *, num_tasks: int) -> Weighting:
+    return Uncertainty(config, num_tasks)

@@ -1,0 +1,179 @@
+"""The methods adapted from torchjd against torchjd's own aggregation of whole gradients, in float64."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mtrl.core.errors import UserError
+from mtrl.gradients import SURGERIES
+from mtrl.gradients.surgery.torchjd_methods import CONFIGS
+from tests.gradients.toys import config
+
+aggregation: Any = pytest.importorskip("torchjd.aggregation", reason="the extra `surgery` is not installed")
+
+SCALES = pytest.mark.parametrize("scale", [1e-10, 1e-3, 1.0, 1e10])
+ORACLES = {
+    "cagrad": lambda m: aggregation.CAGrad(c=0.4),
+    "mgda": lambda m: aggregation.MGDA(),
+    "imtl_g": lambda m: aggregation.IMTLG(),
+    "upgrad": lambda m: aggregation.UPGrad(),
+    "dualproj": lambda m: aggregation.DualProj(),
+    "aligned_mtl": lambda m: aggregation.AlignedMTL(),
+    "fairgrad": lambda m: aggregation.FairGrad(alpha=1.0),
+    "gradvac": lambda m: aggregation.GradVac(),
+    "pcd": lambda m: aggregation.PCD(eps=0.0),
+    "nash_mtl": lambda m: aggregation.NashMTL(m, max_norm=0.0),
+}
+"""torchjd's aggregator of a Jacobian (m, n)."""
+SUMS = {"gradvac": 1.0, "nash_mtl": 1.0}
+KINDS = pytest.mark.parametrize("kind", CONFIGS)
+
+
+def build(kind: str, tasks: int, **options: Any) -> Any:
+    return SURGERIES.build(config(SURGERIES, kind, **options), num_tasks=tasks)
+
+
+def coefficients(surgery: Any, gradients: Tensor, seed: int = 0, lead: int = 0) -> Tensor:
+    primary = torch.arange(len(gradients)) == lead
+    generator = torch.Generator().manual_seed(seed)
+    noise = surgery.noise(len(gradients), generator, torch.device("cpu"))
+    return surgery.coefficients(gradients @ gradients.T, primary, noise)
+
+
+def random(tasks: int, seed: int, columns: int = 30) -> Tensor:
+    return torch.randn(tasks, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@KINDS
+@pytest.mark.parametrize("tasks", [2, 3, 6])
+def test_the_update_is_torchjds(kind: str, tasks: int) -> None:
+    """After its own scale: T for averages, √T for FairGrad on gradients of mean squared norm 1, 1 for sums."""
+    for seed in range(3):
+        gradients = random(tasks, seed)
+        gradients = gradients / gradients.square().sum(1).mean().sqrt()
+        surgery = build(kind, tasks)
+        scale = SUMS.get(kind, tasks**0.5 if kind == "fairgrad" else float(tasks))
+        found = coefficients(surgery, gradients, seed) @ gradients / scale
+        noise = surgery.noise(tasks, torch.Generator().manual_seed(seed), torch.device("cpu"))
+        with torch.random.fork_rng():
+            torch.manual_seed(0 if noise is None else int(noise))
+            expected = ORACLES[kind](tasks)(gradients)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@KINDS
+@pytest.mark.parametrize("scale", [1e-10, 1e-3, 1e10])
+def test_the_scale_of_the_gradients_changes_nothing(kind: str, scale: float) -> None:
+    gradients = random(4, 1)
+    expected = coefficients(build(kind, 4), gradients)
+    torch.testing.assert_close(coefficients(build(kind, 4), scale * gradients), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_pcd_follows_whichever_task_is_primary() -> None:
+    gradients = random(4, 2)
+    order = torch.tensor([2, 0, 1, 3])
+    expected = ORACLES["pcd"](4)(gradients[order])
+    found = coefficients(build("pcd", 4, primary=["2"]), gradients, lead=2) @ gradients
+    torch.testing.assert_close(found, 4 * expected, rtol=1e-6, atol=1e-9)
+
+
+@KINDS
+@SCALES
+def test_identical_gradients_give_the_plain_update(kind: str, scale: float) -> None:
+    gradients = scale * random(1, 0).expand(3, -1)
+    factor = 1.4 if kind == "cagrad" else 1.0
+    found = coefficients(build(kind, 3), gradients) @ gradients
+    torch.testing.assert_close(found, factor * gradients.sum(0), rtol=2e-3, atol=0)
+
+
+@KINDS
+@SCALES
+def test_one_task_passes_unchanged(kind: str, scale: float) -> None:
+    assert torch.equal(coefficients(build(kind, 1), scale * random(1, 0)), torch.ones(1, dtype=torch.float64))
+
+
+def degenerate() -> dict[str, Tensor]:
+    gradients = random(3, 3)
+    zero, opposed = gradients.clone(), gradients.clone()
+    zero[0] = 0
+    opposed[2] = -opposed[0]
+    apart = gradients * torch.tensor([1e-10, 1.0, 1e10], dtype=torch.float64).unsqueeze(1)
+    balanced = gradients - gradients.mean(0)
+    return {"zero": zero, "opposed": opposed, "apart": apart, "balanced": balanced, "nothing": 0 * gradients}
+
+
+@KINDS
+@pytest.mark.parametrize("case", degenerate())
+@SCALES
+def test_degenerate_gradients_have_finite_updates(kind: str, case: str, scale: float) -> None:
+    gradients = degenerate()[case]
+    found = coefficients(build(kind, 3), scale * gradients)
+    assert found.shape == (3,) and found.isfinite().all()
+    update, size = found @ gradients, gradients.norm(dim=1).sum()
+    assert update.norm() <= (1e4 if kind == "imtl_g" else 10) * size
+
+
+@pytest.mark.parametrize("kind", ["upgrad", "dualproj", "mgda"])
+def test_no_task_loses(kind: str) -> None:
+    for seed in range(5):
+        gradients = random(4, seed, columns=5)
+        update = coefficients(build(kind, 4), gradients) @ gradients
+        assert (gradients @ update >= -0.02 * gradients.norm(dim=1) * update.norm()).all()
+
+
+@pytest.mark.parametrize("kind", ["gradvac", "pcd", "nash_mtl"])
+def test_saved_methods_go_on_alike(kind: str, tmp_path: Any) -> None:
+    options = {"every": 3} if kind == "nash_mtl" else {}
+    one, other = build(kind, 4, **options), build(kind, 4, **options)
+    for seed in range(5):
+        coefficients(one, random(4, seed), seed)
+    torch.save(one.state_dict(), tmp_path / "state")
+    other.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    fresh = build(kind, 4, **options)
+    first = coefficients(fresh, random(4, 5), 5)
+    for seed in range(5, 9):
+        expected = coefficients(one, random(4, seed), seed)
+        assert torch.equal(coefficients(other, random(4, seed), seed), expected)
+        if seed == 5:
+            assert not torch.equal(first, expected), "the state should matter"
+
+
+def test_global_randomness_is_left_alone() -> None:
+    before, gradients = torch.get_rng_state(), random(4, 0, columns=3)
+    draws = [coefficients(build("gradvac", 4), gradients, seed) for seed in (1, 1, 2)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+
+
+def test_every_method_has_one_line_of_its_own() -> None:
+    lines = [SURGERIES.summary(kind) for kind in CONFIGS]
+    assert len(set(lines)) == len(CONFIGS) and all(20 < len(line) < 120 for line in lines)
+
+
+@KINDS
+def test_without_torchjd_it_is_one_line(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name.startswith("torchjd"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return original(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"pip install 'mtrl-toolkit\[surgery\]'") as error:
+        build(kind, 3)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("kind", "library"), [("cagrad", "cvxpy"), ("upgrad", "quadprog"), ("nash_mtl", "ecos")])
+def test_without_its_solver_it_is_one_line(kind: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.util import find_spec
+
+    monkeypatch.setattr("torchjd._mixins.find_spec", lambda name: None if name == library else find_spec(name))
+    with pytest.raises(UserError, match=f"pip install.*{library}"):
+        build(kind, 3)

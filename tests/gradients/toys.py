@@ -1,0 +1,76 @@
+"""Small problems on which gradient methods are tried."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtrl.core.types import Transitions
+from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, build_optimizer
+from mtrl.gradients.optimizer import MultiTaskOptimizer
+from mtrl.networks import NETWORKS, TaskNetwork
+
+T, B, INPUT, O, A = 3, 6, 4, 5, 2
+
+
+def context(losses: Tensor, **more: Any) -> Context:
+    """What a weighting sees in the first update."""
+    tasks = len(losses)
+    return Context(losses, torch.zeros((), dtype=torch.int64), torch.ones(tasks, dtype=torch.bool), **more)
+
+
+def config(registry: Any, kind: str, **options: Any) -> Any:
+    """A method's configuration, with a primary task where it cannot do without."""
+    made = registry.config_class(kind)
+    if getattr(made, "requires_primary", False) and "primary" not in options:
+        options["primary"] = ["0"]
+    if kind == "soft_modular":
+        options["module_width"] = 8
+    return made(**options)
+
+
+class Regression:
+    """T linear teachers, inputs (T, B, INPUT), mean squared errors (T,)."""
+
+    def __init__(self, network: str = "multi_head", ensemble: int | None = None, tasks: int = T) -> None:
+        torch.manual_seed(3)
+        factory = NETWORKS.build(config(NETWORKS, network, width=8, depth=2), input_size=INPUT, output_size=1)
+        self.network = TaskNetwork(factory, tasks, ensemble).double()
+        self.teachers = torch.randn(tasks, INPUT, 1, dtype=torch.float64)
+
+    def batch(self, seed: int = 0) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        inputs = torch.randn(len(self.teachers), B, INPUT, dtype=torch.float64, generator=generator)
+        return inputs, (inputs @ self.teachers).squeeze(-1)
+
+    def losses(self, shared: Any, own: Any, own_buffers: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        inputs, labels = batch
+        losses = (self.network.call(shared, own, own_buffers, inputs).squeeze(-1) - labels).square().mean(-1)
+        return losses if self.network.ensemble is None else losses.sum(0), {}
+
+    def optimizer(self, weighting: Any, surgery: Any, *, sgd: dict[str, Any] | None = None, **more: Any) -> Any:
+        """The optimiser of this network by kinds or configurations of the methods."""
+        weighting = config(WEIGHTINGS, weighting) if isinstance(weighting, str) else weighting
+        surgery = config(SURGERIES, surgery) if isinstance(surgery, str) else surgery
+        step = torch.optim.SGD(self.network.parameters(), **(sgd or {"lr": 0.02}))
+        generator = torch.Generator().manual_seed(0)
+        return build_optimizer(self.network, step, weighting, surgery, generator=generator, **more)
+
+    def train(self, method: MultiTaskOptimizer, updates: int, first: int = 0, **more: Any) -> list[dict[str, Tensor]]:
+        return [
+            method.step(self.losses, self.batch(2 * k), self.batch(2 * k + 1), **more)
+            for k in range(first, first + updates)
+        ]
+
+
+def transitions(seed: int, tasks: int = T, scale: float = 1.0) -> Transitions:
+    g = torch.Generator().manual_seed(seed)
+    return Transitions(
+        torch.randn(tasks, B, O, generator=g),
+        torch.rand(tasks, B, A, generator=g) * 2 - 1,
+        torch.rand(tasks, B, generator=g) * scale,
+        torch.randn(tasks, B, O, generator=g),
+        torch.randint(2, (tasks, B), generator=g).float(),
+    )

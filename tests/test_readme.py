@@ -1,0 +1,90 @@
+"""Every command in the README runs: with tiny sizes, in a scratch folder, in the README's order."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mtrl import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TINY = [
+    "steps=6", "device=cpu", "training.warmup=2", "training.log_every=3", "training.final_episodes=1", "video=false",
+    "agent.batch_size=2", "network.width=8", "benchmark.horizon=4", "training.replay_capacity=10",
+]  # fmt: skip
+RUN = ["experiment=RUN"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+TRAIN = [line for line in COMMANDS if line.startswith("mtrl train")]
+OTHER = [line for line in COMMANDS if line.startswith("mtrl ") and line not in TRAIN]
+
+
+def words(line: str) -> list[str]:
+    return shlex.split(line, comments=True)[1:]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the two runs that the README's examples name."""
+    path = tmp_path_factory.mktemp("readme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        for seed in (1, 2):
+            assert cli.main(["train", "benchmark=mt10", *TINY, *RUN, f"seed={seed}"]) == 0
+    return path
+
+
+@pytest.mark.parametrize("line", TRAIN)
+def test_training_commands_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*words(line), *TINY]) == 0
+
+
+@pytest.mark.parametrize("line", OTHER)
+def test_other_commands_run(
+    line: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    arguments = words(line)
+    if arguments[0] == "evaluate":
+        arguments += ["--episodes", "1"]
+    if arguments[0] == "bench":
+        arguments += ["--quick", "--suites", "mt10"]
+    if arguments[0] == "plot" and len(arguments) > 2:
+        pytest.importorskip("rliable", reason="the extra `statistics` is not installed")
+    assert cli.main(arguments) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("source", blocks("python"))
+def test_python_examples_run(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    exec(compile(source, "README.md", "exec"), {})
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"make ([a-z-]+)", README))
+    assert {"train", "test"} <= targets
+    for target in targets:
+        command = ["make", "--dry-run", target]
+        assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0, target
+
+
+def test_every_kind_of_command_is_one_that_is_tested() -> None:
+    """Docker needs an engine that no test machine has; its script is run by hand (see docker/mujoco)."""
+    assert {line.split()[0] for line in COMMANDS} <= {"mtrl", "make", "docker"}
+
+
+def test_every_file_that_is_named_exists() -> None:
+    named = re.findall(r"\]\(((?:results|docs|docker|mtrl|examples)/[^)#]*)\)", README)
+    assert not [name for name in named if not (ROOT / name).exists()]
