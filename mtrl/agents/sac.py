@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mtrl.core.config import check
 from mtrl.core.types import Metrics, Tensors, Transitions
@@ -128,6 +129,7 @@ class SAC:
         self.actor = TaskNetwork(actor_factory, num_tasks).to(self.device)
         self.critic = TaskNetwork(critic_factory, num_tasks, config.num_critics).to(self.device)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self._move_target = get_ema_multi_avg_fn(1 - config.target_rate)
         self.log_alpha = torch.full((num_tasks,), math.log(config.initial_temperature), device=self.device)
         self.log_alpha.requires_grad_()
         self.target_entropy = -float(action_size) if config.target_entropy is None else config.target_entropy
@@ -180,10 +182,7 @@ class SAC:
         actor = self.actor_optimizer.step(self.actor_losses, *actor_batches, extras=extras)
         self.log_alpha.grad = -(actor.pop("log_prob") + self.target_entropy)
         self.alpha_optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.target.parameters()), list(self.critic.parameters()), self.config.target_rate
-            )
+        self._move_target(list(self.target.parameters()), list(self.critic.parameters()), None)
         metrics = {f"critic/{k}": v for k, v in critic.items()} | {f"actor/{k}": v for k, v in actor.items()}
         return metrics | {"temperature": alpha.squeeze(-1)}
 
@@ -213,8 +212,14 @@ class SAC:
         """mean_B (α log π(a|s) − min_e Q_e(s, a)), (T,), a a reparametrised sample."""
         output = self.actor.call(shared, own, own_buffers, batch.observation)
         action, log_prob = tanh_gaussian(output, batch.noise)
-        fixed = [{n: t.detach() for n, t in tensors.items()} for tensors in self.critic.tensors]
-        q = self.critic.call(*fixed, torch.cat([batch.observation, action], -1)).squeeze(-1).amin(0)
+        critic_shared, critic_own, buffers = (
+            {n: t.detach() for n, t in tensors.items()} for tensors in self.critic.tensors
+        )
+        q = (
+            self.critic.call(critic_shared, critic_own, buffers, torch.cat([batch.observation, action], -1))
+            .squeeze(-1)
+            .amin(0)
+        )
         return (batch.temperature * log_prob - q).mean(-1), {"log_prob": log_prob.detach().mean(-1)}
 
     def _parts(self) -> dict[str, Any]:

@@ -39,14 +39,14 @@ def _replay(num_tasks: int) -> ReplayBuffer:
     return replay
 
 
-def _update(num_tasks: int, method: str = "none") -> Callable[[], Any]:
-    """One full update: sampling, critics, actor, temperatures, targets. method: a surgery's or a weighting's name."""
+def _agent(num_tasks: int, method: str) -> Any:
+    """method: a surgery's or a weighting's name."""
     torch.manual_seed(0)
     surgery, weighting = (method, "equal") if method in SURGERIES.kinds else ("none", method)
     surgery_config = SURGERIES.config_class(surgery)()
     if getattr(surgery_config, "requires_primary", False):
         surgery_config.primary = ["0"]
-    agent = AGENTS.build(
+    return AGENTS.build(
         AGENTS.config_class("sac")(batch_size=BATCH),
         network=NETWORKS.config_class("multi_head")(width=WIDTH, depth=DEPTH),
         weighting=WEIGHTINGS.config_class(weighting)(),
@@ -55,7 +55,12 @@ def _update(num_tasks: int, method: str = "none") -> Callable[[], Any]:
         observation_size=OBSERVATION,
         action_size=ACTION,
     )
-    replay, count = _replay(num_tasks), 2 if agent.needs_second_batch else 1
+
+
+def _update(num_tasks: int, method: str = "none") -> Callable[[], Any]:
+    """One full update: sampling, critics, actor, temperatures, targets."""
+    agent, replay = _agent(num_tasks, method), _replay(num_tasks)
+    count = 2 if agent.needs_second_batch else 1
     return lambda: agent.update(*[replay.sample(BATCH, agent.generator) for _ in range(count)])
 
 

@@ -55,9 +55,7 @@ class SoftModular(nn.Module):
         self.state_query = Linear(config.width, config.width)
         self.query = owned(Query(config.width))
         sizes = [config.width, *[width] * config.depth]
-        self.layers = nn.ModuleList(
-            [ModuleLayer(n, i, o, config.layer_norm) for i, o in pairwise(sizes)]
-        )
+        self.layers = nn.ModuleList([ModuleLayer(n, i, o, config.layer_norm) for i, o in pairwise(sizes)])
         self.routers = nn.ModuleList([Linear(config.width, n * n) for _ in range(config.depth - 1)])
         self.lifts = nn.ModuleList([Linear(n * n, config.width) for _ in range(config.depth - 2)])
         self.heads = nn.ModuleList([Linear(width, output_size) for _ in range(n)])

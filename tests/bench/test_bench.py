@@ -1,0 +1,73 @@
+"""The yardstick of the speed measurements computes what the toolkit computes; the measurements have their rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from mtrl import cli
+from mtrl.agents.sac import SAC
+from mtrl.bench import update
+from mtrl.bench.plain_sac import MultiHead, PlainSAC
+
+T, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH = 3, 5, 2, 16, 2, 8
+
+
+def paired(network: dict[str, Tensor], own: dict[str, Tensor], plain: list[MultiHead]) -> list[tuple[Tensor, Tensor]]:
+    """(ours, the yardstick's) for each parameter; the yardstick has one module for each member of the ensemble."""
+    pairs = []
+    for depth in range(DEPTH):
+        for kind in ("weight", "bias"):
+            theirs = torch.stack([getattr(m.trunk[2 * depth], kind).data for m in plain])
+            pairs.append((network[f"0/blocks/{depth}/0/{kind}"].data, theirs))
+    pairs.append((own["1/weight"].data, torch.stack([m.weight.data.mT for m in plain], 1)))
+    pairs.append((own["1/bias"].data, torch.stack([m.bias.data.squeeze(1) for m in plain], 1)))
+    return pairs
+
+
+def all_pairs(agent: SAC, plain: PlainSAC) -> list[tuple[Tensor, Tensor]]:
+    critics, targets = ([m for m in modules if isinstance(m, MultiHead)] for modules in (plain.critics, plain.targets))
+    pairs = paired(dict(agent.critic.shared.items()), dict(agent.critic.own.items()), critics)
+    pairs += paired(dict(agent.target.shared.items()), dict(agent.target.own.items()), targets)
+    actor = paired(dict(agent.actor.shared.items()), dict(agent.actor.own.items()), [plain.actor])
+    pairs += [(ours, theirs.view_as(ours)) for ours, theirs in actor]
+    return [*pairs, (agent.log_alpha.data, plain.log_alpha.data)]
+
+
+def test_the_yardstick_and_the_agent_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ordinary layers and autograd, written apart, from the same weights, batch and noise: the same parameters."""
+    for name, value in {"OBSERVATION": OBSERVATION, "ACTION": ACTION, "WIDTH": WIDTH, "DEPTH": DEPTH}.items():
+        monkeypatch.setattr(update, name, value)
+    agent = update._agent(T, "none")
+    torch.manual_seed(1)
+    plain = PlainSAC(T, OBSERVATION, ACTION, WIDTH, DEPTH)
+    for ours, theirs in all_pairs(agent, plain):
+        ours.copy_(theirs)
+    replay = update._replay(T)
+    for step in range(5):
+        batch = replay.sample(BATCH, torch.Generator().manual_seed(step))
+        agent.generator.manual_seed(100 + step)
+        torch.manual_seed(100 + step)
+        agent.update(batch)
+        plain.update(batch)
+    for ours, theirs in all_pairs(agent, plain):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-6)
+
+
+def test_rows_of_the_update_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update, "WIDTH", 8)
+    monkeypatch.setattr(update, "BATCH", 4)
+    assert cli.main(["bench", "update", "--quick", "--json", "--suites", "mt10", "--methods", "pcgrad,dwa"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [row["update"] for row in result["rows"]] == ["plain", "joint", "pcgrad", "dwa"]
+    assert all(row["ms"] > 0 and row["ratio"] > 0 for row in result["rows"])
+    assert min(row["ratio"] for row in result["rows"][:2]) == 1
+
+
+@pytest.mark.parametrize("arguments", [["--methods", "nonsense"], ["--suites", "mt11"]])
+def test_unknown_rows_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "update", *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
