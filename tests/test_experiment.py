@@ -64,7 +64,7 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def stopped_at(step: int, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run a command that is interrupted when the trainer reaches `step`."""
     with monkeypatch.context() as patch:
-        original: Callable[[experiment.Session, object], None] = experiment.Session._show
+        original: Callable[[experiment.Session, experiment.OffPolicyTrainer], None] = experiment.Session._show
 
         def show(session: experiment.Session, trainer: experiment.OffPolicyTrainer) -> None:
             original(session, trainer)

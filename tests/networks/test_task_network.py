@@ -174,7 +174,7 @@ def test_soft_modular_routing_follows_the_paper() -> None:
     gate = layer("state_query", f) * p["query/value"]
     g = [layer(f"layers/0/linears/{j}", f).relu() for j in range(2)]
     routing = layer("routers/0", gate.relu()).view(2, 2).softmax(-1)
-    second = [layer(f"layers/1/linears/{i}", sum(routing[i, j] * g[j] for j in range(2))).relu() for i in range(2)]
+    second = [layer(f"layers/1/linears/{i}", routing[i] @ torch.stack(g)).relu() for i in range(2)]
     expected = sum(layer(f"heads/{j}", second[j]) for j in range(2))
     torch.testing.assert_close(network(x)[0, 0], expected)
 
