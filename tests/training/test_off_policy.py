@@ -1,0 +1,64 @@
+"""The off-policy loop: what it counts, and that SAC under it solves the toy suite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mtrl import experiment
+from mtrl.core.types import StepResult
+from mtrl.training.evaluation import evaluate
+from mtrl.training.off_policy import EpisodeStatistics, Hooks, OffPolicyTrainer
+
+QUIET = Hooks(log=lambda *_: None, evaluate=lambda _: None, save=lambda _: None, progress=lambda _: None)
+
+
+def trainer(*options: str) -> tuple[experiment.Experiment, OffPolicyTrainer]:
+    config = experiment.compose(["benchmark=toy", "device=cpu", *options])
+    parts = experiment.Experiment(config)
+    suite, training = parts.suite, config.training
+    envs = suite.make_envs(config.seed, training.envs_per_task)
+    replay = experiment.ReplayBuffer(len(suite.tasks), training.replay_capacity, 6, 2)
+    sizes = {"batch_size": config.agent.batch_size, "action_size": 2}
+    return parts, OffPolicyTrainer(training, parts.agent, envs, replay, **sizes)
+
+
+SMALL = ["network.width=8", "network.depth=1", "agent.batch_size=4", "training.warmup=10"]
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("ratio", [0.25, 1.0, 2.0])
+def test_the_update_ratio_is_exact(copies: int, ratio: float) -> None:
+    """From the step that ends the warm-up on, every step of each task earns `updates_per_step` updates."""
+    _, loop = trainer(*SMALL, f"training.envs_per_task={copies}", f"training.updates_per_step={ratio}")
+    loop.run(60, QUIET)
+    first = -(-10 // copies) * copies
+    assert loop.step == 60
+    assert loop.updates == int((60 - first + copies) * ratio)
+
+
+def test_success_counts_at_any_step_of_an_episode() -> None:
+    statistics = EpisodeStatistics(2, 1)
+    solved = [[False, True], [False, False], [False, False]]
+    for step, row in enumerate(solved):
+        end = np.full((2, 1), step == 2)
+        zero = np.zeros((2, 1))
+        statistics.add(StepResult(zero, zero + 1.5, end & False, end, zero, np.array(row)[:, None]))
+    report = statistics.report()
+    assert report["train/success"].tolist() == [0.0, 1.0]
+    assert report["train/return"].tolist() == [4.5, 4.5]
+    assert np.isnan(statistics.report()["train/success"]).all(), "each episode is reported once"
+
+
+@pytest.mark.parametrize(("shuffled", "solved"), [(False, True), (True, False)])
+def test_sac_solves_the_toy_suite_and_not_with_shuffled_rewards(shuffled: bool, solved: bool) -> None:
+    """Four tasks whose controls are turned against each other, one shared trunk, PCGrad."""
+    parts, loop = trainer(
+        f"benchmark.shuffled_rewards={shuffled}", "surgery=pcgrad", "network.width=48", "network.depth=2",
+        "agent.batch_size=48", "agent.learning_rate=3e-3", "agent.discount=0.9", "agent.initial_temperature=0.05",
+        "training.warmup=300", "training.envs_per_task=4", "training.updates_per_step=0.25",
+    )  # fmt: skip
+    loop.run(6000, QUIET)
+    result = evaluate(parts.policy, parts.suite.make_evaluation_envs(7, 20, "goals"), 20)
+    assert (result.success.mean() > 0.8) == solved
+    assert (result.success.mean() < 0.4) == (not solved)
