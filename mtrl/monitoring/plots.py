@@ -126,7 +126,7 @@ def matrix_image(
 def curves(
     rows: Sequence[Row], tasks: Sequence[str], name: str, required: bool = True
 ) -> tuple[FloatArray, FloatArray]:
-    """The rows' steps (K,) and values (T, K) of a per-task metric; null is NaN.
+    """The rows' steps (K,) and values (T, K) of a per-task metric; null is NaN, and rows of nothing else are left out.
 
     Raises:
         UserError: no row has the metric for every task, and it is `required`.
@@ -135,6 +135,7 @@ def curves(
     found = [row for row in rows if all(key in row for key in keys)] if keys else []
     if not found and required:
         raise expected("Metrics", f"rows with '{name}/<task>' for every task", f"{len(rows)} rows without")
+    found = [row for row in found if any(row[key] is not None for key in keys)]
     steps = np.array([row["step"] for row in found], dtype=np.float64)
     return steps, np.array([[row[key] for row in found] for key in keys], dtype=np.float64)
 

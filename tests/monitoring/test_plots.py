@@ -79,3 +79,11 @@ def test_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can be written"):
         plots.matrix(np.eye(1), ["a"], "cosine", tmp_path / "file" / "matrix.png")
+
+
+def test_rows_in_which_no_episode_ended_do_not_break_a_curve() -> None:
+    """Success is null where no episode ended since the last row; a line through the others must remain."""
+    rows = [{"step": k, "success/a": None if k % 2 else 0.5, "success/b": None if k % 2 else 1.0} for k in range(6)]
+    steps, values = plots.curves(rows, ["a", "b"], "success")
+    assert steps.tolist() == [0, 2, 4]
+    assert np.isfinite(values).all()
