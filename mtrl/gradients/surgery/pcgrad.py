@@ -68,9 +68,10 @@ class PCGrad(Surgery):
         ordered = gramian[orders.unsqueeze(2), orders.unsqueeze(1)]
         products = gramian.gather(1, orders)
         changes = torch.zeros_like(gramian)
-        for k in range(len(gramian)):
-            change = torch.mul(products[:, k : k + 1].clamp(max=0), factor[:, k : k + 1], out=changes[:, k : k + 1])
-            products.addcmul_(change, ordered[:, k])
+        columns = (matrix.unsqueeze(2).unbind(1) for matrix in (products, factor, changes))
+        for product, scale, change, others in zip(*columns, ordered.unbind(1), strict=True):
+            torch.clamp(product, max=0, out=change)
+            products.addcmul_(change.mul_(scale), others)
         identity = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device)
         return identity.scatter_add_(1, orders, changes)
 
