@@ -10,6 +10,9 @@ from torch import Tensor
 CHUNK = 4096
 """Columns multiplied at once: a product of few rows and very many columns runs on one core otherwise."""
 
+HEAD = 32
+"""Rows of a block of the product: beyond them, half of the blocks follow from the other half."""
+
 
 def rows(gradient: Tensor, ensemble: int | None) -> list[Tensor]:
     """A per-task gradient (T, *shape) or (T, E, *shape) as (T, n) matrices, without a copy.
@@ -35,8 +38,17 @@ def _block_gramian(block: Tensor) -> Tensor:
     product = rest @ rest.T
     if whole:
         chunks = block[:, :whole].unflatten(1, (-1, CHUNK)).transpose(0, 1)
-        product = product + torch.bmm(chunks, chunks.mT).sum(0)
+        product = product + _symmetric_product(chunks)
     return product
+
+
+def _symmetric_product(chunks: Tensor) -> Tensor:
+    """Σ_c chunk chunkᵀ for chunks (C, T, n), (T, T): the upper blocks beyond the first `HEAD` rows are mirrored."""
+    left = torch.bmm(chunks, chunks[:, :HEAD].mT).sum(0)
+    if chunks.shape[1] <= HEAD:
+        return left
+    right = torch.cat([left[HEAD:].T, _symmetric_product(chunks[:, HEAD:])])
+    return torch.cat([left, right], 1)
 
 
 def combine(gradient: Tensor, coefficients: Tensor) -> Tensor:

@@ -128,8 +128,9 @@ def test_a_network_that_shares_nothing_refuses_surgery() -> None:
 
 @pytest.mark.parametrize("size", [3, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 17])
 @pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
-def test_gramian_of_blocks_is_that_of_the_whole(size: int, scale: float) -> None:
-    blocks = [scale * torch.randn(5, n, dtype=torch.float64) for n in (size, 7, 2 * size)]
+@pytest.mark.parametrize("tasks", [5, 32, 50, 70])
+def test_gramian_of_blocks_is_that_of_the_whole(size: int, scale: float, tasks: int) -> None:
+    blocks = [scale * torch.randn(tasks, n, dtype=torch.float64) for n in (size, 7, 2 * size)]
     whole = torch.cat(blocks, 1)
     torch.testing.assert_close(gramian(blocks), whole @ whole.T, rtol=1e-10, atol=1e-10 * scale**2)
 
