@@ -352,8 +352,7 @@ def test_closing_leaves_no_thread_and_neither_does_forgetting(trio: MetaWorldSui
 
 def test_an_interrupt_ends_the_process() -> None:
     code = (
-        "import signal, threading, numpy as np\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import signal, threading, numpy as np; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from mtrl.envs.metaworld.suite import Config, MetaWorldSuite\n"
         "envs = MetaWorldSuite(Config('mt1', task='reach-v3')).batched_envs(0, 4, threads=3)\n"
         "envs.reset()\n"
