@@ -104,7 +104,7 @@ def measure(
         tasks = SUITES[suite]
         calls = {"plain": _plain(tasks), "joint": _update(tasks), **{m: _update(tasks, m) for m in chosen}}
         calls["products"] = matrix_products(tasks, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH)
-        rows += _rows(suite, calls, _peers(tasks), 5 if quick else 50, 1 if quick else 5)
+        rows += _rows(suite, calls, _peers(tasks), 5 if quick else 50, 1 if quick else 5 if tasks <= 10 else 2)
     sizes = {"network": "multi_head", "width": WIDTH, "depth": DEPTH, "batch_per_task": BATCH}
     return {"bench": "update", **sizes, "machine": machine(), "rows": rows}
 
@@ -116,7 +116,7 @@ def _rows(
     seconds = interleaved(calls, repetitions)
     base = min(median(seconds["plain"]), median(seconds["joint"]))
     found = [_row(suite, name, values, base) for name, values in seconds.items()]
-    again = interleaved({"joint": calls["joint"], **peers}, few, warmup=1)
+    again = interleaved({"joint": calls["joint"], **peers}, few, warmup=0)
     later = median(again.pop("joint"))
     scale = median(seconds["joint"]) / later
     return found + [_row(suite, name, [scale * v for v in values], base) for name, values in again.items()]
