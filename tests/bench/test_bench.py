@@ -64,12 +64,8 @@ def test_rows_of_the_update_bench(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setattr(update, "BATCH", 4)
     assert cli.main(["bench", "update", "--quick", "--json", "--suites", "mt10", "--methods", "pcgrad,dwa,mgda"]) == 0
     result = json.loads(capsys.readouterr().out)
-<<<<<<< HEAD
     names = [row["update"] for row in result["rows"]]
-    assert names[:6] == ["plain", "joint", "pcgrad", "dwa", "products", "naive_pcgrad"]
-=======
-    assert [row["update"] for row in result["rows"]] == ["plain", "joint", "pcgrad", "dwa", "mgda"]
->>>>>>> c862757 (Triad diagnostics, transference and task groups, pictures of methods, figure 4, solver times)
+    assert names[:7] == ["plain", "joint", "pcgrad", "dwa", "mgda", "products", "naive_pcgrad"]
     assert all(row["ms"] > 0 and row["ratio"] > 0 for row in result["rows"])
     assert min(row["ratio"] for row in result["rows"][:2]) == 1
     assert [row["update"] for row in result["rows"] if "solver_ms" in row] == ["pcgrad", "mgda"]

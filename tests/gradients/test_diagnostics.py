@@ -171,9 +171,8 @@ def test_watching_changes_no_update() -> None:
         metrics = watched.update(transitions(k))
         assert {"critic/triad/curvature", "actor/triad/xi", "critic/affinity", "actor/affinity"} <= metrics.keys()
         assert not any("triad" in name or "affinity" in name for name in plain.update(transitions(k)))
-    for network in ("actor", "critic"):
-        for ours, theirs in zip(getattr(watched, network).parameters(), getattr(plain, network).parameters(), strict=True):  # fmt: skip
-            assert torch.equal(ours, theirs)
+    ours, theirs = ([*a.actor.parameters(), *a.critic.parameters()] for a in (watched, plain))
+    assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize("network", [kind for kind in NETWORKS.kinds if kind != "independent"])
@@ -187,7 +186,7 @@ def test_every_network_can_be_watched(network: str, surgery: str) -> None:
 
 
 def test_a_network_that_shares_nothing_is_refused() -> None:
-    with pytest.raises(UserError, match="Diagnostics and affinities.*shares none"):
+    with pytest.raises(UserError, match=r"Diagnostics and affinities.*shares none"):
         agent(network="independent", surgery="none")
 
 
