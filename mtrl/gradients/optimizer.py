@@ -144,9 +144,8 @@ class MultiTaskOptimizer(nn.Module):
         metrics = {"loss": losses.detach(), "weight": weights, **self._conflicts(gram), **aux}
         scaled = weights * self.factor
         if regularizer is None:
-            multiply = torch.mul if self.diagnostics else Tensor.mul_  # diagnostics see the gradients afterwards
-            owned = {n: multiply(g, like(scaled, g)) for n, g in owned.items()}
-            self._write(self._combined(shared, grams, weights), owned)
+            # Not in place: two parameters may have one gradient tensor, and diagnostics see it afterwards.
+            self._write(self._combined(shared, grams, weights), {n: g * like(scaled, g) for n, g in owned.items()})
             return metrics, context
         penalty = regularizer.penalty(gramian(self._blocks(in_graph)))
         shared, owned = _gradients(torch.dot(losses, scaled) + penalty, leaves, own)
