@@ -16,7 +16,7 @@ from mtrl.envs.keyframes.poses import Pose, down
 
 TABLE = 0.752
 """Height of the table's top."""
-HOME = Pose(np.array([0.28, 0.0, 1.42]), down())
+HOME = Pose(np.array([0.25, 0.0, 1.42]), down())
 """Where the gripper begins an episode, open."""
 WORKSPACE = np.array([[-0.1, -0.5, TABLE + 0.012], [0.62, 0.5, 1.55]])
 """The corners of the box that the gripper's frame is kept in."""
@@ -26,12 +26,15 @@ NEAR, FAR = 0.01, 5.0
 """Metres: the range of depth pictures."""
 FIELD_OF_VIEW = {"left_shoulder": 40.0, "right_shoulder": 40.0, "overhead": 40.0, "wrist": 60.0, "front": 40.0}
 """Degrees, of square pictures."""
+AUDIENCE = "audience"
+"""A further camera, for films only."""
 
 _CAMERAS = {
     "left_shoulder": "-0.175 0.2 1.98|-0.17364818 -0.98480775 0 0.89253885 -0.15737867 0.42261826",
     "right_shoulder": "-0.175 -0.2 1.98|0.17364818 -0.98480775 0 0.89253885 0.15737867 0.42261826",
     "overhead": "-0.175 0 2.43|0 -1 0 0.90630779 0 0.42261826",
     "front": "1.35 0 1.58|0 1 0 -0.42261826 0 0.90630779",
+    AUDIENCE: "-0.35 -0.85 1.75|0.78 -0.625 0 0.42 0.52 0.74",
 }
 """Position | x and y axes of the picture in the world."""
 _WRIST = "-0.05 0.002 -0.0921|0 -1 0 -0.9962 0 0.0872"
@@ -97,7 +100,7 @@ _SCENE = """
 
 def _camera(name: str, place: str) -> str:
     position, axes = place.split("|")
-    return f'<camera name="{name}" pos="{position}" xyaxes="{axes}" fovy="{FIELD_OF_VIEW[name]}"/>'
+    return f'<camera name="{name}" pos="{position}" xyaxes="{axes}" fovy="{FIELD_OF_VIEW.get(name, 45.0)}"/>'
 
 
 @functools.cache

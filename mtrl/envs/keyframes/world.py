@@ -33,7 +33,7 @@ _SETTLE, _FINGERS = 60, 150
 Listener = Callable[[], None]
 
 
-def _silent() -> None:
+def silent() -> None:
     """Nobody listens."""
 
 
@@ -114,7 +114,7 @@ class World:
         """Whether both fingers touch it."""
         return self.touching(body, "left_pad") and self.touching(body, "right_pad")
 
-    def act(self, pose: Pose, gripper_open: bool, listener: Listener = _silent) -> None:
+    def act(self, pose: Pose, gripper_open: bool, listener: Listener = silent) -> None:
         """Reach a pose on a straight path, come to rest, then move the fingers if they are to change.
 
         The listener is called each 0.04 s of the move, once it has come to rest, and again after the fingers: between a
