@@ -63,7 +63,7 @@ class Renderer:
             RenderingUnavailable: no offscreen OpenGL here.
         """
         self.size = size
-        self._graphics = graphics_context(size, size)
+        self._graphics: Any = graphics_context(size, size)
         self._area = mujoco.MjrRect(0, 0, size, size)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED

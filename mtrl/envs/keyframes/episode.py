@@ -53,4 +53,6 @@ class Episode:
 
     def expert(self) -> list[FloatArray]:
         """The actions (8,) that solve the scene just begun."""
-        return [np.array([*pose.position, *pose.quaternion, float(opened)]) for pose, opened in self.task.plan(self.world)]
+        return [
+            np.array([*pose.position, *pose.quaternion, float(opened)]) for pose, opened in self.task.plan(self.world)
+        ]

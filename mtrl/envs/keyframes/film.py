@@ -12,9 +12,8 @@ from mtrl.envs.keyframes.cameras import Renderer
 from mtrl.envs.keyframes.envs import KeyframeCopies
 from mtrl.envs.keyframes.scene import AUDIENCE
 from mtrl.envs.keyframes.world import FRAME
-from mtrl.monitoring.video import MACRO_BLOCK, Clip, check_writer, write_video
+from mtrl.monitoring.video import MACRO_BLOCK, Clip, check_writer, tile, write_video
 from mtrl.monitoring.video import Frame as Picture
-from mtrl.monitoring.video import tile
 
 Policy = Callable[[Sequence[Sequence[Frame]], int], FloatArray]
 """Frames T × 1 and the number of actions done to actions (T, 1, 8)."""

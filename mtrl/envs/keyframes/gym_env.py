@@ -24,9 +24,9 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
     """`mtrl/Keyframes-<task>-v0`. The reward is 1 for the action that solves the task, else 0.
 
     Actions (8,): xyz in metres, quaternion xyzw, gripper (> 0.5 open). Observations: for each camera `<camera>_rgb`
-    (H, W, 3), `<camera>_depth` (H, W) metres, `<camera>_intrinsics` (3, 3), `<camera>_extrinsics` (4, 4); `gripper_pose`
-    (7,), `gripper_open`, and `stage`, the number of actions done. An episode terminates when the task is solved and is
-    truncated after as many actions as the expert needs.
+    (H, W, 3), `<camera>_depth` (H, W) metres, `<camera>_intrinsics` (3, 3), `<camera>_extrinsics` (4, 4); further
+    `gripper_pose` (7,), `gripper_open`, and `stage`, the number of actions done. An episode terminates when the task
+    is solved and is truncated after as many actions as the expert needs.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012 (Gymnasium's own form)
@@ -112,4 +112,4 @@ def register() -> None:
     for task in TASKS:
         identifier = f"mtrl/Keyframes-{task}-v0"
         if identifier not in gymnasium.registry:
-            gymnasium.register(identifier, entry_point=KeyframeEnv, kwargs={"task": task})
+            gymnasium.register(identifier, entry_point=f"{__name__}:KeyframeEnv", kwargs={"task": task})

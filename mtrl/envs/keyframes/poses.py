@@ -27,6 +27,10 @@ class Pose(NamedTuple):
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> FloatArray:
         return np.concatenate(self).astype(dtype or np.float64)
 
+    def raised(self, height: float) -> Pose:
+        """The same orientation so many metres higher."""
+        return Pose(self.position + np.array([0.0, 0.0, height]), self.quaternion)
+
     def point(self, x: float, y: float, z: float) -> FloatArray:
         """(3,): a point of this frame in the world."""
         return self.position + matrix(self.quaternion) @ np.array([x, y, z])

@@ -4,6 +4,9 @@ Coordinates are RLBench's: metres, x away from the robot, y to its left, z up, t
 where RLBench's stand and have its fields of view. All shapes are primitives; the gripper is nobody's product.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's compiled modules have no stubs.)
+
 from __future__ import annotations
 
 import functools
@@ -26,6 +29,8 @@ NEAR, FAR = 0.01, 5.0
 """Metres: the range of depth pictures."""
 FIELD_OF_VIEW = {"left_shoulder": 40.0, "right_shoulder": 40.0, "overhead": 40.0, "wrist": 60.0, "front": 40.0}
 """Degrees, of square pictures."""
+PIXELS = 480
+"""The largest edge of a picture."""
 AUDIENCE = "audience"
 """A further camera, for films only."""
 
@@ -104,17 +109,17 @@ def _camera(name: str, place: str) -> str:
 
 
 @functools.cache
-def compile_scene(name: str, objects: str, pixels: int = 480) -> Any:
+def compile_scene(name: str, objects: str) -> Any:
     """The `MjModel` of a scene whose own bodies are the MJCF text `objects`.
 
     Free bodies move; bodies that an episode only places are mocap bodies, so that the state of an episode is all in its
-    `MjData` and its copies share one model. `pixels` bounds the size of its pictures.
+    `MjData` and its copies share one model.
     """
     text = _SCENE.format(
         name=name,
         near=NEAR,
         far=FAR,
-        pixels=pixels,
+        pixels=PIXELS,
         opening=OPENING,
         half=TABLE / 2,
         home=" ".join(map(str, HOME.position)),

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from mtrl.core.types import FloatArray
-from mtrl.envs.keyframes.poses import Pose, about_z, angle_between, matrix, rotation_vector, slerp
+from mtrl.envs.keyframes.poses import Pose, about_z, angle_between, rotation_vector, slerp
 from mtrl.envs.keyframes.scene import HOME, OPENING, WORKSPACE
 
 SPEED = {True: 0.8, False: 0.5}

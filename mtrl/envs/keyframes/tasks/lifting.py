@@ -9,8 +9,8 @@ from mtrl.envs.keyframes.scene import TABLE
 from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatter, turn
 from mtrl.envs.keyframes.world import World
 
-ABOVE = np.array([0.0, 0.0, 0.12])
-"""From a grasp to the keyframe before it."""
+ABOVE = 0.12
+"""Metres from a grasp to the keyframe before it."""
 CUBE = 0.025
 """Half an edge."""
 CUP = 0.027, 0.085
@@ -63,7 +63,7 @@ class PickAndLift(Task):
         grasp = Pose(block.position, down(yaw_of(block.quaternion)))
         lifted = Pose(world.pose("ball").position, grasp.quaternion)
         return [
-            Waypoint(Pose(grasp.position + ABOVE, grasp.quaternion), True),
+            Waypoint(grasp.raised(ABOVE), True),
             Waypoint(grasp, False),
             Waypoint(lifted, False),
         ]
@@ -90,11 +90,11 @@ class PickUpCup(Task):
 
     def plan(self, world: World) -> list[Waypoint]:
         cup = world.pose("cup")
-        grasp = Pose(cup.position + [0, 0, 0.015], down(yaw_of(cup.quaternion)))
+        grasp = Pose(cup.point(0, 0, 0.015), down(yaw_of(cup.quaternion)))
         return [
-            Waypoint(Pose(grasp.position + ABOVE, grasp.quaternion), True),
+            Waypoint(grasp.raised(ABOVE), True),
             Waypoint(grasp, False),
-            Waypoint(Pose(grasp.position + [0, 0, self.lift], grasp.quaternion), False),
+            Waypoint(grasp.raised(self.lift), False),
         ]
 
     def solved(self, world: World) -> bool:
@@ -142,7 +142,7 @@ class TakeUmbrellaOut(Task):
         return [
             Waypoint(Pose(grasp.point(0, 0, -0.12), orientation), True),
             Waypoint(grasp, False),
-            Waypoint(Pose(grasp.position + [0, 0, self.lift], orientation), False),
+            Waypoint(grasp.raised(self.lift), False),
         ]
 
     def solved(self, world: World) -> bool:

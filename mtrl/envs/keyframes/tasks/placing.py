@@ -9,13 +9,14 @@ from mtrl.envs.keyframes.scene import TABLE
 from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatter, turn
 from mtrl.envs.keyframes.world import World
 
-_UP = np.array([0.0, 0.0, 0.12])
+_UP = 0.12
+"""Metres from a grasp or a place to the keyframe above it."""
 
 
-def _carry(grasp: Waypoint, before: Pose, lifted: Pose, release: Pose) -> list[Waypoint]:
+def _carry(grasp: Pose, before: Pose, lifted: Pose, release: Pose) -> list[Waypoint]:
     """Before the grasp, the grasp, lifted, above the place, and released there."""
-    above = Pose(release.position + _UP, release.quaternion)
-    return [Waypoint(before, True), grasp, Waypoint(lifted, False), Waypoint(above, False), Waypoint(release, True)]
+    steps = [(before, True), (grasp, False), (lifted, False), (release.raised(_UP), False), (release, True)]
+    return [Waypoint(*step) for step in steps]
 
 
 class PutKnifeOnChoppingBoard(Task):
@@ -54,9 +55,8 @@ class PutKnifeOnChoppingBoard(Task):
     def plan(self, world: World) -> list[Waypoint]:
         knife, board = world.pose("knife"), world.pose("board")
         grasp = Pose(knife.point(-self.handle, 0, 0), down(yaw_of(knife.quaternion)))
-        before, lifted = (Pose(grasp.position + _UP, grasp.quaternion) for _ in range(2))
         release = Pose(board.point(-self.handle, 0, self.board[2] + 0.022), down(yaw_of(board.quaternion)))
-        return _carry(Waypoint(grasp, False), before, lifted, release)
+        return _carry(grasp, grasp.raised(_UP), grasp.raised(_UP), release)
 
     def solved(self, world: World) -> bool:
         board = world.pose("board")
@@ -104,9 +104,8 @@ class StackWine(Task):
         bottle, rack = world.pose("bottle"), world.pose("rack")
         grasp = Pose(bottle.position, level())
         before = Pose(grasp.point(0, 0, -0.12), grasp.quaternion)
-        lifted = Pose(grasp.position + [0, 0, 0.2], grasp.quaternion)
         release = Pose(rack.point(0, 0, self.rail + self.radius + 0.01), down(yaw_of(rack.quaternion)))
-        return _carry(Waypoint(grasp, False), before, lifted, release)
+        return _carry(grasp, before, grasp.raised(0.2), release)
 
     def solved(self, world: World) -> bool:
         rack, bottle = world.pose("rack"), world.pose("bottle")

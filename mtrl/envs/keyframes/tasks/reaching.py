@@ -9,9 +9,12 @@ from mtrl.envs.keyframes.scene import TABLE
 from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatter, turn
 from mtrl.envs.keyframes.world import World
 
+BALL = 0.035
+"""Radius of what is to be reached."""
+
 
 def _ball(name: str, colour: str) -> str:
-    shape = f'<geom class="marker" type="sphere" size="{ReachTarget.radius}" rgba="{colour} 1"/>'
+    shape = f'<geom class="marker" type="sphere" size="{BALL}" rgba="{colour} 1"/>'
     return f'<body name="{name}" mocap="true">{shape}</body>'
 
 
@@ -22,11 +25,7 @@ class ReachTarget(Task):
     sentence = "reach the red target"
     keyframes = 1
     ranges = "balls: 33 x 60 cm, 8 to 40 cm high"
-    radius = 0.035
-
-    @property
-    def objects(self) -> str:
-        return _ball("ball", "0.9 0.1 0.1") + _ball("other", "0.15 0.25 0.9") + _ball("another", "0.95 0.8 0.1")
+    objects = _ball("ball", "0.9 0.1 0.1") + _ball("other", "0.15 0.25 0.9") + _ball("another", "0.95 0.8 0.1")
 
     def place(self, world: World, rng: np.random.Generator) -> None:
         region = Region((0.12, 0.45), (-0.3, 0.3), 0.07)
@@ -39,7 +38,7 @@ class ReachTarget(Task):
 
     def solved(self, world: World) -> bool:
         distance = np.linalg.norm(world.pose("ball").position - world.gripper.position)
-        return float(distance) < self.radius
+        return float(distance) < BALL
 
 
 class PushButton(Task):
@@ -68,8 +67,8 @@ class PushButton(Task):
         button = world.pose("button")
         top = Pose(button.point(0, 0, self.top), down())
         return [
-            Waypoint(Pose(top.position + [0, 0, 0.1], top.quaternion), False),
-            Waypoint(Pose(top.position - [0, 0, 0.005], top.quaternion), False),
+            Waypoint(top.raised(0.1), False),
+            Waypoint(top.raised(-0.005), False),
         ]
 
     def solved(self, world: World) -> bool:

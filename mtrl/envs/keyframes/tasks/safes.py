@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtrl.envs.keyframes.poses import Pose, down, level, matrix, yaw_of
+from mtrl.envs.keyframes.poses import Pose, about_z, down, level, matrix, yaw_of
 from mtrl.envs.keyframes.scene import TABLE
 from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatter, turn
 from mtrl.envs.keyframes.world import World
@@ -53,11 +53,9 @@ class TakeMoneyOutSafe(Task):
         yaw = turn(rng)
         world.place("safe", (*spot, TABLE), yaw)
         world.turn_joint("door", OPEN)
-        safe = Pose(np.array([*spot, TABLE]), level(yaw))
+        safe = Pose(np.array([*spot, TABLE]), about_z(yaw))
         height = (FLOOR, SHELF)[rng.integers(2)] + MONEY[2]
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        x, y = MONEY[0] + 0.02 - DEPTH, rng.uniform(-0.05, 0.05)
-        world.place("money", (*(spot + [x * cos - y * sin, x * sin + y * cos]), safe.position[2] + height), yaw)
+        world.place("money", safe.point(MONEY[0] + 0.02 - DEPTH, rng.uniform(-0.05, 0.05), height), yaw)
 
     def plan(self, world: World) -> list[Waypoint]:
         money = world.pose("money")
@@ -81,11 +79,11 @@ class PutMoneyInSafe(Task):
     objects = _SAFE
 
     def place(self, world: World, rng: np.random.Generator) -> None:
-        ahead = 0.0
-        while ahead > -0.25:
-            safe, spot = scatter(rng, Region((0.36, 0.56), (-0.25, 0.25), 0.1), Region((0.02, 0.22), (-0.25, 0.25), 0.1))
-            yaw = turn(rng)
-            ahead = float((spot - safe) @ [np.cos(yaw), np.sin(yaw)])
+        regions = Region((0.36, 0.56), (-0.25, 0.25), 0.1), Region((0.02, 0.22), (-0.25, 0.25), 0.1)
+        while True:
+            (safe, spot), yaw = scatter(rng, *regions), turn(rng)
+            if (safe - spot) @ [np.cos(yaw), np.sin(yaw)] > 0.25:
+                break
         world.place("safe", (*safe, TABLE), yaw)
         world.turn_joint("door", OPEN)
         world.place("money", (*spot, TABLE + MONEY[2]), turn(rng))
@@ -93,7 +91,7 @@ class PutMoneyInSafe(Task):
     def plan(self, world: World) -> list[Waypoint]:
         money, safe = world.pose("money"), world.pose("safe")
         grasp = Pose(money.position, down(yaw_of(money.quaternion)))
-        above, lifted = (Pose(grasp.position + [0, 0, z], grasp.quaternion) for z in (0.12, 0.3))
+        above, lifted = grasp.raised(0.12), grasp.raised(0.3)
         orientation = level(yaw_of(safe.quaternion))
         front, inside = (Pose(safe.point(x - DEPTH, 0, SHELF + 0.06), orientation) for x in (-0.12, 0.06))
         steps = [(above, True), (grasp, False), (lifted, False), (front, False), (inside, True)]

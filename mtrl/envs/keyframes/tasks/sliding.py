@@ -6,7 +6,7 @@ import numpy as np
 
 from mtrl.envs.keyframes.poses import Pose, down, yaw_of
 from mtrl.envs.keyframes.scene import TABLE
-from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatter, turn
+from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, scatter, turn
 from mtrl.envs.keyframes.world import World
 
 
@@ -37,8 +37,7 @@ class SlideBlock(Task):
         orientation = down(yaw_of(block.quaternion))
         behind = Pose(block.point(-self.half[0] - 0.05, 0, 0.005), orientation)
         onto = Pose(block.point(self.distance - self.half[0] - 0.014, 0, 0.005), orientation)
-        above = Pose(behind.position + [0, 0, 0.12], orientation)
-        return [Waypoint(above, True), Waypoint(behind, True), Waypoint(onto, True)]
+        return [Waypoint(behind.raised(0.12), True), Waypoint(behind, True), Waypoint(onto, True)]
 
     def solved(self, world: World) -> bool:
         away = world.pose("block").position - world.pose("field").position
