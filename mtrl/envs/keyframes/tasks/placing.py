@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mtrl.core.types import FloatArray
 from mtrl.envs.keyframes.poses import Pose, down, level, matrix, yaw_of
 from mtrl.envs.keyframes.scene import TABLE
 from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatter, turn
@@ -71,7 +72,7 @@ class StackWine(Task):
     name = "stack_wine"
     sentence = "stack the wine bottle in the rack"
     keyframes = 5
-    ranges = "bottle: 30 x 50 cm; rack: 30 x 50 cm, ±45°"
+    ranges = "bottle: 30 x 50 cm; rack: 30 x 50 cm, ±45°, not in front of the bottle"
     radius, half = 0.03, 0.075
     """Of the bottle's body, metres."""
     rail = 0.07
@@ -96,9 +97,14 @@ class StackWine(Task):
 
     def place(self, world: World, rng: np.random.Generator) -> None:
         x, y = (0.12, 0.42), (-0.25, 0.25)
-        rack, bottle = scatter(rng, Region(x, y, 0.13), Region(x, y, 0.09))
+        rack, bottle = scatter(rng, Region(x, y, 0.13), Region(x, y, 0.09), accept=self._reachable)
         world.place("rack", (*rack, TABLE), turn(rng))
         world.place("bottle", (*bottle, TABLE + self.half))
+
+    @staticmethod
+    def _reachable(rack: FloatArray, bottle: FloatArray) -> bool:
+        """The rack does not stand where the gripper comes along the table."""
+        return bool(rack[0] > bottle[0] or abs(rack[1] - bottle[1]) > 0.18)
 
     def plan(self, world: World) -> list[Waypoint]:
         bottle, rack = world.pose("bottle"), world.pose("rack")

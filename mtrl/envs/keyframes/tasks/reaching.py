@@ -68,7 +68,7 @@ class PushButton(Task):
         top = Pose(button.point(0, 0, self.top), down())
         return [
             Waypoint(top.raised(0.1), False),
-            Waypoint(top.raised(-0.005), False),
+            Waypoint(top.raised(-0.012), False),
         ]
 
     def solved(self, world: World) -> bool:

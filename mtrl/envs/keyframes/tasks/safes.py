@@ -80,10 +80,8 @@ class PutMoneyInSafe(Task):
 
     def place(self, world: World, rng: np.random.Generator) -> None:
         regions = Region((0.36, 0.56), (-0.25, 0.25), 0.1), Region((0.02, 0.22), (-0.25, 0.25), 0.1)
-        while True:
-            (safe, spot), yaw = scatter(rng, *regions), turn(rng)
-            if (safe - spot) @ [np.cos(yaw), np.sin(yaw)] > 0.25:
-                break
+        yaw = turn(rng)
+        safe, spot = scatter(rng, *regions, accept=lambda a, b: (a - b) @ [np.cos(yaw), np.sin(yaw)] > 0.25)
         world.place("safe", (*safe, TABLE), yaw)
         world.turn_joint("door", OPEN)
         world.place("money", (*spot, TABLE + MONEY[2]), turn(rng))
