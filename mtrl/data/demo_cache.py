@@ -29,8 +29,8 @@ FORMAT = 1
 _FACTS = "facts.json"
 
 
-class KeyframeBatch(NamedTuple):
-    """What a policy sees, and the next keyframe that the expert went to. Task-major; C cameras of H × W pixels."""
+class KeyframeObservation(NamedTuple):
+    """What a policy sees. Task-major; C cameras of H × W pixels."""
 
     rgb: Tensor
     """(T, B, C, H, W, 3) uint8"""
@@ -46,10 +46,25 @@ class KeyframeBatch(NamedTuple):
     """(T, B): 1 open, 0 closed."""
     stage: Tensor
     """(T, B) int64: keyframes reached before."""
+
+    def to(self, device: torch.device | str) -> KeyframeObservation:
+        return KeyframeObservation(*(t.to(device, non_blocking=True) for t in self))
+
+
+class KeyframeBatch(NamedTuple):
+    """Observations, and the next keyframe that the expert went to."""
+
+    observation: KeyframeObservation
     target_pose: Tensor
     """(T, B, 7)"""
     target_gripper: Tensor
     """(T, B)"""
+    importance: Tensor
+    """(T, B): factors of the samples' losses, 1 where all samples are equally likely."""
+
+    def to(self, device: torch.device | str) -> KeyframeBatch:
+        others = (t.to(device, non_blocking=True) for t in self[1:])
+        return KeyframeBatch(self.observation.to(device), *others)  # type: ignore[arg-type]
 
 
 def _layout(cameras: int, size: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
@@ -69,7 +84,7 @@ def _layout(cameras: int, size: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
 
 
 def observe(frame: Frame, cameras: Sequence[str], size: int) -> dict[str, NDArray[Any]]:
-    """The arrays of a `KeyframeBatch` that one frame gives: rgb, depth, intrinsics, extrinsics, pose, gripper.
+    """The arrays of a `KeyframeObservation` that one frame gives: rgb, depth, intrinsics, extrinsics, pose, gripper.
 
     Raises:
         UserError: a camera's picture or depth is missing.
@@ -126,7 +141,7 @@ class CacheWriter:
     def __enter__(self) -> CacheWriter:
         shutil.rmtree(self._aside, ignore_errors=True)
         self._aside.mkdir(parents=True)
-        self._files = {name: open(self._aside / f"{name}.bin", "wb") for name in self._layout}
+        self._files = {name: (self._aside / f"{name}.bin").open("wb") for name in self._layout}
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -217,10 +232,12 @@ class DemoCache:
             arrays[name] = np.memmap(path, kind, "r", shape=whole)
         return arrays
 
-    def batch(self, index: Tensor) -> KeyframeBatch:
-        """The samples with these numbers (T, B), each within its task."""
-        gathered = {name: self._gather(name, index.numpy()) for name in KeyframeBatch._fields}
-        return KeyframeBatch(**gathered)
+    def batch(self, index: Tensor, importance: Tensor | None = None) -> KeyframeBatch:
+        """The samples with these numbers (T, B), each within its task; importance (T, B)."""
+        rows = index.cpu().numpy()
+        observation = KeyframeObservation(*(self._gather(name, rows) for name in KeyframeObservation._fields))
+        targets = (self._gather(name, rows) for name in ("target_pose", "target_gripper"))
+        return KeyframeBatch(observation, *targets, torch.ones(rows.shape) if importance is None else importance)
 
     def _gather(self, name: str, index: NDArray[np.int64]) -> Tensor:
         first = self._arrays[0][name]
