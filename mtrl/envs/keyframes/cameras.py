@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ def observe(world: World, names: Sequence[str], size: int, renderer: Renderer | 
 class Renderer:
     """Square pictures of worlds, without shadows, reflections and multisampling.
 
-    Use it in a `with` block, in one thread: the graphics context is freed at its end.
+    All of its use is in one thread. The graphics context is freed by `close`, at the end of a `with` block, or with it.
     """
 
     def __init__(self, size: int) -> None:
@@ -63,12 +64,13 @@ class Renderer:
             RenderingUnavailable: no offscreen OpenGL here.
         """
         self.size = size
-        self._graphics: Any = graphics_context(size, size)
+        self._graphics = graphics_context(size, size)
         self._area = mujoco.MjrRect(0, 0, size, size)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._options = mujoco.MjvOption()
         self._contexts: dict[int, tuple[Any, Any]] = {}
+        self._finalizer = weakref.finalize(self, _free, self._graphics, self._contexts)
         self._rgb = np.empty((size, size, 3), np.uint8)
         self._depth = np.empty((size, size), np.float32)
 
@@ -79,13 +81,7 @@ class Renderer:
         self.close()
 
     def close(self) -> None:
-        if self._graphics is not None:
-            self._graphics.make_current()
-            for context, _ in self._contexts.values():
-                context.free()
-            self._contexts.clear()
-            self._graphics.free()
-            self._graphics = None
+        self._finalizer()
 
     def image(self, world: World, camera: str) -> Image:
         """Colours and metres along the optical axis, the first row on top."""
@@ -108,6 +104,14 @@ class Renderer:
             scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
             self._contexts[id(model)] = context, scene
         return self._contexts[id(model)]
+
+
+def _free(graphics: Any, contexts: dict[int, tuple[Any, Any]]) -> None:
+    graphics.make_current()
+    for context, _ in contexts.values():
+        context.free()
+    contexts.clear()
+    graphics.free()
 
 
 def _metres(buffer: FloatArray) -> FloatArray:

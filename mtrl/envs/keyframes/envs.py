@@ -37,14 +37,16 @@ class KeyframeCopies:
         return [[self._observe(episode) for episode in row] for row in self.episodes]
 
     def step(self, action: FloatArray) -> KeyframeStep:
+        frames = [list(row) for row in self._frames]
         for task, row in enumerate(self.episodes):
             for copy, episode in enumerate(row):
                 if not episode.over:
                     episode.act(action[task, copy])
-                    self._frames[task][copy] = self._observe(episode)
+                    frames[task][copy] = self._observe(episode)
+        self._frames = frames
         success = np.array([[episode.success for episode in row] for row in self.episodes])
         over = np.array([[episode.over for episode in row] for row in self.episodes])
-        return KeyframeStep(self._frames, success, over)
+        return KeyframeStep(frames, success, over)
 
     @property
     def stages(self) -> np.ndarray:

@@ -82,12 +82,12 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         return self._episode.expert()
 
     def _spaces(self) -> dict[str, spaces.Space[Any]]:
-        size, far = self._size, np.inf
+        size, far = self._size, 10.0
         found: dict[str, spaces.Space[Any]] = {}
         for name in self._cameras:
             found[f"{name}_rgb"] = spaces.Box(0, 255, (size, size, 3), np.uint8)
             found[f"{name}_depth"] = spaces.Box(0, far, (size, size), np.float32)
-            found[f"{name}_intrinsics"] = spaces.Box(-far, far, (3, 3), np.float64)
+            found[f"{name}_intrinsics"] = spaces.Box(-1e4, 1e4, (3, 3), np.float64)
             found[f"{name}_extrinsics"] = spaces.Box(-far, far, (4, 4), np.float64)
         found["gripper_pose"] = spaces.Box(-far, far, (ACTION_SIZE - 1,), np.float64)
         found["gripper_open"] = spaces.Discrete(2)

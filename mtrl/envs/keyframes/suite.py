@@ -17,8 +17,6 @@ from mtrl.envs.keyframes.scene import PIXELS
 from mtrl.envs.keyframes.tasks import TASKS
 from mtrl.monitoring.video import RenderingUnavailable
 
-_MOST_STAGES = max(task.keyframes for task in TASKS.values())
-
 
 @dataclass
 class Config:
@@ -56,7 +54,7 @@ class KeyframesSuite:
         self.name = config.kind
         self.tasks: Sequence[str] = tuple(config.tasks)
         self.cameras: Sequence[str] = tuple(config.cameras)
-        self.sizes = {"cameras": len(config.cameras), "image_size": config.image_size, "stages": _MOST_STAGES}
+        self.sizes = {"cameras": self.cameras, "image_size": config.image_size}
 
     @property
     def keyframes(self) -> dict[str, int]:
