@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -71,6 +72,9 @@ class Renderer:
         self._options = mujoco.MjvOption()
         self._contexts: dict[int, tuple[Any, Any]] = {}
         self._finalizer = weakref.finalize(self, _free, self._graphics, self._contexts)
+        # At exit mujoco ends EGL by a hook that is older than this one, and so runs later.
+        self._finalizer.atexit = False
+        atexit.register(self._finalizer)
         self._rgb = np.empty((size, size, 3), np.uint8)
         self._depth = np.empty((size, size), np.float32)
 
@@ -82,6 +86,7 @@ class Renderer:
 
     def close(self) -> None:
         self._finalizer()
+        atexit.unregister(self._finalizer)
 
     def image(self, world: World, camera: str) -> Image:
         """Colours and metres along the optical axis, the first row on top."""

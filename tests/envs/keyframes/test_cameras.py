@@ -20,7 +20,7 @@ SIZE = 64
 
 def begun(task: str = "pick_and_lift") -> Episode:
     episode = Episode(task, 1, "demos")
-    episode.begin(2)
+    episode.begin(0)
     return episode
 
 

@@ -103,6 +103,7 @@ def test_gymnasium_knows_every_task(task: str, offscreen: str) -> None:
     observation, _ = env.reset(seed=3)
     assert observation in env.observation_space and observation["stage"] == 0
     plan = env.unwrapped.expert()
+    terminated = truncated = False
     for stage, action in enumerate(plan, 1):
         assert action in env.action_space
         observation, reward, terminated, truncated, _ = env.step(action)
