@@ -13,18 +13,22 @@ from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
 _SUCCESS, _RETURN = "train/success", "train/return"
+_EVALUATED = ("evaluation/success", "evaluation/return")
+"""What is drawn of training on data, in which no episode is played."""
 
 
 def plot_runs(paths: Sequence[Path], output: Path | None = None) -> Path:
     """Draw one run's learning curves, or several experiments against each other, seeds together."""
     folders = [RunFolder.load(path) for path in paths]
     rows = [read_metrics(folder.metrics) for folder in folders]
+    played = all(any(key.startswith(f"{_SUCCESS}/") for row in run for key in row) for run in rows)
+    success, returns = (_SUCCESS, _RETURN) if played else _EVALUATED
     if len(folders) == 1:
         tasks = SUITES.build(restore(folders[0].config).benchmark).tasks
         return plots.learning_curves(
-            rows[0], list(tasks), output or folders[0].path / "learning_curves.png", success=_SUCCESS, returns=_RETURN
+            rows[0], list(tasks), output or folders[0].path / "learning_curves.png", success=success, returns=returns
         )
     groups: dict[str, list[Any]] = {}
     for folder, run in zip(folders, rows, strict=True):
         groups.setdefault(folder.path.resolve().parent.name, []).append(run)
-    return plots.compare_runs(groups, output or Path("comparison.png"), success=_SUCCESS)
+    return plots.compare_runs(groups, output or Path("comparison.png"), success=success)
