@@ -1,4 +1,4 @@
-"""Task-conditioned architectures, one a file: for vectors here, for images in `images`, for keyframes in `keyframes`."""
+"""Task-conditioned architectures, one a file: for vectors here, `images` and `keyframes` for what they are called."""
 
 from mtrl.core.registry import Registry
 from mtrl.networks.base import Factory, NetworkConfig, TaskNetwork
