@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mtrl.core.errors import UserError, expected
+from mtrl.core.registry import find
 
 BAD_INPUT, INTERRUPTED = 2, 130
 # Read by OpenMP when torch is loaded. Threads that wait by spinning take the cores from the environments' threads, and
@@ -156,9 +157,9 @@ def _list(options: argparse.Namespace) -> None:
         return
     for group in [wanted] if wanted else known:
         print(f"{group}=")
-        registry = next((r for r in experiment.REGISTRIES if r.group == group), None)
         for name in configs.choices(group, experiment.REGISTRIES):
-            summary = registry.summary(name) if registry and name in registry.kinds else configs.summary(group, name)
+            registry = find(experiment.REGISTRIES, group, name)
+            summary = registry.summary(name) if registry else configs.summary(group, name)
             print(f"  {name:<22}{summary}")
 
 
