@@ -25,13 +25,16 @@ class Progress:
         total_steps: int,
         initial: int = 0,
         *,
+        headline: str = "success",
         stream: TextIO | None = None,
         interval: float = 30.0,
         window: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`interval`: seconds between two lines where `stream` (stderr by default) is no terminal."""
+        """headline: what the share shown is of; interval: seconds between two lines where `stream` (stderr by default)
+        is no terminal."""
         self._stream = sys.stderr if stream is None else stream
+        self._headline = headline
         self._total, self._clock, self._interval, self._window = total_steps, clock, interval, window
         self._seen: deque[tuple[float, int, int | None]] = deque([(clock(), initial, None)])
         self._printed = clock()
@@ -84,7 +87,7 @@ class Progress:
         left = tqdm.format_interval((self._total - step) / speed) if speed > 0 else "?"
         facts = [f"{speed:.0f} steps/s", f"{((updates or 0) - (first_updates or 0)) / seconds:.1f} updates/s"]
         facts += [f"{left} left"] if step < self._total else []
-        return ", ".join(facts + ([] if self._success is None else [f"success {100 * self._success:.0f} %"]))
+        return ", ".join(facts + ([] if self._success is None else [f"{self._headline} {100 * self._success:.0f} %"]))
 
     def _print(self) -> None:
         self._printed = self._clock()
