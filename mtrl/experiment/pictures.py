@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from mtrl.monitoring import plots
 from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
-_SUCCESS, _RETURN = "train/success", "train/return"
+_HEADLINES = ("train/success", "train/accuracy", "evaluation/success")
+"""The last is of training on demonstrations, which plays no episodes."""
 
 
 def plot_runs(paths: Sequence[Path], output: Path | None = None) -> Path:
@@ -22,9 +23,19 @@ def plot_runs(paths: Sequence[Path], output: Path | None = None) -> Path:
     if len(folders) == 1:
         tasks = SUITES.build(restore(folders[0].config).benchmark).tasks
         return plots.learning_curves(
-            rows[0], list(tasks), output or folders[0].path / "learning_curves.png", success=_SUCCESS, returns=_RETURN
+            rows[0],
+            list(tasks),
+            output or folders[0].path / "learning_curves.png",
+            success=_headline(rows),
+            returns=f"{_headline(rows).partition('/')[0]}/return",
         )
     groups: dict[str, list[Any]] = {}
     for folder, run in zip(folders, rows, strict=True):
         groups.setdefault(folder.path.resolve().parent.name, []).append(run)
-    return plots.compare_runs(groups, output or Path("comparison.png"), success=_SUCCESS)
+    return plots.compare_runs(groups, output or Path("comparison.png"), success=_headline(rows))
+
+
+def _headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """The metric that matters most, of those that these runs have."""
+    keys = {key for rows in runs for row in rows for key in row}
+    return next((name for name in _HEADLINES if any(key.startswith(f"{name}/") for key in keys)), _HEADLINES[0])
