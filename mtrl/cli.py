@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="print the rows as JSON")
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
     bench.add_argument("--suites", default="", help="update, train: mt10, mt50 or both")
+    bench.add_argument("--repetitions", type=int, default=50, help="update: of each row")
     bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
     bench.set_defaults(run=_bench)
 
@@ -217,7 +218,7 @@ def _bench(options: argparse.Namespace) -> None:
         result = train.measure(options.quick, **suites)
     else:
         named = update.methods() if options.methods == "all" else options.methods.split(",")
-        result = update.measure(options.quick, named, **suites)
+        result = update.measure(options.quick, named, repetitions=options.repetitions, **suites)
     print(json.dumps(result) if options.json else report.table(result))
 
 

@@ -84,7 +84,10 @@ def methods() -> list[str]:
 
 
 def measure(
-    quick: bool = False, chosen: Sequence[str] = ("pcgrad",), suites: Sequence[str] = tuple(SUITES)
+    quick: bool = False,
+    chosen: Sequence[str] = ("pcgrad",),
+    suites: Sequence[str] = tuple(SUITES),
+    repetitions: int = 50,
 ) -> dict[str, Any]:
     """Milliseconds of a full SAC update with multi-head networks, and their ratio to the faster of two joint ones.
 
@@ -97,6 +100,7 @@ def measure(
     """
     unknown = set(chosen) - set(methods())
     check(not unknown, "--methods", f"among {', '.join(methods())}", ", ".join(sorted(unknown)))
+    check(repetitions >= 1, "--repetitions", "a positive integer", repetitions)
     check(set(suites) <= set(SUITES), "--suites", f"among {', '.join(SUITES)}", ", ".join(suites))
     keep_freed_memory()
     rows = []
@@ -104,7 +108,7 @@ def measure(
         tasks = SUITES[suite]
         calls = {"plain": _plain(tasks), "joint": _update(tasks), **{m: _update(tasks, m) for m in chosen}}
         calls["products"] = matrix_products(tasks, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH)
-        rows += _rows(suite, calls, _peers(tasks), 5 if quick else 50, 1 if quick else 5)
+        rows += _rows(suite, calls, _peers(tasks), 5 if quick else repetitions, 1 if quick else 5 if tasks <= 10 else 2)
     sizes = {"network": "multi_head", "width": WIDTH, "depth": DEPTH, "batch_per_task": BATCH}
     return {"bench": "update", **sizes, "machine": machine(), "rows": rows}
 
@@ -116,7 +120,7 @@ def _rows(
     seconds = interleaved(calls, repetitions)
     base = min(median(seconds["plain"]), median(seconds["joint"]))
     found = [_row(suite, name, values, base) for name, values in seconds.items()]
-    again = interleaved({"joint": calls["joint"], **peers}, few, warmup=1)
+    again = interleaved({"joint": calls["joint"], **peers}, few, warmup=0)
     later = median(again.pop("joint"))
     scale = median(seconds["joint"]) / later
     return found + [_row(suite, name, [scale * v for v in values], base) for name, values in again.items()]
