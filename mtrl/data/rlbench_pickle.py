@@ -44,7 +44,7 @@ def read_low_dim(path: Path) -> tuple[list[Frame], int | None]:
     kind = classes[OBSERVATION]
     if not isinstance(found, list) or not found or not all(isinstance(o, kind) for o in found):
         raise expected(f"File {path}", "one demonstration of RLBench with at least one frame", type(loaded).__name__)
-    return [_frame(o, path) for o in found], _seed(getattr(loaded, "random_seed", None))
+    return [frame_of(o, f"File {path}") for o in found], _seed(getattr(loaded, "random_seed", None))
 
 
 def _seed(state: Any) -> int | None:
@@ -56,20 +56,21 @@ def _seed(state: Any) -> int | None:
         return None
 
 
-def _frame(observation: _Attributes, path: Path) -> Frame:
+def frame_of(observation: Any, where: str) -> Frame:
+    """The frame, without pictures, that one of RLBench's observations tells of; where: what an error is about."""
     values = []
     for name in ("gripper_pose", "joint_velocities", "joint_positions", "gripper_open"):
         value = getattr(observation, name, None)
         if value is None:
-            raise expected(f"File {path}", f"with {name} at each frame", "none")
+            raise expected(where, f"with {name} at each frame", "none")
         values.append(value)
     pose, velocities, positions = (np.array(a, np.float64) for a in values[:3])
     if pose.shape != (7,):
-        raise expected(f"File {path}", "with gripper poses of 7 numbers", pose.shape)
-    return Frame(pose, float(values[3]), velocities, positions, _cameras(observation, path))
+        raise expected(where, "with gripper poses of 7 numbers", pose.shape)
+    return Frame(pose, float(values[3]), velocities, positions, _cameras(observation, where))
 
 
-def _cameras(observation: _Attributes, path: Path) -> dict[str, CameraModel]:
+def _cameras(observation: Any, where: str) -> dict[str, CameraModel]:
     """The models of the cameras that have one; before 1.1.0 none has."""
     misc = getattr(observation, "misc", None)
     misc = misc if isinstance(misc, dict) else {}
@@ -80,7 +81,7 @@ def _cameras(observation: _Attributes, path: Path) -> dict[str, CameraModel]:
             extrinsics, intrinsics = (np.array(m, np.float64) for m in values[:2])
             if extrinsics.shape != (4, 4) or intrinsics.shape != (3, 3):
                 shapes = (extrinsics.shape, intrinsics.shape)
-                raise expected(f"File {path}", f"with a (4, 4) and a (3, 3) matrix of camera {name}", shapes)
+                raise expected(where, f"with a (4, 4) and a (3, 3) matrix of camera {name}", shapes)
             found[name] = CameraModel(extrinsics, intrinsics, float(values[2]), float(values[3]))  # type: ignore[arg-type]
     return found
 

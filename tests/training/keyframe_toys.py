@@ -59,7 +59,7 @@ def demo(task: int, rng: np.random.Generator) -> Demo:
     """To 15 cm above the disc, down to it, and closed: keyframes 8 (a stop) and 16 (the gripper and the end)."""
     discs = scene(rng)
     start, target = np.array([0.0, 0.0, 0.5]), np.append(discs[task], 0.02)
-    above = target + [0, 0, HEIGHT]
+    above = target + np.array([0, 0, HEIGHT])
     frames = [frame(discs, start, 1.0)]
     frames += [frame(discs, start + (above - start) * k / 8, float(k < 8), seen=k == 8) for k in range(1, 9)]
     frames += [frame(discs, above + (target - above) * k / 7, 1.0, seen=False) for k in range(1, 8)]
