@@ -1,4 +1,4 @@
-"""The command line: mtrl train | evaluate | list | bench | plot | group.
+"""The command line: mtrl train | evaluate | demos | list | bench | plot | group.
 
 Bad input ends in one line that says what was expected and what was found, and exit code 2.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mtrl.core.errors import UserError, expected
+from mtrl.core.registry import find
 
 BAD_INPUT, INTERRUPTED = 2, 130
 PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity")
@@ -76,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print the whole result as JSON")
     evaluate.set_defaults(run=_evaluate)
 
+    _add_demos(commands)
+
     listing = commands.add_parser("list", help="what there is to choose from")
     listing.add_argument("what", nargs="?", help="one of benchmarks, networks, weighting, surgery, agents, recipes")
     listing.add_argument("--benchmark", help="count the networks' parameters on this benchmark")
@@ -104,6 +107,38 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--output", type=Path, help="the folder of the groups' configurations (groups/ in the run)")
     group.set_defaults(run=_group)
     return parser
+
+
+def _add_demos(commands: Any) -> None:
+    demos = commands.add_parser("demos", help="collect demonstrations, or make a cache of those you have")
+    actions = demos.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
+    collect = actions.add_parser("collect", help="let a benchmark's experts show its tasks")
+    collect.add_argument("options", nargs="*", metavar="key=value", help="benchmark=keyframes and its options")
+    collect.add_argument("--episodes", type=int, default=100, help="of each task (100)")
+    collect.add_argument("--seed", type=int, default=1, help="of the scenes")
+    collect.add_argument("--layout", choices=("cache", "rlbench"), default="cache", help="what to write")
+    collect.add_argument("--output", type=Path, default=Path("demos"), help="folder; a benchmark gets one in it")
+    collect.add_argument("--jobs", type=int, default=0, help="processes; as many as there are cores if not given")
+    collect.set_defaults(run=_collect)
+    cache = actions.add_parser("cache", help="make a cache of demonstrations in RLBench's folders")
+    cache.add_argument("folder", type=Path, help="that holds <task>/variation<N>/episodes/episode<M>")
+    cache.add_argument("options", nargs="*", metavar="key=value", help="benchmark=rlbench and its options")
+    cache.add_argument("--episodes", type=int, help="of each task; all if not given")
+    cache.add_argument("--output", type=Path, default=Path("demos"), help="folder; a benchmark gets one in it")
+    cache.set_defaults(run=_cache)
+
+
+def _collect(options: argparse.Namespace) -> None:
+    from mtrl.experiment import demonstrations
+
+    arguments = (options.options, options.episodes, options.seed, options.output, options.layout, options.jobs)
+    print(f"Demonstrations: {demonstrations.collect(*arguments)}")
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from mtrl.experiment import demonstrations
+
+    print(f"Demonstrations: {demonstrations.cache(options.folder, options.options, options.episodes, options.output)}")
 
 
 _TRAIN = "Example: mtrl train benchmark=mt10 network=mint surgery=pcgrad seed=1 steps=2000000"
@@ -169,9 +204,9 @@ def _list(options: argparse.Namespace) -> None:
         return
     for group in [wanted] if wanted else known:
         print(f"{group}=")
-        registry = next((r for r in experiment.REGISTRIES if r.group == group), None)
         for name in configs.choices(group, experiment.REGISTRIES):
-            summary = registry.summary(name) if registry and name in registry.kinds else configs.summary(group, name)
+            registry = find(experiment.REGISTRIES, group, name)
+            summary = registry.summary(name) if registry else configs.summary(group, name)
             print(f"  {name:<22}{summary}")
 
 

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mtrl.core.errors import UserError
-from mtrl.core.registry import Registry
+from mtrl.core.registry import Registry, find
 
 FOLDER = Path(__file__).parent
 
@@ -107,7 +107,8 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
         nodes: dict[str, Any] = {}
         for key, value in saved.items():
             if key in groups and isinstance(value, dict):
-                value = OmegaConf.merge(OmegaConf.structured(groups[key].config_class(value["kind"])), value)
+                registry = find(registries, key, value["kind"]) or groups[key]
+                value = OmegaConf.merge(OmegaConf.structured(registry.config_class(value["kind"])), value)
             nodes[key] = value
         merged = OmegaConf.merge(OmegaConf.structured(root), nodes)
         assert isinstance(merged, DictConfig)

@@ -11,10 +11,11 @@ from mtrl.agents import AGENTS
 from mtrl.core.config import check
 from mtrl.envs import SUITES
 from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
-from mtrl.networks import NETWORKS
+from mtrl.networks import IMAGE_NETWORKS, KEYFRAME_NETWORKS, NETWORKS
 from mtrl.training import TRAININGS
 
-REGISTRIES = (SUITES, NETWORKS, WEIGHTINGS, SURGERIES, AGENTS, TRAININGS, DIAGNOSTICS, AFFINITIES)
+METHODS = (WEIGHTINGS, SURGERIES, DIAGNOSTICS, AFFINITIES)
+REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, *METHODS, AGENTS, TRAININGS)
 FREE_KEYS = ("device", "threads", "runs", "video", "training.log_every", "training.checkpoint_every")
 """What may change between two starts of the same run: it does not change the result."""
 
@@ -82,6 +83,8 @@ def non_default(config: ExperimentConfig) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     for registry in REGISTRIES:
         part = configs.plain(getattr(config, registry.group))
+        if part["kind"] not in registry.kinds:
+            continue
         default = configs.plain(registry.config_class(part["kind"]))
         names = {f"{registry.group}.{name}": (value, default[name]) for name, value in part.items()}
         changed |= {name: value for name, (value, usual) in names.items() if value != usual and name not in FREE_KEYS}

@@ -70,8 +70,9 @@ class Experiment:
 
     @property
     def policy(self) -> Policy:
-        """The deterministic policy: (T, N, O) -> (T, N, A)."""
-        return greedy(self.agent)
+        """The deterministic policy: (T, N, O) -> (T, N, A), or what the kind of training says it is."""
+        make = getattr(TRAININGS.module(self.config.training.kind), "policy", None)
+        return greedy(self.agent) if make is None else make(self.agent, self.suite)
 
     def evaluate(
         self, episodes: int, protocol: str, progress: Callable[[int, int], None] | None = None

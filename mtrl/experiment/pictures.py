@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from mtrl.monitoring import plots, plots_methods
 from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
-_SUCCESS, _RETURN = "train/success", "train/return"
+_HEADLINES = ("train/success", "train/accuracy", "evaluation/success")
+"""The last is of training on demonstrations, which plays no episodes."""
 
 
 def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "curves") -> Path:
@@ -34,11 +35,19 @@ def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "cu
     rows = [read_metrics(folder.metrics) for folder in folders]
     if len(folders) == 1:
         picture = output or folders[0].path / "learning_curves.png"
-        return plots.learning_curves(rows[0], _tasks(folders[0]), picture, success=_SUCCESS, returns=_RETURN)
+        headline = _headline(rows)
+        names = {"success": headline, "returns": f"{headline.partition('/')[0]}/return"}
+        return plots.learning_curves(rows[0], _tasks(folders[0]), picture, **names)
     groups: dict[str, list[Any]] = {}
     for folder, run in zip(folders, rows, strict=True):
         groups.setdefault(folder.path.resolve().parent.name, []).append(run)
-    return plots.compare_runs(groups, output or Path("comparison.png"), success=_SUCCESS)
+    return plots.compare_runs(groups, output or Path("comparison.png"), success=_headline(rows))
+
+
+def _headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """The metric that matters most, of those that these runs have."""
+    keys = {key for rows in runs for row in rows for key in row}
+    return next((name for name in _HEADLINES if any(key.startswith(f"{name}/") for key in keys)), _HEADLINES[0])
 
 
 def _of_one(folders: Sequence[RunFolder], kind: str, output: Path | None) -> Path:

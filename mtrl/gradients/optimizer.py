@@ -128,11 +128,13 @@ class MultiTaskOptimizer(nn.Module):
     def _per_task_step(
         self, task_losses: TaskLoss, batch: Any, second_batch: Any, extras: dict[str, Tensor]
     ) -> tuple[Metrics, Context]:
-        _, own, buffers = self.network.tensors
-        leaves = self.network.per_task_leaves()
+        leaves, own, buffers = self.network.tensors
+        if not self.network.shared_input:
+            leaves = self.network.per_task_leaves()
         losses, aux = task_losses(leaves, own, buffers, batch)
         regularizer = self.surgery if isinstance(self.surgery, Regularizer) else None
-        in_graph, owned = _gradients(losses.sum(), leaves, own, create_graph=regularizer is not None)
+        differentiate = _separate_gradients if self.network.shared_input else _per_task_gradients
+        in_graph, owned = differentiate(losses, leaves, own, create_graph=regularizer is not None)
         shared = {n: g.detach() for n, g in in_graph.items()}
         grams = self._gramians(shared)
         gram, ahead = grams.sum(0), None
@@ -149,7 +151,8 @@ class MultiTaskOptimizer(nn.Module):
             return metrics, context
         penalty = regularizer.penalty(gramian(self._blocks(in_graph)))
         shared, owned = _gradients(torch.dot(losses, scaled) + penalty, leaves, own)
-        self._write({n: g.sum(0) for n, g in shared.items()}, owned)
+        summed = self.network.shared_input
+        self._write({n: g if summed else g.sum(0) for n, g in shared.items()}, owned)
         return metrics | {"penalty": penalty.detach()}, context
 
     def _conflicts(self, gram: Tensor) -> Metrics:
@@ -216,6 +219,27 @@ def _gradients(
     """The gradients of a scalar by both kinds of tensors."""
     found = torch.autograd.grad(loss, [*shared.values(), *own.values()], create_graph=create_graph)
     return dict(zip(shared, found, strict=False)), dict(zip(own, found[len(shared) :], strict=True))
+
+
+def _per_task_gradients(
+    losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gradients by leaves with a task axis: one backward pass gives them all."""
+    return _gradients(losses.sum(), shared, own, create_graph=create_graph)
+
+
+def _separate_gradients(
+    losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gradients of T losses of the same inputs, one backward pass through what is shared for each: (T, *shape)."""
+
+    def gradients(loss: Tensor, tensors: Tensors) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(loss, list(tensors.values()), retain_graph=True, create_graph=create_graph)
+
+    tasks = [gradients(loss, shared) for loss in losses]
+    found = {name: torch.stack(gradients) for name, gradients in zip(shared, zip(*tasks, strict=True), strict=True)}
+    owned = gradients(losses.sum(), own) if own else ()
+    return found, dict(zip(own, owned, strict=True))
 
 
 def conflict_metrics(gram: Tensor) -> Metrics:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtrl.core.errors import expected
 from mtrl.monitoring import plots
@@ -69,6 +70,13 @@ class MetricLog:
             if time.monotonic() - self._drawn.get(name, -math.inf) >= self._image_interval:
                 self._board.add_image(name, plots.matrix_image(array, tasks, name), step, dataformats="HWC")
                 self._drawn[name] = time.monotonic()
+
+    def pictures(self, step: int, make: Callable[[], Mapping[str, NDArray[np.uint8]]]) -> None:
+        """Show `{name: (H, W, 3)}` in TensorBoard, drawn by `make` at most every `image_interval` seconds."""
+        if time.monotonic() - self._drawn.get("pictures", -math.inf) >= self._image_interval:
+            for name, picture in make().items():
+                self._board.add_image(name, picture, step, dataformats="HWC")
+            self._drawn["pictures"] = time.monotonic()
 
     def close(self) -> None:
         self._file.close()

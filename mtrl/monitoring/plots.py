@@ -62,7 +62,7 @@ def learning_curves(
     above = {"top": 1 - 0.75 / height, "bottom": 1 - 3.3 / height, **sides}
     below = {"top": 1 - 4.15 / height, "bottom": 0.3 / height, "hspace": 0.4, "wspace": 0.1, **sides}
     means = figure.add_gridspec(1, 2 if return_steps.size else 1, **above).subplots(squeeze=False)[0]
-    _mean_panel(means[0], steps * step_scale, rates, f"mean success: {100 * _last(rates):.0f} %")
+    _mean_panel(means[0], steps * step_scale, rates, f"mean {success.rpartition('/')[2]}: {100 * _last(rates):.0f} %")
     means[0].set_ylim(-0.03, 1.03)
     percent_axis(means[0])
     if return_steps.size:
@@ -99,7 +99,7 @@ def compare_runs(
             panel.fill_between(steps * step_scale, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
     panel.set_ylim(-0.03, 1.03)
     percent_axis(panel)
-    style(panel, "success: interquartile mean over seeds and tasks, 95 % interval")
+    style(panel, f"{success.rpartition('/')[2]}: interquartile mean over seeds and tasks, 95 % interval")
     steps_axis(panel)
     panel.set_xlabel(STEPS)
     panel.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), frameon=False, ncols=2, fontsize=9)
