@@ -152,8 +152,7 @@ def test_estimators_agree_on_degenerate_tasks_at_every_scale(case: str, scale: f
     MultiTaskOptimizer(network, sgd, probe).step(losses, data.batch(0), data.batch(1))
     exact, difference, unrolled = probe.found[0]
     assert exact.isfinite().all()
-    tolerance = {"rtol": 1e-9, "atol": 1e-12 * scale}
-    torch.testing.assert_close(exact, unrolled, **tolerance)
+    torch.testing.assert_close(exact, unrolled, rtol=1e-9, atol=1e-12 * scale)
     torch.testing.assert_close(difference, exact, rtol=0.01, atol=1e-4 * exact.abs().max().item())
 
 

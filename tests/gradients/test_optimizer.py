@@ -151,7 +151,7 @@ def test_gradients_of_every_layout_are_combined(shape: tuple[int, ...]) -> None:
     layouts = [plain, plain.transpose(-1, -2).contiguous().transpose(-1, -2) if len(shape) > 2 else plain]
     if len(shape) > 2:
         layouts.append(plain.transpose(0, 1).contiguous().transpose(0, 1))
-    layouts.append(plain[:, None].expand(shape[0], 3, *shape[1:])[:, 1])
+    layouts.append(plain.unsqueeze(1).expand(-1, 3, *shape[1:])[:, 1])
     for gradient in layouts:
         assert torch.equal(gradient, plain)
         torch.testing.assert_close(combine(gradient, coefficients), torch.tensordot(coefficients, plain, 1))
@@ -161,8 +161,8 @@ def test_owned_parameters_may_have_one_gradient_between_them() -> None:
     """Two that are added have the same gradient, which autograd may give as one tensor; each is scaled once."""
     network, batch, losses = problem("film")
 
-    def added(shared: Any, own: Any, own_buffers: Any, data: Any) -> Any:
-        values, aux = losses(shared, own, own_buffers, data)
+    def added(shared: Any, own: Any, own_buffers: Any, batch: Any) -> Any:
+        values, aux = losses(shared, own, own_buffers, batch)
         first, second = (own[name] for name in list(own)[:2])
         both = torch.cat([first.flatten(1), second.flatten(1)], 1)
         return values + both.sum(1) + (first + first).flatten(1).sum(1), aux
