@@ -76,6 +76,7 @@ class Bare(nn.Module):
 
     num_tasks: int = T
     ensemble: int | None = None
+    shared_input = False
 
     def __init__(self) -> None:
         super().__init__()
