@@ -248,5 +248,5 @@ def test_rlbenchs_own_reader_finds_the_same(tmp_path: Path) -> None:
         for name in CAMERAS:
             image = ours.images[name]
             assert np.array_equal(theirs[f"{name}_rgb"], image.rgb)
-            assert np.allclose(theirs[f"{name}_depth"], image.depth, atol=1e-6)
+            assert np.allclose(theirs[f"{name}_depth"], np.asarray(image.depth), atol=1e-6)
             assert np.allclose(theirs[f"{name}_point_cloud"], cloud(ours, name), atol=1e-5)
