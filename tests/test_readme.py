@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mtrl import cli
+from mtrl.monitoring.video import RenderingUnavailable
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,7 +70,10 @@ def test_other_commands_run(
 @pytest.mark.parametrize("source", blocks("python"))
 def test_python_examples_run(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    exec(compile(source, "README.md", "exec"), {})
+    try:
+        exec(compile(source, "README.md", "exec"), {})
+    except RenderingUnavailable as error:
+        pytest.skip(str(error))
 
 
 def test_every_make_target_that_is_named_exists() -> None:
