@@ -1,4 +1,4 @@
-"""The command line: mtrl train | evaluate | demos | list | bench | plot.
+"""The command line: mtrl train | evaluate | demos | list | bench | plot | group.
 
 Bad input ends in one line that says what was expected and what was found, and exit code 2.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from mtrl.core.errors import UserError, expected
 from mtrl.core.registry import find
 
 BAD_INPUT, INTERRUPTED = 2, 130
+PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity")
 # Read by OpenMP when torch is loaded. Threads that wait by spinning take the cores from the environments' threads, and
 # on a machine that does anything else an update takes ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -62,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train an agent, or go on with a run", description=_TRAIN)
     train.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
+    train.add_argument("--config", type=Path, metavar="FILE", help="start from a run's config.yaml, or a group's")
     train.add_argument("--show", action="store_true", help="print the whole configuration and stop")
     train.set_defaults(run=_train)
 
@@ -93,8 +96,16 @@ def _parser() -> argparse.ArgumentParser:
 
     plot = commands.add_parser("plot", help="draw runs")
     plot.add_argument("folders", nargs="+", metavar="RUN")
+    plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], help="what to draw (curves)")
     plot.add_argument("--output", type=Path, help="the picture's path (learning_curves.png in the run)")
     plot.set_defaults(run=_plot)
+
+    group = commands.add_parser("group", help="find the tasks to train together, from a run's affinities")
+    group.add_argument("folder", metavar="RUN", help="a run with affinity=transference")
+    group.add_argument("--groups", type=int, required=True, metavar="K", help="groups at most")
+    group.add_argument("--network", help="whose losses' affinities: critic (the default) or actor")
+    group.add_argument("--output", type=Path, help="the folder of the groups' configurations (groups/ in the run)")
+    group.set_defaults(run=_group)
     return parser
 
 
@@ -136,7 +147,8 @@ _TRAIN = "Example: mtrl train benchmark=mt10 network=mint surgery=pcgrad seed=1 
 def _train(options: argparse.Namespace) -> None:
     from mtrl import configs, experiment
 
-    config = experiment.compose(options.options)
+    chosen = options.options
+    config = experiment.compose(experiment.saved_overrides(options.config, chosen) if options.config else chosen)
     if options.show:
         import yaml
 
@@ -183,7 +195,7 @@ def _list(options: argparse.Namespace) -> None:
     from mtrl import configs, experiment
 
     groups = {"benchmarks": "benchmark", "networks": "network", "agents": "agent", "recipes": "recipe"}
-    known = ["benchmark", "network", "weighting", "surgery", "agent", "recipe"]
+    known = ["benchmark", "network", "weighting", "surgery", "diagnostics", "affinity", "agent", "recipe"]
     wanted = groups.get(options.what, options.what)
     if wanted is not None and wanted not in known:
         raise expected("What to list", f"one of {', '.join(known)}", options.what)
@@ -225,7 +237,17 @@ def _bench(options: argparse.Namespace) -> None:
 def _plot(options: argparse.Namespace) -> None:
     from mtrl import experiment
 
-    print(experiment.plot_runs([Path(folder) for folder in options.folders], options.output))
+    print(experiment.plot_runs([Path(folder) for folder in options.folders], options.output, options.kind))
+
+
+def _group(options: argparse.Namespace) -> None:
+    from mtrl import experiment
+    from mtrl.monitoring.tables import group_table
+
+    found = experiment.group_run(options.folder, options.groups, options.network, options.output)
+    print(group_table(found.tasks, found.grouping))
+    for file in found.files:
+        print(f"mtrl train --config {shlex.quote(str(file))}")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def test_what_numpys_own_constructors_would_forge_is_refused(tmp_path: Path, nam
         path.write_bytes(data.replace(b"K\x04\x85", b"M\xff\x00\x85"))
     else:
         stored(path, FORGED[name])
-    with pytest.raises(UserError, match="File .*forged should be a whole pickle"):
+    with pytest.raises(UserError, match=r"File .*forged should be a whole pickle"):
         safe_pickle.load(path)
 
 
@@ -105,10 +105,10 @@ def test_a_hidden_object_dtype_is_refused(tmp_path: Path) -> None:
 def test_damaged_files_are_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "damaged"
     path.write_bytes(data)
-    with pytest.raises(UserError, match="File .*damaged should be a whole pickle"):
+    with pytest.raises(UserError, match=r"File .*damaged should be a whole pickle"):
         safe_pickle.load(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="File .*none should be a readable pickle. Found 'No such file or directory'"):
+    with pytest.raises(UserError, match=r"File .*none should be a readable pickle. Found 'No such file or directory'"):
         safe_pickle.load(tmp_path / "none")
