@@ -12,7 +12,7 @@ from mtrl.monitoring import plots
 from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
-_HEADLINES, _RETURN = ("train/success", "train/accuracy"), "train/return"
+_HEADLINES, _RETURN = ("train/success", "evaluation/accuracy", "train/accuracy"), "train/return"
 
 
 def plot_runs(paths: Sequence[Path], output: Path | None = None) -> Path:
