@@ -15,7 +15,16 @@ from mtrl.networks import IMAGE_NETWORKS, NETWORKS
 from mtrl.training import TRAININGS
 
 REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, WEIGHTINGS, SURGERIES, AGENTS, TRAININGS)
-FREE_KEYS = ("device", "threads", "runs", "video", "training.log_every", "training.checkpoint_every")
+FREE_KEYS = (
+    "device",
+    "threads",
+    "runs",
+    "video",
+    "benchmark.root",
+    "training.log_every",
+    "training.checkpoint_every",
+    "training.single_task",
+)
 """What may change between two starts of the same run: it does not change the result."""
 
 
