@@ -276,8 +276,7 @@ class RLLabels:
 
         self.model.learn(total, callback=_Show(progress, total), log_interval=None)  # type: ignore[arg-type]
         self.learner.restore(self.env.canonical)
-        rewards = torch.tensor(self.env.rewards)
-        return {"label/reward": rewards.mean()}
+        return {"label/reward": torch.tensor(self.env.last_rewards).mean()}
 
     @torch.no_grad()
     def label_probabilities(self, images: Tensor, labels: Tensor) -> Tensor:
