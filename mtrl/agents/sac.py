@@ -114,10 +114,13 @@ class SAC:
         observation_size: int,
         action_size: int,
         tasks: Sequence[str] = (),
+        diagnostics: Any = None,
+        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network, weighting, surgery: the configurations of what is to be used in actor and critic; tasks: names."""
+        """network, weighting, surgery, diagnostics, affinity: the configurations of what is to be used in actor and
+        critic; tasks: names."""
         self.config = config
         self.action_size = action_size
         self.device = torch.device(device)
@@ -135,6 +138,7 @@ class SAC:
         self.target_entropy = -float(action_size) if config.target_entropy is None else config.target_entropy
         self.alpha_optimizer = self._adam([self.log_alpha])
         methods = {"weighting": weighting, "surgery": surgery, "tasks": tasks}
+        methods |= {"diagnostics": diagnostics, "affinity": affinity}
         self.critic_optimizer = self._optimizer(self.critic, part="critic", **methods)
         self.actor_optimizer = self._optimizer(self.actor, part="actor", critic=self.critic_optimizer, **methods)
 

@@ -87,6 +87,10 @@ class Session:
             array = value.detach().double().cpu().numpy()
             (scalars, per_task, matrices)[array.ndim][name] = array.item() if array.ndim == 0 else array
         self.log.write(trainer.step, scalars, per_task, tasks, matrices)
+        affinities = {name.rpartition("/")[0] or "all": m for name, m in matrices.items() if name.endswith("affinity")}
+        if affinities:
+            self.folder.write_affinities(trainer.step, tasks, affinities)
+        self.log.pictures(trainer.step, getattr(trainer, "pictures", dict))
         self.progress.update(trainer.step, trainer.updates, scalars.get(f"train/mean_{trainer.headline}"))
         self._logged = (trainer.step, trainer.updates, dict(trainer.seconds), time.perf_counter())
 

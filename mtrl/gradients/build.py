@@ -11,7 +11,9 @@ from torch import Tensor
 from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.core.types import TaskParameters
-from mtrl.gradients.base import Context, Weighting, primary_tasks
+from mtrl.gradients.affinities import AFFINITIES
+from mtrl.gradients.base import Context, Diagnostic, Weighting, primary_tasks
+from mtrl.gradients.diagnostics import DIAGNOSTICS
 from mtrl.gradients.optimizer import MultiTaskOptimizer
 from mtrl.gradients.surgery import SURGERIES
 from mtrl.gradients.weightings import WEIGHTINGS
@@ -38,6 +40,8 @@ def build_optimizer(
     tasks: Sequence[str] = (),
     part: str | None = None,
     critic: MultiTaskOptimizer | None = None,
+    diagnostics: Any = None,
+    affinity: Any = None,
     **options: Any,
 ) -> MultiTaskOptimizer:
     """The optimiser that a weighting's and a surgery's configuration describe.
@@ -46,6 +50,7 @@ def build_optimizer(
         tasks: their names, for `primary=[...]`.
         part: "actor" or "critic" of an agent with both, for `surgery.apply_to`. An actor's losses have either sign.
         critic: an actor's critic, whose weights it may borrow.
+        diagnostics, affinity: the configurations of what watches the updates; None for nothing.
         options: those of `MultiTaskOptimizer`.
 
     Raises:
@@ -59,6 +64,7 @@ def build_optimizer(
         SURGERIES.build(surgery, num_tasks=network.num_tasks) if applies else None,
         per_member=getattr(surgery, "per_critic", False),
         primary=_primary(weighting, surgery, tasks, network.num_tasks),
+        diagnostics=_diagnostics(diagnostics, affinity, network.num_tasks, part),
         **options,
     )
 
@@ -73,6 +79,12 @@ def _weighting(config: Any, num_tasks: int, part: str | None, critic: MultiTaskO
     if critic is None:
         raise expected(f"Weighting {config.kind}", "used on losses that stay positive, or beside a critic", part)
     return Borrowed(critic)
+
+
+def _diagnostics(diagnostics: Any, affinity: Any, num_tasks: int, part: str | None) -> list[Diagnostic]:
+    chosen = [(registry, c) for registry, c in ((DIAGNOSTICS, diagnostics), (AFFINITIES, affinity)) if c is not None]
+    built = [registry.build(config, num_tasks=num_tasks, part=part) for registry, config in chosen]
+    return [diagnostic for diagnostic in built if diagnostic is not None]
 
 
 def _primary(weighting: Any, surgery: Any, tasks: Sequence[str], num_tasks: int) -> Tensor:

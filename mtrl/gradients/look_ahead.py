@@ -65,9 +65,10 @@ class LookAhead:
         momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             direction = direction + group["momentum"] * momentum
-        return parameter.detach() - self._rate(parameter) * direction
+        return parameter.detach() - self.rate(parameter) * direction
 
-    def _rate(self, parameter: Tensor) -> Any:
+    def rate(self, parameter: Tensor) -> Any:
+        """α of a parameter: a number, or a tensor () of a capturable optimiser."""
         return self._groups[parameter]["lr"]
 
     def _primary_loss(self, shared: Tensors, own: Tensors) -> Tensor:
@@ -79,7 +80,7 @@ class LookAhead:
         leaves = [t.requires_grad_() for t in (*shared.values(), *own.values())]
         gradients = iter(torch.autograd.grad(self._primary_loss(shared, own), leaves))
         tables = (self.network.shared, self.network.own)
-        shared, own = ({n: self._rate(p) * next(gradients) for n, p in table.items()} for table in tables)
+        shared, own = ({n: self.rate(p) * next(gradients) for n, p in table.items()} for table in tables)
         return shared, own
 
     def _exact(self, weights: Tensor) -> Tensor:

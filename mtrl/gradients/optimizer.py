@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from mtrl.core.errors import expected
 from mtrl.core.types import Metrics, TaskLoss, TaskParameters, Tensors
 from mtrl.gradients.algebra import combine, gramian, rows
-from mtrl.gradients.base import Context, JacobianSurgery, Regularizer, Surgery, Weighting
+from mtrl.gradients.base import Context, Diagnostic, JacobianSurgery, Regularizer, Surgery, Weighting
 from mtrl.gradients.look_ahead import LookAhead, like
+
+CONFLICT_WINDOW = 100
+"""Updates over which `conflicts` forgets."""
 
 
 class MultiTaskOptimizer(nn.Module):
@@ -36,13 +40,14 @@ class MultiTaskOptimizer(nn.Module):
         reduction: str = "mean",
         max_grad_norm: float | None = None,
         generator: torch.Generator | None = None,
+        diagnostics: Sequence[Diagnostic] = (),
     ) -> None:
         """per_member: surgery on each member of an ensemble by itself; primary (T,) bool, all if not given."""
         super().__init__()
-        if surgery is not None and not network.tensors[0]:
-            raise expected("Surgery", "used with a network that shares parameters", "one that shares none")
-        if weighting.needs_gramian and not network.tensors[0]:
-            raise expected("This weighting", "used with a network that shares parameters", "one that shares none")
+        needs = {"Surgery": surgery is not None, "This weighting": weighting.needs_gramian}
+        for name, needed in {**needs, "Diagnostics and affinities": bool(diagnostics)}.items():
+            if needed and not network.tensors[0]:
+                raise expected(name, "used with a network that shares parameters", "one that shares none")
         self._network = [network]  # in a list: it saves its own state
         self.optimizer = optimizer
         self.weighting = weighting
@@ -60,6 +65,9 @@ class MultiTaskOptimizer(nn.Module):
         self.primary: Tensor
         everything = torch.ones(network.num_tasks, dtype=torch.bool)
         self.register_buffer("primary", everything if primary is None else primary.clone())
+        self.conflict_rate: Tensor
+        self.register_buffer("conflict_rate", torch.zeros(network.num_tasks, network.num_tasks))
+        self.diagnostics = nn.ModuleList(diagnostics)
 
     @property
     def network(self) -> TaskParameters:
@@ -68,7 +76,8 @@ class MultiTaskOptimizer(nn.Module):
     @property
     def per_task(self) -> bool:
         """Whether an update needs each task's own gradient of the shared parameters."""
-        return self.surgery is not None or self.weighting.needs_gramian or self.weighting.needs_look_ahead
+        wanted = self.weighting.needs_gramian or self.weighting.needs_look_ahead
+        return wanted or self.surgery is not None or len(self.diagnostics) > 0
 
     @property
     def needs_second_batch(self) -> bool:
@@ -82,35 +91,43 @@ class MultiTaskOptimizer(nn.Module):
         if self.needs_second_batch and second_batch is None:
             raise expected("This weighting", "given a second batch of the training data", second_batch)
         take = self._per_task_step if self.per_task else self._joint_step
-        metrics = take(task_losses, batch, second_batch, extras or {})
+        metrics, context = take(task_losses, batch, second_batch, extras or {})
         if self.max_grad_norm is not None:
             metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
+        for diagnostic in self.diagnostics:
+            diagnostic.before_step(context)
         self.optimizer.step()
+        for diagnostic in self.diagnostics:
+            metrics |= diagnostic.after_step(context)
         if self.weighting.needs_losses_after:
             self._learn_from_step(task_losses, batch, metrics["loss"])
         self.step_count += 1
         return metrics
 
-    def _weights(self, losses: Tensor, extras: dict[str, Tensor], **more: Any) -> Tensor:
+    def _context(self, losses: Tensor, extras: dict[str, Tensor], **more: Any) -> Context:
+        losses = losses.detach()
+        return Context(losses, self.step_count, self.primary, extras=extras, generator=self.generator, **more)
+
+    def _weights(self, context: Context) -> Tensor:
         """The weights (T,) of this update, after the weighting has learned from it."""
-        context = Context(
-            losses.detach(), self.step_count, self.primary, extras=extras, generator=self.generator, **more
-        )
         self.weighting.update(context)
-        weights = self.weighting.weights(context).detach().to(losses.dtype)
+        weights = self.weighting.weights(context).detach().to(context.losses.dtype)
         self.last_weights.copy_(weights)
         return weights
 
-    def _joint_step(self, task_losses: TaskLoss, batch: Any, second_batch: Any, extras: dict[str, Tensor]) -> Metrics:
+    def _joint_step(
+        self, task_losses: TaskLoss, batch: Any, second_batch: Any, extras: dict[str, Tensor]
+    ) -> tuple[Metrics, Context]:
         losses, aux = task_losses(*self.network.tensors, batch)
-        weights = self._weights(losses, extras)
+        context = self._context(losses, extras)
+        weights = self._weights(context)
         self.optimizer.zero_grad(set_to_none=True)
         torch.dot(losses, weights * self.factor).backward()
-        return {"loss": losses.detach(), "weight": weights, **aux}
+        return {"loss": losses.detach(), "weight": weights, **aux}, context
 
     def _per_task_step(
         self, task_losses: TaskLoss, batch: Any, second_batch: Any, extras: dict[str, Tensor]
-    ) -> Metrics:
+    ) -> tuple[Metrics, Context]:
         leaves, own, buffers = self.network.tensors
         if not self.network.shared_input:
             leaves = self.network.per_task_leaves()
@@ -121,20 +138,29 @@ class MultiTaskOptimizer(nn.Module):
         shared = {n: g.detach() for n, g in in_graph.items()}
         grams = self._gramians(shared)
         gram, ahead = grams.sum(0), None
-        if self.weighting.needs_look_ahead:
+        if self.weighting.needs_look_ahead or self.diagnostics:
             settings = (self.primary, self.factor, shared, owned)
             ahead = LookAhead(self.network, self.optimizer, task_losses, batch, second_batch, *settings)
-        weights = self._weights(losses, extras, gramian=gram, look_ahead=ahead)
-        metrics = {"loss": losses.detach(), "weight": weights, **conflict_metrics(gram), **aux}
+        context = self._context(losses, extras, gramian=gram, look_ahead=ahead)
+        weights = self._weights(context)
+        metrics = {"loss": losses.detach(), "weight": weights, **self._conflicts(gram), **aux}
         scaled = weights * self.factor
         if regularizer is None:
-            self._write(self._combined(shared, grams, weights), {n: g.mul_(like(scaled, g)) for n, g in owned.items()})
-            return metrics
+            # Not in place: two parameters may have one gradient tensor, and diagnostics see it afterwards.
+            self._write(self._combined(shared, grams, weights), {n: g * like(scaled, g) for n, g in owned.items()})
+            return metrics, context
         penalty = regularizer.penalty(gramian(self._blocks(in_graph)))
         shared, owned = _gradients(torch.dot(losses, scaled) + penalty, leaves, own)
         summed = self.network.shared_input
         self._write({n: g if summed else g.sum(0) for n, g in shared.items()}, owned)
-        return metrics | {"penalty": penalty.detach()}
+        return metrics | {"penalty": penalty.detach()}, context
+
+    def _conflicts(self, gram: Tensor) -> Metrics:
+        """What is free, and `conflicts` (T, T): in how many of the last updates each pair of tasks conflicted."""
+        metrics = conflict_metrics(gram)
+        share = 1 / (self.step_count + 1).clamp(max=CONFLICT_WINDOW)
+        self.conflict_rate.lerp_((metrics["cosine"] < 0).to(self.conflict_rate), share)
+        return metrics | {"conflicts": self.conflict_rate.clone()}
 
     def _blocks(self, shared: Tensors) -> list[Tensor]:
         return [block for g in shared.values() for block in rows(g, self.network.ensemble)]

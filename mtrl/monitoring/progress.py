@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from tqdm import tqdm
@@ -107,3 +108,25 @@ def counter(unit: str) -> Callable[[int, int], None] | None:
             bar.close()
 
     return show
+
+
+class Count:
+    """Counts up to a known number: a bar on a terminal, elsewhere a plain line every half minute."""
+
+    def __init__(self, total: int, unit: str, interval: float = 30.0) -> None:
+        self.total, self.unit, self.done = total, unit, 0
+        self._show, self._interval, self._printed = counter(unit), interval, time.monotonic()
+
+    def __call__(self, more: int = 1) -> None:
+        self.done += more
+        if self._show is not None:
+            self._show(self.done, self.total)
+        elif time.monotonic() - self._printed >= self._interval:
+            self._printed = time.monotonic()
+            print(f"{self.done}/{self.total} {self.unit}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def counting(total: int, unit: str) -> Iterator[Count]:
+    """A `Count` for a block of work."""
+    yield Count(total, unit)
