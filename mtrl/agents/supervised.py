@@ -63,11 +63,14 @@ class Supervised:
         image_shape: tuple[int, int, int],
         num_classes: Sequence[int],
         shared_input: bool = False,
+        diagnostics: Any = None,
+        affinity: Any = None,
         tasks: Sequence[str] = (),
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """num_classes (T,); shared_input: all tasks see the same images, given once."""
+        """num_classes (T,); shared_input: all tasks see the same images, given once; network, weighting, surgery,
+        diagnostics, affinity: configurations."""
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         factory = IMAGE_NETWORKS.build(network, image_shape=image_shape, output_size=max(num_classes))
@@ -85,6 +88,8 @@ class Supervised:
             sgd,
             weighting,
             surgery,
+            diagnostics=diagnostics,
+            affinity=affinity,
             tasks=tasks,
             reduction=config.reduction,
             max_grad_norm=config.max_grad_norm,

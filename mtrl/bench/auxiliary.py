@@ -70,6 +70,7 @@ def _rollout(name: str, engine: str, count: int, learner: Learner | None) -> Cal
     _, callback = model._setup_learn(count, None)
 
     def collect() -> None:
+        model.env.set_options({"mode": "main" if learner is not None else "agent"})
         model._last_obs = model.env.reset()
         model.collect_rollouts(model.env, callback, model.rollout_buffer, count)
 
@@ -79,8 +80,8 @@ def _rollout(name: str, engine: str, count: int, learner: Learner | None) -> Cal
 def measure(quick: bool = False) -> dict[str, Any]:
     """Microseconds for each image of an epoch of label collection, step by step and batched, and their ratio.
 
-    `labels` is the labelling alone, with a main network that does nothing; `epoch` has its steps and rewards as well,
-    which cost the same on both paths.
+    `labels` is the labelling alone: main mode, where there is no reward, and a main network that does nothing. `epoch`
+    has the main network's steps and the rewards as well, which cost the same on both paths.
     """
     count, repetitions = (200, 2) if quick else (1000, 7)
     rows = []

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtrl.core.errors import UserError
 from mtrl.networks import IMAGE_NETWORKS, NETWORKS, TaskNetwork
-from mtrl.networks.convolution import BatchNorm, Conv2d, conv2d
+from mtrl.networks.convolution import BatchNorm, Conv2d, Pool, conv2d
 
 T, B, SHAPE, OUTPUT = 3, 4, (2, 6, 6), 3
 SMALL: dict[str, dict[str, Any]] = {"vgg16": {"scale": 1 / 16}}
@@ -128,6 +128,14 @@ def test_the_merged_convolution_is_one_per_task() -> None:
         found_x, found = torch.autograd.grad((output * grad).sum(), [x, given])
         torch.testing.assert_close(found_x, expected_x)
         torch.testing.assert_close(found, gradient)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (5, 7), (1, 4), (1, 1)])
+def test_pooling_is_pytorchs_with_and_without_a_gradient(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, 4, *size)
+    expected = x if min(size) < 2 else F.max_pool2d(x.flatten(0, 1), 2).unflatten(0, (2, 3))
+    assert torch.equal(Pool()(x), expected)
+    assert torch.equal(Pool()(x.requires_grad_()), expected)
 
 
 def test_double_backward_through_the_per_task_convolution() -> None:
