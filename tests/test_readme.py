@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mtrl import cli
+from mtrl import cli, experiment
+from mtrl.data import fetch
+from tests.data import test_image_files as image_files
+from tests.data.test_fetch import archive
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,6 +20,12 @@ TINY = [
     "steps=6", "device=cpu", "training.warmup=2", "training.log_every=3", "training.final_episodes=1", "video=false",
     "agent.batch_size=2", "network.width=8", "benchmark.horizon=4", "training.replay_capacity=10",
 ]  # fmt: skip
+MT = ("mt1", "mt10", "mt25", "mt50", "custom", "toy")
+TINY_IMAGES = ["steps=8", "device=cpu", "training.log_every=4", "agent.batch_size=4"]
+SMALLER = {
+    "vgg16": ["network.scale=0.03"], "conv": ["network.width=2", "network.fc_width=4"],
+    "conv_mint": ["network.width=2", "network.fc_width=4"],
+}  # fmt: skip
 RUN = ["experiment=RUN", "surgery=pcgrad", "diagnostics=triad", "affinity=transference"]
 
 
@@ -44,10 +53,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def tiny(line: str) -> list[str]:
+    """What makes a training command take seconds; CIFAR-100 gets files to read."""
+    config = experiment.compose(words(line)[1:])
+    if config.benchmark.kind in MT:
+        return TINY
+    if config.benchmark.kind.startswith("cifar"):
+        image_files.cifar100(Path("data"), 400)
+    else:
+        pytest.importorskip("sklearn", reason="the extra `vision` is not installed")
+    labels = ["agent.ppo.rollout_size=8", "agent.reward_size=4"] if config.agent.kind == "auxiliary" else []
+    small = ["benchmark.train_size=12"]
+    return [*TINY_IMAGES, *SMALLER[config.network.kind], *labels, *small]
+
+
 @pytest.mark.parametrize("line", TRAIN)
 def test_training_commands_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert cli.main([*words(line), *TINY]) == 0
+    assert cli.main([*words(line), *tiny(line)]) == 0
 
 
 @pytest.mark.parametrize("line", OTHER)
@@ -56,6 +79,10 @@ def test_other_commands_run(
 ) -> None:
     monkeypatch.chdir(folder)
     arguments = words(line)
+    if arguments[0] == "data":
+        Path("served.tar.gz").write_bytes(archive({"cifar-100-python/train": b""}))
+        served = fetch.Source(Path("served.tar.gz").resolve().as_uri(), fetch.md5(Path("served.tar.gz")))
+        monkeypatch.setitem(fetch.SOURCES, arguments[2], (served,))
     if arguments[0] == "evaluate":
         arguments += ["--episodes", "1"]
     if arguments[0] == "bench":

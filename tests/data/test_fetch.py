@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mtrl import cli
 from mtrl.core.errors import UserError
 from mtrl.data import fetch
 
@@ -79,3 +80,9 @@ def test_published_checksums_have_their_form() -> None:
     sources = [source for group in fetch.SOURCES.values() for source in group]
     assert all(len(s.md5) == 32 and set(s.md5) <= set("0123456789abcdef") for s in sources)
     assert len({s.md5 for s in sources}) == len(sources)
+
+
+def test_the_command_ends_in_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "fetch", "imagenet", "--root", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("mtrl: The data set to fetch should be one of") and message.count("\n") == 1
