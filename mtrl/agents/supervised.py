@@ -63,13 +63,14 @@ class Supervised:
         image_shape: tuple[int, int, int],
         num_classes: Sequence[int],
         shared_input: bool = False,
-        tasks: Sequence[str] = (),
         diagnostics: Any = None,
         affinity: Any = None,
+        tasks: Sequence[str] = (),
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """num_classes (T,); shared_input: all tasks see the same images, given once."""
+        """num_classes (T,); shared_input: all tasks see the same images, given once; network, weighting, surgery,
+        diagnostics, affinity: configurations."""
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         factory = IMAGE_NETWORKS.build(network, image_shape=image_shape, output_size=max(num_classes))
@@ -87,9 +88,9 @@ class Supervised:
             sgd,
             weighting,
             surgery,
-            tasks=tasks,
             diagnostics=diagnostics,
             affinity=affinity,
+            tasks=tasks,
             reduction=config.reduction,
             max_grad_norm=config.max_grad_norm,
             generator=self.generator,
