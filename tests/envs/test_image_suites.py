@@ -25,11 +25,12 @@ def test_cifar100_domains_are_superclasses_of_five_classes(tmp_path: Path) -> No
     files.cifar100(tmp_path)
     made = suite("cifar100", root=str(tmp_path))
     split, _, _ = image_files.cifar100(tmp_path)
-    train = made.data.train
+    train, coarse = made.data.train, split.train.coarse
+    assert coarse is not None
     assert made.tasks == SUPERCLASSES and made.sizes["num_classes"] == (5,) * 20
     for task in (0, 7, 19):
         rows = train.rows[task, : train.counts[task]]
-        assert (split.train.coarse[rows] == task).all() and len(rows) == 10
+        assert (coarse[rows] == task).all() and len(rows) == 10
         classes = split.train.labels[rows]
         labels = train.labels[task, : train.counts[task]]
         assert sorted(set(labels.tolist())) == [0, 1, 2, 3, 4]

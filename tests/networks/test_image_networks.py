@@ -166,6 +166,7 @@ def test_batch_norm_is_pytorchs_for_each_task() -> None:
 
     network = TaskNetwork(lambda code: Norm(), T).double()
     theirs = [nn.BatchNorm2d(2).double() for _ in range(T)]
+    x = images()
     for seed in range(3):
         x = 2 * images(seed=seed) + 1
         network.train()

@@ -141,6 +141,7 @@ def test_the_policys_labels_obey_the_hierarchy(weight_aware: bool) -> None:
         drawn = policy({"image": shown[0], "label": labels[0]})[0].view(12, -1)[:, 0]
         assert (drawn // 3 == labels[0]).all()
     chosen, weight = made.labels.assign(ImageBatch(shown, labels))
+    assert chosen is not None
     assert torch.equal(chosen, probability.argmax(1)) and (weight is not None) == weight_aware
 
 
@@ -195,6 +196,7 @@ def test_the_label_agent_learns_what_is_rewarded(engine: str, monkeypatch: pytes
         made.train_labels(images, epoch)
     batch = Epochs(images, 24, 0).batch(0)
     chosen, _ = made.labels.assign(batch)
+    assert chosen is not None
     assert float((chosen % 3 == 0).float().mean()) > 0.9
 
 
@@ -203,8 +205,9 @@ def test_human_labels_are_the_images_own_and_none_leaves_the_auxiliary_head() ->
     batch = Epochs(images, 4, 0).batch(0)
     human = agent(method="human")
     human.prepare(images)
-    assert human.labels.assign(batch)[0] is not None and batch.human is not None
-    assert torch.equal(human.labels.assign(batch)[0], batch.human[0])
+    assigned, _ = human.labels.assign(batch)
+    assert assigned is not None and batch.human is not None
+    assert torch.equal(assigned, batch.human[0])
     single = agent(method="none")
     before = [p.detach().clone() for p in single.learner.network.auxiliary.parameters()]
     single.update(batch)
@@ -216,12 +219,13 @@ def test_what_makes_no_sense_is_refused_in_one_line() -> None:
         agent(method="human").prepare(data(human=False))
     with pytest.raises(UserError, match=r"agent\.hierarchy"):
         agent(method="human", hierarchy=2).prepare(data())
-    for options, name in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"method": "random"}, "method"),
         ({"method": "human", "weight_aware": True}, "weight_aware"),
         ({"engine": "fast"}, "engine"),
         ({"hierarchy": 0}, "hierarchy"),
-    ):
+    ]
+    for options, name in refused:
         with pytest.raises(UserError, match=f"agent.{name}"):
             agent(**options)
 

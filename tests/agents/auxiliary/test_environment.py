@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from gymnasium.utils.env_checker import check_env
 
-from mtrl.agents.auxiliary.environment import AuxiliaryEnv
+from mtrl.agents.auxiliary.environment import AuxiliaryEnv, EnvironmentOptions
 from mtrl.core.errors import UserError
 from mtrl.data.images import normalised
 from tests.agents.auxiliary.problems import SIZES, environment, learner, same, tensors
@@ -88,7 +88,7 @@ def test_the_reward_by_hand(sign: str, weight_aware: bool) -> None:
 def test_agent_mode_leaves_the_main_network_bit_for_bit() -> None:
     env = environment()
     network = env.learner.network  # type: ignore[attr-defined]
-    env.learner.train_batch(*(t[:4] for t in (env._images.float(), env._labels, env._labels)), None)
+    env.learner.train_batch(env._images[:4].float(), env._labels[:4], env._labels[:4], None)
     before, momentum = tensors(network), env.learner.snapshot()["optimizer"]
     play(env, labels_for(env, 10))
     assert same(before, network)
@@ -161,8 +161,9 @@ def test_action_masks_are_the_hierarchy_of_the_image_shown() -> None:
 
 
 def test_bad_options_are_refused_by_name() -> None:
-    for name, value in (("entropy_sign", "minus"), ("reset_every", "step"), ("batch_size", 0), ("reward_size", 0)):
+    refused: dict[str, Any] = {"entropy_sign": "minus", "reset_every": "step", "batch_size": 0, "reward_size": 0}
+    for name, value in refused.items():
         with pytest.raises(UserError, match=f"agent.{name}"):
-            environment(**{name: value})
+            EnvironmentOptions(**{name: value})
     with pytest.raises(UserError, match="mode"):
         environment().reset(options={"mode": "both"})
