@@ -10,6 +10,7 @@ import numpy as np
 from mtrl.core.config import check
 from mtrl.core.errors import UserError, expected
 from mtrl.core.types import FloatArray
+from mtrl.data.demos import Frame
 from mtrl.experiment.config import restore
 from mtrl.experiment.parts import Experiment
 from mtrl.monitoring import checkpoints
@@ -58,19 +59,29 @@ class LoadedPolicy:
         self._experiment = experiment
         self.tasks = experiment.tasks
 
-    def act(self, observation: FloatArray, task: str | int) -> FloatArray:
-        """observation (O,) or (B, O) of one task, by name or index -> action (A,) or (B, A) in [-1, 1]."""
+    def act(self, observation: FloatArray | Frame, task: str | int, stage: int = 0) -> FloatArray:
+        """observation (O,) or (B, O) of one task, by name or index -> action (A,) or (B, A) in [-1, 1].
+
+        Of a keyframe task the observation is a `Frame`, with `stage` keyframes done, and the action the next (8,).
+        """
         index = self.tasks.index(task) if task in self.tasks else task
         if not isinstance(index, int) or not 0 <= index < len(self.tasks):
             raise expected("Task", f"one of {', '.join(self.tasks)}", task)
+        size = getattr(self._experiment.suite, "observation_size", None)
+        if size is None or isinstance(observation, Frame):
+            return self._keyframe(observation, index, stage)
         rows = np.atleast_2d(np.asarray(observation, np.float32))
-        size = self._experiment.suite.observation_size
         if rows.ndim != 2 or rows.shape[1] != size:
             raise expected("Observation", f"of size {size}", tuple(np.shape(observation)))
         every = np.zeros((len(self.tasks), *rows.shape), np.float32)
         every[index] = rows
         action = self._experiment.policy(every)[index]
         return action if np.ndim(observation) == 2 else action[0]
+
+    def _keyframe(self, frame: Any, index: int, stage: int) -> FloatArray:
+        if not isinstance(frame, Frame) or "cameras" not in self._experiment.suite.sizes:
+            raise expected("Observation", f"what {self._experiment.suite.name} shows", type(frame).__name__)
+        return self._experiment.policy([[frame]] * len(self.tasks), stage)[index, 0]  # type: ignore[call-arg, arg-type]
 
 
 def load_policy(path: Path | str, device: str = "cpu") -> LoadedPolicy:
