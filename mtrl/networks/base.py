@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from mtrl.core.config import check
-from mtrl.core.types import Tensors
+from mtrl.core.types import TaskRows, Tensors
 
 Factory = Callable[[Tensor], nn.Module]
 """Builds the network of one task from that task's code (C,)."""
@@ -30,6 +31,10 @@ class NetworkConfig:
         check(self.width >= 1, "network.width", "a positive integer", self.width)
         check(self.depth >= 1, "network.depth", "a positive integer", self.depth)
 
+    def for_goals(self) -> Self:
+        """This architecture where tasks are goals, whose codes are points of a space rather than names."""
+        return self
+
 
 def _tensors(module: nn.Module, prefix: str = "", inherited: bool = False) -> Iterator[tuple[str, Tensor, bool]]:
     """(name, tensor, whether every task owns it) of all parameters and buffers."""
@@ -38,6 +43,15 @@ def _tensors(module: nn.Module, prefix: str = "", inherited: bool = False) -> It
         yield prefix + name, tensor, is_owned
     for name, child in module.named_children():
         yield from _tensors(child, f"{prefix}{name}.", is_owned)
+
+
+def _owned_tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor, is_owned in _tensors(module) if is_owned}
+
+
+def _code_names(module: nn.Module) -> set[str]:
+    """Names of the buffers that hold the task's code."""
+    return {f"{name}.value" for name, part in module.named_modules() if getattr(part, "task_code", False)}
 
 
 def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -78,17 +92,19 @@ class TaskNetwork(nn.Module):
         super().__init__()
         codes = torch.eye(num_tasks) if codes is None else codes
         self.num_tasks, self.ensemble = num_tasks, ensemble
-        modules = [[factory(code) for _ in range(ensemble or 1)] for code in codes]
-        tables = [[{n: t for n, t, _ in _tensors(m)} for m in members] for members in modules]
+        first = [factory(codes[0]) for _ in range(ensemble or 1)]
+        tables = [[{n: t for n, t, _ in _tensors(m)} for m in first]]
+        tables += [[_owned_tensors(factory(code)) for _ in range(ensemble or 1)] for code in codes[1:]]
         self.shared, self.own = nn.ParameterDict(), nn.ParameterDict()
         self._own_buffers = nn.Module()
         names: dict[str, str] = {}
         self._axes: dict[str, int] = {}
-        for name, tensor, is_owned in _tensors(modules[0][0]):
+        for name, tensor, is_owned in _tensors(first[0]):
             key = name.replace(".", "/")
             names[key] = name
             self._axes[key] = tensor.ndim + (ensemble is not None)
-            stacked = _stack([[t[name].detach() for t in members] for members in tables], ensemble)
+            sources = tables if is_owned else tables[:1]
+            stacked = _stack([[t[name].detach() for t in members] for members in sources], ensemble)
             if not isinstance(tensor, nn.Parameter):
                 if not is_owned:
                     raise TypeError(f"Buffer `{name}` should belong to an owned module. Found it shared.")
@@ -97,9 +113,10 @@ class TaskNetwork(nn.Module):
                 self.own[key] = nn.Parameter(stacked)
             else:
                 self.shared[key] = nn.Parameter(stacked[0].clone(memory_format=torch.contiguous_format))
+        self._codes = {name.replace(".", "/") for name in _code_names(first[0])}
         # Held in a list: it is called with this module's tensors, and has no parameters of its own.
-        self._template = [modules[0][0]]
-        self._slots = {key: _slot(modules[0][0], name) for key, name in names.items()}
+        self._template = [first[0]]
+        self._slots = {key: _slot(first[0], name) for key, name in names.items()}
 
     @property
     def own_buffers(self) -> dict[str, Tensor]:
@@ -136,3 +153,59 @@ class TaskNetwork(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.call(*self.tensors, *inputs)
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """A tensor (T, ..) of all tasks as the rows of a batch see it: here as it is."""
+        return tensor
+
+    def spread(self, gradient: Tensor) -> Tensor:
+        """The reverse of `take` for a gradient: as it is."""
+        return gradient
+
+    def at(self, rows: TaskRows | None) -> TaskNetwork | NetworkRows:
+        """This network as the rows of a batch see it; itself where they are all tasks."""
+        return self if rows is None else NetworkRows(self, rows)
+
+
+class NetworkRows:
+    """A network of many tasks as a batch of some of them sees it (`TaskParameters`).
+
+    Row r has what task rows.task[r] owns, and rows.code[r] in place of that task's code. Gradients of `own` in
+    `tensors` flow on into the whole network's; `spread` puts rows' gradients in their places, zeros elsewhere.
+    """
+
+    def __init__(self, network: TaskNetwork, rows: TaskRows) -> None:
+        self._network, self._rows = network, rows
+        self.num_tasks, self.ensemble = len(rows.task), network.ensemble
+        self.shared, self.own = network.shared, network.own
+
+    @property
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """(shared, own, own_buffers) of the rows, as a `TaskLoss` takes them."""
+        network, codes = self._network, self._network._codes
+        own = {name: self.take(tensor) for name, tensor in network.own.items()}
+        kept = {name: self.take(tensor) for name, tensor in network.own_buffers.items() if name not in codes}
+        return dict(network.shared.items()), own, kept | dict.fromkeys(codes, self._code)
+
+    @property
+    def _code(self) -> Tensor:
+        code = self._rows.code
+        return code if self.ensemble is None else code.unsqueeze(1).expand(-1, self.ensemble, -1)
+
+    def per_task_leaves(self) -> dict[str, Tensor]:
+        return {n: p.detach().expand(self.num_tasks, *p.shape).requires_grad_() for n, p in self.shared.items()}
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """(all tasks, ..) -> (T, ..): the rows' part."""
+        return tensor.index_select(0, self._rows.task)
+
+    def spread(self, gradient: Tensor) -> Tensor:
+        """(T, ..) -> (all tasks, ..), zero for tasks that no row is; rows of one task are summed."""
+        whole = gradient.new_zeros(self._network.num_tasks, *gradient.shape[1:])
+        return whole.index_add_(0, self._rows.task, gradient)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self._network.parameters()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self._network.call(*self.tensors, *inputs)

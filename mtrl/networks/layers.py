@@ -119,16 +119,22 @@ class CodedLinear(nn.Module):
         return self.linear(x) + self.code_linear(self.code(x))
 
 
-class TaskCode(nn.Module):
-    """A fixed vector that tells one task from the others; its forward gives it as one row, (1, C)."""
+class TaskVector(nn.Module):
+    """A fixed vector of the task; its forward gives it as one row, (1, C)."""
 
-    def __init__(self, code: Tensor) -> None:
+    def __init__(self, value: Tensor) -> None:
         super().__init__()
         self.value: Tensor
-        self.register_buffer("value", code.clone())
+        self.register_buffer("value", value.clone())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.value if x.ndim == 1 else self.value.unsqueeze(-2)
+
+
+class TaskCode(TaskVector):
+    """The vector that tells one task from the others. A call may give another one: a new goal, for example."""
+
+    task_code = True
 
 
 class LayerNorm(nn.Module):
