@@ -127,17 +127,13 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _report(facts: dict[str, Any]) -> None:
-    from mtrl.monitoring.tables import success_table
+    from mtrl.monitoring.tables import result_table
 
-    rows = facts["tasks"].values()
-    print(
-        success_table(
-            list(facts["tasks"]),
-            [row["success_rate"] for row in rows],
-            [row["mean_return"] for row in rows],
-            facts["episodes"],
-        )
-    )
+    rows = list(facts["tasks"].values())
+    means = [key for key in rows[0] if key.startswith("mean_")]
+    means.sort(key=lambda key: key != f"mean_{facts['headline']}")
+    values = {key.removeprefix("mean_"): [row[key] for row in rows] for key in means}
+    print(result_table(list(facts["tasks"]), values, facts["episodes"]))
 
 
 def _video(parts: Any, folder: Any, stream: Any = None) -> None:

@@ -64,11 +64,11 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def stopped_at(step: int, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run a command that is interrupted when the trainer reaches `step`."""
     with monkeypatch.context() as patch:
-        original: Callable[[experiment.Session, experiment.OffPolicyTrainer], None] = experiment.Session._show
+        original: Callable[[experiment.Session], None] = experiment.Session._show
 
-        def show(session: experiment.Session, trainer: experiment.OffPolicyTrainer) -> None:
-            original(session, trainer)
-            if trainer.step == step:
+        def show(session: experiment.Session) -> None:
+            original(session)
+            if session.trainer.step == step:
                 raise KeyboardInterrupt
 
         patch.setattr(experiment.Session, "_show", show)

@@ -51,9 +51,12 @@ class Registry:
     def config_class(self, kind: str) -> type[Any]:
         return self._entry(kind)[1]
 
+    def module(self, kind: str) -> ModuleType:
+        return self._entry(kind)[0]
+
     def build(self, config: Any, **context: Any) -> Any:
         """Build the method that `config.kind` names."""
-        return self._entry(config.kind)[0].build(config, **context)
+        return self.module(config.kind).build(config, **context)
 
     def summary(self, kind: str) -> str:
         """The first line of the documentation of the method: its module's, or its own among several of a module."""

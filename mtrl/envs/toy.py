@@ -60,6 +60,7 @@ class ToySuite:
         self.name = config.kind
         self.tasks: Sequence[str] = tuple(f"turn-{360 * t // config.num_tasks}" for t in range(config.num_tasks))
         self.horizon = config.horizon
+        self.sizes = {"observation_size": self.observation_size, "action_size": self.action_size}
 
     def make_envs(self, seed: int, envs_per_task: int) -> ToyEnvs:
         return ToyEnvs(self.config, seed, envs_per_task)

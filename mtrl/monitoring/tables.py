@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 
-def success_table(tasks: Sequence[str], success: Sequence[float], returns: Sequence[float], episodes: int) -> str:
-    """A line per task with its success rate in [0, 1] and return, each the mean over `episodes`, and their mean."""
+def result_table(tasks: Sequence[str], values: Mapping[str, Sequence[float]], episodes: int) -> str:
+    """A line per task with each of its values, the mean over `episodes`; below them the mean over tasks.
+
+    Args:
+        values: name -> (T,). The first is a share in [0, 1], shown in per cent.
+    """
+    columns = [np.asarray(column, dtype=np.float64) for column in values.values()]
+    rows = [*zip(tasks, *columns, strict=True)]
     width = max(len("task"), len("mean"), *map(len, tasks))
-    rule = "-" * (width + 22)
-    lines = [_line(task, rate, value, width) for task, rate, value in zip(tasks, success, returns, strict=True)]
-    mean = _line("mean", float(np.mean(success)), float(np.mean(returns)), width)
-    head = f"{'task':<{width}}  {'success':>8}  {'return':>10}"
+    head = f"{'task':<{width}}" + "".join(f"  {name:>10}" for name in values)
+    rule = "-" * len(head)
+    mean = _line("mean", [float(column.mean()) for column in columns], width)
     count = "1 episode" if episodes == 1 else f"{episodes} episodes"
-    return "\n".join([head, rule, *lines, rule, f"{mean}  ({count} per task)"])
+    return "\n".join(
+        [head, rule, *(_line(task, row, width) for task, *row in rows), rule, f"{mean}  ({count} per task)"]
+    )
 
 
-def _line(name: str, success: float, value: float, width: int) -> str:
-    return f"{name:<{width}}  {100 * success:>6.0f} %  {value:>10.1f}"
+def _line(name: str, values: Sequence[float], width: int) -> str:
+    share, *others = values
+    return f"{name:<{width}}  {100 * share:>8.0f} %" + "".join(f"  {value:>10.4g}" for value in others)

@@ -16,10 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mtrl.core.config import check
 from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
@@ -28,6 +30,19 @@ Policy = Callable[[FloatArray], FloatArray]
 """Observations (T, N, O) to actions (T, N, A)."""
 Progress = Callable[[int, int], None]
 """Called after each step that ends an episode, with the episodes done and those to do, over all tasks."""
+
+
+class Actor(Protocol):
+    def act(self, observation: Tensor, explore: bool) -> Tensor: ...
+
+
+def greedy(agent: Actor) -> Policy:
+    """An agent's deterministic policy on arrays."""
+
+    def policy(observation: FloatArray) -> FloatArray:
+        return agent.act(torch.from_numpy(np.ascontiguousarray(observation)), explore=False).cpu().numpy()
+
+    return policy
 
 
 @dataclass(frozen=True)
@@ -41,20 +56,27 @@ class EvaluationResult:
     lengths: NDArray[np.int64]
     """(T, E): steps."""
 
+    headline = "success"
+
     @property
     def success_rate(self) -> FloatArray:
         """(T,): the share of solved episodes."""
         return self.success.mean(axis=1)
 
+    @property
+    def per_task(self) -> dict[str, FloatArray]:
+        return {"success": self.success_rate, "return": self.returns.mean(axis=1)}
+
     def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
         """Everything, in plain types, by the names of the tasks."""
         return {
+            "headline": self.headline,
             "episodes": self.success.shape[1],
             "mean_success": float(self.success.mean()),
             "mean_return": float(self.returns.mean()),
             "tasks": {
                 task: {
-                    "success_rate": float(self.success[t].mean()),
+                    "mean_success": float(self.success_rate[t]),
                     "mean_return": float(self.returns[t].mean()),
                     "mean_length": float(self.lengths[t].mean()),
                     "success": self.success[t].tolist(),

@@ -1,9 +1,10 @@
-"""The off-policy loop: act, step, store, update, and now and then log, evaluate and save."""
+"""The off-policy loop: act, step, store, update."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,11 +13,15 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.core.types import Metrics, StepResult, TaskVectorEnv, Transitions
+from mtrl.core.types import ControlSuite, FloatArray, Metrics, StepResult, TaskVectorEnv, Transitions
+from mtrl.data.replay import ReplayBuffer
+from mtrl.training.evaluation import EvaluationResult, Progress, greedy
+from mtrl.training.evaluation import evaluate as evaluate_policy
+from mtrl.training.loop import TrainingConfig
 
 
 @dataclass
-class Config:
+class Config(TrainingConfig):
     """Steps are environment steps of each task; all tasks together take T times as many."""
 
     kind: str = "off_policy"
@@ -28,28 +33,13 @@ class Config:
     """N: copies of each task stepped side by side."""
     replay_capacity: int = 100_000
     """Transitions kept per task."""
-    log_every: int = 500
-    """Steps between two rows of metrics."""
-    evaluate_every: int = 0
-    """Steps between two evaluations on the way; 0 for none."""
-    evaluation_episodes: int = 5
-    """Episodes per task of an evaluation on the way."""
-    final_episodes: int = 50
-    """Episodes per task of the evaluation at the end."""
-    protocol: str = "goals"
-    """Goals of the evaluations: each goal once (goals), or drawn with replacement (upstream)."""
-    checkpoint_every: int = 50_000
-    """Steps between two checkpoints; one is saved at the end and on an interrupt in any case."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(self.warmup >= 1, "training.warmup", "a positive integer", self.warmup)
         check(self.updates_per_step > 0, "training.updates_per_step", "positive", self.updates_per_step)
-        for name in ("envs_per_task", "replay_capacity", "log_every", "checkpoint_every"):
+        for name in ("envs_per_task", "replay_capacity"):
             check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
-        check(self.evaluate_every >= 0, "training.evaluate_every", "0 or more", self.evaluate_every)
-        for name in ("evaluation_episodes", "final_episodes"):
-            check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
-        check(self.protocol in ("goals", "upstream"), "training.protocol", "goals or upstream", self.protocol)
 
 
 class Agent(Protocol):
@@ -58,16 +48,12 @@ class Agent(Protocol):
     device: torch.device
     generator: torch.Generator
     needs_second_batch: bool
+    config: Any
 
     def act(self, observation: Tensor, explore: bool) -> Tensor: ...
     def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-class Replay(Protocol):
-    def add(self, transitions: Transitions) -> None: ...
-    def sample(self, batch_size: int, generator: torch.Generator | None = None) -> Transitions: ...
 
 
 class EpisodeStatistics:
@@ -90,11 +76,11 @@ class EpisodeStatistics:
             self._returns[over] = 0
             self._solved[over] = False
 
-    def report(self) -> dict[str, np.ndarray]:
+    def report(self) -> dict[str, FloatArray]:
         """{success, return}: means (T,) over the episodes since the last report, NaN where a task had none."""
         episodes, successes, returns = self._ended
         count = np.where(episodes > 0, episodes, np.nan)
-        result = {"train/success": successes / count, "train/return": returns / count}
+        result: dict[str, FloatArray] = {"success": successes / count, "return": returns / count}
         self._ended[:] = 0
         return result
 
@@ -106,55 +92,34 @@ class EpisodeStatistics:
             setattr(self, name, value.numpy().copy())
 
 
-@dataclass
-class Hooks:
-    """What the loop reports to; each takes the trainer."""
-
-    log: Callable[[OffPolicyTrainer, Metrics], None]
-    evaluate: Callable[[OffPolicyTrainer], None]
-    save: Callable[[OffPolicyTrainer], None]
-    progress: Callable[[OffPolicyTrainer], None]
-
-
 class OffPolicyTrainer:
     """One agent, its environments and its replay, and how far they are. Strictly alternating: step, then update."""
 
+    unit, headline = "env_steps", "success"
+
     def __init__(
-        self, config: Config, agent: Agent, envs: TaskVectorEnv, replay: Replay, *, batch_size: int, action_size: int
+        self, config: Config, agent: Agent, envs: TaskVectorEnv, replay: ReplayBuffer, action_size: int
     ) -> None:
         self.config, self.agent, self.envs, self.replay = config, agent, envs, replay
-        self.batch_size, self.action_size = batch_size, action_size
+        self.action_size = action_size
         self.step = 0
         self.updates = 0
         self.episodes = EpisodeStatistics(envs.num_tasks, envs.envs_per_task)
+        self.report = self.episodes.report
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
         self._credit = 0.0
         self._observation: Tensor | None = None
 
-    def run(self, steps: int, hooks: Hooks) -> None:
-        """Go on until `steps` steps of every task are done."""
-        if self._observation is None:
-            self._observation = torch.tensor(self.envs.reset())
-        metrics: Metrics = {}
-        while self.step < steps:
-            self._collect()
-            metrics = self._learn() or metrics
-            hooks.progress(self)
-            if self._due(self.config.log_every):
-                hooks.log(self, metrics)
-            if self.config.evaluate_every and self._due(self.config.evaluate_every):
-                hooks.evaluate(self)
-            if self._due(self.config.checkpoint_every) and self.step < steps:
-                hooks.save(self)
-
-    def _due(self, every: int) -> bool:
-        """Whether a multiple of `every` lies in the step just taken."""
-        return self.step // every > (self.step - self.envs.envs_per_task) // every
+    def advance(self) -> Metrics | None:
+        """One step of every copy, and the updates it earns."""
+        self._collect()
+        return self._learn()
 
     def _collect(self) -> None:
+        if self._observation is None:
+            self._observation = torch.tensor(self.envs.reset())
         begin = time.perf_counter()
         observation = self._observation
-        assert observation is not None
         action = self._act(observation)
         acted = time.perf_counter()
         result = self.envs.step(action.numpy())
@@ -181,7 +146,7 @@ class OffPolicyTrainer:
         self._credit += self.envs.envs_per_task * self.config.updates_per_step
         while self._credit >= 1:
             count = 2 if self.agent.needs_second_batch else 1
-            batches = [self.replay.sample(self.batch_size, self.agent.generator) for _ in range(count)]
+            batches = [self.replay.sample(self.agent.config.batch_size, self.agent.generator) for _ in range(count)]
             metrics = self.agent.update(*batches)
             self._credit -= 1
             self.updates += 1
@@ -204,3 +169,36 @@ class OffPolicyTrainer:
         self.agent.load_state_dict(state["agent"])
         self.episodes.load_state_dict(state["episodes"])
         self._observation = torch.tensor(self.envs.load_state_dict(state["envs"]))
+
+    def data_state(self) -> dict[str, Any]:
+        return self.replay.state_dict()
+
+    def load_data_state(self, state: dict[str, Any]) -> None:
+        self.replay.load_state_dict(state)
+
+    def close(self) -> None:
+        self.envs.close()
+
+
+def build(config: Config, *, agent: Agent, suite: ControlSuite, seed: int, steps: int) -> OffPolicyTrainer:
+    """A trainer with new environments and an empty replay; steps: of each task, to be taken in all."""
+    envs = suite.make_envs(seed, config.envs_per_task)
+    capacity = min(config.replay_capacity, steps + config.envs_per_task)
+    sizes = (suite.observation_size, suite.action_size)
+    replay = ReplayBuffer(len(suite.tasks), capacity, *sizes, device=agent.device)
+    return OffPolicyTrainer(config, agent, envs, replay, suite.action_size)
+
+
+def evaluate(
+    config: Config,
+    *,
+    agent: Agent,
+    suite: ControlSuite,
+    seed: int,
+    episodes: int,
+    protocol: str,
+    progress: Progress | None = None,
+) -> EvaluationResult:
+    """Play `episodes` episodes of every task with the deterministic policy."""
+    with contextlib.closing(suite.make_evaluation_envs(seed, episodes, protocol)) as envs:
+        return evaluate_policy(greedy(agent), envs, episodes, progress)

@@ -2,18 +2,19 @@
 
 import pytest
 
-from mtrl.monitoring.tables import success_table
+from mtrl.monitoring.tables import result_table
 
 
 def test_columns_align_and_the_last_row_is_the_mean():
-    text = success_table(["reach-v3", "button-press-topdown-v3"], [1.0, 0.5], [4000.0, -12.25], 10)
+    values = {"success": [1.0, 0.5], "return": [4000.0, -12.25]}
+    text = result_table(["reach-v3", "button-press-topdown-v3"], values, 10)
     head, _, first, second, _, mean = text.splitlines()
-    assert first.split() == ["reach-v3", "100", "%", "4000.0"]
-    assert second.split() == ["button-press-topdown-v3", "50", "%", "-12.2"]
-    assert mean.split()[:4] == ["mean", "75", "%", "1993.9"] and mean.endswith("(10 episodes per task)")
+    assert first.split() == ["reach-v3", "100", "%", "4000"]
+    assert second.split() == ["button-press-topdown-v3", "50", "%", "-12.25"]
+    assert mean.split()[:4] == ["mean", "75", "%", "1994"] and mean.endswith("(10 episodes per task)")
     assert len({len(line) for line in (head, first, second)}) == 1
 
 
 def test_every_task_needs_its_figures():
     with pytest.raises(ValueError):
-        success_table(["a", "b"], [1.0], [1.0], 10)
+        result_table(["a", "b"], {"success": [1.0], "return": [1.0]}, 10)

@@ -8,19 +8,19 @@ import pytest
 from mtrl import experiment
 from mtrl.core.types import StepResult
 from mtrl.training.evaluation import evaluate
-from mtrl.training.off_policy import EpisodeStatistics, Hooks, OffPolicyTrainer
+from mtrl.training.loop import Hooks, run
+from mtrl.training.off_policy import EpisodeStatistics, OffPolicyTrainer, build
 
-QUIET = Hooks(log=lambda *_: None, evaluate=lambda _: None, save=lambda _: None, progress=lambda _: None)
+QUIET = Hooks(log=lambda _: None, evaluate=lambda: None, save=lambda: None, progress=lambda: None)
 
 
 def trainer(*options: str) -> tuple[experiment.Experiment, OffPolicyTrainer]:
-    config = experiment.compose(["benchmark=toy", "device=cpu", *options])
-    parts = experiment.Experiment(config)
-    suite, training = parts.suite, config.training
-    envs = suite.make_envs(config.seed, training.envs_per_task)
-    replay = experiment.ReplayBuffer(len(suite.tasks), training.replay_capacity, 6, 2)
-    sizes = {"batch_size": config.agent.batch_size, "action_size": 2}
-    return parts, OffPolicyTrainer(training, parts.agent, envs, replay, **sizes)
+    parts = experiment.Experiment(experiment.compose(["benchmark=toy", "device=cpu", *options]))
+    return parts, build(parts.config.training, agent=parts.agent, suite=parts.suite, seed=1, steps=100_000)
+
+
+def play(loop: OffPolicyTrainer, steps: int) -> None:
+    run(loop, loop.config, steps, QUIET)
 
 
 SMALL = ["network.width=8", "network.depth=1", "agent.batch_size=4", "training.warmup=10"]
@@ -31,7 +31,7 @@ SMALL = ["network.width=8", "network.depth=1", "agent.batch_size=4", "training.w
 def test_the_update_ratio_is_exact(copies: int, ratio: float) -> None:
     """From the step that ends the warm-up on, every step of each task earns `updates_per_step` updates."""
     _, loop = trainer(*SMALL, f"training.envs_per_task={copies}", f"training.updates_per_step={ratio}")
-    loop.run(60, QUIET)
+    play(loop, 60)
     first = -(-10 // copies) * copies
     assert loop.step == 60
     assert loop.updates == int((60 - first + copies) * ratio)
@@ -45,9 +45,9 @@ def test_success_counts_at_any_step_of_an_episode() -> None:
         zero = np.zeros((2, 1))
         statistics.add(StepResult(zero, zero + 1.5, end & False, end, zero, np.array(row)[:, None]))
     report = statistics.report()
-    assert report["train/success"].tolist() == [0.0, 1.0]
-    assert report["train/return"].tolist() == [4.5, 4.5]
-    assert np.isnan(statistics.report()["train/success"]).all(), "each episode is reported once"
+    assert report["success"].tolist() == [0.0, 1.0]
+    assert report["return"].tolist() == [4.5, 4.5]
+    assert np.isnan(statistics.report()["success"]).all(), "each episode is reported once"
 
 
 @pytest.mark.parametrize(("shuffled", "solved"), [(False, True), (True, False)])
@@ -58,7 +58,7 @@ def test_sac_solves_the_toy_suite_and_not_with_shuffled_rewards(shuffled: bool, 
         "agent.batch_size=48", "agent.learning_rate=3e-3", "agent.discount=0.9", "agent.initial_temperature=0.05",
         "training.warmup=300", "training.envs_per_task=4", "training.updates_per_step=0.25",
     )  # fmt: skip
-    loop.run(6000, QUIET)
+    play(loop, 6000)
     result = evaluate(parts.policy, parts.suite.make_evaluation_envs(7, 20, "goals"), 20)
     assert (result.success.mean() > 0.8) == solved
     assert (result.success.mean() < 0.4) == (not solved)

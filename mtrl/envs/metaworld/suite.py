@@ -83,6 +83,7 @@ class MetaWorldSuite:
         self.tasks: Sequence[str] = tuple(_task_names(config))
         self.name = _name(config.kind, self.tasks)
         self.horizon = config.horizon
+        self.sizes = {"observation_size": self.observation_size, "action_size": self.action_size}
         self._known: Known = {}
 
     def goals(self, seed: int) -> dict[str, list[Task]]:

@@ -1,0 +1,23 @@
+"""The only wiring: a configuration becomes parts, and parts become a run."""
+
+from mtrl.experiment.config import REGISTRIES, ExperimentConfig, compose
+from mtrl.experiment.counts import parameter_counts
+from mtrl.experiment.load import LoadedPolicy, evaluate_run, load, load_policy
+from mtrl.experiment.parts import Experiment
+from mtrl.experiment.pictures import plot_runs
+from mtrl.experiment.session import Session, train
+
+__all__ = [
+    "REGISTRIES",
+    "Experiment",
+    "ExperimentConfig",
+    "LoadedPolicy",
+    "Session",
+    "compose",
+    "evaluate_run",
+    "load",
+    "load_policy",
+    "parameter_counts",
+    "plot_runs",
+    "train",
+]

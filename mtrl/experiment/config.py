@@ -1,0 +1,87 @@
+"""One run's configuration: which parts, with which options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mtrl import configs
+from mtrl.agents import AGENTS
+from mtrl.core.config import check
+from mtrl.envs import SUITES
+from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.networks import NETWORKS
+from mtrl.training import TRAININGS
+
+REGISTRIES = (SUITES, NETWORKS, WEIGHTINGS, SURGERIES, AGENTS, TRAININGS)
+FREE_KEYS = ("device", "threads", "runs", "video", "training.log_every", "training.checkpoint_every")
+"""What may change between two starts of the same run: it does not change the result."""
+
+
+@dataclass
+class ExperimentConfig:
+    """One run. Each group is the configuration of one part."""
+
+    benchmark: Any = None
+    network: Any = None
+    weighting: Any = None
+    surgery: Any = None
+    agent: Any = None
+    training: Any = None
+    recipe: Any = None
+    steps: int = 2_000_000
+    """Environment steps of each task."""
+    seed: int = 1
+    """Of everything random: networks, goals, exploration, sampling."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, ..., or auto: a GPU where there is one."""
+    threads: int = 0
+    """PyTorch's threads on the CPU; 0 for its own choice."""
+    experiment: str = ""
+    """The run's name; by default <network>-<weighting>-<surgery>, and a hash where other options are set."""
+    runs: str = "runs"
+    """The folder of all runs."""
+    video: bool = False
+    """Film one episode of every task at the end."""
+
+    kind = "train"
+
+    def __post_init__(self) -> None:
+        check(self.steps >= 1, "steps", "a positive integer", self.steps)
+        check(self.seed >= 0, "seed", "0 or more", self.seed)
+        check(self.threads >= 0, "threads", "0 or more", self.threads)
+        for name in (self.experiment, self.runs):
+            check("\0" not in name and "\n" not in name, "experiment", "a plain name", name)
+        check("/" not in self.experiment, "experiment", "a name without a slash", self.experiment)
+
+
+def compose(overrides: Sequence[str]) -> ExperimentConfig:
+    """The configuration that `key=value` overrides describe; `task=` is short for `benchmark.task=`.
+
+    A benchmark may imply other groups' choices (`Config.implies`: the agent that goes with its data, ...), which hold
+    where neither a recipe nor an override chooses otherwise.
+    """
+    given = [f"benchmark.{o}" if o.partition("=")[0] in ("task", "tasks") else o for o in overrides]
+    chosen = {key: value for key, _, value in (o.partition("=") for o in given)}
+    benchmark = chosen.get("benchmark") if "recipe" not in chosen else None
+    implies = getattr(SUITES.config_class(benchmark), "implies", {}) if benchmark in SUITES.kinds else {}
+    implied = [f"{group}={kind}" for group, kind in implies.items() if group not in chosen]
+    return configs.compose(ExperimentConfig, REGISTRIES, [*implied, *given])
+
+
+def restore(saved: dict[str, Any]) -> ExperimentConfig:
+    """The configuration of a run folder's `config.yaml`."""
+    return configs.restore(ExperimentConfig, REGISTRIES, saved)
+
+
+def non_default(config: ExperimentConfig) -> dict[str, Any]:
+    """The options that differ from the defaults of the parts chosen, by dotted name."""
+    changed: dict[str, Any] = {}
+    for registry in REGISTRIES:
+        part = configs.plain(getattr(config, registry.group))
+        default = configs.plain(registry.config_class(part["kind"]))
+        names = {f"{registry.group}.{name}": (value, default[name]) for name, value in part.items()}
+        changed |= {name: value for name, (value, usual) in names.items() if value != usual and name not in FREE_KEYS}
+    named_by_path = ("benchmark.task", "benchmark.tasks")
+    return {key: value for key, value in changed.items() if key not in named_by_path}

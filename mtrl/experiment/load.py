@@ -1,0 +1,78 @@
+"""What can be done with a run folder: load it, evaluate it, use its policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtrl.core.config import check
+from mtrl.core.errors import UserError, expected
+from mtrl.core.types import FloatArray
+from mtrl.experiment.config import restore
+from mtrl.experiment.parts import Experiment
+from mtrl.monitoring import checkpoints
+from mtrl.monitoring.progress import counter
+from mtrl.monitoring.run import RunFolder
+
+
+def load(path: Path | str, device: str = "cpu") -> tuple[Experiment, RunFolder, int]:
+    """The experiment of a run folder with its newest networks, the folder, and the step they are of.
+
+    Raises:
+        UserError: there is no such run, it has no checkpoint, or one that does not fit its configuration.
+    """
+    folder = RunFolder.load(path)
+    config = restore(folder.config)
+    config.device = device
+    checkpoint = checkpoints.latest(folder.checkpoints)
+    if checkpoint is None:
+        raise expected(f"Run {folder.path}", "a run with at least one checkpoint", "none")
+    experiment = Experiment(config)
+    state = checkpoints.load(checkpoint)
+    try:
+        experiment.agent.load_state_dict(state["trainer"]["agent"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"Checkpoint {checkpoint} should fit {folder.path}/config.yaml. Found: {reason}") from error
+    return experiment, folder, state["trainer"]["step"]
+
+
+def evaluate_run(
+    path: Path | str, episodes: int, protocol: str = "goals", device: str = "cpu"
+) -> tuple[Experiment, RunFolder, dict[str, Any]]:
+    """Evaluate a run's newest checkpoint and keep the result in its `evaluations/`."""
+    check(episodes >= 1, "--episodes", "a positive integer", episodes)
+    experiment, folder, step = load(path, device)
+    _, facts = experiment.evaluate(episodes, protocol, counter("episodes"))
+    facts = {"step": step, **facts}
+    folder.write_evaluation(step, facts)
+    return experiment, folder, facts
+
+
+class LoadedPolicy:
+    """A trained policy: `act(observation, task)` gives the deterministic action."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self.tasks = experiment.tasks
+
+    def act(self, observation: FloatArray, task: str | int) -> FloatArray:
+        """observation (O,) or (B, O) of one task, by name or index -> action (A,) or (B, A) in [-1, 1]."""
+        index = self.tasks.index(task) if task in self.tasks else task
+        if not isinstance(index, int) or not 0 <= index < len(self.tasks):
+            raise expected("Task", f"one of {', '.join(self.tasks)}", task)
+        rows = np.atleast_2d(np.asarray(observation, np.float32))
+        size = self._experiment.suite.observation_size
+        if rows.ndim != 2 or rows.shape[1] != size:
+            raise expected("Observation", f"of size {size}", tuple(np.shape(observation)))
+        every = np.zeros((len(self.tasks), *rows.shape), np.float32)
+        every[index] = rows
+        action = self._experiment.policy(every)[index]
+        return action if np.ndim(observation) == 2 else action[0]
+
+
+def load_policy(path: Path | str, device: str = "cpu") -> LoadedPolicy:
+    """The policy of a run folder's newest checkpoint."""
+    return LoadedPolicy(load(path, device)[0])

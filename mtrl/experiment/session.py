@@ -1,0 +1,134 @@
+"""A training run on disk: what is logged, evaluated and saved when."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import numpy as np
+
+from mtrl import configs
+from mtrl.core.types import Evaluation, Metrics, Trainer
+from mtrl.experiment.config import FREE_KEYS, ExperimentConfig
+from mtrl.experiment.parts import Experiment
+from mtrl.experiment.pictures import plot_runs
+from mtrl.monitoring import checkpoints
+from mtrl.monitoring.metrics import MetricLog
+from mtrl.monitoring.progress import Progress, counter
+from mtrl.monitoring.random_state import random_state, restore_random_state
+from mtrl.monitoring.run import RunFolder
+from mtrl.training import TRAININGS
+from mtrl.training.loop import Hooks, run
+
+
+class Session:
+    """A training run on disk: the experiment, its folder, and what is reported where."""
+
+    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
+        self.experiment, self.folder = experiment, folder
+        config = experiment.config
+        self.trainer: Trainer = TRAININGS.build(
+            config.training, agent=experiment.agent, suite=experiment.suite, seed=config.seed, steps=config.steps
+        )
+        self.resumed_from = self._resume()
+        self.log = MetricLog(folder, self.resumed_from)
+        self.progress = Progress(config.steps, self.trainer.step)
+        self._logged = (self.trainer.step, self.trainer.updates, dict(self.trainer.seconds), time.perf_counter())
+
+    def _resume(self) -> int | None:
+        checkpoint = checkpoints.latest(self.folder.checkpoints, with_replay=True)
+        if checkpoint is None:
+            return None
+        state = checkpoints.load(checkpoint)
+        self.trainer.load_state_dict(state["trainer"])
+        self.trainer.load_data_state(checkpoints.load_replay(checkpoint))
+        restore_random_state(state["random"])
+        return self.trainer.step
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end, or to an interrupt, and return the final result."""
+        config = self.experiment.config
+        hooks = Hooks(log=self._log, evaluate=self._evaluate, save=self._save, progress=self._show)
+        with self.log, contextlib.closing(self.trainer):
+            try:
+                with self.progress:
+                    run(self.trainer, config.training, config.steps, hooks)
+            finally:
+                self._save()
+            return self._finish()
+
+    def _show(self) -> None:
+        self.progress.update(self.trainer.step, self.trainer.updates)
+
+    def _log(self, metrics: Metrics) -> None:
+        trainer = self.trainer
+        step, updates, seconds, then = self._logged
+        now = time.perf_counter()
+        elapsed = now - then
+        tasks = self.experiment.tasks
+        scalars = {
+            f"throughput/{trainer.unit}_per_second": (trainer.step - step) * len(tasks) / elapsed,
+            "throughput/updates_per_second": (trainer.updates - updates) / elapsed,
+            **{f"throughput/share_{k}": (v - seconds[k]) / elapsed for k, v in trainer.seconds.items()},
+            "train/updates": trainer.updates,
+        }
+        per_task: dict[str, Any] = {f"train/{name}": values for name, values in trainer.report().items()}
+        for name, values in per_task.items():
+            if np.isfinite(values).any():
+                scalars[name.replace("/", "/mean_", 1)] = float(np.nanmean(values))
+        matrices: dict[str, Any] = {}
+        for name, value in metrics.items():
+            array = value.detach().double().cpu().numpy()
+            (scalars, per_task, matrices)[array.ndim][name] = array.item() if array.ndim == 0 else array
+        self.log.write(trainer.step, scalars, per_task, tasks, matrices)
+        self.progress.update(trainer.step, trainer.updates, scalars.get(f"train/mean_{trainer.headline}"))
+        self._logged = (trainer.step, trainer.updates, dict(trainer.seconds), time.perf_counter())
+
+    def _evaluate(self) -> None:
+        training = self.experiment.config.training
+        self._record(*self.experiment.evaluate(training.evaluation_episodes, training.protocol))
+
+    def _record(self, result: Evaluation, facts: dict[str, Any]) -> None:
+        step = self.trainer.step
+        self.folder.write_evaluation(step, {"step": step, **facts})
+        per_task = {f"evaluation/{name}": values for name, values in result.per_task.items()}
+        scalars = {f"evaluation/mean_{name}": float(values.mean()) for name, values in result.per_task.items()}
+        self.log.write(step, scalars, per_task, self.experiment.tasks)
+
+    def _save(self) -> None:
+        trainer = self.trainer
+        state = {"trainer": trainer.state_dict(), "random": random_state()}
+        checkpoints.save(self.folder.checkpoints, trainer.step, state, trainer.data_state())
+
+    def _finish(self) -> dict[str, Any]:
+        config, trainer = self.experiment.config, self.trainer
+        episodes, protocol = config.training.final_episodes, config.training.protocol
+        print(f"Evaluating: {episodes} episodes of each of {len(self.experiment.tasks)} tasks.", flush=True)
+        result, facts = self.experiment.evaluate(episodes, protocol, counter("episodes"))
+        self._record(result, facts)
+        final = {
+            "steps_per_task": trainer.step,
+            "steps_total": trainer.step * len(self.experiment.tasks),
+            "updates": trainer.updates,
+            "reported": "final policy, no maximum over training",
+            "training_seconds": {k: round(v, 1) for k, v in trainer.seconds.items()},
+            "config": configs.plain(config),
+            **facts,
+        }
+        self.folder.finish(final)
+        plot_runs([self.folder.path])
+        return final
+
+
+def train(config: ExperimentConfig) -> tuple[Experiment, RunFolder, dict[str, Any]]:
+    """Train, or go on with, or just report the run that the configuration describes."""
+    experiment = Experiment(config)
+    saved = configs.plain(config)
+    with RunFolder.open(experiment.path, saved, ignore=FREE_KEYS) as folder:
+        if folder.status == "finished" and folder.result is not None:
+            return experiment, folder, folder.result
+        session = Session(experiment, folder)
+        if session.resumed_from is not None:
+            print(f"Going on from step {session.resumed_from} of {folder.path}.", flush=True)
+        return experiment, folder, session.run()
