@@ -77,15 +77,15 @@ class TaskParameters(Protocol):
         """The shared tensors with a task axis of stride 0 in front, as leaves."""
         ...
 
-    def take(self, tensor: Tensor) -> Tensor:
-        """A tensor (.., ) with all tasks first, as the rows of a batch see it: (T, ..)."""
-        ...
-
-    def spread(self, gradient: Tensor) -> Tensor:
-        """The reverse of `take`, for the gradient (T, ..) of an owned parameter."""
-        ...
-
     def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+class PartialNetwork(TaskParameters, Protocol):
+    """A network of many tasks, of which an update may see some."""
+
+    def at(self, rows: TaskRows | None) -> TaskParameters:
+        """The network as the rows of a batch see it, with `own` of all tasks; itself where `rows` is None."""
+        ...
 
 
 @dataclass(frozen=True)

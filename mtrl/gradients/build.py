@@ -21,12 +21,15 @@ from mtrl.gradients.weightings.equal import Equal
 class Borrowed(Weighting):
     """The weights that another network's optimiser used last: the critic's, in the same update."""
 
+    takes_some_tasks = True
+
     def __init__(self, source: MultiTaskOptimizer) -> None:
         super().__init__()
         self._source = [source]  # in a list: it saves its own state
 
     def weights(self, context: Context) -> Tensor:
-        return self._source[0].last_weights
+        weights = self._source[0].last_weights
+        return weights if context.task is None else weights.index_select(0, context.task)
 
 
 def build_optimizer(
@@ -38,6 +41,7 @@ def build_optimizer(
     tasks: Sequence[str] = (),
     part: str | None = None,
     critic: MultiTaskOptimizer | None = None,
+    rows: int | None = None,
     **options: Any,
 ) -> MultiTaskOptimizer:
     """The optimiser that a weighting's and a surgery's configuration describe.
@@ -46,17 +50,21 @@ def build_optimizer(
         tasks: their names, for `primary=[...]`.
         part: "actor" or "critic" of an agent with both, for `surgery.apply_to`. An actor's losses have either sign.
         critic: an actor's critic, whose weights it may borrow.
+        rows: the tasks of each update, where they are only some of the network's.
         options: those of `MultiTaskOptimizer`.
 
     Raises:
         UserError: the methods cannot be used together, or with this network.
     """
     applies = getattr(surgery, "apply_to", "both") in ("both", part) or part is None
+    weights = _weighting(weighting, network.num_tasks, part, critic)
+    if rows is not None and not weights.takes_some_tasks:
+        raise expected(f"Weighting {weighting.kind}", "used where every update sees all tasks", f"{rows} of them")
     return MultiTaskOptimizer(
         network,
         optimizer,
-        _weighting(weighting, network.num_tasks, part, critic),
-        SURGERIES.build(surgery, num_tasks=network.num_tasks) if applies else None,
+        weights,
+        SURGERIES.build(surgery, num_tasks=rows or network.num_tasks) if applies else None,
         per_member=getattr(surgery, "per_critic", False),
         primary=_primary(weighting, surgery, tasks, network.num_tasks),
         **options,

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from mtrl.core.errors import expected
-from mtrl.core.types import Metrics, TaskLoss, TaskParameters, Tensors
+from mtrl.core.types import Metrics, PartialNetwork, TaskLoss, TaskParameters, TaskRows, Tensors
 from mtrl.gradients.algebra import combine, gramian, rows
 from mtrl.gradients.base import Context, JacobianSurgery, Regularizer, Surgery, Weighting
 from mtrl.gradients.look_ahead import LookAhead, like
+
+
+class _Part(NamedTuple):
+    """What one update is of."""
+
+    network: TaskParameters
+    task: Tensor | None
+    """(T,): the rows' tasks, where they are not all."""
+    extras: dict[str, Tensor]
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """(all tasks, ..) -> (T, ..)"""
+        return tensor if self.task is None else tensor.index_select(0, self.task)
+
+    def spread(self, gradient: Tensor, whole: Tensor) -> Tensor:
+        """The gradient (T, ..) of the rows' part as that of the whole (all tasks, ..), zero for the others."""
+        return gradient if self.task is None else torch.zeros_like(whole).index_add_(0, self.task, gradient)
 
 
 class MultiTaskOptimizer(nn.Module):
@@ -50,7 +67,7 @@ class MultiTaskOptimizer(nn.Module):
         self.surgery = surgery
         self._others = nn.ModuleList([copy.deepcopy(surgery) for _ in range(members - 1)] if surgery else [])
         self.per_member = per_member and network.ensemble is not None
-        self.factor = 1.0 / network.num_tasks if reduction == "mean" else 1.0
+        self.reduction = reduction
         self.max_grad_norm = max_grad_norm
         self.generator = generator
         self.step_count: Tensor
@@ -76,69 +93,88 @@ class MultiTaskOptimizer(nn.Module):
         return self.weighting.needs_look_ahead
 
     def step(
-        self, task_losses: TaskLoss, batch: Any, second_batch: Any = None, extras: dict[str, Tensor] | None = None
+        self,
+        task_losses: TaskLoss,
+        batch: Any,
+        second_batch: Any = None,
+        extras: dict[str, Tensor] | None = None,
+        rows: TaskRows | None = None,
     ) -> Metrics:
-        """One update of the network's parameters. Returns tensors: losses (T,), weights (T,) and what is free."""
+        """One update of the network's parameters. Returns tensors: losses (T,), weights (T,) and what is free.
+
+        rows: the tasks of the batch's T rows, where they are not all of the network's in order. What the other tasks
+        own has a gradient of zero then.
+        """
         if self.needs_second_batch and second_batch is None:
             raise expected("This weighting", "given a second batch of the training data", second_batch)
         take = self._per_task_step if self.per_task else self._joint_step
-        metrics = take(task_losses, batch, second_batch, extras or {})
+        part = _Part(self.network, None, extras or {})
+        if rows is not None:
+            part = _Part(cast("PartialNetwork", self.network).at(rows), rows.task, extras or {})
+        metrics = take(task_losses, batch, second_batch, part)
         if self.max_grad_norm is not None:
             metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
         self.optimizer.step()
         if self.weighting.needs_losses_after:
-            self._learn_from_step(task_losses, batch, metrics["loss"])
+            self._learn_from_step(task_losses, batch, metrics["loss"], part)
         self.step_count += 1
         return metrics
 
-    def _weights(self, losses: Tensor, extras: dict[str, Tensor], **more: Any) -> Tensor:
+    def _weights(self, losses: Tensor, part: _Part, **more: Any) -> Tensor:
         """The weights (T,) of this update, after the weighting has learned from it."""
-        context = Context(
-            losses.detach(), self.step_count, self.primary, extras=extras, generator=self.generator, **more
-        )
+        primary = part.take(self.primary)
+        settings = {"extras": part.extras, "generator": self.generator, "task": part.task}
+        context = Context(losses.detach(), self.step_count, primary, **settings, **more)
         self.weighting.update(context)
         weights = self.weighting.weights(context).detach().to(losses.dtype)
-        self.last_weights.copy_(weights)
+        if part.task is None:
+            self.last_weights.copy_(weights)
+        else:
+            self.last_weights.index_copy_(0, part.task, weights)
         return weights
 
-    def _joint_step(self, task_losses: TaskLoss, batch: Any, second_batch: Any, extras: dict[str, Tensor]) -> Metrics:
-        losses, aux = task_losses(*self.network.tensors, batch)
-        weights = self._weights(losses, extras)
+    def _factor(self, network: TaskParameters) -> float:
+        return 1.0 / network.num_tasks if self.reduction == "mean" else 1.0
+
+    def _joint_step(self, task_losses: TaskLoss, batch: Any, second_batch: Any, part: _Part) -> Metrics:
+        losses, aux = task_losses(*part.network.tensors, batch)
+        weights = self._weights(losses, part)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.dot(losses, weights * self.factor).backward()
+        torch.dot(losses, weights * self._factor(part.network)).backward()
         return {"loss": losses.detach(), "weight": weights, **aux}
 
-    def _per_task_step(
-        self, task_losses: TaskLoss, batch: Any, second_batch: Any, extras: dict[str, Tensor]
-    ) -> Metrics:
-        _, own, buffers = self.network.tensors
-        leaves = self.network.per_task_leaves()
+    def _per_task_step(self, task_losses: TaskLoss, batch: Any, second_batch: Any, part: _Part) -> Metrics:
+        network, factor = part.network, self._factor(part.network)
+        _, own, buffers = network.tensors
+        leaves = network.per_task_leaves()
         losses, aux = task_losses(leaves, own, buffers, batch)
         regularizer = self.surgery if isinstance(self.surgery, Regularizer) else None
         in_graph, owned = _gradients(losses.sum(), leaves, own, create_graph=regularizer is not None)
         shared = {n: g.detach() for n, g in in_graph.items()}
-        grams = self._gramians(shared)
+        grams = self._gramians(shared, network)
+        primary = part.take(self.primary)
         gram, ahead = grams.sum(0), None
         if self.weighting.needs_look_ahead:
-            settings = (self.primary, self.factor, shared, owned)
-            ahead = LookAhead(self.network, self.optimizer, task_losses, batch, second_batch, *settings)
-        weights = self._weights(losses, extras, gramian=gram, look_ahead=ahead)
+            settings = (primary, factor, shared, owned, part.take)
+            ahead = LookAhead(network, self.optimizer, task_losses, batch, second_batch, *settings)
+        weights = self._weights(losses, part, gramian=gram, look_ahead=ahead)
         metrics = {"loss": losses.detach(), "weight": weights, **conflict_metrics(gram), **aux}
-        scaled = weights * self.factor
+        scaled = weights * factor
         if regularizer is None:
-            self._write(self._combined(shared, grams, weights), {n: g.mul_(like(scaled, g)) for n, g in owned.items()})
+            combined = self._combined(shared, grams, weights, primary, factor)
+            self._write(combined, {n: g.mul_(like(scaled, g)) for n, g in owned.items()}, part)
             return metrics
         penalty = regularizer.penalty(gramian(self._blocks(in_graph)))
         shared, owned = _gradients(torch.dot(losses, scaled) + penalty, leaves, own)
-        self._write({n: g.sum(0) for n, g in shared.items()}, owned)
+        self._write({n: g.sum(0) for n, g in shared.items()}, owned, part)
         return metrics | {"penalty": penalty.detach()}
 
     def _blocks(self, shared: Tensors) -> list[Tensor]:
         return [block for g in shared.values() for block in rows(g, self.network.ensemble)]
 
-    def _gramians(self, shared: Tensors) -> Tensor:
+    def _gramians(self, shared: Tensors, network: TaskParameters) -> Tensor:
         """(1, T, T) float64, or (E, T, T) where each member has its own; zero where nothing is shared."""
-        tasks, ensemble = self.network.num_tasks, self.network.ensemble
+        tasks, ensemble = network.num_tasks, network.ensemble
         if not shared:
             return torch.zeros(1, tasks, tasks, dtype=torch.float64, device=self.primary.device)
         if not self.per_member:
@@ -146,12 +182,14 @@ class MultiTaskOptimizer(nn.Module):
         members = zip(*(rows(g, ensemble) for g in shared.values()), strict=True)
         return torch.stack([gramian(blocks).double() for blocks in members])
 
-    def _combined(self, shared: Tensors, grams: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    def _combined(
+        self, shared: Tensors, grams: Tensor, weights: Tensor, primary: Tensor, factor: float
+    ) -> dict[str, Tensor]:
         """The shared gradients after surgery: name -> (*shape)."""
         if isinstance(self.surgery, JacobianSurgery):
-            scaled = weights * self.factor
+            scaled = weights * factor
             return {n: self.surgery.combine(g * like(scaled, g), self.generator) for n, g in shared.items()}
-        coefficients = self._coefficients(grams, weights.double()).mul(self.factor).to(weights.dtype)
+        coefficients = self._coefficients(grams, weights.double(), primary).mul(factor).to(weights.dtype)
         if not self.per_member:
             return {n: combine(g, coefficients[0]) for n, g in shared.items()}
         return {
@@ -159,7 +197,7 @@ class MultiTaskOptimizer(nn.Module):
             for n, g in shared.items()
         }
 
-    def _coefficients(self, grams: Tensor, weights: Tensor) -> Tensor:
+    def _coefficients(self, grams: Tensor, weights: Tensor, primary: Tensor) -> Tensor:
         """Gramians (M, T, T) of the unweighted gradients, weights (T,) -> (M, T), of the unweighted gradients."""
         if self.surgery is None:
             return weights.expand(len(grams), -1)
@@ -168,18 +206,19 @@ class MultiTaskOptimizer(nn.Module):
             assert isinstance(surgery, Surgery)
             noise = surgery.noise(len(weights), self.generator, gram.device)
             weighted = gram * weights.unsqueeze(0) * weights.unsqueeze(1)
-            found.append(weights * surgery.coefficients(weighted, self.primary, noise))
+            found.append(weights * surgery.coefficients(weighted, primary, noise))
         return torch.stack(found)
 
-    def _write(self, shared: Tensors, own: Tensors) -> None:
+    def _write(self, shared: Tensors, own: Tensors, part: _Part) -> None:
         for name, gradient in shared.items():
             self.network.shared[name].grad = gradient
         for name, gradient in own.items():
-            self.network.own[name].grad = gradient
+            parameter = self.network.own[name]
+            parameter.grad = part.spread(gradient, parameter)
 
     @torch.no_grad()
-    def _learn_from_step(self, task_losses: TaskLoss, batch: Any, before: Tensor) -> None:
-        shared, own, buffers = self.network.tensors
+    def _learn_from_step(self, task_losses: TaskLoss, batch: Any, before: Tensor, part: _Part) -> None:
+        shared, own, buffers = part.network.tensors
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         self.weighting.after_step(before, task_losses(shared, own, copies, batch)[0])
 

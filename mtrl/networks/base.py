@@ -154,14 +154,6 @@ class TaskNetwork(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.call(*self.tensors, *inputs)
 
-    def take(self, tensor: Tensor) -> Tensor:
-        """A tensor (T, ..) of all tasks as the rows of a batch see it: here as it is."""
-        return tensor
-
-    def spread(self, gradient: Tensor) -> Tensor:
-        """The reverse of `take` for a gradient: as it is."""
-        return gradient
-
     def at(self, rows: TaskRows | None) -> TaskNetwork | NetworkRows:
         """This network as the rows of a batch see it; itself where they are all tasks."""
         return self if rows is None else NetworkRows(self, rows)
@@ -170,8 +162,8 @@ class TaskNetwork(nn.Module):
 class NetworkRows:
     """A network of many tasks as a batch of some of them sees it (`TaskParameters`).
 
-    Row r has what task rows.task[r] owns, and rows.code[r] in place of that task's code. Gradients of `own` in
-    `tensors` flow on into the whole network's; `spread` puts rows' gradients in their places, zeros elsewhere.
+    Row r has what task rows.task[r] owns, and rows.code[r] in place of that task's code. `own` are the whole network's
+    parameters; gradients by those of `tensors` flow on into them.
     """
 
     def __init__(self, network: TaskNetwork, rows: TaskRows) -> None:
@@ -183,8 +175,9 @@ class NetworkRows:
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """(shared, own, own_buffers) of the rows, as a `TaskLoss` takes them."""
         network, codes = self._network, self._network._codes
-        own = {name: self.take(tensor) for name, tensor in network.own.items()}
-        kept = {name: self.take(tensor) for name, tensor in network.own_buffers.items() if name not in codes}
+        task = self._rows.task
+        own = {name: tensor.index_select(0, task) for name, tensor in network.own.items()}
+        kept = {name: t.index_select(0, task) for name, t in network.own_buffers.items() if name not in codes}
         return dict(network.shared.items()), own, kept | dict.fromkeys(codes, self._code)
 
     @property
@@ -194,15 +187,6 @@ class NetworkRows:
 
     def per_task_leaves(self) -> dict[str, Tensor]:
         return {n: p.detach().expand(self.num_tasks, *p.shape).requires_grad_() for n, p in self.shared.items()}
-
-    def take(self, tensor: Tensor) -> Tensor:
-        """(all tasks, ..) -> (T, ..): the rows' part."""
-        return tensor.index_select(0, self._rows.task)
-
-    def spread(self, gradient: Tensor) -> Tensor:
-        """(T, ..) -> (all tasks, ..), zero for tasks that no row is; rows of one task are summed."""
-        whole = gradient.new_zeros(self._network.num_tasks, *gradient.shape[1:])
-        return whole.index_add_(0, self._rows.task, gradient)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return self._network.parameters()

@@ -137,6 +137,25 @@ class TaskCode(TaskVector):
     task_code = True
 
 
+class Generator(nn.Module):
+    """A small network from the task's code (C,) to `size` numbers: linear, ReLU, linear. It starts at zero.
+
+    It sees each task's code once, not once for each of B rows; forward gives (size,), with the task axes in front.
+    """
+
+    def __init__(self, code: Tensor, size: int, width: int) -> None:
+        super().__init__()
+        self.code = owned(TaskCode(code))
+        self.hidden = Linear(code.numel(), width)
+        self.output = Linear(width, size)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        generated = self.output(F.relu(self.hidden(self.code(x))))
+        return generated if x.ndim == 1 else generated.squeeze(-2)
+
+
 class LayerNorm(nn.Module):
     """Normalise the last axis, then scale and shift (Ba et al. 2016). scale and shift (features,)."""
 

@@ -38,6 +38,12 @@ def features(raw: FloatArray, out: NDArray[np.float32]) -> NDArray[np.float32]:
     return out
 
 
+def puck_of(observation: Any) -> Any:
+    """The puck's xy in metres, (.., 2), from what networks see of two frames (.., 22)."""
+    # x and y are centred at different places and scaled alike.
+    return observation[..., PUCK_XY] * float(_SCALE[4]) + observation.new_tensor(_CENTRE[PUCK_XY])
+
+
 def goal_reward(kind: str, achieved: Any, desired: Any, xp: Any = np) -> Any:
     """The rewards that follow from the puck's xy and its place's alone, (..), of two (.., 2).
 
@@ -48,7 +54,7 @@ def goal_reward(kind: str, achieved: Any, desired: Any, xp: Any = np) -> Any:
 
 
 class _Engine(BatchedEnvs):
-    """Copies whose next goals are given, and which stay in step: one that fails starts anew for the time that is left."""
+    """Copies whose next goals are given, and which stay in step: one that fails starts anew for the time left."""
 
     def __init__(self, tasks: list[Task], copies: int, **options: Any) -> None:
         self.next_goals = np.zeros(copies, np.int64)

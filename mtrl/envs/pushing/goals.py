@@ -26,7 +26,7 @@ RANGES = (
     f"puck xy in {list(PUCK_LOW)}..{list(PUCK_HIGH)} and place xy in {list(PLACE_LOW)}..{list(PLACE_HIGH)} (metres)"
 )
 _CLOSEST = 0.15
-"""Metres: the scene's reset draws anew, without end, where puck and place are closer; the ranges' edges are this far."""
+"""Metres: the scene's reset draws anew, without end, where puck and place are closer. The ranges are just so far."""
 _TABLE_HEIGHT = 0.02
 
 Goals = NDArray[np.float64]
