@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from mtrl.core.errors import expected
 from mtrl.core.types import FloatArray, StepResult, TaskRows
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.starts import Known
+from mtrl.envs.metaworld.tasks import TASKS
+from mtrl.envs.metaworld.tasks.push import push_dense, push_v1, push_v2
 from mtrl.envs.pushing.goals import TASK, Goals, as_tasks, nearest, normalised
 
 RADIUS = 0.05
@@ -27,7 +30,8 @@ _CENTRE = np.array([0.0, 0.75, 0.1, 0.5, 0.0, 0.75, 0.1, 0.0, 0.0, 0.0, 0.0], np
 _SCALE = np.array([0.1] * 3 + [0.5] + [0.1] * 3 + [1.0] * 4, np.float32)
 _MOVE = np.array([0.01] * 3 + [0.1] + [0.01] * 3 + [0.1] * 4, np.float32)
 PUCK_XY = slice(4, 6)
-REWARDS = ("v1", "v2", "distance", "sparse")
+SCENE_REWARDS = {"v1": push_v1, "v2": push_v2, "dense": push_dense}
+REWARDS = (*SCENE_REWARDS, "distance", "sparse")
 
 
 def features(raw: FloatArray, out: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -102,7 +106,7 @@ class PushEnvs:
         self._engine = _Engine(
             as_tasks(goals),
             num_tasks * envs_per_task,
-            reward_version=reward if reward in ("v1", "v2") else "v2",
+            specs={TASK: replace(TASKS[TASK], reward_v2=SCENE_REWARDS.get(reward, push_dense))},
             horizon=horizon,
             threads=threads,
             known=known,
@@ -148,7 +152,7 @@ class PushEnvs:
         shape = self.distance.shape
         reward, puck = result.reward.reshape(shape), self.next_raw[..., PUCK_XY]
         self.distance[...] = np.linalg.norm(puck - place, axis=-1)
-        if self._reward_kind not in ("v1", "v2"):
+        if self._reward_kind not in SCENE_REWARDS:
             reward = goal_reward(self._reward_kind, puck, place)
         observation = self._observe(result.observation, self.raw, self._observation)
         ends = (result.terminated.reshape(shape), result.truncated.reshape(shape))
