@@ -80,10 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
 
     bench = commands.add_parser("bench", help="measure speed on this machine")
-    bench.add_argument("what", choices=("update", "envs"))
+    bench.add_argument("what", choices=("update", "growth", "train", "envs"))
     bench.add_argument("--json", action="store_true", help="print the rows as JSON")
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
-    bench.add_argument("--suites", default="mt10,mt50", help="update: mt10, mt50 or both")
+    bench.add_argument("--suites", default="", help="update, train: mt10, mt50 or both")
     bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
     bench.set_defaults(run=_bench)
 
@@ -171,13 +171,18 @@ def _list_parameters(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from mtrl.bench import envs, report, update
+    from mtrl.bench import envs, growth, report, train, update
 
+    suites = {"suites": tuple(options.suites.split(","))} if options.suites else {}
     if options.what == "envs":
         result = envs.measure(options.quick)
+    elif options.what == "growth":
+        result = growth.measure(options.quick)
+    elif options.what == "train":
+        result = train.measure(options.quick, **suites)
     else:
         named = update.methods() if options.methods == "all" else options.methods.split(",")
-        result = update.measure(options.quick, named, options.suites.split(","))
+        result = update.measure(options.quick, named, **suites)
     print(json.dumps(result) if options.json else report.table(result))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 import mtrl
 from mtrl import cli, experiment
 from mtrl.core.errors import UserError
+from mtrl.data.replay import ReplayBuffer
 from mtrl.monitoring import checkpoints
+from mtrl.training.off_policy import OffPolicyTrainer
 
 TINY = [
     "benchmark=toy", "network.width=8", "network.depth=1", "agent.batch_size=4", "steps=60", "device=cpu",
@@ -62,22 +65,26 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def stopped_at(step: int, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run a command that is interrupted when the trainer reaches `step`."""
+    """Run a command that gets a ctrl-C when it is about to store the transitions of `step`."""
     with monkeypatch.context() as patch:
-        original: Callable[[experiment.Session], None] = experiment.Session._show
+        store = OffPolicyTrainer._store
 
-        def show(session: experiment.Session) -> None:
-            original(session)
-            if session.trainer.step == step:
-                raise KeyboardInterrupt
+        def interrupted(trainer: OffPolicyTrainer, *arguments: Any) -> None:
+            if trainer.step + trainer.envs.envs_per_task == step:
+                signal.raise_signal(signal.SIGINT)
+            store(trainer, *arguments)
 
-        patch.setattr(experiment.Session, "_show", show)
+        patch.setattr(OffPolicyTrainer, "_store", interrupted)
         return cli.main(arguments)
 
 
 @pytest.mark.parametrize("step", [5, 30, 47])
-def test_a_resumed_run_ends_in_the_same_numbers(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, parts = ["train", *TINY, "runs=whole"], ["train", *TINY, "runs=parts"]
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_resumed_run_ends_in_the_same_numbers(
+    step: int, deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*TINY, f"training.deterministic={deterministic}"]
+    whole, parts = ["train", *options, "runs=whole"], ["train", *options, "runs=parts"]
     assert cli.main(whole) == 0
     assert stopped_at(step, parts, monkeypatch) == 130
     assert cli.main(parts) == 0
@@ -89,6 +96,16 @@ def test_a_resumed_run_ends_in_the_same_numbers(step: int, monkeypatch: pytest.M
         states.append(dict(leaves([checkpoints.load(newest)["trainer"], checkpoints.load_replay(newest)])))
     assert len(states[0]) > 100
     assert states[0] == states[1]
+
+
+def test_a_failure_inside_a_step_leaves_the_last_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is half done is never saved."""
+    monkeypatch.setattr(ReplayBuffer, "sample", lambda *_: (_ for _ in ()).throw(ArithmeticError("broken")))
+    with pytest.raises(ArithmeticError, match="broken"):
+        cli.main(["train", *TINY, "training.checkpoint_every=4"])
+    newest = checkpoints.latest(run_folder() / "checkpoints")
+    assert newest is not None
+    assert checkpoints.load(newest)["trainer"]["step"] == 8
 
 
 def test_metrics_of_a_killed_run_have_no_steps_twice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ trunks, each task's rows through its own output layer, and one optimiser steps e
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -16,6 +17,13 @@ from torch.nn import functional as F
 from mtrl.core.types import Transitions
 
 DISCOUNT, RATE = 0.99, 0.005
+
+Backward = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor]], None]
+"""(losses (T,), shared parameters, the tasks' own): leaves the update's gradients in `.grad`."""
+
+
+def joint(losses: Tensor, shared: Sequence[Tensor], own: Sequence[Tensor]) -> None:
+    losses.mean().backward()
 
 
 class MultiHead(nn.Module):
@@ -34,9 +42,15 @@ class MultiHead(nn.Module):
 
 
 class PlainSAC:
-    """Twin critics, targets, tanh-Gaussian actor, one temperature per task."""
+    """Twin critics, targets, tanh-Gaussian actor, one temperature per task.
 
-    def __init__(self, num_tasks: int, observation: int, action: int, width: int, depth: int) -> None:
+    backward: what becomes of the tasks' losses; by default, the gradient of their mean.
+    """
+
+    def __init__(
+        self, num_tasks: int, observation: int, action: int, width: int, depth: int, backward: Backward = joint
+    ) -> None:
+        self.backward = backward
         sizes = {"width": width, "depth": depth}
         self.actor = MultiHead(num_tasks, observation, 2 * action, **sizes)
         self.critics = nn.ModuleList([MultiHead(num_tasks, observation + action, 1, **sizes) for _ in range(2)])
@@ -62,21 +76,24 @@ class PlainSAC:
             q = torch.minimum(*[target(inputs)[..., 0] for target in self.targets])
             y = batch.reward + DISCOUNT * (1 - batch.terminated) * (q - alpha * log_prob)
         inputs = torch.cat([batch.observation, batch.action], -1)
-        loss = sum((critic(inputs)[..., 0] - y).square().mean() for critic in self.critics)
-        _step(critic_optimizer, torch.as_tensor(loss))
+        losses = torch.stack([(critic(inputs)[..., 0] - y).square().mean(1) for critic in self.critics]).sum(0)
+        self._step(critic_optimizer, self.critics, losses)
         self.critics.requires_grad_(False)
         action, log_prob = self.sample(batch.observation)
         inputs = torch.cat([batch.observation, action], -1)
         q = torch.minimum(*[critic(inputs)[..., 0] for critic in self.critics])
-        _step(actor_optimizer, (alpha * log_prob - q).mean())
+        self._step(actor_optimizer, self.actor, (alpha * log_prob - q).mean(1))
         self.critics.requires_grad_(True)
-        _step(alpha_optimizer, -(self.log_alpha * (log_prob.detach().mean(1) + self.entropy)).mean())
+        alpha_optimizer.zero_grad(set_to_none=True)
+        (-self.log_alpha * (log_prob.detach().mean(1) + self.entropy)).mean().backward()
+        alpha_optimizer.step()
         with torch.no_grad():
             for target, critic in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
                 target.lerp_(critic, RATE)
 
-
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+    def _step(self, optimizer: torch.optim.Optimizer, network: nn.Module, losses: Tensor) -> None:
+        heads = [m for m in network.modules() if isinstance(m, MultiHead)]
+        own = [p for head in heads for p in (head.weight, head.bias)]
+        optimizer.zero_grad(set_to_none=True)
+        self.backward(losses, [p for head in heads for p in head.trunk.parameters()], own)
+        optimizer.step()

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from mtrl.agents import AGENTS
-from mtrl.bench.plain_sac import PlainSAC
+from mtrl.bench.peers import matrix_products, naive_pcgrad, torchjd_pcgrad
+from mtrl.bench.plain_sac import Backward, PlainSAC, joint
 from mtrl.bench.report import interleaved, machine
 from mtrl.core.config import check
 from mtrl.core.memory import keep_freed_memory
@@ -64,9 +65,17 @@ def _update(num_tasks: int, method: str = "none") -> Callable[[], Any]:
     return lambda: agent.update(*[replay.sample(BATCH, agent.generator) for _ in range(count)])
 
 
-def _plain(num_tasks: int) -> Callable[[], Any]:
-    agent, replay = PlainSAC(num_tasks, OBSERVATION, ACTION, WIDTH, DEPTH), _replay(num_tasks)
+def _plain(num_tasks: int, backward: Backward = joint) -> Callable[[], Any]:
+    agent, replay = PlainSAC(num_tasks, OBSERVATION, ACTION, WIDTH, DEPTH, backward), _replay(num_tasks)
     return lambda: agent.update(replay.sample(BATCH))
+
+
+def _peers(num_tasks: int) -> dict[str, Callable[[], Any]]:
+    """The same update elsewhere, for comparison."""
+    torchjd = torchjd_pcgrad()
+    peers = {"naive_pcgrad": _plain(num_tasks, naive_pcgrad)}
+    peers |= {"torchjd_pcgrad": _plain(num_tasks, torchjd)} if torchjd is not None else {}
+    return peers
 
 
 def methods() -> list[str]:
@@ -80,7 +89,8 @@ def measure(
     """Milliseconds of a full SAC update with multi-head networks, and their ratio to the faster of two joint ones.
 
     `plain` is the update in ordinary layers on (T·B) rows, written apart from the toolkit as its check; `joint` the
-    toolkit's update without surgery.
+    toolkit's update without surgery. `products` are the matrix products of the joint update alone, `naive_pcgrad` T
+    backward passes and projections of whole vectors, `torchjd_pcgrad` that library's, where it is installed.
 
     Raises:
         UserError: a method that there is not.
@@ -93,11 +103,26 @@ def measure(
     for suite in suites:
         tasks = SUITES[suite]
         calls = {"plain": _plain(tasks), "joint": _update(tasks), **{m: _update(tasks, m) for m in chosen}}
-        seconds = interleaved(calls, 5 if quick else 50)
-        base = min(median(seconds["plain"]), median(seconds["joint"]))
-        for name, values in seconds.items():
-            low, _, high = quantiles(values, n=4)
-            row = {"suite": suite, "update": name, "ms": 1e3 * median(values), "quartiles": [1e3 * low, 1e3 * high]}
-            rows.append(row | {"ratio": median(values) / base, "repetitions": len(values)})
+        calls["products"] = matrix_products(tasks, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH)
+        rows += _rows(suite, calls, _peers(tasks), 5 if quick else 50, 1 if quick else 5)
     sizes = {"network": "multi_head", "width": WIDTH, "depth": DEPTH, "batch_per_task": BATCH}
     return {"bench": "update", **sizes, "machine": machine(), "rows": rows}
+
+
+def _rows(
+    suite: str, calls: dict[str, Callable[[], Any]], peers: dict[str, Callable[[], Any]], repetitions: int, few: int
+) -> list[dict[str, Any]]:
+    """Ours in turn, `repetitions` times; then the slow peers in turn with our joint update, `few` times."""
+    seconds = interleaved(calls, repetitions)
+    base = min(median(seconds["plain"]), median(seconds["joint"]))
+    found = [_row(suite, name, values, base) for name, values in seconds.items()]
+    again = interleaved({"joint": calls["joint"], **peers}, few, warmup=1)
+    later = median(again.pop("joint"))
+    scale = median(seconds["joint"]) / later
+    return found + [_row(suite, name, [scale * v for v in values], base) for name, values in again.items()]
+
+
+def _row(suite: str, name: str, seconds: list[float], base: float) -> dict[str, Any]:
+    low, _, high = quantiles(seconds, n=4) if len(seconds) > 1 else (seconds[0],) * 3
+    row = {"suite": suite, "update": name, "ms": 1e3 * median(seconds), "quartiles": [1e3 * low, 1e3 * high]}
+    return row | {"ratio": median(seconds) / base, "repetitions": len(seconds)}

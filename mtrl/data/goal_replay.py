@@ -37,6 +37,11 @@ class GoalReplay:
         self._sizes = [observation_size, action_size, observation_size, 1, 1]
         self._rows = torch.zeros(len(goals), capacity, sum(self._sizes), device=device)
         self._written = torch.zeros(len(goals), dtype=torch.int64, device=device)
+        self._total = 0
+
+    def __len__(self) -> int:
+        """Transitions added in all, those overwritten included."""
+        return self._total
 
     @property
     def bytes(self) -> int:
@@ -60,6 +65,7 @@ class GoalReplay:
         place = (self._written[task].unsqueeze(1) + torch.arange(count, device=task.device)) % self.capacity
         self._rows.index_put_((task.unsqueeze(1), place), new)
         self._written.index_add_(0, task, torch.full_like(task, count))
+        self._total += count * len(task)
 
     def sample(
         self, batch_size: int, generator: torch.Generator | None = None, rows: TaskRows | None = None
@@ -95,6 +101,7 @@ class GoalReplay:
             )
         self._rows[:, : rows.shape[1]] = rows
         self._written.copy_(state["written"])
+        self._total = int(self._written.sum())
 
 
 class HindsightReplay(GoalReplay):

@@ -14,6 +14,7 @@ from mtrl.experiment.config import FREE_KEYS, ExperimentConfig
 from mtrl.experiment.parts import Experiment
 from mtrl.experiment.pictures import plot_runs
 from mtrl.monitoring import checkpoints
+from mtrl.monitoring.interrupt import Interrupts, Stopped
 from mtrl.monitoring.metrics import MetricLog
 from mtrl.monitoring.progress import Progress, counter
 from mtrl.monitoring.random_state import random_state, restore_random_state
@@ -33,6 +34,7 @@ class Session:
         )
         self.resumed_from = self._resume()
         self.log = MetricLog(folder, self.resumed_from)
+        self.interrupts = Interrupts()
         self.progress = Progress(config.steps, self.trainer.step)
         self._logged = (self.trainer.step, self.trainer.updates, dict(self.trainer.seconds), time.perf_counter())
 
@@ -52,19 +54,22 @@ class Session:
         return self.trainer.step
 
     def run(self) -> dict[str, Any]:
-        """Train to the end, or to an interrupt, and return the final result."""
+        """Train to the end and return the final result; on a signal, save the whole steps done so far."""
         config = self.experiment.config
         hooks = Hooks(log=self._log, evaluate=self._evaluate, save=self._save, progress=self._show)
         with self.log, contextlib.closing(self.trainer):
             try:
-                with self.progress:
+                with self.interrupts, self.progress:
                     run(self.trainer, config.training, config.steps, hooks)
-            finally:
+            except Stopped:
                 self._save()
+                raise
+            self._save()
             return self._finish()
 
     def _show(self) -> None:
         self.progress.update(self.trainer.step, self.trainer.updates)
+        self.interrupts.check()
 
     def _log(self, metrics: Metrics) -> None:
         trainer = self.trainer

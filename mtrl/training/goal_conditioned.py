@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check, check_choice
-from mtrl.core.types import ControlSuite, FloatArray, StepResult, TaskRows, TaskVectorEnv, Transitions
+from mtrl.core.types import ControlSuite, FloatArray, Metrics, StepResult, TaskRows, TaskVectorEnv, Transitions
 from mtrl.data.goal_replay import GoalReplay, HindsightReplay
 from mtrl.training import off_policy
 from mtrl.training.evaluation import Progress, greedy
@@ -86,16 +86,16 @@ class GoalTrainer(OffPolicyTrainer):
         self.rows = envs.num_tasks
         self._acting: TaskRows | None = None
 
-    def _collect(self) -> None:
+    def advance(self) -> Metrics | None:
         if self._observation is None:
             self._observation = torch.tensor(self.envs.reset())
         self._acting = self.envs.rows
-        super()._collect()
+        return super().advance()
 
     def _policy(self, observation: Tensor) -> Tensor:
         return self.agent.act(observation, explore=True, rows=self._acting)
 
-    def _store(self, transitions: Transitions) -> None:
+    def _keep(self, transitions: Transitions) -> None:
         self.replay.add(transitions._replace(rows=self._acting))
 
     def _batches(self, count: int) -> list[Transitions]:

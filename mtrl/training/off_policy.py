@@ -1,10 +1,11 @@
-"""The off-policy loop: act, step, store, update."""
+"""Off-policy training: act, step, store, update."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -33,6 +34,9 @@ class Config(TrainingConfig):
     """N: copies of each task stepped side by side."""
     replay_capacity: int = 100_000
     """Transitions kept per task."""
+    deterministic: bool = False
+    """Strictly alternate: step, store, update. Otherwise a step of the environments and the updates that it earns run
+    side by side, so that these draw from the transitions up to the step before. Either order repeats bit for bit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,7 +100,12 @@ class EpisodeStatistics:
 
 
 class OffPolicyTrainer:
-    """One agent, its environments and its replay, and how far they are. Strictly alternating: step, then update."""
+    """One agent, its environments and its replay, and how far they are.
+
+    The environments step in a thread of their own while the agent learns, or in turn (`Config.deterministic`). No
+    step is in flight between two calls of `advance`, and the orders of actions, transitions and updates are fixed:
+    runs repeat, and go on from a checkpoint, bit for bit.
+    """
 
     unit, headline = "env_steps", "success"
     measures: ClassVar[tuple[str, ...]] = ()
@@ -113,27 +122,41 @@ class OffPolicyTrainer:
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
         self._credit = 0.0
         self._observation: Tensor | None = None
+        self._stepper = ThreadPoolExecutor(1, "mtrl-environments")
 
     def advance(self) -> Metrics | None:
         """One step of every copy, and the updates it earns."""
-        self._collect()
-        return self._learn()
-
-    def _collect(self) -> None:
         if self._observation is None:
             self._observation = torch.tensor(self.envs.reset())
+        with self._clock("act"):
+            action = self._act(self._observation)
+        if self.config.deterministic:
+            with self._clock("step"):
+                self._store(action, self.envs.step(action.numpy()))
+            return self._learn(self.step)
+        flight = self._stepper.submit(self.envs.step, action.numpy())
+        try:
+            metrics = self._learn(self.step + self.envs.envs_per_task)
+        finally:
+            with self._clock("step"):
+                result = flight.result()
+        self._store(action, result)
+        return metrics
+
+    @contextlib.contextmanager
+    def _clock(self, name: str) -> Iterator[None]:
+        """Count the seconds inside; those of a step that runs beside an update are only the wait for its end."""
         begin = time.perf_counter()
-        observation = self._observation
-        action = self._act(observation)
-        acted = time.perf_counter()
-        result = self.envs.step(action.numpy())
+        yield
+        self.seconds[name] += time.perf_counter() - begin
+
+    def _store(self, action: Tensor, result: StepResult) -> None:
+        assert self._observation is not None
         arrays = (result.reward, result.next_observation, result.terminated)
-        self._store(Transitions(observation, action, *(torch.from_numpy(a) for a in arrays)))
+        self._keep(Transitions(self._observation, action, *(torch.from_numpy(a) for a in arrays)))
         self._observation = torch.tensor(result.observation)
         self.episodes.add(result)
         self.step += self.envs.envs_per_task
-        self.seconds["act"] += acted - begin
-        self.seconds["step"] += time.perf_counter() - acted
 
     def _act(self, observation: Tensor) -> Tensor:
         if self.step >= self.config.warmup:
@@ -145,24 +168,25 @@ class OffPolicyTrainer:
     def _policy(self, observation: Tensor) -> Tensor:
         return self.agent.act(observation, explore=True)
 
-    def _store(self, transitions: Transitions) -> None:
+    def _keep(self, transitions: Transitions) -> None:
         self.replay.add(transitions)
 
     def _batches(self, count: int) -> list[Transitions]:
         """The batches of one update."""
         return [self.replay.sample(self.agent.config.batch_size, self.agent.generator) for _ in range(count)]
 
-    def _learn(self) -> Metrics | None:
-        """The updates that the steps so far have earned, after the warm-up."""
-        if self.step < self.config.warmup:
+    def _learn(self, step: int) -> Metrics | None:
+        """The updates that `step` steps have earned, after the warm-up."""
+        if step < self.config.warmup:
             return None
-        begin, metrics = time.perf_counter(), None
+        metrics = None
         self._credit += self.envs.envs_per_task * self.config.updates_per_step
-        while self._credit >= 1:
-            metrics = self.agent.update(*self._batches(2 if self.agent.needs_second_batch else 1))
-            self._credit -= 1
-            self.updates += 1
-        self.seconds["update"] += time.perf_counter() - begin
+        count = 2 if self.agent.needs_second_batch else 1
+        with self._clock("update"):
+            while self._credit >= 1 and len(self.replay):
+                metrics = self.agent.update(*self._batches(count))
+                self._credit -= 1
+                self.updates += 1
         return metrics
 
     def report(self) -> dict[str, FloatArray]:
@@ -192,6 +216,7 @@ class OffPolicyTrainer:
         self.replay.load_state_dict(state)
 
     def close(self) -> None:
+        self._stepper.shutdown()
         self.envs.close()
 
 

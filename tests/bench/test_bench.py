@@ -11,6 +11,7 @@ from torch import Tensor
 from mtrl import cli
 from mtrl.agents.sac import SAC
 from mtrl.bench import update
+from mtrl.bench.peers import naive_pcgrad, torchjd_pcgrad
 from mtrl.bench.plain_sac import MultiHead, PlainSAC
 
 T, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH = 3, 5, 2, 16, 2, 8
@@ -62,9 +63,26 @@ def test_rows_of_the_update_bench(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setattr(update, "BATCH", 4)
     assert cli.main(["bench", "update", "--quick", "--json", "--suites", "mt10", "--methods", "pcgrad,dwa"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert [row["update"] for row in result["rows"]] == ["plain", "joint", "pcgrad", "dwa"]
+    names = [row["update"] for row in result["rows"]]
+    assert names[:6] == ["plain", "joint", "pcgrad", "dwa", "products", "naive_pcgrad"]
     assert all(row["ms"] > 0 and row["ratio"] > 0 for row in result["rows"])
     assert min(row["ratio"] for row in result["rows"][:2]) == 1
+
+
+@pytest.mark.parametrize("name", ["naive", "torchjd"])
+def test_the_peers_take_the_gradients_of_pcgrad(name: str) -> None:
+    """Two tasks, where the order of projections does not matter: peers, and the paper's Algorithm 1 in float64."""
+    backward = naive_pcgrad if name == "naive" else torchjd_pcgrad()
+    if backward is None:
+        pytest.skip("torchjd is not installed")
+    shared, own = torch.randn(6, requires_grad=True), torch.randn(2, requires_grad=True)
+    directions = torch.tensor([[1.0, 2, 0, 1, 0, 0], [-1.0, -1, 3, 0, 1, 0]])
+    backward(directions @ shared + own, [shared], [own])
+    g, h = directions.double()
+    expected = (g - (g @ h) / (h @ h) * h + h - (g @ h) / (g @ g) * g) / 2
+    assert shared.grad is not None and own.grad is not None
+    torch.testing.assert_close(shared.grad.double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(own.grad, torch.full((2,), 0.5))
 
 
 @pytest.mark.parametrize("arguments", [["--methods", "nonsense"], ["--suites", "mt11"]])

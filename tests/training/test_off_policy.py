@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from mtrl import experiment
 from mtrl.core.types import StepResult
@@ -28,13 +29,41 @@ SMALL = ["network.width=8", "network.depth=1", "agent.batch_size=4", "training.w
 
 @pytest.mark.parametrize("copies", [1, 3])
 @pytest.mark.parametrize("ratio", [0.25, 1.0, 2.0])
-def test_the_update_ratio_is_exact(copies: int, ratio: float) -> None:
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_update_ratio_is_exact(copies: int, ratio: float, deterministic: bool) -> None:
     """From the step that ends the warm-up on, every step of each task earns `updates_per_step` updates."""
-    _, loop = trainer(*SMALL, f"training.envs_per_task={copies}", f"training.updates_per_step={ratio}")
+    options = (f"training.envs_per_task={copies}", f"training.updates_per_step={ratio}")
+    _, loop = trainer(*SMALL, *options, f"training.deterministic={deterministic}")
     play(loop, 60)
     first = -(-10 // copies) * copies
     assert loop.step == 60
     assert loop.updates == int((60 - first + copies) * ratio)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_side_by_side_updates_lack_the_step_in_flight_and_actions_lack_no_update(
+    deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, loop = trainer(*SMALL, "training.warmup=1", f"training.deterministic={deterministic}")
+    known, used = [], []
+    update, act = parts.agent.update, parts.agent.act
+    monkeypatch.setattr(parts.agent, "update", lambda *b: (known.append((loop.step, len(loop.replay))), update(*b))[1])
+    monkeypatch.setattr(parts.agent, "act", lambda *o, **k: (used.append((loop.step, loop.updates)), act(*o, **k))[1])
+    play(loop, 6)
+    if deterministic:
+        assert known == [(step, step) for step in range(1, 7)] and used == [(step, step) for step in range(1, 6)]
+    else:
+        assert known == [(1, 1), (1, 1), *((step, step) for step in range(2, 6))]
+        assert used == [(1, 0), *((step, step) for step in range(2, 6))]
+
+
+def test_two_runs_side_by_side_give_the_same_numbers() -> None:
+    weights = []
+    for _ in range(2):
+        parts, loop = trainer(*SMALL, "training.envs_per_task=2")
+        play(loop, 60)
+        weights.append(torch.cat([p.detach().flatten() for p in parts.agent.actor.parameters()]))
+    assert torch.equal(*weights)
 
 
 def test_success_counts_at_any_step_of_an_episode() -> None:

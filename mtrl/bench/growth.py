@@ -1,0 +1,40 @@
+"""mtrl bench growth: how time and memory of an update grow with the number of tasks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from mtrl.bench.report import machine
+
+TASKS = (1, 5, 10, 25, 50, 100)
+METHODS = ("none", "pcgrad", "auto_lambda")
+_CODE = """
+import json, sys
+from statistics import median
+from mtrl.bench import update
+from mtrl.bench.report import interleaved
+from mtrl.core.memory import keep_freed_memory, peak_bytes
+keep_freed_memory()
+call = update._update(int(sys.argv[1]), sys.argv[2])
+seconds = interleaved({"update": call}, int(sys.argv[3]), warmup=3)["update"]
+print(json.dumps([1e3 * median(seconds), peak_bytes() / 1e6]))
+"""
+
+
+def measure(quick: bool = False) -> dict[str, Any]:
+    """Milliseconds and peak memory of a full SAC update, each number of tasks and method in a process of its own.
+
+    Sizes are those of `mtrl bench update`; `none` is joint training. `ms_per_task` tells whether a task costs less
+    among many.
+    """
+    rows = []
+    for tasks in TASKS[:3] if quick else TASKS:
+        for method in METHODS:
+            arguments = [sys.executable, "-c", _CODE, str(tasks), method, "3" if quick else "15"]
+            done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+            ms, peak = json.loads(done.stdout)
+            rows.append({"tasks": tasks, "update": method, "ms": ms, "ms_per_task": ms / tasks, "peak_mb": peak})
+    return {"bench": "growth", "machine": machine(), "rows": rows}
