@@ -39,6 +39,7 @@ class Config(off_policy.Config):
     """uniform, or hindsight: half of a batch's rows have the goal that a stored state of theirs achieves."""
     replay_capacity: int = 5000
     """Transitions kept per goal: 200 goals take 200 MB."""
+    evaluate_first: bool = True
     evaluation_episodes: int = 50
     """Goals of an evaluation on the way, one episode each: so many of those trained on and of those held out."""
     final_episodes: int = 200
@@ -127,7 +128,8 @@ class GoalEvaluation:
 
     def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
         means = {
-            name: {f"mean_{k}": float(v.mean()) for k, v in values.items()} for name, values in self.groups.items()
+            group: {f"mean_{name}": float(found.mean()) for name, found in values.items()}
+            for group, values in self.groups.items()
         }
         return {
             "headline": self.headline,

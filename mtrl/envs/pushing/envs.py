@@ -82,7 +82,7 @@ class PushEnvs:
     Args:
         goals: (n, 4), those that episodes have.
         table: (G, 4), the discretised goals, by which a goal's index is told: its own there, or its nearest one's.
-        reward: v1 or v2 of Meta-World's push task, or `goal_reward`'s.
+        reward: one of the scene's (`SCENE_REWARDS`), or of `goal_reward`'s.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class PushEnvs:
         num_tasks: int,
         envs_per_task: int,
         *,
-        reward: str = "v2",
+        reward: str = "dense",
         horizon: int = 150,
         fixed: bool = False,
         threads: int | None = None,
@@ -158,6 +158,10 @@ class PushEnvs:
         ends = (result.terminated.reshape(shape), result.truncated.reshape(shape))
         final = {"distance": self.distance}
         return StepResult(observation, reward, *ends, reached, self.distance <= RADIUS, final)
+
+    def states(self) -> FloatArray:
+        """(T · N, P): the simulator's state vectors."""
+        return self._engine.physics[0].states()
 
     def _observe(self, frames: FloatArray, raw: FloatArray, out: NDArray[np.float32]) -> FloatArray:
         raw[...] = frames[0][:, _FRAMES].reshape(raw.shape)

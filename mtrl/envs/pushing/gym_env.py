@@ -26,14 +26,14 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
     """One copy. Each episode has a new goal, uniform in the ranges, or the one of ``reset(options={"goal": ...})``.
 
     Args:
-        reward: v1 or v2 (Meta-World's), distance (−metres) or sparse (−1, 0); the dictionary form has the last two.
+        reward: dense, v1 or v2 (Meta-World's), distance (−metres) or sparse (−1, 0); dictionaries: the last two.
         goals: (n, 4), to draw from instead.
         dictionary: whether observations are dictionaries.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
-    def __init__(self, reward: str = "v2", goals: Any = None, horizon: int = 150, dictionary: bool = False) -> None:
+    def __init__(self, reward: str = "dense", goals: Any = None, horizon: int = 150, dictionary: bool = False) -> None:
         choices = ("distance", "sparse") if dictionary else REWARDS
         check_choice("reward", reward, choices)
         self._reward, self._horizon, self._dictionary = reward, horizon, dictionary

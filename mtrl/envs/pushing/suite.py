@@ -35,8 +35,9 @@ class Config:
     """Goals that are only evaluated."""
     goals_per_rollout: int = 9
     """T: goals of a rollout, and of a batch."""
-    reward: str = "v2"
-    """Meta-World's push reward (v2 or v1), or what follows from the goal alone: distance (−metres) or sparse (−1, 0)."""
+    reward: str = "dense"
+    """dense: closeness to the puck and the way it has come (`tasks.push.push_dense`; the paper does not give its own);
+    v2 or v1: Meta-World's for push; distance (−metres) or sparse (−1, 0): what follows from puck and place alone."""
     horizon: int = 150
     """Steps of an episode; the scripted policy takes about 90."""
     threads: int = 0
@@ -62,6 +63,13 @@ class PushingSuite:
     observation_size = envs.OBSERVATION_SIZE
     action_size = 4
     name = "pushing"
+    panels = (
+        ("evaluation/distance/training_goals", "final puck-place distance in metres, goals trained on"),
+        ("evaluation/distance/held_out_goals", "final puck-place distance in metres, goals held out"),
+        ("evaluation/success/training_goals", "success, goals trained on"),
+        ("evaluation/success/held_out_goals", "success, goals held out"),
+    )
+    """(metric, title) of the pictures of runs, whose tasks are too many for a panel each."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -76,6 +84,7 @@ class PushingSuite:
             "goals": torch.from_numpy(normalised(self.goals)),
             "rows": config.goals_per_rollout,
         }
+        self.step_scale = config.goals_per_rollout
         self._known: Known = {}
 
     def make_envs(self, seed: int, envs_per_task: int) -> PushEnvs:
