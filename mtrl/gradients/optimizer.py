@@ -130,7 +130,7 @@ class MultiTaskOptimizer(nn.Module):
         if part.task is None:
             self.last_weights.copy_(weights)
         else:
-            self.last_weights.index_copy_(0, part.task, weights)
+            self.last_weights.index_copy_(0, part.task, weights.to(self.last_weights))
         return weights
 
     def _factor(self, network: TaskParameters) -> float:
