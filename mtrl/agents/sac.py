@@ -201,9 +201,11 @@ class SAC:
         log_alpha = self._log_alpha(rows, len(batch.reward))
         alpha = log_alpha.exp().unsqueeze(-1)
         settings: dict[str, Any] = {"extras": {"log_alpha": log_alpha}, "rows": rows}
-        critic_batches = [self._critic_batch(b, alpha) for b in batches]
+        critic_batches: list[Any] = [self._critic_batch(b, alpha) for b in batches]
         critic = self.critic_optimizer.step(self.critic_losses, *critic_batches, **settings)
-        actor_batches = [ActorBatch(b.observation, self._noise(b.reward.shape), alpha, rows) for b in batches]
+        actor_batches: list[Any] = [
+            ActorBatch(b.observation, self._noise(b.reward.shape), alpha, rows) for b in batches
+        ]
         actor = self.actor_optimizer.step(self.actor_losses, *actor_batches, **settings)
         self._move_temperature(actor.pop("log_prob"), rows)
         self._move_target(list(self.target.parameters()), list(self.critic.parameters()), None)

@@ -58,19 +58,40 @@ class LoadedPolicy:
         self._experiment = experiment
         self.tasks = experiment.tasks
 
-    def act(self, observation: FloatArray, task: str | int) -> FloatArray:
-        """observation (O,) or (B, O) of one task, by name or index -> action (A,) or (B, A) in [-1, 1]."""
+    def act(self, observation: FloatArray, task: str | int | None = None, *, goal: Any = None) -> FloatArray:
+        """observation (O,) or (B, O) of one task -> action (A,) or (B, A) in [-1, 1].
+
+        Args:
+            task: its name or index.
+            goal: where tasks are goals, one of them, known or new, instead.
+
+        Raises:
+            UserError: an unknown task, a goal out of its range, or an observation of another size.
+        """
+        rows = np.atleast_2d(np.asarray(observation, np.float32))
+        suite = self._experiment.suite
+        if rows.ndim != 2 or rows.shape[1] != suite.observation_size:
+            raise expected("Observation", f"of size {suite.observation_size}", tuple(np.shape(observation)))
+        if goal is not None:
+            action = self._experiment.policy(rows[None], self._goal(goal))[0]
+        else:
+            index = self._index(task)
+            every = np.zeros((len(self.tasks), *rows.shape), np.float32)
+            every[index] = rows
+            action = self._experiment.policy(every)[index]
+        return action if np.ndim(observation) == 2 else action[0]
+
+    def _index(self, task: str | int | None) -> int:
         index = self.tasks.index(task) if task in self.tasks else task
         if not isinstance(index, int) or not 0 <= index < len(self.tasks):
             raise expected("Task", f"one of {', '.join(self.tasks)}", task)
-        rows = np.atleast_2d(np.asarray(observation, np.float32))
-        size = self._experiment.suite.observation_size
-        if rows.ndim != 2 or rows.shape[1] != size:
-            raise expected("Observation", f"of size {size}", tuple(np.shape(observation)))
-        every = np.zeros((len(self.tasks), *rows.shape), np.float32)
-        every[index] = rows
-        action = self._experiment.policy(every)[index]
-        return action if np.ndim(observation) == 2 else action[0]
+        return index
+
+    def _goal(self, goal: Any) -> Any:
+        rows = getattr(self._experiment.suite, "rows", None)
+        if rows is None:
+            raise expected("A goal", f"left out for {self._experiment.suite.name}, whose tasks have names", goal)
+        return rows([goal])
 
 
 def load_policy(path: Path | str, device: str = "cpu") -> LoadedPolicy:

@@ -178,7 +178,7 @@ class NetworkRows:
         task = self._rows.task
         own = {name: tensor.index_select(0, task) for name, tensor in network.own.items()}
         kept = {name: t.index_select(0, task) for name, t in network.own_buffers.items() if name not in codes}
-        return dict(network.shared.items()), own, kept | dict.fromkeys(codes, self._code)
+        return dict(network.shared.items()), own, kept | {name: self._code for name in codes}
 
     @property
     def _code(self) -> Tensor:

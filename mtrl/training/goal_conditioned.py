@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
@@ -82,8 +82,12 @@ class GoalTrainer(OffPolicyTrainer):
 
     measures: ClassVar[tuple[str, ...]] = ("distance",)
 
-    def __init__(self, config: Config, agent: Any, envs: Any, replay: Any, action_size: int) -> None:
-        super().__init__(config, agent, envs, replay, action_size)
+    agent: Any
+    envs: Any
+    replay: Any
+
+    def __init__(self, config: Config, agent: Any, envs: GoalEnvs, replay: GoalReplay, action_size: int) -> None:
+        super().__init__(config, agent, envs, cast("Any", replay), action_size)
         self.rows = envs.num_tasks
         self._acting: TaskRows | None = None
 

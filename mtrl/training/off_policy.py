@@ -153,7 +153,8 @@ class OffPolicyTrainer:
     def _store(self, action: Tensor, result: StepResult) -> None:
         assert self._observation is not None
         arrays = (result.reward, result.next_observation, result.terminated)
-        self._keep(Transitions(self._observation, action, *(torch.from_numpy(a) for a in arrays)))
+        reward, next_observation, terminated = (torch.from_numpy(a) for a in arrays)
+        self._keep(Transitions(self._observation, action, reward, next_observation, terminated))
         self._observation = torch.tensor(result.observation)
         self.episodes.add(result)
         self.step += self.envs.envs_per_task

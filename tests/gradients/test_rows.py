@@ -50,7 +50,7 @@ class Goals:
         shared = {n: parameters[f"shared.{n}"] for n in network.shared}
         for task, code, x, label in zip(rows.task, rows.code, *batch, strict=True):
             own = {n: parameters[f"own.{n}"][task].unsqueeze(0) for n in network.own}
-            codes = dict.fromkeys(network.own_buffers, code.unsqueeze(0))
+            codes = {name: code.unsqueeze(0) for name in network.own_buffers}
             output = network.call(shared, own, codes, x.unsqueeze(0)).flatten()
             found.append((output - label).square().mean())
         return torch.stack(found)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+import mtrl
 from mtrl import experiment
 from mtrl.cli import main
+from mtrl.core.errors import UserError
 from mtrl.core.types import TaskRows
 from mtrl.training import TRAININGS
 from mtrl.training.goal_conditioned import GoalTrainer, evaluate
@@ -155,3 +157,19 @@ def test_bad_options_end_in_one_line(capsys: pytest.CaptureFixture[str]) -> None
         error = capsys.readouterr().err
         assert error.count("\n") == 1, error
         assert "should be" in error
+
+
+def test_a_loaded_policy_acts_for_known_and_new_goals(tmp_path: Path) -> None:
+    assert main(["train", *SMALL, "steps=9", f"runs={tmp_path}", "experiment=x", "network=mlp"]) == 0
+    folder = tmp_path / "pushing" / "x" / "seed_1"
+    policy = mtrl.load_policy(folder)
+    suite = experiment.load(folder)[0].suite
+    observation = np.random.default_rng(0).normal(size=(5, 22))
+    known = policy.act(observation, "goal-03")
+    np.testing.assert_allclose(policy.act(observation, goal=suite.goals[3]), known, atol=1e-6)
+    assert not np.allclose(policy.act(observation, goal=suite.held_out[0]), known)
+    assert policy.act(observation[0], goal=suite.held_out[0]).shape == (4,)
+    with pytest.raises(UserError, match=r"place xy in \[-0.2, 0.85\]"):
+        policy.act(observation, goal=[0.0, 0.65, 0.0, 0.7])
+    with pytest.raises(UserError, match="goal-03"):
+        policy.act(observation)
