@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mtrl.core.config import check, check_choice
 from mtrl.core.types import ControlSuite, FloatArray, Metrics, StepResult, TaskRows, TaskVectorEnv, Transitions
-from mtrl.data.goal_replay import GoalReplay, HindsightReplay
+from mtrl.data.goal_replay import GoalReplay, HindsightReplay, Relabel
 from mtrl.training import off_policy
 from mtrl.training.evaluation import Progress, greedy
 from mtrl.training.off_policy import OffPolicyTrainer
@@ -68,8 +68,8 @@ class GoalSuite(ControlSuite, Protocol):
     held_out: FloatArray
     """(H, C): never trained on."""
 
-    def relabel(self, batch: Transitions, reached: Tensor) -> Transitions:
-        """See `data.goal_replay.Relabel`."""
+    def relabeller(self) -> Relabel:
+        """For hindsight. Raises UserError where rewards do not follow from goals alone."""
         ...
 
     def make_goal_envs(self, goals: FloatArray) -> GoalEnvs:
@@ -171,7 +171,7 @@ def build(config: Config, *, agent: Any, suite: GoalSuite, seed: int, steps: int
     goals = suite.sizes["goals"]
     sizes = (suite.observation_size, suite.action_size, envs.num_tasks, agent.device)
     if config.replay == "hindsight":
-        replay = HindsightReplay(goals, config.replay_capacity, *sizes, relabel=suite.relabel)
+        replay = HindsightReplay(goals, config.replay_capacity, *sizes, relabel=suite.relabeller())
     else:
         replay = GoalReplay(goals, config.replay_capacity, *sizes)
     return GoalTrainer(config, agent, envs, replay, suite.action_size)

@@ -148,6 +148,7 @@ def test_a_run_keeps_its_goals_and_can_be_evaluated(tmp_path: Path, capsys: pyte
 def test_bad_options_end_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for options in (
         ["training.replay=forward"],
+        ["replay=hindsight"],
         ["training.protocol=upstream"],
         ["benchmark.goals_per_rollout=13"],
         ["weighting=dwa"],

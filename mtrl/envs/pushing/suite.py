@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mtrl.core.config import check, check_choice
 from mtrl.core.types import FloatArray, TaskRows, Transitions
+from mtrl.data.goal_replay import Relabel
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
 from mtrl.envs.metaworld.starts import Known
 from mtrl.envs.pushing import envs
@@ -124,11 +125,18 @@ class PushingSuite:
         index = torch.from_numpy(nearest(checked, self.goals))
         return TaskRows(index, torch.from_numpy(normalised(checked)))
 
-    def relabel(self, batch: Transitions, reached: Tensor) -> Transitions:
-        """See `data.goal_replay.Relabel`. Rows whose puck was not moved out of its place's reach stay as they are."""
-        assert batch.rows is not None
+    def relabeller(self) -> Relabel:
+        """What gives batches other goals in hindsight. Rows whose puck has hardly moved stay as they are.
+
+        Raises:
+            UserError: the reward does not follow from the goal alone.
+        """
         kind = self.config.reward
         check(kind in ("distance", "sparse"), "benchmark.reward", "distance or sparse with hindsight", kind)
+        return self._relabel
+
+    def _relabel(self, batch: Transitions, reached: Tensor) -> Transitions:
+        assert batch.rows is not None
         low, high = (torch.as_tensor(side, dtype=torch.float32, device=reached.device) for side in (LOW, HIGH))
         code = batch.rows.code
         start = ((code + 1) / 2 * (high - low) + low)[:, :2]
@@ -136,7 +144,7 @@ class PushingSuite:
         moved = ((puck - start) ** 2).sum(-1, keepdim=True).sqrt() > envs.RADIUS
         place = 2 * (puck - low[2:]) / (high - low)[2:] - 1
         new = torch.cat([code[:, :2], torch.where(moved, place, code[:, 2:])], 1)
-        reward = envs.goal_reward(kind, envs.puck_of(batch.next_observation), puck.unsqueeze(1), torch)
+        reward = envs.goal_reward(self.config.reward, envs.puck_of(batch.next_observation), puck.unsqueeze(1), torch)
         rows = TaskRows(batch.rows.task, new)
         return batch._replace(reward=torch.where(moved, reward, batch.reward).to(batch.reward), rows=rows)
 

@@ -12,7 +12,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies.sawyer_push_v3_policy import SawyerPushV3Policy
 
 from mtrl.core.errors import UserError
-from mtrl.core.types import TaskRows, Transitions
+from mtrl.core.types import Transitions
 from mtrl.envs.pushing import Config, PushingSuite
 from mtrl.envs.pushing.envs import RADIUS, PushEnvs, puck_of
 from mtrl.envs.pushing.goals import TASK, as_tasks, check_goals, draw_goals
@@ -190,25 +190,21 @@ def test_hindsight_gives_the_reward_of_the_place_reached(kind: str) -> None:
     wanted = suite.goals[:1].copy()
     wanted[0] = [*goals[0, :2], *puck_of(final)[0].numpy()]
     for batch in batches:
-        again = suite.relabel(batch, final)
+        again = suite.relabeller()(batch, final)
         assert again.rows is not None
         apart = (puck_of(batch.next_observation)[0, 0] - puck_of(final)[0]).norm().item()
         expected = -apart if kind == "distance" else (0.0 if apart <= RADIUS else -1.0)
         np.testing.assert_allclose(again.reward[0, 0].item(), expected, atol=1e-5)
         np.testing.assert_allclose(again.rows.code[0, :2], rows.code[0, :2], atol=1e-6)
-    still = suite.relabel(batches[0], batches[0].observation[:, 0])
+    still = suite.relabeller()(batches[0], batches[0].observation[:, 0])
     assert still.rows is not None
     torch.testing.assert_close(still.rows.code, rows.code)
     torch.testing.assert_close(still.reward, batches[0].reward)
 
 
 def test_hindsight_needs_a_reward_of_the_goal_alone() -> None:
-    suite = PushingSuite(Config())
-    zeros = torch.zeros(1, 1, 22)
-    rows = TaskRows(torch.zeros(1, dtype=torch.int64), torch.zeros(1, 4))
-    batch = Transitions(zeros, zeros[..., :4], zeros[..., 0], zeros, zeros[..., 0], rows)
     with pytest.raises(UserError, match="distance or sparse"):
-        suite.relabel(batch, zeros[:, 0])
+        PushingSuite(Config()).relabeller()
 
 
 @pytest.mark.parametrize(
