@@ -1,4 +1,4 @@
-"""The command line: mtrl train | evaluate | list | bench | plot.
+"""The command line: mtrl train | evaluate | demos | list | bench | plot | group.
 
 Bad input ends in one line that says what was expected and what was found, and exit code 2.
 """
@@ -8,14 +8,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mtrl.core.errors import UserError, expected
+from mtrl.core.registry import find
 
 BAD_INPUT, INTERRUPTED = 2, 130
+PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity")
 # Read by OpenMP when torch is loaded. Threads that wait by spinning take the cores from the environments' threads, and
 # on a machine that does anything else an update takes ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -61,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train an agent, or go on with a run", description=_TRAIN)
     train.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
+    train.add_argument("--config", type=Path, metavar="FILE", help="start from a run's config.yaml, or a group's")
     train.add_argument("--show", action="store_true", help="print the whole configuration and stop")
     train.set_defaults(run=_train)
 
@@ -73,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print the whole result as JSON")
     evaluate.set_defaults(run=_evaluate)
 
+    _add_demos(commands)
+
     listing = commands.add_parser("list", help="what there is to choose from")
     listing.add_argument("what", nargs="?", help="one of benchmarks, networks, weighting, surgery, agents, recipes")
     listing.add_argument("--benchmark", help="count the networks' parameters on this benchmark")
@@ -84,14 +90,55 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="print the rows as JSON")
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
     bench.add_argument("--suites", default="", help="update, train: mt10, mt50 or both")
+    bench.add_argument("--repetitions", type=int, default=50, help="update: of each row")
     bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
     bench.set_defaults(run=_bench)
 
     plot = commands.add_parser("plot", help="draw runs")
     plot.add_argument("folders", nargs="+", metavar="RUN")
+    plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], help="what to draw (curves)")
     plot.add_argument("--output", type=Path, help="the picture's path (learning_curves.png in the run)")
     plot.set_defaults(run=_plot)
+
+    group = commands.add_parser("group", help="find the tasks to train together, from a run's affinities")
+    group.add_argument("folder", metavar="RUN", help="a run with affinity=transference")
+    group.add_argument("--groups", type=int, required=True, metavar="K", help="groups at most")
+    group.add_argument("--network", help="whose losses' affinities: critic (the default) or actor")
+    group.add_argument("--output", type=Path, help="the folder of the groups' configurations (groups/ in the run)")
+    group.set_defaults(run=_group)
     return parser
+
+
+def _add_demos(commands: Any) -> None:
+    demos = commands.add_parser("demos", help="collect demonstrations, or make a cache of those you have")
+    actions = demos.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
+    collect = actions.add_parser("collect", help="let a benchmark's experts show its tasks")
+    collect.add_argument("options", nargs="*", metavar="key=value", help="benchmark=keyframes and its options")
+    collect.add_argument("--episodes", type=int, default=100, help="of each task (100)")
+    collect.add_argument("--seed", type=int, default=1, help="of the scenes")
+    collect.add_argument("--layout", choices=("cache", "rlbench"), default="cache", help="what to write")
+    collect.add_argument("--output", type=Path, default=Path("demos"), help="folder; a benchmark gets one in it")
+    collect.add_argument("--jobs", type=int, default=0, help="processes; as many as there are cores if not given")
+    collect.set_defaults(run=_collect)
+    cache = actions.add_parser("cache", help="make a cache of demonstrations in RLBench's folders")
+    cache.add_argument("folder", type=Path, help="that holds <task>/variation<N>/episodes/episode<M>")
+    cache.add_argument("options", nargs="*", metavar="key=value", help="benchmark=rlbench and its options")
+    cache.add_argument("--episodes", type=int, help="of each task; all if not given")
+    cache.add_argument("--output", type=Path, default=Path("demos"), help="folder; a benchmark gets one in it")
+    cache.set_defaults(run=_cache)
+
+
+def _collect(options: argparse.Namespace) -> None:
+    from mtrl.experiment import demonstrations
+
+    arguments = (options.options, options.episodes, options.seed, options.output, options.layout, options.jobs)
+    print(f"Demonstrations: {demonstrations.collect(*arguments)}")
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from mtrl.experiment import demonstrations
+
+    print(f"Demonstrations: {demonstrations.cache(options.folder, options.options, options.episodes, options.output)}")
 
 
 _TRAIN = "Example: mtrl train benchmark=mt10 network=mint surgery=pcgrad seed=1 steps=2000000"
@@ -100,7 +147,8 @@ _TRAIN = "Example: mtrl train benchmark=mt10 network=mint surgery=pcgrad seed=1 
 def _train(options: argparse.Namespace) -> None:
     from mtrl import configs, experiment
 
-    config = experiment.compose(options.options)
+    chosen = options.options
+    config = experiment.compose(experiment.saved_overrides(options.config, chosen) if options.config else chosen)
     if options.show:
         import yaml
 
@@ -147,7 +195,7 @@ def _list(options: argparse.Namespace) -> None:
     from mtrl import configs, experiment
 
     groups = {"benchmarks": "benchmark", "networks": "network", "agents": "agent", "recipes": "recipe"}
-    known = ["benchmark", "network", "weighting", "surgery", "agent", "recipe"]
+    known = ["benchmark", "network", "weighting", "surgery", "diagnostics", "affinity", "agent", "recipe"]
     wanted = groups.get(options.what, options.what)
     if wanted is not None and wanted not in known:
         raise expected("What to list", f"one of {', '.join(known)}", options.what)
@@ -156,9 +204,9 @@ def _list(options: argparse.Namespace) -> None:
         return
     for group in [wanted] if wanted else known:
         print(f"{group}=")
-        registry = next((r for r in experiment.REGISTRIES if r.group == group), None)
         for name in configs.choices(group, experiment.REGISTRIES):
-            summary = registry.summary(name) if registry and name in registry.kinds else configs.summary(group, name)
+            registry = find(experiment.REGISTRIES, group, name)
+            summary = registry.summary(name) if registry else configs.summary(group, name)
             print(f"  {name:<22}{summary}")
 
 
@@ -182,14 +230,24 @@ def _bench(options: argparse.Namespace) -> None:
         result = train.measure(options.quick, **suites)
     else:
         named = update.methods() if options.methods == "all" else options.methods.split(",")
-        result = update.measure(options.quick, named, **suites)
+        result = update.measure(options.quick, named, repetitions=options.repetitions, **suites)
     print(json.dumps(result) if options.json else report.table(result))
 
 
 def _plot(options: argparse.Namespace) -> None:
     from mtrl import experiment
 
-    print(experiment.plot_runs([Path(folder) for folder in options.folders], options.output))
+    print(experiment.plot_runs([Path(folder) for folder in options.folders], options.output, options.kind))
+
+
+def _group(options: argparse.Namespace) -> None:
+    from mtrl import experiment
+    from mtrl.monitoring.tables import group_table
+
+    found = experiment.group_run(options.folder, options.groups, options.network, options.output)
+    print(group_table(found.tasks, found.grouping))
+    for file in found.files:
+        print(f"mtrl train --config {shlex.quote(str(file))}")
 
 
 if __name__ == "__main__":

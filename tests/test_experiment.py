@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import mtrl
 from mtrl import cli, experiment
@@ -149,6 +151,12 @@ def test_an_experiment_is_named_by_what_is_not_default() -> None:
     assert all(name.startswith("multi_head-equal-none-") for name in names)
 
 
+def test_names_tell_apart_what_watches() -> None:
+    options = [[], ["diagnostics=triad"], ["affinity=transference"], ["affinity=transference", "affinity.every=3"]]
+    names = {experiment.Experiment(experiment.compose([*TINY, *extra])).name for extra in options}
+    assert len(names) == 4
+
+
 BAD = {
     "unknown key": (["agent.discnt=0.9"], "agent.discnt"),
     "unknown key at the top": (["sed=3"], "sed"),
@@ -161,6 +169,8 @@ BAD = {
     "unknown recipe": (["recipe=fast"], "quick"),
     "no value": (["agent.discount"], "key=value"),
     "unknown device": (["device=gpu9"], "device"),
+    "unknown diagnostics": (["diagnostics=triade"], "Did you mean 'triad'?"),
+    "diagnostics on nothing shared": (["network=independent", "diagnostics=triad"], "shares none"),
     "surgery on nothing shared": (["network=independent", "surgery=pcgrad"], "shares none"),
     "another soft-modular depth": (["network=soft_modular", "network.depth=1"], "network.depth"),
 }
@@ -258,3 +268,69 @@ def test_plot_draws_one_run_and_compares_several() -> None:
     assert cli.main(["plot", folders[0], "--output", "one.png"]) == 0
     assert cli.main(["plot", *folders, "--output", "two.png"]) == 0
     assert Path("one.png").stat().st_size > 5000 and Path("two.png").stat().st_size > 5000
+
+
+WATCHED = [*TINY, "surgery=pcgrad", "weighting=auto_lambda", "diagnostics=triad", "affinity=transference"]
+
+
+def test_method_pictures_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", *WATCHED])
+    run = run_folder()
+    for kind in ("conflicts", "lambdas", "triad", "affinity"):
+        capsys.readouterr()
+        assert cli.main(["plot", str(run), "--kind", kind]) == 0
+        assert capsys.readouterr().out.strip() == str(run / f"{kind}.png") and (run / f"{kind}.png").stat().st_size
+    cli.main(["train", *WATCHED, "experiment=other"])
+    both = [str(run), str(Path("runs/toy/other/seed_1"))]
+    assert cli.main(["plot", *both, "--kind", "triad", "--output", "both.png"]) == 0
+    assert Path("both.png").stat().st_size
+    assert cli.main(["plot", *both, "--kind", "lambdas"]) == 2
+
+
+@pytest.mark.parametrize("kind", ["conflicts", "triad", "affinity"])
+def test_pictures_of_what_was_not_measured_are_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", *TINY])
+    capsys.readouterr()
+    assert cli.main(["plot", str(run_folder()), "--kind", kind]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert cli.main(["group", str(run_folder()), "--groups", "2"]) == 2
+    assert "affinity=transference" in capsys.readouterr().err
+
+
+def test_groups_of_a_run_are_trained_by_the_commands_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", *TINY, "affinity=transference", "affinity.every=1", "surgery=pcgrad", "agent.discount=0.9"])
+    saved = json.loads((run_folder() / "affinity.json").read_text())
+    assert saved["tasks"] == ["turn-0", "turn-90", "turn-180", "turn-270"] and saved["step"] == 60
+    assert np.array(saved["affinity"]["critic"]).shape == (4, 4)
+    capsys.readouterr()
+    assert cli.main(["group", str(run_folder()), "--groups", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("mtrl train")]
+    trained: set[str] = set()
+    for command in commands:
+        assert cli.main([*command, "training.final_episodes=1"]) == 0
+        config = yaml.safe_load(Path(command[2]).read_text())
+        result = json.loads((Path("runs/toy") / config["experiment"] / "seed_1" / "result.json").read_text())
+        assert list(result["tasks"]) == config["benchmark"]["tasks"] and result["episodes"] == 1
+        assert result["config"]["agent"]["discount"] == 0.9 and result["config"]["surgery"]["kind"] == "pcgrad"
+        assert result["config"]["affinity"]["kind"] == "none"
+        trained |= set(result["tasks"])
+    assert 1 <= len(commands) <= 2 and trained == set(saved["tasks"])
+    for wrong in (["--groups", "5"], ["--groups", "2", "--network", "actor"]):
+        assert cli.main(["group", str(run_folder()), *wrong]) == 2
+
+
+def test_a_saved_configuration_gives_the_same_one_back(capsys: pytest.CaptureFixture[str]) -> None:
+    options = [*TINY, "surgery=gcs", "surgery.primary=[turn-90]", "agent.max_grad_norm=0.5", "experiment='a b'"]
+    cli.main(["train", *options])
+    file = Path("runs/toy/a b/seed_1/config.yaml")
+    shown = []
+    for arguments in (options, ["--config", str(file)], ["--config", str(file), "surgery=none", "steps=7"]):
+        capsys.readouterr()
+        assert cli.main(["train", *arguments, "--show"]) == 0
+        shown.append(yaml.safe_load(capsys.readouterr().out))
+    assert shown[0] == shown[1]
+    assert shown[2] == {**shown[0], "surgery": {"kind": "none"}, "steps": 7}
+    Path("bad.yaml").write_text("- a list")
+    for name in ("bad.yaml", "absent.yaml"):
+        assert cli.main(["train", "--config", name]) == 2

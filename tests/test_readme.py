@@ -17,7 +17,7 @@ TINY = [
     "steps=6", "device=cpu", "training.warmup=2", "training.log_every=3", "training.final_episodes=1", "video=false",
     "agent.batch_size=2", "network.width=8", "benchmark.horizon=4", "training.replay_capacity=10",
 ]  # fmt: skip
-RUN = ["experiment=RUN"]
+RUN = ["experiment=RUN", "surgery=pcgrad", "diagnostics=triad", "affinity=transference"]
 
 
 def blocks(language: str) -> list[str]:

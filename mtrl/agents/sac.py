@@ -124,10 +124,13 @@ class SAC:
         tasks: Sequence[str] = (),
         goals: Tensor | None = None,
         rows: int | None = None,
+        diagnostics: Any = None,
+        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network, weighting, surgery: the configurations of what is to be used in actor and critic.
+        """network, weighting, surgery, diagnostics, affinity: the configurations of what is to be used in actor and
+        critic.
 
         Args:
             tasks: their names.
@@ -153,6 +156,7 @@ class SAC:
         self.target_entropy = -float(action_size) if config.target_entropy is None else config.target_entropy
         self.alpha_optimizer = self._adam([self.log_alpha])
         methods = {"weighting": weighting, "surgery": surgery, "tasks": tasks, "rows": rows}
+        methods |= {"diagnostics": diagnostics, "affinity": affinity}
         self.critic_optimizer = self._optimizer(self.critic, part="critic", **methods)
         self.actor_optimizer = self._optimizer(self.actor, part="actor", critic=self.critic_optimizer, **methods)
 

@@ -25,6 +25,18 @@ def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int, warmup: i
     return seconds
 
 
+def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    """The function, which adds the seconds of each call to the list."""
+
+    def measured(*arguments: Any) -> Any:
+        begin = time.perf_counter()
+        result = function(*arguments)
+        seconds.append(time.perf_counter() - begin)
+        return result
+
+    return measured
+
+
 def machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),

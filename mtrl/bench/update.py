@@ -11,12 +11,12 @@ import torch
 from mtrl.agents import AGENTS
 from mtrl.bench.peers import matrix_products, naive_pcgrad, torchjd_pcgrad
 from mtrl.bench.plain_sac import Backward, PlainSAC, joint
-from mtrl.bench.report import interleaved, machine
+from mtrl.bench.report import interleaved, machine, timed
 from mtrl.core.config import check
 from mtrl.core.memory import keep_freed_memory
 from mtrl.core.types import Transitions
 from mtrl.data.replay import ReplayBuffer
-from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.gradients import SURGERIES, WEIGHTINGS, Surgery
 from mtrl.networks import NETWORKS
 
 OBSERVATION, ACTION, WIDTH, DEPTH, BATCH = 39, 4, 400, 3, 128
@@ -58,10 +58,14 @@ def _agent(num_tasks: int, method: str) -> Any:
     )
 
 
-def _update(num_tasks: int, method: str = "none") -> Callable[[], Any]:
-    """One full update: sampling, critics, actor, temperatures, targets."""
+def _update(num_tasks: int, method: str = "none", solver: list[float] | None = None) -> Callable[[], Any]:
+    """One full update: sampling, critics, actor, temperatures, targets. `solver` collects the seconds of each call of
+    a Gramian surgery's solver: the critics', the actor's, and so on."""
     agent, replay = _agent(num_tasks, method), _replay(num_tasks)
     count = 2 if agent.needs_second_batch else 1
+    for part in (agent.critic_optimizer, agent.actor_optimizer):
+        if solver is not None and isinstance(part.surgery, Surgery):
+            part.surgery.coefficients = timed(part.surgery.coefficients, solver)
     return lambda: agent.update(*[replay.sample(BATCH, agent.generator) for _ in range(count)])
 
 
@@ -84,27 +88,36 @@ def methods() -> list[str]:
 
 
 def measure(
-    quick: bool = False, chosen: Sequence[str] = ("pcgrad",), suites: Sequence[str] = tuple(SUITES)
+    quick: bool = False,
+    chosen: Sequence[str] = ("pcgrad",),
+    suites: Sequence[str] = tuple(SUITES),
+    repetitions: int = 50,
 ) -> dict[str, Any]:
     """Milliseconds of a full SAC update with multi-head networks, and their ratio to the faster of two joint ones.
 
     `plain` is the update in ordinary layers on (T·B) rows, written apart from the toolkit as its check; `joint` the
     toolkit's update without surgery. `products` are the matrix products of the joint update alone, `naive_pcgrad` T
     backward passes and projections of whole vectors, `torchjd_pcgrad` that library's, where it is installed.
+    `solver_ms` is the time within an update that a Gramian surgery takes to choose its coefficients (in most of
+    torchjd's methods a solver, in PCGrad its projections), and `ratio_without` the ratio of the rest.
 
     Raises:
         UserError: a method that there is not.
     """
     unknown = set(chosen) - set(methods())
     check(not unknown, "--methods", f"among {', '.join(methods())}", ", ".join(sorted(unknown)))
+    check(repetitions >= 1, "--repetitions", "a positive integer", repetitions)
     check(set(suites) <= set(SUITES), "--suites", f"among {', '.join(SUITES)}", ", ".join(suites))
     keep_freed_memory()
     rows = []
     for suite in suites:
         tasks = SUITES[suite]
-        calls = {"plain": _plain(tasks), "joint": _update(tasks), **{m: _update(tasks, m) for m in chosen}}
+        solvers: dict[str, list[float]] = {method: [] for method in chosen}
+        ours = {method: _update(tasks, method, seconds) for method, seconds in solvers.items()}
+        calls = {"plain": _plain(tasks), "joint": _update(tasks), **ours}
         calls["products"] = matrix_products(tasks, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH)
-        rows += _rows(suite, calls, _peers(tasks), 5 if quick else 50, 1 if quick else 5)
+        found = _rows(suite, calls, _peers(tasks), 5 if quick else repetitions, 1 if quick else 5 if tasks <= 10 else 2)
+        rows += [row | _solver_columns(row, solvers.get(row["update"], [])) for row in found]
     sizes = {"network": "multi_head", "width": WIDTH, "depth": DEPTH, "batch_per_task": BATCH}
     return {"bench": "update", **sizes, "machine": machine(), "rows": rows}
 
@@ -116,10 +129,19 @@ def _rows(
     seconds = interleaved(calls, repetitions)
     base = min(median(seconds["plain"]), median(seconds["joint"]))
     found = [_row(suite, name, values, base) for name, values in seconds.items()]
-    again = interleaved({"joint": calls["joint"], **peers}, few, warmup=1)
+    again = interleaved({"joint": calls["joint"], **peers}, few, warmup=0)
     later = median(again.pop("joint"))
     scale = median(seconds["joint"]) / later
     return found + [_row(suite, name, [scale * v for v in values], base) for name, values in again.items()]
+
+
+def _solver_columns(row: dict[str, Any], seconds: list[float]) -> dict[str, float]:
+    """Of the two calls in each repetition, after the warm-up; nothing for methods without such calls."""
+    if not seconds:
+        return {}
+    calls = seconds[-2 * row["repetitions"] :]
+    each = 1e3 * median(map(sum, zip(calls[::2], calls[1::2], strict=True)))
+    return {"solver_ms": each, "ratio_without": row["ratio"] * (1 - each / row["ms"])}
 
 
 def _row(suite: str, name: str, seconds: list[float], base: float) -> dict[str, Any]:

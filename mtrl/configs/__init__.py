@@ -7,6 +7,7 @@ group, so that `network=mint network.width=200` composes with no further declara
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mtrl.core.errors import UserError
-from mtrl.core.registry import Registry
+from mtrl.core.registry import Registry, find
 
 FOLDER = Path(__file__).parent
 
@@ -69,6 +70,32 @@ def plain(config: Any) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def overrides(registries: Sequence[Registry], saved: dict[str, Any], further: Sequence[str] = ()) -> list[str]:
+    """The `key=value` overrides that give the configuration `plain` wrote, changed by `further` ones.
+
+    A group that `further` chooses anew is taken from there with all its options.
+    """
+    changed = {override.partition("=")[0] for override in further}
+    groups, found = {registry.group for registry in registries}, []
+    for key, value in saved.items():
+        if value is None or key in changed:
+            continue
+        if key in groups and isinstance(value, dict) and "kind" in value:
+            found.append(f"{key}={value['kind']}")
+            value = {name: option for name, option in value.items() if name != "kind"}
+        leaves = value.items() if isinstance(value, dict) else [("", value)]
+        pairs = [(f"{key}.{name}" if name else key, leaf) for name, leaf in leaves]
+        found += [f"{name}={_quoted(leaf)}" for name, leaf in pairs if name not in changed]
+    return [*found, *further]
+
+
+def _quoted(value: Any) -> str:
+    """A value as an override spells it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_quoted, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
 def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, Any]) -> Any:
     """The configuration object that `plain` was made of.
 
@@ -80,7 +107,8 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
         nodes: dict[str, Any] = {}
         for key, value in saved.items():
             if key in groups and isinstance(value, dict):
-                value = OmegaConf.merge(OmegaConf.structured(groups[key].config_class(value["kind"])), value)
+                registry = find(registries, key, value["kind"]) or groups[key]
+                value = OmegaConf.merge(OmegaConf.structured(registry.config_class(value["kind"])), value)
             nodes[key] = value
         merged = OmegaConf.merge(OmegaConf.structured(root), nodes)
         assert isinstance(merged, DictConfig)

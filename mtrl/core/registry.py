@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -63,3 +64,8 @@ class Registry:
         module, config = self._entry(kind)
         text = config.__doc__ if hasattr(module, "CONFIGS") else module.__doc__
         return (text or "").strip().partition("\n")[0]
+
+
+def find(registries: Iterable[Registry], group: str, kind: str) -> Registry | None:
+    """The registry of a group that has a kind: a group may have several, as networks for vectors and for images."""
+    return next((r for r in registries if r.group == group and kind in r.kinds), None)

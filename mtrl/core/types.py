@@ -63,6 +63,8 @@ class TaskParameters(Protocol):
 
     num_tasks: int
     ensemble: int | None
+    shared_input: bool
+    """Whether all tasks see the same inputs, whose task axis is 1: one forward of what is shared serves them all."""
     shared: Any
     """name -> parameter (*shape)"""
     own: Any
@@ -213,3 +215,26 @@ class Trainer(Protocol):
     def load_data_state(self, state: dict[str, Any]) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Learner(Protocol):
+    """A network with a primary and an auxiliary head, trained inside another learner's problem."""
+
+    def train_batch(self, images: Tensor, labels: Tensor, auxiliary: Tensor | None, weight: Tensor | None) -> Metrics:
+        """One step on images (B, C, H, W), labels (B,) and auxiliary labels (B,), or (B, K) shares of each.
+
+        weight (B,): factors of each image's auxiliary loss.
+        """
+        ...
+
+    def evaluate(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The mean primary loss, ()."""
+        ...
+
+    def snapshot(self) -> Any:
+        """A copy of all that `train_batch` changes."""
+        ...
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to a copy, bit for bit."""
+        ...

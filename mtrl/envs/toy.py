@@ -8,7 +8,7 @@ their gradients conflict wherever they share weights. Pure NumPy, some 10^6 step
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,9 @@ class Config:
 
     kind: str = "toy"
     num_tasks: int = 4
-    """T."""
+    """T, unless some of them are chosen."""
+    tasks: list[str] = field(default_factory=list)
+    """Some of the tasks by name, such as turn-90; all if empty."""
     horizon: int = 25
     """Steps after which an episode is truncated; the farthest goal takes 16."""
     shuffled_rewards: bool = False
@@ -43,6 +45,17 @@ class Config:
         check(self.kind == "toy", "benchmark.kind", "toy", self.kind)
         check(self.num_tasks >= 1, "benchmark.num_tasks", "a positive integer", self.num_tasks)
         check(self.horizon >= 1, "benchmark.horizon", "a positive integer", self.horizon)
+        known = self.names()
+        for task in self.tasks:
+            check_choice("benchmark.tasks", task, known)
+
+    def names(self) -> tuple[str, ...]:
+        """Of all the tasks there are."""
+        return tuple(f"turn-{360 * t // self.num_tasks}" for t in range(self.num_tasks))
+
+    def turns(self) -> list[int]:
+        """The chosen tasks' numbers t."""
+        return [self.names().index(task) for task in self.tasks] or list(range(self.num_tasks))
 
 
 ToyConfig = Config
@@ -58,7 +71,7 @@ class ToySuite:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.name = config.kind
-        self.tasks: Sequence[str] = tuple(f"turn-{360 * t // config.num_tasks}" for t in range(config.num_tasks))
+        self.tasks: Sequence[str] = tuple(config.names()[t] for t in config.turns())
         self.horizon = config.horizon
         self.sizes = {"observation_size": self.observation_size, "action_size": self.action_size}
 
@@ -88,11 +101,12 @@ class ToyEnvs:
     """
 
     def __init__(self, config: Config, seed: int, envs_per_task: int, terminate_on_success: bool = False) -> None:
-        self.num_tasks, self.envs_per_task = config.num_tasks, envs_per_task
+        turns = np.array(config.turns())
+        self.num_tasks, self.envs_per_task = len(turns), envs_per_task
         self._config, self._terminate = config, terminate_on_success
-        angle = 2 * np.pi * np.arange(config.num_tasks) / config.num_tasks
+        angle = 2 * np.pi * turns / config.num_tasks
         self._rotation = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], -1).reshape(-1, 2, 2)
-        shape = (config.num_tasks, envs_per_task)
+        shape = (self.num_tasks, envs_per_task)
         self._position, self._velocity, self._goal = (np.zeros((*shape, 2)) for _ in range(3))
         self._length = np.zeros(shape, np.int64)
         self._next_observation, self._observation = (np.zeros((*shape, ToySuite.observation_size)) for _ in range(2))
@@ -168,3 +182,8 @@ class ToyEnvs:
 
 def build(config: Config) -> ToySuite:
     return ToySuite(config)
+
+
+def subset(config: Config, tasks: Sequence[str]) -> Config:
+    """The same suite with only these tasks."""
+    return replace(config, tasks=list(tasks))

@@ -2,6 +2,7 @@
 
 from mtrl.experiment.config import REGISTRIES, ExperimentConfig, compose
 from mtrl.experiment.counts import parameter_counts
+from mtrl.experiment.grouping import GroupedRun, group_run, saved_overrides
 from mtrl.experiment.load import LoadedPolicy, evaluate_run, load, load_policy
 from mtrl.experiment.parts import Experiment
 from mtrl.experiment.pictures import plot_runs
@@ -11,13 +12,16 @@ __all__ = [
     "REGISTRIES",
     "Experiment",
     "ExperimentConfig",
+    "GroupedRun",
     "LoadedPolicy",
     "Session",
     "compose",
     "evaluate_run",
+    "group_run",
     "load",
     "load_policy",
     "parameter_counts",
     "plot_runs",
+    "saved_overrides",
     "train",
 ]

@@ -10,11 +10,12 @@ from mtrl import configs
 from mtrl.agents import AGENTS
 from mtrl.core.config import check
 from mtrl.envs import SUITES
-from mtrl.gradients import SURGERIES, WEIGHTINGS
-from mtrl.networks import NETWORKS
+from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
+from mtrl.networks import IMAGE_NETWORKS, KEYFRAME_NETWORKS, NETWORKS
 from mtrl.training import TRAININGS
 
-REGISTRIES = (SUITES, NETWORKS, WEIGHTINGS, SURGERIES, AGENTS, TRAININGS)
+METHODS = (WEIGHTINGS, SURGERIES, DIAGNOSTICS, AFFINITIES)
+REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, *METHODS, AGENTS, TRAININGS)
 FREE_KEYS = ("device", "threads", "runs", "video", "training.log_every", "training.checkpoint_every")
 """What may change between two starts of the same run: it does not change the result."""
 
@@ -29,6 +30,8 @@ class ExperimentConfig:
     surgery: Any = None
     agent: Any = None
     training: Any = None
+    diagnostics: Any = None
+    affinity: Any = None
     recipe: Any = None
     steps: int = 2_000_000
     """Environment steps of each task."""
@@ -82,8 +85,12 @@ def non_default(config: ExperimentConfig) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     for registry in REGISTRIES:
         part = configs.plain(getattr(config, registry.group))
+        if part["kind"] not in registry.kinds:
+            continue
         default = configs.plain(registry.config_class(part["kind"]))
         names = {f"{registry.group}.{name}": (value, default[name]) for name, value in part.items()}
         changed |= {name: value for name, (value, usual) in names.items() if value != usual and name not in FREE_KEYS}
+    watching = {f"{group}.kind": getattr(config, group).kind for group in ("diagnostics", "affinity")}
+    changed |= {key: kind for key, kind in watching.items() if kind != "none"}
     named_by_path = ("benchmark.task", "benchmark.tasks")
     return {key: value for key, value in changed.items() if key not in named_by_path}

@@ -44,6 +44,7 @@ class Experiment:
             network=config.network,
             weighting=config.weighting,
             surgery=config.surgery,
+            **_watching(config),
             num_tasks=len(self.suite.tasks),
             tasks=self.suite.tasks,
             device=self.device,
@@ -69,8 +70,9 @@ class Experiment:
 
     @property
     def policy(self) -> Policy:
-        """The deterministic policy: (T, N, O) -> (T, N, A)."""
-        return greedy(self.agent)
+        """The deterministic policy: (T, N, O) -> (T, N, A), or what the kind of training says it is."""
+        make = getattr(TRAININGS.module(self.config.training.kind), "policy", None)
+        return greedy(self.agent) if make is None else make(self.agent, self.suite)
 
     def evaluate(
         self, episodes: int, protocol: str, progress: Callable[[int, int], None] | None = None
@@ -93,6 +95,12 @@ class Experiment:
         """Film one episode of every task; where that cannot be done, one line that says what is missing."""
         film = getattr(self.suite, "film", None)
         return f"{self.suite.name} has no pictures." if film is None else film(self.policy, path, self.config.seed)
+
+
+def _watching(config: ExperimentConfig) -> dict[str, Any]:
+    """What watches the updates, where something does; a run of before there was such has none."""
+    chosen = {group: getattr(config, group) for group in ("diagnostics", "affinity")}
+    return {group: part for group, part in chosen.items() if part is not None and part.kind != "none"}
 
 
 def _device(name: str) -> torch.device:

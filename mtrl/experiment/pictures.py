@@ -2,35 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mtrl.core.errors import expected
 from mtrl.envs import SUITES
 from mtrl.experiment.config import restore
-from mtrl.monitoring import plots
+from mtrl.monitoring import plots, plots_methods
 from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
-_SUCCESS, _RETURN = "train/success", "train/return"
+_HEADLINES = ("train/success", "train/accuracy", "evaluation/success")
+"""The last is of training on demonstrations, which plays no episodes."""
 
 
-def plot_runs(paths: Sequence[Path], output: Path | None = None) -> Path:
-    """Draw one run's learning curves, or several experiments against each other, seeds together."""
+def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "curves") -> Path:
+    """Draw one run, or several: experiments against each other, seeds together.
+
+    Args:
+        kind: curves (learning curves), conflicts, lambdas (task weights), triad or affinity. Conflicts, lambdas and
+            affinities are one run's.
+    """
     folders = [RunFolder.load(path) for path in paths]
+    if kind == "triad":
+        return _triad(folders, output or folders[0].path / "triad.png")
+    if kind != "curves":
+        return _of_one(folders, kind, output)
     rows = [read_metrics(folder.metrics) for folder in folders]
     suite = SUITES.build(restore(folders[0].config).benchmark)
     if hasattr(suite, "panels"):
         return _plot_panels(suite, folders, rows, output)
     if len(folders) == 1:
-        tasks = suite.tasks
-        return plots.learning_curves(
-            rows[0], list(tasks), output or folders[0].path / "learning_curves.png", success=_SUCCESS, returns=_RETURN
-        )
+        picture = output or folders[0].path / "learning_curves.png"
+        headline = _headline(rows)
+        names = {"success": headline, "returns": f"{headline.partition('/')[0]}/return"}
+        return plots.learning_curves(rows[0], _tasks(folders[0]), picture, **names)
     groups: dict[str, list[Any]] = {}
     for folder, run in zip(folders, rows, strict=True):
         groups.setdefault(folder.path.resolve().parent.name, []).append(run)
-    return plots.compare_runs(groups, output or Path("comparison.png"), success=_SUCCESS)
+    return plots.compare_runs(groups, output or Path("comparison.png"), success=_headline(rows))
+
+
+def _headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """The metric that matters most, of those that these runs have."""
+    keys = {key for rows in runs for row in rows for key in row}
+    return next((name for name in _HEADLINES if any(key.startswith(f"{name}/") for key in keys)), _HEADLINES[0])
+
+
+def _of_one(folders: Sequence[RunFolder], kind: str, output: Path | None) -> Path:
+    if len(folders) != 1:
+        raise expected(f"--kind {kind}", "used with one run", len(folders))
+    folder = folders[0]
+    picture = output or folder.path / f"{kind}.png"
+    if kind == "affinity":
+        return _affinity(folder, picture)
+    draw = plots_methods.conflicts if kind == "conflicts" else plots_methods.lambdas
+    return draw(read_metrics(folder.metrics), _tasks(folder), picture)
+
+
+def _triad(folders: Sequence[RunFolder], picture: Path) -> Path:
+    tasks = _tasks(folders[0])
+    names = [folder.path.resolve().parent.name for folder in folders]
+    runs = {}
+    for name, folder in zip(names, folders, strict=True):
+        if _tasks(folder) != tasks:
+            raise expected(f"Run {folder.path}", f"of the tasks of {folders[0].path}", ", ".join(_tasks(folder)))
+        runs[name if names.count(name) == 1 else f"{name}/{folder.path.name}"] = read_metrics(folder.metrics)
+    return plots_methods.triad(runs, tasks, picture)
+
+
+def _affinity(folder: RunFolder, picture: Path) -> Path:
+    if not folder.affinities.exists():
+        raise expected(f"Run {folder.path}", "trained with affinity=transference and logged once", "no affinity.json")
+    found = json.loads(folder.affinities.read_text(encoding="utf-8"))
+    network = "critic" if "critic" in found["affinity"] else next(iter(found["affinity"]))
+    matrix = np.array(found["affinity"][network])
+    others = matrix[~np.eye(len(matrix), dtype=bool)]
+    limit = float(np.abs(others).max(initial=0.0)) or 1.0
+    title = "what a step of the row's task gives the column's"
+    return plots.matrix(matrix, found["tasks"], title, picture, limit=limit)
+
+
+def _tasks(folder: RunFolder) -> list[str]:
+    return list(SUITES.build(restore(folder.config).benchmark).tasks)
 
 
 def _plot_panels(suite: Any, folders: Sequence[RunFolder], rows: Sequence[Any], output: Path | None) -> Path:

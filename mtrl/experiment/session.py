@@ -35,7 +35,7 @@ class Session:
         self.resumed_from = self._resume()
         self.log = MetricLog(folder, self.resumed_from)
         self.interrupts = Interrupts()
-        self.progress = Progress(config.steps, self.trainer.step)
+        self.progress = Progress(config.steps, self.trainer.step, headline=self.trainer.headline)
         self._logged = (self.trainer.step, self.trainer.updates, dict(self.trainer.seconds), time.perf_counter())
 
     @property
@@ -93,6 +93,10 @@ class Session:
             array = value.detach().double().cpu().numpy()
             (scalars, per_task, matrices)[array.ndim][name] = array.item() if array.ndim == 0 else array
         self.log.write(trainer.step, scalars, per_task, tasks, matrices)
+        affinities = {name.rpartition("/")[0] or "all": m for name, m in matrices.items() if name.endswith("affinity")}
+        if affinities:
+            self.folder.write_affinities(trainer.step, tasks, affinities)
+        self.log.pictures(trainer.step, getattr(trainer, "pictures", dict))
         self.progress.update(trainer.step, trainer.updates, scalars.get(f"train/mean_{trainer.headline}"))
         self._logged = (trainer.step, trainer.updates, dict(trainer.seconds), time.perf_counter())
 
@@ -115,7 +119,7 @@ class Session:
     def _finish(self) -> dict[str, Any]:
         config, trainer = self.experiment.config, self.trainer
         episodes, protocol = config.training.final_episodes, config.training.protocol
-        print("Evaluating the final policy.", flush=True)
+        print(f"Evaluating: {config.training.evaluates(episodes)} of {len(self.experiment.tasks)} tasks.", flush=True)
         result, facts = self.experiment.evaluate(episodes, protocol, counter("episodes"))
         self._record(result, facts)
         final = {

@@ -53,8 +53,8 @@ def _symmetric_product(chunks: Tensor) -> Tensor:
 
 def combine(gradient: Tensor, coefficients: Tensor) -> Tensor:
     """Σ_t c_t g_t for a per-task gradient (T, *shape), whatever its memory layout."""
-    if gradient.is_contiguous():
-        return torch.mv(gradient.flatten(1).T, coefficients).view(gradient.shape[1:])
+    if gradient.is_contiguous() or gradient.ndim < 3 or not gradient[:, 0].is_contiguous():
+        return torch.mv(gradient.reshape(len(gradient), -1).T, coefficients).view(gradient.shape[1:])
     return torch.stack([combine(member, coefficients) for member in gradient.unbind(1)])
 
 

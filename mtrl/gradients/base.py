@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mtrl.core.config import check, check_choice
 from mtrl.core.errors import expected
+from mtrl.core.types import Metrics
 
 if TYPE_CHECKING:
     from mtrl.gradients.look_ahead import LookAhead
@@ -124,6 +125,19 @@ class Regularizer(nn.Module):
 
     def penalty(self, gramian: Tensor) -> Tensor:
         """gramian (T, T) of the unweighted shared gradients, connected to their graph -> ()."""
+        raise NotImplementedError
+
+
+class Diagnostic(nn.Module):
+    """Watches the updates of one network and changes none of them. It sees the tasks' gradients: the context has a
+    Gramian, and a look-ahead with the gradients of the unweighted losses. All of its state is buffers.
+    """
+
+    def before_step(self, context: Context) -> None:
+        """Look at what is about to change."""
+
+    def after_step(self, context: Context) -> Metrics:
+        """The metrics of this update; the parameters have changed, the context has not."""
         raise NotImplementedError
 
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.core.types import TaskParameters
-from mtrl.gradients.base import Context, Weighting, primary_tasks
+from mtrl.gradients.affinities import AFFINITIES
+from mtrl.gradients.base import Context, Diagnostic, Weighting, primary_tasks
+from mtrl.gradients.diagnostics import DIAGNOSTICS
 from mtrl.gradients.optimizer import MultiTaskOptimizer
 from mtrl.gradients.surgery import SURGERIES
 from mtrl.gradients.weightings import WEIGHTINGS
@@ -42,6 +44,8 @@ def build_optimizer(
     part: str | None = None,
     critic: MultiTaskOptimizer | None = None,
     rows: int | None = None,
+    diagnostics: Any = None,
+    affinity: Any = None,
     **options: Any,
 ) -> MultiTaskOptimizer:
     """The optimiser that a weighting's and a surgery's configuration describe.
@@ -51,6 +55,7 @@ def build_optimizer(
         part: "actor" or "critic" of an agent with both, for `surgery.apply_to`. An actor's losses have either sign.
         critic: an actor's critic, whose weights it may borrow.
         rows: the tasks of each update, where they are only some of the network's.
+        diagnostics, affinity: the configurations of what watches the updates; None for nothing.
         options: those of `MultiTaskOptimizer`.
 
     Raises:
@@ -58,8 +63,9 @@ def build_optimizer(
     """
     applies = getattr(surgery, "apply_to", "both") in ("both", part) or part is None
     weights = _weighting(weighting, network.num_tasks, part, critic)
-    if rows is not None and not weights.takes_some_tasks:
-        raise expected(f"Weighting {weighting.kind}", "used where every update sees all tasks", f"{rows} of them")
+    watching = _diagnostics(diagnostics, affinity, network.num_tasks, part)
+    if rows is not None:
+        _check_rows(rows, weighting.kind, weights, watching)
     return MultiTaskOptimizer(
         network,
         optimizer,
@@ -67,8 +73,18 @@ def build_optimizer(
         SURGERIES.build(surgery, num_tasks=rows or network.num_tasks) if applies else None,
         per_member=getattr(surgery, "per_critic", False),
         primary=_primary(weighting, surgery, tasks, network.num_tasks),
+        diagnostics=watching,
         **options,
     )
+
+
+def _check_rows(rows: int, kind: str, weighting: Weighting, watching: Sequence[Diagnostic]) -> None:
+    """Refuse what is about all tasks at once where an update sees only `rows` of them."""
+    whole = "used where every update sees all tasks"
+    if not weighting.takes_some_tasks:
+        raise expected(f"Weighting {kind}", whole, f"{rows} of them")
+    if watching:
+        raise expected("Diagnostics and affinities", whole, f"{rows} of them")
 
 
 def _weighting(config: Any, num_tasks: int, part: str | None, critic: MultiTaskOptimizer | None) -> Weighting:
@@ -81,6 +97,12 @@ def _weighting(config: Any, num_tasks: int, part: str | None, critic: MultiTaskO
     if critic is None:
         raise expected(f"Weighting {config.kind}", "used on losses that stay positive, or beside a critic", part)
     return Borrowed(critic)
+
+
+def _diagnostics(diagnostics: Any, affinity: Any, num_tasks: int, part: str | None) -> list[Diagnostic]:
+    chosen = [(registry, c) for registry, c in ((DIAGNOSTICS, diagnostics), (AFFINITIES, affinity)) if c is not None]
+    built = [registry.build(config, num_tasks=num_tasks, part=part) for registry, config in chosen]
+    return [diagnostic for diagnostic in built if diagnostic is not None]
 
 
 def _primary(weighting: Any, surgery: Any, tasks: Sequence[str], num_tasks: int) -> Tensor:

@@ -69,7 +69,7 @@ class LookAhead:
         momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             direction = direction + group["momentum"] * part(momentum)
-        return value - self._rate(parameter) * direction
+        return value - self.rate(parameter) * direction
 
     def _moved_rows(self, parameter: Tensor, gradient: Tensor) -> Tensor:
         return self._moved(parameter, gradient, self.take)
@@ -79,7 +79,8 @@ class LookAhead:
         shared = {n: p.detach() for n, p in self.network.shared.items()}
         return shared, {n: self.take(p.detach()) for n, p in self.network.own.items()}
 
-    def _rate(self, parameter: Tensor) -> Any:
+    def rate(self, parameter: Tensor) -> Any:
+        """α of a parameter: a number, or a tensor () of a capturable optimiser."""
         return self._groups[parameter]["lr"]
 
     def _primary_loss(self, shared: Tensors, own: Tensors) -> Tensor:
@@ -91,7 +92,7 @@ class LookAhead:
         leaves = [t.requires_grad_() for t in (*shared.values(), *own.values())]
         gradients = iter(torch.autograd.grad(self._primary_loss(shared, own), leaves))
         tables = (self.network.shared, self.network.own)
-        shared, own = ({n: self._rate(p) * next(gradients) for n, p in table.items()} for table in tables)
+        shared, own = ({n: self.rate(p) * next(gradients) for n, p in table.items()} for table in tables)
         return shared, own
 
     def _exact(self, weights: Tensor) -> Tensor:

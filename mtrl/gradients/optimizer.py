@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from mtrl.core.errors import expected
 from mtrl.core.types import Metrics, PartialNetwork, TaskLoss, TaskParameters, TaskRows, Tensors
 from mtrl.gradients.algebra import combine, gramian, rows
-from mtrl.gradients.base import Context, JacobianSurgery, Regularizer, Surgery, Weighting
+from mtrl.gradients.base import Context, Diagnostic, JacobianSurgery, Regularizer, Surgery, Weighting
 from mtrl.gradients.look_ahead import LookAhead, like
+
+CONFLICT_WINDOW = 100
+"""Updates over which `conflicts` forgets."""
 
 
 class _Part(NamedTuple):
@@ -53,13 +57,14 @@ class MultiTaskOptimizer(nn.Module):
         reduction: str = "mean",
         max_grad_norm: float | None = None,
         generator: torch.Generator | None = None,
+        diagnostics: Sequence[Diagnostic] = (),
     ) -> None:
         """per_member: surgery on each member of an ensemble by itself; primary (T,) bool, all if not given."""
         super().__init__()
-        if surgery is not None and not network.tensors[0]:
-            raise expected("Surgery", "used with a network that shares parameters", "one that shares none")
-        if weighting.needs_gramian and not network.tensors[0]:
-            raise expected("This weighting", "used with a network that shares parameters", "one that shares none")
+        needs = {"Surgery": surgery is not None, "This weighting": weighting.needs_gramian}
+        for name, needed in {**needs, "Diagnostics and affinities": bool(diagnostics)}.items():
+            if needed and not network.tensors[0]:
+                raise expected(name, "used with a network that shares parameters", "one that shares none")
         self._network = [network]  # in a list: it saves its own state
         self.optimizer = optimizer
         self.weighting = weighting
@@ -77,6 +82,9 @@ class MultiTaskOptimizer(nn.Module):
         self.primary: Tensor
         everything = torch.ones(network.num_tasks, dtype=torch.bool)
         self.register_buffer("primary", everything if primary is None else primary.clone())
+        self.conflict_rate: Tensor
+        self.register_buffer("conflict_rate", torch.zeros(network.num_tasks, network.num_tasks))
+        self.diagnostics = nn.ModuleList(diagnostics)
 
     @property
     def network(self) -> TaskParameters:
@@ -85,7 +93,8 @@ class MultiTaskOptimizer(nn.Module):
     @property
     def per_task(self) -> bool:
         """Whether an update needs each task's own gradient of the shared parameters."""
-        return self.surgery is not None or self.weighting.needs_gramian or self.weighting.needs_look_ahead
+        wanted = self.weighting.needs_gramian or self.weighting.needs_look_ahead
+        return wanted or self.surgery is not None or len(self.diagnostics) > 0
 
     @property
     def needs_second_batch(self) -> bool:
@@ -111,70 +120,94 @@ class MultiTaskOptimizer(nn.Module):
         part = _Part(self.network, None, extras or {})
         if rows is not None:
             part = _Part(cast("PartialNetwork", self.network).at(rows), rows.task, extras or {})
-        metrics = take(task_losses, batch, second_batch, part)
+        metrics, context = take(task_losses, batch, second_batch, part)
         if self.max_grad_norm is not None:
             metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
+        for diagnostic in self.diagnostics:
+            diagnostic.before_step(context)
         self.optimizer.step()
+        for diagnostic in self.diagnostics:
+            metrics |= diagnostic.after_step(context)
         if self.weighting.needs_losses_after:
             self._learn_from_step(task_losses, batch, metrics["loss"], part)
         self.step_count += 1
         return metrics
 
-    def _weights(self, losses: Tensor, part: _Part, **more: Any) -> Tensor:
-        """The weights (T,) of this update, after the weighting has learned from it."""
-        primary = part.take(self.primary)
+    def _context(self, losses: Tensor, part: _Part, **more: Any) -> Context:
         settings = {"extras": part.extras, "generator": self.generator, "task": part.task}
-        context = Context(losses.detach(), self.step_count, primary, **settings, **more)
+        return Context(losses.detach(), self.step_count, part.take(self.primary), **settings, **more)
+
+    def _weights(self, context: Context) -> Tensor:
+        """The weights (T,) of this update, after the weighting has learned from it."""
         self.weighting.update(context)
-        weights = self.weighting.weights(context).detach().to(losses.dtype)
-        if part.task is None:
+        weights = self.weighting.weights(context).detach().to(context.losses.dtype)
+        if context.task is None:
             self.last_weights.copy_(weights)
         else:
-            self.last_weights.index_copy_(0, part.task, weights.to(self.last_weights))
+            self.last_weights.index_copy_(0, context.task, weights.to(self.last_weights))
         return weights
 
-    def _factor(self, network: TaskParameters) -> float:
-        return 1.0 / network.num_tasks if self.reduction == "mean" else 1.0
+    def _factor(self, part: _Part) -> float:
+        return 1.0 / part.network.num_tasks if self.reduction == "mean" else 1.0
 
-    def _joint_step(self, task_losses: TaskLoss, batch: Any, second_batch: Any, part: _Part) -> Metrics:
+    def _joint_step(self, task_losses: TaskLoss, batch: Any, second_batch: Any, part: _Part) -> tuple[Metrics, Context]:
         losses, aux = task_losses(*part.network.tensors, batch)
-        weights = self._weights(losses, part)
+        context = self._context(losses, part)
+        weights = self._weights(context)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.dot(losses, weights * self._factor(part.network)).backward()
-        return {"loss": losses.detach(), "weight": weights, **aux}
+        torch.dot(losses, weights * self._factor(part)).backward()
+        return {"loss": losses.detach(), "weight": weights, **aux}, context
 
-    def _per_task_step(self, task_losses: TaskLoss, batch: Any, second_batch: Any, part: _Part) -> Metrics:
-        network, factor = part.network, self._factor(part.network)
-        _, own, buffers = network.tensors
-        leaves = network.per_task_leaves()
+    def _per_task_step(
+        self, task_losses: TaskLoss, batch: Any, second_batch: Any, part: _Part
+    ) -> tuple[Metrics, Context]:
+        network, factor = part.network, self._factor(part)
+        leaves, own, buffers = network.tensors
+        if not network.shared_input:
+            leaves = network.per_task_leaves()
         losses, aux = task_losses(leaves, own, buffers, batch)
         regularizer = self.surgery if isinstance(self.surgery, Regularizer) else None
-        in_graph, owned = _gradients(losses.sum(), leaves, own, create_graph=regularizer is not None)
+        differentiate = _separate_gradients if network.shared_input else _per_task_gradients
+        in_graph, owned = differentiate(losses, leaves, own, create_graph=regularizer is not None)
         shared = {n: g.detach() for n, g in in_graph.items()}
-        grams = self._gramians(shared, network)
-        primary = part.take(self.primary)
+        grams = self._gramians(shared, part)
         gram, ahead = grams.sum(0), None
-        if self.weighting.needs_look_ahead:
-            settings = (primary, factor, shared, owned, part.take)
+        if self.weighting.needs_look_ahead or self.diagnostics:
+            settings = (part.take(self.primary), factor, shared, owned, part.take)
             ahead = LookAhead(network, self.optimizer, task_losses, batch, second_batch, *settings)
-        weights = self._weights(losses, part, gramian=gram, look_ahead=ahead)
-        metrics = {"loss": losses.detach(), "weight": weights, **conflict_metrics(gram), **aux}
+        context = self._context(losses, part, gramian=gram, look_ahead=ahead)
+        weights = self._weights(context)
+        metrics = {"loss": losses.detach(), "weight": weights, **self._conflicts(gram, part), **aux}
         scaled = weights * factor
         if regularizer is None:
-            combined = self._combined(shared, grams, weights, primary, factor)
-            self._write(combined, {n: g.mul_(like(scaled, g)) for n, g in owned.items()}, part)
-            return metrics
+            # Not in place: two parameters may have one gradient tensor, and diagnostics see it afterwards.
+            combined = self._combined(shared, grams, weights, context.primary, factor)
+            self._write(combined, {n: g * like(scaled, g) for n, g in owned.items()}, part)
+            return metrics, context
         penalty = regularizer.penalty(gramian(self._blocks(in_graph)))
         shared, owned = _gradients(torch.dot(losses, scaled) + penalty, leaves, own)
-        self._write({n: g.sum(0) for n, g in shared.items()}, owned, part)
-        return metrics | {"penalty": penalty.detach()}
+        summed = network.shared_input
+        self._write({n: g if summed else g.sum(0) for n, g in shared.items()}, owned, part)
+        return metrics | {"penalty": penalty.detach()}, context
+
+    def _conflicts(self, gram: Tensor, part: _Part) -> Metrics:
+        """What is free, and `conflicts` (T, T): in how many of the last updates each pair of tasks conflicted.
+
+        Where an update sees only some tasks, a pair meets too seldom for that.
+        """
+        metrics = conflict_metrics(gram)
+        if part.task is not None:
+            return metrics
+        share = 1 / (self.step_count + 1).clamp(max=CONFLICT_WINDOW)
+        self.conflict_rate.lerp_((metrics["cosine"] < 0).to(self.conflict_rate), share)
+        return metrics | {"conflicts": self.conflict_rate.clone()}
 
     def _blocks(self, shared: Tensors) -> list[Tensor]:
         return [block for g in shared.values() for block in rows(g, self.network.ensemble)]
 
-    def _gramians(self, shared: Tensors, network: TaskParameters) -> Tensor:
+    def _gramians(self, shared: Tensors, part: _Part) -> Tensor:
         """(1, T, T) float64, or (E, T, T) where each member has its own; zero where nothing is shared."""
-        tasks, ensemble = network.num_tasks, network.ensemble
+        tasks, ensemble = part.network.num_tasks, self.network.ensemble
         if not shared:
             return torch.zeros(1, tasks, tasks, dtype=torch.float64, device=self.primary.device)
         if not self.per_member:
@@ -229,6 +262,27 @@ def _gradients(
     """The gradients of a scalar by both kinds of tensors."""
     found = torch.autograd.grad(loss, [*shared.values(), *own.values()], create_graph=create_graph)
     return dict(zip(shared, found, strict=False)), dict(zip(own, found[len(shared) :], strict=True))
+
+
+def _per_task_gradients(
+    losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gradients by leaves with a task axis: one backward pass gives them all."""
+    return _gradients(losses.sum(), shared, own, create_graph=create_graph)
+
+
+def _separate_gradients(
+    losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gradients of T losses of the same inputs, one backward pass through what is shared for each: (T, *shape)."""
+
+    def gradients(loss: Tensor, tensors: Tensors) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(loss, list(tensors.values()), retain_graph=True, create_graph=create_graph)
+
+    tasks = [gradients(loss, shared) for loss in losses]
+    found = {name: torch.stack(gradients) for name, gradients in zip(shared, zip(*tasks, strict=True), strict=True)}
+    owned = gradients(losses.sum(), own) if own else ()
+    return found, dict(zip(own, owned, strict=True))
 
 
 def conflict_metrics(gram: Tensor) -> Metrics:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtrl.core.errors import expected
 from mtrl.monitoring import plots
@@ -18,6 +19,7 @@ from mtrl.monitoring.run import RunFolder
 
 Row = dict[str, Any]
 _MATRIX_DIGITS = 4
+"""Of a matrix's entries in the file, significant ones: affinities may be small."""
 
 
 class MetricLog:
@@ -52,13 +54,13 @@ class MetricLog:
             scalars: `{name: value}`.
             per_task: `{name: (T,)}`, written as `name/<task>`.
             tasks: the T names.
-            matrices: `{name: (T, T)}`, rounded to 4 decimals in the file, now and then an image in TensorBoard.
+            matrices: `{name: (T, T)}`, rounded to 4 digits in the file, now and then an image in TensorBoard.
         """
         values = {name: float(value) for name, value in scalars.items()}
         for name, row in (per_task or {}).items():
             values |= {f"{name}/{task}": float(value) for task, value in zip(tasks, row, strict=True)}
         arrays = {name: np.asarray(matrix, dtype=np.float64) for name, matrix in (matrices or {}).items()}
-        rounded = {name: array.round(_MATRIX_DIGITS) for name, array in arrays.items()}
+        rounded = {name: _rounded(array) for name, array in arrays.items()}
         row = {"step": int(step), "time": round(time.time(), 3), **values, **rounded}
         self._file.write(json.dumps(plain(row), allow_nan=False) + "\n")
         self._file.flush()
@@ -68,6 +70,13 @@ class MetricLog:
             if time.monotonic() - self._drawn.get(name, -math.inf) >= self._image_interval:
                 self._board.add_image(name, plots.matrix_image(array, tasks, name), step, dataformats="HWC")
                 self._drawn[name] = time.monotonic()
+
+    def pictures(self, step: int, make: Callable[[], Mapping[str, NDArray[np.uint8]]]) -> None:
+        """Show `{name: (H, W, 3)}` in TensorBoard, drawn by `make` at most every `image_interval` seconds."""
+        if time.monotonic() - self._drawn.get("pictures", -math.inf) >= self._image_interval:
+            for name, picture in make().items():
+                self._board.add_image(name, picture, step, dataformats="HWC")
+            self._drawn["pictures"] = time.monotonic()
 
     def close(self) -> None:
         self._file.close()
@@ -89,6 +98,10 @@ def read_metrics(path: Path) -> list[Row]:
     if not path.is_file():
         raise expected(f"Metrics {path}", "an existing file", "none")
     return [row for _, row in _lines(path)]
+
+
+def _rounded(array: np.ndarray) -> np.ndarray:
+    return np.vectorize(lambda value: float(f"{value:.{_MATRIX_DIGITS}g}"), otypes=[float])(array)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Row]]:

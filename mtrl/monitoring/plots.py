@@ -8,23 +8,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mtrl.core.errors import expected
+from mtrl.monitoring.drawing import (
+    BLUE,
+    COLOURS,
+    INK,
+    STEPS,
+    FloatArray,
+    Row,
+    new_figure,
+    percent_axis,
+    save,
+    steps_axis,
+    style,
+)
 from mtrl.monitoring.statistics import interquartile_band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Row = Mapping[str, Any]
-FloatArray = NDArray[np.float64]
-STEPS = "environment steps per task"
-_INK, _GRID, _BLUE = "#222222", "#dddddd", "#1f5fa8"
-_COLOURS = ("#1f5fa8", "#d1622b", "#2e8b57", "#8b4aa3", "#b8912a", "#c23b5a", "#3aa0b0", "#6b6b6b")
 
 
 def learning_curves(
@@ -50,19 +57,19 @@ def learning_curves(
     columns = min(len(tasks), 5 if len(tasks) <= 25 else 10)
     lines = math.ceil(len(tasks) / columns)
     width, height = max(9.0, 1.6 * columns), 4.1 + 1.35 * lines
-    figure = _figure(width, height, title, layout=None)
+    figure = new_figure(width, height, title, layout=None)
     sides = {"left": 0.6 / width, "right": 1 - 0.2 / width}
     above = {"top": 1 - 0.75 / height, "bottom": 1 - 3.3 / height, **sides}
     below = {"top": 1 - 4.15 / height, "bottom": 0.3 / height, "hspace": 0.4, "wspace": 0.1, **sides}
     means = figure.add_gridspec(1, 2 if return_steps.size else 1, **above).subplots(squeeze=False)[0]
-    _mean_panel(means[0], steps * step_scale, rates, f"mean success: {100 * _last(rates):.0f} %")
+    _mean_panel(means[0], steps * step_scale, rates, f"mean {success.rpartition('/')[2]}: {100 * _last(rates):.0f} %")
     means[0].set_ylim(-0.03, 1.03)
-    _percent(means[0])
+    percent_axis(means[0])
     if return_steps.size:
         _mean_panel(means[1], return_steps * step_scale, values, f"mean return: {_last(values):.0f}")
     panels = figure.add_gridspec(lines, columns, **below).subplots(squeeze=False, sharex=True, sharey=True)
     _task_panels(list(panels.flat), steps * step_scale, rates, tasks, room=62.0 * width / columns)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def compare_runs(
@@ -80,23 +87,23 @@ def compare_runs(
     Args:
         experiments: `{label: one list of rows per seed}`; tasks are read off the rows.
     """
-    figure = _figure(8.0, 4.4, title)
+    figure = new_figure(8.0, 4.4, title)
     panel = figure.subplots()
     for number, (label, seeds) in enumerate(experiments.items()):
         steps, scores = _stack(label, seeds, success)
         band = interquartile_band(scores, seed=seed)
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
         panel.plot(steps * step_scale, band.point, color=colour, linewidth=2.2, label=f"{label} ({count})")
         if len(seeds) > 1:
             panel.fill_between(steps * step_scale, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
     panel.set_ylim(-0.03, 1.03)
-    _percent(panel)
-    _style(panel, "success: interquartile mean over seeds and tasks, 95 % interval")
-    _steps_axis(panel)
+    percent_axis(panel)
+    style(panel, f"{success.rpartition('/')[2]}: interquartile mean over seeds and tasks, 95 % interval")
+    steps_axis(panel)
     panel.set_xlabel(STEPS)
     panel.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), frameon=False, ncols=2, fontsize=9)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def compare_values(
@@ -111,22 +118,22 @@ def compare_values(
     """
     columns = min(len(panels), 2)
     lines = math.ceil(len(panels) / columns)
-    figure = _figure(5.2 * columns, 3.2 * lines + 0.3 * math.ceil(len(runs) / 3), "")
+    figure = new_figure(5.2 * columns, 3.2 * lines + 0.3 * math.ceil(len(runs) / 3), "")
     grid = figure.subplots(lines, columns, squeeze=False)
     for panel, (metric, title) in zip(grid.flat, panels, strict=False):
         for number, (label, rows) in enumerate(runs.items()):
             points = [(row["step"] * step_scale, row[metric]) for row in rows if row.get(metric) is not None]
-            style = "-" if number < len(_COLOURS) else "--"
-            colour = _COLOURS[number % len(_COLOURS)]
-            panel.plot(*np.array(points, float).reshape(-1, 2).T, style, color=colour, linewidth=1.8, label=label)
-        _style(panel, title)
-        _steps_axis(panel)
+            dash = "-" if number < len(COLOURS) else "--"
+            colour = COLOURS[number % len(COLOURS)]
+            panel.plot(*np.array(points, float).reshape(-1, 2).T, dash, color=colour, linewidth=1.8, label=label)
+        style(panel, title)
+        steps_axis(panel)
         panel.set_ylim(bottom=0.0)
         panel.set_xlabel("environment steps", fontsize=9)
         if title.startswith("success"):
-            _percent(panel)
+            percent_axis(panel)
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def matrix(
@@ -137,7 +144,7 @@ def matrix(
     Args:
         limit: the value of the strongest colour; by default 1, or the largest magnitude if that is more.
     """
-    return _save(_matrix_figure(np.asarray(array, dtype=np.float64), labels, title, limit, values=True), path)
+    return save(_matrix_figure(np.asarray(array, dtype=np.float64), labels, title, limit, values=True), path)
 
 
 def matrix_image(
@@ -195,34 +202,14 @@ def _interpolated(grid: FloatArray, steps: FloatArray, values: FloatArray) -> Fl
     return np.interp(grid, steps[known], values[known], left=np.nan) if known.any() else np.full(grid.shape, np.nan)
 
 
-def _figure(width: float, height: float, title: str, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """`layout=None` leaves the margins to the caller: measuring them takes seconds for many panels or labels."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, layout=layout)
-    if title:
-        figure.suptitle(title, fontsize=12, color=_INK)
-    return figure
-
-
-def _save(figure: Figure, path: Path | str) -> Path:
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, facecolor="white")
-    except OSError as error:
-        raise expected(f"Picture {path}", "in a place that can be written", error.strerror) from error
-    return path
-
-
 def _mean_panel(panel: Axes, steps: FloatArray, values: FloatArray, title: str) -> None:
     """Every task faint, their mean bold."""
     for row in values:
-        panel.plot(steps, row, color=_BLUE, alpha=0.22, linewidth=0.9)
+        panel.plot(steps, row, color=BLUE, alpha=0.22, linewidth=0.9)
     marker = "o" if len(steps) <= 30 else None
-    panel.plot(steps, _mean(values), color=_BLUE, linewidth=2.6, marker=marker, markersize=4)
-    _style(panel, title)
-    _steps_axis(panel)
+    panel.plot(steps, _mean(values), color=BLUE, linewidth=2.6, marker=marker, markersize=4)
+    style(panel, title)
+    steps_axis(panel)
     panel.set_xlabel(STEPS, fontsize=9)
 
 
@@ -245,43 +232,22 @@ def _task_panels(panels: list[Axes], steps: FloatArray, rates: FloatArray, tasks
         panel.set_visible(False)
     for panel, task, rate in zip(panels, tasks, rates, strict=False):
         _task_panel(panel, steps, rate, task, room)
-    _steps_axis(panels[0])
+    steps_axis(panels[0])
 
 
 def _task_panel(panel: Axes, steps: FloatArray, rate: FloatArray, task: str, room: float) -> None:
     """The name shrinks to `room` points; the last value stands below a high curve and above a low one."""
     last = _last(rate[None])
-    panel.fill_between(steps, 0.0, rate, color=_BLUE, alpha=0.18, linewidth=0)
-    panel.plot(steps, rate, color=_BLUE, linewidth=1.6)
+    panel.fill_between(steps, 0.0, rate, color=BLUE, alpha=0.18, linewidth=0)
+    panel.plot(steps, rate, color=BLUE, linewidth=1.6)
     panel.set_ylim(0.0, 1.05)
     panel.set_yticks([0.0, 0.5, 1.0])
-    _percent(panel)
-    _style(panel, "")
-    panel.set_title(task, fontsize=min(8.5, 1.65 * room / len(task)), loc="left", color=_INK, pad=3)
+    percent_axis(panel)
+    style(panel, "")
+    panel.set_title(task, fontsize=min(8.5, 1.65 * room / len(task)), loc="left", color=INK, pad=3)
     place = {"x": 0.96, "y": 0.08 if last >= 0.5 else 0.8, "transform": panel.transAxes}
-    panel.text(s=f"{100 * last:.0f} %", ha="right", fontsize=9, color=_BLUE, fontweight="bold", **place)
+    panel.text(s=f"{100 * last:.0f} %", ha="right", fontsize=9, color=BLUE, fontweight="bold", **place)
     panel.tick_params(labelsize=6.5)
-
-
-def _style(panel: Axes, title: str) -> None:
-    panel.set_title(title, fontsize=10.5, loc="left", color=_INK)
-    panel.grid(color=_GRID, linewidth=0.6)
-    panel.set_axisbelow(True)
-    panel.tick_params(labelsize=8.5, colors=_INK, length=0)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.spines[["left", "bottom"]].set_color(_GRID)
-
-
-def _percent(panel: Axes) -> None:
-    panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-
-
-def _steps_axis(panel: Axes) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
-    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-    panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    panel.set_xlim(left=0.0)
 
 
 def _matrix_figure(array: FloatArray, labels: Sequence[str], title: str, limit: float | None, values: bool) -> Figure:
@@ -294,7 +260,7 @@ def _matrix_figure(array: FloatArray, labels: Sequence[str], title: str, limit: 
     font = 8.0 if size <= 25 else 6.5
     side, margin = size * cell, 0.25 + 0.008 * font * max(map(len, labels), default=0)
     width, height = side + margin + 0.9, max(side, 1.0) + margin + 0.5
-    figure = _figure(width, height, title, layout=None)
+    figure = new_figure(width, height, title, layout=None)
     panel = figure.add_axes((margin / width, margin / height, side / width, side / height))
     drawn = panel.imshow(array, cmap="RdBu", vmin=-scale, vmax=scale, aspect="auto")
     panel.set_xticks(range(size), labels, rotation=90, fontsize=font)
@@ -305,6 +271,6 @@ def _matrix_figure(array: FloatArray, labels: Sequence[str], title: str, limit: 
     figure.colorbar(drawn, cax=bar, ticks=[-scale, 0.0, scale]).ax.tick_params(labelsize=font)
     if values and size <= 12:
         for (row, column), value in np.ndenumerate(array):
-            colour = "white" if abs(value) > 0.6 * scale else _INK
+            colour = "white" if abs(value) > 0.6 * scale else INK
             panel.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=7, color=colour)
     return figure

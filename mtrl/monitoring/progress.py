@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from tqdm import tqdm
@@ -24,13 +25,16 @@ class Progress:
         total_steps: int,
         initial: int = 0,
         *,
+        headline: str = "success",
         stream: TextIO | None = None,
         interval: float = 30.0,
         window: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`interval`: seconds between two lines where `stream` (stderr by default) is no terminal."""
+        """headline: what the share shown is of; interval: seconds between two lines where `stream` (stderr by default)
+        is no terminal."""
         self._stream = sys.stderr if stream is None else stream
+        self._headline = headline
         self._total, self._clock, self._interval, self._window = total_steps, clock, interval, window
         self._seen: deque[tuple[float, int, int | None]] = deque([(clock(), initial, None)])
         self._printed = clock()
@@ -83,7 +87,7 @@ class Progress:
         left = tqdm.format_interval((self._total - step) / speed) if speed > 0 else "?"
         facts = [f"{speed:.0f} steps/s", f"{((updates or 0) - (first_updates or 0)) / seconds:.1f} updates/s"]
         facts += [f"{left} left"] if step < self._total else []
-        return ", ".join(facts + ([] if self._success is None else [f"success {100 * self._success:.0f} %"]))
+        return ", ".join(facts + ([] if self._success is None else [f"{self._headline} {100 * self._success:.0f} %"]))
 
     def _print(self) -> None:
         self._printed = self._clock()
@@ -104,3 +108,25 @@ def counter(unit: str) -> Callable[[int, int], None] | None:
             bar.close()
 
     return show
+
+
+class Count:
+    """Counts up to a known number: a bar on a terminal, elsewhere a plain line every half minute."""
+
+    def __init__(self, total: int, unit: str, interval: float = 30.0) -> None:
+        self.total, self.unit, self.done = total, unit, 0
+        self._show, self._interval, self._printed = counter(unit), interval, time.monotonic()
+
+    def __call__(self, more: int = 1) -> None:
+        self.done += more
+        if self._show is not None:
+            self._show(self.done, self.total)
+        elif time.monotonic() - self._printed >= self._interval:
+            self._printed = time.monotonic()
+            print(f"{self.done}/{self.total} {self.unit}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def counting(total: int, unit: str) -> Iterator[Count]:
+    """A `Count` for a block of work."""
+    yield Count(total, unit)

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,7 @@ class RunFolder:
         self.evaluations = path / "evaluations"
         self.videos = path / "videos"
         self.checkpoints = path / "checkpoints"
+        self.affinities = path / "affinity.json"
 
     @classmethod
     def open(
@@ -104,6 +105,10 @@ class RunFolder:
         path = self.evaluations / f"step_{step}.json"
         write_json(path, evaluation)
         return path
+
+    def write_affinities(self, step: int, tasks: Sequence[str], affinities: Mapping[str, Any]) -> None:
+        """Keep the affinities {network: (T, T)} so far as `affinity.json`."""
+        write_json(self.affinities, {"step": step, "tasks": list(tasks), "affinity": affinities})
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`, which marks the run as finished; NaN becomes null."""

@@ -86,12 +86,22 @@ class TaskNetwork(nn.Module):
     """
 
     def __init__(
-        self, factory: Factory, num_tasks: int, ensemble: int | None = None, codes: Tensor | None = None
+        self,
+        factory: Factory,
+        num_tasks: int,
+        ensemble: int | None = None,
+        codes: Tensor | None = None,
+        *,
+        shared_input: bool = False,
     ) -> None:
-        """codes (T, C): what tells the tasks apart, one-hot by default."""
+        """codes (T, C): what tells the tasks apart, one-hot by default.
+
+        shared_input: all tasks see the same inputs, given once as (1, B, ..); the task axis appears with the first
+        owned layer.
+        """
         super().__init__()
         codes = torch.eye(num_tasks) if codes is None else codes
-        self.num_tasks, self.ensemble = num_tasks, ensemble
+        self.num_tasks, self.ensemble, self.shared_input = num_tasks, ensemble, shared_input
         first = [factory(codes[0]) for _ in range(ensemble or 1)]
         tables = [[{n: t for n, t, _ in _tensors(m)} for m in first]]
         tables += [[_owned_tensors(factory(code)) for _ in range(ensemble or 1)] for code in codes[1:]]
@@ -151,6 +161,11 @@ class TaskNetwork(nn.Module):
             return tensor
         return tensor.transpose(0, 1) if has_task_axis else tensor.unsqueeze(1)
 
+    def train(self, mode: bool = True) -> TaskNetwork:
+        """In training, batch norms use the batch and move their statistics, the `own_buffers` of the call, in place."""
+        self._template[0].train(mode)
+        return super().train(mode)
+
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.call(*self.tensors, *inputs)
 
@@ -168,7 +183,7 @@ class NetworkRows:
 
     def __init__(self, network: TaskNetwork, rows: TaskRows) -> None:
         self._network, self._rows = network, rows
-        self.num_tasks, self.ensemble = len(rows.task), network.ensemble
+        self.num_tasks, self.ensemble, self.shared_input = len(rows.task), network.ensemble, network.shared_input
         self.shared, self.own = network.shared, network.own
 
     @property

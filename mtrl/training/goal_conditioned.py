@@ -50,6 +50,9 @@ class Config(off_policy.Config):
         check_choice("training.replay", self.replay, ("uniform", "hindsight"))
         check(self.protocol == "goals", "training.protocol", "goals where tasks are goals", self.protocol)
 
+    def evaluates(self, episodes: int) -> str:
+        return f"{episodes} goals, and as many held out,"
+
 
 class GoalEnvs(TaskVectorEnv, Protocol):
     """T of many goals × N copies, whose episodes start and end together."""

@@ -34,6 +34,10 @@ class TrainingConfig:
         check(self.evaluate_every >= 0, "training.evaluate_every", "0 or more", self.evaluate_every)
         check_choice("training.protocol", self.protocol, ("goals", "upstream"))
 
+    def evaluates(self, episodes: int) -> str:
+        """What an evaluation looks at, for messages."""
+        return f"{episodes} episodes of each"
+
 
 @dataclass
 class Hooks:

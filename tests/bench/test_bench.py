@@ -59,14 +59,21 @@ def test_the_yardstick_and_the_agent_take_the_same_steps(monkeypatch: pytest.Mon
 
 
 def test_rows_of_the_update_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
     monkeypatch.setattr(update, "WIDTH", 8)
     monkeypatch.setattr(update, "BATCH", 4)
-    assert cli.main(["bench", "update", "--quick", "--json", "--suites", "mt10", "--methods", "pcgrad,dwa"]) == 0
+    assert cli.main(["bench", "update", "--quick", "--json", "--suites", "mt10", "--methods", "pcgrad,dwa,mgda"]) == 0
     result = json.loads(capsys.readouterr().out)
     names = [row["update"] for row in result["rows"]]
-    assert names[:6] == ["plain", "joint", "pcgrad", "dwa", "products", "naive_pcgrad"]
+    assert names[:7] == ["plain", "joint", "pcgrad", "dwa", "mgda", "products", "naive_pcgrad"]
     assert all(row["ms"] > 0 and row["ratio"] > 0 for row in result["rows"])
     assert min(row["ratio"] for row in result["rows"][:2]) == 1
+    assert [row["update"] for row in result["rows"] if "solver_ms" in row] == ["pcgrad", "mgda"]
+    for row in result["rows"]:
+        if "solver_ms" in row:
+            assert 0 < row["solver_ms"] < row["ms"]
+            left = row["ratio"] * (1 - row["solver_ms"] / row["ms"])
+            assert row["ratio_without"] == pytest.approx(left)
 
 
 @pytest.mark.parametrize("name", ["naive", "torchjd"])

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from mtrl.core.errors import UserError
-from mtrl.envs.metaworld import rendering
-from mtrl.envs.metaworld.rendering import Renderer, offscreen_backend, rollout_video
+from mtrl.envs import offscreen
+from mtrl.envs.metaworld.rendering import Renderer, rollout_video
 from mtrl.envs.metaworld.suite import MetaWorldConfig, MetaWorldSuite
+from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.video import Clip, RenderingUnavailable, tile, write_video
 
 
@@ -71,9 +72,9 @@ def test_a_missing_writer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_missing_graphics_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     offscreen_backend.cache_clear()
-    monkeypatch.setattr(rendering, "_PROBE", "raise ImportError({backend!r})")
-    monkeypatch.setattr(rendering, "_BACKENDS", ("egl", "osmesa"))
-    with pytest.raises(RenderingUnavailable, match=r"libegl1.*libosmesa6") as caught:
+    monkeypatch.setattr(offscreen, "_PROBE", "raise ImportError({backend!r})")
+    monkeypatch.setattr(offscreen, "_BACKENDS", ("egl", "osmesa"))
+    with pytest.raises(RenderingUnavailable, match=r"libosmesa6.*libegl1") as caught:
         offscreen_backend()
     assert "\n" not in str(caught.value)
 

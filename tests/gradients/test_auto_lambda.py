@@ -126,6 +126,49 @@ def test_any_task_loss_will_do_and_the_derivative_is_that_of_the_equation() -> N
     torch.testing.assert_close(difference, expected, rtol=0.01, atol=1e-6)
 
 
+CASES = {
+    "ordinary": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+    "identical": [[1.0, 0.0, 0.0]] * 3,
+    "zero": [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]],
+    "opposed": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]],
+    "nothing": [[0.0, 0.0, 0.0]] * 3,
+}
+"""Tasks' losses as combinations of three: what their gradients have in common."""
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
+def test_estimators_agree_on_degenerate_tasks_at_every_scale(case: str, scale: float) -> None:
+    """Losses of `scale`, and a learning rate that makes the step of the same length at each."""
+    network, data, mixture = Bare(), Regression(), torch.tensor(CASES[case], dtype=torch.float64)
+
+    def losses(shared: Any, own: Any, own_buffers: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        inputs = batch[0][:1].expand(T, -1, -1), batch[1][:1].expand(T, -1)
+        # Without owned parameters a mixture of losses has the same mixture of gradients.
+        alone = Bare.losses(shared, {"h": own["h"][:1].detach().expand(T, -1)}, {}, inputs)[0] + 0 * own["h"].sum()
+        targets = torch.linspace(-1, 1, T, dtype=torch.float64)
+        return scale * mixture @ (alone * targets), {}
+
+    probe, sgd = Probe(derivatives), torch.optim.SGD(network.parameters(), lr=0.03 / scale)
+    MultiTaskOptimizer(network, sgd, probe).step(losses, data.batch(0), data.batch(1))
+    exact, difference, unrolled = probe.found[0]
+    assert exact.isfinite().all()
+    tolerance = {"rtol": 1e-9, "atol": 1e-12 * scale}
+    torch.testing.assert_close(exact, unrolled, **tolerance)
+    torch.testing.assert_close(difference, exact, rtol=0.01, atol=1e-4 * exact.abs().max().item())
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
+def test_weights_of_one_task_move_by_the_learning_rate_whatever_the_scale(scale: float) -> None:
+    """One task: its gradient on two batches agrees, so λ rises by Adam's rate in every update."""
+    problem = Regression(tasks=1)
+    original = problem.losses
+    problem.losses = lambda *arguments: (scale * original(*arguments)[0], {})  # type: ignore[method-assign]
+    method = problem.optimizer(config(WEIGHTINGS, "auto_lambda", learning_rate=0.01), "none", sgd={"lr": 1e-3 / scale})
+    weights = torch.stack([m["weight"] for m in problem.train(method, 5)]).squeeze(1)
+    torch.testing.assert_close(weights, 0.1 + 0.01 * torch.arange(1, 6, dtype=torch.float64), rtol=0, atol=1e-3)
+
+
 def test_adam_is_not_preconditioned() -> None:
     problem = Regression()
     adam = torch.optim.Adam(problem.network.parameters(), lr=0.02)

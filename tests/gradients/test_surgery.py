@@ -70,6 +70,16 @@ def test_gcs_keeps_the_auxiliaries_that_agree(scale: float) -> None:
     assert build("gcs", 2).coefficients(torch.zeros(2, 2), torch.tensor([True, False]), None).tolist() == [1, 0]
 
 
+@SCALES
+def test_gcs_of_degenerate_gradients(scale: float) -> None:
+    one, lead = scale * random(1), torch.tensor([True, False])
+    cases = [(torch.cat([one, one]), 2 * one[0]), (torch.cat([one, -one]), one[0]), (torch.cat([one, 0 * one]), one[0])]
+    for gradients, expected in cases:
+        found = build("gcs", 2).coefficients(gradients @ gradients.T, lead, None)
+        torch.testing.assert_close(found.to(gradients) @ gradients, expected, rtol=1e-9, atol=0)
+    assert build("gcs", 1).coefficients(one @ one.T, lead[:1], None).tolist() == [1]
+
+
 @pytest.mark.parametrize("leak", [0.0, 0.3])
 @SCALES
 def test_graddrop_is_algorithm_1(leak: float, scale: float) -> None:

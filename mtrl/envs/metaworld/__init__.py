@@ -5,7 +5,8 @@ Formulas and constants of observations and rewards follow Meta-World (MIT, see N
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 from mtrl.envs.metaworld import vector
 from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
@@ -55,3 +56,9 @@ vector.register()
 
 def build(config: Config) -> MetaWorldSuite:
     return MetaWorldSuite(config)
+
+
+def subset(config: Config, tasks: Sequence[str]) -> Config:
+    """The same protocol with only these tasks. Their goals become those of `custom` (see `MetaWorldSuite.goals`)."""
+    options = {field.name: getattr(config, field.name) for field in fields(config)}
+    return _Custom(**{**options, "kind": "custom", "task": None, "tasks": list(tasks)})

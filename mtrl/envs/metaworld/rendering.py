@@ -1,18 +1,9 @@
-"""Pictures of Meta-World without a display: MuJoCo through EGL or OSMesa, and a video of one episode per task.
-
-Which of the two works is found out in a process of its own, because a broken driver can take its process down. The
-context is then made directly, so `MUJOCO_GL` need not be set before mujoco is imported; where it is set, it is obeyed.
-"""
+"""Pictures of Meta-World without a display, and a video of one episode per task."""
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
-import functools
-import importlib
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,43 +16,11 @@ from numpy.typing import NDArray
 from mtrl.core.config import check
 from mtrl.core.types import FloatArray
 from mtrl.envs.metaworld.suite import MetaWorldSuite, evaluation_order
-from mtrl.monitoring.video import MACRO_BLOCK, Clip, Frame, RenderingUnavailable, check_writer, tile, write_video
+from mtrl.envs.offscreen import graphics_context, offscreen_backend
+from mtrl.monitoring.video import MACRO_BLOCK, Clip, Frame, check_writer, tile, write_video
 
-_BACKENDS = ("cgl",) if sys.platform == "darwin" else ("egl", "osmesa")
-_PROBE = """
-import importlib, mujoco
-context = importlib.import_module("mujoco." + {backend!r}).GLContext(16, 16)
-context.make_current()
-rendering = mujoco.MjrContext(mujoco.MjModel.from_xml_string("<mujoco/>"), mujoco.mjtFontScale.mjFONTSCALE_100.value)
-rendering.free()
-context.free()
-"""
 _CAMERA = "corner2"
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
-
-
-@functools.cache
-def offscreen_backend() -> str:
-    """egl or osmesa (on a Mac, cgl): the first that works here, or the one that `MUJOCO_GL` names.
-
-    Raises:
-        RenderingUnavailable: none does.
-    """
-    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
-    candidates = [wanted] if wanted in _BACKENDS else _BACKENDS
-    for backend in candidates:
-        environment = {name: value for name, value in os.environ.items() if name != "PYOPENGL_PLATFORM"}
-        probe = [sys.executable, "-c", _PROBE.format(backend=backend)]
-        try:
-            answer = subprocess.run(probe, env=environment | {"MUJOCO_GL": backend}, capture_output=True, timeout=60)
-        except subprocess.TimeoutExpired:
-            continue
-        if answer.returncode == 0:
-            return backend
-    raise RenderingUnavailable(
-        f"No offscreen rendering ({' and '.join(candidates)} tried): the Debian package libegl1 (with libegl-mesa0 and "
-        "libgl1-mesa-dri) or libosmesa6 gives it."
-    )
 
 
 class Renderer:
@@ -71,7 +30,6 @@ class Renderer:
     """
 
     def __init__(self, model: mujoco.MjModel, size: int) -> None:
-        backend = offscreen_backend()
         self._model = model
         self._picture = np.empty((size, size, 3), np.uint8)
         self._area = mujoco.MjrRect(0, 0, size, size)
@@ -85,8 +43,7 @@ class Renderer:
         quality, screen = model.vis.quality, model.vis.global_
         quality.offsamples, quality.shadowsize = 0, 0
         screen.offwidth, screen.offheight = max(screen.offwidth, size), max(screen.offheight, size)
-        self._graphics: Any = importlib.import_module(f"mujoco.{backend}").GLContext(size, size)
-        self._graphics.make_current()
+        self._graphics = graphics_context(size, size)
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
 

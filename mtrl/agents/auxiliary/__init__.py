@@ -1,0 +1,163 @@
+"""Auxiliary learning: a primary task helped by auxiliary labels from RL-AUX, MAXL, people, or none.
+
+Paper 003: epochs of label training alternate with epochs of training the main network, a trunk with two heads.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mtrl.agents.auxiliary.environment import EnvironmentOptions
+from mtrl.agents.auxiliary.learner import MainLearner, Objective, Sizes, TwoHeads
+from mtrl.agents.auxiliary.maxl import MAXLLabels
+from mtrl.agents.auxiliary.options import Config
+from mtrl.core.config import check
+from mtrl.core.errors import UserError, expected
+from mtrl.core.types import Metrics
+from mtrl.data.images import ImageBatch, ImageData
+from mtrl.networks import IMAGE_NETWORKS
+
+
+class Labels(Protocol):
+    """Where auxiliary labels come from."""
+
+    def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
+        """One epoch of learning to label, after which the main network is as it was."""
+        ...
+
+    def prepare(self, data: ImageData) -> None:
+        """Make what depends on the data."""
+        ...
+
+    def assign(self, batch: ImageBatch) -> tuple[Tensor | None, Tensor | None]:
+        """Auxiliary labels (B,) or (B, K) and weights (B,) of a batch of one task."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class GivenLabels:
+    """Labels that need no learning: people's, or none at all."""
+
+    def __init__(self, human: bool, sizes: Sizes) -> None:
+        self._human, self._sizes = human, sizes
+
+    def prepare(self, data: ImageData) -> None:
+        if not self._human:
+            return
+        found = data.train.human
+        if found is None:
+            raise UserError("Option `agent.method` should be rl, maxl or none: this benchmark has no human labels.")
+        if int(found.max()) >= self._sizes.auxiliary:
+            raise expected("Option `agent.hierarchy`", "as many as the human labels of a class", self._sizes.subclasses)
+
+    def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
+        return {}
+
+    def assign(self, batch: ImageBatch) -> tuple[Tensor | None, Tensor | None]:
+        return (None if batch.human is None or not self._human else batch.human[0]), None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """There is no state."""
+
+
+class Auxiliary:
+    """A main network and the source of its auxiliary labels."""
+
+    needs_second_batch = False
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        network: Any,
+        weighting: Any,
+        surgery: Any,
+        num_tasks: int,
+        image_shape: tuple[int, int, int],
+        num_classes: Sequence[int],
+        shared_input: bool = False,
+        tasks: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        """network: the architecture of the trunks; the weights here are the images', so weightings have no place."""
+        check(num_tasks == 1, "benchmark", "one with a single primary task for agent=auxiliary", f"{num_tasks} tasks")
+        check(weighting.kind == "equal", "weighting", "equal for agent=auxiliary", weighting.kind)
+        check(surgery.kind == "none", "surgery", "none for agent=auxiliary", surgery.kind)
+        self.config, self.device = config, torch.device(device)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        sizes = Sizes(num_classes[0], config.hierarchy)
+        factory = IMAGE_NETWORKS.build(network, image_shape=image_shape, output_size=None)
+        size = IMAGE_NETWORKS.module(network.kind).trunk_size(network, image_shape)
+
+        def make_trunk() -> nn.Module:
+            return factory(torch.zeros(1))
+
+        main = TwoHeads(make_trunk(), size, config.head_width, sizes).to(self.device)
+        objective = Objective(sizes, config.auxiliary_weight, config.focusing, config.mask_head)
+        self.learner = MainLearner(
+            main, objective, rate=config.learning_rate, momentum=config.momentum, decay=config.weight_decay
+        )
+        self.labels = self._labels(sizes, make_trunk, size, seed)
+
+    def _labels(self, sizes: Sizes, make_trunk: Callable[[], nn.Module], trunk_size: int, seed: int) -> Labels:
+        config, place = self.config, {"device": self.device, "seed": seed}
+        if config.method == "maxl":
+            options = {"weight_aware": config.weight_aware, "batch_size": config.batch_size}
+            return MAXLLabels(config.maxl, self.learner, sizes, make_trunk, trunk_size, **options, **place)
+        if config.method != "rl":
+            return GivenLabels(config.method == "human", sizes)
+        try:
+            from mtrl.agents.auxiliary.rl import RLLabels
+        except ModuleNotFoundError as error:
+            raise UserError("RL-AUX needs stable-baselines3: pip install 'mtrl-toolkit[aux]'.") from error
+        names = ("batch_size", "reward_size", "entropy_weight", "entropy_sign", "weight_aware", "reset_every")
+        options = EnvironmentOptions(**{name: getattr(config, name) for name in names})
+        batched = config.engine == "batched"
+        return RLLabels(config.ppo, options, self.learner, sizes, make_trunk, trunk_size, batched=batched, **place)
+
+    def set_rate(self, factor: float) -> None:
+        """Use `factor` times the main network's learning rate from now on."""
+        self.learner.set_rate(factor)
+
+    def prepare(self, data: ImageData) -> None:
+        """Make what depends on the data; complains where it does not have what the method needs."""
+        self.labels.prepare(data)
+
+    def train_labels(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
+        """Epoch `number` of label training, after which the main network is as it was."""
+        return self.labels.epoch(data, number, progress)
+
+    def update(self, batch: ImageBatch, second_batch: ImageBatch | None = None) -> Metrics:
+        """Label a batch deterministically and take a step of the main network on it."""
+        auxiliary, weight = self.labels.assign(batch)
+        metrics = self.learner.train_batch(batch.images[0], batch.labels[0], auxiliary, weight)
+        return metrics | {"accuracy": metrics["accuracy"].unsqueeze(0)}
+
+    def predict(self, images: Tensor) -> Tensor:
+        """images (1, B, C, H, W) -> the likeliest primary classes (1, B)."""
+        return self.learner.predict(images[0].to(self.device)).unsqueeze(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact continuation needs."""
+        state = self.learner.snapshot() | {"labels": copy.deepcopy(self.labels.state_dict())}
+        return state | {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.learner.restore(state)
+        self.labels.load_state_dict(state["labels"])
+        self.generator.set_state(state["generator"].cpu())
+
+
+def build(config: Config, **context: Any) -> Auxiliary:
+    return Auxiliary(config, **context)

@@ -1,0 +1,188 @@
+"""RL-AUX's environment: each step hands out one training image and takes its auxiliary label (paper 003, Sec. 3, 4).
+
+After B_T labels the main network takes a step on the batch; the reward, zero until then, is
+−L_primary on B_R random training images ± c·H(p̄), H the entropy of the mean label probabilities there. As printed,
+Eq. 3 and 4 add Σ p̄ log p̄ = −H, which pays for collapsed labels, against the text's purpose: the default is +c·H, and
+`entropy_sign="paper"` the literal form. An episode is one epoch of the training images.
+
+Two modes. `agent`: at the end of an episode the main network goes back to where it was, the canonical one. `main`: no
+reward is calculated, and the network at the end is the new canonical one.
+
+Where the paper leaves a choice: the last batch of an epoch holds what remains; the reward's loss is that of the
+evaluation mode of the network; the images of the reward are drawn with replacement and not augmented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtrl.agents.auxiliary.labels import WEIGHT_CLASSES, batch_entropy, hierarchy_mask, weight_of_class
+from mtrl.agents.auxiliary.learner import Sizes
+from mtrl.core.config import check, check_choice
+from mtrl.core.types import Learner
+from mtrl.data.images import ImageData, crop_and_flip, normalised
+
+Observation = dict[str, Any]
+LabelProbabilities = Callable[[Tensor, Tensor], Tensor]
+"""Images (B, C, H, W) and their primary labels (B,) to label probabilities (B, K)."""
+
+
+@dataclass(frozen=True)
+class EnvironmentOptions:
+    """The numbers of the paper."""
+
+    batch_size: int = 100
+    """B_T"""
+    reward_size: int = 256
+    """B_R"""
+    entropy_weight: float = 1.0
+    """c"""
+    entropy_sign: str = "spread"
+    """spread: +c·H(p̄), which pays for using many labels; paper: −c·H(p̄), as printed."""
+    weight_aware: bool = False
+    """Whether the action also chooses the image's weight."""
+    reset_every: str = "epoch"
+    """When the main network goes back in agent mode: after an epoch, or after each batch (App. A.2)."""
+
+    def __post_init__(self) -> None:
+        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
+        check(self.reward_size >= 1, "agent.reward_size", "a positive integer", self.reward_size)
+        check_choice("agent.entropy_sign", self.entropy_sign, ("spread", "paper"))
+        check_choice("agent.reset_every", self.reset_every, ("epoch", "batch"))
+
+
+class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
+    """Observation: the image (C, H, W) and its primary label; action: an auxiliary label in [0, K), or a label and a
+    weight class. `step` and `step_batch` do the same; the latter takes the labels of a whole training batch."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(
+        self,
+        learner: Learner,
+        data: ImageData,
+        sizes: Sizes,
+        label_probabilities: LabelProbabilities,
+        options: EnvironmentOptions | None = None,
+    ) -> None:
+        """data: of one task, on the learner's device."""
+        self.learner, self.data, self.sizes = learner, data, sizes
+        self.label_probabilities, self.options = label_probabilities, options or EnvironmentOptions()
+        self.mode = "agent"
+        self.canonical: Any = None
+        self.rewards: list[float] = []
+        self._images, self._labels = data.train.pool[data.train.rows[0]], data.train.labels[0]
+        self._order = np.arange(len(self._labels))
+        self._generator = torch.Generator(self._images.device)
+        shape = self._images.shape[1:]
+        low, high = (normalised(torch.full(shape, v), data.mean.cpu(), data.deviation.cpu()) for v in (0, 255))
+        image = gymnasium.spaces.Box(low.numpy(), high.numpy(), dtype=np.float32)
+        label = gymnasium.spaces.Discrete(sizes.num_classes)
+        self.observation_space = gymnasium.spaces.Dict({"image": image, "label": label})
+        choices = [sizes.auxiliary, WEIGHT_CLASSES]
+        aware = self.options.weight_aware
+        self.action_space = (
+            gymnasium.spaces.MultiDiscrete(choices) if aware else gymnasium.spaces.Discrete(sizes.auxiliary)
+        )
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an epoch in a new order from the canonical main network; options: {"mode": "agent" or "main"}."""
+        super().reset(seed=seed)
+        self.mode = (options or {}).get("mode", self.mode)
+        check_choice("mode", self.mode, ("agent", "main"))
+        if self.canonical is None:
+            self.set_canonical()
+        self.learner.restore(self.canonical)
+        self._order = self.np_random.permutation(len(self._labels))
+        self._begin, self.rewards = 0, []
+        self._open()
+        return self._observation(), {}
+
+    def set_canonical(self) -> None:
+        """Take the main network as it is for the one that agent training goes back to."""
+        self.canonical = self.learner.snapshot()
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Label the current image."""
+        self._actions[self._place] = action
+        self._place += 1
+        reward, terminated = 0.0, False
+        if self._place == len(self._actions):
+            reward, terminated = self._train()
+        return self._observation(), reward, terminated, False, {}
+
+    @property
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """The images (B, C, H, W) and primary labels (B,) of the training batch that is being labelled."""
+        return self._batch
+
+    def step_batch(self, actions: NDArray[Any]) -> tuple[float, bool]:
+        """Label the whole current batch at once; the reward of its last step, and whether the epoch is over."""
+        self._actions[:] = actions
+        self._place = len(self._actions)
+        return self._train()
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which of the K labels the hierarchy allows for the current image."""
+        label = self._batch[1][self._shown].reshape(1).cpu()
+        return hierarchy_mask(label, self.sizes.num_classes, self.sizes.subclasses)[0].numpy()
+
+    def _open(self) -> None:
+        """Take the next training batch, cropped and flipped."""
+        rows = self._order[self._begin : self._begin + self.options.batch_size]
+        where = torch.from_numpy(rows).to(self._images.device)
+        images = normalised(self._images[where], self.data.mean, self.data.deviation)
+        if self.data.padding or self.data.flip:
+            self._generator.manual_seed(int(self.np_random.integers(1 << 62)))
+            images = crop_and_flip(images, self._generator, padding=self.data.padding, flip=self.data.flip)
+        self._batch = images, self._labels[where]
+        self._host = images.cpu().numpy(), self._batch[1].cpu().numpy()
+        columns = (2,) if self.options.weight_aware else ()
+        self._actions: NDArray[np.int64] = np.zeros((len(rows), *columns), np.int64)
+        self._place = 0
+
+    @property
+    def _shown(self) -> int:
+        """The place in the batch of the image shown; at the end of an episode still its last image."""
+        return min(self._place, len(self._actions) - 1)
+
+    def _observation(self) -> Observation:
+        return {"image": self._host[0][self._shown], "label": self._host[1][self._shown]}
+
+    def _train(self) -> tuple[float, bool]:
+        """Train the main network on the labelled batch; the reward, and whether that was the last batch."""
+        images, labels = self._batch
+        actions = torch.from_numpy(self._actions).to(images.device)
+        auxiliary, weight = (actions[:, 0], weight_of_class(actions[:, 1])) if actions.ndim == 2 else (actions, None)
+        self.learner.train_batch(images, labels, auxiliary, weight)
+        reward = self._reward() if self.mode == "agent" else 0.0
+        self.rewards.append(reward)
+        self._begin += len(self._actions)
+        over = self._begin >= len(self._order)
+        if self.mode == "agent" and (over or self.options.reset_every == "batch"):
+            self.learner.restore(self.canonical)
+        elif over:
+            self.set_canonical()
+        if not over:
+            self._open()
+        return reward, over
+
+    def _reward(self) -> float:
+        """Eq. 4 on B_R random training images."""
+        rows = torch.from_numpy(self.np_random.integers(len(self._labels), size=self.options.reward_size))
+        rows = rows.to(self._images.device)
+        images, labels = normalised(self._images[rows], self.data.mean, self.data.deviation), self._labels[rows]
+        entropy = batch_entropy(self.label_probabilities(images, labels))
+        sign = 1 if self.options.entropy_sign == "spread" else -1
+        reward = -self.learner.evaluate(images, labels) + sign * self.options.entropy_weight * entropy
+        return float(reward)

@@ -1,0 +1,52 @@
+"""The arithmetic of auxiliary labels: hierarchy, masked softmax, focal loss, sample weights, entropy.
+
+RL-AUX (paper 003), Eq. 3, 5, 6 and 8, and MAXL (Liu et al. 2019), whose masked softmax and focal loss it takes over.
+K = ψ · C auxiliary classes, ψ subclasses of each of C primary classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+WEIGHT_CLASSES = 21
+"""w in {0, 0.05, ..., 1}."""
+
+
+def hierarchy_mask(labels: Tensor, num_classes: int, subclasses: int) -> Tensor:
+    """Eq. 6: which auxiliary classes belong to each image's primary label; (B,) -> (B, K) bool."""
+    owner = torch.arange(num_classes, device=labels.device).repeat_interleave(subclasses)
+    return owner == labels.unsqueeze(-1)
+
+
+def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
+    """Eq. 5: softmax over the classes in the mask, zero elsewhere; (B, K)."""
+    return logits.masked_fill(~mask, -torch.inf).softmax(-1)
+
+
+def focal_loss(logits: Tensor, target: Tensor, focusing: float) -> Tensor:
+    """−Σ_k t_k (1 − p_k)^γ log p_k of each image, (B,) (Lin et al. 2017).
+
+    logits (B, K); target (B,) classes, or (B, K) shares of each class. γ = 0 is the cross-entropy.
+    """
+    log_probability = logits.log_softmax(-1)
+    loss = -((1 - log_probability.exp()) ** focusing) * log_probability if focusing else -log_probability
+    if target.ndim == logits.ndim:
+        return (target * loss).sum(-1)
+    return loss.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+
+
+def scaled_weight(unscaled: Tensor) -> Tensor:
+    """Eq. 8: w in [0, 1] -> 2^(10 w − 5), from 1/32 to 32."""
+    return torch.exp2(10 * unscaled - 5)
+
+
+def weight_of_class(chosen: Tensor) -> Tensor:
+    """The weight of each of the 21 classes that the label agent chooses from."""
+    return scaled_weight(chosen / (WEIGHT_CLASSES - 1))
+
+
+def batch_entropy(probability: Tensor) -> Tensor:
+    """H = −Σ_k p̄_k log p̄_k of the mean p̄ over a batch of label probabilities (B, K); Eq. 3 is its negative."""
+    mean = probability.mean(0)
+    return -torch.special.xlogy(mean, mean).sum()

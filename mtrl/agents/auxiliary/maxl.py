@@ -1,0 +1,147 @@
+"""MAXL: a label network trained through the main network's step (Liu et al. 2019; paper 003, Sec. 2 and 3).
+
+With θ⁺ = θ − α ∇_θ L(θ, φ), L the main network's loss with the labels of the label network φ (soft, masked by the
+hierarchy), φ descends on L_primary(θ⁺) − c·H(p̄) on the same batch, H the entropy of the mean label probabilities. Its
+gradient goes through the gradient in θ⁺: second order, by `torch.func`. The weight-aware variant has one more output,
+squashed to [0, 1], that gives each image's weight by Eq. 8. Batch norms use the batch alone in both networks here, and
+no running statistics move.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
+
+from mtrl.agents.auxiliary.labels import batch_entropy, hierarchy_mask, masked_softmax, scaled_weight
+from mtrl.agents.auxiliary.learner import MainLearner, Sizes
+from mtrl.core.config import check
+from mtrl.core.types import Metrics, Tensors
+from mtrl.data.images import Epochs, ImageBatch, ImageData
+from mtrl.networks.convolution import set_tracking
+from mtrl.networks.layers import Linear
+
+STREAM = 2_000_003
+"""Added to the seed: the label network's batches are not those that the main network is trained on next."""
+
+
+@dataclass
+class MAXLConfig:
+    """What paper 003 does not say of MAXL is taken from MAXL's own paper."""
+
+    learning_rate: float = 1e-3
+    """SGD's, for the label network."""
+    weight_decay: float = 5e-4
+    """SGD's, for the label network."""
+    inner_rate: float | None = None
+    """α of the step that is looked through; the main network's learning rate if not given."""
+    entropy_weight: float = 0.2
+    """c."""
+
+    def __post_init__(self) -> None:
+        check(self.learning_rate > 0, "agent.maxl.learning_rate", "positive", self.learning_rate)
+        check(self.weight_decay >= 0, "agent.maxl.weight_decay", "0 or more", self.weight_decay)
+        check(self.inner_rate is None or self.inner_rate > 0, "agent.maxl.inner_rate", "positive", self.inner_rate)
+        check(self.entropy_weight >= 0, "agent.maxl.entropy_weight", "0 or more", self.entropy_weight)
+
+
+class LabelNetwork(nn.Module):
+    """images (B, C, H, W), primary labels (B,) -> label probabilities (B, K) and weights (B,) or None."""
+
+    def __init__(self, trunk: nn.Module, features: int, sizes: Sizes, weight_aware: bool) -> None:
+        super().__init__()
+        self.trunk, self.sizes = trunk, sizes
+        self.labels = Linear(features, sizes.auxiliary)
+        self.weight = Linear(features, 1) if weight_aware else None
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self.trunk(images)
+        mask = hierarchy_mask(labels, self.sizes.num_classes, self.sizes.subclasses)
+        weight = None if self.weight is None else scaled_weight(self.weight(features).squeeze(-1).sigmoid())
+        return masked_softmax(self.labels(features), mask), weight
+
+
+class MAXLLabels:
+    """The label network and its training; implements `Labels`."""
+
+    def __init__(
+        self,
+        config: MAXLConfig,
+        learner: MainLearner,
+        sizes: Sizes,
+        make_trunk: Callable[[], nn.Module],
+        trunk_size: int,
+        *,
+        weight_aware: bool,
+        batch_size: int,
+        device: torch.device,
+        seed: int,
+    ) -> None:
+        self.config, self.learner, self._batch_size, self._seed = config, learner, batch_size, seed
+        self.network = LabelNetwork(make_trunk(), trunk_size, sizes, weight_aware).to(device)
+        set_tracking(self.network, False)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+
+    def prepare(self, data: ImageData) -> None:
+        """Nothing depends on the data."""
+
+    def meta_loss(self, label_parameters: Tensors, images: Tensor, labels: Tensor, rate: float) -> Tensor:
+        """L_primary(θ⁺(φ)) − c·H(p̄), (), as a function of the label network's parameters φ."""
+        main, objective = self.learner.network, self.learner.objective
+        probability, weight = functional_call(self.network, dict(label_parameters), (images, labels))
+
+        def inner(parameters: Tensors) -> Tensor:
+            logits = functional_call(main, dict(parameters), (images,))
+            return objective(logits, labels, probability, weight)[0]
+
+        parameters = {name: p.detach() for name, p in main.named_parameters()}
+        gradients = torch.func.grad(inner)(parameters)
+        stepped = {name: p - rate * gradients[name] for name, p in parameters.items()}
+        primary = F.cross_entropy(functional_call(main, stepped, (images,))[0], labels)
+        return primary - self.config.entropy_weight * batch_entropy(probability)
+
+    def update(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One step of the label network; the main network stays as it is. Returns the loss ()."""
+        rate = self.config.inner_rate or self.learner.optimizer.param_groups[0]["lr"]
+        self.network.train()
+        self.learner.network.train()
+        set_tracking(self.learner.network, False)
+        parameters = {name: p.detach() for name, p in self.network.named_parameters()}
+        gradients, loss = grad_and_value(self.meta_loss)(parameters, images, labels, rate)
+        set_tracking(self.learner.network, True)
+        for name, parameter in self.network.named_parameters():
+            parameter.grad = gradients[name]
+        self.optimizer.step()
+        return loss.detach()
+
+    def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
+        """One epoch of label training."""
+        epochs = Epochs(data, self._batch_size, self._seed + STREAM)
+        losses = []
+        for k in range(epochs.per_epoch):
+            batch = epochs.batch(number * epochs.per_epoch + k)
+            losses.append(self.update(batch.images[0], batch.labels[0]))
+            if progress is not None:
+                progress(k + 1, epochs.per_epoch)
+        return {"label/meta_loss": torch.stack(losses).mean()}
+
+    @torch.no_grad()
+    def assign(self, batch: ImageBatch) -> tuple[Tensor, Tensor | None]:
+        """Soft labels (B, K), and weights (B,) in the weight-aware variant."""
+        self.network.train()
+        return self.network(batch.images[0], batch.labels[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))

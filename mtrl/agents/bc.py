@@ -1,0 +1,152 @@
+"""Behaviour cloning of keyframes: from pictures to the gripper pose that the expert went to next (Auto-λ, Sec. 5.3).
+
+A task's loss is the mean over its samples of the distance to the target position, of 1 − ⟨q, q*⟩² for unit
+quaternions, which q and −q share, and of the gripper's binary cross-entropy, each with its weight. The paper names
+no losses; it trains with Adam at 1e-3 on batches of 32.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mtrl.core.config import check, check_choice
+from mtrl.core.types import Metrics, Tensors
+from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
+from mtrl.data.depth import point_cloud
+from mtrl.gradients import build_optimizer
+from mtrl.networks import TaskNetwork
+from mtrl.networks.keyframes import KEYFRAME_NETWORKS
+from mtrl.networks.keyframes.keyframe import Prediction
+
+
+@dataclass
+class Config:
+    kind: str = "bc"
+    batch_size: int = 32
+    """B: samples per task and update."""
+    learning_rate: float = 1e-3
+    """Adam's, constant."""
+    position_weight: float = 10.0
+    """Of the distance to the target, per metre."""
+    rotation_weight: float = 1.0
+    """Of 1 − ⟨q, q*⟩², sin² of half the angle between them."""
+    gripper_weight: float = 0.1
+    """Of the gripper's cross-entropy."""
+    max_grad_norm: float | None = None
+    """Clip the norm of the final gradient."""
+    reduction: str = "mean"
+    """How weighted task losses become one: mean or sum."""
+
+    def __post_init__(self) -> None:
+        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
+        check(self.learning_rate > 0, "agent.learning_rate", "positive", self.learning_rate)
+        for name in ("position_weight", "rotation_weight", "gripper_weight"):
+            check(getattr(self, name) >= 0, f"agent.{name}", "0 or more", getattr(self, name))
+        limit = self.max_grad_norm
+        check(limit is None or limit > 0, "agent.max_grad_norm", "positive", limit)
+        check_choice("agent.reduction", self.reduction, ("mean", "sum"))
+
+
+class BC:
+    """One network for T tasks, trained on batches of keyframes."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        network: Any,
+        weighting: Any,
+        surgery: Any,
+        num_tasks: int,
+        cameras: Sequence[str],
+        image_size: int,
+        tasks: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        """cameras: those that the policy sees, in the batches' order; image_size: pixels along a side."""
+        self.config = config
+        self.device = torch.device(device)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        factory = KEYFRAME_NETWORKS.build(network, cameras=len(cameras), image_size=image_size)
+        self.network = TaskNetwork(factory, num_tasks).to(self.device)
+        self.optimizer = build_optimizer(
+            self.network,
+            torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True),
+            weighting,
+            surgery,
+            tasks=tasks,
+            reduction=config.reduction,
+            max_grad_norm=config.max_grad_norm,
+            generator=self.generator,
+        ).to(self.device)
+
+    @property
+    def needs_second_batch(self) -> bool:
+        return self.optimizer.needs_second_batch
+
+    @torch.no_grad()
+    def act(self, observation: KeyframeObservation, explore: bool = False) -> Tensor:
+        """Keyframes (T, N, 8) to go to next: xyz, quaternion xyzw, and 1 for an open gripper, 0 for a closed one."""
+        prediction = self.predict(*self.network.tensors, observation.to(self.device))
+        gripper = (prediction.gripper > 0).to(prediction.position).unsqueeze(-1)
+        return torch.cat([prediction.position, prediction.quaternion, gripper], -1)
+
+    @torch.no_grad()
+    def attention(self, observation: KeyframeObservation) -> Tensor:
+        """Where the policy looks: (T, N, C, h, w), of sum 1 over cameras and patches."""
+        return self.predict(*self.network.tensors, observation.to(self.device)).attention
+
+    def predict(self, shared: Tensors, own: Tensors, own_buffers: Tensors, seen: KeyframeObservation) -> Prediction:
+        colours = seen.rgb.movedim(-1, -3).float().div_(255)
+        points = point_cloud(seen.depth.float(), seen.intrinsics, seen.extrinsics)
+        made: Any = self.network.call(shared, own, own_buffers, colours, points, seen.stage)
+        return made
+
+    def losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: KeyframeBatch
+    ) -> tuple[Tensor, Metrics]:
+        """(T,), and the errors: position (T,) in metres, rotation (T,) in degrees, gripper (T,) as a share."""
+        made = self.predict(shared, own, own_buffers, batch.observation)
+        goal, quaternion = batch.target_pose.split([3, 4], -1)
+        distance = (made.position - goal).square().sum(-1).add(1e-8).sqrt()
+        cosine = (made.quaternion * quaternion).sum(-1)
+        gripper = F.binary_cross_entropy_with_logits(made.gripper, batch.target_gripper, reduction="none")
+        config = self.config
+        sample = config.position_weight * distance + config.rotation_weight * (1 - cosine.square())
+        sample = sample + config.gripper_weight * gripper
+        with torch.no_grad():
+            wrong = ((made.gripper > 0).float() - batch.target_gripper).abs()
+            angle = torch.rad2deg(2 * cosine.abs().clamp(max=1).acos())
+            errors = {"position_error": distance, "rotation_error": angle, "gripper_error": wrong}
+            aux = {name: error.mean(-1) for name, error in errors.items()} | {"sample_loss": sample.detach()}
+        return (sample * batch.importance).mean(-1), aux
+
+    def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics:
+        """One step on a batch (T, B, ..). Nothing is read back."""
+        second = None if second_batch is None else second_batch.to(self.device)
+        return self.optimizer.step(self.losses, batch.to(self.device), second)
+
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self.network, "method": self.optimizer, "optimizer": self.optimizer.optimizer}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact continuation needs."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        return state | {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given
+        self.generator.set_state(state["generator"].cpu())
+
+
+def build(config: Config, **context: Any) -> BC:
+    return BC(config, **context)

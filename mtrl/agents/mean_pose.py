@@ -1,0 +1,69 @@
+"""A control for keyframe tasks: the mean target of each task and stage, whatever is to be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.core.types import Metrics
+from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
+
+
+@dataclass
+class Config:
+    kind: str = "mean_pose"
+    batch_size: int = 32
+    """B: samples per task that one update takes in."""
+    stages: int = 8
+    """Stages that are told apart; later ones count as the last."""
+
+    def __post_init__(self) -> None:
+        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
+        check(self.stages >= 1, "agent.stages", "a positive integer", self.stages)
+
+
+class MeanPose:
+    """Sums of the targets (T, S, 8) of what it has been given, and their numbers (T, S)."""
+
+    needs_second_batch = False
+
+    def __init__(self, config: Config, *, num_tasks: int, device: torch.device | str = "cpu", **_: Any) -> None:
+        self.config, self.device = config, torch.device(device)
+        self.sums = torch.zeros(num_tasks, config.stages, 8, dtype=torch.float64, device=self.device)
+        self.counts = torch.zeros(num_tasks, config.stages, dtype=torch.float64, device=self.device)
+
+    def _one_hot(self, stage: Tensor) -> Tensor:
+        return F.one_hot(stage.clamp(max=self.config.stages - 1), self.config.stages).double()
+
+    def act(self, observation: KeyframeObservation) -> Tensor:
+        """(T, N, 8): the mean position, the mean quaternion made unit length, the commoner state of the gripper."""
+        mean = self.sums / self.counts.clamp(min=1).unsqueeze(-1)
+        rows = (self._one_hot(observation.stage.to(self.device)) @ mean).float()
+        position, quaternion, gripper = rows.split([3, 4, 1], -1)
+        return torch.cat([position, F.normalize(quaternion, dim=-1), (gripper > 0.5).float()], -1)
+
+    def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics:
+        """Take in a batch. The loss (T,) is the mean distance of its targets to the means so far, in metres."""
+        batch = batch.to(self.device)
+        one_hot = self._one_hot(batch.observation.stage)
+        target = torch.cat([batch.target_pose, batch.target_gripper.unsqueeze(-1)], -1).double()
+        self.sums += one_hot.mT @ target
+        self.counts += one_hot.sum(-2)
+        return {"loss": (self.act(batch.observation)[..., :3] - batch.target_pose[..., :3]).norm(dim=-1).mean(-1)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self.sums.clone(), "counts": self.counts.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.sums.copy_(state["sums"])
+        self.counts.copy_(state["counts"])
+
+
+def build(config: Config, *, tasks: Sequence[str] = (), **context: Any) -> MeanPose:
+    return MeanPose(config, **context)

@@ -1,0 +1,140 @@
+"""Multi-task image classification: one cross-entropy per task, with every weighting and surgery.
+
+Auto-λ paper, Sec. 5.2: SGD with momentum 0.9, learning rate 0.1, weight decay 5e-4, batch 32 per task. Losses are
+summed, as these papers' learning rates mean it. Which tasks count in auxiliary mode is said by the method
+(`weighting.primary`, `surgery.primary`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.core.types import Metrics, Tensors
+from mtrl.data.images import ImageBatch
+from mtrl.gradients import build_optimizer
+from mtrl.networks import IMAGE_NETWORKS, TaskNetwork
+
+
+@dataclass
+class Config:
+    kind: str = "supervised"
+    batch_size: int = 32
+    """B: images per task and update."""
+    learning_rate: float = 0.1
+    """SGD's, at the start of the schedule."""
+    momentum: float = 0.9
+    """SGD's."""
+    weight_decay: float = 5e-4
+    """SGD's."""
+    max_grad_norm: float | None = None
+    """Clip the norm of the final gradient."""
+    reduction: str = "sum"
+    """How weighted task losses become one: mean or sum."""
+
+    def __post_init__(self) -> None:
+        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
+        check(self.learning_rate > 0, "agent.learning_rate", "positive", self.learning_rate)
+        check(0 <= self.momentum < 1, "agent.momentum", "in [0, 1)", self.momentum)
+        check(self.weight_decay >= 0, "agent.weight_decay", "0 or more", self.weight_decay)
+        check(self.reduction in ("mean", "sum"), "agent.reduction", "mean or sum", self.reduction)
+        norm = self.max_grad_norm
+        check(norm is None or norm > 0, "agent.max_grad_norm", "positive", norm)
+
+
+class Supervised:
+    """The classifier of T tasks."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        network: Any,
+        weighting: Any,
+        surgery: Any,
+        num_tasks: int,
+        image_shape: tuple[int, int, int],
+        num_classes: Sequence[int],
+        shared_input: bool = False,
+        tasks: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        """num_classes (T,); shared_input: all tasks see the same images, given once."""
+        self.config, self.device = config, torch.device(device)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        factory = IMAGE_NETWORKS.build(network, image_shape=image_shape, output_size=max(num_classes))
+        self.network = TaskNetwork(factory, num_tasks, shared_input=shared_input).to(self.device)
+        classes = torch.tensor(num_classes, device=self.device)
+        self._absent = torch.arange(max(num_classes), device=self.device) >= classes.view(-1, 1, 1)  # (T, 1, K)
+        sgd = torch.optim.SGD(
+            self.network.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        self.optimizer = build_optimizer(
+            self.network,
+            sgd,
+            weighting,
+            surgery,
+            tasks=tasks,
+            reduction=config.reduction,
+            max_grad_norm=config.max_grad_norm,
+            generator=self.generator,
+        ).to(self.device)
+
+    @property
+    def needs_second_batch(self) -> bool:
+        return self.optimizer.needs_second_batch
+
+    def set_rate(self, factor: float) -> None:
+        """Use `factor` times the configured learning rate from now on."""
+        for group in self.optimizer.optimizer.param_groups:
+            group["lr"] = factor * self.config.learning_rate
+
+    def update(self, batch: ImageBatch, second_batch: ImageBatch | None = None) -> Metrics:
+        """One step on a batch. Nothing is read back; running statistics move once, with the training forward."""
+        self.network.train()
+        return self.optimizer.step(self.losses, batch, second_batch)
+
+    def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ImageBatch) -> tuple[Tensor, Metrics]:
+        """Mean cross-entropy of each task, (T,), and its accuracy on the batch."""
+        logits = self._masked(self.network.call(shared, own, own_buffers, batch.images))
+        losses = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
+        accuracy = (logits.detach().argmax(-1) == batch.labels).float().mean(1)
+        return losses.view(batch.labels.shape).mean(1), {"accuracy": accuracy}
+
+    def _masked(self, logits: Tensor) -> Tensor:
+        """Logits (T, B, K) without the classes that a task does not have."""
+        return logits.masked_fill(self._absent, torch.finfo(logits.dtype).min)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """images (T, B, C, H, W), or (1, B, C, H, W) -> the likeliest classes (T, B), by the running statistics."""
+        self.network.eval()
+        return self._masked(self.network(images.to(self.device))).argmax(-1)
+
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self.network, "method": self.optimizer, "optimizer": self.optimizer.optimizer}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact continuation needs."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        return state | {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given
+        self.generator.set_state(state["generator"].cpu())
+
+
+def build(config: Config, **context: Any) -> Supervised:
+    return Supervised(config, **context)

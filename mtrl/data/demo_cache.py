@@ -1,0 +1,252 @@
+"""Decision samples of demonstrations in memory-mapped files, so that training never decodes a picture.
+
+A cache is a folder with one folder for each task; that holds `facts.json` and one raw file for each array. A task is
+written aside and renamed when it is whole, so tasks may be written by several processes, and one that was cut off is
+written anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtrl.core.errors import UserError, expected
+from mtrl.data.demos import Demo, Frame, canonical_quaternion, decision_frames, keyframes
+from mtrl.data.depth import shrink
+from mtrl.monitoring.files import sync_folder, write_json
+
+FORMAT = 1
+_FACTS = "facts.json"
+
+
+class KeyframeObservation(NamedTuple):
+    """What a policy sees. Task-major; C cameras of H × W pixels."""
+
+    rgb: Tensor
+    """(T, B, C, H, W, 3) uint8"""
+    depth: Tensor
+    """(T, B, C, H, W): metres."""
+    intrinsics: Tensor
+    """(T, B, C, 3, 3)"""
+    extrinsics: Tensor
+    """(T, B, C, 4, 4): camera to world."""
+    pose: Tensor
+    """(T, B, 7): the gripper now, xyz and quaternion xyzw with w ≥ 0."""
+    gripper: Tensor
+    """(T, B): 1 open, 0 closed."""
+    stage: Tensor
+    """(T, B) int64: keyframes reached before."""
+
+    def to(self, device: torch.device | str) -> KeyframeObservation:
+        return KeyframeObservation(*(t.to(device, non_blocking=True) for t in self))
+
+
+class KeyframeBatch(NamedTuple):
+    """Observations, and the next keyframe that the expert went to."""
+
+    observation: KeyframeObservation
+    target_pose: Tensor
+    """(T, B, 7)"""
+    target_gripper: Tensor
+    """(T, B)"""
+    importance: Tensor
+    """(T, B): factors of the samples' losses, 1 where all samples are equally likely."""
+
+    def to(self, device: torch.device | str) -> KeyframeBatch:
+        others = (t.to(device, non_blocking=True) for t in self[1:])
+        return KeyframeBatch(self.observation.to(device), *others)  # type: ignore[arg-type]
+
+
+def _layout(cameras: int, size: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """name -> (type, shape of one sample)."""
+    return {
+        "rgb": (np.uint8, (cameras, size, size, 3)),
+        "depth": (np.float32, (cameras, size, size)),
+        "intrinsics": (np.float32, (cameras, 3, 3)),
+        "extrinsics": (np.float32, (cameras, 4, 4)),
+        "pose": (np.float32, (7,)),
+        "gripper": (np.float32, ()),
+        "stage": (np.int64, ()),
+        "target_pose": (np.float32, (7,)),
+        "target_gripper": (np.float32, ()),
+        "demo": (np.int64, ()),
+    }
+
+
+def observe(frame: Frame, cameras: Sequence[str], size: int) -> dict[str, NDArray[Any]]:
+    """The arrays of a `KeyframeObservation` that one frame gives: rgb, depth, intrinsics, extrinsics, pose, gripper.
+
+    Raises:
+        UserError: a camera's picture or depth is missing.
+    """
+    views = []
+    for name in cameras:
+        image = frame.images.get(name)
+        if image is None or image.depth is None or name not in frame.cameras:
+            raise expected(f"Camera {name}", "in the frame with colours, depth and its model", sorted(frame.images))
+        views.append(shrink(image, frame.cameras[name], size))
+    position, quaternion = np.split(np.asarray(frame.gripper_pose), [3])
+    return {
+        "rgb": np.stack([image.rgb for image, _ in views]),
+        "depth": np.stack([np.asarray(image.depth, np.float32) for image, _ in views]),
+        "intrinsics": np.stack([np.asarray(camera.intrinsics, np.float32) for _, camera in views]),
+        "extrinsics": np.stack([np.asarray(camera.extrinsics, np.float32) for _, camera in views]),
+        "pose": np.concatenate([position, canonical_quaternion(quaternion)]).astype(np.float32),
+        "gripper": np.float32(frame.gripper_open > 0.5),
+    }
+
+
+def samples(demo: Demo, cameras: Sequence[str], size: int) -> list[dict[str, NDArray[Any]]]:
+    """One sample for each stage of a demonstration: what its decision frame shows, and the keyframe after it."""
+    keys = keyframes(demo)
+    made = []
+    for stage, (now, target) in enumerate(zip(decision_frames(keys), keys, strict=True)):
+        goal = demo.frames[target]
+        position, quaternion = np.split(np.asarray(goal.gripper_pose), [3])
+        sample = observe(demo.frames[now], cameras, size)
+        sample["stage"] = np.int64(stage)
+        sample["target_pose"] = np.concatenate([position, canonical_quaternion(quaternion)])
+        sample["target_gripper"] = np.float32(goal.gripper_open > 0.5)
+        made.append(sample)
+    return made
+
+
+class CacheWriter:
+    """Appends one task's demonstrations to a cache. A context: what raised leaves nothing behind.
+
+    with CacheWriter(folder, "stack_wine", POLICY_CAMERAS, 64) as writer: writer.add(demo)
+    """
+
+    def __init__(
+        self, folder: Path, task: str, cameras: Sequence[str], size: int, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """size: pixels of the square pictures kept; facts: where the demonstrations come from, in JSON's types."""
+        self.path, self.cameras, self.size = Path(folder) / task, tuple(cameras), size
+        self._facts = {"format": FORMAT, "task": task, "cameras": list(cameras), "size": size, **(facts or {})}
+        self._layout = _layout(len(self.cameras), size)
+        self._aside = self.path.with_name(f".{task}.partial")
+        self._files: dict[str, BinaryIO] = {}
+        self._keyframes: list[int] = []
+
+    def __enter__(self) -> CacheWriter:
+        shutil.rmtree(self._aside, ignore_errors=True)
+        self._aside.mkdir(parents=True)
+        self._files = {name: (self._aside / f"{name}.bin").open("wb") for name in self._layout}
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            for file in self._files.values():
+                file.close()
+            shutil.rmtree(self._aside, ignore_errors=True)
+
+    def add(self, demo: Demo) -> int:
+        """Append the samples of a demonstration; return how many (its number of keyframes)."""
+        made = samples(demo, self.cameras, self.size)
+        for sample in made:
+            sample["demo"] = np.int64(len(self._keyframes))
+            for name, (kind, shape) in self._layout.items():
+                array = np.asarray(sample[name], kind)
+                if array.shape != shape:
+                    raise expected(f"Array {name} of {self.path.name}", f"of shape {shape}", array.shape)
+                self._files[name].write(array.tobytes())
+        self._keyframes.append(len(made))
+        return len(made)
+
+    def _finish(self) -> None:
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        facts = {**self._facts, "samples": sum(self._keyframes), "keyframes": self._keyframes}
+        write_json(self._aside / _FACTS, facts)
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        os.replace(self._aside, self.path)
+        sync_folder(self.path.parent)
+
+
+def task_facts(folder: Path, task: str) -> dict[str, Any] | None:
+    """What a cache says of a task; None where it has none."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return json.loads((Path(folder) / task / _FACTS).read_text(encoding="utf-8"))
+    return None
+
+
+class DemoCache:
+    """The samples of T tasks, memory-mapped. `batch` gathers; nothing is decoded."""
+
+    def __init__(
+        self, folder: Path | str, tasks: Sequence[str], cameras: Sequence[str], size: int, demos: int | None = None
+    ) -> None:
+        """demos: use only the first so many demonstrations of each task.
+
+        Raises:
+            UserError: a task is missing, empty, or was written with other cameras or picture sizes.
+        """
+        self.folder, self.tasks, self.cameras, self.size = Path(folder), tuple(tasks), tuple(cameras), size
+        found = [self._facts(task, demos) for task in self.tasks]
+        self.counts = torch.tensor([sum(f["keyframes"][:demos]) for f in found])
+        """(T,): samples of each task."""
+        self.stages = torch.tensor([max(f["keyframes"][:demos]) for f in found])
+        """(T,): the most keyframes that a demonstration has."""
+        self._selected = [[f["cameras"].index(name) for name in self.cameras] for f in found]
+        self._arrays = [self._mapped(task, f) for task, f in zip(self.tasks, found, strict=True)]
+
+    def _facts(self, task: str, demos: int | None) -> dict[str, Any]:
+        facts = task_facts(self.folder, task)
+        if facts is None:
+            raise UserError(f"Demonstrations of {task} should lie in {self.folder}. Found none (see `mtrl demos`).")
+        if facts["format"] != FORMAT:
+            raise expected(f"Cache {self.folder / task}", f"of format {FORMAT}", facts["format"])
+        missing = [name for name in self.cameras if name not in facts["cameras"]]
+        if missing or facts["size"] != self.size:
+            wanted = f"with cameras {', '.join(self.cameras)} at {self.size} pixels"
+            raise expected(f"Cache {self.folder / task}", wanted, f"{', '.join(facts['cameras'])} at {facts['size']}")
+        if demos is not None and len(facts["keyframes"]) < demos:
+            raise expected(f"Cache {self.folder / task}", f"of {demos} demonstrations", len(facts["keyframes"]))
+        if not sum(facts["keyframes"][:demos]):
+            raise expected(f"Cache {self.folder / task}", "with at least one sample", 0)
+        return facts
+
+    def _mapped(self, task: str, facts: dict[str, Any]) -> dict[str, NDArray[Any]]:
+        arrays = {}
+        for name, (kind, shape) in _layout(len(facts["cameras"]), self.size).items():
+            path, whole = self.folder / task / f"{name}.bin", (facts["samples"], *shape)
+            size = path.stat().st_size if path.exists() else 0
+            wanted = int(np.prod(whole)) * np.dtype(kind).itemsize
+            if size != wanted:
+                raise expected(f"File {path}", f"of {wanted} bytes", size)
+            arrays[name] = np.memmap(path, kind, "r", shape=whole)
+        return arrays
+
+    def batch(self, index: Tensor, importance: Tensor | None = None) -> KeyframeBatch:
+        """The samples with these numbers (T, B), each within its task; importance (T, B)."""
+        rows = index.cpu().numpy()
+        observation = KeyframeObservation(*(self._gather(name, rows) for name in KeyframeObservation._fields))
+        targets = (self._gather(name, rows) for name in ("target_pose", "target_gripper"))
+        return KeyframeBatch(observation, *targets, torch.ones(rows.shape) if importance is None else importance)
+
+    def _gather(self, name: str, index: NDArray[np.int64]) -> Tensor:
+        first = self._arrays[0][name]
+        has_cameras = name in ("rgb", "depth", "intrinsics", "extrinsics")
+        shape = (len(self.cameras), *first.shape[2:]) if has_cameras else first.shape[1:]
+        out = np.empty((*index.shape, *shape), first.dtype)
+        for t, (arrays, selected) in enumerate(zip(self._arrays, self._selected, strict=True)):
+            if has_cameras and selected != list(range(arrays[name].shape[1])):
+                out[t] = arrays[name][index[t][:, None], selected]
+            else:
+                np.take(arrays[name], index[t], axis=0, out=out[t])
+        return torch.from_numpy(out)

@@ -1,0 +1,123 @@
+"""Demonstrations of keyframe manipulation: what a robot did, frame by frame, and which frames matter.
+
+Layouts, caches, suites and simulators all speak in these classes, whatever they read or write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrl.core.types import FloatArray
+
+CAMERAS = ("left_shoulder", "right_shoulder", "overhead", "wrist", "front")
+"""RLBench's five cameras, by its names."""
+POLICY_CAMERAS = ("left_shoulder", "right_shoulder", "wrist")
+"""The three that the Auto-λ paper's policy sees."""
+STOPPED = 0.1
+"""rad/s: the arm stands still where every joint is slower."""
+_REST = 4
+"""Frames after a stop in which no further stop counts."""
+
+
+@dataclass
+class CameraModel:
+    """A pinhole camera as RLBench describes it."""
+
+    extrinsics: FloatArray
+    """(4, 4): camera to world, metres."""
+    intrinsics: FloatArray
+    """(3, 3): pixels; focal lengths may be negative."""
+    near: float
+    """Metres: the depth of a packed 0."""
+    far: float
+    """Metres: the depth of a packed 1."""
+
+
+@dataclass
+class Image:
+    """What one camera saw at one frame."""
+
+    rgb: NDArray[np.uint8]
+    """(H, W, 3)"""
+    depth: FloatArray | None = None
+    """(H, W): metres along the optical axis."""
+    mask: NDArray[np.integer] | None = None
+    """(H, W): object handles."""
+
+
+@dataclass
+class Frame:
+    """One observation of a demonstration or of an episode."""
+
+    gripper_pose: FloatArray
+    """(7,): xyz in metres, unit quaternion xyzw."""
+    gripper_open: float
+    """1 open, 0 closed."""
+    joint_velocities: FloatArray
+    """(J,): rad/s."""
+    joint_positions: FloatArray
+    """(J,): rad."""
+    cameras: dict[str, CameraModel] = field(default_factory=dict)
+    """By camera; a moving camera has another model in each frame."""
+    images: dict[str, Image] = field(default_factory=dict)
+    """By camera; may be empty where the frame is no decision frame."""
+
+
+@dataclass
+class Demo:
+    """One successful episode of an expert."""
+
+    task: str
+    frames: list[Frame]
+    variation: int = 0
+    descriptions: list[str] = field(default_factory=list)
+    """What the task is in words; may be empty."""
+    seed: int | None = None
+    """Of the scene, where known."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def canonical_quaternion(quaternion: FloatArray) -> FloatArray:
+    """Quaternions (.., 4) xyzw as the one of q and −q with w ≥ 0, of length 1."""
+    quaternion = np.asarray(quaternion)
+    unit = quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True)
+    return np.where(unit[..., 3:] < 0, -unit, unit)
+
+
+def keyframes(demo: Demo | Sequence[Frame]) -> list[int]:
+    """The indexes of the frames at which something happens (James and Davison 2022, ARM; RLBench's convention).
+
+    A keyframe is the last frame, one at which the gripper has changed, or one at which the arm stopped: every joint
+    slower than 0.1 rad/s, the gripper the same from two frames before to one after, not the second-last frame, and
+    no other stop in the 4 frames before. Of two adjacent final keyframes only the last is kept. Frame 0 is none.
+    """
+    frames = demo.frames if isinstance(demo, Demo) else demo
+    found: list[int] = []
+    rest = 0
+    for i, frame in enumerate(frames):
+        stopped = rest <= 0 and _stands_still(frames, i)
+        rest = _REST if stopped else rest - 1
+        changed = i > 0 and frame.gripper_open != frames[i - 1].gripper_open
+        if i > 0 and (changed or stopped or i == len(frames) - 1):
+            found.append(i)
+    if len(found) > 1 and found[-1] - found[-2] == 1:
+        del found[-2]
+    return found
+
+
+def _stands_still(frames: Sequence[Frame], i: int) -> bool:
+    if i >= len(frames) - 2:
+        return False
+    gripper = {frames[max(k, 0)].gripper_open for k in range(i - 2, i + 2)}
+    return len(gripper) == 1 and bool(np.all(np.abs(frames[i].joint_velocities) < STOPPED))
+
+
+def decision_frames(keyframes: Sequence[int]) -> list[int]:
+    """Where a policy that acts from keyframe to keyframe decides: frame 0 and all keyframes but the last."""
+    return [0, *keyframes[:-1]] if keyframes else []

@@ -1,0 +1,114 @@
+"""Downloads of the image data sets, each file checked against its published MD5 before it counts as there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtrl.core.errors import UserError, expected
+
+_CHUNK = 1 << 20
+Show = Callable[[int, int], None]
+"""Takes bytes done and bytes there are (0 if the server does not say)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a data set."""
+
+    url: str
+    md5: str
+    folder: str = ""
+    """Below the root; an archive is unpacked into the root itself."""
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def is_archive(self) -> bool:
+        return self.name.endswith(".tar.gz")
+
+
+_MNIST, _SVHN = "https://ossci-datasets.s3.amazonaws.com/mnist", "http://ufldl.stanford.edu/housenumbers"
+_CIFAR = "https://www.cs.toronto.edu/~kriz"
+SOURCES: dict[str, tuple[Source, ...]] = {
+    "cifar10": (Source(f"{_CIFAR}/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
+    "cifar100": (Source(f"{_CIFAR}/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),),
+    "mnist": (
+        Source(f"{_MNIST}/train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873", "mnist"),
+        Source(f"{_MNIST}/train-labels-idx1-ubyte.gz", "d53e105ee54ea40749a09fcbcd1e9432", "mnist"),
+        Source(f"{_MNIST}/t10k-images-idx3-ubyte.gz", "9fb629c4189551a2d022fa330f9573f3", "mnist"),
+        Source(f"{_MNIST}/t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c", "mnist"),
+    ),
+    "svhn": (
+        Source(f"{_SVHN}/train_32x32.mat", "e26dedcc434d2e4c54c9b2d4a06d8373", "svhn"),
+        Source(f"{_SVHN}/test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3", "svhn"),
+    ),
+}
+
+
+def fetch(name: str, root: Path | str, progress: Callable[[str], Show | None] | None = None) -> list[Path]:
+    """Download a data set to where its reader looks for it; files that are there and whole are left alone.
+
+    Args:
+        progress: takes a file's name and gives what shows its download.
+
+    Raises:
+        UserError: there is no such data set, it cannot be downloaded, or its checksum is another.
+    """
+    if name not in SOURCES:
+        raise expected("The data set to fetch", f"one of {', '.join(SOURCES)}", name)
+    paths = []
+    for source in SOURCES[name]:
+        path = Path(root) / source.folder / source.name
+        if not (path.exists() and md5(path) == source.md5):
+            _download(source, path, progress(source.name) if progress else None)
+        if source.is_archive:
+            _unpack(path, Path(root))
+        paths.append(path)
+    return paths
+
+
+def md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _download(source: Source, path: Path, show: Show | None) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(source.url, timeout=60) as answer, open(aside, "wb") as file:
+            total, done = int(answer.headers.get("Content-Length") or 0), 0
+            while chunk := answer.read(_CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                if show is not None:
+                    show(done, total)
+        found = md5(aside)
+        if found != source.md5:
+            raise expected(f"The download of {source.url}", f"of MD5 {source.md5}", found)
+        os.replace(aside, path)
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(f"{source.url} should be there to download to {path}. Found: {reason}.") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _unpack(archive: Path, root: Path) -> None:
+    try:
+        with tarfile.open(archive) as file:
+            file.extractall(root, filter="data")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise expected(f"Archive {archive}", "one that can be unpacked", str(error)) from error

@@ -1,0 +1,216 @@
+"""Readers of image data sets in the files their authors publish.
+
+Each takes the folder that holds the data set's own folder or files, and gives its training and test images. What is
+absent or malformed ends in one line with the file's name. Pickles are read with a list of what they may hold.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mtrl.core.errors import UserError, expected
+from mtrl.data import safe_pickle
+from mtrl.data.images import LabelledImages, Split
+
+CIFAR_SHAPE = (3, 32, 32)
+
+
+def cifar10(root: Path | str) -> Split:
+    """CIFAR-10 from `<root>/cifar-10-batches-py` (50,000 and 10,000 images of 32×32).
+
+    Raises:
+        UserError: a file is absent or malformed.
+    """
+    folder = _folder(root, "cifar-10-batches-py", "cifar10")
+    train = [_cifar_file(folder / f"data_batch_{k}", ["labels"], [10]) for k in range(1, 6)]
+    return Split(_joined(train), _joined([_cifar_file(folder / "test_batch", ["labels"], [10])]))
+
+
+def cifar100(root: Path | str) -> tuple[Split, list[str], list[str]]:
+    """CIFAR-100 from `<root>/cifar-100-python`, with the names of its 100 classes and 20 superclasses.
+
+    Raises:
+        UserError: a file is absent or malformed.
+    """
+    folder = _folder(root, "cifar-100-python", "cifar100")
+    keys, limits = ["fine_labels", "coarse_labels"], [100, 20]
+    split = Split(*(_joined([_cifar_file(folder / part, keys, limits)]) for part in ("train", "test")))
+    meta = _pickled(folder / "meta")
+    fine, coarse = (
+        _names(folder / "meta", meta.get(k), n)
+        for k, n in zip(("fine_label_names", "coarse_label_names"), limits, strict=True)
+    )
+    return split, fine, coarse
+
+
+def svhn(root: Path | str) -> Split:
+    """SVHN's cropped digits from `<root>/svhn/{train,test}_32x32.mat`; the label 10 stands for the digit 0.
+
+    Raises:
+        UserError: a file is absent or malformed, or SciPy is not installed.
+    """
+    folder = _folder(root, "svhn", "svhn")
+    return Split(*(_svhn_file(folder / f"{part}_32x32.mat") for part in ("train", "test")))
+
+
+def mnist(root: Path | str) -> Split:
+    """MNIST from `<root>/mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte`, each plain or with `.gz`.
+
+    Raises:
+        UserError: a file is absent or malformed.
+    """
+    folder = _folder(root, "mnist", "mnist")
+    parts = []
+    for part in ("train", "t10k"):
+        images = idx(_plain_or_gz(folder / f"{part}-images-idx3-ubyte"), 3)
+        labels = idx(_plain_or_gz(folder / f"{part}-labels-idx1-ubyte"), 1)
+        if len(images) != len(labels):
+            raise expected(f"MNIST in {folder}", f"with as many {part} labels as images, {len(images)}", len(labels))
+        _check_range(folder / f"{part}-labels-idx1-ubyte", labels, 10)
+        parts.append(LabelledImages(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64))))
+    return Split(*parts)
+
+
+def idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    """An array of bytes in the idx format: two zero bytes, the type (8), the number of axes, their sizes, the data.
+
+    Raises:
+        UserError: the file is not such an array of `dimensions` axes.
+    """
+    raw = _bytes(path)
+    header = 4 + 4 * dimensions
+    if len(raw) < header or raw[:4] != bytes([0, 0, 8, dimensions]):
+        raise expected(f"File {path}", f"an idx file of bytes with {dimensions} axes", raw[:4].hex(" "))
+    sizes = struct.unpack(f">{dimensions}I", raw[4:header])
+    count = int(np.prod(sizes, dtype=np.int64))
+    if len(raw) != header + count:
+        raise expected(f"File {path}", f"{header + count} bytes for {' x '.join(map(str, sizes))}", len(raw))
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes).copy()
+
+
+def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Tensor]:
+    """CelebA's `list_attr_celeba.txt`: attribute names (K), file names (M) and values (M, K) in {0, 1}.
+
+    The file: the number of images, the names, then a line for each image with its name and K times 1 or −1.
+
+    Raises:
+        UserError: the file is absent or a line is malformed.
+    """
+    path = Path(path)
+    try:
+        lines = _bytes(path).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise expected(f"File {path}", "a text file", f"byte {error.start} that is no text") from error
+    if len(lines) < 2 or not lines[0].strip().isdecimal() or not lines[1].split():
+        raise expected(f"File {path}", "a line with a count, then one with attribute names", lines[:1])
+    count, names, rows = int(lines[0]), lines[1].split(), [line.split() for line in lines[2:] if line.strip()]
+    if len(rows) != count:
+        raise expected(f"File {path}", f"lines for {count} images", len(rows))
+    for number, row in enumerate(rows, 3):
+        if len(row) != len(names) + 1 or not set(row[1:]) <= {"1", "-1"}:
+            shown = " ".join(row[:4])
+            raise expected(f"File {path}, line {number}", f"a file name and {len(names)} times 1 or -1", shown)
+    values = np.array([row[1:] for row in rows]).reshape(count, len(names)) == "1"
+    return names, [row[0] for row in rows], torch.from_numpy(values.astype(np.int64))
+
+
+def _folder(root: Path | str, name: str, fetched: str) -> Path:
+    folder = Path(root) / name
+    if not folder.is_dir():
+        raise expected(f"Folder {folder}", f"there (`mtrl data fetch {fetched}` downloads it, or copy it)", "none")
+    return folder
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise expected(f"File {path}", "there", "none") from error
+    except (OSError, EOFError) as error:
+        raise expected(f"File {path}", "readable and whole", str(error)) from error
+
+
+def _plain_or_gz(path: Path) -> Path:
+    packed = path.with_name(path.name + ".gz")
+    return packed if packed.exists() and not path.exists() else path
+
+
+def _pickled(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise expected(f"File {path}", "there", "none")
+    found = safe_pickle.load(path, safe_pickle.NUMPY, encoding="latin1")
+    if not isinstance(found, dict):
+        raise expected(f"File {path}", "a pickled dict", type(found).__name__)
+    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in found.items()}
+
+
+def _cifar_file(path: Path, keys: list[str], limits: list[int]) -> tuple[NDArray[np.uint8], list[NDArray[np.int64]]]:
+    """Images (M, 3, 32, 32) and one array of labels (M,) for each key."""
+    content = _pickled(path)
+    missing = [key for key in ("data", *keys) if key not in content]
+    if missing:
+        raise expected(f"File {path}", f"a pickle with {', '.join(('data', *keys))}", f"no {missing[0]}")
+    data = content["data"]
+    pixels = int(np.prod(CIFAR_SHAPE))
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != pixels:
+        found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise expected(f"`data` of {path}", f"a uint8 array (M, {pixels})", found)
+    labels = []
+    for key, limit in zip(keys, limits, strict=True):
+        try:
+            values = np.array(content[key], dtype=np.int64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise expected(f"`{key}` of {path}", "integers", type(content[key]).__name__) from error
+        if values.shape != (len(data),):
+            raise expected(f"`{key}` of {path}", f"one label for each of {len(data)} images", values.shape)
+        _check_range(path, values, limit)
+        labels.append(values)
+    return data.reshape(-1, *CIFAR_SHAPE), labels
+
+
+def _names(path: Path, found: Any, count: int) -> list[str]:
+    if not isinstance(found, list) or len(found) != count or not all(isinstance(n, str) for n in found):
+        raise expected(f"File {path}", f"a pickle with {count} class names", type(found).__name__)
+    return found
+
+
+def _joined(files: list[tuple[NDArray[np.uint8], list[NDArray[np.int64]]]]) -> LabelledImages:
+    images = torch.from_numpy(np.concatenate([images for images, _ in files]))
+    columns = [torch.from_numpy(np.concatenate(c)) for c in zip(*(labels for _, labels in files), strict=True)]
+    return LabelledImages(images, *columns)
+
+
+def _svhn_file(path: Path) -> LabelledImages:
+    try:
+        from scipy.io import loadmat
+    except ModuleNotFoundError as error:
+        raise UserError("SVHN's files need SciPy: pip install 'mtrl-toolkit[vision]'.") from error
+    if not path.exists():
+        raise expected(f"File {path}", "there", "none")
+    try:
+        content = loadmat(path, variable_names=["X", "y"])
+    except Exception as error:  # the reader fails in its own many ways on damaged files
+        raise expected(f"File {path}", "a MATLAB 5 file", f"{type(error).__name__}: {error}") from error
+    images, labels = content.get("X"), content.get("y")
+    if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
+        found = "none" if images is None else f"{images.dtype} {images.shape}"
+        raise expected(f"`X` of {path}", "a uint8 array (32, 32, 3, M)", found)
+    if labels is None or labels.size != images.shape[3]:
+        raise expected(f"`y` of {path}", f"{images.shape[3]} labels", "none" if labels is None else labels.size)
+    digits = labels.astype(np.int64).reshape(-1) % 10
+    _check_range(path, labels.astype(np.int64) - 1, 10)
+    return LabelledImages(torch.from_numpy(images.transpose(3, 2, 0, 1).copy()), torch.from_numpy(digits))
+
+
+def _check_range(path: Path, labels: NDArray[Any], limit: int) -> None:
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < limit:
+        found = f"{int(labels.min())} to {int(labels.max())}"
+        raise expected(f"Labels in {path}", f"within {limit} classes", found)

@@ -1,0 +1,181 @@
+"""Labelled images as tensors: what every reader gives, and crop and flip on a whole batch at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class LabelledImages(NamedTuple):
+    """M images and what is known of each."""
+
+    images: Tensor
+    """(M, C, H, W) uint8"""
+    labels: Tensor
+    """(M,) int64, or (M, K) for K labels of each image"""
+    coarse: Tensor | None = None
+    """(M,) int64: the group that the label belongs to, where the data set has groups."""
+
+
+class Split(NamedTuple):
+    """A data set as its authors divided it."""
+
+    train: LabelledImages
+    test: LabelledImages
+
+
+class ImageBatch(NamedTuple):
+    """A task-major batch of images."""
+
+    images: Tensor
+    """(T, B, C, H, W) float; (1, B, C, H, W) where all tasks see the same images"""
+    labels: Tensor
+    """(T, B) int64"""
+    human: Tensor | None = None
+    """(T, B) int64: auxiliary labels that people gave (see `TaskImages`)"""
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of uint8 images (M, C, H, W), as (C, 1, 1) in [0, 1]."""
+    count = images.numel() / images.shape[1]
+    values = torch.arange(256, dtype=torch.float64) / 255
+    histograms = torch.stack([torch.bincount(c.flatten().long(), minlength=256) for c in images.cpu().unbind(1)])
+    shares = histograms.double() / count
+    mean = shares @ values
+    variance = shares @ values.square() - mean.square()
+    deviation = variance.clamp(min=0).sqrt().clamp(min=1e-3)
+    return tuple(t.float().view(-1, 1, 1) for t in (mean, deviation))  # type: ignore[return-value]
+
+
+def normalised(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """uint8 images (..., C, H, W) as floats of mean 0 and deviation 1 in each channel."""
+    return (images.float() / 255 - mean) / deviation
+
+
+def crop_and_flip(images: Tensor, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
+    """Shift each image by up to `padding` pixels either way, zeros coming in, and mirror every other one.
+
+    images (..., C, H, W) float -> the same shape. Every image has its own draw; all move at once, by one gather
+    along each axis.
+    """
+    *lead, channels, height, width = images.shape
+    rows = images.reshape(-1, channels, height, width)
+    count, device = len(rows), images.device
+    if padding:
+        rows = F.pad(rows, [padding] * 4)
+        shift = torch.randint(2 * padding + 1, (2, count, 1), device=device, generator=generator)
+        down, right = torch.arange(height, device=device) + shift[0], torch.arange(width, device=device) + shift[1]
+    else:
+        down, right = (torch.arange(n, device=device).expand(count, n) for n in (height, width))
+    if flip:
+        mirrored = torch.rand(count, 1, device=device, generator=generator) < 0.5
+        right = torch.where(mirrored, right.flip(1), right)
+    rows = rows.gather(2, down.view(count, 1, height, 1).expand(-1, channels, -1, rows.shape[3]))
+    rows = rows.gather(3, right.view(count, 1, 1, width).expand(-1, channels, height, -1))
+    return rows.view(*lead, channels, height, width)
+
+
+class TaskImages(NamedTuple):
+    """T tasks' images and labels: rows of one pool, so that no image is kept twice."""
+
+    pool: Tensor
+    """(M, C, H, W) uint8"""
+    rows: Tensor
+    """(T, n) int64: each task's rows of the pool; (1, n) where all tasks see the same images"""
+    labels: Tensor
+    """(T, n) int64"""
+    counts: Tensor
+    """(T,) int64: how many of a task's n columns are filled; the others hold row 0 and label −1"""
+    human: Tensor | None = None
+    """(T, n) int64: auxiliary labels that people gave, within [ψ y, ψ (y + 1)) for the label y and ψ subclasses"""
+
+    def to(self, device: torch.device | str) -> TaskImages:
+        return TaskImages(*(None if t is None else t.to(device) for t in self))  # type: ignore[arg-type]
+
+
+class ImageData(NamedTuple):
+    """What an image benchmark gives to train and to test on."""
+
+    train: TaskImages
+    test: TaskImages
+    mean: Tensor
+    """(C, 1, 1)"""
+    deviation: Tensor
+    """(C, 1, 1)"""
+    padding: int
+    """Pixels that a training image is shifted by at most."""
+    flip: bool
+    """Whether training images are mirrored."""
+
+    def to(self, device: torch.device | str) -> ImageData:
+        moved = (self.train.to(device), self.test.to(device), self.mean.to(device), self.deviation.to(device))
+        return ImageData(*moved, self.padding, self.flip)
+
+
+def task_images(
+    pool: Tensor, rows: list[Tensor], labels: list[Tensor], human: list[Tensor] | None = None
+) -> TaskImages:
+    """Tasks of unequal size side by side: rows and labels (n_t,) of each task."""
+    counts = torch.tensor([len(task) for task in labels])
+    width = int(counts.max())
+
+    def padded(columns: list[Tensor], value: int) -> Tensor:
+        return torch.stack([F.pad(column, (0, width - len(column)), value=value) for column in columns])
+
+    return TaskImages(pool, padded(rows, 0), padded(labels, -1), counts, None if human is None else padded(human, -1))
+
+
+class Epochs:
+    """Batches of T tasks' training images, epoch by epoch, as a function of the batch's number alone.
+
+    In an epoch the largest task's images come once each in random order, and a smaller task's start over. Order, crops
+    and flips of batch k follow from the seed and k, so that a run continues exactly from the number k.
+    """
+
+    def __init__(self, data: ImageData, batch_size: int, seed: int, *, augment: bool = True) -> None:
+        self.data, self.batch_size, self.seed, self.augment = data, batch_size, seed, augment
+        self.per_epoch = max(int(data.train.counts.max()) // batch_size, 1)
+        self._epoch, self._order = -1, data.train.rows
+        self._generator = torch.Generator(data.train.pool.device)
+
+    def _shuffled(self, epoch: int) -> Tensor:
+        """Columns of each task in this epoch's order, (T, n); a task with fewer images repeats its order."""
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, 0, epoch))
+        width = int(self.data.train.counts.max())
+        orders = []
+        for count in self.data.train.counts.tolist():
+            order = torch.randperm(count, generator=generator)
+            orders.append(order.repeat(-(-width // count))[:width])
+        return torch.stack(orders).to(self.data.train.pool.device)
+
+    def columns(self, number: int) -> Tensor:
+        """The columns (T, B) of `TaskImages` that make batch `number`; (1, B) where tasks see the same images."""
+        epoch, place = divmod(number, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._shuffled(epoch)
+        width = self._order.shape[1]
+        where = torch.arange(place * self.batch_size, (place + 1) * self.batch_size, device=self._order.device) % width
+        order = self._order[: len(self.data.train.rows)]
+        return order[:, where]
+
+    def batch(self, number: int) -> ImageBatch:
+        train, columns = self.data.train, self.columns(number)
+        images = normalised(train.pool[train.rows.gather(1, columns)], self.data.mean, self.data.deviation)
+        if self.augment and (self.data.padding or self.data.flip):
+            self._generator.manual_seed(mixed_seed(self.seed, 1, number))
+            images = crop_and_flip(images, self._generator, padding=self.data.padding, flip=self.data.flip)
+        columns = columns.expand(len(train.labels), -1)
+        human = None if train.human is None else train.human.gather(1, columns)
+        return ImageBatch(images, train.labels.gather(1, columns), human)
+
+
+def mixed_seed(*numbers: int) -> int:
+    """A seed of 63 bits from several numbers."""
+    state = 0x9E3779B97F4A7C15
+    for number in numbers:
+        state = (state ^ (number + 0x632BE59BD9B4E019)) * 0xD1342543DE82EF95 % (1 << 64)
+        state ^= state >> 29
+    return state >> 1

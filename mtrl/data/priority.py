@@ -1,0 +1,50 @@
+"""Which samples to draw next: uniformly, or by the loss they had last (prioritised replay, Schaul et al. 2016).
+
+Prioritisation is within each task, as in the Auto-λ paper's baseline: P(i) = p_i^α / Σ_k p_k^α with p_i the sample's
+last loss plus ε, and losses are weighed by (n P(i))^−β, divided by the largest of the batch's task.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def draw_uniform(counts: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Sample numbers (T, B), uniform with replacement below each task's count; counts (T,)."""
+    uniform = torch.rand(len(counts), batch_size, dtype=torch.float64, generator=generator)
+    return (uniform * counts.unsqueeze(1)).long()
+
+
+class Priorities:
+    """The priorities of each task's samples: 1 until a sample has first been drawn."""
+
+    def __init__(self, counts: Tensor, alpha: float, beta: float, epsilon: float = 1e-3) -> None:
+        """counts (T,): samples of each task."""
+        self.counts, self.alpha, self.beta, self.epsilon = counts, alpha, beta, epsilon
+        filled = torch.arange(int(counts.max())) < counts.unsqueeze(1)
+        self._values = filled.double()
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Sample numbers (T, B), and the factors (T, B) of their losses."""
+        scaled = self._values.pow(self.alpha) * (self._values > 0)
+        cumulative = scaled.cumsum(1)
+        total = cumulative[:, -1:]
+        uniform = torch.rand(len(scaled), batch_size, dtype=torch.float64, generator=generator)
+        index = torch.searchsorted(cumulative, uniform * total, right=True)
+        index = torch.minimum(index, self.counts.unsqueeze(1) - 1)
+        probability = scaled.gather(1, index) / total
+        factor = (self.counts.unsqueeze(1) * probability).pow(-self.beta)
+        return index, (factor / factor.amax(1, keepdim=True)).float()
+
+    def update(self, index: Tensor, losses: Tensor) -> None:
+        """The losses (T, B) that the samples `index` (T, B) have just had."""
+        self._values.scatter_(1, index, losses.double().abs() + self.epsilon)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": self._values.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._values.copy_(state["values"])

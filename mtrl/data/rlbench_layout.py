@@ -1,0 +1,150 @@
+"""RLBench's folders of demonstrations, read and written without RLBench.
+
+<root>/<task>/variation<N>/episodes/episode<M>/ with `low_dim_obs.pkl`, `variation_descriptions.pkl` beside the
+episodes, and `<camera>_{rgb,depth,mask}/<frame>.png`; or <root>/<task>/all_variations/episodes/episode<M>/, where each
+episode has `variation_number.pkl` and `variation_descriptions.pkl` of its own.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtrl.core.errors import UserError, expected
+from mtrl.data import safe_pickle
+from mtrl.data.demos import CameraModel, Demo, Frame, Image
+from mtrl.data.depth import pack_depth, unpack_depth
+from mtrl.data.png import read_png, write_png
+from mtrl.data.rlbench_pickle import read_low_dim, write_low_dim
+
+LOW_DIM, DESCRIPTIONS, VARIATION = "low_dim_obs.pkl", "variation_descriptions.pkl", "variation_number.pkl"
+
+
+def episodes(root: Path | str, task: str, variation: int | None = None) -> list[Path]:
+    """The folders of a task's episodes, in the order of their numbers; of one variation if given.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = Path(root) / task
+    wanted = "*" if variation is None else str(variation)
+    found = [p for p in folder.glob(f"variation{wanted}/episodes/episode*") if p.is_dir()]
+    mixed = [p for p in folder.glob("all_variations/episodes/episode*") if p.is_dir()]
+    found += [p for p in mixed if variation is None or _variation(p) == variation]
+    if not found:
+        raise expected(f"Folder {folder}", "of demonstrations: variation<N>/episodes/episode<M>", "none")
+    return sorted(found, key=lambda path: [int(n) for n in re.findall(r"\d+", str(path.relative_to(folder)))])
+
+
+def read_demo(
+    episode: Path | str,
+    cameras: Sequence[str],
+    *,
+    frames: Sequence[int] | None = None,
+    masks: bool = False,
+) -> Demo:
+    """One episode; pictures of the named cameras only, and only at `frames` (all if not given; () for none).
+
+    Raises:
+        UserError: a file is missing, damaged, or older than RLBench 1.1.0, which kept no cameras. It is named.
+    """
+    episode = Path(episode)
+    made, seed = read_low_dim(episode / LOW_DIM)
+    for i in range(len(made)) if frames is None else frames:
+        for camera in cameras:
+            made[i].images[camera] = _image(episode, camera, i, made[i], masks)
+    task = episode.parents[2].name
+    return Demo(task, made, _variation(episode), _descriptions(episode), seed)
+
+
+def read_demos(root: Path | str, task: str, cameras: Sequence[str], **options: Any) -> Iterator[Demo]:
+    """All episodes of a task; see `read_demo`."""
+    for episode in episodes(root, task):
+        yield read_demo(episode, cameras, **options)
+
+
+def _image(episode: Path, camera: str, index: int, frame: Frame, masks: bool) -> Image:
+    def path(kind: str) -> Path:
+        return episode / f"{camera}_{kind}" / f"{index}.png"
+
+    model = frame.cameras.get(camera)
+    if model is None:
+        raise UserError(
+            f"File {episode / LOW_DIM} should hold the model of camera {camera}, as RLBench writes it since 1.1.0. "
+            "Found none; without it there are no point clouds."
+        )
+    image = Image(
+        read_png(path("rgb")),
+        unpack_depth(read_png(path("depth")), model.near, model.far),
+        _handles(read_png(path("mask"))) if masks else None,
+    )
+    for kind, pixels in (("depth", image.depth), ("mask", image.mask)):
+        if pixels is not None and pixels.shape != image.rgb.shape[:2]:
+            raise expected(f"File {path(kind)}", f"of the size {image.rgb.shape[:2]} of the colours", pixels.shape)
+    return image
+
+
+def _handles(colours: Any) -> Any:
+    """Object handles of a mask's colours: R + 256 G + 65536 B."""
+    return colours.astype(np.int64) @ np.array([1, 256, 65536])
+
+
+def _variation(episode: Path) -> int:
+    if (found := re.fullmatch(r"variation(\d+)", episode.parents[1].name)) is not None:
+        return int(found[1])
+    try:
+        return int(safe_pickle.load(episode / VARIATION))
+    except (UserError, TypeError, ValueError):
+        return 0
+
+
+def _descriptions(episode: Path) -> list[str]:
+    """What the task is in words; none where the file is missing or not one of words."""
+    for path in (episode / DESCRIPTIONS, episode.parents[1] / DESCRIPTIONS):
+        try:
+            found = safe_pickle.load(path, {})
+        except UserError:
+            continue
+        if isinstance(found, list) and all(isinstance(text, str) for text in found):
+            return found
+    return []
+
+
+def write_demo(demo: Demo, root: Path | str, episode: int, *, all_variations: bool = False) -> Path:
+    """Write a demonstration whose frames all have pictures; return the folder of the episode.
+
+    RLBench's own `get_stored_demos` wants all five cameras in each frame.
+    """
+    folder = Path(root) / demo.task / ("all_variations" if all_variations else f"variation{demo.variation}")
+    path = folder / "episodes" / f"episode{episode}"
+    if path.exists():
+        raise expected(f"Folder {path}", "new", "one that exists")
+    path.mkdir(parents=True)
+    for index, frame in enumerate(demo.frames):
+        for camera, image in frame.images.items():
+            _write_image(path, camera, index, image, frame.cameras[camera])
+    if all_variations:
+        _write_pickle(path / VARIATION, demo.variation)
+    _write_pickle((path if all_variations else folder) / DESCRIPTIONS, demo.descriptions)
+    write_low_dim(demo, path / LOW_DIM)
+    return path
+
+
+def _write_image(episode: Path, camera: str, index: int, image: Image, model: CameraModel) -> None:
+    kinds = {"rgb": image.rgb}
+    if image.depth is not None:
+        kinds["depth"] = pack_depth(image.depth, model.near, model.far)
+    if image.mask is not None:
+        kinds["mask"] = np.stack([image.mask >> shift & 255 for shift in (0, 8, 16)], -1).astype(np.uint8)
+    for kind, pixels in kinds.items():
+        (episode / f"{camera}_{kind}").mkdir(exist_ok=True)
+        write_png(episode / f"{camera}_{kind}" / f"{index}.png", pixels)
+
+
+def _write_pickle(path: Path, value: Any) -> None:
+    path.write_bytes(pickle.dumps(value, protocol=4))

@@ -1,0 +1,147 @@
+"""Reading pickles from elsewhere without running anything of theirs.
+
+A pickle is a program: it may import any function and call it. Here it may name only what the caller allows, and each
+of these names stands for the caller's own object. Everything else is refused by name before it is looked up.
+
+NumPy's own constructors are not safe to lend: `ndarray(shape, object, buffer=bytes)`, or a dtype whose state says
+"object" where its flags do not, make references to arbitrary addresses. So `NUMPY` holds stand-ins, which build
+arrays of numbers, booleans and strings from their bytes and refuse all else.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtrl.core.errors import UserError, expected
+
+_PLAIN_KINDS = "biufcSU"
+
+
+class _DType:
+    """Stands for `numpy.dtype`: a plain kind of number or string, and its byte order."""
+
+    def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
+        if not isinstance(code, str):
+            raise TypeError(f"dtype {code!r} is not named by a string")
+        self.value = np.dtype(code)
+        if self.value.kind not in _PLAIN_KINDS:
+            raise TypeError(f"dtype {code!r} is not one of numbers or strings")
+
+    def __setstate__(self, state: Any) -> None:
+        """(version, byte order, subarray, names, fields, item size, alignment, flags, ...)."""
+        _, order, subarray, names, fields = state[:5]
+        if subarray is not None or names or fields or order not in ("<", ">", "|", "="):
+            raise TypeError("dtype is not one of plain numbers or strings")
+        self.value = self.value.newbyteorder(order)
+
+
+class _Array(np.ndarray):
+    """Stands for an array that is about to be given its content."""
+
+    def __setstate__(self, state: Any) -> None:
+        """(version, shape, dtype, Fortran order, bytes)."""
+        _, shape, kind, fortran, raw = state
+        if not isinstance(kind, _DType) or not isinstance(raw, bytes | str):
+            raise TypeError("array is not one of plain numbers or strings")
+        raw = raw.encode("latin1") if isinstance(raw, str) else raw
+        shape = tuple(int(size) for size in shape)
+        if min(shape, default=1) < 0 or math.prod(shape) * kind.value.itemsize != len(raw):
+            raise ValueError(f"array {shape} of {kind.value} does not fit its {len(raw)} bytes")
+        super().__setstate__((1, shape, kind.value, bool(fortran), raw))
+
+
+def _reconstruct(kind: Any, shape: Any, code: Any) -> Any:
+    """An empty array, whose content follows."""
+    if kind is not _ndarray:
+        raise TypeError("array of an unknown class")
+    return np.ndarray.__new__(_Array, (0,), np.int8)
+
+
+def _ndarray(*_: Any) -> Any:
+    raise TypeError("array made by a call")
+
+
+def _frombuffer(buffer: Any, kind: Any, shape: Any, order: Any, *_: Any) -> Any:
+    if not isinstance(kind, _DType) or order not in ("C", "F"):
+        raise TypeError("array is not one of plain numbers or strings")
+    return np.frombuffer(buffer, kind.value).reshape(shape, order=order)
+
+
+def _scalar(kind: Any, data: Any = b"") -> Any:
+    if not isinstance(kind, _DType):
+        raise TypeError("scalar is not a plain number or string")
+    data = data.encode("latin1") if isinstance(data, str) else data
+    return np.frombuffer(data, kind.value, 1)[0]
+
+
+def _encode(text: Any, encoding: Any = "latin1", *_: Any) -> bytes:
+    """How bytes are written by protocol 2 and below; other codecs would be imported by name."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise TypeError(f"encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def _no_bytes(*arguments: Any) -> bytes:
+    """How protocol 2 and below write b""."""
+    if arguments:
+        raise TypeError("bytes made by a call")
+    return b""
+
+
+NUMPY: dict[tuple[str, str], Any] = {
+    ("numpy", "dtype"): _DType,
+    ("numpy", "ndarray"): _ndarray,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
+    **{(f"{p}.multiarray", "_reconstruct"): _reconstruct for p in ("numpy.core", "numpy._core")},
+    **{(f"{p}.multiarray", "scalar"): _scalar for p in ("numpy.core", "numpy._core")},
+    **{(f"{p}.numeric", "_frombuffer"): _frombuffer for p in ("numpy.core", "numpy._core")},
+}
+"""What arrays and scalars are made of, as NumPy 1 and 2 name it."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: Any, allowed: Mapping[tuple[str, str], Any], path: Path, encoding: str) -> None:
+        super().__init__(file, fix_imports=False, encoding=encoding)
+        self._allowed, self._path = allowed, path
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._allowed[module, name]
+        except KeyError:
+            raise UserError(
+                f"File {self._path} should name only arrays and the classes of its format. Found {module}.{name}."
+            ) from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise TypeError("a persistent reference")
+
+
+def load(path: Path | str, allowed: Mapping[tuple[str, str], Any] = NUMPY, *, encoding: str = "ASCII") -> Any:
+    """What the pickle at `path` holds. Arrays come as a subclass of `numpy.ndarray`.
+
+    Args:
+        allowed: (module, name) -> the object that this global stands for. `NUMPY` has what arrays need; add to it
+            only classes that do nothing when they are called or given attributes.
+        encoding: of the strings in a pickle of Python 2 ("bytes", or "latin1" where it holds arrays).
+
+    Raises:
+        UserError: there is no such file, it names another global, or it is no whole pickle. Nothing of it has run.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            return _Unpickler(file, allowed, path, encoding).load()
+    except UserError:
+        raise
+    except OSError as error:
+        raise expected(f"File {path}", "a readable pickle", error.strerror) from error
+    except Exception as error:  # a damaged pickle fails in any of a dozen ways
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise expected(f"File {path}", "a whole pickle", reason) from error

@@ -1,0 +1,32 @@
+"""Random moves of pictures within their frames, as augmentation that keeps points where they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mtrl.data.demo_cache import KeyframeObservation
+
+
+def shifted(seen: KeyframeObservation, pixels: int, generator: torch.Generator) -> KeyframeObservation:
+    """Move each camera's picture by up to `pixels` along each axis, the border repeated.
+
+    Colours, depth and the principal point move together, so that every pixel that stays in view keeps its world point
+    exactly; repeated border pixels get depths of their neighbours, and points off the surface.
+    """
+    lead = seen.depth.shape[:3]
+    moves = torch.randint(-pixels, pixels + 1, (2, *lead), generator=generator)
+    rows, columns = (_sources(move, size) for move, size in zip(moves, seen.depth.shape[-2:], strict=True))
+    intrinsics = seen.intrinsics.clone()
+    intrinsics[..., 0, 2] -= moves[1]
+    intrinsics[..., 1, 2] -= moves[0]
+    flat = rows.unsqueeze(-1) * seen.depth.shape[-1] + columns.unsqueeze(-2)
+    index = flat.flatten(-2)
+    depth = seen.depth.flatten(-2).gather(-1, index).view_as(seen.depth)
+    rgb = seen.rgb.flatten(-3, -2).gather(-2, index.unsqueeze(-1).expand(*index.shape, 3)).view_as(seen.rgb)
+    return seen._replace(rgb=rgb, depth=depth, intrinsics=intrinsics)
+
+
+def _sources(move: Tensor, size: int) -> Tensor:
+    """Which old row or column each new one shows, (T, B, C, size)."""
+    return (torch.arange(size) + move.unsqueeze(-1)).clamp(0, size - 1)

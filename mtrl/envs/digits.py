@@ -1,0 +1,171 @@
+"""Digits: scikit-learn's (on any machine), MNIST and SVHN, as one task, as domains, and two on one image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from mtrl.core.config import check
+from mtrl.core.errors import UserError
+from mtrl.data import image_files
+from mtrl.data.images import LabelledImages, Split
+from mtrl.envs.images import ImageSuite, PrimaryImageConfig, TaskImageConfig, Tasks, by_label, whole
+
+PARITY = ((0, 2, 4, 6, 8), (1, 3, 5, 7, 9))
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "svhn": (3, 32, 32)}
+_CONV = {"agent": "auxiliary", "training": "auxiliary", "network": "conv"}
+_TASK_CONV = {"agent": "supervised", "training": "supervised", "network": "conv"}
+
+
+@dataclass
+class DigitsConfig(PrimaryImageConfig):
+    """scikit-learn's digits: even or odd is the primary task, which digit the human auxiliary label."""
+
+    implies: ClassVar[dict[str, str]] = _CONV
+    kind: str = "digits"
+    test_share: float = 0.5
+    """Of the 1,797 images, set aside by `split_seed`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 < self.test_share < 1, "benchmark.test_share", "in (0, 1)", self.test_share)
+
+
+@dataclass
+class MnistConfig(PrimaryImageConfig):
+    """MNIST: even or odd is the primary task, which digit the human auxiliary label."""
+
+    implies: ClassVar[dict[str, str]] = _CONV
+    kind: str = "mnist"
+
+
+@dataclass
+class SvhnConfig(PrimaryImageConfig):
+    """SVHN's cropped house numbers, one task of ten classes."""
+
+    kind: str = "svhn"
+
+
+@dataclass
+class DigitDomainsConfig(TaskImageConfig):
+    """scikit-learn's digits as two tasks of five classes: which even digit, which odd one."""
+
+    implies: ClassVar[dict[str, str]] = _TASK_CONV
+    kind: str = "digit_domains"
+    test_share: float = 0.5
+    """Of the 1,797 images, set aside by `split_seed`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 < self.test_share < 1, "benchmark.test_share", "in (0, 1)", self.test_share)
+
+
+@dataclass
+class MultiDigitsConfig(TaskImageConfig):
+    """Two of scikit-learn's digits on one image, one task for each: all tasks see the same images."""
+
+    implies: ClassVar[dict[str, str]] = _TASK_CONV
+    kind: str = "multi_digits"
+    shift: int = 4
+    """Pixels between the two digits, right and down."""
+    test_share: float = 0.5
+    """Of the 1,797 images, set aside by `split_seed`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.shift >= 0, "benchmark.shift", "0 or more", self.shift)
+        check(0 < self.test_share < 1, "benchmark.test_share", "in (0, 1)", self.test_share)
+
+
+@dataclass
+class MultiMnistConfig(TaskImageConfig):
+    """MultiMNIST: two of MNIST's digits on one image of 36×36 (Sabour et al. 2017), one task for each."""
+
+    implies: ClassVar[dict[str, str]] = _TASK_CONV
+    kind: str = "multi_mnist"
+    shift: int = 8
+    """Pixels between the two digits, right and down."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.shift >= 0, "benchmark.shift", "0 or more", self.shift)
+
+
+CONFIGS = {
+    "digits": DigitsConfig,
+    "digit_domains": DigitDomainsConfig,
+    "mnist": MnistConfig,
+    "svhn": SvhnConfig,
+    "multi_digits": MultiDigitsConfig,
+    "multi_mnist": MultiMnistConfig,
+}
+
+
+def sklearn_digits(test_share: float, seed: int) -> Split:
+    """The 1,797 images of 8×8 and 17 greys that scikit-learn ships, stretched to bytes and divided at random.
+
+    Raises:
+        UserError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise UserError("The digits need scikit-learn: pip install 'mtrl-toolkit[vision]'.") from error
+    content: Any = load_digits()
+    images = torch.from_numpy(content.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(content.target).long()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    test = max(round(test_share * len(images)), 1)
+    return Split(*(LabelledImages(images[rows], labels[rows]) for rows in (order[test:], order[:test])))
+
+
+def parity(part: LabelledImages) -> Tasks:
+    """Even or odd, and the digit in hierarchical order: 0 2 4 6 8 1 3 5 7 9."""
+    odd = part.labels % 2
+    return whole(part, 5 * odd + part.labels // 2, odd)
+
+
+def overlaid(split: Split, shift: int, seed: int) -> Split:
+    """Each image together with a random other one: the first up left, the second `shift` pixels right and down.
+
+    The brighter of both pixels counts. Labels become (M, 2).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
+    for part in split:
+        other = torch.randperm(len(part.images), generator=generator)
+        first, second = F.pad(part.images, (0, shift, 0, shift)), F.pad(part.images[other], (shift, 0, shift, 0))
+        labels = torch.stack([part.labels, part.labels[other]], 1)
+        parts.append(LabelledImages(torch.maximum(first, second), labels))
+    return Split(*parts)
+
+
+def both(part: LabelledImages) -> Tasks:
+    return [torch.arange(len(part.labels))] * 2, list(part.labels.unbind(1)), None
+
+
+def build(config: Any) -> ImageSuite:
+    kind = config.kind
+    source = "mnist" if "mnist" in kind else "svhn" if kind == "svhn" else "digits"
+    readers: dict[str, Callable[[], Split]] = {
+        "digits": lambda: sklearn_digits(config.test_share, config.split_seed),
+        "mnist": lambda: image_files.mnist(config.root),
+        "svhn": lambda: image_files.svhn(config.root),
+    }
+    read, shape = readers[source], SHAPES[source]
+    if kind == "svhn":
+        return ImageSuite(config, ["class"], [10], shape, read, whole)
+    if kind == "digit_domains":
+        return ImageSuite(config, ["even", "odd"], [5, 5], shape, read, lambda part: by_label(part, PARITY))
+    if kind in ("digits", "mnist"):
+        return ImageSuite(config, ["parity"], [2], shape, read, parity)
+    canvas = (shape[0], shape[1] + config.shift, shape[2] + config.shift)
+
+    def read_pairs() -> Split:
+        return overlaid(read(), config.shift, config.split_seed)
+
+    return ImageSuite(config, ["first", "second"], [10, 10], canvas, read_pairs, both, shared_input=True)

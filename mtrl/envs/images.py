@@ -1,0 +1,155 @@
+"""What the image benchmarks have in common: tasks of labelled images, normalised by their training set."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.core.errors import expected
+from mtrl.data.images import ImageData, LabelledImages, Split, TaskImages, channel_statistics, task_images
+
+Tasks = tuple[list[Tensor], list[Tensor], "list[Tensor] | None"]
+"""Rows (n_t,), labels (n_t,) and human auxiliary labels (n_t,) of each task."""
+
+
+@dataclass
+class ImageConfig:
+    """Options of every image benchmark."""
+
+    root: str = "data"
+    """The folder of the data sets (see `mtrl data fetch`)."""
+    train_size: int | None = None
+    """Training images of each task, drawn by `split_seed`; all if not given."""
+    split_seed: int = 0
+    """Of what is drawn once and for all: smaller training sets, pairs of images, noise labels."""
+    padding: int = 0
+    """Pixels that training images are shifted by at most."""
+    flip: bool = False
+    """Whether training images are mirrored at random."""
+
+    def __post_init__(self) -> None:
+        for name in ("padding", "split_seed"):
+            check(getattr(self, name) >= 0, f"benchmark.{name}", "0 or more", getattr(self, name))
+        check(self.train_size is None or self.train_size >= 1, "benchmark.train_size", "positive", self.train_size)
+
+
+@dataclass
+class TaskImageConfig(ImageConfig):
+    """Options of the benchmarks of several tasks."""
+
+    implies: ClassVar[dict[str, str]] = {"agent": "supervised", "training": "supervised", "network": "vgg16"}
+
+    task: str = ""
+    """One task alone: the single-task baseline."""
+    noise_task: bool = False
+    """Add a task whose labels are random: nothing can be learned, and its weight should stay near its start."""
+
+
+@dataclass
+class PrimaryImageConfig(ImageConfig):
+    """Options of the benchmarks of one classification task, to which auxiliary tasks are learned."""
+
+    implies: ClassVar[dict[str, str]] = {"agent": "auxiliary", "training": "auxiliary", "network": "vgg16"}
+
+
+class ImageSuite:
+    """T classification tasks; implements `Suite`. Files are read on the first use of `data`."""
+
+    def __init__(
+        self,
+        config: Any,
+        tasks: Sequence[str],
+        classes: Sequence[int],
+        image_shape: tuple[int, int, int],
+        read: Callable[[], Split],
+        divide: Callable[[LabelledImages], Tasks],
+        *,
+        shared_input: bool = False,
+    ) -> None:
+        """classes (T,); divide: what of a read part belongs to each task. With a shared input every task has the same
+        rows."""
+        self.config, self.name = config, config.kind
+        self._read, self._divide = read, divide
+        noise = getattr(config, "noise_task", False)
+        names, classes = [*tasks, *["noise"] * noise], [*classes, *[max(classes)] * noise]
+        chosen = getattr(config, "task", "")
+        if chosen and chosen not in names:
+            raise expected("Option `benchmark.task`", f"one of {', '.join(names)}", chosen)
+        self._chosen = [names.index(chosen)] if chosen else list(range(len(names)))
+        self._classes, self._noise, self._shared_input = classes, noise, shared_input
+        self.tasks = tuple(names[t] for t in self._chosen)
+        self.sizes = {
+            "image_shape": image_shape,
+            "num_classes": tuple(classes[t] for t in self._chosen),
+            "shared_input": shared_input,
+        }
+
+    @functools.cached_property
+    def data(self) -> ImageData:
+        """Training and test images of the tasks.
+
+        Raises:
+            UserError: the files are absent or malformed.
+        """
+        split = self._read()
+        seed = self.config.split_seed
+        generator = torch.Generator().manual_seed(seed)
+        train, test = (
+            self._part(split.train, self.config.train_size, generator),
+            self._part(split.test, None, generator),
+        )
+        mean, deviation = channel_statistics(split.train.images)
+        return ImageData(train, test, mean, deviation, self.config.padding, self.config.flip)
+
+    def _part(self, part: LabelledImages, size: int | None, generator: torch.Generator) -> TaskImages:
+        rows, labels, human = self._divide(part)
+        if self._noise:
+            drawn = torch.randperm(len(part.images), generator=generator)[: len(labels[0])]
+            rows = [*rows, rows[0] if self._shared_input else drawn]
+            labels = [*labels, torch.randint(self._classes[-1], (len(rows[-1]),), generator=generator)]
+        if size is not None:
+            kept = [torch.randperm(len(task), generator=generator)[:size] for task in labels]
+            kept = [kept[0]] * len(kept) if self._shared_input else kept
+            rows, labels = ([column[k] for column, k in zip(c, kept, strict=True)] for c in (rows, labels))
+            human = None if human is None else [c[k] for c, k in zip(human, kept, strict=True)]
+        chosen = self._chosen
+        rows, labels = [rows[t] for t in chosen], [labels[t] for t in chosen]
+        human = None if human is None else [human[t] for t in chosen]
+        return task_images(part.images, rows[:1] if self._shared_input else rows, labels, human)
+
+    def description(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "benchmark": self.name,
+            "tasks": list(self.tasks),
+            "classes": list(self.sizes["num_classes"]),
+            "image_shape": list(self.sizes["image_shape"]),
+            "train_size": config.train_size,
+            "split_seed": config.split_seed,
+            "augmentation": {"padding": config.padding, "flip": config.flip},
+            "test": "the whole test set",
+        }
+
+
+def by_label(part: LabelledImages, groups: Sequence[Sequence[int]]) -> Tasks:
+    """One task for each group of classes: the images of these classes, labelled by their place in the group."""
+    rows, labels = [], []
+    for group in groups:
+        place = torch.full((int(part.labels.max()) + 1,), -1)
+        place[torch.tensor(group)] = torch.arange(len(group))
+        label = place[part.labels]
+        rows.append(torch.nonzero(label >= 0).squeeze(1))
+        labels.append(label[rows[-1]])
+    return rows, labels, None
+
+
+def whole(part: LabelledImages, human: Tensor | None = None, labels: Tensor | None = None) -> Tasks:
+    """One task of all images."""
+    given = part.labels if labels is None else labels
+    return [torch.arange(len(given))], [given], None if human is None else [human]

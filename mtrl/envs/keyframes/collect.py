@@ -1,0 +1,71 @@
+"""Demonstrations by the scripted experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mtrl.core.errors import UserError
+from mtrl.data.demos import Demo, Frame, keyframes
+from mtrl.envs.keyframes.cameras import Renderer, observe
+from mtrl.envs.keyframes.episode import Episode
+
+_PATIENCE = 20
+"""Scenes in a row that the expert may fail before something is wrong."""
+
+
+def collect(
+    tasks: Sequence[str],
+    episodes: int,
+    seed: int,
+    *,
+    cameras: Sequence[str],
+    image_size: int,
+    every_frame: bool = False,
+) -> Iterator[Demo]:
+    """Yield `episodes` demonstrations of each task, task by task.
+
+    All frames hold the gripper's state; pictures are drawn where a policy decides, before the first and after every
+    keyframe action but the last, or at every frame. A demonstration is successful and has the task's number of
+    keyframes: a scene in which the expert falls short of that is left out. `Demo.seed` is the number of the scene.
+
+    Raises:
+        RenderingUnavailable: no offscreen OpenGL here; before anything is simulated.
+    """
+    with Renderer(image_size) as renderer:
+        for task in tasks:
+            episode, number, failures = Episode(task, seed, "demos"), 0, 0
+            for _ in range(episodes):
+                while (demo := demonstrate(episode, number, cameras, renderer, every_frame)) is None:
+                    number, failures = number + 1, failures + 1
+                    if failures >= _PATIENCE:
+                        raise UserError(f"The expert of {task} should succeed. Found {failures} failures in a row.")
+                yield demo
+                number, failures = number + 1, 0
+
+
+def demonstrate(
+    episode: Episode, number: int, cameras: Sequence[str], renderer: Renderer | None, every_frame: bool = False
+) -> Demo | None:
+    """The expert in scene `number`; None where it does not succeed in as many keyframes as it should.
+
+    Without a renderer there are no pictures at all.
+    """
+    size = 1 if renderer is None else renderer.size
+    world, frames = episode.world, list[Frame]()
+
+    def record(drawn: bool) -> None:
+        draw = drawn or every_frame
+        frames.append(observe(world, cameras if draw else (), size, renderer if draw else None))
+
+    episode.begin(number)
+    record(True)
+    actions = episode.expert()
+    for i, action in enumerate(actions):
+        episode.act(action, lambda: record(False))
+        if i < len(actions) - 1 and not every_frame:
+            # The last frame of the move or of the fingers is where the next action is decided on.
+            frames[-1] = observe(world, cameras, size, renderer)
+    complete = episode.stage == len(actions) == len(keyframes(frames))
+    if not (episode.success and complete):
+        return None
+    return Demo(episode.task.name, frames, descriptions=[episode.task.sentence], seed=number)

@@ -1,0 +1,60 @@
+"""Evaluation: N copies of each of T tasks, acting from keyframe to keyframe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtrl.core.types import FloatArray
+from mtrl.data.demos import Frame
+from mtrl.data.keyframe_envs import KeyframeStep
+from mtrl.envs.keyframes.cameras import Renderer, observe
+from mtrl.envs.keyframes.episode import Episode
+
+
+class KeyframeCopies:
+    """Implements `KeyframeEnvs` on scenes that no demonstration has. Copies take turns in one thread."""
+
+    def __init__(
+        self, tasks: Sequence[str], envs_per_task: int, seed: int, cameras: Sequence[str], image_size: int
+    ) -> None:
+        self.num_tasks, self.envs_per_task = len(tasks), envs_per_task
+        self.episodes = [[Episode(task, seed, "evaluation") for _ in range(envs_per_task)] for task in tasks]
+        self._cameras = tuple(cameras)
+        self._renderer = Renderer(image_size)
+        self._frames: list[list[Frame]] = []
+
+    def reset(self, first: int = 0) -> Sequence[Sequence[Frame]]:
+        for row in self.episodes:
+            for copy, episode in enumerate(row):
+                episode.begin(first + copy)
+        self._frames = self.observe()
+        return self._frames
+
+    def observe(self) -> list[list[Frame]]:
+        """T × N: what there is to see now."""
+        return [[self._observe(episode) for episode in row] for row in self.episodes]
+
+    def step(self, action: FloatArray) -> KeyframeStep:
+        frames = [list(row) for row in self._frames]
+        for task, row in enumerate(self.episodes):
+            for copy, episode in enumerate(row):
+                if not episode.over:
+                    episode.act(action[task, copy])
+                    frames[task][copy] = self._observe(episode)
+        self._frames = frames
+        success = np.array([[episode.success for episode in row] for row in self.episodes])
+        over = np.array([[episode.over for episode in row] for row in self.episodes])
+        return KeyframeStep(frames, success, over)
+
+    @property
+    def stages(self) -> np.ndarray:
+        """(T, N) integers: keyframe actions done in each episode."""
+        return np.array([[episode.stage for episode in row] for row in self.episodes])
+
+    def close(self) -> None:
+        self._renderer.close()
+
+    def _observe(self, episode: Episode) -> Frame:
+        return observe(episode.world, self._cameras, self._renderer.size, self._renderer)

@@ -1,0 +1,60 @@
+"""A short video of a policy, all tasks side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mtrl.core.config import check
+from mtrl.core.types import FloatArray
+from mtrl.data.demos import Frame
+from mtrl.envs.keyframes.cameras import Renderer
+from mtrl.envs.keyframes.envs import KeyframeCopies
+from mtrl.envs.keyframes.scene import AUDIENCE
+from mtrl.envs.keyframes.world import FRAME
+from mtrl.monitoring.video import MACRO_BLOCK, Clip, check_writer, tile, write_video
+from mtrl.monitoring.video import Frame as Picture
+
+Policy = Callable[[Sequence[Sequence[Frame]], int], FloatArray]
+"""Frames T × 1 and the number of actions done to actions (T, 1, 8)."""
+_EVERY = 2
+"""Frames of a move for each picture."""
+
+
+def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path, size: int = 240) -> dict[str, bool]:
+    """Write an mp4 of one episode of each task; return which were solved.
+
+    Args:
+        envs: one copy of each of `names`; it stays open.
+        size: pixels of a task's square, a multiple of 16.
+
+    Raises:
+        RenderingUnavailable: no video writer; nothing has run then.
+    """
+    check(size >= MACRO_BLOCK and size % MACRO_BLOCK == 0, "size", f"a multiple of {MACRO_BLOCK}", size)
+    check_writer()
+    episodes = [row[0] for row in envs.episodes]
+    pictures: list[list[Picture]] = [[] for _ in names]
+    with Renderer(size) as renderer:
+        frames, step = envs.reset(), 0
+        while not all(episode.over for episode in episodes):
+            action = policy(frames, step)
+            for i, episode in enumerate(episodes):
+                shoot = _Shooting(lambda i=i: pictures[i].append(renderer.image(episodes[i].world, AUDIENCE).rgb))
+                episode.act(action[i, 0], shoot)
+            frames, step = envs.observe(), step + 1
+    clips = [Clip(name, shots, episode.success) for name, shots, episode in zip(names, pictures, episodes, strict=True)]
+    write_video(path, tile([clip for clip in clips if clip.frames]), round(1 / FRAME / _EVERY))
+    return {clip.title: clip.solved for clip in clips}
+
+
+class _Shooting:
+    """Takes every `_EVERY`-th picture."""
+
+    def __init__(self, take: Callable[[], None]) -> None:
+        self._take, self._count = take, 0
+
+    def __call__(self) -> None:
+        if self._count % _EVERY == 0:
+            self._take()
+        self._count += 1

@@ -1,0 +1,102 @@
+"""Gripper poses: unit quaternions xyzw, and the two families of orientations that the tasks use.
+
+The gripper's frame is RLBench's: z points out of the fingers, which move along y.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mtrl.core.types import FloatArray
+
+LEAN = np.deg2rad(8.0)
+"""How far a gripper that points down leans back. Upright, a turn about the vertical would leave w = 0, and noise would
+decide the sign of the quaternion; RLBench's arm leans by 14° at the start of an episode."""
+
+
+class Pose(NamedTuple):
+    """Where a gripper or an object is."""
+
+    position: FloatArray
+    """(3,): metres."""
+    quaternion: FloatArray
+    """(4,): xyzw."""
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> FloatArray:
+        return np.concatenate(self).astype(dtype or np.float64)
+
+    def raised(self, height: float) -> Pose:
+        """The same orientation so many metres higher."""
+        return Pose(self.position + np.array([0.0, 0.0, height]), self.quaternion)
+
+    def point(self, x: float, y: float, z: float) -> FloatArray:
+        """(3,): a point of this frame in the world."""
+        return self.position + matrix(self.quaternion) @ np.array([x, y, z])
+
+
+def product(p: FloatArray, q: FloatArray) -> FloatArray:
+    """The rotation q followed by p."""
+    vector = p[3] * q[:3] + q[3] * p[:3] + np.cross(p[:3], q[:3])
+    return np.append(vector, p[3] * q[3] - p[:3] @ q[:3])
+
+
+def about_z(angle: float) -> FloatArray:
+    return np.array([0.0, 0.0, np.sin(angle / 2), np.cos(angle / 2)])
+
+
+def pitched(yaw: float, pitch: float) -> FloatArray:
+    """A gripper that points along +z, turned about y by `pitch`, then about the vertical by `yaw` (radians)."""
+    return product(about_z(yaw), np.array([0.0, np.sin(pitch / 2), 0.0, np.cos(pitch / 2)]))
+
+
+def down(yaw: float = 0.0) -> FloatArray:
+    """Pointing down; at yaw 0 the fingers open along the world's y."""
+    return pitched(yaw, np.pi - LEAN)
+
+
+def level(yaw: float = 0.0) -> FloatArray:
+    """Pointing away from the robot, horizontally; at yaw 0 along the world's x, the fingers open along y."""
+    return pitched(yaw, np.pi / 2)
+
+
+def matrix(quaternion: FloatArray) -> FloatArray:
+    """(3, 3): the rotation matrix."""
+    x, y, z, w = quaternion
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def rotation_vector(quaternion: FloatArray) -> FloatArray:
+    """(3,): axis times angle, the angle in [0, π]."""
+    x, y, z, w = quaternion if quaternion[3] >= 0 else -quaternion
+    sine = np.sqrt(x * x + y * y + z * z)
+    scale = 2 * np.arctan2(sine, w) / sine if sine > 1e-12 else 2.0
+    return scale * np.array([x, y, z])
+
+
+def angle_between(p: FloatArray, q: FloatArray) -> float:
+    """Radians in [0, π]."""
+    return 2 * float(np.arccos(min(1.0, abs(float(p @ q)))))
+
+
+def slerp(p: FloatArray, q: FloatArray, fraction: float) -> FloatArray:
+    """From p to q along the shorter arc."""
+    cosine = float(p @ q)
+    q, cosine = (q, cosine) if cosine >= 0 else (-q, -cosine)
+    angle = np.arccos(min(1.0, cosine))
+    if angle < 1e-6:
+        return q
+    return (np.sin((1 - fraction) * angle) * p + np.sin(fraction * angle) * q) / np.sin(angle)
+
+
+def yaw_of(quaternion: FloatArray) -> float:
+    """The turn about the vertical of a body that stands upright."""
+    rotation = matrix(quaternion)
+    return float(np.arctan2(rotation[1, 0], rotation[0, 0]))

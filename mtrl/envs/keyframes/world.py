@@ -1,0 +1,168 @@
+"""One simulated scene: the gripper follows keyframe actions, and what it passes through can be recorded."""
+
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's compiled modules have no stubs.)
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from mtrl.core.types import FloatArray
+from mtrl.envs.keyframes.poses import Pose, about_z, angle_between, rotation_vector, slerp
+from mtrl.envs.keyframes.scene import HOME, OPENING, WORKSPACE
+
+SPEED = {True: 0.8, False: 0.5}
+"""Metres a second of the moving gripper, with open and with closed fingers."""
+TURNING = 4.0
+"""Radians a second."""
+FRAME = 0.04
+"""Seconds between two frames of a move."""
+FEWEST_FRAMES = 6
+"""Of a move, however short it is. A stop hides others in the 4 frames after it."""
+_RAMP = 0.12
+"""Seconds of acceleration, and of braking: what is pushed along must not slide on."""
+_CHUNK = 4
+"""Physics steps between two targets on the path."""
+_SETTLE, _FINGERS = 60, 150
+"""Physics steps after a move, and for a change of the gripper."""
+
+Listener = Callable[[], None]
+
+
+def silent() -> None:
+    """Nobody listens."""
+
+
+class World:
+    """A scene of one task, with its own state."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.data = mujoco.MjData(model)
+        self.gripper_open = True
+        """What was last commanded."""
+        self._hand = model.body("hand").id
+        self._target = model.body("target").mocapid[0]
+        self._steps = round(FRAME / model.opt.timestep / _CHUNK)
+
+    def reset(self) -> None:
+        """Home pose, open fingers; every object where the model has it."""
+        mujoco.mj_resetData(self.model, self.data)
+        self.gripper_open = True
+        self.data.joint("hand").qpos[:] = [*HOME.position, *_wxyz(HOME.quaternion)]
+        for finger in ("left_finger", "right_finger"):
+            self.data.joint(finger).qpos[:] = OPENING
+        self.data.ctrl[0] = OPENING
+        self._aim(HOME)
+
+    def settle(self, steps: int = 100) -> None:
+        """Let the placed objects come to rest."""
+        mujoco.mj_step(self.model, self.data, steps)
+        mujoco.mj_forward(self.model, self.data)
+
+    def place(self, body: str, position: FloatArray | tuple[float, float, float], yaw: float = 0.0) -> None:
+        """Put a free or a mocap body somewhere, upright, and turned about the vertical."""
+        quaternion = _wxyz(about_z(yaw))
+        mocap = int(self.model.body(body).mocapid[0])
+        if mocap >= 0:
+            self.data.mocap_pos[mocap], self.data.mocap_quat[mocap] = position, quaternion
+        else:
+            joint = self.data.joint(int(self.model.body(body).jntadr[0]))
+            joint.qpos[:] = [*position, *quaternion]
+            joint.qvel[:] = 0
+
+    def turn_joint(self, name: str, value: float) -> None:
+        """Put a hinge or slide of the scene into a position."""
+        self.data.joint(name).qpos[0] = value
+
+    def pose(self, body: str) -> Pose:
+        found = self.data.body(body)
+        return Pose(found.xpos.copy(), _xyzw(found.xquat))
+
+    @property
+    def gripper(self) -> Pose:
+        return Pose(self.data.xpos[self._hand].copy(), _xyzw(self.data.xquat[self._hand]))
+
+    @property
+    def velocities(self) -> FloatArray:
+        """(6,): of the gripper, m/s in the world and rad/s in its own frame: its six joints."""
+        return self.data.joint("hand").qvel.copy()
+
+    @property
+    def joints(self) -> FloatArray:
+        """(6,): the gripper's position and rotation vector."""
+        gripper = self.gripper
+        return np.concatenate((gripper.position, rotation_vector(gripper.quaternion)))
+
+    def joint(self, name: str) -> float:
+        """The position of a hinge or slide of the scene."""
+        return float(self.data.joint(name).qpos[0])
+
+    def touching(self, body: str, geom: str) -> bool:
+        """Whether some part of `body` touches the shape `geom`."""
+        wanted, other = self.model.body(body).id, self.model.geom(geom).id
+        pairs = self.data.contact.geom
+        owners = self.model.geom_bodyid[pairs]
+        found = ((owners == wanted) & (pairs[:, ::-1] == other)).any()
+        return bool(found)
+
+    def held(self, body: str) -> bool:
+        """Whether both fingers touch it."""
+        return self.touching(body, "left_pad") and self.touching(body, "right_pad")
+
+    def act(self, pose: Pose, gripper_open: bool, listener: Listener = silent) -> None:
+        """Reach a pose on a straight path, come to rest, then move the fingers if they are to change.
+
+        The listener is called each 0.04 s of the move, once it has come to rest, and again after the fingers: between a
+        stop and a change of the gripper there are no frames, so that they make one keyframe, not two.
+        """
+        self._move(pose, listener)
+        if gripper_open != self.gripper_open:
+            self.gripper_open = gripper_open
+            self.data.ctrl[0] = OPENING if gripper_open else 0.0
+            self.settle(_FINGERS)
+            listener()
+
+    def _move(self, pose: Pose, listener: Listener) -> None:
+        start = Pose(self.data.mocap_pos[self._target].copy(), _xyzw(self.data.mocap_quat[self._target]))
+        end = Pose(np.clip(pose.position, *WORKSPACE), pose.quaternion / np.linalg.norm(pose.quaternion))
+        seconds = max(
+            float(np.linalg.norm(end.position - start.position)) / SPEED[self.gripper_open],
+            angle_between(start.quaternion, end.quaternion) / TURNING,
+        )
+        frames = max(FEWEST_FRAMES, int(np.ceil((seconds + _RAMP) / FRAME)))
+        for step in range(1, frames * self._steps + 1):
+            fraction = _progress(step / self._steps * FRAME, frames * FRAME)
+            position = start.position + fraction * (end.position - start.position)
+            self._aim(Pose(position, slerp(start.quaternion, end.quaternion, fraction)))
+            mujoco.mj_step(self.model, self.data, _CHUNK)
+            if step % self._steps == 0 and step < frames * self._steps:
+                mujoco.mj_forward(self.model, self.data)
+                listener()
+        self.settle(_SETTLE)
+        listener()
+
+    def _aim(self, pose: Pose) -> None:
+        self.data.mocap_pos[self._target], self.data.mocap_quat[self._target] = pose.position, _wxyz(pose.quaternion)
+
+
+def _progress(time: float, duration: float) -> float:
+    """The part of a path covered after `time`: constant speed between two short ramps."""
+    speed = 1 / (duration - _RAMP)
+    if time < _RAMP:
+        return speed * time**2 / (2 * _RAMP)
+    if time > duration - _RAMP:
+        return 1 - speed * (duration - time) ** 2 / (2 * _RAMP)
+    return speed * (time - _RAMP / 2)
+
+
+def _wxyz(quaternion: FloatArray) -> FloatArray:
+    return quaternion[[3, 0, 1, 2]]
+
+
+def _xyzw(quaternion: FloatArray) -> FloatArray:
+    return quaternion[[1, 2, 3, 0]]

@@ -1,0 +1,118 @@
+"""One CoppeliaSim with one of RLBench's tasks in it. The only module that imports `rlbench` and `pyrep`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mtrl.core.errors import UserError
+from mtrl.core.types import FloatArray
+from mtrl.data.demos import CAMERAS, Demo, Frame, Image
+from mtrl.data.rlbench_pickle import frame_of
+
+_PLACINGS = 5
+"""Tries to place a scene's objects before RLBench's error is let through."""
+
+
+def packages() -> tuple[Any, Any]:
+    """The modules `rlbench` and `pyrep`.
+
+    Raises:
+        UserError: they, or the simulator's library, cannot be imported.
+    """
+    try:
+        importlib.import_module("pyrep.backend.sim")  # another distribution on PyPI is called pyrep too
+        importlib.import_module("rlbench.environment")
+        return importlib.import_module("rlbench"), importlib.import_module("pyrep")
+    except Exception as error:  # a missing shared library comes as any kind of error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            "RLBench's simulator should be installed: CoppeliaSim 4.1, PyRep and RLBench, as docker/rlbench/install.sh "
+            f"installs them. Found: {reason}."
+        ) from error
+
+
+class Simulator:
+    """One task. Scenes follow from their seeds through NumPy's global generator, which RLBench draws from."""
+
+    def __init__(self, task: str, cameras: Sequence[str], size: int, headless: bool = True, variation: int = 0) -> None:
+        """cameras: those whose pictures frames have; size: pixels along a side."""
+        packages()
+        from rlbench.action_modes.action_mode import MoveArmThenGripper
+        from rlbench.action_modes.arm_action_modes import EndEffectorPoseViaPlanning
+        from rlbench.action_modes.gripper_action_modes import Discrete
+        from rlbench.environment import Environment
+        from rlbench.utils import name_to_task_class
+
+        self.task, self.cameras, self.variation = task, tuple(cameras), variation
+        mode = MoveArmThenGripper(EndEffectorPoseViaPlanning(), Discrete())
+        self._environment = Environment(mode, obs_config=_observed(self.cameras, size), headless=headless)
+        try:
+            self._environment.launch()
+            self._task = self._environment.get_task(name_to_task_class(task))
+            self._task.set_variation(variation)
+        except BaseException:
+            self._environment.shutdown()
+            raise
+
+    def reset(self, seed: int) -> Frame:
+        """The scene of this seed."""
+        from rlbench.backend.exceptions import TaskEnvironmentError
+
+        np.random.seed(seed)
+        for left in reversed(range(_PLACINGS)):
+            try:
+                _, observation = self._task.reset()
+                return self._frame(observation)
+            except TaskEnvironmentError:
+                if not left:
+                    raise
+        raise AssertionError
+
+    def step(self, action: FloatArray) -> tuple[Frame | None, bool]:
+        """Go to the keyframe (8,): the frame after it, and whether the task is solved. No frame: it cannot be done."""
+        from pyrep.errors import ConfigurationPathError, IKError
+        from rlbench.backend.exceptions import InvalidActionError
+
+        action = np.asarray(action, np.float64).copy()
+        length = np.linalg.norm(action[3:7])
+        if not np.isfinite(action).all() or length < 1e-6:
+            return None, False
+        action[3:7] /= length
+        try:
+            observation, reward, _ = self._task.step(action)
+        except (InvalidActionError, IKError, ConfigurationPathError):
+            return None, False
+        return self._frame(observation), bool(reward)
+
+    def demonstrate(self, seed: int) -> Demo:
+        """RLBench's own expert in the scene of this seed."""
+        np.random.seed(seed)
+        demo = self._task.get_demos(1, live_demos=True)[0]
+        frames = [self._frame(demo[i]) for i in range(len(demo))]
+        return Demo(self.task, frames, self.variation, seed=seed)
+
+    def close(self) -> None:
+        self._environment.shutdown()
+
+    def _frame(self, observation: Any) -> Frame:
+        frame = frame_of(observation, f"RLBench's observation of {self.task}")
+        for name in self.cameras:
+            rgb, depth = (getattr(observation, f"{name}_{kind}") for kind in ("rgb", "depth"))
+            frame.images[name] = Image(np.asarray(rgb, np.uint8), np.asarray(depth, np.float32))
+        return frame
+
+
+def _observed(cameras: Sequence[str], size: int) -> Any:
+    """RLBench's configuration of what is observed: pictures and depth in metres of these cameras only."""
+    from rlbench.observation_config import CameraConfig, ObservationConfig
+
+    made = {}
+    for name in CAMERAS:
+        made[f"{name}_camera"] = camera = CameraConfig(image_size=(size, size), depth_in_meters=True)
+        camera.set_all(False)
+        camera.rgb = camera.depth = name in cameras
+    return ObservationConfig(**made, joint_forces=False)

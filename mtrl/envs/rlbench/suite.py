@@ -1,0 +1,135 @@
+"""RLBench as a suite: its options, live demonstrations and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar
+
+from mtrl.core.config import check
+from mtrl.data.demos import CAMERAS, POLICY_CAMERAS, Demo
+from mtrl.envs.rlbench.copies import RLBenchCopies, SimulatorProcess, scene_seed
+from mtrl.envs.rlbench.simulator import Simulator, packages
+
+TASKS = (
+    "reach_target",
+    "push_button",
+    "pick_and_lift",
+    "pick_up_cup",
+    "put_knife_on_chopping_board",
+    "take_money_out_safe",
+    "put_money_in_safe",
+    "take_umbrella_out_of_umbrella_stand",
+    "stack_wine",
+    "slide_block_to_target",
+)
+"""Of the Auto-λ paper, Table 3."""
+
+
+@dataclass
+class Config:
+    """Options of RLBench."""
+
+    implies: ClassVar[dict[str, str]] = {
+        "agent": "bc",
+        "training": "offline",
+        "network": "keyframe",
+        "steps": "8000",
+    }
+
+    kind: str = "rlbench"
+    tasks: list[str] = field(default_factory=lambda: list(TASKS))
+    """Any of RLBench's, by the names of their files."""
+    image_size: int = 128
+    """Pixels along a side of every picture."""
+    cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
+    """What the policy sees, of left_shoulder, right_shoulder, overhead, wrist and front."""
+    variation: int = 0
+    """Of each task, in live episodes."""
+    horizon: int = 10
+    """Keyframes after which an episode has failed."""
+    headless: bool = True
+    """Without a window; an X server, such as Xvfb, is needed all the same."""
+
+    def __post_init__(self) -> None:
+        check(self.kind == "rlbench", "benchmark.kind", "rlbench", self.kind)
+        check(self.image_size >= 16, "benchmark.image_size", "16 or more", self.image_size)
+        check(self.variation >= 0, "benchmark.variation", "0 or more", self.variation)
+        check(self.horizon >= 1, "benchmark.horizon", "a positive integer", self.horizon)
+        names = all(task.isidentifier() for task in self.tasks)
+        check(bool(self.tasks) and names, "benchmark.tasks", "names such as reach_target", list(self.tasks))
+        for name, chosen in (("tasks", self.tasks), ("cameras", self.cameras)):
+            check(len(set(chosen)) == len(chosen) > 0, f"benchmark.{name}", "distinct names", list(chosen))
+        known = set(self.cameras) <= set(CAMERAS)
+        check(known, "benchmark.cameras", f"some of {', '.join(CAMERAS)}", list(self.cameras))
+
+
+class RLBenchSuite:
+    """Its tasks, demonstrations and episodes. Only the last two need the simulator."""
+
+    parallel = False
+    """Whether demonstrations may be collected by several processes at once."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.name = config.kind
+        self.tasks: Sequence[str] = tuple(config.tasks)
+        self.cameras: Sequence[str] = tuple(config.cameras)
+        self.sizes = {"cameras": self.cameras, "image_size": config.image_size}
+
+    def demonstrations(self, seed: int, episodes: int, every_frame: bool = False) -> Iterator[Demo]:
+        """Yield `episodes` demonstrations of each task, by RLBench's own experts.
+
+        every_frame: of all five cameras, as RLBench's layout wants them; the policy's cameras otherwise.
+        """
+        config = self.config
+        for task in self.tasks:
+            cameras = CAMERAS if every_frame else self.cameras
+            simulator = Simulator(task, cameras, config.image_size, config.headless, config.variation)
+            try:
+                for number in range(episodes):
+                    yield simulator.demonstrate(scene_seed(seed, task, number, "demos"))
+            finally:
+                simulator.close()
+
+    def make_evaluation_envs(self, seed: int, envs_per_task: int) -> RLBenchCopies:
+        """One copy of each task, however many are asked for, in a process of its own."""
+        packages()
+        config = self.config
+        simulators: list[SimulatorProcess] = []
+        try:
+            for task in self.tasks:
+                arguments = (task, self.cameras, config.image_size, config.headless, config.variation)
+                simulators.append(SimulatorProcess(*arguments))
+            for simulator in simulators:
+                simulator.receive()
+        except BaseException:
+            for simulator in simulators:
+                simulator.close()
+            raise
+        return RLBenchCopies(simulators, self.tasks, seed, config.horizon)
+
+    def description(self) -> dict[str, Any]:
+        return {
+            "benchmark": self.name,
+            "tasks": list(self.tasks),
+            "cameras": list(self.cameras),
+            "image_size": self.config.image_size,
+            "variation": self.config.variation,
+            "horizon": self.config.horizon,
+            "action": "MoveArmThenGripper(EndEffectorPoseViaPlanning(), Discrete()); invalid actions are failures",
+            "rlbench": _version("rlbench"),
+            "pyrep": _version("pyrep"),
+        }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def build(config: Config) -> RLBenchSuite:
+    return RLBenchSuite(config)

@@ -1,0 +1,175 @@
+"""Demonstrations on disk: collected from a benchmark's experts, or taken over from RLBench's folders."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mtrl.core.config import check
+from mtrl.core.errors import UserError, expected
+from mtrl.data import rlbench_layout
+from mtrl.data.demo_cache import CacheWriter, task_facts
+from mtrl.data.demos import Demo, decision_frames, keyframes
+from mtrl.envs import SUITES
+from mtrl.experiment.config import compose
+from mtrl.monitoring.progress import Count, counting
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One task's demonstrations, to be collected by one process."""
+
+    benchmark: Any
+    """The suite's configuration, with this task alone."""
+    task: str
+    episodes: int
+    seed: int
+    folder: Path
+    layout: str
+
+
+def collect(
+    options: Sequence[str], episodes: int, seed: int, output: Path, layout: str = "cache", jobs: int = 0
+) -> Path:
+    """Write `episodes` demonstrations of each task; tasks that are there already as asked for stay as they are.
+
+    Args:
+        options: key=value, of which benchmark=... names a suite with experts.
+        output: the folder that gets one of the benchmark's name.
+        layout: cache (decision samples only) or rlbench (every frame and all five cameras, in its folders).
+        jobs: processes, each on one task at a time; one per core if 0.
+
+    Returns:
+        The benchmark's folder.
+
+    Raises:
+        UserError: the benchmark has no experts, or the folder holds other demonstrations.
+    """
+    check(episodes >= 1, "--episodes", "a positive integer", episodes)
+    check(jobs >= 0, "--jobs", "0 or more", jobs)
+    benchmark = compose(options).benchmark
+    suite = SUITES.build(benchmark)
+    if not hasattr(suite, "demonstrations"):
+        raise expected(f"Benchmark {suite.name}", "one with experts (see `mtrl list benchmarks`)", "none")
+    folder = output / suite.name
+    made = [
+        _Job(replace(benchmark, tasks=[task]), task, episodes, seed, folder, layout)
+        for task in suite.tasks
+        if not _complete(folder, task, suite, episodes, seed, layout)
+    ]
+    workers = min(jobs or len(os.sched_getaffinity(0)), len(made)) if getattr(suite, "parallel", True) else 1
+    with counting(len(made) * episodes, "demonstrations") as count:
+        if workers > 1:
+            _spread(made, workers, count)
+        else:
+            for job in made:
+                _collect(job, count)
+    return folder
+
+
+def _facts(episodes: int, seed: int) -> dict[str, Any]:
+    return {"source": "experts", "episodes": episodes, "seed": seed}
+
+
+def _complete(folder: Path, task: str, suite: Any, episodes: int, seed: int, layout: str) -> bool:
+    if layout == "rlbench":
+        if (folder / task).exists():
+            raise expected(f"Folder {folder / task}", "new", "one that exists")
+        return False
+    wanted = {**_facts(episodes, seed), "size": suite.sizes["image_size"], "cameras": list(suite.sizes["cameras"])}
+    facts = task_facts(folder, task)
+    if facts is None:
+        return False
+    other = {key: facts.get(key) for key, value in wanted.items() if facts.get(key) != value}
+    if other:
+        known = {key: wanted[key] for key in other}
+        raise UserError(f"Cache {folder / task} should be new, or have {known}. Found {other}.")
+    return True
+
+
+def _collect(job: _Job, count: Callable[[], None]) -> None:
+    suite = SUITES.build(job.benchmark)
+    with contextlib.ExitStack() as stack:
+        if job.layout == "rlbench":
+            number = iter(range(job.episodes))
+            write: Callable[[Demo], Any] = lambda demo: rlbench_layout.write_demo(demo, job.folder, next(number))  # noqa: E731
+        else:
+            sizes = suite.sizes
+            facts = {**_facts(job.episodes, job.seed), "benchmark": suite.description()}
+            writer = CacheWriter(job.folder, job.task, sizes["cameras"], sizes["image_size"], facts)
+            write = stack.enter_context(writer).add
+        for demo in suite.demonstrations(job.seed, job.episodes, every_frame=job.layout == "rlbench"):
+            write(demo)
+            count()
+
+
+_queue: Any = None
+"""In a process of `_spread`: where it tells of each demonstration."""
+
+
+def _begin(queue: Any) -> None:
+    global _queue
+    _queue = queue
+
+
+def _in_process(job: _Job) -> None:
+    _collect(job, lambda: _queue.put(1))
+
+
+def _spread(jobs: Sequence[_Job], workers: int, count: Count) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with ProcessPoolExecutor(workers, context, _begin, (queue,)) as pool:
+        waiting = {pool.submit(_in_process, job) for job in jobs}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                while not queue.empty():
+                    count(queue.get())
+                for future in done:
+                    future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Path) -> Path:
+    """Make a cache of the demonstrations in RLBench's folders; return the cache's folder.
+
+    Args:
+        folder: that holds <task>/variation<N>/episodes/episode<M>.
+        options: key=value; the benchmark's tasks, cameras and image_size say what is taken.
+        episodes: of each task, in the order of their numbers; all if not given.
+
+    Raises:
+        UserError: a task has too few, or a file is missing or damaged; the line names it.
+    """
+    suite = SUITES.build(compose(options).benchmark)
+    if "cameras" not in suite.sizes:
+        raise expected(f"Benchmark {suite.name}", "one of keyframe tasks", "another kind")
+    found = {task: rlbench_layout.episodes(folder, task)[:episodes] for task in suite.tasks}
+    for task, paths in found.items():
+        if episodes is not None and len(paths) < episodes:
+            raise expected(f"Folder {folder / task}", f"of at least {episodes} demonstrations", len(paths))
+    cameras, size = suite.sizes["cameras"], suite.sizes["image_size"]
+    with counting(sum(map(len, found.values())), "demonstrations") as count:
+        for task, paths in found.items():
+            facts = {"source": str(folder), "episodes": len(paths), "benchmark": suite.description()}
+            with CacheWriter(output / suite.name, task, cameras, size, facts) as writer:
+                for demo in _with_decision_pictures(paths, cameras):
+                    writer.add(demo)
+                    count()
+    return output / suite.name
+
+
+def _with_decision_pictures(paths: Sequence[Path], cameras: Sequence[str]) -> Iterator[Demo]:
+    """Demonstrations with the pictures at their decision frames only: others are not decoded."""
+    for path in paths:
+        keys = keyframes(rlbench_layout.read_demo(path, cameras, frames=()))
+        yield rlbench_layout.read_demo(path, cameras, frames=decision_frames(keys))

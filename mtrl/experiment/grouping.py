@@ -1,0 +1,80 @@
+"""From the affinities of a run to runs that train its best groups of tasks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mtrl import configs
+from mtrl.core.errors import expected
+from mtrl.envs import SUITES
+from mtrl.experiment.config import REGISTRIES, restore
+from mtrl.monitoring.files import write_atomic
+from mtrl.monitoring.grouping import Grouping, best_groups
+from mtrl.monitoring.run import RunFolder
+
+
+@dataclass(frozen=True)
+class GroupedRun:
+    tasks: list[str]
+    grouping: Grouping
+    files: list[Path]
+    """The configuration of each group's run."""
+
+
+def group_run(path: Path | str, groups: int, network: str | None = None, output: Path | None = None) -> GroupedRun:
+    """Find the best groups of a run's tasks, and write a configuration for `mtrl train --config` for each.
+
+    Args:
+        network: whose losses the affinities are of, where the run measured several: critic or actor.
+        output: the folder of the configurations; `groups/` in the run if not given.
+
+    Raises:
+        UserError: the run has no affinities, or its benchmark cannot be had in parts.
+    """
+    folder = RunFolder.load(path)
+    if not folder.affinities.exists():
+        raise expected(f"Run {folder.path}", "trained with affinity=transference and logged once", "no affinity.json")
+    found = json.loads(folder.affinities.read_text(encoding="utf-8"))
+    names = list(found["affinity"])
+    network = network or ("critic" if "critic" in names else names[0])
+    if network not in names:
+        raise expected("--network", f"one of {', '.join(names)}, whose affinities were measured", network)
+    grouping = best_groups(found["affinity"][network], groups)
+    members = [[found["tasks"][task] for task in group] for group in grouping.groups]
+    plans = [_configuration(folder, tasks, f"group-{n + 1}-of-{len(members)}") for n, tasks in enumerate(members)]
+    target = output or folder.path / "groups"
+    files = [target / f"{plan['experiment']}.yaml" for plan in plans]
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for file, plan in zip(files, plans, strict=True):
+            write_atomic(file, yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
+    except OSError as error:
+        raise expected(f"Folder {target}", "in a place that can be written", error.strerror) from error
+    return GroupedRun(found["tasks"], grouping, files)
+
+
+def _configuration(folder: RunFolder, tasks: list[str], suffix: str) -> dict[str, Any]:
+    """The run's configuration with only these tasks, a name of its own, and no affinities."""
+    config = restore(folder.config)
+    subset = getattr(SUITES.module(config.benchmark.kind), "subset", None)
+    if subset is None:
+        raise expected(f"Benchmark {config.benchmark.kind}", "one whose tasks can be chosen", "one that is whole")
+    benchmark = configs.plain(subset(config.benchmark, tasks))
+    experiment = f"{folder.path.resolve().parent.name}-{suffix}"
+    return {**folder.config, "benchmark": benchmark, "affinity": {"kind": "none"}, "experiment": experiment}
+
+
+def saved_overrides(path: Path, further: list[str]) -> list[str]:
+    """The overrides that a configuration file stands for, with further ones."""
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise expected(f"--config {path}", "a readable YAML file", str(error).splitlines()[0]) from error
+    if not isinstance(saved, dict):
+        raise expected(f"--config {path}", "a YAML mapping", type(saved).__name__)
+    return configs.overrides(REGISTRIES, saved, further)

@@ -1,0 +1,80 @@
+"""Transference: what a task's gradient step does to every task's loss (Fifty et al. 2020 and 2021, TAG).
+
+Every `every` updates, on the batch of the update: with θ_i' = θ − α ∇L_i(θ), a step of the shared parameters down task
+i's loss alone, the affinity of task i with task j is Z_ij = 1 − L_j(θ_i') / L_j(θ); where losses have either sign, as
+an actor's, the difference L_j(θ) − L_j(θ_i'). Positive: the step helps. Owned parameters stay. Logged is the mean over
+training so far, from which `mtrl group` finds the groups to train together. Costs T forward passes when it measures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check, check_choice
+from mtrl.core.types import Metrics
+from mtrl.gradients.base import Context, Diagnostic
+
+
+@dataclass
+class Config:
+    kind: str = "transference"
+    every: int = 10
+    """Updates from one measurement to the next."""
+    apply_to: str = "critic"
+    """Which networks' losses of an agent with both: actor, critic or both."""
+    step_size: float | None = None
+    """α; the optimiser's learning rate if not given."""
+
+    def __post_init__(self) -> None:
+        check(self.every >= 1, "affinity.every", "a positive integer", self.every)
+        check_choice("affinity.apply_to", self.apply_to, ("both", "actor", "critic"))
+        check(self.step_size is None or self.step_size > 0, "affinity.step_size", "positive", self.step_size)
+
+
+class Transference(Diagnostic):
+    def __init__(self, config: Config, num_tasks: int, ratio: bool) -> None:
+        super().__init__()
+        self.config, self.ratio = config, ratio
+        self._updates = 0  # a number of the host's: whether to measure must not wait for the device
+        self.measured: Tensor
+        self.total: Tensor
+        self.register_buffer("measured", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("total", torch.zeros(num_tasks, num_tasks, dtype=torch.float64))
+
+    def before_step(self, context: Context) -> None:
+        if self._updates % self.config.every == 0:
+            self.total += self._affinities(context)
+            self.measured += 1
+        self._updates += 1
+
+    def after_step(self, context: Context) -> Metrics:
+        return {"affinity": self.total / self.measured}
+
+    @torch.no_grad()
+    def _affinities(self, context: Context) -> Tensor:
+        ahead = context.look_ahead
+        assert ahead is not None
+        table, own, _ = ahead.network.tensors
+        rates = {n: self.config.step_size or ahead.rate(ahead.network.shared[n]) for n in table}
+        before, found = context.losses.double(), []
+        for task in range(len(before)):
+            moved = {n: p - rates[n] * ahead.shared[n][task] for n, p in table.items()}
+            found.append(before - ahead.losses(moved, own, ahead.batch).double())
+        gains = torch.stack(found)
+        return torch.where(before != 0, gains / torch.where(before != 0, before, 1.0), 0.0) if self.ratio else gains
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"updates": self._updates}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self._updates = state["updates"]
+
+
+def build(config: Config, *, num_tasks: int, part: str | None) -> Diagnostic | None:
+    if part is not None and config.apply_to not in ("both", part):
+        return None
+    return Transference(config, num_tasks, ratio=part != "actor")

@@ -1,0 +1,116 @@
+"""The tragic triad: conflict, curvature and dominance of every update (Yu et al. 2020, Sec. 5.3, Fig. 4).
+
+Of the unweighted losses L = Σ_i L_i on the batch of the update, before (θ) and after (θ') the optimiser's step:
+curvature: H = 2 [L(θ') − L(θ) − ∇L(θ)·(θ' − θ)], over all parameters (owned ones move the losses too).
+Of the shared parameters' gradients g_i, g_j of every pair of tasks, φ their angle:
+magnitude_similarity: Φ = 2 ‖g_i‖ ‖g_j‖ / (‖g_i‖² + ‖g_j‖²) (Definition 2; 1 where both are zero).
+xi: ξ = (1 − cos² φ) ‖g_i − g_j‖² / ‖g_i + g_j‖² (Definition 5; 0 where the sum is zero, 0/0).
+positive_cosine, conflict: the shares of pairs with cos φ above and below zero.
+condition_a, condition_b: among the conflicting pairs, the shares with cos φ ≤ −Φ, and with ξ ≤ 1, which (b) of
+Theorem 2 implies (its own constants are unknown). NaN where no pair conflicts.
+
+All are means over the last `window` updates. L(θ') − L(θ) is taken in the precision of the losses: H below about
+10⁻⁷ L is rounding in float32. A forward pass more per update, and the tasks' gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.core.types import Metrics
+from mtrl.gradients.algebra import combine
+from mtrl.gradients.base import Context, Diagnostic
+from mtrl.gradients.look_ahead import LookAhead
+
+MEANS = ("curvature", "magnitude_similarity", "xi", "positive_cosine", "conflict")
+AMONG_CONFLICTS = ("condition_a", "condition_b")
+
+
+@dataclass
+class Config:
+    kind: str = "triad"
+    window: int = 100
+    """Updates that a logged value is the mean of; 1 for the last update alone."""
+
+    def __post_init__(self) -> None:
+        check(self.window >= 1, "diagnostics.window", "a positive integer", self.window)
+
+
+class Triad(Diagnostic):
+    def __init__(self, window: int) -> None:
+        super().__init__()
+        self.history: Tensor
+        width = len(MEANS) + len(AMONG_CONFLICTS)
+        self.register_buffer("history", torch.full((window, width), torch.nan, dtype=torch.float64))
+
+    def before_step(self, context: Context) -> None:
+        assert context.look_ahead is not None
+        self._loss = context.losses.double().sum()
+        self._gradient = list(_summed(context.look_ahead))
+        self._before = [p.detach().clone() for p in _trained(context.look_ahead)]
+
+    @torch.no_grad()
+    def after_step(self, context: Context) -> Metrics:
+        ahead, gramian = context.look_ahead, context.gramian
+        assert ahead is not None and gramian is not None
+        moves = [p - q for p, q in zip(_trained(ahead), self._before, strict=True)]
+        along = sum((g.double() * m).sum() for g, m in zip(self._gradient, moves, strict=True))
+        shared, own, _ = ahead.network.tensors
+        change = ahead.losses(shared, own, ahead.batch).double().sum() - self._loss
+        del self._gradient, self._before
+        row = torch.cat([2 * (change - along).reshape(1), pair_statistics(gramian)])
+        place = (context.step % len(self.history)).reshape(1)
+        self.history.index_copy_(0, place, row.unsqueeze(0))
+        return {f"triad/{name}": value for name, value in self._means().items()}
+
+    def _means(self) -> Metrics:
+        values = self.history.nanmean(0)
+        conflicts = values[MEANS.index("conflict")]
+        shares = values[len(MEANS) :] / conflicts
+        return dict(zip(MEANS + AMONG_CONFLICTS, torch.cat([values[: len(MEANS)], shares]), strict=True))
+
+
+def pair_statistics(gramian: Tensor) -> Tensor:
+    """A Gramian (T, T) -> (6,): means over pairs of Φ, ξ, cos > 0, cos < 0, and of the latter with (a) and with (b).
+
+    NaN for one task, which has no pairs.
+    """
+    i, j = torch.triu_indices(len(gramian), len(gramian), 1, device=gramian.device)
+    squares = gramian.diagonal().clamp(min=0)
+    first, second, product = squares[i], squares[j], gramian[i, j]
+    lengths = (first * second).sqrt()
+    similarity = _quotient(2 * lengths, first + second, 1.0)
+    cosine = _quotient(product, lengths, 0.0).clamp(-1, 1)
+    total = first + second
+    xi = _quotient((1 - cosine.square()) * (total - 2 * product), (total + 2 * product).clamp(min=0), 0.0)
+    conflict = cosine < 0
+    columns = (similarity, xi, cosine > 0, conflict, conflict & (cosine <= -similarity), conflict & (xi <= 1))
+    return torch.stack([column.double().mean() for column in columns])
+
+
+def _quotient(numerator: Tensor, denominator: Tensor, otherwise: float) -> Tensor:
+    """Their quotient, or `otherwise` where the denominator is zero."""
+    defined = denominator > 0
+    return torch.where(defined, numerator / torch.where(defined, denominator, 1.0), otherwise)
+
+
+def _trained(ahead: LookAhead) -> Iterator[Tensor]:
+    yield from ahead.network.shared.values()
+    yield from ahead.network.own.values()
+
+
+def _summed(ahead: LookAhead) -> Iterator[Tensor]:
+    """∇ Σ_i L_i(θ), in the order of `_trained`: an owned parameter meets its own task's loss only."""
+    ones = ahead.primary.new_ones(len(ahead.primary), dtype=torch.float64)
+    for gradient in ahead.shared.values():
+        yield combine(gradient, ones.to(gradient))
+    yield from ahead.own.values()
+
+
+def build(config: Config, *, num_tasks: int, part: str | None) -> Diagnostic:
+    return Triad(config.window)

@@ -1,0 +1,68 @@
+"""How all pictures look: paper, ink, grid and axes.
+
+matplotlib is imported when a picture is drawn, and only its objects are used: no window, no global figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrl.core.errors import expected
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+FloatArray = NDArray[np.float64]
+STEPS = "environment steps per task"
+INK, GRID, BLUE = "#222222", "#dddddd", "#1f5fa8"
+COLOURS = ("#1f5fa8", "#d1622b", "#2e8b57", "#8b4aa3", "#b8912a", "#c23b5a", "#3aa0b0", "#6b6b6b")
+
+
+def new_figure(
+    width: float, height: float, title: str, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
+    """`layout=None` leaves the margins to the caller: measuring them takes seconds for many panels or labels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout=layout)
+    if title:
+        figure.suptitle(title, fontsize=12, color=INK)
+    return figure
+
+
+def save(figure: Figure, path: Path | str) -> Path:
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, facecolor="white")
+    except OSError as error:
+        raise expected(f"Picture {path}", "in a place that can be written", error.strerror) from error
+    return path
+
+
+def style(panel: Axes, title: str) -> None:
+    panel.set_title(title, fontsize=10.5, loc="left", color=INK)
+    panel.grid(color=GRID, linewidth=0.6)
+    panel.set_axisbelow(True)
+    panel.tick_params(labelsize=8.5, colors=INK, length=0)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["left", "bottom"]].set_color(GRID)
+
+
+def percent_axis(panel: Axes) -> None:
+    panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+
+
+def steps_axis(panel: Axes) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    panel.set_xlim(left=0.0)

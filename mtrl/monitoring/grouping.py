@@ -1,0 +1,143 @@
+"""Which tasks to train together, from their affinities (Fifty et al. 2021, TAG).
+
+Each task is served by one of at most k groups, and its score there is the mean affinity that the group's other members
+have with it; alone it neither gains nor loses: 0. A task may also be in a group that serves others only. The groups
+with the largest sum of scores are found exactly for up to 12 tasks: a first solution by greedy choice and exchange
+bounds what can be in the best, and an integer programme chooses among the rest. Beyond that, by local search from
+several starts, without a proof.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mtrl.core.config import check
+from mtrl.core.errors import expected
+
+EXACT_LIMIT = 12
+"""Tasks up to which all 2^T − 1 possible groups are looked at."""
+_STARTS = 100
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    groups: list[list[int]]
+    """The members of each group."""
+    serving: list[int]
+    """The group that serves each task, (T,)."""
+    scores: list[float]
+    """Each task's mean affinity from its group, (T,)."""
+    optimal: bool
+    """Whether no other groups are better."""
+
+    @property
+    def total(self) -> float:
+        return float(sum(self.scores))
+
+
+def best_groups(affinity: ArrayLike, groups: int, seed: int = 0) -> Grouping:
+    """At most `groups` groups for an affinity (T, T), whose entry ij is what task i does for task j.
+
+    Raises:
+        UserError: the matrix is not square and finite, or there are more groups than tasks.
+    """
+    matrix = np.array(affinity, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
+        raise expected("The affinity", "a finite matrix (T, T)", f"one of shape {matrix.shape}")
+    tasks = len(matrix)
+    check(1 <= groups <= tasks, "--groups", f"in 1..{tasks}, the tasks", groups)
+    np.fill_diagonal(matrix, 0.0)
+    if tasks > EXACT_LIMIT:
+        return _grouping(matrix, _searched(matrix, groups, np.random.default_rng(seed)), optimal=False)
+    members = (np.arange(1, 2**tasks)[:, None] >> np.arange(tasks) & 1).astype(bool)
+    scores = _scores(matrix, members)
+    first = _exchanged(scores, groups)
+    return _grouping(matrix, members[_programme(scores, groups, first)], optimal=True)
+
+
+def _scores(matrix: FloatArray, members: BoolArray) -> FloatArray:
+    """Groups (G, T) -> (G, T): each member's mean affinity from the others, −inf for the rest. 0 for one alone."""
+    others = np.maximum(members.sum(1, keepdims=True) - 1, 1)
+    return np.where(members, members.astype(np.float64) @ matrix / others, -np.inf)
+
+
+def _grouping(matrix: FloatArray, members: BoolArray, optimal: bool) -> Grouping:
+    """With the groups (G, T) that serve somebody, in the order of the tasks they serve."""
+    scores = _scores(matrix, members)
+    serving = scores.argmax(0)
+    used = list(dict.fromkeys(serving.tolist()))
+    groups = [np.flatnonzero(members[group]).tolist() for group in used]
+    return Grouping(groups, [used.index(g) for g in serving], scores.max(0).tolist(), optimal)
+
+
+def _exchanged(scores: FloatArray, groups: int) -> NDArray[np.int64]:
+    """A good choice of rows of (G, T): greedy from the group of all, then one exchanged for a better as long as any."""
+    chosen = np.full(groups, len(scores) - 1)
+    for _ in range(10 * groups):
+        before = scores[chosen].max(0).sum()
+        for place in range(groups):
+            others = np.delete(chosen, place)
+            rest = scores[others].max(0) if others.size else np.full(scores.shape[1], -np.inf)
+            chosen[place] = np.maximum(scores, rest).sum(1).argmax()
+        if scores[chosen].max(0).sum() <= before:
+            break
+    return chosen
+
+
+def _programme(scores: FloatArray, groups: int, first: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The best rows of (G, T): which groups exist (0/1), and which of them serves each task, largest sum of scores."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import coo_array
+
+    best = scores.max(0)
+    # In a better solution than the first no task loses more against its best than the first does in all.
+    slack = (best - scores[first].max(0)).sum() + 1e-12 * (1 + np.abs(best).max())
+    rows, tasks = np.nonzero(scores >= best - slack)
+    kept, row = np.unique(rows, return_inverse=True)
+    pairs, count = len(rows), len(kept)
+    size, index = pairs + count, np.arange(pairs)
+    served = coo_array((np.ones(pairs), (tasks, index)), shape=(scores.shape[1], size))
+    ones = np.ones(pairs)
+    exists = coo_array((np.r_[ones, -ones], (np.r_[index, index], np.r_[index, pairs + row])), shape=(pairs, size))
+    few = coo_array((np.ones(count), (np.zeros(count, int), pairs + np.arange(count))), shape=(1, size))
+    unit = np.abs(scores[rows, tasks]).max() or 1.0
+    result = milp(
+        np.r_[-scores[rows, tasks] / unit, np.zeros(count)],
+        integrality=np.r_[np.zeros(pairs), np.ones(count)],
+        bounds=Bounds(0, 1),
+        constraints=[
+            LinearConstraint(*limited) for limited in ((served, 1, 1), (exists, -np.inf, 0), (few, 0, groups))
+        ],
+        options={"mip_rel_gap": 0.0},
+    )
+    chosen = kept[result.x[pairs:] > 0.5] if result.x is not None else first
+    return max(chosen, first, key=lambda choice: scores[choice].max(0).sum())
+
+
+def _searched(matrix: FloatArray, groups: int, generator: np.random.Generator) -> BoolArray:
+    """Groups (k, T) by changing one membership at a time as long as that helps, from random partitions."""
+    tasks, best, record = len(matrix), np.ones((1, len(matrix)), bool), -np.inf
+    for _ in range(_STARTS):
+        members = generator.integers(groups, size=tasks) == np.arange(groups)[:, None]
+        value, improved = _value(matrix, members), True
+        while improved:
+            improved = False
+            for place in generator.permutation(members.size):
+                members.flat[place] ^= True
+                found = _value(matrix, members)
+                if found > value + 1e-12 * abs(value):
+                    value, improved = found, True
+                else:
+                    members.flat[place] ^= True
+        if value > record:
+            best, record = members, value
+    return best
+
+
+def _value(matrix: FloatArray, members: BoolArray) -> float:
+    return float(_scores(matrix, members).max(0).sum())

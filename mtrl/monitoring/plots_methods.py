@@ -1,0 +1,257 @@
+"""Pictures of what the gradient methods met and did: conflicts, task weights, and the tragic triad."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mtrl.core.errors import expected
+from mtrl.monitoring.drawing import (
+    COLOURS,
+    INK,
+    STEPS,
+    FloatArray,
+    Row,
+    new_figure,
+    percent_axis,
+    save,
+    steps_axis,
+    style,
+)
+from mtrl.monitoring.plots import curves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LINES = 12
+"""Tasks drawn as a line each; more become rows of a picture."""
+_DASHES = ("-", "--", ":", "-.")
+
+
+def conflicts(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path:
+    """For each network: how often pairs of tasks conflict, their mean cosines, and the tasks' gradient norms.
+
+    Raises:
+        UserError: no row has cosines, which only updates with the tasks' gradients give.
+    """
+    parts = _parts(rows, "cosine", "rows with cosines (of a run with surgery, diagnostics, ...)")
+    size = len(tasks)
+    side = max(2.2, size * (0.36 if size <= _LINES else 0.13))
+    font = 8.0 if size <= _LINES else 6.0
+    label = 0.25 + 0.0075 * font * max(map(len, tasks))
+    lefts = np.cumsum([0.65, 3.0 + label, side + 0.85, side + 1.25])
+    widths = (3.0, side, side, 3.0)
+    legend = label + 0.3 if size <= _LINES else 0.15
+    width, height = lefts[-1] + 3.0 + legend, len(parts) * (side + 0.85) + label
+    figure = new_figure(width, height, "", layout=None)
+    for number, part in enumerate(parts):
+        bottom = height - (number + 1) * (side + 0.85) + 0.45
+        places = [(x / width, bottom / height, w / width, side / height) for x, w in zip(lefts, widths, strict=True)]
+        last = number == len(parts) - 1
+        _conflict_row([figure.add_axes(place) for place in places], rows, tasks, part, font, last)
+    return save(figure, path)
+
+
+def _conflict_row(
+    panels: Sequence[Axes], rows: Sequence[Row], tasks: Sequence[str], part: str, font: float, last: bool
+) -> None:
+    steps, shares = _matrices(rows, f"{part}conflicts")
+    _, cosines = _matrices(rows, f"{part}cosine")
+    pairs = np.triu_indices(len(tasks), 1)
+    count = max(len(pairs[0]), 1)
+    panels[0].plot(steps, shares[:, *pairs].sum(1) / count, color=COLOURS[0], linewidth=2.0)
+    _curve_axes(panels[0], f"{_title(part)}conflicting pairs", last)
+    panels[0].set_ylim(-0.03, 1.03)
+    percent_axis(panels[0])
+    _matrix(panels[1], cosines.mean(0), "mean cosine", "RdBu", (-1.0, 1.0))
+    _matrix(panels[2], shares.mean(0), "share of updates in conflict, %", "Reds", (0.0, 1.0))
+    for panel, named in zip(panels[1:3], (True, False), strict=True):
+        panel.set_xticks(range(len(tasks)), tasks if last else [""] * len(tasks), rotation=90, fontsize=font)
+        panel.set_yticks(range(len(tasks)), tasks if named else [""] * len(tasks), fontsize=font)
+    _task_curves(panels[3], rows, tasks, f"{part}task_grad_norm", "gradient norms", last, len(tasks) <= _LINES)
+    panels[3].set_yscale("log")
+
+
+def lambdas(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path:
+    """The tasks' weights over training, a panel for each network.
+
+    Raises:
+        UserError: no row has weights.
+    """
+    parts = _parts(rows, f"weight/{tasks[0]}", "rows with task weights")
+    figure = new_figure(9.0, (2.9 if len(tasks) <= _LINES else 1.2 + 0.15 * len(tasks)) * len(parts), "")
+    for panel, part in zip(figure.subplots(len(parts), 1, squeeze=False)[:, 0], parts, strict=True):
+        title = f"{_title(part)}task weights"
+        if len(tasks) <= _LINES:
+            _task_curves(panel, rows, tasks, f"{part}weight", title, labelled=part == parts[-1], legend=True)
+        else:
+            _task_rows(panel, *curves(rows, tasks, f"{part}weight"), tasks, title)
+    return save(figure, path)
+
+
+def triad(runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], path: Path | str) -> Path:
+    """Fig. 4 of the PCGrad paper for runs {label: rows}: curvature, shares of updates, likeness of norms; returns.
+
+    Raises:
+        UserError: a run has no such rows.
+    """
+    needed = "rows of a run with diagnostics=triad"
+    parts = max((_parts(rows, "triad/curvature", needed) for rows in runs.values()), key=len)
+    figure = new_figure(15.0, 3.3 * len(parts) + 0.5, "")
+    grid = figure.subplots(len(parts), 4, squeeze=False)
+    for panels, part in zip(grid, parts, strict=True):
+        for (label, rows), colour in zip(runs.items(), COLOURS, strict=False):
+            _triad_row(panels, rows, f"{part}triad/", colour, label)
+        _finish_triad_row(panels, part)
+    outcomes = zip(grid[:, 3], ("train/return", "train/success"), strict=False)
+    for panel, name in outcomes:
+        _outcomes(panel, runs, tasks, name)
+    _legend(figure, runs)
+    return save(figure, path)
+
+
+def _triad_row(panels: Sequence[Axes], rows: Sequence[Row], prefix: str, colour: str, label: str) -> None:
+    steps, curvature = _scalar(rows, f"{prefix}curvature")
+    panels[0].plot(steps, curvature, color=colour, linewidth=1.6, label=label)
+    for name, dashes in (("positive_cosine", "-"), ("condition_a", ":"), ("condition_b", "--")):
+        steps, share = _scalar(rows, prefix + name)
+        panels[1].plot(steps, share, color=colour, linewidth=1.5, linestyle=dashes)
+    steps, similarity = _scalar(rows, f"{prefix}magnitude_similarity")
+    panels[2].plot(steps, similarity, color=colour, linewidth=1.6)
+
+
+def _finish_triad_row(panels: Sequence[Axes], part: str) -> None:
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in panels[0].lines])
+    known = np.abs(values[np.isfinite(values) & (values != 0)])
+    if known.size and np.nanmin(values) > 0:
+        panels[0].set_yscale("log")
+    elif known.size:
+        panels[0].set_yscale("symlog", linthresh=float(np.quantile(known, 0.1)))
+    _curve_axes(panels[0], f"{_title(part)}multi-task curvature H")
+    _curve_axes(panels[1], "shares of updates, and of conflicts")
+    names = ("cos φ > 0", "of conflicts: (a) cos φ ≤ −Φ", "of conflicts: ξ ≤ 1")
+    _dash_legend(panels[1], names, ("-", ":", "--"))
+    _curve_axes(panels[2], "similarity of gradient norms Φ")
+    for panel in panels[1:3]:
+        panel.set_ylim(-0.03, 1.03)
+    percent_axis(panels[1])
+
+
+def _outcomes(panel: Axes, runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], name: str) -> None:
+    """Each task's return or success, or their mean where there are more tasks than dashes."""
+    few, known = len(tasks) <= len(_DASHES), False
+    for (_, rows), colour in zip(runs.items(), COLOURS, strict=False):
+        steps, values = curves(rows, tasks, name, required=False)
+        if not steps.size:
+            continue
+        known = True
+        for row, dashes in zip(values if few else values.mean(0, keepdims=True), _DASHES, strict=False):
+            panel.plot(steps, _smooth(row), color=colour, linewidth=1.6, linestyle=dashes)
+    panel.set_visible(known)
+    what = name.removeprefix("train/")
+    _curve_axes(panel, f"{what} in training" if few else f"mean {what} in training")
+    if name == "train/success":
+        panel.set_ylim(-0.03, 1.03)
+        percent_axis(panel)
+    if few and known:
+        _dash_legend(panel, tasks, _DASHES)
+
+
+def _dash_legend(panel: Axes, names: Sequence[str], dashes: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], color=INK, linestyle=d, label=name) for name, d in zip(names, dashes, strict=False)]
+    panel.legend(handles=lines, fontsize=8, framealpha=0.8, edgecolor="none")
+
+
+def _legend(figure: Figure, runs: Iterable[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], color=c, linewidth=2.5, label=label) for label, c in zip(runs, COLOURS, strict=False)]
+    figure.legend(handles=lines, loc="outside upper left", ncols=len(lines), frameon=False, fontsize=10)
+
+
+def _task_curves(
+    panel: Axes, rows: Sequence[Row], tasks: Sequence[str], name: str, title: str, labelled: bool, legend: bool
+) -> None:
+    """A line for each task."""
+    steps, values = curves(rows, tasks, name)
+    for number, (task, row) in enumerate(zip(tasks, values, strict=True)):
+        turn, colour = divmod(number, len(COLOURS))
+        dashes = _DASHES[turn % len(_DASHES)]
+        panel.plot(steps, row, color=COLOURS[colour], linestyle=dashes, linewidth=1.4, label=task)
+    _curve_axes(panel, title, labelled)
+    if legend:
+        panel.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+
+
+def _task_rows(panel: Axes, steps: FloatArray, values: FloatArray, tasks: Sequence[str], title: str) -> None:
+    """A picture with a row for each of many tasks."""
+    extent = (float(steps[0]), float(steps[-1]) + 1e-9, len(tasks) - 0.5, -0.5)
+    drawn = panel.imshow(values, aspect="auto", cmap="viridis", extent=extent, interpolation="nearest")
+    panel.set_title(title, fontsize=10.5, loc="left", color=INK)
+    panel.set_yticks(range(len(tasks)), tasks, fontsize=6.5)
+    panel.tick_params(length=0)
+    steps_axis(panel)
+    panel.set_xlabel(STEPS, fontsize=9)
+    panel.figure.colorbar(drawn, ax=panel, fraction=0.03, pad=0.01).ax.tick_params(labelsize=7)
+
+
+def _matrix(panel: Axes, array: FloatArray, title: str, colours: str, limits: tuple[float, float]) -> None:
+    """With its values where the tasks are few."""
+    drawn = panel.imshow(array, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
+    panel.set_title(title, fontsize=10.5, loc="left", color=INK)
+    bar = panel.inset_axes((1.03, 0.0, 0.05, 1.0))
+    panel.figure.colorbar(drawn, cax=bar, ticks=[limits[0], sum(limits) / 2, limits[1]]).ax.tick_params(labelsize=7)
+    if len(array) <= _LINES:
+        for (row, column), value in np.ndenumerate(array):
+            ink = "white" if abs(value) > 0.6 * limits[1] else INK
+            text = f"{value:.2f}".replace("0.", ".", 1) if limits[0] < 0 else f"{100 * value:.0f}"
+            panel.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink)
+
+
+def _curve_axes(panel: Axes, title: str, labelled: bool = True) -> None:
+    style(panel, title)
+    steps_axis(panel)
+    if labelled:
+        panel.set_xlabel(STEPS, fontsize=9)
+
+
+def _parts(rows: Sequence[Row], name: str, needed: str) -> list[str]:
+    """The prefixes under which a metric is logged, such as `critic/`, or "" of an agent with one network."""
+    found = dict.fromkeys(k[: -len(name)] for row in rows for k in row if k == name or k.endswith(f"/{name}"))
+    if not found:
+        raise expected("Metrics", needed, f"{len(rows)} rows without")
+    return sorted(found, reverse=True)
+
+
+def _title(part: str) -> str:
+    return f"{part.rstrip('/')}: " if part else ""
+
+
+def _scalar(rows: Sequence[Row], name: str) -> tuple[FloatArray, FloatArray]:
+    """Steps (K,) and values (K,), null as NaN."""
+    found = [row for row in rows if name in row]
+    values = [math.nan if row[name] is None else row[name] for row in found]
+    return np.array([row["step"] for row in found], dtype=np.float64), np.array(values, dtype=np.float64)
+
+
+def _matrices(rows: Sequence[Row], name: str) -> tuple[FloatArray, FloatArray]:
+    """Steps (K,) and matrices (K, T, T)."""
+    found = [row for row in rows if name in row]
+    steps = np.array([row["step"] for row in found], dtype=np.float64)
+    return steps, np.array([row[name] for row in found], dtype=np.float64)
+
+
+def _smooth(values: FloatArray) -> FloatArray:
+    """The running mean over a twentieth of the points, of those that are known."""
+    half = max(len(values) // 40, 0)
+    windows = [values[max(k - half, 0) : k + half + 1] for k in range(len(values))]
+    return np.array([np.nanmean(w) if np.isfinite(w).any() else math.nan for w in windows])

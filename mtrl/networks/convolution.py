@@ -1,0 +1,165 @@
+"""Layers of image networks, written for one task: x is (B, C, H, W), and any of them takes a task axis in front.
+
+With one task's tensors, a layer is PyTorch's own. When a `TaskNetwork` calls it, x is (T, B, C, H, W), or
+(1, B, C, H, W) where all tasks see the same images and nothing so far was a task's own; the task axis then stays 1
+up to the first owned layer, so that a shared trunk runs once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from mtrl.networks.layers import owned
+
+
+class _TaskConv(torch.autograd.Function):
+    """One convolution of all tasks' images, whose weight gradient is kept apart for each task.
+
+    Forward and the input's gradient are those of joint training; the weight's gradient is one product per task,
+    (T, out, in, k, k), at the same number of operations.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int) -> Tensor:
+        """x (T, B, in, H, W); weight (T, out, in, k, k), the task axis of stride 0."""
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return F.conv2d(x.flatten(0, 1), weight[0], padding=padding).unflatten(0, x.shape[:2])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad, padding, grad_x, grad_weight = grads[0], ctx.padding, None, None
+        if ctx.needs_input_grad[0]:
+            rows = x.flatten(0, 1).shape
+            grad_x = conv2d_input(rows, weight[0], grad.flatten(0, 1), padding=padding).view(x.shape)  # type: ignore[arg-type]
+        if ctx.needs_input_grad[1]:
+            pairs = zip(x, grad, strict=True)
+            grad_weight = torch.stack([conv2d_weight(a, weight.shape[1:], g, padding=padding) for a, g in pairs])  # type: ignore[arg-type]
+        return grad_x, grad_weight, None
+
+
+def conv2d(x: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """x (B, in, H, W), (T, B, in, H, W) or (1, B, in, H, W); weight (out, in, k, k) or (T, out, in, k, k)."""
+    if x.ndim == 4:
+        return F.conv2d(x, weight, padding=padding)
+    if weight.ndim == 5 and weight.shape[0] == 1:
+        weight = weight.squeeze(0)
+    if weight.ndim == 4:
+        return F.conv2d(x.flatten(0, 1), weight, padding=padding).unflatten(0, x.shape[:2])
+    tasks, outputs = weight.shape[:2]
+    x = x.expand(tasks, *x.shape[1:])
+    if weight.stride(0) == 0:
+        return _TaskConv.apply(x, weight, padding)  # type: ignore[no-any-return]
+    grouped = F.conv2d(x.transpose(0, 1).flatten(1, 2), weight.flatten(0, 1), padding=padding, groups=tasks)
+    return grouped.unflatten(1, (tasks, outputs)).transpose(0, 1)
+
+
+class Conv2d(nn.Module):
+    """A k×k convolution that keeps the size; no bias, as a batch norm follows. weight (out, in, k, k)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__()
+        bound = math.sqrt(6 / (inputs * kernel * kernel))  # He et al. 2015, for ReLU
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel).uniform_(-bound, bound))
+        self.padding = kernel // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv2d(x, self.weight, self.padding)
+
+
+class Statistics(nn.Module):
+    """Running mean and variance of each channel, (C,)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.variance: Tensor
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) over each task's own batch. scale and shift (C,).
+
+    A task's images are normalised by their own statistics even where scale and shift are shared: with joint ones a
+    task's loss would depend on the other tasks' images, and its gradient would not be its own. In training the
+    running statistics are moved in place, once per forward: whoever wants them unmoved passes copies
+    (`TaskNetwork.call`) or sets `tracking` to False.
+    """
+
+    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+        self.statistics = owned(Statistics(channels))
+        self.momentum, self.eps, self.tracking = momentum, eps, True
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance = self._batch(x) if self.training else self._running(x)
+        factor = self.scale * (variance + self.eps).rsqrt()
+        offset = self.shift - mean * factor
+        return torch.addcmul(_over_images(offset), x, _over_images(factor))
+
+    def _batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        variance, mean = torch.var_mean(x, (-4, -2, -1), correction=0)
+        if self.tracking:
+            count = x.shape[-4] * x.shape[-2] * x.shape[-1]
+            with torch.no_grad():
+                self.statistics.mean.lerp_(mean, self.momentum)
+                self.statistics.variance.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
+        return mean, variance
+
+    def _running(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The first task's where all tasks have seen the same images through the same layers: they are equal."""
+        same = self.scale.ndim == 1 and x.ndim == 5 and x.shape[0] == 1
+        mean, variance = self.statistics.mean, self.statistics.variance
+        return (mean[:1], variance[:1]) if same and mean.ndim == 2 else (mean, variance)
+
+
+def _over_images(values: Tensor) -> Tensor:
+    """(C,) or (T, C) to multiply (.., B, C, H, W)."""
+    return values.unsqueeze(-1).unsqueeze(-1).unsqueeze(-4)
+
+
+def set_tracking(module: nn.Module, tracking: bool) -> None:
+    """Whether the batch norms of a module move their running statistics in training."""
+    for child in module.modules():
+        if isinstance(child, BatchNorm):
+            child.tracking = tracking
+
+
+class Pool(nn.Module):
+    """Maximum over 2×2 pixels; an image of one pixel stays as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if min(x.shape[-2:]) < 2:
+            return x
+        pooled = F.max_pool2d(x.flatten(0, -4), 2)
+        return pooled.unflatten(0, x.shape[:-3])
+
+
+class Flatten(nn.Module):
+    """(.., B, C, H, W) to (.., B, C·H·W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(-3)
+
+
+def conv_block(inputs: int, outputs: int, *, task_norm: bool) -> list[nn.Module]:
+    """3×3 convolution, batch norm (each task's own, or with a shared scale and shift), ReLU."""
+    norm = BatchNorm(outputs)
+    return [Conv2d(inputs, outputs), owned(norm) if task_norm else norm, nn.ReLU(inplace=True)]
+
+
+def pooled_size(size: int, times: int) -> int:
+    """Pixels along a side after so many 2×2 pools."""
+    for _ in range(times):
+        size = max(size // 2, 1)
+    return size

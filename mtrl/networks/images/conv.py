@@ -1,0 +1,89 @@
+"""The Mint paper's small convolutional network: three convolutions, two hidden layers, and what tasks own of it.
+
+Mint paper, App. B: three layers of 160 3×3 filters, each followed by max pooling and batch norm, then two fully
+connected layers of 320. `owned` makes its baselines of it: head (task-specific-1-fc), fc (task-specific-all-fc),
+all (independent). Batch norm comes before the activation, as usual; the paper does not say.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mtrl.core.config import check, check_choice
+from mtrl.networks.base import Factory
+from mtrl.networks.convolution import Flatten, Pool, conv_block, pooled_size
+from mtrl.networks.layers import Linear, owned
+
+
+@dataclass
+class ConvConfig:
+    """What the variants of the small network have in common."""
+
+    width: int = 160
+    """Filters of each convolution."""
+    depth: int = 3
+    """Convolutions, each with a 2×2 pool."""
+    fc_width: int = 320
+    """Units of each hidden linear layer."""
+    fc_depth: int = 2
+    """Hidden linear layers."""
+    batch_norm: str = "shared"
+    """task: every task its own scale and shift; shared: one for all. Statistics are always each task's."""
+
+    def __post_init__(self) -> None:
+        check_choice("network.batch_norm", self.batch_norm, ("task", "shared"))
+        for name in ("width", "depth", "fc_width"):
+            check(getattr(self, name) >= 1, f"network.{name}", "a positive integer", getattr(self, name))
+        check(self.fc_depth >= 0, "network.fc_depth", "0 or more", self.fc_depth)
+
+
+@dataclass
+class Config(ConvConfig):
+    kind: str = "conv"
+    owned: str = "head"
+    """What every task has of its own: the head (the last layer), fc (all linear layers), or all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("network.owned", self.owned, ("head", "fc", "all"))
+
+
+def convolutions(config: ConvConfig, image_shape: tuple[int, int, int]) -> tuple[list[nn.Module], int]:
+    """The convolutional part, and the features of its output."""
+    layers: list[nn.Module] = []
+    inputs, height, width = image_shape
+    for _ in range(config.depth):
+        layers += [*conv_block(inputs, config.width, task_norm=config.batch_norm == "task"), Pool()]
+        inputs = config.width
+    pixels = pooled_size(height, config.depth) * pooled_size(width, config.depth)
+    return [*layers, Flatten()], config.width * pixels
+
+
+def fully_connected(config: ConvConfig, inputs: int) -> list[nn.Module]:
+    sizes = [inputs, *[config.fc_width] * config.fc_depth]
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(sizes):
+        layers += [Linear(before, after), nn.ReLU(inplace=True)]
+    return layers
+
+
+def trunk_size(config: ConvConfig, image_shape: tuple[int, int, int]) -> int:
+    """Features of the trunk's output."""
+    return config.fc_width if config.fc_depth else convolutions(config, image_shape)[1]
+
+
+def build(config: Config, *, image_shape: tuple[int, int, int], output_size: int | None) -> Factory:
+    def factory(code: Tensor) -> nn.Module:
+        conv, inputs = convolutions(config, image_shape)
+        hidden = fully_connected(config, inputs)
+        if output_size is None:
+            return nn.Sequential(*conv, *hidden)
+        head = Linear(trunk_size(config, image_shape), output_size)
+        parts = [nn.Sequential(*conv), nn.Sequential(*hidden), head]
+        first = {"head": 2, "fc": 1, "all": 0}[config.owned]
+        return nn.Sequential(*parts[:first], *(owned(part) for part in parts[first:]))
+
+    return factory

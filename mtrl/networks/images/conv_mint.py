@@ -1,0 +1,40 @@
+"""Mint on the small convolutional network: an owned matrix and bias after every hidden linear layer.
+
+Mint paper, Sec. 4 ("after every fully connected layer") and App. B. Whether the output layer has one is a field here
+as it is in the network for vectors; so is whether the head is the task's own, which the paper's Eq. 4 does not settle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mtrl.networks.base import Factory
+from mtrl.networks.images.conv import ConvConfig, convolutions
+from mtrl.networks.layers import Linear, owned
+from mtrl.networks.mint import Mint
+
+
+@dataclass
+class Config(ConvConfig):
+    kind: str = "conv_mint"
+    output_mint: bool = False
+    """Whether the output layer is followed by a Mint layer too."""
+    own_head: bool = True
+    """Whether every task has its own output layer; the tasks' classes have nothing in common."""
+
+
+def build(config: Config, *, image_shape: tuple[int, int, int], output_size: int) -> Factory:
+    def factory(code: Tensor) -> nn.Module:
+        layers, inputs = convolutions(config, image_shape)
+        for _ in range(config.fc_depth):
+            layers += [Linear(inputs, config.fc_width), nn.ReLU(inplace=True), owned(Mint(config.fc_width))]
+            inputs = config.fc_width
+        head = Linear(inputs, output_size)
+        layers.append(owned(head) if config.own_head else head)
+        if config.output_mint:
+            layers.append(owned(Mint(output_size)))
+        return nn.Sequential(*layers)
+
+    return factory

@@ -1,0 +1,80 @@
+"""Routing networks on the small convolutional network: in each linear layer a task picks one of K function blocks.
+
+Rosenbaum et al. 2018 and 2019 ("routing-all-fc", the Mint paper's baseline): after the shared convolutions a router
+per task and layer chooses among K blocks. The paper trains tabular routers with the weighted policy learner; here the
+choice is differentiated straight through a Gumbel-softmax, so that a router is an owned vector of logits like any
+other parameter. In evaluation the likeliest block is taken. In training the choices are drawn from PyTorch's own
+generator, one per task, layer and forward pass.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtrl.core.config import check
+from mtrl.networks.base import Factory
+from mtrl.networks.columns import ColumnLinear, mixed
+from mtrl.networks.images.conv import ConvConfig, convolutions
+from mtrl.networks.layers import owned
+
+
+@dataclass
+class Config(ConvConfig):
+    kind: str = "conv_routing"
+    blocks: int | None = None
+    """K: function blocks of each layer; one per task if not given."""
+    temperature: float = 1.0
+    """Of the softmax whose derivative the choice has."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.blocks is None or self.blocks >= 1, "network.blocks", "a positive integer", self.blocks)
+        check(self.temperature > 0, "network.temperature", "positive", self.temperature)
+
+
+class Router(nn.Module):
+    """A task's choice among K blocks, as a row (1, K) of zeros and a one. logits (K,)."""
+
+    def __init__(self, blocks: int, temperature: float) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(1e-2 * torch.randn(blocks))
+        self.temperature = temperature
+
+    def forward(self) -> Tensor:
+        logits = self.logits.unsqueeze(-2)
+        if self.training:
+            logits = logits - torch.empty_like(logits).exponential_().log()
+        soft = (logits / self.temperature).softmax(-1)
+        hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
+        return hard + soft - soft.detach()
+
+
+class Routing(nn.Module):
+    """(.., B, features) -> (.., B, output_size)."""
+
+    def __init__(self, config: Config, inputs: int, output_size: int, num_tasks: int) -> None:
+        super().__init__()
+        blocks = config.blocks or num_tasks
+        sizes = [inputs, *[config.fc_width] * config.fc_depth, output_size]
+        self.layers = nn.ModuleList([ColumnLinear(blocks, a, b) for a, b in itertools.pairwise(sizes)])
+        self.routers = nn.ModuleList([owned(Router(blocks, config.temperature)) for _ in self.layers])
+
+    def forward(self, x: Tensor) -> Tensor:
+        last = len(self.layers) - 1
+        for index, (layer, router) in enumerate(zip(self.layers, self.routers, strict=True)):
+            x = mixed(router(), layer(x, every=True)).squeeze(-3)
+            x = x if index == last else F.relu(x)
+        return x
+
+
+def build(config: Config, *, image_shape: tuple[int, int, int], output_size: int) -> Factory:
+    def factory(code: Tensor) -> nn.Module:
+        conv, inputs = convolutions(config, image_shape)
+        return nn.Sequential(*conv, Routing(config, inputs, output_size, code.numel()))
+
+    return factory

@@ -1,0 +1,76 @@
+"""VGG-16 with hard sharing: one trunk of 13 convolutions, a head per task, a batch norm per task or a shared one.
+
+Simonyan & Zisserman 2015 for 32×32 images, as Auto-λ (Sec. 5.2) and RL-AUX (App. C.1) use it: batch norm after every
+convolution, one pixel of 512 features at the end. `batch_norm: task` gives every task its own scale, shift and
+statistics in each layer, which Auto-λ's published code has and its paper does not mention. RL-AUX's heads have two
+linear layers (`head_width: 512`), Auto-λ's one (0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mtrl.core.config import check, check_choice
+from mtrl.networks.base import Factory
+from mtrl.networks.convolution import Flatten, Pool, conv_block, pooled_size
+from mtrl.networks.layers import Linear, owned
+
+STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+"""Channels and convolutions between two pools."""
+
+
+@dataclass
+class Config:
+    kind: str = "vgg16"
+    batch_norm: str = "task"
+    """task: every task its own scale and shift; shared: one for all. Statistics are always each task's."""
+    head_width: int = 0
+    """Hidden units of each head; 0 for a single linear layer."""
+    scale: float = 1.0
+    """Factor of all channels: less for small images or machines."""
+
+    def __post_init__(self) -> None:
+        check_choice("network.batch_norm", self.batch_norm, ("task", "shared"))
+        check(self.head_width >= 0, "network.head_width", "0 or more", self.head_width)
+        check(0 < self.scale <= 4, "network.scale", "in (0, 4]", self.scale)
+
+
+def _channels(config: Config, count: int) -> int:
+    return max(1, round(count * config.scale))
+
+
+def trunk_size(config: Config, image_shape: tuple[int, int, int]) -> int:
+    """Features of the trunk's output."""
+    _, height, width = image_shape
+    pixels = pooled_size(height, len(STAGES)) * pooled_size(width, len(STAGES))
+    return _channels(config, STAGES[-1][0]) * pixels
+
+
+def _trunk(config: Config, image_shape: tuple[int, int, int]) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    inputs = image_shape[0]
+    for count, depth in STAGES:
+        outputs = _channels(config, count)
+        for _ in range(depth):
+            layers += conv_block(inputs, outputs, task_norm=config.batch_norm == "task")
+            inputs = outputs
+        layers.append(Pool())
+    return [*layers, Flatten()]
+
+
+def _head(config: Config, inputs: int, outputs: int) -> nn.Module:
+    if not config.head_width:
+        return Linear(inputs, outputs)
+    return nn.Sequential(Linear(inputs, config.head_width), nn.ReLU(inplace=True), Linear(config.head_width, outputs))
+
+
+def build(config: Config, *, image_shape: tuple[int, int, int], output_size: int | None) -> Factory:
+    def factory(code: Tensor) -> nn.Module:
+        trunk = _trunk(config, image_shape)
+        if output_size is None:
+            return nn.Sequential(*trunk)
+        return nn.Sequential(*trunk, owned(_head(config, trunk_size(config, image_shape), output_size)))
+
+    return factory

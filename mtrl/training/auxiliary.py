@@ -1,0 +1,117 @@
+"""Epochs of label training and of main training, in turn (paper 003, App. B), and accuracy on the whole test set.
+
+A step is one training image of the main network. The learning rate halves every 50 epochs. The paper reports the best
+test accuracy on the way (early stopping); here the last network counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from mtrl.core.config import check
+from mtrl.core.types import Metrics
+from mtrl.data.images import ImageBatch, ImageData, mixed_seed
+from mtrl.monitoring.progress import counter
+from mtrl.monitoring.random_state import random_state, restore_random_state
+from mtrl.training import supervised
+from mtrl.training.supervised import ImageBenchmark, SupervisedTrainer, evaluate
+
+__all__ = ["Config", "build", "evaluate"]
+
+
+@dataclass
+class Config(supervised.Config):
+    """Steps are training images of the main network."""
+
+    kind: str = "auxiliary"
+    schedule: str = "step"
+    """Of the main network's learning rate: step, cosine to zero at the last step, or constant."""
+    milestone: int = 50
+    """Epochs after which the schedule `step` multiplies the learning rate by `decay`, again and again."""
+    label_every: int = 1
+    """Epochs of main training for each epoch of label training."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.label_every >= 1, "training.label_every", "a positive integer", self.label_every)
+
+
+class Agent(supervised.Agent, Protocol):
+    """What the loop needs of a learner."""
+
+    def prepare(self, data: ImageData) -> None: ...
+    def train_labels(
+        self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None
+    ) -> Metrics: ...
+    def update(self, batch: ImageBatch, second_batch: ImageBatch | None = None) -> Metrics: ...
+
+
+class AuxiliaryTrainer(SupervisedTrainer):
+    """Trains the source of labels before an epoch of the main network.
+
+    An epoch of label training is one piece: a run interrupted in it goes on from its beginning, with the same numbers,
+    as its random draws are a function of the seed and the epoch.
+    """
+
+    def __init__(self, config: Config, agent: Agent, data: ImageData, seed: int, steps: int) -> None:
+        super().__init__(config, agent, data, seed, steps)
+        agent.prepare(self.epochs.data)
+        self._agent, self._every, self._seed = agent, config.label_every, seed
+        self.seconds["labels"] = 0.0
+        self._labelled = -1
+        self._label_metrics: Metrics = {}
+        self._before: dict[str, Any] | None = None
+
+    def rate(self, step: int) -> float:
+        if self.config.schedule != "step":
+            return super().rate(step)
+        epoch = step // (self.epochs.per_epoch * self.agent.config.batch_size)
+        return self.config.decay ** (epoch // self.config.milestone)
+
+    def advance(self) -> Metrics:
+        epoch, place = divmod(self.updates, self.epochs.per_epoch)
+        if place == 0 and epoch % self._every == 0 and self._labelled < epoch:
+            self._train_labels(epoch)
+        return super().advance() | self._label_metrics
+
+    def _train_labels(self, epoch: int) -> None:
+        begin = time.perf_counter()
+        self._before = copy.deepcopy(self._agent.state_dict())
+        self.agent.set_rate(self.rate(self.step))
+        with seeded(self._seed, epoch):
+            self._label_metrics = self._agent.train_labels(self.epochs.data, epoch, counter("labels"))
+        self._labelled, self._before = epoch, None
+        self.seconds["labels"] += time.perf_counter() - begin
+
+    def state_dict(self) -> dict[str, Any]:
+        """In the middle of an epoch of label training, the state before it."""
+        state = super().state_dict() | {"labelled": self._labelled, "label_metrics": self._label_metrics}
+        return state if self._before is None else state | {"agent": self._before}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._labelled, self._label_metrics = state["labelled"], dict(state["label_metrics"])
+
+
+@contextlib.contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """The global generators seeded by these numbers for a while, as stable-baselines3 draws from no others."""
+    before, seed = random_state(), mixed_seed(*numbers)
+    torch.manual_seed(seed)
+    np.random.seed(seed % (1 << 32))
+    try:
+        yield
+    finally:
+        restore_random_state(before)
+
+
+def build(config: Config, *, agent: Agent, suite: ImageBenchmark, seed: int, steps: int) -> AuxiliaryTrainer:
+    return AuxiliaryTrainer(config, agent, suite.data, seed, steps)

@@ -1,0 +1,221 @@
+"""Learning from demonstrations: updates on batches of a cache, evaluated by playing episodes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.core.types import FloatArray, Metrics, Suite
+from mtrl.data.demo_cache import DemoCache, KeyframeBatch, KeyframeObservation
+from mtrl.data.demos import Frame
+from mtrl.data.keyframe_envs import KeyframeEnvs
+from mtrl.data.priority import Priorities, draw_uniform
+from mtrl.data.shift import shifted
+from mtrl.monitoring.attention import attention_image
+from mtrl.training.evaluation import EvaluationResult
+from mtrl.training.keyframe_evaluation import Observer, play
+from mtrl.training.loop import TrainingConfig
+
+
+@dataclass
+class Config(TrainingConfig):
+    """A step is one update of all tasks."""
+
+    kind: str = "offline"
+    log_every: int = 50
+    """Updates between two rows of metrics."""
+    checkpoint_every: int = 1000
+    """Updates between two checkpoints; one is saved at the end and on an interrupt in any case."""
+    final_episodes: int = 100
+    """Episodes per task of the evaluation at the end (the Auto-λ paper: 100)."""
+    cache: str = "demos"
+    """Folder of the caches; a suite's is <cache>/<suite>, as `mtrl demos` writes it."""
+    demos: int | None = None
+    """Demonstrations of each task to learn from; all if not given (the paper: 100)."""
+    priority: bool = False
+    """Draw samples by their last loss, within each task (prioritised replay)."""
+    priority_alpha: float = 0.6
+    """How much the loss decides, from 0 (uniform)."""
+    priority_beta: float = 0.4
+    """How much of the bias the losses' factors undo, up to 1."""
+    evaluation_copies: int = 5
+    """Episodes of each task that are played side by side."""
+    shift: int = 0
+    """Pixels that pictures are moved by at most, points with them, differently in each sample and camera."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.demos is None or self.demos >= 1, "training.demos", "a positive integer", self.demos)
+        check(self.evaluation_copies >= 1, "training.evaluation_copies", "a positive integer", self.evaluation_copies)
+        check(self.priority_alpha >= 0, "training.priority_alpha", "0 or more", self.priority_alpha)
+        check(0 <= self.priority_beta <= 1, "training.priority_beta", "in [0, 1]", self.priority_beta)
+        check(self.shift >= 0, "training.shift", "0 or more", self.shift)
+
+
+class Agent(Protocol):
+    """What the loop needs of a learner."""
+
+    config: Any
+    needs_second_batch: bool
+
+    def act(self, observation: KeyframeObservation) -> Tensor: ...
+    def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class KeyframeSuite(Suite, Protocol):
+    """A suite of keyframe tasks, whose `sizes` are {cameras, image_size}."""
+
+    def make_evaluation_envs(self, seed: int, envs_per_task: int) -> KeyframeEnvs:
+        """Copies whose scenes no demonstration has."""
+        ...
+
+
+@dataclass
+class _Drawn:
+    """A batch on its way: what is to be gathered, and the generator's state before it was drawn."""
+
+    before: Tensor
+    index: list[Tensor]
+    batches: Future[list[KeyframeBatch]]
+
+
+class OfflineTrainer:
+    """One agent and a cache, and how far they are. The next batch is gathered while the agent learns from this one."""
+
+    unit, headline = "iterations", "success"
+
+    def __init__(self, config: Config, agent: Agent, cache: DemoCache, seed: int) -> None:
+        self.config, self.agent, self.cache = config, agent, cache
+        self.step = self.updates = 0
+        self.seconds = {"wait": 0.0, "update": 0.0}
+        self.generator = torch.Generator().manual_seed(seed)
+        alpha, beta = config.priority_alpha, config.priority_beta
+        self.priorities = Priorities(cache.counts, alpha, beta) if config.priority else None
+        self._gatherer = ThreadPoolExecutor(1, "gather")
+        self._next: _Drawn | None = None
+        self._seen: KeyframeBatch | None = None
+
+    def advance(self) -> Metrics:
+        """One update."""
+        begin = time.perf_counter()
+        drawn = self._next or self._draw()
+        batches = drawn.batches.result()
+        # Priorities depend on this update's losses: then the next batch cannot be drawn ahead of it.
+        self._next = None if self.priorities else self._draw()
+        ready = time.perf_counter()
+        metrics = self.agent.update(*batches)
+        losses = metrics.pop("sample_loss", None)
+        if self.priorities is not None and losses is not None:
+            self.priorities.update(drawn.index[0], losses.cpu())
+        self._seen = batches[0]
+        self.step += 1
+        self.updates += 1
+        self.seconds["wait"] += ready - begin
+        self.seconds["update"] += time.perf_counter() - ready
+        return metrics
+
+    def _draw(self) -> _Drawn:
+        before, generator = self.generator.get_state(), self.generator
+        count = 2 if self.agent.needs_second_batch else 1
+        size, priorities = self.agent.config.batch_size, self.priorities
+        if priorities is None:
+            drawn: Sequence[tuple[Tensor, Tensor | None]] = [
+                (draw_uniform(self.cache.counts, size, generator), None) for _ in range(count)
+            ]
+        else:
+            drawn = [priorities.draw(size, generator) for _ in range(count)]
+        seeds = torch.randint(2**62, (count,), generator=generator).tolist()
+        gathered = self._gatherer.submit(lambda: [self._gather(*d, seed) for d, seed in zip(drawn, seeds, strict=True)])
+        return _Drawn(before, [index for index, _ in drawn], gathered)
+
+    def _gather(self, index: Tensor, importance: Tensor | None, seed: int) -> KeyframeBatch:
+        batch = self.cache.batch(index, importance)
+        if not self.config.shift:
+            return batch
+        moved = shifted(batch.observation, self.config.shift, torch.Generator().manual_seed(seed))
+        return batch._replace(observation=moved)
+
+    def report(self) -> dict[str, FloatArray]:
+        return {}
+
+    def pictures(self) -> dict[str, Any]:
+        """Where the agent looks in the last batch's first sample of each task: name -> (H, C·W, 3)."""
+        attention = getattr(self.agent, "attention", None)
+        if self._seen is None or attention is None:
+            return {}
+        first = KeyframeObservation(*(t[:, :1] for t in self._seen.observation))
+        maps = attention(first).cpu().numpy()
+        rows = zip(self.cache.tasks, first.rgb.numpy(), maps, strict=True)
+        return {f"attention/{task}": attention_image(rgb[0], where[0]) for task, rgb, where in rows}
+
+    def state_dict(self) -> dict[str, Any]:
+        """A batch that is drawn and not used yet is drawn again."""
+        state = {
+            "step": self.step,
+            "updates": self.updates,
+            "agent": self.agent.state_dict(),
+            "generator": self._next.before if self._next else self.generator.get_state(),
+        }
+        return state | ({"priorities": self.priorities.state_dict()} if self.priorities else {})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step, self.updates = state["step"], state["updates"]
+        self.agent.load_state_dict(state["agent"])
+        self.generator.set_state(state["generator"].cpu())
+        if self.priorities is not None:
+            self.priorities.load_state_dict(state["priorities"])
+        self._next = None
+
+    def data_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_data_state(self, state: dict[str, Any]) -> None:
+        """There is none: the cache stays where it is."""
+
+    def close(self) -> None:
+        self._gatherer.shutdown()
+
+
+def build(config: Config, *, agent: Agent, suite: KeyframeSuite, seed: int, steps: int) -> OfflineTrainer:
+    """A trainer on the suite's demonstrations."""
+    sizes = (suite.sizes["cameras"], suite.sizes["image_size"])
+    cache = DemoCache(Path(config.cache) / suite.name, suite.tasks, *sizes, demos=config.demos)
+    return OfflineTrainer(config, agent, cache, seed)
+
+
+def evaluate(
+    config: Config,
+    *,
+    agent: Agent,
+    suite: KeyframeSuite,
+    seed: int,
+    episodes: int,
+    protocol: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> EvaluationResult:
+    """Play `episodes` episodes of every task, the same ones under any protocol."""
+    with contextlib.closing(suite.make_evaluation_envs(seed, min(config.evaluation_copies, episodes))) as envs:
+        return play(agent, envs, episodes, suite.sizes["cameras"], suite.sizes["image_size"], progress)
+
+
+def policy(agent: Agent, suite: KeyframeSuite) -> Callable[[Sequence[Sequence[Frame]], int], FloatArray]:
+    """The agent on frames (T × N) and the number of keyframes done: actions (T, N, 8)."""
+    observer = Observer(suite.sizes["cameras"], suite.sizes["image_size"])
+
+    def act(frames: Sequence[Sequence[Frame]], stage: int) -> FloatArray:
+        over = np.zeros((len(frames), len(frames[0])), bool)
+        return agent.act(observer(frames, over, stage)).cpu().numpy()
+
+    return act

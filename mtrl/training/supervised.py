@@ -1,0 +1,238 @@
+"""Epochs over labelled images with a learning-rate schedule, and accuracy on the whole test set.
+
+A step is one training image of each task. The evaluation takes every test image, whatever number of episodes is asked
+for. Against the accuracies of single tasks, Δ_MTL is the mean relative difference in per cent (Auto-λ paper, Sec. 5.1).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check, check_choice
+from mtrl.core.errors import expected
+from mtrl.core.types import FloatArray, Metrics
+from mtrl.data.images import Epochs, ImageBatch, ImageData, normalised
+from mtrl.training.loop import TrainingConfig
+
+EVALUATION_ROWS = 500
+"""Images of each task in one forward pass."""
+
+
+@dataclass
+class Config(TrainingConfig):
+    """Steps are training images of each task."""
+
+    kind: str = "supervised"
+    log_every: int = 3200
+    """Steps between two rows of metrics."""
+    evaluation_episodes: int = 10_000
+    """No effect: every test image counts."""
+    final_episodes: int = 10_000
+    """No effect: every test image counts."""
+    schedule: str = "cosine"
+    """Of the learning rate: cosine to zero at the last step, step (see `milestone`), or constant."""
+    milestone: int = 100_000
+    """Steps after which the schedule `step` multiplies the learning rate by `decay`, again and again."""
+    decay: float = 0.5
+    """See `milestone`."""
+    single_task: str = ""
+    """Where the single tasks' accuracies are: the folder of a run or of several, or a `result.json`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("training.schedule", self.schedule, ("cosine", "step", "constant"))
+        check(self.milestone >= 1, "training.milestone", "a positive integer", self.milestone)
+        check(0 < self.decay <= 1, "training.decay", "in (0, 1]", self.decay)
+
+    def evaluates(self, episodes: int) -> str:
+        return "all test images"
+
+
+class Agent(Protocol):
+    """What the loop needs of a learner."""
+
+    device: torch.device
+    needs_second_batch: bool
+    config: Any
+
+    def update(self, batch: ImageBatch, second_batch: ImageBatch | None = None) -> Metrics: ...
+    def set_rate(self, factor: float) -> None: ...
+    def predict(self, images: Tensor) -> Tensor: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class ImageBenchmark(Protocol):
+    """What the loop needs of a benchmark."""
+
+    tasks: Sequence[str]
+
+    @property
+    def data(self) -> ImageData: ...
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of test images classified rightly; implements `Evaluation`."""
+
+    accuracy: FloatArray
+    """(T,)"""
+    images: int
+    """Test images of the largest task."""
+    delta: float | None = None
+    """Δ_MTL in per cent, where single-task results were given."""
+
+    headline = "accuracy"
+
+    @property
+    def per_task(self) -> dict[str, FloatArray]:
+        return {"accuracy": self.accuracy}
+
+    def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
+        facts = {"headline": self.headline, "episodes": self.images, "mean_accuracy": float(self.accuracy.mean())}
+        if self.delta is not None:
+            facts["delta_mtl"] = self.delta
+        return facts | {"tasks": {t: {"mean_accuracy": float(a)} for t, a in zip(tasks, self.accuracy, strict=True)}}
+
+
+def delta_mtl(accuracy: FloatArray, single: FloatArray) -> float:
+    """Δ_MTL = 100/T Σ_t (M_t − B_t) / B_t for accuracies M (T,) against the single tasks' B (T,)."""
+    return float(100 * np.mean((accuracy - single) / single))
+
+
+def single_task_accuracies(path: Path | str, tasks: Sequence[str]) -> FloatArray:
+    """The accuracies (T,) in the results of single-task runs: one file, a run's folder, or a folder of runs.
+
+    Where a task has several results (seeds), their mean counts.
+
+    Raises:
+        UserError: there is no result for a task, or a file is malformed.
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(path.rglob("result.json"))
+    found: dict[str, list[float]] = {task: [] for task in tasks}
+    for file in files:
+        try:
+            rows = json.loads(file.read_text(encoding="utf-8"))["tasks"]
+            for task in found.keys() & rows.keys():
+                found[task].append(float(rows[task]["mean_accuracy"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise expected(f"File {file}", "a run's result with accuracies", str(error)) from error
+    missing = [task for task, values in found.items() if not values]
+    if missing:
+        raise expected(f"Single-task results in {path}", f"with every task, {missing[0]} too", f"{len(files)} results")
+    return np.array([np.mean(found[task]) for task in tasks])
+
+
+class SupervisedTrainer:
+    """A classifier and its training images; the number of updates done says which batch comes next."""
+
+    unit, headline = "images", "accuracy"
+
+    def __init__(self, config: Config, agent: Agent, data: ImageData, seed: int, steps: int) -> None:
+        self.config, self.agent, self.steps = config, agent, steps
+        data = data.to(agent.device)
+        self.epochs = Epochs(data, agent.config.batch_size, seed)
+        self.second = Epochs(data, agent.config.batch_size, seed + 1_000_003)
+        self.updates = 0
+        self.seconds = {"data": 0.0, "update": 0.0}
+        tasks = len(data.train.labels)
+        self._right, self._seen = torch.zeros(tasks, device=agent.device), 0
+
+    @property
+    def step(self) -> int:
+        return self.updates * self.agent.config.batch_size
+
+    def rate(self, step: int) -> float:
+        """The schedule's factor of the learning rate for the update after `step` images."""
+        if self.config.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(step / self.steps, 1.0)))
+        return self.config.decay ** (step // self.config.milestone) if self.config.schedule == "step" else 1.0
+
+    def advance(self) -> Metrics:
+        begin = time.perf_counter()
+        sources = [self.epochs, self.second] if self.agent.needs_second_batch else [self.epochs]
+        batches = [source.batch(self.updates) for source in sources]
+        ready = time.perf_counter()
+        self.agent.set_rate(self.rate(self.step))
+        metrics = self.agent.update(*batches)
+        self._right += metrics["accuracy"]
+        self._seen += 1
+        self.updates += 1
+        self.seconds["data"] += ready - begin
+        self.seconds["update"] += time.perf_counter() - ready
+        return metrics
+
+    def report(self) -> dict[str, FloatArray]:
+        """Accuracy (T,) on the training batches since the last report, as they were before their update."""
+        mean = self._right / self._seen if self._seen else torch.full_like(self._right, torch.nan)
+        self._right, self._seen = torch.zeros_like(self._right), 0
+        return {"accuracy": mean.double().cpu().numpy()}
+
+    def state_dict(self) -> dict[str, Any]:
+        running = {"right": self._right.cpu(), "seen": self._seen}
+        return {"step": self.step, "updates": self.updates, "agent": self.agent.state_dict(), **running}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.updates, self._seen = state["updates"], state["seen"]
+        self._right = state["right"].to(self.agent.device)
+        self.agent.load_state_dict(state["agent"])
+
+    def data_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_data_state(self, state: dict[str, Any]) -> None:
+        """The images come from their files."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def build(config: Config, *, agent: Agent, suite: ImageBenchmark, seed: int, steps: int) -> SupervisedTrainer:
+    if config.single_task:
+        single_task_accuracies(config.single_task, suite.tasks)  # complain before the training, not after it
+    return SupervisedTrainer(config, agent, suite.data, seed, steps)
+
+
+def accuracy_on_test(
+    predict: Callable[[Tensor], Tensor], data: ImageData, progress: Callable[[int, int], None] | None = None
+) -> FloatArray:
+    """The share (T,) of each task's test images that `predict` ((T, B, C, H, W) -> (T, B)) classifies rightly."""
+    test = data.test
+    width = test.labels.shape[1]
+    right = torch.zeros(len(test.labels), dtype=torch.float64, device=test.labels.device)
+    for begin in range(0, width, EVALUATION_ROWS):
+        part = slice(begin, begin + EVALUATION_ROWS)
+        images = normalised(test.pool[test.rows[:, part]], data.mean, data.deviation)
+        right += (predict(images) == test.labels[:, part]).sum(1)
+        if progress is not None:
+            progress(min(part.stop, width) * len(right), width * len(right))
+    return (right / test.counts).cpu().numpy()
+
+
+def evaluate(
+    config: Config,
+    *,
+    agent: Agent,
+    suite: ImageBenchmark,
+    seed: int,
+    episodes: int,
+    protocol: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> Accuracy:
+    """Classify every test image; seed, episodes and protocol have no part in it."""
+    data = suite.data.to(agent.device)
+    accuracy = accuracy_on_test(agent.predict, data, progress)
+    single = single_task_accuracies(config.single_task, suite.tasks) if config.single_task else None
+    delta = None if single is None else delta_mtl(accuracy, single)
+    return Accuracy(accuracy, int(data.test.counts.max()), delta)

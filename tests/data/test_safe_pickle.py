@@ -1,0 +1,114 @@
+"""A pickle from elsewhere gives arrays and attribute bags, or one line; nothing of it runs."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtrl.core.errors import UserError
+from mtrl.data import safe_pickle
+
+VALUES = [
+    np.arange(3.0),
+    np.arange(12, dtype="<i4").reshape(3, 4, order="F"),
+    np.arange(3, dtype=">i2"),
+    np.array(5.0),
+    np.zeros((0, 3)),
+    np.array([True, False]),
+    np.array(["ab", "c"]),
+    np.float64(3.5),
+    np.int32(-2),
+]
+
+
+class Calls:
+    """Pickles as a call."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def stored(path: Path, value: Any, protocol: int = 3) -> Path:
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_and_scalars_of_every_protocol_come_back(tmp_path: Path, protocol: int) -> None:
+    found = safe_pickle.load(stored(tmp_path / "a", {"values": VALUES, "text": "é"}, protocol))
+    assert found["text"] == "é"
+    for ours, theirs in zip(found["values"], VALUES, strict=True):
+        assert np.array_equal(ours, theirs) and ours.dtype.kind == theirs.dtype.kind
+
+
+def test_names_of_numpy_1_and_2_mean_the_same(tmp_path: Path) -> None:
+    new = pickle.dumps(VALUES[:2], protocol=2)
+    old = new.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    assert old != new
+    for k, data in enumerate((old, new)):
+        (tmp_path / str(k)).write_bytes(data)
+        assert all(np.array_equal(a, b) for a, b in zip(safe_pickle.load(tmp_path / str(k)), VALUES, strict=False))
+
+
+def test_another_global_is_refused_by_name_and_does_not_run(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    names = {
+        "os": Calls(__import__("os").system, f"touch {canary}"),
+        "eval": Calls(eval, f"open({str(canary)!r}, 'w')"),
+    }
+    for word, value in names.items():
+        with pytest.raises(UserError, match=rf"File .*{word}x should name only arrays .* Found .*(system|eval)\."):
+            safe_pickle.load(stored(tmp_path / f"{word}x", [np.arange(3), value]))
+    assert not canary.exists()
+
+
+FORGED = {
+    "array of references from bytes": Calls(np.ndarray, (1,), "O", b"AAAAAAAA"),
+    "array of objects": np.array([{}], dtype=object),
+    "dtype of objects": Calls(np.dtype, "O"),
+    "dtype with fields": np.zeros(1, dtype=[("a", "i4")]),
+    "codec by name": Calls(__import__("_codecs").encode, "x", "rot13"),
+    "bytes of another length": None,
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_numpys_own_constructors_would_forge_is_refused(tmp_path: Path, name: str) -> None:
+    """`ndarray(1, object, buffer)` and a dtype whose flags hide an object make references to any address."""
+    path = tmp_path / "forged"
+    if name == "bytes of another length":
+        data = pickle.dumps(np.zeros(4, np.uint8), protocol=3)
+        path.write_bytes(data.replace(b"K\x04\x85", b"M\xff\x00\x85"))
+    else:
+        stored(path, FORGED[name])
+    with pytest.raises(UserError, match=r"File .*forged should be a whole pickle"):
+        safe_pickle.load(path)
+
+
+def test_a_hidden_object_dtype_is_refused(tmp_path: Path) -> None:
+    """The state of a dtype may name fields of objects and say in its flags that there are none."""
+    hidden = np.dtype((np.void, 8))
+    hidden.__setstate__((3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0))  # type: ignore[attr-defined]
+    assert np.frombuffer(b"AAAAAAAA", hidden).dtype.fields, "NumPy itself refuses by now"
+    with pytest.raises(UserError, match="should be a whole pickle"):
+        safe_pickle.load(stored(tmp_path / "hidden", hidden))
+
+
+@pytest.mark.parametrize("data", [b"", b"not a pickle", pickle.dumps(VALUES)[:-20]], ids=["empty", "text", "truncated"])
+def test_damaged_files_are_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "damaged"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"File .*damaged should be a whole pickle"):
+        safe_pickle.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"File .*none should be a readable pickle. Found 'No such file or directory'"):
+        safe_pickle.load(tmp_path / "none")
