@@ -221,7 +221,7 @@ def _list_parameters(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     from mtrl.bench import envs, growth, report, train, update
 
-    suites = {"suites": tuple(options.suites.split(","))} if options.suites else {}
+    suites: dict[str, Any] = {"suites": tuple(options.suites.split(","))} if options.suites else {}
     if options.what == "envs":
         result = envs.measure(options.quick)
     elif options.what == "growth":

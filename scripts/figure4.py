@@ -1,6 +1,6 @@
 """PCGrad's Figure 4: SAC with and without PCGrad on reach and button-press-topdown, and the picture of the triad.
 
-Two runs of 100 iterations each, about five minutes on two cores; further overrides from the command line go to both.
+Two runs of 100 iterations each, about five minutes alone on two cores. Further overrides go to both.
 The picture is `runs/figure4.png`, or `figure4.png` in the folder that `runs=...` names.
 """
 

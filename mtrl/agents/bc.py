@@ -68,6 +68,8 @@ class BC:
         cameras: Sequence[str],
         image_size: int,
         tasks: Sequence[str] = (),
+        diagnostics: Any = None,
+        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -83,6 +85,8 @@ class BC:
             weighting,
             surgery,
             tasks=tasks,
+            diagnostics=diagnostics,
+            affinity=affinity,
             reduction=config.reduction,
             max_grad_norm=config.max_grad_norm,
             generator=self.generator,

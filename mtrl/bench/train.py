@@ -102,7 +102,7 @@ def _rows(suite: str, name: str, rounds: int, steps: int, device: str) -> list[d
     alone = [median(seconds["environments", 0])]
     alone.append(min(median(values) for (what, _), values in seconds.items() if what == "updates"))
     facts = {"suite": suite, "size": name}
-    rows = [facts | _row(key, values, waits[key], alone) for key, values in seconds.items()]
+    rows: list[dict[str, Any]] = [facts | _row(key, values, waits[key], alone) for key, values in seconds.items()]
     env_steps, peak = trainers["in_turn"].envs.num_tasks * size.envs_per_task, round(peak_bytes() / 1e6)
     rates = (
         {"env_steps_per_second": env_steps / r["ms"] * 1e3, "updates_per_second": updates / r["ms"] * 1e3} for r in rows

@@ -83,7 +83,7 @@ def _layout(cameras: int, size: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
     }
 
 
-def observe(frame: Frame, cameras: Sequence[str], size: int) -> dict[str, NDArray[Any]]:
+def observe(frame: Frame, cameras: Sequence[str], size: int) -> dict[str, Any]:
     """The arrays of a `KeyframeObservation` that one frame gives: rgb, depth, intrinsics, extrinsics, pose, gripper.
 
     Raises:
@@ -106,7 +106,7 @@ def observe(frame: Frame, cameras: Sequence[str], size: int) -> dict[str, NDArra
     }
 
 
-def samples(demo: Demo, cameras: Sequence[str], size: int) -> list[dict[str, NDArray[Any]]]:
+def samples(demo: Demo, cameras: Sequence[str], size: int) -> list[dict[str, Any]]:
     """One sample for each stage of a demonstration: what its decision frame shows, and the keyframe after it."""
     keys = keyframes(demo)
     made = []
@@ -236,8 +236,9 @@ class DemoCache:
         """The samples with these numbers (T, B), each within its task; importance (T, B)."""
         rows = index.cpu().numpy()
         observation = KeyframeObservation(*(self._gather(name, rows) for name in KeyframeObservation._fields))
-        targets = (self._gather(name, rows) for name in ("target_pose", "target_gripper"))
-        return KeyframeBatch(observation, *targets, torch.ones(rows.shape) if importance is None else importance)
+        pose, gripper = (self._gather(name, rows) for name in ("target_pose", "target_gripper"))
+        importance = torch.ones(rows.shape) if importance is None else importance
+        return KeyframeBatch(observation, pose, gripper, importance)
 
     def _gather(self, name: str, index: NDArray[np.int64]) -> Tensor:
         first = self._arrays[0][name]

@@ -43,7 +43,8 @@ def shrink(image: Image, camera: CameraModel, size: int) -> tuple[Image, CameraM
         return image, camera
     rgb = image.rgb.reshape(size, factor, size, factor, 3).mean((1, 3))
     picked = slice(factor // 2, None, factor)
-    depth, mask = (None if a is None else a[picked, picked] for a in (image.depth, image.mask))
+    depth = None if image.depth is None else image.depth[picked, picked]
+    mask = None if image.mask is None else image.mask[picked, picked]
     scaled = np.array(camera.intrinsics, np.float64)
     scaled[:2, 2] -= factor // 2  # pixel u of the small image is pixel u · factor + factor // 2 of the large one
     scaled[:2] /= factor

@@ -51,9 +51,14 @@ def _seed(state: Any) -> int | None:
     """The seed whose generator RLBench kept: None for a generator that had already been used."""
     try:
         first = int(state[1][0])
-        return first if np.array_equal(state[1], np.random.RandomState(first).get_state()[1]) else None
+        return first if np.array_equal(state[1], _generator_state(first)[1]) else None
     except (TypeError, IndexError, KeyError, ValueError):
         return None
+
+
+def _generator_state(seed: int) -> Any:
+    """What `numpy.random.get_state` gives after `numpy.random.seed(seed)`."""
+    return np.random.RandomState(seed).get_state()
 
 
 def frame_of(observation: Any, where: str) -> Frame:
@@ -89,11 +94,9 @@ def _cameras(observation: Any, where: str) -> dict[str, CameraModel]:
 def write_low_dim(demo: Demo, path: Path) -> None:
     """Write what `read_low_dim` reads, in the form that RLBench itself unpickles, under NumPy 1 and 2."""
     written = _Demo()
-    seed = 0 if demo.seed is None else demo.seed
-    state = np.random.RandomState(seed).get_state()
     written.__dict__ = {
         "_observations": [_observation(frame, demo) for frame in demo.frames],
-        "random_seed": None if demo.seed is None else state,
+        "random_seed": None if demo.seed is None else _generator_state(demo.seed),
         "num_reset_attempts": None,
     }
     buffer = io.BytesIO()

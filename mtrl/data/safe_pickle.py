@@ -53,7 +53,7 @@ class _Array(np.ndarray):
         shape = tuple(int(size) for size in shape)
         if min(shape, default=1) < 0 or math.prod(shape) * kind.value.itemsize != len(raw):
             raise ValueError(f"array {shape} of {kind.value} does not fit its {len(raw)} bytes")
-        super().__setstate__((1, shape, kind.value, bool(fortran), raw))
+        super().__setstate__((1, shape, kind.value, bool(fortran), raw))  # type: ignore[arg-type]
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> Any:

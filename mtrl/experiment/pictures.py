@@ -39,8 +39,8 @@ def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "cu
     if len(folders) == 1:
         picture = output or folders[0].path / "learning_curves.png"
         headline = _headline(rows)
-        names = {"success": headline, "returns": f"{headline.partition('/')[0]}/return"}
-        return plots.learning_curves(rows[0], _tasks(folders[0]), picture, **names)
+        returns = f"{headline.partition('/')[0]}/return"
+        return plots.learning_curves(rows[0], _tasks(folders[0]), picture, success=headline, returns=returns)
     groups: dict[str, list[Any]] = {}
     for folder, run in zip(folders, rows, strict=True):
         groups.setdefault(folder.path.resolve().parent.name, []).append(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -123,15 +123,20 @@ class MultiTaskOptimizer(nn.Module):
         metrics, context = take(task_losses, batch, second_batch, part)
         if self.max_grad_norm is not None:
             metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
-        for diagnostic in self.diagnostics:
+        for diagnostic in self._watching():
             diagnostic.before_step(context)
         self.optimizer.step()
-        for diagnostic in self.diagnostics:
+        for diagnostic in self._watching():
             metrics |= diagnostic.after_step(context)
         if self.weighting.needs_losses_after:
             self._learn_from_step(task_losses, batch, metrics["loss"], part)
         self.step_count += 1
         return metrics
+
+    def _watching(self) -> Iterator[Diagnostic]:
+        for diagnostic in self.diagnostics:
+            assert isinstance(diagnostic, Diagnostic)
+            yield diagnostic
 
     def _context(self, losses: Tensor, part: _Part, **more: Any) -> Context:
         settings = {"extras": part.extras, "generator": self.generator, "task": part.task}

@@ -120,7 +120,7 @@ def _triad_row(panels: Sequence[Axes], rows: Sequence[Row], prefix: str, colour:
     panels[0].plot(steps, curvature, color=colour, linewidth=1.6, label=label)
     for name, dashes in (("positive_cosine", "-"), ("condition_a", ":"), ("condition_b", "--")):
         steps, share = _scalar(rows, prefix + name)
-        panels[1].plot(steps, share, color=colour, linewidth=1.5, linestyle=dashes)
+        panels[1].plot(steps, _smooth(share), color=colour, linewidth=1.6, linestyle=dashes)
     steps, similarity = _scalar(rows, f"{prefix}magnitude_similarity")
     panels[2].plot(steps, similarity, color=colour, linewidth=1.6)
 
@@ -134,12 +134,18 @@ def _finish_triad_row(panels: Sequence[Axes], part: str) -> None:
         panels[0].set_yscale("symlog", linthresh=float(np.quantile(known, 0.1)))
     _curve_axes(panels[0], f"{_title(part)}multi-task curvature H")
     _curve_axes(panels[1], "shares of updates, and of conflicts")
+    _curve_axes(panels[2], "similarity of gradient norms Φ")
+    panels[2].set_ylim(-0.03, 1.03)
+    _share_axis(panels[1])
     names = ("cos φ > 0", "of conflicts: (a) cos φ ≤ −Φ", "of conflicts: ξ ≤ 1")
     _dash_legend(panels[1], names, ("-", ":", "--"))
-    _curve_axes(panels[2], "similarity of gradient norms Φ")
-    for panel in panels[1:3]:
-        panel.set_ylim(-0.03, 1.03)
-    percent_axis(panels[1])
+
+
+def _share_axis(panel: Axes) -> None:
+    """From 0 to 100 %, and room for a legend."""
+    panel.set_ylim(-0.03, 1.42)
+    panel.set_yticks(np.linspace(0, 1, 6))
+    percent_axis(panel)
 
 
 def _outcomes(panel: Axes, runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], name: str) -> None:
@@ -156,8 +162,9 @@ def _outcomes(panel: Axes, runs: Mapping[str, Sequence[Row]], tasks: Sequence[st
     what = name.removeprefix("train/")
     _curve_axes(panel, f"{what} in training" if few else f"mean {what} in training")
     if name == "train/success":
-        panel.set_ylim(-0.03, 1.03)
-        percent_axis(panel)
+        _share_axis(panel)
+    else:
+        panel.margins(y=0.2)
     if few and known:
         _dash_legend(panel, tasks, _DASHES)
 
@@ -166,7 +173,7 @@ def _dash_legend(panel: Axes, names: Sequence[str], dashes: Sequence[str]) -> No
     from matplotlib.lines import Line2D
 
     lines = [Line2D([], [], color=INK, linestyle=d, label=name) for name, d in zip(names, dashes, strict=False)]
-    panel.legend(handles=lines, fontsize=8, framealpha=0.8, edgecolor="none")
+    panel.legend(handles=lines, fontsize=8, framealpha=0.8, edgecolor="none", loc="upper left")
 
 
 def _legend(figure: Figure, runs: Iterable[str]) -> None:

@@ -36,7 +36,7 @@ def test_a_sample_is_a_decision_frame_and_the_keyframe_after_it(folder: Path) ->
         seen = batch.observation
         assert seen.stage[0, k] == stage
         assert np.array_equal(seen.rgb[0, k, 1], now.images[CAMERAS[1]].rgb)
-        assert np.allclose(seen.depth[0, k, 0], now.images[CAMERAS[0]].depth)
+        assert np.allclose(seen.depth[0, k, 0], np.asarray(now.images[CAMERAS[0]].depth))
         assert np.allclose(seen.extrinsics[0, k, 0], now.cameras[CAMERAS[0]].extrinsics)
         assert np.allclose(seen.intrinsics[0, k, 0], now.cameras[CAMERAS[0]].intrinsics)
         assert np.allclose(seen.pose[0, k], now.gripper_pose) and seen.gripper[0, k] == now.gripper_open

@@ -110,5 +110,5 @@ def test_damaged_files_are_named(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"File .*none should be a readable pickle. Found 'No such file or directory'"):
+    with pytest.raises(UserError, match=r"File .*none should be a readable pickle\. Found 'No such file or directory'"):
         safe_pickle.load(tmp_path / "none")

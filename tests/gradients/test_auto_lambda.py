@@ -76,6 +76,7 @@ class Bare(nn.Module):
 
     num_tasks: int = T
     ensemble: int | None = None
+    shared_input = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,30 +144,31 @@ def test_estimators_agree_on_degenerate_tasks_at_every_scale(case: str, scale: f
     network, data, mixture = Bare(), Regression(), torch.tensor(CASES[case], dtype=torch.float64)
 
     def losses(shared: Any, own: Any, own_buffers: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        inputs = batch[0][:1].expand(T, -1, -1), batch[1][:1].expand(T, -1)
-        # Without owned parameters a mixture of losses has the same mixture of gradients.
-        alone = Bare.losses(shared, {"h": own["h"][:1].detach().expand(T, -1)}, {}, inputs)[0] + 0 * own["h"].sum()
-        targets = torch.linspace(-1, 1, T, dtype=torch.float64)
-        return scale * mixture @ (alone * targets), {}
+        """Row i of the mixture, of the losses that the three data sets have by the weights of task i."""
+        inputs, labels = batch
+        output = own["h"].unsqueeze(1) * torch.einsum("ti,kbi->tkb", shared["w"].expand(T, -1), inputs).tanh()
+        return scale * (mixture * (output - labels).square().mean(-1)).sum(-1), {}
 
     probe, sgd = Probe(derivatives), torch.optim.SGD(network.parameters(), lr=0.03 / scale)
     MultiTaskOptimizer(network, sgd, probe).step(losses, data.batch(0), data.batch(1))
     exact, difference, unrolled = probe.found[0]
     assert exact.isfinite().all()
-    tolerance = {"rtol": 1e-9, "atol": 1e-12 * scale}
-    torch.testing.assert_close(exact, unrolled, **tolerance)
+    torch.testing.assert_close(exact, unrolled, rtol=1e-9, atol=1e-12 * scale)
     torch.testing.assert_close(difference, exact, rtol=0.01, atol=1e-4 * exact.abs().max().item())
 
 
-@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
-def test_weights_of_one_task_move_by_the_learning_rate_whatever_the_scale(scale: float) -> None:
-    """One task: its gradient on two batches agrees, so λ rises by Adam's rate in every update."""
+@pytest.mark.parametrize("scale", [1e-10, 1e-3, 1.0, 1e10])
+def test_the_weight_of_one_task_rises(scale: float) -> None:
+    """On one batch for both its step helps it: λ rises by Adam's rate, or by less where Adam's ε of 1e-8 is larger."""
     problem = Regression(tasks=1)
-    original = problem.losses
+    original, batch = problem.losses, problem.batch()
     problem.losses = lambda *arguments: (scale * original(*arguments)[0], {})  # type: ignore[method-assign]
     method = problem.optimizer(config(WEIGHTINGS, "auto_lambda", learning_rate=0.01), "none", sgd={"lr": 1e-3 / scale})
-    weights = torch.stack([m["weight"] for m in problem.train(method, 5)]).squeeze(1)
-    torch.testing.assert_close(weights, 0.1 + 0.01 * torch.arange(1, 6, dtype=torch.float64), rtol=0, atol=1e-3)
+    weights = torch.cat([method.step(problem.losses, batch, batch)["weight"] for _ in range(5)])
+    full = 0.1 + 0.01 * torch.arange(1, 6, dtype=torch.float64)
+    assert (weights <= full + 1e-4).all() and (weights.diff() > 0).all()
+    if scale >= 1e-3:
+        torch.testing.assert_close(weights, full, rtol=0, atol=1e-4)
 
 
 def test_adam_is_not_preconditioned() -> None:

@@ -67,7 +67,7 @@ def test_curvature_of_a_quadratic_is_its_hessian_along_the_step() -> None:
         return (data @ w.unsqueeze(-1)).squeeze(-1).square().mean(-1), {}
 
     class Linear(torch.nn.Module):
-        num_tasks, ensemble = T, None
+        num_tasks, ensemble, shared_input = T, None, False
 
         def __init__(self) -> None:
             super().__init__()
@@ -178,7 +178,7 @@ def test_watching_changes_no_update() -> None:
 @pytest.mark.parametrize("network", [kind for kind in NETWORKS.kinds if kind != "independent"])
 @pytest.mark.parametrize("surgery", ["none", "cosine_regularization"])
 def test_every_network_can_be_watched(network: str, surgery: str) -> None:
-    made = agent(network=network, surgery=surgery)
+    made, metrics = agent(network=network, surgery=surgery), {}
     for k in range(2):
         metrics = made.update(transitions(k))
     assert all(metrics[f"{part}/triad/curvature"].isfinite() for part in ("actor", "critic"))

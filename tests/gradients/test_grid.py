@@ -14,6 +14,7 @@ from mtrl.agents.sac import SAC
 from mtrl.gradients import SURGERIES, WEIGHTINGS
 from mtrl.gradients.surgery.torchjd_methods import CONFIGS
 from mtrl.networks import NETWORKS
+from tests.agents import test_bc as keyframes
 from tests.gradients.toys import A, B, O, Regression, T, config, transitions
 
 pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
@@ -77,6 +78,28 @@ def check_supervised(combination: Combination) -> None:
     assert_finite(metrics[-1], problem.network)
 
 
+METHODS = [("weighting", k) for k in WEIGHTINGS.kinds] + [("surgery", k) for k in SURGERIES.kinds if k != "none"]
+EACH_METHOD = pytest.mark.parametrize(("group", "kind"), METHODS, ids=[f"{g}-{k}" for g, k in METHODS])
+
+
+def with_method(group: str, kind: str) -> Combination:
+    return ("multi_head", kind, "none") if group == "weighting" else ("multi_head", "equal", kind)
+
+
+@EACH_METHOD
+def test_every_method_runs_in_behaviour_cloning(group: str, kind: str) -> None:
+    """Convolutions, attention and embeddings included: finite, and every shared tensor that is in use moves."""
+    if kind == "softmax_temperature":
+        pytest.skip("needs an agent with temperatures")
+    _, weighting, surgery = with_method(group, kind)
+    made = keyframes.agent(weighting, surgery)
+    before = {n: p.detach().clone() for n, p in made.network.named_parameters()}
+    for k in range(2):
+        metrics = made.update(keyframes.batch(k), keyframes.batch(100 + k))
+    assert_finite(metrics, made.network)
+    assert [n for n, p in made.network.named_parameters() if torch.equal(p, before[n])] == []
+
+
 @pytest.mark.parametrize("network", NETWORKS.kinds)
 def test_every_pair_runs_in_sac_and_supervised(network: str) -> None:
     for combination in (c for c in pairs() if c[0] == network):
@@ -89,14 +112,6 @@ def test_every_pair_runs_in_sac_and_supervised(network: str) -> None:
 def test_every_combination_runs_in_sac_and_supervised(combination: Combination) -> None:
     check_in_sac(combination)
     check_supervised(combination)
-
-
-METHODS = [("weighting", k) for k in WEIGHTINGS.kinds] + [("surgery", k) for k in SURGERIES.kinds if k != "none"]
-EACH_METHOD = pytest.mark.parametrize(("group", "kind"), METHODS, ids=[f"{g}-{k}" for g, k in METHODS])
-
-
-def with_method(group: str, kind: str) -> Combination:
-    return ("multi_head", kind, "none") if group == "weighting" else ("multi_head", "equal", kind)
 
 
 @EACH_METHOD

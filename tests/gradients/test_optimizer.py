@@ -144,6 +144,37 @@ def test_member_blocks_of_an_ensemble_are_views_of_the_gradient() -> None:
     torch.testing.assert_close(combine(gradient, coefficients), torch.einsum("t,teij->eij", coefficients, gradient))
 
 
+@pytest.mark.parametrize("shape", [(5,), (1,), (1, 8), (5, 3, 4), (1, 8, 4), (1, 2, 8, 4), (5, 2, 3, 4)])
+def test_gradients_of_every_layout_are_combined(shape: tuple[int, ...]) -> None:
+    coefficients = torch.randn(shape[0], dtype=torch.float64)
+    plain = torch.randn(shape, dtype=torch.float64)
+    layouts = [plain, plain.transpose(-1, -2).contiguous().transpose(-1, -2) if len(shape) > 2 else plain]
+    if len(shape) > 2:
+        layouts.append(plain.transpose(0, 1).contiguous().transpose(0, 1))
+    layouts.append(plain.unsqueeze(1).expand(-1, 3, *shape[1:])[:, 1])
+    for gradient in layouts:
+        assert torch.equal(gradient, plain)
+        torch.testing.assert_close(combine(gradient, coefficients), torch.tensordot(coefficients, plain, 1))
+
+
+def test_owned_parameters_may_have_one_gradient_between_them() -> None:
+    """Two that are added have the same gradient, which autograd may give as one tensor; each is scaled once."""
+    network, batch, losses = problem("film")
+
+    def added(shared: Any, own: Any, own_buffers: Any, batch: Any) -> Any:
+        values, aux = losses(shared, own, own_buffers, batch)
+        first, second = (own[name] for name in list(own)[:2])
+        both = torch.cat([first.flatten(1), second.flatten(1)], 1)
+        return values + both.sum(1) + (first + first).flatten(1).sum(1), aux
+
+    found = []
+    for weighting in (Fixed([1.0, 2.0, 0.5]), FixedPerTask([1.0, 2.0, 0.5])):
+        optimizer(network, weighting).step(added, batch)
+        found.append([gradient(p).clone() for p in network.parameters()])
+    for joint, per_task in zip(*found, strict=True):
+        torch.testing.assert_close(per_task, joint, rtol=1e-9, atol=1e-12)
+
+
 def test_zero_gradients_give_defined_metrics() -> None:
     metrics = conflict_metrics(torch.zeros(4, 4, dtype=torch.float64))
     assert all(value.isfinite().all() for value in metrics.values())

@@ -114,9 +114,9 @@ class ToySuite:
         return ToyCopies(envs_per_task, seed)
 
     def demonstrations(self, seed: int, episodes: int, every_frame: bool = False) -> Iterator[Demo]:
-        for t in range(len(self.tasks)):
-            rng = np.random.default_rng([seed, t])
-            yield from (demo(t, rng) for _ in range(episodes))
+        for task in self.tasks:
+            rng = np.random.default_rng([seed, TASKS.index(task)])
+            yield from (demo(TASKS.index(task), rng) for _ in range(episodes))
 
     def description(self) -> dict[str, Any]:
         return {"benchmark": self.name}

@@ -87,6 +87,8 @@ class Auxiliary:
         num_classes: Sequence[int],
         shared_input: bool = False,
         tasks: Sequence[str] = (),
+        diagnostics: Any = None,
+        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -94,6 +96,8 @@ class Auxiliary:
         check(num_tasks == 1, "benchmark", "one with a single primary task for agent=auxiliary", f"{num_tasks} tasks")
         check(weighting.kind == "equal", "weighting", "equal for agent=auxiliary", weighting.kind)
         check(surgery.kind == "none", "surgery", "none for agent=auxiliary", surgery.kind)
+        for group, part in (("diagnostics", diagnostics), ("affinity", affinity)):
+            check(part is None, group, "none for agent=auxiliary", part and part.kind)
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         sizes = Sizes(num_classes[0], config.hierarchy)

@@ -92,6 +92,8 @@ class Renderer:
         """Colours and metres along the optical axis, the first row on top."""
         self._graphics.make_current()
         context, scene = self._prepared(world.model)
+        # Another model's context, or another renderer, may have been drawn to since.
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
         self._camera.fixedcamid = world.model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(world.model, world.data, self._options, None, self._camera, everything, scene)
@@ -103,7 +105,6 @@ class Renderer:
         """The context and the scene of a model; models live as long as the process (`compile_scene`)."""
         if id(model) not in self._contexts:
             context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
-            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
             scene = mujoco.MjvScene(model, maxgeom=_MOST_GEOMS)
             scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
             scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False

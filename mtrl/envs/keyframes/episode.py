@@ -48,7 +48,7 @@ class Episode:
             return
         self.world.act(Pose(action[:3], action[3:7]), bool(action[7] > 0.5), listener)
         self.stage += 1
-        self.success = self.task.solved(self.world)
+        self.success = bool(self.task.solved(self.world))
         self.over = self.success or self.stage >= self.task.keyframes
 
     def expert(self) -> list[FloatArray]:

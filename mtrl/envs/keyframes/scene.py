@@ -19,7 +19,7 @@ from mtrl.envs.keyframes.poses import Pose, down
 
 TABLE = 0.752
 """Height of the table's top."""
-HOME = Pose(np.array([0.25, 0.0, 1.42]), down())
+HOME = Pose(np.array([0.2, 0.0, 1.45]), down())
 """Where the gripper begins an episode, open."""
 WORKSPACE = np.array([[-0.1, -0.5, TABLE + 0.012], [0.62, 0.5, 1.55]])
 """The corners of the box that the gripper's frame is kept in."""

@@ -22,7 +22,12 @@ from mtrl.monitoring.video import RenderingUnavailable
 class Config:
     """Options of the embedded manipulation suite."""
 
-    implies: ClassVar[dict[str, str]] = {"agent": "bc", "training": "offline", "network": "keyframe"}
+    implies: ClassVar[dict[str, str]] = {
+        "agent": "bc",
+        "training": "offline",
+        "network": "keyframe",
+        "steps": "8000",
+    }
 
     kind: str = "keyframes"
     tasks: list[str] = field(default_factory=lambda: list(TASKS))

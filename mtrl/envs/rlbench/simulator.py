@@ -35,24 +35,32 @@ def packages() -> tuple[Any, Any]:
         ) from error
 
 
+def _named(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
 class Simulator:
     """One task. Scenes follow from their seeds through NumPy's global generator, which RLBench draws from."""
 
     def __init__(self, task: str, cameras: Sequence[str], size: int, headless: bool = True, variation: int = 0) -> None:
         """cameras: those whose pictures frames have; size: pixels along a side."""
         packages()
-        from rlbench.action_modes.action_mode import MoveArmThenGripper
-        from rlbench.action_modes.arm_action_modes import EndEffectorPoseViaPlanning
-        from rlbench.action_modes.gripper_action_modes import Discrete
-        from rlbench.environment import Environment
-        from rlbench.utils import name_to_task_class
-
+        modes = "rlbench.action_modes"
+        arm = _named(f"{modes}.arm_action_modes", "EndEffectorPoseViaPlanning")()
+        mode = _named(f"{modes}.action_mode", "MoveArmThenGripper")(
+            arm, _named(f"{modes}.gripper_action_modes", "Discrete")()
+        )
         self.task, self.cameras, self.variation = task, tuple(cameras), variation
-        mode = MoveArmThenGripper(EndEffectorPoseViaPlanning(), Discrete())
-        self._environment = Environment(mode, obs_config=_observed(self.cameras, size), headless=headless)
+        self._invalid = (
+            _named("rlbench.backend.exceptions", "InvalidActionError"),
+            *(_named("pyrep.errors", name) for name in ("IKError", "ConfigurationPathError")),
+        )
+        self._misplaced = _named("rlbench.backend.exceptions", "TaskEnvironmentError")
+        environment = _named("rlbench.environment", "Environment")
+        self._environment = environment(mode, obs_config=_observed(self.cameras, size), headless=headless)
         try:
             self._environment.launch()
-            self._task = self._environment.get_task(name_to_task_class(task))
+            self._task = self._environment.get_task(_named("rlbench.utils", "name_to_task_class")(task))
             self._task.set_variation(variation)
         except BaseException:
             self._environment.shutdown()
@@ -60,23 +68,18 @@ class Simulator:
 
     def reset(self, seed: int) -> Frame:
         """The scene of this seed."""
-        from rlbench.backend.exceptions import TaskEnvironmentError
-
         np.random.seed(seed)
         for left in reversed(range(_PLACINGS)):
             try:
                 _, observation = self._task.reset()
                 return self._frame(observation)
-            except TaskEnvironmentError:
+            except self._misplaced:
                 if not left:
                     raise
         raise AssertionError
 
     def step(self, action: FloatArray) -> tuple[Frame | None, bool]:
         """Go to the keyframe (8,): the frame after it, and whether the task is solved. No frame: it cannot be done."""
-        from pyrep.errors import ConfigurationPathError, IKError
-        from rlbench.backend.exceptions import InvalidActionError
-
         action = np.asarray(action, np.float64).copy()
         length = np.linalg.norm(action[3:7])
         if not np.isfinite(action).all() or length < 1e-6:
@@ -84,7 +87,7 @@ class Simulator:
         action[3:7] /= length
         try:
             observation, reward, _ = self._task.step(action)
-        except (InvalidActionError, IKError, ConfigurationPathError):
+        except self._invalid:
             return None, False
         return self._frame(observation), bool(reward)
 
@@ -108,11 +111,10 @@ class Simulator:
 
 def _observed(cameras: Sequence[str], size: int) -> Any:
     """RLBench's configuration of what is observed: pictures and depth in metres of these cameras only."""
-    from rlbench.observation_config import CameraConfig, ObservationConfig
-
+    module = importlib.import_module("rlbench.observation_config")
     made = {}
     for name in CAMERAS:
-        made[f"{name}_camera"] = camera = CameraConfig(image_size=(size, size), depth_in_meters=True)
+        made[f"{name}_camera"] = camera = module.CameraConfig(image_size=(size, size), depth_in_meters=True)
         camera.set_all(False)
         camera.rgb = camera.depth = name in cameras
-    return ObservationConfig(**made, joint_forces=False)
+    return module.ObservationConfig(**made, joint_forces=False)

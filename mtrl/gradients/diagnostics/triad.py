@@ -58,8 +58,9 @@ class Triad(Diagnostic):
     def after_step(self, context: Context) -> Metrics:
         ahead, gramian = context.look_ahead, context.gramian
         assert ahead is not None and gramian is not None
-        moves = [p - q for p, q in zip(_trained(ahead), self._before, strict=True)]
-        along = sum((g.double() * m).sum() for g, m in zip(self._gradient, moves, strict=True))
+        moves = (p - q for p, q in zip(_trained(ahead), self._before, strict=True))
+        products = [torch.dot(g.flatten(), m.flatten()) for g, m in zip(self._gradient, moves, strict=True)]
+        along = torch.stack(products).double().sum()
         shared, own, _ = ahead.network.tensors
         change = ahead.losses(shared, own, ahead.batch).double().sum() - self._loss
         del self._gradient, self._before

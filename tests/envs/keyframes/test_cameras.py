@@ -12,7 +12,7 @@ from mtrl.data.demos import CAMERAS
 from mtrl.data.rlbench_layout import episodes, read_demo
 from mtrl.envs.keyframes.cameras import Renderer, camera_model, observe
 from mtrl.envs.keyframes.episode import Episode
-from mtrl.envs.keyframes.poses import matrix
+from mtrl.envs.keyframes.poses import Pose, down, matrix
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "rlbench_demos"
 SIZE = 64
@@ -71,14 +71,19 @@ def test_the_red_block_is_seen_where_it_is(offscreen: str) -> None:
 
 
 def test_pictures_do_not_depend_on_what_was_drawn_before(offscreen: str) -> None:
-    one, other = begun(), begun("stack_wine")
-    with Renderer(SIZE) as renderer:
-        before = renderer.image(one.world, "wrist")
-        with Renderer(96) as another:
-            assert another.image(other.world, "front").rgb.shape == (96, 96, 3)
-        renderer.image(other.world, "wrist")
-        after = renderer.image(one.world, "wrist")
-    assert (before.rgb == after.rgb).all() and before.depth is not None and (before.depth == after.depth).all()
+    """Scenes of three tasks in motion, drawn in turn by two renderers, look as they do to renderers of their own."""
+    worlds = [begun(task).world for task in ("pick_and_lift", "stack_wine", "push_button")]
+    with Renderer(SIZE) as renderer, Renderer(96) as another:
+        for height in (1.4, 1.2, 1.0):
+            for world in worlds:
+                world.act(Pose(np.array([0.25, 0.0, height]), down()), True)
+            mixed = [renderer.image(world, "wrist") for world in worlds]
+            assert another.image(worlds[0], "front").rgb.shape == (96, 96, 3)
+            for world, image in zip(worlds, mixed, strict=True):
+                with Renderer(SIZE) as fresh:
+                    alone = fresh.image(world, "wrist")
+                assert (alone.rgb == image.rgb).all()
+                assert alone.depth is not None and image.depth is not None and (alone.depth == image.depth).all()
 
 
 def test_cameras_stand_where_rlbench_s_stand() -> None:

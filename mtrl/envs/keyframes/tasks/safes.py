@@ -13,7 +13,7 @@ FLOOR, SHELF, ROOF = 0.1, 0.26, 0.42
 """Heights above the table of what money can lie on, and of the top."""
 DEPTH, WIDTH = 0.1, 0.14
 """Half of the outer sizes; the front is open at x = -DEPTH, towards the robot."""
-OPEN = 2.9
+OPEN = 3.05
 """Radians: the door's angle."""
 MONEY = 0.035, 0.024, 0.02
 """Half extents of the bundle."""
@@ -30,7 +30,7 @@ _SAFE = (
         colour="0.35 0.4 0.5",
     )
     + f'<body name="door" pos="{-DEPTH - 0.006} {WIDTH} {ROOF / 2}">'
-    '<joint name="door" type="hinge" axis="0 0 -1" range="0 3" damping="0.2" frictionloss="0.3"/>'
+    '<joint name="door" type="hinge" axis="0 0 -1" range="0 3.1" damping="0.2" frictionloss="0.3"/>'
     + boxes((0, -WIDTH, 0, 0.004, WIDTH - 0.004, ROOF / 2 - 0.01), mass=0.8, colour="0.25 0.28 0.36")
     + boxes((-0.012, 0.04 - 2 * WIDTH, 0, 0.008, 0.01, 0.04), mass=0.05, colour="0.8 0.8 0.8")
     + '</body></body><body name="money"><freejoint/>'

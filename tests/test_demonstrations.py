@@ -1,0 +1,87 @@
+"""`mtrl demos`: what is collected or taken over is what training reads; what is there already stays."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtrl import cli
+from mtrl.core.errors import UserError
+from mtrl.data.demo_cache import DemoCache, task_facts
+from mtrl.data.demos import Demo
+from mtrl.data.rlbench_layout import episodes, read_demo, write_demo
+from mtrl.experiment import demonstrations
+from tests.training.keyframe_toys import CAMERAS, SIZE, TASKS, ToySuite, demo
+
+
+class Suites:
+    """Stands for the registry: the toy suite under any benchmark with tasks."""
+
+    @staticmethod
+    def build(config: Any) -> ToySuite:
+        tasks = [task for task in config.tasks if task in TASKS]
+        return ToySuite(tasks=tasks or TASKS)
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demonstrations, "SUITES", Suites)
+
+
+OPTIONS = ["benchmark=rlbench", f"benchmark.image_size={SIZE}", "benchmark.cameras=[left_shoulder,front]"]
+
+
+def test_collected_demonstrations_are_what_training_reads_and_stay_as_they_are(toys: None, tmp_path: Path) -> None:
+    arguments = {"options": OPTIONS, "episodes": 3, "seed": 1, "output": tmp_path, "jobs": 1}
+    folder = demonstrations.collect(**arguments)
+    assert DemoCache(folder, TASKS, CAMERAS, SIZE).counts.tolist() == [6, 6]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.bin")}
+    time.sleep(0.01)
+    demonstrations.collect(**arguments)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.bin")} == before
+    with pytest.raises(UserError, match=r"should be new, or have \{'episodes': 4\}\. Found \{'episodes': 3\}"):
+        demonstrations.collect(**{**arguments, "episodes": 4})
+
+
+def whole(task: int, seed: int) -> Demo:
+    """With pictures at every frame."""
+    made = demo(task, np.random.default_rng(seed))
+    for frame in made.frames:
+        frame.images = frame.images or made.frames[0].images
+    return made
+
+
+def test_rlbenchs_folders_become_a_cache(tmp_path: Path) -> None:
+    for number in range(3):
+        write_demo(whole(0, number), tmp_path / "data", number)
+    options = [*OPTIONS, "benchmark.tasks=[red]"]
+    folder = demonstrations.cache(tmp_path / "data", options, 2, tmp_path / "demos")
+    cache = DemoCache(folder, ["red"], CAMERAS, SIZE)
+    facts = task_facts(folder, "red")
+    assert cache.counts.tolist() == [4] and facts is not None and facts["episodes"] == 2
+    first = read_demo(episodes(tmp_path / "data", "red")[0], CAMERAS)
+    assert np.array_equal(np.asarray(cache._arrays[0]["rgb"][0, 1]), first.frames[0].images["front"].rgb)
+    with pytest.raises(UserError, match=r"red should be of at least 4 demonstrations\. Found 3"):
+        demonstrations.cache(tmp_path / "data", options, 4, tmp_path / "demos")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demos", "collect", "benchmark=toy"], "Benchmark toy should be one with experts"),
+        (["demos", "collect", "benchmark=rlbench", "--episodes", "0"], "--episodes` should be a positive integer"),
+        (["demos", "cache", "nowhere", "benchmark=rlbench"], "Folder nowhere/reach_target should be of demonstrations"),
+        (["demos", "cache", "nowhere", "benchmark=toy"], "Benchmark toy should be one of keyframe tasks"),
+        (["demos"], "arguments are required: ACTION"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
