@@ -78,7 +78,6 @@ class CriticBatch(NamedTuple):
     """(T, B, O + A)"""
     target: Tensor
     """(T, B)"""
-    rows: TaskRows | None = None
 
 
 class ActorBatch(NamedTuple):
@@ -237,7 +236,7 @@ class SAC:
     @torch.no_grad()
     def _critic_batch(self, batch: Transitions, alpha: Tensor) -> CriticBatch:
         target = self._target(batch, alpha, self._noise(batch.reward.shape))
-        return CriticBatch(torch.cat([batch.observation, batch.action], -1), target, batch.rows)
+        return CriticBatch(torch.cat([batch.observation, batch.action], -1), target)
 
     def _target(self, batch: Transitions, alpha: Tensor, noise: Tensor) -> Tensor:
         """y = r + γ (1 − terminated) (min_e Q'_e(s', a') − α log π(a'|s')), a' ~ π(·|s'), (T, B)."""

@@ -112,7 +112,8 @@ def compare_values(
     """Draw some metrics of some runs, a panel for each metric, a line for each run.
 
     Args:
-        runs: {label: rows}; a run without a metric is left out of its panel.
+        runs: {label: rows}; a run without a metric is left out of its panel, and of two values of one step the later
+            one is drawn: an evaluation on the way and the one at the end.
         panels: (metric, title); those whose title begins with "success" are shares.
         step_scale: times a row's step gives environment steps in all.
     """
@@ -122,10 +123,12 @@ def compare_values(
     grid = figure.subplots(lines, columns, squeeze=False)
     for panel, (metric, title) in zip(grid.flat, panels, strict=False):
         for number, (label, rows) in enumerate(runs.items()):
-            points = [(row["step"] * step_scale, row[metric]) for row in rows if row.get(metric) is not None]
+            found = {row["step"] * step_scale: row[metric] for row in rows if row.get(metric) is not None}
             dash = "-" if number < len(COLOURS) else "--"
             colour = COLOURS[number % len(COLOURS)]
-            panel.plot(*np.array(points, float).reshape(-1, 2).T, dash, color=colour, linewidth=1.8, label=label)
+            panel.plot(
+                *np.array(list(found.items()), float).reshape(-1, 2).T, dash, color=colour, linewidth=1.8, label=label
+            )
         style(panel, title)
         steps_axis(panel)
         panel.set_ylim(bottom=0.0)

@@ -98,7 +98,12 @@ def test_values_of_runs_are_drawn_a_line_each(tmp_path, monkeypatch):
         return original(self, x, y, *rest, **options)
 
     monkeypatch.setattr(Axes, "plot", record)
-    first = [{"step": 0, "far": 0.3, "near": 0.0}, {"step": 5}, {"step": 10, "far": 0.2, "near": None}]
+    first = [
+        {"step": 0, "far": 0.3, "near": 0.0},
+        {"step": 5},
+        {"step": 10, "far": 0.9},
+        {"step": 10, "far": 0.2, "near": None},
+    ]
     runs = {"one": first, "two": [{"step": 4, "far": 0.1}]}
     panels = (("far", "distance"), ("near", "success"))
     path = plots.compare_values(runs, tmp_path / "values.png", panels, step_scale=9)
