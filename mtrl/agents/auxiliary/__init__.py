@@ -87,8 +87,6 @@ class Auxiliary:
         num_classes: Sequence[int],
         shared_input: bool = False,
         tasks: Sequence[str] = (),
-        diagnostics: Any = None,
-        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
