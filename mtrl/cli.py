@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
 
     bench = commands.add_parser("bench", help="measure speed on this machine")
-    bench.add_argument("what", choices=("update", "growth", "train", "envs", "auxiliary"))
+    bench.add_argument("what", choices=("update", "growth", "train", "offline", "auxiliary", "envs"))
     bench.add_argument("--json", action="store_true", help="print the rows as JSON")
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
     bench.add_argument("--suites", default="", help="update, train: mt10, mt50 or both")
@@ -227,7 +227,7 @@ def _list_parameters(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from mtrl.bench import auxiliary, envs, growth, report, train, update
+    from mtrl.bench import auxiliary, envs, growth, offline, report, train, update
 
     suites: dict[str, Any] = {"suites": tuple(options.suites.split(","))} if options.suites else {}
     if options.what == "envs":
@@ -236,6 +236,8 @@ def _bench(options: argparse.Namespace) -> None:
         result = auxiliary.measure(options.quick)
     elif options.what == "growth":
         result = growth.measure(options.quick)
+    elif options.what == "offline":
+        result = offline.measure(options.quick)
     elif options.what == "train":
         result = train.measure(options.quick, **suites)
     else:

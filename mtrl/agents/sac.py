@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mtrl.core.config import check
-from mtrl.core.types import Metrics, Tensors, Transitions
+from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
 from mtrl.gradients import MultiTaskOptimizer, build_optimizer
 from mtrl.networks import NETWORKS, TaskNetwork
 
@@ -40,6 +40,8 @@ class Config:
     """Adam's ε."""
     initial_temperature: float = 1.0
     """α of every task at the start."""
+    shared_temperature: bool = False
+    """One temperature for all tasks instead of one for each: where tasks are many goals, each is seldom drawn."""
     target_entropy: float | None = None
     """Entropy that each temperature holds, in nats; −A if not given."""
     num_critics: int = 2
@@ -85,6 +87,7 @@ class ActorBatch(NamedTuple):
     """(T, B, A) standard normal."""
     temperature: Tensor
     """(T, 1)"""
+    rows: TaskRows | None = None
 
 
 def tanh_gaussian(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,6 +101,10 @@ def tanh_gaussian(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
     log_prob = (log_normal - 2 * (math.log(2) - u - F.softplus(-2 * u))).sum(-1)
     return u.tanh(), log_prob
+
+
+def _moved(rows: TaskRows | None, device: torch.device) -> TaskRows | None:
+    return None if rows is None else TaskRows(rows.task.to(device), rows.code.to(device))
 
 
 class SAC:
@@ -114,14 +121,23 @@ class SAC:
         observation_size: int,
         action_size: int,
         tasks: Sequence[str] = (),
+        goals: Tensor | None = None,
+        rows: int | None = None,
         diagnostics: Any = None,
         affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
         """network, weighting, surgery, diagnostics, affinity: the configurations of what is to be used in actor and
-        critic; tasks: names."""
+        critic.
+
+        Args:
+            tasks: their names.
+            goals: (T, G) of tasks that are goals: the codes by which networks know them.
+            rows: how many tasks a batch holds, where they are only some; it then says which (`TaskRows`).
+        """
         self.config = config
+        network = network if goals is None else network.for_goals()
         self.action_size = action_size
         self.device = torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
@@ -129,15 +145,16 @@ class SAC:
         critic_factory = NETWORKS.build(
             self._critic_network(network), input_size=observation_size + action_size, output_size=1
         )
-        self.actor = TaskNetwork(actor_factory, num_tasks).to(self.device)
-        self.critic = TaskNetwork(critic_factory, num_tasks, config.num_critics).to(self.device)
+        self.actor = TaskNetwork(actor_factory, num_tasks, codes=goals).to(self.device)
+        self.critic = TaskNetwork(critic_factory, num_tasks, config.num_critics, goals).to(self.device)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self._move_target = get_ema_multi_avg_fn(1 - config.target_rate)
-        self.log_alpha = torch.full((num_tasks,), math.log(config.initial_temperature), device=self.device)
+        alphas = 1 if config.shared_temperature else num_tasks
+        self.log_alpha = torch.full((alphas,), math.log(config.initial_temperature), device=self.device)
         self.log_alpha.requires_grad_()
         self.target_entropy = -float(action_size) if config.target_entropy is None else config.target_entropy
         self.alpha_optimizer = self._adam([self.log_alpha])
-        methods = {"weighting": weighting, "surgery": surgery, "tasks": tasks}
+        methods = {"weighting": weighting, "surgery": surgery, "tasks": tasks, "rows": rows}
         methods |= {"diagnostics": diagnostics, "affinity": affinity}
         self.critic_optimizer = self._optimizer(self.critic, part="critic", **methods)
         self.actor_optimizer = self._optimizer(self.actor, part="actor", critic=self.critic_optimizer, **methods)
@@ -165,9 +182,12 @@ class SAC:
         return self.critic_optimizer.needs_second_batch or self.actor_optimizer.needs_second_batch
 
     @torch.no_grad()
-    def act(self, observation: Tensor, explore: bool) -> Tensor:
-        """observation (T, N, O) -> action (T, N, A) in [-1, 1]: a sample, or tanh of the mean."""
-        output = self.actor(observation.to(self.device, torch.float32))
+    def act(self, observation: Tensor, explore: bool, rows: TaskRows | None = None) -> Tensor:
+        """observation (T, N, O) -> action (T, N, A) in [-1, 1]: a sample, or tanh of the mean.
+
+        rows: the tasks that the T rows are, where they are not all in order.
+        """
+        output = self.actor.at(_moved(rows, self.device))(observation.to(self.device, torch.float32))
         if not explore:
             return output.chunk(2, -1)[0].tanh()
         return tanh_gaussian(output, self._noise(output.shape[:-1]))[0]
@@ -176,19 +196,42 @@ class SAC:
         return torch.randn(*leading, self.action_size, device=self.device, generator=self.generator)
 
     def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics:
-        """One step of critics, actor, temperatures and targets on a batch (T, B, ..). Nothing is read back."""
-        batches = [batch] if second_batch is None else [batch, second_batch]
-        alpha = self.log_alpha.detach().exp().unsqueeze(-1)
-        extras = {"log_alpha": self.log_alpha.detach()}
-        critic_batches = [self._critic_batch(b, alpha) for b in batches]
-        critic = self.critic_optimizer.step(self.critic_losses, *critic_batches, extras=extras)
-        actor_batches = [ActorBatch(b.observation, self._noise(b.reward.shape), alpha) for b in batches]
-        actor = self.actor_optimizer.step(self.actor_losses, *actor_batches, extras=extras)
-        self.log_alpha.grad = -(actor.pop("log_prob") + self.target_entropy)
-        self.alpha_optimizer.step()
+        """One step of critics, actor, temperatures and targets on a batch (T, B, ..). Nothing is read back.
+
+        With `batch.rows` the metrics are means over the rows; a second batch is to be of the same rows.
+        """
+        batches, rows = [batch] if second_batch is None else [batch, second_batch], batch.rows
+        log_alpha = self._log_alpha(rows, len(batch.reward))
+        alpha = log_alpha.exp().unsqueeze(-1)
+        settings: dict[str, Any] = {"extras": {"log_alpha": log_alpha}, "rows": rows}
+        critic_batches: list[Any] = [self._critic_batch(b, alpha) for b in batches]
+        critic = self.critic_optimizer.step(self.critic_losses, *critic_batches, **settings)
+        actor_batches: list[Any] = [
+            ActorBatch(b.observation, self._noise(b.reward.shape), alpha, rows) for b in batches
+        ]
+        actor = self.actor_optimizer.step(self.actor_losses, *actor_batches, **settings)
+        self._move_temperature(actor.pop("log_prob"), rows)
         self._move_target(list(self.target.parameters()), list(self.critic.parameters()), None)
         metrics = {f"critic/{k}": v for k, v in critic.items()} | {f"actor/{k}": v for k, v in actor.items()}
-        return metrics | {"temperature": alpha.squeeze(-1)}
+        metrics |= {"temperature": alpha.squeeze(-1)}
+        return metrics if rows is None else {name: value.mean() for name, value in metrics.items()}
+
+    def _log_alpha(self, rows: TaskRows | None, num_rows: int) -> Tensor:
+        """(T,): of each row."""
+        log_alpha = self.log_alpha.detach()
+        if self.config.shared_temperature:
+            return log_alpha.expand(num_rows)
+        return log_alpha if rows is None else log_alpha.index_select(0, rows.task)
+
+    def _move_temperature(self, log_prob: Tensor, rows: TaskRows | None) -> None:
+        """log_prob (T,): the mean log π of each row. A task in no row has a gradient of zero."""
+        gradient = -(log_prob + self.target_entropy)
+        if self.config.shared_temperature:
+            gradient = gradient.mean().unsqueeze(0)
+        elif rows is not None:
+            gradient = torch.zeros_like(self.log_alpha).index_add_(0, rows.task, gradient)
+        self.log_alpha.grad = gradient
+        self.alpha_optimizer.step()
 
     @torch.no_grad()
     def _critic_batch(self, batch: Transitions, alpha: Tensor) -> CriticBatch:
@@ -197,8 +240,8 @@ class SAC:
 
     def _target(self, batch: Transitions, alpha: Tensor, noise: Tensor) -> Tensor:
         """y = r + γ (1 − terminated) (min_e Q'_e(s', a') − α log π(a'|s')), a' ~ π(·|s'), (T, B)."""
-        action, log_prob = tanh_gaussian(self.actor(batch.next_observation), noise)
-        q = self.target(torch.cat([batch.next_observation, action], -1)).squeeze(-1).amin(0)
+        action, log_prob = tanh_gaussian(self.actor.at(batch.rows)(batch.next_observation), noise)
+        q = self.target.at(batch.rows)(torch.cat([batch.next_observation, action], -1)).squeeze(-1).amin(0)
         future = self.config.discount * (1 - batch.terminated) * (q - alpha * log_prob)
         return batch.reward * self.config.reward_scale + future
 
@@ -217,7 +260,7 @@ class SAC:
         output = self.actor.call(shared, own, own_buffers, batch.observation)
         action, log_prob = tanh_gaussian(output, batch.noise)
         critic_shared, critic_own, buffers = (
-            {n: t.detach() for n, t in tensors.items()} for tensors in self.critic.tensors
+            {n: t.detach() for n, t in tensors.items()} for tensors in self.critic.at(batch.rows).tensors
         )
         q = (
             self.critic.call(critic_shared, critic_own, buffers, torch.cat([batch.observation, action], -1))

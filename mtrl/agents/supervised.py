@@ -64,6 +64,8 @@ class Supervised:
         num_classes: Sequence[int],
         shared_input: bool = False,
         tasks: Sequence[str] = (),
+        diagnostics: Any = None,
+        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -87,6 +89,8 @@ class Supervised:
             weighting,
             surgery,
             tasks=tasks,
+            diagnostics=diagnostics,
+            affinity=affinity,
             reduction=config.reduction,
             max_grad_norm=config.max_grad_norm,
             generator=self.generator,

@@ -8,7 +8,7 @@ A batch is task-major: the first axis is always the task, in the suite's order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +19,15 @@ Tensors = Mapping[str, Tensor]
 Metrics = dict[str, Tensor]
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
+
+
+class TaskRows(NamedTuple):
+    """Which tasks the rows of a batch are, where it holds some of many tasks, or tasks that are goals."""
+
+    task: Tensor
+    """(T,) int64: each row's index among the suite's tasks; of a new goal, the nearest known one's."""
+    code: Tensor
+    """(T, C): what tells each row's task from others, in place of the code that networks keep for it."""
 
 
 class Transitions(NamedTuple):
@@ -34,6 +43,8 @@ class Transitions(NamedTuple):
     """(T, B, O): the true successor, never the first observation of the next episode."""
     terminated: Tensor
     """(T, B) float, 1 where the successor is absorbing. A truncation is not a termination."""
+    rows: TaskRows | None = None
+    """The tasks that the T rows are; all of the suite's, in its order, if not given."""
 
 
 class TaskLoss(Protocol):
@@ -71,6 +82,14 @@ class TaskParameters(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
+class PartialNetwork(TaskParameters, Protocol):
+    """A network of many tasks, of which an update may see some."""
+
+    def at(self, rows: TaskRows | None) -> TaskParameters:
+        """The network as the rows of a batch see it, with `own` of all tasks; itself where `rows` is None."""
+        ...
+
+
 @dataclass(frozen=True)
 class StepResult:
     """What one step of all environments gives. The arrays are reused by the next step: copy to keep."""
@@ -87,6 +106,8 @@ class StepResult:
     """(T, N, O): the true successor of the observation acted on; equals `observation` inside an episode."""
     success: BoolArray
     """(T, N): whether the task is solved in the state just reached."""
+    measures: Mapping[str, FloatArray] = field(default_factory=dict)
+    """{name: (T, N)}: what else is known of the state just reached; an episode is judged by its last."""
 
 
 class TaskVectorEnv(Protocol):

@@ -44,7 +44,7 @@ class ReplayBuffer:
 
     def add(self, transitions: Transitions) -> None:
         """Store N transitions of every task: each field (T, N, ..), N at most the capacity."""
-        observation, action, reward, next_observation, terminated = transitions
+        observation, action, reward, next_observation, terminated = transitions[:5]
         fields = [observation, action, next_observation, reward.unsqueeze(-1), terminated.unsqueeze(-1)]
         new = torch.cat([f.to(self._rows) for f in fields], -1)
         count = new.shape[1]

@@ -69,12 +69,14 @@ class ExperimentConfig:
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
-    """The configuration that `key=value` overrides describe; `task=` is short for `benchmark.task=`.
+    """The configuration that `key=value` overrides describe; `task=` is short for `benchmark.task=`, and `replay=` for
+    `training.replay=`.
 
     A benchmark may imply other groups' choices (`Config.implies`: the agent that goes with its data, ...), which hold
     where neither a recipe nor an override chooses otherwise.
     """
-    given = [f"benchmark.{o}" if o.partition("=")[0] in ("task", "tasks") else o for o in overrides]
+    short = {"task": "benchmark.task", "tasks": "benchmark.tasks", "replay": "training.replay"}
+    given = [short.get(key, key) + equals + value for key, equals, value in (o.partition("=") for o in overrides)]
     chosen = {key: value for key, _, value in (o.partition("=") for o in given)}
     benchmark = chosen.get("benchmark") if "recipe" not in chosen else None
     implies = getattr(SUITES.config_class(benchmark), "implies", {}) if benchmark in SUITES.kinds else {}

@@ -33,6 +33,9 @@ def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "cu
     if kind != "curves":
         return _of_one(folders, kind, output)
     rows = [read_metrics(folder.metrics) for folder in folders]
+    suite = SUITES.build(restore(folders[0].config).benchmark)
+    if hasattr(suite, "panels"):
+        return _plot_panels(suite, folders, rows, output)
     if len(folders) == 1:
         picture = output or folders[0].path / "learning_curves.png"
         headline = _headline(rows)
@@ -96,3 +99,11 @@ def _affinity(folder: RunFolder, picture: Path) -> Path:
 
 def _tasks(folder: RunFolder) -> list[str]:
     return list(SUITES.build(restore(folder.config).benchmark).tasks)
+
+
+def _plot_panels(suite: Any, folders: Sequence[RunFolder], rows: Sequence[Any], output: Path | None) -> Path:
+    """The metrics that the suite names, every run a line."""
+    alone = len(folders) == 1
+    labels = [f"{folder.path.resolve().parent.name}, {folder.path.name.replace('_', ' ')}" for folder in folders]
+    path = output or (folders[0].path / "learning_curves.png" if alone else Path("comparison.png"))
+    return plots.compare_values(dict(zip(labels, rows, strict=True)), path, suite.panels, step_scale=suite.step_scale)

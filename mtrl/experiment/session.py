@@ -38,6 +38,11 @@ class Session:
         self.progress = Progress(config.steps, self.trainer.step, headline=self.trainer.headline)
         self._logged = (self.trainer.step, self.trainer.updates, dict(self.trainer.seconds), time.perf_counter())
 
+    @property
+    def _width(self) -> int:
+        """How many tasks take a step at once: all, or those of a row where they take turns."""
+        return getattr(self.trainer, "rows", len(self.experiment.tasks))
+
     def _resume(self) -> int | None:
         checkpoint = checkpoints.latest(self.folder.checkpoints, with_replay=True)
         if checkpoint is None:
@@ -73,15 +78,16 @@ class Session:
         elapsed = now - then
         tasks = self.experiment.tasks
         scalars = {
-            f"throughput/{trainer.unit}_per_second": (trainer.step - step) * len(tasks) / elapsed,
+            f"throughput/{trainer.unit}_per_second": (trainer.step - step) * self._width / elapsed,
             "throughput/updates_per_second": (trainer.updates - updates) / elapsed,
             **{f"throughput/share_{k}": (v - seconds[k]) / elapsed for k, v in trainer.seconds.items()},
             "train/updates": trainer.updates,
         }
-        per_task: dict[str, Any] = {f"train/{name}": values for name, values in trainer.report().items()}
-        for name, values in per_task.items():
+        report = {f"train/{name}": values for name, values in trainer.report().items()}
+        for name, values in report.items():
             if np.isfinite(values).any():
                 scalars[name.replace("/", "/mean_", 1)] = float(np.nanmean(values))
+        per_task: dict[str, Any] = {name: values for name, values in report.items() if values.ndim}
         matrices: dict[str, Any] = {}
         for name, value in metrics.items():
             array = value.detach().double().cpu().numpy()
@@ -103,7 +109,7 @@ class Session:
         self.folder.write_evaluation(step, {"step": step, **facts})
         per_task = {f"evaluation/{name}": values for name, values in result.per_task.items()}
         scalars = {f"evaluation/mean_{name}": float(values.mean()) for name, values in result.per_task.items()}
-        self.log.write(step, scalars, per_task, self.experiment.tasks)
+        self.log.write(step, scalars, per_task, list(getattr(result, "names", self.experiment.tasks)))
 
     def _save(self) -> None:
         trainer = self.trainer
@@ -118,7 +124,7 @@ class Session:
         self._record(result, facts)
         final = {
             "steps_per_task": trainer.step,
-            "steps_total": trainer.step * len(self.experiment.tasks),
+            "steps_total": trainer.step * self._width,
             "updates": trainer.updates,
             "reported": "final policy, no maximum over training",
             "training_seconds": {k: round(v, 1) for k, v in trainer.seconds.items()},

@@ -70,6 +70,8 @@ class Context:
     """The losses after a trial step, and their derivatives by the weights, where asked for."""
     generator: torch.Generator | None = None
     """The source of randomness."""
+    task: Tensor | None = None
+    """(T,) int64: the tasks of this update, where they are only some; everything else here is theirs alone."""
 
 
 class Weighting(nn.Module):
@@ -80,6 +82,8 @@ class Weighting(nn.Module):
     needs_losses_after: ClassVar[bool] = False
     """Whether `after_step` is to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False
+    takes_some_tasks: ClassVar[bool] = False
+    """Whether it can be used where an update sees only some of the tasks, and others the next time."""
 
     def update(self, context: Context) -> None:
         """Learn from this update's losses and gradients, before the weights are asked for."""

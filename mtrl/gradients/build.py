@@ -23,12 +23,15 @@ from mtrl.gradients.weightings.equal import Equal
 class Borrowed(Weighting):
     """The weights that another network's optimiser used last: the critic's, in the same update."""
 
+    takes_some_tasks = True
+
     def __init__(self, source: MultiTaskOptimizer) -> None:
         super().__init__()
         self._source = [source]  # in a list: it saves its own state
 
     def weights(self, context: Context) -> Tensor:
-        return self._source[0].last_weights
+        weights = self._source[0].last_weights
+        return weights if context.task is None else weights.index_select(0, context.task)
 
 
 def build_optimizer(
@@ -40,6 +43,7 @@ def build_optimizer(
     tasks: Sequence[str] = (),
     part: str | None = None,
     critic: MultiTaskOptimizer | None = None,
+    rows: int | None = None,
     diagnostics: Any = None,
     affinity: Any = None,
     **options: Any,
@@ -50,6 +54,7 @@ def build_optimizer(
         tasks: their names, for `primary=[...]`.
         part: "actor" or "critic" of an agent with both, for `surgery.apply_to`. An actor's losses have either sign.
         critic: an actor's critic, whose weights it may borrow.
+        rows: the tasks of each update, where they are only some of the network's.
         diagnostics, affinity: the configurations of what watches the updates; None for nothing.
         options: those of `MultiTaskOptimizer`.
 
@@ -57,16 +62,29 @@ def build_optimizer(
         UserError: the methods cannot be used together, or with this network.
     """
     applies = getattr(surgery, "apply_to", "both") in ("both", part) or part is None
+    weights = _weighting(weighting, network.num_tasks, part, critic)
+    watching = _diagnostics(diagnostics, affinity, network.num_tasks, part)
+    if rows is not None:
+        _check_rows(rows, weighting.kind, weights, watching)
     return MultiTaskOptimizer(
         network,
         optimizer,
-        _weighting(weighting, network.num_tasks, part, critic),
-        SURGERIES.build(surgery, num_tasks=network.num_tasks) if applies else None,
+        weights,
+        SURGERIES.build(surgery, num_tasks=rows or network.num_tasks) if applies else None,
         per_member=getattr(surgery, "per_critic", False),
         primary=_primary(weighting, surgery, tasks, network.num_tasks),
-        diagnostics=_diagnostics(diagnostics, affinity, network.num_tasks, part),
+        diagnostics=watching,
         **options,
     )
+
+
+def _check_rows(rows: int, kind: str, weighting: Weighting, watching: Sequence[Diagnostic]) -> None:
+    """Refuse what is about all tasks at once where an update sees only `rows` of them."""
+    whole = "used where every update sees all tasks"
+    if not weighting.takes_some_tasks:
+        raise expected(f"Weighting {kind}", whole, f"{rows} of them")
+    if watching:
+        raise expected("Diagnostics and affinities", whole, f"{rows} of them")
 
 
 def _weighting(config: Any, num_tasks: int, part: str | None, critic: MultiTaskOptimizer | None) -> Weighting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ class LookAhead:
     """name -> ∇L_i(θ) of the unweighted losses, (T, *shape)"""
     own: Tensors
     """name -> (T, *shape)"""
+    take: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    """What of a tensor of all tasks the rows of the batch have, where they are not all."""
 
     def __post_init__(self) -> None:
         self._groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
@@ -50,7 +53,7 @@ class LookAhead:
         """weights λ (T,) -> θ' as (shared, own)."""
         scaled = weights * self.factor
         shared = {n: self._moved(self.network.shared[n], combine(g, scaled)) for n, g in self.shared.items()}
-        own = {n: self._moved(self.network.own[n], like(scaled, g) * g) for n, g in self.own.items()}
+        own = {n: self._moved_rows(self.network.own[n], like(scaled, g) * g) for n, g in self.own.items()}
         return shared, own
 
     def derivative(self, weights: Tensor, estimator: str = "exact") -> Tensor:
@@ -59,13 +62,22 @@ class LookAhead:
         methods = {"exact": self._exact, "finite_difference": self._difference, "second_order": self._unrolled}
         return methods[estimator](weights)
 
-    def _moved(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        group = self._groups[parameter]
-        direction = gradient + group.get("weight_decay", 0.0) * parameter.detach()
+    def _moved(self, parameter: Tensor, gradient: Tensor, part: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
+        """A parameter after the step; part: what of it, and of its momentum, the gradient is of."""
+        group, value = self._groups[parameter], part(parameter.detach())
+        direction = gradient + group.get("weight_decay", 0.0) * value
         momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
-            direction = direction + group["momentum"] * momentum
-        return parameter.detach() - self.rate(parameter) * direction
+            direction = direction + group["momentum"] * part(momentum)
+        return value - self.rate(parameter) * direction
+
+    def _moved_rows(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        return self._moved(parameter, gradient, self.take)
+
+    def _values(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """θ as (shared, own), detached."""
+        shared = {n: p.detach() for n, p in self.network.shared.items()}
+        return shared, {n: self.take(p.detach()) for n, p in self.network.own.items()}
 
     def rate(self, parameter: Tensor) -> Any:
         """α of a parameter: a number, or a tensor () of a capturable optimiser."""
@@ -104,18 +116,18 @@ class LookAhead:
         ends = []
         with torch.no_grad():
             for sign in (1, -1):
-                tables = zip((self.network.shared, self.network.own), directions, strict=True)
+                tables = zip(self._values(), directions, strict=True)
                 shared, own = ({n: table[n] + sign * epsilon * d for n, d in part.items()} for table, part in tables)
                 ends.append(self.losses(shared, own, self.batch))
         return -self.factor * (ends[0] - ends[1]) / (2 * epsilon)
 
     def _unrolled(self, weights: Tensor) -> Tensor:
         weights = weights.requires_grad_()
-        tables = (self.network.shared, self.network.own)
-        shared, own = ({n: p.detach().clone().requires_grad_() for n, p in table.items()} for table in tables)
+        shared, own = ({n: p.clone().requires_grad_() for n, p in table.items()} for table in self._values())
         loss = torch.dot(self.losses(shared, own, self.batch), weights * self.factor)
         gradients = iter(torch.autograd.grad(loss, [*shared.values(), *own.values()], create_graph=True))
-        shared, own = ({n: self._moved(p, next(gradients)) for n, p in table.items()} for table in tables)
+        shared = {n: self._moved(p, next(gradients)) for n, p in self.network.shared.items()}
+        own = {n: self._moved_rows(p, next(gradients)) for n, p in self.network.own.items()}
         return torch.autograd.grad(self._primary_loss(shared, own), weights)[0]
 
 

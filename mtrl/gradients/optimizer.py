@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from mtrl.core.errors import expected
-from mtrl.core.types import Metrics, TaskLoss, TaskParameters, Tensors
+from mtrl.core.types import Metrics, PartialNetwork, TaskLoss, TaskParameters, TaskRows, Tensors
 from mtrl.gradients.algebra import combine, gramian, rows
 from mtrl.gradients.base import Context, Diagnostic, JacobianSurgery, Regularizer, Surgery, Weighting
 from mtrl.gradients.look_ahead import LookAhead, like
 
 CONFLICT_WINDOW = 100
 """Updates over which `conflicts` forgets."""
+
+
+class _Part(NamedTuple):
+    """What one update is of."""
+
+    network: TaskParameters
+    task: Tensor | None
+    """(T,): the rows' tasks, where they are not all."""
+    extras: dict[str, Tensor]
+
+    def take(self, tensor: Tensor) -> Tensor:
+        """(all tasks, ..) -> (T, ..)"""
+        return tensor if self.task is None else tensor.index_select(0, self.task)
+
+    def spread(self, gradient: Tensor, whole: Tensor) -> Tensor:
+        """The gradient (T, ..) of the rows' part as that of the whole (all tasks, ..), zero for the others."""
+        return gradient if self.task is None else torch.zeros_like(whole).index_add_(0, self.task, gradient)
 
 
 class MultiTaskOptimizer(nn.Module):
@@ -55,7 +72,7 @@ class MultiTaskOptimizer(nn.Module):
         self.surgery = surgery
         self._others = nn.ModuleList([copy.deepcopy(surgery) for _ in range(members - 1)] if surgery else [])
         self.per_member = per_member and network.ensemble is not None
-        self.factor = 1.0 / network.num_tasks if reduction == "mean" else 1.0
+        self.reduction = reduction
         self.max_grad_norm = max_grad_norm
         self.generator = generator
         self.step_count: Tensor
@@ -85,13 +102,25 @@ class MultiTaskOptimizer(nn.Module):
         return self.weighting.needs_look_ahead
 
     def step(
-        self, task_losses: TaskLoss, batch: Any, second_batch: Any = None, extras: dict[str, Tensor] | None = None
+        self,
+        task_losses: TaskLoss,
+        batch: Any,
+        second_batch: Any = None,
+        extras: dict[str, Tensor] | None = None,
+        rows: TaskRows | None = None,
     ) -> Metrics:
-        """One update of the network's parameters. Returns tensors: losses (T,), weights (T,) and what is free."""
+        """One update of the network's parameters. Returns tensors: losses (T,), weights (T,) and what is free.
+
+        rows: the tasks of the batch's T rows, where they are not all of the network's in order. What the other tasks
+        own has a gradient of zero then.
+        """
         if self.needs_second_batch and second_batch is None:
             raise expected("This weighting", "given a second batch of the training data", second_batch)
         take = self._per_task_step if self.per_task else self._joint_step
-        metrics, context = take(task_losses, batch, second_batch, extras or {})
+        part = _Part(self.network, None, extras or {})
+        if rows is not None:
+            part = _Part(cast("PartialNetwork", self.network).at(rows), rows.task, extras or {})
+        metrics, context = take(task_losses, batch, second_batch, part)
         if self.max_grad_norm is not None:
             metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
         for diagnostic in self._watching():
@@ -100,7 +129,7 @@ class MultiTaskOptimizer(nn.Module):
         for diagnostic in self._watching():
             metrics |= diagnostic.after_step(context)
         if self.weighting.needs_losses_after:
-            self._learn_from_step(task_losses, batch, metrics["loss"])
+            self._learn_from_step(task_losses, batch, metrics["loss"], part)
         self.step_count += 1
         return metrics
 
@@ -109,60 +138,71 @@ class MultiTaskOptimizer(nn.Module):
             assert isinstance(diagnostic, Diagnostic)
             yield diagnostic
 
-    def _context(self, losses: Tensor, extras: dict[str, Tensor], **more: Any) -> Context:
-        losses = losses.detach()
-        return Context(losses, self.step_count, self.primary, extras=extras, generator=self.generator, **more)
+    def _context(self, losses: Tensor, part: _Part, **more: Any) -> Context:
+        settings = {"extras": part.extras, "generator": self.generator, "task": part.task}
+        return Context(losses.detach(), self.step_count, part.take(self.primary), **settings, **more)
 
     def _weights(self, context: Context) -> Tensor:
         """The weights (T,) of this update, after the weighting has learned from it."""
         self.weighting.update(context)
         weights = self.weighting.weights(context).detach().to(context.losses.dtype)
-        self.last_weights.copy_(weights)
+        if context.task is None:
+            self.last_weights.copy_(weights)
+        else:
+            self.last_weights.index_copy_(0, context.task, weights.to(self.last_weights))
         return weights
 
-    def _joint_step(
-        self, task_losses: TaskLoss, batch: Any, second_batch: Any, extras: dict[str, Tensor]
-    ) -> tuple[Metrics, Context]:
-        losses, aux = task_losses(*self.network.tensors, batch)
-        context = self._context(losses, extras)
+    def _factor(self, part: _Part) -> float:
+        return 1.0 / part.network.num_tasks if self.reduction == "mean" else 1.0
+
+    def _joint_step(self, task_losses: TaskLoss, batch: Any, second_batch: Any, part: _Part) -> tuple[Metrics, Context]:
+        losses, aux = task_losses(*part.network.tensors, batch)
+        context = self._context(losses, part)
         weights = self._weights(context)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.dot(losses, weights * self.factor).backward()
+        torch.dot(losses, weights * self._factor(part)).backward()
         return {"loss": losses.detach(), "weight": weights, **aux}, context
 
     def _per_task_step(
-        self, task_losses: TaskLoss, batch: Any, second_batch: Any, extras: dict[str, Tensor]
+        self, task_losses: TaskLoss, batch: Any, second_batch: Any, part: _Part
     ) -> tuple[Metrics, Context]:
-        leaves, own, buffers = self.network.tensors
-        if not self.network.shared_input:
-            leaves = self.network.per_task_leaves()
+        network, factor = part.network, self._factor(part)
+        leaves, own, buffers = network.tensors
+        if not network.shared_input:
+            leaves = network.per_task_leaves()
         losses, aux = task_losses(leaves, own, buffers, batch)
         regularizer = self.surgery if isinstance(self.surgery, Regularizer) else None
-        differentiate = _separate_gradients if self.network.shared_input else _per_task_gradients
+        differentiate = _separate_gradients if network.shared_input else _per_task_gradients
         in_graph, owned = differentiate(losses, leaves, own, create_graph=regularizer is not None)
         shared = {n: g.detach() for n, g in in_graph.items()}
-        grams = self._gramians(shared)
+        grams = self._gramians(shared, part)
         gram, ahead = grams.sum(0), None
         if self.weighting.needs_look_ahead or self.diagnostics:
-            settings = (self.primary, self.factor, shared, owned)
-            ahead = LookAhead(self.network, self.optimizer, task_losses, batch, second_batch, *settings)
-        context = self._context(losses, extras, gramian=gram, look_ahead=ahead)
+            settings = (part.take(self.primary), factor, shared, owned, part.take)
+            ahead = LookAhead(network, self.optimizer, task_losses, batch, second_batch, *settings)
+        context = self._context(losses, part, gramian=gram, look_ahead=ahead)
         weights = self._weights(context)
-        metrics = {"loss": losses.detach(), "weight": weights, **self._conflicts(gram), **aux}
-        scaled = weights * self.factor
+        metrics = {"loss": losses.detach(), "weight": weights, **self._conflicts(gram, part), **aux}
+        scaled = weights * factor
         if regularizer is None:
             # Not in place: two parameters may have one gradient tensor, and diagnostics see it afterwards.
-            self._write(self._combined(shared, grams, weights), {n: g * like(scaled, g) for n, g in owned.items()})
+            combined = self._combined(shared, grams, weights, context.primary, factor)
+            self._write(combined, {n: g * like(scaled, g) for n, g in owned.items()}, part)
             return metrics, context
         penalty = regularizer.penalty(gramian(self._blocks(in_graph)))
         shared, owned = _gradients(torch.dot(losses, scaled) + penalty, leaves, own)
-        summed = self.network.shared_input
-        self._write({n: g if summed else g.sum(0) for n, g in shared.items()}, owned)
+        summed = network.shared_input
+        self._write({n: g if summed else g.sum(0) for n, g in shared.items()}, owned, part)
         return metrics | {"penalty": penalty.detach()}, context
 
-    def _conflicts(self, gram: Tensor) -> Metrics:
-        """What is free, and `conflicts` (T, T): in how many of the last updates each pair of tasks conflicted."""
+    def _conflicts(self, gram: Tensor, part: _Part) -> Metrics:
+        """What is free, and `conflicts` (T, T): in how many of the last updates each pair of tasks conflicted.
+
+        Where an update sees only some tasks, a pair meets too seldom for that.
+        """
         metrics = conflict_metrics(gram)
+        if part.task is not None:
+            return metrics
         share = 1 / (self.step_count + 1).clamp(max=CONFLICT_WINDOW)
         self.conflict_rate.lerp_((metrics["cosine"] < 0).to(self.conflict_rate), share)
         return metrics | {"conflicts": self.conflict_rate.clone()}
@@ -170,9 +210,9 @@ class MultiTaskOptimizer(nn.Module):
     def _blocks(self, shared: Tensors) -> list[Tensor]:
         return [block for g in shared.values() for block in rows(g, self.network.ensemble)]
 
-    def _gramians(self, shared: Tensors) -> Tensor:
+    def _gramians(self, shared: Tensors, part: _Part) -> Tensor:
         """(1, T, T) float64, or (E, T, T) where each member has its own; zero where nothing is shared."""
-        tasks, ensemble = self.network.num_tasks, self.network.ensemble
+        tasks, ensemble = part.network.num_tasks, self.network.ensemble
         if not shared:
             return torch.zeros(1, tasks, tasks, dtype=torch.float64, device=self.primary.device)
         if not self.per_member:
@@ -180,12 +220,14 @@ class MultiTaskOptimizer(nn.Module):
         members = zip(*(rows(g, ensemble) for g in shared.values()), strict=True)
         return torch.stack([gramian(blocks).double() for blocks in members])
 
-    def _combined(self, shared: Tensors, grams: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    def _combined(
+        self, shared: Tensors, grams: Tensor, weights: Tensor, primary: Tensor, factor: float
+    ) -> dict[str, Tensor]:
         """The shared gradients after surgery: name -> (*shape)."""
         if isinstance(self.surgery, JacobianSurgery):
-            scaled = weights * self.factor
+            scaled = weights * factor
             return {n: self.surgery.combine(g * like(scaled, g), self.generator) for n, g in shared.items()}
-        coefficients = self._coefficients(grams, weights.double()).mul(self.factor).to(weights.dtype)
+        coefficients = self._coefficients(grams, weights.double(), primary).mul(factor).to(weights.dtype)
         if not self.per_member:
             return {n: combine(g, coefficients[0]) for n, g in shared.items()}
         return {
@@ -193,7 +235,7 @@ class MultiTaskOptimizer(nn.Module):
             for n, g in shared.items()
         }
 
-    def _coefficients(self, grams: Tensor, weights: Tensor) -> Tensor:
+    def _coefficients(self, grams: Tensor, weights: Tensor, primary: Tensor) -> Tensor:
         """Gramians (M, T, T) of the unweighted gradients, weights (T,) -> (M, T), of the unweighted gradients."""
         if self.surgery is None:
             return weights.expand(len(grams), -1)
@@ -202,18 +244,19 @@ class MultiTaskOptimizer(nn.Module):
             assert isinstance(surgery, Surgery)
             noise = surgery.noise(len(weights), self.generator, gram.device)
             weighted = gram * weights.unsqueeze(0) * weights.unsqueeze(1)
-            found.append(weights * surgery.coefficients(weighted, self.primary, noise))
+            found.append(weights * surgery.coefficients(weighted, primary, noise))
         return torch.stack(found)
 
-    def _write(self, shared: Tensors, own: Tensors) -> None:
+    def _write(self, shared: Tensors, own: Tensors, part: _Part) -> None:
         for name, gradient in shared.items():
             self.network.shared[name].grad = gradient
         for name, gradient in own.items():
-            self.network.own[name].grad = gradient
+            parameter = self.network.own[name]
+            parameter.grad = part.spread(gradient, parameter)
 
     @torch.no_grad()
-    def _learn_from_step(self, task_losses: TaskLoss, batch: Any, before: Tensor) -> None:
-        shared, own, buffers = self.network.tensors
+    def _learn_from_step(self, task_losses: TaskLoss, batch: Any, before: Tensor, part: _Part) -> None:
+        shared, own, buffers = part.network.tensors
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         self.weighting.after_step(before, task_losses(shared, own, copies, batch)[0])
 

@@ -109,6 +109,39 @@ def compare_runs(
     return save(figure, path)
 
 
+def compare_values(
+    runs: Mapping[str, Sequence[Row]], path: Path | str, panels: Sequence[tuple[str, str]], *, step_scale: float = 1.0
+) -> Path:
+    """Draw some metrics of some runs, a panel for each metric, a line for each run.
+
+    Args:
+        runs: {label: rows}; a run without a metric is left out of its panel, and of two values of one step the later
+            one is drawn: an evaluation on the way and the one at the end.
+        panels: (metric, title); those whose title begins with "success" are shares.
+        step_scale: times a row's step gives environment steps in all.
+    """
+    columns = min(len(panels), 2)
+    lines = math.ceil(len(panels) / columns)
+    figure = new_figure(5.2 * columns, 3.2 * lines + 0.3 * math.ceil(len(runs) / 3), "")
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for panel, (metric, title) in zip(grid.flat, panels, strict=False):
+        for number, (label, rows) in enumerate(runs.items()):
+            found = {row["step"] * step_scale: row[metric] for row in rows if row.get(metric) is not None}
+            dash = "-" if number < len(COLOURS) else "--"
+            colour = COLOURS[number % len(COLOURS)]
+            panel.plot(
+                *np.array(list(found.items()), float).reshape(-1, 2).T, dash, color=colour, linewidth=1.8, label=label
+            )
+        style(panel, title)
+        steps_axis(panel)
+        panel.set_ylim(bottom=0.0)
+        panel.set_xlabel("environment steps", fontsize=9)
+        if title.startswith("success"):
+            percent_axis(panel)
+    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
+    return save(figure, path)
+
+
 def matrix(
     array: ArrayLike, labels: Sequence[str], title: str, path: Path | str, *, limit: float | None = None
 ) -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from mtrl.core.config import check
-from mtrl.core.types import Tensors
+from mtrl.core.types import TaskRows, Tensors
 
 Factory = Callable[[Tensor], nn.Module]
 """Builds the network of one task from that task's code (C,)."""
@@ -30,6 +31,10 @@ class NetworkConfig:
         check(self.width >= 1, "network.width", "a positive integer", self.width)
         check(self.depth >= 1, "network.depth", "a positive integer", self.depth)
 
+    def for_goals(self) -> Self:
+        """This architecture where tasks are goals, whose codes are points of a space rather than names."""
+        return self
+
 
 def _tensors(module: nn.Module, prefix: str = "", inherited: bool = False) -> Iterator[tuple[str, Tensor, bool]]:
     """(name, tensor, whether every task owns it) of all parameters and buffers."""
@@ -38,6 +43,15 @@ def _tensors(module: nn.Module, prefix: str = "", inherited: bool = False) -> It
         yield prefix + name, tensor, is_owned
     for name, child in module.named_children():
         yield from _tensors(child, f"{prefix}{name}.", is_owned)
+
+
+def _owned_tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor, is_owned in _tensors(module) if is_owned}
+
+
+def _code_names(module: nn.Module) -> set[str]:
+    """Names of the buffers that hold the task's code."""
+    return {f"{name}.value" for name, part in module.named_modules() if getattr(part, "task_code", False)}
 
 
 def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -88,17 +102,19 @@ class TaskNetwork(nn.Module):
         super().__init__()
         codes = torch.eye(num_tasks) if codes is None else codes
         self.num_tasks, self.ensemble, self.shared_input = num_tasks, ensemble, shared_input
-        modules = [[factory(code) for _ in range(ensemble or 1)] for code in codes]
-        tables = [[{n: t for n, t, _ in _tensors(m)} for m in members] for members in modules]
+        first = [factory(codes[0]) for _ in range(ensemble or 1)]
+        tables = [[{n: t for n, t, _ in _tensors(m)} for m in first]]
+        tables += [[_owned_tensors(factory(code)) for _ in range(ensemble or 1)] for code in codes[1:]]
         self.shared, self.own = nn.ParameterDict(), nn.ParameterDict()
         self._own_buffers = nn.Module()
         names: dict[str, str] = {}
         self._axes: dict[str, int] = {}
-        for name, tensor, is_owned in _tensors(modules[0][0]):
+        for name, tensor, is_owned in _tensors(first[0]):
             key = name.replace(".", "/")
             names[key] = name
             self._axes[key] = tensor.ndim + (ensemble is not None)
-            stacked = _stack([[t[name].detach() for t in members] for members in tables], ensemble)
+            sources = tables if is_owned else tables[:1]
+            stacked = _stack([[t[name].detach() for t in members] for members in sources], ensemble)
             if not isinstance(tensor, nn.Parameter):
                 if not is_owned:
                     raise TypeError(f"Buffer `{name}` should belong to an owned module. Found it shared.")
@@ -107,9 +123,10 @@ class TaskNetwork(nn.Module):
                 self.own[key] = nn.Parameter(stacked)
             else:
                 self.shared[key] = nn.Parameter(stacked[0].clone(memory_format=torch.contiguous_format))
+        self._codes = {name.replace(".", "/") for name in _code_names(first[0])}
         # Held in a list: it is called with this module's tensors, and has no parameters of its own.
-        self._template = [modules[0][0]]
-        self._slots = {key: _slot(modules[0][0], name) for key, name in names.items()}
+        self._template = [first[0]]
+        self._slots = {key: _slot(first[0], name) for key, name in names.items()}
 
     @property
     def own_buffers(self) -> dict[str, Tensor]:
@@ -151,3 +168,43 @@ class TaskNetwork(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.call(*self.tensors, *inputs)
+
+    def at(self, rows: TaskRows | None) -> TaskNetwork | NetworkRows:
+        """This network as the rows of a batch see it; itself where they are all tasks."""
+        return self if rows is None else NetworkRows(self, rows)
+
+
+class NetworkRows:
+    """A network of many tasks as a batch of some of them sees it (`TaskParameters`).
+
+    Row r has what task rows.task[r] owns, and rows.code[r] in place of that task's code. `own` are the whole network's
+    parameters; gradients by those of `tensors` flow on into them.
+    """
+
+    def __init__(self, network: TaskNetwork, rows: TaskRows) -> None:
+        self._network, self._rows = network, rows
+        self.num_tasks, self.ensemble, self.shared_input = len(rows.task), network.ensemble, network.shared_input
+        self.shared, self.own = network.shared, network.own
+
+    @property
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """(shared, own, own_buffers) of the rows, as a `TaskLoss` takes them."""
+        network, codes = self._network, self._network._codes
+        task = self._rows.task
+        own = {name: tensor.index_select(0, task) for name, tensor in network.own.items()}
+        kept = {name: t.index_select(0, task) for name, t in network.own_buffers.items() if name not in codes}
+        return dict(network.shared.items()), own, kept | {name: self._code for name in codes}
+
+    @property
+    def _code(self) -> Tensor:
+        code = self._rows.code
+        return code if self.ensemble is None else code.unsqueeze(1).expand(-1, self.ensemble, -1)
+
+    def per_task_leaves(self) -> dict[str, Tensor]:
+        return {n: p.detach().expand(self.num_tasks, *p.shape).requires_grad_() for n, p in self.shared.items()}
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self._network.parameters()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self._network.call(*self.tensors, *inputs)

@@ -1,18 +1,25 @@
 """FiLM: an owned scale and shift of every shared layer's units (Perez et al. 2018; Mint paper, Sec. 6).
 
-The Mint paper applies it after the activation, the FiLM paper before: `position`.
+The Mint paper applies it after the activation, the FiLM paper before: `position`. Where tasks are goals, a small shared
+network generates scale and shift from the goal.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check_choice
+from mtrl.core.config import check, check_choice
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import Linear, Torso, owned
+from mtrl.networks.layers import Generator, Linear, Torso, owned
+
+
+def _modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    if x.ndim == 1:
+        return torch.addcmul(shift, x, scale)
+    return torch.addcmul(shift.unsqueeze(-2), x, scale.unsqueeze(-2))
 
 
 class FiLM(nn.Module):
@@ -24,9 +31,19 @@ class FiLM(nn.Module):
         self.shift = nn.Parameter(torch.zeros(size))
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim == 1:
-            return torch.addcmul(self.shift, x, self.scale)
-        return torch.addcmul(self.shift.unsqueeze(-2), x, self.scale.unsqueeze(-2))
+        return _modulate(x, self.scale, self.shift)
+
+
+class GeneratedFiLM(nn.Module):
+    """y = γ(z) ⊙ x + β(z), γ and β (features,) from the task's code z, starting at (1, 0)."""
+
+    def __init__(self, code: Tensor, size: int, width: int) -> None:
+        super().__init__()
+        self.generator = Generator(code, 2 * size, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = self.generator(x).chunk(2, -1)
+        return _modulate(x, 1 + scale, shift)
 
 
 @dataclass
@@ -34,15 +51,26 @@ class Config(NetworkConfig):
     kind: str = "film"
     position: str = "after"
     """Where the scale and shift stand: before or after the activation."""
+    generator: str = "auto"
+    """Scale and shift from the task's code (full), or owned by each task (none); auto: full where tasks are goals."""
+    generator_width: int = 64
+    """Hidden units of the networks that generate them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("network.position", self.position, ("before", "after"))
+        check_choice("network.generator", self.generator, ("auto", "none", "full"))
+        check(self.generator_width >= 1, "network.generator_width", "a positive integer", self.generator_width)
+
+    def for_goals(self) -> Config:
+        return replace(self, generator="full") if self.generator == "auto" else self
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
     def factory(code: Tensor) -> nn.Module:
         def film() -> nn.Module:
+            if config.generator == "full":
+                return GeneratedFiLM(code, config.width, config.generator_width)
             return owned(FiLM(config.width))
 
         torso = Torso(

@@ -119,16 +119,41 @@ class CodedLinear(nn.Module):
         return self.linear(x) + self.code_linear(self.code(x))
 
 
-class TaskCode(nn.Module):
-    """A fixed vector that tells one task from the others; its forward gives it as one row, (1, C)."""
+class TaskVector(nn.Module):
+    """A fixed vector of the task; its forward gives it as one row, (1, C)."""
 
-    def __init__(self, code: Tensor) -> None:
+    def __init__(self, value: Tensor) -> None:
         super().__init__()
         self.value: Tensor
-        self.register_buffer("value", code.clone())
+        self.register_buffer("value", value.clone())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.value if x.ndim == 1 else self.value.unsqueeze(-2)
+
+
+class TaskCode(TaskVector):
+    """The vector that tells one task from the others. A call may give another one: a new goal, for example."""
+
+    task_code = True
+
+
+class Generator(nn.Module):
+    """A small network from the task's code (C,) to `size` numbers: linear, ReLU, linear. It starts at zero.
+
+    It sees each task's code once, not once for each of B rows; forward gives (size,), with the task axes in front.
+    """
+
+    def __init__(self, code: Tensor, size: int, width: int) -> None:
+        super().__init__()
+        self.code = owned(TaskCode(code))
+        self.hidden = Linear(code.numel(), width)
+        self.output = Linear(width, size)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        generated = self.output(F.relu(self.hidden(self.code(x))))
+        return generated if x.ndim == 1 else generated.squeeze(-2)
 
 
 class LayerNorm(nn.Module):

@@ -2,18 +2,20 @@
 
 y = M_i σ(W x + b) + β_i for task i, in the order linear, activation, Mint. M starts at the identity and β at
 zero (the paper is silent), so that the network starts as joint training. Whether the output layer gets one
-is ambiguous in the paper: `output_mint`.
+is ambiguous in the paper: `output_mint`. Where tasks are goals z, small shared networks generate M(z) and β(z) (Eq. 5),
+with M(z) = I + G(z) and G zero at the start; G = U(z) V(z)ᵀ of low rank, if so wished, has far fewer parameters.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from mtrl.core.config import check, check_choice
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import Linear, Torso, linear, owned
+from mtrl.networks.layers import Generator, Linear, Torso, linear, owned
 
 
 class Mint(nn.Module):
@@ -28,6 +30,39 @@ class Mint(nn.Module):
         return linear(x, self.matrix, self.bias)
 
 
+class GeneratedMint(nn.Module):
+    """y = (I + G(z)) x + β(z), G (features, features) and β (features,) generated from the task's code z."""
+
+    def __init__(self, code: Tensor, size: int, width: int) -> None:
+        super().__init__()
+        self.matrix = Generator(code, size * size, width)
+        self.bias = Generator(code, size, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[-1]
+        return x + linear(x, self.matrix(x).unflatten(-1, (size, size)), self.bias(x))
+
+
+class LowRankMint(nn.Module):
+    """y = x + U(z) V(z)ᵀ x + β(z), U and V (features, rank) generated from the task's code z.
+
+    U starts at zero and V at random numbers, so that U learns from the first update on.
+    """
+
+    def __init__(self, code: Tensor, size: int, width: int, rank: int) -> None:
+        super().__init__()
+        self.rank = rank
+        self.left = Generator(code, size * rank, width)
+        self.right = Generator(code, rank * size, width)
+        self.bias = Generator(code, size, width)
+        nn.init.normal_(self.right.output.bias, std=size**-0.5)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        left = self.left(x).unflatten(-1, (-1, self.rank))
+        right = self.right(x).unflatten(-1, (self.rank, -1))
+        return x + linear(linear(x, right), left, self.bias(x))
+
+
 @dataclass
 class Config(NetworkConfig):
     kind: str = "mint"
@@ -35,6 +70,30 @@ class Config(NetworkConfig):
     """The paper's width for MT10 (150 for MT50, 200 for pushing)."""
     output_mint: bool = False
     """Whether the output layer is followed by a Mint layer too."""
+    generator: str = "auto"
+    """Matrices and biases from the task's code (full, or low_rank), or owned by each task (none); auto: full where
+    tasks are goals."""
+    generator_width: int = 64
+    """Hidden units of the networks that generate them (the paper: "simple neural networks")."""
+    rank: int = 8
+    """Of the matrices' difference from the identity, with generator=low_rank."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("network.generator", self.generator, ("auto", "none", "full", "low_rank"))
+        check(self.generator_width >= 1, "network.generator_width", "a positive integer", self.generator_width)
+        check(self.rank >= 1, "network.rank", "a positive integer", self.rank)
+
+    def for_goals(self) -> Config:
+        return replace(self, generator="full") if self.generator == "auto" else self
+
+
+def _layer(config: Config, code: Tensor, size: int) -> nn.Module:
+    if config.generator == "full":
+        return GeneratedMint(code, size, config.generator_width)
+    if config.generator == "low_rank":
+        return LowRankMint(code, size, config.generator_width, config.rank)
+    return owned(Mint(size))
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
@@ -44,11 +103,11 @@ def build(config: Config, *, input_size: int, output_size: int) -> Factory:
             config.width,
             config.depth,
             layer_norm=config.layer_norm,
-            after=lambda: owned(Mint(config.width)),
+            after=lambda: _layer(config, code, config.width),
         )
         head: list[nn.Module] = [Linear(config.width, output_size)]
         if config.output_mint:
-            head.append(owned(Mint(output_size)))
+            head.append(_layer(config, code, output_size))
         return nn.Sequential(torso, *head)
 
     return factory

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import Linear, TaskCode, Torso, owned
+from mtrl.networks.layers import Linear, TaskVector, Torso, owned
 
 
 class SuperposedLinear(nn.Module):
@@ -20,7 +20,7 @@ class SuperposedLinear(nn.Module):
 
     def __init__(self, input_size: int, output_size: int) -> None:
         super().__init__()
-        self.context = owned(TaskCode(torch.randint(2, (input_size,)) * 2.0 - 1.0))
+        self.context = owned(TaskVector(torch.randint(2, (input_size,)) * 2.0 - 1.0))
         self.linear = Linear(input_size, output_size)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,23 +24,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
+from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskRows, TaskVectorEnv
 
-Policy = Callable[[FloatArray], FloatArray]
-"""Observations (T, N, O) to actions (T, N, A)."""
+Policy = Callable[..., FloatArray]
+"""Observations (T, N, O) to actions (T, N, A); where tasks are goals, also given the rows' `TaskRows`."""
 Progress = Callable[[int, int], None]
 """Called after each step that ends an episode, with the episodes done and those to do, over all tasks."""
 
 
 class Actor(Protocol):
-    def act(self, observation: Tensor, explore: bool) -> Tensor: ...
+    act: Callable[..., Tensor]
 
 
 def greedy(agent: Actor) -> Policy:
     """An agent's deterministic policy on arrays."""
 
-    def policy(observation: FloatArray) -> FloatArray:
-        return agent.act(torch.from_numpy(np.ascontiguousarray(observation)), explore=False).cpu().numpy()
+    def policy(observation: FloatArray, *rows: TaskRows) -> FloatArray:
+        return agent.act(torch.from_numpy(np.ascontiguousarray(observation)), False, *rows).cpu().numpy()
 
     return policy
 

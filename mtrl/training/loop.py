@@ -17,6 +17,8 @@ class TrainingConfig:
     """Steps between two rows of metrics."""
     evaluate_every: int = 0
     """Steps between two evaluations on the way; 0 for none."""
+    evaluate_first: bool = False
+    """Evaluate before the first step too, where there are evaluations on the way."""
     evaluation_episodes: int = 5
     """Episodes per task of an evaluation on the way."""
     final_episodes: int = 50
@@ -50,6 +52,8 @@ class Hooks:
 def run(trainer: Trainer, config: TrainingConfig, steps: int, hooks: Hooks) -> None:
     """Go on until `steps` steps of every task are done."""
     metrics: Metrics = {}
+    if trainer.step == 0 and config.evaluate_every and config.evaluate_first:
+        hooks.evaluate()
     while trainer.step < steps:
         before = trainer.step
         metrics = trainer.advance() or metrics

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -66,30 +66,33 @@ class EpisodeStatistics:
     An episode counts as a success where the task was solved at any of its steps: training does not stop there.
     """
 
-    def __init__(self, num_tasks: int, envs_per_task: int) -> None:
+    def __init__(self, num_tasks: int, envs_per_task: int, measures: Sequence[str] = ()) -> None:
+        """measures: those of the steps that are reported too, as they are when an episode ends."""
+        self._measures = measures
         self._returns = np.zeros((num_tasks, envs_per_task))
         self._solved = np.zeros((num_tasks, envs_per_task), bool)
-        self._ended = np.zeros((3, num_tasks))  # episodes, successes, returns
+        self._ended = np.zeros((3 + len(measures), num_tasks))  # episodes, successes, returns, measures
 
     def add(self, step: StepResult) -> None:
         self._returns += step.reward
         self._solved |= step.success
         over = step.terminated | step.truncated
         if over.any():
-            self._ended += [over.sum(1), (self._solved & over).sum(1), (self._returns * over).sum(1)]
+            measured = [(step.measures[name] * over).sum(1) for name in self._measures]
+            self._ended += [over.sum(1), (self._solved & over).sum(1), (self._returns * over).sum(1), *measured]
             self._returns[over] = 0
             self._solved[over] = False
 
     def report(self) -> dict[str, FloatArray]:
         """{success, return}: means (T,) over the episodes since the last report, NaN where a task had none."""
-        episodes, successes, returns = self._ended
-        count = np.where(episodes > 0, episodes, np.nan)
-        result: dict[str, FloatArray] = {"success": successes / count, "return": returns / count}
+        count = np.where(self._ended[0] > 0, self._ended[0], np.nan)
+        names = ("success", "return", *self._measures)
+        result: dict[str, FloatArray] = dict(zip(names, self._ended[1:] / count, strict=True))
         self._ended[:] = 0
         return result
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {k: torch.from_numpy(v.copy()) for k, v in vars(self).items()}
+        return {k: torch.from_numpy(v.copy()) for k, v in vars(self).items() if isinstance(v, np.ndarray)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         for name, value in state.items():
@@ -105,6 +108,8 @@ class OffPolicyTrainer:
     """
 
     unit, headline = "env_steps", "success"
+    measures: ClassVar[tuple[str, ...]] = ()
+    """What to report of the environments' measures."""
 
     def __init__(
         self, config: Config, agent: Agent, envs: TaskVectorEnv, replay: ReplayBuffer, action_size: int
@@ -113,8 +118,7 @@ class OffPolicyTrainer:
         self.action_size = action_size
         self.step = 0
         self.updates = 0
-        self.episodes = EpisodeStatistics(envs.num_tasks, envs.envs_per_task)
-        self.report = self.episodes.report
+        self.episodes = EpisodeStatistics(envs.num_tasks, envs.envs_per_task, self.measures)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
         self._credit = 0.0
         self._observation: Tensor | None = None
@@ -149,17 +153,28 @@ class OffPolicyTrainer:
     def _store(self, action: Tensor, result: StepResult) -> None:
         assert self._observation is not None
         arrays = (result.reward, result.next_observation, result.terminated)
-        self.replay.add(Transitions(self._observation, action, *(torch.from_numpy(a) for a in arrays)))
+        reward, next_observation, terminated = (torch.from_numpy(a) for a in arrays)
+        self._keep(Transitions(self._observation, action, reward, next_observation, terminated))
         self._observation = torch.tensor(result.observation)
         self.episodes.add(result)
         self.step += self.envs.envs_per_task
 
     def _act(self, observation: Tensor) -> Tensor:
         if self.step >= self.config.warmup:
-            return self.agent.act(observation, explore=True).cpu()
+            return self._policy(observation).cpu()
         device, generator = self.agent.device, self.agent.generator
         shape = (*observation.shape[:-1], self.action_size)
         return (torch.rand(shape, device=device, generator=generator) * 2 - 1).cpu()
+
+    def _policy(self, observation: Tensor) -> Tensor:
+        return self.agent.act(observation, explore=True)
+
+    def _keep(self, transitions: Transitions) -> None:
+        self.replay.add(transitions)
+
+    def _batches(self, count: int) -> list[Transitions]:
+        """The batches of one update."""
+        return [self.replay.sample(self.agent.config.batch_size, self.agent.generator) for _ in range(count)]
 
     def _learn(self, step: int) -> Metrics | None:
         """The updates that `step` steps have earned, after the warm-up."""
@@ -170,11 +185,13 @@ class OffPolicyTrainer:
         count = 2 if self.agent.needs_second_batch else 1
         with self._clock("update"):
             while self._credit >= 1 and len(self.replay):
-                batch_size, generator = self.agent.config.batch_size, self.agent.generator
-                metrics = self.agent.update(*[self.replay.sample(batch_size, generator) for _ in range(count)])
+                metrics = self.agent.update(*self._batches(count))
                 self._credit -= 1
                 self.updates += 1
         return metrics
+
+    def report(self) -> dict[str, FloatArray]:
+        return self.episodes.report()
 
     def state_dict(self) -> dict[str, Any]:
         """All but the replay, in types that a checkpoint can hold."""

@@ -336,7 +336,7 @@ def test_in_sac_targets_temperatures_and_the_other_network_are_constants() -> No
         method.step = step
     made.update(transitions(0), transitions(1))
     assert [(part, len(batches)) for part, batches in calls] == [("critic", 2), ("actor", 2)]
-    assert not any(t.requires_grad for _, batches in calls for batch in batches for t in batch)
+    assert not any(t.requires_grad for _, batches in calls for batch in batches for t in batch if t is not None)
     first, second = calls[0][1]
     assert torch.equal(second.inputs[..., :O], transitions(1).observation)
     assert not torch.equal(first.target, second.target)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.image import imread
 
 from mtrl.core.errors import UserError
@@ -87,3 +88,24 @@ def test_rows_in_which_no_episode_ended_do_not_break_a_curve() -> None:
     steps, values = plots.curves(rows, ["a", "b"], "success")
     assert steps.tolist() == [0, 2, 4]
     assert np.isfinite(values).all()
+
+
+def test_values_of_runs_are_drawn_a_line_each(tmp_path, monkeypatch):
+    drawn, original = [], Axes.plot
+
+    def record(self, x, y, *rest, **options):
+        drawn.append((list(x), list(y)))
+        return original(self, x, y, *rest, **options)
+
+    monkeypatch.setattr(Axes, "plot", record)
+    first = [
+        {"step": 0, "far": 0.3, "near": 0.0},
+        {"step": 5},
+        {"step": 10, "far": 0.9},
+        {"step": 10, "far": 0.2, "near": None},
+    ]
+    runs = {"one": first, "two": [{"step": 4, "far": 0.1}]}
+    panels = (("far", "distance"), ("near", "success"))
+    path = plots.compare_values(runs, tmp_path / "values.png", panels, step_scale=9)
+    assert path.stat().st_size > 5000
+    assert drawn == [([0, 90], [0.3, 0.2]), ([36], [0.1]), ([0], [0.0]), ([], [])]

@@ -87,6 +87,8 @@ class Auxiliary:
         num_classes: Sequence[int],
         shared_input: bool = False,
         tasks: Sequence[str] = (),
+        diagnostics: Any = None,
+        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:

@@ -27,7 +27,7 @@ from mtrl.envs.metaworld.package_envs import MAX_HORIZON
 from mtrl.envs.metaworld.physics import CONTROLS, TaskPhysics
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
-from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion
+from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion, TaskSpec
 from mtrl.envs.metaworld.workers import Job, Workers, available_cores
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class BatchedEnvs:
         threads: by default, one per core.
         known: first states of episodes, shared with other environments of the same goals.
         with_info: compute what `info` gives.
+        specs: {task: what it is}, for tasks that are not quite the package's.
 
     Raises:
         UserError: a task that the engine does not know, or v1 of one whose v1 reward fails in the package.
@@ -85,13 +86,14 @@ class BatchedEnvs:
         threads: int | None = None,
         known: Known | None = None,
         with_info: bool = False,
+        specs: Mapping[str, TaskSpec] = TASKS,
     ) -> None:
         check(envs_per_task >= 1, "envs_per_task", "a positive integer", envs_per_task)
         self.tasks = tuple(goals)
         _check_tasks(self.tasks, reward_version)
         self.num_tasks, self.envs_per_task = len(goals), envs_per_task
         self._seed, self._horizon, self._terminate = seed, horizon, terminate_on_success
-        self._schedule = schedule
+        self._schedule, self._specs = schedule, specs
         self._terms = Outcome._fields if with_info else ("reward", "success")
         self._allocate()
         self._workers = Workers(threads or min(available_cores(), self.num_tasks * envs_per_task))
@@ -120,7 +122,7 @@ class BatchedEnvs:
         )
 
     def _build(self, goals: Mapping[str, Sequence[Task]], version: RewardVersion, known: Known) -> None:
-        self._starts = [Starts(TASKS[task], goals[task], known) for task in self.tasks]
+        self._starts = [Starts(self._specs[task], goals[task], known) for task in self.tasks]
         self.physics = [
             TaskPhysics(starts, controls, self._workers.count)
             for starts, controls in zip(self._starts, self._controls, strict=True)

@@ -10,7 +10,8 @@ second_order: automatic differentiation through the unrolled step, to check the 
 θ' has the momentum and weight decay of SGD, and no preconditioning for Adam, as in the authors' code. Differences:
 tensors at θ' and θ± are new ones, so nothing has to be put back and no statistics move. λ may become negative, as in
 the paper. Losses of either sign will do: SAC's actor learns its own λ. With `sampled_tasks` = K' only K' random λ move
-in an update; in the paper this saves their gradients' memory, here all of them come out of one backward pass.
+in an update; in the paper this saves their gradients' memory, here all of them come out of one backward pass. Where an
+update sees only some of the tasks, theirs alone move, and the primary ones among them make up L_val.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Config(WeightingConfig):
 
 class AutoLambda(Weighting):
     needs_look_ahead = True
+    takes_some_tasks = True
 
     def __init__(self, config: Config, num_tasks: int) -> None:
         super().__init__()
@@ -63,8 +65,13 @@ class AutoLambda(Weighting):
 
     def update(self, context: Context) -> None:
         assert context.look_ahead is not None
-        gradient = context.look_ahead.derivative(self.value, self.estimator)
-        self.adam.step(self.value, gradient, self._active(context.generator))
+        gradient = context.look_ahead.derivative(self.weights(context), self.estimator)
+        active = self._active(context.generator)
+        if context.task is not None:
+            gradient = torch.zeros_like(self.value, dtype=gradient.dtype).index_copy(0, context.task, gradient)
+            present = torch.zeros_like(self.value, dtype=torch.bool).index_fill(0, context.task, True)
+            active = present if active is None else active & present
+        self.adam.step(self.value, gradient, active)
 
     def _active(self, generator: torch.Generator | None) -> Tensor | None:
         """The tasks (T,) bool whose λ moves; None for all."""
@@ -74,7 +81,7 @@ class AutoLambda(Weighting):
         return torch.zeros_like(draw, dtype=torch.bool).scatter_(0, draw.topk(self.sampled).indices, True)
 
     def weights(self, context: Context) -> Tensor:
-        return self.value
+        return self.value if context.task is None else self.value.index_select(0, context.task)
 
 
 def build(config: Config, *, num_tasks: int) -> Weighting:

@@ -16,6 +16,8 @@ class Config:
 
 
 class Equal(Weighting):
+    takes_some_tasks = True
+
     def weights(self, context: Context) -> Tensor:
         return torch.ones_like(context.losses)
 

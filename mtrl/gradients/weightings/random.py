@@ -19,6 +19,8 @@ class Config(WeightingConfig):
 
 
 class RandomWeights(Weighting):
+    takes_some_tasks = True
+
     def weights(self, context: Context) -> Tensor:
         losses = context.losses
         draw = torch.randn(losses.shape, device=losses.device, dtype=losses.dtype, generator=context.generator)

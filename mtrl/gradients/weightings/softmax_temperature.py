@@ -20,6 +20,8 @@ class Config(WeightingConfig):
 
 
 class SoftmaxTemperature(Weighting):
+    takes_some_tasks = True
+
     def weights(self, context: Context) -> Tensor:
         log_alpha = context.extras.get("log_alpha")
         if log_alpha is None:

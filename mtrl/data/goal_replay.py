@@ -1,0 +1,132 @@
+"""Replay for tasks of which each step and each batch sees only some: one ring for each goal, filled on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtrl.core.types import TaskRows, Transitions
+
+Relabel = Callable[[Transitions, Tensor], Transitions]
+"""(batch, reached (T, O)) -> the batch as if the goal of row t were what the state reached[t] achieves."""
+
+
+class GoalReplay:
+    """G rings of `capacity` transitions in one preallocated tensor (G, capacity, row).
+
+    A transition is one row [observation, action, next observation, reward, terminated] of float32. Memory:
+    4 (2 O + A + 2) G · capacity bytes; 200 goals × 5,000 of pushing's O = 22 and A = 4 take 200 MB. The goal itself is
+    kept once, in `goals` (G, C).
+    """
+
+    def __init__(
+        self,
+        goals: Tensor,
+        capacity: int,
+        observation_size: int,
+        action_size: int,
+        rows: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """capacity: transitions kept per goal; rows: T, the goals of a batch."""
+        self.capacity, self.rows = capacity, rows
+        self._goals = goals.to(device)
+        self._sizes = [observation_size, action_size, observation_size, 1, 1]
+        self._rows = torch.zeros(len(goals), capacity, sum(self._sizes), device=device)
+        self._written = torch.zeros(len(goals), dtype=torch.int64, device=device)
+        self._total = 0
+
+    def __len__(self) -> int:
+        """Transitions added in all, those overwritten included."""
+        return self._total
+
+    @property
+    def bytes(self) -> int:
+        return self._rows.nbytes
+
+    @property
+    def sizes(self) -> Tensor:
+        """(G,): transitions stored for each goal."""
+        return self._written.clamp(max=self.capacity)
+
+    def add(self, transitions: Transitions) -> None:
+        """Store N transitions of each of the goals `transitions.rows.task` (T,), all different; fields (T, N, ..)."""
+        *fields, rows = transitions
+        assert rows is not None
+        observation, action, reward, next_observation, terminated = fields
+        columns = [observation, action, next_observation, reward.unsqueeze(-1), terminated.unsqueeze(-1)]
+        new = torch.cat([c.to(self._rows) for c in columns], -1)
+        count, task = new.shape[1], rows.task.to(self._rows.device)
+        if count > self.capacity:
+            raise ValueError(f"A step should add at most {self.capacity} transitions a goal. Found {count}.")
+        place = (self._written[task].unsqueeze(1) + torch.arange(count, device=task.device)) % self.capacity
+        self._rows.index_put_((task.unsqueeze(1), place), new)
+        self._written.index_add_(0, task, torch.full_like(task, count))
+        self._total += count * len(task)
+
+    def sample(
+        self, batch_size: int, generator: torch.Generator | None = None, rows: TaskRows | None = None
+    ) -> Transitions:
+        """Draw (T, B) transitions: of T random goals that have some, or of the goals of `rows`."""
+        task = self._draw_goals(generator) if rows is None else rows.task
+        fields = self._draw(task, batch_size, generator).split(self._sizes, -1)
+        observation, action, next_observation, reward, terminated = fields
+        scalars = (reward.squeeze(-1), next_observation, terminated.squeeze(-1))
+        return Transitions(observation, action, *scalars, TaskRows(task, self._goals[task]) if rows is None else rows)
+
+    def _draw_goals(self, generator: torch.Generator | None) -> Tensor:
+        return torch.multinomial((self._written > 0).float(), self.rows, generator=generator)
+
+    def _draw(self, task: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+        """(T, count, row): uniform, with replacement, from the rows written of each goal."""
+        sizes = self.sizes[task].unsqueeze(1)
+        draw = torch.rand(len(task), count, device=task.device, generator=generator)
+        index = torch.minimum((draw * sizes).long(), sizes - 1) + self.capacity * task.unsqueeze(1)
+        return self._rows.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, draw.shape)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Only as many columns as the fullest ring has written."""
+        used = int(self.sizes.max())
+        return {"rows": self._rows[:, :used].contiguous(), "written": self._written.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        rows: Tensor = state["rows"]
+        if rows.shape[0] != len(self._goals) or rows.shape[2] != self._rows.shape[2] or rows.shape[1] > self.capacity:
+            raise ValueError(
+                f"A saved replay should fit (G, at most capacity, row) = {tuple(self._rows.shape)}. "
+                f"Found {tuple(rows.shape)}."
+            )
+        self._rows[:, : rows.shape[1]] = rows
+        self._written.copy_(state["written"])
+        self._total = int(self._written.sum())
+
+
+class HindsightReplay(GoalReplay):
+    """Every other row of a batch, on average, pretends that its goal was what some episode of it has achieved.
+
+    Andrychowicz et al. 2017, with their strategy "random" among the states stored for the same goal, so that a whole
+    row has one goal: networks that are conditioned on goals see each goal once.
+    """
+
+    share = 0.5
+    """Probability that a row is relabelled."""
+
+    def __init__(self, *arguments: Any, relabel: Relabel, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._relabel = relabel
+
+    def sample(
+        self, batch_size: int, generator: torch.Generator | None = None, rows: TaskRows | None = None
+    ) -> Transitions:
+        batch = super().sample(batch_size, generator, rows)
+        assert batch.rows is not None
+        task, code = batch.rows
+        reached = self._draw(task, 1, generator).split(self._sizes, -1)[2].squeeze(1)
+        again = self._relabel(batch, reached)
+        assert again.rows is not None
+        chosen = torch.rand(len(task), 1, device=task.device, generator=generator) < self.share
+        rows = TaskRows(task, torch.where(chosen, again.rows.code, code))
+        return batch._replace(reward=torch.where(chosen, again.reward, batch.reward), rows=rows)

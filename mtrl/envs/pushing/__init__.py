@@ -1,0 +1,14 @@
+"""Goal-conditioned pushing: a puck on Meta-World's table, from 200 starts to 200 places (Mint paper, Sec. 6.3)"""
+
+from __future__ import annotations
+
+from mtrl.envs.pushing import gym_env
+from mtrl.envs.pushing.suite import Config, PushingSuite
+
+__all__ = ["Config", "PushingSuite", "build"]
+
+gym_env.register()
+
+
+def build(config: Config) -> PushingSuite:
+    return PushingSuite(config)

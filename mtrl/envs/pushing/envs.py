@@ -1,0 +1,200 @@
+"""Episodes of pushing on the batched engine: T goals at a time, N paths of each, all starting and ending together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from metaworld.types import Task
+from numpy.typing import NDArray
+
+from mtrl.core.errors import expected
+from mtrl.core.types import FloatArray, StepResult, TaskRows
+from mtrl.envs.metaworld.engine import BatchedEnvs
+from mtrl.envs.metaworld.starts import Known
+from mtrl.envs.metaworld.tasks import TASKS
+from mtrl.envs.metaworld.tasks.push import push_dense, push_v1, push_v2
+from mtrl.envs.pushing.goals import TASK, Goals, as_tasks, nearest, normalised
+
+RADIUS = 0.05
+"""Metres: the puck is at its place within this distance."""
+FRAME = 11
+"""Hand (3), gripper opening (1), puck position (3), puck orientation as a quaternion (4)."""
+RAW_SIZE = OBSERVATION_SIZE = 2 * FRAME
+_FRAMES = np.r_[0:FRAME, 18 : 18 + FRAME]
+"""Where the current frame and the one before lie in the scene's 39 numbers. The goal, its last 3, is left out."""
+_CENTRE = np.array([0.0, 0.75, 0.1, 0.5, 0.0, 0.75, 0.1, 0.0, 0.0, 0.0, 0.0], np.float32)
+_SCALE = np.array([0.1] * 3 + [0.5] + [0.1] * 3 + [1.0] * 4, np.float32)
+_MOVE = np.array([0.01] * 3 + [0.1] + [0.01] * 3 + [0.1] * 4, np.float32)
+PUCK_XY = slice(4, 6)
+SCENE_REWARDS = {"v1": push_v1, "v2": push_v2, "dense": push_dense}
+REWARDS = (*SCENE_REWARDS, "distance", "sparse")
+
+
+def features(raw: FloatArray, out: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Two frames (.., 22) as networks see them: the current one centred and scaled, and the last move."""
+    current, before = raw[..., :FRAME], raw[..., FRAME:]
+    out[..., :FRAME] = (current - _CENTRE) / _SCALE
+    out[..., FRAME:] = (current - before) / _MOVE
+    return out
+
+
+def puck_of(observation: Any) -> Any:
+    """The puck's xy in metres, (.., 2), from what networks see of two frames (.., 22)."""
+    # x and y are centred at different places and scaled alike.
+    return observation[..., PUCK_XY] * float(_SCALE[4]) + observation.new_tensor(_CENTRE[PUCK_XY])
+
+
+def goal_reward(kind: str, achieved: Any, desired: Any, xp: Any = np) -> Any:
+    """The rewards that follow from the puck's xy and its place's alone, (..), of two (.., 2).
+
+    distance: −‖puck − place‖ in metres; sparse: 0 within `RADIUS` of the place, else −1 (Andrychowicz et al. 2017).
+    """
+    apart = xp.sqrt(((achieved - desired) ** 2).sum(-1))
+    return -apart if kind == "distance" else xp.where(apart <= RADIUS, 0.0, -1.0)
+
+
+class _Engine(BatchedEnvs):
+    """Copies whose next goals are given, and which stay in step: one that fails starts anew for the time left."""
+
+    def __init__(self, tasks: list[Task], copies: int, **options: Any) -> None:
+        self.next_goals = np.zeros(copies, np.int64)
+        self.clock = 0
+        super().__init__({TASK: tasks}, 0, copies, **options)
+
+    def _next_goal(self, t: int, n: int) -> None:
+        self._goal[t, n] = self.next_goals[n]
+
+    def _start(self, t: int, n: int) -> None:
+        super()._start(t, n)
+        self._elapsed[t, n] = self.clock
+
+
+class PushEnvs:
+    """T goals × N paths of each; implements `TaskVectorEnv`. Which goals they are, `rows` says.
+
+    Observations are float32 (22, see `features`) and do not hold the goal. All episodes end together, by truncation at
+    the horizon; then T goals are drawn anew, without repetition. With ``fixed`` the goals stay those given, in order.
+
+    Args:
+        goals: (n, 4), those that episodes have.
+        table: (G, 4), the discretised goals, by which a goal's index is told: its own there, or its nearest one's.
+        reward: one of the scene's (`SCENE_REWARDS`), or of `goal_reward`'s.
+    """
+
+    def __init__(
+        self,
+        goals: Goals,
+        table: Goals,
+        seed: int,
+        num_tasks: int,
+        envs_per_task: int,
+        *,
+        reward: str = "dense",
+        horizon: int = 150,
+        fixed: bool = False,
+        threads: int | None = None,
+        known: Known | None = None,
+    ) -> None:
+        self.num_tasks, self.envs_per_task, self.goals = num_tasks, envs_per_task, goals
+        self._reward_kind, self._horizon, self._fixed, self._start = reward, horizon, fixed, seed
+        self._codes = torch.from_numpy(normalised(goals))
+        self._index = torch.from_numpy(nearest(goals, table))
+        self._engine = _Engine(
+            as_tasks(goals),
+            num_tasks * envs_per_task,
+            specs={TASK: replace(TASKS[TASK], reward_v2=SCENE_REWARDS.get(reward, push_dense))},
+            horizon=horizon,
+            threads=threads,
+            known=known,
+        )
+        grid = (num_tasks, envs_per_task)
+        self.raw, self.next_raw = np.zeros((2, *grid, RAW_SIZE))
+        self._observation, self._next_observation = np.zeros((2, *grid, OBSERVATION_SIZE), np.float32)
+        self.distance = np.zeros(grid)
+        self._chosen = np.arange(num_tasks)
+        self._rng = np.random.default_rng(seed)
+
+    @property
+    def rows(self) -> TaskRows:
+        """The goals of the present episodes; after a step that ended them, of the next ones."""
+        chosen = torch.from_numpy(self._chosen)
+        return TaskRows(self._index[chosen], self._codes[chosen])
+
+    @property
+    def place(self) -> FloatArray:
+        """(T, 1, 2): xy where each row's puck should be."""
+        return self.goals[self._chosen, None, 2:]
+
+    @property
+    def faults(self) -> NDArray[np.int64]:
+        return self._engine.faults.reshape(self.distance.shape)
+
+    def reset(self, seed: int | None = None) -> FloatArray:
+        """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
+        self._start = self._start if seed is None else seed
+        self._rng = np.random.default_rng(self._start)
+        self._draw()
+        self._engine.clock = 0
+        self._engine.reset()
+        return self._observe(self._engine.observation, self.raw, self._observation)
+
+    def step(self, action: FloatArray) -> StepResult:
+        engine, place = self._engine, self.place
+        engine.clock = (engine.clock + 1) % self._horizon
+        if engine.clock == 0:
+            self._draw()
+        result = engine.step(np.reshape(action, (1, -1, 4)))
+        reached = self._observe(result.next_observation, self.next_raw, self._next_observation)
+        shape = self.distance.shape
+        reward, puck = result.reward.reshape(shape), self.next_raw[..., PUCK_XY]
+        self.distance[...] = np.linalg.norm(puck - place, axis=-1)
+        if self._reward_kind not in SCENE_REWARDS:
+            reward = goal_reward(self._reward_kind, puck, place)
+        observation = self._observe(result.observation, self.raw, self._observation)
+        ends = (result.terminated.reshape(shape), result.truncated.reshape(shape))
+        final = {"distance": self.distance}
+        return StepResult(observation, reward, *ends, reached, self.distance <= RADIUS, final)
+
+    def states(self) -> FloatArray:
+        """(T · N, P): the simulator's state vectors."""
+        return self._engine.physics[0].states()
+
+    def _observe(self, frames: FloatArray, raw: FloatArray, out: NDArray[np.float32]) -> FloatArray:
+        raw[...] = frames[0][:, _FRAMES].reshape(raw.shape)
+        return features(raw, out)
+
+    def _draw(self) -> None:
+        """Choose the goals of the next episodes."""
+        if not self._fixed:
+            self._chosen = self._rng.choice(len(self.goals), self.num_tasks, replace=False)
+        self._engine.next_goals[...] = np.repeat(self._chosen, self.envs_per_task)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "engine": self._engine.state_dict(),
+            "clock": self._engine.clock,
+            "chosen": torch.from_numpy(self._chosen.copy()),
+            "start": self._start,
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
+        """Go back to a saved state.
+
+        Raises:
+            UserError: it is the state of another number of goals or paths.
+        """
+        if len(state["chosen"]) != self.num_tasks:
+            raise expected("Saved environments (goals)", str(self.num_tasks), len(state["chosen"]))
+        self._chosen = state["chosen"].cpu().numpy().copy()
+        self._engine.next_goals[...] = np.repeat(self._chosen, self.envs_per_task)
+        self._engine.clock, self._start = state["clock"], state["start"]
+        self._rng.bit_generator.state = state["rng"]
+        return self._observe(self._engine.load_state_dict(state["engine"]), self.raw, self._observation)
+
+    def close(self) -> None:
+        self._engine.close()

@@ -1,0 +1,83 @@
+"""Video of pushing: several goals side by side, the place marked on the table by a disc of the success radius."""
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's compiled modules have no stubs.)
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from mtrl.core.types import FloatArray
+from mtrl.envs.metaworld.models import whole_model
+from mtrl.envs.metaworld.rendering import Renderer, offscreen_backend
+from mtrl.envs.metaworld.starts import INTEGRATION
+from mtrl.envs.pushing.envs import RADIUS, PushEnvs
+from mtrl.envs.pushing.goals import TASK, Goals
+from mtrl.monitoring.video import Clip, Frame, check_writer, tile, write_video
+
+_MARK = (0.1, 0.9, 0.2, 0.6)
+
+
+def rollout_video(
+    policy: Callable[..., FloatArray],
+    suite: Any,
+    path: Path,
+    *,
+    goals: Goals,
+    size: int = 240,
+    steps_per_frame: int = 4,
+    frames_per_second: int = 15,
+) -> list[bool]:
+    """Write an mp4 of one episode of each goal (n, 4); return which had their puck in place at some step.
+
+    Args:
+        policy: observations (n, 1, 22) and the goals' `TaskRows` to actions (n, 1, 4).
+        suite: makes the environments (`make_goal_envs`).
+        size: pixels of a goal's square, a multiple of 16.
+
+    Raises:
+        RenderingUnavailable: no offscreen OpenGL or no video writer; nothing has run then.
+    """
+    check_writer()
+    offscreen_backend()
+    with contextlib.closing(suite.make_goal_envs(goals)) as envs:
+        states, distances, solved = _play(policy, envs, suite.horizon, steps_per_frame)
+    clips = []
+    for i, goal in enumerate(goals):
+        title = f"goal {i}: {100 * distances[i]:.0f} cm from its place at the end"
+        clips.append(Clip(title, _draw([frame[i] for frame in states], goal, size), bool(solved[i])))
+    write_video(path, tile(clips), frames_per_second)
+    return solved.tolist()
+
+
+def _play(policy: Callable[..., FloatArray], envs: PushEnvs, horizon: int, every: int) -> tuple[list[Any], Any, Any]:
+    """Simulator states (n, P) of every so many steps, final distances (n,), and where the place was reached (n,)."""
+    observation, rows = envs.reset(), envs.rows
+    states, solved = [envs.states()], np.zeros(envs.num_tasks, bool)
+    for step in range(1, horizon):
+        result = envs.step(policy(observation, rows))
+        observation = result.observation
+        solved |= result.success[:, 0]
+        if step % every == 0:
+            states.append(envs.states())
+    return states, envs.distance[:, 0].copy(), solved
+
+
+def _draw(states: list[Any], goal: FloatArray, size: int) -> list[Frame]:
+    model: Any = whole_model(TASK)
+    data = mujoco.MjData(model)
+    mark = model.site("goal")
+    mark.type, mark.size, mark.rgba = mujoco.mjtGeom.mjGEOM_CYLINDER, (RADIUS, 0.002, 0.0), _MARK
+    mark.pos = (*goal[2:], 0.004)
+    frames = []
+    with Renderer(model, size) as renderer:
+        for state in states:
+            mujoco.mj_setState(model, data, state, INTEGRATION)
+            mujoco.mj_forward(model, data)
+            frames.append(renderer.frame(data))
+    return frames

@@ -1,0 +1,120 @@
+"""Goal-conditioned pushing for Gymnasium: `gymnasium.make("mtrl/GoalPush-v0")`, and in the form of goal environments.
+
+``mtrl/GoalPush-v0`` observes one vector (26): two frames (22, see `envs.FRAME`) and the goal (4).
+``mtrl/GoalPushDict-v0`` observes a dictionary: ``observation`` (22), ``achieved_goal`` (2), the puck's xy, and
+``desired_goal`` (2), where it should be. Its reward is that of `compute_reward`, so that goals can be relabelled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict
+from numpy.typing import NDArray
+
+from mtrl.core.config import check_choice
+from mtrl.envs.metaworld.starts import Known
+from mtrl.envs.pushing.envs import PUCK_XY, RADIUS, RAW_SIZE, REWARDS, PushEnvs, goal_reward
+from mtrl.envs.pushing.goals import HIGH, LOW, PLACE_HIGH, PLACE_LOW, Goals, check_goals
+
+Array = NDArray[np.float64]
+
+
+class GoalPushEnv(gymnasium.Env[Any, Any]):
+    """One copy. Each episode has a new goal, uniform in the ranges, or the one of ``reset(options={"goal": ...})``.
+
+    Args:
+        reward: dense, v1 or v2 (Meta-World's), distance (−metres) or sparse (−1, 0); dictionaries: the last two.
+        goals: (n, 4), to draw from instead.
+        dictionary: whether observations are dictionaries.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, reward: str = "dense", goals: Any = None, horizon: int = 150, dictionary: bool = False) -> None:
+        choices = ("distance", "sparse") if dictionary else REWARDS
+        check_choice("reward", reward, choices)
+        self._reward, self._horizon, self._dictionary = reward, horizon, dictionary
+        self._goals: Goals | None = None if goals is None else check_goals(goals)
+        self._envs: PushEnvs | None = None
+        self._known: Known = {}
+        self.goal = (LOW + HIGH) / 2
+        self.action_space = Box(-1.0, 1.0, (4,), np.float32)
+        frames, puck = Box(-np.inf, np.inf, (RAW_SIZE,), np.float64), Box(-np.inf, np.inf, (2,), np.float64)
+        if dictionary:
+            place = Box(np.array(PLACE_LOW), np.array(PLACE_HIGH), dtype=np.float64)
+            self.observation_space = Dict({"observation": frames, "achieved_goal": puck, "desired_goal": place})
+        else:
+            low, high = np.r_[frames.low, LOW], np.r_[frames.high, HIGH]
+            self.observation_space = Box(low, high, dtype=np.float64)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; options: {"goal": puck x, y, place x, y in metres}.
+
+        Raises:
+            UserError: the goal is of another shape or out of its range.
+        """
+        super().reset(seed=seed)
+        goal = (options or {}).get("goal")
+        self.goal = self._draw() if goal is None else check_goals(np.asarray(goal)[None])[0]
+        self.close()
+        table = self.goal[None]
+        self._known.clear()
+        self._envs = PushEnvs(
+            table, table, 0, 1, 1, reward=self._reward, horizon=self._horizon + 1, fixed=True, threads=1,
+            known=self._known,
+        )  # fmt: skip
+        self._envs.reset()
+        self._elapsed = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self._envs is None:
+            raise gymnasium.error.ResetNeeded("Call `reset` before `step`.")
+        result = self._envs.step(np.asarray(action, np.float32)[None, None])
+        self._elapsed += 1
+        distance = float(self._envs.distance[0, 0])
+        info = {"distance": distance, "is_success": distance <= RADIUS, "success": float(distance <= RADIUS)}
+        return self._observe(), float(result.reward[0, 0]), False, self._elapsed >= self._horizon, info
+
+    def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
+        """The reward (..) of a puck at `achieved_goal` (.., 2) whose place is `desired_goal` (.., 2)."""
+        kind = self._reward if self._reward in ("distance", "sparse") else "distance"
+        return goal_reward(kind, np.asarray(achieved_goal, np.float64), np.asarray(desired_goal, np.float64))
+
+    def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
+        """Never: episodes are only truncated."""
+        return False
+
+    def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
+        return self._elapsed >= self._horizon
+
+    def close(self) -> None:
+        if self._envs is not None:
+            self._envs.close()
+            self._envs = None
+
+    def _draw(self) -> Array:
+        if self._goals is not None:
+            return self._goals[self.np_random.integers(len(self._goals))]
+        return self.np_random.uniform(LOW, HIGH)
+
+    def _observe(self) -> Any:
+        assert self._envs is not None
+        raw = self._envs.raw[0, 0].copy()
+        if not self._dictionary:
+            return np.concatenate([raw, self.goal])
+        return {"observation": raw, "achieved_goal": raw[PUCK_XY], "desired_goal": self.goal[2:].copy()}
+
+
+def register() -> None:
+    entry = f"{__name__}:GoalPushEnv"
+    forms: dict[str, dict[str, Any]] = {
+        "mtrl/GoalPush-v0": {},
+        "mtrl/GoalPushDict-v0": {"dictionary": True, "reward": "distance"},
+    }
+    for name, options in forms.items():
+        if name not in gymnasium.registry:
+            gymnasium.register(name, entry_point=entry, kwargs=options)

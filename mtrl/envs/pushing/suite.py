@@ -1,0 +1,176 @@
+"""Goal-conditioned pushing as a suite whose tasks are goals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check, check_choice
+from mtrl.core.types import FloatArray, TaskRows, Transitions
+from mtrl.data.goal_replay import Relabel
+from mtrl.envs.metaworld.package_envs import MAX_HORIZON
+from mtrl.envs.metaworld.starts import Known
+from mtrl.envs.pushing import envs
+from mtrl.envs.pushing.envs import PushEnvs
+from mtrl.envs.pushing.goals import HIGH, LOW, Goals, check_goals, draw_goals, nearest, normalised
+
+
+@dataclass
+class Config:
+    """Options of goal-conditioned pushing."""
+
+    implies: ClassVar[dict[str, str]] = {"training": "goal_conditioned", "network": "mint"}
+
+    kind: str = "pushing"
+    num_goals: int = 200
+    """G: the discretised goals, a replay ring each (the paper: 200; 10 for independent networks)."""
+    goals_seed: int = 0
+    """Of the goals, those held out included; the run's seed does not change them."""
+    held_out_goals: int = 50
+    """Goals that are only evaluated."""
+    goals_per_rollout: int = 9
+    """T: goals of a rollout, and of a batch."""
+    reward: str = "dense"
+    """dense: closeness to the puck and the way it has come (`tasks.push.push_dense`; the paper does not give its own);
+    v2 or v1: Meta-World's for push; distance (−metres) or sparse (−1, 0): what follows from puck and place alone."""
+    horizon: int = 150
+    """Steps of an episode; the scripted policy takes about 90."""
+    threads: int = 0
+    """Threads that step the environments; 0 for one per core."""
+
+    def __post_init__(self) -> None:
+        check(self.kind == "pushing", "benchmark.kind", "pushing", self.kind)
+        check(self.num_goals >= 1, "benchmark.num_goals", "a positive integer", self.num_goals)
+        check(self.goals_seed >= 0, "benchmark.goals_seed", "0 or more", self.goals_seed)
+        check(self.held_out_goals >= 1, "benchmark.held_out_goals", "a positive integer", self.held_out_goals)
+        limits = f"in 1..{self.num_goals}, the number of goals"
+        check(
+            1 <= self.goals_per_rollout <= self.num_goals, "benchmark.goals_per_rollout", limits, self.goals_per_rollout
+        )
+        check_choice("benchmark.reward", self.reward, envs.REWARDS)
+        check(1 <= self.horizon <= MAX_HORIZON, "benchmark.horizon", f"in 1..{MAX_HORIZON}", self.horizon)
+        check(self.threads >= 0, "benchmark.threads", "0 or more", self.threads)
+
+
+class PushingSuite:
+    """G goals as tasks; implements `training.goal_conditioned.GoalSuite`."""
+
+    observation_size = envs.OBSERVATION_SIZE
+    action_size = 4
+    name = "pushing"
+    panels = (
+        ("evaluation/distance/training_goals", "final puck-place distance in metres, goals trained on"),
+        ("evaluation/distance/held_out_goals", "final puck-place distance in metres, goals held out"),
+        ("evaluation/success/training_goals", "success, goals trained on"),
+        ("evaluation/success/held_out_goals", "success, goals held out"),
+    )
+    """(metric, title) of the pictures of runs, whose tasks are too many for a panel each."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.goals = draw_goals(config.goals_seed, config.num_goals)
+        self.held_out = draw_goals(config.goals_seed, config.held_out_goals, held_out=True)
+        width = len(str(config.num_goals - 1))
+        self.tasks: Sequence[str] = tuple(f"goal-{i:0{width}}" for i in range(config.num_goals))
+        self.horizon = config.horizon
+        self.sizes: dict[str, Any] = {
+            "observation_size": self.observation_size,
+            "action_size": self.action_size,
+            "goals": torch.from_numpy(normalised(self.goals)),
+            "rows": config.goals_per_rollout,
+        }
+        self.step_scale = config.goals_per_rollout
+        self._known: Known = {}
+
+    def make_envs(self, seed: int, envs_per_task: int) -> PushEnvs:
+        """Environments of `goals_per_rollout` goals at a time, drawn anew for each episode."""
+        return self._make(self.goals, seed, self.config.goals_per_rollout, envs_per_task)
+
+    def make_goal_envs(self, goals: Any) -> PushEnvs:
+        """One copy of each of these goals (n, 4), puck and place xy in metres.
+
+        Raises:
+            UserError: they are of another shape or out of their ranges.
+        """
+        checked = check_goals(goals)
+        return self._make(checked, 0, len(checked), 1, fixed=True)
+
+    def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> PushEnvs:
+        """The first `episodes` goals, a copy each."""
+        return self.make_goal_envs(self.goals[:episodes])
+
+    def _make(self, goals: Goals, seed: int, num_tasks: int, envs_per_task: int, fixed: bool = False) -> PushEnvs:
+        return PushEnvs(
+            goals,
+            self.goals,
+            seed,
+            num_tasks,
+            envs_per_task,
+            reward=self.config.reward,
+            horizon=self.horizon,
+            fixed=fixed,
+            threads=self.config.threads or None,
+            known=self._known,
+        )
+
+    def rows(self, goals: Any) -> TaskRows:
+        """What networks are told of goals (n, 4) in metres. Raises UserError as `make_goal_envs` does."""
+        checked = check_goals(goals)
+        index = torch.from_numpy(nearest(checked, self.goals))
+        return TaskRows(index, torch.from_numpy(normalised(checked)))
+
+    def relabeller(self) -> Relabel:
+        """What gives batches other goals in hindsight. Rows whose puck has hardly moved stay as they are.
+
+        Raises:
+            UserError: the reward does not follow from the goal alone.
+        """
+        kind = self.config.reward
+        check(kind in ("distance", "sparse"), "benchmark.reward", "distance or sparse with hindsight", kind)
+        return self._relabel
+
+    def _relabel(self, batch: Transitions, reached: Tensor) -> Transitions:
+        assert batch.rows is not None
+        low, high = (torch.as_tensor(side, dtype=torch.float32, device=reached.device) for side in (LOW, HIGH))
+        code = batch.rows.code
+        start = ((code + 1) / 2 * (high - low) + low)[:, :2]
+        puck = envs.puck_of(reached)
+        moved = ((puck - start) ** 2).sum(-1, keepdim=True).sqrt() > envs.RADIUS
+        place = 2 * (puck - low[2:]) / (high - low)[2:] - 1
+        new = torch.cat([code[:, :2], torch.where(moved, place, code[:, 2:])], 1)
+        reward = envs.goal_reward(self.config.reward, envs.puck_of(batch.next_observation), puck.unsqueeze(1), torch)
+        rows = TaskRows(batch.rows.task, new)
+        return batch._replace(reward=torch.where(moved, reward, batch.reward).to(batch.reward), rows=rows)
+
+    def film(self, policy: Callable[..., FloatArray], path: Path, seed: int) -> str | None:
+        """Write a video of nine held-out goals; one line that says what is missing where it cannot."""
+        from mtrl.envs.pushing.film import rollout_video
+        from mtrl.monitoring.video import RenderingUnavailable
+
+        try:
+            rollout_video(policy, self, path, goals=self.held_out[:9])
+        except RenderingUnavailable as error:
+            return str(error)
+        return None
+
+    def description(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "benchmark": self.name,
+            "reward": config.reward,
+            "horizon": self.horizon,
+            "success_radius": envs.RADIUS,
+            "success": "the puck within the radius of its place at any step; episodes always last to the horizon",
+            "goals": "puck x, y, place x, y in metres; goals_per_rollout of them at random for each episode",
+            "goals_seed": config.goals_seed,
+            "goals_per_rollout": config.goals_per_rollout,
+            "training_goals": self.goals.tolist(),
+            "held_out_goals": self.held_out.tolist(),
+            "versions": {name: version(name) for name in ("metaworld", "mujoco", "gymnasium")},
+        }

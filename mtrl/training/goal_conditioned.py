@@ -1,0 +1,208 @@
+"""The off-policy loop where tasks are goals: each rollout and each update sees a few of many (Mint paper, Sec. 6.3).
+
+A rollout plays N paths of each of T goals side by side, all from start to horizon; an update draws T of the goals that
+have data, and B transitions of each. Steps count the paths' steps of each of the T goals under way, so that T times as
+many are taken in all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check, check_choice
+from mtrl.core.types import ControlSuite, FloatArray, Metrics, StepResult, TaskRows, TaskVectorEnv, Transitions
+from mtrl.data.goal_replay import GoalReplay, HindsightReplay, Relabel
+from mtrl.training import off_policy
+from mtrl.training.evaluation import Progress, greedy
+from mtrl.training.off_policy import OffPolicyTrainer
+
+GROUPS = ("training_goals", "held_out_goals")
+_SIDE_BY_SIDE = 50
+"""Goals that are evaluated at once: the simulator keeps about a megabyte for each."""
+
+
+@dataclass
+class Config(off_policy.Config):
+    kind: str = "goal_conditioned"
+    warmup: int = 450
+    """Steps of uniformly random actions before the first update."""
+    envs_per_task: int = 3
+    """N: paths of each goal, played side by side."""
+    replay: str = "uniform"
+    """uniform, or hindsight: half of a batch's rows have the goal that a stored state of theirs achieves."""
+    replay_capacity: int = 5000
+    """Transitions kept per goal: 200 goals take 200 MB."""
+    evaluate_first: bool = True
+    evaluation_episodes: int = 50
+    """Goals of an evaluation on the way, one episode each: so many of those trained on and of those held out."""
+    final_episodes: int = 200
+    """Goals of the evaluation at the end, likewise."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("training.replay", self.replay, ("uniform", "hindsight"))
+        check(self.protocol == "goals", "training.protocol", "goals where tasks are goals", self.protocol)
+
+    def evaluates(self, episodes: int) -> str:
+        return f"{episodes} goals, and as many held out,"
+
+
+class GoalEnvs(TaskVectorEnv, Protocol):
+    """T of many goals × N copies, whose episodes start and end together."""
+
+    @property
+    def rows(self) -> TaskRows:
+        """The goals of the episodes that the next step is of."""
+        ...
+
+
+class GoalSuite(ControlSuite, Protocol):
+    """A benchmark whose tasks are goals."""
+
+    goals: FloatArray
+    """(G, C): its tasks."""
+    held_out: FloatArray
+    """(H, C): never trained on."""
+
+    def relabeller(self) -> Relabel:
+        """For hindsight. Raises UserError where rewards do not follow from goals alone."""
+        ...
+
+    def make_goal_envs(self, goals: FloatArray) -> GoalEnvs:
+        """One copy of each of these goals, in this order."""
+        ...
+
+
+class GoalTrainer(OffPolicyTrainer):
+    """An off-policy trainer of T of many goals at a time."""
+
+    measures: ClassVar[tuple[str, ...]] = ("distance",)
+
+    agent: Any
+    envs: Any
+    replay: Any
+
+    def __init__(self, config: Config, agent: Any, envs: GoalEnvs, replay: GoalReplay, action_size: int) -> None:
+        super().__init__(config, agent, envs, cast("Any", replay), action_size)
+        self.rows = envs.num_tasks
+        self._acting: TaskRows | None = None
+
+    def advance(self) -> Metrics | None:
+        if self._observation is None:
+            self._observation = torch.tensor(self.envs.reset())
+        self._acting = self.envs.rows
+        return super().advance()
+
+    def _policy(self, observation: Tensor) -> Tensor:
+        return self.agent.act(observation, explore=True, rows=self._acting)
+
+    def _keep(self, transitions: Transitions) -> None:
+        self.replay.add(transitions._replace(rows=self._acting))
+
+    def _batches(self, count: int) -> list[Transitions]:
+        size, generator = self.agent.config.batch_size, self.agent.generator
+        first = self.replay.sample(size, generator)
+        return [first, *(self.replay.sample(size, generator, first.rows) for _ in range(count - 1))]
+
+    def report(self) -> dict[str, FloatArray]:
+        """Means () over the episodes since the last report, whichever goals they had."""
+        return {name: np.asarray(values.mean()) for name, values in super().report().items()}
+
+
+@dataclass(frozen=True)
+class GoalEvaluation:
+    """One episode of each of n goals trained on and m held out."""
+
+    groups: dict[str, dict[str, FloatArray]]
+    """group -> name -> (n,) or (m,): success (the place was reached at some step), distance (metres, at the end),
+    success_at_end, return."""
+
+    headline = "success"
+    names = GROUPS
+
+    @property
+    def per_task(self) -> dict[str, FloatArray]:
+        """name -> (2,): means over the goals of each group."""
+        names = self.groups[GROUPS[0]]
+        return {name: np.array([self.groups[group][name].mean() for group in GROUPS]) for name in names}
+
+    def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
+        means = {
+            group: {f"mean_{name}": float(found.mean()) for name, found in values.items()}
+            for group, values in self.groups.items()
+        }
+        return {
+            "headline": self.headline,
+            "episodes": len(self.groups[GROUPS[0]]["success"]),
+            **means[GROUPS[0]],
+            "tasks": {
+                group: {
+                    **means[group],
+                    "episodes": len(values["success"]),
+                    **{name: [round(float(v), 5) for v in found] for name, found in values.items()},
+                }
+                for group, values in self.groups.items()
+            },
+        }
+
+
+def play(policy: Any, envs: GoalEnvs, horizon: int) -> dict[str, FloatArray]:
+    """One episode of each goal to its end, success or not; see `GoalEvaluation.groups`."""
+    observation, rows = envs.reset(), envs.rows
+    total, solved = np.zeros(observation.shape[:2]), np.zeros(observation.shape[:2], bool)
+    step: StepResult | None = None
+    for _ in range(horizon):
+        step = envs.step(policy(observation, rows))
+        observation = step.observation
+        total += step.reward
+        solved |= step.success
+    assert step is not None
+    found = {"success": solved, "distance": step.measures["distance"], "success_at_end": step.success, "return": total}
+    return {name: np.array(value, np.float64).reshape(-1) for name, value in found.items()}
+
+
+def build(config: Config, *, agent: Any, suite: GoalSuite, seed: int, steps: int) -> GoalTrainer:
+    """A trainer with new environments and an empty replay; steps: of each of T goals, to be taken in all."""
+    envs: Any = suite.make_envs(seed, config.envs_per_task)
+    goals = suite.sizes["goals"]
+    sizes = (suite.observation_size, suite.action_size, envs.num_tasks, agent.device)
+    if config.replay == "hindsight":
+        replay = HindsightReplay(goals, config.replay_capacity, *sizes, relabel=suite.relabeller())
+    else:
+        replay = GoalReplay(goals, config.replay_capacity, *sizes)
+    return GoalTrainer(config, agent, envs, replay, suite.action_size)
+
+
+def evaluate(
+    config: Config,
+    *,
+    agent: Any,
+    suite: GoalSuite,
+    seed: int,
+    episodes: int,
+    protocol: str,
+    progress: Progress | None = None,
+) -> GoalEvaluation:
+    """Play the first `episodes` goals trained on, and of those held out, with the deterministic policy."""
+    check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+    chosen = {GROUPS[0]: suite.goals[:episodes], GROUPS[1]: suite.held_out[:episodes]}
+    total, done = sum(len(goals) for goals in chosen.values()), 0
+    groups: dict[str, dict[str, FloatArray]] = {}
+    for group, goals in chosen.items():
+        parts = []
+        for start in range(0, len(goals), _SIDE_BY_SIDE):
+            part = goals[start : start + _SIDE_BY_SIDE]
+            with contextlib.closing(suite.make_goal_envs(part)) as envs:
+                parts.append(play(greedy(agent), envs, suite.horizon))
+            done += len(part)
+            if progress is not None:
+                progress(done, total)
+        groups[group] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return GoalEvaluation(groups)

@@ -1,0 +1,66 @@
+"""Pushing as Gymnasium sees it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import mtrl.envs.pushing  # noqa: F401
+from mtrl.core.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["mtrl/GoalPush-v0", "mtrl/GoalPushDict-v0"])
+def test_gymnasium_finds_nothing_wrong(name: str) -> None:
+    env = gymnasium.make(name, horizon=5).unwrapped
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(infinity|minimum value|maximum value|render).*")
+        check_env(env, skip_render_check=True)
+    env.close()
+
+
+@pytest.mark.parametrize("reward", ["distance", "sparse"])
+def test_the_dictionary_form_can_be_relabelled(reward: str) -> None:
+    env: Any = gymnasium.make("mtrl/GoalPushDict-v0", reward=reward, horizon=20)
+    observation, _ = env.reset(seed=1, options={"goal": [0.1, 0.65, -0.1, 0.9]})
+    np.testing.assert_allclose(observation["desired_goal"], [-0.1, 0.9])
+    np.testing.assert_allclose(observation["achieved_goal"], [0.1, 0.65], atol=0.005)
+    states = []
+    for number in range(1, 21):
+        observation, found, terminated, truncated, info = env.step(env.action_space.sample())
+        again = env.unwrapped.compute_reward(observation["achieved_goal"], observation["desired_goal"], info)
+        assert found == again
+        np.testing.assert_allclose(info["distance"], np.linalg.norm(observation["achieved_goal"] - [-0.1, 0.9]))
+        assert (terminated, truncated) == (False, number == 20)
+        states.append(observation)
+    achieved, desired = (np.stack([s[k] for s in states]) for k in ("achieved_goal", "desired_goal"))
+    assert env.unwrapped.compute_reward(achieved, desired, {}).shape == (20,)
+    assert (env.unwrapped.compute_reward(achieved, achieved, {}) == 0).all()
+
+
+def test_the_plain_form_ends_in_the_goal() -> None:
+    env = gymnasium.make("mtrl/GoalPush-v0")
+    goal = [0.1, 0.65, -0.1, 0.9]
+    observation, _ = env.reset(options={"goal": goal})
+    np.testing.assert_array_equal(observation[22:], goal)
+    first, _ = env.reset(seed=4)
+    again, _ = env.reset(seed=4)
+    np.testing.assert_array_equal(first, again)
+    other, _ = env.reset()
+    assert not np.array_equal(first[22:], other[22:])
+
+
+@pytest.mark.parametrize("goal", [[0.1, 0.65, -0.1, 0.8], [0.1, 0.65], 3.0])
+def test_bad_goals_are_refused(goal: Any) -> None:
+    env = gymnasium.make("mtrl/GoalPush-v0")
+    with pytest.raises(UserError, match=r"puck xy in .*place xy in"):
+        env.reset(options={"goal": goal})
+
+
+def test_a_step_without_a_reset_is_refused() -> None:
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        gymnasium.make("mtrl/GoalPush-v0").unwrapped.step(np.zeros(4))
