@@ -70,5 +70,5 @@ $(VENV)/.installed-train: $(VENV)/.created $(DISTRIBUTION)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.created $(DISTRIBUTION)
-	$(PIP) --editable ".[dev,video,surgery,statistics,aux]"
+	$(PIP) --editable ".[dev,video,surgery,statistics,aux,vision]"
 	@touch $@ $(VENV)/.installed-train

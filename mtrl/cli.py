@@ -1,4 +1,4 @@
-"""The command line: mtrl train | evaluate | demos | list | bench | plot | group.
+"""The command line: mtrl train | evaluate | demos | list | bench | data | plot | group.
 
 Bad input ends in one line that says what was expected and what was found, and exit code 2.
 """
@@ -86,13 +86,19 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
 
     bench = commands.add_parser("bench", help="measure speed on this machine")
-    bench.add_argument("what", choices=("update", "growth", "train", "envs"))
+    bench.add_argument("what", choices=("update", "growth", "train", "offline", "auxiliary", "envs"))
     bench.add_argument("--json", action="store_true", help="print the rows as JSON")
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
     bench.add_argument("--suites", default="", help="update, train: mt10, mt50 or both")
     bench.add_argument("--repetitions", type=int, default=50, help="update: of each row")
     bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
     bench.set_defaults(run=_bench)
+
+    data = commands.add_parser("data", help="download image data sets")
+    data.add_argument("what", choices=("fetch",))
+    data.add_argument("name", help="cifar10, cifar100, mnist or svhn")
+    data.add_argument("--root", type=Path, default=Path("data"), help="where benchmark.root looks for it (data)")
+    data.set_defaults(run=_data)
 
     plot = commands.add_parser("plot", help="draw runs")
     plot.add_argument("folders", nargs="+", metavar="RUN")
@@ -213,25 +219,39 @@ def _list(options: argparse.Namespace) -> None:
 def _list_parameters(options: argparse.Namespace) -> None:
     from mtrl import experiment
 
-    print(f"{'network':<16}{'width':>6}{'depth':>6}{'actor':>12}{'shared':>12}{'owned':>12}{'critics':>12}")
-    for row in experiment.parameter_counts(options.benchmark, options.options):
-        print("{kind:<16}{width:>6}{depth:>6}{actor:>12,}{shared:>12,}{owned:>12,}{critics:>12,}".format(**row))
+    rows = experiment.parameter_counts(options.benchmark, options.options)
+    names = [name for name in rows[0] if name != "kind"]
+    print(f"{'network':<20}" + "".join(f"{name:>12}" for name in names))
+    for row in rows:
+        print(f"{row['kind']:<20}" + "".join(f"{row[name]:>12,}" for name in names))
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from mtrl.bench import envs, growth, report, train, update
+    from mtrl.bench import auxiliary, envs, growth, offline, report, train, update
 
     suites: dict[str, Any] = {"suites": tuple(options.suites.split(","))} if options.suites else {}
     if options.what == "envs":
         result = envs.measure(options.quick)
+    elif options.what == "auxiliary":
+        result = auxiliary.measure(options.quick)
     elif options.what == "growth":
         result = growth.measure(options.quick)
+    elif options.what == "offline":
+        result = offline.measure(options.quick)
     elif options.what == "train":
         result = train.measure(options.quick, **suites)
     else:
         named = update.methods() if options.methods == "all" else options.methods.split(",")
         result = update.measure(options.quick, named, repetitions=options.repetitions, **suites)
     print(json.dumps(result) if options.json else report.table(result))
+
+
+def _data(options: argparse.Namespace) -> None:
+    from mtrl.data.fetch import fetch
+    from mtrl.monitoring.progress import counter
+
+    for path in fetch(options.name, options.root, lambda name: counter(f"bytes of {name}")):
+        print(path)
 
 
 def _plot(options: argparse.Namespace) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mtrl import cli
+from mtrl import cli, experiment
+from mtrl.data import fetch
 from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.video import RenderingUnavailable
+from tests.data import test_image_files as image_files
+from tests.data.test_fetch import archive
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,6 +26,12 @@ TINY_CLONING = [
     "steps=2", "device=cpu", "training.log_every=1", "training.final_episodes=1", "video=false", "agent.batch_size=2",
     "benchmark.tasks=[stack_wine]",
 ]  # fmt: skip
+MT = ("mt1", "mt10", "mt25", "mt50", "custom", "toy")
+TINY_IMAGES = ["steps=8", "device=cpu", "training.log_every=4", "agent.batch_size=4"]
+SMALLER = {
+    "vgg16": ["network.scale=0.03"], "conv": ["network.width=2", "network.fc_width=4"],
+    "conv_mint": ["network.width=2", "network.fc_width=4"],
+}  # fmt: skip
 RUN = ["experiment=RUN", "surgery=pcgrad", "diagnostics=triad", "affinity=transference"]
 
 
@@ -65,19 +74,29 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def tiny(line: str) -> list[str]:
+    """What makes a training command take seconds; CIFAR-100 gets files to read."""
+    config = experiment.compose(words(line)[1:])
+    if config.benchmark.kind in MT:
+        return TINY
+    if config.benchmark.kind == "keyframes":
+        small = [] if config.agent.kind == "mean_pose" else ["network.channels=[4,8]"]
+        return [*TINY_CLONING, f"experiment={abs(hash(line))}", *small]
+    if config.benchmark.kind.startswith("cifar"):
+        image_files.cifar100(Path("data"), 400)
+    else:
+        pytest.importorskip("sklearn", reason="the extra `vision` is not installed")
+    labels = ["agent.ppo.rollout_size=8", "agent.reward_size=4"] if config.agent.kind == "auxiliary" else []
+    return [*TINY_IMAGES, *SMALLER[config.network.kind], *labels, "benchmark.train_size=12"]
+
+
 @pytest.mark.parametrize("line", TRAIN)
 def test_training_commands_run(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    arguments = words(line)
-    if any(word.endswith("=keyframes") for word in arguments):
-        monkeypatch.chdir(request.getfixturevalue("demos"))
-        arguments += [*TINY_CLONING, f"experiment={abs(hash(line))}"]
-        arguments += [] if "agent=mean_pose" in arguments else ["network.channels=[4,8]"]
-    else:
-        monkeypatch.chdir(tmp_path)
-        arguments += TINY
-    assert cli.main(arguments) == 0
+    cloning = any(word.endswith("=keyframes") for word in words(line))
+    monkeypatch.chdir(request.getfixturevalue("demos") if cloning else tmp_path)
+    assert cli.main([*words(line), *tiny(line)]) == 0
 
 
 @pytest.mark.parametrize("line", OTHER)
@@ -93,6 +112,10 @@ def test_other_commands_run(
     if arguments[0] == "demos":
         request.getfixturevalue("demos")
         arguments += ["--episodes", "1", "--jobs", "1", "benchmark.tasks=[stack_wine]"]
+    if arguments[0] == "data":
+        Path("served.tar.gz").write_bytes(archive({"cifar-100-python/train": b""}))
+        served = fetch.Source(Path("served.tar.gz").resolve().as_uri(), fetch.md5(Path("served.tar.gz")))
+        monkeypatch.setitem(fetch.SOURCES, arguments[2], (served,))
     if arguments[0] == "evaluate":
         arguments += ["--episodes", "1"]
     if arguments[0] == "bench":

@@ -69,7 +69,8 @@ class Supervised:
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """num_classes (T,); shared_input: all tasks see the same images, given once."""
+        """num_classes (T,); shared_input: all tasks see the same images, given once; network, weighting, surgery,
+        diagnostics, affinity: configurations."""
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         factory = IMAGE_NETWORKS.build(network, image_shape=image_shape, output_size=max(num_classes))

@@ -23,7 +23,6 @@ from torch import Tensor
 from mtrl.core.errors import UserError, expected
 from mtrl.data.demos import Demo, Frame, canonical_quaternion, decision_frames, keyframes
 from mtrl.data.depth import shrink
-from mtrl.monitoring.files import sync_folder, write_json
 
 FORMAT = 1
 _FACTS = "facts.json"
@@ -171,11 +170,13 @@ class CacheWriter:
             file.flush()
             os.fsync(file.fileno())
         facts = {**self._facts, "samples": sum(self._keyframes), "keyframes": self._keyframes}
-        write_json(self._aside / _FACTS, facts)
+        with (self._aside / _FACTS).open("w", encoding="utf-8") as file:
+            json.dump(facts, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
         if self.path.exists():
             shutil.rmtree(self.path)
         os.replace(self._aside, self.path)
-        sync_folder(self.path.parent)
 
 
 def task_facts(folder: Path, task: str) -> dict[str, Any] | None:

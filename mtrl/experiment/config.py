@@ -16,7 +16,16 @@ from mtrl.training import TRAININGS
 
 METHODS = (WEIGHTINGS, SURGERIES, DIAGNOSTICS, AFFINITIES)
 REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, *METHODS, AGENTS, TRAININGS)
-FREE_KEYS = ("device", "threads", "runs", "video", "training.log_every", "training.checkpoint_every")
+FREE_KEYS = (
+    "device",
+    "threads",
+    "runs",
+    "video",
+    "benchmark.root",
+    "training.log_every",
+    "training.checkpoint_every",
+    "training.single_task",
+)
 """What may change between two starts of the same run: it does not change the result."""
 
 

@@ -5,19 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mtrl.core.config import check
 from mtrl.experiment.config import compose
 from mtrl.experiment.parts import Experiment
-from mtrl.networks import NETWORKS
+from mtrl.networks import IMAGE_NETWORKS, NETWORKS, TaskNetwork
 
 
 def parameter_counts(benchmark: str, options: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """For every architecture: its width and depth, and the trained numbers of actor and twin critics."""
-    rows = []
-    for kind in NETWORKS.kinds:
-        experiment = Experiment(compose([f"benchmark={benchmark}", f"network={kind}", "device=cpu", *options]))
-        actor, critic, network = experiment.agent.actor, experiment.agent.critic, experiment.config.network
-        sizes = [sum(p.numel() for p in d.values()) for d in (actor.shared, actor.own)]
-        critics = sum(p.numel() for p in critic.parameters())
-        row = {"kind": kind, "width": network.width, "depth": network.depth, "actor": sum(sizes)}
-        rows.append(row | {"shared": sizes[0], "owned": sizes[1], "critics": critics})
-    return rows
+    """For every architecture of a benchmark its trained numbers: of actor and twin critics, or of the classifier."""
+    usual = compose([f"benchmark={benchmark}", "device=cpu"])
+    if usual.network.kind in NETWORKS.kinds:
+        return [_actor_and_critics(kind, benchmark, options) for kind in NETWORKS.kinds]
+    check(usual.agent.kind == "supervised", "--benchmark", "one whose networks can be compared", benchmark)
+    return [_classifier(kind, benchmark, options) for kind in IMAGE_NETWORKS.kinds]
+
+
+def _experiment(kind: str, benchmark: str, options: Sequence[str]) -> Experiment:
+    return Experiment(compose([f"benchmark={benchmark}", f"network={kind}", "device=cpu", *options]))
+
+
+def _sizes(network: TaskNetwork) -> dict[str, int]:
+    shared, own = (sum(p.numel() for p in tensors.values()) for tensors in (network.shared, network.own))
+    return {"shared": shared, "owned": own}
+
+
+def _actor_and_critics(kind: str, benchmark: str, options: Sequence[str]) -> dict[str, Any]:
+    experiment = _experiment(kind, benchmark, options)
+    agent, network = experiment.agent, experiment.config.network
+    sizes = _sizes(agent.actor)
+    row = {"kind": kind, "width": network.width, "depth": network.depth, "actor": sum(sizes.values()), **sizes}
+    return row | {"critics": sum(p.numel() for p in agent.critic.parameters())}
+
+
+def _classifier(kind: str, benchmark: str, options: Sequence[str]) -> dict[str, Any]:
+    sizes = _sizes(_experiment(kind, benchmark, options).agent.network)
+    return {"kind": kind, "classifier": sum(sizes.values()), **sizes}

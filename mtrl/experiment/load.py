@@ -10,6 +10,7 @@ import numpy as np
 from mtrl.core.config import check
 from mtrl.core.errors import UserError, expected
 from mtrl.core.types import FloatArray
+from mtrl.data.demos import Frame
 from mtrl.experiment.config import restore
 from mtrl.experiment.parts import Experiment
 from mtrl.monitoring import checkpoints
@@ -58,20 +59,27 @@ class LoadedPolicy:
         self._experiment = experiment
         self.tasks = experiment.tasks
 
-    def act(self, observation: FloatArray, task: str | int | None = None, *, goal: Any = None) -> FloatArray:
+    def act(
+        self, observation: FloatArray | Frame, task: str | int | None = None, stage: int = 0, *, goal: Any = None
+    ) -> FloatArray:
         """observation (O,) or (B, O) of one task -> action (A,) or (B, A) in [-1, 1].
 
         Args:
+            observation: of a keyframe task, a `Frame`; the action is then the next keyframe (8,).
             task: its name or index.
+            stage: of a keyframe task, how many keyframes are done.
             goal: where tasks are goals, one of them, known or new, instead.
 
         Raises:
             UserError: an unknown task, a goal out of its range, or an observation of another size.
         """
-        rows = np.atleast_2d(np.asarray(observation, np.float32))
         suite = self._experiment.suite
-        if rows.ndim != 2 or rows.shape[1] != suite.observation_size:
-            raise expected("Observation", f"of size {suite.observation_size}", tuple(np.shape(observation)))
+        size = getattr(suite, "observation_size", None)
+        if size is None or isinstance(observation, Frame):
+            return self._keyframe(observation, self._index(task), stage)
+        rows = np.atleast_2d(np.asarray(observation, np.float32))
+        if rows.ndim != 2 or rows.shape[1] != size:
+            raise expected("Observation", f"of size {size}", tuple(np.shape(observation)))
         if goal is not None:
             action = self._experiment.policy(rows[None], self._goal(goal))[0]
         else:
@@ -92,6 +100,11 @@ class LoadedPolicy:
         if rows is None:
             raise expected("A goal", f"left out for {self._experiment.suite.name}, whose tasks have names", goal)
         return rows([goal])
+
+    def _keyframe(self, frame: Any, index: int, stage: int) -> FloatArray:
+        if not isinstance(frame, Frame) or "cameras" not in self._experiment.suite.sizes:
+            raise expected("Observation", f"what {self._experiment.suite.name} shows", type(frame).__name__)
+        return self._experiment.policy([[frame]] * len(self.tasks), stage)[index, 0]  # type: ignore[call-arg, arg-type]
 
 
 def load_policy(path: Path | str, device: str = "cpu") -> LoadedPolicy:

@@ -16,8 +16,8 @@ from mtrl.monitoring import plots, plots_methods
 from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
-_HEADLINES = ("train/success", "train/accuracy", "evaluation/success")
-"""The last is of training on demonstrations, which plays no episodes."""
+_HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success")
+"""Of the test images rather than the training batches; the last is of training on demonstrations, without episodes."""
 
 
 def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "curves") -> Path:
@@ -44,7 +44,17 @@ def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "cu
     groups: dict[str, list[Any]] = {}
     for folder, run in zip(folders, rows, strict=True):
         groups.setdefault(folder.path.resolve().parent.name, []).append(run)
-    return plots.compare_runs(groups, output or Path("comparison.png"), success=_headline(rows))
+    headline = _headline(rows)
+    images: dict[str, Any] = {"steps_name": "training images per task"} if headline.endswith("accuracy") else {}
+    if images and _lowest(rows, headline) > 0.5:
+        images["limits"] = (0.5, 1.005)
+    return plots.compare_runs(groups, output or Path("comparison.png"), success=headline, **images)
+
+
+def _lowest(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> float:
+    """The lowest value of a metric in all runs and tasks."""
+    found = (value for rows in runs for row in rows for key, value in row.items() if key.startswith(f"{name}/"))
+    return min((value for value in found if value is not None), default=0.0)
 
 
 def _headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:

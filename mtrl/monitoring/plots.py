@@ -79,6 +79,8 @@ def compare_runs(
     success: str = "success",
     title: str = "",
     step_scale: float = 1.0,
+    steps_name: str = STEPS,
+    limits: tuple[float, float] = (-0.03, 1.03),
     seed: int = 0,
 ) -> Path:
     """Draw several experiments: interquartile mean over seeds and tasks, with a 95 % stratified-bootstrap band
@@ -86,6 +88,7 @@ def compare_runs(
 
     Args:
         experiments: `{label: one list of rows per seed}`; tasks are read off the rows.
+        limits: of the axis of shares.
     """
     figure = new_figure(8.0, 4.4, title)
     panel = figure.subplots()
@@ -97,11 +100,11 @@ def compare_runs(
         panel.plot(steps * step_scale, band.point, color=colour, linewidth=2.2, label=f"{label} ({count})")
         if len(seeds) > 1:
             panel.fill_between(steps * step_scale, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
-    panel.set_ylim(-0.03, 1.03)
+    panel.set_ylim(*limits)
     percent_axis(panel)
     style(panel, f"{success.rpartition('/')[2]}: interquartile mean over seeds and tasks, 95 % interval")
     steps_axis(panel)
-    panel.set_xlabel(STEPS)
+    panel.set_xlabel(steps_name)
     panel.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), frameon=False, ncols=2, fontsize=9)
     return save(figure, path)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _LINES = 12
 """Tasks drawn as a line each; more become rows of a picture."""
-_DASHES = ("-", "--", ":", "-.")
+_DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 
 def conflicts(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path:
@@ -169,7 +169,7 @@ def _outcomes(panel: Axes, runs: Mapping[str, Sequence[Row]], tasks: Sequence[st
         _dash_legend(panel, tasks, _DASHES)
 
 
-def _dash_legend(panel: Axes, names: Sequence[str], dashes: Sequence[str]) -> None:
+def _dash_legend(panel: Axes, names: Sequence[str], dashes: Sequence[Literal["-", "--", ":", "-."]]) -> None:
     from matplotlib.lines import Line2D
 
     lines = [Line2D([], [], color=INK, linestyle=d, label=name) for name, d in zip(names, dashes, strict=False)]

@@ -7,7 +7,6 @@ test accuracy on the way (early stopping); here the last network counts.
 from __future__ import annotations
 
 import contextlib
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -57,8 +56,8 @@ class Agent(supervised.Agent, Protocol):
 class AuxiliaryTrainer(SupervisedTrainer):
     """Trains the source of labels before an epoch of the main network.
 
-    An epoch of label training is one piece: a run interrupted in it goes on from its beginning, with the same numbers,
-    as its random draws are a function of the seed and the epoch.
+    An epoch of label training and the main network's first batch after it are one step, and its random draws are a
+    function of the seed and the epoch.
     """
 
     def __init__(self, config: Config, agent: Agent, data: ImageData, seed: int, steps: int) -> None:
@@ -66,9 +65,7 @@ class AuxiliaryTrainer(SupervisedTrainer):
         agent.prepare(self.epochs.data)
         self._agent, self._every, self._seed = agent, config.label_every, seed
         self.seconds["labels"] = 0.0
-        self._labelled = -1
         self._label_metrics: Metrics = {}
-        self._before: dict[str, Any] | None = None
 
     def rate(self, step: int) -> float:
         if self.config.schedule != "step":
@@ -78,27 +75,23 @@ class AuxiliaryTrainer(SupervisedTrainer):
 
     def advance(self) -> Metrics:
         epoch, place = divmod(self.updates, self.epochs.per_epoch)
-        if place == 0 and epoch % self._every == 0 and self._labelled < epoch:
+        if place == 0 and epoch % self._every == 0:
             self._train_labels(epoch)
         return super().advance() | self._label_metrics
 
     def _train_labels(self, epoch: int) -> None:
         begin = time.perf_counter()
-        self._before = copy.deepcopy(self._agent.state_dict())
         self.agent.set_rate(self.rate(self.step))
         with seeded(self._seed, epoch):
             self._label_metrics = self._agent.train_labels(self.epochs.data, epoch, counter("labels"))
-        self._labelled, self._before = epoch, None
         self.seconds["labels"] += time.perf_counter() - begin
 
     def state_dict(self) -> dict[str, Any]:
-        """In the middle of an epoch of label training, the state before it."""
-        state = super().state_dict() | {"labelled": self._labelled, "label_metrics": self._label_metrics}
-        return state if self._before is None else state | {"agent": self._before}
+        return super().state_dict() | {"label_metrics": self._label_metrics}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._labelled, self._label_metrics = state["labelled"], dict(state["label_metrics"])
+        self._label_metrics = dict(state["label_metrics"])
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtrl import cli
 from mtrl.agents.sac import SAC
-from mtrl.bench import update
+from mtrl.bench import offline, update
 from mtrl.bench.peers import naive_pcgrad, torchjd_pcgrad
 from mtrl.bench.plain_sac import MultiHead, PlainSAC
 
@@ -74,6 +74,15 @@ def test_rows_of_the_update_bench(capsys: pytest.CaptureFixture[str], monkeypatc
             assert 0 < row["solver_ms"] < row["ms"]
             left = row["ratio"] * (1 - row["solver_ms"] / row["ms"])
             assert row["ratio_without"] == pytest.approx(left)
+
+
+def test_rows_of_the_offline_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TASKS": 2, "SIZE": 16, "BATCH": 2, "CHANNELS": [4, 8]}.items():
+        monkeypatch.setattr(offline, name, value)
+    assert cli.main(["bench", "offline", "--quick", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["training"] for row in rows] == ["joint", "pcgrad", "moved pictures"]
+    assert all(0 < row["share"] <= 1 and row["updates_per_second"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize("name", ["naive", "torchjd"])

@@ -13,9 +13,9 @@ from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
 from mtrl.gradients import SURGERIES, WEIGHTINGS
 from mtrl.gradients.surgery.torchjd_methods import CONFIGS
-from mtrl.networks import NETWORKS
+from mtrl.networks import IMAGE_NETWORKS, NETWORKS
 from tests.agents import test_bc as keyframes
-from tests.gradients.toys import A, B, O, Regression, T, config, transitions
+from tests.gradients.toys import A, B, O, Regression, T, classifier, config, image_batch, transitions
 
 pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
 
@@ -94,10 +94,36 @@ def test_every_method_runs_in_behaviour_cloning(group: str, kind: str) -> None:
     _, weighting, surgery = with_method(group, kind)
     made = keyframes.agent(weighting, surgery)
     before = {n: p.detach().clone() for n, p in made.network.named_parameters()}
+    metrics = {}
     for k in range(2):
         metrics = made.update(keyframes.batch(k), keyframes.batch(100 + k))
     assert_finite(metrics, made.network)
     assert [n for n, p in made.network.named_parameters() if torch.equal(p, before[n])] == []
+
+
+def check_on_images(combination: Combination, shared_input: bool = False) -> None:
+    """Two updates of the supervised agent; the running statistics follow the training batches and nothing else."""
+    made = classifier(*combination, shared_input=shared_input)
+    before = [p.detach().clone() for p in made.network.parameters()]
+    metrics = {}
+    for k in range(2):
+        metrics = made.update(image_batch(k, shared_input), image_batch(100 + k, shared_input))
+    assert_finite(metrics, made.network)
+    assert any((a != b).any() for a, b in zip(before, made.network.parameters(), strict=True))
+
+
+IMAGE_PAIRS = sorted(
+    {(n, w, "none") for n, w in itertools.product(IMAGE_NETWORKS.kinds, ["equal", "auto_lambda"])}
+    | {(n, "equal", s) for n, s in itertools.product(IMAGE_NETWORKS.kinds, ["pcgrad", "graddrop"])}
+    | {("conv", w, "none") for w in WEIGHTINGS.kinds if w != "softmax_temperature"}
+    | {("conv", "equal", s) for s in SURGERIES.kinds}
+)
+
+
+@pytest.mark.parametrize("shared_input", [False, True], ids=["own-images", "same-images"])
+def test_every_method_and_image_network_runs_in_the_supervised_agent(shared_input: bool) -> None:
+    for combination in IMAGE_PAIRS:
+        check_on_images(combination, shared_input)
 
 
 @pytest.mark.parametrize("network", NETWORKS.kinds)

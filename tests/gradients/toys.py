@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtrl.agents import AGENTS
+from mtrl.agents.supervised import Supervised
 from mtrl.core.types import Transitions
+from mtrl.data.images import ImageBatch
 from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, build_optimizer
 from mtrl.gradients.optimizer import MultiTaskOptimizer
-from mtrl.networks import NETWORKS, TaskNetwork
+from mtrl.networks import IMAGE_NETWORKS, NETWORKS, TaskNetwork
 
 T, B, INPUT, O, A = 3, 6, 4, 5, 2
 
@@ -74,3 +77,43 @@ def transitions(seed: int, tasks: int = T, scale: float = 1.0) -> Transitions:
         torch.randn(tasks, B, O, generator=g),
         torch.randint(2, (tasks, B), generator=g).float(),
     )
+
+
+IMAGE, CLASSES = (1, 4, 4), (3, 2, 3)
+SMALL_IMAGE_NETWORK: dict[str, Any] = {"width": 3, "depth": 1, "fc_width": 5, "fc_depth": 1}
+
+
+def classifier(
+    network: str = "conv",
+    weighting: str = "equal",
+    surgery: str = "none",
+    *,
+    shared_input: bool = False,
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+    **agent: Any,
+) -> Supervised:
+    """The supervised agent of T small image tasks."""
+    torch.manual_seed(seed)
+    sizes = {"scale": 1 / 32} if network == "vgg16" else SMALL_IMAGE_NETWORK
+    return AGENTS.build(
+        AGENTS.config_class("supervised")(**{"batch_size": B, "learning_rate": 0.05, **agent}),
+        network=IMAGE_NETWORKS.config_class(network)(**{**sizes, **(options or {})}),
+        weighting=config(WEIGHTINGS, weighting, **({"window": 2} if weighting == "dwa" else {})),
+        surgery=config(SURGERIES, surgery),
+        num_tasks=T,
+        image_shape=IMAGE,
+        num_classes=CLASSES,
+        shared_input=shared_input,
+        seed=seed,
+    )
+
+
+def image_batch(seed: int, shared_input: bool = False) -> ImageBatch:
+    """Images whose brightest column is the label."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.stack([torch.randint(count, (B,), generator=generator) for count in CLASSES])
+    images = 0.3 * torch.randn(1 if shared_input else T, B, *IMAGE, generator=generator)
+    if not shared_input:
+        images[..., 0, 0, :] += 2 * torch.nn.functional.one_hot(labels, IMAGE[-1])
+    return ImageBatch(images, labels)

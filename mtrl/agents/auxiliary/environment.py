@@ -79,6 +79,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         self.mode = "agent"
         self.canonical: Any = None
         self.rewards: list[float] = []
+        self.last_rewards: list[float] = []
         self._images, self._labels = data.train.pool[data.train.rows[0]], data.train.labels[0]
         self._order = np.arange(len(self._labels))
         self._generator = torch.Generator(self._images.device)
@@ -173,7 +174,9 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
             self.learner.restore(self.canonical)
         elif over:
             self.set_canonical()
-        if not over:
+        if over:
+            self.last_rewards = self.rewards
+        else:
             self._open()
         return reward, over
 

@@ -47,6 +47,9 @@ def weight_of_class(chosen: Tensor) -> Tensor:
 
 
 def batch_entropy(probability: Tensor) -> Tensor:
-    """H = −Σ_k p̄_k log p̄_k of the mean p̄ over a batch of label probabilities (B, K); Eq. 3 is its negative."""
+    """H = −Σ_k p̄_k log p̄_k of the mean p̄ over a batch of label probabilities (B, K); Eq. 3 is its negative.
+
+    A label of probability zero adds nothing, and its derivative is finite.
+    """
     mean = probability.mean(0)
-    return -torch.special.xlogy(mean, mean).sum()
+    return -(mean * mean.clamp(min=torch.finfo(mean.dtype).tiny).log()).sum()

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.signal import lfilter
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -177,7 +178,7 @@ class BatchedPPO(PPO):
         _fill(rollout_buffer, columns, starts)
         with torch.no_grad():
             following = torch.zeros(1) if over else self.policy.predict_values(_first(inner.batch))
-        rollout_buffer.compute_returns_and_advantage(last_values=following, dones=np.array([over]))
+        _estimate(rollout_buffer, float(following.reshape(())))
         callback.on_rollout_end()
         return True
 
@@ -198,6 +199,18 @@ def _fill(buffer: Any, columns: list[Any], starts: Any) -> None:
     for name, value in (("rewards", rewards), ("values", values), ("log_probs", log_probs), ("episode_starts", starts)):
         getattr(buffer, name)[:, 0] = value.reshape(-1)
     buffer.pos, buffer.full = len(rewards), True
+
+
+def _estimate(buffer: Any, following: float) -> None:
+    """Generalised advantages and returns, A_t = δ_t + γ λ A_(t+1), in one filter: no episode ends within a rollout.
+
+    following: the value after the last image, 0 at the end of an epoch.
+    """
+    values, rewards = (getattr(buffer, name)[:, 0].astype(np.float64) for name in ("values", "rewards"))
+    delta = rewards + buffer.gamma * np.append(values[1:], following) - values
+    advantages = lfilter([1.0], [1.0, -buffer.gamma * buffer.gae_lambda], delta[::-1])[::-1]
+    buffer.advantages[:, 0] = advantages
+    buffer.returns = buffer.advantages + buffer.values
 
 
 class RLLabels:
@@ -276,8 +289,7 @@ class RLLabels:
 
         self.model.learn(total, callback=_Show(progress, total), log_interval=None)  # type: ignore[arg-type]
         self.learner.restore(self.env.canonical)
-        rewards = torch.tensor(self.env.rewards)
-        return {"label/reward": rewards.mean()}
+        return {"label/reward": torch.tensor(self.env.last_rewards).mean()}
 
     @torch.no_grad()
     def label_probabilities(self, images: Tensor, labels: Tensor) -> Tensor:

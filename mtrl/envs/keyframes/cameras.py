@@ -122,4 +122,4 @@ def _free(graphics: Any, contexts: dict[int, tuple[Any, Any]]) -> None:
 
 def _metres(buffer: FloatArray) -> FloatArray:
     """(H, W): the depth buffer's values in [0, 1] as distances, float32."""
-    return (NEAR / (1 - buffer * np.float32(1 - NEAR / FAR))).astype(np.float32)
+    return np.minimum(NEAR / (1 - buffer * np.float32(1 - NEAR / FAR)), np.float32(FAR))

@@ -1,0 +1,232 @@
+"""Image readers on files of each format that the tests write, whole and damaged."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mtrl.core.errors import UserError
+from mtrl.data import image_files
+
+RNG = np.random.default_rng(0)
+PIXELS = 3072
+
+
+def write_pickle(path: Path, content: Any, protocol: int = 2) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+
+
+def cifar10(root: Path) -> dict[str, Any]:
+    parts = {}
+    for name in [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]:
+        parts[name] = {
+            b"data": RNG.integers(256, size=(4, PIXELS), dtype=np.uint8),
+            b"labels": RNG.integers(10, size=4).tolist(),
+        }
+        write_pickle(root / "cifar-10-batches-py" / name, parts[name])
+    return parts
+
+
+def cifar100(root: Path, images: int = 200) -> dict[str, Any]:
+    """Every class appears; class f belongs to superclass (7 f) mod 20."""
+    parts = {}
+    for name in ("train", "test"):
+        fine = np.arange(images) % 100
+        parts[name] = {
+            b"data": RNG.integers(256, size=(images, PIXELS), dtype=np.uint8),
+            b"fine_labels": fine.tolist(),
+            b"coarse_labels": (7 * fine % 20).tolist(),
+        }
+        write_pickle(root / "cifar-100-python" / name, parts[name])
+    names = {b"fine_label_names": [f"f{k}" for k in range(100)], b"coarse_label_names": [f"c{k}" for k in range(20)]}
+    write_pickle(root / "cifar-100-python" / "meta", names)
+    return parts
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def mnist(root: Path, suffix: str = "") -> dict[str, np.ndarray]:
+    parts = {}
+    for part, count in (("train", 6), ("t10k", 3)):
+        parts[f"{part}-images-idx3"] = RNG.integers(256, size=(count, 28, 28), dtype=np.uint8)
+        parts[f"{part}-labels-idx1"] = RNG.integers(10, size=count).astype(np.uint8)
+    (root / "mnist").mkdir(parents=True)
+    for name, array in parts.items():
+        content = idx(array)
+        (root / "mnist" / f"{name}-ubyte{suffix}").write_bytes(gzip.compress(content) if suffix else content)
+    return parts
+
+
+def svhn(root: Path) -> dict[str, np.ndarray]:
+    scipy = pytest.importorskip("scipy.io")
+    (root / "svhn").mkdir(parents=True)
+    labels = np.array([[1], [10], [9], [10]], dtype=np.uint8)
+    images = RNG.integers(256, size=(32, 32, 3, 4), dtype=np.uint8)
+    for part in ("train", "test"):
+        scipy.savemat(root / "svhn" / f"{part}_32x32.mat", {"X": images, "y": labels}, do_compression=True)
+    return {"X": images, "y": labels}
+
+
+def test_cifar10_keeps_pixels_and_labels(tmp_path: Path) -> None:
+    parts = cifar10(tmp_path)
+    train, test = image_files.cifar10(tmp_path)
+    assert train.images.shape == (20, 3, 32, 32) and train.images.dtype == torch.uint8
+    third = parts["data_batch_3"]
+    assert train.labels[8:12].tolist() == third[b"labels"]
+    # row-major planes of 1,024 pixels: red, green, blue
+    assert train.images[9, 1, 2, 5] == third[b"data"][1, 1024 + 2 * 32 + 5]
+    assert test.labels.tolist() == parts["test_batch"][b"labels"] and test.coarse is None
+
+
+def test_cifar100_has_both_kinds_of_labels_and_names(tmp_path: Path) -> None:
+    cifar100(tmp_path)
+    split, fine, coarse = image_files.cifar100(tmp_path)
+    assert split.train.labels[:3].tolist() == [0, 1, 2]
+    assert split.train.coarse is not None and split.train.coarse[:3].tolist() == [0, 7, 14]
+    assert (len(fine), coarse[19]) == (100, "c19")
+
+
+def test_pickles_of_python_2_can_be_read(tmp_path: Path) -> None:
+    """Protocol 2 with 8-bit strings, as the published files are, written out by hand."""
+    cifar10(tmp_path)
+    path = tmp_path / "cifar-10-batches-py" / "test_batch"
+    data = bytes(range(256)) * 12
+    stream = (
+        b"\x80\x02}(U\x04datacnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR"
+        b"(K\x01(K\x01M\x00\x0ctcnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff"
+        b"K\x00tb\x89T" + struct.pack("<i", len(data)) + data + b"tbU\x06labels(lK\x07au."
+    )
+    path.write_bytes(stream)
+    test = image_files.cifar10(tmp_path).test
+    assert test.labels.tolist() == [7]
+    assert test.images.flatten().tolist() == list(data)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_mnist(tmp_path: Path, suffix: str) -> None:
+    parts = mnist(tmp_path, suffix)
+    train, test = image_files.mnist(tmp_path)
+    assert np.array_equal(train.images[:, 0].numpy(), parts["train-images-idx3"])
+    assert test.labels.tolist() == parts["t10k-labels-idx1"].tolist()
+
+
+def test_svhn_labels_ten_as_zero(tmp_path: Path) -> None:
+    content = svhn(tmp_path)
+    train, _ = image_files.svhn(tmp_path)
+    assert train.labels.tolist() == [1, 0, 9, 0]
+    assert train.images[2, 1, 4, 9] == content["X"][4, 9, 1, 2]
+
+
+def test_celeba_attributes(tmp_path: Path) -> None:
+    path = tmp_path / "list_attr_celeba.txt"
+    path.write_text("2\nBald Smiling Young\n000001.jpg -1  1  1\n000002.jpg  1 -1 -1\n")
+    names, files, values = image_files.celeba_attributes(path)
+    assert names == ["Bald", "Smiling", "Young"] and files == ["000001.jpg", "000002.jpg"]
+    assert values.tolist() == [[0, 1, 1], [1, 0, 0]]
+
+
+class Exploit:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("pwned"),)
+
+
+def broken_cifar(change: Callable[[dict[bytes, Any]], Any]) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        content = cifar10(root)["data_batch_2"]
+        write_pickle(root / "cifar-10-batches-py" / "data_batch_2", change(content) or content)
+
+    return damage
+
+
+def truncated(make: Callable[[Path], Any], name: str, keep: float = 0.5) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        make(root)
+        path = root / name
+        path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+
+    return damage
+
+
+def changed(make: Callable[[Path], Any], name: str, content: bytes) -> Callable[[Path], None]:
+    def damage(root: Path) -> None:
+        make(root)
+        (root / name).write_bytes(content)
+
+    return damage
+
+
+def packed_mnist(root: Path) -> None:
+    mnist(root, ".gz")
+
+
+_C10, _M = "cifar-10-batches-py", "mnist/train-images-idx3-ubyte"
+DAMAGES: list[tuple[str, Callable[[Path], Any], str, str]] = [
+    ("cifar10", lambda root: None, "cifar-10-batches-py", "mtrl data fetch cifar10"),
+    ("cifar10", truncated(cifar10, f"{_C10}/data_batch_2"), "data_batch_2", "whole pickle"),
+    ("cifar10", changed(cifar10, f"{_C10}/test_batch", b""), "test_batch", "whole pickle"),
+    ("cifar10", changed(cifar10, f"{_C10}/test_batch", pickle.dumps([1])), "test_batch", "dict"),
+    ("cifar10", broken_cifar(lambda c: {b"data": c[b"data"]}), "data_batch_2", "no labels"),
+    ("cifar10", broken_cifar(lambda c: {**c, b"data": c[b"data"][:, :5]}), "data_batch_2", r"\(4, 5\)"),
+    ("cifar10", broken_cifar(lambda c: {**c, b"data": c[b"data"].astype(float)}), "data_batch_2", "float64"),
+    ("cifar10", broken_cifar(lambda c: {**c, b"labels": [1, 2]}), "data_batch_2", "one label for each"),
+    ("cifar10", broken_cifar(lambda c: {**c, b"labels": [1, 2, 3, 10]}), "data_batch_2", "10 classes"),
+    ("cifar10", broken_cifar(lambda c: {**c, b"labels": ["a"] * 4}), "data_batch_2", "integers"),
+    ("cifar10", broken_cifar(lambda c: {**c, b"extra": Exploit()}), "data_batch_2", "getattr"),
+    ("cifar100", changed(cifar100, "cifar-100-python/meta", pickle.dumps({})), "meta", "class names"),
+    ("mnist", truncated(mnist, _M), "train-images-idx3-ubyte", "bytes for 6 x 28 x 28"),
+    ("mnist", truncated(packed_mnist, f"{_M}.gz"), "train-images-idx3-ubyte.gz", "whole"),
+    ("mnist", changed(mnist, _M, b"\x00\x00\x0d\x03"), "train-images-idx3-ubyte", "idx file"),
+    ("mnist", changed(mnist, "mnist/t10k-labels-idx1-ubyte", idx(np.zeros(2, np.uint8))), "mnist", "as many"),
+    (
+        "mnist",
+        changed(mnist, "mnist/t10k-labels-idx1-ubyte", idx(np.full(3, 11, np.uint8))),
+        "t10k-labels",
+        "10 classes",
+    ),
+    ("svhn", truncated(svhn, "svhn/train_32x32.mat"), "train_32x32.mat", "MATLAB 5"),
+    ("svhn", changed(svhn, "svhn/train_32x32.mat", b"x" * 300), "train_32x32.mat", "MATLAB 5"),
+]
+
+
+@pytest.mark.parametrize(("reader", "damage", "name", "reason"), DAMAGES, ids=lambda v: v if isinstance(v, str) else "")
+def test_malformed_files_end_in_one_line_with_their_name(
+    reader: str, damage: Callable[[Path], Any], name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reader == "svhn":
+        pytest.importorskip("scipy.io")
+    monkeypatch.chdir(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(UserError, match=reason) as caught:
+        getattr(image_files, reader)(tmp_path)
+    message = str(caught.value)
+    assert name in message and "\n" not in message
+    assert not Path("pwned").exists(), "the file's own code has run"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "a line with a count"),
+        ("x\nBald\n", "a line with a count"),
+        ("2\nBald Young\na.jpg 1 1\n", "lines for 2 images"),
+        ("1\nBald Young\na.jpg 1\n", "line 3.*2 times 1 or -1"),
+        ("1\nBald Young\na.jpg 1 0\n", "line 3"),
+    ],
+)
+def test_malformed_attribute_lists(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "list_attr_celeba.txt"
+    path.write_text(text)
+    with pytest.raises(UserError, match=reason) as caught:
+        image_files.celeba_attributes(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
