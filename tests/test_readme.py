@@ -76,7 +76,7 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny(line: str) -> list[str]:
     """What makes a training command take seconds; CIFAR-100 gets files to read."""
-    config = experiment.compose(words(line)[1:])
+    config = experiment.compose([word for word in words(line)[1:] if not word.startswith("--")])
     if config.benchmark.kind in MT:
         return TINY
     if config.benchmark.kind == "keyframes":

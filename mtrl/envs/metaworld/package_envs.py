@@ -349,8 +349,8 @@ class PackageEnvs:
         self._arrays = {name: array.reshape(*shape, *array.shape[1:]) for name, array in flat.items()}
         local = vector_strategy == "sync"
         self._block = _Block(dict(enumerate(specs)), flat) if local else _Workers(specs, buffers, context)
-        fields = (name for name in _FIELDS if name not in ("action", "faults"))
-        self._result = StepResult(**{name: self._arrays[name] for name in fields})
+        reported: dict[str, Any] = {n: self._arrays[n] for n in _FIELDS if n not in ("action", "faults")}
+        self._result = StepResult(**reported)
 
     @property
     def faults(self) -> NDArray[np.int64]:
