@@ -26,7 +26,7 @@ TINY_CLONING = [
     "steps=2", "device=cpu", "training.log_every=1", "training.final_episodes=1", "video=false", "agent.batch_size=2",
     "benchmark.tasks=[stack_wine]",
 ]  # fmt: skip
-TINY_PUSHING = ["training.goals_per_rollout=2", "training.goals_per_update=2", "benchmark.num_goals=3"]
+TINY_PUSHING = ["benchmark.num_goals=3", "benchmark.goals_per_rollout=2", "benchmark.held_out_goals=2"]
 MT = ("mt1", "mt10", "mt25", "mt50", "custom", "toy")
 TINY_IMAGES = ["steps=8", "device=cpu", "training.log_every=4", "agent.batch_size=4"]
 SMALLER = {
