@@ -26,6 +26,7 @@ TINY_CLONING = [
     "steps=2", "device=cpu", "training.log_every=1", "training.final_episodes=1", "video=false", "agent.batch_size=2",
     "benchmark.tasks=[stack_wine]",
 ]  # fmt: skip
+TINY_PUSHING = ["training.goals_per_rollout=2", "training.goals_per_update=2", "benchmark.num_goals=3"]
 MT = ("mt1", "mt10", "mt25", "mt50", "custom", "toy")
 TINY_IMAGES = ["steps=8", "device=cpu", "training.log_every=4", "agent.batch_size=4"]
 SMALLER = {
@@ -79,6 +80,8 @@ def tiny(line: str) -> list[str]:
     config = experiment.compose([word for word in words(line)[1:] if not word.startswith("--")])
     if config.benchmark.kind in MT:
         return TINY
+    if config.benchmark.kind == "pushing":
+        return [*TINY, *TINY_PUSHING]
     if config.benchmark.kind == "keyframes":
         small = [] if config.agent.kind == "mean_pose" else ["network.channels=[4,8]"]
         return [*TINY_CLONING, f"experiment={abs(hash(line))}", *small]
@@ -145,7 +148,7 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 def test_every_kind_of_command_is_one_that_is_tested() -> None:
     """Docker needs an engine that no test machine has; its script is run by hand (see docker/mujoco)."""
-    assert {line.split()[0] for line in COMMANDS} <= {"mtrl", "make", "docker"}
+    assert {line.split()[0] for line in COMMANDS} <= {"mtrl", "make", "docker", "apt-get"}
 
 
 def test_every_file_that_is_named_exists() -> None:
