@@ -19,6 +19,7 @@ from mtrl import cli, experiment
 from mtrl.core.errors import UserError
 from mtrl.data.replay import ReplayBuffer
 from mtrl.monitoring import checkpoints
+from mtrl.training import off_policy
 from mtrl.training.off_policy import OffPolicyTrainer
 
 TINY = [
@@ -204,6 +205,25 @@ def test_bad_commands_end_in_one_line(arguments: list[str], capsys: pytest.Captu
     assert cli.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("mtrl: ") and error.count("\n") == 1
+
+
+def test_what_only_the_trainer_can_refuse_leaves_nothing_behind(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.main(["train", *TINY, "runs=kept", "experiment=other"])
+    before = files(Path("kept"))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UserError("Option `x` should be y. Found 'z'.")
+
+    monkeypatch.setattr(off_policy, "build", refuse)
+    capsys.readouterr()
+    for root in ("runs", "kept"):
+        assert cli.main(["train", *TINY, f"runs={root}"]) == 2
+        assert "should be y" in capsys.readouterr().err
+    assert not Path("runs").exists() and files(Path("kept")) == before
+    assert cli.main(["train", *TINY, "runs=kept", "experiment=other", "steps=80"]) == 2
+    assert {"config.yaml", "metrics.jsonl", "checkpoints"} <= {p.name for p in Path("kept/toy/other/seed_1").iterdir()}
 
 
 def test_an_unwritable_folder_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtrl import configs
+from mtrl.core.errors import UserError
 from mtrl.core.types import Evaluation, Metrics, Trainer
 from mtrl.experiment.config import FREE_KEYS, ExperimentConfig
 from mtrl.experiment.parts import Experiment
@@ -143,7 +144,11 @@ def train(config: ExperimentConfig) -> tuple[Experiment, RunFolder, dict[str, An
     with RunFolder.open(experiment.path, saved, ignore=FREE_KEYS) as folder:
         if folder.status == "finished" and folder.result is not None:
             return experiment, folder, folder.result
-        session = Session(experiment, folder)
+        try:
+            session = Session(experiment, folder)
+        except UserError:
+            folder.discard()
+            raise
         if session.resumed_from is not None:
             print(f"Going on from step {session.resumed_from} of {folder.path}.", flush=True)
         return experiment, folder, session.run()

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -38,11 +39,18 @@ def experiment_name(network: str, weighting: str, surgery: str, non_default: Map
 class RunFolder:
     """A run on disk. Open it to train (`open`, exclusive) or to read (`load`)."""
 
-    def __init__(self, path: Path, config: dict[str, Any], status: Status, lock: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: dict[str, Any],
+        status: Status,
+        lock: int | None = None,
+        created: Sequence[Path] = (),
+    ) -> None:
         self.path = path
         self.config = config
         self.status: Status = status
-        self._lock = lock
+        self._lock, self._created = lock, list(created)
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.evaluations = path / "evaluations"
@@ -78,7 +86,7 @@ class RunFolder:
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, config, status, lock)
+        return cls(path, config, status, lock, created)
 
     @classmethod
     def load(cls, path: Path | str) -> RunFolder:
@@ -113,6 +121,12 @@ class RunFolder:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write `result.json`, which marks the run as finished; NaN becomes null."""
         write_json(self.path / "result.json", result)
+
+    def discard(self) -> None:
+        """Take a new run back, with the folders made for it: its configuration turned out to be impossible."""
+        if self.status == "new":
+            shutil.rmtree(self.path)
+            _remove_folders([folder for folder in self._created if folder.exists()])
 
     def close(self) -> None:
         """Let other processes have the folder."""
