@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mtrl.agents.state import Stateful
 from mtrl.core.config import check
 from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
 from mtrl.gradients import MultiTaskOptimizer, build_optimizer
@@ -107,7 +108,7 @@ def _moved(rows: TaskRows | None, device: torch.device) -> TaskRows | None:
     return None if rows is None else TaskRows(rows.task.to(device), rows.code.to(device))
 
 
-class SAC:
+class SAC(Stateful):
     """The agent of T tasks with one network for the actor and one ensemble of E for the critics."""
 
     def __init__(
@@ -276,16 +277,12 @@ class SAC:
         return parts | {"alpha_optimizer": self.alpha_optimizer}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything an exact continuation needs."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        return state | {"log_alpha": self.log_alpha.detach(), "generator": self.generator.get_state()}
+        return super().state_dict() | {"log_alpha": self.log_alpha.detach()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given
+        super().load_state_dict(state)
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
-        self.generator.set_state(state["generator"].cpu())
 
 
 def build(config: Config, **context: Any) -> SAC:
