@@ -20,6 +20,7 @@ from metaworld.types import Task
 from numpy.typing import NDArray
 
 from mtrl.core.config import check, check_choice
+from mtrl.core.cores import available_cores
 from mtrl.core.errors import expected
 from mtrl.core.types import BoolArray, FloatArray, StepResult
 from mtrl.envs.metaworld.arithmetic import Buffers, OneByOne, Vectorised
@@ -28,7 +29,7 @@ from mtrl.envs.metaworld.physics import CONTROLS, TaskPhysics
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion, TaskSpec
-from mtrl.envs.metaworld.workers import Job, Workers, available_cores
+from mtrl.envs.metaworld.workers import Job, Workers
 
 logger = logging.getLogger(__name__)
 
