@@ -32,7 +32,7 @@ def _product(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 def _weight_products(grad: Tensor, x: Tensor) -> Tensor:
-    """gradᵀ x of each task, (L.., T, out, in); the wider side last in memory, as products are slow along a short one."""
+    """gradᵀ x of each task, (L.., T, out, in); the wider side lies last, as products are slow along a short one."""
     return grad.mT @ x if grad.shape[-1] <= x.shape[-1] else (x.mT @ grad).mT
 
 
