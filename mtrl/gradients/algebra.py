@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 CHUNK = 4096
-"""Columns multiplied at once: a product of few rows and very many columns runs on one core otherwise."""
+"""Columns multiplied at once, at most: a product of few rows and very many columns runs on one core otherwise."""
 
 HEAD = 32
 """Rows of a block of the product: beyond them, half of the blocks follow from the other half."""
 
 
 def rows(gradient: Tensor, ensemble: int | None) -> list[Tensor]:
-    """A per-task gradient (T, *shape) or (T, E, *shape) as (T, n) matrices, without a copy.
+    """A per-task gradient (T, *shape) or (T, E, *shape) as (T, n) matrices without a copy: its columns as they lie.
 
     Gradients of an ensemble come out of the backward pass stored member by member.
     """
-    return [gradient.flatten(1)] if ensemble is None else [member.flatten(1) for member in gradient.unbind(1)]
+    lying = _lying(gradient)
+    return [lying.flatten(1)] if ensemble is None else [member.flatten(1) for member in lying.unbind(1)]
+
+
+def _lying(gradient: Tensor) -> Tensor:
+    """A weight's gradient (.., out, in), or its transpose where that is how it lies in memory."""
+    transposed = gradient.ndim > 2 and gradient.stride(-1) > gradient.stride(-2)
+    return gradient.mT if transposed else gradient
 
 
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
@@ -33,29 +41,48 @@ def gramian(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def _block_gramian(block: Tensor) -> Tensor:
-    whole = block.shape[1] // CHUNK * CHUNK
+    columns = block.shape[1]
+    count = math.ceil(columns / CHUNK)
+    whole = columns // count * count
+    chunks = block[:, :whole].unflatten(1, (count, -1)).transpose(0, 1)
+    product = _symmetric_product(chunks, HEAD if len(block) > HEAD else HEAD // 2)
     rest = block[:, whole:]
-    product = rest @ rest.T
-    if whole:
-        chunks = block[:, :whole].unflatten(1, (-1, CHUNK)).transpose(0, 1)
-        product = product + _symmetric_product(chunks)
-    return product
+    return product if whole == columns else product.addmm_(rest, rest.T)
 
 
-def _symmetric_product(chunks: Tensor) -> Tensor:
-    """Σ_c chunk chunkᵀ for chunks (C, T, n), (T, T): the upper blocks beyond the first `HEAD` rows are mirrored."""
-    left = torch.bmm(chunks, chunks[:, :HEAD].mT).sum(0)
-    if chunks.shape[1] <= HEAD:
+def _symmetric_product(chunks: Tensor, head: int) -> Tensor:
+    """Σ_c chunk chunkᵀ for chunks (C, T, n), (T, T): the upper blocks beyond the first `head` rows are mirrored."""
+    left = torch.bmm(chunks, chunks[:, :head].mT).sum(0)
+    if chunks.shape[1] <= head:
         return left
-    right = torch.cat([left[HEAD:].T, _symmetric_product(chunks[:, HEAD:])])
+    right = torch.cat([left[head:].T, _symmetric_product(chunks[:, head:], head)])
     return torch.cat([left, right], 1)
 
 
 def combine(gradient: Tensor, coefficients: Tensor) -> Tensor:
-    """Σ_t c_t g_t for a per-task gradient (T, *shape), whatever its memory layout."""
-    if gradient.is_contiguous() or gradient.ndim < 3 or not gradient[:, 0].is_contiguous():
-        return torch.mv(gradient.reshape(len(gradient), -1).T, coefficients).view(gradient.shape[1:])
-    return torch.stack([combine(member, coefficients) for member in gradient.unbind(1)])
+    """Σ_t c_t g_t for a per-task gradient (T, *shape), whatever its memory layout.
+
+    coefficients: (T,), or (E, T) where each member of (T, E, *shape) has its own.
+    """
+    lying = _lying(gradient)
+    with full_float32():
+        if coefficients.ndim == 1 and (lying.is_contiguous() or lying.ndim < 3):
+            product = coefficients.unsqueeze(0) @ lying.reshape(len(lying), -1)
+        else:
+            members = lying.transpose(0, 1).flatten(2)
+            product = torch.bmm(coefficients.expand(len(members), -1).unsqueeze(1), members)
+    product = product.view(lying.shape[1:])
+    return product if lying is gradient else product.mT.contiguous()
+
+
+def along(gradient: Tensor, direction: Tensor, ensemble: int | None) -> Tensor:
+    """⟨g_t, d⟩ of a per-task gradient (T, *shape) or (T, E, *shape) with one direction of its shape, (T,)."""
+    lying = _lying(gradient)
+    direction = direction if lying is gradient else direction.mT
+    members = [direction] if ensemble is None else direction.unbind(0)
+    with full_float32():
+        parts = [torch.mv(g, d.flatten()) for g, d in zip(rows(lying, ensemble), members, strict=True)]
+    return torch.stack(parts).sum(0)
 
 
 class full_float32:

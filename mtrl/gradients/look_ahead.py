@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.types import TaskLoss, TaskParameters, Tensors
-from mtrl.gradients.algebra import combine, full_float32, rows
+from mtrl.gradients.algebra import along, combine
 
 ESTIMATORS = ("exact", "finite_difference", "second_order")
 
@@ -97,13 +97,9 @@ class LookAhead:
 
     def _exact(self, weights: Tensor) -> Tensor:
         shared, own = self._direction(weights)
-        ensemble = self.network.ensemble
         total = torch.zeros_like(weights)
-        with full_float32():
-            for name, direction in shared.items():
-                members = [direction] if ensemble is None else direction.unbind(0)
-                for block, member in zip(rows(self.shared[name], ensemble), members, strict=True):
-                    total += torch.mv(block, member.flatten())
+        for name, direction in shared.items():
+            total += along(self.shared[name], direction, self.network.ensemble)
         for name, direction in own.items():
             total += (self.own[name] * direction).flatten(1).sum(1)
         return -self.factor * total

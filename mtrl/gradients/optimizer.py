@@ -228,12 +228,7 @@ class MultiTaskOptimizer(nn.Module):
             scaled = weights * factor
             return {n: self.surgery.combine(g * like(scaled, g), self.generator) for n, g in shared.items()}
         coefficients = self._coefficients(grams, weights.double(), primary).mul(factor).to(weights.dtype)
-        if not self.per_member:
-            return {n: combine(g, coefficients[0]) for n, g in shared.items()}
-        return {
-            n: torch.stack([combine(m.contiguous(), c) for m, c in zip(g.unbind(1), coefficients, strict=True)])
-            for n, g in shared.items()
-        }
+        return {n: combine(g, coefficients if self.per_member else coefficients[0]) for n, g in shared.items()}
 
     def _coefficients(self, grams: Tensor, weights: Tensor, primary: Tensor) -> Tensor:
         """Gramians (M, T, T) of the unweighted gradients, weights (T,) -> (M, T), of the unweighted gradients."""

@@ -31,6 +31,11 @@ def _product(rows: Tensor, weight: Tensor) -> Tensor:
     return rows @ weight if weight.ndim == 2 else torch.bmm(rows.expand(weight.shape[0], -1, -1), weight)
 
 
+def _weight_products(grad: Tensor, x: Tensor) -> Tensor:
+    """gradᵀ x of each task, (L.., T, out, in); the wider side lies last, as products are slow along a short one."""
+    return grad.mT @ x if grad.shape[-1] <= x.shape[-1] else (x.mT @ grad).mT
+
+
 class _SharedLinear(torch.autograd.Function):
     """A product of all tasks' rows with one weight, whose gradient is summed over tasks or kept apart for each.
 
@@ -66,7 +71,7 @@ class _SharedLinear(torch.autograd.Function):
             grad_x = _product(rows, weight.select(-3, 0) if ctx.per_task else weight).unflatten(-2, x.shape[-3:-1])
             grad_x = grad_x.sum_to_size(x.shape)
         if needs_weight:
-            grad_weight = grad.mT @ x if ctx.per_task else _product(x.flatten(-3, -2).mT, rows).mT
+            grad_weight = _weight_products(grad, x) if ctx.per_task else _product(x.flatten(-3, -2).mT, rows).mT
         if needs_bias:
             grad_bias = grad.sum(-2) if ctx.per_task else rows.sum(-2)
         return grad_x, grad_weight, grad_bias, None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, MultiTaskOptimizer, Weighting
-from mtrl.gradients.algebra import CHUNK, combine, gramian, rows
+from mtrl.gradients.algebra import CHUNK, along, combine, gramian, rows
 from mtrl.gradients.optimizer import conflict_metrics
 from mtrl.gradients.surgery.pcgrad import PCGrad
 from mtrl.networks import NETWORKS, TaskNetwork
@@ -155,6 +155,24 @@ def test_gradients_of_every_layout_are_combined(shape: tuple[int, ...]) -> None:
     for gradient in layouts:
         assert torch.equal(gradient, plain)
         torch.testing.assert_close(combine(gradient, coefficients), torch.tensordot(coefficients, plain, 1))
+
+
+@pytest.mark.parametrize("lies", ["in", "out"])
+@pytest.mark.parametrize("ensemble", [None, 2])
+def test_the_layout_in_memory_changes_no_inner_product(lies: str, ensemble: int | None) -> None:
+    members = [5] if ensemble is None else [ensemble, 5]
+    gradient = torch.randn(*members, 3, 4, dtype=torch.float64)
+    if lies == "out":
+        gradient = gradient.mT.contiguous().mT
+    gradient = gradient if ensemble is None else gradient.transpose(0, 1)
+    direction, coefficients = torch.randn(gradient.shape[1:]).double(), torch.randn(ensemble or 1, 5).double()
+    flat = gradient.reshape(5, -1)
+    torch.testing.assert_close(gramian(rows(gradient, ensemble)), flat @ flat.T)
+    torch.testing.assert_close(along(gradient, direction, ensemble), flat @ direction.flatten())
+    found = combine(gradient, coefficients if ensemble else coefficients[0])
+    expected = torch.einsum("et,te...->e...", coefficients, gradient if ensemble else gradient.unsqueeze(1))
+    torch.testing.assert_close(found, expected if ensemble else expected[0])
+    assert found.is_contiguous()
 
 
 def test_owned_parameters_may_have_one_gradient_between_them() -> None:

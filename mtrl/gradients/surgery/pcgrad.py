@@ -65,13 +65,14 @@ class PCGrad(Surgery):
         norms = gramian.diagonal()[orders]
         factor = torch.where((norms > 0) & (orders != tasks), -1 / norms, 0.0)
         # Every row in its own order: the k-th task to project on is column k, and no step of the loop gathers.
-        ordered = gramian[orders.unsqueeze(2), orders.unsqueeze(1)]
+        ordered = gramian[orders.unsqueeze(2), orders.unsqueeze(1)].mul_(factor.unsqueeze(2))
         products = gramian.gather(1, orders)
         changes = torch.zeros_like(gramian)
-        columns = (matrix.unsqueeze(2).unbind(1) for matrix in (products, factor, changes))
-        for product, scale, change, others in zip(*columns, ordered.unbind(1), strict=True):
+        columns = (matrix.unsqueeze(2).unbind(1) for matrix in (products, changes))
+        for product, change, others in zip(*columns, ordered.unbind(1), strict=True):
             torch.clamp(product, max=0, out=change)
-            products.addcmul_(change.mul_(scale), others)
+            products.addcmul_(change, others)
+        changes.mul_(factor)
         identity = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device)
         return identity.scatter_add_(1, orders, changes)
 
