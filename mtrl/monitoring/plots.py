@@ -276,7 +276,18 @@ def _matrix_figure(array: FloatArray, labels: Sequence[str], title: str, limit: 
     bar = figure.add_axes(((margin + side + 0.12) / width, margin / height, 0.14 / width, side / height))
     figure.colorbar(drawn, cax=bar, ticks=[-scale, 0.0, scale]).ax.tick_params(labelsize=font)
     if values and size <= 12:
-        for (row, column), value in np.ndenumerate(array):
+        for ((row, column), value), text in zip(np.ndenumerate(array), _short(array, scale), strict=True):
             colour = "white" if abs(value) > 0.6 * scale else INK
-            panel.text(column, row, f"{value:.2g}", ha="center", va="center", fontsize=7, color=colour)
+            panel.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     return figure
+
+
+def _short(array: FloatArray, scale: float) -> list[str]:
+    """Every number in a few characters: the decimals that tell values of about `scale` apart, or its power of ten."""
+    exponent = math.floor(math.log10(scale))
+    decimals = max(1 - exponent, 0)
+    if not -2 < exponent < 4:
+        return [
+            "0" if abs(v) < 0.1 * scale else f"{v:.0e}".replace("e-0", "e-").replace("e+0", "e") for v in array.flat
+        ]
+    return ["0" if abs(v) < 0.5 * 10.0**-decimals else f"{v:.{decimals}f}" for v in array.flat]

@@ -42,6 +42,7 @@ def batch(seed: int, tasks: int = T) -> KeyframeBatch:
 
 def agent(weighting: str = "equal", surgery: str = "none", seed: int = 0, tasks: int = T, **options: Any) -> BC:
     torch.manual_seed(seed)
+    watching = {k: options.pop(k) for k in ("diagnostics", "affinity") if k in options}
     network = {k: options.pop(k) for k in [*NETWORK, "patch", "blind"] if k in options}
     return AGENTS.build(
         AGENTS.config_class("bc")(batch_size=B, **options),
@@ -52,6 +53,7 @@ def agent(weighting: str = "equal", surgery: str = "none", seed: int = 0, tasks:
         cameras=["front", "wrist"][:C],
         image_size=H,
         seed=seed,
+        **watching,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
-from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
 from mtrl.gradients.surgery.torchjd_methods import CONFIGS
 from mtrl.networks import IMAGE_NETWORKS, NETWORKS
 from tests.agents import test_bc as keyframes
@@ -124,6 +124,33 @@ IMAGE_PAIRS = sorted(
 def test_every_method_and_image_network_runs_in_the_supervised_agent(shared_input: bool) -> None:
     for combination in IMAGE_PAIRS:
         check_on_images(combination, shared_input)
+
+
+WATCHING = {
+    "diagnostics": DIAGNOSTICS.config_class("triad")(),
+    "affinity": AFFINITIES.config_class("transference")(every=2),
+}
+
+
+@pytest.mark.parametrize("learner", ["cloning", "own-images", "same-images"])
+def test_watching_changes_no_other_learner(learner: str) -> None:
+    """Whatever shares parameters can be watched, running statistics included: its training stays the same."""
+    same = learner == "same-images"
+    made: list[Any] = []
+    metrics: dict[str, torch.Tensor] = {}
+    for watching in ({}, WATCHING):
+        if learner == "cloning":
+            made.append(keyframes.agent("auto_lambda", "pcgrad", **watching))
+        else:
+            made.append(classifier("conv", "auto_lambda", "pcgrad", shared_input=same, watching=watching))
+        for k in range(4):
+            batches = [keyframes.batch(s) if learner == "cloning" else image_batch(s, same) for s in (k, 100 + k)]
+            metrics = made[-1].update(*batches)
+    plain, watched = (a.network.state_dict() for a in made)
+    assert [name for name, value in plain.items() if not torch.equal(value, watched[name])] == []
+    assert {"triad/curvature", "affinity"} <= set(metrics)
+    assert metrics["affinity"].isfinite().all() and (metrics["affinity"] != 0).any(1).all()
+    assert metrics["triad/curvature"].isfinite()
 
 
 @pytest.mark.parametrize("network", NETWORKS.kinds)

@@ -91,6 +91,7 @@ def classifier(
     shared_input: bool = False,
     seed: int = 0,
     options: dict[str, Any] | None = None,
+    watching: dict[str, Any] | None = None,
     **agent: Any,
 ) -> Supervised:
     """The supervised agent of T small image tasks."""
@@ -106,6 +107,7 @@ def classifier(
         num_classes=CLASSES,
         shared_input=shared_input,
         seed=seed,
+        **(watching or {}),
     )
 
 

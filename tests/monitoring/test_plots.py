@@ -76,6 +76,14 @@ def test_matrix_must_match_its_labels(tmp_path):
     assert (tmp_path / "matrix.png").exists()
 
 
+@pytest.mark.parametrize("scale", [1e-12, 3e-4, 0.02, 0.77, 1.0, 40.0, 9999.0, 1e7])
+def test_numbers_in_a_matrix_are_short_and_close(scale):
+    values = scale * np.array([[1.0, -0.9, 1e-4], [0.0, 0.37, np.nan]])
+    texts = plots._short(values, scale)
+    assert max(map(len, texts)) <= 7
+    np.testing.assert_allclose([float(text) for text in texts], values.flatten(), atol=0.1 * scale)
+
+
 def test_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can be written"):
