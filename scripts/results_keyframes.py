@@ -5,7 +5,8 @@
 Demonstrations are collected if there are none yet. Each method is a run of its own under runs/keyframes/: started
 again, finished ones are reported and an unfinished one goes on from its last checkpoint. What is small of each finished
 run is copied to results/keyframes/<method>/. Of all that are there, table.csv and summary.json say what each reached on
-each task, and scores.png shows it. A task counts if both controls solve at most a fifth of its episodes.
+each task, the mean of its seeds, and scores.png shows it; `seed=2` adds a seed. A task counts if both controls solve at
+most a fifth of its episodes with every seed.
 """
 
 import csv
@@ -14,6 +15,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from mtrl import experiment
@@ -61,68 +63,74 @@ def run(method: str, options: list[str]) -> int:
     code = main(["train", *command])
     if code == 0:
         folder = experiment.Experiment(experiment.compose(command)).path
-        kept = RESULTS / method / f"seed_{SEED}"
+        kept = RESULTS / method / folder.name
         kept.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
             shutil.copyfile(folder / name, kept / name)
     return code
 
 
+def results(method: str) -> list[dict[str, Any]]:
+    """What is kept of a method, a result for each seed."""
+    paths = sorted((RESULTS / method).glob("seed_*/result.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def row(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """A method's seeds, times, and success: means over the seeds."""
+    tasks = {task: [run["tasks"][task]["mean_success"] for run in runs] for task in runs[0]["tasks"]}
+    return {
+        "seeds": [run["seed"] for run in runs],
+        "updates": sorted({run["updates"] for run in runs}),
+        "episodes": runs[0]["episodes"],
+        "training_seconds": [round(sum(run["training_seconds"].values())) for run in runs],
+        "evaluation_seconds": [round(run["seconds"]) for run in runs],
+        "mean_success_of_each_seed": [run["mean_success"] for run in runs],
+        "mean_success": mean(run["mean_success"] for run in runs),
+        "tasks": {task: mean(shares) for task, shares in tasks.items()},
+        "highest": {task: max(shares) for task, shares in tasks.items()},
+    }
+
+
 def summary() -> dict[str, Any]:
     """What there is of each method, which tasks count, and how many of these each method solves."""
-    results = {}
-    for method in ALL:
-        path = RESULTS / method / f"seed_{SEED}" / "result.json"
-        if path.exists():
-            results[method] = json.loads(path.read_text(encoding="utf-8"))
-    success = {
-        method: {task: row["mean_success"] for task, row in result["tasks"].items()}
-        for method, result in results.items()
-    }
-    tasks = list(next(iter(success.values())))
-    controls = [success[method] for method in CONTROLS if method in success]
-    counted = [task for task in tasks if len(controls) == 2 and all(row[task] <= GUESSED for row in controls)]
-    methods = {
-        method: {
-            "mean_success": result["mean_success"],
-            "solved": sum(success[method][task] >= SOLVED for task in counted),
-            "updates": result["updates"],
-            "training_seconds": result["training_seconds"],
-            "evaluation_seconds": result["seconds"],
-            "episodes": result["episodes"],
-            "tasks": success[method],
-        }
-        for method, result in results.items()
-    }
-    return {"counted": counted, "seed": SEED, "methods": methods}
+    methods = {method: row(runs) for method in ALL if (runs := results(method))}
+    controls = [methods[method]["highest"] for method in CONTROLS if method in methods]
+    tasks = next(iter(methods.values()))["tasks"]
+    counted = [t for t in tasks if len(controls) == len(CONTROLS) and all(c[t] <= GUESSED for c in controls)]
+    for facts in methods.values():
+        del facts["highest"]
+        facts["solved"] = sum(facts["tasks"][task] >= SOLVED for task in counted)
+    return {"counted": counted, "methods": methods}
 
 
 def write(facts: dict[str, Any]) -> None:
     """table.csv, summary.json and scores.png."""
     methods = facts["methods"]
     tasks = list(next(iter(methods.values()))["tasks"])
+    shares = [[method["tasks"][task] for method in methods.values()] for task in tasks]
     (RESULTS / "summary.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     with (RESULTS / "table.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["task", "counted", *methods])
-        for task in tasks:
-            rows.writerow([task, task in facts["counted"], *(row["tasks"][task] for row in methods.values())])
-        rows.writerow(["mean", "", *(round(row["mean_success"], 4) for row in methods.values())])
-    shares = [[row["tasks"][task] for row in methods.values()] for task in tasks]
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(["task", "counted", *methods])
+        for task, line in zip(tasks, shares, strict=True):
+            lines.writerow([task, task in facts["counted"], *(round(share, 4) for share in line)])
+        lines.writerow(["mean", "", *(round(method["mean_success"], 4) for method in methods.values())])
     controls = [method for method in CONTROLS if method in methods]
-    uncounted = set(tasks) - set(facts["counted"]) if len(controls) == 2 else set()
+    uncounted = set(tasks) - set(facts["counted"]) if len(controls) == len(CONTROLS) else set()
     first = next(iter(methods.values()))
-    title = f"success over {first['episodes']} episodes after {first['updates']} updates"
+    title = f"success over {first['episodes']} episodes after {first['updates'][0]} updates"
+    title += f", mean of {len(first['seeds'])} seeds" if len(first["seeds"]) > 1 else ""
     look = {"title": title, "controls": len(controls), "uncounted": uncounted}
     experiment.plot_scores(shares, tasks, list(methods), RESULTS / "scores.png", **look)
 
 
 def report(facts: dict[str, Any]) -> None:
-    print(f"{'method':<14}{'mean':>8}{'solved':>9}{'training s':>12}{'evaluation s':>14}")
-    for method, row in facts["methods"].items():
-        solved = f"{row['solved']} of {len(facts['counted'])}"
-        seconds = f"{sum(row['training_seconds'].values()):>12.0f}{row['evaluation_seconds']:>14.0f}"
-        print(f"{method:<14}{100 * row['mean_success']:>6.0f} %{solved:>9}{seconds}")
+    print(f"{'method':<14}{'mean':>8}{'solved':>9}{'seeds':>7}{'training s':>12}{'evaluation s':>14}")
+    for method, found in facts["methods"].items():
+        solved, seeds = f"{found['solved']} of {len(facts['counted'])}", len(found["seeds"])
+        seconds = f"{mean(found['training_seconds']):>12.0f}{mean(found['evaluation_seconds']):>14.0f}"
+        print(f"{method:<14}{100 * found['mean_success']:>6.0f} %{solved:>9}{seeds:>7}{seconds}")
     print(f"Results: {RESULTS}")
 
 
@@ -139,8 +147,8 @@ def compare(arguments: list[str]) -> int:
     if code:
         return code
     facts = summary()
-    budgets = {method: row["updates"] for method, row in facts["methods"].items()}
-    if len(set(budgets.values())) > 1:
+    budgets = {method: found["updates"] for method, found in facts["methods"].items()}
+    if len({updates for found in budgets.values() for updates in found}) > 1:
         print(f"mtrl: Methods should have had equally many updates. Found {budgets}.", file=sys.stderr)
         return 2
     write(facts)

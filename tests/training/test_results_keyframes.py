@@ -26,11 +26,11 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return runpy.run_path(str(SCRIPT))
 
 
-def store(method: str, success: dict[str, float], updates: int = 450) -> None:
-    folder = Path("results/keyframes") / method / "seed_1"
+def store(method: str, success: dict[str, float], seed: int = 1, updates: int = 450) -> None:
+    folder = Path("results/keyframes") / method / f"seed_{seed}"
     folder.mkdir(parents=True)
     tasks = {task: {"mean_success": share} for task, share in success.items()}
-    facts = {"updates": updates, "training_seconds": {"update": 1.0}, "seconds": 1.0, "episodes": 25}
+    facts = {"updates": updates, "training_seconds": {"update": 1.0}, "seconds": 1.0, "episodes": 25, "seed": seed}
     mean = sum(success.values()) / len(success)
     (folder / "result.json").write_text(json.dumps({**facts, "mean_success": mean, "tasks": tasks}))
 
@@ -48,6 +48,20 @@ def test_a_task_counts_if_both_controls_fail_it(script: dict[str, Any]) -> None:
     rows = list(csv.DictReader(text.splitlines()))
     assert [row["counted"] for row in rows] == ["True", "True", "False", "False", ""]
     assert [row["equal"] for row in rows] == ["0.8", "0.76", "1.0", "1.0", "0.89"]
+
+
+def test_seeds_are_averaged_and_a_control_must_fail_with_each(script: dict[str, Any]) -> None:
+    for seed, (lift, stack) in {1: (1.0, 0.9), 2: (0.7, 0.6)}.items():
+        store("equal", {"lift": lift, "stack": stack}, seed)
+        store("blind", {"lift": 0.0, "stack": 0.0 if seed == 1 else 0.3}, seed)
+        store("mean-pose", {"lift": 0.2, "stack": 0.0}, seed)
+    facts = script["summary"]()
+    assert facts["counted"] == ["lift"]
+    equal = facts["methods"]["equal"]
+    assert equal["tasks"] == pytest.approx({"lift": 0.85, "stack": 0.75}) and equal["mean_success"] == pytest.approx(
+        0.8
+    )
+    assert equal["seeds"] == [1, 2] and equal["solved"] == 1
 
 
 def test_methods_are_kept_one_by_one_and_not_run_again(
