@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from mtrl.core.config import check, check_choice
 from mtrl.core.errors import expected
 from mtrl.core.types import BoolArray, FloatArray, StepResult
-from mtrl.envs.metaworld.arithmetic import Buffers, OneByOne, Vectorised
+from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE, Buffers, OneByOne, Vectorised
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
 from mtrl.envs.metaworld.physics import CONTROLS, TaskPhysics
+from mtrl.envs.metaworld.probes import ProbeLayout, places_of
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion, TaskSpec
@@ -94,7 +95,7 @@ class BatchedEnvs:
         self.num_tasks, self.envs_per_task = len(goals), envs_per_task
         self._seed, self._horizon, self._terminate = seed, horizon, terminate_on_success
         self._schedule, self._specs = schedule, specs
-        self._terms = Outcome._fields if with_info else ("reward", "success")
+        self._with_info = with_info
         self._allocate()
         self._workers = Workers(threads or min(available_cores(), self.num_tasks * envs_per_task))
         self._finalizer = weakref.finalize(self, self._workers.close)
@@ -108,8 +109,10 @@ class BatchedEnvs:
         self._controls = np.zeros((*grid, CONTROLS))
         self.observation = np.zeros((*grid, OBSERVATION_SIZE))
         self.next_observation = np.zeros((*grid, OBSERVATION_SIZE))
-        self._outcome = np.zeros((len(Outcome._fields), *grid))
-        self._reward = self._outcome[0]
+        self._result = np.zeros((*grid, RESULT_SIZE))
+        self._outcome = np.moveaxis(self._result[..., OBSERVATION_SIZE:], -1, 0)
+        self._reward = np.zeros(grid)
+        self._actions = self._action.reshape(-1, 4).tolist()
         self._ends = np.zeros((4, *grid), np.bool_)
         self._terminated, self._truncated, self._success, self._failed = self._ends
         self.faults = np.zeros(grid, np.int64)
@@ -117,30 +120,38 @@ class BatchedEnvs:
         self._parked = np.zeros(grid, np.bool_)
         self._jobs: list[int] = []
         self._rngs = [np.random.default_rng() for _ in range(self._reward.size)]
-        self._result = StepResult(
+        self._step_result = StepResult(
             self.observation, self._reward, self._terminated, self._truncated, self.next_observation, self._success
         )
 
     def _build(self, goals: Mapping[str, Sequence[Task]], version: RewardVersion, known: Known) -> None:
         self._starts = [Starts(self._specs[task], goals[task], known) for task in self.tasks]
+        copies = self.envs_per_task
+        layouts = [ProbeLayout(starts.env.model, starts.spec.all_probes) for starts in self._starts]
+        ends = copies * np.cumsum([layout.width for layout in layouts])
+        self._rows = np.zeros(ends[-1])
         self.physics = [
-            TaskPhysics(starts, controls, self._workers.count)
-            for starts, controls in zip(self._starts, self._controls, strict=True)
+            TaskPhysics(starts, layout, rows.reshape(copies, -1), self._workers.count)
+            for starts, layout, rows in zip(self._starts, layouts, np.split(self._rows, ends[:-1]), strict=True)
         ]
-        one_by_one = self.envs_per_task <= ONE_BY_ONE
+        self._commands, self._places = places_of([part for physics in self.physics for part in physics.controls()])
+        self._one_by_one = copies <= ONE_BY_ONE
         self._arithmetic: list[Any] = []
         for t, (starts, physics) in enumerate(zip(self._starts, self.physics, strict=True)):
-            buffers = Buffers(self._action[t], self.next_observation[t], self._outcome[:, t])
-            if one_by_one:
-                self._arithmetic.append(OneByOne(starts, version, physics, buffers, self._terms))
+            buffers = Buffers(self._action[t], self._actions, t * copies, self._result[t])
+            if self._one_by_one:
+                terms = len(Outcome._fields) if self._with_info else 2
+                self._arithmetic.append(OneByOne(starts, version, physics, buffers, terms))
             else:
                 self._arithmetic.append(Vectorised(starts, version, physics, buffers))
-        self._one_by_one = one_by_one
         envs = [starts.env for starts in self._starts]
         self._scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
         self._mocap_low = np.array([env.mocap_low for env in envs])[:, None]
         self._mocap_high = np.array([env.mocap_high for env in envs])[:, None]
         self._advance = [advance for physics in self.physics for advance in physics.advance]
+        self._evaluate = [
+            evaluate for part in self._arithmetic if isinstance(part, OneByOne) for evaluate in part.evaluate
+        ]
 
     @property
     def threads(self) -> int:
@@ -163,14 +174,16 @@ class BatchedEnvs:
         self._action[...] = action
         self._set_controls()
         self._failed[...] = False
+        self._result[..., PREVIOUS] = self.observation[..., CURRENT]
         self._run_physics()
+        self._take_results()
         self._settle()
         self.observation[...] = self.next_observation
         ended = self._terminated | self._truncated
         if ended.any():
             self._begin(ended)
         self._ready = True
-        return self._result
+        return self._step_result
 
     def _check_ready(self) -> None:
         """A step that was broken off leaves the copies at different times."""
@@ -179,7 +192,7 @@ class BatchedEnvs:
 
     def info(self) -> dict[str, FloatArray]:
         """{term: (T, N)}: what the package reports of the last step beside the reward; see `INFO_TERMS`."""
-        if "near_object" not in self._terms:
+        if not self._with_info:
             raise RuntimeError("These environments were made without `with_info`.")
         failed = self._failed | self._parked
         return {name: np.where(failed, 0.0, self._outcome[i + 1]) for i, name in enumerate(INFO_TERMS)}
@@ -195,19 +208,25 @@ class BatchedEnvs:
         np.minimum(position, self._mocap_high, out=position)
         self._controls[..., 3] = self._action[..., 3]
         np.negative(self._action[..., 3], out=self._controls[..., 4])
+        self._commands[self._places] = self._controls.reshape(-1)
 
     def _run_physics(self) -> None:
         self._workers.run(self._one_by_one_job() if self._one_by_one else self._vectorised_job(), self._jobs)
+
+    def _take_results(self) -> None:
+        np.copyto(self.next_observation, self._result[..., :OBSERVATION_SIZE])
+        self.next_observation[..., PREVIOUS] = self.observation[..., CURRENT]
+        np.copyto(self._reward, self._outcome[0])
         np.not_equal(self._outcome[1], 0.0, out=self._success)
 
     def _one_by_one_job(self) -> Job:
-        advance, failed, copies = self._advance, self._failed.reshape(-1), self.envs_per_task
-        evaluate = [arithmetic.evaluate for arithmetic in self._arithmetic]
+        self._actions[:] = self._action.reshape(-1, 4).tolist()
+        advance, evaluate, failed = self._advance, self._evaluate, self._failed.reshape(-1)
 
         def work(job: int, worker: int) -> None:
             try:
                 advance[job](worker)
-                evaluate[job // copies](job % copies)
+                evaluate[job]()
             except Exception as error:
                 self._report(job, error)
                 failed[job] = True
@@ -240,7 +259,7 @@ class BatchedEnvs:
         """Decide which episodes end, and how."""
         self._elapsed += 1
         np.greater_equal(self._elapsed, self._horizon, out=self._truncated)
-        if self._failed.any() or not math.isfinite(self._reward.sum() + self.next_observation.sum()):
+        if self._failed.any() or not math.isfinite(self._rows.sum() + self._result.sum()):
             self._settle_faults()
         if self._terminate:
             np.copyto(self._terminated, self._success)
@@ -250,7 +269,10 @@ class BatchedEnvs:
             self.next_observation[self._parked] = self.observation[self._parked]
 
     def _settle_faults(self) -> None:
-        finite = np.isfinite(self._reward) & np.isfinite(self.next_observation).all(-1)
+        finite = np.isfinite(self._result).all(-1)
+        finite &= np.stack([np.isfinite(physics.rows).all(-1) for physics in self.physics])
+        for t, n in np.argwhere(~finite & ~self._failed & ~self._parked).tolist():
+            logger.warning("Copy %d of %s starts anew: numbers that are not finite", n, self.tasks[t])
         np.logical_or(self._failed, ~finite, out=self._failed)
         self._failed &= ~self._parked
         self.faults += self._failed

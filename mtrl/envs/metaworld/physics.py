@@ -35,41 +35,36 @@ class TaskPhysics:
 
     Args:
         starts: makes the first states; its environment's model is the first of ours.
-        controls: (N, 5), filled by the owner before `advance`.
+        rows: (N, width of the layout), where `advance` leaves the probes.
         workers: how many threads step copies of this task at once.
     """
 
-    def __init__(self, starts: Starts, controls: NDArray[np.float64], workers: int) -> None:
+    def __init__(self, starts: Starts, layout: ProbeLayout, rows: NDArray[np.float64], workers: int) -> None:
         template = starts.env.model
-        copies = len(controls)
+        copies = len(rows)
         self._shared, self._workers = workers < copies, workers
         self.models = [template, *(template.__copy__() for _ in range(min(copies, workers) - 1))]
         self.datas = [mujoco.MjData(template) for _ in range(copies)]
         self._clocks = [0.0] * copies
         self._body_pos = np.empty((copies, *template.body_pos.shape))
         self._site_pos = np.empty((copies, *template.site_pos.shape))
-        self.layout = ProbeLayout(template, starts.spec.all_probes)
-        self.rows = np.zeros((copies, self.layout.width))
+        self.layout, self.rows = layout, rows
         self.state_size = mujoco.mj_stateSize(template, INTEGRATION)
-        self.advance: list[Advance] = [self._bind(n, controls[n]) for n in range(copies)]
+        self.advance: list[Advance] = [self._bind(n) for n in range(copies)]
 
-    def _bind(self, n: int, control: NDArray[np.float64]) -> Advance:
-        """A function of the worker's number that applies ``control``, steps copy n and gathers its probes."""
+    def _bind(self, n: int) -> Advance:
+        """A function of the worker's number that steps copy n and gathers its probes."""
         data: Any = self.datas[n]
         gather = self.layout.bind(data, self.rows[n])
         body_pos, site_pos = self._body_pos[n], self._site_pos[n]
         models = [(model, model.body_pos, model.site_pos) for model in self.models]
         by_worker = models if self._shared else [models[n]] * self._workers
-        mocap, fingers = data.mocap_pos[0], data.ctrl
-        position, commands = control[:3], control[3:]
         step, forward, clocks = mujoco.mj_step, mujoco.mj_forward, self._clocks
 
         def advance(worker: int) -> None:
             model, bodies, sites = by_worker[worker]
             bodies[...] = body_pos
             sites[...] = site_pos
-            mocap[...] = position
-            fingers[...] = commands
             step(model, data, SUBSTEPS)
             forward(model, data)
             now = data.time
@@ -79,6 +74,10 @@ class TaskPhysics:
             gather()
 
         return advance
+
+    def controls(self) -> list[NDArray[np.float64]]:
+        """MuJoCo's own memory of the commands, copy by copy; `CONTROLS` numbers each."""
+        return [array for data in self.datas for array in (data.mocap_pos[0], data.ctrl)]
 
     def begin(self, n: int, start: Start) -> None:
         """Put copy n into the first state of an episode."""

@@ -9,6 +9,7 @@ read once after a reset.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -74,17 +75,16 @@ class ProbeLayout:
 
     def bind(self, data: Any, row: Row) -> Callable[[], None]:
         """A function that copies the current values of ``data`` into ``row (width,)``, a contiguous view."""
-        arrays = [np.asarray(getattr(data, source)) for source, _ in self._ids]
-        start = min((address_of(array) for array in arrays), default=0)
-        places = [
-            (address_of(array) - start) // array.itemsize + size * identifier + offset
-            for array, ((_, size), ids) in zip(arrays, self._ids.items(), strict=True)
+        parts = [
+            getattr(data, source).reshape(-1)[size * identifier : size * (identifier + 1)]
+            for (source, size), ids in self._ids.items()
             for identifier in ids
-            for offset in range(size)
         ]
-        memory, where = view_from(start, max(places, default=0) + 1), np.array(places, dtype=np.intp)
-        near, touched = row[: len(places)], row[len(places) :]
+        memory, where = places_of(parts)
+        near, touched = row[: len(where)], row[len(where) :]
         touching, (left, right) = self._touching, self._pads
+        if not touching:
+            return functools.partial(memory.take, where, 0, near, "clip")
 
         def gather() -> None:
             memory.take(where, 0, near, "clip")
@@ -109,10 +109,16 @@ def address_of(array: NDArray[Any]) -> int:
     return array.__array_interface__["data"][0]
 
 
-def view_from(address: int, size: int) -> Row:
-    """``size`` float64 numbers of memory from ``address`` on, which the caller keeps alive."""
-    block: Any = (ctypes.c_double * size).from_address(address)
-    return np.frombuffer(block, dtype=np.float64)
+def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
+    """One array over the memory of all parts and what lies between them, and where in it their elements are.
+
+    The caller keeps the parts' owners alive, and touches nothing but these elements.
+    """
+    addresses = np.concatenate([address_of(part) + 8 * np.arange(part.size) for part in parts])
+    start = int(addresses.min())
+    where = (addresses - start) // 8
+    block: Any = (ctypes.c_double * (int(where.max()) + 1)).from_address(start)
+    return np.frombuffer(block, dtype=np.float64), where
 
 
 def is_touching(data: Any, geom: int, left_pad: int, right_pad: int) -> bool:
@@ -120,12 +126,14 @@ def is_touching(data: Any, geom: int, left_pad: int, right_pad: int) -> bool:
 
     A contact without a constraint has the address -1 and so counts the last constraint's force, as in the package.
     """
-    sums = {left_pad: 0.0, right_pad: 0.0}
+    if not data.ncon:
+        return False
     contact = data.contact
-    for (first, second), address in zip(contact.geom.tolist(), contact.efc_address.tolist(), strict=True):
+    sums = {left_pad: 0.0, right_pad: 0.0}
+    for i, (first, second) in enumerate(contact.geom.tolist()):
         pad = first if second == geom else second if first == geom else -1
         if pad in sums:
-            sums[pad] += float(data.efc_force[address])
+            sums[pad] += float(data.efc_force[contact.efc_address[i]])
     return sums[left_pad] > 0 and sums[right_pad] > 0
 
 
