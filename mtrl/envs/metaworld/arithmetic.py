@@ -123,43 +123,39 @@ class OneByOne:
         terms: how many fields of `Outcome` are wanted; the others stay 0.
     """
 
-    evaluate: list[Callable[[], None]]
-    """One for each copy."""
-
     def __init__(
         self, starts: Starts, version: RewardVersion, physics: TaskPhysics, buffers: Buffers, terms: int
     ) -> None:
         copies = len(buffers.action)
         self._code = _scalar_code(starts, version, physics, terms)
+        self._rows, self._buffers = physics.rows, buffers
         self._state_names = starts.spec.state
         self._state: list[tuple[float, ...]] = [()] * copies
         self._constants: list[tuple[float, ...]] = [()] * copies
         # Faster than assigning a tuple to a row of an array. The last frame becomes zeros.
         goal = OBSERVATION_SIZE - 2 * CURRENT_SIZE
         self._pack = struct.Struct(f"{CURRENT_SIZE}d{8 * CURRENT_SIZE}x{goal + terms}d").pack_into
-        latches = bool(self._code.reads & {"previous", "state"})
-        bind = self._bind_latching if latches else self._bind
-        self.evaluate = [bind(n, physics.rows[n], buffers) for n in range(copies)]
+        self._out = [memoryview(row).cast("B") for row in buffers.result]
 
-    def _bind(self, n: int, row: FloatRows, buffers: Buffers) -> Callable[[], None]:
-        pack, out, read = self._pack, memoryview(buffers.result[n]).cast("B"), row.tolist
-        function, constants, actions, i = self._code.function, self._constants, buffers.actions, buffers.first + n
-
-        def evaluate() -> None:
-            pack(out, 0, *function(read(), constants[n], actions[i], (), ()))
-
-        return evaluate
-
-    def _bind_latching(self, n: int, row: FloatRows, buffers: Buffers) -> Callable[[], None]:
-        """For a task that reads the last frame or what it has latched."""
-        pack, out, read = self._pack, memoryview(buffers.result[n]).cast("B"), row.tolist
-        function, constants, actions, i = self._code.function, self._constants, buffers.actions, buffers.first + n
-        before, state, latched = buffers.result[n, PREVIOUS].tolist, self._state, len(self._state_names)
+    def evaluate(self, first: int, last: int) -> Callable[[], None]:
+        """A function for the copies from ``first`` up to ``last``. The result of one that fails is not a number."""
+        pack, function, read = self._pack, self._code.function, self._rows[first:last].tolist
+        constants, actions, result = self._constants, self._buffers.actions, self._buffers.result
+        copies = [(n, self._buffers.first + n, self._out[n]) for n in range(first, last)]
+        latching, state = bool(self._code.reads & {"previous", "state"}), self._state
+        previous, latched = [row[PREVIOUS].tolist for row in result], len(self._state_names)
 
         def evaluate() -> None:
-            values = function(read(), constants[n], actions[i], before(), state[n])
-            state[n] = values[:latched]
-            pack(out, 0, *values[latched:])
+            for (n, i, out), row in zip(copies, read(), strict=True):
+                try:
+                    if latching:
+                        values = function(row, constants[n], actions[i], previous[n](), state[n])
+                        state[n] = values[:latched]
+                        pack(out, 0, *values[latched:])
+                    else:
+                        pack(out, 0, *function(row, constants[n], actions[i], (), ()))
+                except (ArithmeticError, ValueError):
+                    result[n] = np.nan
 
         return evaluate
 

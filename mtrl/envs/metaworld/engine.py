@@ -7,11 +7,12 @@ of that task, while the others' physics goes on. Ended episodes restart in a sec
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,11 @@ from mtrl.core.errors import expected
 from mtrl.core.types import BoolArray, FloatArray, StepResult
 from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE, Buffers, OneByOne, Vectorised
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
-from mtrl.envs.metaworld.physics import CONTROLS, TaskPhysics
-from mtrl.envs.metaworld.probes import ProbeLayout, places_of
+from mtrl.envs.metaworld.physics import CONTROLS, Advance, TaskPhysics
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion, TaskSpec
-from mtrl.envs.metaworld.workers import Job, Workers, available_cores
+from mtrl.envs.metaworld.workers import Workers, available_cores
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,10 @@ INFO_TERMS = Outcome._fields[1:]
 """What the package reports beside the reward."""
 ONE_BY_ONE = 16
 """Up to so many copies a task, scalar code is faster than array functions."""
+_SHARES = 4
+"""A chunk is at most this part of what is left for one thread."""
+Chunk = Callable[[int], None]
+"""Called with the worker's number."""
 _SAVED = ("observation", "next_observation", "faults", "_elapsed", "_goal", "_played", "_parked")
 
 
@@ -47,6 +51,50 @@ def _check_tasks(tasks: Sequence[str], version: str) -> None:
         v1 = TASKS[task].reward_v1
         works = version == "v2" or not isinstance(v1, str)
         check(works, "benchmark.reward_version", f"v2 for {task}, whose v1 reward fails in the package: {v1}", version)
+
+
+def _shares(playing: BoolArray, threads: int) -> list[list[tuple[int, int]]]:
+    """For each task, the chunks (first, last + 1) of the copies marked in ``playing (T, N)``."""
+    left, shares = int(playing.sum()), []
+    for row in playing:
+        copies, ranges = np.flatnonzero(row), []
+        for together in np.split(copies, np.flatnonzero(np.diff(copies) > 1) + 1) if len(copies) else ():
+            first, end = int(together[0]), int(together[-1]) + 1
+            while first < end:
+                last = min(end, first + max(1, left // (_SHARES * threads)))
+                ranges.append((first, last))
+                left -= last - first
+                first = last
+        shares.append(ranges)
+    return shares
+
+
+def _report(task: str, failed: BoolArray, copy: int, error: Exception) -> None:
+    logger.warning("Copy %d of %s failed and starts anew: %s", copy, task, type(error).__name__, exc_info=error)
+    failed[copy] = True
+
+
+def _chunk(
+    copies: range,
+    command: Callable[[], None],
+    advance: Sequence[Advance],
+    gather: Callable[[], None],
+    evaluate: Callable[[], None],
+    report: Callable[[int, Exception], None],
+) -> Chunk:
+    """A step of some copies of a task. All arithmetic comes after all physics, while its code is in the cache."""
+
+    def run(worker: int) -> None:
+        command()
+        for n in copies:
+            try:
+                advance[n](worker)
+            except Exception as error:
+                report(n, error)
+        gather()
+        evaluate()
+
+    return run
 
 
 class BatchedEnvs:
@@ -108,17 +156,19 @@ class BatchedEnvs:
         self._move = np.zeros((*grid, 3), np.float32)
         self._controls = np.zeros((*grid, CONTROLS))
         self.observation = np.zeros((*grid, OBSERVATION_SIZE))
-        self.next_observation = np.zeros((*grid, OBSERVATION_SIZE))
+        # What is written together lies together; the rest are views.
         self._result = np.zeros((*grid, RESULT_SIZE))
+        self.next_observation = self._result[..., :OBSERVATION_SIZE]
         self._outcome = np.moveaxis(self._result[..., OBSERVATION_SIZE:], -1, 0)
-        self._reward = np.zeros(grid)
+        self._reward = self._outcome[0]
         self._actions = self._action.reshape(-1, 4).tolist()
         self._ends = np.zeros((4, *grid), np.bool_)
         self._terminated, self._truncated, self._success, self._failed = self._ends
         self.faults = np.zeros(grid, np.int64)
         self._elapsed, self._goal, self._played = (np.zeros(grid, np.int64) for _ in range(3))
         self._parked = np.zeros(grid, np.bool_)
-        self._jobs: list[int] = []
+        self._chunks: list[Chunk] = []
+        self._planned = np.ones(grid, np.bool_)
         self._rngs = [np.random.default_rng() for _ in range(self._reward.size)]
         self._step_result = StepResult(
             self.observation, self._reward, self._terminated, self._truncated, self.next_observation, self._success
@@ -127,14 +177,7 @@ class BatchedEnvs:
     def _build(self, goals: Mapping[str, Sequence[Task]], version: RewardVersion, known: Known) -> None:
         self._starts = [Starts(self._specs[task], goals[task], known) for task in self.tasks]
         copies = self.envs_per_task
-        layouts = [ProbeLayout(starts.env.model, starts.spec.all_probes) for starts in self._starts]
-        ends = copies * np.cumsum([layout.width for layout in layouts])
-        self._rows = np.zeros(ends[-1])
-        self.physics = [
-            TaskPhysics(starts, layout, rows.reshape(copies, -1), self._workers.count)
-            for starts, layout, rows in zip(self._starts, layouts, np.split(self._rows, ends[:-1]), strict=True)
-        ]
-        self._commands, self._places = places_of([part for physics in self.physics for part in physics.controls()])
+        self.physics = [TaskPhysics(starts, copies, self._workers.count) for starts in self._starts]
         self._one_by_one = copies <= ONE_BY_ONE
         self._arithmetic: list[Any] = []
         for t, (starts, physics) in enumerate(zip(self._starts, self.physics, strict=True)):
@@ -148,10 +191,6 @@ class BatchedEnvs:
         self._scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
         self._mocap_low = np.array([env.mocap_low for env in envs])[:, None]
         self._mocap_high = np.array([env.mocap_high for env in envs])[:, None]
-        self._advance = [advance for physics in self.physics for advance in physics.advance]
-        self._evaluate = [
-            evaluate for part in self._arithmetic if isinstance(part, OneByOne) for evaluate in part.evaluate
-        ]
 
     @property
     def threads(self) -> int:
@@ -163,6 +202,7 @@ class BatchedEnvs:
         seeds = np.random.SeedSequence(self._seed).spawn(self.num_tasks * self.envs_per_task)
         self._rngs = [np.random.default_rng(child) for child in seeds]
         self.faults[...], self._played[...], self._parked[...] = 0, 0, False
+        self._chunks.clear()
         self._begin(np.ones_like(self._parked))
         self.next_observation[...] = self.observation
         self._ready = True
@@ -176,7 +216,6 @@ class BatchedEnvs:
         self._failed[...] = False
         self._result[..., PREVIOUS] = self.observation[..., CURRENT]
         self._run_physics()
-        self._take_results()
         self._settle()
         self.observation[...] = self.next_observation
         ended = self._terminated | self._truncated
@@ -208,69 +247,61 @@ class BatchedEnvs:
         np.minimum(position, self._mocap_high, out=position)
         self._controls[..., 3] = self._action[..., 3]
         np.negative(self._action[..., 3], out=self._controls[..., 4])
-        self._commands[self._places] = self._controls.reshape(-1)
 
     def _run_physics(self) -> None:
-        self._workers.run(self._one_by_one_job() if self._one_by_one else self._vectorised_job(), self._jobs)
-
-    def _take_results(self) -> None:
-        np.copyto(self.next_observation, self._result[..., :OBSERVATION_SIZE])
+        chunks = self._chunks
+        if self._one_by_one:
+            self._actions[:] = self._action.reshape(-1, 4).tolist()
+        self._workers.run(lambda job, worker: chunks[job](worker), range(len(chunks)))
         self.next_observation[..., PREVIOUS] = self.observation[..., CURRENT]
-        np.copyto(self._reward, self._outcome[0])
         np.not_equal(self._outcome[1], 0.0, out=self._success)
 
-    def _one_by_one_job(self) -> Job:
-        self._actions[:] = self._action.reshape(-1, 4).tolist()
-        advance, evaluate, failed = self._advance, self._evaluate, self._failed.reshape(-1)
+    def _plan(self) -> None:
+        """Share out the copies that play. Large chunks keep a task's code and model in a core's cache; small ones at
+        the end let all threads finish together."""
+        if self._chunks and np.array_equal(self._planned, self._parked):
+            return
+        self._planned[...] = self._parked
+        shares = _shares(~self._parked, self.threads)
+        self._chunks = [chunk for t, ranges in enumerate(shares) for chunk in self._task_chunks(t, ranges)]
 
-        def work(job: int, worker: int) -> None:
-            try:
-                advance[job](worker)
-                evaluate[job]()
-            except Exception as error:
-                self._report(job, error)
-                failed[job] = True
+    def _task_chunks(self, t: int, ranges: Sequence[tuple[int, int]]) -> list[Chunk]:
+        physics, arithmetic = self.physics[t], self._arithmetic[t]
+        report = functools.partial(_report, self.tasks[t], self._failed[t])
+        # Drawing from a counter is atomic, and so tells which chunk of the task is the last.
+        finished = itertools.count(1)
 
-        return work
+        def evaluate_when_last() -> None:
+            if next(finished) % len(ranges) == 0:
+                arithmetic.evaluate()
 
-    def _vectorised_job(self) -> Job:
-        advance, failed, copies = self._advance, self._failed.reshape(-1), self.envs_per_task
-        playing = (copies - self._parked.sum(1)).tolist()
-        # Drawing from a counter is atomic, and so tells which copy of a task is the last.
-        finished = [itertools.count(1) for _ in self.tasks]
-
-        def work(job: int, worker: int) -> None:
-            try:
-                advance[job](worker)
-            except Exception as error:
-                self._report(job, error)
-                failed[job] = True
-            t = job // copies
-            if next(finished[t]) == playing[t]:
-                self._arithmetic[t].evaluate()
-
-        return work
-
-    def _report(self, job: int, error: Exception) -> None:
-        task, copy = self.tasks[job // self.envs_per_task], job % self.envs_per_task
-        logger.warning("Copy %d of %s failed and starts anew: %s", copy, task, type(error).__name__, exc_info=True)
+        return [
+            _chunk(
+                range(first, last),
+                physics.command(first, last, self._controls[t]),
+                physics.advance,
+                physics.gather(first, last),
+                arithmetic.evaluate(first, last) if self._one_by_one else evaluate_when_last,
+                report,
+            )
+            for first, last in ranges
+        ]
 
     def _settle(self) -> None:
         """Decide which episodes end, and how."""
         self._elapsed += 1
         np.greater_equal(self._elapsed, self._horizon, out=self._truncated)
-        if self._failed.any() or not math.isfinite(self._rows.sum() + self._result.sum()):
+        if self._failed.any() or not math.isfinite(self._result.sum()):
             self._settle_faults()
         if self._terminate:
             np.copyto(self._terminated, self._success)
-        if len(self._jobs) < self._parked.size:
+        if self._parked.any():
             self._reward[self._parked] = 0.0
             self._ends[:, self._parked] = False
             self.next_observation[self._parked] = self.observation[self._parked]
 
     def _settle_faults(self) -> None:
         finite = np.isfinite(self._result).all(-1)
-        finite &= np.stack([np.isfinite(physics.rows).all(-1) for physics in self.physics])
         for t, n in np.argwhere(~finite & ~self._failed & ~self._parked).tolist():
             logger.warning("Copy %d of %s starts anew: numbers that are not finite", n, self.tasks[t])
         np.logical_or(self._failed, ~finite, out=self._failed)
@@ -285,7 +316,7 @@ class BatchedEnvs:
         """Start the next episode, if there is one, of the copies marked in ``ended (T, N)``."""
         for t, n in np.argwhere(ended).tolist():
             self._next_goal(t, n)
-        self._jobs = np.flatnonzero(~self._parked).tolist()
+        self._plan()
         starting = ended & ~self._parked
 
         def work(t: int, _: int) -> None:
@@ -347,7 +378,8 @@ class BatchedEnvs:
             rng.bit_generator.state = saved
         for name, value in state["arrays"].items():
             getattr(self, name)[...] = value.cpu().numpy()
-        self._jobs = np.flatnonzero(~self._parked).tolist()
+        self._chunks.clear()
+        self._plan()
         self._workers.run(lambda t, _: self._load_task(t, state), range(self.num_tasks))
         self._ready = True
         return self.observation

@@ -1,9 +1,9 @@
 """Simulator quantities by name, copied into one row of a preallocated array per copy.
 
-`ProbeLayout` resolves the names of `tasks.base` once per model; `ProbeLayout.bind` captures the memory of one
-``MjData``, where MuJoCo keeps all of them in one block, so that a gather after each step is a single ``take``. Rows of
-several copies form ``(N, width)``, of which `ProbeLayout.views` gives the named columns without copying. Constants are
-read once after a reset.
+`ProbeLayout` resolves the names of `tasks.base` once per model; `ProbeLayout.bind` notes where in memory several
+``MjData`` keep them, so that a gather after each step is a single ``take`` for all of them. Their rows form
+``(N, width)``, of which `ProbeLayout.views` gives the named columns without copying. Constants are read once after a
+reset.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Row = NDArray[np.float64]
+Row = Rows = NDArray[np.float64]
 
 _KINDS: dict[tuple[str, str], tuple[str, int]] = {
     ("body", "xpos"): ("xpos", 3),
@@ -73,25 +73,17 @@ class ProbeLayout:
         element = getattr(model, scope)(name)
         return _KINDS[scope, quantity], int(element.qposadr.item()) if scope == "joint" else element.id
 
-    def bind(self, data: Any, row: Row) -> Callable[[], None]:
-        """A function that copies the current values of ``data`` into ``row (width,)``, a contiguous view."""
+    def bind(self, datas: Sequence[Any], rows: NDArray[np.float64]) -> Gather:
+        """What copies the current values of each of N ``MjData`` into its row of ``rows (N, width)``, contiguous."""
         parts = [
-            getattr(data, source).reshape(-1)[size * identifier : size * (identifier + 1)]
-            for (source, size), ids in self._ids.items()
-            for identifier in ids
+            [
+                getattr(data, source).reshape(-1)[size * identifier : size * (identifier + 1)]
+                for (source, size), ids in self._ids.items()
+                for identifier in ids
+            ]
+            for data in datas
         ]
-        memory, where = places_of(parts)
-        near, touched = row[: len(where)], row[len(where) :]
-        touching, (left, right) = self._touching, self._pads
-        if not touching:
-            return functools.partial(memory.take, where, 0, near, "clip")
-
-        def gather() -> None:
-            memory.take(where, 0, near, "clip")
-            for index, geom in enumerate(touching):
-                touched[index] = is_touching(data, geom, left, right)
-
-        return gather
+        return Gather(datas, rows, parts, self._touching, self._pads)
 
     def views(self, rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """{name: view} of ``rows (..., width)``: ``(..., k)``, scalars ``(...)``, stacked ``(..., parts, k)``."""
@@ -103,6 +95,44 @@ class ProbeLayout:
             else:
                 named[name] = rows[..., start] if size == 1 else rows[..., start : start + size]
         return named
+
+
+class Gather:
+    """See `ProbeLayout.bind`."""
+
+    def __init__(
+        self,
+        datas: Sequence[Any],
+        rows: Rows,
+        parts: Sequence[Sequence[Row]],
+        touching: list[int],
+        pads: tuple[int, int],
+    ) -> None:
+        self._datas, self._rows, self._touching, self._pads = datas, rows, touching, pads
+        self._memory, places = places_of([part for row in parts for part in row])
+        near = places.reshape(len(datas), -1)
+        # A row has room for what is touched, filled afterwards.
+        self._places = np.zeros(rows.shape, np.intp)
+        self._places[:, : near.shape[1]] = near
+
+    def some(self, first: int, last: int) -> Callable[[], None]:
+        """A function that fills the rows from ``first`` up to ``last``."""
+        copy = functools.partial(self._memory.take, self._places[first:last], None, self._rows[first:last], "clip")
+        if not self._touching:
+            return copy
+        pairs = [
+            (self._datas[n], geom, self._rows[n], column)
+            for n in range(first, last)
+            for column, geom in enumerate(self._touching, self._rows.shape[1] - len(self._touching))
+        ]
+        left, right = self._pads
+
+        def gather() -> None:
+            copy()
+            for data, geom, row, column in pairs:
+                row[column] = is_touching(data, geom, left, right)
+
+        return gather
 
 
 def address_of(array: NDArray[Any]) -> int:
