@@ -1,7 +1,7 @@
 """The MuJoCo side of all copies of one task.
 
-Each copy has data of its own; models are shared, at most one for each thread, and get the few fields that resets change
-(``body_pos``, ``site_pos``) before each step of a copy.
+Each copy has data of its own; models are shared, at most one for each thread, and get the few numbers that resets change
+(in ``body_pos`` and ``site_pos``) before each step of a copy.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -51,27 +51,29 @@ class TaskPhysics:
         self.models = [template, *(template.__copy__() for _ in range(min(copies, workers) - 1))]
         self.datas = [mujoco.MjData(template) for _ in range(copies)]
         self._clocks = [0.0] * copies
-        self._body_pos = np.empty((copies, *template.body_pos.shape))
-        self._site_pos = np.empty((copies, *template.site_pos.shape))
+        self._positions = [places_of([model.body_pos.reshape(-1), model.site_pos.reshape(-1)]) for model in self.models]
+        self._starts = np.zeros((copies, self._positions[0][1].size))
+        self._move: list[tuple[Any, Callable[[Any], None]]] = []
+        self._places: list[NDArray[np.float64]] = []
         self.layout = ProbeLayout(template, starts.spec.all_probes)
         self.rows = np.zeros((copies, self.layout.width))
         self._gather = self.layout.bind(self.datas, self.rows)
-        self._commands, places = places_of([part for data in self.datas for part in (data.mocap_pos[0], data.ctrl)])
-        self._places = places.reshape(copies, CONTROLS)
+        self._commands, where = places_of([part for data in self.datas for part in (data.mocap_pos[0], data.ctrl)])
+        self._command_places = where.reshape(copies, CONTROLS)
         self.state_size = mujoco.mj_stateSize(template, INTEGRATION)
         self.advance = [self._bind(n) for n in range(copies)]
 
     def _bind(self, n: int) -> Advance:
         data: Any = self.datas[n]
-        body_pos, site_pos = self._body_pos[n], self._site_pos[n]
-        models = [(model, model.body_pos, model.site_pos) for model in self.models]
-        by_worker = models if self._shared else [models[n]] * self._workers
+        own = None if self._shared else self.models[n]
+        move, places = self._move, self._places
         step, forward, clocks = mujoco.mj_step, mujoco.mj_forward, self._clocks
 
         def advance(worker: int) -> None:
-            model, bodies, sites = by_worker[worker]
-            bodies[...] = body_pos
-            sites[...] = site_pos
+            model = own
+            if model is None:
+                model, put = move[worker]
+                put(places[n])
             step(model, data, SUBSTEPS)
             forward(model, data)
             now = data.time
@@ -83,7 +85,7 @@ class TaskPhysics:
 
     def command(self, first: int, last: int, controls: NDArray[np.float64]) -> Callable[[], None]:
         """A function that hands ``controls (N, CONTROLS)`` of the copies from ``first`` up to ``last`` to MuJoCo."""
-        return functools.partial(self._commands.__setitem__, self._places[first:last], controls[first:last])
+        return functools.partial(self._commands.__setitem__, self._command_places[first:last], controls[first:last])
 
     def gather(self, first: int, last: int) -> Callable[[], None]:
         """A function that reads the probes of the copies from ``first`` up to ``last``."""
@@ -91,8 +93,21 @@ class TaskPhysics:
 
     def begin(self, n: int, start: Start) -> None:
         """Put copy n into the first state of an episode."""
-        self._body_pos[n], self._site_pos[n] = start.body_pos, start.site_pos
+        self._starts[n] = np.concatenate([start.body_pos.reshape(-1), start.site_pos.reshape(-1)])
+        self._place()
         self.set_state(n, start.physics)
+
+    def _place(self) -> None:
+        """Put bodies and sites into all models: into a shared one what all copies have in common, the rest before each
+        step. All, since the first model belongs to the environment that makes starts, which changes it."""
+        for m, (memory, where) in enumerate(self._positions):
+            memory[where] = self._starts[0 if self._shared else m]
+        moving = (self._starts != self._starts[0]).any(0)
+        self._move[:] = [
+            (model, functools.partial(memory.__setitem__, where[moving]))
+            for model, (memory, where) in zip(self.models, self._positions, strict=True)
+        ]
+        self._places[:] = self._starts[:, moving]
 
     def set_state(self, n: int, physics: NDArray[np.float64]) -> None:
         data = self.datas[n]

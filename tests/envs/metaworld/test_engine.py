@@ -279,19 +279,20 @@ def running(trio: MetaWorldSuite, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("failure", ["unstable", "exception", "nan"])
 def test_a_copy_that_fails_starts_anew_and_is_counted(failure: str, running: BatchedEnvs) -> None:
     before = running.observation[0, 1].copy()
-    working = running._advance[1]
+    physics = running.physics[0]
+    working, data = physics.advance[1], physics.datas[1]
 
     def fail(_: int) -> None:
         raise ZeroDivisionError
 
     if failure == "unstable":
-        running.physics[0].datas[1].qvel[:] = 1e12
+        data.qvel[:] = 1e12
     elif failure == "exception":
-        running._advance[1] = fail
+        physics.advance[1] = fail
     else:
-        running._advance[1] = lambda worker: (working(worker), running.physics[0].rows[1].fill(np.nan))[0]
+        physics.advance[1] = lambda worker: (working(worker), data.xpos.fill(np.nan))[0]
     step = _run(running, _actions(1, 3, 2))[0]
-    running._advance[1] = working
+    physics.advance[1] = working
     assert running.faults.tolist() == [[0, 1], [0, 0], [0, 0]]
     assert step["truncated"].tolist() == [[False, True], [False, False], [False, False]]
     assert step["reward"][0, 1] == 0 and not step["terminated"].any()
@@ -307,7 +308,8 @@ def test_a_step_that_is_broken_off_leaves_no_half_state(error: BaseException, ru
     def fail(_: int) -> None:
         raise error
 
-    running._advance[:] = [fail] * 6
+    for physics in running.physics:
+        physics.advance[:] = [fail] * 2
     with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
         running.step(_actions(1, 3, 2)[0])
     with pytest.raises(RuntimeError, match="reset"):
