@@ -97,6 +97,13 @@ class MultiTaskOptimizer(nn.Module):
         return wanted or self.surgery is not None or len(self.diagnostics) > 0
 
     @property
+    def host_bound(self) -> str | None:
+        """What of the methods works on the host, so that no graph can hold a step; None for nothing."""
+        parts = [("this weighting", self.weighting), ("this surgery", self.surgery)]
+        parts += [("these diagnostics or affinities", diagnostic) for diagnostic in self.diagnostics]
+        return next((name for name, part in parts if getattr(part, "on_host", False)), None)
+
+    @property
     def needs_second_batch(self) -> bool:
         """Whether `step` is to be given another batch of the same data."""
         return self.weighting.needs_look_ahead
