@@ -12,5 +12,5 @@ def draw_below(limit: Tensor, shape: tuple[int, ...], generator: torch.Generator
     The remainder of 63 random bits: a limit of n makes no number likelier than another by more than n / 2⁶³, where
     fractions in float32 would already prefer some of a million rows.
     """
-    bits = torch.empty(shape, dtype=torch.int64, device=limit.device).random_(generator=generator)
+    bits = torch.randint(2**63 - 1, shape, device=limit.device, generator=generator)
     return bits.remainder_(limit)

@@ -19,8 +19,9 @@ T, B, O, A = 3, 16, 5, 2
 
 
 def methods() -> list[str]:
-    """Every surgery and weighting, by name."""
-    return [*SURGERIES.kinds, *(kind for kind in WEIGHTINGS.kinds if kind != "equal")]
+    """Every surgery and weighting that no solver on the host is part of."""
+    ours = [kind for kind in SURGERIES.kinds if not SURGERIES.module(kind).__name__.endswith("torchjd_methods")]
+    return [*ours, *(kind for kind in WEIGHTINGS.kinds if kind != "equal")]
 
 
 def agent(
@@ -54,7 +55,7 @@ class Experience:
 
     def grow(self, count: int = 1) -> None:
         def normal(*shape: int) -> Tensor:
-            return torch.randn(T, count, *shape, generator=self._generator).to(self.replay.device)
+            return torch.randn(T, count, *shape, generator=self._generator).to(self.learner.device)
 
         self.replay.add(Transitions(normal(O), normal(A).tanh(), normal(), normal(O), (normal() > 1).float()))
 
