@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -119,6 +120,14 @@ def tanh_gaussian(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 
 def _moved(rows: TaskRows | None, device: torch.device) -> TaskRows | None:
     return None if rows is None else TaskRows(rows.task.to(device), rows.code.to(device))
+
+
+def _continue(generator: torch.Generator, state: Tensor) -> None:
+    """Go on from a generator's state; from one of another kind of device, with other numbers that follow from it."""
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+    else:
+        generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
 
 
 class SAC:
@@ -327,7 +336,7 @@ class SAC:
         self._learner = None  # a graph would go on with the old tensors
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
-        self.generator.set_state(state["generator"].cpu())
+        _continue(self.generator, state["generator"].cpu())
 
 
 def build(config: Config, **context: Any) -> SAC:

@@ -207,15 +207,16 @@ def test_solves_conflicting_bandits_and_not_with_shuffled_rewards(surgery: str) 
 
 
 def test_no_number_is_read_back_in_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in an update may wait for the device."""
+    """Nothing in an update may wait for the device, sampling included."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a tensor was read back to the host")
 
-    agent = make("pcgrad")
+    agent, replay = make("pcgrad"), ReplayBuffer(T, 50, O, A)
+    replay.add(batch())
     for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
-    agent.update(batch())
+    agent.learn(lambda: [replay.sample(B, agent.generator)], 2)
 
 
 def test_bad_options_are_refused_by_name() -> None:
