@@ -1,8 +1,8 @@
 """An update as one graph of array operations: traced once, run without Python, and compiled by PyTorch's inductor.
 
 Tracing runs the update once and records what reaches the arrays, after automatic differentiation: per-task gradients,
-optimiser steps and surgery are all in one graph, and nothing is left to be differentiated. Random draws stay outside and
-are made in the update's order, so that the same generator gives the same numbers as in the plain update.
+optimiser steps and surgery are all in one graph, and nothing is left to be differentiated. Random draws stay outside
+and are made in the update's order, so that the same generator gives the same numbers as in the plain update.
 """
 
 from __future__ import annotations

@@ -106,7 +106,9 @@ def test_a_loaded_agent_forgets_its_graph() -> None:
 def _without_numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let agents be built on the device `meta`: its tensors have shapes and a device, and no numbers."""
     generator = torch.Generator
-    monkeypatch.setattr(sys.modules[torch.optim.Adam.__module__], "_device_dtype_check_for_fused", lambda *_, **__: None)
+    monkeypatch.setattr(
+        sys.modules[torch.optim.Adam.__module__], "_device_dtype_check_for_fused", lambda *_, **__: None
+    )
     with monkeypatch.context() as patch:
         patch.setattr(torch, "Generator", lambda *_: generator())
         yield
@@ -115,10 +117,8 @@ def _without_numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("method", "network"), [*((m, "multi_head") for m in methods()), *(("auto_lambda", n) for n in NETWORKS.kinds)]
 )
-def test_an_update_and_its_draws_stay_on_the_device(
-    method: str, network: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where there are no numbers, nothing can be read back; where all is on one device, nothing is brought from another."""
+def test_an_update_and_its_draws_stay_on_the_device(method: str, network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are no numbers, nothing can be read back; nor can anything come from another device."""
     with _without_numbers(monkeypatch):
         learner = agent(method, network=network, device="meta")
     experience = Experience(learner)
@@ -139,9 +139,9 @@ def test_methods_that_wait_for_the_host_cannot_be_captured(monkeypatch: pytest.M
 
 
 def test_what_makes_no_sense_here_is_refused() -> None:
-    with pytest.raises(ValueError, match="`agent.execution` should be plain or compiled on cpu. Found 'captured'"):
+    with pytest.raises(ValueError, match=r"`agent.execution` should be plain or compiled on cpu. Found 'captured'"):
         agent(execution="captured")
-    with pytest.raises(ValueError, match="`agent.execution` should be one of auto, plain"):
+    with pytest.raises(ValueError, match=r"`agent.execution` should be one of auto, plain"):
         agent(execution="fast")
     assert agent().execution == "plain"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def pair(method: str, first: str = "plain", second: str = "captured", **options: object) -> tuple[Experience, ...]:
+def pair(method: str, first: str = "plain", second: str = "captured", **options: Any) -> tuple[Experience, ...]:
     """Two agents alike, which run their updates in these ways, with the same experience."""
     made = [agent(method, device="cuda", execution=kind, **options) for kind in (first, second)]
     return tuple(Experience(learner) for learner in made)

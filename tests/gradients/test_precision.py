@@ -83,5 +83,5 @@ def test_only_gpus_compute_in_tf32_and_the_setting_is_put_back() -> None:
 
 
 def test_unknown_precisions_are_refused() -> None:
-    with pytest.raises(ValueError, match="`agent.precision` should be one of tf32, float32, bfloat16. Found 'half'"):
+    with pytest.raises(ValueError, match=r"`agent.precision` should be one of tf32, float32, bfloat16. Found 'half'"):
         agent(precision="half")
