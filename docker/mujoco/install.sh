@@ -33,7 +33,7 @@ done
 /usr/bin/python3 -m venv "$prefix"
 # shellcheck disable=SC2086  # PIP_ARGS is a list of words
 "$prefix/bin/python" -m pip install --no-cache-dir --disable-pip-version-check \
-    --constraint "$root/constraints.txt" ${PIP_ARGS:-} "$source_copy[$extras]"
+    --constraint "$root/constraints.txt" ${PIP_ARGS:-} "${source_copy}[$extras]"
 install -m 0755 "$here/entrypoint.sh" "$prefix/bin/mtrl-entrypoint"
 
 if [ -n "${MTRL_USER:-}" ]; then

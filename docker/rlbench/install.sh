@@ -68,7 +68,7 @@ done
 python3.11 -m venv "$prefix"
 pip() { "$prefix/bin/python" -m pip install --no-cache-dir --disable-pip-version-check "$@"; }
 # shellcheck disable=SC2086  # PIP_ARGS is a list of words
-pip --constraint "$root/constraints.txt" ${PIP_ARGS:-} "$source_copy[video,surgery]"
+pip --constraint "$root/constraints.txt" ${PIP_ARGS:-} "${source_copy}[video,surgery]"
 # mtrl never asks for masks, the one part of RLBench that NumPy 2 breaks. RLBench's own requirement of PyRep names no
 # commit, so its dependencies are named here.
 # shellcheck disable=SC2086

@@ -7,8 +7,7 @@ no losses; it trains with Adam at 1e-3 on batches of 32.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mtrl.agents.state import Stateful
 from mtrl.core.config import check, check_choice
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
@@ -54,7 +54,7 @@ class Config:
         check_choice("agent.reduction", self.reduction, ("mean", "sum"))
 
 
-class BC:
+class BC(Stateful):
     """One network for T tasks, trained on batches of keyframes."""
 
     def __init__(
@@ -140,16 +140,6 @@ class BC:
 
     def _parts(self) -> dict[str, Any]:
         return {"network": self.network, "method": self.optimizer, "optimizer": self.optimizer.optimizer}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything an exact continuation needs."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        return state | {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given
-        self.generator.set_state(state["generator"].cpu())
 
 
 def build(config: Config, **context: Any) -> BC:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mtrl.agents.state import Stateful
 from mtrl.core import execution, precision
 from mtrl.core.config import check, check_choice
 from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
@@ -122,15 +122,7 @@ def _moved(rows: TaskRows | None, device: torch.device) -> TaskRows | None:
     return None if rows is None else TaskRows(rows.task.to(device), rows.code.to(device))
 
 
-def _continue(generator: torch.Generator, state: Tensor) -> None:
-    """Go on from a generator's state; from one of another kind of device, with other numbers that follow from it."""
-    if len(state) == len(generator.get_state()):
-        generator.set_state(state)
-    else:
-        generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
-
-
-class SAC:
+class SAC(Stateful):
     """The agent of T tasks with one network for the actor and one ensemble of E for the critics."""
 
     def __init__(
@@ -321,22 +313,19 @@ class SAC:
 
     def _state(self) -> dict[str, Any]:
         """All tensors that an update changes."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        return state | {"log_alpha": self.log_alpha.detach()}
+        return {name: part for name, part in self.state_dict().items() if name != "generator"}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything an exact continuation needs."""
-        return self._state() | {"generator": self.generator.get_state()}
+        return super().state_dict() | {"log_alpha": self.log_alpha.detach()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given
-            for group in getattr(part, "param_groups", []):  # the state may come from another device
+        super().load_state_dict(state)
+        for optimizer in (self.actor_optimizer.optimizer, self.critic_optimizer.optimizer, self.alpha_optimizer):
+            for group in optimizer.param_groups:  # the state may come from another device
                 group["capturable"] = self.device.type == "cuda"
         self._learner = None  # a graph would go on with the old tensors
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
-        _continue(self.generator, state["generator"].cpu())
 
 
 def build(config: Config, **context: Any) -> SAC:

@@ -7,8 +7,7 @@ summed, as these papers' learning rates mean it. Which tasks count in auxiliary 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mtrl.agents.state import Stateful
 from mtrl.core.config import check
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.images import ImageBatch
@@ -49,7 +49,7 @@ class Config:
         check(norm is None or norm > 0, "agent.max_grad_norm", "positive", norm)
 
 
-class Supervised:
+class Supervised(Stateful):
     """The classifier of T tasks."""
 
     def __init__(
@@ -129,16 +129,6 @@ class Supervised:
 
     def _parts(self) -> dict[str, Any]:
         return {"network": self.network, "method": self.optimizer, "optimizer": self.optimizer.optimizer}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything an exact continuation needs."""
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        return state | {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given
-        self.generator.set_state(state["generator"].cpu())
 
 
 def build(config: Config, **context: Any) -> Supervised:

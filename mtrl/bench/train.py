@@ -16,9 +16,9 @@ import torch
 from mtrl.agents import AGENTS
 from mtrl.bench.report import machine
 from mtrl.core.config import check
+from mtrl.core.cores import available_cores
 from mtrl.core.memory import keep_freed_memory, peak_bytes
 from mtrl.envs import SUITES
-from mtrl.envs.metaworld.workers import available_cores
 from mtrl.gradients import SURGERIES, WEIGHTINGS
 from mtrl.networks import NETWORKS
 from mtrl.training import TRAININGS

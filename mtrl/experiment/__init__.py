@@ -7,6 +7,7 @@ from mtrl.experiment.load import LoadedPolicy, evaluate_run, load, load_policy
 from mtrl.experiment.parts import Experiment
 from mtrl.experiment.pictures import plot_runs
 from mtrl.experiment.session import Session, train
+from mtrl.monitoring.plots_scores import scores as plot_scores
 
 __all__ = [
     "REGISTRIES",
@@ -22,6 +23,7 @@ __all__ = [
     "load_policy",
     "parameter_counts",
     "plot_runs",
+    "plot_scores",
     "saved_overrides",
     "train",
 ]

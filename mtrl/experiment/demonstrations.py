@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtrl.core.config import check
+from mtrl.core.cores import available_cores
 from mtrl.core.errors import UserError, expected
 from mtrl.data import rlbench_layout
 from mtrl.data.demo_cache import CacheWriter, task_facts
@@ -63,7 +63,7 @@ def collect(
         for task in suite.tasks
         if not _complete(folder, task, suite, episodes, seed, layout)
     ]
-    workers = min(jobs or len(os.sched_getaffinity(0)), len(made)) if getattr(suite, "parallel", True) else 1
+    workers = min(jobs or available_cores(), len(made)) if getattr(suite, "parallel", True) else 1
     with counting(len(made) * episodes, "demonstrations") as count:
         if workers > 1:
             _spread(made, workers, count)

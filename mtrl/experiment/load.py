@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtrl.core.config import check
 from mtrl.core.errors import UserError, expected
@@ -55,19 +57,25 @@ def evaluate_run(
 
 
 class LoadedPolicy:
-    """A trained policy: `act(observation, task)` gives the deterministic action."""
+    """A trained policy: `act(observation, task)` gives the deterministic action, or the class of an image."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
         self.tasks = experiment.tasks
 
     def act(
-        self, observation: FloatArray | Frame, task: str | int | None = None, stage: int = 0, *, goal: Any = None
-    ) -> FloatArray:
+        self,
+        observation: FloatArray | NDArray[np.uint8] | Frame,
+        task: str | int | None = None,
+        stage: int = 0,
+        *,
+        goal: Any = None,
+    ) -> FloatArray | NDArray[np.int64]:
         """observation (O,) or (B, O) of one task -> action (A,) or (B, A) in [-1, 1].
 
         Args:
-            observation: of a keyframe task, a `Frame`; the action is then the next keyframe (8,).
+            observation: of a keyframe task, a `Frame`; the action is then the next keyframe (8,). Of a classification
+                task, uint8 images (C, H, W) or (B, C, H, W); what is given is then their classes, () or (B,).
             task: its name or index.
             stage: of a keyframe task, how many keyframes are done.
             goal: where tasks are goals, one of them, known or new, instead.
@@ -76,6 +84,8 @@ class LoadedPolicy:
             UserError: an unknown task, a goal out of its range, or an observation of another size.
         """
         suite = self._experiment.suite
+        if "image_shape" in suite.sizes:
+            return self._classes(observation, self._index(task))
         size = getattr(suite, "observation_size", None)
         if size is None or isinstance(observation, Frame):
             return self._keyframe(observation, self._index(task), stage)
@@ -83,13 +93,17 @@ class LoadedPolicy:
         if rows.ndim != 2 or rows.shape[1] != size:
             raise expected("Observation", f"of size {size}", tuple(np.shape(observation)))
         if goal is not None:
-            action = self._experiment.policy(rows[None], self._goal(goal))[0]
+            action = self._policy(rows[None], self._goal(goal))[0]
         else:
             index = self._index(task)
             every = np.zeros((len(self.tasks), *rows.shape), np.float32)
             every[index] = rows
-            action = self._experiment.policy(every)[index]
+            action = self._policy(every)[index]
         return action if np.ndim(observation) == 2 else action[0]
+
+    @functools.cached_property
+    def _policy(self) -> Any:
+        return self._experiment.policy
 
     def _index(self, task: str | int | None) -> int:
         index = self.tasks.index(task) if task in self.tasks else task
@@ -106,7 +120,16 @@ class LoadedPolicy:
     def _keyframe(self, frame: Any, index: int, stage: int) -> FloatArray:
         if not isinstance(frame, Frame) or "cameras" not in self._experiment.suite.sizes:
             raise expected("Observation", f"what {self._experiment.suite.name} shows", type(frame).__name__)
-        return self._experiment.policy([[frame]] * len(self.tasks), stage)[index, 0]  # type: ignore[call-arg, arg-type]
+        return self._policy([[frame]] * len(self.tasks), stage)[index, 0]
+
+    def _classes(self, images: Any, index: int) -> NDArray[np.int64]:
+        sizes = self._experiment.suite.sizes
+        shape, rows = tuple(sizes["image_shape"]), np.asarray(images)
+        if rows.dtype != np.uint8 or rows.shape[-3:] != shape or rows.ndim > 4:
+            raise expected("Observation", f"uint8 images of shape {shape}", f"{rows.dtype} of shape {rows.shape}")
+        batch = rows.reshape(1, -1, *shape).repeat(1 if sizes["shared_input"] else len(self.tasks), axis=0)
+        classes = np.asarray(self._policy(batch), np.int64)[index]
+        return classes if rows.ndim == 4 else classes[0]
 
 
 def load_policy(path: Path | str, device: str = "cpu") -> LoadedPolicy:

@@ -21,9 +21,9 @@ from mtrl.data.images import ImageBatch, ImageData, mixed_seed
 from mtrl.monitoring.progress import counter
 from mtrl.monitoring.random_state import random_state, restore_random_state
 from mtrl.training import supervised
-from mtrl.training.supervised import ImageBenchmark, SupervisedTrainer, evaluate
+from mtrl.training.supervised import ImageBenchmark, SupervisedTrainer, evaluate, policy
 
-__all__ = ["Config", "build", "evaluate"]
+__all__ = ["Config", "build", "evaluate", "policy"]
 
 
 @dataclass

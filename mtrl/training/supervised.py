@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrl.core.config import check, check_choice
@@ -236,3 +237,15 @@ def evaluate(
     single = single_task_accuracies(config.single_task, suite.tasks) if config.single_task else None
     delta = None if single is None else delta_mtl(accuracy, single)
     return Accuracy(accuracy, int(data.test.counts.max()), delta)
+
+
+def policy(agent: Agent, suite: ImageBenchmark) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
+    """The agent on images as they come, uint8 (T, B, C, H, W), or (1, B, C, H, W) where tasks share them: classes
+    (T, B). Images are normalised by the training set, which has to be there."""
+    mean, deviation = (statistic.to(agent.device) for statistic in (suite.data.mean, suite.data.deviation))
+
+    def classify(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        pixels = torch.from_numpy(images).to(agent.device)
+        return agent.predict(normalised(pixels, mean, deviation)).cpu().numpy()
+
+    return classify

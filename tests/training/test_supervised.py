@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import mtrl
 from mtrl import experiment
 from mtrl.core.errors import UserError
 from mtrl.experiment import Experiment, compose
@@ -169,3 +170,21 @@ def test_digits_are_learned(options: list[str]) -> None:
         training.advance()
     accuracy, _ = made.evaluate(1, "goals")
     assert accuracy.per_task["accuracy"].min() > (0.7 if "digit_domains" in options[0] else 0.8)
+
+
+@pytest.mark.parametrize("name", ["pcgrad", "shared", "human"])
+def test_a_loaded_classifier_is_as_accurate_as_its_result(name: str, tmp_path: Path) -> None:
+    options = [*RUNS[name], "steps=400", f"runs={tmp_path}", "video=false"]
+    parts, folder, result = experiment.train(compose(options))
+    policy = mtrl.load_policy(folder.path)
+    test = parts.suite.data.test
+    for index, task in enumerate(policy.tasks):
+        count = int(test.counts[index])
+        images = test.pool[test.rows[min(index, len(test.rows) - 1), :count]].numpy()
+        labels = test.labels[index, :count].numpy()
+        classes = policy.act(images, task)
+        assert (classes == labels).mean() == pytest.approx(result["tasks"][task]["mean_accuracy"], abs=1e-9)
+        assert policy.act(images[0], task) == classes[0]
+        for bad in (images[0] / 255, images[:, :, :-1], images[None]):
+            with pytest.raises(UserError, match="uint8 images of shape"):
+                policy.act(bad, task)

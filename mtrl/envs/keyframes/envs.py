@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from mtrl.core.cores import available_cores
 from mtrl.core.types import FloatArray
 from mtrl.data.demos import Frame
 from mtrl.data.keyframe_envs import KeyframeStep
@@ -14,7 +16,11 @@ from mtrl.envs.keyframes.episode import Episode
 
 
 class KeyframeCopies:
-    """Implements `KeyframeEnvs` on scenes that no demonstration has. Copies take turns in one thread."""
+    """Implements `KeyframeEnvs` on scenes that no demonstration has.
+
+    Copies move side by side, in as many threads as there are cores: physics takes most of the time. Pictures are drawn
+    in the caller's thread, which the graphics context belongs to.
+    """
 
     def __init__(
         self, tasks: Sequence[str], envs_per_task: int, seed: int, cameras: Sequence[str], image_size: int
@@ -23,12 +29,11 @@ class KeyframeCopies:
         self.episodes = [[Episode(task, seed, "evaluation") for _ in range(envs_per_task)] for task in tasks]
         self._cameras = tuple(cameras)
         self._renderer = Renderer(image_size)
+        self._threads = ThreadPoolExecutor(available_cores(), "copies")
         self._frames: list[list[Frame]] = []
 
     def reset(self, first: int = 0) -> Sequence[Sequence[Frame]]:
-        for row in self.episodes:
-            for copy, episode in enumerate(row):
-                episode.begin(first + copy)
+        self._each(lambda _, copy, episode: episode.begin(first + copy))
         self._frames = self.observe()
         return self._frames
 
@@ -37,12 +42,10 @@ class KeyframeCopies:
         return [[self._observe(episode) for episode in row] for row in self.episodes]
 
     def step(self, action: FloatArray) -> KeyframeStep:
-        frames = [list(row) for row in self._frames]
-        for task, row in enumerate(self.episodes):
-            for copy, episode in enumerate(row):
-                if not episode.over:
-                    episode.act(action[task, copy])
-                    frames[task][copy] = self._observe(episode)
+        frames, moving = [list(row) for row in self._frames], [[not e.over for e in row] for row in self.episodes]
+        self._each(lambda task, copy, episode: episode.act(action[task, copy]))
+        for task, copy in np.argwhere(moving):
+            frames[task][copy] = self._observe(self.episodes[task][copy])
         self._frames = frames
         success = np.array([[episode.success for episode in row] for row in self.episodes])
         over = np.array([[episode.over for episode in row] for row in self.episodes])
@@ -54,7 +57,14 @@ class KeyframeCopies:
         return np.array([[episode.stage for episode in row] for row in self.episodes])
 
     def close(self) -> None:
+        self._threads.shutdown()
         self._renderer.close()
+
+    def _each(self, work: Callable[[int, int, Episode], None]) -> None:
+        """Do something with every copy, given its task, its number and its episode."""
+        jobs = [(task, copy, episode) for task, row in enumerate(self.episodes) for copy, episode in enumerate(row)]
+        for _ in self._threads.map(lambda job: work(*job), jobs):
+            pass  # an exception comes out here
 
     def _observe(self, episode: Episode) -> Frame:
         return observe(episode.world, self._cameras, self._renderer.size, self._renderer)

@@ -7,11 +7,12 @@ of that task, while the others' physics goes on. Ended episodes restart in a sec
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,16 @@ from metaworld.types import Task
 from numpy.typing import NDArray
 
 from mtrl.core.config import check, check_choice
+from mtrl.core.cores import available_cores
 from mtrl.core.errors import expected
 from mtrl.core.types import BoolArray, FloatArray, StepResult
-from mtrl.envs.metaworld.arithmetic import Buffers, OneByOne, Vectorised
+from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE, Buffers, OneByOne, Vectorised
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
-from mtrl.envs.metaworld.physics import CONTROLS, TaskPhysics
+from mtrl.envs.metaworld.physics import CONTROLS, Advance, TaskPhysics
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion, TaskSpec
-from mtrl.envs.metaworld.workers import Job, Workers, available_cores
+from mtrl.envs.metaworld.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,10 @@ INFO_TERMS = Outcome._fields[1:]
 """What the package reports beside the reward."""
 ONE_BY_ONE = 16
 """Up to so many copies a task, scalar code is faster than array functions."""
+_SHARES = 4
+"""A chunk is at most this part of what is left for one thread."""
+Chunk = Callable[[int], None]
+"""Called with the worker's number."""
 _SAVED = ("observation", "next_observation", "faults", "_elapsed", "_goal", "_played", "_parked")
 
 
@@ -46,6 +52,50 @@ def _check_tasks(tasks: Sequence[str], version: str) -> None:
         v1 = TASKS[task].reward_v1
         works = version == "v2" or not isinstance(v1, str)
         check(works, "benchmark.reward_version", f"v2 for {task}, whose v1 reward fails in the package: {v1}", version)
+
+
+def _shares(playing: BoolArray, threads: int) -> list[list[tuple[int, int]]]:
+    """For each task, the chunks (first, last + 1) of the copies marked in ``playing (T, N)``."""
+    left, shares = int(playing.sum()), []
+    for row in playing:
+        copies, ranges = np.flatnonzero(row), []
+        for together in np.split(copies, np.flatnonzero(np.diff(copies) > 1) + 1) if len(copies) else ():
+            first, end = int(together[0]), int(together[-1]) + 1
+            while first < end:
+                last = min(end, first + max(1, left // (_SHARES * threads)))
+                ranges.append((first, last))
+                left -= last - first
+                first = last
+        shares.append(ranges)
+    return shares
+
+
+def _report(task: str, failed: BoolArray, copy: int, error: Exception) -> None:
+    logger.warning("Copy %d of %s failed and starts anew: %s", copy, task, type(error).__name__, exc_info=error)
+    failed[copy] = True
+
+
+def _chunk(
+    copies: range,
+    command: Callable[[], None],
+    advance: Sequence[Advance],
+    gather: Callable[[], None],
+    evaluate: Callable[[], None],
+    report: Callable[[int, Exception], None],
+) -> Chunk:
+    """A step of some copies of a task. All arithmetic comes after all physics, while its code is in the cache."""
+
+    def run(worker: int) -> None:
+        command()
+        for n in copies:
+            try:
+                advance[n](worker)
+            except Exception as error:
+                report(n, error)
+        gather()
+        evaluate()
+
+    return run
 
 
 class BatchedEnvs:
@@ -94,7 +144,7 @@ class BatchedEnvs:
         self.num_tasks, self.envs_per_task = len(goals), envs_per_task
         self._seed, self._horizon, self._terminate = seed, horizon, terminate_on_success
         self._schedule, self._specs = schedule, specs
-        self._terms = Outcome._fields if with_info else ("reward", "success")
+        self._with_info = with_info
         self._allocate()
         self._workers = Workers(threads or min(available_cores(), self.num_tasks * envs_per_task))
         self._finalizer = weakref.finalize(self, self._workers.close)
@@ -107,40 +157,41 @@ class BatchedEnvs:
         self._move = np.zeros((*grid, 3), np.float32)
         self._controls = np.zeros((*grid, CONTROLS))
         self.observation = np.zeros((*grid, OBSERVATION_SIZE))
-        self.next_observation = np.zeros((*grid, OBSERVATION_SIZE))
-        self._outcome = np.zeros((len(Outcome._fields), *grid))
+        # What is written together lies together; the rest are views.
+        self._result = np.zeros((*grid, RESULT_SIZE))
+        self.next_observation = self._result[..., :OBSERVATION_SIZE]
+        self._outcome = np.moveaxis(self._result[..., OBSERVATION_SIZE:], -1, 0)
         self._reward = self._outcome[0]
+        self._actions = self._action.reshape(-1, 4).tolist()
         self._ends = np.zeros((4, *grid), np.bool_)
         self._terminated, self._truncated, self._success, self._failed = self._ends
         self.faults = np.zeros(grid, np.int64)
         self._elapsed, self._goal, self._played = (np.zeros(grid, np.int64) for _ in range(3))
         self._parked = np.zeros(grid, np.bool_)
-        self._jobs: list[int] = []
+        self._chunks: list[Chunk] = []
+        self._planned = np.ones(grid, np.bool_)
         self._rngs = [np.random.default_rng() for _ in range(self._reward.size)]
-        self._result = StepResult(
+        self._step_result = StepResult(
             self.observation, self._reward, self._terminated, self._truncated, self.next_observation, self._success
         )
 
     def _build(self, goals: Mapping[str, Sequence[Task]], version: RewardVersion, known: Known) -> None:
         self._starts = [Starts(self._specs[task], goals[task], known) for task in self.tasks]
-        self.physics = [
-            TaskPhysics(starts, controls, self._workers.count)
-            for starts, controls in zip(self._starts, self._controls, strict=True)
-        ]
-        one_by_one = self.envs_per_task <= ONE_BY_ONE
+        copies = self.envs_per_task
+        self.physics = [TaskPhysics(starts, copies, self._workers.count) for starts in self._starts]
+        self._one_by_one = copies <= ONE_BY_ONE
         self._arithmetic: list[Any] = []
         for t, (starts, physics) in enumerate(zip(self._starts, self.physics, strict=True)):
-            buffers = Buffers(self._action[t], self.next_observation[t], self._outcome[:, t])
-            if one_by_one:
-                self._arithmetic.append(OneByOne(starts, version, physics, buffers, self._terms))
+            buffers = Buffers(self._action[t], self._actions, t * copies, self._result[t])
+            if self._one_by_one:
+                terms = len(Outcome._fields) if self._with_info else 2
+                self._arithmetic.append(OneByOne(starts, version, physics, buffers, terms))
             else:
                 self._arithmetic.append(Vectorised(starts, version, physics, buffers))
-        self._one_by_one = one_by_one
         envs = [starts.env for starts in self._starts]
         self._scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
         self._mocap_low = np.array([env.mocap_low for env in envs])[:, None]
         self._mocap_high = np.array([env.mocap_high for env in envs])[:, None]
-        self._advance = [advance for physics in self.physics for advance in physics.advance]
 
     @property
     def threads(self) -> int:
@@ -152,6 +203,7 @@ class BatchedEnvs:
         seeds = np.random.SeedSequence(self._seed).spawn(self.num_tasks * self.envs_per_task)
         self._rngs = [np.random.default_rng(child) for child in seeds]
         self.faults[...], self._played[...], self._parked[...] = 0, 0, False
+        self._chunks.clear()
         self._begin(np.ones_like(self._parked))
         self.next_observation[...] = self.observation
         self._ready = True
@@ -163,6 +215,7 @@ class BatchedEnvs:
         self._action[...] = action
         self._set_controls()
         self._failed[...] = False
+        self._result[..., PREVIOUS] = self.observation[..., CURRENT]
         self._run_physics()
         self._settle()
         self.observation[...] = self.next_observation
@@ -170,7 +223,7 @@ class BatchedEnvs:
         if ended.any():
             self._begin(ended)
         self._ready = True
-        return self._result
+        return self._step_result
 
     def _check_ready(self) -> None:
         """A step that was broken off leaves the copies at different times."""
@@ -179,7 +232,7 @@ class BatchedEnvs:
 
     def info(self) -> dict[str, FloatArray]:
         """{term: (T, N)}: what the package reports of the last step beside the reward; see `INFO_TERMS`."""
-        if "near_object" not in self._terms:
+        if not self._with_info:
             raise RuntimeError("These environments were made without `with_info`.")
         failed = self._failed | self._parked
         return {name: np.where(failed, 0.0, self._outcome[i + 1]) for i, name in enumerate(INFO_TERMS)}
@@ -197,60 +250,61 @@ class BatchedEnvs:
         np.negative(self._action[..., 3], out=self._controls[..., 4])
 
     def _run_physics(self) -> None:
-        self._workers.run(self._one_by_one_job() if self._one_by_one else self._vectorised_job(), self._jobs)
+        chunks = self._chunks
+        if self._one_by_one:
+            self._actions[:] = self._action.reshape(-1, 4).tolist()
+        self._workers.run(lambda job, worker: chunks[job](worker), range(len(chunks)))
+        self.next_observation[..., PREVIOUS] = self.observation[..., CURRENT]
         np.not_equal(self._outcome[1], 0.0, out=self._success)
 
-    def _one_by_one_job(self) -> Job:
-        advance, failed, copies = self._advance, self._failed.reshape(-1), self.envs_per_task
-        evaluate = [arithmetic.evaluate for arithmetic in self._arithmetic]
+    def _plan(self) -> None:
+        """Share out the copies that play. Large chunks keep a task's code and model in a core's cache; small ones at
+        the end let all threads finish together."""
+        if self._chunks and np.array_equal(self._planned, self._parked):
+            return
+        self._planned[...] = self._parked
+        shares = _shares(~self._parked, self.threads)
+        self._chunks = [chunk for t, ranges in enumerate(shares) for chunk in self._task_chunks(t, ranges)]
 
-        def work(job: int, worker: int) -> None:
-            try:
-                advance[job](worker)
-                evaluate[job // copies](job % copies)
-            except Exception as error:
-                self._report(job, error)
-                failed[job] = True
+    def _task_chunks(self, t: int, ranges: Sequence[tuple[int, int]]) -> list[Chunk]:
+        physics, arithmetic = self.physics[t], self._arithmetic[t]
+        report = functools.partial(_report, self.tasks[t], self._failed[t])
+        # Drawing from a counter is atomic, and so tells which chunk of the task is the last.
+        finished = itertools.count(1)
 
-        return work
+        def evaluate_when_last() -> None:
+            if next(finished) % len(ranges) == 0:
+                arithmetic.evaluate()
 
-    def _vectorised_job(self) -> Job:
-        advance, failed, copies = self._advance, self._failed.reshape(-1), self.envs_per_task
-        playing = (copies - self._parked.sum(1)).tolist()
-        # Drawing from a counter is atomic, and so tells which copy of a task is the last.
-        finished = [itertools.count(1) for _ in self.tasks]
-
-        def work(job: int, worker: int) -> None:
-            try:
-                advance[job](worker)
-            except Exception as error:
-                self._report(job, error)
-                failed[job] = True
-            t = job // copies
-            if next(finished[t]) == playing[t]:
-                self._arithmetic[t].evaluate()
-
-        return work
-
-    def _report(self, job: int, error: Exception) -> None:
-        task, copy = self.tasks[job // self.envs_per_task], job % self.envs_per_task
-        logger.warning("Copy %d of %s failed and starts anew: %s", copy, task, type(error).__name__, exc_info=True)
+        return [
+            _chunk(
+                range(first, last),
+                physics.command(first, last, self._controls[t]),
+                physics.advance,
+                physics.gather(first, last),
+                arithmetic.evaluate(first, last) if self._one_by_one else evaluate_when_last,
+                report,
+            )
+            for first, last in ranges
+        ]
 
     def _settle(self) -> None:
         """Decide which episodes end, and how."""
         self._elapsed += 1
         np.greater_equal(self._elapsed, self._horizon, out=self._truncated)
-        if self._failed.any() or not math.isfinite(self._reward.sum() + self.next_observation.sum()):
+        if self._failed.any() or not math.isfinite(self._result.sum()):
             self._settle_faults()
         if self._terminate:
             np.copyto(self._terminated, self._success)
-        if len(self._jobs) < self._parked.size:
+        if self._parked.any():
             self._reward[self._parked] = 0.0
             self._ends[:, self._parked] = False
             self.next_observation[self._parked] = self.observation[self._parked]
 
     def _settle_faults(self) -> None:
-        finite = np.isfinite(self._reward) & np.isfinite(self.next_observation).all(-1)
+        finite = np.isfinite(self._result).all(-1)
+        for t, n in np.argwhere(~finite & ~self._failed & ~self._parked).tolist():
+            logger.warning("Copy %d of %s starts anew: numbers that are not finite", n, self.tasks[t])
         np.logical_or(self._failed, ~finite, out=self._failed)
         self._failed &= ~self._parked
         self.faults += self._failed
@@ -263,7 +317,7 @@ class BatchedEnvs:
         """Start the next episode, if there is one, of the copies marked in ``ended (T, N)``."""
         for t, n in np.argwhere(ended).tolist():
             self._next_goal(t, n)
-        self._jobs = np.flatnonzero(~self._parked).tolist()
+        self._plan()
         starting = ended & ~self._parked
 
         def work(t: int, _: int) -> None:
@@ -325,7 +379,8 @@ class BatchedEnvs:
             rng.bit_generator.state = saved
         for name, value in state["arrays"].items():
             getattr(self, name)[...] = value.cpu().numpy()
-        self._jobs = np.flatnonzero(~self._parked).tolist()
+        self._chunks.clear()
+        self._plan()
         self._workers.run(lambda t, _: self._load_task(t, state), range(self.num_tasks))
         self._ready = True
         return self.observation

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import logging
 import multiprocessing
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from metaworld.types import Task
 from numpy.typing import NDArray
 
 from mtrl.core.config import check, check_choice
+from mtrl.core.cores import available_cores
 from mtrl.core.errors import expected
 from mtrl.core.types import FloatArray, StepResult
 
@@ -253,8 +253,7 @@ class _Workers:
     """A `_Block` spread over processes; copies are dealt in turn, so that slow tasks are."""
 
     def __init__(self, specs: Sequence[_Spec], buffers: Mapping[str, Any], context: Any) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        count = min(len(specs), cores)
+        count = min(len(specs), available_cores())
         self._pipes: list[Connection] = []
         self._processes = []
         for worker in range(count):

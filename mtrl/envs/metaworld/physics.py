@@ -8,6 +8,7 @@ Each copy has data of its own; models are shared, at most one for each thread, a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl.envs.metaworld.probes import ProbeLayout
+from mtrl.envs.metaworld.probes import ProbeLayout, places_of
 from mtrl.envs.metaworld.starts import INTEGRATION, Start, Starts
 
 SUBSTEPS = 5
@@ -35,13 +36,17 @@ class TaskPhysics:
 
     Args:
         starts: makes the first states; its environment's model is the first of ours.
-        controls: (N, 5), filled by the owner before `advance`.
+        copies: N.
         workers: how many threads step copies of this task at once.
     """
 
-    def __init__(self, starts: Starts, controls: NDArray[np.float64], workers: int) -> None:
+    advance: list[Advance]
+    """For each copy, a function of the worker's number that steps it. It raises `Unstable`."""
+    rows: NDArray[np.float64]
+    """(N, width of the layout), which `gather` fills."""
+
+    def __init__(self, starts: Starts, copies: int, workers: int) -> None:
         template = starts.env.model
-        copies = len(controls)
         self._shared, self._workers = workers < copies, workers
         self.models = [template, *(template.__copy__() for _ in range(min(copies, workers) - 1))]
         self.datas = [mujoco.MjData(template) for _ in range(copies)]
@@ -50,35 +55,39 @@ class TaskPhysics:
         self._site_pos = np.empty((copies, *template.site_pos.shape))
         self.layout = ProbeLayout(template, starts.spec.all_probes)
         self.rows = np.zeros((copies, self.layout.width))
+        self._gather = self.layout.bind(self.datas, self.rows)
+        self._commands, places = places_of([part for data in self.datas for part in (data.mocap_pos[0], data.ctrl)])
+        self._places = places.reshape(copies, CONTROLS)
         self.state_size = mujoco.mj_stateSize(template, INTEGRATION)
-        self.advance: list[Advance] = [self._bind(n, controls[n]) for n in range(copies)]
+        self.advance = [self._bind(n) for n in range(copies)]
 
-    def _bind(self, n: int, control: NDArray[np.float64]) -> Advance:
-        """A function of the worker's number that applies ``control``, steps copy n and gathers its probes."""
+    def _bind(self, n: int) -> Advance:
         data: Any = self.datas[n]
-        gather = self.layout.bind(data, self.rows[n])
         body_pos, site_pos = self._body_pos[n], self._site_pos[n]
         models = [(model, model.body_pos, model.site_pos) for model in self.models]
         by_worker = models if self._shared else [models[n]] * self._workers
-        mocap, fingers = data.mocap_pos[0], data.ctrl
-        position, commands = control[:3], control[3:]
         step, forward, clocks = mujoco.mj_step, mujoco.mj_forward, self._clocks
 
         def advance(worker: int) -> None:
             model, bodies, sites = by_worker[worker]
             bodies[...] = body_pos
             sites[...] = site_pos
-            mocap[...] = position
-            fingers[...] = commands
             step(model, data, SUBSTEPS)
             forward(model, data)
             now = data.time
             if not now > clocks[n]:
                 raise Unstable
             clocks[n] = now
-            gather()
 
         return advance
+
+    def command(self, first: int, last: int, controls: NDArray[np.float64]) -> Callable[[], None]:
+        """A function that hands ``controls (N, CONTROLS)`` of the copies from ``first`` up to ``last`` to MuJoCo."""
+        return functools.partial(self._commands.__setitem__, self._places[first:last], controls[first:last])
+
+    def gather(self, first: int, last: int) -> Callable[[], None]:
+        """A function that reads the probes of the copies from ``first`` up to ``last``."""
+        return self._gather.some(first, last)
 
     def begin(self, n: int, start: Start) -> None:
         """Put copy n into the first state of an episode."""

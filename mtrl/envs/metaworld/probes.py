@@ -1,21 +1,22 @@
 """Simulator quantities by name, copied into one row of a preallocated array per copy.
 
-`ProbeLayout` resolves the names of `tasks.base` once per model; `ProbeLayout.bind` captures the memory of one
-``MjData``, where MuJoCo keeps all of them in one block, so that a gather after each step is a single ``take``. Rows of
-several copies form ``(N, width)``, of which `ProbeLayout.views` gives the named columns without copying. Constants are
-read once after a reset.
+`ProbeLayout` resolves the names of `tasks.base` once per model; `ProbeLayout.bind` notes where in memory several
+``MjData`` keep them, so that a gather after each step is a single ``take`` for all of them. Their rows form
+``(N, width)``, of which `ProbeLayout.views` gives the named columns without copying. Constants are read once after a
+reset.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Row = NDArray[np.float64]
+Row = Rows = NDArray[np.float64]
 
 _KINDS: dict[tuple[str, str], tuple[str, int]] = {
     ("body", "xpos"): ("xpos", 3),
@@ -72,26 +73,17 @@ class ProbeLayout:
         element = getattr(model, scope)(name)
         return _KINDS[scope, quantity], int(element.qposadr.item()) if scope == "joint" else element.id
 
-    def bind(self, data: Any, row: Row) -> Callable[[], None]:
-        """A function that copies the current values of ``data`` into ``row (width,)``, a contiguous view."""
-        arrays = [np.asarray(getattr(data, source)) for source, _ in self._ids]
-        start = min((address_of(array) for array in arrays), default=0)
-        places = [
-            (address_of(array) - start) // array.itemsize + size * identifier + offset
-            for array, ((_, size), ids) in zip(arrays, self._ids.items(), strict=True)
-            for identifier in ids
-            for offset in range(size)
+    def bind(self, datas: Sequence[Any], rows: NDArray[np.float64]) -> Gather:
+        """What copies the current values of each of N ``MjData`` into its row of ``rows (N, width)``, contiguous."""
+        parts = [
+            [
+                getattr(data, source).reshape(-1)[size * identifier : size * (identifier + 1)]
+                for (source, size), ids in self._ids.items()
+                for identifier in ids
+            ]
+            for data in datas
         ]
-        memory, where = view_from(start, max(places, default=0) + 1), np.array(places, dtype=np.intp)
-        near, touched = row[: len(places)], row[len(places) :]
-        touching, (left, right) = self._touching, self._pads
-
-        def gather() -> None:
-            memory.take(where, 0, near, "clip")
-            for index, geom in enumerate(touching):
-                touched[index] = is_touching(data, geom, left, right)
-
-        return gather
+        return Gather(datas, rows, parts, self._touching, self._pads)
 
     def views(self, rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """{name: view} of ``rows (..., width)``: ``(..., k)``, scalars ``(...)``, stacked ``(..., parts, k)``."""
@@ -105,14 +97,58 @@ class ProbeLayout:
         return named
 
 
+class Gather:
+    """See `ProbeLayout.bind`."""
+
+    def __init__(
+        self,
+        datas: Sequence[Any],
+        rows: Rows,
+        parts: Sequence[Sequence[Row]],
+        touching: list[int],
+        pads: tuple[int, int],
+    ) -> None:
+        self._datas, self._rows, self._touching, self._pads = datas, rows, touching, pads
+        self._memory, places = places_of([part for row in parts for part in row])
+        near = places.reshape(len(datas), -1)
+        # A row has room for what is touched, filled afterwards.
+        self._places = np.zeros(rows.shape, np.intp)
+        self._places[:, : near.shape[1]] = near
+
+    def some(self, first: int, last: int) -> Callable[[], None]:
+        """A function that fills the rows from ``first`` up to ``last``."""
+        copy = functools.partial(self._memory.take, self._places[first:last], None, self._rows[first:last], "clip")
+        if not self._touching:
+            return copy
+        pairs = [
+            (self._datas[n], geom, self._rows[n], column)
+            for n in range(first, last)
+            for column, geom in enumerate(self._touching, self._rows.shape[1] - len(self._touching))
+        ]
+        left, right = self._pads
+
+        def gather() -> None:
+            copy()
+            for data, geom, row, column in pairs:
+                row[column] = is_touching(data, geom, left, right)
+
+        return gather
+
+
 def address_of(array: NDArray[Any]) -> int:
     return array.__array_interface__["data"][0]
 
 
-def view_from(address: int, size: int) -> Row:
-    """``size`` float64 numbers of memory from ``address`` on, which the caller keeps alive."""
-    block: Any = (ctypes.c_double * size).from_address(address)
-    return np.frombuffer(block, dtype=np.float64)
+def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
+    """One array over the memory of all parts and what lies between them, and where in it their elements are.
+
+    The caller keeps the parts' owners alive, and touches nothing but these elements.
+    """
+    addresses = np.concatenate([address_of(part) + 8 * np.arange(part.size) for part in parts])
+    start = int(addresses.min())
+    where = (addresses - start) // 8
+    block: Any = (ctypes.c_double * (int(where.max()) + 1)).from_address(start)
+    return np.frombuffer(block, dtype=np.float64), where
 
 
 def is_touching(data: Any, geom: int, left_pad: int, right_pad: int) -> bool:
@@ -120,12 +156,14 @@ def is_touching(data: Any, geom: int, left_pad: int, right_pad: int) -> bool:
 
     A contact without a constraint has the address -1 and so counts the last constraint's force, as in the package.
     """
-    sums = {left_pad: 0.0, right_pad: 0.0}
+    if not data.ncon:
+        return False
     contact = data.contact
-    for (first, second), address in zip(contact.geom.tolist(), contact.efc_address.tolist(), strict=True):
+    sums = {left_pad: 0.0, right_pad: 0.0}
+    for i, (first, second) in enumerate(contact.geom.tolist()):
         pad = first if second == geom else second if first == geom else -1
         if pad in sums:
-            sums[pad] += float(data.efc_force[address])
+            sums[pad] += float(data.efc_force[contact.efc_address[i]])
     return sums[left_pad] > 0 and sums[right_pad] > 0
 
 

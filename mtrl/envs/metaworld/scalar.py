@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from mtrl.envs.metaworld.lines import Line, alive, flattened, names_in, nest, split, text
 
 Array = Any
 
@@ -49,22 +51,24 @@ _FORMS = {
     np.cos: "cos({0})", np.invert: "not {0}", np.logical_not: "not {0}", np.isnan: "{0} != {0}",
     np.maximum: "{1} if {1} > {0} else {0}", np.minimum: "{1} if {1} < {0} else {0}",
 }  # fmt: skip
+_ATOM = re.compile(r"\w+|\([^()]*\)")
 _EXACT_IN_SINGLE = {np.add, np.subtract, np.multiply, np.divide, np.sqrt, np.negative, np.absolute}
 """In double precision and then rounded, these give the single-precision result. `maximum` rounds nothing."""
 _NAMES = {
     "sqrt": math.sqrt, "sin": math.sin, "cos": math.cos, "nan": math.nan, "inf": math.inf,
-    "_exp": _exp, "_log": _log, "_single": _single,
+    "_exp": _exp, "_log": _log, "_single": ctypes.c_float,
 }  # fmt: skip
 
 
-@dataclass
-class _Line:
-    """``names = code``; a branch has lines inside."""
+class Scalar(NamedTuple):
+    """The code of one copy, in two parts."""
 
-    names: list[str]
-    code: str
-    reads: list[str]
-    inside: list[_Line] = field(default_factory=list)
+    prepare: Callable[[Sequence[float]], tuple[float, ...]]
+    """Run once an episode: from the constants, what `function` takes in their place."""
+    function: Callable[..., tuple[float, ...]]
+    """Called with a sequence of floats for each input, in their order; returns the outputs one after the other."""
+    reads: frozenset[str]
+    """The inputs that `function` reads."""
 
 
 def _address(array: Array) -> int:
@@ -93,8 +97,9 @@ class Tracer:
     def __init__(self, inputs: Mapping[str, Array]) -> None:
         self._inputs = dict(inputs)
         self._names: dict[int, str] = {}
-        self._lines: list[_Line] = []
+        self._lines: list[Line] = []
         self._known: dict[str, str] = {}
+        self._squares: set[str] = set()
         self._functions: dict[str, Callable[..., Any]] = {}
         self._alive: list[Array] = []
         self._count = 0
@@ -118,30 +123,33 @@ class Tracer:
         else:
             operands = [self._read(value, result.shape, single) for value in inputs]
             rounds = result.dtype == np.float32 and ufunc in _EXACT_IN_SINGLE
-            names = [self._emit(_expression(ufunc, parts), parts, rounds) for parts in zip(*operands, strict=True)]
+            names = [self._emit(self._expression(ufunc, parts), rounds) for parts in zip(*operands, strict=True)]
             self._write(result, names)
         return self.wrap(result)
 
     def _dot(self, a: Array, b: Array, out: Array) -> None:
         shape = (*out.shape, a.shape[-1])
         pairs = list(zip(self._read(a, shape), self._read(b, shape), strict=True))
-        products = [self._emit(f"{x} * {y}", (x, y)) for x, y in pairs]
+        products = [self._emit(f"{x} * {y}") for x, y in pairs]
         parts = [products[i : i + shape[-1]] for i in range(0, len(products), shape[-1])]
-        self._write(out, [self._emit(" + ".join(part), part) for part in parts])
+        names = [self._emit(" + ".join(part)) for part in parts]
+        if all(x == y for x, y in pairs):
+            self._squares.update(names)
+        self._write(out, names)
 
     def reduce(self, ufunc: Any, array: Array, axis: int) -> Array:
         if ufunc not in _INFIX or axis not in (-1, array.ndim - 1):
             raise Untraceable(f"{ufunc.__name__}.reduce over axis {axis}")
         result = ufunc.reduce(array, axis=-1)
         parts = np.reshape(np.array(self._read(array, array.shape), dtype=object), (-1, array.shape[-1]))
-        names = [self._emit(f" {_INFIX[ufunc]} ".join(part), tuple(part)) for part in parts]
+        names = [self._emit(f" {_INFIX[ufunc]} ".join(part)) for part in parts]
         self._write(result, names)
         return self.wrap(result)
 
     def where(self, condition: Array, one: Any, other: Any) -> Array:
         result = np.where(condition, one, other)
         operands = [self._read(value, result.shape, result.dtype == np.float32) for value in (condition, one, other)]
-        self._write(result, [self._emit(f"{a} if {c} else {b}", (c, a, b)) for c, a, b in zip(*operands, strict=True)])
+        self._write(result, [self._emit(f"{a} if {c} else {b}") for c, a, b in zip(*operands, strict=True)])
         return self.wrap(result)
 
     def assign(self, value: Any, out: Array) -> None:
@@ -149,9 +157,9 @@ class Tracer:
         kind = np.asarray(value).dtype
         names = self._read(value, out.shape)
         if out.dtype == np.float32 and kind != np.float32:
-            names = [self._emit(name, (name,), True) for name in names]
+            names = [self._emit(name, True) for name in names]
         elif out.dtype != np.bool_ and kind == np.bool_:
-            names = [self._emit(f"1.0 if {name} else 0.0", (name,)) for name in names]
+            names = [self._emit(f"1.0 if {name} else 0.0") for name in names]
         np.copyto(out, value, casting="unsafe")
         self._write(out, names)
 
@@ -165,7 +173,7 @@ class Tracer:
         for i in range(result.size // size):
             part = reads[i * width : (i + 1) * width]
             fresh = [self._fresh() for _ in range(size)]
-            self._lines.append(_Line(fresh, f"{name}({', '.join(part)})", part))
+            self._lines.append(Line(fresh, f"{name}({', '.join(part)})"))
             names += fresh
         self._write(result, names)
         return self.wrap(result)
@@ -179,25 +187,35 @@ class Tracer:
         inner, self._lines, self._known = self._lines, outer, known
         others = self._read(otherwise, otherwise.shape)
         names = [self._fresh() for _ in others]
-        inner += [_Line([name], result, [result]) for name, result in zip(names, results, strict=True)]
-        reads = [decision, *others, *(read for line in inner for read in line.reads)]
-        self._lines += [_Line([name], other, [other]) for name, other in zip(names, others, strict=True)]
-        self._lines.append(_Line(names, f"if {decision}:", reads, inner))
+        inner += [Line([name], result) for name, result in zip(names, results, strict=True)]
+        self._lines += [Line([name], other) for name, other in zip(names, others, strict=True)]
+        self._lines.append(Line(names, f"if {decision}:", inner))
         result = np.array(otherwise)
         self._write(result, names)
         return self.wrap(result)
 
-    def function(self, name: str, outputs: Sequence[Array]) -> Callable[..., Any]:
-        """The function of the inputs' sequences that returns a tuple of numbers for each output (1, size)."""
-        results = [self._read(array, array.shape) for array in outputs]
-        sizes = {key: array.size for key, array in self._inputs.items() if array.size}
-        lines = [f"    {', '.join(f'{key}{i}' for i in range(size))}, = {key}" for key, size in sizes.items()]
-        lines += _text(_alive(self._lines, {read for result in results for read in result}), "    ")
-        returned = ", ".join(f"({', '.join(result)},)" if result else "()" for result in results)
-        source = "\n".join([f"def {name}({', '.join(self._inputs)}):", *lines, f"    return {returned}", ""])
+    def function(self, name: str, outputs: Sequence[Array]) -> Scalar:
+        """The code that gives the outputs (1, size); what follows from the input ``constant`` alone is a part apart."""
+        results = [part for array in outputs for part in self._read(array, array.shape)]
+        constants = self._parameters("constant")
+        fixed, lines = split(alive(self._lines, set(results)), set(constants))
+        lines = nest(lines, results)
+        reads = {read for line in flattened(lines) for read in names_in(line.code)}.union(results)
+        kept = [part for part in (*constants, *(part for line in fixed for part in line.names)) if part in reads]
+        once = [_unpacked("constant", constants), *text(nest(fixed, kept), "    ")]
+        code = [_unpacked("constant", kept)]
+        found = {key for key in self._inputs if key != "constant" and reads.intersection(self._parameters(key))}
+        code += [_unpacked(key, self._parameters(key)) for key in self._inputs if key in found]
+        code += text(lines, "    ")
         space: dict[str, Any] = {**_NAMES, **self._functions}
-        exec(compile(source, f"<scalar code of {name}>", "exec"), space)
-        return space[name]
+        prepare = _define("prepare", ["constant"], once, kept, space)
+        return Scalar(prepare, _define(name, list(self._inputs), code, results, space), frozenset(found))
+
+    def _parameters(self, key: str) -> list[str]:
+        return [f"{key}{i}" for i in range(self._inputs[key].size)]
+
+    def _expression(self, ufunc: Any, parts: Sequence[str]) -> str:
+        return f"sqrt({parts[0]})" if ufunc is np.sqrt and parts[0] in self._squares else _expression(ufunc, parts)
 
     def _read(self, value: Any, shape: tuple[int, ...], single: bool = False) -> list[str]:
         """An expression for each element: a name, or a number."""
@@ -215,13 +233,13 @@ class Tracer:
         self._alive.append(out)
         self._names.update(zip(_elements(out, out.shape), names, strict=True))
 
-    def _emit(self, code: str, reads: Sequence[str], rounds: bool = False) -> str:
-        code = f"_single({code})" if rounds else code
-        if code in reads:
+    def _emit(self, code: str, rounds: bool = False) -> str:
+        code = f"_single({code}).value" if rounds else code
+        if _ATOM.fullmatch(code):
             return code
         if code not in self._known:
             self._known[code] = self._fresh()
-            self._lines.append(_Line([self._known[code]], code, list(reads)))
+            self._lines.append(Line([self._known[code]], code))
         return self._known[code]
 
     def _fresh(self) -> str:
@@ -245,21 +263,17 @@ def _expression(ufunc: Any, parts: Sequence[str]) -> str:
     return _FORMS[ufunc].format(*parts)
 
 
-def _alive(lines: Sequence[_Line], needed: set[str]) -> list[_Line]:
-    kept = []
-    for line in reversed(lines):
-        if needed.intersection(line.names):
-            needed.update(line.reads)
-            kept.append(line)
-    return kept[::-1]
+def _unpacked(key: str, names: Sequence[str]) -> str:
+    return f"    {', '.join(names)}, = {key}" if names else ""
 
 
-def _text(lines: Sequence[_Line], indent: str) -> list[str]:
-    text = []
-    for line in lines:
-        text.append(indent + line.code if line.inside else f"{indent}{', '.join(line.names)} = {line.code}")
-        text += _text(line.inside, indent + "    ")
-    return text
+def _define(
+    name: str, parameters: Sequence[str], code: Sequence[str], results: Sequence[str], space: dict[str, Any]
+) -> Callable[..., tuple[float, ...]]:
+    returned = f"({', '.join(results)},)" if results else "()"
+    source = "\n".join([f"def {name}({', '.join(parameters)}):", *code, f"    return {returned}", ""])
+    exec(compile(source, f"<scalar code of {name}>", "exec"), space)
+    return space[name]
 
 
 class _Traced(np.ndarray):

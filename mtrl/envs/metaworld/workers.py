@@ -6,7 +6,6 @@ by one, so that slow ones balance out.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +17,6 @@ _SWITCH_INTERVAL = 2e-5
 """Seconds after which a thread that waits for the interpreter's lock gets it, while jobs run. Python's 5 ms would let
 one thread's arithmetic hold up the physics of all others."""
 _PATIENCE = 1.0
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Workers:

@@ -15,6 +15,7 @@ from mtrl.data.demos import CAMERAS, POLICY_CAMERAS, decision_frames, keyframes
 from mtrl.data.rlbench_layout import read_demo, write_demo
 from mtrl.envs import SUITES
 from mtrl.envs.keyframes import Config, KeyframesSuite
+from mtrl.envs.keyframes.envs import KeyframeCopies
 from mtrl.envs.keyframes.film import film
 from mtrl.envs.keyframes.tasks import TASKS
 
@@ -84,9 +85,20 @@ def test_copies_play_numbered_episodes_whatever_their_number(offscreen: str) -> 
         for t in range(2):
             assert (first[t][2].images["wrist"].rgb == third[t][0].images["wrist"].rgb).all()
             assert (first[t][0].images["wrist"].rgb != first[t][1].images["wrist"].rgb).any()
+        _moves_as_alone(wide, narrow)
     finally:
         wide.close()
         narrow.close()
+
+
+def _moves_as_alone(wide: KeyframeCopies, narrow: KeyframeCopies) -> None:
+    """Copies that move at the same time in several threads come to where one does that moves on its own."""
+    step = wide.step(np.array([[episode.expert()[0] for episode in row] for row in wide.episodes]))
+    for task, row in enumerate(narrow.episodes):
+        row[0].act(row[0].expert()[0])
+        other, here = wide.episodes[task][2].world.data, row[0].world.data
+        assert np.array_equal(other.qpos, here.qpos) and np.array_equal(other.qvel, here.qvel)
+        assert np.array_equal(step.frames[task][2].gripper_pose, np.asarray(row[0].world.gripper))
 
 
 def test_a_copy_ends_alone_and_then_ignores_actions(offscreen: str) -> None:

@@ -110,7 +110,7 @@ def record(name: str, policy: Policy, seed: int = 0, goal: int = 0, steps: int =
     act = _actor(name, policy, np.random.default_rng([seed, goal]))
     layout = ProbeLayout(environment.model, spec.all_probes)
     row = np.zeros(layout.width)
-    gather = layout.bind(environment.data, row)
+    gather = layout.bind([environment.data], row[None]).some(0, 1)
     episodes = []
     for number in range(2):
         environment.set_task(tasks[goal + number])
