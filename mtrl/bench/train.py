@@ -34,6 +34,8 @@ class Size:
     updates_per_step: float
     steps: int
     """Vector steps of a block, which take about a second on two cores."""
+    threads: int = 0
+    """The learner's beside environments on all cores; 0 for all cores."""
 
     @property
     def updates(self) -> int:
@@ -41,8 +43,8 @@ class Size:
         return round(self.envs_per_task * self.updates_per_step)
 
 
-SIZES = {"quick": Size(128, 32, 2, 0.5, 40), "standard": Size(400, 128, 1, 1.0, 8)}
-"""Those of `recipe=quick`, and the usual ones of MT10 and MT50."""
+SIZES = {"quick": Size(128, 32, 2, 0.5, 60, threads=1), "standard": Size(400, 128, 1, 1.0, 8)}
+"""Those of `recipe=quick`, whose small products are faster on one core, and the usual ones of MT10 and MT50."""
 GPU = Size(400, 128, 16, 1.0, 20)
 """Where the learner is a GPU, sixteen copies of each task feed it."""
 ROUNDS = 8
@@ -53,10 +55,10 @@ def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: st
     """Milliseconds of one step of all environments and its updates, multi-head SAC with PCGrad.
 
     `environments` and `updates` are each alone, on all cores. `in_turn` alternates; `side_by_side` is the default, with
-    all cores for both; in `split` half of the cores step the environments and the others learn. `of_sum` and
-    `of_larger` compare with the sum of the two alone and the larger of them; `waiting` is the share of the time in
-    which the learner waited for the environments. `summary` says which order is the fastest, and whether the default
-    takes at most 1.05 times the sum and 1.15 times the larger.
+    all cores for the environments and the learner's threads of the size; in `split` half of the cores step the
+    environments and the others learn. `of_sum` and `of_larger` compare with the sum of the two alone and the larger of
+    them; `waiting` is the share of the time in which the learner waited for the environments. `summary` says which
+    order is the fastest, and whether the default takes at most 1.05 times the sum and 1.15 times the larger.
 
     Raises:
         UserError: a suite that is not one of Meta-World's.
@@ -95,37 +97,48 @@ def _trainer(suite: str, size: Size, device: str, threads: int, deterministic: b
     return trainer
 
 
-def _rows(suite: str, size: Size, rounds: int, steps: int, device: str) -> list[dict[str, Any]]:
-    """Blocks of `steps` vector steps of each, in turn, so that a noisy machine is noisy for all alike."""
+def _threads(size: Size) -> dict[str, tuple[int, int]]:
+    """What is measured -> threads of (learner, environments), 0 where there is no such part."""
     cores = available_cores()
-    half = max(1, cores // 2)
-    threads = {"environments": (0, cores), "updates": (cores, 0), "in_turn": (cores, cores)}
-    threads |= {"side_by_side": (cores, cores)} | ({"split": (cores - half, half)} if cores > 1 else {})
-    made = [name for name in threads if name not in ("environments", "updates")]
-    trainers = {name: _trainer(suite, size, device, threads[name][1], name == "in_turn") for name in made}
+    learner, half = size.threads or cores, max(1, cores // 2)
+    threads = {"environments": (0, cores), "updates": (cores, 0)}
+    threads |= {"updates_fewer_threads": (learner, 0)} if learner != cores else {}
+    threads |= {"in_turn": (learner, cores), "side_by_side": (learner, cores)}
+    return threads | ({"split": (cores - half, half)} if cores > 1 else {})
+
+
+def _rows(suite: str, size: Size, rounds: int, steps: int, device: str) -> list[dict[str, Any]]:
+    threads = _threads(size)
+    orders = [name for name, parts in threads.items() if all(parts)]
+    trainers = {name: _trainer(suite, size, device, threads[name][1], name == "in_turn") for name in orders}
     alone = trainers["in_turn"]
-    calls: dict[str, Call] = {"environments": _environments(alone), "updates": _updates(alone, size.updates, device)}
-    calls |= {name: trainer.advance for name, trainer in trainers.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    waits: dict[str, list[float]] = {name: [] for name in calls}
+    updates = _updates(alone, size.updates, device)
+    calls: dict[str, Call] = {name: updates for name, parts in threads.items() if not parts[1]}
+    calls |= {"environments": _environments(alone), **{name: t.advance for name, t in trainers.items()}}
+    seconds: dict[str, list[float]] = {name: [] for name in threads}
+    waits: dict[str, list[float]] = {name: [] for name in threads}
     for _ in range(rounds):
-        for name, call in calls.items():
-            torch.set_num_threads(threads[name][0] or cores)
-            waited, begin = _waited(trainers.get(name)), time.perf_counter()
-            for _ in range(steps):
-                call()
-            _finish(device)
-            seconds[name].append((time.perf_counter() - begin) / steps)
-            waits[name].append((_waited(trainers.get(name)) - waited) / steps)
-    torch.set_num_threads(cores)
+        for name, (learner, _) in threads.items():
+            torch.set_num_threads(learner or available_cores())
+            waited, now = _block(calls[name], steps, trainers.get(name), device)
+            seconds[name].append(now)
+            waits[name].append(waited if name != "in_turn" else 0.0)  # there it is the work itself
+    torch.set_num_threads(available_cores())
     for trainer in trainers.values():
         trainer.close()
     facts = {"env_steps": alone.envs.num_tasks * size.envs_per_task, "updates": size.updates}
     medians = {name: median(values) for name, values in seconds.items()}
-    shares = {
-        name: median(w) / medians[name] if name in ("side_by_side", "split") else 0.0 for name, w in waits.items()
-    }
-    return [_row(name, threads[name], medians, shares[name], facts) for name in calls]
+    return [_row(name, threads[name], medians, median(waits[name]) / medians[name], facts) for name in threads]
+
+
+def _block(call: Call, steps: int, trainer: Any, device: str) -> tuple[float, float]:
+    """(seconds waited for the environments, seconds) of one of `steps` calls: blocks of all calls take turns, so that a
+    noisy machine is noisy for all alike."""
+    waited, begin = _waited(trainer), time.perf_counter()
+    for _ in range(steps):
+        call()
+    _finish(device)
+    return (_waited(trainer) - waited) / steps, (time.perf_counter() - begin) / steps
 
 
 def _row(
@@ -134,7 +147,7 @@ def _row(
     now, alone = medians[name], (medians["environments"], medians["updates"])
     row: dict[str, Any] = {"what": name, "learner_threads": threads[0], "environment_threads": threads[1]}
     row |= {"ms": 1e3 * now, "of_sum": now / sum(alone), "of_larger": now / max(alone), "waiting": waiting}
-    row |= {"env_steps_per_second": 0.0 if name == "updates" else facts["env_steps"] / now}
+    row |= {"env_steps_per_second": 0.0 if name.startswith("updates") else facts["env_steps"] / now}
     row |= {"updates_per_second": 0.0 if name == "environments" else facts["updates"] / now}
     return row | {"peak_mb": round(peak_bytes() / 1e6)}
 
