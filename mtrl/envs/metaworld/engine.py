@@ -190,6 +190,11 @@ class BatchedEnvs:
     def threads(self) -> int:
         return self._workers.count
 
+    @property
+    def controls(self) -> NDArray[np.float64]:
+        """(T, N, CONTROLS): the commands of the last step. The memory is the engine's."""
+        return self._controls
+
     def reset(self, seed: int | None = None) -> FloatArray:
         """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
         self._seed = self._seed if seed is None else seed
