@@ -10,11 +10,13 @@ import contextlib
 import copy
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from mtrl import cli
 from mtrl.agents.sac import SAC
 from mtrl.core import execution
 from mtrl.core.compilation import Traced
@@ -144,6 +146,34 @@ def test_what_makes_no_sense_here_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`agent.execution` should be one of auto, plain"):
         agent(execution="fast")
     assert agent().execution == "plain"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("agent.execution=captured", "`agent.execution` should be plain or compiled on cpu. Found 'captured'."),
+        ("agent.execution=fast", "`agent.execution` should be one of auto, plain, compiled, captured. Found 'fast'."),
+        ("agent.precision=half", "`agent.precision` should be one of tf32, float32, bfloat16. Found 'half'."),
+    ],
+)
+def test_the_command_line_refuses_in_one_line_and_leaves_no_run(
+    option: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["train", "benchmark=toy", "device=cpu", f"runs={tmp_path}", option]) == 2
+    assert capsys.readouterr().err == f"mtrl: Option {message}\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_compiled_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It goes on under another execution, which is no other run, and is evaluated without a compiler."""
+    run = ["train", "benchmark=toy", "device=cpu", f"runs={tmp_path}", "surgery=pcgrad", "network.width=8"]
+    run += ["agent.batch_size=4", "training.warmup=10", "training.final_episodes=2", "experiment=one"]
+    assert cli.main([*run, "steps=30", "agent.execution=compiled"]) == 0
+    assert "compilation" in capsys.readouterr().out
+    assert cli.main([*run, "steps=40", "agent.execution=plain"]) == 0
+    assert "Going on from step 30" in capsys.readouterr().out
+    assert cli.main(["evaluate", str(tmp_path / "toy" / "one" / "seed_1"), "--episodes", "2"]) == 0
 
 
 def test_the_choice_of_auto() -> None:
