@@ -12,8 +12,9 @@
 # CoppeliaSim's educational edition and RLBench have licences of their own, which allow non-commercial use only: read
 # them first. Nothing of either is part of this project.
 #
-# TESTED: the script's syntax, mtrl's adapter against RLBench's own Python classes at this commit, with PyRep's compiled
-# module replaced. NOT TESTED: the build of this image, CoppeliaSim itself, live episodes.
+# TESTED: the scripts' syntax (bash -n, shellcheck); at these commits, with PyRep's compiled module replaced, mtrl's
+# adapter against RLBench's own Python classes, and RLBench's own reader on demonstrations that mtrl wrote. NOT TESTED:
+# the build of this image, CoppeliaSim itself, live episodes.
 set -euo pipefail
 
 PYREP_COMMIT=8f420be8064b1970aae18a9cfbc978dfb15747ef
@@ -77,13 +78,14 @@ pip --constraint "$root/constraints.txt" ${PIP_ARGS:-} cffi setuptools wheel sci
 pip --no-build-isolation --no-deps ${PIP_ARGS:-} "$source_copy/PyRep" "$source_copy/RLBench"
 install -m 0755 "$here/entrypoint.sh" "$prefix/bin/mtrl-rlbench"
 
+cd /
+if [ "${SMOKE:-1}" != 0 ]; then
+    xvfb-run --auto-servernum --server-args "-screen 0 1280x1024x24" "$prefix/bin/python" "$here/smoke.py"
+fi
+
+# After the smoke script: the simulator writes into its own folder, and what root wrote there must be the user's too.
 if [ -n "${MTRL_USER:-}" ]; then
     useradd --uid 1000 --user-group --home-dir /workspace --no-create-home --shell /bin/bash "$MTRL_USER"
     install -d -m 1777 -o "$MTRL_USER" -g "$MTRL_USER" /workspace
     chown -R "$MTRL_USER" "$COPPELIASIM_ROOT"
-fi
-
-cd /
-if [ "${SMOKE:-1}" != 0 ]; then
-    xvfb-run --auto-servernum --server-args "-screen 0 1280x1024x24" "$prefix/bin/python" "$here/smoke.py"
 fi

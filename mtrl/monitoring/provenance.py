@@ -53,7 +53,7 @@ def cpu_model() -> str:
 
 
 def _git(source: Path) -> dict[str, Any] | None:
-    """The commit that holds `source`; none where git does not track it, as in an installed package."""
+    """The commit that holds `source`, <package>/<part>/<file>; none where git does not track it, as when installed."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source.parent), *arguments]
@@ -61,6 +61,8 @@ def _git(source: Path) -> dict[str, Any] | None:
 
     try:
         git("ls-files", "--error-unmatch", source.name)
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+        # Of the package alone: results that are written into the repository do not change the code.
+        changed = git("status", "--porcelain", "--", str(source.parents[1]))
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.SubprocessError):
         return None

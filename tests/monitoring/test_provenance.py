@@ -1,0 +1,24 @@
+"""Where a result comes from."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from mtrl.monitoring import provenance
+
+
+def test_code_is_dirty_where_the_package_changed_and_not_where_results_appear(tmp_path: Path) -> None:
+    source = tmp_path / "mtrl" / "monitoring" / "provenance.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("code = 1\n")
+    assert provenance._git(source) is None, "no repository"
+    name = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
+    for command in (["init", "-q"], ["add", "."], [*name, "commit", "-qm", "code"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "table.csv").write_text("task\n")
+    found = provenance._git(source)
+    assert found is not None and len(found["commit"]) == 40 and not found["dirty"]
+    (tmp_path / "mtrl" / "new.py").write_text("code = 2\n")
+    assert provenance._git(source) == {**found, "dirty": True}
