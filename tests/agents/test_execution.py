@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtrl import cli
 from mtrl.agents.sac import SAC
@@ -25,6 +27,8 @@ from mtrl.gradients.affinities import transference
 from mtrl.gradients.diagnostics import triad
 from mtrl.networks import NETWORKS
 from tests.agents.learners import Experience, agent, copy_state, distance, methods, tensors
+
+COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
 def traced(learner: SAC, experience: Experience, *, compiled: bool = False) -> SAC:
@@ -127,8 +131,18 @@ def _without_numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         sys.modules[torch.optim.Adam.__module__], "_device_dtype_check_for_fused", lambda *_, **__: None
     )
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "Generator", lambda *_: generator())
+        patch.setattr(torch, "Generator", type("Generator", (), {"__new__": lambda *_: generator()}))
         yield
+
+
+class NoTransfers(TorchDispatchMode):
+    """Refuses arrays of the host in any operation; numbers may be arguments."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        assert all(t.device.type == "meta" or t.ndim == 0 for t in given), func
+        assert func not in COPIES or all(t.device.type == "meta" for t in given), func
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +153,8 @@ def test_an_update_and_its_draws_stay_on_the_device(method: str, network: str, m
     with _without_numbers(monkeypatch):
         learner = agent(method, network=network, device="meta")
     experience = Experience(learner)
-    learner.learn(experience.draw, 2)
+    with NoTransfers():
+        learner.learn(experience.draw, 2)
     assert all(t.device.type == "meta" for t in tensors(learner))
 
 
