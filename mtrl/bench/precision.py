@@ -58,7 +58,7 @@ def _gradients(learner: Any, leader: Any, batch: Transitions, noise: Tensor) -> 
     for name in ("actor", "critic", "target"):
         getattr(learner, name).load_state_dict(getattr(leader, name).state_dict())
     dtype = next(learner.actor.parameters()).dtype
-    batch = Transitions(*(field.to(dtype) for field in batch[:5]))
+    batch = batch._replace(**{name: getattr(batch, name).to(dtype) for name in Transitions._fields[:5]})
     alpha, noise = leader.log_alpha.detach().exp().unsqueeze(-1).to(dtype), noise.to(dtype)
     with torch.no_grad():
         target = learner._target(batch, alpha, noise)

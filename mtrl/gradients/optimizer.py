@@ -100,7 +100,7 @@ class MultiTaskOptimizer(nn.Module):
     def host_bound(self) -> str | None:
         """What of the methods works on the host, so that no graph can hold a step; None for nothing."""
         parts = [("this weighting", self.weighting), ("this surgery", self.surgery)]
-        parts += [("these diagnostics or affinities", diagnostic) for diagnostic in self.diagnostics]
+        parts += [("this diagnostic or affinity", diagnostic) for diagnostic in self.diagnostics]
         return next((name for name, part in parts if getattr(part, "on_host", False)), None)
 
     @property

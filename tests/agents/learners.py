@@ -25,8 +25,14 @@ def methods() -> list[str]:
 
 
 def agent(
-    method: str = "pcgrad", network: str = "multi_head", seed: int = 0, device: Any = "cpu", **options: Any
+    method: str = "pcgrad",
+    network: str = "multi_head",
+    seed: int = 0,
+    device: Any = "cpu",
+    watching: dict[str, Any] | None = None,
+    **options: Any,
 ) -> SAC:
+    """watching: configurations of diagnostics and affinity; options: the agent's."""
     torch.manual_seed(seed)
     surgery, weighting = (method, "equal") if method in SURGERIES.kinds else ("none", method)
     config = SURGERIES.config_class(surgery)()
@@ -42,6 +48,7 @@ def agent(
         action_size=A,
         device=device,
         seed=seed,
+        **(watching or {}),
     )
 
 

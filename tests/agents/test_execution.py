@@ -10,17 +10,25 @@ import contextlib
 import copy
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from mtrl import cli
 from mtrl.agents.sac import SAC
 from mtrl.core import execution
 from mtrl.core.compilation import Traced
 from mtrl.core.execution import Snapshot
+from mtrl.gradients.affinities import transference
+from mtrl.gradients.diagnostics import triad
 from mtrl.networks import NETWORKS
 from tests.agents.learners import Experience, agent, copy_state, distance, methods, tensors
+
+COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
 def traced(learner: SAC, experience: Experience, *, compiled: bool = False) -> SAC:
@@ -56,6 +64,19 @@ def test_traced_updates_of_every_network(network: str) -> None:
     plain.learn(data.draw, 5)
     other.learn(same.draw, 5)
     assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(other), strict=True))
+
+
+def test_traced_updates_that_are_watched() -> None:
+    watching = {"diagnostics": triad.Config(window=4), "affinity": transference.Config(every=1, apply_to="both")}
+    plain, other = agent(watching=watching), agent(watching=watching)
+    data, same = Experience(plain), Experience(other)
+    traced(other, same)
+    first, second = plain.learn(data.draw, 6), other.learn(same.draw, 6)
+    assert {"critic/triad/curvature", "critic/affinity", "actor/affinity"} < first.keys() == second.keys()
+    assert all(torch.equal(first[name].nan_to_num(), second[name].nan_to_num()) for name in first)
+    seldom = {"affinity": transference.Config(every=10)}
+    with pytest.raises(ValueError, match="plain with this diagnostic or affinity, which works on the host"):
+        agent(watching=seldom, execution="compiled")
 
 
 def test_traced_updates_go_on_bit_for_bit_from_a_saved_state() -> None:
@@ -110,8 +131,18 @@ def _without_numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         sys.modules[torch.optim.Adam.__module__], "_device_dtype_check_for_fused", lambda *_, **__: None
     )
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "Generator", lambda *_: generator())
+        patch.setattr(torch, "Generator", type("Generator", (), {"__new__": lambda *_: generator()}))
         yield
+
+
+class NoTransfers(TorchDispatchMode):
+    """Refuses arrays of the host in any operation; numbers may be arguments."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        assert all(t.device.type == "meta" or t.ndim == 0 for t in given), func
+        assert func not in COPIES or all(t.device.type == "meta" for t in given), func
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +153,8 @@ def test_an_update_and_its_draws_stay_on_the_device(method: str, network: str, m
     with _without_numbers(monkeypatch):
         learner = agent(method, network=network, device="meta")
     experience = Experience(learner)
-    learner.learn(experience.draw, 2)
+    with NoTransfers():
+        learner.learn(experience.draw, 2)
     assert all(t.device.type == "meta" for t in tensors(learner))
 
 
@@ -144,6 +176,34 @@ def test_what_makes_no_sense_here_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`agent.execution` should be one of auto, plain"):
         agent(execution="fast")
     assert agent().execution == "plain"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("agent.execution=captured", "`agent.execution` should be plain or compiled on cpu. Found 'captured'."),
+        ("agent.execution=fast", "`agent.execution` should be one of auto, plain, compiled, captured. Found 'fast'."),
+        ("agent.precision=half", "`agent.precision` should be one of tf32, float32, bfloat16. Found 'half'."),
+    ],
+)
+def test_the_command_line_refuses_in_one_line_and_leaves_no_run(
+    option: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["train", "benchmark=toy", "device=cpu", f"runs={tmp_path}", option]) == 2
+    assert capsys.readouterr().err == f"mtrl: Option {message}\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_compiled_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It goes on under another execution, which is no other run, and is evaluated without a compiler."""
+    run = ["train", "benchmark=toy", "device=cpu", f"runs={tmp_path}", "surgery=pcgrad", "network.width=8"]
+    run += ["agent.batch_size=4", "training.warmup=10", "training.final_episodes=2", "experiment=one"]
+    assert cli.main([*run, "steps=30", "agent.execution=compiled"]) == 0
+    assert "compilation" in capsys.readouterr().out
+    assert cli.main([*run, "steps=40", "agent.execution=plain"]) == 0
+    assert "Going on from step 30" in capsys.readouterr().out
+    assert cli.main(["evaluate", str(tmp_path / "toy" / "one" / "seed_1"), "--episodes", "2"]) == 0
 
 
 def test_the_choice_of_auto() -> None:
