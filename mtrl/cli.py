@@ -86,11 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
 
     bench = commands.add_parser("bench", help="measure speed on this machine")
-    bench.add_argument("what", choices=("update", "growth", "train", "offline", "auxiliary", "envs"))
+    bench.add_argument("what", choices=("update", "growth", "train", "precision", "offline", "auxiliary", "envs"))
     bench.add_argument("--json", action="store_true", help="print the rows as JSON")
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
     bench.add_argument("--suites", default="", help="update, train: mt10, mt50 or both")
     bench.add_argument("--repetitions", type=int, default=50, help="update: of each row")
+    bench.add_argument("--compiled", action="store_true", help="update: compiled ones too, after a minute each")
+    bench.add_argument("--device", default="cpu", help="update, train, precision: cpu, cuda, ...")
     bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
     bench.set_defaults(run=_bench)
 
@@ -227,7 +229,7 @@ def _list_parameters(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from mtrl.bench import auxiliary, envs, growth, offline, report, train, update
+    from mtrl.bench import auxiliary, envs, growth, offline, precision, report, train, update
 
     suites: dict[str, Any] = {"suites": tuple(options.suites.split(","))} if options.suites else {}
     if options.what == "envs":
@@ -236,13 +238,16 @@ def _bench(options: argparse.Namespace) -> None:
         result = auxiliary.measure(options.quick)
     elif options.what == "growth":
         result = growth.measure(options.quick)
+    elif options.what == "precision":
+        result = precision.measure(options.quick, device=options.device)
     elif options.what == "offline":
         result = offline.measure(options.quick)
     elif options.what == "train":
-        result = train.measure(options.quick, **suites)
+        result = train.measure(options.quick, device=options.device, **suites)
     else:
         named = update.methods() if options.methods == "all" else options.methods.split(",")
-        result = update.measure(options.quick, named, repetitions=options.repetitions, **suites)
+        chosen: dict[str, Any] = {"compiled": options.compiled, "device": options.device, **suites}
+        result = update.measure(options.quick, named, repetitions=options.repetitions, **chosen)
     print(json.dumps(result) if options.json else report.table(result))
 
 

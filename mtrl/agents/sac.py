@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,12 +18,15 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mtrl.agents.state import Stateful
-from mtrl.core.config import check
+from mtrl.core import execution, precision
+from mtrl.core.config import check, check_choice
 from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
 from mtrl.gradients import MultiTaskOptimizer, build_optimizer
 from mtrl.networks import NETWORKS, TaskNetwork
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+Draw = Callable[[], Sequence[Transitions]]
+"""The batch of one update, or two where `SAC.needs_second_batch`."""
 
 
 @dataclass
@@ -57,8 +60,19 @@ class Config:
     """Clip the norm of each network's final gradient."""
     reduction: str = "mean"
     """How weighted task losses become one: mean or sum."""
+    precision: str = "tf32"
+    """Of the networks' products: tf32 (on a GPU that has it, else float32), float32 or bfloat16. Parameters, gradients,
+    the tasks' inner products and what follows from them are float32 or float64 in any case."""
+    execution: str = "auto"
+    """How updates run: plain, compiled (by PyTorch; takes half a minute at the start), captured (one CUDA graph), or
+    auto: captured on a GPU where the methods allow it, else plain."""
+    updates_per_launch: int = 8
+    """Updates of one captured graph, where a step of the environments earns so many."""
 
     def __post_init__(self) -> None:
+        check_choice("agent.precision", self.precision, precision.CHOICES)
+        check_choice("agent.execution", self.execution, execution.CHOICES)
+        check(self.updates_per_launch >= 1, "agent.updates_per_launch", "a positive integer", self.updates_per_launch)
         check(0 < self.discount <= 1, "agent.discount", "in (0, 1]", self.discount)
         check(0 < self.target_rate <= 1, "agent.target_rate", "in (0, 1]", self.target_rate)
         check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
@@ -148,6 +162,8 @@ class SAC(Stateful):
         )
         self.actor = TaskNetwork(actor_factory, num_tasks, codes=goals).to(self.device)
         self.critic = TaskNetwork(critic_factory, num_tasks, config.num_critics, goals).to(self.device)
+        if config.precision == "bfloat16":
+            self.actor.computed_in = self.critic.computed_in = torch.bfloat16
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self._move_target = get_ema_multi_avg_fn(1 - config.target_rate)
         alphas = 1 if config.shared_temperature else num_tasks
@@ -159,13 +175,17 @@ class SAC(Stateful):
         methods |= {"diagnostics": diagnostics, "affinity": affinity}
         self.critic_optimizer = self._optimizer(self.critic, part="critic", **methods)
         self.actor_optimizer = self._optimizer(self.actor, part="actor", critic=self.critic_optimizer, **methods)
+        host_bound = self.critic_optimizer.host_bound or self.actor_optimizer.host_bound
+        self.execution = execution.choose(config.execution, self.device, host_bound)
+        self._learner: tuple[Draw, execution.Runner] | None = None
 
     def _critic_network(self, network: Any) -> Any:
         changes = {"layer_norm": self.config.critic_layer_norm, "width": self.config.critic_width}
         return replace(network, **{k: v for k, v in changes.items() if v is not None})
 
     def _adam(self, parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.Adam(parameters, lr=self.config.learning_rate, eps=self.config.adam_eps, fused=True)
+        options: dict[str, Any] = {"fused": True, "capturable": self.device.type == "cuda"}
+        return torch.optim.Adam(parameters, lr=self.config.learning_rate, eps=self.config.adam_eps, **options)
 
     def _optimizer(self, network: TaskNetwork, **methods: Any) -> MultiTaskOptimizer:
         return build_optimizer(
@@ -196,11 +216,26 @@ class SAC(Stateful):
     def _noise(self, leading: tuple[int, ...]) -> Tensor:
         return torch.randn(*leading, self.action_size, device=self.device, generator=self.generator)
 
+    def learn(self, draw: Draw, count: int) -> Metrics:
+        """`count` updates, each on what `draw` gives, as `Config.execution` says; the metrics of the last.
+
+        Compiled or captured, `draw` runs only at first: what it reads should be tensors that are changed in place, and
+        its randomness that of `generator`. The metrics are then tensors that the next call may overwrite.
+        """
+        if self._learner is None or self._learner[0] != draw:
+            parts = (lambda: self.update(*draw()), self._state, self.generator, self.config.updates_per_launch)
+            self._learner = draw, execution.build(self.execution, *parts)
+        return self._learner[1](count)
+
     def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics:
         """One step of critics, actor, temperatures and targets on a batch (T, B, ..). Nothing is read back.
 
         With `batch.rows` the metrics are means over the rows; a second batch is to be of the same rows.
         """
+        with precision.network_products(self.config.precision, self.device):
+            return self._update(batch, second_batch)
+
+    def _update(self, batch: Transitions, second_batch: Transitions | None) -> Metrics:
         batches, rows = [batch] if second_batch is None else [batch, second_batch], batch.rows
         log_alpha = self._log_alpha(rows, len(batch.reward))
         alpha = log_alpha.exp().unsqueeze(-1)
@@ -276,11 +311,19 @@ class SAC(Stateful):
             parts |= {f"{name}_method": optimizer, f"{name}_optimizer": optimizer.optimizer}
         return parts | {"alpha_optimizer": self.alpha_optimizer}
 
+    def _state(self) -> dict[str, Any]:
+        """All tensors that an update changes."""
+        return {name: part for name, part in self.state_dict().items() if name != "generator"}
+
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"log_alpha": self.log_alpha.detach()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
+        for optimizer in (self.actor_optimizer.optimizer, self.critic_optimizer.optimizer, self.alpha_optimizer):
+            for group in optimizer.param_groups:  # the state may come from another device
+                group["capturable"] = self.device.type == "cuda"
+        self._learner = None  # a graph would go on with the old tensors
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 class Stateful:
@@ -26,4 +28,12 @@ class Stateful:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, part in self._parts().items():
             part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given
-        self.generator.set_state(state["generator"].cpu())
+        _continue(self.generator, state["generator"].cpu())
+
+
+def _continue(generator: torch.Generator, state: Tensor) -> None:
+    """Go on from a generator's state; from one of another kind of device, with other numbers that follow from it."""
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+    else:
+        generator.manual_seed(zlib.crc32(state.numpy().tobytes()))

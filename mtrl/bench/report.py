@@ -38,7 +38,8 @@ def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., A
 
 
 def machine() -> dict[str, Any]:
-    return {
+    gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if torch.cuda.is_available() else {}
+    return gpu | {
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable
@@ -31,20 +32,33 @@ class Size:
     batch_size: int
     envs_per_task: int
     updates_per_step: float
+    steps: int
+    """Vector steps of a block, which take about a quarter of a second on two cores."""
+    threads: int = 0
+    """The learner's beside environments on all cores; 0 for all cores."""
+
+    @property
+    def updates(self) -> int:
+        """Of one vector step."""
+        return round(self.envs_per_task * self.updates_per_step)
 
 
-SIZES = {"quick": Size(128, 32, 2, 0.5), "standard": Size(400, 128, 1, 1.0)}
-"""Those of `recipe=quick`, and the usual ones of MT10 and MT50."""
+SIZES = {"quick": Size(128, 32, 2, 0.5, 15, threads=1), "standard": Size(400, 128, 1, 1.0, 2)}
+"""Those of `recipe=quick`, whose small products are faster on one core, and the usual ones of MT10 and MT50."""
+GPU = Size(400, 128, 16, 1.0, 20)
+"""Where the learner is a GPU, sixteen copies of each task feed it."""
+ROUNDS = 32
 Call = Callable[[], Any]
 
 
 def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: str = "cpu") -> dict[str, Any]:
     """Milliseconds of one step of all environments and its updates, multi-head SAC with PCGrad.
 
-    `environments` and `updates` are each alone, on all cores; `in_turn` alternates, `side_by_side` is the default.
-    `of_sum` and `of_larger` compare with the sum of the two and the larger of them; `waiting` is the share of the
-    time in which the learner waited for the environments. Rows with `threads` other than all cores say what PyTorch
-    was given.
+    `environments` and `updates` are each alone, on all cores. `in_turn` alternates; `side_by_side` is the default, with
+    all cores for the environments and the learner's threads of the size; in `split` half of the cores step the
+    environments and the others learn. `of_sum` and `of_larger` compare with the sum of the two alone and the larger of
+    them; `waiting` is the share of the time in which the learner waited for the environments. `summary` says which
+    order is the fastest, and whether the default takes at most 1.05 times the sum and 1.15 times the larger.
 
     Raises:
         UserError: a suite that is not one of Meta-World's.
@@ -52,17 +66,22 @@ def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: st
     known = ("mt10", "mt25", "mt50")
     check(set(suites) <= set(known), "--suites", f"among {', '.join(known)}", ", ".join(suites))
     keep_freed_memory()
-    rows = []
-    for suite, name in itertools.product(suites, SIZES):
-        rows += _rows(suite, name, 2 if quick else 12, 3 if quick else 20, device)
-    return {"bench": "train", "network": "multi_head", "surgery": "pcgrad", "machine": machine(), "rows": rows}
+    sizes = SIZES if device == "cpu" else {"gpu": GPU}
+    rows, summary = [], []
+    for suite, name in itertools.product(suites, sizes):
+        found = _rows(suite, sizes[name], 2 if quick else ROUNDS, 3 if quick else sizes[name].steps, device)
+        rows += [{"suite": suite, "size": name} | row for row in found]
+        summary.append({"suite": suite, "size": name} | _summary(found))
+    facts = {"network": "multi_head", "surgery": "pcgrad", "device": device, "machine": machine()}
+    return {"bench": "train", **facts, "summary": summary, "rows": rows}
 
 
-def _trainer(suite: str, size: Size, deterministic: bool, device: str) -> Any:
+def _trainer(suite: str, size: Size, device: str, threads: int, deterministic: bool) -> Any:
     torch.manual_seed(0)
     tasks = SUITES.build(SUITES.config_class(suite)())
+    tasks.make_envs = functools.partial(tasks.batched_envs, threads=threads)
     agent = AGENTS.build(
-        AGENTS.config_class("sac")(batch_size=size.batch_size),
+        AGENTS.config_class("sac")(batch_size=size.batch_size, updates_per_launch=size.updates),
         network=NETWORKS.config_class("multi_head")(width=size.width),
         weighting=WEIGHTINGS.config_class("equal")(),
         surgery=SURGERIES.config_class("pcgrad")(),
@@ -71,55 +90,88 @@ def _trainer(suite: str, size: Size, deterministic: bool, device: str) -> Any:
         **tasks.sizes,
     )
     ratio = {"envs_per_task": size.envs_per_task, "updates_per_step": size.updates_per_step}
-    config = TRAININGS.config_class("off_policy")(warmup=200, deterministic=deterministic, **ratio)
+    config = TRAININGS.config_class("off_policy")(warmup=100 * size.envs_per_task, deterministic=deterministic, **ratio)
     trainer = TRAININGS.build(config, agent=agent, suite=tasks, seed=0, steps=20_000)
-    while trainer.step < config.warmup + 10 * size.envs_per_task:
+    while trainer.step < config.warmup + 5 * size.envs_per_task:
         trainer.advance()
     return trainer
 
 
-def _rows(suite: str, name: str, rounds: int, steps: int, device: str) -> list[dict[str, Any]]:
-    """Blocks of `steps` vector steps of each, in turn, so that a noisy machine is noisy for all alike."""
-    size = SIZES[name]
-    trainers = {"in_turn": _trainer(suite, size, True, device), "side_by_side": _trainer(suite, size, False, device)}
-    updates = size.envs_per_task * size.updates_per_step
-    calls: dict[tuple[str, int], Call] = {("environments", 0): _environments(trainers["in_turn"])}
-    for threads in sorted({1, available_cores()}):
-        calls["updates", threads] = _updates(trainers["in_turn"], updates)
-        calls |= {(order, threads): trainer.advance for order, trainer in trainers.items()}
-    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
-    waits: dict[tuple[str, int], list[float]] = {key: [] for key in calls}
+def _threads(size: Size) -> dict[str, tuple[int, int]]:
+    """What is measured -> threads of (learner, environments), 0 where there is no such part."""
+    cores = available_cores()
+    learner, half = size.threads or cores, max(1, cores // 2)
+    threads = {"environments": (0, cores), "updates": (cores, 0)}
+    threads |= {"updates_fewer_threads": (learner, 0)} if learner != cores else {}
+    threads |= {"in_turn": (learner, cores), "side_by_side": (learner, cores)}
+    return threads | ({"split": (cores - half, half)} if cores > 1 else {})
+
+
+def _rows(suite: str, size: Size, rounds: int, steps: int, device: str) -> list[dict[str, Any]]:
+    threads = _threads(size)
+    orders = [name for name, parts in threads.items() if all(parts)]
+    trainers = {name: _trainer(suite, size, device, threads[name][1], name == "in_turn") for name in orders}
+    alone = trainers["in_turn"]
+    updates = _updates(alone, size.updates, device)
+    calls: dict[str, Call] = {name: updates for name, parts in threads.items() if not parts[1]}
+    calls |= {"environments": _environments(alone), **{name: t.advance for name, t in trainers.items()}}
+    seconds: dict[str, list[float]] = {name: [] for name in threads}
+    waits: dict[str, list[float]] = {name: [] for name in threads}
     for _ in range(rounds):
-        for (what, threads), call in calls.items():
-            torch.set_num_threads(threads or available_cores())
-            waited, begin = _waited(trainers.get(what)), time.perf_counter()
-            for _ in range(steps):
-                call()
-            seconds[what, threads].append((time.perf_counter() - begin) / steps)
-            waits[what, threads].append((_waited(trainers.get(what)) - waited) / steps)
+        for name, (learner, _) in threads.items():
+            torch.set_num_threads(learner or available_cores())
+            waited, now = _block(calls[name], steps, trainers.get(name), device)
+            seconds[name].append(now)
+            waits[name].append(waited if name != "in_turn" else 0.0)  # there it is the work itself
+    torch.set_num_threads(available_cores())
     for trainer in trainers.values():
         trainer.close()
-    alone = [median(seconds["environments", 0])]
-    alone.append(min(median(values) for (what, _), values in seconds.items() if what == "updates"))
-    facts = {"suite": suite, "size": name}
-    rows: list[dict[str, Any]] = [facts | _row(key, values, waits[key], alone) for key, values in seconds.items()]
-    env_steps, peak = trainers["in_turn"].envs.num_tasks * size.envs_per_task, round(peak_bytes() / 1e6)
-    rates = (
-        {"env_steps_per_second": env_steps / r["ms"] * 1e3, "updates_per_second": updates / r["ms"] * 1e3} for r in rows
-    )
-    return [row | rate | {"peak_mb": peak} for row, rate in zip(rows, rates, strict=True)]
+    facts = {"env_steps": alone.envs.num_tasks * size.envs_per_task, "updates": size.updates}
+    medians = {name: median(values) for name, values in seconds.items()}
+    return [_row(name, threads[name], medians, median(waits[name]) / medians[name], facts) for name in threads]
 
 
-def _row(key: tuple[str, int], seconds: list[float], waits: list[float], alone: list[float]) -> dict[str, Any]:
-    what, threads = key
-    now = median(seconds)
-    row: dict[str, Any] = {"what": what, "threads": threads or available_cores(), "ms": 1e3 * now}
-    row |= {"of_sum": now / sum(alone), "of_larger": now / max(alone)}
-    return row | {"waiting": median(waits) / now if what == "side_by_side" else 0.0}
+def _block(call: Call, steps: int, trainer: Any, device: str) -> tuple[float, float]:
+    """(seconds waited for the environments, seconds) of one of `steps` calls: blocks of all calls take turns, so that a
+    noisy machine is noisy for all alike."""
+    waited, begin = _waited(trainer), time.perf_counter()
+    for _ in range(steps):
+        call()
+    _finish(device)
+    return (_waited(trainer) - waited) / steps, (time.perf_counter() - begin) / steps
+
+
+def _row(
+    name: str, threads: tuple[int, int], medians: dict[str, float], waiting: float, facts: dict[str, int]
+) -> dict[str, Any]:
+    now, alone = medians[name], (medians["environments"], medians["updates"])
+    row: dict[str, Any] = {"what": name, "learner_threads": threads[0], "environment_threads": threads[1]}
+    row |= {"ms": 1e3 * now, "of_sum": now / sum(alone), "of_larger": now / max(alone), "waiting": waiting}
+    row |= {"env_steps_per_second": 0.0 if name.startswith("updates") else facts["env_steps"] / now}
+    row |= {"updates_per_second": 0.0 if name == "environments" else facts["updates"] / now}
+    return row | {"peak_mb": round(peak_bytes() / 1e6)}
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    found = {row["what"]: row for row in rows}
+    orders = [name for name in ("in_turn", "side_by_side", "split") if name in found]
+    default = found["side_by_side"]
+    return {
+        "fastest": min(orders, key=lambda name: found[name]["ms"]),
+        "of_sum": {name: round(found[name]["of_sum"], 3) for name in orders},
+        "of_larger": {name: round(found[name]["of_larger"], 3) for name in orders},
+        "within_1.05_of_sum": bool(default["of_sum"] <= 1.05),
+        "within_1.15_of_larger": bool(default["of_larger"] <= 1.15),
+    }
 
 
 def _waited(trainer: Any) -> float:
     return trainer.seconds["step"] if trainer is not None else 0.0
+
+
+def _finish(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
 def _environments(trainer: Any) -> Call:
@@ -129,13 +181,9 @@ def _environments(trainer: Any) -> Call:
     return lambda: envs.step(next(actions))
 
 
-def _updates(trainer: Any, per_step: float) -> Call:
-    """The updates of one vector step, as a whole number of them."""
-    agent, replay = trainer.agent, trainer.replay
-    check(per_step == int(per_step), "updates of a vector step", "a whole number", per_step)
-
+def _updates(trainer: Any, count: int, device: str) -> Call:
     def call() -> None:
-        for _ in range(int(per_step)):
-            agent.update(replay.sample(agent.config.batch_size, agent.generator))
+        trainer.agent.learn(trainer._draw, count)
+        _finish(device)
 
     return call

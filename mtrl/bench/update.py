@@ -22,11 +22,12 @@ from mtrl.networks import NETWORKS
 OBSERVATION, ACTION, WIDTH, DEPTH, BATCH = 39, 4, 400, 3, 128
 """Meta-World's sizes and the usual networks of MT10 and MT50."""
 SUITES = {"mt10": 10, "mt50": 50}
+COMPILED = {"joint": "none", "pcgrad": "pcgrad"}
 
 
-def _replay(num_tasks: int) -> ReplayBuffer:
+def _replay(num_tasks: int, device: str = "cpu") -> ReplayBuffer:
     generator = torch.Generator().manual_seed(0)
-    replay = ReplayBuffer(num_tasks, 2000, OBSERVATION, ACTION)
+    replay = ReplayBuffer(num_tasks, 2000, OBSERVATION, ACTION, device)
     shape = (num_tasks, 2000)
     replay.add(
         Transitions(
@@ -40,21 +41,22 @@ def _replay(num_tasks: int) -> ReplayBuffer:
     return replay
 
 
-def _agent(num_tasks: int, method: str) -> Any:
-    """method: a surgery's or a weighting's name."""
+def _agent(num_tasks: int, method: str, device: str = "cpu", **options: Any) -> Any:
+    """method: a surgery's or a weighting's name; options: the agent's."""
     torch.manual_seed(0)
     surgery, weighting = (method, "equal") if method in SURGERIES.kinds else ("none", method)
     surgery_config = SURGERIES.config_class(surgery)()
     if getattr(surgery_config, "requires_primary", False):
         surgery_config.primary = ["0"]
     return AGENTS.build(
-        AGENTS.config_class("sac")(batch_size=BATCH),
+        AGENTS.config_class("sac")(batch_size=BATCH, **options),
         network=NETWORKS.config_class("multi_head")(width=WIDTH, depth=DEPTH),
         weighting=WEIGHTINGS.config_class(weighting)(),
         surgery=surgery_config,
         num_tasks=num_tasks,
         observation_size=OBSERVATION,
         action_size=ACTION,
+        device=device,
     )
 
 
@@ -67,6 +69,22 @@ def _update(num_tasks: int, method: str = "none", solver: list[float] | None = N
         if solver is not None and isinstance(part.surgery, Surgery):
             part.surgery.coefficients = timed(part.surgery.coefficients, solver)
     return lambda: agent.update(*[replay.sample(BATCH, agent.generator) for _ in range(count)])
+
+
+def updates(num_tasks: int, method: str, count: int = 1, device: str = "cpu", **options: Any) -> Callable[[], Any]:
+    """`count` full updates in the execution and precision that the agent's options say, to their end."""
+    agent, replay = _agent(num_tasks, method, device, **options), _replay(num_tasks, device)
+    batches = 2 if agent.needs_second_batch else 1
+
+    def draw() -> list[Transitions]:
+        return [replay.sample(BATCH, agent.generator) for _ in range(batches)]
+
+    def call() -> None:
+        agent.learn(draw, count)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return call
 
 
 def _plain(num_tasks: int, backward: Backward = joint) -> Callable[[], Any]:
@@ -92,6 +110,8 @@ def measure(
     chosen: Sequence[str] = ("pcgrad",),
     suites: Sequence[str] = tuple(SUITES),
     repetitions: int = 50,
+    compiled: bool = False,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Milliseconds of a full SAC update with multi-head networks, and their ratio to the faster of two joint ones.
 
@@ -99,7 +119,8 @@ def measure(
     toolkit's update without surgery. `products` are the matrix products of the joint update alone, `naive_pcgrad` T
     backward passes and projections of whole vectors, `torchjd_pcgrad` that library's, where it is installed.
     `solver_ms` is the time within an update that a Gramian surgery takes to choose its coefficients (in most of
-    torchjd's methods a solver, in PCGrad its projections), and `ratio_without` the ratio of the rest.
+    torchjd's methods a solver, in PCGrad its projections), and `ratio_without` the ratio of the rest. `compiled` adds
+    joint and PCGrad's updates under `agent.execution=compiled`. On a GPU: see `gpu_rows`.
 
     Raises:
         UserError: a method that there is not.
@@ -112,14 +133,32 @@ def measure(
     rows = []
     for suite in suites:
         tasks = SUITES[suite]
+        if device != "cpu":
+            rows += gpu_rows(suite, chosen, 5 if quick else repetitions, device)
+            continue
         solvers: dict[str, list[float]] = {method: [] for method in chosen}
         ours = {method: _update(tasks, method, seconds) for method, seconds in solvers.items()}
         calls = {"plain": _plain(tasks), "joint": _update(tasks), **ours}
+        if compiled:
+            calls |= {f"{m}_compiled": updates(tasks, k, execution="compiled") for m, k in COMPILED.items()}
         calls["products"] = matrix_products(tasks, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH)
         found = _rows(suite, calls, _peers(tasks), 5 if quick else repetitions, 1 if quick else 5 if tasks <= 10 else 2)
         rows += [row | _solver_columns(row, solvers.get(row["update"], [])) for row in found]
     sizes = {"network": "multi_head", "width": WIDTH, "depth": DEPTH, "batch_per_task": BATCH}
     return {"bench": "update", **sizes, "machine": machine(), "rows": rows}
+
+
+def gpu_rows(suite: str, chosen: Sequence[str], repetitions: int, device: str, count: int = 20) -> list[dict[str, Any]]:
+    """Milliseconds of one of `count` updates without a wait between them: op by op and captured, in each precision."""
+    calls = {}
+    for method in ("none", *chosen):
+        for kind, precision in (("plain", "tf32"), *(("captured", p) for p in ("tf32", "float32", "bfloat16"))):
+            options = {"execution": kind, "precision": precision, "device": device}
+            calls[method, kind, precision] = updates(SUITES[suite], method, count, updates_per_launch=count, **options)
+    names = {" ".join(key): call for key, call in calls.items()}
+    seconds = {name: [s / count for s in values] for name, values in interleaved(names, repetitions).items()}
+    base = median(seconds["none captured tf32"])
+    return [_row(suite, name, values, base) for name, values in seconds.items()]
 
 
 def _rows(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.types import TaskRows, Transitions
+from mtrl.data.draw import draw_below
 
 Relabel = Callable[[Transitions, Tensor], Transitions]
 """(batch, reached (T, O)) -> the batch as if the goal of row t were what the state reached[t] achieves."""
@@ -78,14 +79,15 @@ class GoalReplay:
         return Transitions(observation, action, *scalars, TaskRows(task, self._goals[task]) if rows is None else rows)
 
     def _draw_goals(self, generator: torch.Generator | None) -> Tensor:
-        return torch.multinomial((self._written > 0).float(), self.rows, generator=generator)
+        """Those with the largest of random numbers: `multinomial` would ask the device whether there are enough."""
+        draw = torch.rand(len(self._goals), device=self._rows.device, generator=generator)
+        return draw.masked_fill_(self._written == 0, -1).topk(self.rows).indices
 
     def _draw(self, task: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
         """(T, count, row): uniform, with replacement, from the rows written of each goal."""
-        sizes = self.sizes[task].unsqueeze(1)
-        draw = torch.rand(len(task), count, device=task.device, generator=generator)
-        index = torch.minimum((draw * sizes).long(), sizes - 1) + self.capacity * task.unsqueeze(1)
-        return self._rows.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, draw.shape)
+        shape = (len(task), count)
+        index = draw_below(self.sizes[task].unsqueeze(1), shape, generator) + self.capacity * task.unsqueeze(1)
+        return self._rows.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, shape)
 
     def state_dict(self) -> dict[str, Any]:
         """Only as many columns as the fullest ring has written."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.types import Transitions
+from mtrl.data.draw import draw_below
 
 
 class ReplayBuffer:
@@ -33,6 +34,7 @@ class ReplayBuffer:
         self._offsets = (torch.arange(num_tasks, device=device) * capacity).unsqueeze(1)
         self._position = 0
         self._size = 0
+        self._limit = torch.zeros((), dtype=torch.int64, device=device)
 
     def __len__(self) -> int:
         """Transitions stored per task."""
@@ -54,14 +56,18 @@ class ReplayBuffer:
         self._rows[:, self._position : self._position + first] = new[:, :first]
         self._rows[:, : count - first] = new[:, first:]
         self._position = (self._position + count) % self.capacity
-        self._size = min(self._size + count, self.capacity)
+        self._resize(min(self._size + count, self.capacity))
+
+    def _resize(self, size: int) -> None:
+        self._size = size
+        self._limit.fill_(size)  # what a draw reads: it may run where Python does not
 
     def sample(self, batch_size: int, generator: torch.Generator | None = None) -> Transitions:
         """Draw (T, B) transitions uniformly, with replacement, from the rows written so far."""
         if not self._size:
             raise ValueError("Sampling needs at least one stored transition. Found an empty buffer.")
         shape = (self.num_tasks, batch_size)
-        index = torch.randint(self._size, shape, device=self._rows.device, generator=generator) + self._offsets
+        index = draw_below(self._limit, shape, generator) + self._offsets
         rows = self._rows.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, shape)
         observation, action, next_observation, reward, terminated = rows.split(self._sizes, -1)
         return Transitions(observation, action, reward.squeeze(-1), next_observation, terminated.squeeze(-1))
@@ -77,5 +83,6 @@ class ReplayBuffer:
                 f"A saved replay should fit (T, at most capacity, row) = {tuple(self._rows.shape)}. "
                 f"Found {tuple(rows.shape)}."
             )
-        self._size, self._position = rows.shape[1], state["position"]
+        self._resize(rows.shape[1])
+        self._position = state["position"]
         self._rows[:, : self._size] = rows

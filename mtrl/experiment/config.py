@@ -21,6 +21,8 @@ FREE_KEYS = (
     "threads",
     "runs",
     "video",
+    "agent.execution",
+    "agent.updates_per_launch",
     "benchmark.root",
     "training.log_every",
     "training.checkpoint_every",

@@ -29,6 +29,8 @@ def load(path: Path | str, device: str = "cpu") -> tuple[Experiment, RunFolder, 
     folder = RunFolder.load(path)
     config = restore(folder.config)
     config.device = device
+    if hasattr(config.agent, "execution"):
+        config.agent.execution = "plain"  # no updates follow, and the device may be another
     checkpoint = checkpoints.latest(folder.checkpoints)
     if checkpoint is None:
         raise expected(f"Run {folder.path}", "a run with at least one checkpoint", "none")

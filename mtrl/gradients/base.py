@@ -82,6 +82,8 @@ class Weighting(nn.Module):
     needs_losses_after: ClassVar[bool] = False
     """Whether `after_step` is to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False
+    on_host: bool = False
+    """Whether it waits for the device or depends on more than tensors, so that no graph can hold it."""
     takes_some_tasks: ClassVar[bool] = False
     """Whether it can be used where an update sees only some of the tasks, and others the next time."""
 
@@ -102,6 +104,9 @@ class Surgery(nn.Module):
     Coefficients of one are the plain update; every method is scaled so that identical gradients give it, unless its
     documentation says otherwise.
     """
+
+    on_host: bool = False
+    """As a weighting's."""
 
     def noise(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Tensor | None:
         """The randomness that one call of `coefficients` uses, or None."""
@@ -132,6 +137,9 @@ class Diagnostic(nn.Module):
     """Watches the updates of one network and changes none of them. It sees the tasks' gradients: the context has a
     Gramian, and a look-ahead with the gradients of the unweighted losses. All of its state is buffers.
     """
+
+    on_host: bool = False
+    """As a weighting's."""
 
     def before_step(self, context: Context) -> None:
         """Look at what is about to change."""

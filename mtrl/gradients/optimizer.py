@@ -97,6 +97,13 @@ class MultiTaskOptimizer(nn.Module):
         return wanted or self.surgery is not None or len(self.diagnostics) > 0
 
     @property
+    def host_bound(self) -> str | None:
+        """What of the methods works on the host, so that no graph can hold a step; None for nothing."""
+        parts = [("this weighting", self.weighting), ("this surgery", self.surgery)]
+        parts += [("this diagnostic or affinity", diagnostic) for diagnostic in self.diagnostics]
+        return next((name for name, part in parts if getattr(part, "on_host", False)), None)
+
+    @property
     def needs_second_batch(self) -> bool:
         """Whether `step` is to be given another batch of the same data."""
         return self.weighting.needs_look_ahead
@@ -244,16 +251,24 @@ class MultiTaskOptimizer(nn.Module):
 
     def _write(self, shared: Tensors, own: Tensors, part: _Part) -> None:
         for name, gradient in shared.items():
-            self.network.shared[name].grad = gradient
+            parameter = self.network.shared[name]
+            parameter.grad = _laid_out_as(parameter, gradient)
         for name, gradient in own.items():
             parameter = self.network.own[name]
-            parameter.grad = part.spread(gradient, parameter)
+            parameter.grad = _laid_out_as(parameter, part.spread(gradient, parameter))
 
     @torch.no_grad()
     def _learn_from_step(self, task_losses: TaskLoss, batch: Any, before: Tensor, part: _Part) -> None:
         shared, own, buffers = part.network.tensors
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         self.weighting.after_step(before, task_losses(shared, own, copies, batch)[0])
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the parameter's memory layout: a fused optimiser goes through both as they lie in memory."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _gradients(

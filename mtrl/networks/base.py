@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,20 @@ def _stack(tensors: list[list[Tensor]], ensemble: int | None) -> Tensor:
     return torch.stack([torch.stack(task) for task in zip(*tensors, strict=True)]).transpose(0, 1)
 
 
+class _Rounded(torch.autograd.Function):
+    """A tensor in a lower precision, whose gradient comes back in its own. A task axis of stride 0 stays one."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        ctx.dtype = tensor.dtype
+        same = tensor.ndim > 0 and len(tensor) > 1 and tensor.stride(0) == 0
+        return tensor[:1].to(dtype).expand_as(tensor) if same else tensor.to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0].to(ctx.dtype), None
+
+
 class TaskNetwork(nn.Module):
     """T networks of one architecture, some of whose tensors are shared and some owned by each task.
 
@@ -127,6 +141,8 @@ class TaskNetwork(nn.Module):
         # Held in a list: it is called with this module's tensors, and has no parameters of its own.
         self._template = [first[0]]
         self._slots = {key: _slot(first[0], name) for key, name in names.items()}
+        self.computed_in: torch.dtype | None = None
+        """bfloat16: tensors and inputs are rounded to it in each call. Parameters, outputs and gradients are not."""
 
     @property
     def own_buffers(self) -> dict[str, Tensor]:
@@ -146,13 +162,18 @@ class TaskNetwork(nn.Module):
         for tensors in (shared, own, own_buffers):
             for key, tensor in tensors.items():
                 module, name = self._slots[key]
-                module.__dict__[name] = self._arrange(key, tensor)
+                module.__dict__[name] = self._arrange(key, self._rounded(tensor))
         if self.ensemble is not None:
             inputs = tuple(x.unsqueeze(0) for x in inputs)
-        output = self._template[0](*inputs)
+        output = self._template[0](*(self._rounded(x) for x in inputs))
         for module, name in self._slots.values():  # so that no graph outlives its update
             module.__dict__[name] = None
-        return output
+        return output if self.computed_in is None else output.to(inputs[0].dtype)
+
+    def _rounded(self, tensor: Tensor) -> Tensor:
+        if self.computed_in is None or not tensor.is_floating_point():
+            return tensor
+        return _Rounded.apply(tensor, self.computed_in)  # type: ignore[no-any-return]
 
     def _arrange(self, key: str, tensor: Tensor) -> Tensor:
         """A stored tensor with the leading axes its layer sees: (), (T,), (E, 1) or (E, T)."""

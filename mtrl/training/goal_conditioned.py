@@ -106,10 +106,10 @@ class GoalTrainer(OffPolicyTrainer):
     def _keep(self, transitions: Transitions) -> None:
         self.replay.add(transitions._replace(rows=self._acting))
 
-    def _batches(self, count: int) -> list[Transitions]:
+    def _draw(self) -> list[Transitions]:
         size, generator = self.agent.config.batch_size, self.agent.generator
         first = self.replay.sample(size, generator)
-        return [first, *(self.replay.sample(size, generator, first.rows) for _ in range(count - 1))]
+        return [first, self.replay.sample(size, generator, first.rows)] if self.agent.needs_second_batch else [first]
 
     def report(self) -> dict[str, FloatArray]:
         """Means () over the episodes since the last report, whichever goals they had."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -55,7 +55,7 @@ class Agent(Protocol):
     config: Any
 
     def act(self, observation: Tensor, explore: bool) -> Tensor: ...
-    def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics: ...
+    def learn(self, draw: Callable[[], Sequence[Transitions]], count: int) -> Metrics: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
@@ -172,22 +172,23 @@ class OffPolicyTrainer:
     def _keep(self, transitions: Transitions) -> None:
         self.replay.add(transitions)
 
-    def _batches(self, count: int) -> list[Transitions]:
+    def _draw(self) -> list[Transitions]:
         """The batches of one update."""
+        count = 2 if self.agent.needs_second_batch else 1
         return [self.replay.sample(self.agent.config.batch_size, self.agent.generator) for _ in range(count)]
 
     def _learn(self, step: int) -> Metrics | None:
         """The updates that `step` steps have earned, after the warm-up."""
         if step < self.config.warmup:
             return None
-        metrics = None
         self._credit += self.envs.envs_per_task * self.config.updates_per_step
-        count = 2 if self.agent.needs_second_batch else 1
+        count = int(self._credit) if len(self.replay) else 0
+        if not count:
+            return None
         with self._clock("update"):
-            while self._credit >= 1 and len(self.replay):
-                metrics = self.agent.update(*self._batches(count))
-                self._credit -= 1
-                self.updates += 1
+            metrics = self.agent.learn(self._draw, count)
+        self._credit -= count
+        self.updates += count
         return metrics
 
     def report(self) -> dict[str, FloatArray]:

@@ -159,6 +159,29 @@ def test_every_network_learns_with_and_without_surgery(network: str, surgery: st
     assert losses[-1].sum() < 0.5 * losses[0].sum()
 
 
+@pytest.mark.parametrize("surgery", ["none", "pcgrad", "graddrop", "cosine_regularization"])
+@pytest.mark.parametrize("network", NETWORKS.kinds)
+def test_every_parameter_moves_by_its_own_gradient(network: str, surgery: str) -> None:
+    """Adam's first step is −η g / (|g| + ε), element by element, however parameters and gradients lie in memory."""
+    if network == "independent" and surgery != "none":
+        pytest.skip("shares nothing")
+    agent = make(surgery, network)
+    for part, optimizer in ((agent.critic, agent.critic_optimizer), (agent.actor, agent.actor_optimizer)):
+        for parameter in part.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        before = {name: p.detach().clone() for name, p in part.named_parameters()}
+        if part is agent.critic:
+            inner = agent._critic_batch(batch(), torch.ones(T, 1))
+            optimizer.step(agent.critic_losses, inner)
+        else:
+            optimizer.step(agent.actor_losses, ActorBatch(batch().observation, torch.randn(T, B, A), torch.ones(T, 1)))
+        for name, parameter in part.named_parameters():
+            gradient = parameter.grad
+            assert gradient is not None
+            moved = before[name] - 3e-4 * gradient / (gradient.abs() + 1e-8)
+            torch.testing.assert_close(parameter.detach(), moved, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("surgery", ["none", "pcgrad"])
 def test_saved_and_restored_agents_go_on_alike(surgery: str) -> None:
     agent, other = make(surgery), make(surgery, seed=9)
@@ -207,15 +230,16 @@ def test_solves_conflicting_bandits_and_not_with_shuffled_rewards(surgery: str) 
 
 
 def test_no_number_is_read_back_in_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in an update may wait for the device."""
+    """Nothing in an update may wait for the device, sampling included."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("a tensor was read back to the host")
 
-    agent = make("pcgrad")
+    agent, replay = make("pcgrad"), ReplayBuffer(T, 50, O, A)
+    replay.add(batch())
     for name in ("item", "tolist", "numpy", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, refuse)
-    agent.update(batch())
+    agent.learn(lambda: [replay.sample(B, agent.generator)], 2)
 
 
 def test_bad_options_are_refused_by_name() -> None:

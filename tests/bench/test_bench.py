@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtrl import cli
 from mtrl.agents.sac import SAC
-from mtrl.bench import offline, update
+from mtrl.bench import offline, train, update
 from mtrl.bench.peers import naive_pcgrad, torchjd_pcgrad
 from mtrl.bench.plain_sac import MultiHead, PlainSAC
 
@@ -83,6 +83,36 @@ def test_rows_of_the_offline_bench(capsys: pytest.CaptureFixture[str], monkeypat
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert [row["training"] for row in rows] == ["joint", "pcgrad", "moved pictures"]
     assert all(0 < row["share"] <= 1 and row["updates_per_second"] > 0 for row in rows)
+
+
+def test_rows_of_the_train_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "SIZES", {"tiny": train.Size(8, 4, 2, 0.5, 2, threads=1)})
+    monkeypatch.setattr(train, "available_cores", lambda: 2)
+    threads = torch.get_num_threads()
+    assert cli.main(["bench", "train", "--quick", "--json"]) == 0
+    torch.set_num_threads(threads)
+    result = json.loads(capsys.readouterr().out)
+    rows = {row["what"]: row for row in result["rows"]}
+    assert list(rows) == ["environments", "updates", "updates_fewer_threads", "in_turn", "side_by_side", "split"]
+    for row in rows.values():
+        assert row["ms"] > 0 and 0 <= row["waiting"] <= 1 and row["peak_mb"] > 0
+        assert row["of_sum"] == pytest.approx(row["ms"] / (rows["environments"]["ms"] + rows["updates"]["ms"]))
+        assert row["of_larger"] == pytest.approx(row["ms"] / max(rows["environments"]["ms"], rows["updates"]["ms"]))
+    (summary,) = result["summary"]
+    assert summary["fastest"] == min(("in_turn", "side_by_side", "split"), key=lambda name: rows[name]["ms"])
+    assert summary["within_1.05_of_sum"] == (rows["side_by_side"]["of_sum"] <= 1.05)
+
+
+def test_rows_of_the_precision_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update, "WIDTH", 16)
+    monkeypatch.setattr(update, "BATCH", 8)
+    assert cli.main(["bench", "precision", "--quick", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["networks"], row["part"]) for row in rows] == [
+        (networks, part) for networks in ("float32", "bfloat16") for part in ("critic", "actor")
+    ]
+    assert all(row["error"] < 1e-4 and row["clear_signs"] == 0 for row in rows[:2])
+    assert all(1e-4 < row["error"] < 0.5 for row in rows[2:])
 
 
 @pytest.mark.parametrize("name", ["naive", "torchjd"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mtrl.core.types import Transitions
+from mtrl.data.draw import draw_below
 from mtrl.data.replay import ReplayBuffer
 
 T, O, A = 3, 4, 2
@@ -54,6 +55,23 @@ def test_sampling_is_uniform() -> None:
     buffer.add(Transitions(value.unsqueeze(-1), value.unsqueeze(-1), value, value.unsqueeze(-1), value))
     counts = buffer.sample(100_000, torch.Generator().manual_seed(0)).reward.flatten().long().bincount(minlength=10)
     assert (counts - 10_000).abs().max() < 500
+
+
+@pytest.mark.parametrize("limit", [1, 3, 999_983, 2**40 + 1])
+def test_draws_below_a_limit_are_uniform(limit: int) -> None:
+    """All within it, and spread evenly: counts in sixteen bins, and among neighbours, where float32 would skip some."""
+    drawn = draw_below(torch.tensor(limit), (200_000,), torch.Generator().manual_seed(0))
+    assert drawn.dtype == torch.int64 and drawn.min() >= 0 and drawn.max() < limit
+    if limit >= 16:
+        counts = (drawn.double() / limit * 16).long().bincount(minlength=16)
+        assert (counts - 12_500).abs().max() < 600
+        assert ((drawn % 16).bincount(minlength=16) - 12_500).abs().max() < 600
+
+
+def test_draws_have_a_limit_each() -> None:
+    limits = torch.tensor([[2], [5], [1]])
+    drawn = draw_below(limits, (3, 400), torch.Generator().manual_seed(0))
+    assert [len(row.unique()) for row in drawn] == [2, 5, 1]
 
 
 def test_nothing_can_be_drawn_from_an_empty_buffer() -> None:

@@ -13,7 +13,9 @@ import torch
 import mtrl
 from mtrl import experiment
 from mtrl.cli import main
+from mtrl.core.compilation import Traced
 from mtrl.core.errors import UserError
+from mtrl.core.execution import Snapshot, tensors
 from mtrl.core.types import TaskRows
 from mtrl.training import TRAININGS
 from mtrl.training.goal_conditioned import GoalTrainer, evaluate
@@ -68,6 +70,24 @@ def test_every_method_learns_from_some_goals(options: list[str]) -> None:
     after = list(made.agent.actor.parameters())
     assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
     trainer.close()
+
+
+@pytest.mark.parametrize("options", [HINDSIGHT, ["network=multi_head", "weighting=auto_lambda", "surgery=pcgrad"]])
+def test_updates_of_some_goals_can_be_one_graph(options: list[str]) -> None:
+    """Drawing goals and rows, relabelling, gradients, steps: traced, they are the plain updates bit for bit."""
+    (made, trainer), (other, same) = parts(*options), parts(*options)
+    for _ in range(9):
+        trainer.advance()
+        same.advance()
+    snapshot = Snapshot(other.agent._state, other.agent.generator)
+    other.agent._learner = same._draw, Traced(lambda: other.agent.update(*same._draw()), snapshot, compiled=False)
+    for _ in range(9):
+        trainer.advance()
+        same.advance()
+    pairs = zip(tensors(made.agent._state()), tensors(other.agent._state()), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
+    trainer.close()
+    same.close()
 
 
 @pytest.mark.parametrize("options", [[], HINDSIGHT, ["network=multi_head", "weighting=auto_lambda"]])

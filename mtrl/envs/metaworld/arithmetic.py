@@ -138,7 +138,7 @@ class OneByOne:
         self._out = [memoryview(row).cast("B") for row in buffers.result]
 
     def evaluate(self, first: int, last: int) -> Callable[[], None]:
-        """A function for the copies from ``first`` up to ``last``. The result of one that fails is not a number."""
+        """A function for the copies from ``first`` up to ``last``. The observation of one that fails is not finite."""
         pack, function, read = self._pack, self._code.function, self._rows[first:last].tolist
         constants, actions, result = self._constants, self._buffers.actions, self._buffers.result
         copies = [(n, self._buffers.first + n, self._out[n]) for n in range(first, last)]
@@ -155,7 +155,7 @@ class OneByOne:
                     else:
                         pack(out, 0, *function(row, constants[n], actions[i], (), ()))
                 except (ArithmeticError, ValueError):
-                    result[n] = np.nan
+                    result[n, 0] = np.nan
 
         return evaluate
 

@@ -22,15 +22,18 @@ import numpy as np
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.models import whole_model
 from mtrl.envs.metaworld.physics import SUBSTEPS
+from mtrl.envs.metaworld.probes import places_of
 from mtrl.envs.metaworld.starts import INTEGRATION
 from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
 from mtrl.envs.metaworld.workers import Workers
 
 _TURN = 0.4
-"""Seconds that one of them runs before the next has its turn."""
+"""Seconds, about, that one of them runs before the next has its turn."""
+_TURNS = (250, 100, 50, 20, 10, 5)
+"""Steps in a turn: divisors of an episode's 500, so that episodes end with a turn and not within."""
 _BOUND = "bound"
-Run = Callable[[], int]
-"""Takes some environment steps and says how many."""
+Run = Callable[[], float]
+"""Takes a turn and says how many environment steps it has made in a second."""
 
 
 def bench(
@@ -38,10 +41,12 @@ def bench(
 ) -> list[dict[str, Any]]:
     """A row for each suite, number of copies and engine: steps per second, and their ratio to the bound.
 
-    ``bound`` is 5 ``mj_step`` and one ``mj_forward`` with our models on the same threads; ``bound_full`` the same with
-    the package's models, visuals included. ``package_sync`` and ``package_async`` are the package's own vector
-    environments; they have one copy of each task and nearly the same speed with more. ``peak_mb`` is the
-    memory of a process with our engine and nothing else.
+    ``bound`` is 5 ``mj_step`` and one ``mj_forward`` from Python with our models on the same threads, from the states
+    and with the commands of the engine's own turn; ``bound_full`` the same with the package's models, visuals included;
+    ``bound_resting`` with the last commands for the whole turn, so that the robots come to rest, which is less work for
+    the solver. ``package_sync`` and ``package_async`` are the package's own vector environments; they have one copy of
+    each task and nearly the same speed with more. ``peak_mb`` is the memory of a process with our engine and nothing
+    else.
 
     Args:
         seconds: for each row.
@@ -62,8 +67,13 @@ def _compare(kind: str, copies: int, seconds: float, package: dict[str, Run]) ->
     suite = MetaWorldSuite(Config(kind))
     envs = suite.batched_envs(0, copies)
     envs.reset()
-    ours = _EngineRun(envs)
-    bounds = {_BOUND: _BoundRun(envs, whole=False), f"{_BOUND}_full": _BoundRun(envs, whole=True)}
+    steps = next((k for k in _TURNS if k * envs.num_tasks * copies < _TURN * 20000), _TURNS[-1])
+    ours = _EngineRun(envs, steps)
+    bounds = {
+        _BOUND: _BoundRun(ours, whole=False),
+        f"{_BOUND}_full": _BoundRun(ours, whole=True),
+        f"{_BOUND}_resting": _BoundRun(ours, whole=False, resting=True),
+    }
     try:
         speeds = _interleaved({"ours": ours, **bounds, **package}, seconds, tuple(bounds.values()))
     finally:
@@ -84,15 +94,8 @@ def _interleaved(runs: dict[str, Run], seconds: float, bounds: Sequence[_BoundRu
         for bound in bounds:
             bound.copy_states()
         for name, run in runs.items():
-            speeds[name].append(_speed(run))
+            speeds[name].append(run())
     return speeds
-
-
-def _speed(run: Run) -> float:
-    begin, steps = time.perf_counter(), 0
-    while (passed := time.perf_counter() - begin) < _TURN:
-        steps += run()
-    return steps / passed
 
 
 def _peak_mb(kind: str, copies: int) -> float:
@@ -119,13 +122,18 @@ def _actions(*shape: int) -> np.ndarray:
 
 
 class _EngineRun:
-    def __init__(self, envs: BatchedEnvs) -> None:
-        self._envs, self._count = envs, envs.num_tasks * envs.envs_per_task
+    def __init__(self, envs: BatchedEnvs, steps: int) -> None:
+        self.envs, self.commands = envs, [np.zeros(0)] * steps
         self._actions = itertools.cycle(_actions(envs.num_tasks, envs.envs_per_task))
 
-    def __call__(self) -> int:
-        self._envs.step(next(self._actions))
-        return self._count
+    def __call__(self) -> float:
+        seconds, envs = 0.0, self.envs
+        for i in range(len(self.commands)):
+            begin = time.perf_counter()
+            envs.step(next(self._actions))
+            seconds += time.perf_counter() - begin
+            self.commands[i] = envs.controls.copy()
+        return len(self.commands) * envs.num_tasks * envs.envs_per_task / seconds
 
 
 class _PackageRun:
@@ -136,43 +144,61 @@ class _PackageRun:
         self._envs.reset()
         self._actions = itertools.cycle(_actions(self._envs.num_envs))
 
-    def __call__(self) -> int:
-        self._envs.step(next(self._actions))
-        return self._envs.num_envs
+    def __call__(self) -> float:
+        begin, steps = time.perf_counter(), 0
+        while (passed := time.perf_counter() - begin) < _TURN:
+            self._envs.step(next(self._actions))
+            steps += self._envs.num_envs
+        return steps / passed
 
     def close(self) -> None:
         self._envs.close()
 
 
 class _BoundRun:
-    """The physics of all copies from the engine's present states, and nothing else."""
+    """The physics of the engine's last turn, and nothing else.
 
-    def __init__(self, envs: BatchedEnvs, whole: bool) -> None:
-        self._envs, self._workers = envs, Workers(envs.threads)
-        models = [whole_model(task) if whole else p.models[0] for task, p in zip(envs.tasks, envs.physics, strict=True)]
-        self._pairs = [
+    Copies of a task share a model, with the bodies where the first copy has them.
+    """
+
+    def __init__(self, ours: _EngineRun, whole: bool, resting: bool = False) -> None:
+        envs = ours.envs
+        self._ours, self._resting, self._workers = ours, resting, Workers(envs.threads)
+        models = [
+            whole_model(task) if whole else p.models[0].__copy__()
+            for task, p in zip(envs.tasks, envs.physics, strict=True)
+        ]
+        self._copies = [
             (model, mujoco.MjData(model), physics, n)
             for model, physics in zip(models, envs.physics, strict=True)
             for n in range(envs.envs_per_task)
         ]
-        self._jobs = range(len(self._pairs))
+        memory = [part for _, data, *_ in self._copies for part in (data.mocap_pos[0], data.ctrl)]
+        self._memory, self._places = places_of(memory)
 
     def copy_states(self) -> None:
-        for model, data, physics, n in self._pairs:
+        """Call this before the engine's turn."""
+        for model, data, physics, n in self._copies:
             ours = physics.models[0]
             model.body_pos, model.site_pos, model.eq_data = ours.body_pos, ours.site_pos, ours.eq_data
             mujoco.mj_setState(model, data, physics.state(n), INTEGRATION)
 
-    def __call__(self) -> int:
-        step, forward, pairs = mujoco.mj_step, mujoco.mj_forward, self._pairs
+    def __call__(self) -> float:
+        step, forward = mujoco.mj_step, mujoco.mj_forward
+        pairs = [(model, data) for model, data, *_ in self._copies]
 
         def work(job: int, _: int) -> None:
-            model, data = pairs[job][:2]
+            model, data = pairs[job]
             step(model, data, SUBSTEPS)
             forward(model, data)
 
-        self._workers.run(work, self._jobs)
-        return len(pairs)
+        seconds, commands = 0.0, self._ours.commands
+        for command in commands:
+            self._memory[self._places] = (commands[-1] if self._resting else command).reshape(-1)
+            begin = time.perf_counter()
+            self._workers.run(work, range(len(pairs)))
+            seconds += time.perf_counter() - begin
+        return len(commands) * len(pairs) / seconds
 
     def close(self) -> None:
         self._workers.close()

@@ -26,7 +26,7 @@ from mtrl.core.errors import expected
 from mtrl.core.types import BoolArray, FloatArray, StepResult
 from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE, Buffers, OneByOne, Vectorised
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
-from mtrl.envs.metaworld.physics import CONTROLS, Advance, TaskPhysics
+from mtrl.envs.metaworld.physics import CONTROLS, TaskPhysics
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion, TaskSpec
@@ -38,7 +38,7 @@ INFO_TERMS = Outcome._fields[1:]
 """What the package reports beside the reward."""
 ONE_BY_ONE = 16
 """Up to so many copies a task, scalar code is faster than array functions."""
-_SHARES = 4
+_SHARES = 2
 """A chunk is at most this part of what is left for one thread."""
 Chunk = Callable[[int], None]
 """Called with the worker's number."""
@@ -71,27 +71,20 @@ def _shares(playing: BoolArray, threads: int) -> list[list[tuple[int, int]]]:
 
 
 def _report(task: str, failed: BoolArray, copy: int, error: Exception) -> None:
+    if failed[copy]:
+        return
     logger.warning("Copy %d of %s failed and starts anew: %s", copy, task, type(error).__name__, exc_info=error)
     failed[copy] = True
 
 
 def _chunk(
-    copies: range,
-    command: Callable[[], None],
-    advance: Sequence[Advance],
-    gather: Callable[[], None],
-    evaluate: Callable[[], None],
-    report: Callable[[int, Exception], None],
+    command: Callable[[], None], advance: Chunk, gather: Callable[[], Any], evaluate: Callable[[], None]
 ) -> Chunk:
     """A step of some copies of a task. All arithmetic comes after all physics, while its code is in the cache."""
 
     def run(worker: int) -> None:
         command()
-        for n in copies:
-            try:
-                advance[n](worker)
-            except Exception as error:
-                report(n, error)
+        advance(worker)
         gather()
         evaluate()
 
@@ -197,6 +190,11 @@ class BatchedEnvs:
     def threads(self) -> int:
         return self._workers.count
 
+    @property
+    def controls(self) -> NDArray[np.float64]:
+        """(T, N, CONTROLS): the commands of the last step. The memory is the engine's."""
+        return self._controls
+
     def reset(self, seed: int | None = None) -> FloatArray:
         """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
         self._seed = self._seed if seed is None else seed
@@ -278,12 +276,10 @@ class BatchedEnvs:
 
         return [
             _chunk(
-                range(first, last),
                 physics.command(first, last, self._controls[t]),
-                physics.advance,
+                physics.advance(first, last, report),
                 physics.gather(first, last),
                 arithmetic.evaluate(first, last) if self._one_by_one else evaluate_when_last,
-                report,
             )
             for first, last in ranges
         ]

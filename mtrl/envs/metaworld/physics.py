@@ -1,7 +1,7 @@
 """The MuJoCo side of all copies of one task.
 
-Each copy has data of its own; models are shared, at most one for each thread, and get the few fields that resets change
-(``body_pos``, ``site_pos``) before each step of a copy.
+Each copy has data of its own; models are shared, at most one for each thread, and get the few numbers in which copies
+differ (of ``body_pos`` and ``site_pos``, which resets change) before each step of a copy.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -16,15 +16,14 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl.envs.metaworld.probes import ProbeLayout, places_of
+from mtrl.envs.metaworld.native import Loop, physics_loop
+from mtrl.envs.metaworld.probes import ProbeLayout, address_of, places_of
 from mtrl.envs.metaworld.starts import INTEGRATION, Start, Starts
 
 SUBSTEPS = 5
 """Physics steps per environment step, the package's frame_skip."""
 CONTROLS = 5
 """Position of the mocap body (3), then the two fingers' commands."""
-
-Advance = Callable[[int], None]
 
 
 class Unstable(ArithmeticError):
@@ -40,8 +39,6 @@ class TaskPhysics:
         workers: how many threads step copies of this task at once.
     """
 
-    advance: list[Advance]
-    """For each copy, a function of the worker's number that steps it. It raises `Unstable`."""
     rows: NDArray[np.float64]
     """(N, width of the layout), which `gather` fills."""
 
@@ -51,48 +48,100 @@ class TaskPhysics:
         self.models = [template, *(template.__copy__() for _ in range(min(copies, workers) - 1))]
         self.datas = [mujoco.MjData(template) for _ in range(copies)]
         self._clocks = [0.0] * copies
-        self._body_pos = np.empty((copies, *template.body_pos.shape))
-        self._site_pos = np.empty((copies, *template.site_pos.shape))
+        self._positions = [places_of([model.body_pos.reshape(-1), model.site_pos.reshape(-1)]) for model in self.models]
+        self._starts = np.zeros((copies, self._positions[0][1].size))
+        self._moving = np.zeros(0, np.bool_)
+        self._values = np.zeros((copies, 0))
+        self._addresses = np.array([data._address for data in self.datas], np.uint64)
+        own = np.array([model._address for model in self.models], np.uint64)
+        self._model_addresses = [np.repeat(model, copies) if self._shared else own for model in own]
+        self._targets: list[NDArray[np.uint64]] = []
         self.layout = ProbeLayout(template, starts.spec.all_probes)
         self.rows = np.zeros((copies, self.layout.width))
         self._gather = self.layout.bind(self.datas, self.rows)
-        self._commands, places = places_of([part for data in self.datas for part in (data.mocap_pos[0], data.ctrl)])
-        self._places = places.reshape(copies, CONTROLS)
+        self._commands, where = places_of([part for data in self.datas for part in (data.mocap_pos[0], data.ctrl)])
+        self._command_places = where.reshape(copies, CONTROLS)
         self.state_size = mujoco.mj_stateSize(template, INTEGRATION)
-        self.advance = [self._bind(n) for n in range(copies)]
 
-    def _bind(self, n: int) -> Advance:
-        data: Any = self.datas[n]
-        body_pos, site_pos = self._body_pos[n], self._site_pos[n]
-        models = [(model, model.body_pos, model.site_pos) for model in self.models]
-        by_worker = models if self._shared else [models[n]] * self._workers
-        step, forward, clocks = mujoco.mj_step, mujoco.mj_forward, self._clocks
+    def advance(self, first: int, last: int, failed: Callable[[int, Exception], None]) -> Callable[[int], None]:
+        """A function of the worker's number that steps the copies from ``first`` up to ``last``.
+
+        Args:
+            failed: called with the copy's number and `Unstable` or MuJoCo's error.
+        """
+        loop, copies, clocks = physics_loop(), range(first, last), self._clocks
+        run = self._in_python(copies, failed) if loop is None else self._in_c(loop, copies, failed)
+        datas = [(n, self.datas[n]) for n in copies]
 
         def advance(worker: int) -> None:
-            model, bodies, sites = by_worker[worker]
-            bodies[...] = body_pos
-            sites[...] = site_pos
-            step(model, data, SUBSTEPS)
-            forward(model, data)
-            now = data.time
-            if not now > clocks[n]:
-                raise Unstable
-            clocks[n] = now
+            run(worker)
+            for n, data in datas:
+                now = data.time
+                if not now > clocks[n]:
+                    failed(n, Unstable())
+                clocks[n] = now
 
         return advance
 
+    def _in_python(self, copies: range, failed: Callable[[int, Exception], None]) -> Callable[[int], None]:
+        step, forward = mujoco.mj_step, mujoco.mj_forward
+
+        def run(worker: int) -> None:
+            memory, where = self._positions[worker if self._shared else 0]
+            where = where[self._moving]
+            for n in copies:
+                if self._shared:
+                    memory[where] = self._values[n]
+                model, data = self.models[worker if self._shared else n], self.datas[n]
+                try:
+                    step(model, data, SUBSTEPS)
+                    forward(model, data)
+                except Exception as error:
+                    failed(n, error)
+
+        return run
+
+    def _in_c(self, loop: Loop, copies: range, failed: Callable[[int, Exception], None]) -> Callable[[int], None]:
+        count, first = len(copies), copies.start
+        wrong = np.zeros(count, np.int8)
+        models = [address_of(addresses[first:]) for addresses in self._model_addresses]
+        datas, out = address_of(self._addresses[first:]), address_of(wrong)
+
+        def run(worker: int) -> None:
+            values, which = self._values, worker if self._shared else 0
+            moving = values.shape[1] if self._shared else 0
+            targets = address_of(self._targets[which])
+            loop(count, SUBSTEPS, moving, models[which], datas, targets, address_of(values[first:]), out)
+            if wrong.any():
+                for n in np.flatnonzero(wrong).tolist():
+                    failed(first + n, mujoco.FatalError())
+
+        return run
+
     def command(self, first: int, last: int, controls: NDArray[np.float64]) -> Callable[[], None]:
         """A function that hands ``controls (N, CONTROLS)`` of the copies from ``first`` up to ``last`` to MuJoCo."""
-        return functools.partial(self._commands.__setitem__, self._places[first:last], controls[first:last])
+        return functools.partial(self._commands.__setitem__, self._command_places[first:last], controls[first:last])
 
-    def gather(self, first: int, last: int) -> Callable[[], None]:
+    def gather(self, first: int, last: int) -> Callable[[], Any]:
         """A function that reads the probes of the copies from ``first`` up to ``last``."""
         return self._gather.some(first, last)
 
     def begin(self, n: int, start: Start) -> None:
         """Put copy n into the first state of an episode."""
-        self._body_pos[n], self._site_pos[n] = start.body_pos, start.site_pos
+        self._starts[n] = np.concatenate([start.body_pos.reshape(-1), start.site_pos.reshape(-1)])
+        self._place()
         self.set_state(n, start.physics)
+
+    def _place(self) -> None:
+        """Put bodies and sites into all models: into a shared one what all copies have in common, the rest before each
+        step. All, since the first model belongs to the environment that makes starts, which changes it."""
+        for m, (memory, where) in enumerate(self._positions):
+            memory[where] = self._starts[0 if self._shared else m]
+        self._moving = (self._starts != self._starts[0]).any(0)
+        self._values = np.ascontiguousarray(self._starts[:, self._moving])
+        self._targets = [
+            (address_of(memory) + 8 * where[self._moving]).astype(np.uint64) for memory, where in self._positions
+        ]
 
     def set_state(self, n: int, physics: NDArray[np.float64]) -> None:
         data = self.datas[n]

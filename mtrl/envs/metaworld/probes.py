@@ -115,7 +115,7 @@ class Gather:
         self._places = np.zeros(rows.shape, np.intp)
         self._places[:, : near.shape[1]] = near
 
-    def some(self, first: int, last: int) -> Callable[[], None]:
+    def some(self, first: int, last: int) -> Callable[[], Any]:
         """A function that fills the rows from ``first`` up to ``last``."""
         copy = functools.partial(self._memory.take, self._places[first:last], None, self._rows[first:last], "clip")
         if not self._touching:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -45,7 +46,12 @@ def features(raw: FloatArray, out: NDArray[np.float32]) -> NDArray[np.float32]:
 def puck_of(observation: Any) -> Any:
     """The puck's xy in metres, (.., 2), from what networks see of two frames (.., 22)."""
     # x and y are centred at different places and scaled alike.
-    return observation[..., PUCK_XY] * float(_SCALE[4]) + observation.new_tensor(_CENTRE[PUCK_XY])
+    return observation[..., PUCK_XY] * float(_SCALE[4]) + _centre(observation.device).to(observation.dtype)
+
+
+@functools.cache
+def _centre(device: torch.device) -> torch.Tensor:
+    return torch.tensor(_CENTRE[PUCK_XY], device=device)
 
 
 def goal_reward(kind: str, achieved: Any, desired: Any, xp: Any = np) -> Any:

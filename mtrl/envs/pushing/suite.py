@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,6 +20,13 @@ from mtrl.envs.metaworld.starts import Known
 from mtrl.envs.pushing import envs
 from mtrl.envs.pushing.envs import PushEnvs
 from mtrl.envs.pushing.goals import HIGH, LOW, Goals, check_goals, draw_goals, nearest, normalised
+
+
+@functools.cache
+def _bounds(device: torch.device) -> tuple[Tensor, Tensor]:
+    """LOW and HIGH where the batches are, copied there once."""
+    low, high = (torch.tensor(side, dtype=torch.float32, device=device) for side in (LOW, HIGH))
+    return low, high
 
 
 @dataclass
@@ -137,7 +145,7 @@ class PushingSuite:
 
     def _relabel(self, batch: Transitions, reached: Tensor) -> Transitions:
         assert batch.rows is not None
-        low, high = (torch.as_tensor(side, dtype=torch.float32, device=reached.device) for side in (LOW, HIGH))
+        low, high = _bounds(reached.device)
         code = batch.rows.code
         start = ((code + 1) / 2 * (high - low) + low)[:, :2]
         puck = envs.puck_of(reached)

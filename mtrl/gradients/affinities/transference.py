@@ -39,6 +39,7 @@ class Transference(Diagnostic):
     def __init__(self, config: Config, num_tasks: int, ratio: bool) -> None:
         super().__init__()
         self.config, self.ratio = config, ratio
+        self.on_host = config.every > 1
         self._updates = 0  # a number of the host's: whether to measure must not wait for the device
         self.measured: Tensor
         self.total: Tensor

@@ -253,6 +253,8 @@ class _OnRoot(nn.Module):
 class TorchJD(Surgery):
     """Coefficients by one of torchjd's Gramian weightings."""
 
+    on_host = True
+
     def __init__(self, config: TorchJDConfig, module: nn.Module, num_tasks: int) -> None:
         super().__init__()
         self.config = config

@@ -8,10 +8,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +28,6 @@ from mtrl.envs.metaworld.package_envs import PackageEnvs, make_env
 from mtrl.envs.metaworld.starts import INTEGRATION, reset_once
 from mtrl.envs.metaworld.suite import BENCHMARKS, Config, MetaWorldSuite
 from mtrl.envs.metaworld.tasks import TASKS
-from mtrl.envs.metaworld.workers import Workers
 
 NAMES = sorted(BENCHMARKS["mt50"])
 SAMPLE = ["pick-place-v3", "drawer-open-v3", "hammer-v3", "basketball-v3", "door-open-v3"]
@@ -260,107 +255,6 @@ def test_refusals_are_one_line(trio: MetaWorldSuite, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(TASKS, "reach-v3", replace(TASKS["reach-v3"], reward_v1="it raises"))
     with pytest.raises(UserError, match="v2 for reach-v3"):
         BatchedEnvs({"reach-v3": []}, 0, 1, reward_version="v1")
-
-
-# Failures
-
-
-@pytest.fixture
-def running(trio: MetaWorldSuite, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchedEnvs]:
-    """In a folder of its own: MuJoCo writes MUJOCO_LOG.TXT where it stands."""
-    monkeypatch.chdir(tmp_path)
-    envs = trio.batched_envs(0, 2, threads=2)
-    envs.reset()
-    _run(envs, _actions(3, 3, 2))
-    yield envs
-    envs.close()
-
-
-@pytest.mark.parametrize("failure", ["unstable", "exception", "nan"])
-def test_a_copy_that_fails_starts_anew_and_is_counted(failure: str, running: BatchedEnvs) -> None:
-    before = running.observation[0, 1].copy()
-    working = running._advance[1]
-
-    def fail(_: int) -> None:
-        raise ZeroDivisionError
-
-    if failure == "unstable":
-        running.physics[0].datas[1].qvel[:] = 1e12
-    elif failure == "exception":
-        running._advance[1] = fail
-    else:
-        running._advance[1] = lambda worker: (working(worker), running.physics[0].rows[1].fill(np.nan))[0]
-    step = _run(running, _actions(1, 3, 2))[0]
-    running._advance[1] = working
-    assert running.faults.tolist() == [[0, 1], [0, 0], [0, 0]]
-    assert step["truncated"].tolist() == [[False, True], [False, False], [False, False]]
-    assert step["reward"][0, 1] == 0 and not step["terminated"].any()
-    assert np.array_equal(step["next_observation"][0, 1], before)
-    rest = _run(running, _actions(11, 3, 2))
-    assert all(np.isfinite(step["observation"]).all() for step in rest)
-    assert [bool(step["truncated"][0, 0]) for step in rest].index(True) == 7
-    assert running.faults.sum() == 1
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-def test_a_step_that_is_broken_off_leaves_no_half_state(error: BaseException, running: BatchedEnvs) -> None:
-    def fail(_: int) -> None:
-        raise error
-
-    running._advance[:] = [fail] * 6
-    with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
-        running.step(_actions(1, 3, 2)[0])
-    with pytest.raises(RuntimeError, match="reset"):
-        running.state_dict()
-
-
-def test_a_thread_that_dies_or_fails_is_an_error_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    workers, caller = Workers(2), threading.current_thread()
-    started = threading.Event()
-
-    def fail(job: int, worker: int) -> None:
-        if threading.current_thread() is caller:
-            assert started.wait(10)
-            return
-        started.set()
-        raise SystemExit
-
-    with pytest.raises(RuntimeError, match="An environment thread has failed: SystemExit"):
-        workers.run(fail, range(2))
-    workers._function = None
-    workers._gates[0].release()
-    workers._threads[0].join(5)
-    with pytest.raises(RuntimeError, match="has died"):
-        workers.run(lambda job, worker: None, range(4))
-    workers.close()
-
-
-def test_closing_leaves_no_thread_and_neither_does_forgetting(trio: MetaWorldSuite) -> None:
-    def threads() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name.startswith("mtrl-physics")]
-
-    before = threads()
-    envs = trio.batched_envs(0, 1, threads=3)
-    envs.reset()
-    assert len(threads()) == len(before) + 2
-    envs.close()
-    envs.close()
-    assert threads() == before
-    trio.batched_envs(0, 1, threads=3)
-    assert threads() == before
-
-
-def test_an_interrupt_ends_the_process() -> None:
-    code = (
-        "import signal, threading, numpy as np; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from mtrl.envs.metaworld.suite import Config, MetaWorldSuite\n"
-        "envs = MetaWorldSuite(Config('mt1', task='reach-v3')).batched_envs(0, 4, threads=3)\n"
-        "envs.reset()\n"
-        "threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()\n"
-        "while True: envs.step(np.zeros((1, 4, 4), np.float32))\n"
-    )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0 and "KeyboardInterrupt" in done.stderr
 
 
 # gymnasium

@@ -1,0 +1,151 @@
+"""An update as one graph of array operations: traced once, run without Python, and compiled by PyTorch's inductor.
+
+Tracing runs the update once and records what reaches the arrays, after automatic differentiation: per-task gradients,
+optimiser steps and surgery are all in one graph, and nothing is left to be differentiated. Random draws stay outside
+and are made in the update's order, so that the same generator gives the same numbers as in the plain update.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from mtrl.core.errors import expected
+from mtrl.core.precision import float32_products
+from mtrl.core.types import Metrics
+
+Call = Callable[..., Sequence[Tensor]]
+
+
+class _Draw(NamedTuple):
+    """A random tensor of the update, whose arguments are all constants."""
+
+    function: Callable[..., Tensor]
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+class Traced:
+    """Runs an update as a graph; compiled, or operation by operation in the order of the plain update."""
+
+    def __init__(self, update: Callable[[], Metrics], snapshot: Any, *, compiled: bool = True) -> None:
+        """snapshot: a context that puts back what the update changes."""
+        self._update, self._snapshot, self._compiled = update, snapshot, compiled
+        self._call: Call | None = None
+        self._names: list[str] = []
+        self._draws: list[_Draw] = []
+        self._state: list[Tensor] = []
+
+    def __call__(self, count: int) -> Metrics:
+        if self._call is None:
+            with self._snapshot:
+                self._update()  # optimisers make their state
+                self._call = self._trace()
+        values: Sequence[Tensor] = ()
+        # A compiled graph has one precision for all products, and the Gramian needs full float32.
+        with torch.no_grad(), float32_products("highest"):
+            for _ in range(count):
+                values = self._call(*self._inputs())
+        return dict(zip(self._names, values, strict=True))
+
+    def _inputs(self) -> list[Tensor]:
+        return [draw.function(*draw.arguments, **draw.options) for draw in self._draws] + self._state
+
+    def _trace(self) -> Call:
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        def listed() -> list[Tensor]:
+            metrics = self._update()
+            self._names = list(metrics)
+            return list(metrics.values())
+
+        adam = {torch.ops.aten._fused_adam_.default: _adam} if self._compiled else {}
+        with _quiet():
+            graph = make_fx(listed, decomposition_table=adam)()
+            self._draws, self._state = _lift(graph)
+            return _compile(graph, self._inputs()) if self._compiled else graph
+
+
+def _lift(module: fx.GraphModule) -> tuple[list[_Draw], list[Tensor]]:
+    """Turn random draws, then the tensors that the graph holds, into its inputs, and return what they are."""
+    graph, draws, held = module.graph, dict[fx.Node, _Draw](), dict[str, list[fx.Node]]()
+    for node in graph.nodes:
+        if node.op == "call_function" and node.kwargs.get("generator") is not None:
+            draws[node] = _drawn(module, node)
+        elif node.op == "get_attr" and isinstance(getattr(module, node.target), Tensor):
+            held.setdefault(node.target, []).append(node)
+    with graph.inserting_before(next(iter(graph.nodes))):
+        inputs = {node: graph.placeholder(f"draw_{k}") for k, node in enumerate(draws)}
+        for name, nodes in held.items():
+            inputs |= dict.fromkeys(nodes, graph.placeholder(f"held{name}"))
+    for node, replacement in inputs.items():
+        node.replace_all_uses_with(replacement)
+        graph.erase_node(node)
+    for node in reversed(list(graph.nodes)):
+        if str(node.target).startswith("profiler."):
+            graph.erase_node(node)
+    module.recompile()
+    return list(draws.values()), [getattr(module, name).detach() for name in held]
+
+
+def _drawn(module: fx.GraphModule, node: fx.Node) -> _Draw:
+    options = {k: getattr(module, str(v.target)) if k == "generator" else v for k, v in node.kwargs.items()}  # type: ignore[union-attr]
+    if any(isinstance(value, fx.Node) for value in (*node.args, *options.values())):
+        raise expected("Option `agent.execution`", "plain where random draws depend on data", str(node.target))
+    assert callable(node.target)
+    return _Draw(node.target, node.args, options)
+
+
+def _compile(graph: fx.GraphModule, inputs: list[Tensor]) -> Call:
+    """The graph without mutations but for copies at its end, compiled for inputs of these shapes."""
+    from torch._inductor.compile_fx import compile_fx_inner
+    from torch._inductor.decomposition import select_decomp_table
+    from torch.func import functionalize
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with torch.no_grad(), float32_products("highest"):
+        pure = make_fx(functionalize(graph), decomposition_table=select_decomp_table(), tracing_mode="fake")(*inputs)
+        compiled: Any = compile_fx_inner(pure, inputs)
+    return lambda *values: compiled(list(values))
+
+
+def _adam(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    means: list[Tensor],
+    squares: list[Tensor],
+    _: list[Tensor],
+    steps: list[Tensor],
+    *,
+    lr: Any,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    eps: float,
+    amsgrad: bool,
+    maximize: bool,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+) -> None:
+    """PyTorch's fused Adam in elementary operations, which the compiler fuses in its own way (Kingma & Ba 2015)."""
+    if weight_decay or amsgrad or maximize or grad_scale is not None:
+        raise expected("Option `agent.execution`", "plain with this optimiser", "compiled")
+    for parameter, gradient, mean, square, step in zip(parameters, gradients, means, squares, steps, strict=True):
+        mean.lerp_(gradient, 1 - beta1)
+        square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        corrections = 1 - beta1 ** step.double(), (1 - beta2 ** step.double()).sqrt()
+        rate, root = lr / corrections[0], square.sqrt() / corrections[1].to(parameter) + eps
+        parameter.sub_(rate.to(parameter) * mean / root)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the compiler's warnings about its own parts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,28 @@
+"""The precision of float32 products, which PyTorch keeps as one setting of the whole process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+CHOICES = ("tf32", "float32", "bfloat16")
+
+
+@contextlib.contextmanager
+def float32_products(level: str) -> Iterator[None]:
+    """Inside, products of float32 matrices have this precision: highest, or high, which is TF32 where there is it."""
+    before = torch.get_float32_matmul_precision()
+    if level != before:
+        torch.set_float32_matmul_precision(level)
+    try:
+        yield
+    finally:
+        if level != before:
+            torch.set_float32_matmul_precision(before)
+
+
+def network_products(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Where networks are computed with one of `CHOICES`: TF32 is the GPU's, a CPU computes in full float32."""
+    return float32_products("high" if precision == "tf32" and device.type == "cuda" else "highest")

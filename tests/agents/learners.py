@@ -1,0 +1,95 @@
+"""Small agents on a replay that grows, for the tests of how updates run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtrl.agents import AGENTS
+from mtrl.agents.sac import SAC
+from mtrl.core import execution
+from mtrl.core.types import Transitions
+from mtrl.data.replay import ReplayBuffer
+from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.networks import NETWORKS
+
+T, B, O, A = 3, 16, 5, 2
+
+
+def methods() -> list[str]:
+    """Every surgery and weighting that no solver on the host is part of."""
+    ours = [kind for kind in SURGERIES.kinds if not SURGERIES.module(kind).__name__.endswith("torchjd_methods")]
+    return [*ours, *(kind for kind in WEIGHTINGS.kinds if kind != "equal")]
+
+
+def agent(
+    method: str = "pcgrad",
+    network: str = "multi_head",
+    seed: int = 0,
+    device: Any = "cpu",
+    watching: dict[str, Any] | None = None,
+    **options: Any,
+) -> SAC:
+    """watching: configurations of diagnostics and affinity; options: the agent's."""
+    torch.manual_seed(seed)
+    surgery, weighting = (method, "equal") if method in SURGERIES.kinds else ("none", method)
+    config = SURGERIES.config_class(surgery)()
+    if getattr(config, "requires_primary", False):
+        config.primary = ["0"]
+    return AGENTS.build(
+        AGENTS.config_class("sac")(**{"batch_size": B, **options}),
+        network=NETWORKS.config_class(network)(width=32, depth=2),
+        weighting=WEIGHTINGS.config_class(weighting)(),
+        surgery=config,
+        num_tasks=T,
+        observation_size=O,
+        action_size=A,
+        device=device,
+        seed=seed,
+        **(watching or {}),
+    )
+
+
+class Experience:
+    """A replay, what fills it, and what an update of `learner` draws from it."""
+
+    def __init__(self, learner: SAC, capacity: int = 200) -> None:
+        self.learner, self._generator = learner, torch.Generator().manual_seed(1)
+        self.replay = ReplayBuffer(T, capacity, O, A, device=learner.device)
+        self.grow(40)
+
+    def grow(self, count: int = 1) -> None:
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(T, count, *shape, generator=self._generator).to(self.learner.device)
+
+        self.replay.add(Transitions(normal(O), normal(A).tanh(), normal(), normal(O), (normal() > 1).float()))
+
+    def draw(self) -> list[Transitions]:
+        count = 2 if self.learner.needs_second_batch else 1
+        return [self.replay.sample(B, self.learner.generator) for _ in range(count)]
+
+
+def tensors(learner: SAC) -> list[Tensor]:
+    return list(execution.tensors(learner._state()))
+
+
+def copy_state(source: SAC, target: SAC) -> None:
+    """In place, so that a graph goes on with it; both have taken a step."""
+    with torch.no_grad():
+        for new, old in zip(tensors(source), tensors(target), strict=True):
+            old.copy_(new)
+    target.generator.set_state(source.generator.get_state())
+
+
+def distance(first: list[Tensor], second: list[Tensor]) -> float:
+    """The largest relative difference of two lists of tensors, each tensor by its norm."""
+    found = [0.0]
+    for a, b in zip(first, second, strict=True):
+        if a.is_floating_point():
+            size = a.double().norm()
+            found.append(((a.double() - b.double()).norm() / torch.where(size > 0, size, 1.0)).item())
+        else:
+            assert torch.equal(a, b)
+    return max(found)

@@ -1,0 +1,142 @@
+"""What only a GPU can show: captured updates are the plain ones, wait for nothing, and keep the signs of conflicts."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from mtrl.agents.sac import SAC
+from mtrl.core.precision import float32_products
+from mtrl.gradients.algebra import gramian
+from mtrl.networks import NETWORKS
+from tests.agents.learners import Experience, agent, copy_state, distance, methods, tensors
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+@contextlib.contextmanager
+def no_waiting() -> Iterator[None]:
+    """Anything that waits for the device is an error."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def pair(method: str, first: str = "plain", second: str = "captured", **options: Any) -> tuple[Experience, ...]:
+    """Two agents alike, which run their updates in these ways, with the same experience."""
+    made = [agent(method, device="cuda", execution=kind, **options) for kind in (first, second)]
+    return tuple(Experience(learner) for learner in made)
+
+
+def step(experience: Experience, count: int = 1) -> dict[str, torch.Tensor]:
+    return experience.learner.learn(experience.draw, count)
+
+
+@pytest.mark.parametrize("method", methods())
+def test_one_captured_update_is_the_plain_one_from_a_hundred_states(method: str) -> None:
+    plain, captured = pair(method, precision="float32")
+    step(plain)
+    step(captured)
+    for _ in range(100):
+        copy_state(plain.learner, captured.learner)
+        first, second = step(plain), step(captured)
+        assert distance(tensors(plain.learner), tensors(captured.learner)) < 1e-5
+        assert distance([first["critic/loss"]], [second["critic/loss"]]) < 1e-5
+        plain.grow()
+        captured.grow()
+    assert torch.equal(plain.learner.generator.get_state(), captured.learner.generator.get_state())
+
+
+@pytest.mark.parametrize("network", NETWORKS.kinds)
+def test_captured_updates_of_every_network(network: str) -> None:
+    plain, captured = pair("none", network=network, precision="float32")
+    for _ in range(5):
+        step(plain)
+        step(captured)
+    assert distance(tensors(plain.learner), tensors(captured.learner)) < 1e-4
+
+
+@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize("kind", ["plain", "captured"])
+def test_no_update_waits_for_the_device(kind: str, method: str) -> None:
+    """Sampling, critics, actor, temperatures, targets, weighting and surgery."""
+    experience = Experience(agent(method, device="cuda", execution=kind))
+    step(experience, 3)
+    with no_waiting():
+        step(experience, 3)
+
+
+def test_many_updates_of_one_launch_are_as_many_launches() -> None:
+    one, many = pair("pcgrad", "captured", updates_per_launch=4)
+    one.learner.config.updates_per_launch = 1
+    for _ in range(6):
+        step(one)
+    step(many, 6)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(one.learner), tensors(many.learner), strict=True))
+
+
+def test_a_capture_leaves_no_trace_in_the_state() -> None:
+    """The first captured update starts from where the agent was, moments and generator included."""
+    plain, captured = pair("pcgrad", precision="float32")
+    step(plain)
+    step(captured)
+    assert distance(tensors(plain.learner), tensors(captured.learner)) < 1e-5
+    assert torch.equal(plain.learner.generator.get_state(), captured.learner.generator.get_state())
+
+
+@pytest.mark.parametrize("kind", ["plain", "captured"])
+def test_saved_updates_go_on_bit_for_bit(kind: str) -> None:
+    first = Experience(agent("pcgrad", device="cuda", execution=kind))
+    step(first, 5)
+    second = Experience(agent("pcgrad", seed=9, device="cuda", execution=kind))
+    second.learner.load_state_dict(copy.deepcopy(first.learner.state_dict()))
+    step(first, 5)
+    step(second, 5)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(first.learner), tensors(second.learner), strict=True))
+
+
+def test_states_move_between_a_cpu_and_a_gpu() -> None:
+    """A CPU's run goes on captured, and comes back."""
+    on_cpu = Experience(agent("pcgrad"))
+    step(on_cpu, 3)
+    on_gpu = Experience(agent("pcgrad", device="cuda"))
+    assert on_gpu.learner.execution == "captured"
+    on_gpu.learner.load_state_dict(on_cpu.learner.state_dict())
+    step(on_gpu, 3)
+    on_cpu.learner.load_state_dict(on_gpu.learner.state_dict())
+    step(on_cpu, 3)
+    assert all(t.isfinite().all() for t in tensors(on_cpu.learner) if t.is_floating_point())
+
+
+def gradients(learner: SAC, experience: Experience) -> list[torch.Tensor]:
+    """Blocks (T, n) of the critics' per-task gradients on a batch."""
+    alpha = learner.log_alpha.detach().exp().unsqueeze(-1)
+    batch = learner._critic_batch(experience.draw()[0], alpha)
+    leaves, own, buffers = learner.critic.per_task_leaves(), *learner.critic.tensors[1:]
+    losses, _ = learner.critic_losses(leaves, own, buffers, batch)
+    return [g.flatten(1) for g in torch.autograd.grad(losses.sum(), list(leaves.values()))]
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_the_gramian_has_the_signs_of_float64(precision: str) -> None:
+    """Of the same gradients, whatever precision the networks have."""
+    experience = Experience(agent("pcgrad", device="cuda", precision=precision))
+    for _ in range(20):
+        step(experience)
+        with float32_products("high"):
+            blocks = gradients(experience.learner, experience)
+            found = gramian(blocks)
+        exact = sum(block.double() @ block.double().T for block in blocks)
+        assert isinstance(exact, torch.Tensor)
+        norms = exact.diagonal().sqrt()
+        clear = exact.abs() > 1e-6 * norms.unsqueeze(0) * norms.unsqueeze(1)
+        assert torch.equal(found.sign()[clear], exact.sign()[clear].to(found))
+        assert clear.double().mean() > 0.9

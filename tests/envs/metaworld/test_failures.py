@@ -1,0 +1,172 @@
+"""Copies that fail, threads that die, steps that are broken off; and both ways to step physics."""
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's compiled modules have no stubs.)
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtrl.envs.metaworld import native, physics
+from mtrl.envs.metaworld.engine import BatchedEnvs
+from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
+from mtrl.envs.metaworld.workers import Workers
+
+
+@pytest.fixture(scope="module")
+def trio() -> MetaWorldSuite:
+    return MetaWorldSuite(Config("custom", tasks=["pick-place-v3", "drawer-open-v3", "hammer-v3"], horizon=12))
+
+
+def _actions(steps: int, tasks: int, copies: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1.2, 1.2, (steps, tasks, copies, 4)).astype(np.float32)
+
+
+def _run(envs: Any, actions: np.ndarray) -> list[dict[str, np.ndarray]]:
+    return [{name: np.array(value) for name, value in vars(envs.step(action)).items()} for action in actions]
+
+
+def _assert_same(one: list[dict[str, np.ndarray]], two: list[dict[str, np.ndarray]]) -> None:
+    for step, (left, right) in enumerate(zip(one, two, strict=True)):
+        for name in left:
+            assert np.array_equal(left[name], right[name]), f"{name} differs at step {step}"
+
+
+@pytest.fixture
+def running(trio: MetaWorldSuite, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchedEnvs]:
+    """In a folder of its own: MuJoCo writes MUJOCO_LOG.TXT where it stands."""
+    monkeypatch.chdir(tmp_path)
+    envs = trio.batched_envs(0, 2, threads=2)
+    envs.reset()
+    _run(envs, _actions(3, 3, 2))
+    yield envs
+    envs.close()
+
+
+@pytest.fixture(params=["compiled", "python"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of stepping; given before environments are made."""
+    if request.param == "python":
+        monkeypatch.setattr(physics, "physics_loop", lambda: None)
+    elif physics.physics_loop() is None:
+        pytest.skip("no C compiler")
+    return request.param
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_compiled_loop_and_pythons_agree(
+    trio: MetaWorldSuite, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if physics.physics_loop() is None:
+        pytest.skip("no C compiler")
+    one, actions = trio.batched_envs(5, 3, threads=threads), _actions(30, 3, 3)
+    first = one.reset().copy()
+    steps = _run(one, actions)
+    monkeypatch.setattr(physics, "physics_loop", lambda: None)
+    two = trio.batched_envs(5, 3, threads=threads)
+    assert np.array_equal(first, two.reset())
+    _assert_same(steps, _run(two, actions))
+    one.close()
+    two.close()
+
+
+def test_without_a_compiler_there_is_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    for compiler in ("no-such-compiler", "false"):
+        monkeypatch.setenv("CC", compiler)
+        assert native.physics_loop.__wrapped__() is None
+
+
+@pytest.mark.parametrize("failure", ["unstable", "error", "nan"])
+def test_a_copy_that_fails_starts_anew_and_is_counted(
+    failure: str, loop: str, running: BatchedEnvs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, first = running.observation[0, 1].copy(), running.physics[0]
+    if failure == "unstable":
+        first.datas[1].qvel[:] = 1e12
+    elif failure == "error":
+        first.models[1].opt.integrator = 99
+    else:
+        at, chunks = running._result[0, 1, :1], running._chunks
+        chunks.append(lambda worker: at.fill(np.nan))
+        running._workers = Workers(1)
+    step = _run(running, _actions(1, 3, 2))[0]
+    first.models[1].opt.integrator = first.models[0].opt.integrator
+    running._chunks.clear()
+    running._plan()
+    assert running.faults.tolist() == [[0, 1], [0, 0], [0, 0]]
+    assert step["truncated"].tolist() == [[False, True], [False, False], [False, False]]
+    assert step["reward"][0, 1] == 0 and not step["terminated"].any()
+    assert np.array_equal(step["next_observation"][0, 1], before)
+    rest = _run(running, _actions(11, 3, 2))
+    assert all(np.isfinite(step["observation"]).all() for step in rest)
+    assert [bool(step["truncated"][0, 0]) for step in rest].index(True) == 7
+    assert running.faults.sum() == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+def test_a_step_that_is_broken_off_leaves_no_half_state(error: BaseException, running: BatchedEnvs) -> None:
+    def fail(_: int) -> None:
+        raise error
+
+    running._chunks[:] = [fail] * 6
+    with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
+        running.step(_actions(1, 3, 2)[0])
+    with pytest.raises(RuntimeError, match="reset"):
+        running.state_dict()
+    running.reset()
+    assert np.isfinite(running.step(_actions(1, 3, 2)[0]).reward).all()
+
+
+def test_a_thread_that_dies_or_fails_is_an_error_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers, caller = Workers(2), threading.current_thread()
+    started = threading.Event()
+
+    def fail(job: int, worker: int) -> None:
+        if threading.current_thread() is caller:
+            assert started.wait(10)
+            return
+        started.set()
+        raise SystemExit
+
+    with pytest.raises(RuntimeError, match="An environment thread has failed: SystemExit"):
+        workers.run(fail, range(2))
+    workers._function = None
+    workers._gates[0].release()
+    workers._threads[0].join(5)
+    with pytest.raises(RuntimeError, match="has died"):
+        workers.run(lambda job, worker: None, range(4))
+    workers.close()
+
+
+def test_closing_leaves_no_thread_and_neither_does_forgetting(trio: MetaWorldSuite) -> None:
+    def threads() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("mtrl-physics")]
+
+    before = threads()
+    envs = trio.batched_envs(0, 1, threads=3)
+    envs.reset()
+    assert len(threads()) == len(before) + 2
+    envs.close()
+    envs.close()
+    assert threads() == before
+    trio.batched_envs(0, 1, threads=3)
+    assert threads() == before
+
+
+def test_an_interrupt_ends_the_process() -> None:
+    code = (
+        "import signal, threading, numpy as np; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from mtrl.envs.metaworld.suite import Config, MetaWorldSuite\n"
+        "envs = MetaWorldSuite(Config('mt1', task='reach-v3')).batched_envs(0, 4, threads=3)\n"
+        "envs.reset()\n"
+        "threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()\n"
+        "while True: envs.step(np.zeros((1, 4, 4), np.float32))\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and "KeyboardInterrupt" in done.stderr
