@@ -28,6 +28,7 @@ from mtrl.envs.metaworld.package_envs import PackageEnvs, make_env
 from mtrl.envs.metaworld.starts import INTEGRATION, reset_once
 from mtrl.envs.metaworld.suite import BENCHMARKS, Config, MetaWorldSuite
 from mtrl.envs.metaworld.tasks import TASKS
+from tests.envs.metaworld.rollouts import assert_same, draw_actions, run
 
 NAMES = sorted(BENCHMARKS["mt50"])
 SAMPLE = ["pick-place-v3", "drawer-open-v3", "hammer-v3", "basketball-v3", "door-open-v3"]
@@ -42,20 +43,6 @@ def _suite(tasks: list[str], **options: Any) -> MetaWorldSuite:
 @pytest.fixture(scope="module")
 def trio() -> MetaWorldSuite:
     return _suite(SAMPLE[:3], horizon=12)
-
-
-def _actions(steps: int, tasks: int, copies: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1.2, 1.2, (steps, tasks, copies, 4)).astype(np.float32)
-
-
-def _run(envs: Any, actions: np.ndarray) -> list[dict[str, np.ndarray]]:
-    return [{name: np.array(value) for name, value in vars(envs.step(action)).items()} for action in actions]
-
-
-def _assert_same(one: list[dict[str, np.ndarray]], two: list[dict[str, np.ndarray]]) -> None:
-    for step, (left, right) in enumerate(zip(one, two, strict=True)):
-        for name in left:
-            assert np.array_equal(left[name], right[name]), f"{name} differs at step {step}"
 
 
 def _assert_close(ours: Any, theirs: Any, where: str) -> None:
@@ -82,7 +69,7 @@ def test_short_episodes_equal_the_packages_across_resets(version: str) -> None:
     ours = suite.make_envs(3, 2)
     theirs = PackageEnvs(suite.goals(3), 3, 2, horizon=15, reward_version=version)
     assert np.array_equal(ours.reset(), theirs.reset())
-    for step, action in enumerate(_actions(40, len(tasks), 2)):
+    for step, action in enumerate(draw_actions(40, len(tasks), 2)):
         _assert_close(ours.step(action), theirs.step(action), f"step {step}")
     ours.close()
 
@@ -118,9 +105,9 @@ def test_terminate_on_success_and_a_schedule_are_the_packages(trio: MetaWorldSui
     options: dict[str, Any] = {"horizon": 9, "terminate_on_success": True, "schedule": order}
     ours, theirs = (kind(trio.goals(0), 0, 2, **options) for kind in (BatchedEnvs, PackageEnvs))
     assert np.array_equal(ours.reset(), theirs.reset())
-    for step, action in enumerate(_actions(24, 3, 2)):
+    for step, action in enumerate(draw_actions(24, 3, 2)):
         _assert_close(ours.step(action), theirs.step(action), f"step {step}")
-    assert not ours.step(_actions(1, 3, 2)[0]).truncated.any()
+    assert not ours.step(draw_actions(1, 3, 2)[0]).truncated.any()
     ours.close()
 
 
@@ -129,7 +116,7 @@ def test_the_info_is_the_packages() -> None:
     ours, theirs = suite.batched_envs(0, 1, with_info=True), PackageEnvs(suite.goals(0), 0, 1)
     ours.reset()
     theirs.reset()
-    for action in _actions(3, len(SAMPLE), 1):
+    for action in draw_actions(3, len(SAMPLE), 1):
         ours.step(action)
         info = ours.info()
         for t, env in enumerate(theirs.envs):
@@ -194,7 +181,7 @@ def test_one_by_one_and_all_at_once_agree(version: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(engine, "ONE_BY_ONE", 0)
     vector = suite.batched_envs(0, 2, with_info=True)
     assert np.array_equal(scalar.reset(), vector.reset())
-    for step, action in enumerate(_actions(20, len(SAMPLE), 2)):
+    for step, action in enumerate(draw_actions(20, len(SAMPLE), 2)):
         _assert_close(scalar.step(action), vector.step(action), f"step {step}")
         expected = vector.info()
         for name, values in scalar.info().items():
@@ -210,8 +197,8 @@ def test_one_by_one_and_all_at_once_agree(version: str, monkeypatch: pytest.Monk
 def test_the_number_of_threads_changes_nothing(trio: MetaWorldSuite, threads: int) -> None:
     one, many = (trio.batched_envs(5, 3, threads=count) for count in (1, threads))
     assert np.array_equal(one.reset(), many.reset())
-    actions = _actions(30, 3, 3)
-    _assert_same(_run(one, actions), _run(many, actions))
+    actions = draw_actions(30, 3, 3)
+    assert_same(run(one, actions), run(many, actions))
     one.reset(seed=6)
     assert not np.array_equal(one.reset(seed=6), many.reset())
     one.close()
@@ -222,14 +209,14 @@ def test_a_saved_state_goes_on_exactly_across_resets(trio: MetaWorldSuite) -> No
     envs, fresh = trio.make_envs(5, 2), trio.make_envs(5, 2)
     envs.reset()
     fresh.reset(seed=6)
-    actions = _actions(40, 3, 2)
-    _run(envs, actions[:9])
+    actions = draw_actions(40, 3, 2)
+    run(envs, actions[:9])
     buffer = io.BytesIO()
     torch.save(envs.state_dict(), buffer)
-    expected = _run(envs, actions[9:])
+    expected = run(envs, actions[9:])
     buffer.seek(0)
     fresh.load_state_dict(torch.load(buffer, weights_only=True))
-    _assert_same(expected, _run(fresh, actions[9:]))
+    assert_same(expected, run(fresh, actions[9:]))
     envs.close()
     fresh.close()
 
@@ -248,7 +235,7 @@ def test_a_state_of_others_is_refused(trio: MetaWorldSuite) -> None:
 def test_refusals_are_one_line(trio: MetaWorldSuite, monkeypatch: pytest.MonkeyPatch) -> None:
     envs = trio.make_envs(0, 1)
     with pytest.raises(RuntimeError, match="reset"):
-        envs.step(_actions(1, 3, 1)[0])
+        envs.step(draw_actions(1, 3, 1)[0])
     envs.close()
     with pytest.raises(UserError, match="batched engine"):
         BatchedEnvs({"reach-v9": []}, 0, 1)

@@ -17,25 +17,12 @@ from mtrl.envs.metaworld import native, physics
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
 from mtrl.envs.metaworld.workers import Workers
+from tests.envs.metaworld.rollouts import assert_same, draw_actions, run
 
 
 @pytest.fixture(scope="module")
 def trio() -> MetaWorldSuite:
     return MetaWorldSuite(Config("custom", tasks=["pick-place-v3", "drawer-open-v3", "hammer-v3"], horizon=12))
-
-
-def _actions(steps: int, tasks: int, copies: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1.2, 1.2, (steps, tasks, copies, 4)).astype(np.float32)
-
-
-def _run(envs: Any, actions: np.ndarray) -> list[dict[str, np.ndarray]]:
-    return [{name: np.array(value) for name, value in vars(envs.step(action)).items()} for action in actions]
-
-
-def _assert_same(one: list[dict[str, np.ndarray]], two: list[dict[str, np.ndarray]]) -> None:
-    for step, (left, right) in enumerate(zip(one, two, strict=True)):
-        for name in left:
-            assert np.array_equal(left[name], right[name]), f"{name} differs at step {step}"
 
 
 @pytest.fixture
@@ -44,7 +31,7 @@ def running(trio: MetaWorldSuite, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     envs = trio.batched_envs(0, 2, threads=2)
     envs.reset()
-    _run(envs, _actions(3, 3, 2))
+    run(envs, draw_actions(3, 3, 2))
     yield envs
     envs.close()
 
@@ -65,13 +52,13 @@ def test_the_compiled_loop_and_pythons_agree(
 ) -> None:
     if physics.physics_loop() is None:
         pytest.skip("no C compiler")
-    one, actions = trio.batched_envs(5, 3, threads=threads), _actions(30, 3, 3)
+    one, actions = trio.batched_envs(5, 3, threads=threads), draw_actions(30, 3, 3)
     first = one.reset().copy()
-    steps = _run(one, actions)
+    steps = run(one, actions)
     monkeypatch.setattr(physics, "physics_loop", lambda: None)
     two = trio.batched_envs(5, 3, threads=threads)
     assert np.array_equal(first, two.reset())
-    _assert_same(steps, _run(two, actions))
+    assert_same(steps, run(two, actions))
     one.close()
     two.close()
 
@@ -95,7 +82,7 @@ def test_a_copy_that_fails_starts_anew_and_is_counted(
         at, chunks = running._result[0, 1, :1], running._chunks
         chunks.append(lambda worker: at.fill(np.nan))
         running._workers = Workers(1)
-    step = _run(running, _actions(1, 3, 2))[0]
+    step = run(running, draw_actions(1, 3, 2))[0]
     first.models[1].opt.integrator = first.models[0].opt.integrator
     running._chunks.clear()
     running._plan()
@@ -103,7 +90,7 @@ def test_a_copy_that_fails_starts_anew_and_is_counted(
     assert step["truncated"].tolist() == [[False, True], [False, False], [False, False]]
     assert step["reward"][0, 1] == 0 and not step["terminated"].any()
     assert np.array_equal(step["next_observation"][0, 1], before)
-    rest = _run(running, _actions(11, 3, 2))
+    rest = run(running, draw_actions(11, 3, 2))
     assert all(np.isfinite(step["observation"]).all() for step in rest)
     assert [bool(step["truncated"][0, 0]) for step in rest].index(True) == 7
     assert running.faults.sum() == 1
@@ -116,11 +103,11 @@ def test_a_step_that_is_broken_off_leaves_no_half_state(error: BaseException, ru
 
     running._chunks[:] = [fail] * 6
     with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
-        running.step(_actions(1, 3, 2)[0])
+        running.step(draw_actions(1, 3, 2)[0])
     with pytest.raises(RuntimeError, match="reset"):
         running.state_dict()
     running.reset()
-    assert np.isfinite(running.step(_actions(1, 3, 2)[0]).reward).all()
+    assert np.isfinite(running.step(draw_actions(1, 3, 2)[0]).reward).all()
 
 
 def test_a_thread_that_dies_or_fails_is_an_error_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from mtrl.core.errors import UserError
 from mtrl.core.types import StepResult
 from mtrl.envs.metaworld.package_envs import PackageEnvs
 from mtrl.envs.metaworld.suite import BENCHMARKS, MetaWorldConfig, MetaWorldSuite, evaluation_order
+from tests.envs.metaworld.rollouts import assert_same, run
 
 SEED = 3
 PAIR = ["reach-v3", "door-open-v3"]
@@ -32,16 +33,6 @@ def custom(**options: Any) -> MetaWorldSuite:
 
 def actions(steps: int, copies: int = 1, tasks: int = 2) -> np.ndarray:
     return np.random.default_rng(0).uniform(-1, 1, (steps, tasks, copies, 4)).astype(np.float32)
-
-
-def run(envs: Any, chosen: np.ndarray) -> list[dict[str, np.ndarray]]:
-    return [{name: np.array(value) for name, value in vars(envs.step(action)).items()} for action in chosen]
-
-
-def assert_same(one: list[dict[str, np.ndarray]], two: list[dict[str, np.ndarray]]) -> None:
-    for step, (left, right) in enumerate(zip(one, two, strict=True)):
-        for name in left:
-            assert np.array_equal(left[name], right[name]), f"{name} differs at step {step}"
 
 
 # Tasks and goals
