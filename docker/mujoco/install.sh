@@ -21,7 +21,7 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get update
 apt-get install --yes --no-install-recommends \
-    python3 python3-venv libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6
+    python3 python3-venv gcc libc6-dev libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6
 
 # Built from a copy, so that a build leaves nothing behind in the sources.
 source_copy=$(mktemp -d)

@@ -7,8 +7,6 @@ of that task, while the others' physics goes on. Ended episodes restart in a sec
 
 from __future__ import annotations
 
-import functools
-import itertools
 import logging
 import math
 import weakref
@@ -24,9 +22,10 @@ from mtrl.core.config import check, check_choice
 from mtrl.core.cores import available_cores
 from mtrl.core.errors import expected
 from mtrl.core.types import BoolArray, FloatArray, StepResult
-from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE, Buffers, OneByOne, Vectorised
+from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE, TaskArithmetic
+from mtrl.envs.metaworld.native import compiled_steps
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
-from mtrl.envs.metaworld.physics import CONTROLS, TaskPhysics
+from mtrl.envs.metaworld.physics import CONTROLS, ERROR, SOUND, UNSTABLE, TaskPhysics
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion, TaskSpec
@@ -36,12 +35,11 @@ logger = logging.getLogger(__name__)
 
 INFO_TERMS = Outcome._fields[1:]
 """What the package reports beside the reward."""
-ONE_BY_ONE = 16
-"""Up to so many copies a task, scalar code is faster than array functions."""
 _SHARES = 2
 """A chunk is at most this part of what is left for one thread."""
 Chunk = Callable[[int], None]
 """Called with the worker's number."""
+_REASONS = {SOUND: "numbers that are not finite", UNSTABLE: "unstable physics", ERROR: "an error of MuJoCo's"}
 _SAVED = ("observation", "next_observation", "faults", "_elapsed", "_goal", "_played", "_parked")
 
 
@@ -68,27 +66,6 @@ def _shares(playing: BoolArray, threads: int) -> list[list[tuple[int, int]]]:
                 first = last
         shares.append(ranges)
     return shares
-
-
-def _report(task: str, failed: BoolArray, copy: int, error: Exception) -> None:
-    if failed[copy]:
-        return
-    logger.warning("Copy %d of %s failed and starts anew: %s", copy, task, type(error).__name__, exc_info=error)
-    failed[copy] = True
-
-
-def _chunk(
-    command: Callable[[], None], advance: Chunk, gather: Callable[[], Any], evaluate: Callable[[], None]
-) -> Chunk:
-    """A step of some copies of a task. All arithmetic comes after all physics, while its code is in the cache."""
-
-    def run(worker: int) -> None:
-        command()
-        advance(worker)
-        gather()
-        evaluate()
-
-    return run
 
 
 class BatchedEnvs:
@@ -155,9 +132,9 @@ class BatchedEnvs:
         self.next_observation = self._result[..., :OBSERVATION_SIZE]
         self._outcome = np.moveaxis(self._result[..., OBSERVATION_SIZE:], -1, 0)
         self._reward = self._outcome[0]
-        self._actions = self._action.reshape(-1, 4).tolist()
         self._ends = np.zeros((4, *grid), np.bool_)
         self._terminated, self._truncated, self._success, self._failed = self._ends
+        self._status = np.full(grid, SOUND, np.int8)
         self.faults = np.zeros(grid, np.int64)
         self._elapsed, self._goal, self._played = (np.zeros(grid, np.int64) for _ in range(3))
         self._parked = np.zeros(grid, np.bool_)
@@ -170,17 +147,16 @@ class BatchedEnvs:
 
     def _build(self, goals: Mapping[str, Sequence[Task]], version: RewardVersion, known: Known) -> None:
         self._starts = [Starts(self._specs[task], goals[task], known) for task in self.tasks]
-        copies = self.envs_per_task
-        self.physics = [TaskPhysics(starts, copies, self._workers.count) for starts in self._starts]
-        self._one_by_one = copies <= ONE_BY_ONE
-        self._arithmetic: list[Any] = []
-        for t, (starts, physics) in enumerate(zip(self._starts, self.physics, strict=True)):
-            buffers = Buffers(self._action[t], self._actions, t * copies, self._result[t])
-            if self._one_by_one:
-                terms = len(Outcome._fields) if self._with_info else 2
-                self._arithmetic.append(OneByOne(starts, version, physics, buffers, terms))
-            else:
-                self._arithmetic.append(Vectorised(starts, version, physics, buffers))
+        terms = len(Outcome._fields) if self._with_info else 2
+        self.physics = [
+            TaskPhysics(starts, self._controls[t], self._status[t], self._workers.count)
+            for t, starts in enumerate(self._starts)
+        ]
+        self._arithmetic = [
+            TaskArithmetic(starts, version, physics, self._action[t], self._result[t], terms)
+            for t, (starts, physics) in enumerate(zip(self._starts, self.physics, strict=True))
+        ]
+        self._compiled = compiled_steps(list(zip(self.physics, self._arithmetic, strict=True)))
         envs = [starts.env for starts in self._starts]
         self._scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
         self._mocap_low = np.array([env.mocap_low for env in envs])[:, None]
@@ -212,7 +188,7 @@ class BatchedEnvs:
         self._ready = False
         self._action[...] = action
         self._set_controls()
-        self._failed[...] = False
+        self._status[...] = SOUND
         self._result[..., PREVIOUS] = self.observation[..., CURRENT]
         self._run_physics()
         self._settle()
@@ -249,10 +225,7 @@ class BatchedEnvs:
 
     def _run_physics(self) -> None:
         chunks = self._chunks
-        if self._one_by_one:
-            self._actions[:] = self._action.reshape(-1, 4).tolist()
         self._workers.run(lambda job, worker: chunks[job](worker), range(len(chunks)))
-        self.next_observation[..., PREVIOUS] = self.observation[..., CURRENT]
         np.not_equal(self._outcome[1], 0.0, out=self._success)
 
     def _plan(self) -> None:
@@ -262,32 +235,26 @@ class BatchedEnvs:
             return
         self._planned[...] = self._parked
         shares = _shares(~self._parked, self.threads)
-        self._chunks = [chunk for t, ranges in enumerate(shares) for chunk in self._task_chunks(t, ranges)]
+        self._chunks = [self._chunk(t, first, last) for t, ranges in enumerate(shares) for first, last in ranges]
 
-    def _task_chunks(self, t: int, ranges: Sequence[tuple[int, int]]) -> list[Chunk]:
-        physics, arithmetic = self.physics[t], self._arithmetic[t]
-        report = functools.partial(_report, self.tasks[t], self._failed[t])
-        # Drawing from a counter is atomic, and so tells which chunk of the task is the last.
-        finished = itertools.count(1)
+    def _chunk(self, t: int, first: int, last: int) -> Chunk:
+        """A step of some copies of a task. All arithmetic comes after all physics, while its code is in the cache."""
+        if self._compiled is not None:
+            step = self._compiled[t]
+            return lambda worker: step(worker, first, last)
+        advance, evaluate = self.physics[t].advance(first, last), self._arithmetic[t].evaluate(first, last)
 
-        def evaluate_when_last() -> None:
-            if next(finished) % len(ranges) == 0:
-                arithmetic.evaluate()
+        def run(worker: int) -> None:
+            advance(worker)
+            evaluate()
 
-        return [
-            _chunk(
-                physics.command(first, last, self._controls[t]),
-                physics.advance(first, last, report),
-                physics.gather(first, last),
-                arithmetic.evaluate(first, last) if self._one_by_one else evaluate_when_last,
-            )
-            for first, last in ranges
-        ]
+        return run
 
     def _settle(self) -> None:
         """Decide which episodes end, and how."""
         self._elapsed += 1
         np.greater_equal(self._elapsed, self._horizon, out=self._truncated)
+        np.not_equal(self._status, SOUND, out=self._failed)
         if self._failed.any() or not math.isfinite(self._result.sum()):
             self._settle_faults()
         if self._terminate:
@@ -298,11 +265,10 @@ class BatchedEnvs:
             self.next_observation[self._parked] = self.observation[self._parked]
 
     def _settle_faults(self) -> None:
-        finite = np.isfinite(self._result).all(-1)
-        for t, n in np.argwhere(~finite & ~self._failed & ~self._parked).tolist():
-            logger.warning("Copy %d of %s starts anew: numbers that are not finite", n, self.tasks[t])
-        np.logical_or(self._failed, ~finite, out=self._failed)
+        self._failed |= ~np.isfinite(self._result).all(-1)
         self._failed &= ~self._parked
+        for t, n in np.argwhere(self._failed).tolist():
+            logger.warning("Copy %d of %s fails and starts anew: %s", n, self.tasks[t], _REASONS[self._status[t, n]])
         self.faults += self._failed
         self.next_observation[self._failed] = self.observation[self._failed]
         self._reward[self._failed] = 0.0

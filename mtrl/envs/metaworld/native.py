@@ -1,9 +1,10 @@
-"""A loop of physics steps in C, so that Python's lock is left alone for a chunk of copies at a time.
+"""Whole steps of some copies in C: commands, physics, probes and arithmetic, without Python's lock.
 
 ``mj_step`` and ``mj_forward`` release the lock, but each takes it again when it returns, and threads that do so every
-40 µs lose a tenth of their time to handing it over. Where a C compiler is found (``cc``, or what the variable ``CC``
-names), these lines are compiled when first needed, in a tenth of a second, and no file is kept. Elsewhere the same
-calls are made from Python, with the same results.
+40 µs lose a tenth of their time to handing it over; the arithmetic, as Python, holds it. Where a C compiler is found
+(``cc``, or what the variable ``CC`` names), the scalar code of all tasks is translated (`translation`) and compiled
+when an engine starts, in about a second for fifty tasks, and no file is kept. Elsewhere the same is done from Python,
+with the same results.
 """
 
 from __future__ import annotations
@@ -16,19 +17,39 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 
+from mtrl.envs.metaworld.arithmetic import RESULT_SIZE, TaskArithmetic
+from mtrl.envs.metaworld.physics import CONTROLS, ERROR, SOUND, SUBSTEPS, UNSTABLE, TaskPhysics
+from mtrl.envs.metaworld.probes import address_of
+from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE
+from mtrl.envs.metaworld.translation import Untranslatable, translated
+
 logger = logging.getLogger(__name__)
 
-_SOURCE = r"""
-#include <setjmp.h>
+Step = Callable[[int, int, int], None]
+"""Called with (worker, first, last): steps these copies."""
 
-typedef void (*Physics)(const void *model, void *data);
+_FIELDS = {
+    "models": "const mjModel *const *", "datas": "mjData *const *", "bases": "double *const *",
+    "targets": "const long *", "moving": "const long *", "values": "const double *", "controls": "const double *",
+    "clocks": "double *", "status": "signed char *", "shared": "long ", "positions": "long ", "action": "const float *",
+    "constants": "const double *", "state": "double *", "result": "double *",
+}  # fmt: skip
+"""The arrays and numbers of one task, as `TaskPhysics.arrays` and `TaskArithmetic.arrays` name them."""
+
+_HEAD = (
+    "#include <math.h>\n#include <setjmp.h>\n#include <string.h>\n#include <mujoco/mujoco.h>\n"
+    f"enum {{ SUBSTEPS = {SUBSTEPS}, CONTROLS = {CONTROLS}, RESULT = {RESULT_SIZE}, CURRENT = {CURRENT_SIZE},\n"
+    f"       GOAL = {2 * CURRENT_SIZE}, ACTION = 4, SOUND = {SOUND}, UNSTABLE = {UNSTABLE}, ERROR = {ERROR} }};\n"
+    f"typedef struct {{ {' '.join(f'{kind}{name};' for name, kind in _FIELDS.items())} }} Task;\n"
+    r"""
+typedef void (*Physics)(const mjModel *model, mjData *data);
 typedef void (*Handler)(const char *message);
 typedef struct { Physics step, forward; Handler (*get_handler)(void); void (*set_handler)(Handler); } MuJoCo;
 
@@ -36,57 +57,132 @@ static __thread jmp_buf place;
 
 static void leave(const char *message) { longjmp(place, 1); }
 
-/* For each copy: store `moving` values, step, forward. `failed` tells where MuJoCo has reported an error. */
-void advance(const MuJoCo *mujoco, long copies, long substeps, long moving, const void *const *models,
-             void *const *datas, double *const *targets, const double *values, char *failed) {
+static void command(const Task *task, long which, long n) {
+  const double *controls = task->controls + n * CONTROLS;
+  mjData *data = task->datas[n];
+  memcpy(data->mocap_pos, controls, 3 * sizeof(double));
+  memcpy(data->ctrl, controls + 3, 2 * sizeof(double));
+  for (long k = 0; k < *task->moving; k++)
+    task->bases[which][task->targets[which * task->positions + k]] = task->values[n * task->positions + k];
+}
+
+static void advance(const MuJoCo *mujoco, const Task *task, long worker, long first, long last) {
   Handler before = mujoco->get_handler();
   mujoco->set_handler(leave);
-  for (volatile long n = 0; n < copies; n++) {
-    for (long k = 0; k < moving; k++) *targets[k] = values[n * moving + k];
-    failed[n] = setjmp(place) != 0;
-    if (failed[n]) continue;
-    for (long s = 0; s < substeps; s++) mujoco->step(models[n], datas[n]);
-    mujoco->forward(models[n], datas[n]);
+  for (volatile long n = first; n < last; n++) {
+    const long which = task->shared ? worker : n;
+    mjData *data = task->datas[n];
+    command(task, which, n);
+    if (setjmp(place)) {
+      task->status[n] = ERROR;
+    } else {
+      for (int s = 0; s < SUBSTEPS; s++) mujoco->step(task->models[which], data);
+      mujoco->forward(task->models[which], data);
+      task->status[n] = data->time > task->clocks[n] ? SOUND : UNSTABLE;
+    }
+    task->clocks[n] = task->datas[n]->time;
   }
   mujoco->set_handler(before);
 }
+
+/* As `probes.is_touching`. */
+static double touching(const mjData *data, int geom, int left, int right) {
+  double sums[2] = {0.0, 0.0};
+  for (int i = 0; i < data->ncon; i++) {
+    const int *pair = data->contact[i].geom, at = data->contact[i].efc_address;
+    const int pad = pair[1] == geom ? pair[0] : pair[0] == geom ? pair[1] : -1;
+    if (data->nefc && (pad == left || pad == right))
+      sums[pad == right] += data->efc_force[at < 0 ? data->nefc - 1 : at];
+  }
+  return sums[0] > 0.0 && sums[1] > 0.0;
+}
 """
+)
+
+_TASK = """
+{code}
+void {name}_step(const MuJoCo *mujoco, const Task *task, long worker, long first, long last) {{
+  advance(mujoco, task, worker, first, last);
+  for (long n = first; n < last; n++) {{
+    const mjData *data = task->datas[n];
+    const double row[] = {{{row}}};
+    double *result = task->result + n * RESULT, *state = task->state + n * {latched}, out[{size}];
+    {name}(row, task->constants + n * {constants}, task->action + n * ACTION, result + CURRENT, state, out);
+    memcpy(state, out, {latched} * sizeof(double));
+    memcpy(result, out + {latched}, CURRENT * sizeof(double));
+    memcpy(result + GOAL, out + {latched} + CURRENT, ({size} - {latched} - CURRENT) * sizeof(double));
+  }}
+}}
+"""
+_TYPES = {"row": "const double *", "constant": "const double *", "action": "const float *"}
+_TYPES |= {"previous": "const double *", "state": "const double *"}
+_FOLDER = Path(str(mujoco.__file__)).parent
 _SYMBOLS = ("mj_step", "mj_forward", "_mjPRIVATE__get_tls_error_fn", "_mjPRIVATE__set_tls_error_fn")
 
-Loop = Callable[..., None]
-"""``advance`` of the source, without its first argument; addresses are integers."""
 
+def compiled_steps(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]]) -> list[Step] | None:
+    """A function for each task; nothing where they cannot be had, and the log says why.
 
-@functools.cache
-def physics_loop() -> Loop | None:
-    """The compiled loop; nothing where it cannot be had, and the log says why."""
+    A task's arrays have to stay where they are for as long as its function is called.
+    """
     try:
-        table = _functions()
-        library = _compiled()
-    except (OSError, AttributeError, subprocess.SubprocessError) as error:
-        logger.info("Physics is stepped from Python: %s", error)
+        library, table = _compiled(_source(tasks)), _functions()
+    except (OSError, AttributeError, Untranslatable, subprocess.SubprocessError) as error:
+        logger.info("Environments are stepped from Python: %s", error)
         return None
-    function = library.advance
+    return [_bound(getattr(library, f"{part.code.name}_step"), table, physics, part) for physics, part in tasks]
+
+
+def _source(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]]) -> str:
+    helpers = {name: text for _, part in tasks for name, text in part.code.helpers.items()}
+    pieces = [_HEAD, *(translated(text, {}) for text in helpers.values())]
+    for physics, part in tasks:
+        pieces.append(
+            _TASK.format(
+                name=part.code.name,
+                code=translated(part.code.source, _TYPES),
+                row=", ".join(physics.layout.in_c("data")),
+                constants=part.constants.shape[1],
+                latched=part.state.shape[1],
+                size=part.code.size,
+            )
+        )
+    return "".join(pieces)
+
+
+def _bound(function: Any, table: Any, physics: TaskPhysics, part: TaskArithmetic) -> Step:
+    arrays = physics.arrays() | part.arrays()
+    values = (arrays[name] for name in _FIELDS)
+    block = _Task(*(address_of(value) if isinstance(value, np.ndarray) else value for value in values))
     function.restype = None
-    function.argtypes = [ctypes.c_void_p, *[ctypes.c_long] * 3, *[ctypes.c_void_p] * 5]
-    return functools.partial(function, table.ctypes.data)
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_long] * 3]
+    step = functools.partial(function, table.ctypes.data, ctypes.addressof(block))
+    step.keep = arrays, block, table  # pyright: ignore[reportAttributeAccessIssue]
+    return step
+
+
+class _Task(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p if "*" in kind else ctypes.c_long) for name, kind in _FIELDS.items()]
 
 
 @functools.cache
 def _functions() -> Any:
     """The addresses of MuJoCo's functions, in the library that Python's bindings have loaded."""
     pattern = "libmujoco*.dylib" if sys.platform == "darwin" else "libmujoco.so*"
-    found = sorted(Path(str(mujoco.__file__)).parent.glob(pattern))
+    found = sorted(_FOLDER.glob(pattern))
     if not found or not hasattr(mujoco, "MjData") or not hasattr(mujoco.MjData, "_address"):  # pyright: ignore
         raise OSError("this build of mujoco has no library to call")
     library = ctypes.CDLL(str(found[0]))
     return np.array([ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in _SYMBOLS], np.uint64)
 
 
-def _compiled() -> ctypes.CDLL:
+@functools.cache
+def _compiled(source: str) -> ctypes.CDLL:
+    """Without contraction: a product and a sum in one instruction would round once where Python rounds twice."""
     compiler = shlex.split(os.environ.get("CC", "cc"))
+    flags = ["-O1", "-shared", "-fPIC", "-ffp-contract=off", f"-I{_FOLDER / 'include'}", "-x", "c", "-"]
     with tempfile.TemporaryDirectory(prefix="mtrl-") as folder:
-        library = str(Path(folder, "advance.so"))
-        command = [*compiler, "-O2", "-shared", "-fPIC", "-x", "c", "-", "-o", library]
-        subprocess.run(command, input=_SOURCE, text=True, check=True, capture_output=True, timeout=60)
+        library = str(Path(folder, "steps.so"))
+        command = [*compiler, *flags, "-o", library, "-lm"]
+        subprocess.run(command, input=source, text=True, check=True, capture_output=True, timeout=120)
         return ctypes.CDLL(library)

@@ -8,7 +8,6 @@ differ (of ``body_pos`` and ``site_pos``, which resets change) before each step 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,6 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl.envs.metaworld.native import Loop, physics_loop
 from mtrl.envs.metaworld.probes import ProbeLayout, address_of, places_of
 from mtrl.envs.metaworld.starts import INTEGRATION, Start, Starts
 
@@ -24,10 +22,9 @@ SUBSTEPS = 5
 """Physics steps per environment step, the package's frame_skip."""
 CONTROLS = 5
 """Position of the mocap body (3), then the two fingers' commands."""
-
-
-class Unstable(ArithmeticError):
-    """MuJoCo has found numbers that are too large or not finite, and has started the state anew."""
+SOUND, UNSTABLE, ERROR = 0, 1, 2
+"""How a copy's last step went. Unstable: MuJoCo has found numbers that are too large or not
+finite, and has started the state anew."""
 
 
 class TaskPhysics:
@@ -35,96 +32,68 @@ class TaskPhysics:
 
     Args:
         starts: makes the first states; its environment's model is the first of ours.
-        copies: N.
+        controls: (N, CONTROLS), read at each step.
+        status: (N,), where each step leaves `SOUND`, `UNSTABLE` or `ERROR`.
         workers: how many threads step copies of this task at once.
     """
 
     rows: NDArray[np.float64]
     """(N, width of the layout), which `gather` fills."""
 
-    def __init__(self, starts: Starts, copies: int, workers: int) -> None:
-        template = starts.env.model
-        self._shared, self._workers = workers < copies, workers
+    def __init__(self, starts: Starts, controls: NDArray[np.float64], status: NDArray[np.int8], workers: int) -> None:
+        template, copies = starts.env.model, len(controls)
+        self._shared, self._controls, self._status = workers < copies, controls, status
         self.models = [template, *(template.__copy__() for _ in range(min(copies, workers) - 1))]
         self.datas = [mujoco.MjData(template) for _ in range(copies)]
-        self._clocks = [0.0] * copies
-        self._positions = [places_of([model.body_pos.reshape(-1), model.site_pos.reshape(-1)]) for model in self.models]
-        self._starts = np.zeros((copies, self._positions[0][1].size))
-        self._moving = np.zeros(0, np.bool_)
-        self._values = np.zeros((copies, 0))
-        self._addresses = np.array([data._address for data in self.datas], np.uint64)
-        own = np.array([model._address for model in self.models], np.uint64)
-        self._model_addresses = [np.repeat(model, copies) if self._shared else own for model in own]
-        self._targets: list[NDArray[np.uint64]] = []
+        self._clocks = np.zeros(copies)
+        self._places = [places_of([model.body_pos.reshape(-1), model.site_pos.reshape(-1)]) for model in self.models]
+        # Of each copy's positions, and of where they are in each model, the first `_moving` count.
+        self._starts = np.zeros((copies, self._places[0][1].size))
+        self._moving = np.zeros(1, np.int64)
+        self._values, self._targets = self._starts.copy(), np.zeros((len(self.models), self._starts.shape[1]), np.intp)
+        self._addresses = [
+            np.array([part._address for part in parts], np.uint64) for parts in (self.models, self.datas)
+        ]
         self.layout = ProbeLayout(template, starts.spec.all_probes)
         self.rows = np.zeros((copies, self.layout.width))
         self._gather = self.layout.bind(self.datas, self.rows)
-        self._commands, where = places_of([part for data in self.datas for part in (data.mocap_pos[0], data.ctrl)])
-        self._command_places = where.reshape(copies, CONTROLS)
         self.state_size = mujoco.mj_stateSize(template, INTEGRATION)
 
-    def advance(self, first: int, last: int, failed: Callable[[int, Exception], None]) -> Callable[[int], None]:
-        """A function of the worker's number that steps the copies from ``first`` up to ``last``.
+    def advance(self, first: int, last: int) -> Callable[[int], None]:
+        """A function of the worker's number that steps the copies from ``first`` up to ``last`` and reads their probes.
 
-        Args:
-            failed: called with the copy's number and `Unstable` or MuJoCo's error.
+        `native` does the same in C.
         """
-        loop, copies, clocks = physics_loop(), range(first, last), self._clocks
-        run = self._in_python(copies, failed) if loop is None else self._in_c(loop, copies, failed)
-        datas = [(n, self.datas[n]) for n in copies]
+        step, forward, clocks, status = mujoco.mj_step, mujoco.mj_forward, self._clocks, self._status
+        gather = self._gather.some(first, last)
+        copies = [(n, self.datas[n], self.datas[n].mocap_pos[0], self.datas[n].ctrl) for n in range(first, last)]
 
         def advance(worker: int) -> None:
-            run(worker)
-            for n, data in datas:
-                now = data.time
-                if not now > clocks[n]:
-                    failed(n, Unstable())
-                clocks[n] = now
-
-        return advance
-
-    def _in_python(self, copies: range, failed: Callable[[int, Exception], None]) -> Callable[[int], None]:
-        step, forward = mujoco.mj_step, mujoco.mj_forward
-
-        def run(worker: int) -> None:
-            memory, where = self._positions[worker if self._shared else 0]
-            where = where[self._moving]
-            for n in copies:
-                if self._shared:
-                    memory[where] = self._values[n]
-                model, data = self.models[worker if self._shared else n], self.datas[n]
+            for n, data, mocap, commands in copies:
+                which = worker if self._shared else n
+                model, (memory, _), moving = self.models[which], self._places[which], self._moving[0]
+                mocap[:], commands[:] = self._controls[n, :3], self._controls[n, 3:]
+                memory[self._targets[which, :moving]] = self._values[n, :moving]
                 try:
                     step(model, data, SUBSTEPS)
                     forward(model, data)
-                except Exception as error:
-                    failed(n, error)
+                    status[n] = SOUND if data.time > clocks[n] else UNSTABLE
+                except mujoco.FatalError:
+                    status[n] = ERROR
+                clocks[n] = data.time
+            gather()
 
-        return run
+        return advance
 
-    def _in_c(self, loop: Loop, copies: range, failed: Callable[[int, Exception], None]) -> Callable[[int], None]:
-        count, first = len(copies), copies.start
-        wrong = np.zeros(count, np.int8)
-        models = [address_of(addresses[first:]) for addresses in self._model_addresses]
-        datas, out = address_of(self._addresses[first:]), address_of(wrong)
-
-        def run(worker: int) -> None:
-            values, which = self._values, worker if self._shared else 0
-            moving = values.shape[1] if self._shared else 0
-            targets = address_of(self._targets[which])
-            loop(count, SUBSTEPS, moving, models[which], datas, targets, address_of(values[first:]), out)
-            if wrong.any():
-                for n in np.flatnonzero(wrong).tolist():
-                    failed(first + n, mujoco.FatalError())
-
-        return run
-
-    def command(self, first: int, last: int, controls: NDArray[np.float64]) -> Callable[[], None]:
-        """A function that hands ``controls (N, CONTROLS)`` of the copies from ``first`` up to ``last`` to MuJoCo."""
-        return functools.partial(self._commands.__setitem__, self._command_places[first:last], controls[first:last])
-
-    def gather(self, first: int, last: int) -> Callable[[], Any]:
-        """A function that reads the probes of the copies from ``first`` up to ``last``."""
-        return self._gather.some(first, last)
+    def arrays(self) -> dict[str, Any]:
+        """What a step in C reads and writes; see `native`. The arrays stay where they are."""
+        models, datas = (np.array([part._address for part in parts], np.uint64) for parts in (self.models, self.datas))
+        bases = np.array([address_of(memory) for memory, _ in self._places], np.uint64)
+        return {
+            "models": models, "datas": datas, "bases": bases, "targets": self._targets, "moving": self._moving,
+            "values": self._values, "controls": self._controls, "clocks": self._clocks, "status": self._status,
+            "shared": int(self._shared), "positions": self._starts.shape[1],
+        }  # fmt: skip
 
     def begin(self, n: int, start: Start) -> None:
         """Put copy n into the first state of an episode."""
@@ -135,13 +104,14 @@ class TaskPhysics:
     def _place(self) -> None:
         """Put bodies and sites into all models: into a shared one what all copies have in common, the rest before each
         step. All, since the first model belongs to the environment that makes starts, which changes it."""
-        for m, (memory, where) in enumerate(self._positions):
+        for m, (memory, where) in enumerate(self._places):
             memory[where] = self._starts[0 if self._shared else m]
-        self._moving = (self._starts != self._starts[0]).any(0)
-        self._values = np.ascontiguousarray(self._starts[:, self._moving])
-        self._targets = [
-            (address_of(memory) + 8 * where[self._moving]).astype(np.uint64) for memory, where in self._positions
-        ]
+        if self._shared:
+            moving = (self._starts != self._starts[0]).any(0)
+            count = self._moving[0] = moving.sum()
+            self._values[:, :count] = self._starts[:, moving]
+            for (_, where), targets in zip(self._places, self._targets, strict=True):
+                targets[:count] = where[moving]
 
     def set_state(self, n: int, physics: NDArray[np.float64]) -> None:
         data = self.datas[n]

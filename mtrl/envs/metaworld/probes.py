@@ -85,6 +85,17 @@ class ProbeLayout:
         ]
         return Gather(datas, rows, parts, self._touching, self._pads)
 
+    def in_c(self, data: str) -> list[str]:
+        """An expression in C for each number of a row, given the name of a pointer to ``mjData``."""
+        read = [
+            f"{data}->{source}[{size * identifier + k}]"
+            for (source, size), ids in self._ids.items()
+            for identifier in ids
+            for k in range(size)
+        ]
+        left, right = self._pads
+        return read + [f"touching({data}, {geom}, {left}, {right})" for geom in self._touching]
+
     def views(self, rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """{name: view} of ``rows (..., width)``: ``(..., k)``, scalars ``(...)``, stacked ``(..., parts, k)``."""
         named = {}

@@ -12,6 +12,7 @@ the two places where `kernels` asks for it (``branch``, ``call``). Anything else
 from __future__ import annotations
 
 import ctypes
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,10 @@ class Untraceable(TypeError):
 
 
 def _exp(a: float) -> float:
-    return math.exp(a) if a < 709.0 else math.inf
+    try:
+        return math.exp(a)
+    except OverflowError:
+        return math.inf
 
 
 def _log(a: float) -> float:
@@ -63,12 +67,21 @@ _NAMES = {
 class Scalar(NamedTuple):
     """The code of one copy, in two parts."""
 
+    name: str
+
     prepare: Callable[[Sequence[float]], tuple[float, ...]]
     """Run once an episode: from the constants, what `function` takes in their place."""
     function: Callable[..., tuple[float, ...]]
     """Called with a sequence of floats for each input, in their order; returns the outputs one after the other."""
     reads: frozenset[str]
     """The inputs that `function` reads."""
+    constants: int
+    """How many numbers `prepare` returns."""
+    size: int
+    """How many numbers `function` returns."""
+    source: str
+    """The text of `function`, and of what it calls that is not Python's own: {name: text}."""
+    helpers: dict[str, str]
 
 
 def _address(array: Array) -> int:
@@ -208,8 +221,10 @@ class Tracer:
         code += [_unpacked(key, self._parameters(key)) for key in self._inputs if key in found]
         code += text(lines, "    ")
         space: dict[str, Any] = {**_NAMES, **self._functions}
-        prepare = _define("prepare", ["constant"], once, kept, space)
-        return Scalar(prepare, _define(name, list(self._inputs), code, results, space), frozenset(found))
+        prepare, _ = _define("prepare", ["constant"], once, kept, space)
+        function, source = _define(name, list(self._inputs), code, results, space)
+        helpers = {key: _renamed(value, key) for key, value in self._functions.items()}
+        return Scalar(name, prepare, function, frozenset(found), len(kept), len(results), source, helpers)
 
     def _parameters(self, key: str) -> list[str]:
         return [f"{key}{i}" for i in range(self._inputs[key].size)]
@@ -269,11 +284,15 @@ def _unpacked(key: str, names: Sequence[str]) -> str:
 
 def _define(
     name: str, parameters: Sequence[str], code: Sequence[str], results: Sequence[str], space: dict[str, Any]
-) -> Callable[..., tuple[float, ...]]:
+) -> tuple[Callable[..., tuple[float, ...]], str]:
     returned = f"({', '.join(results)},)" if results else "()"
     source = "\n".join([f"def {name}({', '.join(parameters)}):", *code, f"    return {returned}", ""])
     exec(compile(source, f"<scalar code of {name}>", "exec"), space)
-    return space[name]
+    return space[name], source
+
+
+def _renamed(function: Callable[..., Any], name: str) -> str:
+    return inspect.getsource(function).replace(f"def {function.__name__}(", f"def {name}(", 1)
 
 
 class _Traced(np.ndarray):

@@ -20,7 +20,6 @@ from gymnasium.vector import AutoresetMode
 from metaworld.policies import ENV_POLICY_MAP
 
 from mtrl.core.errors import UserError
-from mtrl.envs.metaworld import engine
 from mtrl.envs.metaworld.bench import _peak_mb
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.models import physics_model, whole_model
@@ -169,25 +168,6 @@ def test_a_reset_depends_on_the_goal_alone_and_the_short_one_equals_it(task: str
                 assert np.array_equal(left, right)
         for _ in range(10):
             whole.step(rng.uniform(-1, 1, 4).astype(np.float32))
-
-
-# Scalar code
-
-
-@pytest.mark.parametrize("version", ["v2", "v1"])
-def test_one_by_one_and_all_at_once_agree(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    suite = _suite(SAMPLE, horizon=8, reward_version=version)
-    scalar = suite.batched_envs(0, 2, with_info=True)
-    monkeypatch.setattr(engine, "ONE_BY_ONE", 0)
-    vector = suite.batched_envs(0, 2, with_info=True)
-    assert np.array_equal(scalar.reset(), vector.reset())
-    for step, action in enumerate(draw_actions(20, len(SAMPLE), 2)):
-        _assert_close(scalar.step(action), vector.step(action), f"step {step}")
-        expected = vector.info()
-        for name, values in scalar.info().items():
-            assert np.allclose(values, expected[name], rtol=BOUND, atol=BOUND), name
-    scalar.close()
-    vector.close()
 
 
 # Threads, state

@@ -1,9 +1,10 @@
-"""Copies that fail, threads that die, steps that are broken off; and both ways to step physics."""
+"""Copies that fail, threads that die, steps that are broken off."""
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtrl.envs.metaworld import native, physics
+from mtrl.envs.metaworld import engine
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
 from mtrl.envs.metaworld.workers import Workers
-from tests.envs.metaworld.rollouts import assert_same, draw_actions, run
+from tests.envs.metaworld.rollouts import draw_actions, run
 
 
 @pytest.fixture(scope="module")
@@ -37,41 +38,18 @@ def running(trio: MetaWorldSuite, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture(params=["compiled", "python"])
-def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of stepping; given before environments are made."""
     if request.param == "python":
-        monkeypatch.setattr(physics, "physics_loop", lambda: None)
-    elif physics.physics_loop() is None:
+        monkeypatch.setattr(engine, "compiled_steps", lambda tasks: None)
+    elif not shutil.which("cc"):
         pytest.skip("no C compiler")
     return request.param
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_compiled_loop_and_pythons_agree(
-    trio: MetaWorldSuite, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if physics.physics_loop() is None:
-        pytest.skip("no C compiler")
-    one, actions = trio.batched_envs(5, 3, threads=threads), draw_actions(30, 3, 3)
-    first = one.reset().copy()
-    steps = run(one, actions)
-    monkeypatch.setattr(physics, "physics_loop", lambda: None)
-    two = trio.batched_envs(5, 3, threads=threads)
-    assert np.array_equal(first, two.reset())
-    assert_same(steps, run(two, actions))
-    one.close()
-    two.close()
-
-
-def test_without_a_compiler_there_is_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    for compiler in ("no-such-compiler", "false"):
-        monkeypatch.setenv("CC", compiler)
-        assert native.physics_loop.__wrapped__() is None
-
-
 @pytest.mark.parametrize("failure", ["unstable", "error", "nan"])
 def test_a_copy_that_fails_starts_anew_and_is_counted(
-    failure: str, loop: str, running: BatchedEnvs, monkeypatch: pytest.MonkeyPatch
+    failure: str, way: str, running: BatchedEnvs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, first = running.observation[0, 1].copy(), running.physics[0]
     if failure == "unstable":
