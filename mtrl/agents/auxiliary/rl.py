@@ -19,6 +19,7 @@ import torch
 from scipy.signal import lfilter
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
@@ -264,6 +265,8 @@ class RLLabels:
                 policy_kwargs=self._policy_options,
                 device=self._device,
             )
+        # By itself each epoch would open a log in a new temporary folder.
+        self.model.set_logger(Logger(None, []))
         if self._pending is not None:
             self._load(self._pending)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,7 +119,10 @@ def test_maxls_labels_obey_the_hierarchy() -> None:
 
 @pytest.mark.parametrize("engine", ["batched", "steps"])
 @pytest.mark.parametrize("weight_aware", [False, True])
-def test_an_epoch_of_the_label_agent_moves_it_and_not_the_main_network(engine: str, weight_aware: bool) -> None:
+def test_an_epoch_of_the_label_agent_moves_it_and_not_the_main_network(
+    engine: str, weight_aware: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     made, images = agent(engine=engine, weight_aware=weight_aware, ppo=ppo()), data(12)
     made.prepare(images)
     before, policy = tensors(made.learner.network), tensors(made.labels.policy)  # type: ignore[attr-defined]
@@ -125,6 +130,7 @@ def test_an_epoch_of_the_label_agent_moves_it_and_not_the_main_network(engine: s
     assert same(before, made.learner.network)
     assert not same(policy, made.labels.policy)  # type: ignore[attr-defined]
     assert metrics["label/reward"].isfinite()
+    assert not list(tmp_path.iterdir()), "an epoch leaves files behind"
 
 
 @pytest.mark.parametrize("weight_aware", [False, True])
