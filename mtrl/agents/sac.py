@@ -65,7 +65,7 @@ class Config:
     the tasks' inner products and what follows from them are float32 or float64 in any case."""
     execution: str = "auto"
     """How updates run: plain, compiled (by PyTorch; takes half a minute at the start), captured (one CUDA graph), or
-    auto: captured on a GPU where the methods allow it, else plain."""
+    auto: where the methods allow it, captured on a GPU, and compiled after 5,000 updates on a CPU with a compiler."""
     updates_per_launch: int = 8
     """Updates of one captured graph, where a step of the environments earns so many."""
 
@@ -178,6 +178,7 @@ class SAC(Stateful):
         host_bound = self.critic_optimizer.host_bound or self.actor_optimizer.host_bound
         self.execution = execution.choose(config.execution, self.device, host_bound)
         self._learner: tuple[Draw, execution.Runner] | None = None
+        self.announce: Callable[[str], None] = lambda _: None
 
     def _critic_network(self, network: Any) -> Any:
         changes = {"layer_norm": self.config.critic_layer_norm, "width": self.config.critic_width}
@@ -223,8 +224,16 @@ class SAC(Stateful):
         its randomness that of `generator`. The metrics are then tensors that the next call may overwrite.
         """
         if self._learner is None or self._learner[0] != draw:
-            parts = (lambda: self.update(*draw()), self._state, self.generator, self.config.updates_per_launch)
-            self._learner = draw, execution.build(self.execution, *parts)
+            runner = execution.build(
+                self.execution,
+                lambda: self.update(*draw()),
+                self._state,
+                self.generator,
+                self.config.updates_per_launch,
+                done=lambda: int(self.critic_optimizer.step_count),
+                announce=lambda text: self.announce(text),
+            )
+            self._learner = draw, runner
         return self._learner[1](count)
 
     def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics:

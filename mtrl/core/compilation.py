@@ -33,24 +33,39 @@ class _Draw(NamedTuple):
 class Traced:
     """Runs an update as a graph; compiled, or operation by operation in the order of the plain update."""
 
-    def __init__(self, update: Callable[[], Metrics], snapshot: Any, *, compiled: bool = True) -> None:
-        """snapshot: a context that puts back what the update changes."""
+    def __init__(
+        self,
+        update: Callable[[], Metrics],
+        snapshot: Any,
+        *,
+        compiled: bool = True,
+        announce: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """snapshot: a context that puts back what the update changes; announce: told of what takes long."""
+        self._announce = announce
         self._update, self._snapshot, self._compiled = update, snapshot, compiled
         self._call: Call | None = None
         self._names: list[str] = []
         self._draws: list[_Draw] = []
         self._state: list[Tensor] = []
 
-    def __call__(self, count: int) -> Metrics:
+    def prepare(self) -> Call:
+        """Trace and compile, if that has not been done; the state is then what it was."""
         if self._call is None:
+            if self._compiled:
+                self._announce("Updates are being compiled: about half a minute.")
             with self._snapshot:
                 self._update()  # optimisers make their state
                 self._call = self._trace()
+        return self._call
+
+    def __call__(self, count: int) -> Metrics:
+        call = self.prepare()
         values: Sequence[Tensor] = ()
         # A compiled graph has one precision for all products, and the Gramian needs full float32.
         with torch.no_grad(), float32_products("highest"):
             for _ in range(count):
-                values = self._call(*self._inputs())
+                values = call(*self._inputs())
         return dict(zip(self._names, values, strict=True))
 
     def _inputs(self) -> list[Tensor]:

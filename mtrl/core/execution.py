@@ -7,6 +7,11 @@ depend on tensors alone, each at its own address.
 
 from __future__ import annotations
 
+import logging
+import os
+import shlex
+import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,7 +23,11 @@ from mtrl.core.config import check, check_choice
 from mtrl.core.errors import expected
 from mtrl.core.types import Metrics
 
+logger = logging.getLogger(__name__)
+
 CHOICES = ("auto", "plain", "compiled", "captured")
+PATIENCE = 5000
+"""Updates after which auto compiles on a CPU: half a minute of compilation pays only in a run that is long."""
 WARMUP = 3
 """Updates before a capture: libraries choose their kernels and optimisers make their state."""
 
@@ -28,7 +37,10 @@ Runner = Callable[[int], Metrics]
 
 
 def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
-    """The execution that an option asks for; of auto, captured on a GPU where nothing is bound to the host.
+    """The execution that an option asks for.
+
+    Of auto, where nothing is bound to the host: captured on a GPU, and on a CPU with a compiler deferred, which is
+    plain until a run has had `PATIENCE` updates, and compiled then; else plain.
 
     Args:
         host_bound: what part of the update waits for the device or depends on the host; None for nothing.
@@ -39,7 +51,8 @@ def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
     check_choice("agent.execution", wanted, CHOICES)
     on_gpu = device.type == "cuda"
     if wanted == "auto":
-        return "captured" if on_gpu and host_bound is None else "plain"
+        fast = "captured" if on_gpu else "deferred" if device.type == "cpu" and _finds_compiler() else "plain"
+        return fast if host_bound is None else "plain"
     if wanted == "plain":
         return wanted
     check(on_gpu or wanted != "captured", "agent.execution", f"plain or compiled on {device.type}", wanted)
@@ -55,6 +68,8 @@ def build(
     state: Callable[[], Mapping[str, Any]],
     generator: torch.Generator,
     per_launch: int = 1,
+    done: Callable[[], int] = lambda: 0,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> Runner:
     """What runs `update` as `choose` chose.
 
@@ -63,11 +78,9 @@ def build(
             should start at zero, as Adam's moments do.
         generator: the source of all randomness of an update.
         per_launch: updates in one launch of a graph, where so many are asked for at once.
+        done: how many updates there have been, those before a resumed run included.
+        announce: told of what takes long.
     """
-    if kind == "compiled":
-        from mtrl.core.compilation import Traced
-
-        return Traced(update, Snapshot(state, generator))
     if kind == "captured":
         return Captured(update, Snapshot(state, generator), generator, per_launch)
 
@@ -77,7 +90,12 @@ def build(
             metrics = update()
         return metrics
 
-    return plain
+    if kind == "plain":
+        return plain
+    from mtrl.core.compilation import Traced
+
+    compiled = Traced(update, Snapshot(state, generator), announce=announce)
+    return compiled if kind == "compiled" else Deferred(plain, compiled, done)
 
 
 class Snapshot:
@@ -99,6 +117,23 @@ class Snapshot:
                 tensor.copy_(value)
         self._generator.set_state(self._random)
         self._kept.clear()
+
+
+class Deferred:
+    """Op by op, and compiled after `PATIENCE` updates; if that fails, op by op to the end, and the log says why."""
+
+    def __init__(self, plain: Runner, compiled: Any, done: Callable[[], int]) -> None:
+        self._runner, self._compiled, self._done = plain, compiled, done
+
+    def __call__(self, count: int) -> Metrics:
+        if self._compiled is not None and self._done() >= PATIENCE:
+            compiled, self._compiled = self._compiled, None
+            try:
+                compiled.prepare()
+                self._runner = compiled
+            except Exception as error:
+                logger.warning("Updates stay as they are, since compiling them failed: %s", error)
+        return self._runner(count)
 
 
 class Captured:
@@ -146,6 +181,12 @@ def tensors(state: Any) -> Iterator[Tensor]:
     elif isinstance(state, Mapping | list | tuple):
         for value in state.values() if isinstance(state, Mapping) else state:
             yield from tensors(value)
+
+
+def _finds_compiler() -> bool:
+    """Whether PyTorch's C++ compiler seems to be there; asking PyTorch itself would take seconds."""
+    command = shlex.split(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
+    return bool(command) and shutil.which(command[0]) is not None
 
 
 def _check_compiler(device: torch.device) -> None:

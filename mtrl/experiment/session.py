@@ -57,8 +57,8 @@ class Session:
     def run(self) -> dict[str, Any]:
         """Train to the end and return the final result; on a signal, save the whole steps done so far."""
         config = self.experiment.config
-        if getattr(self.experiment.agent, "execution", "plain") == "compiled":
-            print("The first update waits for its compilation: about half a minute.", flush=True)
+        if hasattr(self.experiment.agent, "announce"):
+            self.experiment.agent.announce = self.progress.note
         hooks = Hooks(log=self._log, evaluate=self._evaluate, save=self._save, progress=self._show)
         with self.log, contextlib.closing(self.trainer):
             try:

@@ -56,6 +56,13 @@ class Progress:
         elif self._clock() - self._printed >= self._interval:
             self._print()
 
+    def note(self, text: str) -> None:
+        """Show a line, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.refresh()

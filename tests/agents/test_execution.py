@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtrl import cli
 from mtrl.agents.sac import SAC
-from mtrl.core import execution
+from mtrl.core import compilation, execution
 from mtrl.core.compilation import Traced
 from mtrl.core.execution import Snapshot
 from mtrl.gradients.affinities import transference
@@ -91,6 +91,56 @@ def test_traced_updates_go_on_bit_for_bit_from_a_saved_state() -> None:
     learner.learn(experience.draw, 5)
     other.learn(same.draw, 5)
     assert all(torch.equal(a, b) for a, b in zip(tensors(learner), tensors(other), strict=True))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Auto compiles after four updates, and compiling is to leave the graph as it is; the notes that this gives."""
+    monkeypatch.setattr(execution, "PATIENCE", 4)
+    monkeypatch.setattr(execution, "_finds_compiler", lambda: True)
+    monkeypatch.setattr(compilation, "_compile", lambda graph, inputs: graph)
+    return []
+
+
+def _deferred(seed: int, notes: list[str]) -> tuple[SAC, Experience]:
+    learner = agent(seed=seed)
+    learner.announce = notes.append
+    return learner, Experience(learner)
+
+
+def test_auto_compiles_in_a_long_run_and_goes_on_bit_for_bit(impatient: list[str]) -> None:
+    """Wherever the state was saved: before or after."""
+    plain, (learner, same), saved = agent(execution="plain"), _deferred(0, impatient), {}
+    data = Experience(plain)
+    for done in range(8):
+        saved[done] = copy.deepcopy(learner.state_dict())
+        assert len(impatient) == (done > 4)
+        plain.learn(data.draw, 1)
+        learner.learn(same.draw, 1)
+        assert distance(tensors(plain), tensors(learner)) < 1e-5
+        assert done >= 4 or all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(learner), strict=True))
+    for done, state in saved.items():
+        other, again = _deferred(9, impatient)
+        other.load_state_dict(state)
+        for _ in range(8 - done):
+            other.learn(again.draw, 1)
+        assert all(torch.equal(a, b) for a, b in zip(tensors(learner), tensors(other), strict=True)), done
+
+
+def test_a_compilation_that_fails_leaves_auto_plain(
+    impatient: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no headers")
+
+    monkeypatch.setattr(compilation, "_compile", fail)
+    plain, (learner, same) = agent(execution="plain"), _deferred(0, impatient)
+    data = Experience(plain)
+    for _ in range(8):
+        plain.learn(data.draw, 1)
+        learner.learn(same.draw, 1)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(learner), strict=True))
+    assert caplog.text.count("no headers") == 1 and len(impatient) == 1
 
 
 @pytest.mark.parametrize("started", [False, True])
@@ -175,7 +225,7 @@ def test_what_makes_no_sense_here_is_refused() -> None:
         agent(execution="captured")
     with pytest.raises(ValueError, match=r"`agent.execution` should be one of auto, plain"):
         agent(execution="fast")
-    assert agent().execution == "plain"
+    assert agent(execution="plain").execution == "plain"
 
 
 @pytest.mark.parametrize(
@@ -200,16 +250,20 @@ def test_a_compiled_run_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
     run = ["train", "benchmark=toy", "device=cpu", f"runs={tmp_path}", "surgery=pcgrad", "network.width=8"]
     run += ["agent.batch_size=4", "training.warmup=10", "training.final_episodes=2", "experiment=one"]
     assert cli.main([*run, "steps=30", "agent.execution=compiled"]) == 0
-    assert "compilation" in capsys.readouterr().out
+    assert "being compiled" in capsys.readouterr().err
     assert cli.main([*run, "steps=40", "agent.execution=plain"]) == 0
     assert "Going on from step 30" in capsys.readouterr().out
     assert cli.main(["evaluate", str(tmp_path / "toy" / "one" / "seed_1"), "--episodes", "2"]) == 0
 
 
-def test_the_choice_of_auto() -> None:
+def test_the_choice_of_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", f"{sys.executable} -c")
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     assert execution.choose("auto", gpu, None) == "captured"
     assert execution.choose("auto", gpu, "this surgery") == "plain"
+    assert execution.choose("auto", cpu, None) == "deferred"
+    assert execution.choose("auto", cpu, "this surgery") == "plain"
+    monkeypatch.setenv("CXX", "no-such-compiler")
     assert execution.choose("auto", cpu, None) == "plain"
     with pytest.raises(ValueError, match="plain with this surgery"):
         execution.choose("captured", gpu, "this surgery")
