@@ -39,8 +39,8 @@ Runner = Callable[[int], Metrics]
 def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
     """The execution that an option asks for.
 
-    Of auto, where nothing is bound to the host: captured on a GPU, and on a CPU with a compiler deferred, which is
-    plain until a run has had `PATIENCE` updates, and compiled then; else plain.
+    It stays auto where nothing is bound to the host, on a GPU or with a compiler: captured or, once a run has had
+    `PATIENCE` updates, compiled, if that works; else it is plain.
 
     Args:
         host_bound: what part of the update waits for the device or depends on the host; None for nothing.
@@ -51,8 +51,8 @@ def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
     check_choice("agent.execution", wanted, CHOICES)
     on_gpu = device.type == "cuda"
     if wanted == "auto":
-        fast = "captured" if on_gpu else "deferred" if device.type == "cpu" and _finds_compiler() else "plain"
-        return fast if host_bound is None else "plain"
+        works = on_gpu or (device.type == "cpu" and _finds_compiler())
+        return "auto" if works and host_bound is None else "plain"
     if wanted == "plain":
         return wanted
     check(on_gpu or wanted != "captured", "agent.execution", f"plain or compiled on {device.type}", wanted)
@@ -81,8 +81,6 @@ def build(
         done: how many updates there have been, those before a resumed run included.
         announce: told of what takes long.
     """
-    if kind == "captured":
-        return Captured(update, Snapshot(state, generator), generator, per_launch)
 
     def plain(count: int) -> Metrics:
         metrics: Metrics = {}
@@ -92,10 +90,14 @@ def build(
 
     if kind == "plain":
         return plain
-    from mtrl.core.compilation import Traced
+    snapshot, on_gpu = Snapshot(state, generator), generator.device.type == "cuda"
+    if kind == "captured" or (kind == "auto" and on_gpu):
+        fast: Any = Captured(update, snapshot, generator, per_launch)
+    else:
+        from mtrl.core.compilation import Traced
 
-    compiled = Traced(update, Snapshot(state, generator), announce=announce)
-    return compiled if kind == "compiled" else Deferred(plain, compiled, done)
+        fast = Traced(update, snapshot, announce=announce)
+    return Auto(plain, fast, done, 0 if on_gpu else PATIENCE) if kind == "auto" else fast
 
 
 class Snapshot:
@@ -119,20 +121,20 @@ class Snapshot:
         self._kept.clear()
 
 
-class Deferred:
-    """Op by op, and compiled after `PATIENCE` updates; if that fails, op by op to the end, and the log says why."""
+class Auto:
+    """Op by op, and the fast way after so many updates; if that fails, op by op to the end, and the log says why."""
 
-    def __init__(self, plain: Runner, compiled: Any, done: Callable[[], int]) -> None:
-        self._runner, self._compiled, self._done = plain, compiled, done
+    def __init__(self, plain: Runner, fast: Any, done: Callable[[], int], patience: int) -> None:
+        self._runner, self._fast, self._done, self._patience = plain, fast, done, patience
 
     def __call__(self, count: int) -> Metrics:
-        if self._compiled is not None and self._done() >= PATIENCE:
-            compiled, self._compiled = self._compiled, None
+        if self._fast is not None and self._done() >= self._patience:
+            fast, self._fast = self._fast, None
             try:
-                compiled.prepare()
-                self._runner = compiled
+                fast.prepare()
+                self._runner = fast
             except Exception as error:
-                logger.warning("Updates stay as they are, since compiling them failed: %s", error)
+                logger.warning("Updates run one operation at a time, since something faster failed: %s", error)
         return self._runner(count)
 
 
@@ -145,12 +147,16 @@ class Captured:
         self._stream = torch.cuda.Stream(generator.device)
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Metrics]] = {}
 
+    def prepare(self, size: int = 1) -> None:
+        """Capture so many updates, if that has not been done; the state is then what it was."""
+        if size not in self._graphs:
+            self._graphs[size] = self._capture(size)
+
     def __call__(self, count: int) -> Metrics:
         metrics: Metrics = {}
         while count:
             size = self._per_launch if count >= self._per_launch else 1
-            if size not in self._graphs:
-                self._graphs[size] = self._capture(size)
+            self.prepare(size)
             graph, metrics = self._graphs[size]
             graph.replay()
             count -= size

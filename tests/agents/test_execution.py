@@ -259,9 +259,9 @@ def test_a_compiled_run_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
 def test_the_choice_of_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", f"{sys.executable} -c")
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert execution.choose("auto", gpu, None) == "captured"
+    assert execution.choose("auto", gpu, None) == "auto"
     assert execution.choose("auto", gpu, "this surgery") == "plain"
-    assert execution.choose("auto", cpu, None) == "deferred"
+    assert execution.choose("auto", cpu, None) == "auto"
     assert execution.choose("auto", cpu, "this surgery") == "plain"
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert execution.choose("auto", cpu, None) == "plain"

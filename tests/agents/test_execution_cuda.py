@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mtrl.agents.sac import SAC
+from mtrl.core.execution import Captured
 from mtrl.core.precision import float32_products
 from mtrl.gradients.algebra import gramian
 from mtrl.networks import NETWORKS
@@ -108,9 +109,10 @@ def test_states_move_between_a_cpu_and_a_gpu() -> None:
     on_cpu = Experience(agent("pcgrad"))
     step(on_cpu, 3)
     on_gpu = Experience(agent("pcgrad", device="cuda"))
-    assert on_gpu.learner.execution == "captured"
+    assert on_gpu.learner.execution == "auto"
     on_gpu.learner.load_state_dict(on_cpu.learner.state_dict())
     step(on_gpu, 3)
+    assert isinstance(on_gpu.learner._learner[1]._runner, Captured)  # type: ignore[index]
     on_cpu.learner.load_state_dict(on_gpu.learner.state_dict())
     step(on_cpu, 3)
     assert all(t.isfinite().all() for t in tensors(on_cpu.learner) if t.is_floating_point())

@@ -1,8 +1,8 @@
 """T Meta-World tasks × N copies at the speed of their physics: the package's numbers without its Python.
 
-A step puts all copies into one list of jobs, shared by as many threads as there are cores. A job is 5 physics steps and
-one ``mj_forward``, which run outside of Python's lock. The thread that finishes a task's last copy does the arithmetic
-of that task, while the others' physics goes on. Ended episodes restart in a second round of jobs, a task each.
+A step puts all copies into one list of jobs, shared by as many threads as there are cores. A job is some copies of one
+task: 5 physics steps and one ``mj_forward`` each, then their observations and rewards, all in C outside of Python's
+lock where a compiler is found (`native`). Ended episodes restart in a second round of jobs, a task each.
 """
 
 from __future__ import annotations
