@@ -178,6 +178,7 @@ class SAC(Stateful):
         host_bound = self.critic_optimizer.host_bound or self.actor_optimizer.host_bound
         self.execution = execution.choose(config.execution, self.device, host_bound)
         self._learner: tuple[Draw, execution.Runner] | None = None
+        self._updates = 0  # as `critic_optimizer.step_count`, without asking the device
         self.announce: Callable[[str], None] = lambda _: None
 
     def _critic_network(self, network: Any) -> Any:
@@ -230,11 +231,13 @@ class SAC(Stateful):
                 self._state,
                 self.generator,
                 self.config.updates_per_launch,
-                done=lambda: int(self.critic_optimizer.step_count),
+                done=lambda: self._updates,
                 announce=lambda text: self.announce(text),
             )
             self._learner = draw, runner
-        return self._learner[1](count)
+        metrics = self._learner[1](count)
+        self._updates += count
+        return metrics
 
     def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics:
         """One step of critics, actor, temperatures and targets on a batch (T, B, ..). Nothing is read back.
@@ -333,6 +336,7 @@ class SAC(Stateful):
             for group in optimizer.param_groups:  # the state may come from another device
                 group["capturable"] = self.device.type == "cuda"
         self._learner = None  # a graph would go on with the old tensors
+        self._updates = int(self.critic_optimizer.step_count)
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
 
