@@ -150,6 +150,24 @@ def test_global_randomness_is_left_alone() -> None:
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
 
 
+def test_solvers_leave_no_spinning_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenBLAS has one thread while a method solves, and as many as before afterwards."""
+    from threadpoolctl import ThreadpoolController
+
+    def threads() -> list[int]:
+        found = ThreadpoolController().select(internal_api="openblas").lib_controllers
+        return [library.num_threads for library in found]
+
+    surgery = build("fairgrad", 3)
+    solve, seen = surgery._module[0], []
+    monkeypatch.setattr(surgery, "_module", [lambda gramian: (seen.extend(threads()), solve(gramian))[1]])
+    with ThreadpoolController().select(internal_api="openblas").limit(limits=2):
+        before = threads()
+        coefficients(surgery, random(3, 0))
+        assert before and threads() == before and 2 in before
+    assert set(seen) == {1}
+
+
 def test_every_method_has_one_line_of_its_own() -> None:
     lines = [SURGERIES.summary(kind) for kind in CONFIGS]
     assert len(set(lines)) == len(CONFIGS) and all(20 < len(line) < 120 for line in lines)

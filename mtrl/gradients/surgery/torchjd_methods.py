@@ -10,6 +10,7 @@ negatively, and IMTL-G without bound where gradients nearly cancel, by design.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -250,6 +251,16 @@ class _OnRoot(nn.Module):
         return self.weighting(vectors * values.clamp(min=0).sqrt())
 
 
+@functools.cache
+def _openblas() -> Any:
+    """scipy's and numpy's OpenBLAS. Its threads gain nothing on matrices of T rows, and go on spinning for a tenth of a
+    second, which is taken from this update and the next."""
+    import scipy.linalg  # noqa: F401 (which loads its library)
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(internal_api="openblas")
+
+
 class TorchJD(Surgery):
     """Coefficients by one of torchjd's Gramian weightings."""
 
@@ -274,7 +285,7 @@ class TorchJD(Surgery):
         # A primary task comes first, where PCD looks for it; the order is the same where there is none.
         order = primary.cpu().logical_not().to(torch.int8).argsort(stable=True)
         host = (host / size if self.config.normalized else host)[order][:, order]
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _openblas().limit(limits=1):
             warnings.simplefilter("ignore")  # of solvers, about single inaccurate solutions
             if noise is not None:
                 torch.manual_seed(int(noise))
@@ -299,6 +310,7 @@ def build(config: TorchJDConfig, *, num_tasks: int) -> Surgery:
         from torchjd import aggregation
 
         module = config.method(aggregation, num_tasks)
+        _openblas()
     except ImportError as error:
         needed = "used where its solvers are installed: pip install 'mtrl-toolkit[surgery]'"
         raise expected(f"Surgery {config.kind}", needed, str(error).splitlines()[0]) from error
