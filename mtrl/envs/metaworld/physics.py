@@ -38,7 +38,7 @@ class TaskPhysics:
     """
 
     rows: NDArray[np.float64]
-    """(N, width of the layout), which `gather` fills."""
+    """(N, width of the layout): the probes, where steps are taken from Python."""
 
     def __init__(self, starts: Starts, controls: NDArray[np.float64], status: NDArray[np.int8], workers: int) -> None:
         template, copies = starts.env.model, len(controls)
@@ -51,9 +51,6 @@ class TaskPhysics:
         self._starts = np.zeros((copies, self._places[0][1].size))
         self._moving = np.zeros(1, np.int64)
         self._values, self._targets = self._starts.copy(), np.zeros((len(self.models), self._starts.shape[1]), np.intp)
-        self._addresses = [
-            np.array([part._address for part in parts], np.uint64) for parts in (self.models, self.datas)
-        ]
         self.layout = ProbeLayout(template, starts.spec.all_probes)
         self.rows = np.zeros((copies, self.layout.width))
         self._gather = self.layout.bind(self.datas, self.rows)

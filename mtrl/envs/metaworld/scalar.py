@@ -73,8 +73,6 @@ class Scalar(NamedTuple):
     """Run once an episode: from the constants, what `function` takes in their place."""
     function: Callable[..., tuple[float, ...]]
     """Called with a sequence of floats for each input, in their order; returns the outputs one after the other."""
-    reads: frozenset[str]
-    """The inputs that `function` reads."""
     constants: int
     """How many numbers `prepare` returns."""
     size: int
@@ -224,7 +222,7 @@ class Tracer:
         prepare, _ = _define("prepare", ["constant"], once, kept, space)
         function, source = _define(name, list(self._inputs), code, results, space)
         helpers = {key: _renamed(value, key) for key, value in self._functions.items()}
-        return Scalar(name, prepare, function, frozenset(found), len(kept), len(results), source, helpers)
+        return Scalar(name, prepare, function, len(kept), len(results), source, helpers)
 
     def _parameters(self, key: str) -> list[str]:
         return [f"{key}{i}" for i in range(self._inputs[key].size)]
