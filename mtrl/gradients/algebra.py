@@ -32,30 +32,27 @@ def _lying(gradient: Tensor) -> Tensor:
 
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
     """Inner products of the tasks' gradients: blocks (T, n_b) -> (T, T), in full precision of their type."""
-    small = [b for b in blocks if b.shape[1] < CHUNK]
-    large = [b for b in blocks if b.shape[1] >= CHUNK]
-    joined = [*large, torch.cat(small, 1)] if small else large
+    wide = [block for block in blocks if block.shape[1] >= CHUNK]
+    rests = [block for block in blocks if block.shape[1] < CHUNK]
+    chunks = []
+    for block in wide:
+        columns = block.shape[1]
+        count = math.ceil(columns / CHUNK)
+        whole = columns // count * count
+        chunks.append(block[:, :whole].unflatten(1, (count, -1)).transpose(0, 1))
+        rests += [block[:, whole:]] if whole < columns else []
+    chunks += [torch.cat(rests, 1).unsqueeze(0)] if rests else []
+    tasks = len(blocks[0])
     with full_float32():
-        products = [_block_gramian(block) for block in joined]
-    return torch.stack(products).sum(0)
+        return _symmetric_product(chunks, HEAD if tasks > HEAD else HEAD // 2)
 
 
-def _block_gramian(block: Tensor) -> Tensor:
-    columns = block.shape[1]
-    count = math.ceil(columns / CHUNK)
-    whole = columns // count * count
-    chunks = block[:, :whole].unflatten(1, (count, -1)).transpose(0, 1)
-    product = _symmetric_product(chunks, HEAD if len(block) > HEAD else HEAD // 2)
-    rest = block[:, whole:]
-    return product if whole == columns else product.addmm_(rest, rest.T)
-
-
-def _symmetric_product(chunks: Tensor, head: int) -> Tensor:
-    """Σ_c chunk chunkᵀ for chunks (C, T, n), (T, T): the upper blocks beyond the first `head` rows are mirrored."""
-    left = torch.bmm(chunks, chunks[:, :head].mT).sum(0)
-    if chunks.shape[1] <= head:
+def _symmetric_product(chunks: Sequence[Tensor], head: int) -> Tensor:
+    """Σ chunk chunkᵀ over chunks (C, T, n), (T, T): the upper blocks beyond the first `head` rows are mirrored."""
+    left = torch.cat([torch.bmm(chunk, chunk[:, :head].mT) for chunk in chunks]).sum(0)
+    if len(left) <= head:
         return left
-    right = torch.cat([left[head:].T, _symmetric_product(chunks[:, head:], head)])
+    right = torch.cat([left[head:].T, _symmetric_product([chunk[:, head:] for chunk in chunks], head)])
     return torch.cat([left, right], 1)
 
 

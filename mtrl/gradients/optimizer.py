@@ -210,8 +210,8 @@ class MultiTaskOptimizer(nn.Module):
         metrics = conflict_metrics(gram)
         if part.task is not None:
             return metrics
-        share = 1 / (self.step_count + 1).clamp(max=CONFLICT_WINDOW)
-        self.conflict_rate.lerp_((metrics["cosine"] < 0).to(self.conflict_rate), share)
+        share = (self.step_count + 1).clamp(max=CONFLICT_WINDOW).reciprocal()
+        self.conflict_rate.lerp_((gram < 0).to(self.conflict_rate), share)
         return metrics | {"conflicts": self.conflict_rate.clone()}
 
     def _blocks(self, shared: Tensors) -> list[Tensor]:
@@ -304,6 +304,5 @@ def conflict_metrics(gram: Tensor) -> Metrics:
     """What a Gramian (T, T) tells for free: gradient norms (T,), cosines (T, T) and the share of conflicting pairs."""
     norms = gram.diagonal().clamp(min=0).sqrt()
     cosine = gram / (norms.unsqueeze(0) * norms.unsqueeze(1)).clamp(min=torch.finfo(gram.dtype).tiny)
-    pairs = max(len(gram) * (len(gram) - 1), 1)
-    conflict = (cosine.triu(1) < 0).sum() * 2 / pairs
+    conflict = (gram < 0).sum() / max(len(gram) * (len(gram) - 1), 1)
     return {"task_grad_norm": norms, "cosine": cosine, "conflict": conflict}

@@ -23,7 +23,9 @@ def algorithm_1(gradients: Tensor, orders: Tensor) -> Tensor:
 
 
 def random_orders(tasks: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(tasks, tasks, generator=generator).argsort(1)
+    """(T, T - 1): the other tasks of each."""
+    orders = torch.rand(tasks, tasks, generator=generator).argsort(1)
+    return orders[orders != torch.arange(tasks).unsqueeze(1)].view(tasks, tasks - 1)
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 3, 10, 50])
@@ -57,10 +59,17 @@ def test_opposite_gradients_cancel_and_zero_gradients_are_skipped() -> None:
         torch.testing.assert_close(coefficients @ gradients, torch.zeros(2, dtype=torch.float64))
 
 
+def test_a_gradient_whose_norm_underflows_is_skipped() -> None:
+    """Its products with others may still be there."""
+    gramian = torch.tensor([[1.0, -1e-30], [-1e-30, 0.0]], dtype=torch.float64)
+    projected = PCGrad.projected(gramian, torch.tensor([[1], [0]]))
+    assert torch.equal(projected[0], torch.tensor([1.0, 0.0], dtype=torch.float64))
+
+
 def test_two_tasks_end_without_conflict() -> None:
     """With two tasks each projected gradient is orthogonal to the other's original."""
     gradients = torch.tensor([[1.0, 0.0], [-1.0, 1.0]], dtype=torch.float64)
-    projected = PCGrad.projected(gradients @ gradients.T, torch.tensor([[0, 1], [1, 0]])) @ gradients
+    projected = PCGrad.projected(gradients @ gradients.T, torch.tensor([[1], [0]])) @ gradients
     assert projected[0] @ gradients[1] == pytest.approx(0, abs=1e-12)
     assert projected[1] @ gradients[0] == pytest.approx(0, abs=1e-12)
 

@@ -48,7 +48,8 @@ class PCGrad(Surgery):
 
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
         assert noise is not None
-        projected = self.projected(gramian, noise.argsort(dim=1)).sum(0)
+        orders = noise.clone().fill_diagonal_(2).argsort(dim=1)[:, :-1]  # beyond all others: no task projects on itself
+        projected = self.projected(gramian, orders).sum(0)
         if self.variant == "full":
             return projected
         plain = torch.ones_like(projected)
@@ -60,21 +61,19 @@ class PCGrad(Surgery):
 
     @staticmethod
     def projected(gramian: Tensor, orders: Tensor) -> Tensor:
-        """gramian (T, T), orders (T, T) permutations of the tasks -> C (T, T): g_i becomes Σ_j C_ij g_j."""
-        tasks = torch.arange(len(gramian), device=gramian.device).unsqueeze(1)
-        norms = gramian.diagonal()[orders]
-        factor = torch.where((norms > 0) & (orders != tasks), -1 / norms, 0.0)
+        """gramian (T, T), orders (T, T - 1) of the other tasks -> C (T, T): g_i becomes Σ_j C_ij g_j."""
+        norms = gramian.diagonal()
+        factor = torch.where(norms > 0, norms.reciprocal(), 0.0)[orders]
         # Every row in its own order: the k-th task to project on is column k, and no step of the loop gathers.
         ordered = gramian[orders.unsqueeze(2), orders.unsqueeze(1)].mul_(factor.unsqueeze(2))
         products = gramian.gather(1, orders)
-        changes = torch.zeros_like(gramian)
-        columns = (matrix.unsqueeze(2).unbind(1) for matrix in (products, changes))
-        for product, change, others in zip(*columns, ordered.unbind(1), strict=True):
-            torch.clamp(product, max=0, out=change)
-            products.addcmul_(change, others)
-        changes.mul_(factor)
+        negative = torch.empty_like(products)
+        columns = (matrix.unsqueeze(2).unbind(1) for matrix in (products, negative))
+        for product, part, others in zip(*columns, ordered.unbind(1), strict=True):
+            torch.clamp(product, max=0, out=part)
+            products.addcmul_(part, others, value=-1)
         identity = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device)
-        return identity.scatter_add_(1, orders, changes)
+        return identity.scatter_add_(1, orders, negative.mul_(factor).neg_())
 
 
 def build(config: Config, *, num_tasks: int) -> Surgery:
