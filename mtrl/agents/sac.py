@@ -64,8 +64,9 @@ class Config:
     """Of the networks' products: tf32 (on a GPU that has it, else float32), float32 or bfloat16. Parameters, gradients,
     the tasks' inner products and what follows from them are float32 or float64 in any case."""
     execution: str = "auto"
-    """How updates run: plain, compiled (by PyTorch; takes half a minute at the start), captured (one CUDA graph), or
-    auto: where the methods allow it, captured on a GPU, and compiled after 5,000 updates on a CPU with a compiler."""
+    """How updates run: plain, captured (one CUDA graph), compiled (by PyTorch in half a minute; on a GPU captured too),
+    or auto: where the methods allow it, captured on a GPU and compiled after 50,000 updates, compiled after 5,000 on a
+    CPU with a compiler."""
     updates_per_launch: int = 8
     """Updates of one captured graph, where a step of the environments earns so many."""
 
@@ -233,6 +234,7 @@ class SAC(Stateful):
                 self.config.updates_per_launch,
                 done=lambda: self._updates,
                 announce=lambda text: self.announce(text),
+                products=precision.network_level(self.config.precision, self.device),
             )
             self._learner = draw, runner
         metrics = self._learner[1](count)

@@ -149,15 +149,17 @@ def measure(
 
 
 def gpu_rows(suite: str, chosen: Sequence[str], repetitions: int, device: str, count: int = 20) -> list[dict[str, Any]]:
-    """Milliseconds of one of `count` updates without a wait between them: op by op and captured, in each precision."""
+    """Milliseconds of one of `count` updates without a wait between them: op by op, captured in each precision, and
+    compiled."""
     calls = {}
     for method in ("none", *chosen):
-        for kind, precision in (("plain", "tf32"), *(("captured", p) for p in ("tf32", "float32", "bfloat16"))):
+        captured = [("captured", precision) for precision in ("tf32", "float32", "bfloat16")]
+        for kind, precision in [("plain", "tf32"), *captured, ("compiled", "tf32")]:
             options = {"execution": kind, "precision": precision, "device": device}
             calls[method, kind, precision] = updates(SUITES[suite], method, count, updates_per_launch=count, **options)
     names = {" ".join(key): call for key, call in calls.items()}
     seconds = {name: [s / count for s in values] for name, values in interleaved(names, repetitions).items()}
-    base = median(seconds["none captured tf32"])
+    base = median(seconds["none compiled tf32"])
     return [_row(suite, name, values, base) for name, values in seconds.items()]
 
 

@@ -3,6 +3,9 @@
 Tracing runs the update once and records what reaches the arrays, after automatic differentiation: per-task gradients,
 optimiser steps and surgery are all in one graph, and nothing is left to be differentiated. Random draws stay outside
 and are made in the update's order, so that the same generator gives the same numbers as in the plain update.
+
+A compiled graph has one precision for all of its float32 products, that of the networks; products that the update makes
+in full precision within it (the Gramian's, for example) become an operation of their own that sets its precision.
 """
 
 from __future__ import annotations
@@ -40,9 +43,13 @@ class Traced:
         *,
         compiled: bool = True,
         announce: Callable[[str], None] = lambda _: None,
+        products: str = "highest",
     ) -> None:
-        """snapshot: a context that puts back what the update changes; announce: told of what takes long."""
-        self._announce = announce
+        """snapshot: a context that puts back what the update changes; announce: told of what takes long.
+
+        products: the precision of the networks' float32 products, highest or high.
+        """
+        self._announce, self._products = announce, products
         self._update, self._snapshot, self._compiled = update, snapshot, compiled
         self._call: Call | None = None
         self._names: list[str] = []
@@ -62,8 +69,7 @@ class Traced:
     def __call__(self, count: int) -> Metrics:
         call = self.prepare()
         values: Sequence[Tensor] = ()
-        # A compiled graph has one precision for all products, and the Gramian needs full float32.
-        with torch.no_grad(), float32_products("highest"):
+        with torch.no_grad(), float32_products(self._products):
             for _ in range(count):
                 values = call(*self._inputs())
         return dict(zip(self._names, values, strict=True))
@@ -79,11 +85,15 @@ class Traced:
             self._names = list(metrics)
             return list(metrics.values())
 
-        adam = {torch.ops.aten._fused_adam_.default: _adam} if self._compiled else {}
+        table = _exact_products() if self._products != "highest" else {}
+        table |= {torch.ops.aten._fused_adam_.default: _adam} if self._compiled else {}
         with _quiet():
-            graph = make_fx(listed, decomposition_table=adam)()
+            graph = make_fx(listed, decomposition_table=table)()
             self._draws, self._state = _lift(graph)
-            return _compile(graph, self._inputs()) if self._compiled else graph
+            if not self._compiled:
+                return graph
+            with torch.no_grad(), float32_products(self._products):
+                return _compile(graph, self._inputs())
 
 
 def _lift(module: fx.GraphModule) -> tuple[list[_Draw], list[Tensor]]:
@@ -123,10 +133,37 @@ def _compile(graph: fx.GraphModule, inputs: list[Tensor]) -> Call:
     from torch.func import functionalize
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    with torch.no_grad(), float32_products("highest"):
-        pure = make_fx(functionalize(graph), decomposition_table=select_decomp_table(), tracing_mode="fake")(*inputs)
-        compiled: Any = compile_fx_inner(pure, inputs)
+    pure = make_fx(functionalize(graph), decomposition_table=select_decomp_table(), tracing_mode="fake")(*inputs)
+    compiled: Any = compile_fx_inner(pure, inputs)
     return lambda *values: compiled(list(values))
+
+
+@torch.library.custom_op("mtrl::exact_bmm", mutates_args=())
+def exact_bmm(first: Tensor, second: Tensor) -> Tensor:
+    """Batched products in full precision whatever the precision around them."""
+    with float32_products("highest"):
+        return torch.bmm(first, second)
+
+
+@exact_bmm.register_fake
+def _(first: Tensor, second: Tensor) -> Tensor:
+    return first.new_empty(first.shape[0], first.shape[1], second.shape[2])
+
+
+def _exact_products() -> dict[Any, Callable[..., Any]]:
+    """How tracing records products made under the highest precision; others as they are."""
+
+    def where_highest(product: Callable[..., Tensor]) -> Callable[..., Any]:
+        return lambda *tensors: product(*tensors) if highest() else NotImplemented
+
+    def highest() -> bool:
+        return torch.get_float32_matmul_precision() == "highest"
+
+    return {
+        torch.ops.aten.bmm.default: where_highest(lambda a, b: exact_bmm(a, b)),
+        torch.ops.aten.mm.default: where_highest(lambda a, b: exact_bmm(a[None], b[None])[0]),
+        torch.ops.aten.mv.default: where_highest(lambda a, b: exact_bmm(a[None], b[None, :, None])[0, :, 0]),
+    }
 
 
 def _adam(

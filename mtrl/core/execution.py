@@ -1,20 +1,21 @@
-"""How updates are run: op by op, compiled, or captured in a CUDA graph.
+"""How updates are run: op by op, captured in a CUDA graph, or compiled, which on a GPU is captured too.
 
-All three run one function without arguments that draws its batches, changes parameters, optimiser state and buffers in
+All run one function without arguments that draws its batches, changes parameters, optimiser state and buffers in
 place and reads nothing back to the host. Compiled and captured, Python runs only at first: what the function does may
 depend on tensors alone, each at its own address.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,8 +27,11 @@ from mtrl.core.types import Metrics
 logger = logging.getLogger(__name__)
 
 CHOICES = ("auto", "plain", "compiled", "captured")
-PATIENCE = 5000
-"""Updates after which auto compiles on a CPU: half a minute of compilation pays only in a run that is long."""
+PATIENCE = {"cpu": 5_000, "cuda": 50_000}
+"""Updates after which auto compiles: half a minute of compilation pays only in a run that is long."""
+TOLERANCE = 0.1
+"""Of what an update changes in a tensor: how far auto lets a faster update of the same state be from the plain one. It
+is to find faults; rounding alone is a hundred times less."""
 WARMUP = 3
 """Updates before a capture: libraries choose their kernels and optimisers make their state."""
 
@@ -36,11 +40,19 @@ Runner = Callable[[int], Metrics]
 """Runs so many updates and returns the metrics of the last, in tensors that the next call may overwrite."""
 
 
+class FastRunner(Protocol):
+    """A runner that is made ready first, which takes long; the state is afterwards what it was."""
+
+    def prepare(self) -> object: ...
+
+    def __call__(self, count: int, /) -> Metrics: ...
+
+
 def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
     """The execution that an option asks for.
 
-    It stays auto where nothing is bound to the host, on a GPU or with a compiler: captured or, once a run has had
-    `PATIENCE` updates, compiled, if that works; else it is plain.
+    It stays auto where nothing is bound to the host, on a GPU or with a compiler: captured on a GPU and, once a run
+    has had `PATIENCE` updates, compiled, if that works; else it is plain.
 
     Args:
         host_bound: what part of the update waits for the device or depends on the host; None for nothing.
@@ -70,6 +82,7 @@ def build(
     per_launch: int = 1,
     done: Callable[[], int] = lambda: 0,
     announce: Callable[[str], None] = lambda _: None,
+    products: str = "highest",
 ) -> Runner:
     """What runs `update` as `choose` chose.
 
@@ -80,6 +93,7 @@ def build(
         per_launch: updates in one launch of a graph, where so many are asked for at once.
         done: how many updates there have been, those before a resumed run included.
         announce: told of what takes long.
+        products: the precision of float32 products in `update`, but for those in full precision inside of it.
     """
 
     def plain(count: int) -> Metrics:
@@ -90,14 +104,17 @@ def build(
 
     if kind == "plain":
         return plain
-    snapshot, on_gpu = Snapshot(state, generator), generator.device.type == "cuda"
-    if kind == "captured" or (kind == "auto" and on_gpu):
-        fast: Any = Captured(update, snapshot, generator, per_launch)
-    else:
-        from mtrl.core.compilation import Traced
+    from mtrl.core.compilation import Traced
 
-        fast = Traced(update, snapshot, announce=announce)
-    return Auto(plain, fast, done, 0 if on_gpu else PATIENCE) if kind == "auto" else fast
+    snapshot, on_gpu = Snapshot(state, generator), generator.device.type == "cuda"
+    compiled: FastRunner = Traced(update, snapshot, announce=announce, products=products)
+    if on_gpu:
+        compiled = Captured(compiled, snapshot, generator, per_launch)
+    captured = Captured(plain, snapshot, generator, per_launch)
+    if kind == "auto":
+        stages = [*([(0, captured)] if on_gpu else []), (PATIENCE[generator.device.type], compiled)]
+        return Auto(plain, stages, done, snapshot)
+    return captured if kind == "captured" else compiled
 
 
 class Snapshot:
@@ -105,46 +122,72 @@ class Snapshot:
 
     def __init__(self, state: Callable[[], Mapping[str, Any]], generator: torch.Generator) -> None:
         self._state, self._generator = state, generator
+        self._kept: list[tuple[dict[int, tuple[Tensor, Tensor]], Tensor]] = []
 
     def __enter__(self) -> None:
-        self._kept = {t.data_ptr(): (t, t.clone()) for t in tensors(self._state())}
-        self._random = self._generator.get_state()
+        kept = {t.data_ptr(): (t, t.clone()) for t in tensors(self._state())}
+        self._kept.append((kept, self._generator.get_state()))
 
     def __exit__(self, *_: object) -> None:
+        kept, random = self._kept.pop()
         with torch.no_grad():
             for tensor in tensors(self._state()):
-                if tensor.data_ptr() not in self._kept:
+                if tensor.data_ptr() not in kept:
                     tensor.zero_()
-            for tensor, value in self._kept.values():
+            for tensor, value in kept.values():
                 tensor.copy_(value)
-        self._generator.set_state(self._random)
-        self._kept.clear()
+        self._generator.set_state(random)
+
+    def largest_difference(self, first: Runner, second: Runner) -> float:
+        """Of one update from this state either way: the largest ‖second − first‖ / ‖first − before‖ of a tensor.
+
+        What rounding leaves of a tensor that the update hardly moves does not count.
+        """
+        before, ways = [t.double() for t in tensors(self._state())], []
+        for runner in (first, second):
+            with self:
+                runner(1)
+                ways.append([t.double().nan_to_num() for t in tensors(self._state())])
+        largest = 0.0
+        for old, new, other in zip(before, *ways, strict=True):
+            moved, apart, size = (float(x.norm()) for x in (new - old.nan_to_num(), other - new, new))
+            largest = max(largest, apart / (moved + 1e-5 * size) if apart > 0 else 0.0)
+        return largest
 
 
 class Auto:
-    """Op by op, and the fast way after so many updates; if that fails, op by op to the end, and the log says why."""
+    """Op by op, and faster ways after so many updates each; one that fails is not used, and the log says why."""
 
-    def __init__(self, plain: Runner, fast: Any, done: Callable[[], int], patience: int) -> None:
-        self._runner, self._fast, self._done, self._patience = plain, fast, done, patience
+    def __init__(
+        self, plain: Runner, stages: Sequence[tuple[int, FastRunner]], done: Callable[[], int], snapshot: Snapshot
+    ) -> None:
+        """stages: (updates after which, way), in this order."""
+        self._plain, self._stages, self._done, self._snapshot = plain, list(stages), done, snapshot
+        self._runner = plain
 
     def __call__(self, count: int) -> Metrics:
-        if self._fast is not None and self._done() >= self._patience:
-            fast, self._fast = self._fast, None
+        while self._stages and self._done() >= self._stages[0][0]:
+            _, fast = self._stages.pop(0)
             try:
                 fast.prepare()
+                apart = self._snapshot.largest_difference(self._plain, fast)
+                if not apart <= TOLERANCE:
+                    raise RuntimeError(f"an update differs by {apart:.2g} of its length from the plain one")
                 self._runner = fast
             except Exception as error:
-                logger.warning("Updates run one operation at a time, since something faster failed: %s", error)
+                logger.warning("Updates run as before, since something faster failed: %s", error)
         return self._runner(count)
 
 
 class Captured:
     """Updates as CUDA graphs: one of a single update, and one of `per_launch` where as many are asked for at once."""
 
-    def __init__(self, update: Update, snapshot: Snapshot, generator: torch.Generator, per_launch: int) -> None:
-        self._update, self._snapshot, self._generator = update, snapshot, generator
+    def __init__(
+        self, runner: Runner | FastRunner, snapshot: Snapshot, generator: torch.Generator, per_launch: int
+    ) -> None:
+        self._recorded, self._snapshot, self._generator = runner, snapshot, generator
         self._per_launch = per_launch
-        self._stream = torch.cuda.Stream(generator.device)
+        self._stream: torch.cuda.Stream | None = None
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Metrics]] = {}
 
     def prepare(self, size: int = 1) -> None:
@@ -164,19 +207,19 @@ class Captured:
 
     def _capture(self, size: int) -> tuple[torch.cuda.CUDAGraph, Metrics]:
         """Warm-up and capture are on one stream, so that the backward pass stays on it too."""
-        graph, metrics = torch.cuda.CUDAGraph(), Metrics()
+        graph, stream = torch.cuda.CUDAGraph(), self._stream or torch.cuda.Stream(self._generator.device)
+        self._stream = stream
         with self._snapshot:
-            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
-            with torch.cuda.stream(self._stream):
+            stream.wait_stream(torch.cuda.current_stream(stream.device))
+            with torch.cuda.stream(stream):
                 for _ in range(WARMUP):
-                    self._update()
-            torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
+                    self._recorded(1)
+            torch.cuda.current_stream(stream.device).wait_stream(stream)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # newer versions of PyTorch register by themselves, and say so
                 graph.register_generator_state(self._generator)
-            with torch.cuda.graph(graph, stream=self._stream):
-                for _ in range(size):
-                    metrics = self._update()
+            with torch.cuda.graph(graph, stream=stream):
+                metrics = self._recorded(size)
         return graph, metrics
 
 
@@ -196,6 +239,8 @@ def _finds_compiler() -> bool:
 
 
 def _check_compiler(device: torch.device) -> None:
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise expected("Option `agent.execution`", "plain or captured without the package triton", "compiled")
     if device.type != "cpu":
         return
     from torch._inductor.cpp_builder import get_cpp_compiler

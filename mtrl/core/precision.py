@@ -23,6 +23,11 @@ def float32_products(level: str) -> Iterator[None]:
             torch.set_float32_matmul_precision(before)
 
 
+def network_level(precision: str, device: torch.device) -> str:
+    """Of float32 products in networks with one of `CHOICES`: TF32 is the GPU's, a CPU computes in full float32."""
+    return "high" if precision == "tf32" and device.type == "cuda" else "highest"
+
+
 def network_products(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Where networks are computed with one of `CHOICES`: TF32 is the GPU's, a CPU computes in full float32."""
-    return float32_products("high" if precision == "tf32" and device.type == "cuda" else "highest")
+    """Where networks are computed with one of `CHOICES`."""
+    return float32_products(network_level(precision, device))

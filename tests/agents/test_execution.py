@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import fx
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtrl import cli
 from mtrl.agents.sac import SAC
-from mtrl.core import compilation, execution
+from mtrl.core import compilation, execution, precision
 from mtrl.core.compilation import Traced
 from mtrl.core.execution import Snapshot
 from mtrl.gradients.affinities import transference
@@ -28,6 +30,7 @@ from mtrl.gradients.diagnostics import triad
 from mtrl.networks import NETWORKS
 from tests.agents.learners import Experience, agent, copy_state, distance, methods, tensors
 
+PRODUCTS = tuple(getattr(torch.ops.aten, name).default for name in ("mm", "bmm", "mv", "addmm", "baddbmm", "addmv"))
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
@@ -96,7 +99,7 @@ def test_traced_updates_go_on_bit_for_bit_from_a_saved_state() -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Auto compiles after four updates, and compiling is to leave the graph as it is; the notes that this gives."""
-    monkeypatch.setattr(execution, "PATIENCE", 4)
+    monkeypatch.setattr(execution, "PATIENCE", {"cpu": 4})
     monkeypatch.setattr(execution, "_finds_compiler", lambda: True)
     monkeypatch.setattr(compilation, "_compile", lambda graph, inputs: graph)
     return []
@@ -141,6 +144,60 @@ def test_a_compilation_that_fails_leaves_auto_plain(
         learner.learn(same.draw, 1)
     assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(learner), strict=True))
     assert caplog.text.count("no headers") == 1 and len(impatient) == 1
+
+
+def test_a_faster_update_that_is_another_one_is_not_used(
+    impatient: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Here one that moves its target networks twice."""
+
+    def wrong(graph: fx.GraphModule, _: Any) -> fx.GraphModule:
+        node = [n for n in graph.graph.nodes if "lerp" in str(n.target)][-1]
+        with graph.graph.inserting_after(node):
+            graph.graph.node_copy(node)
+        graph.recompile()
+        return graph
+
+    monkeypatch.setattr(compilation, "_compile", wrong)
+    plain, (learner, same) = agent(execution="plain"), _deferred(0, impatient)
+    data = Experience(plain)
+    for _ in range(8):
+        plain.learn(data.draw, 1)
+        learner.learn(same.draw, 1)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(learner), strict=True))
+    assert "from the plain one" in caplog.text
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products under each precision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in PRODUCTS:
+            self.counts[torch.get_float32_matmul_precision()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", ["pcgrad", "auto_lambda"])
+def test_a_graph_keeps_the_precision_of_each_product(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With TF32 for the networks, the products of the tasks' gradients stay in full float32."""
+    monkeypatch.setattr(precision, "network_level", lambda *_: "high")
+    plain, other = agent(method), agent(method)
+    data, same = Experience(plain), Experience(other)
+    runner = Traced(
+        lambda: other.update(*same.draw()), Snapshot(other._state, other.generator), compiled=False, products="high"
+    )
+    graph: Any = runner.prepare()
+    recorded = Counter(node.target for node in graph.graph.nodes)
+    with Products() as made:
+        plain.learn(data.draw, 1)
+    assert recorded[torch.ops.mtrl.exact_bmm.default] == made.counts["highest"] > 0
+    assert sum(recorded[product] for product in PRODUCTS) == made.counts["high"] > 0
+    runner(1)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(other), strict=True))
 
 
 @pytest.mark.parametrize("started", [False, True])

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from mtrl.agents.sac import SAC
+from mtrl.core import execution
+from mtrl.core.compilation import Traced
 from mtrl.core.execution import Captured
 from mtrl.core.precision import float32_products
 from mtrl.gradients.algebra import gramian
@@ -75,6 +77,36 @@ def test_no_update_waits_for_the_device(kind: str, method: str) -> None:
         step(experience, 3)
 
 
+def test_one_compiled_update_is_the_plain_one_from_a_hundred_states_and_waits_for_nothing() -> None:
+    plain, compiled = pair("pcgrad", second="compiled", precision="float32")
+    step(plain)
+    step(compiled)
+    for _ in range(100):
+        copy_state(plain.learner, compiled.learner)
+        step(plain)
+        with no_waiting():
+            step(compiled)
+        assert distance(tensors(plain.learner), tensors(compiled.learner)) < 1e-5
+        plain.grow()
+        compiled.grow()
+
+
+def test_auto_goes_from_plain_to_captured_to_compiled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In TF32, which the networks then have in all three and the tasks' inner products in none."""
+    monkeypatch.setattr(execution, "PATIENCE", {"cuda": 4})
+    plain, auto = pair("pcgrad", second="auto")
+    for done in range(8):
+        step(plain)
+        step(auto)
+        assert distance(tensors(plain.learner), tensors(auto.learner)) < 1e-3
+        runner = auto.learner._learner[1]._runner  # type: ignore[index]
+        assert isinstance(runner, Captured)
+        assert isinstance(runner._recorded, Traced) == (done >= 4)
+    assert not caplog.text
+
+
 def test_many_updates_of_one_launch_are_as_many_launches() -> None:
     one, many = pair("pcgrad", "captured", updates_per_launch=4)
     one.learner.config.updates_per_launch = 1
@@ -93,7 +125,7 @@ def test_a_capture_leaves_no_trace_in_the_state() -> None:
     assert torch.equal(plain.learner.generator.get_state(), captured.learner.generator.get_state())
 
 
-@pytest.mark.parametrize("kind", ["plain", "captured"])
+@pytest.mark.parametrize("kind", ["plain", "captured", "compiled"])
 def test_saved_updates_go_on_bit_for_bit(kind: str) -> None:
     first = Experience(agent("pcgrad", device="cuda", execution=kind))
     step(first, 5)

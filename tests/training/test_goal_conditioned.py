@@ -165,7 +165,10 @@ def test_a_run_keeps_its_goals_and_can_be_evaluated(tmp_path: Path, capsys: pyte
     assert "held_out_goals" in capsys.readouterr().out
 
 
-def test_bad_options_end_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_options_end_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for options in (
         ["training.replay=forward"],
         ["replay=hindsight"],
