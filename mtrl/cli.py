@@ -91,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
     bench.add_argument("--suites", default="", help="update, train: mt10, mt50 or both")
     bench.add_argument("--repetitions", type=int, default=50, help="update: of each row")
-    bench.add_argument("--compiled", action="store_true", help="update: compiled ones too, after a minute each")
+    bench.add_argument(
+        "--compiled", action="store_true", help="update: compiled ones too, after a minute each; train: those"
+    )
     bench.add_argument("--device", default="cpu", help="update, train, precision: cpu, cuda, ...")
     bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
     bench.set_defaults(run=_bench)
@@ -243,7 +245,7 @@ def _bench(options: argparse.Namespace) -> None:
     elif options.what == "offline":
         result = offline.measure(options.quick)
     elif options.what == "train":
-        result = train.measure(options.quick, device=options.device, **suites)
+        result = train.measure(options.quick, device=options.device, compiled=options.compiled, **suites)
     else:
         named = update.methods() if options.methods == "all" else options.methods.split(",")
         chosen: dict[str, Any] = {"compiled": options.compiled, "device": options.device, **suites}

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = "tests/agents/test_execution_cuda.py"
 BENCHES = {
     "update": ["update", "--suites", "mt10,mt50", "--repetitions", "20"],
-    "train": ["train", "--suites", "mt10"],
+    "train": ["train", "--suites", "mt10", "--compiled"],
 }
 SECONDS = {"tests": 180, "update": 270, "train": 140}
 """For each of the three parts, compilation included."""

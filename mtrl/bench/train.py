@@ -51,7 +51,9 @@ ROUNDS = 32
 Call = Callable[[], Any]
 
 
-def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: str = "cpu") -> dict[str, Any]:
+def measure(
+    quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: str = "cpu", compiled: bool = False
+) -> dict[str, Any]:
     """Milliseconds of one step of all environments and its updates, multi-head SAC with PCGrad.
 
     `environments` and `updates` are each alone, on all cores. `in_turn` alternates; `side_by_side` is the default, with
@@ -60,6 +62,8 @@ def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: st
     them; `waiting` is the share of the time in which the learner waited for the environments. `summary` says which
     order is the fastest, and whether the default takes at most 1.05 times the sum and 1.15 times the larger.
 
+    Updates are those of a run's beginning, operation by operation or captured on a GPU, or `compiled`, as in long runs.
+
     Raises:
         UserError: a suite that is not one of Meta-World's.
     """
@@ -67,21 +71,30 @@ def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: st
     check(set(suites) <= set(known), "--suites", f"among {', '.join(known)}", ", ".join(suites))
     keep_freed_memory()
     sizes = SIZES if device == "cpu" else {"gpu": GPU}
+    execution = "compiled" if compiled else "plain" if device == "cpu" else "captured"
     rows, summary = [], []
     for suite, name in itertools.product(suites, sizes):
-        found = _rows(suite, sizes[name], 2 if quick else ROUNDS, 3 if quick else sizes[name].steps, device)
+        rounds, steps = (2, 3) if quick else (ROUNDS, sizes[name].steps)
+        found = _rows(suite, sizes[name], rounds, steps, device, execution)
         rows += [{"suite": suite, "size": name} | row for row in found]
         summary.append({"suite": suite, "size": name} | _summary(found))
-    facts = {"network": "multi_head", "surgery": "pcgrad", "device": device, "machine": machine()}
+    facts = {
+        "network": "multi_head",
+        "surgery": "pcgrad",
+        "device": device,
+        "execution": execution,
+        "machine": machine(),
+    }
     return {"bench": "train", **facts, "summary": summary, "rows": rows}
 
 
-def _trainer(suite: str, size: Size, device: str, threads: int, deterministic: bool) -> Any:
+def _trainer(suite: str, size: Size, device: str, execution: str, threads: int, deterministic: bool) -> Any:
     torch.manual_seed(0)
     tasks = SUITES.build(SUITES.config_class(suite)())
     tasks.make_envs = functools.partial(tasks.batched_envs, threads=threads)
+    runs: dict[str, Any] = {"execution": execution, "updates_per_launch": size.updates}
     agent = AGENTS.build(
-        AGENTS.config_class("sac")(batch_size=size.batch_size, updates_per_launch=size.updates),
+        AGENTS.config_class("sac")(batch_size=size.batch_size, **runs),
         network=NETWORKS.config_class("multi_head")(width=size.width),
         weighting=WEIGHTINGS.config_class("equal")(),
         surgery=SURGERIES.config_class("pcgrad")(),
@@ -107,10 +120,10 @@ def _threads(size: Size) -> dict[str, tuple[int, int]]:
     return threads | ({"split": (cores - half, half)} if cores > 1 else {})
 
 
-def _rows(suite: str, size: Size, rounds: int, steps: int, device: str) -> list[dict[str, Any]]:
+def _rows(suite: str, size: Size, rounds: int, steps: int, device: str, execution: str) -> list[dict[str, Any]]:
     threads = _threads(size)
     orders = [name for name, parts in threads.items() if all(parts)]
-    trainers = {name: _trainer(suite, size, device, threads[name][1], name == "in_turn") for name in orders}
+    trainers = {name: _trainer(suite, size, device, execution, threads[name][1], name == "in_turn") for name in orders}
     alone = trainers["in_turn"]
     updates = _updates(alone, size.updates, device)
     calls: dict[str, Call] = {name: updates for name, parts in threads.items() if not parts[1]}

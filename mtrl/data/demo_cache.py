@@ -134,11 +134,13 @@ class CacheWriter:
         self._facts = {"format": FORMAT, "task": task, "cameras": list(cameras), "size": size, **(facts or {})}
         self._layout = _layout(len(self.cameras), size)
         self._aside = self.path.with_name(f".{task}.partial")
+        self._new: list[Path] = []
         self._files: dict[str, BinaryIO] = {}
         self._keyframes: list[int] = []
 
     def __enter__(self) -> CacheWriter:
         shutil.rmtree(self._aside, ignore_errors=True)
+        self._new = [folder for folder in self._aside.parents if not folder.exists()]
         self._aside.mkdir(parents=True)
         self._files = {name: (self._aside / f"{name}.bin").open("wb") for name in self._layout}
         return self
@@ -151,6 +153,9 @@ class CacheWriter:
             for file in self._files.values():
                 file.close()
             shutil.rmtree(self._aside, ignore_errors=True)
+            for folder in self._new:
+                with contextlib.suppress(OSError):  # it holds a cache
+                    folder.rmdir()
 
     def add(self, demo: Demo) -> int:
         """Append the samples of a demonstration; return how many (its number of keyframes)."""
