@@ -32,19 +32,20 @@ def _lying(gradient: Tensor) -> Tensor:
 
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
     """Inner products of the tasks' gradients: blocks (T, n_b) -> (T, T), in full precision of their type."""
-    wide = [block for block in blocks if block.shape[1] >= CHUNK]
-    rests = [block for block in blocks if block.shape[1] < CHUNK]
-    chunks = []
-    for block in wide:
-        columns = block.shape[1]
-        count = math.ceil(columns / CHUNK)
-        whole = columns // count * count
-        chunks.append(block[:, :whole].unflatten(1, (count, -1)).transpose(0, 1))
-        rests += [block[:, whole:]] if whole < columns else []
+    split = [_chunks(block) for block in blocks]
+    chunks = [equal for equal, _ in split if equal.numel()]
+    rests = [rest for _, rest in split if rest.numel()]
     chunks += [torch.cat(rests, 1).unsqueeze(0)] if rests else []
-    tasks = len(blocks[0])
     with full_float32():
-        return _symmetric_product(chunks, HEAD if tasks > HEAD else HEAD // 2)
+        return _symmetric_product(chunks, HEAD if len(blocks[0]) > HEAD else HEAD // 2)
+
+
+def _chunks(block: Tensor, widest: int = CHUNK) -> tuple[Tensor, Tensor]:
+    """A block (T, n) as chunks (C, T, c), none where it is narrow, and the rest (T, n − C c): views."""
+    columns = block.shape[1]
+    count = math.ceil(columns / widest) if columns >= widest else 0
+    whole = columns // count * count if count else 0
+    return block[:, :whole].unflatten(1, (count, whole // max(count, 1))).transpose(0, 1), block[:, whole:]
 
 
 def _symmetric_product(chunks: Sequence[Tensor], head: int) -> Tensor:
@@ -64,12 +65,20 @@ def combine(gradient: Tensor, coefficients: Tensor) -> Tensor:
     lying = _lying(gradient)
     with full_float32():
         if coefficients.ndim == 1 and (lying.is_contiguous() or lying.ndim < 3):
-            product = coefficients.unsqueeze(0) @ lying.reshape(len(lying), -1)
+            product = _combined(lying.reshape(len(lying), -1), coefficients)
         else:
             members = lying.transpose(0, 1).flatten(2)
             product = torch.bmm(coefficients.expand(len(members), -1).unsqueeze(1), members)
     product = product.view(lying.shape[1:])
     return product if lying is gradient else product.mT.contiguous()
+
+
+def _combined(block: Tensor, coefficients: Tensor) -> Tensor:
+    """Σ_t c_t of the rows of a block (T, n), (n,)."""
+    equal, rest = _chunks(block, 4 * CHUNK)
+    parts = [torch.bmm(coefficients.expand(len(equal), 1, -1), equal).flatten()] if len(equal) else []
+    parts += [torch.mv(rest.T, coefficients)] if rest.numel() or not parts else []
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def along(gradient: Tensor, direction: Tensor, ensemble: int | None) -> Tensor:
