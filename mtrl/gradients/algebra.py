@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtrl.gradients import inner_products
+
 CHUNK = 4096
 """Columns multiplied at once, at most: a product of few rows and very many columns runs on one core otherwise."""
 
@@ -32,6 +34,8 @@ def _lying(gradient: Tensor) -> Tensor:
 
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
     """Inner products of the tasks' gradients: blocks (T, n_b) -> (T, T), in full precision of their type."""
+    if inner_products.takes(blocks):
+        return inner_products.gramian(list(blocks))
     split = [_chunks(block) for block in blocks]
     chunks = [equal for equal, _ in split if equal.numel()]
     rests = [rest for _, rest in split if rest.numel()]

@@ -12,11 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
-import os
-import shlex
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +20,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from mtrl.core.native import FAILURES, compiled
 from mtrl.envs.metaworld.arithmetic import RESULT_SIZE, TaskArithmetic
 from mtrl.envs.metaworld.physics import CONTROLS, ERROR, SOUND, SUBSTEPS, UNSTABLE, TaskPhysics
 from mtrl.envs.metaworld.probes import address_of
@@ -117,6 +114,8 @@ void {name}_step(const MuJoCo *mujoco, const Task *task, long worker, long first
 _TYPES = {"row": "const double *", "constant": "const double *", "action": "const float *"}
 _TYPES |= {"previous": "const double *", "state": "const double *"}
 _FOLDER = Path(str(mujoco.__file__)).parent
+_FLAGS = ("-O1", "-ffp-contract=off", f"-I{_FOLDER / 'include'}")
+"""Without contraction: a product and a sum in one instruction would round once where Python rounds twice."""
 _SYMBOLS = ("mj_step", "mj_forward", "_mjPRIVATE__get_tls_error_fn", "_mjPRIVATE__set_tls_error_fn")
 
 
@@ -126,8 +125,8 @@ def compiled_steps(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]]) -> list[
     A task's arrays have to stay where they are for as long as its function is called.
     """
     try:
-        library, table = _compiled(_source(tasks)), _functions()
-    except (OSError, AttributeError, Untranslatable, subprocess.SubprocessError) as error:
+        library, table = compiled(_source(tasks), *_FLAGS), _functions()
+    except (*FAILURES, Untranslatable) as error:
         logger.info("Environments are stepped from Python: %s", error)
         return None
     return [_bound(getattr(library, f"{part.code.name}_step"), table, physics, part) for physics, part in tasks]
@@ -174,15 +173,3 @@ def _functions() -> Any:
         raise OSError("this build of mujoco has no library to call")
     library = ctypes.CDLL(str(found[0]))
     return np.array([ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in _SYMBOLS], np.uint64)
-
-
-@functools.cache
-def _compiled(source: str) -> ctypes.CDLL:
-    """Without contraction: a product and a sum in one instruction would round once where Python rounds twice."""
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    flags = ["-O1", "-shared", "-fPIC", "-ffp-contract=off", f"-I{_FOLDER / 'include'}", "-x", "c", "-"]
-    with tempfile.TemporaryDirectory(prefix="mtrl-") as folder:
-        library = str(Path(folder, "steps.so"))
-        command = [*compiler, *flags, "-o", library, "-lm"]
-        subprocess.run(command, input=source, text=True, check=True, capture_output=True, timeout=120)
-        return ctypes.CDLL(library)

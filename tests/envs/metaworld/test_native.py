@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtrl.core.native import compiled
 from mtrl.envs.metaworld import engine, native, scalar
 from mtrl.envs.metaworld.suite import BENCHMARKS, Config, MetaWorldSuite
 from mtrl.envs.metaworld.tasks import TASKS
@@ -55,7 +56,7 @@ def test_without_a_compiler_steps_are_pythons(monkeypatch: pytest.MonkeyPatch, c
     caplog.set_level("INFO")
     for name in ("no-such-compiler", "false"):
         monkeypatch.setenv("CC", name)
-        native._compiled.cache_clear()
+        compiled.cache_clear()
         envs = suite.batched_envs(0, 1, threads=1)
         assert envs._compiled is None and name in caplog.text
         envs.reset()
@@ -65,7 +66,7 @@ def test_without_a_compiler_steps_are_pythons(monkeypatch: pytest.MonkeyPatch, c
 
 def _exported(source: str, name: str, types: dict[str, str], parameters: str, arguments: str) -> Any:
     code = f"#include <math.h>\n{translated(source, types)}\nvoid run({parameters}) {{ {name}({arguments}); }}\n"
-    function = native._compiled(code).run
+    function = compiled(code, *native._FLAGS).run
     function.restype = None
     return function
 
