@@ -28,6 +28,12 @@ def test_learning_curves_are_drawn_for_any_number_of_tasks_and_points(tmp_path, 
     assert picture[..., :3].std() > 0.01
 
 
+def test_a_picture_of_an_unknown_kind_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"curves\.xyz should be named as one of .*png.* Found '\.xyz'"):
+        plots.learning_curves(rows(["a"]), ["a"], tmp_path / "new" / "curves.xyz")
+    assert not (tmp_path / "new").exists()
+
+
 def test_rows_without_returns_or_with_nulls_are_drawn(tmp_path):
     plots.learning_curves([{"step": 0, "success/a": None}], ["a"], tmp_path / "curves.png")
 
