@@ -175,6 +175,7 @@ BAD = {
     "surgery on nothing shared": (["network=independent", "surgery=pcgrad"], "shares none"),
     "a misspelt option": (["network.widht=3"], "Did you mean 'network.width'?"),
     "a misspelt option at the top": (["stesp=3"], "Did you mean 'steps'?"),
+    "an option added": (["+agent.discnt=0.9"], "without '+'"),
     "not an integer": (["steps=many"], "`steps` should be an integer. Found 'many'."),
     "not a number": (["agent.discount=high"], "`agent.discount` should be a number. Found 'high'."),
     "not a switch": (["video=maybe"], "`video` should be true or false. Found 'maybe'."),

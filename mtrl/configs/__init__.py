@@ -124,7 +124,9 @@ def _check_override(override: str, registries: Sequence[Registry]) -> None:
     key, equals, value = override.partition("=")
     if not equals:
         raise UserError(f"An option should read key=value. Found {override!r}.")
-    group = key.lstrip("+~")
+    if key[:1] in ("+", "~"):
+        raise expected("An option", f"without {key[0]!r}: options are never added or removed", override)
+    group = key
     known = choices(group, registries)
     if known and "." not in group and value not in (*known, "null"):
         near = difflib.get_close_matches(value, known, n=1)
