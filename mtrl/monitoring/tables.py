@@ -10,7 +10,7 @@ from mtrl.monitoring.grouping import Grouping
 
 
 def result_table(tasks: Sequence[str], values: Mapping[str, Sequence[float]], episodes: int) -> str:
-    """A line per task with each of its values, the mean over `episodes` (images where it is an accuracy); below them the mean over tasks.
+    """A line per task with each of its values, the mean over `episodes` (of an accuracy: images); then that over tasks.
 
     Args:
         values: name -> (T,). The first is a share in [0, 1], shown in per cent.
