@@ -173,6 +173,17 @@ BAD = {
     "unknown diagnostics": (["diagnostics=triade"], "Did you mean 'triad'?"),
     "diagnostics on nothing shared": (["network=independent", "diagnostics=triad"], "shares none"),
     "surgery on nothing shared": (["network=independent", "surgery=pcgrad"], "shares none"),
+    "a misspelt option": (["network.widht=3"], "Did you mean 'network.width'?"),
+    "a misspelt option at the top": (["stesp=3"], "Did you mean 'steps'?"),
+    "an option added": (["+agent.discnt=0.9"], "without '+'"),
+    "not an integer": (["steps=many"], "`steps` should be an integer. Found 'many'."),
+    "not a number": (["agent.discount=high"], "`agent.discount` should be a number. Found 'high'."),
+    "not a switch": (["video=maybe"], "`video` should be true or false. Found 'maybe'."),
+    "several seeds": (["seed=1,2"], "`seed` should be one value"),
+    "an agent for other data": (["agent=bc"], "`agent` should be sac with training=off_policy. Found 'bc'."),
+    "an agent without updates": (["agent=mean_pose"], "`agent` should be sac"),
+    "an agent for images": (["agent=supervised"], "`agent` should be sac"),
+    "training for goals": (["training=goal_conditioned"], "`training` should be off_policy for benchmark toy"),
     "another soft-modular depth": (["network=soft_modular", "network.depth=1"], "network.depth"),
 }
 
@@ -224,6 +235,30 @@ def test_what_only_the_trainer_can_refuse_leaves_nothing_behind(
     assert not Path("runs").exists() and files(Path("kept")) == before
     assert cli.main(["train", *TINY, "runs=kept", "experiment=other", "steps=80"]) == 2
     assert {"config.yaml", "metrics.jsonl", "checkpoints"} <= {p.name for p in Path("kept/toy/other/seed_1").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "training", "fitting"),
+    [
+        ("pushing", "off_policy", "goal_conditioned"),
+        ("toy", "offline", "off_policy"),
+        ("toy", "supervised", "off_policy"),
+    ],
+)
+def test_training_for_other_data_is_refused(
+    benchmark: str, training: str, fitting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", f"benchmark={benchmark}", f"training={training}", "steps=10"]) == 2
+    assert f"`training` should be {fitting} for benchmark {benchmark}" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_a_run_of_warm_up_alone_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", *TINY, "training.warmup=1000"]) == 0
+    assert "No updates: the first 1000 steps (training.warmup)" in capsys.readouterr().err
+    capsys.readouterr()
+    assert cli.main(["train", *TINY, "experiment=learns"]) == 0
+    assert "No updates" not in capsys.readouterr().err
 
 
 def test_an_unwritable_folder_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from mtrl.core.errors import UserError
+from mtrl.core.errors import UserError, expected
 from mtrl.core.registry import Registry, find
 
 FOLDER = Path(__file__).parent
@@ -122,7 +124,9 @@ def _check_override(override: str, registries: Sequence[Registry]) -> None:
     key, equals, value = override.partition("=")
     if not equals:
         raise UserError(f"An option should read key=value. Found {override!r}.")
-    group = key.lstrip("+~")
+    if key[:1] in ("+", "~"):
+        raise expected("An option", f"without {key[0]!r}: options are never added or removed", override)
+    group = key
     known = choices(group, registries)
     if known and "." not in group and value not in (*known, "null"):
         near = difflib.get_close_matches(value, known, n=1)
@@ -140,8 +144,34 @@ def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:
         return cause
     message = str(cause).strip().splitlines()[0].rstrip(".")
     key = getattr(cause, "full_key", None)
-    if "is not in" in message or "not in struct" in message:
-        where = key or (named or "").partition("=")[0]
-        return UserError(f"Option `{where}` should be a known option (see `mtrl list`). Found an unknown key.")
+    name, _, value = (named or "").partition("=")
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        return _unknown(str(key or name), getattr(cause, "object_type", None))
+    if message.startswith("Ambiguous value"):
+        form = "one value (a list stands in brackets; each seed is a run of its own)"
+        return expected(f"Option `{name}`", form, value)
+    for pattern, kind in _KINDS.items():
+        if key and (found := re.match(pattern, message)):
+            return expected(f"Option `{key}`", kind, found[1])
     subject = f"Option `{key}`" if key else f"Option {named!r}" if named else "The configuration"
     return UserError(f"{subject} should be valid. Found: {message}.")
+
+
+_KINDS = {
+    r"Value '(.*)' of type '.*' could not be converted to Integer": "an integer",
+    r"Value '(.*)' of type '.*' could not be converted to Float": "a number",
+    r"Value '(.*)' is not a valid bool": "true or false",
+}
+"""What OmegaConf says of a value of the wrong type, and what it should be."""
+
+
+def _unknown(option: str, owner: Any) -> UserError:
+    """An option that its part does not have, and those that it has."""
+    prefix, _, name = option.rpartition(".")
+    known = [field.name for field in fields(owner)] if is_dataclass(owner) else []
+    if not known:
+        return UserError(f"Option `{option}` should be a known option (see `mtrl list`). Found an unknown key.")
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean '{prefix + '.' if prefix else ''}{near[0]}'?" if near else ""
+    listed = ", ".join(known_name for known_name in known if known_name != "kind")
+    return UserError(f"Option `{option}` should be one of {listed}. Found {name!r}.{hint}")

@@ -20,6 +20,7 @@ from mtrl.experiment.config import ExperimentConfig, non_default
 from mtrl.monitoring.run import experiment_name, run_path
 from mtrl.training import TRAININGS
 from mtrl.training.evaluation import Policy, greedy
+from mtrl.training.loop import DATA
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Experiment:
         self.device = _device(config.device)
         torch.manual_seed(config.seed)
         self.suite = SUITES.build(config.benchmark)
+        _check_fit(config, self.suite)
         self.agent = AGENTS.build(
             config.agent,
             network=config.network,
@@ -95,6 +97,23 @@ class Experiment:
         """Film one episode of every task; where that cannot be done, one line that says what is missing."""
         film = getattr(self.suite, "film", None)
         return f"{self.suite.name} has no pictures." if film is None else film(self.policy, path, self.config.seed)
+
+
+def _check_fit(config: ExperimentConfig, suite: Any) -> None:
+    """Refuse training that the suite's data or the agent is not for, before anything is built or written.
+
+    Raises:
+        UserError: it names the kinds of training, or the agents, that do fit.
+    """
+    given = next((key for key in DATA if key in suite.sizes), "")
+    classes = {kind: TRAININGS.config_class(kind) for kind in TRAININGS.kinds}
+    fitting = [kind for kind, owner in classes.items() if owner.data == given]
+    training, agent = config.training.kind, config.agent.kind
+    if fitting and training not in fitting:
+        raise expected("Option `training`", f"{' or '.join(fitting)} for benchmark {suite.name}", training)
+    agents = classes[training].agents
+    if agents and agent not in agents:
+        raise expected("Option `agent`", f"{' or '.join(agents)} with training={training}", agent)
 
 
 def _watching(config: ExperimentConfig) -> dict[str, Any]:

@@ -59,6 +59,9 @@ class Session:
         config = self.experiment.config
         if hasattr(self.experiment.agent, "announce"):
             self.experiment.agent.announce = self.progress.note
+        first = getattr(config.training, "warmup", 0)
+        if config.steps <= first:
+            self.progress.note(f"No updates: the first {first} steps (training.warmup) are random actions.")
         hooks = Hooks(log=self._log, evaluate=self._evaluate, save=self._save, progress=self._show)
         with self.log, contextlib.closing(self.trainer):
             try:

@@ -39,6 +39,9 @@ def new_figure(
 
 def save(figure: Figure, path: Path | str) -> Path:
     path = Path(path)
+    known = sorted(figure.canvas.get_supported_filetypes())
+    if path.suffix and path.suffix[1:].lower() not in known:
+        raise expected(f"Picture {path}", f"named as one of {', '.join(known)}", path.suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, facecolor="white")

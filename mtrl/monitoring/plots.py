@@ -6,6 +6,7 @@ matplotlib is imported when a picture is drawn, and only its objects are used: n
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -265,8 +266,10 @@ def _matrix_figure(array: FloatArray, labels: Sequence[str], title: str, limit: 
     cell = 0.42 if size <= 12 else 0.24 if size <= 25 else 0.15
     font = 8.0 if size <= 25 else 6.5
     side, margin = size * cell, 0.25 + 0.008 * font * max(map(len, labels), default=0)
-    width, height = side + margin + 0.9, max(side, 1.0) + margin + 0.5
-    figure = new_figure(width, height, title, layout=None)
+    width = side + margin + 0.9
+    lines = textwrap.wrap(title, max(int(width / 0.1), 12))  # a letter of the title is some 0.1 inches wide
+    height = max(side, 1.0) + margin + 0.3 + 0.2 * max(len(lines), 1)
+    figure = new_figure(width, height, "\n".join(lines), layout=None)
     panel = figure.add_axes((margin / width, margin / height, side / width, side / height))
     drawn = panel.imshow(array, cmap="RdBu", vmin=-scale, vmax=scale, aspect="auto")
     panel.set_xticks(range(size), labels, rotation=90, fontsize=font)
@@ -274,7 +277,8 @@ def _matrix_figure(array: FloatArray, labels: Sequence[str], title: str, limit: 
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
     bar = figure.add_axes(((margin + side + 0.12) / width, margin / height, 0.14 / width, side / height))
-    figure.colorbar(drawn, cax=bar, ticks=[-scale, 0.0, scale]).ax.tick_params(labelsize=font)
+    legend = figure.colorbar(drawn, cax=bar, ticks=[-scale, 0.0, scale]).ax
+    legend.set_yticks([-scale, 0.0, scale], [f"{tick:.2g}" for tick in (-scale, 0.0, scale)], fontsize=font)
     if values and size <= 12:
         for ((row, column), value), text in zip(np.ndenumerate(array), _short(array, scale), strict=True):
             colour = "white" if abs(value) > 0.6 * scale else INK

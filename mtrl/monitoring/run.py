@@ -103,10 +103,13 @@ class RunFolder:
     @property
     def result(self) -> dict[str, Any] | None:
         """What `finish` wrote, or None where the run has not finished."""
+        file = self.path / "result.json"
         try:
-            return json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+            return json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise expected(str(file), "whole JSON (without the file the run is evaluated anew)", str(error)) from error
 
     def write_evaluation(self, step: int, evaluation: Mapping[str, Any]) -> Path:
         """Keep the evaluation after `step` steps as `evaluations/step_<n>.json`; NaN becomes null."""

@@ -10,7 +10,7 @@ from mtrl.monitoring.grouping import Grouping
 
 
 def result_table(tasks: Sequence[str], values: Mapping[str, Sequence[float]], episodes: int) -> str:
-    """A line per task with each of its values, the mean over `episodes`; below them the mean over tasks.
+    """A line per task with each of its values, the mean over `episodes` (of an accuracy: images); then that over tasks.
 
     Args:
         values: name -> (T,). The first is a share in [0, 1], shown in per cent.
@@ -21,7 +21,8 @@ def result_table(tasks: Sequence[str], values: Mapping[str, Sequence[float]], ep
     head = f"{'task':<{width}}" + "".join(f"  {name:>10}" for name in values)
     rule = "-" * len(head)
     mean = _line("mean", [float(column.mean()) for column in columns], width)
-    count = "1 episode" if episodes == 1 else f"{episodes} episodes"
+    unit = "image" if "accuracy" in values else "episode"
+    count = f"1 {unit}" if episodes == 1 else f"{episodes} {unit}s"
     return "\n".join(
         [head, rule, *(_line(task, row, width) for task, *row in rows), rule, f"{mean}  ({count} per task)"]
     )

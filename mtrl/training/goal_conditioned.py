@@ -30,6 +30,7 @@ _SIDE_BY_SIDE = 50
 
 @dataclass
 class Config(off_policy.Config):
+    data: ClassVar[str] = "goals"
     kind: str = "goal_conditioned"
     warmup: int = 450
     """Steps of uniformly random actions before the first update."""

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mtrl.core.config import check, check_choice
 from mtrl.core.types import Metrics, Trainer
+
+DATA = ("goals", "observation_size", "cameras", "image_shape")
+"""Keys of a suite's sizes, of which the first that it has says what kind of data it gives."""
 
 
 @dataclass
 class TrainingConfig:
     """When to report; a step is what the kind of training counts, for each task."""
+
+    agents: ClassVar[tuple[str, ...]] = ()
+    """The agents that this kind of training can train."""
+    data: ClassVar[str] = ""
+    """Which of a suite's sizes tells that it has what this kind of training needs: a key of `DATA`."""
 
     log_every: int = 500
     """Steps between two rows of metrics."""

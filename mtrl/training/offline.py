@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from mtrl.training.loop import TrainingConfig
 @dataclass
 class Config(TrainingConfig):
     """A step is one update of all tasks."""
+
+    agents: ClassVar[tuple[str, ...]] = ("bc", "mean_pose")
+    data: ClassVar[str] = "cameras"
 
     kind: str = "offline"
     log_every: int = 50

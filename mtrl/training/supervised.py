@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ EVALUATION_ROWS = 500
 @dataclass
 class Config(TrainingConfig):
     """Steps are training images of each task."""
+
+    agents: ClassVar[tuple[str, ...]] = ("supervised",)
+    data: ClassVar[str] = "image_shape"
 
     kind: str = "supervised"
     log_every: int = 3200

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from mtrl.core.errors import UserError
 from mtrl.monitoring import plots
@@ -26,6 +28,12 @@ def test_learning_curves_are_drawn_for_any_number_of_tasks_and_points(tmp_path, 
     tasks = [f"task-{number}" for number in range(count)]
     picture = imread(plots.learning_curves(rows(tasks, points), tasks, tmp_path / "new" / "curves.png", title="mt10"))
     assert picture[..., :3].std() > 0.01
+
+
+def test_a_picture_of_an_unknown_kind_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"curves\.xyz should be named as one of .*png.* Found '\.xyz'"):
+        plots.learning_curves(rows(["a"]), ["a"], tmp_path / "new" / "curves.xyz")
+    assert not (tmp_path / "new").exists()
 
 
 def test_rows_without_returns_or_with_nulls_are_drawn(tmp_path):
@@ -67,6 +75,20 @@ def test_matrix_is_blue_above_zero_red_below_and_white_at_zero(size):
     assert (zero[changed] > 235).all()
     assert (positive[changed][:, BLUE] > positive[changed][:, RED]).all()
     assert (negative[changed][:, RED] > negative[changed][:, BLUE]).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 10, 50])
+@pytest.mark.parametrize("limit", [None, 0.000516])
+def test_all_words_of_a_matrix_lie_on_the_picture(size, limit):
+    title = "what a step of the row's task gives the column's"
+    labels = [f"peg-insert-side-v{number}" for number in range(size)]
+    figure = plots._matrix_figure(np.eye(size), labels, title, limit, values=True)
+    FigureCanvasAgg(figure).draw()
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    assert " ".join(figure.get_suptitle().split()) == title
+    for text in texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text.get_text()
 
 
 def test_matrix_must_match_its_labels(tmp_path):

@@ -163,3 +163,10 @@ def test_experiment_name_depends_on_the_fields_and_not_on_their_order():
     assert name == experiment_name("mint", "equal", "pcgrad", {"b": {"d": 3, "c": 2}, "a": 1})
     assert name != experiment_name("mint", "equal", "pcgrad", {"a": 2, "b": {"c": 2, "d": 3}})
     assert len(name) == len("mint-equal-pcgrad-") + 8
+
+
+def test_a_broken_result_is_named(tmp_path):
+    with RunFolder.open(tmp_path / "run", {"steps": 1}) as folder:
+        (folder.path / "result.json").write_text('{"success": 0.')
+        with pytest.raises(UserError, match=r"result\.json should be whole JSON .* Found "):
+            _ = folder.result

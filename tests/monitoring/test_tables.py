@@ -18,3 +18,8 @@ def test_columns_align_and_the_last_row_is_the_mean():
 def test_every_task_needs_its_figures():
     with pytest.raises(ValueError):
         result_table(["a", "b"], {"success": [1.0], "return": [1.0]}, 10)
+
+
+def test_an_accuracy_is_over_images():
+    assert "(898 images per task)" in result_table(["parity"], {"accuracy": [0.5]}, 898)
+    assert "(1 episode per task)" in result_table(["reach-v3"], {"success": [0.5]}, 1)
