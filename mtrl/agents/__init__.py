@@ -1,4 +1,4 @@
-"""Learners, one a file."""
+"""Learners, one a file; the `trainings` of its Config are the kinds of training that it can be trained by."""
 
 from mtrl.core.registry import Registry
 

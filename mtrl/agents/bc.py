@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from mtrl.networks.keyframes.keyframe import Prediction
 
 @dataclass
 class Config:
+    trainings: ClassVar[tuple[str, ...]] = ("offline",)
     kind: str = "bc"
     batch_size: int = 32
     """B: samples per task and update."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
 
 @dataclass
 class Config:
+    trainings: ClassVar[tuple[str, ...]] = ("offline",)
     kind: str = "mean_pose"
     batch_size: int = 32
     """B: samples per task that one update takes in."""

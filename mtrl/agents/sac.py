@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,7 @@ Draw = Callable[[], Sequence[Transitions]]
 
 @dataclass
 class Config:
+    trainings: ClassVar[tuple[str, ...]] = ("off_policy", "goal_conditioned")
     kind: str = "sac"
     discount: float = 0.99
     """γ."""

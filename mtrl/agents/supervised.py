@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from mtrl.networks import IMAGE_NETWORKS, TaskNetwork
 
 @dataclass
 class Config:
+    trainings: ClassVar[tuple[str, ...]] = ("supervised",)
     kind: str = "supervised"
     batch_size: int = 32
     """B: images per task and update."""

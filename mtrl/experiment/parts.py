@@ -111,9 +111,10 @@ def _check_fit(config: ExperimentConfig, suite: Any) -> None:
     training, agent = config.training.kind, config.agent.kind
     if fitting and training not in fitting:
         raise expected("Option `training`", f"{' or '.join(fitting)} for benchmark {suite.name}", training)
-    agents = classes[training].agents
-    if agents and agent not in agents:
-        raise expected("Option `agent`", f"{' or '.join(agents)} with training={training}", agent)
+    trained = {kind: AGENTS.config_class(kind).trainings for kind in AGENTS.kinds}
+    if training not in trained[agent]:
+        fitting = [kind for kind, trainings in trained.items() if training in trainings]
+        raise expected("Option `agent`", f"{' or '.join(fitting)} with training={training}", agent)
 
 
 def _watching(config: ExperimentConfig) -> dict[str, Any]:

@@ -30,7 +30,6 @@ __all__ = ["Config", "build", "evaluate", "policy"]
 class Config(supervised.Config):
     """Steps are training images of the main network."""
 
-    agents: ClassVar[tuple[str, ...]] = ("auxiliary",)
     data: ClassVar[str] = "image_shape"
 
     kind: str = "auxiliary"

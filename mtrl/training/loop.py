@@ -17,8 +17,6 @@ DATA = ("goals", "observation_size", "cameras", "image_shape")
 class TrainingConfig:
     """When to report; a step is what the kind of training counts, for each task."""
 
-    agents: ClassVar[tuple[str, ...]] = ()
-    """The agents that this kind of training can train."""
     data: ClassVar[str] = ""
     """Which of a suite's sizes tells that it has what this kind of training needs: a key of `DATA`."""
 

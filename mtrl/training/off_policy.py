@@ -25,7 +25,6 @@ from mtrl.training.loop import TrainingConfig
 class Config(TrainingConfig):
     """Steps are environment steps of each task; all tasks together take T times as many."""
 
-    agents: ClassVar[tuple[str, ...]] = ("sac",)
     data: ClassVar[str] = "observation_size"
 
     kind: str = "off_policy"

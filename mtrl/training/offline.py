@@ -31,7 +31,6 @@ from mtrl.training.loop import TrainingConfig
 class Config(TrainingConfig):
     """A step is one update of all tasks."""
 
-    agents: ClassVar[tuple[str, ...]] = ("bc", "mean_pose")
     data: ClassVar[str] = "cameras"
 
     kind: str = "offline"

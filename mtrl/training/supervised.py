@@ -33,7 +33,6 @@ EVALUATION_ROWS = 500
 class Config(TrainingConfig):
     """Steps are training images of each task."""
 
-    agents: ClassVar[tuple[str, ...]] = ("supervised",)
     data: ClassVar[str] = "image_shape"
 
     kind: str = "supervised"

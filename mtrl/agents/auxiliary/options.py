@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from mtrl.agents.auxiliary.maxl import MAXLConfig
 from mtrl.core.config import check, check_choice
@@ -47,6 +48,7 @@ class PPOConfig:
 class Config:
     """The numbers are paper 003's, App. B, where it has them."""
 
+    trainings: ClassVar[tuple[str, ...]] = ("auxiliary",)
     kind: str = "auxiliary"
     method: str = "rl"
     """Who gives auxiliary labels: rl, maxl, human, or none."""
