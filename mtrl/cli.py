@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mtrl import __version__
 from mtrl.core.errors import UserError, expected
 from mtrl.core.registry import find
 
@@ -54,12 +55,15 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if rest and hasattr(options, "options") and not any(word.startswith("-") for word in rest):
         options.options += rest
     elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        flag = rest[0].lstrip("-").partition("=")[0]
+        hint = f"; options are written {flag}=VALUE" if hasattr(options, "options") and rest[0] != "-" else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     return options
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mtrl", description="One agent, many robot tasks.")
+    parser.add_argument("--version", action="version", version=f"mtrl {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     train = commands.add_parser("train", help="train an agent, or go on with a run", description=_TRAIN)
@@ -151,25 +155,43 @@ def _cache(options: argparse.Namespace) -> None:
     print(f"Demonstrations: {demonstrations.cache(options.folder, options.options, options.episodes, options.output)}")
 
 
-_TRAIN = "Example: mtrl train benchmark=mt10 network=mint surgery=pcgrad seed=1 steps=2000000"
+_TRAIN = (
+    "Example: mtrl train benchmark=mt10 network=mint surgery=pcgrad seed=1 steps=2000000. "
+    "Values with commas between them are runs one after another: surgery=none,pcgrad seed=1,2,3 are six."
+)
 
 
 def _train(options: argparse.Namespace) -> None:
     from mtrl import configs, experiment
 
-    chosen = options.options
-    config = experiment.compose(experiment.saved_overrides(options.config, chosen) if options.config else chosen)
+    sweep = configs.sweep(options.options)
+    chosen = [experiment.saved_overrides(options.config, run) if options.config else run for run in sweep]
+    runs = [experiment.compose(run) for run in chosen]  # all of them before the first begins
+    experiment.check_sweep(runs)
     if options.show:
         import yaml
 
-        print(yaml.safe_dump(configs.plain(config), sort_keys=False), end="")
+        print(yaml.safe_dump_all(map(configs.plain, runs), sort_keys=False), end="")
         return
+    folders = []
+    for number, config in enumerate(runs, 1):
+        if len(runs) > 1:
+            print(f"Run {number} of {len(runs)}: {' '.join(sweep[number - 1])}", flush=True)
+        folders.append(_train_one(config))
+    if len(runs) > 1:
+        print(f"Together: mtrl plot {shlex.join(map(str, folders))} --output curves.png")
+
+
+def _train_one(config: Any) -> Path:
+    from mtrl import experiment
+
     parts, folder, result = experiment.train(config)
     _report(result)
     if config.video and not list(folder.videos.glob("*.mp4")):
         _video(parts, folder)
     print(f"Learning curves: {folder.path / 'learning_curves.png'}")
     print(f"Run: {folder.path}")
+    return folder.path
 
 
 def _evaluate(options: argparse.Namespace) -> None:

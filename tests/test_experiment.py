@@ -134,6 +134,59 @@ def test_more_steps_extend_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads((run_folder() / "result.json").read_text())["steps_per_task"] == 80
 
 
+def test_values_with_commas_are_runs_one_after_another(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is what the same run alone is, to the last digit."""
+    assert cli.main(["train", *TINY, "surgery=none,pcgrad", "seed=range(1,3)"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("Run: runs/toy/") == 4 and "Run 4 of 4: " in out
+    plot = out.splitlines()[-1].removeprefix("Together: mtrl ")
+    assert cli.main([*plot.split()]) == 0 and Path("curves.png").exists()
+    together = {path: path.read_bytes() for path in Path("runs").glob("*/*/*/result.json")}
+    assert len(together) == 4
+    for surgery in ("none", "pcgrad"):
+        for seed in (1, 2):
+            assert cli.main(["train", *TINY, f"surgery={surgery}", f"seed={seed}", "runs=alone"]) == 0
+    for path, content in together.items():
+        alone, swept = json.loads(Path("alone", *path.parts[1:]).read_text()), json.loads(content)
+        assert alone["tasks"] == swept["tasks"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["seed=1,2", "network.widht=3"], "Did you mean 'network.width'?"),
+        (["surgery=pcgrad,none,pcgrat"], "Did you mean 'pcgrad'?"),
+        (["surgery=none,pcgrad", "experiment=one"], "Found 'two of one, seed 1'"),
+        (["agent.execution=plain,auto"], "A sweep should be runs that differ"),
+    ],
+)
+def test_a_sweep_is_refused_before_its_first_run(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", *TINY, *options]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1 and not captured.out
+    assert not Path("runs").exists()
+
+
+def test_a_damaged_checkpoint_takes_the_extension_back(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", *TINY])
+    run = run_folder()
+    checkpoint = max(run.glob("checkpoints/step_*/state.pt"))
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    before = {name: (run / name).read_bytes() for name in ("result.json", "config.yaml")}
+    assert cli.main(["train", *TINY, "steps=80"]) == 2
+    assert "state.pt" in capsys.readouterr().err
+    assert all((run / name).read_bytes() == content for name, content in before.items())
+    assert not list(run.glob("evaluations/result_*"))
+
+
+@pytest.mark.parametrize("arguments", [["--steps", "300"], ["--steps=300"]])
+def test_options_written_as_flags_are_explained(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", *arguments]) == 2
+    assert "options are written steps=VALUE" in capsys.readouterr().err
+
+
 def test_other_options_under_the_same_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["train", *TINY, "experiment=mine"])
     before = files(Path("runs"))
@@ -179,7 +232,6 @@ BAD = {
     "not an integer": (["steps=many"], "`steps` should be an integer. Found 'many'."),
     "not a number": (["agent.discount=high"], "`agent.discount` should be a number. Found 'high'."),
     "not a switch": (["video=maybe"], "`video` should be true or false. Found 'maybe'."),
-    "several seeds": (["seed=1,2"], "`seed` should be one value"),
     "an agent for other data": (["agent=bc"], "`agent` should be sac with training=off_policy. Found 'bc'."),
     "an agent without updates": (["agent=mean_pose"], "`agent` should be sac"),
     "an agent for images": (["agent=supervised"], "`agent` should be sac"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mtrl import cli, experiment
+from mtrl import cli, configs, experiment
 from mtrl.data import fetch
 from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.video import RenderingUnavailable
@@ -77,7 +77,7 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny(line: str) -> list[str]:
     """What makes a training command take seconds; CIFAR-100 gets files to read."""
-    config = experiment.compose([word for word in words(line)[1:] if not word.startswith("--")])
+    config = experiment.compose(configs.sweep([word for word in words(line)[1:] if not word.startswith("--")])[0])
     if config.benchmark.kind in MT:
         return TINY
     if config.benchmark.kind == "pushing":

@@ -7,6 +7,7 @@ group, so that `network=mint network.width=200` composes with no further declara
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -63,6 +65,25 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
         raise
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(error, overrides) from error
+
+
+def sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each run that they ask for, in order: `seed=1,2` are two runs, and so is `seed=range(1,3)`.
+
+    With several such overrides, every combination; the last varies first. This is Hydra's syntax.
+    """
+    parser = OverridesParser.create()
+
+    def each(text: str) -> list[str]:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:  # `compose` says what is wrong
+            return [text]
+        if not (override.is_sweep_override() and override.is_discrete_sweep()):
+            return [text]
+        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+    return [list(run) for run in itertools.product(*map(each, overrides))]
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -148,7 +169,7 @@ def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         return _unknown(str(key or name), getattr(cause, "object_type", None))
     if message.startswith("Ambiguous value"):
-        form = "one value (a list stands in brackets; each seed is a run of its own)"
+        form = "one value here (a list stands in brackets)"
         return expected(f"Option `{name}`", form, value)
     for pattern, kind in _KINDS.items():
         if key and (found := re.match(pattern, message)):

@@ -1,6 +1,6 @@
 """The only wiring: a configuration becomes parts, and parts become a run."""
 
-from mtrl.experiment.config import REGISTRIES, ExperimentConfig, compose
+from mtrl.experiment.config import REGISTRIES, ExperimentConfig, check_sweep, compose
 from mtrl.experiment.counts import parameter_counts
 from mtrl.experiment.grouping import GroupedRun, group_run, saved_overrides
 from mtrl.experiment.load import LoadedPolicy, evaluate_run, load, load_policy
@@ -16,6 +16,7 @@ __all__ = [
     "GroupedRun",
     "LoadedPolicy",
     "Session",
+    "check_sweep",
     "compose",
     "evaluate_run",
     "group_run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from mtrl import configs
 from mtrl.agents import AGENTS
 from mtrl.core.config import check
+from mtrl.core.errors import expected
 from mtrl.envs import SUITES
 from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
+from mtrl.monitoring.run import experiment_name
 from mtrl.networks import IMAGE_NETWORKS, KEYFRAME_NETWORKS, NETWORKS
 from mtrl.training import TRAININGS
 
@@ -84,6 +87,28 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     implies = getattr(SUITES.config_class(benchmark), "implies", {}) if benchmark in SUITES.kinds else {}
     implied = [f"{group}={kind}" for group, kind in implies.items() if group not in chosen]
     return configs.compose(ExperimentConfig, REGISTRIES, [*implied, *given])
+
+
+def run_name(config: ExperimentConfig) -> str:
+    """The experiment's name in the run's path."""
+    parts = (config.network.kind, config.weighting.kind, config.surgery.kind)
+    return config.experiment or experiment_name(*parts, non_default(config))
+
+
+def check_sweep(runs: Sequence[ExperimentConfig]) -> None:
+    """Refuse runs of which two would have one folder.
+
+    Raises:
+        UserError: it names the folder's experiment and seed.
+    """
+    seen = set()
+    for run in runs:
+        named = [getattr(run.benchmark, key, None) for key in ("kind", "task", "tasks")]
+        place = json.dumps([run_name(run), run.seed, named])
+        if place in seen:
+            what = "runs that differ in more than a name can tell (without `experiment`, and in what changes a result)"
+            raise expected("A sweep", what, f"two of {run_name(run)}, seed {run.seed}")
+        seen.add(place)
 
 
 def restore(saved: dict[str, Any]) -> ExperimentConfig:

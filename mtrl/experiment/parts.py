@@ -16,8 +16,8 @@ from mtrl.core.errors import expected
 from mtrl.core.memory import keep_freed_memory
 from mtrl.core.types import Evaluation
 from mtrl.envs import SUITES
-from mtrl.experiment.config import ExperimentConfig, non_default
-from mtrl.monitoring.run import experiment_name, run_path
+from mtrl.experiment.config import ExperimentConfig, run_name
+from mtrl.monitoring.run import run_path
 from mtrl.training import TRAININGS
 from mtrl.training.evaluation import Policy, greedy
 from mtrl.training.loop import DATA
@@ -61,10 +61,7 @@ class Experiment:
     @functools.cached_property
     def name(self) -> str:
         """The experiment's name in the run's path."""
-        config = self.config
-        return config.experiment or experiment_name(
-            config.network.kind, config.weighting.kind, config.surgery.kind, non_default(config)
-        )
+        return run_name(self.config)
 
     @property
     def path(self) -> Path:

@@ -152,7 +152,7 @@ def train(config: ExperimentConfig) -> tuple[Experiment, RunFolder, dict[str, An
         try:
             session = Session(experiment, folder)
         except UserError:
-            folder.discard()
+            folder.discard()  # also where a checkpoint to go on from is damaged
             raise
         if session.resumed_from is not None:
             print(f"Going on from step {session.resumed_from} of {folder.path}.", flush=True)

@@ -56,7 +56,9 @@ def save(
         _rename(aside, final)
     except (OSError, RuntimeError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise UserError(f"Checkpoint {final} should be writable. Found {_first_line(error)}.") from error
+        # PyTorch's writer closes its file after a failed write, and that fails with less to say.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise UserError(f"Checkpoint {final} should be writable. Found {_first_line(cause)}.") from error
     _prune(folder, keep)
     return final
 

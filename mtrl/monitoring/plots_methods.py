@@ -216,7 +216,10 @@ def _matrix(panel: Axes, array: FloatArray, title: str, colours: str, limits: tu
     panel.spines[:].set_visible(False)
     panel.set_title(title, fontsize=10.5, loc="left", color=INK)
     bar = panel.inset_axes((1.03, 0.0, 0.05, 1.0))
-    panel.figure.colorbar(drawn, cax=bar, ticks=[limits[0], sum(limits) / 2, limits[1]]).ax.tick_params(labelsize=7)
+    scale = panel.figure.colorbar(drawn, cax=bar, ticks=[limits[0], sum(limits) / 2, limits[1]]).ax
+    scale.tick_params(labelsize=7)
+    if limits[0] >= 0:
+        percent_axis(scale)
     if len(array) <= _LINES:
         for (row, column), value in np.ndenumerate(array):
             ink = "white" if abs(value) > 0.6 * limits[1] else INK

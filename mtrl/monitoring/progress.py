@@ -17,7 +17,8 @@ _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
 class Progress:
     """Shows steps and updates per second, the time left and the mean success.
 
-    Rates are those of the last `window` seconds, so that a warm-up without updates does not distort them for long.
+    Rates are those of the last `window` seconds, so that a warm-up without updates does not distort them for long;
+    where one step took all of them, as when updates are compiled, those since the beginning.
     """
 
     def __init__(
@@ -36,7 +37,8 @@ class Progress:
         self._stream = sys.stderr if stream is None else stream
         self._headline = headline
         self._total, self._clock, self._interval, self._window = total_steps, clock, interval, window
-        self._seen: deque[tuple[float, int, int | None]] = deque([(clock(), initial, None)])
+        self._begin: tuple[float, int, int | None] = (clock(), initial, None)
+        self._seen: deque[tuple[float, int, int | None]] = deque([self._begin])
         self._printed = clock()
         self._success: float | None = None
         self._bar: tqdm | None = None
@@ -80,7 +82,7 @@ class Progress:
     def _record(self, step: int, updates: int) -> None:
         now = self._clock()
         if self._seen[0][2] is None:
-            self._seen[0] = (*self._seen[0][:2], updates)
+            self._begin = self._seen[0] = (*self._begin[:2], updates)
         if len(self._seen) > 1 and now - self._seen[-2][0] < self._window / 50:
             self._seen.pop()
         self._seen.append((now, step, updates))
@@ -88,7 +90,10 @@ class Progress:
             self._seen.popleft()
 
     def _facts(self) -> str:
-        (before, first_step, first_updates), (now, step, updates) = self._seen[0], self._seen[-1]
+        first, (now, step, updates) = self._seen[0], self._seen[-1]
+        if len(self._seen) > 1 and self._seen[1][0] - self._seen[0][0] >= self._window:
+            first = self._begin
+        before, first_step, first_updates = first
         seconds = max(now - before, 1e-9)
         speed = (step - first_step) / seconds
         left = tqdm.format_interval((self._total - step) / speed) if speed > 0 else "?"

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +51,7 @@ class RunFolder:
         self.config = config
         self.status: Status = status
         self._lock, self._created = lock, list(created)
+        self._undo: Callable[[], None] = _nothing
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.evaluations = path / "evaluations"
@@ -79,14 +80,16 @@ class RunFolder:
         created = _make_folders(path)
         lock = _take_lock(path, created)
         try:
-            status = _enter(path, config, ignore, steps_key)
+            status, undo = _enter(path, config, ignore, steps_key)
         except OSError as error:
             os.close(lock)
             raise expected(f"Run folder {path}", "writable", error.strerror) from error
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, config, status, lock, created)
+        run = cls(path, config, status, lock, created)
+        run._undo = undo
+        return run
 
     @classmethod
     def load(cls, path: Path | str) -> RunFolder:
@@ -126,7 +129,9 @@ class RunFolder:
         write_json(self.path / "result.json", result)
 
     def discard(self) -> None:
-        """Take a new run back, with the folders made for it: its configuration turned out to be impossible."""
+        """Leave things as they were before `open`, as the run turned out to be impossible: a new one goes with the
+        folders made for it, an extended one has its old result and configuration again."""
+        self._undo()
         if self.status == "new":
             shutil.rmtree(self.path)
             _remove_folders([folder for folder in self._created if folder.exists()])
@@ -156,12 +161,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def _enter(path: Path, config: dict[str, Any], ignore: Collection[str], steps_key: str) -> Status:
-    """Decide the run's status under its lock, and bring the folder to it."""
+def _enter(
+    path: Path, config: dict[str, Any], ignore: Collection[str], steps_key: str
+) -> tuple[Status, Callable[[], None]]:
+    """Decide the run's status under its lock, and bring the folder to it; also what takes an extension back."""
     if not (path / "config.yaml").exists():
         write_json(path / "provenance.json", provenance.collect())
         _write_config(path, config)
-        return "new"
+        return "new", _nothing
     old = _read_config(path)
     changed = {
         key: values
@@ -171,21 +178,41 @@ def _enter(path: Path, config: dict[str, Any], ignore: Collection[str], steps_ke
     result, steps = path / "result.json", changed.pop(steps_key, None)
     if changed or (steps is not None and not _larger(*steps)):
         changed |= {} if steps is None else {steps_key: steps}
-        listed = ", ".join(f"{key}: {before!r} -> {after!r}" for key, (before, after) in sorted(changed.items()))
         raise UserError(
-            f"Run {path} should keep its configuration (only a larger {steps_key!r} extends it). Found {listed}."
+            f"Run {path} should keep its configuration: only a larger {steps_key!r} extends it, and another "
+            f"experiment=NAME starts another run. Found {_listed(changed)}."
         )
     if steps is None and result.exists():
-        return "finished"
+        return "finished", _nothing
     for folder in _FOLDERS:
         (path / folder).mkdir(exist_ok=True)
     checkpoints.clean(path / "checkpoints")
-    if steps is not None and result.exists():
-        os.replace(result, path / "evaluations" / f"result_{steps[0]}_steps.json")
+    kept = path / "evaluations" / f"result_{steps[0] if steps else 0}_steps.json"
+    moves = steps is not None and result.exists()
+
+    def undo() -> None:
+        if moves:
+            os.replace(kept, result)
+        if old != config:
+            _write_config(path, old)
+
+    if moves:
+        os.replace(result, kept)
     if old != config:
         _write_config(path, config)
     _add_provenance(path)
-    return "resume" if steps is None else "extend"
+    return "resume" if steps is None else "extend", undo
+
+
+def _nothing() -> None:
+    """Takes nothing back."""
+
+
+def _listed(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
+    """The first differences, and how many more there are."""
+    first = [f"{key}: {before!r} -> {after!r}" for key, (before, after) in sorted(changed.items())[:most]]
+    more = len(changed) - len(first)
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
 
 def _larger(old: Any, new: Any) -> bool:

@@ -26,6 +26,18 @@ def saved(folder: Path, *steps: int, keep: int = 2) -> Path:
     return folder
 
 
+def test_a_write_that_is_cut_short_says_so(tmp_path: Path) -> None:
+    """Here by the limit of a file's size, as by a full disk."""
+    code = (
+        "import resource, signal, sys, torch; from pathlib import Path; from mtrl.monitoring import checkpoints\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "checkpoints.save(Path(sys.argv[1]), 1, {'weight': torch.zeros(100_000)})"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert "File too large." in done.stderr.splitlines()[-1]
+    assert names(tmp_path) == []
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 

@@ -53,6 +53,19 @@ def test_rates_forget_the_warm_up():
     assert "1 steps/s, 0.5 updates/s" in stream.getvalue().splitlines()[-1]
 
 
+def test_one_long_step_does_not_make_the_time_left_days():
+    """As when updates are compiled: then, and while it is in the window, the rate is that of the whole run."""
+    stream, clock = io.StringIO(), Clock()
+    with Progress(100_000, stream=stream, clock=clock, interval=0.0) as progress:
+        for step in range(0, 11_001, 50):
+            progress.update(step, step // 2)
+            clock.now += 40.0 if step == 9000 else 1.0
+    before, after = (line for line in stream.getvalue().splitlines() if line.startswith(("step 9050/", "step 9500/")))
+    assert before.startswith("step 9050/100000, 41 steps/s, 20.6 updates/s, 36:50 left")
+    assert after.startswith("step 9500/100000, 41 steps/s")
+    assert stream.getvalue().splitlines()[-1].startswith("step 11000/100000, 50 steps/s")
+
+
 def test_terminal_gets_a_bar_with_the_same_facts():
     text = train(Terminal(), 200)
     assert "\r" in text and "100%" in text and "50 steps/s, 2.0 updates/s" in text and "success 40 %" in text
