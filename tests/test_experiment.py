@@ -55,6 +55,7 @@ def test_train_leaves_all_that_a_run_should_have(capsys: pytest.CaptureFixture[s
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {"critic/loss/turn-0", "temperature/turn-90", "actor/conflict", "critic/cosine"} <= rows[1].keys()
     printed = capsys.readouterr().out
+    assert printed.startswith(f"New run {run}: 60 steps, tasks: 4.\n")
     assert str(run) in printed and "turn-180" in printed and "learning_curves.png" in printed
 
 

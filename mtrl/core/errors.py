@@ -12,3 +12,9 @@ class UserError(ValueError):
 def expected(what: str, expectation: str, found: Any) -> UserError:
     """The project's one form of complaint: what should be what, and what was found instead."""
     return UserError(f"{what} should be {expectation}. Found {found!r}.")
+
+
+def missing(what: str, package: str, extra: str, found: str = "") -> UserError:
+    """What cannot be used because an optional package is not installed, or what else was found."""
+    command = f"pip install -e '.[{extra}]' -c constraints.txt"
+    return UserError(f"{what} should be used with {package} installed: {command}. Found {found or f'no {package}'}.")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import expected, missing
 from mtrl.data import safe_pickle
 from mtrl.data.images import LabelledImages, Split
 
@@ -192,7 +192,7 @@ def _svhn_file(path: Path) -> LabelledImages:
     try:
         from scipy.io import loadmat
     except ModuleNotFoundError as error:
-        raise UserError("SVHN's files need SciPy: pip install 'mtrl-toolkit[vision]'.") from error
+        raise missing("SVHN's files", "SciPy", "vision") from error
     if not path.exists():
         raise expected(f"File {path}", "there", "none")
     try:

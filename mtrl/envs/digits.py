@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from mtrl.core.config import check
-from mtrl.core.errors import UserError
+from mtrl.core.errors import missing
 from mtrl.data import image_files
 from mtrl.data.images import LabelledImages, Split
 from mtrl.envs.images import ImageSuite, PrimaryImageConfig, TaskImageConfig, Tasks, by_label, whole
@@ -114,7 +114,7 @@ def sklearn_digits(test_share: float, seed: int) -> Split:
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
-        raise UserError("The digits need scikit-learn: pip install 'mtrl-toolkit[vision]'.") from error
+        raise missing("The digits", "scikit-learn", "vision") from error
     content: Any = load_digits()
     images = torch.from_numpy(content.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(content.target).long()

@@ -156,4 +156,6 @@ def train(config: ExperimentConfig) -> tuple[Experiment, RunFolder, dict[str, An
             raise
         if session.resumed_from is not None:
             print(f"Going on from step {session.resumed_from} of {folder.path}.", flush=True)
+        else:
+            print(f"New run {folder.path}: {config.steps:,} steps, tasks: {len(experiment.tasks)}.", flush=True)
         return experiment, folder, session.run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +22,7 @@ def collect() -> dict[str, Any]:
     """Describe this process in plain JSON types. What is not installed or not known is null or left out."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": list(sys.argv),
+        "command": _command(sys.argv),
         "git": _git(Path(__file__)),
         "packages": _versions(),
         "python": platform.python_version(),
@@ -50,6 +51,12 @@ def cpu_model() -> str:
         lines = []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor()
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    """As it can be typed anywhere: our own program by its name, not by where it lies."""
+    ours = Path(words[0]).name in ("mtrl", "cli.py", "__main__.py")
+    return ["mtrl", *words[1:]] if ours else list(words)
 
 
 def _git(source: Path) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import expected, missing
 
 
 class Interval(NamedTuple):
@@ -69,7 +69,7 @@ def _rliable() -> ModuleType:
     try:
         from rliable import library
     except ModuleNotFoundError as error:
-        raise UserError("Intervals over seeds need rliable: pip install 'mtrl-toolkit[statistics]'.") from error
+        raise missing("Intervals over seeds", "rliable", "statistics") from error
     return library
 
 

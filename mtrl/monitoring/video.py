@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtrl.core.errors import missing
+
 Frame = NDArray[np.uint8]
 """(H, W, 3), the first row on top."""
 
@@ -43,7 +45,7 @@ def check_writer() -> None:
         importlib.import_module("PIL.ImageDraw")
         importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        raise RenderingUnavailable("No video writer: pip install 'mtrl-toolkit[video]' gives one.") from error
+        raise RenderingUnavailable(str(missing("The video writer", "imageio-ffmpeg", "video"))) from error
 
 
 def tile(clips: Sequence[Clip]) -> Iterator[Frame]:

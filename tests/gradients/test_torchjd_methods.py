@@ -183,7 +183,7 @@ def test_without_torchjd_it_is_one_line(kind: str, monkeypatch: pytest.MonkeyPat
         return original(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"pip install 'mtrl-toolkit\[surgery\]'") as error:
+    with pytest.raises(UserError, match=r"pip install -e '\.\[surgery\]'") as error:
         build(kind, 3)
     assert "\n" not in str(error.value)
 

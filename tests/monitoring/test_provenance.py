@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from mtrl.monitoring import provenance
 
@@ -22,3 +25,11 @@ def test_code_is_dirty_where_the_package_changed_and_not_where_results_appear(tm
     assert found is not None and len(found["commit"]) == 40 and not found["dirty"]
     (tmp_path / "mtrl" / "new.py").write_text("code = 2\n")
     assert provenance._git(source) == {**found, "dirty": True}
+
+
+def test_the_command_is_one_to_type_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for program in ("/somewhere/bin/mtrl", "/somewhere/mtrl/cli.py"):
+        monkeypatch.setattr(sys, "argv", [program, "train", "seed=2"])
+        assert provenance.collect()["command"] == ["mtrl", "train", "seed=2"]
+    monkeypatch.setattr(sys, "argv", ["scripts/figure4.py", "--quick"])
+    assert provenance.collect()["command"] == ["scripts/figure4.py", "--quick"]

@@ -17,7 +17,7 @@ from mtrl.agents.auxiliary.learner import MainLearner, Objective, Sizes, TwoHead
 from mtrl.agents.auxiliary.maxl import MAXLLabels
 from mtrl.agents.auxiliary.options import Config
 from mtrl.core.config import check
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import UserError, expected, missing
 from mtrl.core.types import Metrics
 from mtrl.data.images import ImageBatch, ImageData
 from mtrl.networks import IMAGE_NETWORKS
@@ -124,7 +124,7 @@ class Auxiliary:
         try:
             from mtrl.agents.auxiliary.rl import RLLabels
         except ModuleNotFoundError as error:
-            raise UserError("RL-AUX needs stable-baselines3: pip install 'mtrl-toolkit[aux]'.") from error
+            raise missing("RL-AUX (agent.method=rl)", "stable-baselines3", "aux") from error
         names = ("batch_size", "reward_size", "entropy_weight", "entropy_sign", "weight_aware", "reset_every")
         options = EnvironmentOptions(**{name: getattr(config, name) for name in names})
         batched = config.engine == "batched"

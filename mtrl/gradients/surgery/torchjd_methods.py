@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrl.core.config import check
-from mtrl.core.errors import expected
+from mtrl.core.errors import missing
 from mtrl.gradients.base import Surgery, SurgeryConfig
 
 
@@ -312,6 +312,6 @@ def build(config: TorchJDConfig, *, num_tasks: int) -> Surgery:
         module = config.method(aggregation, num_tasks)
         _openblas()
     except ImportError as error:
-        needed = "used where its solvers are installed: pip install 'mtrl-toolkit[surgery]'"
-        raise expected(f"Surgery {config.kind}", needed, str(error).splitlines()[0]) from error
+        found = str(error).splitlines()[0].rstrip(".")
+        raise missing(f"Surgery {config.kind}", "torchjd and its solver", "surgery", found) from error
     return TorchJD(config, module, num_tasks)
