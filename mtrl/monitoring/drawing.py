@@ -63,6 +63,17 @@ def percent_axis(panel: Axes) -> None:
     panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
 
+def log_axis(panel: Axes) -> None:
+    """After the curves are drawn: labelled at powers of ten, where there are few also at 2 and 5 times them."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    panel.set_yscale("log")
+    low, high = panel.get_ylim()
+    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+    panel.yaxis.set_minor_formatter(NullFormatter())
+
+
 def steps_axis(panel: Axes) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 

@@ -16,6 +16,7 @@ from mtrl.monitoring.drawing import (
     STEPS,
     FloatArray,
     Row,
+    log_axis,
     new_figure,
     percent_axis,
     save,
@@ -74,7 +75,7 @@ def _conflict_row(
         panel.set_xticks(range(len(tasks)), tasks if last else [""] * len(tasks), rotation=90, fontsize=font)
         panel.set_yticks(range(len(tasks)), tasks if named else [""] * len(tasks), fontsize=font)
     _task_curves(panels[3], rows, tasks, f"{part}task_grad_norm", "gradient norms", last, len(tasks) <= _LINES)
-    panels[3].set_yscale("log")
+    log_axis(panels[3])
 
 
 def lambdas(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path:
