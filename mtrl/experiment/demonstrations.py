@@ -56,7 +56,7 @@ def collect(
     benchmark = compose(options).benchmark
     suite = SUITES.build(benchmark)
     if not hasattr(suite, "demonstrations"):
-        raise expected(f"Benchmark {suite.name}", "one with experts (see `mtrl list benchmarks`)", "none")
+        raise expected(f"Benchmark {suite.name}", "one with experts, such as benchmark=keyframes", "none")
     folder = output / suite.name
     made = [
         _Job(replace(benchmark, tasks=[task]), task, episodes, seed, folder, layout)

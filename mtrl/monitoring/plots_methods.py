@@ -40,7 +40,7 @@ def conflicts(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Pa
     Raises:
         UserError: no row has cosines, which only updates with the tasks' gradients give.
     """
-    parts = _parts(rows, "cosine", "rows with cosines (of a run with surgery, diagnostics, ...)")
+    parts = _parts(rows, "cosine", "rows with cosines (of a run with surgery, diagnostics, ... and updates)")
     size = len(tasks)
     side = max(2.2, size * (0.36 if size <= _LINES else 0.13))
     font = 8.0 if size <= _LINES else 6.0
