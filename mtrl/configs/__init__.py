@@ -147,12 +147,11 @@ def _check_override(override: str, registries: Sequence[Registry]) -> None:
         raise UserError(f"An option should read key=value. Found {override!r}.")
     if key[:1] in ("+", "~"):
         raise expected("An option", f"without {key[0]!r}: options are never added or removed", override)
-    group = key
-    known = choices(group, registries)
-    if known and "." not in group and value not in (*known, "null"):
+    known = choices(key, registries)
+    if known and "." not in key and value not in (*known, "null"):
         near = difflib.get_close_matches(value, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"Option `{group}` should be one of {', '.join(known)}. Found {value!r}.{hint}")
+        raise UserError(f"Option `{key}` should be one of {', '.join(known)}. Found {value!r}.{hint}")
 
 
 def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:
@@ -169,8 +168,7 @@ def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         return _unknown(str(key or name), getattr(cause, "object_type", None))
     if message.startswith("Ambiguous value"):
-        form = "one value here (a list stands in brackets)"
-        return expected(f"Option `{name}`", form, value)
+        return expected(f"Option `{name}`", "one value here (a list stands in brackets)", value)
     for pattern, kind in _KINDS.items():
         if key and (found := re.match(pattern, message)):
             return expected(f"Option `{key}`", kind, found[1])
@@ -194,5 +192,5 @@ def _unknown(option: str, owner: Any) -> UserError:
         return UserError(f"Option `{option}` should be a known option (see `mtrl list`). Found an unknown key.")
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{prefix + '.' if prefix else ''}{near[0]}'?" if near else ""
-    listed = ", ".join(known_name for known_name in known if known_name != "kind")
+    listed = ", ".join(field for field in known if field != "kind")
     return UserError(f"Option `{option}` should be one of {listed}. Found {name!r}.{hint}")

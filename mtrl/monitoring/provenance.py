@@ -55,7 +55,7 @@ def cpu_model() -> str:
 
 def _command(words: Sequence[str]) -> list[str]:
     """As it can be typed anywhere: our own program by its name, not by where it lies."""
-    ours = Path(words[0]).name in ("mtrl", "cli.py", "__main__.py")
+    ours = Path(words[0]).name == "mtrl" or Path(words[0]).parts[-2:] == ("mtrl", "cli.py")
     return ["mtrl", *words[1:]] if ours else list(words)
 
 

@@ -46,12 +46,12 @@ class RunFolder:
         status: Status,
         lock: int | None = None,
         created: Sequence[Path] = (),
+        undo: Callable[[], None] | None = None,
     ) -> None:
         self.path = path
         self.config = config
         self.status: Status = status
-        self._lock, self._created = lock, list(created)
-        self._undo: Callable[[], None] = _nothing
+        self._lock, self._created, self._undo = lock, list(created), undo
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.evaluations = path / "evaluations"
@@ -87,9 +87,7 @@ class RunFolder:
         except BaseException:
             os.close(lock)
             raise
-        run = cls(path, config, status, lock, created)
-        run._undo = undo
-        return run
+        return cls(path, config, status, lock, created, undo)
 
     @classmethod
     def load(cls, path: Path | str) -> RunFolder:
@@ -131,7 +129,8 @@ class RunFolder:
     def discard(self) -> None:
         """Leave things as they were before `open`, as the run turned out to be impossible: a new one goes with the
         folders made for it, an extended one has its old result and configuration again."""
-        self._undo()
+        if self._undo is not None:
+            self._undo()
         if self.status == "new":
             shutil.rmtree(self.path)
             _remove_folders([folder for folder in self._created if folder.exists()])
@@ -163,32 +162,39 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 def _enter(
     path: Path, config: dict[str, Any], ignore: Collection[str], steps_key: str
-) -> tuple[Status, Callable[[], None]]:
-    """Decide the run's status under its lock, and bring the folder to it; also what takes an extension back."""
+) -> tuple[Status, Callable[[], None] | None]:
+    """Decide the run's status under its lock, and bring the folder to it; also what undoes that of an old run."""
     if not (path / "config.yaml").exists():
         write_json(path / "provenance.json", provenance.collect())
         _write_config(path, config)
-        return "new", _nothing
+        return "new", None
     old = _read_config(path)
     changed = {
         key: values
         for key, values in differences(old, config).items()
         if not any(key == ignored or key.startswith(f"{ignored}.") for ignored in ignore)
     }
-    result, steps = path / "result.json", changed.pop(steps_key, None)
+    steps = changed.pop(steps_key, None)
     if changed or (steps is not None and not _larger(*steps)):
         changed |= {} if steps is None else {steps_key: steps}
         raise UserError(
             f"Run {path} should keep its configuration: only a larger {steps_key!r} extends it, and another "
             f"experiment=NAME starts another run. Found {_listed(changed)}."
         )
-    if steps is None and result.exists():
-        return "finished", _nothing
+    if steps is None and (path / "result.json").exists():
+        return "finished", None
     for folder in _FOLDERS:
         (path / folder).mkdir(exist_ok=True)
     checkpoints.clean(path / "checkpoints")
-    kept = path / "evaluations" / f"result_{steps[0] if steps else 0}_steps.json"
-    moves = steps is not None and result.exists()
+    undo = _reconfigure(path, old, config, None if steps is None else steps[0])
+    _add_provenance(path)
+    return "resume" if steps is None else "extend", undo
+
+
+def _reconfigure(path: Path, old: dict[str, Any], config: dict[str, Any], extended: Any) -> Callable[[], None]:
+    """Write the configuration, and put the result of `extended` steps aside, if any. Returns what undoes it."""
+    result, kept = path / "result.json", path / "evaluations" / f"result_{extended}_steps.json"
+    moves = extended is not None and result.exists()
 
     def undo() -> None:
         if moves:
@@ -200,12 +206,7 @@ def _enter(
         os.replace(result, kept)
     if old != config:
         _write_config(path, config)
-    _add_provenance(path)
-    return "resume" if steps is None else "extend", undo
-
-
-def _nothing() -> None:
-    """Takes nothing back."""
+    return undo
 
 
 def _listed(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,8 +29,6 @@ __all__ = ["Config", "build", "evaluate", "policy"]
 @dataclass
 class Config(supervised.Config):
     """Steps are training images of the main network."""
-
-    data: ClassVar[str] = "image_shape"
 
     kind: str = "auxiliary"
     schedule: str = "step"

@@ -130,6 +130,16 @@ def test_auto_compiles_in_a_long_run_and_goes_on_bit_for_bit(impatient: list[str
         assert all(torch.equal(a, b) for a, b in zip(tensors(learner), tensors(other), strict=True)), done
 
 
+def _assert_it_stays_plain(notes: list[str]) -> None:
+    """Auto's updates beyond its patience are the plain ones, bit for bit."""
+    plain, (learner, same) = agent(execution="plain"), _deferred(0, notes)
+    data = Experience(plain)
+    for _ in range(8):
+        plain.learn(data.draw, 1)
+        learner.learn(same.draw, 1)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(learner), strict=True))
+
+
 def test_a_compilation_that_fails_leaves_auto_plain(
     impatient: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -137,12 +147,7 @@ def test_a_compilation_that_fails_leaves_auto_plain(
         raise RuntimeError("no headers")
 
     monkeypatch.setattr(compilation, "_compile", fail)
-    plain, (learner, same) = agent(execution="plain"), _deferred(0, impatient)
-    data = Experience(plain)
-    for _ in range(8):
-        plain.learn(data.draw, 1)
-        learner.learn(same.draw, 1)
-    assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(learner), strict=True))
+    _assert_it_stays_plain(impatient)
     assert caplog.text.count("no headers") == 1 and len(impatient) == 1
 
 
@@ -159,12 +164,7 @@ def test_a_faster_update_that_is_another_one_is_not_used(
         return graph
 
     monkeypatch.setattr(compilation, "_compile", wrong)
-    plain, (learner, same) = agent(execution="plain"), _deferred(0, impatient)
-    data = Experience(plain)
-    for _ in range(8):
-        plain.learn(data.draw, 1)
-        learner.learn(same.draw, 1)
-    assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(learner), strict=True))
+    _assert_it_stays_plain(impatient)
     assert "from the plain one" in caplog.text
 
 

@@ -31,5 +31,6 @@ def test_the_command_is_one_to_type_anywhere(monkeypatch: pytest.MonkeyPatch) ->
     for program in ("/somewhere/bin/mtrl", "/somewhere/mtrl/cli.py"):
         monkeypatch.setattr(sys, "argv", [program, "train", "seed=2"])
         assert provenance.collect()["command"] == ["mtrl", "train", "seed=2"]
-    monkeypatch.setattr(sys, "argv", ["scripts/figure4.py", "--quick"])
-    assert provenance.collect()["command"] == ["scripts/figure4.py", "--quick"]
+    for command in (["scripts/figure4.py", "--quick"], ["/else/cli.py", "x"], ["/else/pytest/__main__.py"]):
+        monkeypatch.setattr(sys, "argv", command)
+        assert provenance.collect()["command"] == command
