@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from mtrl.core.native import compiled
+from mtrl.core.native import FAILURES, compiled
 from mtrl.gradients import algebra, inner_products
 
-compiler = pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
+PROBE = "#if !defined(__AVX512F__) && !defined(__FMA__) && !defined(__aarch64__)\n#error\n#endif\nint probe;\n"
+
+
+def _suits() -> bool:
+    """Whether there is such a compiler and processor as the C is for; it has to work then."""
+    try:
+        return compiled(PROBE, *inner_products.FLAGS) is not None
+    except FAILURES:
+        return False
+
+
+compiler = pytest.mark.skipif(not _suits(), reason="no C compiler with OpenMP, or no fused multiply-add")
 
 
 def blocks(tasks: int, *widths: int) -> list[Tensor]:
