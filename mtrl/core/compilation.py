@@ -138,32 +138,29 @@ def _compile(graph: fx.GraphModule, inputs: list[Tensor]) -> Call:
     return lambda *values: compiled(list(values))
 
 
-@torch.library.custom_op("mtrl::exact_bmm", mutates_args=())
-def exact_bmm(first: Tensor, second: Tensor) -> Tensor:
-    """Batched products in full precision whatever the precision around them."""
+@torch.library.custom_op("mtrl::exact_product", mutates_args=())
+def exact_product(first: Tensor, second: Tensor) -> Tensor:
+    """A product in full precision whatever the precision around it: (n, k) by (k,) or (k, m), (b, n, k) by (b, k, m).
+
+    It calls the same function of PyTorch as the plain update does for these shapes (mv, mm or bmm): another function
+    may add in another order, and on some processors it does.
+    """
     with float32_products("highest"):
-        return torch.bmm(first, second)
+        return torch.matmul(first, second)
 
 
-@exact_bmm.register_fake
+@exact_product.register_fake
 def _(first: Tensor, second: Tensor) -> Tensor:
-    return first.new_empty(first.shape[0], first.shape[1], second.shape[2])
+    return first.new_empty(first.shape[:-1] + second.shape[1 if second.ndim < 3 else 2 :])
 
 
 def _exact_products() -> dict[Any, Callable[..., Any]]:
     """How tracing records products made under the highest precision; others as they are."""
 
-    def where_highest(product: Callable[..., Tensor]) -> Callable[..., Any]:
-        return lambda *tensors: product(*tensors) if highest() else NotImplemented
+    def exact(first: Tensor, second: Tensor) -> Any:
+        return exact_product(first, second) if torch.get_float32_matmul_precision() == "highest" else NotImplemented
 
-    def highest() -> bool:
-        return torch.get_float32_matmul_precision() == "highest"
-
-    return {
-        torch.ops.aten.bmm.default: where_highest(lambda a, b: exact_bmm(a, b)),
-        torch.ops.aten.mm.default: where_highest(lambda a, b: exact_bmm(a[None], b[None])[0]),
-        torch.ops.aten.mv.default: where_highest(lambda a, b: exact_bmm(a[None], b[None, :, None])[0, :, 0]),
-    }
+    return dict.fromkeys((torch.ops.aten.bmm.default, torch.ops.aten.mm.default, torch.ops.aten.mv.default), exact)
 
 
 def _adam(

@@ -250,10 +250,11 @@ class DemoCache:
         first = self._arrays[0][name]
         has_cameras = name in ("rgb", "depth", "intrinsics", "extrinsics")
         shape = (len(self.cameras), *first.shape[2:]) if has_cameras else first.shape[1:]
-        out = np.empty((*index.shape, *shape), first.dtype)
+        batch = torch.empty((*index.shape, *shape), dtype=getattr(torch, first.dtype.name))
+        out = batch.numpy()
         for t, (arrays, selected) in enumerate(zip(self._arrays, self._selected, strict=True)):
             if has_cameras and selected != list(range(arrays[name].shape[1])):
                 out[t] = arrays[name][index[t][:, None], selected]
             else:
                 np.take(arrays[name], index[t], axis=0, out=out[t])
-        return torch.from_numpy(out)
+        return batch

@@ -37,10 +37,14 @@ class Actor(Protocol):
 
 
 def greedy(agent: Actor) -> Policy:
-    """An agent's deterministic policy on arrays."""
+    """An agent's deterministic policy on arrays.
+
+    Observations are copied into PyTorch's own memory. Some processors round products differently when an array begins
+    in the middle of a cache line, as NumPy's may, and then the same policy would not play the same episode twice.
+    """
 
     def policy(observation: FloatArray, *rows: TaskRows) -> FloatArray:
-        return agent.act(torch.from_numpy(np.ascontiguousarray(observation)), False, *rows).cpu().numpy()
+        return agent.act(torch.tensor(observation), False, *rows).cpu().numpy()
 
     return policy
 

@@ -37,7 +37,7 @@ class Observer:
                     self._arrays[name] = np.zeros((*over.shape, *array.shape), array.dtype)
                 self._arrays[name][t, n] = array
         stages = torch.full(over.shape, stage, dtype=torch.int64)
-        return KeyframeObservation(**{n: torch.from_numpy(a.copy()) for n, a in self._arrays.items()}, stage=stages)
+        return KeyframeObservation(**{n: torch.tensor(a) for n, a in self._arrays.items()}, stage=stages)
 
 
 def play(

@@ -13,13 +13,14 @@ import metaworld.env_dict
 import metaworld.evaluation
 import numpy as np
 import pytest
+import torch
 from metaworld.policies import ENV_POLICY_MAP
 
 from mtrl.core.errors import UserError
 from mtrl.core.types import FloatArray, StepResult
 from mtrl.envs.metaworld.package_envs import PackageEnvs
 from mtrl.envs.metaworld.suite import MetaWorldConfig, MetaWorldSuite
-from mtrl.training.evaluation import evaluate
+from mtrl.training.evaluation import evaluate, greedy
 
 
 class ScriptedEnvs:
@@ -131,3 +132,19 @@ def test_agrees_with_the_package_on_the_same_policy_and_goals() -> None:
     # Where a reward of the package is float32 (the gripper's effort is), its sum is too; all else is the same.
     for task, mine in zip(TASKS, ours.returns, strict=True):
         assert list(mine) == (pytest.approx(returns[task], rel=1e-6) if task == "drawer-close-v3" else returns[task])
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3, 8])
+def test_a_policy_sees_observations_where_pytorch_puts_arrays(offset: int) -> None:
+    """Where an array begins decides how some processors round; wherever NumPy's does, the agent's begins at a line."""
+    seen: list[torch.Tensor] = []
+
+    class Agent:
+        def act(self, observation: torch.Tensor, explore: bool) -> torch.Tensor:
+            assert not explore
+            seen.append(observation)
+            return observation
+
+    observation = np.arange(offset + 24, dtype=np.float32)[offset:].reshape(2, 3, 4)
+    assert np.array_equal(greedy(Agent())(observation), observation)
+    assert seen[0].data_ptr() % 64 == 0 and seen[0].is_contiguous()
