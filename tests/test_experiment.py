@@ -17,6 +17,7 @@ import yaml
 import mtrl
 from mtrl import cli, experiment
 from mtrl.core.errors import UserError
+from mtrl.experiment.load import load
 from mtrl.data.replay import ReplayBuffer
 from mtrl.monitoring import checkpoints
 from mtrl.training.off_policy import OffPolicyTrainer
@@ -191,7 +192,7 @@ def test_evaluate_repeats_the_final_evaluation(capsys: pytest.CaptureFixture[str
 def test_a_loaded_policy_acts_as_the_agent() -> None:
     cli.main(["train", *TINY])
     policy = mtrl.load_policy(run_folder())
-    parts, _, _ = experiment.load(run_folder())
+    parts, _, _ = load(run_folder())
     observation = np.random.default_rng(0).normal(size=(4, 3, 6))
     expected = parts.policy(observation)
     for index, task in enumerate(policy.tasks):

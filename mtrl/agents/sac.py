@@ -19,7 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mtrl.agents.state import Stateful
 from mtrl.core import execution, precision
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, check_choice, runtime_option
 from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
 from mtrl.gradients import MultiTaskOptimizer, build_optimizer
 from mtrl.networks import NETWORKS, TaskNetwork
@@ -64,11 +64,11 @@ class Config:
     precision: str = "tf32"
     """Of the networks' products: tf32 (on a GPU that has it, else float32), float32 or bfloat16. Parameters, gradients,
     the tasks' inner products and what follows from them are float32 or float64 in any case."""
-    execution: str = "auto"
+    execution: str = runtime_option("auto")
     """How updates run: plain, captured (one CUDA graph), compiled (by PyTorch in half a minute; on a GPU captured too),
     or auto: where the methods allow it, captured on a GPU and compiled after 50,000 updates, compiled after 5,000 on a
     CPU with a compiler."""
-    updates_per_launch: int = 8
+    updates_per_launch: int = runtime_option(8)
     """Updates of one captured graph, where a step of the environments earns so many."""
 
     def __post_init__(self) -> None:

@@ -1,20 +1,23 @@
 """Presets, as YAML in Hydra's config groups, and the composition of a configuration from them.
 
 The options themselves are dataclasses beside what they configure; each registry's methods become one config
-group, so that `network=mint network.width=200` composes with no further declaration.
+group, so that `network=mint network.width=200` composes with no further declaration. Only the methods chosen are
+imported.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -25,15 +28,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from mtrl.core.errors import UserError, expected
-from mtrl.core.registry import Registry, find
+from mtrl.core.registry import Registry, find, unknown_kind
 
 FOLDER = Path(__file__).parent
 
 
 def choices(group: str, registries: Iterable[Registry]) -> list[str]:
     """What may stand behind `<group>=`: the registry's methods, and the YAML presets beside this file."""
-    kinds = {kind for registry in registries if registry.group == group for kind in registry.kinds}
-    return sorted(kinds | {path.stem for path in (FOLDER / group).glob("*.yaml")})
+    kinds = {kind: registry for registry in registries if registry.group == group for kind in registry.kinds}
+    presets = {path.stem for path in (FOLDER / group).glob("*.yaml")}
+    for kind in presets & kinds.keys():
+        files = f"{FOLDER / group / kind}.yaml and {kinds[kind].place(kind)}"
+        raise UserError(f"Option `{group}` should have one {kind!r}. Found two: {files}. Rename one.")
+    return sorted(presets | kinds.keys())
 
 
 def summary(group: str, name: str) -> str:
@@ -49,15 +56,18 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
     Raises:
         UserError: an override is malformed, names nothing, or gives a value of the wrong type or range.
     """
-    store = ConfigStore.instance()
-    store.store(name=f"base_{root.kind}", node=root)
-    for registry in registries:
-        for kind in registry.kinds:
-            store.store(group=registry.group, name=kind, node=registry.config_class(kind))
     for override in overrides:
         _check_override(override, registries)
+    chosen = selected(root, overrides)
+    for override in overrides:
+        _check_option(override.partition("=")[0], root, registries, chosen)
+    store = ConfigStore.instance()
+    store.store(name=f"base_{root.kind}", node=root)
     GlobalHydra.instance().clear()
     try:
+        for group, kind in chosen.items():
+            if registry := find(registries, group, kind):
+                store.store(group=group, name=kind, node=registry.config_class(kind))
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
             config = hydra_compose(root.kind, overrides=list(overrides))
         return OmegaConf.to_object(config)
@@ -65,6 +75,28 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
         raise
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(error, overrides) from error
+
+
+def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, str]:
+    """The kind in each group: what overrides choose, else what their recipe chooses, else the default."""
+    given = {key: value for key, _, value in (override.partition("=") for override in overrides)}
+    lines = [*_defaults(root.kind), *_defaults(f"recipe/{given.get('recipe')}")]
+    usual = {key.removeprefix("override /"): kind for line in lines if isinstance(line, dict) for key, kind in line.items()}
+    return {group: _kind(group, given.get(group, kind)) for group, kind in usual.items()}
+
+
+@functools.cache
+def _defaults(preset: str) -> list[Any]:
+    """The defaults list of a preset, empty where there is no such file."""
+    path = FOLDER / f"{preset}.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content.get("defaults", [])
+
+
+def _kind(group: str, choice: str) -> str:
+    """The kind that a choice stands for: itself, or the one that a preset of the group is based on."""
+    base = next((line for line in _defaults(f"{group}/{choice}") if line != "_self_" and isinstance(line, str)), None)
+    return _kind(group, base) if base else choice
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -149,9 +181,21 @@ def _check_override(override: str, registries: Sequence[Registry]) -> None:
         raise expected("An option", f"without {key[0]!r}: options are never added or removed", override)
     known = choices(key, registries)
     if known and "." not in key and value not in (*known, "null"):
-        near = difflib.get_close_matches(value, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"Option `{key}` should be one of {', '.join(known)}. Found {value!r}.{hint}")
+        raise unknown_kind(key, known, value)
+
+
+def _check_option(key: str, root: type[Any], registries: Sequence[Registry], chosen: Mapping[str, str]) -> None:
+    """Refuse an option that nothing chosen has, before anything is imported."""
+    group, dot, option = key.partition(".")
+    kind = chosen.get(group, "")
+    if not dot:
+        names, name = [field.name for field in fields(root)], key
+    elif registry := find(registries, group, kind):
+        names, name = registry.options(kind), option.partition(".")[0]
+    else:
+        return
+    if name not in names:
+        raise _unknown(f"{group}.{name}" if dot else key, names)
 
 
 def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:
@@ -166,7 +210,8 @@ def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:
     key = getattr(cause, "full_key", None)
     name, _, value = (named or "").partition("=")
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return _unknown(str(key or name), getattr(cause, "object_type", None))
+        owner: Any = getattr(cause, "object_type", None)
+        return _unknown(str(key or name), [field.name for field in fields(owner)] if is_dataclass(owner) else [])
     if message.startswith("Ambiguous value"):
         return expected(f"Option `{name}`", "one value here (a list stands in brackets)", value)
     for pattern, kind in _KINDS.items():
@@ -184,10 +229,9 @@ _KINDS = {
 """What OmegaConf says of a value of the wrong type, and what it should be."""
 
 
-def _unknown(option: str, owner: Any) -> UserError:
+def _unknown(option: str, known: Sequence[str]) -> UserError:
     """An option that its part does not have, and those that it has."""
     prefix, _, name = option.rpartition(".")
-    known = [field.name for field in fields(owner)] if is_dataclass(owner) else []
     if not known:
         return UserError(f"Option `{option}` should be a known option (see `mtrl list`). Found an unknown key.")
     near = difflib.get_close_matches(name, known, n=1)

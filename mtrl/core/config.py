@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field, fields
 from typing import Any
 
 from mtrl.core.errors import expected
@@ -15,3 +16,14 @@ def check(condition: bool, name: str, expectation: str, found: Any) -> None:
 
 def check_choice(name: str, found: str, choices: tuple[str, ...]) -> None:
     check(found in choices, name, f"one of {', '.join(choices)}", found)
+
+
+def runtime_option(default: Any) -> Any:
+    """The field of an option that does not change results, so that two starts of the same run may differ in it."""
+    return field(default=default, metadata={"changes_results": False})
+
+
+def runtime_options(config: Any) -> set[str]:
+    """The names of a configuration's runtime options; a subclass that gives one another default leaves it one."""
+    declared = [f for owner in type(config).__mro__ for f in owner.__dict__.get("__dataclass_fields__", {}).values()]
+    return {f.name for f in declared if not f.metadata.get("changes_results", True)} & {f.name for f in fields(config)}

@@ -1,59 +1,86 @@
-"""A registry is a package: each of its modules is one method, named by its file.
+"""The kinds of each part: our packages' modules, one method each, and those that others add.
 
-A method's module defines `Config`, a dataclass whose fields are its options, and mostly `build(config, ...)`.
-A new method is one new file; nothing else changes. A module that adapts several methods of another library
-defines `CONFIGS` instead, one such dataclass for each kind.
+A method's module defines `Config`, a dataclass whose fields are its options, and mostly `build(config, ...)`. A new
+method of ours is one new file, named after it; a module that adapts several methods of another library defines
+`CONFIGS = {"kind": Class, ...}` instead, and a module with neither is a helper. Modules are imported when chosen; until
+then their source alone is read.
+
+Others add theirs without a change here. The entry points of an installed package are named like the package of ours in
+which the module would stand:
+
+    [project.entry-points."mtrl.networks"]
+    wide = "my_package.wide"
+
+A module that is not installed, but named by `mtrl train --import my_package`, calls `NETWORKS.add("wide", ...)` instead.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import functools
 import importlib
-import pkgutil
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from importlib.metadata import EntryPoints, entry_points
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from mtrl.core.errors import UserError
+from mtrl.core import source
+from mtrl.core.errors import UserError, expected
+
+
+class _Entry(NamedTuple):
+    package: str
+    """Of the registry."""
+    module: str
+
+
+_packages: dict[str, list[str]] = {}
+"""Of the registries of each group."""
 
 
 @dataclass(frozen=True)
 class Registry:
-    """The methods of one package: those of its modules that define `Config` or `CONFIGS`."""
+    """The methods of one package, and what others add to them."""
 
     group: str
     """The name of the configuration group, for messages: network, surgery, ..."""
     package: str
 
-    @cached_property
-    def _entries(self) -> dict[str, tuple[ModuleType, type[Any]]]:
-        entries: dict[str, tuple[ModuleType, type[Any]]] = {}
-        for info in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
-            module = importlib.import_module(f"{self.package}.{info.name}")
-            configs = getattr(module, "CONFIGS", None)
-            if configs is None:
-                configs = {info.name: module.Config} if hasattr(module, "Config") else {}
-            entries |= {kind: (module, config) for kind, config in configs.items()}
-        return entries
+    def __post_init__(self) -> None:
+        _packages.setdefault(self.group, []).append(self.package)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return tuple(sorted(self._entries))
+        return tuple(sorted(kind for kind, entry in _table(self.group).items() if entry.package == self.package))
 
-    def _entry(self, kind: str) -> tuple[ModuleType, type[Any]]:
-        if kind not in self._entries:
-            near = difflib.get_close_matches(kind, self.kinds, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"Option `{self.group}` should be one of {', '.join(self.kinds)}. Found {kind!r}.{hint}")
-        return self._entries[kind]
+    def add(self, kind: str, module: str) -> None:
+        """Add a method: its name, and its module, which is imported when the method is chosen.
 
-    def config_class(self, kind: str) -> type[Any]:
-        return self._entry(kind)[1]
+        Raises:
+            UserError: the name is taken in this group.
+        """
+        _enter(_table(self.group), self.group, kind, _Entry(self.package, module))
+
+    def place(self, kind: str) -> str:
+        """The name of the method's module."""
+        if kind not in self.kinds:
+            raise unknown_kind(self.group, self.kinds, kind)
+        return _table(self.group)[kind].module
 
     def module(self, kind: str) -> ModuleType:
-        return self._entry(kind)[0]
+        return _import(self.place(kind), f"The module of {self.group}={kind}")
+
+    def config_class(self, kind: str) -> type[Any]:
+        module = self.module(kind)
+        config = module.CONFIGS.get(kind) if hasattr(module, "CONFIGS") else getattr(module, "Config", None)
+        named = getattr(config, "kind", None)
+        if config is None or named != kind:
+            raise expected(f"The module {module.__name__}", f"one with a Config whose kind is {kind!r}", named)
+        return config
 
     def build(self, config: Any, **context: Any) -> Any:
         """Build the method that `config.kind` names."""
@@ -61,11 +88,93 @@ class Registry:
 
     def summary(self, kind: str) -> str:
         """The first line of the documentation of the method: its module's, or its own among several of a module."""
-        module, config = self._entry(kind)
-        text = config.__doc__ if hasattr(module, "CONFIGS") else module.__doc__
-        return (text or "").strip().partition("\n")[0]
+        try:
+            return source.summary(self.place(kind), kind)
+        except LookupError:
+            module = self.module(kind)
+            text = self.config_class(kind).__doc__ if hasattr(module, "CONFIGS") else module.__doc__
+            return (text or "").strip().partition("\n")[0]
+
+    def options(self, kind: str) -> list[str]:
+        """The names of the method's options."""
+        try:
+            return source.options(self.place(kind), kind)
+        except LookupError:
+            return [field.name for field in dataclasses.fields(self.config_class(kind))]
+
+    def constant(self, kind: str, name: str) -> Any:
+        """A class constant of the method's Config, None where it has none of this name."""
+        try:
+            return source.constant(self.place(kind), kind, name)
+        except LookupError:
+            return getattr(self.config_class(kind), name, None)
 
 
 def find(registries: Iterable[Registry], group: str, kind: str) -> Registry | None:
     """The registry of a group that has a kind: a group may have several, as networks for vectors and for images."""
     return next((r for r in registries if r.group == group and kind in r.kinds), None)
+
+
+def unknown_kind(group: str, known: Sequence[str], found: str) -> UserError:
+    """What to say of a kind that a group does not have."""
+    near = difflib.get_close_matches(found, known, n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else "A module of your own that adds it is named with --import MODULE."
+    return UserError(f"Option `{group}` should be one of {', '.join(known)}. Found {found!r}. {hint}")
+
+
+def import_by_name(modules: Iterable[str]) -> None:
+    """Import modules that the user names, from the working directory too, so that they can add methods.
+
+    Raises:
+        UserError: there is no such module, or it adds a name that is taken.
+    """
+    for module in modules:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # last, so that no file here hides a library's
+        _import(module, "--import")
+
+
+def _import(module: str, what: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # something else that it needs
+        raise expected(what, "a module that Python finds (installed, or on PYTHONPATH)", module) from error
+
+
+@functools.cache
+def _table(group: str) -> dict[str, _Entry]:
+    """The kinds of all registries of a group: a name means one thing, whatever else its network is for."""
+    table: dict[str, _Entry] = {}
+    for package in _packages[group]:
+        for module in source.submodules(package):
+            for kind in _kinds(module):
+                _enter(table, group, kind, _Entry(package, module))
+    for package in _packages[group]:
+        for point in _installed().select(group=package):
+            _enter(table, group, point.name, _Entry(package, point.module))
+    return table
+
+
+def _kinds(module: str) -> list[str]:
+    try:
+        return source.kinds(module)
+    except LookupError:
+        loaded = importlib.import_module(module)
+        single = [module.rpartition(".")[2]] if hasattr(loaded, "Config") else []
+        return list(getattr(loaded, "CONFIGS", single))
+
+
+@functools.cache
+def _installed() -> EntryPoints:
+    return entry_points()
+
+
+def _enter(table: dict[str, _Entry], group: str, kind: str, entry: _Entry) -> None:
+    taken = table.get(kind)
+    if taken is not None and taken != entry:
+        raise UserError(
+            f"Option `{group}` should have one {kind!r}. Found two: {taken.module} and {entry.module}. Rename one."
+        )
+    table[kind] = entry

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check
+from mtrl.core.config import check, runtime_option
 from mtrl.core.errors import expected
 from mtrl.data.images import ImageData, LabelledImages, Split, TaskImages, channel_statistics, task_images
 
@@ -22,7 +22,7 @@ Tasks = tuple[list[Tensor], list[Tensor], "list[Tensor] | None"]
 class ImageConfig:
     """Options of every image benchmark."""
 
-    root: str = "data"
+    root: str = runtime_option("data")
     """The folder of the data sets (see `mtrl data fetch`)."""
     train_size: int | None = None
     """Training images of each task, drawn by `split_seed`; all if not given."""

@@ -1,13 +1,17 @@
 """The only wiring: a configuration becomes parts, and parts become a run."""
 
-from mtrl.experiment.config import REGISTRIES, ExperimentConfig, check_sweep, compose
-from mtrl.experiment.counts import parameter_counts
-from mtrl.experiment.grouping import GroupedRun, group_run, saved_overrides
-from mtrl.experiment.load import LoadedPolicy, evaluate_run, load, load_policy
-from mtrl.experiment.parts import Experiment
-from mtrl.experiment.pictures import plot_runs
-from mtrl.experiment.session import Session, train
-from mtrl.monitoring.plots_scores import scores as plot_scores
+from typing import TYPE_CHECKING
+
+from mtrl.core.lazy import lazily
+
+if TYPE_CHECKING:
+    from mtrl.experiment.config import REGISTRIES, ExperimentConfig, check_sweep, compose, saved_overrides
+    from mtrl.experiment.counts import parameter_counts
+    from mtrl.experiment.grouping import GroupedRun, group_run
+    from mtrl.experiment.load import LoadedPolicy, evaluate_run, load_policy
+    from mtrl.experiment.parts import Experiment
+    from mtrl.experiment.pictures import plot_runs, plot_scores
+    from mtrl.experiment.session import Session, train
 
 __all__ = [
     "REGISTRIES",
@@ -20,7 +24,6 @@ __all__ = [
     "compose",
     "evaluate_run",
     "group_run",
-    "load",
     "load_policy",
     "parameter_counts",
     "plot_runs",
@@ -28,3 +31,5 @@ __all__ = [
     "saved_overrides",
     "train",
 ]
+
+__getattr__ = lazily(__name__, __all__, "config", "counts", "grouping", "load", "parts", "pictures", "session")

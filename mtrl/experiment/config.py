@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mtrl import configs
 from mtrl.agents import AGENTS
-from mtrl.core.config import check
-from mtrl.core.errors import expected
+from mtrl.core.config import check, runtime_option, runtime_options
+from mtrl.core.errors import UserError, expected
 from mtrl.envs import SUITES
 from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
-from mtrl.monitoring.run import experiment_name
 from mtrl.networks import IMAGE_NETWORKS, KEYFRAME_NETWORKS, NETWORKS
 from mtrl.training import TRAININGS
 
 METHODS = (WEIGHTINGS, SURGERIES, DIAGNOSTICS, AFFINITIES)
 REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, *METHODS, AGENTS, TRAININGS)
-FREE_KEYS = (
-    "device",
-    "threads",
-    "runs",
-    "video",
-    "agent.execution",
-    "agent.updates_per_launch",
-    "benchmark.root",
-    "training.log_every",
-    "training.checkpoint_every",
-    "training.single_task",
-)
-"""What may change between two starts of the same run: it does not change the result."""
 
 
 @dataclass
@@ -51,16 +42,18 @@ class ExperimentConfig:
     """Environment steps of each task."""
     seed: int = 1
     """Of everything random: networks, goals, exploration, sampling."""
-    device: str = "auto"
+    device: str = runtime_option("auto")
     """cpu, cuda, cuda:1, ..., or auto: a GPU where there is one."""
-    threads: int = 0
+    threads: int = runtime_option(0)
     """PyTorch's threads on the CPU; 0 for its own choice."""
     experiment: str = ""
     """The run's name; by default <network>-<weighting>-<surgery>, and a hash where other options are set."""
-    runs: str = "runs"
+    runs: str = runtime_option("runs")
     """The folder of all runs."""
-    video: bool = False
+    video: bool = runtime_option(False)
     """Film one episode of every task at the end."""
+    imports: list[str] = field(default_factory=list)
+    """Modules that add kinds, named by --import. To read their names in a file never runs them."""
 
     kind = "train"
 
@@ -83,8 +76,9 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     short = {"task": "benchmark.task", "tasks": "benchmark.tasks", "replay": "training.replay"}
     given = [short.get(key, key) + equals + value for key, equals, value in (o.partition("=") for o in overrides)]
     chosen = {key: value for key, _, value in (o.partition("=") for o in given)}
+    _check_imports(yaml.safe_load(chosen.get("imports", "[]")))
     benchmark = chosen.get("benchmark") if "recipe" not in chosen else None
-    implies = getattr(SUITES.config_class(benchmark), "implies", {}) if benchmark in SUITES.kinds else {}
+    implies = (SUITES.constant(benchmark, "implies") if benchmark in SUITES.kinds else None) or {}
     implied = [f"{group}={kind}" for group, kind in implies.items() if group not in chosen]
     return configs.compose(ExperimentConfig, REGISTRIES, [*implied, *given])
 
@@ -93,6 +87,15 @@ def run_name(config: ExperimentConfig) -> str:
     """The experiment's name in the run's path."""
     parts = (config.network.kind, config.weighting.kind, config.surgery.kind)
     return config.experiment or experiment_name(*parts, non_default(config))
+
+
+def experiment_name(network: str, weighting: str, surgery: str, non_default: Mapping[str, Any]) -> str:
+    """`<network>-<weighting>-<surgery>`, and eight digits that stand for the fields set by hand, if any were."""
+    name = f"{network}-{weighting}-{surgery}"
+    if not non_default:
+        return name
+    fields = json.dumps(non_default, sort_keys=True, default=str)
+    return f"{name}-{hashlib.sha256(fields.encode()).hexdigest()[:8]}"
 
 
 def check_sweep(runs: Sequence[ExperimentConfig]) -> None:
@@ -112,8 +115,24 @@ def check_sweep(runs: Sequence[ExperimentConfig]) -> None:
 
 
 def restore(saved: dict[str, Any]) -> ExperimentConfig:
-    """The configuration of a run folder's `config.yaml`."""
+    """The configuration of a run folder's `config.yaml`.
+
+    Raises:
+        UserError: it holds what this version does not know, or needs modules that have not been imported.
+    """
+    _check_imports(saved.get("imports", []))
     return configs.restore(ExperimentConfig, REGISTRIES, saved)
+
+
+def saved_overrides(path: Path, further: list[str]) -> list[str]:
+    """The overrides that a configuration file stands for, with further ones."""
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise expected(f"--config {path}", "a readable YAML file", str(error).splitlines()[0]) from error
+    if not isinstance(saved, dict):
+        raise expected(f"--config {path}", "a YAML mapping", type(saved).__name__)
+    return configs.overrides(REGISTRIES, saved, further)
 
 
 def non_default(config: ExperimentConfig) -> dict[str, Any]:
@@ -123,10 +142,33 @@ def non_default(config: ExperimentConfig) -> dict[str, Any]:
         part = configs.plain(getattr(config, registry.group))
         if part["kind"] not in registry.kinds:
             continue
-        default = configs.plain(registry.config_class(part["kind"]))
-        names = {f"{registry.group}.{name}": (value, default[name]) for name, value in part.items()}
-        changed |= {name: value for name, (value, usual) in names.items() if value != usual and name not in FREE_KEYS}
+        default = registry.config_class(part["kind"])()
+        usual, free = configs.plain(default), runtime_options(default)
+        names = [name for name, value in part.items() if value != usual[name] and name not in free]
+        changed |= {f"{registry.group}.{name}": part[name] for name in names}
     watching = {f"{group}.kind": getattr(config, group).kind for group in ("diagnostics", "affinity")}
     changed |= {key: kind for key, kind in watching.items() if kind != "none"}
     named_by_path = ("benchmark.task", "benchmark.tasks")
     return {key: value for key, value in changed.items() if key not in named_by_path}
+
+
+def free_keys(config: ExperimentConfig) -> set[str]:
+    """The options, by dotted name, that may differ between two starts of the same run: they do not change results."""
+    parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES}
+    below = {f"{group}.{name}" for group, part in parts.items() if part for name in runtime_options(part)}
+    return runtime_options(config) | below
+
+
+def _check_imports(modules: Iterable[str]) -> None:
+    """Refuse a configuration whose modules the user has not named in this process: a file alone never runs code.
+
+    Raises:
+        UserError: it names the modules, and how to name them.
+    """
+    missing = [module for module in modules if module not in sys.modules]
+    if missing:
+        flags, names = " ".join(f"--import {module}" for module in missing), ", ".join(missing)
+        raise UserError(
+            f"A run that was made with {flags} should be used with it too (in Python: import {names} first), as the "
+            f"record of a run never runs code by itself. Found no {names}."
+        )

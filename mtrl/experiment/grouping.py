@@ -12,7 +12,7 @@ import yaml
 from mtrl import configs
 from mtrl.core.errors import expected
 from mtrl.envs import SUITES
-from mtrl.experiment.config import REGISTRIES, restore
+from mtrl.experiment.config import restore
 from mtrl.monitoring.files import write_atomic
 from mtrl.monitoring.grouping import Grouping, best_groups
 from mtrl.monitoring.run import RunFolder
@@ -67,14 +67,3 @@ def _configuration(folder: RunFolder, tasks: list[str], suffix: str) -> dict[str
     benchmark = configs.plain(subset(config.benchmark, tasks))
     experiment = f"{folder.path.resolve().parent.name}-{suffix}"
     return {**folder.config, "benchmark": benchmark, "affinity": {"kind": "none"}, "experiment": experiment}
-
-
-def saved_overrides(path: Path, further: list[str]) -> list[str]:
-    """The overrides that a configuration file stands for, with further ones."""
-    try:
-        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise expected(f"--config {path}", "a readable YAML file", str(error).splitlines()[0]) from error
-    if not isinstance(saved, dict):
-        raise expected(f"--config {path}", "a YAML mapping", type(saved).__name__)
-    return configs.overrides(REGISTRIES, saved, further)

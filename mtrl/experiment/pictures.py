@@ -12,10 +12,11 @@ import numpy as np
 from mtrl.core.errors import expected
 from mtrl.envs import SUITES
 from mtrl.experiment.config import restore
-from mtrl.monitoring import plots, plots_methods
+from mtrl.monitoring import plots, plots_methods, plots_scores
 from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
+plot_scores = plots_scores.scores
 _HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success")
 """Of the test images rather than the training batches; the last is of training on demonstrations, without episodes."""
 

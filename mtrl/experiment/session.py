@@ -11,7 +11,7 @@ import numpy as np
 from mtrl import configs
 from mtrl.core.errors import UserError
 from mtrl.core.types import Evaluation, Metrics, Trainer
-from mtrl.experiment.config import FREE_KEYS, ExperimentConfig
+from mtrl.experiment.config import ExperimentConfig, free_keys
 from mtrl.experiment.parts import Experiment
 from mtrl.experiment.pictures import plot_runs
 from mtrl.monitoring import checkpoints
@@ -146,7 +146,7 @@ def train(config: ExperimentConfig) -> tuple[Experiment, RunFolder, dict[str, An
     """Train, or go on with, or just report the run that the configuration describes."""
     experiment = Experiment(config)
     saved = configs.plain(config)
-    with RunFolder.open(experiment.path, saved, ignore=FREE_KEYS) as folder:
+    with RunFolder.open(experiment.path, saved, ignore=free_keys(config)) as folder:
         if folder.status == "finished" and folder.result is not None:
             return experiment, folder, folder.result
         try:

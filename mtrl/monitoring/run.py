@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -25,15 +24,6 @@ _BEFORE_CONFIG = {".lock", "provenance.json", *_FOLDERS}
 def run_path(root: Path | str, benchmark: str, experiment: str, seed: int) -> Path:
     """`<root>/<benchmark>/<experiment>/seed_<n>`."""
     return Path(root) / benchmark / experiment / f"seed_{seed}"
-
-
-def experiment_name(network: str, weighting: str, surgery: str, non_default: Mapping[str, Any]) -> str:
-    """`<network>-<weighting>-<surgery>`, and eight digits that stand for the fields set by hand, if any were."""
-    name = f"{network}-{weighting}-{surgery}"
-    if not non_default:
-        return name
-    fields = json.dumps(non_default, sort_keys=True, default=str)
-    return f"{name}-{hashlib.sha256(fields.encode()).hexdigest()[:8]}"
 
 
 class RunFolder:

@@ -1,10 +1,17 @@
 """Task-conditioned architectures, one a file: for vectors here, `images` and `keyframes` for what they are called."""
 
+from typing import TYPE_CHECKING
+
+from mtrl.core.lazy import lazily
 from mtrl.core.registry import Registry
-from mtrl.networks.base import Factory, NetworkConfig, TaskNetwork
 from mtrl.networks.images import IMAGE_NETWORKS
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
+
+if TYPE_CHECKING:
+    from mtrl.networks.base import Factory, NetworkConfig, TaskNetwork
 
 NETWORKS = Registry("network", __name__)
 
 __all__ = ["IMAGE_NETWORKS", "KEYFRAME_NETWORKS", "NETWORKS", "Factory", "NetworkConfig", "TaskNetwork"]
+
+__getattr__ = lazily(__name__, __all__, "base")

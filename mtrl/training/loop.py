@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, check_choice, runtime_option
 from mtrl.core.types import Metrics, Trainer
 
 DATA = ("goals", "observation_size", "cameras", "image_shape")
@@ -20,7 +20,7 @@ class TrainingConfig:
     data: ClassVar[str] = ""
     """Which of a suite's sizes tells that it has what this kind of training needs: a key of `DATA`."""
 
-    log_every: int = 500
+    log_every: int = runtime_option(500)
     """Steps between two rows of metrics."""
     evaluate_every: int = 0
     """Steps between two evaluations on the way; 0 for none."""
@@ -32,7 +32,7 @@ class TrainingConfig:
     """Episodes per task of the evaluation at the end."""
     protocol: str = "goals"
     """Goals of the evaluations: each goal once (goals), or drawn with replacement (upstream)."""
-    checkpoint_every: int = 50_000
+    checkpoint_every: int = runtime_option(50_000)
     """Steps between two checkpoints; one is saved at the end and on an interrupt in any case."""
 
     def __post_init__(self) -> None:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, check_choice, runtime_option
 from mtrl.core.errors import expected
 from mtrl.core.types import FloatArray, Metrics
 from mtrl.data.images import Epochs, ImageBatch, ImageData, normalised
@@ -48,7 +48,7 @@ class Config(TrainingConfig):
     """Steps after which the schedule `step` multiplies the learning rate by `decay`, again and again."""
     decay: float = 0.5
     """See `milestone`."""
-    single_task: str = ""
+    single_task: str = runtime_option("")
     """Where the single tasks' accuracies are: the folder of a run or of several, or a `result.json`."""
 
     def __post_init__(self) -> None:

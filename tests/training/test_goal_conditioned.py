@@ -15,6 +15,7 @@ from mtrl import experiment
 from mtrl.cli import main
 from mtrl.core.compilation import Traced
 from mtrl.core.errors import UserError
+from mtrl.experiment.load import load
 from mtrl.core.execution import Snapshot, tensors
 from mtrl.core.types import TaskRows
 from mtrl.training import TRAININGS
@@ -187,7 +188,7 @@ def test_a_loaded_policy_acts_for_known_and_new_goals(tmp_path: Path) -> None:
     assert main(["train", *SMALL, "steps=9", f"runs={tmp_path}", "experiment=x", "network=mlp"]) == 0
     folder = tmp_path / "pushing" / "x" / "seed_1"
     policy = mtrl.load_policy(folder)
-    suite = experiment.load(folder)[0].suite
+    suite = load(folder)[0].suite
     observation = np.random.default_rng(0).normal(size=(5, 22))
     known = policy.act(observation, "goal-03")
     np.testing.assert_allclose(policy.act(observation, goal=suite.goals[3]), known, atol=1e-6)

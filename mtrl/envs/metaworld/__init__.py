@@ -48,7 +48,7 @@ class _Custom(Config):
     kind: str = "custom"
 
 
-CONFIGS = {config.kind: config for config in (_MT1, _MT10, _MT25, _MT50, _Custom)}
+CONFIGS = {"mt1": _MT1, "mt10": _MT10, "mt25": _MT25, "mt50": _MT50, "custom": _Custom}
 
 
 vector.register()

@@ -300,8 +300,18 @@ class TorchJD(Surgery):
             self.config.restore(self._module[0], state)
 
 
-_METHODS = (CAGrad, MGDA, IMTLG, UPGrad, DualProj, AlignedMTL, FairGrad, GradVac, PCD, NashMTL)
-CONFIGS: dict[str, type[TorchJDConfig]] = {config().kind: config for config in _METHODS}
+CONFIGS: dict[str, type[TorchJDConfig]] = {
+    "cagrad": CAGrad,
+    "mgda": MGDA,
+    "imtl_g": IMTLG,
+    "upgrad": UPGrad,
+    "dualproj": DualProj,
+    "aligned_mtl": AlignedMTL,
+    "fairgrad": FairGrad,
+    "gradvac": GradVac,
+    "pcd": PCD,
+    "nash_mtl": NashMTL,
+}
 
 
 def build(config: TorchJDConfig, *, num_tasks: int) -> Surgery:

@@ -1,0 +1,167 @@
+"""What a module's source says of its options, read without running it: to import every method takes seconds.
+
+A module that defines `Config` is one method, and one with a dictionary `CONFIGS` of such classes is several. What the
+source does not say plainly (a class made by a function, a computed value) raises `LookupError`; then import it and look.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import Any, NamedTuple
+
+
+class Imported(NamedTuple):
+    """A name that a module has from elsewhere: a module's attribute, or the module itself."""
+
+    module: str
+    name: str = ""
+
+
+class Class(NamedTuple):
+    module: str
+    node: ast.ClassDef
+
+
+def kinds(module: str) -> list[str]:
+    """The methods that a module defines: none for a helper."""
+    names = _names(module)
+    if "CONFIGS" in names:
+        return list(_configs(module))
+    return [module.rpartition(".")[2]] if "Config" in names else []
+
+
+def submodules(package: str) -> list[str]:
+    """The absolute names of a package's modules."""
+    spec = _find(package)
+    places = (spec and spec.submodule_search_locations) or []
+    return [f"{package}.{info.name}" for info in pkgutil.iter_modules(list(places))]
+
+
+def summary(module: str, kind: str) -> str:
+    """The first line of documentation: the module's, or its class's where the module has several methods."""
+    several = "CONFIGS" in _names(module)
+    text = ast.get_docstring(_config(module, kind).node if several else _tree(module))
+    return (text or "").strip().partition("\n")[0]
+
+
+def options(module: str, kind: str) -> list[str]:
+    """The names of the options, as `dataclasses.fields` has them."""
+    found: dict[str, None] = {}
+    for owner in reversed(list(_lineage(_config(module, kind)))):
+        for line in owner.node.body:
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                annotation = ast.unparse(line.annotation)
+                if not any(special in annotation for special in ("ClassVar", "InitVar", "KW_ONLY")):
+                    found[line.target.id] = None
+    return list(found)
+
+
+def constant(module: str, kind: str, name: str) -> Any:
+    """A constant of the class, None where it has none of this name."""
+    for owner in _lineage(_config(module, kind)):
+        value = _assigned(owner.node.body).get(name)
+        if value is not None:
+            value = _names(owner.module).get(value.id) if isinstance(value, ast.Name) else value
+            try:
+                return ast.literal_eval(value)  # type: ignore[arg-type]
+            except ValueError as error:
+                raise LookupError(f"{name} of {owner.module}") from error
+    return None
+
+
+def _find(module: str) -> ModuleSpec | None:
+    """Where a module is, without importing the packages that it is in."""
+    loaded = getattr(sys.modules.get(module), "__spec__", None)
+    if loaded is not None:
+        return loaded
+    package = module.rpartition(".")[0]
+    if not package:
+        return importlib.util.find_spec(module)
+    parent = _find(package)
+    places = parent and parent.submodule_search_locations
+    return PathFinder.find_spec(module, places) if places else None
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
+    spec = _find(module)
+    read = getattr(spec and spec.loader, "get_source", lambda _: None)
+    text = read(module)
+    if text is None:
+        raise LookupError(f"source of {module}")
+    return ast.parse(text)
+
+
+def _assigned(body: list[ast.stmt]) -> dict[str, ast.expr]:
+    """The names that statements assign, each with its expression."""
+    found: dict[str, ast.expr] = {}
+    for line in body:
+        targets = line.targets if isinstance(line, ast.Assign) else [line.target] if isinstance(line, ast.AnnAssign) else []
+        value = getattr(line, "value", None)
+        found |= {target.id: value for target in targets if isinstance(target, ast.Name) and value is not None}
+    return found
+
+
+@functools.cache
+def _names(module: str) -> dict[str, Any]:
+    """The names of a module's top level: classes, expressions of what it assigns, and what it imports."""
+    body = _tree(module).body
+    spec = _find(module)
+    package = module if spec and spec.submodule_search_locations is not None else module.rpartition(".")[0]
+    found: dict[str, Any] = dict(_assigned(body))
+    for line in body:
+        if isinstance(line, ast.ClassDef):
+            found[line.name] = line
+        elif isinstance(line, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * line.level + (line.module or ""), package)
+            found |= {alias.asname or alias.name: Imported(base, alias.name) for alias in line.names}
+        elif isinstance(line, ast.Import):
+            found |= {alias.asname: Imported(alias.name) for alias in line.names if alias.asname}
+    return found
+
+
+def _configs(module: str) -> dict[str, ast.expr]:
+    """The entries of a module's `CONFIGS`."""
+    table = _names(module)["CONFIGS"]
+    keys = table.keys if isinstance(table, ast.Dict) else [None]
+    if not all(isinstance(key, ast.Constant) for key in keys):
+        raise LookupError(f"CONFIGS of {module} as a dictionary with its kinds written out")
+    return {key.value: value for key, value in zip(table.keys, table.values, strict=True)}
+
+
+def _config(module: str, kind: str) -> Class:
+    """The class of a method's options."""
+    several = "CONFIGS" in _names(module)
+    expression = _configs(module).get(kind) if several else ast.Name("Config")
+    return _resolved(module, expression)
+
+
+def _resolved(module: str, expression: ast.expr | None) -> Class:
+    """The class that an expression of a module's top level names."""
+    if isinstance(expression, ast.Name):
+        found = _names(module).get(expression.id)
+        if isinstance(found, ast.ClassDef):
+            return Class(module, found)
+        if isinstance(found, Imported) and found.name:
+            return _resolved(found.module, ast.Name(found.name))
+    elif isinstance(expression, ast.Attribute) and isinstance(expression.value, ast.Name):
+        found = _names(module).get(expression.value.id)
+        if isinstance(found, Imported):
+            return _resolved(".".join(filter(None, found)), ast.Name(expression.attr))
+    raise LookupError(f"the class {ast.unparse(expression) if expression else ''} of {module}")
+
+
+def _lineage(owner: Class) -> Iterator[Class]:
+    """A dataclass and its bases: at most one each, and dataclasses too."""
+    decorators = [ast.unparse(decorator).partition("(")[0] for decorator in owner.node.decorator_list]
+    if decorators not in (["dataclass"], ["dataclasses.dataclass"]) or len(owner.node.bases) > 1 or owner.node.keywords:
+        raise LookupError(f"{owner.node.name} of {owner.module} as a plain dataclass")
+    yield owner
+    for base in owner.node.bases:
+        yield from _lineage(_resolved(owner.module, base))
