@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtrl.agents.sac import ActorBatch, CriticBatch
 from mtrl.bench import update
 from mtrl.bench.report import interleaved, machine
 from mtrl.core.memory import keep_freed_memory
@@ -37,7 +36,7 @@ def measure(quick: bool = False, tasks: int = 10, device: str = "cpu") -> dict[s
     for _ in range(2 if quick else 10):
         for _ in range(2 if quick else 20):
             leader.update(replay.sample(update.BATCH, leader.generator))
-        batch, noise = replay.sample(update.BATCH, leader.generator), leader._noise((tasks, update.BATCH))
+        batch, noise = replay.sample(update.BATCH, leader.generator), leader.noise((tasks, update.BATCH))
         reference = _gradients(exact, leader, batch, noise)
         for kind, learner in learners.items():
             for part, blocks in _gradients(learner, leader, batch, noise).items():
@@ -60,11 +59,8 @@ def _gradients(learner: Any, leader: Any, batch: Transitions, noise: Tensor) -> 
     dtype = next(learner.actor.parameters()).dtype
     batch = batch._replace(**{name: getattr(batch, name).to(dtype) for name in Transitions._fields[:5]})
     alpha, noise = leader.log_alpha.detach().exp().unsqueeze(-1).to(dtype), noise.to(dtype)
-    with torch.no_grad():
-        target = learner._target(batch, alpha, noise)
-    inputs = torch.cat([batch.observation, batch.action], -1)
-    parts = {"critic": (learner.critic, learner.critic_losses, CriticBatch(inputs, target))}
-    parts |= {"actor": (learner.actor, learner.actor_losses, ActorBatch(batch.observation, noise, alpha))}
+    parts = {"critic": (learner.critic, learner.critic_losses, learner.critic_batch(batch, alpha, noise))}
+    parts |= {"actor": (learner.actor, learner.actor_losses, learner.actor_batch(batch, alpha, noise))}
     found = {}
     for name, (network, losses, data) in parts.items():
         leaves = network.per_task_leaves()

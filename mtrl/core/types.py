@@ -45,6 +45,10 @@ class Transitions(NamedTuple):
     """(T, B) float, 1 where the successor is absorbing. A truncation is not a termination."""
     rows: TaskRows | None = None
     """The tasks that the T rows are; all of the suite's, in its order, if not given."""
+    truncated: Tensor | None = None
+    """(T, N) bool: of new transitions, where an episode was cut off."""
+    discount: Tensor | None = None
+    """(T, B): of a batch, the factor of what follows the successor; the learner's γ if not given."""
 
 
 class TaskLoss(Protocol):

@@ -55,9 +55,8 @@ class GoalReplay:
 
     def add(self, transitions: Transitions) -> None:
         """Store N transitions of each of the goals `transitions.rows.task` (T,), all different; fields (T, N, ..)."""
-        *fields, rows = transitions
+        observation, action, reward, next_observation, terminated, rows = transitions[:6]
         assert rows is not None
-        observation, action, reward, next_observation, terminated = fields
         columns = [observation, action, next_observation, reward.unsqueeze(-1), terminated.unsqueeze(-1)]
         new = torch.cat([c.to(self._rows) for c in columns], -1)
         count, task = new.shape[1], rows.task.to(self._rows.device)

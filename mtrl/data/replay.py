@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ class ReplayBuffer:
     O = 39 and A = 4 take 336 MB per million. All tasks advance together, so one position serves all rings.
     """
 
+    _scalars: ClassVar[int] = 2
+    """Single numbers at the end of a row."""
+
     def __init__(
         self,
         num_tasks: int,
@@ -29,9 +32,9 @@ class ReplayBuffer:
     ) -> None:
         """capacity: transitions kept per task; the oldest are overwritten."""
         self.num_tasks, self.capacity = num_tasks, capacity
-        self._sizes = [observation_size, action_size, observation_size, 1, 1]
+        self._sizes = [observation_size, action_size, observation_size, *[1] * self._scalars]
         self._rows = torch.zeros(num_tasks, capacity, sum(self._sizes), device=device)
-        self._offsets = (torch.arange(num_tasks, device=device) * capacity).unsqueeze(1)
+        self._offsets = torch.arange(num_tasks, device=device) * capacity
         self._position = 0
         self._size = 0
         self._limit = torch.zeros((), dtype=torch.int64, device=device)
@@ -46,9 +49,7 @@ class ReplayBuffer:
 
     def add(self, transitions: Transitions) -> None:
         """Store N transitions of every task: each field (T, N, ..), N at most the capacity."""
-        observation, action, reward, next_observation, terminated = transitions[:5]
-        fields = [observation, action, next_observation, reward.unsqueeze(-1), terminated.unsqueeze(-1)]
-        new = torch.cat([f.to(self._rows) for f in fields], -1)
+        new = torch.cat([f.to(self._rows) for f in self._fields(transitions)], -1)
         count = new.shape[1]
         if count > self.capacity:
             raise ValueError(f"A step should add at most {self.capacity} transitions a task. Found {count}.")
@@ -58,18 +59,30 @@ class ReplayBuffer:
         self._position = (self._position + count) % self.capacity
         self._resize(min(self._size + count, self.capacity))
 
+    def _fields(self, transitions: Transitions) -> list[Tensor]:
+        """The parts of a row, each (T, N, size)."""
+        observation, action, reward, next_observation, terminated = transitions[:5]
+        return [observation, action, next_observation, reward.unsqueeze(-1), terminated.unsqueeze(-1)]
+
     def _resize(self, size: int) -> None:
         self._size = size
         self._limit.fill_(size)  # what a draw reads: it may run where Python does not
 
-    def sample(self, batch_size: int, generator: torch.Generator | None = None) -> Transitions:
-        """Draw (T, B) transitions uniformly, with replacement, from the rows written so far."""
+    def _draw(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
+        """(T, B): random places in the rings."""
         if not self._size:
             raise ValueError("Sampling needs at least one stored transition. Found an empty buffer.")
-        shape = (self.num_tasks, batch_size)
-        index = draw_below(self._limit, shape, generator) + self._offsets
-        rows = self._rows.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, shape)
-        observation, action, next_observation, reward, terminated = rows.split(self._sizes, -1)
+        return draw_below(self._limit, (self.num_tasks, batch_size), generator)
+
+    def _gather(self, place: Tensor) -> list[Tensor]:
+        """The parts of the rows at places (T, ..) of each task's ring."""
+        index = place + self._offsets.view(-1, *[1] * (place.ndim - 1))
+        rows = self._rows.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, place.shape)
+        return list(rows.split(self._sizes, -1))
+
+    def sample(self, batch_size: int, generator: torch.Generator | None = None) -> Transitions:
+        """Draw (T, B) transitions uniformly, with replacement, from the rows written so far."""
+        observation, action, next_observation, reward, terminated = self._gather(self._draw(batch_size, generator))
         return Transitions(observation, action, reward.squeeze(-1), next_observation, terminated.squeeze(-1))
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,6 +96,6 @@ class ReplayBuffer:
                 f"A saved replay should fit (T, at most capacity, row) = {tuple(self._rows.shape)}. "
                 f"Found {tuple(rows.shape)}."
             )
-        self._resize(rows.shape[1])
         self._position = state["position"]
+        self._resize(rows.shape[1])
         self._rows[:, : self._size] = rows

@@ -83,27 +83,24 @@ class Session:
         now = time.perf_counter()
         elapsed = now - then
         tasks = self.experiment.tasks
-        scalars = {
+        row: dict[str, Any] = {
             f"throughput/{trainer.unit}_per_second": (trainer.step - step) * self._width / elapsed,
             "throughput/updates_per_second": (trainer.updates - updates) / elapsed,
             **{f"throughput/share_{k}": (v - seconds[k]) / elapsed for k, v in trainer.seconds.items()},
             "train/updates": trainer.updates,
         }
-        report = {f"train/{name}": values for name, values in trainer.report().items()}
-        for name, values in report.items():
+        for name, values in trainer.report().items():
             if np.isfinite(values).any():
-                scalars[name.replace("/", "/mean_", 1)] = float(np.nanmean(values))
-        per_task: dict[str, Any] = {name: values for name, values in report.items() if values.ndim}
-        matrices: dict[str, Any] = {}
-        for name, value in metrics.items():
-            array = value.detach().double().cpu().numpy()
-            (scalars, per_task, matrices)[array.ndim][name] = array.item() if array.ndim == 0 else array
-        self.log.write(trainer.step, scalars, per_task, tasks, matrices)
-        affinities = {name.rpartition("/")[0] or "all": m for name, m in matrices.items() if name.endswith("affinity")}
+                row[f"train/mean_{name}"] = float(np.nanmean(values))
+            if values.ndim:
+                row[f"train/{name}"] = values
+        row |= {name: value.detach().double().cpu().numpy() for name, value in metrics.items()}
+        self.log.write(trainer.step, row, tasks)
+        affinities = {name.rpartition("/")[0] or "all": row[name] for name in metrics if name.endswith("affinity")}
         if affinities:
             self.folder.write_affinities(trainer.step, tasks, affinities)
         self.log.pictures(trainer.step, getattr(trainer, "pictures", dict))
-        self.progress.update(trainer.step, trainer.updates, scalars.get(f"train/mean_{trainer.headline}"))
+        self.progress.update(trainer.step, trainer.updates, row.get(f"train/mean_{trainer.headline}"))
         self._logged = (trainer.step, trainer.updates, dict(trainer.seconds), time.perf_counter())
 
     def _evaluate(self) -> None:
@@ -113,9 +110,9 @@ class Session:
     def _record(self, result: Evaluation, facts: dict[str, Any]) -> None:
         step = self.trainer.step
         self.folder.write_evaluation(step, {"step": step, **facts})
-        per_task = {f"evaluation/{name}": values for name, values in result.per_task.items()}
-        scalars = {f"evaluation/mean_{name}": float(values.mean()) for name, values in result.per_task.items()}
-        self.log.write(step, scalars, per_task, list(getattr(result, "names", self.experiment.tasks)))
+        row: dict[str, Any] = {f"evaluation/mean_{name}": v.mean() for name, v in result.per_task.items()}
+        row |= {f"evaluation/{name}": values for name, values in result.per_task.items()}
+        self.log.write(step, row, list(getattr(result, "names", self.experiment.tasks)))
 
     def _save(self) -> None:
         trainer = self.trainer

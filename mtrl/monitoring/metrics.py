@@ -43,23 +43,24 @@ class MetricLog:
     def write(
         self,
         step: int,
-        scalars: Mapping[str, float],
-        per_task: Mapping[str, Sequence[float] | np.ndarray] | None = None,
+        metrics: Mapping[str, Any],
         tasks: Sequence[str] = (),
-        matrices: Mapping[str, Any] | None = None,
     ) -> None:
         """Write one row; NaN and infinities become null in the file.
 
         Args:
-            scalars: `{name: value}`.
-            per_task: `{name: (T,)}`, written as `name/<task>`.
+            metrics: `{name: number or array}`. A vector (T,) is written as `name/<task>`; a matrix (T, T) is rounded to
+                4 digits in the file, and now and then an image in TensorBoard. Of any other array each part along its
+                first axis is written as `name/<index>`.
             tasks: the T names.
-            matrices: `{name: (T, T)}`, rounded to 4 digits in the file, now and then an image in TensorBoard.
         """
-        values = {name: float(value) for name, value in scalars.items()}
-        for name, row in (per_task or {}).items():
-            values |= {f"{name}/{task}": float(value) for task, value in zip(tasks, row, strict=True)}
-        arrays = {name: np.asarray(matrix, dtype=np.float64) for name, matrix in (matrices or {}).items()}
+        values, arrays = dict[str, float](), dict[str, NDArray[np.float64]]()
+        for name, metric in metrics.items():
+            for part, array in _parts(name, np.asarray(metric, dtype=np.float64), tasks):
+                if array.ndim:
+                    arrays[part] = array
+                else:
+                    values[part] = float(array)
         rounded = {name: _rounded(array) for name, array in arrays.items()}
         row = {"step": int(step), "time": round(time.time(), 3), **values, **rounded}
         self._file.write(json.dumps(plain(row), allow_nan=False) + "\n")
@@ -98,6 +99,16 @@ def read_metrics(path: Path) -> list[Row]:
     if not path.is_file():
         raise expected(f"Metrics {path}", "an existing file", "none")
     return [row for _, row in _lines(path)]
+
+
+def _parts(name: str, array: NDArray[np.float64], tasks: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """What is written of a metric: numbers, and matrices of the tasks."""
+    if array.ndim == 0 or array.shape == (len(tasks), len(tasks)):
+        yield name, array
+        return
+    labels = tasks if array.shape == (len(tasks),) else range(len(array))
+    for label, part in zip(labels, array, strict=True):
+        yield from _parts(f"{name}/{label}", part, tasks)
 
 
 def _rounded(array: np.ndarray) -> np.ndarray:

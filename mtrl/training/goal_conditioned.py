@@ -105,7 +105,7 @@ class GoalTrainer(OffPolicyTrainer):
         return self.agent.act(observation, explore=True, rows=self._acting)
 
     def _keep(self, transitions: Transitions) -> None:
-        self.replay.add(transitions._replace(rows=self._acting))
+        super()._keep(transitions._replace(rows=self._acting))
 
     def _draw(self) -> list[Transitions]:
         size, generator = self.agent.config.batch_size, self.agent.generator
@@ -171,6 +171,7 @@ def play(policy: Any, envs: GoalEnvs, horizon: int) -> dict[str, FloatArray]:
 
 def build(config: Config, *, agent: Any, suite: GoalSuite, seed: int, steps: int) -> GoalTrainer:
     """A trainer with new environments and an empty replay; steps: of each of T goals, to be taken in all."""
+    check(agent.config.n_step == 1, "agent.n_step", "1 where tasks are goals", agent.config.n_step)
     envs: Any = suite.make_envs(seed, config.envs_per_task)
     goals = suite.sizes["goals"]
     sizes = (suite.observation_size, suite.action_size, envs.num_tasks, agent.device)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mtrl.core.config import check
 from mtrl.core.types import ControlSuite, FloatArray, Metrics, StepResult, TaskVectorEnv, Transitions
+from mtrl.data.n_step import NStepReplay
 from mtrl.data.replay import ReplayBuffer
 from mtrl.training.evaluation import EvaluationResult, Progress, greedy
 from mtrl.training.evaluation import evaluate as evaluate_policy
@@ -57,6 +58,7 @@ class Agent(Protocol):
     config: Any
 
     def act(self, observation: Tensor, explore: bool) -> Tensor: ...
+    def observe(self, transitions: Transitions) -> None: ...
     def learn(self, draw: Callable[[], Sequence[Transitions]], count: int) -> Metrics: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
@@ -154,9 +156,10 @@ class OffPolicyTrainer:
 
     def _store(self, action: Tensor, result: StepResult) -> None:
         assert self._observation is not None
-        arrays = (result.reward, result.next_observation, result.terminated)
-        reward, next_observation, terminated = (torch.from_numpy(a) for a in arrays)
-        self._keep(Transitions(self._observation, action, reward, next_observation, terminated))
+        arrays = (result.reward, result.next_observation, result.terminated, result.truncated)
+        reward, next_observation, terminated, truncated = (torch.from_numpy(a) for a in arrays)
+        fields = (self._observation, action, reward, next_observation, terminated)
+        self._keep(Transitions(*fields, truncated=truncated))
         self._observation = torch.tensor(result.observation)
         self.episodes.add(result)
         self.step += self.envs.envs_per_task
@@ -172,6 +175,7 @@ class OffPolicyTrainer:
         return self.agent.act(observation, explore=True)
 
     def _keep(self, transitions: Transitions) -> None:
+        self.agent.observe(transitions)
         self.replay.add(transitions)
 
     def _draw(self) -> list[Transitions]:
@@ -230,6 +234,9 @@ def build(config: Config, *, agent: Agent, suite: ControlSuite, seed: int, steps
     capacity = min(config.replay_capacity, steps + config.envs_per_task)
     sizes = (suite.observation_size, suite.action_size)
     replay = ReplayBuffer(len(suite.tasks), capacity, *sizes, device=agent.device)
+    if agent.config.n_step > 1:
+        steps = {"steps": agent.config.n_step, "discount": agent.config.discount, "copies": config.envs_per_task}
+        replay = NStepReplay(len(suite.tasks), capacity, *sizes, device=agent.device, **steps)
     return OffPolicyTrainer(config, agent, envs, replay, suite.action_size)
 
 

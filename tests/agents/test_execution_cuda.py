@@ -153,7 +153,7 @@ def test_states_move_between_a_cpu_and_a_gpu() -> None:
 def gradients(learner: SAC, experience: Experience) -> list[torch.Tensor]:
     """Blocks (T, n) of the critics' per-task gradients on a batch."""
     alpha = learner.log_alpha.detach().exp().unsqueeze(-1)
-    batch = learner._critic_batch(experience.draw()[0], alpha)
+    batch = learner.critic_batch(experience.draw()[0], alpha)
     leaves, own, buffers = learner.critic.per_task_leaves(), *learner.critic.tensors[1:]
     losses, _ = learner.critic_losses(leaves, own, buffers, batch)
     return [g.flatten(1) for g in torch.autograd.grad(losses.sum(), list(leaves.values()))]

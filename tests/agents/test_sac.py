@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from mtrl.agents import AGENTS
-from mtrl.agents.sac import SAC, ActorBatch, CriticBatch, tanh_gaussian
+from mtrl.agents.actor_critic import CriticBatch
+from mtrl.agents.sac import SAC, ActorBatch, tanh_gaussian
 from mtrl.core.types import Transitions
 from mtrl.data.replay import ReplayBuffer
 from mtrl.gradients import SURGERIES, WEIGHTINGS
@@ -68,7 +69,7 @@ def test_target_is_the_equation() -> None:
     """y = r c + γ (1 − terminated)(min_e Q'(s', a') − α log π(a'|s')), with a' from the NEXT observation."""
     agent, data, noise = make(reward_scale=0.5), batch(), torch.randn(T, B, A)
     alpha = torch.tensor([[0.1], [0.5], [2.0]])
-    found = agent._target(data, alpha, noise)
+    found = agent.critic_batch(data, alpha, noise).target
     mean, log_std = agent.actor(data.next_observation).chunk(2, -1)
     u = mean + log_std.clamp(-20, 2).exp() * noise
     log_prob = (Normal(mean, log_std.exp()).log_prob(u) - (1 - u.tanh() ** 2).log()).sum(-1)
@@ -79,24 +80,24 @@ def test_target_is_the_equation() -> None:
 
 def test_target_depends_on_the_next_observation_alone() -> None:
     agent, data, noise, alpha = make(), batch(terminated=0.0), torch.randn(T, B, A), torch.ones(T, 1)
-    before = agent._target(data, alpha, noise)
+    before = agent.critic_batch(data, alpha, noise).target
     moved = data._replace(observation=data.observation + 1, action=-data.action)
-    assert torch.equal(agent._target(moved, alpha, noise), before)
+    assert torch.equal(agent.critic_batch(moved, alpha, noise).target, before)
     next_moved = data._replace(next_observation=data.next_observation + 1)
-    assert (agent._target(next_moved, alpha, noise) != before).all()
+    assert (agent.critic_batch(next_moved, alpha, noise).target != before).all()
 
 
 def test_only_termination_stops_the_bootstrap() -> None:
     """A truncated step is stored with terminated = 0 and keeps its future."""
     agent, noise, alpha = make(), torch.randn(T, B, A), torch.ones(T, 1)
     ended, going_on = batch(terminated=1.0), batch(terminated=0.0)
-    assert torch.equal(agent._target(ended, alpha, noise), ended.reward)
-    assert (agent._target(going_on, alpha, noise) != going_on.reward).all()
+    assert torch.equal(agent.critic_batch(ended, alpha, noise).target, ended.reward)
+    assert (agent.critic_batch(going_on, alpha, noise).target != going_on.reward).all()
 
 
 def test_noise_differs_across_tasks_and_rows() -> None:
     agent = make()
-    noise = agent._noise((T, B))
+    noise = agent.noise((T, B))
     assert len(noise.flatten().unique()) == noise.numel()
     observation = torch.zeros(T, 2, O)
     with torch.no_grad():
@@ -171,7 +172,7 @@ def test_every_parameter_moves_by_its_own_gradient(network: str, surgery: str) -
             torch.nn.init.normal_(parameter, std=0.1)
         before = {name: p.detach().clone() for name, p in part.named_parameters()}
         if part is agent.critic:
-            inner = agent._critic_batch(batch(), torch.ones(T, 1))
+            inner = agent.critic_batch(batch(), torch.ones(T, 1))
             optimizer.step(agent.critic_losses, inner)
         else:
             optimizer.step(agent.actor_losses, ActorBatch(batch().observation, torch.randn(T, B, A), torch.ones(T, 1)))

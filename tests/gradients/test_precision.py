@@ -16,7 +16,7 @@ from tests.agents.learners import Experience, agent, distance, tensors
 def gradients(learner: SAC, per_task: bool = True) -> tuple[Tensor, list[Tensor]]:
     """The critics' losses (T,) on a fixed batch and their gradients, of each task or of the sum."""
     learner.generator.manual_seed(3)
-    batch = learner._critic_batch(Experience(learner).draw()[0], torch.ones(3, 1))
+    batch = learner.critic_batch(Experience(learner).draw()[0], torch.ones(3, 1))
     shared, own, buffers = learner.critic.tensors
     leaves = learner.critic.per_task_leaves() if per_task else shared
     losses, _ = learner.critic_losses(leaves, own, buffers, batch)

@@ -22,13 +22,13 @@ def run(tmp_path):
 def write(run: RunFolder, resume_step: int | None, steps: list[int], value: float = 0.0) -> None:
     with MetricLog(run, resume_step) as log:
         for step in steps:
-            log.write(step, {"loss": value}, {"success": np.array([0.0, 1.0])}, TASKS)
+            log.write(step, {"loss": value, "success": np.array([0.0, 1.0])}, TASKS)
 
 
 def test_names_in_the_file_are_those_in_tensorboard(run):
     conflict = np.array([[1.0, -0.123456], [-0.123456, 1.0]])
     with MetricLog(run) as log:
-        log.write(5, {"loss": 2.0}, {"success": [0.25, 1.0]}, TASKS, {"cosine": conflict})
+        log.write(5, {"loss": 2.0, "success": [0.25, 1.0], "cosine": conflict}, TASKS)
     (row,) = read_metrics(run.metrics)
     values = {"loss": 2.0, "success/reach": 0.25, "success/push": 1.0}
     assert row.pop("time") > 0
@@ -41,7 +41,7 @@ def test_names_in_the_file_are_those_in_tensorboard(run):
 def test_images_are_rationed_and_rows_are_not(run):
     with MetricLog(run, image_interval=1000.0) as log:
         for step in range(3):
-            log.write(step, {}, {}, TASKS, {"cosine": np.eye(2)})
+            log.write(step, {"cosine": np.eye(2)}, TASKS)
     assert [row["cosine"] for row in read_metrics(run.metrics)] == [[[1.0, 0.0], [0.0, 1.0]]] * 3
     assert len(EventAccumulator(str(run.tensorboard)).Reload().Images("cosine")) == 1
 
@@ -72,7 +72,7 @@ def test_line_torn_by_a_crash_is_left_out_and_then_overwritten(run, cut):
 
 def test_lines_are_strict_json_whatever_the_numbers(run):
     with MetricLog(run) as log:
-        log.write(1, {"loss": float("nan")}, {"q": [float("inf"), 1]}, TASKS, {"cosine": [[1.0, np.nan], [0.0, 1.0]]})
+        log.write(1, {"loss": float("nan"), "q": [float("inf"), 1], "cosine": [[1.0, np.nan], [0.0, 1.0]]}, TASKS)
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -88,9 +88,16 @@ def test_a_row_is_readable_as_soon_as_it_is_written(run):
             assert len(read_metrics(run.metrics)) == step + 1
 
 
-def test_values_must_match_the_tasks(run):
-    with MetricLog(run) as log, pytest.raises(ValueError):
-        log.write(1, {}, {"success": [1.0]}, TASKS)
+def test_arrays_of_any_shape_are_logged(run):
+    """Only what has the tasks' shape is named by them; the rest goes by its indexes, down to such parts."""
+    three = {"count": [1.0, 2.0, 3.0], "per_critic": np.arange(6.0).reshape(3, 2), "cosine": np.zeros((1, 2, 2))}
+    with MetricLog(run) as log:
+        log.write(1, {**three, "wide": np.arange(3.0).reshape(1, 3), "empty": []}, TASKS)
+    (row,) = read_metrics(run.metrics)
+    expected = {"step": 1, "count/0": 1.0, "count/1": 2.0, "count/2": 3.0, "cosine/0": [[0.0, 0.0], [0.0, 0.0]]}
+    expected |= {f"per_critic/{e}/{task}": 2.0 * e + t for e in range(3) for t, task in enumerate(TASKS)}
+    expected |= {f"wide/0/{k}": float(k) for k in range(3)}
+    assert row.pop("time") > 0 and row == expected
 
 
 def test_missing_file_and_broken_middle_line_are_named(tmp_path):

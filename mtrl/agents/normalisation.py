@@ -1,0 +1,153 @@
+"""Running normalisation of observations and rewards.
+
+Statistics are those of the transitions as they are stored, taken on the host between updates, in float64. What updates
+read are tensors on the learner's device that change in place, so that a captured graph sees each change. A loaded
+policy keeps the statistics that were saved with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check, check_choice
+from mtrl.core.types import TaskRows, Transitions
+
+
+@dataclass
+class NormalisationConfig:
+    normalise_observations: str = "none"
+    """Observations minus their running mean, divided by their deviation: none, shared (over all tasks) or per_task."""
+    observation_clip: float = 10.0
+    """Largest size of a normalised observation's entries."""
+    normalise_rewards: bool = False
+    """Rewards divided by the running deviation of their task's discounted returns."""
+    min_deviation: float = 0.01
+    """Deviations of observations and returns count as at least this."""
+
+    def __post_init__(self) -> None:
+        check_choice("agent.normalise_observations", self.normalise_observations, ("none", "shared", "per_task"))
+        check(self.observation_clip > 0, "agent.observation_clip", "positive", self.observation_clip)
+        check(self.min_deviation > 0, "agent.min_deviation", "positive", self.min_deviation)
+
+
+def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (G, *shape) merged with those of new values (G, n, *shape), whose share is in [0, 1].
+
+    Exact for shares of the counts (Chan, Golub & LeVeque 1983); with constant shares it forgets exponentially.
+    """
+    share = share.view(-1, *[1] * (mean.ndim - 1))
+    apart = values.mean(1) - mean
+    within = values.var(1, correction=0) - variance
+    return mean + share * apart, variance + share * within + share * (1 - share) * apart.square()
+
+
+class RunningMoments:
+    """Mean and variance of all values so far in each of G groups, (G, *shape) float64 on the CPU; (0, 1) at first."""
+
+    def __init__(self, groups: int, *shape: int) -> None:
+        self.count = torch.zeros(groups, dtype=torch.float64)
+        self.mean = torch.zeros(groups, *shape, dtype=torch.float64)
+        self.variance = torch.ones(groups, *shape, dtype=torch.float64)
+
+    def add(self, values: Tensor, group: Tensor | None = None) -> None:
+        """values (R, n, *shape): n of each of the groups `group` (R,), which are all different; of every group if None.
+
+        An R of 1 where no group is named is one batch of all of them.
+        """
+        at = slice(None) if group is None else group
+        total = self.count[at] + values.shape[1]
+        share = values.shape[1] / total
+        self.mean[at], self.variance[at] = merge(self.mean[at], self.variance[at], values.double().cpu(), share)
+        self.count[at] = total
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in vars(self).items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
+
+
+def _of(rows: TaskRows | None, tensor: Tensor) -> Tensor:
+    """What the rows of a batch have of a tensor (T, ..), or (1, ..) where tasks do not differ."""
+    return tensor if rows is None or len(tensor) == 1 else tensor.index_select(0, rows.task)
+
+
+class ObservationNormaliser:
+    """x -> clip((x − mean) / deviation) with the moments of all observations so far, of each entry by itself."""
+
+    def __init__(self, config: NormalisationConfig, num_tasks: int, size: int, device: torch.device) -> None:
+        self._config, self._per_task = config, config.normalise_observations == "per_task"
+        self.moments = RunningMoments(num_tasks if self._per_task else 1, size)
+        self._mean, self._scale = (make(len(self.moments.mean), 1, size, device=device) for make in _MAKERS)
+
+    def __call__(self, observation: Tensor, rows: TaskRows | None = None) -> Tensor:
+        """observation (T, B, O), of the tasks of `rows` where they are not all in order."""
+        limit = self._config.observation_clip
+        return ((observation - _of(rows, self._mean)) * _of(rows, self._scale)).clamp(-limit, limit)
+
+    def observe(self, transitions: Transitions) -> None:
+        rows, values = transitions.rows, transitions.observation
+        if self._per_task:
+            self.moments.add(values, None if rows is None else rows.task)
+        else:
+            self.moments.add(values.flatten(0, 1).unsqueeze(0))
+        self._publish()
+
+    def _publish(self) -> None:
+        scale = self.moments.variance.sqrt().clamp(min=self._config.min_deviation).reciprocal()
+        self._mean.copy_(self.moments.mean.unsqueeze(1), non_blocking=True)
+        self._scale.copy_(scale.unsqueeze(1), non_blocking=True)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.moments.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.moments.load_state_dict(state)
+        self._publish()
+
+
+class RewardNormaliser:
+    """r -> r / deviation of the task's discounted returns G ← γ G + r, taken at every step of every copy.
+
+    As Gymnasium's `NormalizeReward`, with statistics of each task; there a return goes on where an episode was
+    truncated, and loses its past with the last reward of one that terminated. Here G starts anew after either.
+    """
+
+    def __init__(self, config: NormalisationConfig, num_tasks: int, discount: float, device: torch.device) -> None:
+        self._config, self._discount = config, discount
+        self.moments = RunningMoments(num_tasks)
+        self._returns = torch.zeros(0, dtype=torch.float64)
+        self._scale = torch.ones(num_tasks, 1, device=device)
+
+    def __call__(self, reward: Tensor, rows: TaskRows | None = None) -> Tensor:
+        """reward (T, B)"""
+        return reward * _of(rows, self._scale)
+
+    def observe(self, transitions: Transitions) -> None:
+        """Take in one step of N copies of each task; where tasks take turns, they change where episodes end."""
+        assert transitions.truncated is not None
+        before = self._returns if len(self._returns) else torch.zeros_like(transitions.reward, dtype=torch.float64)
+        returns = self._discount * before + transitions.reward
+        self.moments.add(returns, None if transitions.rows is None else transitions.rows.task)
+        self._returns = returns.masked_fill(transitions.terminated.bool() | transitions.truncated.bool(), 0)
+        self._publish()
+
+    def _publish(self) -> None:
+        scale = self.moments.variance.sqrt().clamp(min=self._config.min_deviation).reciprocal()
+        self._scale.copy_(scale.unsqueeze(1), non_blocking=True)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {**self.moments.state_dict(), "returns": self._returns.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.moments.load_state_dict({name: value for name, value in state.items() if name != "returns"})
+        self._returns = state["returns"].clone().cpu()
+        self._publish()
+
+
+_MAKERS = (torch.zeros, torch.ones)

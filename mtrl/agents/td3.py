@@ -1,0 +1,118 @@
+"""Multi-task TD3: a deterministic actor, twin critics whose target policy is smoothed, and delayed actor updates.
+
+Fujimoto, van Hoof & Meger 2018 ("Addressing Function Approximation Error in Actor-Critic Methods", Algorithm 1), with a
+task axis as in `sac`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig, CriticBatch, Draw
+from mtrl.core import execution
+from mtrl.core.config import check
+from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
+
+
+@dataclass
+class Config(ActorCriticConfig):
+    kind: str = "td3"
+    policy_delay: int = 2
+    """d: every d-th update moves the actor and the target networks too."""
+    exploration_noise: list[float] = field(default_factory=lambda: [0.1])
+    """Deviation of the normal noise on training actions: of every task, or one value for each."""
+    target_policy_noise: float = 0.2
+    """Deviation of the noise that smooths the target policy."""
+    target_noise_clip: float = 0.5
+    """Largest size of that noise."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.policy_delay >= 1, "agent.policy_delay", "a positive integer", self.policy_delay)
+        noise = self.exploration_noise
+        check(min(noise, default=-1.0) >= 0, "agent.exploration_noise", "a list of 0 or more each", noise)
+        check(self.target_policy_noise >= 0, "agent.target_policy_noise", "0 or more", self.target_policy_noise)
+        check(self.target_noise_clip >= 0, "agent.target_noise_clip", "0 or more", self.target_noise_clip)
+
+
+class ActorBatch(NamedTuple):
+    observation: Tensor
+    """(T, B, O)"""
+    rows: TaskRows | None = None
+
+
+class TD3(ActorCritic):
+    outputs_per_action: ClassVar[int] = 1
+
+    def __init__(self, config: Config, **context: Any) -> None:
+        super().__init__(config, **context)
+        found = len(config.exploration_noise)
+        counts = f"of 1 value, or {self.num_tasks} for the tasks"
+        check(found in (1, self.num_tasks), "agent.exploration_noise", counts, f"{found} values")
+        deviation = torch.tensor(config.exploration_noise, device=self.device).expand(self.num_tasks)
+        self._exploration = deviation.clone().view(-1, 1, 1)
+        self.target_actor = self._target_of(self.actor)
+
+    def policy(self, output: Tensor, explore: bool, rows: TaskRows | None) -> Tensor:
+        """tanh of the output, with `explore` plus the task's noise."""
+        action = output.tanh()
+        if not explore:
+            return action
+        deviation = self._exploration if rows is None else self._exploration.index_select(0, rows.task)
+        return (action + deviation * self.noise(action.shape[:-1])).clamp(-1, 1)
+
+    def _runner(self, draw: Draw) -> execution.Runner:
+        """Two kinds of updates, each captured or compiled by itself; which is due follows from their number, which the
+        host knows without asking the device. The actor's metrics are those of its last update."""
+        critics_only = self._executed(lambda: self._take(self._critic_equations, *draw()))
+        whole = self._executed(lambda: self.update(*draw()))
+        latest: Metrics = {}
+
+        def run(count: int) -> Metrics:
+            for update in range(self._updates + 1, self._updates + count + 1):
+                latest.update((critics_only if update % self.config.policy_delay else whole)(1))
+            return dict(latest)
+
+        return run
+
+    def _critic_equations(self, batches: Sequence[Transitions], rows: TaskRows | None) -> Metrics:
+        return self.step_critics([self.critic_batch(b) for b in batches])
+
+    def equations(self, batches: Sequence[Transitions], rows: TaskRows | None) -> Metrics:
+        """One step of critics, actor and both targets; `learn` takes the last three at every d-th update only."""
+        metrics = self._critic_equations(batches, rows)
+        metrics |= self.step_actor([ActorBatch(b.observation, b.rows) for b in batches], rows)
+        self.move_target(self.target, self.critic)
+        self.move_target(self.target_actor, self.actor)
+        return metrics
+
+    @torch.no_grad()
+    def critic_batch(self, batch: Transitions, noise: Tensor | None = None) -> CriticBatch:
+        """y = r + γ (1 − terminated) min_e Q'_e(s', clip(π'(s') + clip(ε, −c, c), −1, 1)), ε ~ N(0, σ).
+
+        noise (T, B, A): standard normal, in place of the generator's.
+        """
+        noise = self.noise(batch.reward.shape) if noise is None else noise
+        limit = self.config.target_noise_clip
+        smoothing = (noise * self.config.target_policy_noise).clamp(-limit, limit)
+        action = self.target_actor.at(batch.rows)(batch.next_observation).tanh() + smoothing
+        return self.bootstrapped(batch, self.target_q(batch, action.clamp(-1, 1)))
+
+    def actor_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ActorBatch
+    ) -> tuple[Tensor, Metrics]:
+        """−mean_B Q_1(s, π(s)), (T,)."""
+        action = self.actor.call(shared, own, own_buffers, batch.observation).tanh()
+        return -self.fixed_q(batch.observation, action, batch.rows, members=1)[0].mean(-1), {}
+
+    def _parts(self) -> dict[str, Any]:
+        return super()._parts() | {"target_actor": self.target_actor}
+
+
+def build(config: Config, **context: Any) -> TD3:
+    return TD3(config, **context)

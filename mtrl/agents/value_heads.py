@@ -1,0 +1,255 @@
+"""What a critic's outputs mean: a value from an output, and the loss of an output for a target.
+
+Every head has an `output_size`, and for outputs (.., output_size) `value(output)` and `loss(output, target)` (..,).
+`Symlog` and `PopArt` change the scale of another head's targets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtrl.agents.normalisation import merge
+from mtrl.core.config import check, check_choice
+from mtrl.core.types import TaskRows
+from mtrl.networks.base import Factory
+from mtrl.networks.film import FiLM
+from mtrl.networks.layers import owned
+
+SMOOTHING = 0.75
+"""Deviation of HL-Gauss's target in widths of a bin (Farebrother et al. 2024, Sec. 3.2)."""
+MIN_DEVIATION, MAX_DEVIATION = 1e-4, 1e6
+"""Of PopArt's targets (Hessel et al. 2019)."""
+
+
+@dataclass
+class ValueConfig:
+    value_head: str = "scalar"
+    """What critics give: scalar (a number, by squared error), or a distribution over bins by cross-entropy: two_hot, or
+    hl_gauss (a Gaussian around the target)."""
+    bins: int = 101
+    """Bins of a distribution."""
+    support: list[float] = field(default_factory=lambda: [-10.0, 10.0])
+    """The lowest and the highest value of the bins: in symlog or in deviations, with `symlog` or `popart`. Targets
+    beyond count as these."""
+    symlog: bool | None = None
+    """Critics learn sign(x) log(1 + |x|) of their targets; if not given, distributions without `popart` do."""
+    popart: bool = False
+    """Critics learn their targets minus each task's running mean, divided by its deviation."""
+    popart_rate: float = 3e-4
+    """How far these statistics move towards those of a batch."""
+
+    def __post_init__(self) -> None:
+        check_choice("agent.value_head", self.value_head, tuple(_KINDS))
+        check(self.bins >= 2, "agent.bins", "at least 2", self.bins)
+        ordered = len(self.support) == 2 and self.support[0] < self.support[1]
+        check(ordered, "agent.support", "two numbers, the lower first", self.support)
+        check(0 < self.popart_rate <= 1, "agent.popart_rate", "in (0, 1]", self.popart_rate)
+        both = self.popart and bool(self.symlog)
+        check(not both, "agent.symlog", "false with agent.popart, which sets the scale by itself", self.symlog)
+
+
+class ValueHead(nn.Module):
+    """A number, trained by squared error."""
+
+    output_size = 1
+    is_linear = True
+    """Whether values are the outputs, so that a linear map of these is one of those."""
+
+    def wrap(self, factory: Factory) -> Factory:
+        """The network whose outputs this head is given."""
+        return factory
+
+    def value(self, output: Tensor, rows: TaskRows | None = None) -> Tensor:
+        """output (.., T, B, output_size) -> (.., T, B), of the tasks of `rows` where they are not all in order."""
+        return output.squeeze(-1)
+
+    def loss(self, output: Tensor, target: Tensor, rows: TaskRows | None = None) -> Tensor:
+        """output (.., T, B, output_size), target (T, B) -> (.., T, B)"""
+        return (output.squeeze(-1) - target).square()
+
+    def observe(self, target: Tensor, rows: TaskRows | None, networks: Iterable[Any]) -> None:
+        """Learn from the targets (T, B) of an update, before its losses are taken of these networks' outputs."""
+
+
+class Categorical(ValueHead):
+    """The mean of a distribution over K bins, trained by the cross-entropy to the target's projection onto them."""
+
+    is_linear = False
+    centers: Tensor
+    edges: Tensor
+
+    def __init__(self, centers: Tensor, edges: Tensor) -> None:
+        super().__init__()
+        self.output_size = len(centers)
+        dtype = torch.get_default_dtype()
+        self.register_buffer("centers", centers.to(dtype), persistent=False)
+        self.register_buffer("edges", edges.to(dtype), persistent=False)
+
+    def value(self, output: Tensor, rows: TaskRows | None = None) -> Tensor:
+        return (output.softmax(-1) * self.centers).sum(-1)
+
+    def loss(self, output: Tensor, target: Tensor, rows: TaskRows | None = None) -> Tensor:
+        return -(self.project(target) * output.log_softmax(-1)).sum(-1)
+
+    def project(self, target: Tensor) -> Tensor:
+        """Probabilities of the bins (.., K) for targets (..,)."""
+        raise NotImplementedError
+
+
+class TwoHot(Categorical):
+    """A target's projection is its two nearest bins, weighted so that their mean is the target.
+
+    Centres b_1 = low, .., b_K = high; for y in [b_k, b_(k+1)] p_(k+1) = (y − b_k) / (b_(k+1) − b_k) = 1 − p_k
+    (Bellemare et al. 2017; Hafner et al. 2023, "Mastering Diverse Domains through World Models", Eq. 9).
+    """
+
+    def __init__(self, low: float, high: float, bins: int) -> None:
+        centers = torch.linspace(low, high, bins, dtype=torch.float64)
+        super().__init__(centers, centers)
+
+    def project(self, target: Tensor) -> Tensor:
+        target = target.clamp(self.edges[0], self.edges[-1]).unsqueeze(-1)
+        passed = ((target - self.edges[:-1]) / (self.edges[1:] - self.edges[:-1])).clamp(0, 1)
+        return F.pad(passed, (1, 0), value=1.0) - F.pad(passed, (0, 1), value=0.0)
+
+
+class HLGauss(Categorical):
+    """A target's projection is a Gaussian around it: the mass that falls into each bin.
+
+    p_k ∝ Φ((e_(k+1) − y) / σ) − Φ((e_k − y) / σ) with edges e_1 = low, .., e_(K+1) = high and σ = 0.75 widths (Imani &
+    White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). Its mean is y, but within two widths of an end.
+    """
+
+    def __init__(self, low: float, high: float, bins: int) -> None:
+        edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
+        super().__init__((edges[:-1] + edges[1:]) / 2, edges)
+        self._scale = 1 / (math.sqrt(2) * SMOOTHING * (high - low) / bins)
+
+    def project(self, target: Tensor) -> Tensor:
+        target = target.clamp(self.centers[0], self.centers[-1]).unsqueeze(-1)
+        passed = torch.erf((self.edges - target) * self._scale)
+        return passed.diff(dim=-1) / (passed[..., -1:] - passed[..., :1])
+
+
+def symlog(x: Tensor) -> Tensor:
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    return x.sign() * x.abs().expm1()
+
+
+class Symlog(ValueHead):
+    """Another head in symlog(y) = sign(y) log(1 + |y|) (Hafner et al. 2023): values are symexp of its values.
+
+    A distribution's value is thus symexp of its mean, as in MuZero and TD-MPC2. DreamerV3's mean of symexp needs output
+    layers that start at zero, since the outermost bins outweigh all others. The mean of targets that scatter comes out
+    closer to zero than it is.
+    """
+
+    is_linear = False
+
+    def __init__(self, head: ValueHead) -> None:
+        super().__init__()
+        self.head, self.output_size = head, head.output_size
+
+    def value(self, output: Tensor, rows: TaskRows | None = None) -> Tensor:
+        return symexp(self.head.value(output, rows))
+
+    def loss(self, output: Tensor, target: Tensor, rows: TaskRows | None = None) -> Tensor:
+        return self.head.loss(output, symlog(target), rows)
+
+
+class PopArt(ValueHead):
+    """Another head on (y − μ) / σ, with the running mean μ and deviation σ of each task's targets.
+
+    van Hasselt et al. 2016, "Learning values across many orders of magnitude"; for each task Hessel et al. 2019,
+    "Multi-task Deep Reinforcement Learning with PopArt". Values, σ n + μ, stay what they are when the statistics move:
+    the papers rescale the weights of the last layer, which here may be shared between tasks. So every task owns a scale
+    a and a shift b behind the network, n = a f(s) + b, which start at (1, 0), are trained with it, and are rescaled:
+    a ← a σ/σ', b ← (σ b + μ − μ') / σ'. That works for every architecture and ensemble. The first batch sets the
+    statistics and rescales nothing, since there is nothing learned yet to keep.
+
+    No map of a distribution's logits scales its mean, so such a head has normalised targets only, and its values move
+    as slowly as the statistics do.
+    """
+
+    def __init__(self, head: ValueHead, num_tasks: int, rate: float) -> None:
+        super().__init__()
+        self.head, self.rate, self.output_size = head, rate, head.output_size
+        self.mean: Tensor
+        self.variance: Tensor
+        self.count: Tensor
+        self.register_buffer("mean", torch.zeros(num_tasks, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(num_tasks, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros(num_tasks, dtype=torch.float64))
+
+    @property
+    def deviation(self) -> Tensor:
+        """(T,)"""
+        return self.variance.sqrt().clamp(MIN_DEVIATION, MAX_DEVIATION)
+
+    def wrap(self, factory: Factory) -> Factory:
+        if not self.head.is_linear:
+            return factory
+        return lambda code: nn.Sequential(factory(code), owned(FiLM(self.output_size)))
+
+    def _statistics(self, rows: TaskRows | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """μ and σ of the rows, (T, 1)."""
+        found = torch.stack([self.mean, self.deviation], -1)
+        found = found if rows is None else found.index_select(0, rows.task)
+        mean, deviation = found.to(dtype).split(1, -1)
+        return mean, deviation
+
+    def value(self, output: Tensor, rows: TaskRows | None = None) -> Tensor:
+        mean, deviation = self._statistics(rows, output.dtype)
+        return torch.addcmul(mean, self.head.value(output, rows), deviation)
+
+    def loss(self, output: Tensor, target: Tensor, rows: TaskRows | None = None) -> Tensor:
+        mean, deviation = self._statistics(rows, output.dtype)
+        return self.head.loss(output, (target - mean) / deviation, rows)
+
+    @torch.no_grad()
+    def observe(self, target: Tensor, rows: TaskRows | None, networks: Iterable[Any]) -> None:
+        """The n-th batch has the share β / (1 − (1 − β)ⁿ), so that no statistic remembers where it started."""
+        before, deviation, is_first = self.mean.clone(), self.deviation, self.count == 0
+        kept = [self.mean, self.variance, self.count]
+        mean, variance, count = kept if rows is None else [t.index_select(0, rows.task) for t in kept]
+        share = self.rate / (1 - (1 - self.rate) ** (count + 1))
+        moved = [*merge(mean, variance, target.double(), share), count + 1]
+        for old, new in zip(kept, moved, strict=True):
+            old.copy_(new) if rows is None else old.index_copy_(0, rows.task, new)
+        if not self.head.is_linear:
+            return
+        scale = torch.where(is_first, 1.0, deviation / self.deviation)
+        shift = torch.where(is_first, 0.0, (before - self.mean) / self.deviation)
+        for network in networks:
+            for parameter in (network.own[_SCALE], network.own[_SHIFT]):
+                parameter.mul_(_shaped(scale, parameter))
+            network.own[_SHIFT].add_(_shaped(shift, network.own[_SHIFT]))
+
+
+_SCALE, _SHIFT = "1/scale", "1/shift"
+"""What `PopArt.wrap` puts behind a network, as `TaskNetwork.own` names it."""
+_KINDS = {"scalar": None, "two_hot": TwoHot, "hl_gauss": HLGauss}
+
+
+def _shaped(values: Tensor, parameter: Tensor) -> Tensor:
+    """values (T,) that multiply a parameter (T, *shape)"""
+    return values.to(parameter.dtype).view(-1, *[1] * (parameter.ndim - 1))
+
+
+def build_head(config: ValueConfig, num_tasks: int) -> ValueHead:
+    kind = _KINDS[config.value_head]
+    head = ValueHead() if kind is None else kind(*config.support, config.bins)
+    if config.popart:
+        return PopArt(head, num_tasks, config.popart_rate)
+    use_symlog = kind is not None if config.symlog is None else config.symlog
+    return Symlog(head) if use_symlog else head
