@@ -6,6 +6,7 @@ Bad input ends in one line that says what was expected and what was found, and e
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shlex
@@ -16,9 +17,10 @@ from typing import Any, NoReturn
 
 from mtrl import __version__
 from mtrl.core.errors import UserError, expected
-from mtrl.core.registry import find
+from mtrl.core.registry import find, import_by_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
+BENCHES = ("update", "growth", "train", "precision", "offline", "auxiliary", "envs", "startup")
 PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity")
 # Read by OpenMP when torch is loaded. Threads that wait by spinning take the cores from the environments' threads, and
 # on a machine that does anything else an update takes ten times as long.
@@ -36,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
         options = _parse(arguments)
+        import_by_name(getattr(options, "imports", []))
         options.run(options)
     except UserError as error:
         print(f"mtrl: {' '.join(str(error).split())}", file=sys.stderr)
@@ -70,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
     train.add_argument("--config", type=Path, metavar="FILE", help="start from a run's config.yaml, or a group's")
     train.add_argument("--show", action="store_true", help="print the whole configuration and stop")
+    _add_imports(train)
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="evaluate the newest checkpoint of a run")
@@ -79,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", default="cpu", help="cpu, cuda, ... or auto")
     evaluate.add_argument("--video", action="store_true", help="also write a short video")
     evaluate.add_argument("--json", action="store_true", help="print the whole result as JSON")
+    _add_imports(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
     _add_demos(commands)
@@ -87,10 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("what", nargs="?", help="one of benchmarks, networks, weighting, surgery, agents, recipes")
     listing.add_argument("--benchmark", help="count the networks' parameters on this benchmark")
     listing.add_argument("options", nargs="*", metavar="key=value", help="with --benchmark: options of the networks")
+    _add_imports(listing)
     listing.set_defaults(run=_list)
 
     bench = commands.add_parser("bench", help="measure speed on this machine")
-    bench.add_argument("what", choices=("update", "growth", "train", "precision", "offline", "auxiliary", "envs"))
+    bench.add_argument("what", choices=BENCHES)
     bench.add_argument("--json", action="store_true", help="print the rows as JSON")
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
     bench.add_argument("--suites", default="", help="update, train: mt10, mt50 or both")
@@ -112,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("folders", nargs="+", metavar="RUN")
     plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], help="what to draw (curves)")
     plot.add_argument("--output", type=Path, help="the picture's path (learning_curves.png in the run)")
+    _add_imports(plot)
     plot.set_defaults(run=_plot)
 
     group = commands.add_parser("group", help="find the tasks to train together, from a run's affinities")
@@ -119,8 +126,14 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--groups", type=int, required=True, metavar="K", help="groups at most")
     group.add_argument("--network", help="whose losses' affinities: critic (the default) or actor")
     group.add_argument("--output", type=Path, help="the folder of the groups' configurations (groups/ in the run)")
+    _add_imports(group)
     group.set_defaults(run=_group)
     return parser
+
+
+def _add_imports(command: argparse.ArgumentParser) -> None:
+    what = "a Python module that adds networks, surgery, ... of your own; may be given again for another"
+    command.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=what)
 
 
 def _add_demos(commands: Any) -> None:
@@ -133,12 +146,14 @@ def _add_demos(commands: Any) -> None:
     collect.add_argument("--layout", choices=("cache", "rlbench"), default="cache", help="what to write")
     collect.add_argument("--output", type=Path, default=Path("demos"), help="folder; a benchmark gets one in it")
     collect.add_argument("--jobs", type=int, default=0, help="processes; as many as there are cores if not given")
+    _add_imports(collect)
     collect.set_defaults(run=_collect)
     cache = actions.add_parser("cache", help="make a cache of demonstrations in RLBench's folders")
     cache.add_argument("folder", type=Path, help="that holds <task>/variation<N>/episodes/episode<M>")
     cache.add_argument("options", nargs="*", metavar="key=value", help="benchmark=rlbench and its options")
     cache.add_argument("--episodes", type=int, help="of each task; all if not given")
     cache.add_argument("--output", type=Path, default=Path("demos"), help="folder; a benchmark gets one in it")
+    _add_imports(cache)
     cache.set_defaults(run=_cache)
 
 
@@ -165,7 +180,9 @@ def _train(options: argparse.Namespace) -> None:
     from mtrl import configs, experiment
 
     sweep = configs.sweep(options.options)
-    chosen = [experiment.saved_overrides(options.config, run) if options.config else run for run in sweep]
+    imports = [f"imports=[{','.join(options.imports)}]"] if options.imports else []
+    given = [[*run, *imports] for run in sweep]
+    chosen = [experiment.saved_overrides(options.config, run) if options.config else run for run in given]
     runs = [experiment.compose(run) for run in chosen]  # all of them before the first begins
     experiment.check_sweep(runs)
     if options.show:
@@ -253,25 +270,19 @@ def _list_parameters(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from mtrl.bench import auxiliary, envs, growth, offline, precision, report, train, update
+    from mtrl.bench import report
 
+    bench = importlib.import_module(f"mtrl.bench.{options.what}")
     suites: dict[str, Any] = {"suites": tuple(options.suites.split(","))} if options.suites else {}
-    if options.what == "envs":
-        result = envs.measure(options.quick)
-    elif options.what == "auxiliary":
-        result = auxiliary.measure(options.quick)
-    elif options.what == "growth":
-        result = growth.measure(options.quick)
-    elif options.what == "precision":
-        result = precision.measure(options.quick, device=options.device)
-    elif options.what == "offline":
-        result = offline.measure(options.quick)
-    elif options.what == "train":
-        result = train.measure(options.quick, device=options.device, compiled=options.compiled, **suites)
-    else:
-        named = update.methods() if options.methods == "all" else options.methods.split(",")
-        chosen: dict[str, Any] = {"compiled": options.compiled, "device": options.device, **suites}
-        result = update.measure(options.quick, named, repetitions=options.repetitions, **chosen)
+    chosen: dict[str, Any] = {}
+    if options.what in ("precision", "train", "update"):
+        chosen = {"device": options.device}
+    if options.what in ("train", "update"):
+        chosen |= {"compiled": options.compiled, **suites}
+    if options.what == "update":
+        named = bench.methods() if options.methods == "all" else options.methods.split(",")
+        chosen |= {"chosen": named, "repetitions": options.repetitions}
+    result = bench.measure(options.quick, **chosen)
     print(json.dumps(result) if options.json else report.table(result))
 
 

@@ -17,8 +17,9 @@ import yaml
 import mtrl
 from mtrl import cli, experiment
 from mtrl.core.errors import UserError
-from mtrl.experiment.load import load
 from mtrl.data.replay import ReplayBuffer
+from mtrl.experiment.config import experiment_name
+from mtrl.experiment.load import load
 from mtrl.monitoring import checkpoints
 from mtrl.training.off_policy import OffPolicyTrainer
 from tests.tiny_runs import TINY, files, run_folder
@@ -164,6 +165,14 @@ def test_an_experiment_is_named_by_what_is_not_default() -> None:
     ]
     assert names[0] == names[1] != names[2]
     assert all(name.startswith("multi_head-equal-none-") for name in names)
+
+
+def test_experiment_name_depends_on_the_fields_and_not_on_their_order() -> None:
+    assert experiment_name("mint", "equal", "pcgrad", {}) == "mint-equal-pcgrad"
+    name = experiment_name("mint", "equal", "pcgrad", {"a": 1, "b": {"c": 2, "d": 3}})
+    assert name == experiment_name("mint", "equal", "pcgrad", {"b": {"d": 3, "c": 2}, "a": 1})
+    assert name != experiment_name("mint", "equal", "pcgrad", {"a": 2, "b": {"c": 2, "d": 3}})
+    assert len(name) == len("mint-equal-pcgrad-") + 8
 
 
 def test_names_tell_apart_what_watches() -> None:

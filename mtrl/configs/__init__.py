@@ -79,9 +79,11 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
 
 def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, str]:
     """The kind in each group: what overrides choose, else what their recipe chooses, else the default."""
-    given = {key: value for key, _, value in (override.partition("=") for override in overrides)}
-    lines = [*_defaults(root.kind), *_defaults(f"recipe/{given.get('recipe')}")]
-    usual = {key.removeprefix("override /"): kind for line in lines if isinstance(line, dict) for key, kind in line.items()}
+    given: dict[str, Any] = {key: value for key, _, value in (override.partition("=") for override in overrides)}
+    usual: dict[str, Any] = {}
+    for line in [*_defaults(root.kind), *_defaults(f"recipe/{given.get('recipe')}")]:
+        if isinstance(line, dict):
+            usual |= {key.removeprefix("override /"): kind for key, kind in line.items()}
     return {group: _kind(group, given.get(group, kind)) for group, kind in usual.items()}
 
 

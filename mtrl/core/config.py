@@ -23,7 +23,7 @@ def runtime_option(default: Any) -> Any:
     return field(default=default, metadata={"changes_results": False})
 
 
-def runtime_options(config: Any) -> set[str]:
-    """The names of a configuration's runtime options; a subclass that gives one another default leaves it one."""
-    declared = [f for owner in type(config).__mro__ for f in owner.__dict__.get("__dataclass_fields__", {}).values()]
+def runtime_options(config: type[Any]) -> set[str]:
+    """The names of a dataclass's runtime options; a subclass that gives one another default leaves it one."""
+    declared = [f for owner in config.__mro__ for f in owner.__dict__.get("__dataclass_fields__", {}).values()]
     return {f.name for f in declared if not f.metadata.get("changes_results", True)} & {f.name for f in fields(config)}

@@ -11,7 +11,8 @@ which the module would stand:
     [project.entry-points."mtrl.networks"]
     wide = "my_package.wide"
 
-A module that is not installed, but named by `mtrl train --import my_package`, calls `NETWORKS.add("wide", ...)` instead.
+A module that is not installed, but named by `mtrl train --import my_module`, instead calls, when it is imported,
+`NETWORKS.add("wide", "my_package.wide")`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -152,7 +153,7 @@ def _table(group: str) -> dict[str, _Entry]:
             for kind in _kinds(module):
                 _enter(table, group, kind, _Entry(package, module))
     for package in _packages[group]:
-        for point in _installed().select(group=package):
+        for point in entry_points(group=package):
             _enter(table, group, point.name, _Entry(package, point.module))
     return table
 
@@ -164,11 +165,6 @@ def _kinds(module: str) -> list[str]:
         loaded = importlib.import_module(module)
         single = [module.rpartition(".")[2]] if hasattr(loaded, "Config") else []
         return list(getattr(loaded, "CONFIGS", single))
-
-
-@functools.cache
-def _installed() -> EntryPoints:
-    return entry_points()
 
 
 def _enter(table: dict[str, _Entry], group: str, kind: str, entry: _Entry) -> None:

@@ -1,7 +1,8 @@
 """What a module's source says of its options, read without running it: to import every method takes seconds.
 
-A module that defines `Config` is one method, and one with a dictionary `CONFIGS` of such classes is several. What the
-source does not say plainly (a class made by a function, a computed value) raises `LookupError`; then import it and look.
+A module that defines `Config` is one method, and one with a dictionary `CONFIGS` of such classes is several. Where the
+source does not say it plainly (a class made by a function, a computed value), these functions raise `LookupError`; then
+the module has to be imported.
 """
 
 from __future__ import annotations
@@ -102,9 +103,12 @@ def _assigned(body: list[ast.stmt]) -> dict[str, ast.expr]:
     """The names that statements assign, each with its expression."""
     found: dict[str, ast.expr] = {}
     for line in body:
-        targets = line.targets if isinstance(line, ast.Assign) else [line.target] if isinstance(line, ast.AnnAssign) else []
-        value = getattr(line, "value", None)
-        found |= {target.id: value for target in targets if isinstance(target, ast.Name) and value is not None}
+        match line:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ):
+                found[name] = value
     return found
 
 
@@ -129,10 +133,13 @@ def _names(module: str) -> dict[str, Any]:
 def _configs(module: str) -> dict[str, ast.expr]:
     """The entries of a module's `CONFIGS`."""
     table = _names(module)["CONFIGS"]
-    keys = table.keys if isinstance(table, ast.Dict) else [None]
-    if not all(isinstance(key, ast.Constant) for key in keys):
-        raise LookupError(f"CONFIGS of {module} as a dictionary with its kinds written out")
-    return {key.value: value for key, value in zip(table.keys, table.values, strict=True)}
+    if not isinstance(table, ast.Dict):
+        raise LookupError(f"CONFIGS of {module} as a dictionary that is written out")
+    pairs = zip(table.keys, table.values, strict=True)
+    found = {str(key.value): value for key, value in pairs if isinstance(key, ast.Constant)}
+    if len(found) < len(table.keys):
+        raise LookupError(f"the kinds of CONFIGS of {module}")
+    return found
 
 
 def _config(module: str, kind: str) -> Class:
@@ -144,16 +151,17 @@ def _config(module: str, kind: str) -> Class:
 
 def _resolved(module: str, expression: ast.expr | None) -> Class:
     """The class that an expression of a module's top level names."""
-    if isinstance(expression, ast.Name):
-        found = _names(module).get(expression.id)
-        if isinstance(found, ast.ClassDef):
-            return Class(module, found)
-        if isinstance(found, Imported) and found.name:
-            return _resolved(found.module, ast.Name(found.name))
-    elif isinstance(expression, ast.Attribute) and isinstance(expression.value, ast.Name):
-        found = _names(module).get(expression.value.id)
-        if isinstance(found, Imported):
-            return _resolved(".".join(filter(None, found)), ast.Name(expression.attr))
+    match expression:
+        case ast.Name(id=name):
+            found = _names(module).get(name)
+            if isinstance(found, ast.ClassDef):
+                return Class(module, found)
+            if isinstance(found, Imported) and found.name:
+                return _resolved(found.module, ast.Name(found.name))
+        case ast.Attribute(value=ast.Name(id=owner), attr=name):
+            found = _names(module).get(owner)
+            if isinstance(found, Imported):
+                return _resolved(".".join(filter(None, found)), ast.Name(name))
     raise LookupError(f"the class {ast.unparse(expression) if expression else ''} of {module}")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     short = {"task": "benchmark.task", "tasks": "benchmark.tasks", "replay": "training.replay"}
     given = [short.get(key, key) + equals + value for key, equals, value in (o.partition("=") for o in overrides)]
     chosen = {key: value for key, _, value in (o.partition("=") for o in given)}
-    _check_imports(yaml.safe_load(chosen.get("imports", "[]")))
+    _check_imports(chosen.get("imports", ""))
     benchmark = chosen.get("benchmark") if "recipe" not in chosen else None
     implies = (SUITES.constant(benchmark, "implies") if benchmark in SUITES.kinds else None) or {}
     implied = [f"{group}={kind}" for group, kind in implies.items() if group not in chosen]
@@ -120,7 +121,7 @@ def restore(saved: dict[str, Any]) -> ExperimentConfig:
     Raises:
         UserError: it holds what this version does not know, or needs modules that have not been imported.
     """
-    _check_imports(saved.get("imports", []))
+    _check_imports(str(saved.get("imports", "")))
     return configs.restore(ExperimentConfig, REGISTRIES, saved)
 
 
@@ -142,7 +143,7 @@ def non_default(config: ExperimentConfig) -> dict[str, Any]:
         part = configs.plain(getattr(config, registry.group))
         if part["kind"] not in registry.kinds:
             continue
-        default = registry.config_class(part["kind"])()
+        default = registry.config_class(part["kind"])
         usual, free = configs.plain(default), runtime_options(default)
         names = [name for name, value in part.items() if value != usual[name] and name not in free]
         changed |= {f"{registry.group}.{name}": part[name] for name in names}
@@ -155,17 +156,17 @@ def non_default(config: ExperimentConfig) -> dict[str, Any]:
 def free_keys(config: ExperimentConfig) -> set[str]:
     """The options, by dotted name, that may differ between two starts of the same run: they do not change results."""
     parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES}
-    below = {f"{group}.{name}" for group, part in parts.items() if part for name in runtime_options(part)}
-    return runtime_options(config) | below
+    below = {f"{group}.{name}" for group, part in parts.items() if part for name in runtime_options(type(part))}
+    return runtime_options(type(config)) | below
 
 
-def _check_imports(modules: Iterable[str]) -> None:
-    """Refuse a configuration whose modules the user has not named in this process: a file alone never runs code.
+def _check_imports(listed: str) -> None:
+    """Refuse a list of modules that the user has not named in this process: a file alone never runs code.
 
     Raises:
         UserError: it names the modules, and how to name them.
     """
-    missing = [module for module in modules if module not in sys.modules]
+    missing = [module for module in re.findall(r"[\w.]+", listed) if module not in sys.modules]
     if missing:
         flags, names = " ".join(f"--import {module}" for module in missing), ", ".join(missing)
         raise UserError(

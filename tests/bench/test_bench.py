@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtrl import cli
 from mtrl.agents.sac import SAC
-from mtrl.bench import offline, train, update
+from mtrl.bench import offline, startup, train, update
 from mtrl.bench.peers import naive_pcgrad, torchjd_pcgrad
 from mtrl.bench.plain_sac import MultiHead, PlainSAC
 
@@ -113,6 +113,16 @@ def test_rows_of_the_precision_bench(capsys: pytest.CaptureFixture[str], monkeyp
     ]
     assert all(row["error"] < 1e-4 and row["clear_signs"] == 0 for row in rows[:2])
     assert all(1e-4 < row["error"] < 0.5 for row in rows[2:])
+
+
+def test_rows_of_the_startup_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "COMMANDS", {"unknown kind": ["train", "benchmark=toi"]})
+    assert cli.main(["bench", "startup", "--quick", "--json"]) == 0
+    rows = {row["command"]: row["seconds"] for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert list(rows) == ["python", "torch", "unknown kind"]
+    assert 0 < rows["python"] < rows["torch"]
+    with pytest.raises(RuntimeError, match=r"(?s)-c 1/0: .*ZeroDivisionError"):
+        startup._run(["-c", "1/0"])
 
 
 @pytest.mark.parametrize("name", ["naive", "torchjd"])

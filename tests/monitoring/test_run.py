@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mtrl.core.errors import UserError
-from mtrl.monitoring.run import RunFolder, experiment_name, run_path
+from mtrl.monitoring.run import RunFolder, run_path
 
 CONFIG = {"steps": 100, "seed": 1, "device": "cpu", "network": {"kind": "mint", "width": [400, 400], "rate": 3e-4}}
 
@@ -155,14 +155,6 @@ def test_results_and_evaluations_hold_valid_json_whatever_the_numbers(tmp_path):
         path = run.write_evaluation(100, {"success": [1.0, float("inf")]})
     assert run.result == {"success": None}
     assert json.loads(path.read_text()) == {"success": [1.0, None]} and path.name == "step_100.json"
-
-
-def test_experiment_name_depends_on_the_fields_and_not_on_their_order():
-    assert experiment_name("mint", "equal", "pcgrad", {}) == "mint-equal-pcgrad"
-    name = experiment_name("mint", "equal", "pcgrad", {"a": 1, "b": {"c": 2, "d": 3}})
-    assert name == experiment_name("mint", "equal", "pcgrad", {"b": {"d": 3, "c": 2}, "a": 1})
-    assert name != experiment_name("mint", "equal", "pcgrad", {"a": 2, "b": {"c": 2, "d": 3}})
-    assert len(name) == len("mint-equal-pcgrad-") + 8
 
 
 def test_a_broken_result_is_named(tmp_path):

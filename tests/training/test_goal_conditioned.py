@@ -15,9 +15,9 @@ from mtrl import experiment
 from mtrl.cli import main
 from mtrl.core.compilation import Traced
 from mtrl.core.errors import UserError
-from mtrl.experiment.load import load
 from mtrl.core.execution import Snapshot, tensors
 from mtrl.core.types import TaskRows
+from mtrl.experiment.load import load
 from mtrl.training import TRAININGS
 from mtrl.training.goal_conditioned import GoalTrainer, evaluate
 

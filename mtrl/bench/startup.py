@@ -1,0 +1,40 @@
+"""mtrl bench startup: how long the command line takes to say something, as whole processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from statistics import median
+from typing import Any
+
+from mtrl.bench.report import interleaved, machine
+
+BAD_INPUT = 2
+COMMANDS = {
+    "help": ["--help"],
+    "list": ["list"],
+    "unknown option": ["train", "benchmark=toy", "agent.nonsense=1"],
+    "unknown kind": ["train", "benchmark=toi"],
+    "configuration": ["train", "benchmark=toy", "--show"],
+}
+"""The last loads PyTorch, the others do not; `python` and `torch` are what the machine takes for these alone."""
+
+
+def measure(quick: bool = False) -> dict[str, Any]:
+    """Median seconds of each command from its start to its end, in turn with an empty program and `import torch`.
+
+    Raises:
+        RuntimeError: a command neither does what it should nor refuses it.
+    """
+    programs = {name: ["-m", "mtrl.cli", *words] for name, words in COMMANDS.items()}
+    programs = {"python": ["-c", ""], "torch": ["-c", "import torch"], **programs}
+    calls = {name: lambda words=words: _run(words) for name, words in programs.items()}
+    seconds = interleaved(calls, 1 if quick else 9, warmup=1)
+    rows = [{"command": name, "seconds": median(times), "least": min(times)} for name, times in seconds.items()]
+    return {"bench": "startup", "machine": machine(), "rows": rows}
+
+
+def _run(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode not in (0, BAD_INPUT):
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr}")
