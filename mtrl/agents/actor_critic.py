@@ -265,10 +265,10 @@ class ActorCritic(Stateful):
             metrics = steps([self.prepare(b) for b in (batch, second_batch) if b is not None], batch.rows)
         return metrics if batch.rows is None else {name: value.mean() for name, value in metrics.items()}
 
-    def step_critics(self, batches: Sequence[CriticBatch], **settings: Any) -> Metrics:
-        """One step of the critics; settings: those of `MultiTaskOptimizer.step`."""
-        self.head.observe(batches[0].target, batches[0].rows, (self.critic, self.target))
-        metrics = self.critic_optimizer.step(self.critic_losses, *batches, rows=batches[0].rows, **settings)
+    def step_critics(self, batches: Sequence[Any], rows: TaskRows | None, **settings: Any) -> Metrics:
+        """One step on a `CriticBatch`, or two; settings: those of `MultiTaskOptimizer.step`."""
+        self.head.observe(batches[0].target, rows, (self.critic, self.target))
+        metrics = self.critic_optimizer.step(self.critic_losses, *batches, rows=rows, **settings)
         return {f"critic/{name}": value for name, value in metrics.items()}
 
     def step_actor(self, batches: Sequence[Any], rows: TaskRows | None, **settings: Any) -> Metrics:

@@ -82,7 +82,7 @@ class SAC(ActorCritic):
         log_alpha = self._log_alpha(rows, len(batches[0].reward))
         alpha = log_alpha.exp().unsqueeze(-1)
         extras = {"log_alpha": log_alpha}
-        metrics = self.step_critics([self.critic_batch(b, alpha) for b in batches], extras=extras)
+        metrics = self.step_critics([self.critic_batch(b, alpha) for b in batches], rows, extras=extras)
         metrics |= self.step_actor([self.actor_batch(b, alpha) for b in batches], rows, extras=extras)
         self._move_temperature(metrics.pop("actor/log_prob"), rows)
         self.move_target(self.target, self.critic)

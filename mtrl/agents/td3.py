@@ -81,7 +81,7 @@ class TD3(ActorCritic):
         return run
 
     def _critic_equations(self, batches: Sequence[Transitions], rows: TaskRows | None) -> Metrics:
-        return self.step_critics([self.critic_batch(b) for b in batches])
+        return self.step_critics([self.critic_batch(b) for b in batches], rows)
 
     def equations(self, batches: Sequence[Transitions], rows: TaskRows | None) -> Metrics:
         """One step of critics, actor and both targets; `learn` takes the last three at every d-th update only."""

@@ -232,11 +232,11 @@ def build(config: Config, *, agent: Agent, suite: ControlSuite, seed: int, steps
     """A trainer with new environments and an empty replay; steps: of each task, to be taken in all."""
     envs = suite.make_envs(seed, config.envs_per_task)
     capacity = min(config.replay_capacity, steps + config.envs_per_task)
-    sizes = (suite.observation_size, suite.action_size)
-    replay = ReplayBuffer(len(suite.tasks), capacity, *sizes, device=agent.device)
-    if agent.config.n_step > 1:
-        steps = {"steps": agent.config.n_step, "discount": agent.config.discount, "copies": config.envs_per_task}
-        replay = NStepReplay(len(suite.tasks), capacity, *sizes, device=agent.device, **steps)
+    sizes, learner = (len(suite.tasks), capacity, suite.observation_size, suite.action_size), agent.config
+    replay = ReplayBuffer(*sizes, device=agent.device)
+    if learner.n_step > 1:
+        steps, discount, copies = learner.n_step, learner.discount, config.envs_per_task
+        replay = NStepReplay(*sizes, steps=steps, discount=discount, copies=copies, device=agent.device)
     return OffPolicyTrainer(config, agent, envs, replay, suite.action_size)
 
 

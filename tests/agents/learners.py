@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl.agents import AGENTS
-from mtrl.agents.sac import SAC
+from mtrl.agents.actor_critic import ActorCritic
 from mtrl.core import execution
 from mtrl.core.types import Transitions
 from mtrl.data.replay import ReplayBuffer
@@ -30,8 +30,9 @@ def agent(
     seed: int = 0,
     device: Any = "cpu",
     watching: dict[str, Any] | None = None,
+    learner: str = "sac",
     **options: Any,
-) -> SAC:
+) -> Any:
     """watching: configurations of diagnostics and affinity; options: the agent's."""
     torch.manual_seed(seed)
     surgery, weighting = (method, "equal") if method in SURGERIES.kinds else ("none", method)
@@ -39,7 +40,7 @@ def agent(
     if getattr(config, "requires_primary", False):
         config.primary = ["0"]
     return AGENTS.build(
-        AGENTS.config_class("sac")(**{"batch_size": B, **options}),
+        AGENTS.config_class(learner)(**{"batch_size": B, **options}),
         network=NETWORKS.config_class(network)(width=32, depth=2),
         weighting=WEIGHTINGS.config_class(weighting)(),
         surgery=config,
@@ -55,7 +56,7 @@ def agent(
 class Experience:
     """A replay, what fills it, and what an update of `learner` draws from it."""
 
-    def __init__(self, learner: SAC, capacity: int = 200) -> None:
+    def __init__(self, learner: ActorCritic, capacity: int = 200) -> None:
         self.learner, self._generator = learner, torch.Generator().manual_seed(1)
         self.replay = ReplayBuffer(T, capacity, O, A, device=learner.device)
         self.grow(40)
@@ -71,11 +72,11 @@ class Experience:
         return [self.replay.sample(B, self.learner.generator) for _ in range(count)]
 
 
-def tensors(learner: SAC) -> list[Tensor]:
+def tensors(learner: ActorCritic) -> list[Tensor]:
     return list(execution.tensors(learner._state()))
 
 
-def copy_state(source: SAC, target: SAC) -> None:
+def copy_state(source: ActorCritic, target: ActorCritic) -> None:
     """In place, so that a graph goes on with it; both have taken a step."""
     with torch.no_grad():
         for new, old in zip(tensors(source), tensors(target), strict=True):
