@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mtrl.agents.state import Stateful
+from mtrl.agents.base import Agent, AgentConfig
 from mtrl.core import execution, precision
 from mtrl.core.config import check, check_choice
+from mtrl.core.specs import ControlSpec, GoalSpec, Spec
 from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
 from mtrl.gradients import MultiTaskOptimizer, build_optimizer
 from mtrl.networks import NETWORKS, TaskNetwork
@@ -30,7 +31,8 @@ Draw = Callable[[], Sequence[Transitions]]
 
 
 @dataclass
-class Config:
+class Config(AgentConfig):
+    specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec, GoalSpec)
     trainings: ClassVar[tuple[str, ...]] = ("off_policy", "goal_conditioned")
     kind: str = "sac"
     discount: float = 0.99
@@ -89,6 +91,9 @@ class Config:
             self.max_grad_norm is None or self.max_grad_norm > 0, "agent.max_grad_norm", "positive", self.max_grad_norm
         )
 
+    def for_acting(self) -> Config:
+        return replace(self, execution="plain")
+
 
 class CriticBatch(NamedTuple):
     inputs: Tensor
@@ -124,7 +129,7 @@ def _moved(rows: TaskRows | None, device: torch.device) -> TaskRows | None:
     return None if rows is None else TaskRows(rows.task.to(device), rows.code.to(device))
 
 
-class SAC(Stateful):
+class SAC(Agent):
     """The agent of T tasks with one network for the actor and one ensemble of E for the critics."""
 
     def __init__(
@@ -134,12 +139,7 @@ class SAC(Stateful):
         network: Any,
         weighting: Any,
         surgery: Any,
-        num_tasks: int,
-        observation_size: int,
-        action_size: int,
-        tasks: Sequence[str] = (),
-        goals: Tensor | None = None,
-        rows: int | None = None,
+        spec: ControlSpec,
         diagnostics: Any = None,
         affinity: Any = None,
         device: torch.device | str = "cpu",
@@ -148,14 +148,13 @@ class SAC(Stateful):
         """network, weighting, surgery, diagnostics, affinity: the configurations of what is to be used in actor and
         critic.
 
-        Args:
-            tasks: their names.
-            goals: (T, G) of tasks that are goals: the codes by which networks know them.
-            rows: how many tasks a batch holds, where they are only some; it then says which (`TaskRows`).
+        spec: of a `GoalSpec`, networks know tasks by their goals, and a batch says which it holds (`TaskRows`).
         """
         self.config = config
+        goals, rows = (spec.goals, spec.goals_per_batch) if isinstance(spec, GoalSpec) else (None, None)
         network = network if goals is None else network.for_goals()
-        self.action_size = action_size
+        num_tasks, observation_size = spec.num_tasks, spec.observation_size
+        self.action_size = action_size = spec.action_size
         self.device = torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         actor_factory = NETWORKS.build(network, input_size=observation_size, output_size=2 * action_size)
@@ -173,7 +172,7 @@ class SAC(Stateful):
         self.log_alpha.requires_grad_()
         self.target_entropy = -float(action_size) if config.target_entropy is None else config.target_entropy
         self.alpha_optimizer = self._adam([self.log_alpha])
-        methods = {"weighting": weighting, "surgery": surgery, "tasks": tasks, "rows": rows}
+        methods = {"weighting": weighting, "surgery": surgery, "tasks": spec.tasks, "rows": rows}
         methods |= {"diagnostics": diagnostics, "affinity": affinity}
         self.critic_optimizer = self._optimizer(self.critic, part="critic", **methods)
         self.actor_optimizer = self._optimizer(self.actor, part="actor", critic=self.critic_optimizer, **methods)
@@ -181,7 +180,6 @@ class SAC(Stateful):
         self.execution = execution.choose(config.execution, self.device, host_bound)
         self._learner: tuple[Draw, execution.Runner] | None = None
         self._updates = 0  # as `critic_optimizer.step_count`, without asking the device
-        self.announce: Callable[[str], None] = lambda _: None
 
     def _critic_network(self, network: Any) -> Any:
         changes = {"layer_norm": self.config.critic_layer_norm, "width": self.config.critic_width}
