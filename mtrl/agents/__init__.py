@@ -1,4 +1,7 @@
-"""Learners, one a file; the `trainings` of its Config are the kinds of training that it can be trained by."""
+"""Learning algorithms, one per file.
+
+`Config.trainings` lists the training loops that an agent works with, `Config.specs` the kinds of data.
+"""
 
 from mtrl.core.registry import Registry
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mtrl.agents.base import Agent, AgentConfig
 from mtrl.agents.normalisation import NormalisationConfig, ObservationNormaliser, RewardNormaliser
-from mtrl.agents.state import Stateful
 from mtrl.agents.value_heads import ValueConfig, build_head
 from mtrl.core import execution, precision
 from mtrl.core.config import check, check_choice, runtime_option
+from mtrl.core.specs import ControlSpec, GoalSpec, Spec
 from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
 from mtrl.gradients import MultiTaskOptimizer, build_optimizer
 from mtrl.networks import NETWORKS, TaskNetwork
@@ -29,7 +30,8 @@ Draw = Callable[[], Sequence[Transitions]]
 
 
 @dataclass
-class ActorCriticConfig(ValueConfig, NormalisationConfig):
+class ActorCriticConfig(AgentConfig, ValueConfig, NormalisationConfig):
+    specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec, GoalSpec)
     trainings: ClassVar[tuple[str, ...]] = ("off_policy", "goal_conditioned")
     discount: float = 0.99
     """γ."""
@@ -80,6 +82,9 @@ class ActorCriticConfig(ValueConfig, NormalisationConfig):
             value = getattr(self, name)
             check(value is None or value > 0, f"agent.{name}", "positive", value)
 
+    def for_acting(self) -> Self:
+        return replace(self, execution="plain")
+
 
 class CriticBatch(NamedTuple):
     inputs: Tensor
@@ -93,7 +98,7 @@ def _moved(rows: TaskRows | None, device: torch.device) -> TaskRows | None:
     return None if rows is None else TaskRows(rows.task.to(device), rows.code.to(device))
 
 
-class ActorCritic(Stateful):
+class ActorCritic(Agent):
     """The agent of T tasks with one network for the actor and one ensemble of E for the critics."""
 
     outputs_per_action: ClassVar[int]
@@ -106,12 +111,7 @@ class ActorCritic(Stateful):
         network: Any,
         weighting: Any,
         surgery: Any,
-        num_tasks: int,
-        observation_size: int,
-        action_size: int,
-        tasks: Sequence[str] = (),
-        goals: Tensor | None = None,
-        rows: int | None = None,
+        spec: ControlSpec,
         diagnostics: Any = None,
         affinity: Any = None,
         device: torch.device | str = "cpu",
@@ -120,18 +120,18 @@ class ActorCritic(Stateful):
         """network, weighting, surgery, diagnostics, affinity: the configurations of what is to be used in actor and
         critic.
 
-        Args:
-            tasks: their names.
-            goals: (T, G) of tasks that are goals: the codes by which networks know them.
-            rows: how many tasks a batch holds, where they are only some; it then says which (`TaskRows`).
+        spec: of a `GoalSpec`, networks know tasks by their goals, and a batch says which it holds (`TaskRows`).
         """
-        self.config, self.num_tasks, self.action_size = config, num_tasks, action_size
+        num_tasks, goals, rows = spec.num_tasks, None, None
+        if isinstance(spec, GoalSpec):
+            goals, rows = spec.goals, spec.goals_per_batch
+        self.config, self.num_tasks, self.action_size = config, num_tasks, spec.action_size
         self.device = torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.head = build_head(config, num_tasks).to(self.device)
         network = network if goals is None else network.for_goals()
-        sizes = (observation_size, observation_size + action_size)
-        actor = NETWORKS.build(network, input_size=sizes[0], output_size=self.outputs_per_action * action_size)
+        sizes = (spec.observation_size, spec.observation_size + spec.action_size)
+        actor = NETWORKS.build(network, input_size=sizes[0], output_size=self.outputs_per_action * spec.action_size)
         critic = NETWORKS.build(self._critic_network(network), input_size=sizes[1], output_size=self.head.output_size)
         self.actor = TaskNetwork(actor, num_tasks, codes=goals).to(self.device)
         self.critic = TaskNetwork(self.head.wrap(critic), num_tasks, config.num_critics, goals).to(self.device)
@@ -139,8 +139,8 @@ class ActorCritic(Stateful):
             self.actor.computed_in = self.critic.computed_in = torch.bfloat16
         self.target = self._target_of(self.critic)
         self._move = get_ema_multi_avg_fn(1 - config.target_rate)
-        self._normalisers = self._build_normalisers(observation_size)
-        methods = {"weighting": weighting, "surgery": surgery, "tasks": tasks, "rows": rows}
+        self._normalisers = self._build_normalisers(spec.observation_size)
+        methods = {"weighting": weighting, "surgery": surgery, "tasks": spec.tasks, "rows": rows}
         methods |= {"diagnostics": diagnostics, "affinity": affinity}
         self.critic_optimizer = self._optimizer(self.critic, part="critic", **methods)
         self.actor_optimizer = self._optimizer(self.actor, part="actor", critic=self.critic_optimizer, **methods)
@@ -148,7 +148,6 @@ class ActorCritic(Stateful):
         self.execution = execution.choose(config.execution, self.device, host_bound)
         self._learner: tuple[Draw, execution.Runner] | None = None
         self._updates = 0  # as `critic_optimizer.step_count`, without asking the device
-        self.announce: Callable[[str], None] = lambda _: None
 
     def policy(self, output: Tensor, explore: bool, rows: TaskRows | None) -> Tensor:
         """The actor's output (T, N, outputs) -> actions (T, N, A) in [-1, 1]."""

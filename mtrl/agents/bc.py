@@ -7,7 +7,6 @@ no losses; it trains with Adam at 1e-3 on batches of 32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtrl.agents.state import Stateful
+from mtrl.agents.base import Agent, AgentConfig
 from mtrl.core.config import check, check_choice
+from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
 from mtrl.data.depth import point_cloud
@@ -27,7 +27,8 @@ from mtrl.networks.keyframes.keyframe import Prediction
 
 
 @dataclass
-class Config:
+class Config(AgentConfig):
+    specs: ClassVar[tuple[type[Spec], ...]] = (KeyframeSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("offline",)
     kind: str = "bc"
     batch_size: int = 32
@@ -55,7 +56,7 @@ class Config:
         check_choice("agent.reduction", self.reduction, ("mean", "sum"))
 
 
-class BC(Stateful):
+class BC(Agent):
     """One network for T tasks, trained on batches of keyframes."""
 
     def __init__(
@@ -65,27 +66,24 @@ class BC(Stateful):
         network: Any,
         weighting: Any,
         surgery: Any,
-        num_tasks: int,
-        cameras: Sequence[str],
-        image_size: int,
-        tasks: Sequence[str] = (),
+        spec: KeyframeSpec,
         diagnostics: Any = None,
         affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """cameras: those that the policy sees, in the batches' order; image_size: pixels along a side."""
+        """network, weighting, surgery, diagnostics, affinity: configurations."""
         self.config = config
         self.device = torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        factory = KEYFRAME_NETWORKS.build(network, cameras=len(cameras), image_size=image_size)
-        self.network = TaskNetwork(factory, num_tasks).to(self.device)
+        factory = KEYFRAME_NETWORKS.build(network, cameras=len(spec.cameras), image_size=spec.image_size)
+        self.network = TaskNetwork(factory, spec.num_tasks).to(self.device)
         self.optimizer = build_optimizer(
             self.network,
             torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True),
             weighting,
             surgery,
-            tasks=tasks,
+            tasks=spec.tasks,
             diagnostics=diagnostics,
             affinity=affinity,
             reduction=config.reduction,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,13 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mtrl.agents.base import Agent, AgentConfig
 from mtrl.core.config import check
+from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import Metrics
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
 
 
 @dataclass
-class Config:
+class Config(AgentConfig):
+    specs: ClassVar[tuple[type[Spec], ...]] = (KeyframeSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("offline",)
     kind: str = "mean_pose"
     batch_size: int = 32
@@ -29,15 +32,13 @@ class Config:
         check(self.stages >= 1, "agent.stages", "a positive integer", self.stages)
 
 
-class MeanPose:
+class MeanPose(Agent):
     """Sums of the targets (T, S, 8) of what it has been given, and their numbers (T, S)."""
 
-    needs_second_batch = False
-
-    def __init__(self, config: Config, *, num_tasks: int, device: torch.device | str = "cpu", **_: Any) -> None:
+    def __init__(self, config: Config, *, spec: KeyframeSpec, device: torch.device | str = "cpu", **_: Any) -> None:
         self.config, self.device = config, torch.device(device)
-        self.sums = torch.zeros(num_tasks, config.stages, 8, dtype=torch.float64, device=self.device)
-        self.counts = torch.zeros(num_tasks, config.stages, dtype=torch.float64, device=self.device)
+        self.sums = torch.zeros(spec.num_tasks, config.stages, 8, dtype=torch.float64, device=self.device)
+        self.counts = torch.zeros(spec.num_tasks, config.stages, dtype=torch.float64, device=self.device)
 
     def _one_hot(self, stage: Tensor) -> Tensor:
         return F.one_hot(stage.clamp(max=self.config.stages - 1), self.config.stages).double()
@@ -48,6 +49,9 @@ class MeanPose:
         rows = (self._one_hot(observation.stage.to(self.device)) @ mean).float()
         position, quaternion, gripper = rows.split([3, 4, 1], -1)
         return torch.cat([position, F.normalize(quaternion, dim=-1), (gripper > 0.5).float()], -1)
+
+    def attention(self, observation: KeyframeObservation) -> None:
+        """It looks nowhere."""
 
     def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics:
         """Take in a batch. The loss (T,) is the mean distance of its targets to the means so far, in metres."""
@@ -66,5 +70,5 @@ class MeanPose:
         self.counts.copy_(state["counts"])
 
 
-def build(config: Config, *, tasks: Sequence[str] = (), **context: Any) -> MeanPose:
+def build(config: Config, **context: Any) -> MeanPose:
     return MeanPose(config, **context)

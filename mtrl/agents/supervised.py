@@ -7,7 +7,6 @@ summed, as these papers' learning rates mean it. Which tasks count in auxiliary 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtrl.agents.state import Stateful
+from mtrl.agents.base import Agent, AgentConfig
 from mtrl.core.config import check
+from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.images import ImageBatch
 from mtrl.gradients import build_optimizer
@@ -24,7 +24,8 @@ from mtrl.networks import IMAGE_NETWORKS, TaskNetwork
 
 
 @dataclass
-class Config:
+class Config(AgentConfig):
+    specs: ClassVar[tuple[type[Spec], ...]] = (ImageSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("supervised",)
     kind: str = "supervised"
     batch_size: int = 32
@@ -50,7 +51,7 @@ class Config:
         check(norm is None or norm > 0, "agent.max_grad_norm", "positive", norm)
 
 
-class Supervised(Stateful):
+class Supervised(Agent):
     """The classifier of T tasks."""
 
     def __init__(
@@ -60,24 +61,20 @@ class Supervised(Stateful):
         network: Any,
         weighting: Any,
         surgery: Any,
-        num_tasks: int,
-        image_shape: tuple[int, int, int],
-        num_classes: Sequence[int],
-        shared_input: bool = False,
-        tasks: Sequence[str] = (),
+        spec: ImageSpec,
         diagnostics: Any = None,
         affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """num_classes (T,); shared_input: all tasks see the same images, given once; network, weighting, surgery,
-        diagnostics, affinity: configurations."""
+        """network, weighting, surgery, diagnostics, affinity: configurations."""
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        factory = IMAGE_NETWORKS.build(network, image_shape=image_shape, output_size=max(num_classes))
-        self.network = TaskNetwork(factory, num_tasks, shared_input=shared_input).to(self.device)
-        classes = torch.tensor(num_classes, device=self.device)
-        self._absent = torch.arange(max(num_classes), device=self.device) >= classes.view(-1, 1, 1)  # (T, 1, K)
+        most = max(spec.num_classes)
+        factory = IMAGE_NETWORKS.build(network, image_shape=spec.image_shape, output_size=most)
+        self.network = TaskNetwork(factory, spec.num_tasks, shared_input=spec.shared_input).to(self.device)
+        classes = torch.tensor(spec.num_classes, device=self.device)
+        self._absent = torch.arange(most, device=self.device) >= classes.view(-1, 1, 1)  # (T, 1, K)
         sgd = torch.optim.SGD(
             self.network.parameters(),
             lr=config.learning_rate,
@@ -89,7 +86,7 @@ class Supervised(Stateful):
             sgd,
             weighting,
             surgery,
-            tasks=tasks,
+            tasks=spec.tasks,
             diagnostics=diagnostics,
             affinity=affinity,
             reduction=config.reduction,

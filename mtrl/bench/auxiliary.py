@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtrl.agents import AGENTS
 from mtrl.bench.report import interleaved, machine
+from mtrl.core.specs import ImageSpec
 from mtrl.core.types import Learner, Metrics
 from mtrl.data.images import ImageData, task_images
 from mtrl.gradients import SURGERIES, WEIGHTINGS
@@ -59,9 +60,7 @@ def _rollout(name: str, engine: str, count: int, learner: Learner | None) -> Cal
         network=IMAGE_NETWORKS.config_class(kind)(**options),
         weighting=WEIGHTINGS.config_class("equal")(),
         surgery=SURGERIES.config_class("none")(),
-        num_tasks=1,
-        image_shape=shape,
-        num_classes=(CLASSES,),
+        spec=ImageSpec(("class",), shape, (CLASSES,)),
     )
     agent.prepare(images(shape, count))
     env, model = agent.labels.env, agent.labels.model

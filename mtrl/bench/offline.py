@@ -13,6 +13,7 @@ import numpy as np
 
 from mtrl.agents import AGENTS
 from mtrl.bench.report import machine
+from mtrl.core.specs import KeyframeSpec
 from mtrl.data.demo_cache import CacheWriter
 from mtrl.data.demos import POLICY_CAMERAS, CameraModel, Demo, Frame, Image
 from mtrl.gradients import SURGERIES, WEIGHTINGS
@@ -29,8 +30,7 @@ class _Suite:
     """What a trainer needs to know of the demonstrations."""
 
     name: str
-    tasks: list[str]
-    sizes: dict[str, Any]
+    spec: KeyframeSpec
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
@@ -48,9 +48,9 @@ def measure(quick: bool = False) -> dict[str, Any]:
 
 
 def _write(folder: Path, demos: int) -> _Suite:
-    suite = _Suite("noise", [f"task{t}" for t in range(TASKS)], {"cameras": POLICY_CAMERAS, "image_size": SIZE})
+    suite = _Suite("noise", KeyframeSpec(tuple(f"task{t}" for t in range(TASKS)), POLICY_CAMERAS, SIZE))
     rng = np.random.default_rng(0)
-    for task in suite.tasks:
+    for task in suite.spec.tasks:
         with CacheWriter(folder / suite.name, task, POLICY_CAMERAS, SIZE) as writer:
             for demo in _noise(rng, task, demos):
                 writer.add(demo)
@@ -79,11 +79,10 @@ def _row(name: str, suite: _Suite, folder: str, updates: int, surgery: str, shif
         network=network,
         weighting=WEIGHTINGS.config_class("equal")(),
         surgery=SURGERIES.config_class(surgery)(),
-        num_tasks=TASKS,
-        **suite.sizes,
+        spec=suite.spec,
     )
     config = TRAININGS.config_class("offline")(cache=folder, shift=shift)
-    trainer = TRAININGS.build(config, agent=agent, suite=suite, seed=0, steps=updates)
+    trainer = TRAININGS.build(config, agent=agent, suite=suite, seed=0, steps=updates).start()
     for _ in range(2):
         trainer.advance()
     before, begin = trainer.seconds["update"], time.perf_counter()

@@ -98,13 +98,12 @@ def _trainer(suite: str, size: Size, device: str, execution: str, threads: int, 
         network=NETWORKS.config_class("multi_head")(width=size.width),
         weighting=WEIGHTINGS.config_class("equal")(),
         surgery=SURGERIES.config_class("pcgrad")(),
-        num_tasks=len(tasks.tasks),
+        spec=tasks.spec,
         device=device,
-        **tasks.sizes,
     )
     ratio = {"envs_per_task": size.envs_per_task, "updates_per_step": size.updates_per_step}
     config = TRAININGS.config_class("off_policy")(warmup=100 * size.envs_per_task, deterministic=deterministic, **ratio)
-    trainer = TRAININGS.build(config, agent=agent, suite=tasks, seed=0, steps=20_000)
+    trainer = TRAININGS.build(config, agent=agent, suite=tasks, seed=0, steps=20_000).start()
     while trainer.step < config.warmup + 5 * size.envs_per_task:
         trainer.advance()
     return trainer
@@ -189,7 +188,7 @@ def _finish(device: str) -> None:
 
 def _environments(trainer: Any) -> Call:
     envs = trainer.envs
-    shape = (64, envs.num_tasks, envs.envs_per_task, trainer.action_size)
+    shape = (64, envs.num_tasks, envs.envs_per_task, trainer.suite.spec.action_size)
     actions = itertools.cycle(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32))
     return lambda: envs.step(next(actions))
 

@@ -14,6 +14,7 @@ from mtrl.bench.plain_sac import Backward, PlainSAC, joint
 from mtrl.bench.report import interleaved, machine, timed
 from mtrl.core.config import check
 from mtrl.core.memory import keep_freed_memory
+from mtrl.core.specs import ControlSpec
 from mtrl.core.types import Transitions
 from mtrl.data.replay import ReplayBuffer
 from mtrl.gradients import SURGERIES, WEIGHTINGS, Surgery
@@ -53,9 +54,7 @@ def _agent(num_tasks: int, method: str, device: str = "cpu", **options: Any) -> 
         network=NETWORKS.config_class("multi_head")(width=WIDTH, depth=DEPTH),
         weighting=WEIGHTINGS.config_class(weighting)(),
         surgery=surgery_config,
-        num_tasks=num_tasks,
-        observation_size=OBSERVATION,
-        action_size=ACTION,
+        spec=ControlSpec(tuple(map(str, range(num_tasks))), OBSERVATION, ACTION, horizon=500),
         device=device,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import importlib.util
 import pkgutil
 import sys
@@ -64,11 +65,13 @@ def options(module: str, kind: str) -> list[str]:
 
 
 def constant(module: str, kind: str, name: str) -> Any:
-    """A constant of the class, None where it has none of this name."""
+    """A constant of the class, None where it has none of this name; what it has from elsewhere is imported for that."""
     for owner in _lineage(_config(module, kind)):
         value = _assigned(owner.node.body).get(name)
         if value is not None:
             value = _names(owner.module).get(value.id) if isinstance(value, ast.Name) else value
+            if isinstance(value, Imported):
+                return getattr(importlib.import_module(value.module), value.name)
             try:
                 return ast.literal_eval(value)  # type: ignore[arg-type]
             except ValueError as error:
@@ -166,9 +169,9 @@ def _resolved(module: str, expression: ast.expr | None) -> Class:
 
 
 def _lineage(owner: Class) -> Iterator[Class]:
-    """A dataclass and its bases: at most one each, and dataclasses too."""
+    """A dataclass and its bases, which are to be dataclasses too."""
     decorators = [ast.unparse(decorator).partition("(")[0] for decorator in owner.node.decorator_list]
-    if decorators not in (["dataclass"], ["dataclasses.dataclass"]) or len(owner.node.bases) > 1 or owner.node.keywords:
+    if decorators not in (["dataclass"], ["dataclasses.dataclass"]) or owner.node.keywords:
         raise LookupError(f"{owner.node.name} of {owner.module} as a plain dataclass")
     yield owner
     for base in owner.node.bases:

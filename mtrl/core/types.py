@@ -7,7 +7,7 @@ A batch is task-major: the first axis is always the task, in the suite's order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -111,7 +111,7 @@ class StepResult:
     success: BoolArray
     """(T, N): whether the task is solved in the state just reached."""
     measures: Mapping[str, FloatArray] = field(default_factory=dict)
-    """{name: (T, N)}: what else is known of the state just reached; an episode is judged by its last."""
+    """{name: (T, N)}: extra measurements of the state just reached. Evaluation uses those at the end of the episode."""
 
 
 class TaskVectorEnv(Protocol):
@@ -135,88 +135,6 @@ class TaskVectorEnv(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
         """Go back to a saved state and return its observations (T, N, O)."""
         ...
-
-    def close(self) -> None: ...
-
-
-class Suite(Protocol):
-    """A benchmark: named tasks whose data have the same shapes."""
-
-    name: str
-    tasks: Sequence[str]
-    sizes: Mapping[str, Any]
-    """What an agent is told of the data, as keyword arguments: observation_size, action_size, ..."""
-
-    def description(self) -> dict[str, Any]:
-        """Every choice that changes what a result means: reward version, horizon, goals, versions."""
-        ...
-
-
-class ControlSuite(Suite, Protocol):
-    """A benchmark of environments that an agent acts in."""
-
-    observation_size: int
-    action_size: int
-    horizon: int
-    """Steps after which an episode is truncated."""
-
-    def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
-        """Environments for training: a random goal at each episode."""
-        ...
-
-    def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> TaskVectorEnv:
-        """Environments for evaluation: terminate on success, goals by `protocol` (see `training.evaluation`)."""
-        ...
-
-
-class Evaluation(Protocol):
-    """What an evaluation found, of which every per-task value is a mean over its episodes or samples."""
-
-    headline: str
-    """The value that matters most, a share in [0, 1] and a key of `per_task`: success, accuracy, ..."""
-
-    @property
-    def per_task(self) -> dict[str, FloatArray]:
-        """name -> (T,)"""
-        ...
-
-    def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
-        """Everything in plain types: `episodes`, `mean_<name>`, and under `tasks` each task's `<name>` and more."""
-        ...
-
-
-class Trainer(Protocol):
-    """A learner with its data, and how far it is."""
-
-    step: int
-    """What `steps` counts of each task: environment steps, or samples."""
-    updates: int
-    seconds: dict[str, float]
-    """Where the time went."""
-    unit: str
-    """What one step is, in the plural: env_steps, samples, ..."""
-    headline: str
-    """The value of `report` that a progress bar shows."""
-
-    def advance(self) -> Metrics | None:
-        """Take the smallest step there is; the metrics of the last update in it, on the learner's device."""
-        ...
-
-    def report(self) -> dict[str, FloatArray]:
-        """name -> (T,): statistics of the training data since the last report, NaN where there are none."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """All but `data_state`, in types that a checkpoint can hold: what an exact continuation needs."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-    def data_state(self) -> dict[str, Any]:
-        """The large part, such as a replay, of which only the newest is kept; {} where there is none."""
-        ...
-
-    def load_data_state(self, state: dict[str, Any]) -> None: ...
 
     def close(self) -> None: ...
 

@@ -11,16 +11,24 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mtrl.core.config import check
 from mtrl.core.types import FloatArray
 
 CAMERAS = ("left_shoulder", "right_shoulder", "overhead", "wrist", "front")
 """RLBench's five cameras, by its names."""
 POLICY_CAMERAS = ("left_shoulder", "right_shoulder", "wrist")
 """The three that the Auto-λ paper's policy sees."""
+
 STOPPED = 0.1
 """rad/s: the arm stands still where every joint is slower."""
 _REST = 4
 """Frames after a stop in which no further stop counts."""
+
+
+def check_cameras(names: Sequence[str]) -> None:
+    """Raise UserError unless the option `benchmark.cameras` has distinct names of `CAMERAS`."""
+    distinct = len(set(names)) == len(names) > 0 and set(names) <= set(CAMERAS)
+    check(distinct, "benchmark.cameras", f"distinct names of {', '.join(CAMERAS)}", list(names))
 
 
 @dataclass

@@ -83,7 +83,8 @@ def build(config: Any) -> ImageSuite:
         return image_files.cifar10(config.root) if config.kind == "cifar10" else image_files.cifar100(config.root)[0]
 
     if config.kind == "cifar100":
-        return ImageSuite(config, SUPERCLASSES, [PER_SUPERCLASS] * len(SUPERCLASSES), shape, read, domains)
+        classes = [PER_SUPERCLASS] * len(SUPERCLASSES)
+        return ImageSuite(config, SUPERCLASSES, classes, shape, read, domains, noise=config.noise_task)
     if config.kind == "cifar100_20":
         return ImageSuite(config, ["superclass"], [len(SUPERCLASSES)], shape, read, superclasses)
     return ImageSuite(config, ["class"], [10], shape, read, whole)

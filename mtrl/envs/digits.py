@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,15 +17,15 @@ from mtrl.envs.images import ImageSuite, PrimaryImageConfig, TaskImageConfig, Ta
 
 PARITY = ((0, 2, 4, 6, 8), (1, 3, 5, 7, 9))
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "svhn": (3, 32, 32)}
-_CONV = {"agent": "auxiliary", "training": "auxiliary", "network": "conv"}
-_TASK_CONV = {"agent": "supervised", "training": "supervised", "network": "conv"}
+_CONV = {"network": "conv"}
+_AUXILIARY = {"agent": "auxiliary", "training": "auxiliary", "network": "conv"}
 
 
 @dataclass
 class DigitsConfig(PrimaryImageConfig):
     """scikit-learn's digits: even or odd is the primary task, which digit the human auxiliary label."""
 
-    implies: ClassVar[dict[str, str]] = _CONV
+    defaults: ClassVar[Mapping[str, str]] = _AUXILIARY
     kind: str = "digits"
     test_share: float = 0.5
     """Of the 1,797 images, set aside by `split_seed`."""
@@ -39,7 +39,7 @@ class DigitsConfig(PrimaryImageConfig):
 class MnistConfig(PrimaryImageConfig):
     """MNIST: even or odd is the primary task, which digit the human auxiliary label."""
 
-    implies: ClassVar[dict[str, str]] = _CONV
+    defaults: ClassVar[Mapping[str, str]] = _AUXILIARY
     kind: str = "mnist"
 
 
@@ -54,7 +54,7 @@ class SvhnConfig(PrimaryImageConfig):
 class DigitDomainsConfig(TaskImageConfig):
     """scikit-learn's digits as two tasks of five classes: which even digit, which odd one."""
 
-    implies: ClassVar[dict[str, str]] = _TASK_CONV
+    defaults: ClassVar[Mapping[str, str]] = _CONV
     kind: str = "digit_domains"
     test_share: float = 0.5
     """Of the 1,797 images, set aside by `split_seed`."""
@@ -68,7 +68,7 @@ class DigitDomainsConfig(TaskImageConfig):
 class MultiDigitsConfig(TaskImageConfig):
     """Two of scikit-learn's digits on one image, one task for each: all tasks see the same images."""
 
-    implies: ClassVar[dict[str, str]] = _TASK_CONV
+    defaults: ClassVar[Mapping[str, str]] = _CONV
     kind: str = "multi_digits"
     shift: int = 4
     """Pixels between the two digits, right and down."""
@@ -85,7 +85,7 @@ class MultiDigitsConfig(TaskImageConfig):
 class MultiMnistConfig(TaskImageConfig):
     """MultiMNIST: two of MNIST's digits on one image of 36×36 (Sabour et al. 2017), one task for each."""
 
-    implies: ClassVar[dict[str, str]] = _TASK_CONV
+    defaults: ClassVar[Mapping[str, str]] = _CONV
     kind: str = "multi_mnist"
     shift: int = 8
     """Pixels between the two digits, right and down."""
@@ -160,7 +160,9 @@ def build(config: Any) -> ImageSuite:
     if kind == "svhn":
         return ImageSuite(config, ["class"], [10], shape, read, whole)
     if kind == "digit_domains":
-        return ImageSuite(config, ["even", "odd"], [5, 5], shape, read, lambda part: by_label(part, PARITY))
+        return ImageSuite(
+            config, ["even", "odd"], [5, 5], shape, read, lambda part: by_label(part, PARITY), noise=config.noise_task
+        )
     if kind in ("digits", "mnist"):
         return ImageSuite(config, ["parity"], [2], shape, read, parity)
     canvas = (shape[0], shape[1] + config.shift, shape[2] + config.shift)
@@ -168,4 +170,6 @@ def build(config: Any) -> ImageSuite:
     def read_pairs() -> Split:
         return overlaid(read(), config.shift, config.split_seed)
 
-    return ImageSuite(config, ["first", "second"], [10, 10], canvas, read_pairs, both, shared_input=True)
+    return ImageSuite(
+        config, ["first", "second"], [10, 10], canvas, read_pairs, both, shared_input=True, noise=config.noise_task
+    )

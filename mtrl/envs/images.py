@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check, runtime_option
-from mtrl.core.errors import expected
+from mtrl.core.specs import ImageSpec, Spec
+from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.data.images import ImageData, LabelledImages, Split, TaskImages, channel_statistics, task_images
 
 Tasks = tuple[list[Tensor], list[Tensor], "list[Tensor] | None"]
@@ -19,8 +20,10 @@ Tasks = tuple[list[Tensor], list[Tensor], "list[Tensor] | None"]
 
 
 @dataclass
-class ImageConfig:
+class ImageConfig(ChosenTasks):
     """Options of every image benchmark."""
+
+    spec_type: ClassVar[type[Spec]] = ImageSpec
 
     root: str = runtime_option("data")
     """The folder of the data sets (see `mtrl data fetch`)."""
@@ -43,10 +46,6 @@ class ImageConfig:
 class TaskImageConfig(ImageConfig):
     """Options of the benchmarks of several tasks."""
 
-    implies: ClassVar[dict[str, str]] = {"agent": "supervised", "training": "supervised", "network": "vgg16"}
-
-    task: str = ""
-    """One task alone: the single-task baseline."""
     noise_task: bool = False
     """Add a task whose labels are random: nothing can be learned, and its weight should stay near its start."""
 
@@ -55,11 +54,11 @@ class TaskImageConfig(ImageConfig):
 class PrimaryImageConfig(ImageConfig):
     """Options of the benchmarks of one classification task, to which auxiliary tasks are learned."""
 
-    implies: ClassVar[dict[str, str]] = {"agent": "auxiliary", "training": "auxiliary", "network": "vgg16"}
+    defaults: ClassVar[Mapping[str, str]] = {"agent": "auxiliary", "training": "auxiliary"}
 
 
-class ImageSuite:
-    """T classification tasks; implements `Suite`. Files are read on the first use of `data`."""
+class ImageSuite(Suite[Any, ImageSpec]):
+    """T classification tasks. Files are read on the first use of `data`."""
 
     def __init__(
         self,
@@ -71,24 +70,23 @@ class ImageSuite:
         divide: Callable[[LabelledImages], Tasks],
         *,
         shared_input: bool = False,
+        noise: bool = False,
     ) -> None:
-        """classes (T,); divide: what of a read part belongs to each task. With a shared input every task has the same
-        rows."""
-        self.config, self.name = config, config.kind
+        """
+        Args:
+            tasks: the names of all tasks that there are, of which `config.tasks` chooses some.
+            classes: of each of them.
+            divide: what of a read part belongs to each of them. With a shared input all have the same rows.
+            noise: add a task whose labels are random.
+        """
+        self.config = config
         self._read, self._divide = read, divide
-        noise = getattr(config, "noise_task", False)
         names, classes = [*tasks, *["noise"] * noise], [*classes, *[max(classes)] * noise]
-        chosen = getattr(config, "task", "")
-        if chosen and chosen not in names:
-            raise expected("Option `benchmark.task`", f"one of {', '.join(names)}", chosen)
-        self._chosen = [names.index(chosen)] if chosen else list(range(len(names)))
-        self._classes, self._noise, self._shared_input = classes, noise, shared_input
-        self.tasks = tuple(names[t] for t in self._chosen)
-        self.sizes = {
-            "image_shape": image_shape,
-            "num_classes": tuple(classes[t] for t in self._chosen),
-            "shared_input": shared_input,
-        }
+        config.check_tasks(names)
+        self._chosen = [names.index(task) for task in config.tasks or names]
+        self._classes, self._noise = classes, noise
+        chosen = tuple(names[t] for t in self._chosen)
+        self.spec = ImageSpec(chosen, image_shape, tuple(classes[t] for t in self._chosen), shared_input)
 
     @functools.cached_property
     def data(self) -> ImageData:
@@ -111,25 +109,25 @@ class ImageSuite:
         rows, labels, human = self._divide(part)
         if self._noise:
             drawn = torch.randperm(len(part.images), generator=generator)[: len(labels[0])]
-            rows = [*rows, rows[0] if self._shared_input else drawn]
+            rows = [*rows, rows[0] if self.spec.shared_input else drawn]
             labels = [*labels, torch.randint(self._classes[-1], (len(rows[-1]),), generator=generator)]
         if size is not None:
             kept = [torch.randperm(len(task), generator=generator)[:size] for task in labels]
-            kept = [kept[0]] * len(kept) if self._shared_input else kept
+            kept = [kept[0]] * len(kept) if self.spec.shared_input else kept
             rows, labels = ([column[k] for column, k in zip(c, kept, strict=True)] for c in (rows, labels))
             human = None if human is None else [c[k] for c, k in zip(human, kept, strict=True)]
         chosen = self._chosen
         rows, labels = [rows[t] for t in chosen], [labels[t] for t in chosen]
         human = None if human is None else [human[t] for t in chosen]
-        return task_images(part.images, rows[:1] if self._shared_input else rows, labels, human)
+        return task_images(part.images, rows[:1] if self.spec.shared_input else rows, labels, human)
 
     def description(self) -> dict[str, Any]:
         config = self.config
         return {
             "benchmark": self.name,
             "tasks": list(self.tasks),
-            "classes": list(self.sizes["num_classes"]),
-            "image_shape": list(self.sizes["image_shape"]),
+            "classes": list(self.spec.num_classes),
+            "image_shape": list(self.spec.image_shape),
             "train_size": config.train_size,
             "split_seed": config.split_seed,
             "augmentation": {"padding": config.padding, "flip": config.flip},

@@ -7,15 +7,17 @@ their gradients conflict wherever they share weights. Pure NumPy, some 10^6 step
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from mtrl.core.config import check, check_choice
 from mtrl.core.errors import expected
+from mtrl.core.specs import ControlSpec, Spec
+from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.core.types import FloatArray, StepResult
 
 SPEED = 0.15
@@ -24,18 +26,20 @@ GOAL_RADIUS = 0.1
 """The task is solved within this distance of the goal."""
 MIN_DISTANCE = 0.8
 """Between the start and the goal."""
+OBSERVATION_SIZE = 6
+"""Position (2), last move (2), goal minus position (2)."""
 _STATE = ("position", "velocity", "goal", "length")
 
 
 @dataclass
-class Config:
+class Config(ChosenTasks):
     """Options of the toy suite."""
+
+    spec_type: ClassVar[type[Spec]] = ControlSpec
 
     kind: str = "toy"
     num_tasks: int = 4
-    """T, unless some of them are chosen."""
-    tasks: list[str] = field(default_factory=list)
-    """Some of the tasks by name, such as turn-90; all if empty."""
+    """T, unless some of them are chosen, by names such as turn-90."""
     horizon: int = 25
     """Steps after which an episode is truncated; the farthest goal takes 16."""
     shuffled_rewards: bool = False
@@ -45,9 +49,7 @@ class Config:
         check(self.kind == "toy", "benchmark.kind", "toy", self.kind)
         check(self.num_tasks >= 1, "benchmark.num_tasks", "a positive integer", self.num_tasks)
         check(self.horizon >= 1, "benchmark.horizon", "a positive integer", self.horizon)
-        known = self.names()
-        for task in self.tasks:
-            check_choice("benchmark.tasks", task, known)
+        self.check_tasks(self.names())
 
     def names(self) -> tuple[str, ...]:
         """Of all the tasks there are."""
@@ -61,19 +63,13 @@ class Config:
 ToyConfig = Config
 
 
-class ToySuite:
-    """T rotated point masses (see the module); implements `Suite`."""
-
-    observation_size = 6
-    """Position (2), last move (2), goal minus position (2)."""
-    action_size = 2
+class ToySuite(Suite[Config, ControlSpec]):
+    """T rotated point masses (see the module)."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.name = config.kind
-        self.tasks: Sequence[str] = tuple(config.names()[t] for t in config.turns())
-        self.horizon = config.horizon
-        self.sizes = {"observation_size": self.observation_size, "action_size": self.action_size}
+        tasks = tuple(config.names()[t] for t in config.turns())
+        self.spec = ControlSpec(tasks, OBSERVATION_SIZE, 2, config.horizon)
 
     def make_envs(self, seed: int, envs_per_task: int) -> ToyEnvs:
         return ToyEnvs(self.config, seed, envs_per_task)
@@ -88,7 +84,7 @@ class ToySuite:
         return {
             "benchmark": self.name,
             "tasks": list(self.tasks),
-            "horizon": self.horizon,
+            "horizon": self.config.horizon,
             "goals": "uniform, anew at each episode",
             "shuffled_rewards": self.config.shuffled_rewards,
         }
@@ -109,7 +105,7 @@ class ToyEnvs:
         shape = (self.num_tasks, envs_per_task)
         self._position, self._velocity, self._goal = (np.zeros((*shape, 2)) for _ in range(3))
         self._length = np.zeros(shape, np.int64)
-        self._next_observation, self._observation = (np.zeros((*shape, ToySuite.observation_size)) for _ in range(2))
+        self._next_observation, self._observation = (np.zeros((*shape, OBSERVATION_SIZE)) for _ in range(2))
         self._start = seed
         self.reset()
 
@@ -182,8 +178,3 @@ class ToyEnvs:
 
 def build(config: Config) -> ToySuite:
     return ToySuite(config)
-
-
-def subset(config: Config, tasks: Sequence[str]) -> Config:
-    """The same suite with only these tasks."""
-    return replace(config, tasks=list(tasks))

@@ -68,20 +68,32 @@ class ExperimentConfig:
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
-    """The configuration that `key=value` overrides describe; `task=` is short for `benchmark.task=`, and `replay=` for
-    `training.replay=`.
+    """The configuration that `key=value` overrides describe.
 
-    A benchmark may imply other groups' choices (`Config.implies`: the agent that goes with its data, ...), which hold
-    where neither a recipe nor an override chooses otherwise.
+    `tasks=` is short for `benchmark.tasks=`, `task=` for a list of one task, and `replay=` for `training.replay=`. What
+    goes with a benchmark (`SuiteConfig.defaults`: the agent for its data, ...) holds where neither a recipe nor an
+    override chooses otherwise.
     """
-    short = {"task": "benchmark.task", "tasks": "benchmark.tasks", "replay": "training.replay"}
-    given = [short.get(key, key) + equals + value for key, equals, value in (o.partition("=") for o in overrides)]
+    given = [_written_out(override) for override in overrides]
     chosen = {key: value for key, _, value in (o.partition("=") for o in given)}
     _check_imports(chosen.get("imports", ""))
     benchmark = chosen.get("benchmark") if "recipe" not in chosen else None
-    implies = (SUITES.constant(benchmark, "implies") if benchmark in SUITES.kinds else None) or {}
-    implied = [f"{group}={kind}" for group, kind in implies.items() if group not in chosen]
-    return configs.compose(ExperimentConfig, REGISTRIES, [*implied, *given])
+    implied = _implied(benchmark) if benchmark in SUITES.kinds else {}
+    usual = [f"{option}={value}" for option, value in implied.items() if option not in chosen]
+    return configs.compose(ExperimentConfig, REGISTRIES, [*usual, *given])
+
+
+def _implied(benchmark: str) -> dict[str, str]:
+    """Option -> value that goes with a benchmark: what its kind of data implies, then what it says itself."""
+    return {**SUITES.constant(benchmark, "spec_type").defaults, **(SUITES.constant(benchmark, "defaults") or {})}
+
+
+def _written_out(override: str) -> str:
+    """An override without the short forms of `compose`."""
+    key, equals, value = override.partition("=")
+    if key == "task" and equals:
+        return f"benchmark.tasks=[{value}]"
+    return {"tasks": "benchmark.tasks", "replay": "training.replay"}.get(key, key) + equals + value
 
 
 def run_name(config: ExperimentConfig) -> str:
@@ -107,8 +119,7 @@ def check_sweep(runs: Sequence[ExperimentConfig]) -> None:
     """
     seen = set()
     for run in runs:
-        named = [getattr(run.benchmark, key, None) for key in ("kind", "task", "tasks")]
-        place = json.dumps([run_name(run), run.seed, named])
+        place = (run.benchmark.name, run_name(run), run.seed)
         if place in seen:
             what = "runs that differ in more than a name can tell (without `experiment`, and in what changes a result)"
             raise expected("A sweep", what, f"two of {run_name(run)}, seed {run.seed}")
@@ -149,8 +160,9 @@ def non_default(config: ExperimentConfig) -> dict[str, Any]:
         changed |= {f"{registry.group}.{name}": part[name] for name in names}
     watching = {f"{group}.kind": getattr(config, group).kind for group in ("diagnostics", "affinity")}
     changed |= {key: kind for key, kind in watching.items() if kind != "none"}
-    named_by_path = ("benchmark.task", "benchmark.tasks")
-    return {key: value for key, value in changed.items() if key not in named_by_path}
+    if config.benchmark.name != config.benchmark.kind:  # the name tells which tasks
+        changed.pop("benchmark.tasks", None)
+    return changed
 
 
 def free_keys(config: ExperimentConfig) -> set[str]:

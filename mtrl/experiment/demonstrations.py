@@ -6,13 +6,15 @@ import contextlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mtrl.core.config import check
 from mtrl.core.cores import available_cores
 from mtrl.core.errors import UserError, expected
+from mtrl.core.specs import KeyframeSpec
+from mtrl.core.suite import Suite
 from mtrl.data import rlbench_layout
 from mtrl.data.demo_cache import CacheWriter, task_facts
 from mtrl.data.demos import Demo, decision_frames, keyframes
@@ -54,16 +56,15 @@ def collect(
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
     check(jobs >= 0, "--jobs", "0 or more", jobs)
     benchmark = compose(options).benchmark
-    suite = SUITES.build(benchmark)
-    if not hasattr(suite, "demonstrations"):
-        raise expected(f"Benchmark {suite.name}", "one with experts, such as benchmark=keyframes", "none")
+    suite: Suite = SUITES.build(benchmark)
+    suite.demonstrations(seed, 0)  # refuses where there are no experts
     folder = output / suite.name
     made = [
-        _Job(replace(benchmark, tasks=[task]), task, episodes, seed, folder, layout)
+        _Job(benchmark.restricted([task]), task, episodes, seed, folder, layout)
         for task in suite.tasks
         if not _complete(folder, task, suite, episodes, seed, layout)
     ]
-    workers = min(jobs or available_cores(), len(made)) if getattr(suite, "parallel", True) else 1
+    workers = min(jobs or available_cores(), len(made)) if suite.parallel_demonstrations else 1
     with counting(len(made) * episodes, "demonstrations") as count:
         if workers > 1:
             _spread(made, workers, count)
@@ -77,12 +78,19 @@ def _facts(episodes: int, seed: int) -> dict[str, Any]:
     return {"source": "experts", "episodes": episodes, "seed": seed}
 
 
-def _complete(folder: Path, task: str, suite: Any, episodes: int, seed: int, layout: str) -> bool:
+def _keyframes(suite: Suite) -> KeyframeSpec:
+    if not isinstance(suite.spec, KeyframeSpec):
+        raise expected(f"Benchmark {suite.name}", "one of keyframe tasks", "another kind")
+    return suite.spec
+
+
+def _complete(folder: Path, task: str, suite: Suite, episodes: int, seed: int, layout: str) -> bool:
     if layout == "rlbench":
         if (folder / task).exists():
             raise expected(f"Folder {folder / task}", "new", "one that exists")
         return False
-    wanted = {**_facts(episodes, seed), "size": suite.sizes["image_size"], "cameras": list(suite.sizes["cameras"])}
+    spec = _keyframes(suite)
+    wanted = {**_facts(episodes, seed), "size": spec.image_size, "cameras": list(spec.cameras)}
     facts = task_facts(folder, task)
     if facts is None:
         return False
@@ -94,15 +102,15 @@ def _complete(folder: Path, task: str, suite: Any, episodes: int, seed: int, lay
 
 
 def _collect(job: _Job, count: Callable[[], None]) -> None:
-    suite = SUITES.build(job.benchmark)
+    suite: Suite = SUITES.build(job.benchmark)
     with contextlib.ExitStack() as stack:
         if job.layout == "rlbench":
             number = iter(range(job.episodes))
             write: Callable[[Demo], Any] = lambda demo: rlbench_layout.write_demo(demo, job.folder, next(number))  # noqa: E731
         else:
-            sizes = suite.sizes
+            spec = _keyframes(suite)
             facts = {**_facts(job.episodes, job.seed), "benchmark": suite.description()}
-            writer = CacheWriter(job.folder, job.task, sizes["cameras"], sizes["image_size"], facts)
+            writer = CacheWriter(job.folder, job.task, spec.cameras, spec.image_size, facts)
             write = stack.enter_context(writer).add
         for demo in suite.demonstrations(job.seed, job.episodes, every_frame=job.layout == "rlbench"):
             write(demo)
@@ -150,19 +158,17 @@ def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Pa
     Raises:
         UserError: a task has too few, or a file is missing or damaged; the line names it.
     """
-    suite = SUITES.build(compose(options).benchmark)
-    if "cameras" not in suite.sizes:
-        raise expected(f"Benchmark {suite.name}", "one of keyframe tasks", "another kind")
+    suite: Suite = SUITES.build(compose(options).benchmark)
+    spec = _keyframes(suite)
     found = {task: rlbench_layout.episodes(folder, task)[:episodes] for task in suite.tasks}
     for task, paths in found.items():
         if episodes is not None and len(paths) < episodes:
             raise expected(f"Folder {folder / task}", f"of at least {episodes} demonstrations", len(paths))
-    cameras, size = suite.sizes["cameras"], suite.sizes["image_size"]
     with counting(sum(map(len, found.values())), "demonstrations") as count:
         for task, paths in found.items():
             facts = {"source": str(folder), "episodes": len(paths), "benchmark": suite.description()}
-            with CacheWriter(output / suite.name, task, cameras, size, facts) as writer:
-                for demo in _with_decision_pictures(paths, cameras):
+            with CacheWriter(output / suite.name, task, spec.cameras, spec.image_size, facts) as writer:
+                for demo in _with_decision_pictures(paths, spec.cameras):
                     writer.add(demo)
                     count()
     return output / suite.name

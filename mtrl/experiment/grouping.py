@@ -11,7 +11,6 @@ import yaml
 
 from mtrl import configs
 from mtrl.core.errors import expected
-from mtrl.envs import SUITES
 from mtrl.experiment.config import restore
 from mtrl.monitoring.files import write_atomic
 from mtrl.monitoring.grouping import Grouping, best_groups
@@ -61,9 +60,6 @@ def group_run(path: Path | str, groups: int, network: str | None = None, output:
 def _configuration(folder: RunFolder, tasks: list[str], suffix: str) -> dict[str, Any]:
     """The run's configuration with only these tasks, a name of its own, and no affinities."""
     config = restore(folder.config)
-    subset = getattr(SUITES.module(config.benchmark.kind), "subset", None)
-    if subset is None:
-        raise expected(f"Benchmark {config.benchmark.kind}", "one whose tasks can be chosen", "one that is whole")
-    benchmark = configs.plain(subset(config.benchmark, tasks))
+    benchmark = configs.plain(config.benchmark.restricted(tasks))
     experiment = f"{folder.path.resolve().parent.name}-{suffix}"
     return {**folder.config, "benchmark": benchmark, "affinity": {"kind": "none"}, "experiment": experiment}

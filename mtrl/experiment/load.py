@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from mtrl.core.config import check
 from mtrl.core.errors import UserError, expected
+from mtrl.core.specs import GoalSpec
 from mtrl.core.types import FloatArray
 from mtrl.data.demos import Frame
 from mtrl.experiment.config import restore
@@ -29,8 +29,7 @@ def load(path: Path | str, device: str = "cpu") -> tuple[Experiment, RunFolder, 
     folder = RunFolder.load(path)
     config = restore(folder.config)
     config.device = device
-    if hasattr(config.agent, "execution"):
-        config.agent.execution = "plain"  # no updates follow, and the device may be another
+    config.agent = config.agent.for_acting()
     checkpoint = checkpoints.latest(folder.checkpoints)
     if checkpoint is None:
         raise expected(f"Run {folder.path}", "a run with at least one checkpoint", "none")
@@ -84,52 +83,16 @@ class LoadedPolicy:
             UserError: an unknown task, a goal out of its range, or an observation of another size.
         """
         suite = self._experiment.suite
-        if "image_shape" in suite.sizes:
-            return self._classes(observation, self._index(task))
-        size = getattr(suite, "observation_size", None)
-        if size is None or isinstance(observation, Frame):
-            return self._keyframe(observation, self._index(task), stage)
-        rows = np.atleast_2d(np.asarray(observation, np.float32))
-        if rows.ndim != 2 or rows.shape[1] != size:
-            raise expected("Observation", f"of size {size}", tuple(np.shape(observation)))
-        if goal is not None:
-            action = self._policy(rows[None], self._goal(goal))[0]
-        else:
-            index = self._index(task)
-            every = np.zeros((len(self.tasks), *rows.shape), np.float32)
-            every[index] = rows
-            action = self._policy(every)[index]
-        return action if np.ndim(observation) == 2 else action[0]
-
-    @functools.cached_property
-    def _policy(self) -> Any:
-        return self._experiment.policy
+        if goal is not None and not isinstance(suite.spec, GoalSpec):
+            raise expected("A goal", f"left out for {suite.name}, whose tasks have names", goal)
+        index = self._index(task) if goal is None else None
+        return self._experiment.trainer.act(observation, index, stage, goal)
 
     def _index(self, task: str | int | None) -> int:
         index = self.tasks.index(task) if task in self.tasks else task
         if not isinstance(index, int) or not 0 <= index < len(self.tasks):
             raise expected("Task", f"one of {', '.join(self.tasks)}", task)
         return index
-
-    def _goal(self, goal: Any) -> Any:
-        rows = getattr(self._experiment.suite, "rows", None)
-        if rows is None:
-            raise expected("A goal", f"left out for {self._experiment.suite.name}, whose tasks have names", goal)
-        return rows([goal])
-
-    def _keyframe(self, frame: Any, index: int, stage: int) -> FloatArray:
-        if not isinstance(frame, Frame) or "cameras" not in self._experiment.suite.sizes:
-            raise expected("Observation", f"what {self._experiment.suite.name} shows", type(frame).__name__)
-        return self._policy([[frame]] * len(self.tasks), stage)[index, 0]
-
-    def _classes(self, images: Any, index: int) -> NDArray[np.int64]:
-        sizes = self._experiment.suite.sizes
-        shape, rows = tuple(sizes["image_shape"]), np.asarray(images)
-        if rows.dtype != np.uint8 or rows.shape[-3:] != shape or rows.ndim > 4:
-            raise expected("Observation", f"uint8 images of shape {shape}", f"{rows.dtype} of shape {rows.shape}")
-        batch = rows.reshape(1, -1, *shape).repeat(1 if sizes["shared_input"] else len(self.tasks), axis=0)
-        classes = np.asarray(self._policy(batch), np.int64)[index]
-        return classes if rows.ndim == 4 else classes[0]
 
 
 def load_policy(path: Path | str, device: str = "cpu") -> LoadedPolicy:

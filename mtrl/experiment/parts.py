@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from mtrl.agents import AGENTS
-from mtrl.core.errors import expected
+from mtrl.core.errors import UserError, expected
 from mtrl.core.memory import keep_freed_memory
-from mtrl.core.types import Evaluation
+from mtrl.core.registry import Registry
 from mtrl.envs import SUITES
 from mtrl.experiment.config import ExperimentConfig, run_name
 from mtrl.monitoring.run import run_path
 from mtrl.training import TRAININGS
-from mtrl.training.evaluation import Policy, greedy
-from mtrl.training.loop import DATA
+from mtrl.training.evaluation import Evaluation
+from mtrl.training.trainer import Trainer
 
 
 @dataclass
@@ -29,7 +29,10 @@ class Experiment:
 
     config: ExperimentConfig
     suite: Any = field(init=False)
+    """A `core.suite.Suite`."""
     agent: Any = field(init=False)
+    trainer: Trainer = field(init=False)
+    """Not started."""
     device: torch.device = field(init=False)
 
     def __post_init__(self) -> None:
@@ -39,19 +42,20 @@ class Experiment:
             torch.set_num_threads(config.threads)
         self.device = _device(config.device)
         torch.manual_seed(config.seed)
+        _check_fit(config)
         self.suite = SUITES.build(config.benchmark)
-        _check_fit(config, self.suite)
         self.agent = AGENTS.build(
             config.agent,
             network=config.network,
             weighting=config.weighting,
             surgery=config.surgery,
             **_watching(config),
-            num_tasks=len(self.suite.tasks),
-            tasks=self.suite.tasks,
+            spec=self.suite.spec,
             device=self.device,
             seed=config.seed,
-            **self.suite.sizes,
+        )
+        self.trainer = TRAININGS.build(
+            config.training, agent=self.agent, suite=self.suite, seed=config.seed, steps=config.steps
         )
 
     @property
@@ -67,51 +71,41 @@ class Experiment:
     def path(self) -> Path:
         return run_path(self.config.runs, self.suite.name, self.name, self.config.seed)
 
-    @property
-    def policy(self) -> Policy:
-        """The deterministic policy: (T, N, O) -> (T, N, A), or what the kind of training says it is."""
-        make = getattr(TRAININGS.module(self.config.training.kind), "policy", None)
-        return greedy(self.agent) if make is None else make(self.agent, self.suite)
-
     def evaluate(
         self, episodes: int, protocol: str, progress: Callable[[int, int], None] | None = None
     ) -> tuple[Evaluation, dict[str, Any]]:
         """What the agent can do, and its JSON form with every choice of the protocol."""
-        config, begin = self.config, time.perf_counter()
-        result = TRAININGS.module(config.training.kind).evaluate(
-            config.training,
-            agent=self.agent,
-            suite=self.suite,
-            seed=config.seed,
-            episodes=episodes,
-            protocol=protocol,
-            progress=progress,
-        )
-        facts = {"protocol": protocol, "seed": config.seed, "seconds": round(time.perf_counter() - begin, 3)}
+        begin = time.perf_counter()
+        result = self.trainer.evaluate(episodes, protocol, progress)
+        seconds = round(time.perf_counter() - begin, 3)
+        facts = {"protocol": protocol, "seed": self.config.seed, "seconds": seconds}
         return result, {**facts, **self.suite.description(), **result.to_json(self.tasks)}
 
     def write_video(self, path: Path) -> str | None:
         """Film one episode of every task; where that cannot be done, one line that says what is missing."""
-        film = getattr(self.suite, "film", None)
-        return f"{self.suite.name} has no pictures." if film is None else film(self.policy, path, self.config.seed)
+        try:
+            self.suite.film(self.trainer.policy, path, self.config.seed)
+        except UserError as error:
+            return str(error)
+        return None
 
 
-def _check_fit(config: ExperimentConfig, suite: Any) -> None:
-    """Refuse training that the suite's data or the agent is not for, before anything is built or written.
+def _check_fit(config: ExperimentConfig) -> None:
+    """Refuse a training loop or an agent that does not work with the benchmark's data, before anything is built.
 
     Raises:
-        UserError: it names the kinds of training, or the agents, that do fit.
+        UserError: it names those that do.
     """
-    given = next((key for key in DATA if key in suite.sizes), "")
-    classes = {kind: TRAININGS.config_class(kind) for kind in TRAININGS.kinds}
-    fitting = [kind for kind, owner in classes.items() if owner.data == given]
-    training, agent = config.training.kind, config.agent.kind
-    if fitting and training not in fitting:
-        raise expected("Option `training`", f"{' or '.join(fitting)} for benchmark {suite.name}", training)
-    trained = {kind: AGENTS.config_class(kind).trainings for kind in AGENTS.kinds}
-    if training not in trained[agent]:
-        fitting = [kind for kind, trainings in trained.items() if training in trainings]
-        raise expected("Option `agent`", f"{' or '.join(fitting)} with training={training}", agent)
+    spec, training = config.benchmark.spec_type, config.training.kind
+    _check_choice(TRAININGS, training, lambda c: spec in c.specs, f"for benchmark {config.benchmark.name}")
+    fits: Callable[[Any], bool] = lambda c: spec in c.specs and training in c.trainings  # noqa: E731
+    _check_choice(AGENTS, config.agent.kind, fits, f"with training={training}")
+
+
+def _check_choice(registry: Registry, found: str, fits: Callable[[Any], bool], where: str) -> None:
+    fitting = [kind for kind in registry.kinds if fits(registry.config_class(kind))]
+    if found not in fitting:
+        raise expected(f"Option `{registry.group}`", f"{' or '.join(fitting) or 'one that fits'} {where}", found)
 
 
 def _watching(config: ExperimentConfig) -> dict[str, Any]:

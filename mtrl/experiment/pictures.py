@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mtrl.core.errors import expected
+from mtrl.core.suite import Suite
 from mtrl.envs import SUITES
 from mtrl.experiment.config import restore
 from mtrl.monitoring import plots, plots_methods, plots_scores
@@ -34,8 +35,8 @@ def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "cu
     if kind != "curves":
         return _of_one(folders, kind, output)
     rows = [read_metrics(folder.metrics) for folder in folders]
-    suite = SUITES.build(restore(folders[0].config).benchmark)
-    if hasattr(suite, "panels"):
+    suite: Suite = SUITES.build(restore(folders[0].config).benchmark)
+    if suite.panels:
         return _plot_panels(suite, folders, rows, output)
     if len(folders) == 1:
         picture = output or folders[0].path / "learning_curves.png"
@@ -102,7 +103,7 @@ def _tasks(folder: RunFolder) -> list[str]:
     return list(SUITES.build(restore(folder.config).benchmark).tasks)
 
 
-def _plot_panels(suite: Any, folders: Sequence[RunFolder], rows: Sequence[Any], output: Path | None) -> Path:
+def _plot_panels(suite: Suite, folders: Sequence[RunFolder], rows: Sequence[Any], output: Path | None) -> Path:
     """The metrics that the suite names, every run a line."""
     alone = len(folders) == 1
     labels = [f"{folder.path.resolve().parent.name}, {folder.path.name.replace('_', ' ')}" for folder in folders]

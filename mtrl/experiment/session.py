@@ -10,7 +10,7 @@ import numpy as np
 
 from mtrl import configs
 from mtrl.core.errors import UserError
-from mtrl.core.types import Evaluation, Metrics, Trainer
+from mtrl.core.types import Metrics
 from mtrl.experiment.config import ExperimentConfig, free_keys
 from mtrl.experiment.parts import Experiment
 from mtrl.experiment.pictures import plot_runs
@@ -20,8 +20,7 @@ from mtrl.monitoring.metrics import MetricLog
 from mtrl.monitoring.progress import Progress, counter
 from mtrl.monitoring.random_state import random_state, restore_random_state
 from mtrl.monitoring.run import RunFolder
-from mtrl.training import TRAININGS
-from mtrl.training.loop import Hooks, run
+from mtrl.training.evaluation import Evaluation
 
 
 class Session:
@@ -30,19 +29,12 @@ class Session:
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment, self.folder = experiment, folder
         config = experiment.config
-        self.trainer: Trainer = TRAININGS.build(
-            config.training, agent=experiment.agent, suite=experiment.suite, seed=config.seed, steps=config.steps
-        )
+        self.trainer = experiment.trainer.start()
         self.resumed_from = self._resume()
         self.log = MetricLog(folder, self.resumed_from)
         self.interrupts = Interrupts()
         self.progress = Progress(config.steps, self.trainer.step, headline=self.trainer.headline)
         self._logged = (self.trainer.step, self.trainer.updates, dict(self.trainer.seconds), time.perf_counter())
-
-    @property
-    def _width(self) -> int:
-        """How many tasks take a step at once: all, or those of a row where they take turns."""
-        return getattr(self.trainer, "rows", len(self.experiment.tasks))
 
     def _resume(self) -> int | None:
         checkpoint = checkpoints.latest(self.folder.checkpoints, with_replay=True)
@@ -57,21 +49,36 @@ class Session:
     def run(self) -> dict[str, Any]:
         """Train to the end and return the final result; on a signal, save the whole steps done so far."""
         config = self.experiment.config
-        if hasattr(self.experiment.agent, "announce"):
-            self.experiment.agent.announce = self.progress.note
-        first = getattr(config.training, "warmup", 0)
+        self.experiment.agent.announce = self.progress.note
+        first = self.trainer.random_steps
         if config.steps <= first:
             self.progress.note(f"No updates: the first {first} steps (training.warmup) are random actions.")
-        hooks = Hooks(log=self._log, evaluate=self._evaluate, save=self._save, progress=self._show)
         with self.log, contextlib.closing(self.trainer):
             try:
                 with self.interrupts, self.progress:
-                    run(self.trainer, config.training, config.steps, hooks)
+                    self._train()
             except Stopped:
                 self._save()
                 raise
             self._save()
             return self._finish()
+
+    def _train(self) -> None:
+        """Advance the trainer to the last step, and log, evaluate and save on the way."""
+        trainer, steps, when = self.trainer, self.experiment.config.steps, self.experiment.config.training
+        metrics: Metrics = {}
+        if trainer.step == 0 and when.evaluate_every and when.evaluate_first:
+            self._evaluate()
+        while trainer.step < steps:
+            before = trainer.step
+            metrics = trainer.advance() or metrics
+            self._show()
+            if _due(before, trainer.step, when.log_every):
+                self._log(metrics)
+            if when.evaluate_every and _due(before, trainer.step, when.evaluate_every):
+                self._evaluate()
+            if _due(before, trainer.step, when.checkpoint_every) and trainer.step < steps:
+                self._save()
 
     def _show(self) -> None:
         self.progress.update(self.trainer.step, self.trainer.updates)
@@ -84,7 +91,7 @@ class Session:
         elapsed = now - then
         tasks = self.experiment.tasks
         row: dict[str, Any] = {
-            f"throughput/{trainer.unit}_per_second": (trainer.step - step) * self._width / elapsed,
+            f"throughput/{trainer.unit}_per_second": (trainer.step - step) * trainer.tasks_per_step / elapsed,
             "throughput/updates_per_second": (trainer.updates - updates) / elapsed,
             **{f"throughput/share_{k}": (v - seconds[k]) / elapsed for k, v in trainer.seconds.items()},
             "train/updates": trainer.updates,
@@ -99,7 +106,7 @@ class Session:
         affinities = {name.rpartition("/")[0] or "all": row[name] for name in metrics if name.endswith("affinity")}
         if affinities:
             self.folder.write_affinities(trainer.step, tasks, affinities)
-        self.log.pictures(trainer.step, getattr(trainer, "pictures", dict))
+        self.log.pictures(trainer.step, trainer.pictures)
         self.progress.update(trainer.step, trainer.updates, row.get(f"train/mean_{trainer.headline}"))
         self._logged = (trainer.step, trainer.updates, dict(trainer.seconds), time.perf_counter())
 
@@ -112,7 +119,7 @@ class Session:
         self.folder.write_evaluation(step, {"step": step, **facts})
         row: dict[str, Any] = {f"evaluation/mean_{name}": v.mean() for name, v in result.per_task.items()}
         row |= {f"evaluation/{name}": values for name, values in result.per_task.items()}
-        self.log.write(step, row, list(getattr(result, "names", self.experiment.tasks)))
+        self.log.write(step, row, list(result.names(self.experiment.tasks)))
 
     def _save(self) -> None:
         trainer = self.trainer
@@ -127,7 +134,7 @@ class Session:
         self._record(result, facts)
         final = {
             "steps_per_task": trainer.step,
-            "steps_total": trainer.step * self._width,
+            "steps_total": trainer.step * self.trainer.tasks_per_step,
             "updates": trainer.updates,
             "reported": "final policy, no maximum over training",
             "training_seconds": {k: round(v, 1) for k, v in trainer.seconds.items()},
@@ -137,6 +144,11 @@ class Session:
         self.folder.finish(final)
         plot_runs([self.folder.path])
         return final
+
+
+def _due(before: int, now: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in the steps just taken."""
+    return now // every > before // every
 
 
 def train(config: ExperimentConfig) -> tuple[Experiment, RunFolder, dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl.core.errors import missing
+from mtrl.core.errors import UserError, missing
 
 Frame = NDArray[np.uint8]
 """(H, W, 3), the first row on top."""
@@ -24,8 +24,8 @@ _CAPTION_HEIGHT = 16
 _RUNNING, _SOLVED, _UNSOLVED = (255, 255, 255), (90, 230, 90), (255, 110, 110)
 
 
-class RenderingUnavailable(RuntimeError):
-    """Something that pictures or videos need is not installed. The message is one line that names it."""
+class RenderingUnavailable(UserError):
+    """Something that pictures or videos need is not installed."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -21,9 +21,7 @@ from mtrl.data.images import ImageBatch, ImageData, mixed_seed
 from mtrl.monitoring.progress import counter
 from mtrl.monitoring.random_state import random_state, restore_random_state
 from mtrl.training import supervised
-from mtrl.training.supervised import ImageBenchmark, SupervisedTrainer, evaluate, policy
-
-__all__ = ["Config", "build", "evaluate", "policy"]
+from mtrl.training.supervised import ImageBenchmark, SupervisedTrainer
 
 
 @dataclass
@@ -60,12 +58,16 @@ class AuxiliaryTrainer(SupervisedTrainer):
     function of the seed and the epoch.
     """
 
-    def __init__(self, config: Config, agent: Agent, data: ImageData, seed: int, steps: int) -> None:
-        super().__init__(config, agent, data, seed, steps)
-        agent.prepare(self.epochs.data)
-        self._agent, self._every, self._seed = agent, config.label_every, seed
+    def __init__(self, config: Config, *, agent: Agent, suite: ImageBenchmark, seed: int, steps: int) -> None:
+        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
         self.seconds["labels"] = 0.0
         self._label_metrics: Metrics = {}
+
+    def start(self) -> Self:
+        """Read the images, and make what the source of labels needs of them."""
+        super().start()
+        self.agent.prepare(self.epochs.data)
+        return self
 
     def rate(self, step: int) -> float:
         if self.config.schedule != "step":
@@ -75,15 +77,15 @@ class AuxiliaryTrainer(SupervisedTrainer):
 
     def advance(self) -> Metrics:
         epoch, place = divmod(self.updates, self.epochs.per_epoch)
-        if place == 0 and epoch % self._every == 0:
+        if place == 0 and epoch % self.config.label_every == 0:
             self._train_labels(epoch)
         return super().advance() | self._label_metrics
 
     def _train_labels(self, epoch: int) -> None:
         begin = time.perf_counter()
         self.agent.set_rate(self.rate(self.step))
-        with seeded(self._seed, epoch):
-            self._label_metrics = self._agent.train_labels(self.epochs.data, epoch, counter("labels"))
+        with seeded(self.seed, epoch):
+            self._label_metrics = self.agent.train_labels(self.epochs.data, epoch, counter("labels"))
         self.seconds["labels"] += time.perf_counter() - begin
 
     def state_dict(self) -> dict[str, Any]:
@@ -106,5 +108,5 @@ def seeded(*numbers: int) -> Iterator[None]:
         restore_random_state(before)
 
 
-def build(config: Config, *, agent: Agent, suite: ImageBenchmark, seed: int, steps: int) -> AuxiliaryTrainer:
-    return AuxiliaryTrainer(config, agent, suite.data, seed, steps)
+def build(config: Config, **parts: Any) -> AuxiliaryTrainer:
+    return AuxiliaryTrainer(config, **parts)

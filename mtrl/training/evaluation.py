@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,26 @@ Policy = Callable[..., FloatArray]
 """Observations (T, N, O) to actions (T, N, A); where tasks are goals, also given the rows' `TaskRows`."""
 Progress = Callable[[int, int], None]
 """Called after each step that ends an episode, with the episodes done and those to do, over all tasks."""
+
+
+class Evaluation:
+    """What an evaluation found. Every value of a task is a mean over its episodes or samples."""
+
+    headline: ClassVar[str] = "success"
+    """The value that matters most, a share in [0, 1] and a key of `per_task`."""
+
+    @property
+    def per_task(self) -> dict[str, FloatArray]:
+        """name -> (T,), or one value for each of `names`."""
+        raise NotImplementedError
+
+    def names(self, tasks: Sequence[str]) -> Sequence[str]:
+        """What the values of `per_task` are of: the tasks, unless they are evaluated in groups."""
+        return tasks
+
+    def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
+        """Everything in plain types: `episodes`, `mean_<name>`, and under `tasks` each task's `<name>` and more."""
+        raise NotImplementedError
 
 
 class Actor(Protocol):
@@ -50,7 +70,7 @@ def greedy(agent: Actor) -> Policy:
 
 
 @dataclass(frozen=True)
-class EvaluationResult:
+class EvaluationResult(Evaluation):
     """E episodes of each of T tasks, in the order of the suite's goals."""
 
     success: BoolArray
@@ -59,8 +79,6 @@ class EvaluationResult:
     """(T, E): undiscounted, up to the end of the episode (success or horizon)."""
     lengths: NDArray[np.int64]
     """(T, E): steps."""
-
-    headline = "success"
 
     @property
     def success_rate(self) -> FloatArray:

@@ -10,18 +10,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mtrl.core.config import check, check_choice
-from mtrl.core.types import ControlSuite, FloatArray, Metrics, StepResult, TaskRows, TaskVectorEnv, Transitions
+from mtrl.core.specs import GoalSpec, Spec
+from mtrl.core.types import FloatArray, Metrics, StepResult, TaskRows, TaskVectorEnv, Transitions
 from mtrl.data.goal_replay import GoalReplay, HindsightReplay, Relabel
 from mtrl.training import off_policy
-from mtrl.training.evaluation import Progress, greedy
-from mtrl.training.off_policy import OffPolicyTrainer
+from mtrl.training.evaluation import Evaluation, Progress
+from mtrl.training.off_policy import ControlSuite, OffPolicyTrainer
 
 GROUPS = ("training_goals", "held_out_goals")
 _SIDE_BY_SIDE = 50
@@ -30,7 +31,8 @@ _SIDE_BY_SIDE = 50
 
 @dataclass
 class Config(off_policy.Config):
-    data: ClassVar[str] = "goals"
+    specs: ClassVar[tuple[type[Spec], ...]] = (GoalSpec,)
+
     kind: str = "goal_conditioned"
     warmup: int = 450
     """Steps of uniformly random actions before the first update."""
@@ -65,7 +67,7 @@ class GoalEnvs(TaskVectorEnv, Protocol):
 
 
 class GoalSuite(ControlSuite, Protocol):
-    """A benchmark whose tasks are goals."""
+    """A benchmark whose tasks are goals; its `spec` is a `GoalSpec`."""
 
     goals: FloatArray
     """(G, C): its tasks."""
@@ -80,20 +82,35 @@ class GoalSuite(ControlSuite, Protocol):
         """One copy of each of these goals, in this order."""
         ...
 
+    def rows(self, goals: Any) -> TaskRows:
+        """What networks are told of goals (n, C)."""
+        ...
+
 
 class GoalTrainer(OffPolicyTrainer):
     """An off-policy trainer of T of many goals at a time."""
 
     measures: ClassVar[tuple[str, ...]] = ("distance",)
 
-    agent: Any
     envs: Any
     replay: Any
 
-    def __init__(self, config: Config, agent: Any, envs: GoalEnvs, replay: GoalReplay, action_size: int) -> None:
-        super().__init__(config, agent, envs, cast("Any", replay), action_size)
-        self.rows = envs.num_tasks
+    def __init__(self, config: Config, *, agent: Any, suite: GoalSuite, seed: int, steps: int) -> None:
+        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
         self._acting: TaskRows | None = None
+
+    def _make_replay(self) -> Any:
+        spec, config, n_step = self.suite.spec, self.config, self.agent.config.n_step
+        check(n_step == 1, "agent.n_step", "1 where tasks are goals", n_step)
+        sizes = (spec.observation_size, spec.action_size, self.envs.num_tasks, self.agent.device)
+        if config.replay == "hindsight":
+            relabel = self.suite.relabeller()
+            return HindsightReplay(spec.goals, config.replay_capacity, *sizes, relabel=relabel)
+        return GoalReplay(spec.goals, config.replay_capacity, *sizes)
+
+    @property
+    def tasks_per_step(self) -> int:
+        return self.suite.spec.goals_per_batch
 
     def advance(self) -> Metrics | None:
         if self._observation is None:
@@ -116,23 +133,46 @@ class GoalTrainer(OffPolicyTrainer):
         """Means () over the episodes since the last report, whichever goals they had."""
         return {name: np.asarray(values.mean()) for name, values in super().report().items()}
 
+    def _act_on(self, rows: FloatArray, task: int | None, goal: Any) -> FloatArray:
+        return (
+            super()._act_on(rows, task, goal) if goal is None else self.policy(rows[None], self.suite.rows([goal]))[0]
+        )
+
+    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> GoalEvaluation:
+        """Play the first `episodes` goals trained on, and of those held out, with the deterministic policy."""
+        check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+        chosen = {GROUPS[0]: self.suite.goals[:episodes], GROUPS[1]: self.suite.held_out[:episodes]}
+        total, done = sum(len(goals) for goals in chosen.values()), 0
+        groups: dict[str, dict[str, FloatArray]] = {}
+        for group, goals in chosen.items():
+            parts = []
+            for start in range(0, len(goals), _SIDE_BY_SIDE):
+                part = goals[start : start + _SIDE_BY_SIDE]
+                with contextlib.closing(self.suite.make_goal_envs(part)) as envs:
+                    parts.append(play(self.policy, envs, self.suite.spec.horizon))
+                done += len(part)
+                if progress is not None:
+                    progress(done, total)
+            groups[group] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return GoalEvaluation(groups)
+
 
 @dataclass(frozen=True)
-class GoalEvaluation:
+class GoalEvaluation(Evaluation):
     """One episode of each of n goals trained on and m held out."""
 
     groups: dict[str, dict[str, FloatArray]]
     """group -> name -> (n,) or (m,): success (the place was reached at some step), distance (metres, at the end),
     success_at_end, return."""
 
-    headline = "success"
-    names = GROUPS
-
     @property
     def per_task(self) -> dict[str, FloatArray]:
         """name -> (2,): means over the goals of each group."""
         names = self.groups[GROUPS[0]]
         return {name: np.array([self.groups[group][name].mean() for group in GROUPS]) for name in names}
+
+    def names(self, tasks: Sequence[str]) -> Sequence[str]:
+        return GROUPS
 
     def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
         means = {
@@ -169,42 +209,5 @@ def play(policy: Any, envs: GoalEnvs, horizon: int) -> dict[str, FloatArray]:
     return {name: np.array(value, np.float64).reshape(-1) for name, value in found.items()}
 
 
-def build(config: Config, *, agent: Any, suite: GoalSuite, seed: int, steps: int) -> GoalTrainer:
-    """A trainer with new environments and an empty replay; steps: of each of T goals, to be taken in all."""
-    check(agent.config.n_step == 1, "agent.n_step", "1 where tasks are goals", agent.config.n_step)
-    envs: Any = suite.make_envs(seed, config.envs_per_task)
-    goals = suite.sizes["goals"]
-    sizes = (suite.observation_size, suite.action_size, envs.num_tasks, agent.device)
-    if config.replay == "hindsight":
-        replay = HindsightReplay(goals, config.replay_capacity, *sizes, relabel=suite.relabeller())
-    else:
-        replay = GoalReplay(goals, config.replay_capacity, *sizes)
-    return GoalTrainer(config, agent, envs, replay, suite.action_size)
-
-
-def evaluate(
-    config: Config,
-    *,
-    agent: Any,
-    suite: GoalSuite,
-    seed: int,
-    episodes: int,
-    protocol: str,
-    progress: Progress | None = None,
-) -> GoalEvaluation:
-    """Play the first `episodes` goals trained on, and of those held out, with the deterministic policy."""
-    check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
-    chosen = {GROUPS[0]: suite.goals[:episodes], GROUPS[1]: suite.held_out[:episodes]}
-    total, done = sum(len(goals) for goals in chosen.values()), 0
-    groups: dict[str, dict[str, FloatArray]] = {}
-    for group, goals in chosen.items():
-        parts = []
-        for start in range(0, len(goals), _SIDE_BY_SIDE):
-            part = goals[start : start + _SIDE_BY_SIDE]
-            with contextlib.closing(suite.make_goal_envs(part)) as envs:
-                parts.append(play(greedy(agent), envs, suite.horizon))
-            done += len(part)
-            if progress is not None:
-                progress(done, total)
-        groups[group] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return GoalEvaluation(groups)
+def build(config: Config, **parts: Any) -> GoalTrainer:
+    return GoalTrainer(config, **parts)

@@ -7,26 +7,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.core.types import ControlSuite, FloatArray, Metrics, StepResult, TaskVectorEnv, Transitions
+from mtrl.core.errors import expected
+from mtrl.core.specs import ControlSpec, Spec
+from mtrl.core.types import FloatArray, Metrics, StepResult, TaskVectorEnv, Transitions
 from mtrl.data.n_step import NStepReplay
 from mtrl.data.replay import ReplayBuffer
-from mtrl.training.evaluation import EvaluationResult, Progress, greedy
+from mtrl.training.evaluation import Evaluation, Policy, Progress, greedy
 from mtrl.training.evaluation import evaluate as evaluate_policy
-from mtrl.training.loop import TrainingConfig
+from mtrl.training.trainer import Trainer, TrainingConfig
 
 
 @dataclass
 class Config(TrainingConfig):
     """Steps are environment steps of each task; all tasks together take T times as many."""
 
-    data: ClassVar[str] = "observation_size"
+    specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec,)
 
     kind: str = "off_policy"
     warmup: int = 4000
@@ -62,6 +64,20 @@ class Agent(Protocol):
     def learn(self, draw: Callable[[], Sequence[Transitions]], count: int) -> Metrics: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class ControlSuite(Protocol):
+    """What the loop needs of a benchmark."""
+
+    spec: ControlSpec
+
+    def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
+        """Environments for training: a random goal at each episode."""
+        ...
+
+    def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> TaskVectorEnv:
+        """Environments for evaluation: terminate on success, goals by `protocol` (see `training.evaluation`)."""
+        ...
 
 
 class EpisodeStatistics:
@@ -103,7 +119,7 @@ class EpisodeStatistics:
             setattr(self, name, value.numpy().copy())
 
 
-class OffPolicyTrainer:
+class OffPolicyTrainer(Trainer):
     """One agent, its environments and its replay, and how far they are.
 
     The environments step in a thread of their own while the agent learns, or in turn (`Config.deterministic`). No
@@ -111,22 +127,40 @@ class OffPolicyTrainer:
     runs repeat, and go on from a checkpoint, bit for bit.
     """
 
-    unit, headline = "env_steps", "success"
     measures: ClassVar[tuple[str, ...]] = ()
     """What to report of the environments' measures."""
 
-    def __init__(
-        self, config: Config, agent: Agent, envs: TaskVectorEnv, replay: ReplayBuffer, action_size: int
-    ) -> None:
-        self.config, self.agent, self.envs, self.replay = config, agent, envs, replay
-        self.action_size = action_size
-        self.step = 0
-        self.updates = 0
-        self.episodes = EpisodeStatistics(envs.num_tasks, envs.envs_per_task, self.measures)
+    envs: TaskVectorEnv
+    replay: ReplayBuffer
+    episodes: EpisodeStatistics
+
+    def __init__(self, config: Config, *, agent: Agent, suite: ControlSuite, seed: int, steps: int) -> None:
+        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
         self._credit = 0.0
         self._observation: Tensor | None = None
+
+    def start(self) -> Self:
+        """Make new environments and an empty replay."""
+        self.envs = self.suite.make_envs(self.seed, self.config.envs_per_task)
+        self.replay = self._make_replay()
+        self.episodes = EpisodeStatistics(self.envs.num_tasks, self.envs.envs_per_task, self.measures)
         self._stepper = ThreadPoolExecutor(1, "mtrl-environments")
+        return self
+
+    def _make_replay(self) -> Any:
+        spec, config = self.suite.spec, self.config
+        capacity = min(config.replay_capacity, self.steps + config.envs_per_task)
+        sizes = (spec.observation_size, spec.action_size)
+        learner, place = self.agent.config, {"device": self.agent.device}
+        if learner.n_step == 1:
+            return ReplayBuffer(spec.num_tasks, capacity, *sizes, **place)
+        options = {"steps": learner.n_step, "discount": learner.discount, "copies": config.envs_per_task}
+        return NStepReplay(spec.num_tasks, capacity, *sizes, **options, **place)
+
+    @property
+    def random_steps(self) -> int:
+        return self.config.warmup
 
     def advance(self) -> Metrics | None:
         """One step of every copy, and the updates it earns."""
@@ -168,7 +202,7 @@ class OffPolicyTrainer:
         if self.step >= self.config.warmup:
             return self._policy(observation).cpu()
         device, generator = self.agent.device, self.agent.generator
-        shape = (*observation.shape[:-1], self.action_size)
+        shape = (*observation.shape[:-1], self.suite.spec.action_size)
         return (torch.rand(shape, device=device, generator=generator) * 2 - 1).cpu()
 
     def _policy(self, observation: Tensor) -> Tensor:
@@ -202,18 +236,12 @@ class OffPolicyTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All but the replay, in types that a checkpoint can hold."""
-        return {
-            "step": self.step,
-            "updates": self.updates,
-            "credit": self._credit,
-            "agent": self.agent.state_dict(),
-            "envs": self.envs.state_dict(),
-            "episodes": self.episodes.state_dict(),
-        }
+        own = {"credit": self._credit, "envs": self.envs.state_dict(), "episodes": self.episodes.state_dict()}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.step, self.updates, self._credit = state["step"], state["updates"], state["credit"]
-        self.agent.load_state_dict(state["agent"])
+        super().load_state_dict(state)
+        self._credit = state["credit"]
         self.episodes.load_state_dict(state["episodes"])
         self._observation = torch.tensor(self.envs.load_state_dict(state["envs"]))
 
@@ -227,29 +255,29 @@ class OffPolicyTrainer:
         self._stepper.shutdown()
         self.envs.close()
 
+    @property
+    def policy(self) -> Policy:
+        """(T, N, O) -> (T, N, A)"""
+        return greedy(self.agent)
 
-def build(config: Config, *, agent: Agent, suite: ControlSuite, seed: int, steps: int) -> OffPolicyTrainer:
-    """A trainer with new environments and an empty replay; steps: of each task, to be taken in all."""
-    envs = suite.make_envs(seed, config.envs_per_task)
-    capacity = min(config.replay_capacity, steps + config.envs_per_task)
-    sizes, learner = (len(suite.tasks), capacity, suite.observation_size, suite.action_size), agent.config
-    replay = ReplayBuffer(*sizes, device=agent.device)
-    if learner.n_step > 1:
-        steps, discount, copies = learner.n_step, learner.discount, config.envs_per_task
-        replay = NStepReplay(*sizes, steps=steps, discount=discount, copies=copies, device=agent.device)
-    return OffPolicyTrainer(config, agent, envs, replay, suite.action_size)
+    def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> FloatArray:
+        """observation (O,) or (B, O) -> action (A,) or (B, A) in [-1, 1]."""
+        rows, size = np.atleast_2d(np.asarray(observation, np.float32)), self.suite.spec.observation_size
+        if rows.ndim != 2 or rows.shape[1] != size:
+            raise expected("Observation", f"of size {size}", tuple(np.shape(observation)))
+        action = self._act_on(rows, task, goal)
+        return action if np.ndim(observation) == 2 else action[0]
+
+    def _act_on(self, rows: FloatArray, task: int | None, goal: Any) -> FloatArray:
+        every = np.zeros((self.suite.spec.num_tasks, *rows.shape), np.float32)
+        every[task] = rows
+        return self.policy(every)[task]
+
+    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
+        """Play `episodes` episodes of every task with the deterministic policy."""
+        with contextlib.closing(self.suite.make_evaluation_envs(self.seed, episodes, protocol)) as envs:
+            return evaluate_policy(self.policy, envs, episodes, progress)
 
 
-def evaluate(
-    config: Config,
-    *,
-    agent: Agent,
-    suite: ControlSuite,
-    seed: int,
-    episodes: int,
-    protocol: str,
-    progress: Progress | None = None,
-) -> EvaluationResult:
-    """Play `episodes` episodes of every task with the deterministic policy."""
-    with contextlib.closing(suite.make_evaluation_envs(seed, episodes, protocol)) as envs:
-        return evaluate_policy(greedy(agent), envs, episodes, progress)
+def build(config: Config, **parts: Any) -> OffPolicyTrainer:
+    return OffPolicyTrainer(config, **parts)

@@ -8,30 +8,32 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.core.types import FloatArray, Metrics, Suite
+from mtrl.core.errors import expected
+from mtrl.core.specs import KeyframeSpec, Spec
+from mtrl.core.types import FloatArray, Metrics
 from mtrl.data.demo_cache import DemoCache, KeyframeBatch, KeyframeObservation
 from mtrl.data.demos import Frame
 from mtrl.data.keyframe_envs import KeyframeEnvs
 from mtrl.data.priority import Priorities, draw_uniform
 from mtrl.data.shift import shifted
 from mtrl.monitoring.attention import attention_image
-from mtrl.training.evaluation import EvaluationResult
+from mtrl.training.evaluation import Evaluation, Progress
 from mtrl.training.keyframe_evaluation import Observer, play
-from mtrl.training.loop import TrainingConfig
+from mtrl.training.trainer import Trainer, TrainingConfig
 
 
 @dataclass
 class Config(TrainingConfig):
     """A step is one update of all tasks."""
 
-    data: ClassVar[str] = "cameras"
+    specs: ClassVar[tuple[type[Spec], ...]] = (KeyframeSpec,)
 
     kind: str = "offline"
     log_every: int = 50
@@ -71,13 +73,17 @@ class Agent(Protocol):
     needs_second_batch: bool
 
     def act(self, observation: KeyframeObservation) -> Tensor: ...
+    def attention(self, observation: KeyframeObservation) -> Tensor | None: ...
     def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-class KeyframeSuite(Suite, Protocol):
-    """A suite of keyframe tasks, whose `sizes` are {cameras, image_size}."""
+class KeyframeSuite(Protocol):
+    """What the loop needs of a benchmark."""
+
+    name: str
+    spec: KeyframeSpec
 
     def make_evaluation_envs(self, seed: int, envs_per_task: int) -> KeyframeEnvs:
         """Copies whose scenes no demonstration has."""
@@ -93,21 +99,30 @@ class _Drawn:
     batches: Future[list[KeyframeBatch]]
 
 
-class OfflineTrainer:
+class OfflineTrainer(Trainer):
     """One agent and a cache, and how far they are. The next batch is gathered while the agent learns from this one."""
 
-    unit, headline = "iterations", "success"
+    unit = "iterations"
 
-    def __init__(self, config: Config, agent: Agent, cache: DemoCache, seed: int) -> None:
-        self.config, self.agent, self.cache = config, agent, cache
-        self.step = self.updates = 0
+    cache: DemoCache
+
+    def __init__(self, config: Config, *, agent: Agent, suite: KeyframeSuite, seed: int, steps: int) -> None:
+        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
         self.seconds = {"wait": 0.0, "update": 0.0}
-        self.generator = torch.Generator().manual_seed(seed)
-        alpha, beta = config.priority_alpha, config.priority_beta
-        self.priorities = Priorities(cache.counts, alpha, beta) if config.priority else None
-        self._gatherer = ThreadPoolExecutor(1, "gather")
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.priorities: Priorities | None = None
         self._next: _Drawn | None = None
         self._seen: KeyframeBatch | None = None
+
+    def start(self) -> Self:
+        """Open the cache of the suite's demonstrations."""
+        spec, config = self.suite.spec, self.config
+        folder = Path(config.cache) / self.suite.name
+        self.cache = DemoCache(folder, spec.tasks, spec.cameras, spec.image_size, demos=config.demos)
+        if config.priority:
+            self.priorities = Priorities(self.cache.counts, config.priority_alpha, config.priority_beta)
+        self._gatherer = ThreadPoolExecutor(1, "gather")
+        return self
 
     def advance(self) -> Metrics:
         """One update."""
@@ -149,75 +164,56 @@ class OfflineTrainer:
         moved = shifted(batch.observation, self.config.shift, torch.Generator().manual_seed(seed))
         return batch._replace(observation=moved)
 
-    def report(self) -> dict[str, FloatArray]:
-        return {}
-
     def pictures(self) -> dict[str, Any]:
         """Where the agent looks in the last batch's first sample of each task: name -> (H, C·W, 3)."""
-        attention = getattr(self.agent, "attention", None)
-        if self._seen is None or attention is None:
+        if self._seen is None:
             return {}
         first = KeyframeObservation(*(t[:, :1] for t in self._seen.observation))
-        maps = attention(first).cpu().numpy()
-        rows = zip(self.cache.tasks, first.rgb.numpy(), maps, strict=True)
+        maps = self.agent.attention(first)
+        if maps is None:
+            return {}
+        rows = zip(self.cache.tasks, first.rgb.numpy(), maps.cpu().numpy(), strict=True)
         return {f"attention/{task}": attention_image(rgb[0], where[0]) for task, rgb, where in rows}
 
     def state_dict(self) -> dict[str, Any]:
         """A batch that is drawn and not used yet is drawn again."""
-        state = {
-            "step": self.step,
-            "updates": self.updates,
-            "agent": self.agent.state_dict(),
-            "generator": self._next.before if self._next else self.generator.get_state(),
-        }
+        state = super().state_dict()
+        state["generator"] = self._next.before if self._next else self.generator.get_state()
         return state | ({"priorities": self.priorities.state_dict()} if self.priorities else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.step, self.updates = state["step"], state["updates"]
-        self.agent.load_state_dict(state["agent"])
+        super().load_state_dict(state)
         self.generator.set_state(state["generator"].cpu())
         if self.priorities is not None:
             self.priorities.load_state_dict(state["priorities"])
         self._next = None
 
-    def data_state(self) -> dict[str, Any]:
-        return {}
-
-    def load_data_state(self, state: dict[str, Any]) -> None:
-        """There is none: the cache stays where it is."""
-
     def close(self) -> None:
         self._gatherer.shutdown()
 
+    @property
+    def policy(self) -> Callable[[Sequence[Sequence[Frame]], int], FloatArray]:
+        """Frames (T × N) and the number of keyframes done -> keyframes (T, N, 8) to go to next."""
+        observer = Observer(self.suite.spec.cameras, self.suite.spec.image_size)
 
-def build(config: Config, *, agent: Agent, suite: KeyframeSuite, seed: int, steps: int) -> OfflineTrainer:
-    """A trainer on the suite's demonstrations."""
-    sizes = (suite.sizes["cameras"], suite.sizes["image_size"])
-    cache = DemoCache(Path(config.cache) / suite.name, suite.tasks, *sizes, demos=config.demos)
-    return OfflineTrainer(config, agent, cache, seed)
+        def act(frames: Sequence[Sequence[Frame]], stage: int) -> FloatArray:
+            over = np.zeros((len(frames), len(frames[0])), bool)
+            return self.agent.act(observer(frames, over, stage)).cpu().numpy()
+
+        return act
+
+    def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> FloatArray:
+        """observation, a `Frame` -> the keyframe (8,) to go to next."""
+        if not isinstance(observation, Frame):
+            raise expected("Observation", f"what {self.suite.name} shows", type(observation).__name__)
+        return self.policy([[observation]] * self.suite.spec.num_tasks, stage)[task, 0]
+
+    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
+        """Play `episodes` episodes of every task, the same ones under any protocol."""
+        copies, spec = min(self.config.evaluation_copies, episodes), self.suite.spec
+        with contextlib.closing(self.suite.make_evaluation_envs(self.seed, copies)) as envs:
+            return play(self.agent, envs, episodes, spec.cameras, spec.image_size, progress)
 
 
-def evaluate(
-    config: Config,
-    *,
-    agent: Agent,
-    suite: KeyframeSuite,
-    seed: int,
-    episodes: int,
-    protocol: str,
-    progress: Callable[[int, int], None] | None = None,
-) -> EvaluationResult:
-    """Play `episodes` episodes of every task, the same ones under any protocol."""
-    with contextlib.closing(suite.make_evaluation_envs(seed, min(config.evaluation_copies, episodes))) as envs:
-        return play(agent, envs, episodes, suite.sizes["cameras"], suite.sizes["image_size"], progress)
-
-
-def policy(agent: Agent, suite: KeyframeSuite) -> Callable[[Sequence[Sequence[Frame]], int], FloatArray]:
-    """The agent on frames (T × N) and the number of keyframes done: actions (T, N, 8)."""
-    observer = Observer(suite.sizes["cameras"], suite.sizes["image_size"])
-
-    def act(frames: Sequence[Sequence[Frame]], stage: int) -> FloatArray:
-        over = np.zeros((len(frames), len(frames[0])), bool)
-        return agent.act(observer(frames, over, stage)).cpu().numpy()
-
-    return act
+def build(config: Config, **parts: Any) -> OfflineTrainer:
+    return OfflineTrainer(config, **parts)

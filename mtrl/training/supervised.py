@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ from torch import Tensor
 
 from mtrl.core.config import check, check_choice, runtime_option
 from mtrl.core.errors import expected
+from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import FloatArray, Metrics
 from mtrl.data.images import Epochs, ImageBatch, ImageData, normalised
-from mtrl.training.loop import TrainingConfig
+from mtrl.training.evaluation import Evaluation, Progress
+from mtrl.training.trainer import Trainer, TrainingConfig
 
 EVALUATION_ROWS = 500
 """Images of each task in one forward pass."""
@@ -33,7 +35,7 @@ EVALUATION_ROWS = 500
 class Config(TrainingConfig):
     """Steps are training images of each task."""
 
-    data: ClassVar[str] = "image_shape"
+    specs: ClassVar[tuple[type[Spec], ...]] = (ImageSpec,)
 
     kind: str = "supervised"
     log_every: int = 3200
@@ -78,15 +80,15 @@ class Agent(Protocol):
 class ImageBenchmark(Protocol):
     """What the loop needs of a benchmark."""
 
-    tasks: Sequence[str]
+    spec: ImageSpec
 
     @property
     def data(self) -> ImageData: ...
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Shares of test images classified rightly; implements `Evaluation`."""
+class Accuracy(Evaluation):
+    """Shares of test images that are classified rightly."""
 
     accuracy: FloatArray
     """(T,)"""
@@ -137,24 +139,26 @@ def single_task_accuracies(path: Path | str, tasks: Sequence[str]) -> FloatArray
     return np.array([np.mean(found[task]) for task in tasks])
 
 
-class SupervisedTrainer:
+class SupervisedTrainer(Trainer):
     """A classifier and its training images; the number of updates done says which batch comes next."""
 
     unit, headline = "images", "accuracy"
 
-    def __init__(self, config: Config, agent: Agent, data: ImageData, seed: int, steps: int) -> None:
-        self.config, self.agent, self.steps = config, agent, steps
-        data = data.to(agent.device)
-        self.epochs = Epochs(data, agent.config.batch_size, seed)
-        self.second = Epochs(data, agent.config.batch_size, seed + 1_000_003)
-        self.updates = 0
-        self.seconds = {"data": 0.0, "update": 0.0}
-        tasks = len(data.train.labels)
-        self._right, self._seen = torch.zeros(tasks, device=agent.device), 0
+    epochs: Epochs
+    second: Epochs
 
-    @property
-    def step(self) -> int:
-        return self.updates * self.agent.config.batch_size
+    def __init__(self, config: Config, *, agent: Agent, suite: ImageBenchmark, seed: int, steps: int) -> None:
+        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
+        self.seconds = {"data": 0.0, "update": 0.0}
+        self._right, self._seen = torch.zeros(self.suite.spec.num_tasks, device=self.agent.device), 0
+
+    def start(self) -> Self:
+        """Read the images."""
+        if self.config.single_task:
+            self._single_task()  # complain before the training, not after it
+        data, size = self.suite.data.to(self.agent.device), self.agent.config.batch_size
+        self.epochs, self.second = (Epochs(data, size, seed) for seed in (self.seed, self.seed + 1_000_003))
+        return self
 
     def rate(self, step: int) -> float:
         """The schedule's factor of the learning rate for the update after `step` images."""
@@ -172,6 +176,7 @@ class SupervisedTrainer:
         self._right += metrics["accuracy"]
         self._seen += 1
         self.updates += 1
+        self.step += self.agent.config.batch_size
         self.seconds["data"] += ready - begin
         self.seconds["update"] += time.perf_counter() - ready
         return metrics
@@ -183,28 +188,46 @@ class SupervisedTrainer:
         return {"accuracy": mean.double().cpu().numpy()}
 
     def state_dict(self) -> dict[str, Any]:
-        running = {"right": self._right.cpu(), "seen": self._seen}
-        return {"step": self.step, "updates": self.updates, "agent": self.agent.state_dict(), **running}
+        return super().state_dict() | {"right": self._right.cpu(), "seen": self._seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.updates, self._seen = state["updates"], state["seen"]
-        self._right = state["right"].to(self.agent.device)
-        self.agent.load_state_dict(state["agent"])
+        super().load_state_dict(state)
+        self._seen, self._right = state["seen"], state["right"].to(self.agent.device)
 
-    def data_state(self) -> dict[str, Any]:
-        return {}
+    @property
+    def policy(self) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
+        """Images as they come, uint8 (T, B, C, H, W), or (1, B, C, H, W) where tasks share them -> classes (T, B).
 
-    def load_data_state(self, state: dict[str, Any]) -> None:
-        """The images come from their files."""
+        Images are normalised by the training set, which has to be there.
+        """
+        mean, deviation = (s.to(self.agent.device) for s in (self.suite.data.mean, self.suite.data.deviation))
 
-    def close(self) -> None:
-        """Nothing is held open."""
+        def classify(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+            pixels = torch.from_numpy(images).to(self.agent.device)
+            return self.agent.predict(normalised(pixels, mean, deviation)).cpu().numpy()
 
+        return classify
 
-def build(config: Config, *, agent: Agent, suite: ImageBenchmark, seed: int, steps: int) -> SupervisedTrainer:
-    if config.single_task:
-        single_task_accuracies(config.single_task, suite.tasks)  # complain before the training, not after it
-    return SupervisedTrainer(config, agent, suite.data, seed, steps)
+    def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> NDArray[np.int64]:
+        """observation, uint8 images (C, H, W) or (B, C, H, W) -> their classes, () or (B,)."""
+        spec, images = self.suite.spec, np.asarray(observation)
+        if images.dtype != np.uint8 or images.shape[-3:] != spec.image_shape or images.ndim > 4:
+            found = f"{images.dtype} of shape {images.shape}"
+            raise expected("Observation", f"uint8 images of shape {spec.image_shape}", found)
+        copies = 1 if spec.shared_input else spec.num_tasks
+        batch = images.reshape(1, -1, *spec.image_shape).repeat(copies, axis=0)
+        classes = np.asarray(self.policy(batch), np.int64)[task]
+        return classes if images.ndim == 4 else classes[0]
+
+    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Accuracy:
+        """Classify every test image, whatever the number of episodes and the protocol."""
+        data = self.suite.data.to(self.agent.device)
+        accuracy = accuracy_on_test(self.agent.predict, data, progress)
+        delta = delta_mtl(accuracy, self._single_task()) if self.config.single_task else None
+        return Accuracy(accuracy, int(data.test.counts.max()), delta)
+
+    def _single_task(self) -> FloatArray:
+        return single_task_accuracies(self.config.single_task, self.suite.spec.tasks)
 
 
 def accuracy_on_test(
@@ -223,31 +246,5 @@ def accuracy_on_test(
     return (right / test.counts).cpu().numpy()
 
 
-def evaluate(
-    config: Config,
-    *,
-    agent: Agent,
-    suite: ImageBenchmark,
-    seed: int,
-    episodes: int,
-    protocol: str,
-    progress: Callable[[int, int], None] | None = None,
-) -> Accuracy:
-    """Classify every test image; seed, episodes and protocol have no part in it."""
-    data = suite.data.to(agent.device)
-    accuracy = accuracy_on_test(agent.predict, data, progress)
-    single = single_task_accuracies(config.single_task, suite.tasks) if config.single_task else None
-    delta = None if single is None else delta_mtl(accuracy, single)
-    return Accuracy(accuracy, int(data.test.counts.max()), delta)
-
-
-def policy(agent: Agent, suite: ImageBenchmark) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
-    """The agent on images as they come, uint8 (T, B, C, H, W), or (1, B, C, H, W) where tasks share them: classes
-    (T, B). Images are normalised by the training set, which has to be there."""
-    mean, deviation = (statistic.to(agent.device) for statistic in (suite.data.mean, suite.data.deviation))
-
-    def classify(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        pixels = torch.from_numpy(images).to(agent.device)
-        return agent.predict(normalised(pixels, mean, deviation)).cpu().numpy()
-
-    return classify
+def build(config: Config, **parts: Any) -> SupervisedTrainer:
+    return SupervisedTrainer(config, **parts)

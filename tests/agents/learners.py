@@ -10,6 +10,7 @@ from torch import Tensor
 from mtrl.agents import AGENTS
 from mtrl.agents.actor_critic import ActorCritic
 from mtrl.core import execution
+from mtrl.core.specs import ControlSpec
 from mtrl.core.types import Transitions
 from mtrl.data.replay import ReplayBuffer
 from mtrl.gradients import SURGERIES, WEIGHTINGS
@@ -44,9 +45,7 @@ def agent(
         network=NETWORKS.config_class(network)(width=32, depth=2),
         weighting=WEIGHTINGS.config_class(weighting)(),
         surgery=config,
-        num_tasks=T,
-        observation_size=O,
-        action_size=A,
+        spec=ControlSpec(tuple(map(str, range(T))), O, A, horizon=10),
         device=device,
         seed=seed,
         **(watching or {}),

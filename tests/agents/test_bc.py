@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from mtrl.agents import AGENTS
 from mtrl.agents.bc import BC
 from mtrl.core.errors import UserError
+from mtrl.core.specs import KeyframeSpec
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
 from mtrl.data.depth import point_cloud
 from mtrl.gradients import SURGERIES, WEIGHTINGS
@@ -49,9 +50,7 @@ def agent(weighting: str = "equal", surgery: str = "none", seed: int = 0, tasks:
         network=KEYFRAME_NETWORKS.config_class("keyframe")(**{**NETWORK, **network}),
         weighting=config(WEIGHTINGS, weighting, **({"window": 2} if weighting == "dwa" else {})),
         surgery=config(SURGERIES, surgery),
-        num_tasks=tasks,
-        cameras=["front", "wrist"][:C],
-        image_size=H,
+        spec=KeyframeSpec(tuple(map(str, range(tasks))), ("front", "wrist")[:C], H),
         seed=seed,
         **watching,
     )
@@ -160,7 +159,9 @@ def test_picture_sizes_that_do_not_fit_the_levels_are_refused() -> None:
 
 
 def test_the_mean_pose_control_is_the_mean_of_the_targets_it_saw() -> None:
-    made = AGENTS.build(AGENTS.config_class("mean_pose")(stages=3), num_tasks=T, network=None, tasks=())
+    made = AGENTS.build(
+        AGENTS.config_class("mean_pose")(stages=3), spec=KeyframeSpec(tuple(map(str, range(T))), ("front",), H)
+    )
     batches = [batch(k) for k in range(4)]
     for given in batches:
         made.update(given)

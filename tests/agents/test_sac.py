@@ -15,6 +15,7 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from mtrl.agents import AGENTS
 from mtrl.agents.actor_critic import CriticBatch
 from mtrl.agents.sac import SAC, ActorBatch, tanh_gaussian
+from mtrl.core.specs import ControlSpec
 from mtrl.core.types import Transitions
 from mtrl.data.replay import ReplayBuffer
 from mtrl.gradients import SURGERIES, WEIGHTINGS
@@ -30,9 +31,7 @@ def make(surgery: str = "none", network: str = "multi_head", seed: int = 0, **op
         network=NETWORKS.config_class(network)(width=32, depth=2),
         weighting=WEIGHTINGS.config_class("equal")(),
         surgery=SURGERIES.config_class(surgery)(),
-        num_tasks=T,
-        observation_size=O,
-        action_size=A,
+        spec=ControlSpec(tuple(map(str, range(T))), O, A, horizon=10),
         seed=seed,
     )
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mtrl.core.errors import UserError
+from mtrl.core.specs import ImageSpec
 from mtrl.data import image_files
 from mtrl.data.images import LabelledImages, Split
 from mtrl.envs import SUITES
@@ -27,7 +28,7 @@ def test_cifar100_domains_are_superclasses_of_five_classes(tmp_path: Path) -> No
     split, _, _ = image_files.cifar100(tmp_path)
     train, coarse = made.data.train, split.train.coarse
     assert coarse is not None
-    assert made.tasks == SUPERCLASSES and made.sizes["num_classes"] == (5,) * 20
+    assert made.tasks == SUPERCLASSES and made.spec.num_classes == (5,) * 20
     for task in (0, 7, 19):
         rows = train.rows[task, : train.counts[task]]
         assert (coarse[rows] == task).all() and len(rows) == 10
@@ -42,7 +43,7 @@ def test_cifar100s_classes_are_the_human_labels_of_its_superclasses(tmp_path: Pa
     files.cifar100(tmp_path)
     made = suite("cifar100_20", root=str(tmp_path))
     train = made.data.train
-    assert made.sizes["num_classes"] == (20,) and train.human is not None
+    assert made.spec.num_classes == (20,) and train.human is not None
     assert torch.equal(train.human[0] // 5, train.labels[0])
     split, _, _ = image_files.cifar100(tmp_path)
     pairs = set(zip(split.train.labels.tolist(), train.human[0].tolist(), strict=True))
@@ -82,7 +83,7 @@ def test_two_images_on_one() -> None:
 def test_multi_mnist_shares_its_images(tmp_path: Path) -> None:
     files.mnist(tmp_path)
     made = suite("multi_mnist", root=str(tmp_path))
-    assert made.sizes == {"image_shape": (1, 36, 36), "num_classes": (10, 10), "shared_input": True}
+    assert made.spec == ImageSpec(("first", "second"), (1, 36, 36), (10, 10), shared_input=True)
     train = made.data.train
     assert train.rows.shape == (1, 6) and train.labels.shape == (2, 6)
     original = image_files.mnist(tmp_path).train
@@ -100,19 +101,19 @@ def test_a_noise_task_has_random_labels(kind: str, tmp_path: Path) -> None:
     labels = made.data.train.labels[-1]
     assert torch.equal(labels, again.data.train.labels[-1])
     assert not torch.equal(labels, suite(kind, root=str(tmp_path), noise_task=True, split_seed=1).data.train.labels[-1])
-    assert int(labels[labels >= 0].min()) >= 0 and int(labels.max()) < made.sizes["num_classes"][-1]
+    assert int(labels[labels >= 0].min()) >= 0 and int(labels.max()) < made.spec.num_classes[-1]
 
 
 def test_one_task_alone_and_smaller_training_sets(tmp_path: Path) -> None:
     files.cifar100(tmp_path)
-    made = suite("cifar100", root=str(tmp_path), task="people", train_size=3)
+    made = suite("cifar100", root=str(tmp_path), tasks=["people"], train_size=3)
     everything = suite("cifar100", root=str(tmp_path)).data
     index = SUPERCLASSES.index("people")
     assert made.tasks == ("people",) and made.data.train.labels.shape == (1, 3)
     assert set(made.data.train.rows[0].tolist()) <= set(everything.train.rows[index].tolist())
     assert torch.equal(made.data.test.labels[0], everything.test.labels[index])
-    with pytest.raises(UserError, match=r"benchmark\.task"):
-        suite("cifar100", task="robots")
+    with pytest.raises(UserError, match=r"benchmark\.tasks"):
+        suite("cifar100", tasks=["robots"])
 
 
 def test_scikit_learns_digits() -> None:

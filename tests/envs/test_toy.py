@@ -31,7 +31,7 @@ def analytic(suite: ToySuite):
 
 def uniform(suite: ToySuite):
     rng = np.random.default_rng(0)
-    return lambda observation: rng.uniform(-1, 1, (*observation.shape[:2], suite.action_size))
+    return lambda observation: rng.uniform(-1, 1, (*observation.shape[:2], suite.spec.action_size))
 
 
 @pytest.mark.parametrize("num_tasks", [1, 4, 7])

@@ -82,7 +82,7 @@ def test_missing_graphics_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_robot_stands_upright_on_the_left() -> None:
     """The sky is above, the table's wood in the middle; the red arm comes from the left of the picture."""
     backend_or_skip()
-    suite = MetaWorldSuite(MetaWorldConfig("mt1", task="drawer-close-v3", engine="package"))
+    suite = MetaWorldSuite(MetaWorldConfig("mt1", tasks=["drawer-close-v3"], engine="package"))
     envs: Any = suite.make_envs(1, 1)
     envs.reset()
     with Renderer(envs.envs[0].model, 160) as renderer:

@@ -13,6 +13,7 @@ from torch.func import grad, jacrev
 from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
 from mtrl.core.errors import UserError
+from mtrl.core.specs import ControlSpec
 from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, MultiTaskOptimizer, Weighting
 from mtrl.gradients.look_ahead import ESTIMATORS, LookAhead
 from mtrl.networks import NETWORKS
@@ -294,10 +295,7 @@ def agent(**options: Any) -> SAC:
         network=config(NETWORKS, "multi_head", width=8, depth=2),
         weighting=config(WEIGHTINGS, "auto_lambda", **options),
         surgery=config(SURGERIES, "none"),
-        num_tasks=T,
-        tasks=["reach", "push", "pick"],
-        observation_size=O,
-        action_size=A,
+        spec=ControlSpec(("reach", "push", "pick"), O, A, horizon=10),
     )
 
 

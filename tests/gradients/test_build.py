@@ -10,6 +10,7 @@ import torch
 from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
 from mtrl.core.errors import UserError
+from mtrl.core.specs import ControlSpec
 from mtrl.gradients import SURGERIES, WEIGHTINGS, build_optimizer
 from mtrl.gradients.base import primary_tasks
 from mtrl.networks import NETWORKS
@@ -26,10 +27,7 @@ def agent(weighting: Any = "equal", surgery: Any = "none", network: str = "multi
         network=config(NETWORKS, network, width=8, depth=2),
         weighting=config(WEIGHTINGS, weighting) if isinstance(weighting, str) else weighting,
         surgery=config(SURGERIES, surgery) if isinstance(surgery, str) else surgery,
-        num_tasks=T,
-        tasks=TASKS,
-        observation_size=O,
-        action_size=A,
+        spec=ControlSpec(tuple(TASKS), O, A, horizon=10),
     )
 
 

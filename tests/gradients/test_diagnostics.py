@@ -11,6 +11,7 @@ from torch import Tensor
 from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
 from mtrl.core.errors import UserError
+from mtrl.core.specs import ControlSpec
 from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
 from mtrl.gradients.diagnostics.triad import pair_statistics
 from mtrl.networks import NETWORKS
@@ -156,9 +157,7 @@ def agent(seed: int = 0, network: str = "multi_head", surgery: str = "pcgrad", w
         network=config(NETWORKS, network, width=8, depth=2),
         weighting=config(WEIGHTINGS, "equal"),
         surgery=config(SURGERIES, surgery),
-        num_tasks=T,
-        observation_size=O,
-        action_size=A,
+        spec=ControlSpec(tuple(map(str, range(T))), O, A, horizon=10),
         seed=seed,
         **(watching if watched else {}),
     )

@@ -11,6 +11,7 @@ import torch
 
 from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
+from mtrl.core.specs import ControlSpec
 from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
 from mtrl.gradients.surgery.torchjd_methods import CONFIGS
 from mtrl.networks import IMAGE_NETWORKS, NETWORKS
@@ -47,9 +48,7 @@ def agent(network: str, weighting: str, surgery: str, seed: int = 0, **options: 
         network=config(NETWORKS, network, width=8, depth=2),
         weighting=config(WEIGHTINGS, weighting, **({"window": 2} if weighting == "dwa" else {})),
         surgery=config(SURGERIES, surgery),
-        num_tasks=T,
-        observation_size=O,
-        action_size=A,
+        spec=ControlSpec(tuple(map(str, range(T))), O, A, horizon=10),
         seed=seed,
     )
 

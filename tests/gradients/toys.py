@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mtrl.agents import AGENTS
 from mtrl.agents.supervised import Supervised
+from mtrl.core.specs import ImageSpec
 from mtrl.core.types import Transitions
 from mtrl.data.images import ImageBatch
 from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, build_optimizer
@@ -102,10 +103,7 @@ def classifier(
         network=IMAGE_NETWORKS.config_class(network)(**{**sizes, **(options or {})}),
         weighting=config(WEIGHTINGS, weighting, **({"window": 2} if weighting == "dwa" else {})),
         surgery=config(SURGERIES, surgery),
-        num_tasks=T,
-        image_shape=IMAGE,
-        num_classes=CLASSES,
-        shared_input=shared_input,
+        spec=ImageSpec(tuple(map(str, range(T))), IMAGE, CLASSES, shared_input),
         seed=seed,
         **(watching or {}),
     )

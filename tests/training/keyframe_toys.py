@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mtrl.core.specs import KeyframeSpec
+from mtrl.core.suite import Suite, SuiteConfig
 from mtrl.core.types import FloatArray
 from mtrl.data.demo_cache import CacheWriter
 from mtrl.data.demos import CameraModel, Demo, Frame, Image
@@ -104,11 +105,15 @@ class ToyCopies:
         return [[frame(discs, xyz) for discs in row] for row in self.scenes]
 
 
-@dataclass
-class ToySuite:
-    name: str = "discs"
-    tasks: Sequence[str] = TASKS
-    sizes: dict[str, Any] = field(default_factory=lambda: {"cameras": CAMERAS, "image_size": SIZE})
+class ToyConfig(SuiteConfig):
+    spec_type = KeyframeSpec
+    kind = "discs"
+
+
+class ToySuite(Suite[SuiteConfig, KeyframeSpec]):
+    def __init__(self, tasks: Sequence[str] = TASKS) -> None:
+        self.config = ToyConfig()
+        self.spec = KeyframeSpec(tuple(tasks), CAMERAS, SIZE)
 
     def make_evaluation_envs(self, seed: int, envs_per_task: int) -> ToyCopies:
         return ToyCopies(envs_per_task, seed)

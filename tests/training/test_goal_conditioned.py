@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,8 +18,7 @@ from mtrl.core.errors import UserError
 from mtrl.core.execution import Snapshot, tensors
 from mtrl.core.types import TaskRows
 from mtrl.experiment.load import load
-from mtrl.training import TRAININGS
-from mtrl.training.goal_conditioned import GoalTrainer, evaluate
+from mtrl.training.goal_conditioned import GoalTrainer
 
 SMALL = [
     "benchmark=pushing", "benchmark.num_goals=12", "benchmark.goals_per_rollout=4", "benchmark.held_out_goals=3",
@@ -29,10 +28,9 @@ SMALL = [
 HINDSIGHT = ["replay=hindsight", "benchmark.reward=distance"]
 
 
-def parts(*options: str, steps: int = 1000) -> tuple[experiment.Experiment, GoalTrainer]:
+def parts(*options: str) -> tuple[experiment.Experiment, GoalTrainer]:
     made = experiment.Experiment(experiment.compose([*SMALL, *options]))
-    config = made.config.training
-    return made, TRAININGS.build(config, agent=made.agent, suite=made.suite, seed=1, steps=steps)
+    return made, cast("GoalTrainer", made.trainer.start())
 
 
 def test_rollouts_fill_the_rings_of_their_goals() -> None:
@@ -46,9 +44,9 @@ def test_rollouts_fill_the_rings_of_their_goals() -> None:
         assert added.sum() == 4 * 3
         assert (added[rows.task] == 3).all()
     assert trainer.step == 3 * 24
-    assert trainer.rows == 4
+    assert trainer.tasks_per_step == 4
     assert trainer.updates == pytest.approx(0.34 * (trainer.step - 3), abs=1)
-    assert made.suite.sizes["rows"] == 4
+    assert made.suite.spec.goals_per_batch == 4
 
 
 @pytest.mark.parametrize(
@@ -124,7 +122,6 @@ def test_temperatures_are_each_goals_own_or_shared() -> None:
 
 def test_an_evaluation_is_of_the_first_goals_of_each_kind() -> None:
     made, trainer = parts()
-    config = made.config.training
     seen: list[TaskRows] = []
     act = made.agent.act
 
@@ -135,11 +132,11 @@ def test_an_evaluation_is_of_the_first_goals_of_each_kind() -> None:
         return act(observation, explore, rows)
 
     made.agent.act = spy
-    found = evaluate(config, agent=made.agent, suite=made.suite, seed=1, episodes=5, protocol="goals")
+    found = trainer.evaluate(5, "goals")
     trained, held_out = (found.groups[name] for name in ("training_goals", "held_out_goals"))
     assert (len(trained["distance"]), len(held_out["distance"])) == (5, 3)
     assert seen[0].task.tolist() == [0, 1, 2, 3, 4]
-    torch.testing.assert_close(seen[0].code, made.suite.sizes["goals"][:5])
+    torch.testing.assert_close(seen[0].code, made.suite.spec.goals[:5])
     torch.testing.assert_close(seen[-1].code, made.suite.rows(made.suite.held_out).code)
     start = np.linalg.norm(made.suite.goals[:5, 2:] - made.suite.goals[:5, :2], axis=1)
     np.testing.assert_allclose(trained["distance"], start, atol=0.05)

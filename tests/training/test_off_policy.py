@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -9,19 +11,17 @@ import torch
 from mtrl import experiment
 from mtrl.core.types import StepResult
 from mtrl.training.evaluation import evaluate
-from mtrl.training.loop import Hooks, run
-from mtrl.training.off_policy import EpisodeStatistics, OffPolicyTrainer, build
-
-QUIET = Hooks(log=lambda _: None, evaluate=lambda: None, save=lambda: None, progress=lambda: None)
+from mtrl.training.off_policy import EpisodeStatistics, OffPolicyTrainer
 
 
 def trainer(*options: str) -> tuple[experiment.Experiment, OffPolicyTrainer]:
-    parts = experiment.Experiment(experiment.compose(["benchmark=toy", "device=cpu", *options]))
-    return parts, build(parts.config.training, agent=parts.agent, suite=parts.suite, seed=1, steps=100_000)
+    parts = experiment.Experiment(experiment.compose(["benchmark=toy", "device=cpu", "steps=100000", *options]))
+    return parts, cast("OffPolicyTrainer", parts.trainer.start())
 
 
 def play(loop: OffPolicyTrainer, steps: int) -> None:
-    run(loop, loop.config, steps, QUIET)
+    while loop.step < steps:
+        loop.advance()
 
 
 SMALL = ["network.width=8", "network.depth=1", "agent.batch_size=4", "training.warmup=10"]
@@ -82,12 +82,12 @@ def test_success_counts_at_any_step_of_an_episode() -> None:
 @pytest.mark.parametrize(("shuffled", "solved"), [(False, True), (True, False)])
 def test_sac_solves_the_toy_suite_and_not_with_shuffled_rewards(shuffled: bool, solved: bool) -> None:
     """Four tasks whose controls are turned against each other, one shared trunk, PCGrad."""
-    parts, loop = trainer(
+    _, loop = trainer(
         f"benchmark.shuffled_rewards={shuffled}", "surgery=pcgrad", "network.width=48", "network.depth=2",
         "agent.batch_size=48", "agent.learning_rate=3e-3", "agent.discount=0.9", "agent.initial_temperature=0.05",
         "training.warmup=300", "training.envs_per_task=4", "training.updates_per_step=0.25",
     )  # fmt: skip
     play(loop, 6000)
-    result = evaluate(parts.policy, parts.suite.make_evaluation_envs(7, 20, "goals"), 20)
+    result = evaluate(loop.policy, loop.suite.make_evaluation_envs(7, 20, "goals"), 20)
     assert (result.success.mean() > 0.8) == solved
     assert (result.success.mean() < 0.4) == (not solved)

@@ -33,23 +33,24 @@ def agent(weighting: str = "equal", kind: str = "bc", seed: int = 0, **network: 
         network=KEYFRAME_NETWORKS.config_class("keyframe")(**{**small, **network}),
         weighting=WEIGHTINGS.config_class(weighting)(),
         surgery=SURGERIES.config_class("none")(),
-        num_tasks=len(TASKS),
-        tasks=TASKS,
-        cameras=CAMERAS,
-        image_size=SIZE,
+        spec=ToySuite().spec,
         seed=seed,
     )
 
 
 def trainer(cache: Path, learner: Any, seed: int = 1, **options: Any) -> OfflineTrainer:
     config = TRAININGS.config_class("offline")(cache=str(cache), **options)
-    return TRAININGS.build(config, agent=learner, suite=ToySuite(), seed=seed, steps=10)
+    return TRAININGS.build(config, agent=learner, suite=ToySuite(), seed=seed, steps=10).start()
 
 
 def solved(learner: Any, episodes: int = 20) -> np.ndarray:
-    config = TRAININGS.config_class("offline")()
-    arguments = {"suite": ToySuite(), "seed": 3, "episodes": episodes, "protocol": "goals"}
-    return TRAININGS.module("offline").evaluate(config, agent=learner, **arguments).success_rate
+    return evaluated(learner, episodes).success_rate
+
+
+def evaluated(learner: Any, episodes: int, **options: Any) -> Any:
+    """By a trainer that was not started: an evaluation needs no demonstrations."""
+    config = TRAININGS.config_class("offline")(**options)
+    return TRAININGS.build(config, agent=learner, suite=ToySuite(), seed=3, steps=1).evaluate(episodes, "goals")
 
 
 def trained(cache: Path, learner: Any, updates: int, **options: Any) -> Any:
@@ -98,11 +99,7 @@ def test_where_it_looks_is_drawn_over_what_it_sees(cache: Path) -> None:
 
 def test_episodes_are_the_same_whatever_is_played_side_by_side(cache: Path) -> None:
     learner = trained(cache, agent(kind="mean_pose"), 5)
-    found = []
-    for copies in (1, 3, 5):
-        config = TRAININGS.config_class("offline")(evaluation_copies=copies)
-        arguments = {"suite": ToySuite(), "seed": 3, "episodes": 7, "protocol": "goals"}
-        found.append(TRAININGS.module("offline").evaluate(config, agent=learner, **arguments))
+    found = [evaluated(learner, 7, evaluation_copies=copies) for copies in (1, 3, 5)]
     assert all(result.success.shape == (2, 7) for result in found)
     assert all(np.array_equal(result.lengths, found[0].lengths) for result in found)
     assert all(np.array_equal(result.success, found[0].success) for result in found)

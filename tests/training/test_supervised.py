@@ -15,7 +15,6 @@ import mtrl
 from mtrl import experiment
 from mtrl.core.errors import UserError
 from mtrl.experiment import Experiment, compose
-from mtrl.training import TRAININGS
 from mtrl.training.supervised import Accuracy, accuracy_on_test, delta_mtl, single_task_accuracies
 
 pytest.importorskip("sklearn", reason="the extra `vision` is not installed")
@@ -26,9 +25,7 @@ PPO = ["agent.ppo.rollout_size=20", "agent.ppo.epochs=2", "agent.ppo.minibatch=1
 
 
 def trainer(options: list[str], steps: int = 400) -> Any:
-    made = Experiment(compose([*options, f"steps={steps}"]))
-    config = made.config
-    return TRAININGS.build(config.training, agent=made.agent, suite=made.suite, seed=config.seed, steps=steps)
+    return Experiment(compose([*options, f"steps={steps}"])).trainer.start()
 
 
 def state_of(made: Any, path: Path) -> Any:
@@ -108,7 +105,7 @@ def test_reported_accuracy_is_that_of_the_batches_since_the_last_report() -> Non
 
 def test_accuracy_counts_every_test_image_of_each_task() -> None:
     """A classifier that always answers 0 is right as often as a task's label is 0, tasks being of unequal size."""
-    data = Experiment(compose(DOMAINS)).suite.data
+    data = Experiment(compose(DOMAINS)).trainer.suite.data
     shares = [float((data.test.labels[t, :n] == 0).double().mean()) for t, n in enumerate(data.test.counts.tolist())]
     found = accuracy_on_test(lambda images: torch.zeros(2, images.shape[1], dtype=torch.int64), data)
     np.testing.assert_allclose(found, shares)
@@ -163,9 +160,8 @@ def test_single_task_results_are_looked_for_before_the_training(tmp_path: Path) 
 def test_digits_are_learned(options: list[str]) -> None:
     """Well above chance (20 % and 50 %) in a few seconds, on images not trained on."""
     sizes = ["network.width=8", "network.fc_width=32", "benchmark.train_size=null", "agent.batch_size=20"]
-    made = Experiment(compose([*options, *sizes]))
-    config = made.config
-    training = TRAININGS.build(config.training, agent=made.agent, suite=made.suite, seed=1, steps=4000)
+    made = Experiment(compose([*options, *sizes, "steps=4000"]))
+    training = made.trainer.start()
     while training.step < 4000:
         training.advance()
     accuracy, _ = made.evaluate(1, "goals")
@@ -177,7 +173,7 @@ def test_a_loaded_classifier_is_as_accurate_as_its_result(name: str, tmp_path: P
     options = [*RUNS[name], "steps=400", f"runs={tmp_path}", "video=false"]
     parts, folder, result = experiment.train(compose(options))
     policy = mtrl.load_policy(folder.path)
-    test = parts.suite.data.test
+    test = parts.trainer.suite.data.test
     for index, task in enumerate(policy.tasks):
         count = int(test.counts[index])
         images = test.pool[test.rows[min(index, len(test.rows) - 1), :count]].numpy()

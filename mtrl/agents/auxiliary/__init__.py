@@ -6,7 +6,7 @@ Paper 003: epochs of label training alternate with epochs of training the main n
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -16,8 +16,10 @@ from mtrl.agents.auxiliary.environment import EnvironmentOptions
 from mtrl.agents.auxiliary.learner import MainLearner, Objective, Sizes, TwoHeads
 from mtrl.agents.auxiliary.maxl import MAXLLabels
 from mtrl.agents.auxiliary.options import Config
+from mtrl.agents.base import Agent
 from mtrl.core.config import check
 from mtrl.core.errors import UserError, expected, missing
+from mtrl.core.specs import ImageSpec
 from mtrl.core.types import Metrics
 from mtrl.data.images import ImageBatch, ImageData
 from mtrl.networks import IMAGE_NETWORKS
@@ -70,10 +72,8 @@ class GivenLabels:
         """There is no state."""
 
 
-class Auxiliary:
+class Auxiliary(Agent):
     """A main network and the source of its auxiliary labels."""
-
-    needs_second_batch = False
 
     def __init__(
         self,
@@ -82,27 +82,24 @@ class Auxiliary:
         network: Any,
         weighting: Any,
         surgery: Any,
-        num_tasks: int,
-        image_shape: tuple[int, int, int],
-        num_classes: Sequence[int],
-        shared_input: bool = False,
-        tasks: Sequence[str] = (),
+        spec: ImageSpec,
         diagnostics: Any = None,
         affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
         """network: the architecture of the trunks; the weights here are the images', so weightings have no place."""
-        check(num_tasks == 1, "benchmark", "one with a single primary task for agent=auxiliary", f"{num_tasks} tasks")
+        one = "one with a single primary task for agent=auxiliary"
+        check(spec.num_tasks == 1, "benchmark", one, f"{spec.num_tasks} tasks")
         check(weighting.kind == "equal", "weighting", "equal for agent=auxiliary", weighting.kind)
         check(surgery.kind == "none", "surgery", "none for agent=auxiliary", surgery.kind)
         for group, part in (("diagnostics", diagnostics), ("affinity", affinity)):
             check(part is None, group, "none for agent=auxiliary", part and part.kind)
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        sizes = Sizes(num_classes[0], config.hierarchy)
-        factory = IMAGE_NETWORKS.build(network, image_shape=image_shape, output_size=None)
-        size = IMAGE_NETWORKS.module(network.kind).trunk_size(network, image_shape)
+        sizes = Sizes(spec.num_classes[0], config.hierarchy)
+        factory = IMAGE_NETWORKS.build(network, image_shape=spec.image_shape, output_size=None)
+        size = IMAGE_NETWORKS.module(network.kind).trunk_size(network, spec.image_shape)
 
         def make_trunk() -> nn.Module:
             return factory(torch.zeros(1))

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mtrl.agents.auxiliary.maxl import MAXLConfig
+from mtrl.agents.base import AgentConfig
 from mtrl.core.config import check, check_choice
+from mtrl.core.specs import ImageSpec, Spec
 
 METHODS = ("rl", "maxl", "human", "none")
 
@@ -45,9 +47,10 @@ class PPOConfig:
 
 
 @dataclass
-class Config:
+class Config(AgentConfig):
     """The numbers are paper 003's, App. B, where it has them."""
 
+    specs: ClassVar[tuple[type[Spec], ...]] = (ImageSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("auxiliary",)
     kind: str = "auxiliary"
     method: str = "rl"

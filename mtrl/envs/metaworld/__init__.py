@@ -5,8 +5,7 @@ Formulas and constants of observations and rewards follow Meta-World (MIT, see N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 
 from mtrl.envs.metaworld import vector
 from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
@@ -14,10 +13,10 @@ from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
 
 @dataclass
 class _MT1(Config):
-    """One Meta-World task, the single-task baseline: benchmark.task=reach-v3"""
+    """One Meta-World task, the single-task baseline: task=reach-v3"""
 
     kind: str = "mt1"
-    task: str | None = "reach-v3"
+    tasks: list[str] = field(default_factory=lambda: ["reach-v3"], kw_only=True)
 
 
 @dataclass
@@ -43,7 +42,7 @@ class _MT50(Config):
 
 @dataclass
 class _Custom(Config):
-    """Meta-World tasks of your own choice: 'benchmark.tasks=[reach-v3,push-v3]'"""
+    """Meta-World tasks of your own choice: 'tasks=[reach-v3,push-v3]'"""
 
     kind: str = "custom"
 
@@ -56,9 +55,3 @@ vector.register()
 
 def build(config: Config) -> MetaWorldSuite:
     return MetaWorldSuite(config)
-
-
-def subset(config: Config, tasks: Sequence[str]) -> Config:
-    """The same protocol with only these tasks. Their goals become those of `custom` (see `MetaWorldSuite.goals`)."""
-    options = {field.name: getattr(config, field.name) for field in fields(config)}
-    return _Custom(**{**options, "kind": "custom", "task": None, "tasks": list(tasks)})

@@ -131,7 +131,7 @@ def _play(
     order = evaluation_order(seed, len(suite.tasks), suite.config.num_goals, 1)[rows]
     envs = suite.scheduled_envs(seed, order, tasks)
     recordings = [_Recording(env) for env in envs.envs]
-    seen = np.zeros((len(suite.tasks), 1, suite.observation_size))
+    seen = np.zeros((len(suite.tasks), 1, suite.spec.observation_size))
     seen[rows] = envs.reset()
     running = np.ones(len(tasks), bool)
     for recording in recordings:

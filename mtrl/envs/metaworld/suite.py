@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import metaworld
 import metaworld.env_dict as env_dict
@@ -18,7 +17,8 @@ from metaworld.types import Task
 from numpy.typing import NDArray
 
 from mtrl.core.config import check, check_choice
-from mtrl.core.errors import UserError
+from mtrl.core.specs import ControlSpec, Spec
+from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.core.types import FloatArray, TaskVectorEnv
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.models import make_physics_env
@@ -33,15 +33,15 @@ _EVALUATION_COPIES = 8
 
 
 @dataclass
-class Config:
+class Config(ChosenTasks):
     """Options of a Meta-World benchmark."""
 
+    spec_type: ClassVar[type[Spec]] = ControlSpec
+
+    tasks: list[str] = field(default_factory=list, kw_only=True)
+    """The one task of mt1, the tasks of custom, or some of those of mt10, mt25 and mt50, in this order."""
     kind: str = "mt10"
     """mt1, mt10, mt25, mt50, or custom."""
-    task: str | None = None
-    """The one task of mt1, for example reach-v3."""
-    tasks: list[str] = field(default_factory=list)
-    """The tasks of custom, in this order."""
     reward_version: str = "v2"
     """v1 or v2: results under the two cannot be compared."""
     horizon: int = 500
@@ -63,38 +63,44 @@ class Config:
         limits = f"in 1..{MAX_HORIZON}"
         check(1 <= self.horizon <= MAX_HORIZON, "benchmark.horizon", limits, self.horizon)
         check(1 <= self.num_goals <= GOALS, "benchmark.num_goals", f"in 1..{GOALS}", self.num_goals)
-        _check_task_names(self)
+        self.check_tasks(BENCHMARKS.get(self.kind, BENCHMARKS["mt50"]))
+        check(self.kind != "mt1" or len(self.tasks) == 1, "benchmark.tasks", "one task for mt1", self.tasks)
+        check(self.kind != "custom" or bool(self.tasks), "benchmark.tasks", "a list of tasks", self.tasks)
+
+    @property
+    def name(self) -> str:
+        """The kind, and where the tasks were chosen the one task, or a hash of several."""
+        if not self.tasks:
+            return self.kind
+        several = hashlib.sha256(",".join(self.tasks).encode()).hexdigest()[:8]
+        return f"{self.kind}-{self.tasks[0] if len(self.tasks) == 1 else several}"
 
 
 MetaWorldConfig = Config
 
 
-class MetaWorldSuite:
-    """The Meta-World tasks that a `MetaWorldConfig` names; implements `Suite`.
+class MetaWorldSuite(Suite[Config, ControlSpec]):
+    """The Meta-World tasks that a `MetaWorldConfig` names.
 
     Observations are float64 (39: the current frame 18, the one before 18, the goal 3), actions (4) are used as float32.
     """
 
-    observation_size = 39
-    action_size = 4
-
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.tasks: Sequence[str] = tuple(_task_names(config))
-        self.name = _name(config.kind, self.tasks)
-        self.horizon = config.horizon
-        self.sizes = {"observation_size": self.observation_size, "action_size": self.action_size}
+        self.spec = ControlSpec(tuple(config.tasks or BENCHMARKS[config.kind]), 39, 4, config.horizon)
         self._known: Known = {}
 
     def goals(self, seed: int) -> dict[str, list[Task]]:
         """{task: its first `num_goals` goals}, the very ones that the package makes from this seed.
 
-        mt10, mt25, mt50: those of `metaworld.MT10(seed)` and its like, which draw all tasks' goals from one stream; so
-        a task's goals differ from those of `metaworld.MT1(task, seed)`, which are the ones of mt1. custom: task i has
-        those of `metaworld.MT1(task, seed + i)`, as in `gymnasium.make_vec("Meta-World/custom-mt-envs", seed=seed)`.
+        mt10, mt25, mt50, or some of their tasks: those of `metaworld.MT10(seed)` and its like, which draw all tasks'
+        goals from one stream; so a task's goals differ from those of `metaworld.MT1(task, seed)`, which are the ones of
+        mt1. custom: task i has those of `metaworld.MT1(task, seed + i)`, as in
+        `gymnasium.make_vec("Meta-World/custom-mt-envs", seed=seed)`.
         """
-        found = _goals(tuple(self.tasks), seed, self.config.kind in BENCHMARKS)
-        return {task: list(goals[: self.config.num_goals]) for task, goals in found.items()}
+        whole = BENCHMARKS.get(self.config.kind)
+        found = _goals(tuple(self.tasks if whole is None else whole), seed, whole is not None)
+        return {task: found[task][: self.config.num_goals] for task in self.tasks}
 
     def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
         if self.config.engine == "batched":
@@ -104,7 +110,7 @@ class MetaWorldSuite:
             seed,
             envs_per_task,
             reward_version=self.config.reward_version,
-            horizon=self.horizon,
+            horizon=self.config.horizon,
             terminate_on_success=self.config.terminate_on_success,
             vector_strategy=self.config.vector_strategy,
         )
@@ -132,7 +138,7 @@ class MetaWorldSuite:
             seed,
             envs_per_task,
             reward_version=self.config.reward_version,
-            horizon=self.horizon,
+            horizon=self.config.horizon,
             terminate_on_success=order is not None or self.config.terminate_on_success,
             schedule=order,
             known=self._known,
@@ -149,31 +155,26 @@ class MetaWorldSuite:
             seed,
             1,
             reward_version=self.config.reward_version,
-            horizon=self.horizon,
+            horizon=self.config.horizon,
             terminate_on_success=True,
             vector_strategy=vector_strategy,
             schedule=order,
         )
 
-    def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> str | None:
-        """Write a video of one episode of at most ten tasks; one line that says what is missing where it cannot."""
+    def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> None:
+        """Write a video of one episode of at most ten tasks."""
         from mtrl.envs.metaworld.rendering import rollout_video
-        from mtrl.monitoring.video import RenderingUnavailable
 
-        try:
-            rollout_video(
-                policy, self, path, tasks=self.tasks[:10], seed=seed, size=160, steps_per_frame=10, frames_per_second=8
-            )
-        except RenderingUnavailable as error:
-            return str(error)
-        return None
+        rollout_video(
+            policy, self, path, tasks=self.tasks[:10], seed=seed, size=160, steps_per_frame=10, frames_per_second=8
+        )
 
     def description(self) -> dict[str, Any]:
         return {
             "benchmark": self.name,
             "tasks": list(self.tasks),
             "reward_version": self.config.reward_version,
-            "horizon": self.horizon,
+            "horizon": self.config.horizon,
             "num_goals": self.config.num_goals,
             "goals": "from the seed, as metaworld makes them; at random at each training episode",
             "terminate_on_success": self.config.terminate_on_success,
@@ -199,37 +200,6 @@ def evaluation_order(
     limit = f"in 1..{num_goals} (protocol goals: each goal once)"
     check(episodes <= num_goals, "evaluation.episodes", limit, episodes)
     return np.stack([stream.permutation(num_goals)[:episodes] for stream in streams])
-
-
-def _name(kind: str, tasks: Sequence[str]) -> str:
-    """A name for folders that differs where the tasks differ."""
-    if kind in BENCHMARKS:
-        return kind
-    many = hashlib.sha256(",".join(tasks).encode()).hexdigest()[:8]
-    return f"{kind}-{tasks[0] if len(tasks) == 1 else many}"
-
-
-def _task_names(config: Config) -> list[str]:
-    if config.kind in BENCHMARKS:
-        return list(BENCHMARKS[config.kind])
-    return [config.task] if config.task else list(config.tasks)
-
-
-def _check_task_names(config: Config) -> None:
-    """Refuse unknown tasks, and names where the benchmark itself says which tasks there are."""
-    given = [*([config.task] if config.task else []), *config.tasks]
-    if config.kind in BENCHMARKS:
-        check(not given, "benchmark.tasks", f"left out for {config.kind}", given)
-        return
-    check(config.kind != "mt1" or len(given) == 1, "benchmark.task", "one task", given)
-    check(config.kind != "custom" or bool(config.tasks), "benchmark.tasks", "a list of tasks", config.tasks)
-    check(config.kind != "custom" or not config.task, "benchmark.task", "left out for custom", config.task)
-    check(len(set(given)) == len(given), "benchmark.tasks", "different from each other", given)
-    for name in given:
-        if name not in BENCHMARKS["mt50"]:
-            near = difflib.get_close_matches(name, BENCHMARKS["mt50"], n=3, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise UserError(f"Option `benchmark.tasks` should name Meta-World tasks. Found {name!r}.{hint}")
 
 
 @functools.lru_cache(maxsize=8)

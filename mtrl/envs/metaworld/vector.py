@@ -53,7 +53,7 @@ class MetaWorldVectorEnv(VectorEnv):
         threads: int | None = None,
     ) -> None:
         config = Config(
-            kind, task, reward_version=reward_function_version, horizon=max_episode_steps,
+            kind, tasks=[task] if task else [], reward_version=reward_function_version, horizon=max_episode_steps,
             num_goals=num_goals, terminate_on_success=terminate_on_success,
         )  # fmt: skip
         suite = MetaWorldSuite(config)
@@ -65,9 +65,9 @@ class MetaWorldVectorEnv(VectorEnv):
         codes = np.repeat(np.eye(len(self.tasks)), num_envs // len(self.tasks), axis=0)
         self._codes = codes if use_one_hot else codes[:, :0]
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        size = suite.observation_size + self._codes.shape[1]
+        size = suite.spec.observation_size + self._codes.shape[1]
         self.single_observation_space = Box(-np.inf, np.inf, (size,), np.float64)
-        self.single_action_space = Box(-1.0, 1.0, (suite.action_size,), np.float32)
+        self.single_action_space = Box(-1.0, 1.0, (suite.spec.action_size,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 

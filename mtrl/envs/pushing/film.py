@@ -46,7 +46,7 @@ def rollout_video(
     check_writer()
     offscreen_backend()
     with contextlib.closing(suite.make_goal_envs(goals)) as envs:
-        states, distances, solved = _play(policy, envs, suite.horizon, steps_per_frame)
+        states, distances, solved = _play(policy, envs, suite.spec.horizon, steps_per_frame)
     clips = []
     for i, goal in enumerate(goals):
         title = f"goal {i}: {100 * distances[i]:.0f} cm from its place at the end"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check, check_choice
+from mtrl.core.specs import GoalSpec, Spec
+from mtrl.core.suite import Suite, SuiteConfig
 from mtrl.core.types import FloatArray, TaskRows, Transitions
 from mtrl.data.goal_replay import Relabel
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
@@ -30,10 +32,10 @@ def _bounds(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 @dataclass
-class Config:
+class Config(SuiteConfig):
     """Options of goal-conditioned pushing."""
 
-    implies: ClassVar[dict[str, str]] = {"training": "goal_conditioned", "network": "mint"}
+    spec_type: ClassVar[type[Spec]] = GoalSpec
 
     kind: str = "pushing"
     num_goals: int = 200
@@ -66,33 +68,29 @@ class Config:
         check(self.threads >= 0, "benchmark.threads", "0 or more", self.threads)
 
 
-class PushingSuite:
+class PushingSuite(Suite[Config, GoalSpec]):
     """G goals as tasks; implements `training.goal_conditioned.GoalSuite`."""
 
-    observation_size = envs.OBSERVATION_SIZE
-    action_size = 4
-    name = "pushing"
     panels = (
         ("evaluation/distance/training_goals", "final puck-place distance in metres, goals trained on"),
         ("evaluation/distance/held_out_goals", "final puck-place distance in metres, goals held out"),
         ("evaluation/success/training_goals", "success, goals trained on"),
         ("evaluation/success/held_out_goals", "success, goals held out"),
     )
-    """(metric, title) of the pictures of runs, whose tasks are too many for a panel each."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.goals = draw_goals(config.goals_seed, config.num_goals)
         self.held_out = draw_goals(config.goals_seed, config.held_out_goals, held_out=True)
         width = len(str(config.num_goals - 1))
-        self.tasks: Sequence[str] = tuple(f"goal-{i:0{width}}" for i in range(config.num_goals))
-        self.horizon = config.horizon
-        self.sizes: dict[str, Any] = {
-            "observation_size": self.observation_size,
-            "action_size": self.action_size,
-            "goals": torch.from_numpy(normalised(self.goals)),
-            "rows": config.goals_per_rollout,
-        }
+        self.spec = GoalSpec(
+            tuple(f"goal-{i:0{width}}" for i in range(config.num_goals)),
+            envs.OBSERVATION_SIZE,
+            4,
+            config.horizon,
+            torch.from_numpy(normalised(self.goals)),
+            config.goals_per_rollout,
+        )
         self.step_scale = config.goals_per_rollout
         self._known: Known = {}
 
@@ -121,7 +119,7 @@ class PushingSuite:
             num_tasks,
             envs_per_task,
             reward=self.config.reward,
-            horizon=self.horizon,
+            horizon=self.config.horizon,
             fixed=fixed,
             threads=self.config.threads or None,
             known=self._known,
@@ -156,23 +154,18 @@ class PushingSuite:
         rows = TaskRows(batch.rows.task, new)
         return batch._replace(reward=torch.where(moved, reward, batch.reward).to(batch.reward), rows=rows)
 
-    def film(self, policy: Callable[..., FloatArray], path: Path, seed: int) -> str | None:
-        """Write a video of nine held-out goals; one line that says what is missing where it cannot."""
+    def film(self, policy: Callable[..., FloatArray], path: Path, seed: int) -> None:
+        """Write a video of nine held-out goals."""
         from mtrl.envs.pushing.film import rollout_video
-        from mtrl.monitoring.video import RenderingUnavailable
 
-        try:
-            rollout_video(policy, self, path, goals=self.held_out[:9])
-        except RenderingUnavailable as error:
-            return str(error)
-        return None
+        rollout_video(policy, self, path, goals=self.held_out[:9])
 
     def description(self) -> dict[str, Any]:
         config = self.config
         return {
             "benchmark": self.name,
             "reward": config.reward,
-            "horizon": self.horizon,
+            "horizon": config.horizon,
             "success_radius": envs.RADIUS,
             "success": "the puck within the radius of its place at any step; episodes always last to the horizon",
             "goals": "puck x, y, place x, y in metres; goals_per_rollout of them at random for each episode",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 from mtrl.core.config import check
-from mtrl.data.demos import CAMERAS, POLICY_CAMERAS, Demo
+from mtrl.core.specs import KeyframeSpec, Spec
+from mtrl.core.suite import ChosenTasks, Suite
+from mtrl.data.demos import CAMERAS, POLICY_CAMERAS, Demo, check_cameras
 from mtrl.envs.rlbench.copies import RLBenchCopies, SimulatorProcess, scene_seed
 from mtrl.envs.rlbench.simulator import Simulator, packages
 
@@ -28,19 +30,14 @@ TASKS = (
 
 
 @dataclass
-class Config:
+class Config(ChosenTasks):
     """Options of RLBench."""
 
-    implies: ClassVar[dict[str, str]] = {
-        "agent": "bc",
-        "training": "offline",
-        "network": "keyframe",
-        "steps": "8000",
-    }
+    spec_type: ClassVar[type[Spec]] = KeyframeSpec
 
     kind: str = "rlbench"
-    tasks: list[str] = field(default_factory=lambda: list(TASKS))
-    """Any of RLBench's, by the names of their files."""
+    tasks: list[str] = field(default_factory=lambda: list(TASKS), kw_only=True)
+    """Any of RLBench's, by the names of their files; the ten of the Auto-λ paper if empty."""
     image_size: int = 128
     """Pixels along a side of every picture."""
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
@@ -58,25 +55,19 @@ class Config:
         check(self.variation >= 0, "benchmark.variation", "0 or more", self.variation)
         check(self.horizon >= 1, "benchmark.horizon", "a positive integer", self.horizon)
         names = all(task.isidentifier() for task in self.tasks)
-        check(bool(self.tasks) and names, "benchmark.tasks", "names such as reach_target", list(self.tasks))
-        for name, chosen in (("tasks", self.tasks), ("cameras", self.cameras)):
-            check(len(set(chosen)) == len(chosen) > 0, f"benchmark.{name}", "distinct names", list(chosen))
-        known = set(self.cameras) <= set(CAMERAS)
-        check(known, "benchmark.cameras", f"some of {', '.join(CAMERAS)}", list(self.cameras))
+        check(names, "benchmark.tasks", "names such as reach_target", list(self.tasks))
+        self.check_tasks(self.tasks)
+        check_cameras(self.cameras)
 
 
-class RLBenchSuite:
+class RLBenchSuite(Suite[Config, KeyframeSpec]):
     """Its tasks, demonstrations and episodes. Only the last two need the simulator."""
 
-    parallel = False
-    """Whether demonstrations may be collected by several processes at once."""
+    parallel_demonstrations = False
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.name = config.kind
-        self.tasks: Sequence[str] = tuple(config.tasks)
-        self.cameras: Sequence[str] = tuple(config.cameras)
-        self.sizes = {"cameras": self.cameras, "image_size": config.image_size}
+        self.spec = KeyframeSpec(tuple(config.tasks or TASKS), tuple(config.cameras), config.image_size)
 
     def demonstrations(self, seed: int, episodes: int, every_frame: bool = False) -> Iterator[Demo]:
         """Yield `episodes` demonstrations of each task, by RLBench's own experts.
@@ -85,7 +76,7 @@ class RLBenchSuite:
         """
         config = self.config
         for task in self.tasks:
-            cameras = CAMERAS if every_frame else self.cameras
+            cameras = CAMERAS if every_frame else self.spec.cameras
             simulator = Simulator(task, cameras, config.image_size, config.headless, config.variation)
             try:
                 for number in range(episodes):
@@ -100,7 +91,7 @@ class RLBenchSuite:
         simulators: list[SimulatorProcess] = []
         try:
             for task in self.tasks:
-                arguments = (task, self.cameras, config.image_size, config.headless, config.variation)
+                arguments = (task, self.spec.cameras, config.image_size, config.headless, config.variation)
                 simulators.append(SimulatorProcess(*arguments))
             for simulator in simulators:
                 simulator.receive()
@@ -114,7 +105,7 @@ class RLBenchSuite:
         return {
             "benchmark": self.name,
             "tasks": list(self.tasks),
-            "cameras": list(self.cameras),
+            "cameras": list(self.spec.cameras),
             "image_size": self.config.image_size,
             "variation": self.config.variation,
             "horizon": self.config.horizon,

@@ -11,6 +11,7 @@ from mtrl.agents import AGENTS
 from mtrl.agents.auxiliary import Auxiliary
 from mtrl.agents.auxiliary.environment import AuxiliaryEnv, EnvironmentOptions
 from mtrl.agents.auxiliary.learner import MainLearner, Objective, Sizes, TwoHeads
+from mtrl.core.specs import ImageSpec
 from mtrl.data.images import ImageData, channel_statistics, task_images
 from mtrl.gradients import SURGERIES, WEIGHTINGS
 from mtrl.networks import IMAGE_NETWORKS
@@ -64,9 +65,7 @@ def agent(seed: int = 0, **options: Any) -> Auxiliary:
         network=trunk_config(),
         weighting=WEIGHTINGS.config_class("equal")(),
         surgery=SURGERIES.config_class("none")(),
-        num_tasks=1,
-        image_shape=SHAPE,
-        num_classes=(SIZES.num_classes,),
+        spec=ImageSpec(("primary",), SHAPE, (SIZES.num_classes,)),
         seed=seed,
     )
 

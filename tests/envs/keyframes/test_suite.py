@@ -29,8 +29,8 @@ def suite(**options: Any) -> KeyframesSuite:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tasks": ["reach"]}, r"`benchmark.tasks` should be distinct names of reach_target"),
-        ({"tasks": []}, r"`benchmark.tasks`"),
+        ({"tasks": ["reach"]}, r"`benchmark.tasks` should name some of reach_target"),
+        ({"tasks": [TASK, TASK]}, r"`benchmark.tasks` should be different from each other"),
         ({"cameras": ["wrist", "wrist"]}, r"`benchmark.cameras` should be distinct names of left_shoulder"),
         ({"image_size": 1000}, r"`benchmark.image_size` should be in 16..480. Found 1000"),
     ],

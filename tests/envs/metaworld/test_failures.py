@@ -128,7 +128,7 @@ def test_an_interrupt_ends_the_process() -> None:
     code = (
         "import signal, threading, numpy as np; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from mtrl.envs.metaworld.suite import Config, MetaWorldSuite\n"
-        "envs = MetaWorldSuite(Config('mt1', task='reach-v3')).batched_envs(0, 4, threads=3)\n"
+        "envs = MetaWorldSuite(Config('mt1', tasks=['reach-v3'])).batched_envs(0, 4, threads=3)\n"
         "envs.reset()\n"
         "threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()\n"
         "while True: envs.step(np.zeros((1, 4, 4), np.float32))\n"

@@ -52,7 +52,7 @@ def test_both_ways_give_the_same_bits(
 
 
 def test_without_a_compiler_steps_are_pythons(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    suite = MetaWorldSuite(Config("mt1", task="reach-v3"))
+    suite = MetaWorldSuite(Config("mt1", tasks=["reach-v3"]))
     caplog.set_level("INFO")
     for name in ("no-such-compiler", "false"):
         monkeypatch.setenv("CC", name)

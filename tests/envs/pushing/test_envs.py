@@ -116,8 +116,8 @@ def test_observations_hold_no_goal() -> None:
 def test_a_new_goal_has_its_own_code_and_the_nearest_ones_index() -> None:
     suite = PushingSuite(Config())
     rows = suite.rows(suite.held_out)
-    assert (rows.code - suite.sizes["goals"][rows.task]).abs().max() < 1
-    assert not torch.isin(rows.code, suite.sizes["goals"]).any()
+    assert (rows.code - suite.spec.goals[rows.task]).abs().max() < 1
+    assert not torch.isin(rows.code, suite.spec.goals).any()
     with pytest.raises(UserError, match=r"place xy in \[-0.2, 0.85\]..\[0.2, 0.95\]"):
         suite.make_goal_envs([[0.0, 0.65, 0.0, 1.0]])
 

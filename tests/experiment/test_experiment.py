@@ -203,7 +203,7 @@ def test_a_loaded_policy_acts_as_the_agent() -> None:
     policy = mtrl.load_policy(run_folder())
     parts, _, _ = load(run_folder())
     observation = np.random.default_rng(0).normal(size=(4, 3, 6))
-    expected = parts.policy(observation)
+    expected = parts.trainer.policy(observation)
     for index, task in enumerate(policy.tasks):
         np.testing.assert_allclose(policy.act(observation[index], task), expected[index], atol=1e-6)
         np.testing.assert_allclose(policy.act(observation[index, 0], index), expected[index, 0], atol=1e-6)

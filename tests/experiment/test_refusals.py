@@ -9,7 +9,7 @@ import pytest
 
 from mtrl import cli
 from mtrl.core.errors import UserError
-from mtrl.training import off_policy
+from mtrl.training.off_policy import OffPolicyTrainer
 from tests.tiny_runs import TINY, files, run_folder
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -107,7 +107,7 @@ def test_what_only_the_trainer_can_refuse_leaves_nothing_behind(
     def refuse(*_: Any, **__: Any) -> None:
         raise UserError("Option `x` should be y. Found 'z'.")
 
-    monkeypatch.setattr(off_policy, "build", refuse)
+    monkeypatch.setattr(OffPolicyTrainer, "start", refuse)
     capsys.readouterr()
     for root in ("runs", "kept"):
         assert cli.main(["train", *TINY, f"runs={root}"]) == 2

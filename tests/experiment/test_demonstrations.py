@@ -23,8 +23,7 @@ class Suites:
 
     @staticmethod
     def build(config: Any) -> ToySuite:
-        tasks = [task for task in config.tasks if task in TASKS]
-        return ToySuite(tasks=tasks or TASKS)
+        return ToySuite(tuple(task for task in config.tasks if task in TASKS) or TASKS)
 
 
 @pytest.fixture

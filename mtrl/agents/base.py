@@ -1,0 +1,67 @@
+"""What all learners have in common: what they accept, and how they are saved and loaded."""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from mtrl.core.specs import Spec
+
+
+@dataclass
+class AgentConfig:
+    """What the options of every learner have in common."""
+
+    specs: ClassVar[tuple[type[Spec], ...]]
+    """The kinds of data that the learner works with."""
+    trainings: ClassVar[tuple[str, ...]]
+    """The training loops that it works with."""
+
+    kind: str = ""
+
+    def for_acting(self) -> Self:
+        """These options where no update follows, and the device may be another than that of training."""
+        return self
+
+
+class Agent:
+    """A learner that goes on exactly from its saved state."""
+
+    config: Any
+    device: torch.device
+    generator: torch.Generator
+    announce: Callable[[str], None] = staticmethod(lambda _: None)
+    """Called with one line for the user, such as how updates run. A run replaces it by its progress bar's."""
+
+    @property
+    def needs_second_batch(self) -> bool:
+        """Whether `update` is to be given a second batch of the same tasks, for a weighting that looks ahead."""
+        return False
+
+    def _parts(self) -> dict[str, Any]:
+        """name -> what has a state of its own."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact continuation needs."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        return state | {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given
+        _continue(self.generator, state["generator"].cpu())
+
+
+def _continue(generator: torch.Generator, state: Tensor) -> None:
+    """Go on from a generator's state; from one of another kind of device, with other numbers that follow from it."""
+    if len(state) == len(generator.get_state()):
+        generator.set_state(state)
+    else:
+        generator.manual_seed(zlib.crc32(state.numpy().tobytes()))

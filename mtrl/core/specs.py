@@ -1,0 +1,85 @@
+"""What benchmarks, training loops and agents agree on: a specification of the data, one class for each kind.
+
+A benchmark's configuration names its class in `spec_type`, and its suite fills one in (`suite.spec`). Training loops
+and agents list the classes that they work with in `Config.specs`. The match is by the exact class: an agent of
+`ControlSpec` alone does not take a `GoalSpec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What every benchmark tells: the names of its T tasks, in the order of the task axis."""
+
+    defaults: ClassVar[Mapping[str, str]] = {}
+    """Option -> value that goes with such data, where neither a recipe nor the command line chooses."""
+
+    tasks: tuple[str, ...]
+
+    @property
+    def num_tasks(self) -> int:
+        """T"""
+        return len(self.tasks)
+
+
+@dataclass(frozen=True)
+class ControlSpec(Spec):
+    """Environments with vectors of observations and actions. A batch is `core.types.Transitions` of all T tasks."""
+
+    observation_size: int
+    """O"""
+    action_size: int
+    """A; each component of an action is in [-1, 1]."""
+    horizon: int
+    """Steps after which an episode is truncated."""
+
+
+@dataclass(frozen=True)
+class GoalSpec(ControlSpec):
+    """Environments whose tasks are goals. A batch is `core.types.Transitions` of some goals, which it names."""
+
+    defaults: ClassVar[Mapping[str, str]] = {"training": "goal_conditioned", "network": "mint"}
+
+    goals: Tensor = field(compare=False)
+    """(T, G) float32: the coordinates of each goal, each in [-1, 1]."""
+    goals_per_batch: int
+    """How many goals a rollout has, and how many a batch."""
+
+
+@dataclass(frozen=True)
+class KeyframeSpec(Spec):
+    """Manipulation from keyframe to keyframe. A batch is `data.demo_cache.KeyframeBatch`: pictures and next poses."""
+
+    defaults: ClassVar[Mapping[str, str]] = {
+        "agent": "bc",
+        "training": "offline",
+        "network": "keyframe",
+        "steps": "8000",
+    }
+
+    cameras: tuple[str, ...]
+    """The cameras that the policy sees, in the order of a batch."""
+    image_size: int
+    """Pixels along a side of each square picture."""
+
+
+@dataclass(frozen=True)
+class ImageSpec(Spec):
+    """Classification of images. A batch is `data.images.ImageBatch`: images and labels."""
+
+    defaults: ClassVar[Mapping[str, str]] = {"agent": "supervised", "training": "supervised", "network": "vgg16"}
+
+    image_shape: tuple[int, int, int]
+    """(C, H, W)"""
+    num_classes: tuple[int, ...]
+    """Classes of each task, (T,)."""
+    shared_input: bool = False
+    """Whether all tasks label the same images, whose task axis is 1 in a batch."""

@@ -1,0 +1,115 @@
+"""What every benchmark is: a configuration that tells its kind of data, and a suite with what can be done with it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from mtrl.core.config import check
+from mtrl.core.errors import UserError, expected
+from mtrl.core.specs import Spec
+
+_LISTED = 20
+"""Names that an error message lists."""
+
+
+@dataclass
+class SuiteConfig:
+    """What the options of every benchmark have in common."""
+
+    spec_type: ClassVar[type[Spec]]
+    """The class of the suite's `spec`."""
+    defaults: ClassVar[Mapping[str, str]] = {}
+    """Option -> value that goes with this benchmark, where it differs from the defaults of `spec_type`."""
+
+    kind: str = ""
+
+    @property
+    def name(self) -> str:
+        """The benchmark's name in results and in the folders of runs."""
+        return self.kind
+
+    def restricted(self, tasks: Sequence[str]) -> Self:
+        """The same benchmark with only these tasks, in this order.
+
+        Raises:
+            UserError: its tasks cannot be chosen, or there is no such task.
+        """
+        raise expected(f"Benchmark {self.kind}", "one whose tasks can be chosen", "one that is whole")
+
+
+@dataclass
+class ChosenTasks(SuiteConfig):
+    """Options of a benchmark whose tasks can be chosen."""
+
+    tasks: list[str] = field(default_factory=list, kw_only=True)
+    """Some of the tasks by name, in this order; all of them if empty."""
+
+    def restricted(self, tasks: Sequence[str]) -> Self:
+        return replace(self, tasks=list(tasks))
+
+    def check_tasks(self, known: Iterable[str]) -> None:
+        """Raise UserError where `tasks` has a name twice, or one that is not in `known`."""
+        check(len(set(self.tasks)) == len(self.tasks), "benchmark.tasks", "different from each other", list(self.tasks))
+        names = list(known)
+        for task in self.tasks:
+            if task not in names:
+                near = difflib.get_close_matches(task, names, n=3, cutoff=0.5)
+                hint = f" Did you mean {' or '.join(near)}?" if near else ""
+                listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+                raise UserError(f"Option `benchmark.tasks` should name some of {listed}. Found {task!r}.{hint}")
+
+
+_Config = TypeVar("_Config", bound=SuiteConfig)
+_Spec = TypeVar("_Spec", bound=Spec)
+
+
+class Suite(Generic[_Config, _Spec]):
+    """A benchmark: named tasks whose data have the same shapes.
+
+    A suite has beside this what its kind of training needs of it, such as `make_envs`. An ability that only some
+    suites have is a method here, which refuses in one line unless a suite overrides it.
+    """
+
+    config: _Config
+    spec: _Spec
+    panels: Sequence[tuple[str, str]] = ()
+    """(metric, title) of each panel in the picture of a run, where tasks are too many for a panel each."""
+    step_scale: int = 1
+    """Factor of a run's steps in the picture with `panels`."""
+    parallel_demonstrations: bool = True
+    """Whether several processes may collect demonstrations at once."""
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.spec.tasks
+
+    def description(self) -> dict[str, Any]:
+        """Every choice that changes what a result means: reward version, horizon, goals, versions."""
+        raise NotImplementedError
+
+    def film(self, policy: Callable[..., Any], path: Path, seed: int) -> None:
+        """Write a video of episodes that `policy` plays (see `Trainer.policy`).
+
+        Raises:
+            UserError: there is nothing to film, or something is missing for it.
+        """
+        raise UserError(f"{self.name} has no pictures.")
+
+    def demonstrations(self, seed: int, episodes: int, every_frame: bool = False) -> Iterable[Any]:
+        """Demonstrations (`data.demos.Demo`) by the benchmark's experts: `episodes` of each task, task by task.
+
+        every_frame: with the pictures of all cameras at every frame, as RLBench's folders have them; otherwise with
+        those that the policy sees, where it decides.
+
+        Raises:
+            UserError: there are no experts.
+        """
+        raise expected(f"Benchmark {self.name}", "one with experts, such as benchmark=keyframes", "none")

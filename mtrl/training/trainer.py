@@ -1,0 +1,146 @@
+"""What all training loops have in common: their options, and a trainer with its steps, reports and evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from mtrl.core.config import check, check_choice, runtime_option
+from mtrl.core.specs import Spec
+from mtrl.core.types import FloatArray, Metrics
+from mtrl.training.evaluation import Evaluation, Progress
+
+
+@dataclass
+class TrainingConfig:
+    """When to report. What a step is depends on the training loop; every task takes each step."""
+
+    specs: ClassVar[tuple[type[Spec], ...]]
+    """The kinds of data that this training loop works with."""
+
+    log_every: int = runtime_option(500)
+    """Steps between two rows of metrics."""
+    evaluate_every: int = 0
+    """Steps between two evaluations on the way; 0 for none."""
+    evaluate_first: bool = False
+    """Evaluate before the first step too, where there are evaluations on the way."""
+    evaluation_episodes: int = 5
+    """Episodes per task of an evaluation on the way."""
+    final_episodes: int = 50
+    """Episodes per task of the evaluation at the end."""
+    protocol: str = "goals"
+    """Goals of the evaluations: each goal once (goals), or drawn with replacement (upstream)."""
+    checkpoint_every: int = runtime_option(50_000)
+    """Steps between two checkpoints; one is saved at the end and on an interrupt in any case."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "checkpoint_every", "evaluation_episodes", "final_episodes"):
+            check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
+        check(self.evaluate_every >= 0, "training.evaluate_every", "0 or more", self.evaluate_every)
+        check_choice("training.protocol", self.protocol, ("goals", "upstream"))
+
+    def evaluates(self, episodes: int) -> str:
+        """What an evaluation looks at, for messages."""
+        return f"{episodes} episodes of each"
+
+
+class Trainer:
+    """An agent and the data that it learns from, and how far it is.
+
+    A new trainer is cheap: it can evaluate the agent and give its policy. Environments, replay and data sets that
+    training needs are opened by `start`.
+    """
+
+    unit: ClassVar[str] = "env_steps"
+    """What one step is, in the plural."""
+    headline: ClassVar[str] = "success"
+    """The value of `report` that a progress bar shows."""
+
+    def __init__(self, config: Any, *, agent: Any, suite: Any, seed: int, steps: int) -> None:
+        """steps: how many will be taken of each task in all."""
+        self.config, self.agent, self.suite, self.seed, self.steps = config, agent, suite, seed, steps
+        self.step = 0
+        """Steps taken of each task."""
+        self.updates = 0
+        self.seconds: dict[str, float] = {}
+        """Where the time went."""
+
+    def start(self) -> Self:
+        """Open what training needs, once.
+
+        Raises:
+            UserError: something that it needs is missing or does not fit.
+        """
+        return self
+
+    @property
+    def tasks_per_step(self) -> int:
+        """How many tasks take a step at once: all T, unless they take turns."""
+        return self.suite.spec.num_tasks
+
+    @property
+    def random_steps(self) -> int:
+        """Steps of random actions before the first update."""
+        return 0
+
+    def advance(self) -> Metrics | None:
+        """Take the smallest step there is. Returns the metrics of its last update, on the learner's device, if any."""
+        raise NotImplementedError
+
+    def report(self) -> dict[str, FloatArray]:
+        """name -> (T,), or () where tasks take turns: statistics of the training data since the last report.
+
+        A task of which there are none has NaN.
+        """
+        return {}
+
+    def pictures(self) -> dict[str, Any]:
+        """name -> picture (H, W, 3), uint8: what to look at in the last batch."""
+        return {}
+
+    @property
+    def policy(self) -> Callable[..., Any]:
+        """The agent's deterministic policy on arrays, with a task axis in front."""
+        raise NotImplementedError
+
+    def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> Any:
+        """What the deterministic policy does in one task.
+
+        Args:
+            observation: of one example, or of B; what it is depends on the kind of data.
+            task: its index among the suite's tasks, or None where a goal is given.
+            stage: of keyframe tasks, how many keyframes are done.
+            goal: where tasks are goals, one of them, known or new.
+
+        Raises:
+            UserError: the observation does not fit.
+        """
+        raise NotImplementedError
+
+    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
+        """How good the deterministic policy is.
+
+        Args:
+            episodes: of each task.
+            protocol: how goals are drawn (see `training.evaluation`).
+        """
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but `data_state`, in types that a checkpoint can hold: what an exact continuation needs."""
+        return {"step": self.step, "updates": self.updates, "agent": self.agent.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.step, self.updates = state["step"], state["updates"]
+        self.agent.load_state_dict(state["agent"])
+
+    def data_state(self) -> dict[str, Any]:
+        """The large part, such as a replay, of which only the newest is kept; {} where there is none."""
+        return {}
+
+    def load_data_state(self, state: dict[str, Any]) -> None:
+        """Take over what `data_state` gave."""
+
+    def close(self) -> None:
+        """Close what `start` opened."""
