@@ -20,7 +20,7 @@ from mtrl.core.config import check, check_choice
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
 from mtrl.data.depth import point_cloud
-from mtrl.gradients import build_optimizer
+from mtrl.gradients import Methods
 from mtrl.networks import TaskNetwork
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
 from mtrl.networks.keyframes.keyframe import Prediction
@@ -63,14 +63,10 @@ class BC(Stateful):
         config: Config,
         *,
         network: Any,
-        weighting: Any,
-        surgery: Any,
+        methods: Methods,
         num_tasks: int,
         cameras: Sequence[str],
         image_size: int,
-        tasks: Sequence[str] = (),
-        diagnostics: Any = None,
-        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -80,14 +76,9 @@ class BC(Stateful):
         self.generator = torch.Generator(self.device).manual_seed(seed)
         factory = KEYFRAME_NETWORKS.build(network, cameras=len(cameras), image_size=image_size)
         self.network = TaskNetwork(factory, num_tasks).to(self.device)
-        self.optimizer = build_optimizer(
+        self.optimizer = methods.optimizer(
             self.network,
             torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True),
-            weighting,
-            surgery,
-            tasks=tasks,
-            diagnostics=diagnostics,
-            affinity=affinity,
             reduction=config.reduction,
             max_grad_norm=config.max_grad_norm,
             generator=self.generator,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -66,5 +66,5 @@ class MeanPose:
         self.counts.copy_(state["counts"])
 
 
-def build(config: Config, *, tasks: Sequence[str] = (), **context: Any) -> MeanPose:
+def build(config: Config, **context: Any) -> MeanPose:
     return MeanPose(config, **context)

@@ -20,8 +20,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from mtrl.agents.state import Stateful
 from mtrl.core import execution, precision
 from mtrl.core.config import check, check_choice
-from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
-from mtrl.gradients import MultiTaskOptimizer, build_optimizer
+from mtrl.core.subset import ALL_TASKS, TaskSubset
+from mtrl.core.types import Metrics, Tensors, Transitions
+from mtrl.gradients import Methods, MultiTaskOptimizer
 from mtrl.networks import NETWORKS, TaskNetwork
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -104,7 +105,7 @@ class ActorBatch(NamedTuple):
     """(T, B, A) standard normal."""
     temperature: Tensor
     """(T, 1)"""
-    rows: TaskRows | None = None
+    subset: TaskSubset = ALL_TASKS
 
 
 def tanh_gaussian(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,10 +121,6 @@ def tanh_gaussian(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     return u.tanh(), log_prob
 
 
-def _moved(rows: TaskRows | None, device: torch.device) -> TaskRows | None:
-    return None if rows is None else TaskRows(rows.task.to(device), rows.code.to(device))
-
-
 class SAC(Stateful):
     """The agent of T tasks with one network for the actor and one ensemble of E for the critics."""
 
@@ -132,26 +129,20 @@ class SAC(Stateful):
         config: Config,
         *,
         network: Any,
-        weighting: Any,
-        surgery: Any,
+        methods: Methods,
         num_tasks: int,
         observation_size: int,
         action_size: int,
-        tasks: Sequence[str] = (),
         goals: Tensor | None = None,
-        rows: int | None = None,
-        diagnostics: Any = None,
-        affinity: Any = None,
+        tasks_per_batch: int | None = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network, weighting, surgery, diagnostics, affinity: the configurations of what is to be used in actor and
-        critic.
-
+        """
         Args:
-            tasks: their names.
+            network: the configuration of the architecture of actor and critics.
             goals: (T, G) of tasks that are goals: the codes by which networks know them.
-            rows: how many tasks a batch holds, where they are only some; it then says which (`TaskRows`).
+            tasks_per_batch: S, where a batch holds only some of the tasks; its `subset` then says which.
         """
         self.config = config
         network = network if goals is None else network.for_goals()
@@ -173,10 +164,9 @@ class SAC(Stateful):
         self.log_alpha.requires_grad_()
         self.target_entropy = -float(action_size) if config.target_entropy is None else config.target_entropy
         self.alpha_optimizer = self._adam([self.log_alpha])
-        methods = {"weighting": weighting, "surgery": surgery, "tasks": tasks, "rows": rows}
-        methods |= {"diagnostics": diagnostics, "affinity": affinity}
-        self.critic_optimizer = self._optimizer(self.critic, part="critic", **methods)
-        self.actor_optimizer = self._optimizer(self.actor, part="actor", critic=self.critic_optimizer, **methods)
+        methods = replace(methods, tasks_per_batch=tasks_per_batch)
+        self.critic_optimizer = self._optimizer(methods, self.critic, "critic")
+        self.actor_optimizer = self._optimizer(methods, self.actor, "actor", critic=self.critic_optimizer)
         host_bound = self.critic_optimizer.host_bound or self.actor_optimizer.host_bound
         self.execution = execution.choose(config.execution, self.device, host_bound)
         self._learner: tuple[Draw, execution.Runner] | None = None
@@ -191,11 +181,14 @@ class SAC(Stateful):
         options: dict[str, Any] = {"fused": True, "capturable": self.device.type == "cuda"}
         return torch.optim.Adam(parameters, lr=self.config.learning_rate, eps=self.config.adam_eps, **options)
 
-    def _optimizer(self, network: TaskNetwork, **methods: Any) -> MultiTaskOptimizer:
-        return build_optimizer(
+    def _optimizer(
+        self, methods: Methods, network: TaskNetwork, part: str, critic: MultiTaskOptimizer | None = None
+    ) -> MultiTaskOptimizer:
+        return methods.optimizer(
             network,
             self._adam(network.parameters()),
-            **methods,
+            part=part,
+            critic=critic,
             reduction=self.config.reduction,
             max_grad_norm=self.config.max_grad_norm,
             generator=self.generator,
@@ -207,12 +200,9 @@ class SAC(Stateful):
         return self.critic_optimizer.needs_second_batch or self.actor_optimizer.needs_second_batch
 
     @torch.no_grad()
-    def act(self, observation: Tensor, explore: bool, rows: TaskRows | None = None) -> Tensor:
-        """observation (T, N, O) -> action (T, N, A) in [-1, 1]: a sample, or tanh of the mean.
-
-        rows: the tasks that the T rows are, where they are not all in order.
-        """
-        output = self.actor.at(_moved(rows, self.device))(observation.to(self.device, torch.float32))
+    def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        """observation (S, N, O) of the tasks of `subset` -> action (S, N, A) in [-1, 1]: a sample, or tanh(mean)."""
+        output = self.actor.at(subset.to(self.device))(observation.to(self.device, torch.float32))
         if not explore:
             return output.chunk(2, -1)[0].tanh()
         return tanh_gaussian(output, self._noise(output.shape[:-1]))[0]
@@ -245,43 +235,32 @@ class SAC(Stateful):
     def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics:
         """One step of critics, actor, temperatures and targets on a batch (T, B, ..). Nothing is read back.
 
-        With `batch.rows` the metrics are means over the rows; a second batch is to be of the same rows.
+        Where `batch.subset` is some of the tasks the metrics are means over them. A second batch is of the same tasks.
         """
         with precision.network_products(self.config.precision, self.device):
             return self._update(batch, second_batch)
 
     def _update(self, batch: Transitions, second_batch: Transitions | None) -> Metrics:
-        batches, rows = [batch] if second_batch is None else [batch, second_batch], batch.rows
-        log_alpha = self._log_alpha(rows, len(batch.reward))
-        alpha = log_alpha.exp().unsqueeze(-1)
-        settings: dict[str, Any] = {"extras": {"log_alpha": log_alpha}, "rows": rows}
+        batches, subset = [batch] if second_batch is None else [batch, second_batch], batch.subset
+        log_alpha = self.log_alpha.detach().expand(self.actor.num_tasks)
+        alpha = subset.gather(log_alpha).exp().unsqueeze(-1)
+        settings: dict[str, Any] = {"extras": {"log_alpha": log_alpha}, "subset": subset}
         critic_batches: list[Any] = [self._critic_batch(b, alpha) for b in batches]
         critic = self.critic_optimizer.step(self.critic_losses, *critic_batches, **settings)
         actor_batches: list[Any] = [
-            ActorBatch(b.observation, self._noise(b.reward.shape), alpha, rows) for b in batches
+            ActorBatch(b.observation, self._noise(b.reward.shape), alpha, subset) for b in batches
         ]
         actor = self.actor_optimizer.step(self.actor_losses, *actor_batches, **settings)
-        self._move_temperature(actor.pop("log_prob"), rows)
+        self._move_temperature(actor.pop("log_prob"), subset)
         self._move_target(list(self.target.parameters()), list(self.critic.parameters()), None)
         metrics = {f"critic/{k}": v for k, v in critic.items()} | {f"actor/{k}": v for k, v in actor.items()}
-        metrics |= {"temperature": alpha.squeeze(-1)}
-        return metrics if rows is None else {name: value.mean() for name, value in metrics.items()}
+        return subset.summary(metrics | {"temperature": alpha.squeeze(-1)})
 
-    def _log_alpha(self, rows: TaskRows | None, num_rows: int) -> Tensor:
-        """(T,): of each row."""
-        log_alpha = self.log_alpha.detach()
-        if self.config.shared_temperature:
-            return log_alpha.expand(num_rows)
-        return log_alpha if rows is None else log_alpha.index_select(0, rows.task)
-
-    def _move_temperature(self, log_prob: Tensor, rows: TaskRows | None) -> None:
-        """log_prob (T,): the mean log π of each row. A task in no row has a gradient of zero."""
+    def _move_temperature(self, log_prob: Tensor, subset: TaskSubset) -> None:
+        """log_prob (S,): the mean log π of each task. One that is not in the batch has a gradient of zero."""
         gradient = -(log_prob + self.target_entropy)
-        if self.config.shared_temperature:
-            gradient = gradient.mean().unsqueeze(0)
-        elif rows is not None:
-            gradient = torch.zeros_like(self.log_alpha).index_add_(0, rows.task, gradient)
-        self.log_alpha.grad = gradient
+        shared = self.config.shared_temperature
+        self.log_alpha.grad = gradient.mean().unsqueeze(0) if shared else subset.scatter(gradient, self.log_alpha)
         self.alpha_optimizer.step()
 
     @torch.no_grad()
@@ -291,8 +270,8 @@ class SAC(Stateful):
 
     def _target(self, batch: Transitions, alpha: Tensor, noise: Tensor) -> Tensor:
         """y = r + γ (1 − terminated) (min_e Q'_e(s', a') − α log π(a'|s')), a' ~ π(·|s'), (T, B)."""
-        action, log_prob = tanh_gaussian(self.actor.at(batch.rows)(batch.next_observation), noise)
-        q = self.target.at(batch.rows)(torch.cat([batch.next_observation, action], -1)).squeeze(-1).amin(0)
+        action, log_prob = tanh_gaussian(self.actor.at(batch.subset)(batch.next_observation), noise)
+        q = self.target.at(batch.subset)(torch.cat([batch.next_observation, action], -1)).squeeze(-1).amin(0)
         future = self.config.discount * (1 - batch.terminated) * (q - alpha * log_prob)
         return batch.reward * self.config.reward_scale + future
 
@@ -311,7 +290,7 @@ class SAC(Stateful):
         output = self.actor.call(shared, own, own_buffers, batch.observation)
         action, log_prob = tanh_gaussian(output, batch.noise)
         critic_shared, critic_own, buffers = (
-            {n: t.detach() for n, t in tensors.items()} for tensors in self.critic.at(batch.rows).tensors
+            {n: t.detach() for n, t in tensors.items()} for tensors in self.critic.at(batch.subset).tensors
         )
         q = (
             self.critic.call(critic_shared, critic_own, buffers, torch.cat([batch.observation, action], -1))

@@ -19,7 +19,7 @@ from mtrl.agents.state import Stateful
 from mtrl.core.config import check
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.images import ImageBatch
-from mtrl.gradients import build_optimizer
+from mtrl.gradients import Methods
 from mtrl.networks import IMAGE_NETWORKS, TaskNetwork
 
 
@@ -58,20 +58,15 @@ class Supervised(Stateful):
         config: Config,
         *,
         network: Any,
-        weighting: Any,
-        surgery: Any,
+        methods: Methods,
         num_tasks: int,
         image_shape: tuple[int, int, int],
         num_classes: Sequence[int],
         shared_input: bool = False,
-        tasks: Sequence[str] = (),
-        diagnostics: Any = None,
-        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """num_classes (T,); shared_input: all tasks see the same images, given once; network, weighting, surgery,
-        diagnostics, affinity: configurations."""
+        """num_classes (T,); shared_input: all tasks see the same images, given once; network: its configuration."""
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         factory = IMAGE_NETWORKS.build(network, image_shape=image_shape, output_size=max(num_classes))
@@ -84,14 +79,9 @@ class Supervised(Stateful):
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-        self.optimizer = build_optimizer(
+        self.optimizer = methods.optimizer(
             self.network,
             sgd,
-            weighting,
-            surgery,
-            tasks=tasks,
-            diagnostics=diagnostics,
-            affinity=affinity,
             reduction=config.reduction,
             max_grad_norm=config.max_grad_norm,
             generator=self.generator,

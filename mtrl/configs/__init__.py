@@ -53,7 +53,8 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
     store.store(name=f"base_{root.kind}", node=root)
     for registry in registries:
         for kind in registry.kinds:
-            store.store(group=registry.group, name=kind, node=registry.config_class(kind))
+            package = f"{registry.group}.{kind}" if registry.many else registry.group
+            store.store(group=registry.group, name=kind, node=registry.config_class(kind), package=package)
     for override in overrides:
         _check_override(override, registries)
     GlobalHydra.instance().clear()
@@ -99,16 +100,20 @@ def overrides(registries: Sequence[Registry], saved: dict[str, Any], further: Se
     A group that `further` chooses anew is taken from there with all its options.
     """
     changed = {override.partition("=")[0] for override in further}
-    groups, found = {registry.group for registry in registries}, []
+    groups, found = {registry.group: registry for registry in registries}, []
     for key, value in saved.items():
         if value is None or key in changed:
             continue
-        if key in groups and isinstance(value, dict) and "kind" in value:
+        parts = {key: value}
+        if key in groups and groups[key].many:
+            found.append(f"{key}=[{','.join(value)}]")
+            parts = {f"{key}.{kind}": part for kind, part in value.items()}
+        elif key in groups and "kind" in value:
             found.append(f"{key}={value['kind']}")
-            value = {name: option for name, option in value.items() if name != "kind"}
-        leaves = value.items() if isinstance(value, dict) else [("", value)]
-        pairs = [(f"{key}.{name}" if name else key, leaf) for name, leaf in leaves]
-        found += [f"{name}={_quoted(leaf)}" for name, leaf in pairs if name not in changed]
+        for prefix, part in parts.items():
+            leaves = part.items() if isinstance(part, dict) else [("", part)]
+            pairs = [(f"{prefix}.{name}" if name else prefix, leaf) for name, leaf in leaves]
+            found += [f"{p}={_quoted(leaf)}" for p, leaf in pairs if p not in changed and p != f"{prefix}.kind"]
     return [*found, *further]
 
 
@@ -130,14 +135,22 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
         nodes: dict[str, Any] = {}
         for key, value in saved.items():
             if key in groups and isinstance(value, dict):
-                registry = find(registries, key, value["kind"]) or groups[key]
-                value = OmegaConf.merge(OmegaConf.structured(registry.config_class(value["kind"])), value)
+                many = groups[key].many
+                value = (
+                    {k: _node(registries, key, v) for k, v in value.items()} if many else _node(registries, key, value)
+                )
             nodes[key] = value
         merged = OmegaConf.merge(OmegaConf.structured(root), nodes)
         assert isinstance(merged, DictConfig)
         return OmegaConf.to_object(merged)
     except (OmegaConfBaseException, KeyError) as error:
         raise _explained(error, []) from error
+
+
+def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> Any:
+    """The options of one part, as `restore` merges them."""
+    registry = find(registries, group, saved["kind"]) or next(r for r in registries if r.group == group)
+    return OmegaConf.merge(OmegaConf.structured(registry.config_class(saved["kind"])), saved)
 
 
 def _check_override(override: str, registries: Sequence[Registry]) -> None:
@@ -148,10 +161,14 @@ def _check_override(override: str, registries: Sequence[Registry]) -> None:
     if key[:1] in ("+", "~"):
         raise expected("An option", f"without {key[0]!r}: options are never added or removed", override)
     known = choices(key, registries)
-    if known and "." not in key and value not in (*known, "null"):
-        near = difflib.get_close_matches(value, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"Option `{key}` should be one of {', '.join(known)}. Found {value!r}.{hint}")
+    many = any(registry.many for registry in registries if registry.group == key)
+    chosen = [name.strip() for name in value[1:-1].split(",") if name] if many and value[:1] == "[" else [value]
+    for name in chosen if known and "." not in key else []:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            several = f", or several in brackets, as [{','.join(known)}], or none, as []" if many else ""
+            raise UserError(f"Option `{key}` should be one of {', '.join(known)}{several}. Found {name!r}.{hint}")
 
 
 def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:

@@ -26,6 +26,8 @@ class Registry:
     group: str
     """The name of the configuration group, for messages: network, surgery, ..."""
     package: str
+    many: bool = False
+    """Whether a run may choose several, each with its options under `<group>.<kind>`."""
 
     @cached_property
     def _entries(self) -> dict[str, tuple[ModuleType, type[Any]]]:

@@ -11,13 +11,16 @@ from mtrl import configs
 from mtrl.agents import AGENTS
 from mtrl.core.config import check
 from mtrl.core.errors import expected
+from mtrl.core.registry import Registry
 from mtrl.envs import SUITES
-from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
+from mtrl.gradients import DIAGNOSTICS, SURGERIES, WEIGHTINGS
 from mtrl.monitoring.run import experiment_name
 from mtrl.networks import IMAGE_NETWORKS, KEYFRAME_NETWORKS, NETWORKS
 from mtrl.training import TRAININGS
 
-METHODS = (WEIGHTINGS, SURGERIES, DIAGNOSTICS, AFFINITIES)
+CRITIC = (Registry("critic_weighting", WEIGHTINGS.package), Registry("critic_surgery", SURGERIES.package))
+"""The same methods, for the critics alone."""
+METHODS = (WEIGHTINGS, SURGERIES, *CRITIC, DIAGNOSTICS)
 REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, *METHODS, AGENTS, TRAININGS)
 FREE_KEYS = (
     "device",
@@ -44,8 +47,9 @@ class ExperimentConfig:
     surgery: Any = None
     agent: Any = None
     training: Any = None
+    critic_weighting: Any = None
+    critic_surgery: Any = None
     diagnostics: Any = None
-    affinity: Any = None
     recipe: Any = None
     steps: int = 2_000_000
     """Environment steps of each task."""
@@ -71,6 +75,9 @@ class ExperimentConfig:
         for name in (self.experiment, self.runs):
             check("\0" not in name and "\n" not in name, "experiment", "a plain name", name)
         check("/" not in self.experiment, "experiment", "a name without a slash", self.experiment)
+        if self.diagnostics:  # a recipe may have options of one that is not chosen, which are then a plain dict
+            chosen = {kind: part for kind, part in self.diagnostics.items() if not isinstance(part, dict)}
+            self.diagnostics = chosen or None
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
@@ -91,8 +98,9 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
 
 def run_name(config: ExperimentConfig) -> str:
     """The experiment's name in the run's path."""
-    parts = (config.network.kind, config.weighting.kind, config.surgery.kind)
-    return config.experiment or experiment_name(*parts, non_default(config))
+    both = ((config.weighting, config.critic_weighting), (config.surgery, config.critic_surgery))
+    weighting, surgery = (one.kind if critic is None else f"{one.kind}-critic-{critic.kind}" for one, critic in both)
+    return config.experiment or experiment_name(config.network.kind, weighting, surgery, non_default(config))
 
 
 def check_sweep(runs: Sequence[ExperimentConfig]) -> None:
@@ -118,15 +126,13 @@ def restore(saved: dict[str, Any]) -> ExperimentConfig:
 
 def non_default(config: ExperimentConfig) -> dict[str, Any]:
     """The options that differ from the defaults of the parts chosen, by dotted name."""
-    changed: dict[str, Any] = {}
-    for registry in REGISTRIES:
-        part = configs.plain(getattr(config, registry.group))
-        if part["kind"] not in registry.kinds:
-            continue
-        default = configs.plain(registry.config_class(part["kind"]))
-        names = {f"{registry.group}.{name}": (value, default[name]) for name, value in part.items()}
-        changed |= {name: value for name, (value, usual) in names.items() if value != usual and name not in FREE_KEYS}
-    watching = {f"{group}.kind": getattr(config, group).kind for group in ("diagnostics", "affinity")}
-    changed |= {key: kind for key, kind in watching.items() if kind != "none"}
+    parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
+    watching = {f"diagnostics.{kind}": part for kind, part in (config.diagnostics or {}).items()}
+    changed: dict[str, Any] = {f"{group}.kind": part.kind for group, part in watching.items()}
+    for group, part in {**parts, **watching}.items():
+        if part is not None:
+            values, usual = configs.plain(part), configs.plain(type(part))
+            names = {f"{group}.{name}": name for name, value in values.items() if value != usual[name]}
+            changed |= {key: values[name] for key, name in names.items() if key not in FREE_KEYS}
     named_by_path = ("benchmark.task", "benchmark.tasks")
     return {key: value for key, value in changed.items() if key not in named_by_path}

@@ -112,10 +112,10 @@ class LoadedPolicy:
         return index
 
     def _goal(self, goal: Any) -> Any:
-        rows = getattr(self._experiment.suite, "rows", None)
-        if rows is None:
+        subset_of = getattr(self._experiment.suite, "subset_of", None)
+        if subset_of is None:
             raise expected("A goal", f"left out for {self._experiment.suite.name}, whose tasks have names", goal)
-        return rows([goal])
+        return subset_of([goal])
 
     def _keyframe(self, frame: Any, index: int, stage: int) -> FloatArray:
         if not isinstance(frame, Frame) or "cameras" not in self._experiment.suite.sizes:

@@ -17,6 +17,7 @@ from mtrl.core.memory import keep_freed_memory
 from mtrl.core.types import Evaluation
 from mtrl.envs import SUITES
 from mtrl.experiment.config import ExperimentConfig, run_name
+from mtrl.gradients import Methods
 from mtrl.monitoring.run import run_path
 from mtrl.training import TRAININGS
 from mtrl.training.evaluation import Policy, greedy
@@ -29,6 +30,7 @@ class Experiment:
 
     config: ExperimentConfig
     suite: Any = field(init=False)
+    methods: Methods = field(init=False)
     agent: Any = field(init=False)
     device: torch.device = field(init=False)
 
@@ -41,14 +43,19 @@ class Experiment:
         torch.manual_seed(config.seed)
         self.suite = SUITES.build(config.benchmark)
         _check_fit(config, self.suite)
+        self.methods = Methods(
+            config.weighting,
+            config.surgery,
+            config.critic_weighting,
+            config.critic_surgery,
+            diagnostics=tuple((config.diagnostics or {}).values()),
+            tasks=self.suite.tasks,
+        )
         self.agent = AGENTS.build(
             config.agent,
             network=config.network,
-            weighting=config.weighting,
-            surgery=config.surgery,
-            **_watching(config),
+            methods=self.methods,
             num_tasks=len(self.suite.tasks),
-            tasks=self.suite.tasks,
             device=self.device,
             seed=config.seed,
             **self.suite.sizes,
@@ -112,12 +119,6 @@ def _check_fit(config: ExperimentConfig, suite: Any) -> None:
     if training not in trained[agent]:
         fitting = [kind for kind, trainings in trained.items() if training in trainings]
         raise expected("Option `agent`", f"{' or '.join(fitting)} with training={training}", agent)
-
-
-def _watching(config: ExperimentConfig) -> dict[str, Any]:
-    """What watches the updates, where something does; a run of before there was such has none."""
-    chosen = {group: getattr(config, group) for group in ("diagnostics", "affinity")}
-    return {group: part for group, part in chosen.items() if part is not None and part.kind != "none"}
 
 
 def _device(name: str) -> torch.device:

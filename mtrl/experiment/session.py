@@ -41,8 +41,8 @@ class Session:
 
     @property
     def _width(self) -> int:
-        """How many tasks take a step at once: all, or those of a row where they take turns."""
-        return getattr(self.trainer, "rows", len(self.experiment.tasks))
+        """How many tasks take a step at once: all, or so many where they take turns."""
+        return getattr(self.trainer, "tasks_per_batch", len(self.experiment.tasks))
 
     def _resume(self) -> int | None:
         checkpoint = checkpoints.latest(self.folder.checkpoints, with_replay=True)
@@ -99,7 +99,7 @@ class Session:
             array = value.detach().double().cpu().numpy()
             (scalars, per_task, matrices)[array.ndim][name] = array.item() if array.ndim == 0 else array
         self.log.write(trainer.step, scalars, per_task, tasks, matrices)
-        affinities = {name.rpartition("/")[0] or "all": m for name, m in matrices.items() if name.endswith("affinity")}
+        affinities = self.experiment.methods.affinities(matrices)
         if affinities:
             self.folder.write_affinities(trainer.step, tasks, affinities)
         self.log.pictures(trainer.step, getattr(trainer, "pictures", dict))

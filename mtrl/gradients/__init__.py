@@ -1,24 +1,20 @@
 """Where gradients meet: weightings, surgery, diagnostics and the one optimiser step."""
 
-from mtrl.gradients.affinities import AFFINITIES
-from mtrl.gradients.base import Context, Diagnostic, JacobianSurgery, Regularizer, Surgery, Weighting
-from mtrl.gradients.build import build_optimizer
+from mtrl.gradients.base import Context, Diagnostic, Surgery, Weighting
 from mtrl.gradients.diagnostics import DIAGNOSTICS
+from mtrl.gradients.methods import Methods
 from mtrl.gradients.optimizer import MultiTaskOptimizer
 from mtrl.gradients.surgery import SURGERIES
 from mtrl.gradients.weightings import WEIGHTINGS
 
 __all__ = [
-    "AFFINITIES",
     "DIAGNOSTICS",
     "SURGERIES",
     "WEIGHTINGS",
     "Context",
     "Diagnostic",
-    "JacobianSurgery",
+    "Methods",
     "MultiTaskOptimizer",
-    "Regularizer",
     "Surgery",
     "Weighting",
-    "build_optimizer",
 ]

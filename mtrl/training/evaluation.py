@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskRows, TaskVectorEnv
+from mtrl.core.subset import TaskSubset
+from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
 
 Policy = Callable[..., FloatArray]
-"""Observations (T, N, O) to actions (T, N, A); where tasks are goals, also given the rows' `TaskRows`."""
+"""Observations (T, N, O) to actions (T, N, A); where tasks are goals, also given which (`TaskSubset`)."""
 Progress = Callable[[int, int], None]
 """Called after each step that ends an episode, with the episodes done and those to do, over all tasks."""
 
@@ -39,8 +40,8 @@ class Actor(Protocol):
 def greedy(agent: Actor) -> Policy:
     """An agent's deterministic policy on arrays."""
 
-    def policy(observation: FloatArray, *rows: TaskRows) -> FloatArray:
-        return agent.act(torch.from_numpy(np.ascontiguousarray(observation)), False, *rows).cpu().numpy()
+    def policy(observation: FloatArray, *subset: TaskSubset) -> FloatArray:
+        return agent.act(torch.from_numpy(np.ascontiguousarray(observation)), False, *subset).cpu().numpy()
 
     return policy
 
