@@ -135,10 +135,9 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
         nodes: dict[str, Any] = {}
         for key, value in saved.items():
             if key in groups and isinstance(value, dict):
-                many = groups[key].many
-                value = (
-                    {k: _node(registries, key, v) for k, v in value.items()} if many else _node(registries, key, value)
-                )
+                parts = value if groups[key].many else {key: value}
+                made = {name: _node(registries, key, part) for name, part in parts.items()}
+                value = made if groups[key].many else made[key]
             nodes[key] = value
         merged = OmegaConf.merge(OmegaConf.structured(root), nodes)
         assert isinstance(merged, DictConfig)

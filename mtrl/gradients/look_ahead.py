@@ -137,5 +137,6 @@ def derivatives(value: Tensor, by: Sequence[Tensor], *, again: bool = False, gra
 
     again: its graph is differentiated once more later; graph: so are the gradients.
     """
-    options = {"retain_graph": again or graph, "create_graph": graph}
-    return list(torch.autograd.grad(value, by, allow_unused=True, materialize_grads=True, **options))
+    kept = again or graph
+    found = torch.autograd.grad(value, by, None, kept, graph, allow_unused=True, materialize_grads=True)
+    return list(found)

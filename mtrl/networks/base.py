@@ -156,8 +156,8 @@ class TaskNetwork(nn.Module):
         return dict(self.shared.items()), dict(self.own.items()), self.own_buffers
 
     def per_task_leaves(self) -> dict[str, Tensor]:
-        """The shared tensors, with a task axis of stride 0 as leaves where trained: their gradients come per task."""
-        return _leaves(dict(self.shared.items()), self.num_tasks)
+        """The shared tensors with a task axis of stride 0 in front, as leaves: their gradients come out per task."""
+        return _leaves(self.shared, self.num_tasks)
 
     def call(self, shared: Tensors, own: Tensors, own_buffers: Tensors, *inputs: Tensor) -> Tensor:
         """The forward pass with the given tensors; shared ones may have a task axis in front."""
@@ -197,9 +197,8 @@ class TaskNetwork(nn.Module):
         return _NetworkOfSome(self, subset) if isinstance(subset, SomeTasks) else self
 
 
-def _leaves(shared: dict[str, Tensor], num_tasks: int) -> dict[str, Tensor]:
-    trained = {name: p for name, p in shared.items() if p.requires_grad}
-    return shared | {n: p.detach().expand(num_tasks, *p.shape).requires_grad_() for n, p in trained.items()}
+def _leaves(shared: nn.ParameterDict, num_tasks: int) -> dict[str, Tensor]:
+    return {n: p.detach().expand(num_tasks, *p.shape).requires_grad_(p.requires_grad) for n, p in shared.items()}
 
 
 class _NetworkOfSome:
@@ -231,7 +230,7 @@ class _NetworkOfSome:
         return code if self.ensemble is None else code.unsqueeze(1).expand(-1, self.ensemble, -1)
 
     def per_task_leaves(self) -> dict[str, Tensor]:
-        return _leaves(dict(self.shared.items()), self.num_tasks)
+        return _leaves(self.shared, self.num_tasks)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return self._network.parameters()

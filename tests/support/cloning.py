@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from mtrl.agents import AGENTS
 from mtrl.agents.bc import BC
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
-from mtrl.gradients import SURGERIES, WEIGHTINGS
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
-from tests.support.gradient_toys import config
+from tests.support.gradient_toys import methods
 
 T, B, C, H = 3, 4, 2, 8
 NETWORK = {"channels": [4, 8], "embedding": 5, "stages": 3, "rotation_width": 8, "rotation_channels": 4}
@@ -37,16 +36,14 @@ def batch(seed: int, tasks: int = T) -> KeyframeBatch:
 
 def agent(weighting: str = "equal", surgery: str = "none", seed: int = 0, tasks: int = T, **options: Any) -> BC:
     torch.manual_seed(seed)
-    watching = {k: options.pop(k) for k in ("diagnostics", "affinity") if k in options}
+    chosen = methods(weighting, surgery, diagnostics=options.pop("diagnostics", ()))
     network = {k: options.pop(k) for k in [*NETWORK, "patch", "blind"] if k in options}
     return AGENTS.build(
         AGENTS.config_class("bc")(batch_size=B, **options),
         network=KEYFRAME_NETWORKS.config_class("keyframe")(**{**NETWORK, **network}),
-        weighting=config(WEIGHTINGS, weighting, **({"window": 2} if weighting == "dwa" else {})),
-        surgery=config(SURGERIES, surgery),
+        methods=chosen,
         num_tasks=tasks,
         cameras=["front", "wrist"][:C],
         image_size=H,
         seed=seed,
-        **watching,
     )

@@ -12,7 +12,7 @@ from mtrl.agents.sac import SAC
 from mtrl.core import execution
 from mtrl.core.types import Transitions
 from mtrl.data.replay import ReplayBuffer
-from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.gradients import SURGERIES, WEIGHTINGS, Methods
 from mtrl.networks import NETWORKS
 
 T, B, O, A = 3, 16, 5, 2
@@ -29,26 +29,20 @@ def agent(
     network: str = "multi_head",
     seed: int = 0,
     device: Any = "cpu",
-    watching: dict[str, Any] | None = None,
+    diagnostics: Any = (),
     **options: Any,
 ) -> SAC:
-    """watching: configurations of diagnostics and affinity; options: the agent's."""
+    """diagnostics: their configurations; options: the agent's."""
     torch.manual_seed(seed)
-    surgery, weighting = (method, "equal") if method in SURGERIES.kinds else ("none", method)
-    config = SURGERIES.config_class(surgery)()
-    if getattr(config, "requires_primary", False):
-        config.primary = ["0"]
     return AGENTS.build(
         AGENTS.config_class("sac")(**{"batch_size": B, **options}),
         network=NETWORKS.config_class(network)(width=32, depth=2),
-        weighting=WEIGHTINGS.config_class(weighting)(),
-        surgery=config,
+        methods=Methods.of(method, diagnostics=diagnostics),
         num_tasks=T,
         observation_size=O,
         action_size=A,
         device=device,
         seed=seed,
-        **(watching or {}),
     )
 
 
