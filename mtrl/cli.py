@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     plot.set_defaults(run=_plot)
 
     group = commands.add_parser("group", help="find the tasks to train together, from a run's affinities")
-    group.add_argument("folder", metavar="RUN", help="a run with affinity=transference")
+    group.add_argument("folder", metavar="RUN", help="a run with diagnostics=transference")
     group.add_argument("--groups", type=int, required=True, metavar="K", help="groups at most")
     group.add_argument("--network", help="whose losses' affinities: critic (the default) or actor")
     group.add_argument("--output", type=Path, help="the folder of the groups' configurations (groups/ in the run)")
@@ -244,7 +244,7 @@ def _list(options: argparse.Namespace) -> None:
     from mtrl import configs, experiment
 
     groups = {"benchmarks": "benchmark", "networks": "network", "agents": "agent", "recipes": "recipe"}
-    known = ["benchmark", "network", "weighting", "surgery", "diagnostics", "affinity", "agent", "recipe"]
+    known = ["benchmark", "network", "weighting", "surgery", "diagnostics", "agent", "recipe"]
     wanted = groups.get(options.what, options.what)
     if wanted is not None and wanted not in known:
         raise expected("What to list", f"one of {', '.join(known)}", options.what)

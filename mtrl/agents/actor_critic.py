@@ -21,8 +21,9 @@ from mtrl.agents.value_heads import ValueConfig, build_head
 from mtrl.core import execution, precision
 from mtrl.core.config import check, check_choice, runtime_option
 from mtrl.core.specs import ControlSpec, GoalSpec, Spec
-from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
-from mtrl.gradients import MultiTaskOptimizer, build_optimizer
+from mtrl.core.subset import ALL_TASKS, TaskSubset
+from mtrl.core.types import Metrics, Tensors, Transitions
+from mtrl.gradients import Methods, MultiTaskOptimizer
 from mtrl.networks import NETWORKS, TaskNetwork
 
 Draw = Callable[[], Sequence[Transitions]]
@@ -91,11 +92,7 @@ class CriticBatch(NamedTuple):
     """(T, B, O + A)"""
     target: Tensor
     """(T, B)"""
-    rows: TaskRows | None = None
-
-
-def _moved(rows: TaskRows | None, device: torch.device) -> TaskRows | None:
-    return None if rows is None else TaskRows(rows.task.to(device), rows.code.to(device))
+    subset: TaskSubset = ALL_TASKS
 
 
 class ActorCritic(Agent):
@@ -109,22 +106,18 @@ class ActorCritic(Agent):
         config: Any,
         *,
         network: Any,
-        weighting: Any,
-        surgery: Any,
+        methods: Methods,
         spec: ControlSpec,
-        diagnostics: Any = None,
-        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network, weighting, surgery, diagnostics, affinity: the configurations of what is to be used in actor and
-        critic.
+        """network: the configuration of the architecture of actor and critics.
 
-        spec: of a `GoalSpec`, networks know tasks by their goals, and a batch says which it holds (`TaskRows`).
+        spec: of a `GoalSpec`, networks know tasks by their goals, and a batch says which it holds (`SomeTasks`).
         """
-        num_tasks, goals, rows = spec.num_tasks, None, None
+        num_tasks, goals = spec.num_tasks, None
         if isinstance(spec, GoalSpec):
-            goals, rows = spec.goals, spec.goals_per_batch
+            goals, methods = spec.goals, replace(methods, tasks_per_batch=spec.goals_per_batch)
         self.config, self.num_tasks, self.action_size = config, num_tasks, spec.action_size
         self.device = torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
@@ -140,16 +133,14 @@ class ActorCritic(Agent):
         self.target = self._target_of(self.critic)
         self._move = get_ema_multi_avg_fn(1 - config.target_rate)
         self._normalisers = self._build_normalisers(spec.observation_size)
-        methods = {"weighting": weighting, "surgery": surgery, "tasks": spec.tasks, "rows": rows}
-        methods |= {"diagnostics": diagnostics, "affinity": affinity}
-        self.critic_optimizer = self._optimizer(self.critic, part="critic", **methods)
-        self.actor_optimizer = self._optimizer(self.actor, part="actor", critic=self.critic_optimizer, **methods)
+        self.critic_optimizer = self._optimizer(methods, self.critic, "critic")
+        self.actor_optimizer = self._optimizer(methods, self.actor, "actor", critic=self.critic_optimizer)
         host_bound = self.critic_optimizer.host_bound or self.actor_optimizer.host_bound
         self.execution = execution.choose(config.execution, self.device, host_bound)
         self._learner: tuple[Draw, execution.Runner] | None = None
         self._updates = 0  # as `critic_optimizer.step_count`, without asking the device
 
-    def policy(self, output: Tensor, explore: bool, rows: TaskRows | None) -> Tensor:
+    def policy(self, output: Tensor, explore: bool, subset: TaskSubset) -> Tensor:
         """The actor's output (T, N, outputs) -> actions (T, N, A) in [-1, 1]."""
         raise NotImplementedError
 
@@ -157,7 +148,7 @@ class ActorCritic(Agent):
         """The actor's `TaskLoss`."""
         raise NotImplementedError
 
-    def equations(self, batches: Sequence[Transitions], rows: TaskRows | None) -> Metrics:
+    def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
         """The steps of one update on normalised batches: one, or two where `needs_second_batch`."""
         raise NotImplementedError
 
@@ -180,14 +171,15 @@ class ActorCritic(Agent):
         options: dict[str, Any] = {"fused": True, "capturable": self.device.type == "cuda"}
         return torch.optim.Adam(parameters, lr=self.config.learning_rate, eps=self.config.adam_eps, **options)
 
-    def _optimizer(self, network: TaskNetwork, **methods: Any) -> MultiTaskOptimizer:
-        return build_optimizer(
+    def _optimizer(self, methods: Methods, network: TaskNetwork, part: str, **context: Any) -> MultiTaskOptimizer:
+        return methods.optimizer(
             network,
             self._adam(network.parameters()),
-            **methods,
+            part=part,
             reduction=self.config.reduction,
             max_grad_norm=self.config.max_grad_norm,
             generator=self.generator,
+            **context,
         ).to(self.device)
 
     @property
@@ -196,27 +188,29 @@ class ActorCritic(Agent):
         return self.critic_optimizer.needs_second_batch or self.actor_optimizer.needs_second_batch
 
     @torch.no_grad()
-    def act(self, observation: Tensor, explore: bool, rows: TaskRows | None = None) -> Tensor:
+    def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:
         """observation (T, N, O) -> action (T, N, A) in [-1, 1], random with `explore`.
 
-        rows: the tasks that the T rows are, where they are not all in order.
+        subset: the tasks of the T rows.
         """
-        rows = _moved(rows, self.device)
-        observation = self._normalised("observation", observation.to(self.device, torch.float32), rows)
-        return self.policy(self.actor.at(rows)(observation), explore, rows)
+        subset = subset.to(self.device)
+        observation = self._normalised("observation", observation.to(self.device, torch.float32), subset)
+        return self.policy(self.actor.at(subset)(observation), explore, subset)
 
     def observe(self, transitions: Transitions) -> None:
         """Take new transitions, as they are stored, into the running normalisations; never during an update."""
         for normaliser in self._normalisers.values():
             normaliser.observe(transitions)
 
-    def _normalised(self, name: str, value: Tensor, rows: TaskRows | None) -> Tensor:
-        return self._normalisers[name](value, rows) if name in self._normalisers else value
+    def _normalised(self, name: str, value: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        return self._normalisers[name](value, subset) if name in self._normalisers else value
 
     def prepare(self, batch: Transitions) -> Transitions:
         """The batch as networks and targets see it: normalised."""
-        observed = [self._normalised("observation", x, batch.rows) for x in (batch.observation, batch.next_observation)]
-        reward = self._normalised("reward", batch.reward, batch.rows)
+        observed = [
+            self._normalised("observation", x, batch.subset) for x in (batch.observation, batch.next_observation)
+        ]
+        reward = self._normalised("reward", batch.reward, batch.subset)
         return batch._replace(observation=observed[0], next_observation=observed[1], reward=reward)
 
     def noise(self, leading: tuple[int, ...]) -> Tensor:
@@ -253,7 +247,7 @@ class ActorCritic(Agent):
     def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics:
         """One step of everything on a batch (T, B, ..). Nothing is read back.
 
-        With `batch.rows` the metrics are means over the rows; a second batch is to be of the same rows.
+        Where `batch.subset` is some of the tasks, the metrics are means over them. A second batch is of the same tasks.
         """
         return self._take(self.equations, batch, second_batch)
 
@@ -261,17 +255,17 @@ class ActorCritic(Agent):
         self, steps: Callable[..., Metrics], batch: Transitions, second_batch: Transitions | None = None
     ) -> Metrics:
         with precision.network_products(self.config.precision, self.device):
-            metrics = steps([self.prepare(b) for b in (batch, second_batch) if b is not None], batch.rows)
-        return metrics if batch.rows is None else {name: value.mean() for name, value in metrics.items()}
+            metrics = steps([self.prepare(b) for b in (batch, second_batch) if b is not None], batch.subset)
+        return batch.subset.summary(metrics)
 
-    def step_critics(self, batches: Sequence[Any], rows: TaskRows | None, **settings: Any) -> Metrics:
+    def step_critics(self, batches: Sequence[Any], subset: TaskSubset, **settings: Any) -> Metrics:
         """One step on a `CriticBatch`, or two; settings: those of `MultiTaskOptimizer.step`."""
-        self.head.observe(batches[0].target, rows, (self.critic, self.target))
-        metrics = self.critic_optimizer.step(self.critic_losses, *batches, rows=rows, **settings)
+        self.head.observe(batches[0].target, subset, (self.critic, self.target))
+        metrics = self.critic_optimizer.step(self.critic_losses, *batches, subset=subset, **settings)
         return {f"critic/{name}": value for name, value in metrics.items()}
 
-    def step_actor(self, batches: Sequence[Any], rows: TaskRows | None, **settings: Any) -> Metrics:
-        metrics = self.actor_optimizer.step(self.actor_losses, *batches, rows=rows, **settings)
+    def step_actor(self, batches: Sequence[Any], subset: TaskSubset, **settings: Any) -> Metrics:
+        metrics = self.actor_optimizer.step(self.actor_losses, *batches, subset=subset, **settings)
         return {f"actor/{name}": value for name, value in metrics.items()}
 
     def move_target(self, target: TaskNetwork, network: TaskNetwork) -> None:
@@ -285,29 +279,29 @@ class ActorCritic(Agent):
         """
         discount = self.config.discount if batch.discount is None else batch.discount
         target = batch.reward * self.config.reward_scale + discount * (1 - batch.terminated) * future
-        return CriticBatch(torch.cat([batch.observation, batch.action], -1), target, batch.rows)
+        return CriticBatch(torch.cat([batch.observation, batch.action], -1), target, batch.subset)
 
     def target_q(self, batch: Transitions, action: Tensor) -> Tensor:
         """min_e Q'_e(s', a'), (T, B)."""
-        output = self.target.at(batch.rows)(torch.cat([batch.next_observation, action], -1))
-        return self.head.value(output, batch.rows).amin(0)
+        output = self.target.at(batch.subset)(torch.cat([batch.next_observation, action], -1))
+        return self.head.value(output, batch.subset).amin(0)
 
-    def fixed_q(self, observation: Tensor, action: Tensor, rows: TaskRows | None, members: int | None = None) -> Tensor:
+    def fixed_q(self, observation: Tensor, action: Tensor, subset: TaskSubset, members: int | None = None) -> Tensor:
         """Q_e(s, a), (E, T, B), of the critics or the first `members` of them; gradients flow to the actions alone."""
-        shared, own, buffers = ({n: t.detach() for n, t in table.items()} for table in self.critic.at(rows).tensors)
+        shared, own, buffers = ({n: t.detach() for n, t in table.items()} for table in self.critic.at(subset).tensors)
         if members is not None:
             shared = {n: t[:members] for n, t in shared.items()}
             own, buffers = ({n: t[:, :members] for n, t in table.items()} for table in (own, buffers))
         output = self.critic.call(shared, own, buffers, torch.cat([observation, action], -1))
-        return self.head.value(output, rows)
+        return self.head.value(output, subset)
 
     def critic_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: CriticBatch
     ) -> tuple[Tensor, Metrics]:
         """Σ_e mean_B loss(Q_e(s, a), y), (T,), with the value head's loss."""
         output = self.critic.call(shared, own, own_buffers, batch.inputs)
-        losses = self.head.loss(output, batch.target, batch.rows).mean(-1).sum(0)
-        return losses, {"q": self.head.value(output.detach(), batch.rows).mean((0, 2))}
+        losses = self.head.loss(output, batch.target, batch.subset).mean(-1).sum(0)
+        return losses, {"q": self.head.value(output.detach(), batch.subset).mean((0, 2))}
 
     def _parts(self) -> dict[str, Any]:
         parts = {"actor": self.actor, "critic": self.critic, "target": self.target, "value_head": self.head}

@@ -20,7 +20,7 @@ from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
 from mtrl.data.depth import point_cloud
-from mtrl.gradients import build_optimizer
+from mtrl.gradients import Methods
 from mtrl.networks import TaskNetwork
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
 from mtrl.networks.keyframes.keyframe import Prediction
@@ -64,11 +64,8 @@ class BC(Agent):
         config: Config,
         *,
         network: Any,
-        weighting: Any,
-        surgery: Any,
+        methods: Methods,
         spec: KeyframeSpec,
-        diagnostics: Any = None,
-        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
@@ -78,14 +75,9 @@ class BC(Agent):
         self.generator = torch.Generator(self.device).manual_seed(seed)
         factory = KEYFRAME_NETWORKS.build(network, cameras=len(spec.cameras), image_size=spec.image_size)
         self.network = TaskNetwork(factory, spec.num_tasks).to(self.device)
-        self.optimizer = build_optimizer(
+        self.optimizer = methods.optimizer(
             self.network,
             torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True),
-            weighting,
-            surgery,
-            tasks=spec.tasks,
-            diagnostics=diagnostics,
-            affinity=affinity,
             reduction=config.reduction,
             max_grad_norm=config.max_grad_norm,
             generator=self.generator,

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check, check_choice
-from mtrl.core.types import TaskRows, Transitions
+from mtrl.core.subset import ALL_TASKS, TaskSubset
+from mtrl.core.types import Transitions
 
 
 @dataclass
@@ -53,16 +54,14 @@ class RunningMoments:
         self.mean = torch.zeros(groups, *shape, dtype=torch.float64)
         self.variance = torch.ones(groups, *shape, dtype=torch.float64)
 
-    def add(self, values: Tensor, group: Tensor | None = None) -> None:
-        """values (R, n, *shape): n of each of the groups `group` (R,), which are all different; of every group if None.
-
-        An R of 1 where no group is named is one batch of all of them.
-        """
-        at = slice(None) if group is None else group
-        total = self.count[at] + values.shape[1]
-        share = values.shape[1] / total
-        self.mean[at], self.variance[at] = merge(self.mean[at], self.variance[at], values.double().cpu(), share)
-        self.count[at] = total
+    def add(self, values: Tensor, subset: TaskSubset = ALL_TASKS) -> None:
+        """values (S, n, *shape): n of each of the groups of `subset`."""
+        kept = [self.mean, self.variance, self.count]
+        mean, variance, count = (subset.gather(tensor) for tensor in kept)
+        total = count + values.shape[1]
+        moved = [*merge(mean, variance, values.double().cpu(), values.shape[1] / total), total]
+        for old, new in zip(kept, moved, strict=True):
+            subset.write(old, new)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in vars(self).items()}
@@ -72,9 +71,9 @@ class RunningMoments:
             getattr(self, name).copy_(value)
 
 
-def _of(rows: TaskRows | None, tensor: Tensor) -> Tensor:
-    """What the rows of a batch have of a tensor (T, ..), or (1, ..) where tasks do not differ."""
-    return tensor if rows is None or len(tensor) == 1 else tensor.index_select(0, rows.task)
+def _of(subset: TaskSubset, tensor: Tensor) -> Tensor:
+    """What a batch's tasks have of a tensor (T, ..), or (1, ..) where tasks do not differ."""
+    return tensor if len(tensor) == 1 else subset.gather(tensor)
 
 
 class ObservationNormaliser:
@@ -85,17 +84,16 @@ class ObservationNormaliser:
         self.moments = RunningMoments(num_tasks if self._per_task else 1, size)
         self._mean, self._scale = (make(len(self.moments.mean), 1, size, device=device) for make in _MAKERS)
 
-    def __call__(self, observation: Tensor, rows: TaskRows | None = None) -> Tensor:
-        """observation (T, B, O), of the tasks of `rows` where they are not all in order."""
+    def __call__(self, observation: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        """observation (T, B, O), of the tasks of `subset`."""
         limit = self._config.observation_clip
-        return ((observation - _of(rows, self._mean)) * _of(rows, self._scale)).clamp(-limit, limit)
+        return ((observation - _of(subset, self._mean)) * _of(subset, self._scale)).clamp(-limit, limit)
 
     def observe(self, transitions: Transitions) -> None:
-        rows, values = transitions.rows, transitions.observation
         if self._per_task:
-            self.moments.add(values, None if rows is None else rows.task)
+            self.moments.add(transitions.observation, transitions.subset)
         else:
-            self.moments.add(values.flatten(0, 1).unsqueeze(0))
+            self.moments.add(transitions.observation.flatten(0, 1).unsqueeze(0))
         self._publish()
 
     def _publish(self) -> None:
@@ -124,16 +122,16 @@ class RewardNormaliser:
         self._returns = torch.zeros(0, dtype=torch.float64)
         self._scale = torch.ones(num_tasks, 1, device=device)
 
-    def __call__(self, reward: Tensor, rows: TaskRows | None = None) -> Tensor:
+    def __call__(self, reward: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         """reward (T, B)"""
-        return reward * _of(rows, self._scale)
+        return reward * _of(subset, self._scale)
 
     def observe(self, transitions: Transitions) -> None:
         """Take in one step of N copies of each task; where tasks take turns, they change where episodes end."""
         assert transitions.truncated is not None
         before = self._returns if len(self._returns) else torch.zeros_like(transitions.reward, dtype=torch.float64)
         returns = self._discount * before + transitions.reward
-        self.moments.add(returns, None if transitions.rows is None else transitions.rows.task)
+        self.moments.add(returns, transitions.subset)
         self._returns = returns.masked_fill(transitions.terminated.bool() | transitions.truncated.bool(), 0)
         self._publish()
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig, CriticBatch
 from mtrl.core.config import check
-from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
+from mtrl.core.subset import ALL_TASKS, TaskSubset
+from mtrl.core.types import Metrics, Tensors, Transitions
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
@@ -44,7 +45,7 @@ class ActorBatch(NamedTuple):
     """(T, B, A) standard normal."""
     temperature: Tensor
     """(T, 1)"""
-    rows: TaskRows | None = None
+    subset: TaskSubset = ALL_TASKS
 
 
 def tanh_gaussian(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,38 +72,28 @@ class SAC(ActorCritic):
         self.target_entropy = -float(self.action_size) if config.target_entropy is None else config.target_entropy
         self.alpha_optimizer = self._adam([self.log_alpha])
 
-    def policy(self, output: Tensor, explore: bool, rows: TaskRows | None) -> Tensor:
+    def policy(self, output: Tensor, explore: bool, subset: TaskSubset) -> Tensor:
         """A sample, or tanh of the mean."""
         if not explore:
             return output.chunk(2, -1)[0].tanh()
         return tanh_gaussian(output, self.noise(output.shape[:-1]))[0]
 
-    def equations(self, batches: Sequence[Transitions], rows: TaskRows | None) -> Metrics:
+    def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
         """One step of critics, actor, temperatures and targets."""
-        log_alpha = self._log_alpha(rows, len(batches[0].reward))
-        alpha = log_alpha.exp().unsqueeze(-1)
+        log_alpha = self.log_alpha.detach().expand(self.num_tasks)
+        alpha = subset.gather(log_alpha).exp().unsqueeze(-1)
         extras = {"log_alpha": log_alpha}
-        metrics = self.step_critics([self.critic_batch(b, alpha) for b in batches], rows, extras=extras)
-        metrics |= self.step_actor([self.actor_batch(b, alpha) for b in batches], rows, extras=extras)
-        self._move_temperature(metrics.pop("actor/log_prob"), rows)
+        metrics = self.step_critics([self.critic_batch(b, alpha) for b in batches], subset, extras=extras)
+        metrics |= self.step_actor([self.actor_batch(b, alpha) for b in batches], subset, extras=extras)
+        self._move_temperature(metrics.pop("actor/log_prob"), subset)
         self.move_target(self.target, self.critic)
         return metrics | {"temperature": alpha.squeeze(-1)}
 
-    def _log_alpha(self, rows: TaskRows | None, num_rows: int) -> Tensor:
-        """(T,): of each row."""
-        log_alpha = self.log_alpha.detach()
-        if self.config.shared_temperature:
-            return log_alpha.expand(num_rows)
-        return log_alpha if rows is None else log_alpha.index_select(0, rows.task)
-
-    def _move_temperature(self, log_prob: Tensor, rows: TaskRows | None) -> None:
-        """log_prob (T,): the mean log π of each row. A task in no row has a gradient of zero."""
+    def _move_temperature(self, log_prob: Tensor, subset: TaskSubset) -> None:
+        """log_prob (S,): the mean log π of each task. One that is not in the batch has a gradient of zero."""
         gradient = -(log_prob + self.target_entropy)
-        if self.config.shared_temperature:
-            gradient = gradient.mean().unsqueeze(0)
-        elif rows is not None:
-            gradient = torch.zeros_like(self.log_alpha).index_add_(0, rows.task, gradient)
-        self.log_alpha.grad = gradient
+        shared = self.config.shared_temperature
+        self.log_alpha.grad = gradient.mean().unsqueeze(0) if shared else subset.scatter(gradient, self.log_alpha)
         self.alpha_optimizer.step()
 
     @torch.no_grad()
@@ -112,13 +103,13 @@ class SAC(ActorCritic):
         alpha (T, 1); noise (T, B, A) in place of the generator's.
         """
         noise = self.noise(batch.reward.shape) if noise is None else noise
-        action, log_prob = tanh_gaussian(self.actor.at(batch.rows)(batch.next_observation), noise)
+        action, log_prob = tanh_gaussian(self.actor.at(batch.subset)(batch.next_observation), noise)
         return self.bootstrapped(batch, self.target_q(batch, action) - alpha * log_prob)
 
     def actor_batch(self, batch: Transitions, alpha: Tensor, noise: Tensor | None = None) -> ActorBatch:
         """Arguments as of `critic_batch`."""
         noise = self.noise(batch.reward.shape) if noise is None else noise
-        return ActorBatch(batch.observation, noise, alpha, batch.rows)
+        return ActorBatch(batch.observation, noise, alpha, batch.subset)
 
     def actor_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ActorBatch
@@ -126,7 +117,7 @@ class SAC(ActorCritic):
         """mean_B (α log π(a|s) − min_e Q_e(s, a)), (T,), a a reparametrised sample."""
         output = self.actor.call(shared, own, own_buffers, batch.observation)
         action, log_prob = tanh_gaussian(output, batch.noise)
-        q = self.fixed_q(batch.observation, action, batch.rows).amin(0)
+        q = self.fixed_q(batch.observation, action, batch.subset).amin(0)
         return (batch.temperature * log_prob - q).mean(-1), {"log_prob": log_prob.detach().mean(-1)}
 
     def _parts(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from mtrl.core.config import check
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.images import ImageBatch
-from mtrl.gradients import build_optimizer
+from mtrl.gradients import Methods
 from mtrl.networks import IMAGE_NETWORKS, TaskNetwork
 
 
@@ -59,15 +59,12 @@ class Supervised(Agent):
         config: Config,
         *,
         network: Any,
-        weighting: Any,
-        surgery: Any,
+        methods: Methods,
         spec: ImageSpec,
-        diagnostics: Any = None,
-        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network, weighting, surgery, diagnostics, affinity: configurations."""
+        """network: its configuration."""
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         most = max(spec.num_classes)
@@ -81,14 +78,9 @@ class Supervised(Agent):
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-        self.optimizer = build_optimizer(
+        self.optimizer = methods.optimizer(
             self.network,
             sgd,
-            weighting,
-            surgery,
-            tasks=spec.tasks,
-            diagnostics=diagnostics,
-            affinity=affinity,
             reduction=config.reduction,
             max_grad_norm=config.max_grad_norm,
             generator=self.generator,

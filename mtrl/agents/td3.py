@@ -16,7 +16,8 @@ from torch import Tensor
 from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig, CriticBatch, Draw
 from mtrl.core import execution
 from mtrl.core.config import check
-from mtrl.core.types import Metrics, TaskRows, Tensors, Transitions
+from mtrl.core.subset import ALL_TASKS, TaskSubset
+from mtrl.core.types import Metrics, Tensors, Transitions
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Config(ActorCriticConfig):
 class ActorBatch(NamedTuple):
     observation: Tensor
     """(T, B, O)"""
-    rows: TaskRows | None = None
+    subset: TaskSubset = ALL_TASKS
 
 
 class TD3(ActorCritic):
@@ -58,13 +59,12 @@ class TD3(ActorCritic):
         self._exploration = deviation.clone().view(-1, 1, 1)
         self.target_actor = self._target_of(self.actor)
 
-    def policy(self, output: Tensor, explore: bool, rows: TaskRows | None) -> Tensor:
+    def policy(self, output: Tensor, explore: bool, subset: TaskSubset) -> Tensor:
         """tanh of the output, with `explore` plus the task's noise."""
         action = output.tanh()
         if not explore:
             return action
-        deviation = self._exploration if rows is None else self._exploration.index_select(0, rows.task)
-        return (action + deviation * self.noise(action.shape[:-1])).clamp(-1, 1)
+        return (action + subset.gather(self._exploration) * self.noise(action.shape[:-1])).clamp(-1, 1)
 
     def _runner(self, draw: Draw) -> execution.Runner:
         """Two kinds of updates, each captured or compiled by itself; which is due follows from their number, which the
@@ -80,13 +80,13 @@ class TD3(ActorCritic):
 
         return run
 
-    def _critic_equations(self, batches: Sequence[Transitions], rows: TaskRows | None) -> Metrics:
-        return self.step_critics([self.critic_batch(b) for b in batches], rows)
+    def _critic_equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
+        return self.step_critics([self.critic_batch(b) for b in batches], subset)
 
-    def equations(self, batches: Sequence[Transitions], rows: TaskRows | None) -> Metrics:
+    def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
         """One step of critics, actor and both targets; `learn` takes the last three at every d-th update only."""
-        metrics = self._critic_equations(batches, rows)
-        metrics |= self.step_actor([ActorBatch(b.observation, b.rows) for b in batches], rows)
+        metrics = self._critic_equations(batches, subset)
+        metrics |= self.step_actor([ActorBatch(b.observation, b.subset) for b in batches], subset)
         self.move_target(self.target, self.critic)
         self.move_target(self.target_actor, self.actor)
         return metrics
@@ -100,7 +100,7 @@ class TD3(ActorCritic):
         noise = self.noise(batch.reward.shape) if noise is None else noise
         limit = self.config.target_noise_clip
         smoothing = (noise * self.config.target_policy_noise).clamp(-limit, limit)
-        action = self.target_actor.at(batch.rows)(batch.next_observation).tanh() + smoothing
+        action = self.target_actor.at(batch.subset)(batch.next_observation).tanh() + smoothing
         return self.bootstrapped(batch, self.target_q(batch, action.clamp(-1, 1)))
 
     def actor_losses(
@@ -108,7 +108,7 @@ class TD3(ActorCritic):
     ) -> tuple[Tensor, Metrics]:
         """−mean_B Q_1(s, π(s)), (T,)."""
         action = self.actor.call(shared, own, own_buffers, batch.observation).tanh()
-        return -self.fixed_q(batch.observation, action, batch.rows, members=1)[0].mean(-1), {}
+        return -self.fixed_q(batch.observation, action, batch.subset, members=1)[0].mean(-1), {}
 
     def _parts(self) -> dict[str, Any]:
         return super()._parts() | {"target_actor": self.target_actor}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mtrl.agents.normalisation import merge
 from mtrl.core.config import check, check_choice
-from mtrl.core.types import TaskRows
+from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.networks.base import Factory
 from mtrl.networks.film import FiLM
 from mtrl.networks.layers import owned
@@ -66,15 +66,15 @@ class ValueHead(nn.Module):
         """The network whose outputs this head is given."""
         return factory
 
-    def value(self, output: Tensor, rows: TaskRows | None = None) -> Tensor:
-        """output (.., T, B, output_size) -> (.., T, B), of the tasks of `rows` where they are not all in order."""
+    def value(self, output: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        """output (.., T, B, output_size) -> (.., T, B), of the tasks of `subset`."""
         return output.squeeze(-1)
 
-    def loss(self, output: Tensor, target: Tensor, rows: TaskRows | None = None) -> Tensor:
+    def loss(self, output: Tensor, target: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         """output (.., T, B, output_size), target (T, B) -> (.., T, B)"""
         return (output.squeeze(-1) - target).square()
 
-    def observe(self, target: Tensor, rows: TaskRows | None, networks: Iterable[Any]) -> None:
+    def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
         """Learn from the targets (T, B) of an update, before its losses are taken of these networks' outputs."""
 
 
@@ -92,10 +92,10 @@ class Categorical(ValueHead):
         self.register_buffer("centers", centers.to(dtype), persistent=False)
         self.register_buffer("edges", edges.to(dtype), persistent=False)
 
-    def value(self, output: Tensor, rows: TaskRows | None = None) -> Tensor:
+    def value(self, output: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         return (output.softmax(-1) * self.centers).sum(-1)
 
-    def loss(self, output: Tensor, target: Tensor, rows: TaskRows | None = None) -> Tensor:
+    def loss(self, output: Tensor, target: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         return -(self.project(target) * output.log_softmax(-1)).sum(-1)
 
     def project(self, target: Tensor) -> Tensor:
@@ -160,11 +160,11 @@ class Symlog(ValueHead):
         super().__init__()
         self.head, self.output_size = head, head.output_size
 
-    def value(self, output: Tensor, rows: TaskRows | None = None) -> Tensor:
-        return symexp(self.head.value(output, rows))
+    def value(self, output: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        return symexp(self.head.value(output, subset))
 
-    def loss(self, output: Tensor, target: Tensor, rows: TaskRows | None = None) -> Tensor:
-        return self.head.loss(output, symlog(target), rows)
+    def loss(self, output: Tensor, target: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        return self.head.loss(output, symlog(target), subset)
 
 
 class PopArt(ValueHead):
@@ -201,31 +201,30 @@ class PopArt(ValueHead):
             return factory
         return lambda code: nn.Sequential(factory(code), owned(FiLM(self.output_size)))
 
-    def _statistics(self, rows: TaskRows | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """μ and σ of the rows, (T, 1)."""
+    def _statistics(self, subset: TaskSubset, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """μ and σ of the batch's tasks, (T, 1)."""
         found = torch.stack([self.mean, self.deviation], -1)
-        found = found if rows is None else found.index_select(0, rows.task)
-        mean, deviation = found.to(dtype).split(1, -1)
+        mean, deviation = subset.gather(found).to(dtype).split(1, -1)
         return mean, deviation
 
-    def value(self, output: Tensor, rows: TaskRows | None = None) -> Tensor:
-        mean, deviation = self._statistics(rows, output.dtype)
-        return torch.addcmul(mean, self.head.value(output, rows), deviation)
+    def value(self, output: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        mean, deviation = self._statistics(subset, output.dtype)
+        return torch.addcmul(mean, self.head.value(output, subset), deviation)
 
-    def loss(self, output: Tensor, target: Tensor, rows: TaskRows | None = None) -> Tensor:
-        mean, deviation = self._statistics(rows, output.dtype)
-        return self.head.loss(output, (target - mean) / deviation, rows)
+    def loss(self, output: Tensor, target: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        mean, deviation = self._statistics(subset, output.dtype)
+        return self.head.loss(output, (target - mean) / deviation, subset)
 
     @torch.no_grad()
-    def observe(self, target: Tensor, rows: TaskRows | None, networks: Iterable[Any]) -> None:
+    def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
         """The n-th batch has the share β / (1 − (1 − β)ⁿ), so that no statistic remembers where it started."""
         before, deviation, is_first = self.mean.clone(), self.deviation, self.count == 0
         kept = [self.mean, self.variance, self.count]
-        mean, variance, count = kept if rows is None else [t.index_select(0, rows.task) for t in kept]
+        mean, variance, count = (subset.gather(t) for t in kept)
         share = self.rate / (1 - (1 - self.rate) ** (count + 1))
         moved = [*merge(mean, variance, target.double(), share), count + 1]
         for old, new in zip(kept, moved, strict=True):
-            old.copy_(new) if rows is None else old.index_copy_(0, rows.task, new)
+            subset.write(old, new)
         if not self.head.is_linear:
             return
         scale = torch.where(is_first, 1.0, deviation / self.deviation)

@@ -14,7 +14,7 @@ from mtrl.bench.report import interleaved, machine
 from mtrl.core.specs import ImageSpec
 from mtrl.core.types import Learner, Metrics
 from mtrl.data.images import ImageData, task_images
-from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.gradients import Methods
 from mtrl.networks import IMAGE_NETWORKS
 
 CLASSES, BATCH = 10, 100
@@ -58,8 +58,7 @@ def _rollout(name: str, engine: str, count: int, learner: Learner | None) -> Cal
     agent = AGENTS.build(
         AGENTS.config_class("auxiliary")(engine=engine, batch_size=BATCH, ppo=ppo),
         network=IMAGE_NETWORKS.config_class(kind)(**options),
-        weighting=WEIGHTINGS.config_class("equal")(),
-        surgery=SURGERIES.config_class("none")(),
+        methods=Methods(),
         spec=ImageSpec(("class",), shape, (CLASSES,)),
     )
     agent.prepare(images(shape, count))

@@ -16,7 +16,7 @@ from mtrl.bench.report import machine
 from mtrl.core.specs import KeyframeSpec
 from mtrl.data.demo_cache import CacheWriter
 from mtrl.data.demos import POLICY_CAMERAS, CameraModel, Demo, Frame, Image
-from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.gradients import Methods
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
 from mtrl.training import TRAININGS
 
@@ -77,8 +77,7 @@ def _row(name: str, suite: _Suite, folder: str, updates: int, surgery: str, shif
     agent = AGENTS.build(
         AGENTS.config_class("bc")(batch_size=BATCH),
         network=network,
-        weighting=WEIGHTINGS.config_class("equal")(),
-        surgery=SURGERIES.config_class(surgery)(),
+        methods=Methods.of(surgery),
         spec=suite.spec,
     )
     config = TRAININGS.config_class("offline")(cache=folder, shift=shift)

@@ -19,7 +19,7 @@ from mtrl.core.config import check
 from mtrl.core.cores import available_cores
 from mtrl.core.memory import keep_freed_memory, peak_bytes
 from mtrl.envs import SUITES
-from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.gradients import Methods
 from mtrl.networks import NETWORKS
 from mtrl.training import TRAININGS
 
@@ -96,8 +96,7 @@ def _trainer(suite: str, size: Size, device: str, execution: str, threads: int, 
     agent = AGENTS.build(
         AGENTS.config_class("sac")(batch_size=size.batch_size, **runs),
         network=NETWORKS.config_class("multi_head")(width=size.width),
-        weighting=WEIGHTINGS.config_class("equal")(),
-        surgery=SURGERIES.config_class("pcgrad")(),
+        methods=Methods.of("pcgrad"),
         spec=tasks.spec,
         device=device,
     )

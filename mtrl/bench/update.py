@@ -17,7 +17,7 @@ from mtrl.core.memory import keep_freed_memory
 from mtrl.core.specs import ControlSpec
 from mtrl.core.types import Transitions
 from mtrl.data.replay import ReplayBuffer
-from mtrl.gradients import SURGERIES, WEIGHTINGS, Surgery
+from mtrl.gradients import SURGERIES, WEIGHTINGS, Methods, Surgery
 from mtrl.networks import NETWORKS
 
 OBSERVATION, ACTION, WIDTH, DEPTH, BATCH = 39, 4, 400, 3, 128
@@ -45,15 +45,10 @@ def _replay(num_tasks: int, device: str = "cpu") -> ReplayBuffer:
 def _agent(num_tasks: int, method: str, device: str = "cpu", **options: Any) -> Any:
     """method: a surgery's or a weighting's name; options: the agent's."""
     torch.manual_seed(0)
-    surgery, weighting = (method, "equal") if method in SURGERIES.kinds else ("none", method)
-    surgery_config = SURGERIES.config_class(surgery)()
-    if getattr(surgery_config, "requires_primary", False):
-        surgery_config.primary = ["0"]
     return AGENTS.build(
         AGENTS.config_class("sac")(batch_size=BATCH, **options),
         network=NETWORKS.config_class("multi_head")(width=WIDTH, depth=DEPTH),
-        weighting=WEIGHTINGS.config_class(weighting)(),
-        surgery=surgery_config,
+        methods=Methods.of(method),
         spec=ControlSpec(tuple(map(str, range(num_tasks))), OBSERVATION, ACTION, horizon=500),
         device=device,
     )
@@ -65,7 +60,7 @@ def _update(num_tasks: int, method: str = "none", solver: list[float] | None = N
     agent, replay = _agent(num_tasks, method), _replay(num_tasks)
     count = 2 if agent.needs_second_batch else 1
     for part in (agent.critic_optimizer, agent.actor_optimizer):
-        if solver is not None and isinstance(part.surgery, Surgery):
+        if solver is not None and type(part.surgery).coefficients is not Surgery.coefficients:
             part.surgery.coefficients = timed(part.surgery.coefficients, solver)
     return lambda: agent.update(*[replay.sample(BATCH, agent.generator) for _ in range(count)])
 

@@ -65,9 +65,10 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
     store.store(name=f"base_{root.kind}", node=root)
     GlobalHydra.instance().clear()
     try:
-        for group, kind in chosen.items():
+        for group, kind in [(group, kind) for group, kinds in chosen.items() for kind in kinds]:
             if registry := find(registries, group, kind):
-                store.store(group=group, name=kind, node=registry.config_class(kind))
+                package = f"{group}.{kind}" if registry.many else group
+                store.store(group=group, name=kind, node=registry.config_class(kind), package=package)
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
             config = hydra_compose(root.kind, overrides=list(overrides))
         return OmegaConf.to_object(config)
@@ -77,14 +78,21 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
         raise _explained(error, overrides) from error
 
 
-def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, str]:
-    """The kind in each group: what overrides choose, else what their recipe chooses, else the default."""
+def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The kinds in each group: what overrides choose, else what their recipe chooses, else the defaults."""
     given: dict[str, Any] = {key: value for key, _, value in (override.partition("=") for override in overrides)}
     usual: dict[str, Any] = {}
     for line in [*_defaults(root.kind), *_defaults(f"recipe/{given.get('recipe')}")]:
         if isinstance(line, dict):
             usual |= {key.removeprefix("override /"): kind for key, kind in line.items()}
-    return {group: _kind(group, given.get(group, kind)) for group, kind in usual.items()}
+    return {group: [_kind(group, kind) for kind in _listed(given.get(group, kind))] for group, kind in usual.items()}
+
+
+def _listed(choice: Any) -> list[str]:
+    """The kinds that a choice names: one, several in brackets, or none (null)."""
+    if isinstance(choice, str):
+        choice = choice[1:-1].split(",") if choice[:1] == "[" else [choice]
+    return [kind for kind in (str(name).strip() for name in choice or []) if kind not in ("", "null")]
 
 
 @functools.cache
@@ -133,16 +141,20 @@ def overrides(registries: Sequence[Registry], saved: dict[str, Any], further: Se
     A group that `further` chooses anew is taken from there with all its options.
     """
     changed = {override.partition("=")[0] for override in further}
-    groups, found = {registry.group for registry in registries}, []
+    groups, found = {registry.group: registry for registry in registries}, []
     for key, value in saved.items():
         if value is None or key in changed:
             continue
-        if key in groups and isinstance(value, dict) and "kind" in value:
+        parts = {key: value}
+        if key in groups and groups[key].many:
+            found.append(f"{key}=[{','.join(value)}]")
+            parts = {f"{key}.{kind}": part for kind, part in value.items()}
+        elif key in groups and "kind" in value:
             found.append(f"{key}={value['kind']}")
-            value = {name: option for name, option in value.items() if name != "kind"}
-        leaves = value.items() if isinstance(value, dict) else [("", value)]
-        pairs = [(f"{key}.{name}" if name else key, leaf) for name, leaf in leaves]
-        found += [f"{name}={_quoted(leaf)}" for name, leaf in pairs if name not in changed]
+        for prefix, part in parts.items():
+            leaves = part.items() if isinstance(part, dict) else [("", part)]
+            pairs = [(f"{prefix}.{name}" if name else prefix, leaf) for name, leaf in leaves]
+            found += [f"{p}={_quoted(leaf)}" for p, leaf in pairs if p not in changed and p != f"{prefix}.kind"]
     return [*found, *further]
 
 
@@ -164,14 +176,21 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
         nodes: dict[str, Any] = {}
         for key, value in saved.items():
             if key in groups and isinstance(value, dict):
-                registry = find(registries, key, value["kind"]) or groups[key]
-                value = OmegaConf.merge(OmegaConf.structured(registry.config_class(value["kind"])), value)
+                parts = value if groups[key].many else {key: value}
+                made = {name: _node(registries, key, part) for name, part in parts.items()}
+                value = made if groups[key].many else made[key]
             nodes[key] = value
         merged = OmegaConf.merge(OmegaConf.structured(root), nodes)
         assert isinstance(merged, DictConfig)
         return OmegaConf.to_object(merged)
     except (OmegaConfBaseException, KeyError) as error:
         raise _explained(error, []) from error
+
+
+def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> Any:
+    """The options of one part, as `restore` merges them."""
+    registry = find(registries, group, saved["kind"]) or next(r for r in registries if r.group == group)
+    return OmegaConf.merge(OmegaConf.structured(registry.config_class(saved["kind"])), saved)
 
 
 def _check_override(override: str, registries: Sequence[Registry]) -> None:
@@ -182,18 +201,27 @@ def _check_override(override: str, registries: Sequence[Registry]) -> None:
     if key[:1] in ("+", "~"):
         raise expected("An option", f"without {key[0]!r}: options are never added or removed", override)
     known = choices(key, registries)
-    if known and "." not in key and value not in (*known, "null"):
-        raise unknown_kind(key, known, value)
+    many = any(registry.many for registry in registries if registry.group == key)
+    for kind in (_listed(value) if many else [value]) if known else []:
+        if kind not in (*known, "null"):
+            raise unknown_kind(key, known, kind, many)
 
 
-def _check_option(key: str, root: type[Any], registries: Sequence[Registry], chosen: Mapping[str, str]) -> None:
+def _check_option(
+    key: str, root: type[Any], registries: Sequence[Registry], chosen: Mapping[str, Sequence[str]]
+) -> None:
     """Refuse an option that nothing chosen has, before anything is imported."""
     group, dot, option = key.partition(".")
-    kind = chosen.get(group, "")
+    kinds = chosen.get(group, [])
     if not dot:
         names, name = [field.name for field in fields(root)], key
-    elif registry := find(registries, group, kind):
-        names, name = registry.options(kind), option.partition(".")[0]
+    elif any(registry.many for registry in registries if registry.group == group):
+        kind, _, option = option.partition(".")
+        names, name = list(kinds), kind
+        if kind in kinds and (registry := find(registries, group, kind)):
+            group, names, name = f"{group}.{kind}", registry.options(kind), option.partition(".")[0]
+    elif kinds and (registry := find(registries, group, kinds[0])):
+        names, name = registry.options(kinds[0]), option.partition(".")[0]
     else:
         return
     if name not in names:

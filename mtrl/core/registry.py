@@ -50,6 +50,8 @@ class Registry:
     group: str
     """The name of the configuration group, for messages: network, surgery, ..."""
     package: str
+    many: bool = False
+    """Whether a run may choose several, each with its options under `<group>.<kind>`."""
 
     def __post_init__(self) -> None:
         _packages.setdefault(self.group, []).append(self.package)
@@ -116,11 +118,12 @@ def find(registries: Iterable[Registry], group: str, kind: str) -> Registry | No
     return next((r for r in registries if r.group == group and kind in r.kinds), None)
 
 
-def unknown_kind(group: str, known: Sequence[str], found: str) -> UserError:
-    """What to say of a kind that a group does not have."""
+def unknown_kind(group: str, known: Sequence[str], found: str, many: bool = False) -> UserError:
+    """What to say of a kind that a group does not have. many: whether several may be chosen."""
     near = difflib.get_close_matches(found, known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else "A module of your own that adds it is named with --import MODULE."
-    return UserError(f"Option `{group}` should be one of {', '.join(known)}. Found {found!r}. {hint}")
+    several = f", or several in brackets, as [{','.join(known)}], or none, as []" if many else ""
+    return UserError(f"Option `{group}` should be one of {', '.join(known)}{several}. Found {found!r}. {hint}")
 
 
 def import_by_name(modules: Iterable[str]) -> None:

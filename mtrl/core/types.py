@@ -15,19 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mtrl.core.subset import ALL_TASKS, TaskSubset
+
 Tensors = Mapping[str, Tensor]
 Metrics = dict[str, Tensor]
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
-
-
-class TaskRows(NamedTuple):
-    """Which tasks the rows of a batch are, where it holds some of many tasks, or tasks that are goals."""
-
-    task: Tensor
-    """(T,) int64: each row's index among the suite's tasks; of a new goal, the nearest known one's."""
-    code: Tensor
-    """(T, C): what tells each row's task from others, in place of the code that networks keep for it."""
 
 
 class Transitions(NamedTuple):
@@ -43,8 +36,8 @@ class Transitions(NamedTuple):
     """(T, B, O): the true successor, never the first observation of the next episode."""
     terminated: Tensor
     """(T, B) float, 1 where the successor is absorbing. A truncation is not a termination."""
-    rows: TaskRows | None = None
-    """The tasks that the T rows are; all of the suite's, in its order, if not given."""
+    subset: TaskSubset = ALL_TASKS
+    """The tasks of the batch: all of the suite's, in its order, or T of them."""
     truncated: Tensor | None = None
     """(T, N) bool: of new transitions, where an episode was cut off."""
     discount: Tensor | None = None
@@ -80,17 +73,13 @@ class TaskParameters(Protocol):
         ...
 
     def per_task_leaves(self) -> dict[str, Tensor]:
-        """The shared tensors with a task axis of stride 0 in front, as leaves."""
+        """The shared tensors with a task axis of stride 0 in front, as leaves that need a gradient where trained."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
-
-class PartialNetwork(TaskParameters, Protocol):
-    """A network of many tasks, of which an update may see some."""
-
-    def at(self, rows: TaskRows | None) -> TaskParameters:
-        """The network as the rows of a batch see it, with `own` of all tasks; itself where `rows` is None."""
+    def at(self, subset: TaskSubset) -> TaskParameters:
+        """The network as the tasks of a batch see it, with `own` of all tasks; itself where they are all."""
         ...
 
 

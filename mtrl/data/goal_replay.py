@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtrl.core.types import TaskRows, Transitions
+from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
+from mtrl.core.types import Transitions
 from mtrl.data.draw import draw_below
 
 Relabel = Callable[[Transitions, Tensor], Transitions]
-"""(batch, reached (T, O)) -> the batch as if the goal of row t were what the state reached[t] achieves."""
+"""(batch of T goals, reached (T, O)) -> the batch as if its t-th goal were what the state reached[t] achieves."""
 
 
 class GoalReplay:
@@ -29,11 +30,11 @@ class GoalReplay:
         capacity: int,
         observation_size: int,
         action_size: int,
-        rows: int,
+        goals_per_batch: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        """capacity: transitions kept per goal; rows: T, the goals of a batch."""
-        self.capacity, self.rows = capacity, rows
+        """capacity: transitions kept per goal; goals_per_batch: T."""
+        self.capacity, self.goals_per_batch = capacity, goals_per_batch
         self._goals = goals.to(device)
         self._sizes = [observation_size, action_size, observation_size, 1, 1]
         self._rows = torch.zeros(len(goals), capacity, sum(self._sizes), device=device)
@@ -54,12 +55,12 @@ class GoalReplay:
         return self._written.clamp(max=self.capacity)
 
     def add(self, transitions: Transitions) -> None:
-        """Store N transitions of each of the goals `transitions.rows.task` (T,), all different; fields (T, N, ..)."""
-        observation, action, reward, next_observation, terminated, rows = transitions[:6]
-        assert rows is not None
+        """Store N transitions of each of the T goals of `transitions.subset`, all different; fields (T, N, ..)."""
+        observation, action, reward, next_observation, terminated, goals = transitions[:6]
+        assert isinstance(goals, SomeTasks)
         columns = [observation, action, next_observation, reward.unsqueeze(-1), terminated.unsqueeze(-1)]
         new = torch.cat([c.to(self._rows) for c in columns], -1)
-        count, task = new.shape[1], rows.task.to(self._rows.device)
+        count, task = new.shape[1], goals.task.to(self._rows.device)
         if count > self.capacity:
             raise ValueError(f"A step should add at most {self.capacity} transitions a goal. Found {count}.")
         place = (self._written[task].unsqueeze(1) + torch.arange(count, device=task.device)) % self.capacity
@@ -68,19 +69,20 @@ class GoalReplay:
         self._total += count * len(task)
 
     def sample(
-        self, batch_size: int, generator: torch.Generator | None = None, rows: TaskRows | None = None
+        self, batch_size: int, generator: torch.Generator | None = None, goals: TaskSubset = ALL_TASKS
     ) -> Transitions:
-        """Draw (T, B) transitions: of T random goals that have some, or of the goals of `rows`."""
-        task = self._draw_goals(generator) if rows is None else rows.task
-        fields = self._draw(task, batch_size, generator).split(self._sizes, -1)
+        """Draw (T, B) transitions of some of `goals`, or of T random ones of all that have transitions."""
+        chosen = goals if isinstance(goals, SomeTasks) else self._draw_goals(generator)
+        fields = self._draw(chosen.task, batch_size, generator).split(self._sizes, -1)
         observation, action, next_observation, reward, terminated = fields
         scalars = (reward.squeeze(-1), next_observation, terminated.squeeze(-1))
-        return Transitions(observation, action, *scalars, TaskRows(task, self._goals[task]) if rows is None else rows)
+        return Transitions(observation, action, *scalars, chosen)
 
-    def _draw_goals(self, generator: torch.Generator | None) -> Tensor:
+    def _draw_goals(self, generator: torch.Generator | None) -> SomeTasks:
         """Those with the largest of random numbers: `multinomial` would ask the device whether there are enough."""
         draw = torch.rand(len(self._goals), device=self._rows.device, generator=generator)
-        return draw.masked_fill_(self._written == 0, -1).topk(self.rows).indices
+        task = draw.masked_fill_(self._written == 0, -1).topk(self.goals_per_batch).indices
+        return SomeTasks(task, self._goals[task])
 
     def _draw(self, task: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
         """(T, count, row): uniform, with replacement, from the rows written of each goal."""
@@ -106,28 +108,28 @@ class GoalReplay:
 
 
 class HindsightReplay(GoalReplay):
-    """Every other row of a batch, on average, pretends that its goal was what some episode of it has achieved.
+    """For every other goal of a batch, on average, it pretends that the goal was what some episode has achieved.
 
-    Andrychowicz et al. 2017, with their strategy "random" among the states stored for the same goal, so that a whole
-    row has one goal: networks that are conditioned on goals see each goal once.
+    Andrychowicz et al. 2017, with their strategy "random" among the states stored for the same goal, so that its
+    whole batch has one goal: networks that are conditioned on goals see each goal once.
     """
 
     share = 0.5
-    """Probability that a row is relabelled."""
+    """Probability that a goal is replaced."""
 
     def __init__(self, *arguments: Any, relabel: Relabel, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._relabel = relabel
 
     def sample(
-        self, batch_size: int, generator: torch.Generator | None = None, rows: TaskRows | None = None
+        self, batch_size: int, generator: torch.Generator | None = None, goals: TaskSubset = ALL_TASKS
     ) -> Transitions:
-        batch = super().sample(batch_size, generator, rows)
-        assert batch.rows is not None
-        task, code = batch.rows
+        batch = super().sample(batch_size, generator, goals)
+        assert isinstance(batch.subset, SomeTasks)
+        task, code = batch.subset.task, batch.subset.code
         reached = self._draw(task, 1, generator).split(self._sizes, -1)[2].squeeze(1)
         again = self._relabel(batch, reached)
-        assert again.rows is not None
+        assert isinstance(again.subset, SomeTasks)
         chosen = torch.rand(len(task), 1, device=task.device, generator=generator) < self.share
-        rows = TaskRows(task, torch.where(chosen, again.rows.code, code))
-        return batch._replace(reward=torch.where(chosen, again.reward, batch.reward), rows=rows)
+        subset = SomeTasks(task, torch.where(chosen, again.subset.code, code))
+        return batch._replace(reward=torch.where(chosen, again.reward, batch.reward), subset=subset)

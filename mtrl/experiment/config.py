@@ -17,12 +17,15 @@ from mtrl import configs
 from mtrl.agents import AGENTS
 from mtrl.core.config import check, runtime_option, runtime_options
 from mtrl.core.errors import UserError, expected
+from mtrl.core.registry import Registry
 from mtrl.envs import SUITES
-from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
+from mtrl.gradients import DIAGNOSTICS, SURGERIES, WEIGHTINGS
 from mtrl.networks import IMAGE_NETWORKS, KEYFRAME_NETWORKS, NETWORKS
 from mtrl.training import TRAININGS
 
-METHODS = (WEIGHTINGS, SURGERIES, DIAGNOSTICS, AFFINITIES)
+CRITIC = (Registry("critic_weighting", WEIGHTINGS.package), Registry("critic_surgery", SURGERIES.package))
+"""The same methods, for the critics alone."""
+METHODS = (WEIGHTINGS, SURGERIES, *CRITIC, DIAGNOSTICS)
 REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, *METHODS, AGENTS, TRAININGS)
 
 
@@ -36,8 +39,9 @@ class ExperimentConfig:
     surgery: Any = None
     agent: Any = None
     training: Any = None
+    critic_weighting: Any = None
+    critic_surgery: Any = None
     diagnostics: Any = None
-    affinity: Any = None
     recipe: Any = None
     steps: int = 2_000_000
     """Environment steps of each task."""
@@ -65,6 +69,9 @@ class ExperimentConfig:
         for name in (self.experiment, self.runs):
             check("\0" not in name and "\n" not in name, "experiment", "a plain name", name)
         check("/" not in self.experiment, "experiment", "a name without a slash", self.experiment)
+        if self.diagnostics:  # a recipe may have options of one that is not chosen, which are then a plain dict
+            chosen = {kind: part for kind, part in self.diagnostics.items() if not isinstance(part, dict)}
+            self.diagnostics = chosen or None
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
@@ -98,8 +105,9 @@ def _written_out(override: str) -> str:
 
 def run_name(config: ExperimentConfig) -> str:
     """The experiment's name in the run's path."""
-    parts = (config.network.kind, config.weighting.kind, config.surgery.kind)
-    return config.experiment or experiment_name(*parts, non_default(config))
+    both = ((config.weighting, config.critic_weighting), (config.surgery, config.critic_surgery))
+    weighting, surgery = (one.kind if critic is None else f"{one.kind}-critic-{critic.kind}" for one, critic in both)
+    return config.experiment or experiment_name(config.network.kind, weighting, surgery, non_default(config))
 
 
 def experiment_name(network: str, weighting: str, surgery: str, non_default: Mapping[str, Any]) -> str:
@@ -149,17 +157,14 @@ def saved_overrides(path: Path, further: list[str]) -> list[str]:
 
 def non_default(config: ExperimentConfig) -> dict[str, Any]:
     """The options that differ from the defaults of the parts chosen, by dotted name."""
-    changed: dict[str, Any] = {}
-    for registry in REGISTRIES:
-        part = configs.plain(getattr(config, registry.group))
-        if part["kind"] not in registry.kinds:
-            continue
-        default = registry.config_class(part["kind"])
-        usual, free = configs.plain(default), runtime_options(default)
-        names = [name for name, value in part.items() if value != usual[name] and name not in free]
-        changed |= {f"{registry.group}.{name}": part[name] for name in names}
-    watching = {f"{group}.kind": getattr(config, group).kind for group in ("diagnostics", "affinity")}
-    changed |= {key: kind for key, kind in watching.items() if kind != "none"}
+    parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
+    watching = {f"diagnostics.{kind}": part for kind, part in (config.diagnostics or {}).items()}
+    changed: dict[str, Any] = {f"{group}.kind": part.kind for group, part in watching.items()}
+    for group, part in {**parts, **watching}.items():
+        if part is not None:
+            values, usual, free = configs.plain(part), configs.plain(type(part)), runtime_options(type(part))
+            names = [name for name, value in values.items() if value != usual[name] and name not in free]
+            changed |= {f"{group}.{name}": values[name] for name in names}
     if config.benchmark.name != config.benchmark.kind:  # the name tells which tasks
         changed.pop("benchmark.tasks", None)
     return changed
@@ -167,7 +172,7 @@ def non_default(config: ExperimentConfig) -> dict[str, Any]:
 
 def free_keys(config: ExperimentConfig) -> set[str]:
     """The options, by dotted name, that may differ between two starts of the same run: they do not change results."""
-    parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES}
+    parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
     below = {f"{group}.{name}" for group, part in parts.items() if part for name in runtime_options(type(part))}
     return runtime_options(type(config)) | below
 

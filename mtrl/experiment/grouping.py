@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +35,7 @@ def group_run(path: Path | str, groups: int, network: str | None = None, output:
         UserError: the run has no affinities, or its benchmark cannot be had in parts.
     """
     folder = RunFolder.load(path)
-    if not folder.affinities.exists():
-        raise expected(f"Run {folder.path}", "trained with affinity=transference and logged once", "no affinity.json")
-    found = json.loads(folder.affinities.read_text(encoding="utf-8"))
+    found = folder.read_affinities()
     names = list(found["affinity"])
     network = network or ("critic" if "critic" in names else names[0])
     if network not in names:
@@ -58,8 +55,10 @@ def group_run(path: Path | str, groups: int, network: str | None = None, output:
 
 
 def _configuration(folder: RunFolder, tasks: list[str], suffix: str) -> dict[str, Any]:
-    """The run's configuration with only these tasks, a name of its own, and no affinities."""
+    """The run's configuration with only these tasks, a name of its own, and no diagnostics that measure affinities."""
     config = restore(folder.config)
     benchmark = configs.plain(config.benchmark.restricted(tasks))
     experiment = f"{folder.path.resolve().parent.name}-{suffix}"
-    return {**folder.config, "benchmark": benchmark, "affinity": {"kind": "none"}, "experiment": experiment}
+    watching = {kind: part for kind, part in (config.diagnostics or {}).items() if part.affinity is None}
+    diagnostics = {kind: configs.plain(part) for kind, part in watching.items()} or None
+    return {**folder.config, "benchmark": benchmark, "diagnostics": diagnostics, "experiment": experiment}

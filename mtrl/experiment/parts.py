@@ -17,6 +17,7 @@ from mtrl.core.memory import keep_freed_memory
 from mtrl.core.registry import Registry
 from mtrl.envs import SUITES
 from mtrl.experiment.config import ExperimentConfig, run_name
+from mtrl.gradients import Methods
 from mtrl.monitoring.run import run_path
 from mtrl.training import TRAININGS
 from mtrl.training.evaluation import Evaluation
@@ -30,6 +31,7 @@ class Experiment:
     config: ExperimentConfig
     suite: Any = field(init=False)
     """A `core.suite.Suite`."""
+    methods: Methods = field(init=False)
     agent: Any = field(init=False)
     trainer: Trainer = field(init=False)
     """Not started."""
@@ -44,12 +46,18 @@ class Experiment:
         torch.manual_seed(config.seed)
         _check_fit(config)
         self.suite = SUITES.build(config.benchmark)
+        self.methods = Methods(
+            config.weighting,
+            config.surgery,
+            config.critic_weighting,
+            config.critic_surgery,
+            diagnostics=tuple((config.diagnostics or {}).values()),
+            tasks=self.suite.tasks,
+        )
         self.agent = AGENTS.build(
             config.agent,
             network=config.network,
-            weighting=config.weighting,
-            surgery=config.surgery,
-            **_watching(config),
+            methods=self.methods,
             spec=self.suite.spec,
             device=self.device,
             seed=config.seed,
@@ -106,12 +114,6 @@ def _check_choice(registry: Registry, found: str, fits: Callable[[Any], bool], w
     fitting = [kind for kind in registry.kinds if fits(registry.config_class(kind))]
     if found not in fitting:
         raise expected(f"Option `{registry.group}`", f"{' or '.join(fitting) or 'one that fits'} {where}", found)
-
-
-def _watching(config: ExperimentConfig) -> dict[str, Any]:
-    """What watches the updates, where something does; a run of before there was such has none."""
-    chosen = {group: getattr(config, group) for group in ("diagnostics", "affinity")}
-    return {group: part for group, part in chosen.items() if part is not None and part.kind != "none"}
 
 
 def _device(name: str) -> torch.device:

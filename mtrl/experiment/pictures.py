@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,9 +87,7 @@ def _triad(folders: Sequence[RunFolder], picture: Path) -> Path:
 
 
 def _affinity(folder: RunFolder, picture: Path) -> Path:
-    if not folder.affinities.exists():
-        raise expected(f"Run {folder.path}", "trained with affinity=transference and logged once", "no affinity.json")
-    found = json.loads(folder.affinities.read_text(encoding="utf-8"))
+    found = folder.read_affinities()
     network = "critic" if "critic" in found["affinity"] else next(iter(found["affinity"]))
     matrix = np.array(found["affinity"][network])
     others = matrix[~np.eye(len(matrix), dtype=bool)]

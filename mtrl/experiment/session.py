@@ -103,7 +103,7 @@ class Session:
                 row[f"train/{name}"] = values
         row |= {name: value.detach().double().cpu().numpy() for name, value in metrics.items()}
         self.log.write(trainer.step, row, tasks)
-        affinities = {name.rpartition("/")[0] or "all": row[name] for name in metrics if name.endswith("affinity")}
+        affinities = self.experiment.methods.affinities({name: row[name] for name in metrics})
         if affinities:
             self.folder.write_affinities(trainer.step, tasks, affinities)
         self.log.pictures(trainer.step, trainer.pictures)

@@ -3,29 +3,25 @@
 from typing import TYPE_CHECKING
 
 from mtrl.core.lazy import lazily
-from mtrl.gradients.affinities import AFFINITIES
 from mtrl.gradients.diagnostics import DIAGNOSTICS
 from mtrl.gradients.surgery import SURGERIES
 from mtrl.gradients.weightings import WEIGHTINGS
 
 if TYPE_CHECKING:
-    from mtrl.gradients.base import Context, Diagnostic, JacobianSurgery, Regularizer, Surgery, Weighting
-    from mtrl.gradients.build import build_optimizer
+    from mtrl.gradients.base import Context, Diagnostic, Surgery, Weighting
+    from mtrl.gradients.methods import Methods
     from mtrl.gradients.optimizer import MultiTaskOptimizer
 
 __all__ = [
-    "AFFINITIES",
     "DIAGNOSTICS",
     "SURGERIES",
     "WEIGHTINGS",
     "Context",
     "Diagnostic",
-    "JacobianSurgery",
+    "Methods",
     "MultiTaskOptimizer",
-    "Regularizer",
     "Surgery",
     "Weighting",
-    "build_optimizer",
 ]
 
-__getattr__ = lazily(__name__, __all__, "base", "optimizer", "build")
+__getattr__ = lazily(__name__, __all__, "base", "optimizer", "methods")

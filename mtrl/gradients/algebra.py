@@ -33,7 +33,10 @@ def _lying(gradient: Tensor) -> Tensor:
 
 
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
-    """Inner products of the tasks' gradients: blocks (T, n_b) -> (T, T), in full precision of their type."""
+    """Inner products of the tasks' gradients: blocks (T, n_b) -> (T, T), in full precision of their type.
+
+    Float32 on a CPU with a C compiler gives float64, in which products beyond float32's range are finite.
+    """
     if inner_products.takes(blocks):
         return inner_products.gramian(list(blocks))
     split = [_chunks(block) for block in blocks]
@@ -93,6 +96,11 @@ def along(gradient: Tensor, direction: Tensor, ensemble: int | None) -> Tensor:
     with full_float32():
         parts = [torch.mv(g, d.flatten()) for g, d in zip(rows(lying, ensemble), members, strict=True)]
     return torch.stack(parts).sum(0)
+
+
+def like(weights: Tensor, gradient: Tensor) -> Tensor:
+    """weights (T,) shaped to multiply a gradient (T, *shape)."""
+    return weights.view(-1, *[1] * (gradient.ndim - 1))
 
 
 class full_float32:

@@ -4,57 +4,86 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check_choice
 from mtrl.core.errors import expected
 from mtrl.core.types import Metrics
+from mtrl.gradients.algebra import combine
 
 if TYPE_CHECKING:
     from mtrl.gradients.look_ahead import LookAhead
 
+C = TypeVar("C")
+
 
 @dataclass
 class WeightingConfig:
-    """What the weightings with options have in common."""
+    """What `Methods` asks of a weighting's configuration. One that does not derive from it has these defaults."""
 
-    actor_weights: str = "own"
-    """Weights of the actor's losses, which have either sign: own, the critic's of the same update, or equal."""
-
-    def __post_init__(self) -> None:
-        check_choice("weighting.actor_weights", self.actor_weights, ("own", "critic", "equal"))
-
-
-@dataclass
-class PositiveWeightingConfig(WeightingConfig):
-    """A weighting that is only defined for positive losses, so an actor cannot have its own."""
-
-    actor_weights: str = "critic"
+    actor_weights: str = "auto"
+    """Weights of an actor's losses, which have either sign: own, the critic's of the same update (critic), or equal.
+    auto: critic for a weighting that needs positive losses, own for others."""
 
     def __post_init__(self) -> None:
-        expectation = "critic or equal, as this weighting needs positive losses"
-        check(self.actor_weights in ("critic", "equal"), "weighting.actor_weights", expectation, self.actor_weights)
+        check_choice("weighting.actor_weights", self.actor_weights, ("auto", "own", "critic", "equal"))
+
+    def primary_tasks(self) -> Sequence[str]:
+        """Names or indexes of the tasks that count; all tasks if empty."""
+        return ()
 
 
 @dataclass
 class SurgeryConfig:
-    """What all surgery has in common."""
+    """What `Methods` asks of a surgery's configuration. One that does not derive from it has these defaults."""
 
-    apply_to: str = "both"
-    """Which networks' gradients: actor, critic or both."""
+    requires_primary: ClassVar[bool] = False
+    """Whether the method means nothing without a choice of primary tasks."""
+    primary_limit: ClassVar[int | None] = None
+    """The most primary tasks that it can have."""
+
+    def primary_tasks(self) -> Sequence[str]:
+        """Names or indexes of the tasks that count; all tasks if empty."""
+        return ()
+
+    def each_member(self) -> bool:
+        """Whether each member of an ensemble has surgery of its own."""
+        return False
+
+
+@dataclass
+class GramianConfig(SurgeryConfig):
+    """The options of a method that works on inner products."""
+
     per_critic: bool = False
     """Each member of the critics' ensemble by the inner products of its own gradients, instead of their sum."""
 
-    def __post_init__(self) -> None:
-        check_choice("surgery.apply_to", self.apply_to, ("both", "actor", "critic"))
+    def each_member(self) -> bool:
+        return self.per_critic
+
+
+@dataclass
+class DiagnosticConfig:
+    """What `Methods` asks of a diagnostic's configuration. One that does not derive from it has these defaults."""
+
+    affinity: ClassVar[str | None] = None
+    """The metric (T, T), if any, that says what a step of the row's task gives the column's task."""
+
+
+def declared(config: Any, kind: type[C]) -> C:
+    """A configuration as what it derives from, or the defaults of that."""
+    return config if isinstance(config, kind) else kind()
 
 
 @dataclass
 class Context:
-    """What a weighting sees of one update. Nothing in it is connected to a graph."""
+    """What a weighting sees of one update: vectors of all T tasks. Nothing in it is connected to a graph.
+
+    Where a batch holds only some tasks, the losses of the others are zero and their weights have no effect.
+    """
 
     losses: Tensor
     """(T,)"""
@@ -62,16 +91,21 @@ class Context:
     """() int64: updates done before this one."""
     primary: Tensor
     """(T,) bool: the tasks that count; all by default."""
+    present: Tensor
+    """(T,) bool: the tasks of this batch."""
     gramian: Tensor | None = None
-    """(T, T): inner products of the unweighted gradients of the shared parameters, where asked for."""
+    """(S, S): inner products of the unweighted gradients of the shared parameters, of the tasks present, where asked
+    for."""
     extras: dict[str, Tensor] = field(default_factory=dict)
     """What the learner adds, such as log_alpha (T,)."""
     look_ahead: LookAhead | None = None
     """The losses after a trial step, and their derivatives by the weights, where asked for."""
     generator: torch.Generator | None = None
     """The source of randomness."""
-    task: Tensor | None = None
-    """(T,) int64: the tasks of this update, where they are only some; everything else here is theirs alone."""
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        """scores (T,) -> (T,): softmax over the tasks present, times their number; 0 for the others."""
+        return self.present.sum() * scores.masked_fill(~self.present, -torch.inf).softmax(0)
 
 
 class Weighting(nn.Module):
@@ -82,10 +116,11 @@ class Weighting(nn.Module):
     needs_losses_after: ClassVar[bool] = False
     """Whether `after_step` is to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False
+    """Whether it is undefined for losses of either sign, such as an actor's. `Methods` never uses it on those."""
     on_host: bool = False
     """Whether it waits for the device or depends on more than tensors, so that no graph can hold it."""
     takes_some_tasks: ClassVar[bool] = False
-    """Whether it can be used where an update sees only some of the tasks, and others the next time."""
+    """Whether it is right where a batch holds some of the tasks and the next batch others (see `Context.present`)."""
 
     def update(self, context: Context) -> None:
         """Learn from this update's losses and gradients, before the weights are asked for."""
@@ -99,13 +134,20 @@ class Weighting(nn.Module):
 
 
 class Surgery(nn.Module):
-    """Chooses a linear combination of the task gradients from their inner products alone.
+    """Makes one gradient of each shared parameter from the tasks' gradients. This base class sums them as they are.
 
-    Coefficients of one are the plain update; every method is scaled so that identical gradients give it, unless its
-    documentation says otherwise.
+    A method overrides one of three: `coefficients` where inner products determine the result, `combine` where it takes
+    the gradients themselves, or `penalty` where it adds a loss on the gradients. Every method is scaled so that
+    identical gradients give the plain update, unless its documentation says otherwise.
     """
 
+    needs_gradients: ClassVar[bool] = True
+    """Whether it needs each task's own gradient. Without, one joint backward pass does it all."""
+    has_penalty: ClassVar[bool] = False
+    """Whether `penalty` is to be differentiated, which costs a second backward pass."""
     on_host: bool = False
+    """As a weighting's."""
+    takes_some_tasks: bool = True
     """As a weighting's."""
 
     def noise(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Tensor | None:
@@ -113,23 +155,24 @@ class Surgery(nn.Module):
         return None
 
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
-        """gramian (T, T) float64 -> (T,): the shared gradient becomes Σ_i c_i g_i, times the reduction's factor."""
-        raise NotImplementedError
+        """Inner products (T, T) float64 of the weighted gradients, all zero where one is not finite -> (T,).
 
+        The shared gradient becomes Σ_i c_i g_i, times the reduction's factor.
+        """
+        return torch.ones_like(gramian.diagonal())
 
-class JacobianSurgery(nn.Module):
-    """Combines the task gradients of one tensor; for methods that their inner products do not determine."""
+    def combine(
+        self, gradients: Tensor, coefficients: Tensor, weights: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """The gradient (*shape) of one parameter from the tasks' unweighted ones (T, *shape).
 
-    def combine(self, gradients: Tensor, generator: torch.Generator | None) -> Tensor:
-        """gradients (T, *shape) of the weighted losses -> (*shape), times the reduction's factor the update."""
-        raise NotImplementedError
-
-
-class Regularizer(nn.Module):
-    """A penalty on the task gradients, differentiated through them: a second backward pass."""
+        coefficients: (T,), or (E, T) for an ensemble, the weights included; weights: (T,). Both have the reduction's
+        factor.
+        """
+        return combine(gradients, coefficients)
 
     def penalty(self, gramian: Tensor) -> Tensor:
-        """gramian (T, T) of the unweighted shared gradients, connected to their graph -> ()."""
+        """Inner products (T, T) of the unweighted shared gradients, connected to their graph -> a loss ()."""
         raise NotImplementedError
 
 

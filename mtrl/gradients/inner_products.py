@@ -88,7 +88,10 @@ def takes(blocks: Sequence[Tensor]) -> bool:
 
 @torch.library.custom_op("mtrl::gramian", mutates_args=())
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
-    """Blocks (T, n_b) -> (T, T) float32. An operation of its own, which a graph can hold."""
+    """Blocks (T, n_b) -> (T, T) float64. An operation of its own, which a graph can hold.
+
+    It has the precision of float32, and all of float64's range: products that overflow float32 are taken once more.
+    """
     function, tasks, count = _library(), len(blocks[0]), len(blocks)
     assert function is not None
     rows = [block if block.stride(1) == 1 or block.shape[1] == 1 else block.contiguous() for block in blocks]
@@ -97,12 +100,15 @@ def gramian(blocks: Sequence[Tensor]) -> Tensor:
     widths, strides = numbers(*(row.shape[1] for row in rows)), numbers(*(row.stride(0) for row in rows))
     function(addresses, widths, strides, count, tasks, PARTS, sums.data_ptr())
     lower = sums.sum(0).tril_()
-    return torch.add(lower, lower.tril(-1).T).to(torch.float32)
+    products = torch.add(lower, lower.tril(-1).T).to(torch.float32).double()
+    if products.isfinite().all():
+        return products
+    return torch.stack([(block := row.double()) @ block.T for row in rows]).sum(0)
 
 
 @gramian.register_fake
 def _(blocks: Sequence[Tensor]) -> Tensor:
-    return blocks[0].new_empty(len(blocks[0]), len(blocks[0]))
+    return blocks[0].new_empty(len(blocks[0]), len(blocks[0]), dtype=torch.float64)
 
 
 @functools.cache

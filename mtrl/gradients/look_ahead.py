@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import TaskLoss, TaskParameters, Tensors
-from mtrl.gradients.algebra import along, combine
+from mtrl.gradients.algebra import along, combine, like
 
 ESTIMATORS = ("exact", "finite_difference", "second_order")
 
@@ -21,7 +22,9 @@ class LookAhead:
 
     α is the optimiser's learning rate, r the reduction's factor; momentum μ m and weight decay δ θ are those of the
     optimiser where it has them. Adaptive optimisers are not preconditioned, nor is there surgery or clipping. Losses
-    are taken of new tensors and of copies of the buffers, so that parameters and statistics stay as they are.
+    are taken of new tensors and of copies of the buffers, so that parameters and statistics stay as they are. A
+    parameter that is not trained has no gradient here, and stays. The gradients and losses are of the S tasks of the
+    batch; the weights and derivatives of all T.
     """
 
     network: TaskParameters
@@ -34,65 +37,67 @@ class LookAhead:
     factor: float
     """r"""
     shared: Tensors
-    """name -> ∇L_i(θ) of the unweighted losses, (T, *shape)"""
+    """name -> ∇L_i(θ) of the unweighted losses, (S, *shape)"""
     own: Tensors
-    """name -> (T, *shape)"""
-    take: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    """What of a tensor of all tasks the rows of the batch have, where they are not all."""
+    """name -> (S, *shape)"""
+    subset: TaskSubset
+    """The tasks of the batch."""
 
     def __post_init__(self) -> None:
         self._groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
+        self._primary = self.subset.gather(self.primary)
 
     def losses(self, shared: Tensors, own: Tensors, batch: Any) -> Tensor:
-        """The losses (T,) that these tensors have on a batch."""
-        buffers = {name: buffer.clone() for name, buffer in self.network.tensors[2].items()}
-        return self.task_losses(shared, own, buffers, batch)[0]
+        """The losses (S,) on a batch with these tensors, and the present ones where none is given."""
+        all_shared, all_own, buffers = self.network.tensors
+        copies = {name: buffer.clone() for name, buffer in buffers.items()}
+        return self.task_losses({**all_shared, **shared}, {**all_own, **own}, copies, batch)[0]
 
     @torch.no_grad()
     def step(self, weights: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """weights λ (T,) -> θ' as (shared, own)."""
+        """weights λ (S,) -> θ' of what is trained, as (shared, own)."""
         scaled = weights * self.factor
         shared = {n: self._moved(self.network.shared[n], combine(g, scaled)) for n, g in self.shared.items()}
-        own = {n: self._moved_rows(self.network.own[n], like(scaled, g) * g) for n, g in self.own.items()}
+        own = {n: self._moved_own(self.network.own[n], like(scaled, g) * g) for n, g in self.own.items()}
         return shared, own
 
     def derivative(self, weights: Tensor, estimator: str = "exact") -> Tensor:
         """d Σ_(i primary) L_i(θ'; second batch) / dλ, (T,). See `auto_lambda` for the estimators."""
         weights = weights.detach().to(next(iter(self.network.parameters())).dtype)
         methods = {"exact": self._exact, "finite_difference": self._difference, "second_order": self._unrolled}
-        return methods[estimator](weights)
+        return self.subset.scatter(methods[estimator](self.subset.gather(weights)), weights)
 
-    def _moved(self, parameter: Tensor, gradient: Tensor, part: Callable[[Tensor], Tensor] = lambda t: t) -> Tensor:
-        """A parameter after the step; part: what of it, and of its momentum, the gradient is of."""
-        group, value = self._groups[parameter], part(parameter.detach())
+    def _moved(self, parameter: Tensor, gradient: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        """A parameter after the step; of one with a task axis, what the tasks of `subset` have."""
+        group, value = self._groups[parameter], subset.gather(parameter.detach())
         direction = gradient + group.get("weight_decay", 0.0) * value
         momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
-            direction = direction + group["momentum"] * part(momentum)
+            direction = direction + group["momentum"] * subset.gather(momentum)
         return value - self.rate(parameter) * direction
 
-    def _moved_rows(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        return self._moved(parameter, gradient, self.take)
+    def _moved_own(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        return self._moved(parameter, gradient, self.subset)
 
     def _values(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """θ as (shared, own), detached."""
-        shared = {n: p.detach() for n, p in self.network.shared.items()}
-        return shared, {n: self.take(p.detach()) for n, p in self.network.own.items()}
+        """What is trained of θ as (shared, own), detached."""
+        shared = {n: self.network.shared[n].detach() for n in self.shared}
+        return shared, {n: self.subset.gather(self.network.own[n].detach()) for n in self.own}
 
     def rate(self, parameter: Tensor) -> Any:
         """α of a parameter: a number, or a tensor () of a capturable optimiser."""
         return self._groups[parameter]["lr"]
 
     def _primary_loss(self, shared: Tensors, own: Tensors) -> Tensor:
-        return torch.where(self.primary, self.losses(shared, own, self.second_batch), 0.0).sum()
+        return torch.where(self._primary, self.losses(shared, own, self.second_batch), 0.0).sum()
 
     def _direction(self, weights: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """α ∇L_val(θ') as (shared, own): how a small gradient at θ moves the primary loss after the step."""
         shared, own = self.step(weights)
         leaves = [t.requires_grad_() for t in (*shared.values(), *own.values())]
-        gradients = iter(torch.autograd.grad(self._primary_loss(shared, own), leaves))
-        tables = (self.network.shared, self.network.own)
-        shared, own = ({n: self.rate(p) * next(gradients) for n, p in table.items()} for table in tables)
+        gradients = iter(derivatives(self._primary_loss(shared, own), leaves))
+        tables = ((shared, self.network.shared), (own, self.network.own))
+        shared, own = ({n: self.rate(whole[n]) * next(gradients) for n in part} for part, whole in tables)
         return shared, own
 
     def _exact(self, weights: Tensor) -> Tensor:
@@ -121,12 +126,17 @@ class LookAhead:
         weights = weights.requires_grad_()
         shared, own = ({n: p.clone().requires_grad_() for n, p in table.items()} for table in self._values())
         loss = torch.dot(self.losses(shared, own, self.batch), weights * self.factor)
-        gradients = iter(torch.autograd.grad(loss, [*shared.values(), *own.values()], create_graph=True))
-        shared = {n: self._moved(p, next(gradients)) for n, p in self.network.shared.items()}
-        own = {n: self._moved_rows(p, next(gradients)) for n, p in self.network.own.items()}
+        gradients = iter(derivatives(loss, [*shared.values(), *own.values()], graph=True))
+        shared = {n: self._moved(self.network.shared[n], next(gradients)) for n in shared}
+        own = {n: self._moved_own(self.network.own[n], next(gradients)) for n in own}
         return torch.autograd.grad(self._primary_loss(shared, own), weights)[0]
 
 
-def like(weights: Tensor, gradient: Tensor) -> Tensor:
-    """weights (T,) shaped to multiply a gradient (T, *shape)."""
-    return weights.view(-1, *[1] * (gradient.ndim - 1))
+def derivatives(value: Tensor, by: Sequence[Tensor], *, again: bool = False, graph: bool = False) -> list[Tensor]:
+    """The gradients of a scalar, zero by a tensor that it does not depend on.
+
+    again: its graph is differentiated once more later; graph: so are the gradients.
+    """
+    kept = again or graph
+    found = torch.autograd.grad(value, by, None, kept, graph, allow_unused=True, materialize_grads=True)
+    return list(found)

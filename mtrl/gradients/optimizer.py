@@ -4,45 +4,47 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtrl.core.errors import expected
-from mtrl.core.types import Metrics, PartialNetwork, TaskLoss, TaskParameters, TaskRows, Tensors
-from mtrl.gradients.algebra import combine, gramian, rows
-from mtrl.gradients.base import Context, Diagnostic, JacobianSurgery, Regularizer, Surgery, Weighting
-from mtrl.gradients.look_ahead import LookAhead, like
+from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
+from mtrl.core.types import Metrics, TaskLoss, TaskParameters, Tensors
+from mtrl.gradients.algebra import gramian, like, rows
+from mtrl.gradients.base import Context, Diagnostic, Surgery, Weighting
+from mtrl.gradients.look_ahead import LookAhead, derivatives
+from mtrl.gradients.surgery.none import NoSurgery
 
 CONFLICT_WINDOW = 100
 """Updates over which `conflicts` forgets."""
 
 
-class _Part(NamedTuple):
+@dataclass
+class _Update:
     """What one update is of."""
 
     network: TaskParameters
-    task: Tensor | None
-    """(T,): the rows' tasks, where they are not all."""
+    """As the tasks of the batch see it."""
+    subset: TaskSubset
+    task_losses: TaskLoss
+    batch: Any
+    second_batch: Any
     extras: dict[str, Tensor]
-
-    def take(self, tensor: Tensor) -> Tensor:
-        """(all tasks, ..) -> (T, ..)"""
-        return tensor if self.task is None else tensor.index_select(0, self.task)
-
-    def spread(self, gradient: Tensor, whole: Tensor) -> Tensor:
-        """The gradient (T, ..) of the rows' part as that of the whole (all tasks, ..), zero for the others."""
-        return gradient if self.task is None else torch.zeros_like(whole).index_add_(0, self.task, gradient)
+    factor: float
+    """The reduction's: 1 / S for the mean."""
 
 
 class MultiTaskOptimizer(nn.Module):
     """Takes T losses, weights them, operates on the shared gradients and takes one optimiser step.
 
-    Weights scale losses. Surgery acts on the shared parameters' gradients of the weighted losses; a
-    parameter that a task owns gets its task's weighted gradient, never surgery. Clipping applies to the
-    final gradient. Without surgery, and with a weighting that needs no gradients, one joint backward pass
-    does it all.
+    Weights scale losses. Surgery acts on the shared parameters' gradients of the weighted losses; a parameter that a
+    task owns gets its task's weighted gradient, never surgery. Clipping applies to the final gradient. Without
+    surgery, and with a weighting that needs no gradients, one joint backward pass does it all.
+
+    A parameter that no loss depends on gets a gradient of zero. One with `requires_grad_(False)` gets none.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class MultiTaskOptimizer(nn.Module):
         network: TaskParameters,
         optimizer: torch.optim.Optimizer,
         weighting: Weighting,
-        surgery: Surgery | JacobianSurgery | Regularizer | None = None,
+        surgery: Surgery | None = None,
         *,
         per_member: bool = False,
         primary: Tensor | None = None,
@@ -59,10 +61,12 @@ class MultiTaskOptimizer(nn.Module):
         generator: torch.Generator | None = None,
         diagnostics: Sequence[Diagnostic] = (),
     ) -> None:
-        """per_member: surgery on each member of an ensemble by itself; primary (T,) bool, all if not given."""
+        """surgery: none if not given; per_member: on each member of an ensemble by itself; primary (T,) bool, all if
+        not given."""
         super().__init__()
-        needs = {"Surgery": surgery is not None, "This weighting": weighting.needs_gramian}
-        for name, needed in {**needs, "Diagnostics and affinities": bool(diagnostics)}.items():
+        surgery = NoSurgery() if surgery is None else surgery
+        needs = {"Surgery": surgery.needs_gradients, "This weighting": weighting.needs_gramian}
+        for name, needed in {**needs, "A diagnostic": bool(diagnostics)}.items():
             if needed and not network.tensors[0]:
                 raise expected(name, "used with a network that shares parameters", "one that shares none")
         self._network = [network]  # in a list: it saves its own state
@@ -70,7 +74,7 @@ class MultiTaskOptimizer(nn.Module):
         self.weighting = weighting
         members = (network.ensemble or 1) if per_member else 1
         self.surgery = surgery
-        self._others = nn.ModuleList([copy.deepcopy(surgery) for _ in range(members - 1)] if surgery else [])
+        self._others = nn.ModuleList([copy.deepcopy(surgery) for _ in range(members - 1)])
         self.per_member = per_member and network.ensemble is not None
         self.reduction = reduction
         self.max_grad_norm = max_grad_norm
@@ -79,9 +83,10 @@ class MultiTaskOptimizer(nn.Module):
         self.register_buffer("step_count", torch.zeros((), dtype=torch.int64))
         self.last_weights: Tensor
         self.register_buffer("last_weights", torch.ones(network.num_tasks))
+        self.everyone: Tensor
+        self.register_buffer("everyone", torch.ones(network.num_tasks, dtype=torch.bool), persistent=False)
         self.primary: Tensor
-        everything = torch.ones(network.num_tasks, dtype=torch.bool)
-        self.register_buffer("primary", everything if primary is None else primary.clone())
+        self.register_buffer("primary", self.everyone.clone() if primary is None else primary.clone())
         self.conflict_rate: Tensor
         self.register_buffer("conflict_rate", torch.zeros(network.num_tasks, network.num_tasks))
         self.diagnostics = nn.ModuleList(diagnostics)
@@ -94,14 +99,14 @@ class MultiTaskOptimizer(nn.Module):
     def per_task(self) -> bool:
         """Whether an update needs each task's own gradient of the shared parameters."""
         wanted = self.weighting.needs_gramian or self.weighting.needs_look_ahead
-        return wanted or self.surgery is not None or len(self.diagnostics) > 0
+        return wanted or self.surgery.needs_gradients or len(self.diagnostics) > 0
 
     @property
     def host_bound(self) -> str | None:
         """What of the methods works on the host, so that no graph can hold a step; None for nothing."""
-        parts = [("this weighting", self.weighting), ("this surgery", self.surgery)]
-        parts += [("this diagnostic or affinity", diagnostic) for diagnostic in self.diagnostics]
-        return next((name for name, part in parts if getattr(part, "on_host", False)), None)
+        parts = [("this weighting", self.weighting.on_host), ("this surgery", self.surgery.on_host)]
+        parts += [("this diagnostic", diagnostic.on_host) for diagnostic in self._watching()]
+        return next((name for name, on_host in parts if on_host), None)
 
     @property
     def needs_second_batch(self) -> bool:
@@ -114,20 +119,19 @@ class MultiTaskOptimizer(nn.Module):
         batch: Any,
         second_batch: Any = None,
         extras: dict[str, Tensor] | None = None,
-        rows: TaskRows | None = None,
+        subset: TaskSubset = ALL_TASKS,
     ) -> Metrics:
-        """One update of the network's parameters. Returns tensors: losses (T,), weights (T,) and what is free.
+        """One update of the network's parameters. Returns tensors: losses (S,), weights (S,) and what is free.
 
-        rows: the tasks of the batch's T rows, where they are not all of the network's in order. What the other tasks
-        own has a gradient of zero then.
+        extras: vectors (T,) for the weighting, by name. subset: the S tasks of the batch. What other tasks own has a
+        gradient of zero.
         """
         if self.needs_second_batch and second_batch is None:
             raise expected("This weighting", "given a second batch of the training data", second_batch)
-        take = self._per_task_step if self.per_task else self._joint_step
-        part = _Part(self.network, None, extras or {})
-        if rows is not None:
-            part = _Part(cast("PartialNetwork", self.network).at(rows), rows.task, extras or {})
-        metrics, context = take(task_losses, batch, second_batch, part)
+        network = self.network.at(subset)
+        factor = 1.0 / network.num_tasks if self.reduction == "mean" else 1.0
+        update = _Update(network, subset, task_losses, batch, second_batch, extras or {}, factor)
+        metrics, context = self._per_task_step(update) if self.per_task else self._joint_step(update)
         if self.max_grad_norm is not None:
             metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
         for diagnostic in self._watching():
@@ -136,7 +140,7 @@ class MultiTaskOptimizer(nn.Module):
         for diagnostic in self._watching():
             metrics |= diagnostic.after_step(context)
         if self.weighting.needs_losses_after:
-            self._learn_from_step(task_losses, batch, metrics["loss"], part)
+            self._learn_from_step(update, context.losses)
         self.step_count += 1
         return metrics
 
@@ -145,70 +149,68 @@ class MultiTaskOptimizer(nn.Module):
             assert isinstance(diagnostic, Diagnostic)
             yield diagnostic
 
-    def _context(self, losses: Tensor, part: _Part, **more: Any) -> Context:
-        settings = {"extras": part.extras, "generator": self.generator, "task": part.task}
-        return Context(losses.detach(), self.step_count, part.take(self.primary), **settings, **more)
+    def _context(self, losses: Tensor, update: _Update, **more: Any) -> Context:
+        everywhere = update.subset.scatter(losses.detach(), self.last_weights)
+        present = update.subset.present(self.everyone)
+        settings = {"extras": update.extras, "generator": self.generator}
+        return Context(everywhere, self.step_count, self.primary, present, **settings, **more)
 
-    def _weights(self, context: Context) -> Tensor:
-        """The weights (T,) of this update, after the weighting has learned from it."""
+    def _weights(self, context: Context, subset: TaskSubset) -> Tensor:
+        """The weights (S,) of this update, after the weighting has learned from it."""
         self.weighting.update(context)
-        weights = self.weighting.weights(context).detach().to(context.losses.dtype)
-        if context.task is None:
-            self.last_weights.copy_(weights)
-        else:
-            self.last_weights.index_copy_(0, context.task, weights.to(self.last_weights))
+        weights = subset.gather(self.weighting.weights(context).detach().to(context.losses.dtype))
+        subset.write(self.last_weights, weights)
         return weights
 
-    def _factor(self, part: _Part) -> float:
-        return 1.0 / part.network.num_tasks if self.reduction == "mean" else 1.0
-
-    def _joint_step(self, task_losses: TaskLoss, batch: Any, second_batch: Any, part: _Part) -> tuple[Metrics, Context]:
-        losses, aux = task_losses(*part.network.tensors, batch)
-        context = self._context(losses, part)
-        weights = self._weights(context)
+    def _joint_step(self, update: _Update) -> tuple[Metrics, Context]:
+        losses, aux = update.task_losses(*update.network.tensors, update.batch)
+        context = self._context(losses, update)
+        weights = self._weights(context, update.subset)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.dot(losses, weights * self._factor(part)).backward()
+        torch.dot(losses, weights * update.factor).backward()
+        for parameter in self.network.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         return {"loss": losses.detach(), "weight": weights, **aux}, context
 
-    def _per_task_step(
-        self, task_losses: TaskLoss, batch: Any, second_batch: Any, part: _Part
-    ) -> tuple[Metrics, Context]:
-        network, factor = part.network, self._factor(part)
-        leaves, own, buffers = network.tensors
+    def _per_task_step(self, update: _Update) -> tuple[Metrics, Context]:
+        network, factor = update.network, update.factor
+        tensors, all_own, buffers = network.tensors
         if not network.shared_input:
-            leaves = network.per_task_leaves()
-        losses, aux = task_losses(leaves, own, buffers, batch)
-        regularizer = self.surgery if isinstance(self.surgery, Regularizer) else None
+            tensors = network.per_task_leaves()
+        losses, aux = update.task_losses(tensors, all_own, buffers, update.batch)
+        leaves, own = _trained(tensors), _trained(all_own)
         differentiate = _separate_gradients if network.shared_input else _per_task_gradients
-        in_graph, owned = differentiate(losses, leaves, own, create_graph=regularizer is not None)
+        in_graph, owned = differentiate(losses, leaves, own, create_graph=self.surgery.has_penalty)
         shared = {n: g.detach() for n, g in in_graph.items()}
-        grams = self._gramians(shared, part)
+        grams = self._gramians(shared, network.num_tasks)
         gram, ahead = grams.sum(0), None
         if self.weighting.needs_look_ahead or self.diagnostics:
-            settings = (part.take(self.primary), factor, shared, owned, part.take)
-            ahead = LookAhead(network, self.optimizer, task_losses, batch, second_batch, *settings)
-        context = self._context(losses, part, gramian=gram, look_ahead=ahead)
-        weights = self._weights(context)
-        metrics = {"loss": losses.detach(), "weight": weights, **self._conflicts(gram, part), **aux}
+            batches = (update.batch, update.second_batch)
+            settings = (self.primary, factor, shared, owned, update.subset)
+            ahead = LookAhead(network, self.optimizer, update.task_losses, *batches, *settings)
+        context = self._context(losses, update, gramian=gram, look_ahead=ahead)
+        weights = self._weights(context, update.subset)
+        metrics = {"loss": losses.detach(), "weight": weights, **self._conflicts(gram, update.subset), **aux}
         scaled = weights * factor
-        if regularizer is None:
+        if not self.surgery.has_penalty:
             # Not in place: two parameters may have one gradient tensor, and diagnostics see it afterwards.
-            combined = self._combined(shared, grams, weights, context.primary, factor)
-            self._write(combined, {n: g * like(scaled, g) for n, g in owned.items()}, part)
+            combined = self._combined(shared, grams, weights, update)
+            self._write(combined, {n: g * like(scaled, g) for n, g in owned.items()}, update.subset)
             return metrics, context
-        penalty = regularizer.penalty(gramian(self._blocks(in_graph)))
+        penalty = self.surgery.penalty(gramian(self._blocks(in_graph)))
         shared, owned = _gradients(torch.dot(losses, scaled) + penalty, leaves, own)
         summed = network.shared_input
-        self._write({n: g if summed else g.sum(0) for n, g in shared.items()}, owned, part)
+        self._write({n: g if summed else g.sum(0) for n, g in shared.items()}, owned, update.subset)
         return metrics | {"penalty": penalty.detach()}, context
 
-    def _conflicts(self, gram: Tensor, part: _Part) -> Metrics:
+    def _conflicts(self, gram: Tensor, subset: TaskSubset) -> Metrics:
         """What is free, and `conflicts` (T, T): in how many of the last updates each pair of tasks conflicted.
 
-        Where an update sees only some tasks, a pair meets too seldom for that.
+        Where a batch holds only some tasks, a pair meets too seldom for that.
         """
         metrics = conflict_metrics(gram)
-        if part.task is not None:
+        if isinstance(subset, SomeTasks):
             return metrics
         share = (self.step_count + 1).clamp(max=CONFLICT_WINDOW).reciprocal()
         self.conflict_rate.lerp_((gram < 0).to(self.conflict_rate), share)
@@ -217,51 +219,52 @@ class MultiTaskOptimizer(nn.Module):
     def _blocks(self, shared: Tensors) -> list[Tensor]:
         return [block for g in shared.values() for block in rows(g, self.network.ensemble)]
 
-    def _gramians(self, shared: Tensors, part: _Part) -> Tensor:
-        """(1, T, T) float64, or (E, T, T) where each member has its own; zero where nothing is shared."""
-        tasks, ensemble = part.network.num_tasks, self.network.ensemble
+    def _gramians(self, shared: Tensors, tasks: int) -> Tensor:
+        """(1, S, S) float64, or (E, S, S) where each member has its own; zero where nothing is shared."""
         if not shared:
             return torch.zeros(1, tasks, tasks, dtype=torch.float64, device=self.primary.device)
         if not self.per_member:
             return gramian(self._blocks(shared)).double().unsqueeze(0)
-        members = zip(*(rows(g, ensemble) for g in shared.values()), strict=True)
+        members = zip(*(rows(g, self.network.ensemble) for g in shared.values()), strict=True)
         return torch.stack([gramian(blocks).double() for blocks in members])
 
-    def _combined(
-        self, shared: Tensors, grams: Tensor, weights: Tensor, primary: Tensor, factor: float
-    ) -> dict[str, Tensor]:
+    def _combined(self, shared: Tensors, grams: Tensor, weights: Tensor, update: _Update) -> dict[str, Tensor]:
         """The shared gradients after surgery: name -> (*shape)."""
-        if isinstance(self.surgery, JacobianSurgery):
-            scaled = weights * factor
-            return {n: self.surgery.combine(g * like(scaled, g), self.generator) for n, g in shared.items()}
-        coefficients = self._coefficients(grams, weights.double(), primary).mul(factor).to(weights.dtype)
-        return {n: combine(g, coefficients if self.per_member else coefficients[0]) for n, g in shared.items()}
+        primary, scaled = update.subset.gather(self.primary), weights * update.factor
+        coefficients = self._coefficients(grams, weights.double(), primary).mul(update.factor).to(weights.dtype)
+        coefficients = coefficients if self.per_member else coefficients[0]
+        return {n: self.surgery.combine(g, coefficients, scaled, self.generator) for n, g in shared.items()}
 
     def _coefficients(self, grams: Tensor, weights: Tensor, primary: Tensor) -> Tensor:
-        """Gramians (M, T, T) of the unweighted gradients, weights (T,) -> (M, T), of the unweighted gradients."""
-        if self.surgery is None:
-            return weights.expand(len(grams), -1)
+        """Gramians (M, S, S) of the unweighted gradients, weights (S,) -> (M, S), of the unweighted gradients."""
         found = []
         for surgery, gram in zip([self.surgery, *self._others], grams, strict=True):
             assert isinstance(surgery, Surgery)
             noise = surgery.noise(len(weights), self.generator, gram.device)
             weighted = gram * weights.unsqueeze(0) * weights.unsqueeze(1)
-            found.append(weights * surgery.coefficients(weighted, primary, noise))
+            sound = torch.where(weighted.isfinite().all(), weighted, 0.0)
+            found.append(weights * surgery.coefficients(sound, primary, noise))
         return torch.stack(found)
 
-    def _write(self, shared: Tensors, own: Tensors, part: _Part) -> None:
+    def _write(self, shared: Tensors, own: Tensors, subset: TaskSubset) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
         for name, gradient in shared.items():
             parameter = self.network.shared[name]
             parameter.grad = _laid_out_as(parameter, gradient)
         for name, gradient in own.items():
             parameter = self.network.own[name]
-            parameter.grad = _laid_out_as(parameter, part.spread(gradient, parameter))
+            parameter.grad = _laid_out_as(parameter, subset.scatter(gradient, parameter))
 
     @torch.no_grad()
-    def _learn_from_step(self, task_losses: TaskLoss, batch: Any, before: Tensor, part: _Part) -> None:
-        shared, own, buffers = part.network.tensors
+    def _learn_from_step(self, update: _Update, before: Tensor) -> None:
+        shared, own, buffers = update.network.tensors
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        self.weighting.after_step(before, task_losses(shared, own, copies, batch)[0])
+        after = update.task_losses(shared, own, copies, update.batch)[0]
+        self.weighting.after_step(before, update.subset.scatter(after, self.last_weights))
+
+
+def _trained(tensors: Tensors) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if tensor.requires_grad}
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
@@ -275,7 +278,7 @@ def _gradients(
     loss: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The gradients of a scalar by both kinds of tensors."""
-    found = torch.autograd.grad(loss, [*shared.values(), *own.values()], create_graph=create_graph)
+    found = derivatives(loss, [*shared.values(), *own.values()], graph=create_graph)
     return dict(zip(shared, found, strict=False)), dict(zip(own, found[len(shared) :], strict=True))
 
 
@@ -291,12 +294,12 @@ def _separate_gradients(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Gradients of T losses of the same inputs, one backward pass through what is shared for each: (T, *shape)."""
 
-    def gradients(loss: Tensor, tensors: Tensors) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(loss, list(tensors.values()), retain_graph=True, create_graph=create_graph)
+    def gradients(loss: Tensor, tensors: Tensors) -> list[Tensor]:
+        return derivatives(loss, list(tensors.values()), again=True, graph=create_graph)
 
     tasks = [gradients(loss, shared) for loss in losses]
     found = {name: torch.stack(gradients) for name, gradients in zip(shared, zip(*tasks, strict=True), strict=True)}
-    owned = gradients(losses.sum(), own) if own else ()
+    owned = gradients(losses.sum(), own) if own else []
     return found, dict(zip(own, owned, strict=True))
 
 

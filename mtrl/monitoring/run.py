@@ -108,6 +108,13 @@ class RunFolder:
         write_json(path, evaluation)
         return path
 
+    def read_affinities(self) -> dict[str, Any]:
+        """What `write_affinities` kept. Raises UserError where nothing was."""
+        if not self.affinities.exists():
+            needed = "trained with diagnostics=transference and logged once"
+            raise expected(f"Run {self.path}", needed, f"no {self.affinities.name}")
+        return dict(json.loads(self.affinities.read_text(encoding="utf-8")))
+
     def write_affinities(self, step: int, tasks: Sequence[str], affinities: Mapping[str, Any]) -> None:
         """Keep the affinities {network: (T, T)} so far as `affinity.json`."""
         write_json(self.affinities, {"step": step, "tasks": list(tasks), "affinity": affinities})

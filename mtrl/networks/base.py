@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mtrl.core.config import check
-from mtrl.core.types import TaskRows, Tensors
+from mtrl.core.subset import SomeTasks, TaskSubset
+from mtrl.core.types import Tensors
 
 Factory = Callable[[Tensor], nn.Module]
 """Builds the network of one task from that task's code (C,)."""
@@ -134,9 +135,10 @@ class TaskNetwork(nn.Module):
                     raise TypeError(f"Buffer `{name}` should belong to an owned module. Found it shared.")
                 self._own_buffers.register_buffer(key, stacked)
             elif is_owned:
-                self.own[key] = nn.Parameter(stacked)
+                self.own[key] = nn.Parameter(stacked, tensor.requires_grad)
             else:
-                self.shared[key] = nn.Parameter(stacked[0].clone(memory_format=torch.contiguous_format))
+                first_task = stacked[0].clone(memory_format=torch.contiguous_format)
+                self.shared[key] = nn.Parameter(first_task, tensor.requires_grad)
         self._codes = {name.replace(".", "/") for name in _code_names(first[0])}
         # Held in a list: it is called with this module's tensors, and has no parameters of its own.
         self._template = [first[0]]
@@ -155,7 +157,7 @@ class TaskNetwork(nn.Module):
 
     def per_task_leaves(self) -> dict[str, Tensor]:
         """The shared tensors with a task axis of stride 0 in front, as leaves: their gradients come out per task."""
-        return {n: p.detach().expand(self.num_tasks, *p.shape).requires_grad_() for n, p in self.shared.items()}
+        return _leaves(self.shared, self.num_tasks)
 
     def call(self, shared: Tensors, own: Tensors, own_buffers: Tensors, *inputs: Tensor) -> Tensor:
         """The forward pass with the given tensors; shared ones may have a task axis in front."""
@@ -190,39 +192,45 @@ class TaskNetwork(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.call(*self.tensors, *inputs)
 
-    def at(self, rows: TaskRows | None) -> TaskNetwork | NetworkRows:
-        """This network as the rows of a batch see it; itself where they are all tasks."""
-        return self if rows is None else NetworkRows(self, rows)
+    def at(self, subset: TaskSubset) -> TaskNetwork | _NetworkOfSome:
+        """This network as the tasks of a batch see it; itself where they are all."""
+        return _NetworkOfSome(self, subset) if isinstance(subset, SomeTasks) else self
 
 
-class NetworkRows:
-    """A network of many tasks as a batch of some of them sees it (`TaskParameters`).
+def _leaves(shared: nn.ParameterDict, num_tasks: int) -> dict[str, Tensor]:
+    return {n: p.detach().expand(num_tasks, *p.shape).requires_grad_(p.requires_grad) for n, p in shared.items()}
 
-    Row r has what task rows.task[r] owns, and rows.code[r] in place of that task's code. `own` are the whole network's
-    parameters; gradients by those of `tensors` flow on into them.
+
+class _NetworkOfSome:
+    """A network of T tasks as a batch of S of them sees it (`TaskParameters`).
+
+    Each task has what it owns, and the subset's code in place of its own. `own` are the whole network's parameters;
+    gradients by those of `tensors` flow on into them.
     """
 
-    def __init__(self, network: TaskNetwork, rows: TaskRows) -> None:
-        self._network, self._rows = network, rows
-        self.num_tasks, self.ensemble, self.shared_input = len(rows.task), network.ensemble, network.shared_input
+    def __init__(self, network: TaskNetwork, subset: SomeTasks) -> None:
+        self._network, self._subset = network, subset
+        self.num_tasks, self.ensemble, self.shared_input = len(subset.task), network.ensemble, network.shared_input
         self.shared, self.own = network.shared, network.own
+
+    def at(self, subset: TaskSubset) -> TaskNetwork | _NetworkOfSome:
+        return self._network.at(subset)
 
     @property
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-        """(shared, own, own_buffers) of the rows, as a `TaskLoss` takes them."""
-        network, codes = self._network, self._network._codes
-        task = self._rows.task
-        own = {name: tensor.index_select(0, task) for name, tensor in network.own.items()}
-        kept = {name: t.index_select(0, task) for name, t in network.own_buffers.items() if name not in codes}
+        """(shared, own, own_buffers) of the batch's tasks, as a `TaskLoss` takes them."""
+        network, codes, gather = self._network, self._network._codes, self._subset.gather
+        own = {name: gather(tensor) for name, tensor in network.own.items()}
+        kept = {name: gather(tensor) for name, tensor in network.own_buffers.items() if name not in codes}
         return dict(network.shared.items()), own, kept | {name: self._code for name in codes}
 
     @property
     def _code(self) -> Tensor:
-        code = self._rows.code
+        code = self._subset.code
         return code if self.ensemble is None else code.unsqueeze(1).expand(-1, self.ensemble, -1)
 
     def per_task_leaves(self) -> dict[str, Tensor]:
-        return {n: p.detach().expand(self.num_tasks, *p.shape).requires_grad_() for n, p in self.shared.items()}
+        return _leaves(self.shared, self.num_tasks)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return self._network.parameters()

@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskRows, TaskVectorEnv
+from mtrl.core.subset import TaskSubset
+from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
 
 Policy = Callable[..., FloatArray]
-"""Observations (T, N, O) to actions (T, N, A); where tasks are goals, also given the rows' `TaskRows`."""
+"""Observations (T, N, O) to actions (T, N, A); where tasks are goals, also given which (`TaskSubset`)."""
 Progress = Callable[[int, int], None]
 """Called after each step that ends an episode, with the episodes done and those to do, over all tasks."""
 
@@ -63,8 +64,8 @@ def greedy(agent: Actor) -> Policy:
     in the middle of a cache line, as NumPy's may, and then the same policy would not play the same episode twice.
     """
 
-    def policy(observation: FloatArray, *rows: TaskRows) -> FloatArray:
-        return agent.act(torch.tensor(observation), False, *rows).cpu().numpy()
+    def policy(observation: FloatArray, *subset: TaskSubset) -> FloatArray:
+        return agent.act(torch.tensor(observation), False, *subset).cpu().numpy()
 
     return policy
 

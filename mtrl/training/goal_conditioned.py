@@ -18,7 +18,8 @@ from torch import Tensor
 
 from mtrl.core.config import check, check_choice
 from mtrl.core.specs import GoalSpec, Spec
-from mtrl.core.types import FloatArray, Metrics, StepResult, TaskRows, TaskVectorEnv, Transitions
+from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
+from mtrl.core.types import FloatArray, Metrics, StepResult, TaskVectorEnv, Transitions
 from mtrl.data.goal_replay import GoalReplay, HindsightReplay, Relabel
 from mtrl.training import off_policy
 from mtrl.training.evaluation import Evaluation, Progress
@@ -39,7 +40,7 @@ class Config(off_policy.Config):
     envs_per_task: int = 3
     """N: paths of each goal, played side by side."""
     replay: str = "uniform"
-    """uniform, or hindsight: half of a batch's rows have the goal that a stored state of theirs achieves."""
+    """uniform, or hindsight: half of a batch's goals are replaced by one that a stored state of theirs achieves."""
     replay_capacity: int = 5000
     """Transitions kept per goal: 200 goals take 200 MB."""
     evaluate_first: bool = True
@@ -61,7 +62,7 @@ class GoalEnvs(TaskVectorEnv, Protocol):
     """T of many goals × N copies, whose episodes start and end together."""
 
     @property
-    def rows(self) -> TaskRows:
+    def present(self) -> SomeTasks:
         """The goals of the episodes that the next step is of."""
         ...
 
@@ -82,7 +83,7 @@ class GoalSuite(ControlSuite, Protocol):
         """One copy of each of these goals, in this order."""
         ...
 
-    def rows(self, goals: Any) -> TaskRows:
+    def subset_of(self, goals: Any) -> SomeTasks:
         """What networks are told of goals (n, C)."""
         ...
 
@@ -97,7 +98,7 @@ class GoalTrainer(OffPolicyTrainer):
 
     def __init__(self, config: Config, *, agent: Any, suite: GoalSuite, seed: int, steps: int) -> None:
         super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
-        self._acting: TaskRows | None = None
+        self._acting: TaskSubset = ALL_TASKS
 
     def _make_replay(self) -> Any:
         spec, config, n_step = self.suite.spec, self.config, self.agent.config.n_step
@@ -115,28 +116,28 @@ class GoalTrainer(OffPolicyTrainer):
     def advance(self) -> Metrics | None:
         if self._observation is None:
             self._observation = torch.tensor(self.envs.reset())
-        self._acting = self.envs.rows
+        self._acting = self.envs.present
         return super().advance()
 
     def _policy(self, observation: Tensor) -> Tensor:
-        return self.agent.act(observation, explore=True, rows=self._acting)
+        return self.agent.act(observation, explore=True, subset=self._acting)
 
     def _keep(self, transitions: Transitions) -> None:
-        super()._keep(transitions._replace(rows=self._acting))
+        super()._keep(transitions._replace(subset=self._acting))
 
     def _draw(self) -> list[Transitions]:
         size, generator = self.agent.config.batch_size, self.agent.generator
         first = self.replay.sample(size, generator)
-        return [first, self.replay.sample(size, generator, first.rows)] if self.agent.needs_second_batch else [first]
+        return [first, self.replay.sample(size, generator, first.subset)] if self.agent.needs_second_batch else [first]
 
     def report(self) -> dict[str, FloatArray]:
         """Means () over the episodes since the last report, whichever goals they had."""
         return {name: np.asarray(values.mean()) for name, values in super().report().items()}
 
     def _act_on(self, rows: FloatArray, task: int | None, goal: Any) -> FloatArray:
-        return (
-            super()._act_on(rows, task, goal) if goal is None else self.policy(rows[None], self.suite.rows([goal]))[0]
-        )
+        if goal is None:
+            return super()._act_on(rows, task, goal)
+        return self.policy(rows[None], self.suite.subset_of([goal]))[0]
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> GoalEvaluation:
         """Play the first `episodes` goals trained on, and of those held out, with the deterministic policy."""
@@ -196,11 +197,11 @@ class GoalEvaluation(Evaluation):
 
 def play(policy: Any, envs: GoalEnvs, horizon: int) -> dict[str, FloatArray]:
     """One episode of each goal to its end, success or not; see `GoalEvaluation.groups`."""
-    observation, rows = envs.reset(), envs.rows
+    observation, goals = envs.reset(), envs.present
     total, solved = np.zeros(observation.shape[:2]), np.zeros(observation.shape[:2], bool)
     step: StepResult | None = None
     for _ in range(horizon):
-        step = envs.step(policy(observation, rows))
+        step = envs.step(policy(observation, goals))
         observation = step.observation
         total += step.reward
         solved |= step.success

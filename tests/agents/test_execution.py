@@ -25,10 +25,9 @@ from mtrl.agents.sac import SAC
 from mtrl.core import compilation, execution, precision
 from mtrl.core.compilation import Traced
 from mtrl.core.execution import Snapshot
-from mtrl.gradients.affinities import transference
-from mtrl.gradients.diagnostics import triad
+from mtrl.gradients.diagnostics import transference, triad
 from mtrl.networks import NETWORKS
-from tests.agents.learners import Experience, agent, copy_state, distance, methods, tensors
+from tests.support.learners import Experience, agent, copy_state, distance, methods, tensors
 
 PRODUCTS = tuple(getattr(torch.ops.aten, name).default for name in ("mm", "bmm", "mv", "addmm", "baddbmm", "addmv"))
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
@@ -70,16 +69,16 @@ def test_traced_updates_of_every_network(network: str) -> None:
 
 
 def test_traced_updates_that_are_watched() -> None:
-    watching = {"diagnostics": triad.Config(window=4), "affinity": transference.Config(every=1, apply_to="both")}
-    plain, other = agent(watching=watching), agent(watching=watching)
+    watching = (triad.Config(window=4), transference.Config(every=1, apply_to="both"))
+    plain, other = agent(diagnostics=watching), agent(diagnostics=watching)
     data, same = Experience(plain), Experience(other)
     traced(other, same)
     first, second = plain.learn(data.draw, 6), other.learn(same.draw, 6)
     assert {"critic/triad/curvature", "critic/affinity", "actor/affinity"} < first.keys() == second.keys()
     assert all(torch.equal(first[name].nan_to_num(), second[name].nan_to_num()) for name in first)
-    seldom = {"affinity": transference.Config(every=10)}
-    with pytest.raises(ValueError, match="plain with this diagnostic or affinity, which works on the host"):
-        agent(watching=seldom, execution="compiled")
+    seldom = (transference.Config(every=10),)
+    with pytest.raises(ValueError, match="plain with this diagnostic, which works on the host"):
+        agent(diagnostics=seldom, execution="compiled")
 
 
 def test_traced_updates_go_on_bit_for_bit_from_a_saved_state() -> None:

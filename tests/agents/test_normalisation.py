@@ -15,8 +15,9 @@ import mtrl
 from mtrl import experiment
 from mtrl.agents.normalisation import NormalisationConfig, ObservationNormaliser, RewardNormaliser
 from mtrl.cli import main
-from mtrl.core.types import TaskRows, Transitions
-from tests.agents.learners import Experience, O, T, agent
+from mtrl.core.subset import SomeTasks
+from mtrl.core.types import Transitions
+from tests.support.learners import Experience, O, T, agent
 
 N, CPU = 4, torch.device("cpu")
 BOTH = {"normalise_observations": "per_task", "normalise_rewards": True}
@@ -85,17 +86,19 @@ def test_tasks_that_take_turns_have_their_own_statistics() -> None:
         return Transitions(*(x[row : row + 1] for x in step[:5]), truncated=step.truncated[row : row + 1])  # type: ignore[index]
 
     for k, task in enumerate([[0, 2], [3, 1], [2, 0], [2, 3]]):
-        rows = TaskRows(torch.tensor(task), torch.zeros(2, 4))
+        subset = SomeTasks(torch.tensor(task), torch.zeros(2, 4))
         ended = torch.ones(2, N, dtype=torch.bool)
-        step = new(k, tasks=2)._replace(rows=rows, truncated=ended)
+        step = new(k, tasks=2)._replace(subset=subset, truncated=ended)
         for normaliser in (observation, reward):
             normaliser.observe(step)
         for row, t in enumerate(task):
             for normaliser in alone[t]:
                 normaliser.observe(part(step, row))
         for row, t in enumerate(task):
-            torch.testing.assert_close(observation(step.observation, rows)[row], alone[t][0](step.observation[row])[0])
-            torch.testing.assert_close(reward(step.reward, rows)[row], alone[t][1](step.reward[row])[0])
+            torch.testing.assert_close(
+                observation(step.observation, subset)[row], alone[t][0](step.observation[row])[0]
+            )
+            torch.testing.assert_close(reward(step.reward, subset)[row], alone[t][1](step.reward[row])[0])
 
 
 def test_acting_and_learning_see_normalised_observations_and_rewards() -> None:

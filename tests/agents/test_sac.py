@@ -18,7 +18,7 @@ from mtrl.agents.sac import SAC, ActorBatch, tanh_gaussian
 from mtrl.core.specs import ControlSpec
 from mtrl.core.types import Transitions
 from mtrl.data.replay import ReplayBuffer
-from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.gradients import Methods
 from mtrl.networks import NETWORKS
 
 T, B, O, A = 3, 16, 5, 2
@@ -29,8 +29,7 @@ def make(surgery: str = "none", network: str = "multi_head", seed: int = 0, **op
     return AGENTS.build(
         AGENTS.config_class("sac")(**{"batch_size": B, **options}),
         network=NETWORKS.config_class(network)(width=32, depth=2),
-        weighting=WEIGHTINGS.config_class("equal")(),
-        surgery=SURGERIES.config_class(surgery)(),
+        methods=Methods.of(surgery),
         spec=ControlSpec(tuple(map(str, range(T))), O, A, horizon=10),
         seed=seed,
     )

@@ -14,7 +14,7 @@ from mtrl.core import compilation, execution
 from mtrl.core.types import Transitions
 from mtrl.gradients import SURGERIES, WEIGHTINGS
 from mtrl.networks import NETWORKS
-from tests.agents.learners import A, B, Experience, O, T, agent, tensors
+from tests.support.learners import A, B, Experience, O, T, agent, tensors
 
 
 def make(method: str = "none", **options: Any) -> Any:

@@ -15,9 +15,9 @@ from mtrl.agents.actor_critic import CriticBatch
 from mtrl.agents.sac import Config
 from mtrl.agents.value_heads import HLGauss, PopArt, TwoHot, ValueHead, build_head, symexp, symlog
 from mtrl.core.errors import UserError
-from mtrl.core.types import TaskRows
+from mtrl.core.subset import ALL_TASKS, SomeTasks
 from mtrl.networks import NETWORKS
-from tests.agents.learners import A, B, Experience, O, T, agent
+from tests.support.learners import A, B, Experience, O, T, agent
 
 KINDS = ["scalar", "two_hot", "hl_gauss"]
 LOW, HIGH, K = -4.0, 6.0, 21
@@ -91,7 +91,7 @@ def heads() -> dict[str, ValueHead]:
     made["scalar, symlog"] = build_head(Config(symlog=True), T)
     made |= {f"{kind}, popart": build_head(Config(value_head=kind, popart=True, bins=11), T) for kind in KINDS}
     for head in made.values():
-        head.observe(5 * torch.randn(T, B, generator=torch.Generator().manual_seed(3)), None, ())
+        head.observe(5 * torch.randn(T, B, generator=torch.Generator().manual_seed(3)), ALL_TASKS, ())
     return made
 
 
@@ -132,7 +132,7 @@ def test_popart_has_numpys_statistics_of_each_task(rate: float) -> None:
     scales = torch.tensor([0.01, 1.0, 1000.0]).view(T, 1)
     batches = [scales * (torch.randn(T, B) + k) for k in range(6)]
     for batch in batches:
-        head.observe(batch, None, ())
+        head.observe(batch, ALL_TASKS, ())
     mean, deviation = weighted(batches, rate)
     np.testing.assert_allclose(head.mean, mean, rtol=1e-8)
     np.testing.assert_allclose(head.deviation, deviation, rtol=1e-8)
@@ -142,13 +142,13 @@ def test_popart_learns_only_of_the_tasks_that_a_batch_has() -> None:
     head, apart = PopArt(ValueHead(), 4, 0.1), [PopArt(ValueHead(), 1, 0.1) for _ in range(4)]
     for k, task in enumerate([[0, 2], [2, 3], [3, 2], [0, 3]]):
         batch = torch.randn(2, B) * (k + 1)
-        rows = TaskRows(torch.tensor(task), torch.zeros(2, 4))
-        head.observe(batch, rows, ())
+        subset = SomeTasks(torch.tensor(task), torch.zeros(2, 4))
+        head.observe(batch, subset, ())
         for row, t in enumerate(task):
-            apart[t].observe(batch[row : row + 1], None, ())
+            apart[t].observe(batch[row : row + 1], ALL_TASKS, ())
         output = torch.randn(2, 2, B, 1)
         expected = torch.stack([apart[t].value(output[:, r : r + 1]) for r, t in enumerate(task)], 1).squeeze(2)
-        torch.testing.assert_close(head.value(output, rows), expected)
+        torch.testing.assert_close(head.value(output, subset), expected)
     for name in ("mean", "variance", "count"):
         torch.testing.assert_close(getattr(head, name), torch.cat([getattr(h, name) for h in apart]))
 
@@ -163,7 +163,7 @@ def test_popart_keeps_outputs_while_the_statistics_move(network: str) -> None:
     before = [head.value(net(inputs)).detach() for net in (learner.critic, learner.target)]
     statistics = head.mean.clone()
     for scale in (100.0, 1e-3):
-        head.observe(scale * torch.randn(T, B) - scale, None, (learner.critic, learner.target))
+        head.observe(scale * torch.randn(T, B) - scale, ALL_TASKS, (learner.critic, learner.target))
         for net, values in zip((learner.critic, learner.target), before, strict=True):
             torch.testing.assert_close(head.value(net(inputs)), values, rtol=1e-9, atol=1e-9)
     assert (head.mean != statistics).all() and all(v.std() > 0 for v in before)

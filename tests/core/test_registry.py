@@ -16,7 +16,7 @@ from mtrl.core.config import runtime_option, runtime_options
 from mtrl.core.errors import UserError
 from mtrl.core.registry import Registry
 from mtrl.experiment import REGISTRIES
-from tests.tiny_runs import TINY
+from tests.support.tiny_runs import TINY
 
 METHODS = [(registry, kind) for registry in REGISTRIES for kind in registry.kinds]
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtrl.core.types import TaskRows, Transitions
+from mtrl.core.subset import SomeTasks
+from mtrl.core.types import Transitions
 from mtrl.data.goal_replay import GoalReplay, HindsightReplay
 
 G, T, N, CAPACITY, O, A = 8, 3, 2, 5, 4, 2
@@ -20,10 +21,10 @@ def generator(seed: int = 0) -> torch.Generator:
 def step(task: list[int], number: int) -> Transitions:
     """Transitions whose every number tells the goal and the step, and which copy it was."""
     mark = torch.tensor(task).view(-1, 1) * 1000.0 + number * 10 + torch.arange(N)
-    rows = TaskRows(torch.tensor(task), GOALS[task])
+    goals = SomeTasks(torch.tensor(task), GOALS[task])
     spread = mark.unsqueeze(-1)
     return Transitions(
-        spread.expand(-1, -1, O), spread.expand(-1, -1, A), mark, spread.expand(-1, -1, O) + 0.5, mark * 0, rows
+        spread.expand(-1, -1, O), spread.expand(-1, -1, A), mark, spread.expand(-1, -1, O) + 0.5, mark * 0, goals
     )
 
 
@@ -44,8 +45,8 @@ def test_each_ring_keeps_its_own_newest_and_nothing_else_is_drawn() -> None:
     seen: dict[int, set[float]] = {g: set() for g in range(G)}
     for seed in range(60):
         batch = replay.sample(16, generator(seed))
-        assert batch.rows is not None
-        task = batch.rows.task.tolist()
+        assert isinstance(batch.subset, SomeTasks)
+        task = batch.subset.task.tolist()
         assert len(set(task)) == T
         for row, goal in enumerate(task):
             seen[goal] |= set(batch.reward[row].tolist())
@@ -55,9 +56,9 @@ def test_each_ring_keeps_its_own_newest_and_nothing_else_is_drawn() -> None:
 def test_a_row_holds_one_goal_with_its_code() -> None:
     replay, _ = filled()
     batch = replay.sample(16, generator())
-    assert batch.rows is not None
-    torch.testing.assert_close(batch.rows.code, GOALS[batch.rows.task])
-    assert (batch.reward // 1000 == batch.rows.task.unsqueeze(1)).all()
+    assert isinstance(batch.subset, SomeTasks)
+    torch.testing.assert_close(batch.subset.code, GOALS[batch.subset.task])
+    assert (batch.reward // 1000 == batch.subset.task.unsqueeze(1)).all()
     torch.testing.assert_close(batch.observation[..., 0], batch.reward)
     torch.testing.assert_close(batch.next_observation[..., 0], batch.reward + 0.5)
 
@@ -66,10 +67,10 @@ def test_a_second_batch_has_the_same_goals() -> None:
     replay, _ = filled()
     source = generator()
     first = replay.sample(4, source)
-    second = replay.sample(4, source, first.rows)
-    assert first.rows is not None
-    assert second.rows is not None
-    assert torch.equal(first.rows.task, second.rows.task)
+    second = replay.sample(4, source, first.subset)
+    assert isinstance(first.subset, SomeTasks)
+    assert isinstance(second.subset, SomeTasks)
+    assert torch.equal(first.subset.task, second.subset.task)
     assert not torch.equal(first.reward, second.reward)
 
 
@@ -89,11 +90,11 @@ def test_memory_is_what_the_documentation_says() -> None:
     assert GoalReplay(GOALS, CAPACITY, O, A, T).bytes == 4 * (2 * O + A + 2) * G * CAPACITY
 
 
-def test_hindsight_relabels_whole_rows_with_what_was_reached() -> None:
+def test_hindsight_relabels_whole_goals_with_what_was_reached() -> None:
     def relabel(batch: Transitions, reached: Tensor) -> Transitions:
-        assert batch.rows is not None
-        rows = TaskRows(batch.rows.task, -reached[:, :3])
-        return batch._replace(reward=batch.reward - 1e6, rows=rows)
+        assert isinstance(batch.subset, SomeTasks)
+        subset = SomeTasks(batch.subset.task, -reached[:, :3])
+        return batch._replace(reward=batch.reward - 1e6, subset=subset)
 
     replay = HindsightReplay(GOALS, CAPACITY, O, A, T, relabel=relabel)
     for number in range(3):
@@ -101,11 +102,11 @@ def test_hindsight_relabels_whole_rows_with_what_was_reached() -> None:
     relabelled = 0
     for seed in range(40):
         batch = replay.sample(4, generator(seed))
-        assert batch.rows is not None
+        assert isinstance(batch.subset, SomeTasks)
         changed = batch.reward < -1e5
         assert (changed.all(1) == changed.any(1)).all()
-        expected = torch.where(changed[:, :1], batch.rows.code, GOALS[batch.rows.task])
-        torch.testing.assert_close(batch.rows.code, expected)
-        assert (batch.rows.code[changed[:, 0]] < 0).all()
+        expected = torch.where(changed[:, :1], batch.subset.code, GOALS[batch.subset.task])
+        torch.testing.assert_close(batch.subset.code, expected)
+        assert (batch.subset.code[changed[:, 0]] < 0).all()
         relabelled += int(changed[:, 0].sum())
     assert 40 <= relabelled <= 80

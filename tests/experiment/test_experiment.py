@@ -22,7 +22,7 @@ from mtrl.experiment.config import experiment_name
 from mtrl.experiment.load import load
 from mtrl.monitoring import checkpoints
 from mtrl.training.off_policy import OffPolicyTrainer
-from tests.tiny_runs import TINY, files, run_folder
+from tests.support.tiny_runs import TINY, files, run_folder
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

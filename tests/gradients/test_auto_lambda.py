@@ -14,10 +14,10 @@ from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
 from mtrl.core.errors import UserError
 from mtrl.core.specs import ControlSpec
-from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, MultiTaskOptimizer, Weighting
+from mtrl.gradients import WEIGHTINGS, Context, MultiTaskOptimizer, Weighting
 from mtrl.gradients.look_ahead import ESTIMATORS, LookAhead
 from mtrl.networks import NETWORKS
-from tests.gradients.toys import INPUT, A, B, O, Regression, T, config, transitions
+from tests.support.gradient_toys import INPUT, A, B, O, Regression, T, config, methods, transitions
 
 WEIGHTS = torch.tensor([0.3, -0.2, 1.1], dtype=torch.float64)
 MOMENTUM: dict[str, Any] = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.01}
@@ -91,6 +91,9 @@ class Bare(nn.Module):
 
     def per_task_leaves(self) -> dict[str, Tensor]:
         return {n: p.detach().expand(T, *p.shape).requires_grad_() for n, p in self.shared.items()}
+
+    def at(self, subset: Any) -> Any:
+        return self
 
     @staticmethod
     def losses(shared: Any, own: Any, own_buffers: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -293,8 +296,7 @@ def agent(**options: Any) -> SAC:
     return AGENTS.build(
         AGENTS.config_class("sac")(batch_size=B),
         network=config(NETWORKS, "multi_head", width=8, depth=2),
-        weighting=config(WEIGHTINGS, "auto_lambda", **options),
-        surgery=config(SURGERIES, "none"),
+        methods=methods(config(WEIGHTINGS, "auto_lambda", **options), tasks=["reach", "push", "pick"]),
         spec=ControlSpec(("reach", "push", "pick"), O, A, horizon=10),
     )
 
@@ -334,7 +336,7 @@ def test_in_sac_targets_temperatures_and_the_other_network_are_constants() -> No
         method.step = step
     made.update(transitions(0), transitions(1))
     assert [(part, len(batches)) for part, batches in calls] == [("critic", 2), ("actor", 2)]
-    assert not any(t.requires_grad for _, batches in calls for batch in batches for t in batch if t is not None)
+    assert not any(t.requires_grad for _, batches in calls for batch in batches for t in batch if isinstance(t, Tensor))
     first, second = calls[0][1]
     assert torch.equal(second.inputs[..., :O], transitions(1).observation)
     assert not torch.equal(first.target, second.target)

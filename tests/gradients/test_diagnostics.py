@@ -12,17 +12,17 @@ from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
 from mtrl.core.errors import UserError
 from mtrl.core.specs import ControlSpec
-from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
+from mtrl.gradients import DIAGNOSTICS, Methods
 from mtrl.gradients.diagnostics.triad import pair_statistics
 from mtrl.networks import NETWORKS
-from tests.gradients.toys import A, B, O, Regression, T, config, transitions
+from tests.support.gradient_toys import A, B, O, Regression, T, config, methods, transitions
 
 SCALES = pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
 
 
 def optimizer(problem: Regression, surgery: str = "none", window: int = 1, **more: Any) -> Any:
     triad = DIAGNOSTICS.config_class("triad")(window=window)
-    return problem.optimizer("equal", surgery, diagnostics=triad, **more)
+    return problem.optimizer("equal", surgery, diagnostics=(triad,), **more)
 
 
 def flat(tensors: Any) -> Tensor:
@@ -82,12 +82,13 @@ def test_curvature_of_a_quadratic_is_its_hessian_along_the_step() -> None:
         def per_task_leaves(self) -> dict[str, Tensor]:
             return {n: p.detach().expand(T, *p.shape).requires_grad_() for n, p in self.shared.items()}
 
-    from mtrl.gradients import build_optimizer
+        def at(self, subset: Any) -> Any:
+            return self
 
     network: Any = Linear()
     sgd = torch.optim.SGD(network.parameters(), lr=0.05)
     triad = DIAGNOSTICS.config_class("triad")(window=1)
-    method = build_optimizer(network, sgd, config(WEIGHTINGS, "equal"), config(SURGERIES, "none"), diagnostics=triad)
+    method = Methods(diagnostics=(triad,)).optimizer(network, sgd)
     found = method.step(losses, None)["triad/curvature"]
     step = network.shared["w"].detach() - weight
     total: Any = lambda w: losses({"w": w.expand(T, -1)}, {}, {}, None)[0].sum()  # noqa: E731
@@ -148,18 +149,16 @@ def test_values_are_means_over_the_window() -> None:
 
 def agent(seed: int = 0, network: str = "multi_head", surgery: str = "pcgrad", watched: bool = True) -> SAC:
     torch.manual_seed(seed)
-    watching = {
-        "diagnostics": DIAGNOSTICS.config_class("triad")(window=3),
-        "affinity": AFFINITIES.config_class("transference")(every=2, apply_to="both"),
-    }
+    watching = (
+        DIAGNOSTICS.config_class("triad")(window=3),
+        DIAGNOSTICS.config_class("transference")(every=2, apply_to="both"),
+    )
     return AGENTS.build(
         AGENTS.config_class("sac")(batch_size=B),
         network=config(NETWORKS, network, width=8, depth=2),
-        weighting=config(WEIGHTINGS, "equal"),
-        surgery=config(SURGERIES, surgery),
+        methods=methods("equal", surgery, diagnostics=watching if watched else ()),
         spec=ControlSpec(tuple(map(str, range(T))), O, A, horizon=10),
         seed=seed,
-        **(watching if watched else {}),
     )
 
 
@@ -185,7 +184,7 @@ def test_every_network_can_be_watched(network: str, surgery: str) -> None:
 
 
 def test_a_network_that_shares_nothing_is_refused() -> None:
-    with pytest.raises(UserError, match=r"Diagnostics and affinities.*shares none"):
+    with pytest.raises(UserError, match=r"A diagnostic .*shares none"):
         agent(network="independent", surgery="none")
 
 
@@ -219,14 +218,21 @@ def test_conflicts_are_the_share_of_updates_so_far() -> None:
 
 
 @pytest.mark.parametrize(
-    ("registry", "kind", "option", "value"),
+    ("kind", "option", "value"),
     [
-        (DIAGNOSTICS, "triad", "window", 0),
-        (AFFINITIES, "transference", "every", 0),
-        (AFFINITIES, "transference", "apply_to", "critics"),
-        (AFFINITIES, "transference", "step_size", 0.0),
+        ("triad", "window", 0),
+        ("transference", "every", 0),
+        ("transference", "apply_to", "critics"),
+        ("transference", "step_size", 0.0),
     ],
 )
-def test_impossible_options_are_refused_by_name(registry: Any, kind: str, option: str, value: Any) -> None:
-    with pytest.raises(UserError, match=rf"Option `{registry.group}\.{option}`"):
-        config(registry, kind, **{option: value})
+def test_impossible_options_are_refused_by_name(kind: str, option: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"Option `diagnostics\.{kind}\.{option}`"):
+        config(DIAGNOSTICS, kind, **{option: value})
+
+
+def test_affinities_are_the_metrics_that_a_diagnostic_declares() -> None:
+    metrics = {"critic/affinity": 1, "actor/affinity": 2, "critic/cosine": 3, "affinity": 4, "critic/my_affinity": 5}
+    both = Methods(diagnostics=[DIAGNOSTICS.config_class(kind)() for kind in ("triad", "transference")])
+    assert both.affinities(metrics) == {"critic": 1, "actor": 2, "all": 4}
+    assert Methods(diagnostics=[DIAGNOSTICS.config_class("triad")()]).affinities(metrics) == {}

@@ -12,11 +12,11 @@ import torch
 from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
 from mtrl.core.specs import ControlSpec
-from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
+from mtrl.gradients import DIAGNOSTICS, SURGERIES, WEIGHTINGS
 from mtrl.gradients.surgery.torchjd_methods import CONFIGS
 from mtrl.networks import IMAGE_NETWORKS, NETWORKS
-from tests.agents import test_bc as keyframes
-from tests.gradients.toys import A, B, O, Regression, T, classifier, config, image_batch, transitions
+from tests.support import cloning as keyframes
+from tests.support.gradient_toys import A, B, O, Regression, T, classifier, config, image_batch, methods, transitions
 
 pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
 
@@ -46,8 +46,7 @@ def agent(network: str, weighting: str, surgery: str, seed: int = 0, **options: 
     return AGENTS.build(
         AGENTS.config_class("sac")(batch_size=B, **options),
         network=config(NETWORKS, network, width=8, depth=2),
-        weighting=config(WEIGHTINGS, weighting, **({"window": 2} if weighting == "dwa" else {})),
-        surgery=config(SURGERIES, surgery),
+        methods=methods(weighting, surgery),
         spec=ControlSpec(tuple(map(str, range(T))), O, A, horizon=10),
         seed=seed,
     )
@@ -125,10 +124,7 @@ def test_every_method_and_image_network_runs_in_the_supervised_agent(shared_inpu
         check_on_images(combination, shared_input)
 
 
-WATCHING = {
-    "diagnostics": DIAGNOSTICS.config_class("triad")(),
-    "affinity": AFFINITIES.config_class("transference")(every=2),
-}
+WATCHING = (DIAGNOSTICS.config_class("triad")(), DIAGNOSTICS.config_class("transference")(every=2))
 
 
 @pytest.mark.parametrize("learner", ["cloning", "own-images", "same-images"])
@@ -137,11 +133,11 @@ def test_watching_changes_no_other_learner(learner: str) -> None:
     same = learner == "same-images"
     made: list[Any] = []
     metrics: dict[str, torch.Tensor] = {}
-    for watching in ({}, WATCHING):
+    for watching in ((), WATCHING):
         if learner == "cloning":
-            made.append(keyframes.agent("auto_lambda", "pcgrad", **watching))
+            made.append(keyframes.agent("auto_lambda", "pcgrad", diagnostics=watching))
         else:
-            made.append(classifier("conv", "auto_lambda", "pcgrad", shared_input=same, watching=watching))
+            made.append(classifier("conv", "auto_lambda", "pcgrad", shared_input=same, diagnostics=watching))
         for k in range(4):
             batches = [keyframes.batch(s) if learner == "cloning" else image_batch(s, same) for s in (k, 100 + k)]
             metrics = made[-1].update(*batches)

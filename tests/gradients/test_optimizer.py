@@ -6,13 +6,23 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, MultiTaskOptimizer, Weighting
+from mtrl.gradients import (
+    DIAGNOSTICS,
+    SURGERIES,
+    WEIGHTINGS,
+    Context,
+    Methods,
+    MultiTaskOptimizer,
+    Weighting,
+    inner_products,
+)
 from mtrl.gradients.algebra import CHUNK, along, combine, gramian, rows
 from mtrl.gradients.optimizer import conflict_metrics
 from mtrl.gradients.surgery.pcgrad import PCGrad
 from mtrl.networks import NETWORKS, TaskNetwork
+from mtrl.networks.layers import Linear, owned
 
 T, B, INPUT = 3, 6, 4
 
@@ -199,7 +209,106 @@ def test_zero_gradients_give_defined_metrics() -> None:
     assert metrics["conflict"] == 0
 
 
-def test_every_registered_method_builds_from_its_defaults() -> None:
-    for registry in (WEIGHTINGS, SURGERIES):
-        for kind in registry.kinds:
-            registry.build(registry.config_class(kind)(), num_tasks=T)
+@pytest.mark.parametrize("kind", [k for k in WEIGHTINGS.kinds if k != "softmax_temperature"])
+def test_every_weighting_by_its_defaults_scales_each_tasks_gradient_by_its_weight(kind: str) -> None:
+    """What is written is the derivative of Σ_i w_i L_i with the weights of the metrics."""
+    network, batch, losses = problem()
+    method = Methods.of(kind).optimizer(network, torch.optim.SGD(network.parameters(), lr=0.0), reduction="sum")
+    weights = method.step(losses, batch, batch)["weight"]
+    expected = torch.autograd.grad(losses(*network.tensors, batch)[0] @ weights, list(network.parameters()))
+    for parameter, theirs in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(gradient(parameter), theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", SURGERIES.kinds)
+def test_every_surgery_by_its_defaults_leaves_owned_gradients_alone(kind: str) -> None:
+    pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
+    network, batch, losses = problem()
+    method = Methods.of(kind).optimizer(network, torch.optim.SGD(network.parameters(), lr=0.0), reduction="sum")
+    method.step(losses, batch)
+    if kind != "cosine_regularization":  # its loss depends on what tasks own
+        expected = torch.autograd.grad(losses(*network.tensors, batch)[0].sum(), list(network.own.values()))
+        for parameter, theirs in zip(network.own.values(), expected, strict=True):
+            torch.testing.assert_close(gradient(parameter), theirs, rtol=1e-9, atol=1e-12)
+
+
+class Spare(nn.Module):
+    """Layers of which one is never used, and one is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = Linear(INPUT, 5), owned(Linear(5, 1))
+        self.unused, self.spare_head = Linear(2, 2), owned(Linear(2, 2))
+        self.frozen = Linear(5, 5).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.frozen(self.body(x).tanh()))
+
+
+@pytest.mark.parametrize("kind", [*SURGERIES.kinds, "auto_lambda", "gradnorm", "watched"])
+@pytest.mark.parametrize("ensemble", [None, 2])
+def test_what_no_loss_depends_on_has_a_zero_gradient_and_what_is_frozen_none(kind: str, ensemble: int | None) -> None:
+    pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
+    torch.manual_seed(0)
+    network = TaskNetwork(lambda code: Spare(), T, ensemble).double()
+    batch = torch.randn(T, B, INPUT, dtype=torch.float64), torch.randn(T, B, dtype=torch.float64)
+
+    def losses(shared: Any, own: Any, own_buffers: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        found = (network.call(shared, own, own_buffers, batch[0]).squeeze(-1) - batch[1]).square().mean(-1)
+        return found if ensemble is None else found.sum(0), {}
+
+    watching = [DIAGNOSTICS.config_class(k)() for k in DIAGNOSTICS.kinds] if kind == "watched" else []
+    methods = Methods.of("pcgrad" if kind == "watched" else kind, diagnostics=watching)
+    sgd = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1, momentum=0.9)
+    method = methods.optimizer(network, sgd)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    for _ in range(2):
+        metrics = method.step(losses, batch, batch)
+        assert all(value.isfinite().all() for name, value in metrics.items() if "condition" not in name)
+    for name, parameter in network.named_parameters():
+        if "frozen" in name:
+            assert parameter.grad is None and torch.equal(parameter, before[name])
+        elif "unused" in name or "spare" in name:
+            assert not gradient(parameter).any() and torch.equal(parameter, before[name])
+        else:
+            assert gradient(parameter).any() and not torch.equal(parameter, before[name])
+    next(iter(network.shared.values())).requires_grad_(False)
+    method.step(losses, batch, batch)
+    assert next(iter(network.shared.values())).grad is None, "what is frozen later keeps no old gradient"
+
+
+@pytest.mark.parametrize("kind", ["pcgrad", "mgda", "cagrad", "gcs", "upgrad"])
+@pytest.mark.parametrize("scale", [1e18, 1e25])
+def test_gradients_whose_inner_products_overflow_float32_keep_their_surgery(kind: str, scale: float) -> None:
+    """A twin in float64 takes the same step; without a C compiler the step has finite gradients at the least."""
+    pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        network, batch, losses = problem()
+        network.to(dtype)
+        method = Methods.of(kind).optimizer(
+            network, torch.optim.SGD(network.parameters(), lr=0.0), generator=torch.Generator().manual_seed(0)
+        )
+
+        def scaled(*arguments: Any, losses: Any = losses) -> Any:
+            return scale * losses(*arguments)[0], {}
+
+        metrics = method.step(scaled, tuple(t.to(dtype) for t in batch))
+        found.append([gradient(p).double() / scale for p in network.parameters()])
+        exact = dtype == torch.float64 or inner_products.takes([gradient(p)[None] for p in network.parameters()])
+        assert all(g.isfinite().all() for g in found[-1])
+        assert metrics["task_grad_norm"].isfinite().all() == exact
+    if exact:
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_gradient_that_is_not_finite_stops_no_solver() -> None:
+    pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
+    for kind in SURGERIES.kinds:
+        network, batch, losses = problem()
+        method = Methods.of(kind).optimizer(network, torch.optim.SGD(network.parameters(), lr=0.0))
+        broken = (batch[0].clone().index_fill_(0, torch.tensor(1), float("nan")), batch[1])
+        metrics = method.step(losses, broken)
+        if kind != "none":
+            assert metrics["task_grad_norm"].isfinite().tolist() == [True, False, True]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -74,10 +76,20 @@ def test_two_tasks_end_without_conflict() -> None:
     assert projected[1] @ gradients[0] == pytest.approx(0, abs=1e-12)
 
 
-def test_every_task_has_an_order_of_its_own() -> None:
-    orders = PCGrad().noise(8, torch.Generator().manual_seed(0), torch.device("cpu")).argsort(1)
-    assert all(sorted(order.tolist()) == list(range(8)) for order in orders)
-    assert len({tuple(order.tolist()) for order in orders}) == 8
+def test_every_combination_of_orders_is_drawn_equally_often() -> None:
+    """Three tasks have two orders each: every update is Algorithm 1's for one of the eight, all as likely."""
+    gradients = torch.tensor([[1.0, 0.2, 0.0], [-0.8, 1.0, 0.3], [-0.3, -0.9, 1.0]], dtype=torch.float64)
+    others = [torch.tensor([[1, 2], [2, 1]]), torch.tensor([[0, 2], [2, 0]]), torch.tensor([[0, 1], [1, 0]])]
+    possible = torch.stack([algorithm_1(gradients, torch.stack(orders)) for orders in itertools.product(*others)])
+    assert torch.cdist(possible, possible).fill_diagonal_(1).min() > 1e-3, "the orders should matter in this example"
+    surgery, generator, counts = PCGrad(), torch.Generator().manual_seed(0), torch.zeros(8)
+    for _ in range(2000):
+        noise = surgery.noise(3, generator, torch.device("cpu"))
+        update = surgery.coefficients(gradients @ gradients.T, torch.ones(3, dtype=torch.bool), noise) @ gradients
+        distances = (possible - update).norm(dim=1)
+        assert distances.min() < 1e-12
+        counts[distances.argmin()] += 1
+    assert ((counts / 2000 - 1 / 8).abs() < 0.03).all()
 
 
 def test_the_mean_over_orders_agrees_with_torchjd() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtrl.gradients import SURGERIES
 from mtrl.gradients.surgery.pcgrad import PCGrad
-from tests.gradients.toys import Regression, T, config
+from tests.support.gradient_toys import Regression, T, config
 
 SCALES = pytest.mark.parametrize("scale", [1e-10, 1e-3, 1.0, 1e10])
 ALL = torch.ones(T, dtype=torch.bool)
@@ -80,11 +80,16 @@ def test_gcs_of_degenerate_gradients(scale: float) -> None:
     assert build("gcs", 1).coefficients(one @ one.T, lead[:1], None).tolist() == [1]
 
 
+def plain(gradients: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients and weights of one."""
+    return torch.ones(2, len(gradients), dtype=gradients.dtype).unbind()
+
+
 @pytest.mark.parametrize("leak", [0.0, 0.3])
 @SCALES
 def test_graddrop_is_algorithm_1(leak: float, scale: float) -> None:
     gradients = scale * random(4, columns=50)
-    found = build("graddrop", 4, leak=leak).combine(gradients, torch.Generator().manual_seed(2))
+    found = build("graddrop", 4, leak=leak).combine(gradients, *plain(gradients), torch.Generator().manual_seed(2))
     draw = torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     purity = 0.5 * (1 + gradients.sum(0) / gradients.abs().sum(0))
     mask = (purity > draw) * (gradients > 0) + (purity < draw) * (gradients < 0)
@@ -95,10 +100,10 @@ def test_graddrop_is_algorithm_1(leak: float, scale: float) -> None:
 def test_graddrop_of_degenerate_gradients() -> None:
     one, generator = random(1), torch.Generator().manual_seed(0)
     for gradients in (one, one.expand(3, -1), torch.cat([one, 0 * one])):
-        torch.testing.assert_close(build("graddrop").combine(gradients, generator), gradients.sum(0))
-    opposed = build("graddrop").combine(torch.cat([one, -one]), generator)
+        torch.testing.assert_close(build("graddrop").combine(gradients, *plain(gradients), generator), gradients.sum(0))
+    opposed = build("graddrop").combine(torch.cat([one, -one]), *plain(torch.cat([one, -one])), generator)
     torch.testing.assert_close(opposed.abs(), one[0].abs())
-    assert not build("graddrop").combine(0 * random(3), generator).any()
+    assert not build("graddrop").combine(0 * random(3), *plain(random(3)), generator).any()
 
 
 def test_graddrop_agrees_with_torchjd_in_the_mean() -> None:
@@ -106,7 +111,9 @@ def test_graddrop_agrees_with_torchjd_in_the_mean() -> None:
     gradients, generator = random(3), torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     theirs = torch.stack([aggregation.GradDrop()(gradients) for _ in range(4000)]).mean(0)
-    ours = torch.stack([build("graddrop").combine(gradients, generator) for _ in range(4000)]).mean(0)
+    ours = torch.stack([build("graddrop").combine(gradients, *plain(gradients), generator) for _ in range(4000)]).mean(
+        0
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0.12)
 
 

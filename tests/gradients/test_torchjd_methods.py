@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import sys
 from typing import Any
 
 import pytest
@@ -12,14 +13,26 @@ from torch import Tensor
 from mtrl.core.errors import UserError
 from mtrl.gradients import SURGERIES
 from mtrl.gradients.surgery.torchjd_methods import CONFIGS
-from tests.gradients.toys import config
+from tests.support.gradient_toys import config
 
+cvxpy: Any = pytest.importorskip("cvxpy", reason="the extra `surgery` is not installed")
 aggregation: Any = pytest.importorskip("torchjd.aggregation", reason="the extra `surgery` is not installed")
 
 SCALES = pytest.mark.parametrize("scale", [1e-10, 1e-3, 1.0, 1e10])
+
+
+def shortest_vector(gradients: Tensor) -> Tensor:
+    """The vector of least norm in the gradients' convex hull, by an interior-point solver."""
+    weights = cvxpy.Variable(len(gradients), nonneg=True)
+    objective = cvxpy.Minimize(cvxpy.sum_squares(gradients.numpy().T @ weights))
+    tight = {f"tol_{name}": 1e-12 for name in ("gap_abs", "gap_rel", "feas")}
+    cvxpy.Problem(objective, [cvxpy.sum(weights) == 1]).solve(solver=cvxpy.CLARABEL, **tight)
+    return torch.from_numpy(weights.value) @ gradients
+
+
 ORACLES = {
     "cagrad": lambda m: aggregation.CAGrad(c=0.4),
-    "mgda": lambda m: aggregation.MGDA(),
+    "mgda": lambda m: shortest_vector,
     "imtl_g": lambda m: aggregation.IMTLG(),
     "upgrad": lambda m: aggregation.UPGrad(),
     "dualproj": lambda m: aggregation.DualProj(),
@@ -72,6 +85,22 @@ def test_the_scale_of_the_gradients_changes_nothing(kind: str, scale: float) -> 
     gradients = random(4, 1)
     expected = coefficients(build(kind, 4), gradients)
     torch.testing.assert_close(coefficients(build(kind, 4), scale * gradients), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("tasks", range(2, 21))
+@pytest.mark.parametrize("columns", [3, 30], ids=["dependent", "independent"])
+def test_mgda_finds_the_shortest_vector(tasks: int, columns: int) -> None:
+    """Against another solver, and by the condition that marks the optimum: no gradient's product with it is less
+    than its squared norm."""
+    for seed, spread in ((0, 0), (1, 3)):
+        lengths = torch.logspace(-spread, spread, tasks, dtype=torch.float64).unsqueeze(1)
+        gradients = random(tasks, seed, columns) * lengths + 0.3 * (seed == 0)
+        size = gradients.square().sum(1).mean()
+        weights = coefficients(build("mgda", tasks), gradients) / tasks
+        assert (weights >= 0).all() and weights.sum().item() == pytest.approx(1)
+        found, expected = weights @ gradients, shortest_vector(gradients)
+        assert (found.square().sum() - expected.square().sum()) / size < 1e-6
+        assert (gradients @ found).min() >= found.square().sum() - 1e-6 * size
 
 
 def test_pcd_follows_whichever_task_is_primary() -> None:
@@ -195,3 +224,14 @@ def test_without_its_solver_it_is_one_line(kind: str, library: str, monkeypatch:
     monkeypatch.setattr("torchjd._mixins.find_spec", lambda name: None if name == library else find_spec(name))
     with pytest.raises(UserError, match=f"pip install.*{library}"):
         build(kind, 3)
+
+
+def test_on_python_3_13_nash_mtl_says_how_to_get_its_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra leaves it out there, so that installing the extra once more would not help."""
+    from importlib.util import find_spec
+
+    monkeypatch.setattr("torchjd._mixins.find_spec", lambda name: None if name == "ecos" else find_spec(name))
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0))
+    with pytest.raises(UserError, match=r"pip install 'ecos>=2\.0\.14', which takes a C compiler") as error:
+        build("nash_mtl", 3)
+    assert "\n" not in str(error.value) and "[surgery]" not in str(error.value)

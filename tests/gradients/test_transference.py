@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtrl.gradients import AFFINITIES
-from mtrl.gradients.affinities.transference import Transference
-from tests.gradients.toys import Regression, T
+from mtrl.gradients import DIAGNOSTICS
+from mtrl.gradients.diagnostics.transference import Transference
+from tests.support.gradient_toys import Regression, T
 
 
 def affinity(**options: Any) -> Any:
-    return AFFINITIES.config_class("transference")(**options)
+    return DIAGNOSTICS.config_class("transference")(**options)
 
 
 def by_hand(problem: Regression, batch: Any, step: float, ratio: bool) -> Tensor:
@@ -36,7 +36,11 @@ def by_hand(problem: Regression, batch: Any, step: float, ratio: bool) -> Tensor
 def test_affinities_are_the_mean_of_steps_taken_by_hand(part: Any, ensemble: Any, step_size: float | None) -> None:
     problem = Regression("film", ensemble)
     method = problem.optimizer(
-        "equal", "none", part=part, affinity=affinity(every=2, apply_to="both", step_size=step_size), sgd={"lr": 0.05}
+        "equal",
+        "none",
+        part=part,
+        diagnostics=[affinity(every=2, apply_to="both", step_size=step_size)],
+        sgd={"lr": 0.05},
     )
     expected, found = [], {}
     for k in range(5):
@@ -56,14 +60,14 @@ def test_a_zero_loss_gains_nothing() -> None:
         return values * torch.tensor([1.0, 0.0, 1.0]), aux
 
     problem.losses = losses  # type: ignore[method-assign]
-    found = problem.train(problem.optimizer("equal", "none", affinity=affinity()), 1)[0]["affinity"]
+    found = problem.train(problem.optimizer("equal", "none", diagnostics=[affinity()]), 1)[0]["affinity"]
     assert found.isfinite().all() and not found[:, 1].any() and not found[1].any()
 
 
 @pytest.mark.parametrize(("part", "wanted"), [("actor", [False, True, True]), ("critic", [True, False, True])])
 def test_networks_are_measured_by_choice(part: str, wanted: list[bool]) -> None:
     built = [
-        AFFINITIES.build(affinity(apply_to=choice), num_tasks=T, part=part) for choice in ("critic", "actor", "both")
+        DIAGNOSTICS.build(affinity(apply_to=choice), num_tasks=T, part=part) for choice in ("critic", "actor", "both")
     ]
     assert [isinstance(b, Transference) for b in built] == wanted
 
@@ -72,5 +76,5 @@ def test_tasks_with_one_teacher_gain_from_each_other() -> None:
     """Tasks 0 and 1 share a teacher, task 2 has the opposite one: the shared trunk is pulled apart."""
     problem = Regression("mlp")
     problem.teachers = torch.stack([problem.teachers[0], problem.teachers[0], -problem.teachers[0]])
-    found = problem.train(problem.optimizer("equal", "none", affinity=affinity(every=1)), 30)[-1]["affinity"]
+    found = problem.train(problem.optimizer("equal", "none", diagnostics=[affinity(every=1)]), 30)[-1]["affinity"]
     assert found[0, 1] > 0 > found[0, 2] and found[1, 0] > 0 > found[2, 0]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from mtrl.core.types import TaskRows
+from mtrl.core.subset import SomeTasks
 from mtrl.networks import NETWORKS, TaskNetwork
 
 GOALS, T, B, INPUT, OUTPUT, WIDTH = 7, 3, 5, 6, 3, 8
@@ -44,9 +45,9 @@ def make(case: str, ensemble: int | None = None, *, noise: float = 0.1) -> TaskN
     return network
 
 
-def some() -> TaskRows:
-    """Rows in no order, with codes of their own: new goals near known ones."""
-    return TaskRows(torch.tensor([4, 0, 5]), codes(T, seed=3))
+def some() -> SomeTasks:
+    """Tasks in no order, with codes of their own: new goals near known ones."""
+    return SomeTasks(torch.tensor([4, 0, 5]), codes(T, seed=3))
 
 
 def perceptron(network: TaskNetwork, x: Tensor, member: int | None = None) -> Tensor:
@@ -91,18 +92,18 @@ def test_generators_start_as_the_perceptron_and_learn_at_once(case: str) -> None
 def test_matrices_follow_the_goal_and_nothing_is_owned(case: str) -> None:
     network = make(case)
     assert not len(network.own)
-    one, other = (TaskRows(torch.zeros(T, dtype=torch.int64), code) for code in (codes(T, 3), codes(T, 4)))
-    first, second, same = (network.at(rows)(inputs()) for rows in (one, other, one._replace(task=some().task)))  # type: ignore[operator]
+    one, other = (SomeTasks(torch.zeros(T, dtype=torch.int64), code) for code in (codes(T, 3), codes(T, 4)))
+    first, second, same = (network.at(goals)(inputs()) for goals in (one, other, replace(one, task=some().task)))  # type: ignore[operator]
     assert not torch.allclose(first, second)
     torch.testing.assert_close(first, same)
 
 
 def test_the_generated_matrix_is_that_of_the_paper() -> None:
     """Mint paper, Eq. 5: a = M(g) σ(W a + b) + β(g), with M(g) = I + G(g), for each row by itself."""
-    network, x, rows = make("generated_mint"), inputs(), some()
+    network, x, goals = make("generated_mint"), inputs(), some()
     p = {name.removeprefix("0/blocks/"): value.detach() for name, value in network.shared.items()}
     expected = []
-    for row, goal in zip(x, rows.code, strict=True):
+    for row, goal in zip(x, goals.code, strict=True):
         a = row
         for layer in ("0", "1"):
             made = {}
@@ -113,38 +114,38 @@ def test_the_generated_matrix_is_that_of_the_paper() -> None:
             activation = (a @ p[f"{layer}/0/weight"].T + p[f"{layer}/0/bias"]).relu()
             a = activation @ matrix.T + made["bias"]
         expected.append(a @ p["1/weight"].T + p["1/bias"])
-    torch.testing.assert_close(network.at(rows)(x), torch.stack(expected))  # type: ignore[operator]
+    torch.testing.assert_close(network.at(goals)(x), torch.stack(expected))  # type: ignore[operator]
 
 
 @ENSEMBLES
 @pytest.mark.parametrize("case", CASES)
-def test_rows_see_what_their_tasks_own(case: str, ensemble: int | None) -> None:
-    """Rows with their own tasks' codes give what the whole network gives for these tasks."""
+def test_some_tasks_see_what_their_tasks_own(case: str, ensemble: int | None) -> None:
+    """With their own codes they give what the whole network gives for these tasks."""
     network, x = make(case, ensemble), inputs(GOALS)
     task = some().task
-    rows = TaskRows(task, codes().float().double()[task])
-    found = network.at(rows)(x[task])  # type: ignore[operator]
+    goals = SomeTasks(task, codes().float().double()[task])
+    found = network.at(goals)(x[task])  # type: ignore[operator]
     torch.testing.assert_close(found, network(x).index_select(-3, task))
 
 
 @ENSEMBLES
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_of_rows_equal_separate_autograd_calls(case: str, ensemble: int | None) -> None:
-    network, x, rows = make(case, ensemble), inputs(), some()
-    view = network.at(rows)
+def test_gradients_of_some_tasks_equal_separate_autograd_calls(case: str, ensemble: int | None) -> None:
+    network, x, goals = make(case, ensemble), inputs(), some()
+    view = network.at(goals)
     _, own, buffers = view.tensors
     leaves = view.per_task_leaves()
     output = network.call(leaves, own, buffers, x)
     weights = torch.randn_like(output)
     together = torch.autograd.grad((output * weights).sum(), [*leaves.values(), *own.values()])
     for row in range(T):
-        alone = network.at(TaskRows(rows.task[row : row + 1], rows.code[row : row + 1]))
+        alone = network.at(SomeTasks(goals.task[row : row + 1], goals.code[row : row + 1]))
         loss = (alone(x[row : row + 1]) * weights.narrow(-3, row, 1)).sum()  # type: ignore[operator]
         single = torch.autograd.grad(loss, [*network.shared.values(), *network.own.values()])
         for batched, expected in zip(together[: len(leaves)], single, strict=False):
             torch.testing.assert_close(batched[row], expected, atol=1e-12, rtol=1e-9)
         for batched, expected in zip(together[len(leaves) :], single[len(leaves) :], strict=True):
-            torch.testing.assert_close(batched[row], expected[rows.task[row]], atol=1e-12, rtol=1e-9)
+            torch.testing.assert_close(batched[row], expected[goals.task[row]], atol=1e-12, rtol=1e-9)
 
 
 def test_auto_generates_where_tasks_are_goals() -> None:

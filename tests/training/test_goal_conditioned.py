@@ -16,7 +16,7 @@ from mtrl.cli import main
 from mtrl.core.compilation import Traced
 from mtrl.core.errors import UserError
 from mtrl.core.execution import Snapshot, tensors
-from mtrl.core.types import TaskRows
+from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
 from mtrl.experiment.load import load
 from mtrl.training.goal_conditioned import GoalTrainer
 
@@ -37,12 +37,12 @@ def test_rollouts_fill_the_rings_of_their_goals() -> None:
     made, trainer = parts()
     trainer.advance()
     for _ in range(6 * 4 - 1):
-        rows = trainer.envs.rows
+        goals = trainer.envs.present
         before = trainer.replay.sizes
         trainer.advance()
         added = trainer.replay.sizes - before
         assert added.sum() == 4 * 3
-        assert (added[rows.task] == 3).all()
+        assert (added[goals.task] == 3).all()
     assert trainer.step == 3 * 24
     assert trainer.tasks_per_step == 4
     assert trainer.updates == pytest.approx(0.34 * (trainer.step - 3), abs=1)
@@ -122,14 +122,14 @@ def test_temperatures_are_each_goals_own_or_shared() -> None:
 
 def test_an_evaluation_is_of_the_first_goals_of_each_kind() -> None:
     made, trainer = parts()
-    seen: list[TaskRows] = []
+    seen: list[SomeTasks] = []
     act = made.agent.act
 
-    def spy(observation: torch.Tensor, explore: bool, rows: TaskRows | None = None) -> torch.Tensor:
-        assert rows is not None
+    def spy(observation: torch.Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> torch.Tensor:
+        assert isinstance(subset, SomeTasks)
         assert not explore
-        seen.append(rows)
-        return act(observation, explore, rows)
+        seen.append(subset)
+        return act(observation, explore, subset)
 
     made.agent.act = spy
     found = trainer.evaluate(5, "goals")
@@ -137,7 +137,7 @@ def test_an_evaluation_is_of_the_first_goals_of_each_kind() -> None:
     assert (len(trained["distance"]), len(held_out["distance"])) == (5, 3)
     assert seen[0].task.tolist() == [0, 1, 2, 3, 4]
     torch.testing.assert_close(seen[0].code, made.suite.spec.goals[:5])
-    torch.testing.assert_close(seen[-1].code, made.suite.rows(made.suite.held_out).code)
+    torch.testing.assert_close(seen[-1].code, made.suite.subset_of(made.suite.held_out).code)
     start = np.linalg.norm(made.suite.goals[:5, 2:] - made.suite.goals[:5, :2], axis=1)
     np.testing.assert_allclose(trained["distance"], start, atol=0.05)
     facts = found.to_json(made.tasks)
@@ -173,6 +173,9 @@ def test_bad_options_end_in_one_line(
         ["training.protocol=upstream"],
         ["benchmark.goals_per_rollout=13"],
         ["weighting=dwa"],
+        ["surgery=gcs", "surgery.primary=[0]"],
+        ["surgery=gradvac"],
+        ["diagnostics=triad"],
         ["network=independent", "surgery=pcgrad"],
     ):
         assert main(["train", *SMALL, *options]) == 2

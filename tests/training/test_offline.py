@@ -11,11 +11,11 @@ import torch
 
 from mtrl.agents import AGENTS
 from mtrl.core.errors import UserError
-from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.gradients import Methods
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
 from mtrl.training import TRAININGS
 from mtrl.training.offline import OfflineTrainer
-from tests.training.keyframe_toys import CAMERAS, SIZE, TASKS, ToySuite, write_cache
+from tests.support.keyframe_toys import CAMERAS, SIZE, TASKS, ToySuite, write_cache
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,7 @@ def agent(weighting: str = "equal", kind: str = "bc", seed: int = 0, **network: 
     return AGENTS.build(
         AGENTS.config_class(kind)(batch_size=16),
         network=KEYFRAME_NETWORKS.config_class("keyframe")(**{**small, **network}),
-        weighting=WEIGHTINGS.config_class(weighting)(),
-        surgery=SURGERIES.config_class("none")(),
+        methods=Methods.of(weighting),
         spec=ToySuite().spec,
         seed=seed,
     )

@@ -22,6 +22,7 @@ from mtrl.core.errors import UserError, expected, missing
 from mtrl.core.specs import ImageSpec
 from mtrl.core.types import Metrics
 from mtrl.data.images import ImageBatch, ImageData
+from mtrl.gradients import Methods
 from mtrl.networks import IMAGE_NETWORKS
 
 
@@ -80,21 +81,15 @@ class Auxiliary(Agent):
         config: Config,
         *,
         network: Any,
-        weighting: Any,
-        surgery: Any,
+        methods: Methods,
         spec: ImageSpec,
-        diagnostics: Any = None,
-        affinity: Any = None,
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
         """network: the architecture of the trunks; the weights here are the images', so weightings have no place."""
         one = "one with a single primary task for agent=auxiliary"
         check(spec.num_tasks == 1, "benchmark", one, f"{spec.num_tasks} tasks")
-        check(weighting.kind == "equal", "weighting", "equal for agent=auxiliary", weighting.kind)
-        check(surgery.kind == "none", "surgery", "none for agent=auxiliary", surgery.kind)
-        for group, part in (("diagnostics", diagnostics), ("affinity", affinity)):
-            check(part is None, group, "none for agent=auxiliary", part and part.kind)
+        methods.refuse("agent=auxiliary")
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         sizes = Sizes(spec.num_classes[0], config.hierarchy)

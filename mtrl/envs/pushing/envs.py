@@ -13,7 +13,8 @@ from metaworld.types import Task
 from numpy.typing import NDArray
 
 from mtrl.core.errors import expected
-from mtrl.core.types import FloatArray, StepResult, TaskRows
+from mtrl.core.subset import SomeTasks
+from mtrl.core.types import FloatArray, StepResult
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.starts import Known
 from mtrl.envs.metaworld.tasks import TASKS
@@ -80,7 +81,7 @@ class _Engine(BatchedEnvs):
 
 
 class PushEnvs:
-    """T goals × N paths of each; implements `TaskVectorEnv`. Which goals they are, `rows` says.
+    """T goals × N paths of each; implements `TaskVectorEnv`. Which goals they are, `present` says.
 
     Observations are float32 (22, see `features`) and do not hold the goal. All episodes end together, by truncation at
     the horizon; then T goals are drawn anew, without repetition. With ``fixed`` the goals stay those given, in order.
@@ -125,14 +126,14 @@ class PushEnvs:
         self._rng = np.random.default_rng(seed)
 
     @property
-    def rows(self) -> TaskRows:
+    def present(self) -> SomeTasks:
         """The goals of the present episodes; after a step that ended them, of the next ones."""
         chosen = torch.from_numpy(self._chosen)
-        return TaskRows(self._index[chosen], self._codes[chosen])
+        return SomeTasks(self._index[chosen], self._codes[chosen])
 
     @property
     def place(self) -> FloatArray:
-        """(T, 1, 2): xy where each row's puck should be."""
+        """(T, 1, 2): xy where the puck of each goal should be."""
         return self.goals[self._chosen, None, 2:]
 
     @property

@@ -36,7 +36,7 @@ def rollout_video(
     """Write an mp4 of one episode of each goal (n, 4); return which had their puck in place at some step.
 
     Args:
-        policy: observations (n, 1, 22) and the goals' `TaskRows` to actions (n, 1, 4).
+        policy: observations (n, 1, 22) and the goals' `TaskSubset` to actions (n, 1, 4).
         suite: makes the environments (`make_goal_envs`).
         size: pixels of a goal's square, a multiple of 16.
 
@@ -57,10 +57,10 @@ def rollout_video(
 
 def _play(policy: Callable[..., FloatArray], envs: PushEnvs, horizon: int, every: int) -> tuple[list[Any], Any, Any]:
     """Simulator states (n, P) of every so many steps, final distances (n,), and where the place was reached (n,)."""
-    observation, rows = envs.reset(), envs.rows
+    observation, goals = envs.reset(), envs.present
     states, solved = [envs.states()], np.zeros(envs.num_tasks, bool)
     for step in range(1, horizon):
-        result = envs.step(policy(observation, rows))
+        result = envs.step(policy(observation, goals))
         observation = result.observation
         solved |= result.success[:, 0]
         if step % every == 0:

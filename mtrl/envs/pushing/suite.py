@@ -14,8 +14,9 @@ from torch import Tensor
 
 from mtrl.core.config import check, check_choice
 from mtrl.core.specs import GoalSpec, Spec
+from mtrl.core.subset import SomeTasks
 from mtrl.core.suite import Suite, SuiteConfig
-from mtrl.core.types import FloatArray, TaskRows, Transitions
+from mtrl.core.types import FloatArray, Transitions
 from mtrl.data.goal_replay import Relabel
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
 from mtrl.envs.metaworld.starts import Known
@@ -125,14 +126,14 @@ class PushingSuite(Suite[Config, GoalSpec]):
             known=self._known,
         )
 
-    def rows(self, goals: Any) -> TaskRows:
+    def subset_of(self, goals: Any) -> SomeTasks:
         """What networks are told of goals (n, 4) in metres. Raises UserError as `make_goal_envs` does."""
         checked = check_goals(goals)
         index = torch.from_numpy(nearest(checked, self.goals))
-        return TaskRows(index, torch.from_numpy(normalised(checked)))
+        return SomeTasks(index, torch.from_numpy(normalised(checked)))
 
     def relabeller(self) -> Relabel:
-        """What gives batches other goals in hindsight. Rows whose puck has hardly moved stay as they are.
+        """What gives batches other goals in hindsight. Goals whose puck has hardly moved stay as they are.
 
         Raises:
             UserError: the reward does not follow from the goal alone.
@@ -142,17 +143,17 @@ class PushingSuite(Suite[Config, GoalSpec]):
         return self._relabel
 
     def _relabel(self, batch: Transitions, reached: Tensor) -> Transitions:
-        assert batch.rows is not None
+        assert isinstance(batch.subset, SomeTasks)
         low, high = _bounds(reached.device)
-        code = batch.rows.code
+        code = batch.subset.code
         start = ((code + 1) / 2 * (high - low) + low)[:, :2]
         puck = envs.puck_of(reached)
         moved = ((puck - start) ** 2).sum(-1, keepdim=True).sqrt() > envs.RADIUS
         place = 2 * (puck - low[2:]) / (high - low)[2:] - 1
         new = torch.cat([code[:, :2], torch.where(moved, place, code[:, 2:])], 1)
         reward = envs.goal_reward(self.config.reward, envs.puck_of(batch.next_observation), puck.unsqueeze(1), torch)
-        rows = TaskRows(batch.rows.task, new)
-        return batch._replace(reward=torch.where(moved, reward, batch.reward).to(batch.reward), rows=rows)
+        subset = SomeTasks(batch.subset.task, new)
+        return batch._replace(reward=torch.where(moved, reward, batch.reward).to(batch.reward), subset=subset)
 
     def film(self, policy: Callable[..., FloatArray], path: Path, seed: int) -> None:
         """Write a video of nine held-out goals."""

@@ -24,7 +24,7 @@ from torch import Tensor
 from mtrl.core.config import check
 from mtrl.core.types import Metrics
 from mtrl.gradients.algebra import combine
-from mtrl.gradients.base import Context, Diagnostic
+from mtrl.gradients.base import Context, Diagnostic, DiagnosticConfig
 from mtrl.gradients.look_ahead import LookAhead
 
 MEANS = ("curvature", "magnitude_similarity", "xi", "positive_cosine", "conflict")
@@ -32,13 +32,13 @@ AMONG_CONFLICTS = ("condition_a", "condition_b")
 
 
 @dataclass
-class Config:
+class Config(DiagnosticConfig):
     kind: str = "triad"
     window: int = 100
     """Updates that a logged value is the mean of; 1 for the last update alone."""
 
     def __post_init__(self) -> None:
-        check(self.window >= 1, "diagnostics.window", "a positive integer", self.window)
+        check(self.window >= 1, "diagnostics.triad.window", "a positive integer", self.window)
 
 
 class Triad(Diagnostic):
@@ -61,8 +61,7 @@ class Triad(Diagnostic):
         moves = (p - q for p, q in zip(_trained(ahead), self._before, strict=True))
         products = [torch.dot(g.flatten(), m.flatten()) for g, m in zip(self._gradient, moves, strict=True)]
         along = torch.stack(products).double().sum()
-        shared, own, _ = ahead.network.tensors
-        change = ahead.losses(shared, own, ahead.batch).double().sum() - self._loss
+        change = ahead.losses({}, {}, ahead.batch).double().sum() - self._loss
         del self._gradient, self._before
         row = torch.cat([2 * (change - along).reshape(1), pair_statistics(gramian)])
         place = (context.step % len(self.history)).reshape(1)
@@ -101,8 +100,8 @@ def _quotient(numerator: Tensor, denominator: Tensor, otherwise: float) -> Tenso
 
 
 def _trained(ahead: LookAhead) -> Iterator[Tensor]:
-    yield from ahead.network.shared.values()
-    yield from ahead.network.own.values()
+    yield from (ahead.network.shared[name] for name in ahead.shared)
+    yield from (ahead.network.own[name] for name in ahead.own)
 
 
 def _summed(ahead: LookAhead) -> Iterator[Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.gradients.base import Regularizer, SurgeryConfig
+from mtrl.gradients.base import Surgery, SurgeryConfig
 
 
 @dataclass
@@ -23,12 +23,12 @@ class Config(SurgeryConfig):
     """Factor of the mean squared cosine in the loss."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check(self.strength >= 0, "surgery.strength", "0 or more", self.strength)
-        check(not self.per_critic, "surgery.per_critic", "false for a regulariser", True)
 
 
-class CosineRegularization(Regularizer):
+class CosineRegularization(Surgery):
+    has_penalty = True
+
     def __init__(self, strength: float) -> None:
         super().__init__()
         self.strength = strength
@@ -44,5 +44,5 @@ class CosineRegularization(Regularizer):
         return self.strength * cosines.triu(1).sum() / pairs
 
 
-def build(config: Config, *, num_tasks: int) -> Regularizer:
+def build(config: Config, *, num_tasks: int) -> Surgery:
     return CosineRegularization(config.strength)

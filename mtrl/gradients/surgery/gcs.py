@@ -6,23 +6,29 @@ else 0. Without a choice of primary tasks nothing is auxiliary, so one is requir
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor
 
-from mtrl.gradients.base import Surgery, SurgeryConfig
+from mtrl.gradients.base import GramianConfig, Surgery
 
 
 @dataclass
-class Config(SurgeryConfig):
+class Config(GramianConfig):
     kind: str = "gcs"
     primary: list[str] = field(default_factory=list)
     """Names or indexes of the tasks that count."""
     requires_primary: ClassVar[bool] = True
 
+    def primary_tasks(self) -> Sequence[str]:
+        return self.primary
+
 
 class GCS(Surgery):
+    takes_some_tasks = False  # a batch may have no primary task
+
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
         helps = gramian @ primary.to(gramian) > 0
         return (primary | helps).to(gramian)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.gradients.base import JacobianSurgery, SurgeryConfig
+from mtrl.gradients.algebra import like
+from mtrl.gradients.base import Surgery, SurgeryConfig
 
 
 @dataclass
@@ -23,17 +24,18 @@ class Config(SurgeryConfig):
     """Share of every gradient that is never dropped."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check(0 <= self.leak <= 1, "surgery.leak", "in [0, 1]", self.leak)
-        check(not self.per_critic, "surgery.per_critic", "false, as graddrop takes each parameter by itself", True)
 
 
-class GradDrop(JacobianSurgery):
+class GradDrop(Surgery):
     def __init__(self, leak: float) -> None:
         super().__init__()
         self.leak = leak
 
-    def combine(self, gradients: Tensor, generator: torch.Generator | None) -> Tensor:
+    def combine(
+        self, gradients: Tensor, coefficients: Tensor, weights: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        gradients = gradients * like(weights, gradients)
         size = gradients.abs().sum(0)
         total = gradients.sum(0)
         draw = torch.rand(size.shape, device=size.device, dtype=size.dtype, generator=generator)
@@ -44,5 +46,5 @@ class GradDrop(JacobianSurgery):
         return self.leak * total + (1 - self.leak) * kept
 
 
-def build(config: Config, *, num_tasks: int) -> JacobianSurgery:
+def build(config: Config, *, num_tasks: int) -> Surgery:
     return GradDrop(config.leak)

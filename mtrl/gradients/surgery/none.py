@@ -12,5 +12,9 @@ class Config:
     kind: str = "none"
 
 
-def build(config: Config, *, num_tasks: int) -> Surgery | None:
-    return None
+class NoSurgery(Surgery):
+    needs_gradients = False
+
+
+def build(config: Config, *, num_tasks: int) -> Surgery:
+    return NoSurgery()

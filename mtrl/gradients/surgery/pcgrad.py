@@ -13,20 +13,19 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check_choice
-from mtrl.gradients.base import Surgery, SurgeryConfig
+from mtrl.gradients.base import GramianConfig, Surgery
 
 NOTHING = 1e-12
 """Of the tasks' gradients together: the squared norm below which their combination is rounding error."""
 
 
 @dataclass
-class Config(SurgeryConfig):
+class Config(GramianConfig):
     kind: str = "pcgrad"
     variant: str = "full"
     """full, or the ablations direction and magnitude."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_choice("surgery.variant", self.variant, ("full", "direction", "magnitude"))
 
 

@@ -10,27 +10,33 @@ negatively, and IMTL-G without bound where gradients nearly cancel, by design.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mtrl.core.config import check
-from mtrl.core.errors import missing
-from mtrl.gradients.base import Surgery, SurgeryConfig
+from mtrl.core.errors import UserError, expected, missing
+from mtrl.gradients.base import GramianConfig, Surgery
 
 
 @dataclass
-class TorchJDConfig(SurgeryConfig):
+class TorchJDConfig(GramianConfig):
     """A method's options, and what the adapter has to know of torchjd's module for it."""
 
     kind: str = ""
     normalized: ClassVar[bool] = True
     """Whether the Gramian is scaled before, as that changes nothing but the constants' meaning."""
     random: ClassVar[bool] = False
+    stateful: ClassVar[bool] = False
+    """Whether it carries numbers of each task from call to call, so that the tasks must stay the same."""
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         """torchjd's module, from its package `torchjd.aggregation`: Gramian (T, T) -> weights (T,)."""
@@ -57,7 +63,6 @@ class CAGrad(TorchJDConfig):
     """Radius around the average gradient, as a share of its norm; 0 for the average itself."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check(self.c >= 0, "surgery.c", "0 or more", self.c)
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
@@ -66,12 +71,12 @@ class CAGrad(TorchJDConfig):
 
 @dataclass
 class MGDA(TorchJDConfig):
-    """MGDA: the shortest vector between the gradients (Sener & Koltun 2018, Algorithm 2)."""
+    """MGDA: the shortest vector between the gradients (Sener & Koltun 2018, Eq. 3), to the solver's precision."""
 
     kind: str = "mgda"
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        return aggregation.MGDAWeighting()
+        return _ShortestVector()
 
 
 @dataclass
@@ -123,7 +128,6 @@ class FairGrad(TorchJDConfig):
     """α: 1 for proportional fairness, larger for more of it."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check(self.alpha > 0, "surgery.alpha", "positive", self.alpha)
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
@@ -141,9 +145,9 @@ class GradVac(TorchJDConfig):
     beta: float = 0.5
     """Share of the newest cosine in the running mean."""
     random: ClassVar[bool] = True
+    stateful: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check(0 <= self.beta <= 1, "surgery.beta", "in [0, 1]", self.beta)
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
@@ -172,13 +176,16 @@ class PCD(TorchJDConfig):
     beta: float = 0.999
     """Decay of the running mean of the squared gradient norms."""
     normalized: ClassVar[bool] = False  # it has running means of the norms; with ε = 0 every scale is alike
+    stateful: ClassVar[bool] = True
     requires_primary: ClassVar[bool] = True
-    primary_limit: ClassVar[int] = 1
+    primary_limit: ClassVar[int | None] = 1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check(0 <= self.tau <= 1, "surgery.tau", "in [0, 1]", self.tau)
         check(0 <= self.beta < 1, "surgery.beta", "in [0, 1)", self.beta)
+
+    def primary_tasks(self) -> Sequence[str]:
+        return self.primary
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         return aggregation.PCDWeighting(tau=self.tau, beta=self.beta, eps=0.0)
@@ -200,9 +207,9 @@ class NashMTL(TorchJDConfig):
     """Updates from one solution to the next; in between the weights stay."""
     iterations: int = 20
     """Steps of the solver at most."""
+    stateful: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name in ("every", "iterations"):
             check(getattr(self, name) >= 1, f"surgery.{name}", "a positive integer", getattr(self, name))
 
@@ -223,6 +230,37 @@ class NashMTL(TorchJDConfig):
         inner = module.weighting
         inner.prvs_alpha, inner.step = state["weights"].cpu().numpy().copy(), state["steps"].item()
         inner._init_optim_problem()
+
+
+class _ShortestVector(nn.Module):
+    """min ‖Σ α_i g_i‖ over α ≥ 0 with Σ α_i = 1, as a quadratic programme.
+
+    In the unknowns x_i = α_i ‖g_i‖ / min_j ‖g_j‖ the matrix is that of the cosines, so that gradients of any lengths
+    are solved alike. torchjd stops after 100 steps of Frank-Wolfe, several per cent away for ten tasks.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        from quadprog import solve_qp
+
+        self._solve: Any = solve_qp
+
+    def forward(self, gramian: Tensor) -> Tensor:
+        norms = gramian.diagonal().clamp(min=0).sqrt()
+        if not norms.all():  # a zero gradient is the shortest vector
+            return (norms == 0).to(gramian) / (norms == 0).sum()
+        lengths = (norms.min() / norms).numpy()
+        cosines = (gramian / norms / norms.unsqueeze(1)).numpy()
+        count = len(lengths)
+        identity = np.eye(count)
+        constraints, bounds = np.column_stack([lengths, identity]), np.append(1.0, np.zeros(count))
+        # The least that makes the matrix definite, and with it the answer unique; rounding decides how much that is.
+        for shift in (1e-13, 1e-11, 1e-9):
+            with contextlib.suppress(ValueError):
+                found = self._solve(cosines + shift * identity, np.zeros(count), constraints, bounds, 1)[0]
+                weights = torch.from_numpy(found * lengths).clamp(min=0)
+                return weights / weights.sum()
+        return torch.full_like(norms, 1 / count)
 
 
 class _WithoutZeros(nn.Module):
@@ -270,6 +308,7 @@ class TorchJD(Surgery):
         super().__init__()
         self.config = config
         self.scale = config.scale(num_tasks)
+        self.takes_some_tasks = not (config.stateful or config.requires_primary)
         self._module = [module]  # in a list: what it saves by itself it could not load
 
     def noise(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Tensor | None:
@@ -280,7 +319,7 @@ class TorchJD(Surgery):
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
         host = gramian.detach().double().cpu()
         size = host.diagonal().mean()
-        if len(host) == 1 or size <= 0 or not size.isfinite():
+        if len(host) == 1 or size <= 0 or not host.isfinite().all():
             return torch.ones_like(gramian.diagonal())
         # A primary task comes first, where PCD looks for it; the order is the same where there is none.
         order = primary.cpu().logical_not().to(torch.int8).argsort(stable=True)
@@ -322,6 +361,12 @@ def build(config: TorchJDConfig, *, num_tasks: int) -> Surgery:
         module = config.method(aggregation, num_tasks)
         _openblas()
     except ImportError as error:
-        found = str(error).splitlines()[0].rstrip(".")
-        raise missing(f"Surgery {config.kind}", "torchjd and its solver", "surgery", found) from error
+        raise _not_installed(config.kind, str(error).splitlines()[0].rstrip(".")) from error
     return TorchJD(config, module, num_tasks)
+
+
+def _not_installed(kind: str, found: str) -> UserError:
+    if "ecos" in found and sys.version_info >= (3, 13):
+        how = "pip install 'ecos>=2.0.14', which takes a C compiler (the extra `surgery` leaves it out on Python 3.13)"
+        return expected(f"Surgery {kind}", f"used with ecos installed: {how}", found)
+    return missing(f"Surgery {kind}", "torchjd and its solver", "surgery", found)

@@ -16,6 +16,7 @@ update sees only some of the tasks, theirs alone move, and the primary ones amon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -48,6 +49,9 @@ class Config(WeightingConfig):
         sampled = self.sampled_tasks
         check(sampled is None or sampled >= 1, "weighting.sampled_tasks", "a positive integer", sampled)
 
+    def primary_tasks(self) -> Sequence[str]:
+        return self.primary
+
 
 class AutoLambda(Weighting):
     needs_look_ahead = True
@@ -65,23 +69,19 @@ class AutoLambda(Weighting):
 
     def update(self, context: Context) -> None:
         assert context.look_ahead is not None
-        gradient = context.look_ahead.derivative(self.weights(context), self.estimator)
-        active = self._active(context.generator)
-        if context.task is not None:
-            gradient = torch.zeros_like(self.value, dtype=gradient.dtype).index_copy(0, context.task, gradient)
-            present = torch.zeros_like(self.value, dtype=torch.bool).index_fill(0, context.task, True)
-            active = present if active is None else active & present
-        self.adam.step(self.value, gradient, active)
+        gradient = context.look_ahead.derivative(self.value, self.estimator)
+        self.adam.step(self.value, gradient, self._active(context))
 
-    def _active(self, generator: torch.Generator | None) -> Tensor | None:
-        """The tasks (T,) bool whose λ moves; None for all."""
+    def _active(self, context: Context) -> Tensor:
+        """The tasks (T,) bool whose λ moves."""
         if self.sampled is None:
-            return None
-        draw = torch.rand(self.value.shape, device=self.value.device, generator=generator)
-        return torch.zeros_like(draw, dtype=torch.bool).scatter_(0, draw.topk(self.sampled).indices, True)
+            return context.present
+        draw = torch.rand(self.value.shape, device=self.value.device, generator=context.generator)
+        sampled = torch.zeros_like(draw, dtype=torch.bool).scatter_(0, draw.topk(self.sampled).indices, True)
+        return sampled & context.present
 
     def weights(self, context: Context) -> Tensor:
-        return self.value if context.task is None else self.value.index_select(0, context.task)
+        return self.value
 
 
 def build(config: Config, *, num_tasks: int) -> Weighting:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.gradients.base import Context, PositiveWeightingConfig, Weighting
+from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 
 @dataclass
-class Config(PositiveWeightingConfig):
+class Config(WeightingConfig):
     kind: str = "dwa"
     temperature: float = 2.0
     """The larger, the more alike the weights."""

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from mtrl.core.config import check
 from mtrl.gradients.adam import Adam
-from mtrl.gradients.base import Context, PositiveWeightingConfig, Weighting
+from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 EPSILON = 1e-8
 
 
 @dataclass
-class Config(PositiveWeightingConfig):
+class Config(WeightingConfig):
     kind: str = "famo"
     learning_rate: float = 0.025
     """Adam's, for w."""

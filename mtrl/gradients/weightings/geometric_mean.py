@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.gradients.base import Context, PositiveWeightingConfig, Weighting
+from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 
 @dataclass
-class Config(PositiveWeightingConfig):
+class Config(WeightingConfig):
     kind: str = "geometric_mean"
 
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from mtrl.core.config import check
 from mtrl.gradients.adam import Adam
-from mtrl.gradients.base import Context, PositiveWeightingConfig, Weighting
+from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 SMALLEST = 1e-3
 
 
 @dataclass
-class Config(PositiveWeightingConfig):
+class Config(WeightingConfig):
     kind: str = "gradnorm"
     alpha: float = 1.5
     """How strongly slow tasks are pulled forward; 0 for equal gradient norms."""

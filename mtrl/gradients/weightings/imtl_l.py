@@ -13,11 +13,11 @@ from torch import Tensor
 
 from mtrl.core.config import check
 from mtrl.gradients.adam import Adam
-from mtrl.gradients.base import Context, PositiveWeightingConfig, Weighting
+from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 
 @dataclass
-class Config(PositiveWeightingConfig):
+class Config(WeightingConfig):
     kind: str = "imtl_l"
     learning_rate: float = 3e-4
     """Adam's, for s."""
@@ -29,6 +29,7 @@ class Config(PositiveWeightingConfig):
 
 class IMTLL(Weighting):
     requires_positive_losses = True
+    takes_some_tasks = True
 
     def __init__(self, config: Config, num_tasks: int) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class IMTLL(Weighting):
         self.adam = Adam(num_tasks, config.learning_rate)
 
     def update(self, context: Context) -> None:
-        self.adam.step(self.log_scale, self.log_scale.exp() * context.losses - 1)
+        self.adam.step(self.log_scale, self.log_scale.exp() * context.losses - 1, context.present)
 
     def weights(self, context: Context) -> Tensor:
         return self.log_scale.exp()

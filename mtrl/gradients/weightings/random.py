@@ -24,7 +24,7 @@ class RandomWeights(Weighting):
     def weights(self, context: Context) -> Tensor:
         losses = context.losses
         draw = torch.randn(losses.shape, device=losses.device, dtype=losses.dtype, generator=context.generator)
-        return len(losses) * draw.softmax(0)
+        return context.softmax(draw)
 
 
 def build(config: Config, *, num_tasks: int) -> Weighting:

@@ -26,7 +26,7 @@ class SoftmaxTemperature(Weighting):
         log_alpha = context.extras.get("log_alpha")
         if log_alpha is None:
             raise expected("Weighting softmax_temperature", "used by an agent with temperatures", "none")
-        return len(log_alpha) * (-log_alpha.detach()).softmax(0)
+        return context.softmax(-log_alpha.detach())
 
 
 def build(config: Config, *, num_tasks: int) -> Weighting:

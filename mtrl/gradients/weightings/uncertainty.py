@@ -14,11 +14,11 @@ from torch import Tensor
 
 from mtrl.core.config import check
 from mtrl.gradients.adam import Adam
-from mtrl.gradients.base import Context, PositiveWeightingConfig, Weighting
+from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 
 @dataclass
-class Config(PositiveWeightingConfig):
+class Config(WeightingConfig):
     kind: str = "uncertainty"
     learning_rate: float = 3e-4
     """Adam's, for s."""
@@ -32,6 +32,7 @@ class Config(PositiveWeightingConfig):
 
 class Uncertainty(Weighting):
     requires_positive_losses = True
+    takes_some_tasks = True
 
     def __init__(self, config: Config, num_tasks: int) -> None:
         super().__init__()
@@ -40,7 +41,8 @@ class Uncertainty(Weighting):
         self.adam = Adam(num_tasks, config.learning_rate)
 
     def update(self, context: Context) -> None:
-        self.adam.step(self.log_variance, 0.5 - 0.5 * (-self.log_variance).exp() * context.losses)
+        gradient = 0.5 - 0.5 * (-self.log_variance).exp() * context.losses
+        self.adam.step(self.log_variance, gradient, context.present)
 
     def weights(self, context: Context) -> Tensor:
         return 0.5 * (-self.log_variance).exp()

@@ -12,6 +12,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies.sawyer_push_v3_policy import SawyerPushV3Policy
 
 from mtrl.core.errors import UserError
+from mtrl.core.subset import SomeTasks
 from mtrl.core.types import Transitions
 from mtrl.envs.pushing import Config, PushingSuite
 from mtrl.envs.pushing.envs import RADIUS, PushEnvs, puck_of
@@ -22,8 +23,8 @@ SAMPLE = GOALS[::8]
 CORNERS = check_goals([[-0.2, 0.7, -0.2, 0.85], [0.2, 0.7, 0.2, 0.85], [-0.2, 0.6, 0.2, 0.95], [0.2, 0.6, -0.2, 0.95]])
 
 
-def make(goals: Any = GOALS, rows: int = 3, paths: int = 2, **options: Any) -> PushEnvs:
-    return PushEnvs(goals, GOALS, 5, rows, paths, threads=1, **options)
+def make(goals: Any = GOALS, goals_at_once: int = 3, paths: int = 2, **options: Any) -> PushEnvs:
+    return PushEnvs(goals, GOALS, 5, goals_at_once, paths, threads=1, **options)
 
 
 def scripted(envs: PushEnvs) -> np.ndarray:
@@ -91,14 +92,14 @@ def test_a_rollout_has_its_goals_for_all_its_paths_and_ends_as_one() -> None:
     envs.reset()
     seen = []
     for number in range(1, 22):
-        rows, place = envs.rows, envs.place
+        goals, place = envs.present, envs.place
         step = envs.step(np.zeros((3, 2, 4), np.float32))
         assert step.truncated.all() == step.truncated.any() == (number % 7 == 0)
         assert not step.terminated.any()
         np.testing.assert_allclose(step.measures["distance"], np.linalg.norm(envs.next_raw[..., 4:6] - place, axis=-1))
-        np.testing.assert_allclose(envs.next_raw[..., 4:6], GOALS[rows.task][:, None, :2].repeat(2, 1), atol=0.005)
-        assert len(set(rows.task.tolist())) == 3
-        seen.append(tuple(rows.task.tolist()))
+        np.testing.assert_allclose(envs.next_raw[..., 4:6], GOALS[goals.task][:, None, :2].repeat(2, 1), atol=0.005)
+        assert len(set(goals.task.tolist())) == 3
+        seen.append(tuple(goals.task.tolist()))
     assert [len(set(seen[i : i + 7])) for i in (0, 7, 14)] == [1, 1, 1]
     assert len(set(seen)) == 3
 
@@ -109,15 +110,15 @@ def test_observations_hold_no_goal() -> None:
     envs = make(goals, 2, 1, fixed=True)
     observation = envs.reset()
     np.testing.assert_array_equal(observation[0], observation[1])
-    assert not torch.equal(envs.rows.code[0], envs.rows.code[1])
+    assert not torch.equal(envs.present.code[0], envs.present.code[1])
     np.testing.assert_allclose(puck_of(torch.from_numpy(observation))[:, 0], goals[:, :2], atol=0.005)
 
 
 def test_a_new_goal_has_its_own_code_and_the_nearest_ones_index() -> None:
     suite = PushingSuite(Config())
-    rows = suite.rows(suite.held_out)
-    assert (rows.code - suite.spec.goals[rows.task]).abs().max() < 1
-    assert not torch.isin(rows.code, suite.spec.goals).any()
+    goals = suite.subset_of(suite.held_out)
+    assert (goals.code - suite.spec.goals[goals.task]).abs().max() < 1
+    assert not torch.isin(goals.code, suite.spec.goals).any()
     with pytest.raises(UserError, match=r"place xy in \[-0.2, 0.85\]..\[0.2, 0.95\]"):
         suite.make_goal_envs([[0.0, 0.65, 0.0, 1.0]])
 
@@ -136,9 +137,9 @@ def test_an_episode_goes_on_exactly_from_a_saved_state() -> None:
         np.testing.assert_array_equal(one.observation, other.observation)
         np.testing.assert_array_equal(one.reward, other.reward)
         np.testing.assert_array_equal(one.truncated, other.truncated)
-        assert torch.equal(first.rows.task, again.rows.task)
+        assert torch.equal(first.present.task, again.present.task)
     with pytest.raises(UserError, match="Saved environments"):
-        make(rows=4).load_state_dict(first.state_dict())
+        make(goals_at_once=4).load_state_dict(first.state_dict())
 
 
 def test_a_copy_that_fails_stays_in_step() -> None:
@@ -179,26 +180,26 @@ def test_hindsight_gives_the_reward_of_the_place_reached(kind: str) -> None:
     envs = suite.make_goal_envs(goals)
     before = torch.tensor(envs.reset())
     actions = np.zeros((2, 1, 4), np.float32)
-    rows, batches = envs.rows, []
+    goals, batches = envs.present, []
     for _ in range(80):
         actions[:] = scripted(envs)[1]
         step = envs.step(actions)
         after, reward = torch.tensor(step.next_observation), torch.tensor(step.reward)
-        batches.append(Transitions(before, torch.tensor(actions), reward, after, reward * 0, rows))
+        batches.append(Transitions(before, torch.tensor(actions), reward, after, reward * 0, goals))
         before = torch.tensor(step.observation)
     final = batches[-1].next_observation[:, 0]
     wanted = suite.goals[:1].copy()
     wanted[0] = [*goals[0, :2], *puck_of(final)[0].numpy()]
     for batch in batches:
         again = suite.relabeller()(batch, final)
-        assert again.rows is not None
+        assert isinstance(again.subset, SomeTasks)
         apart = (puck_of(batch.next_observation)[0, 0] - puck_of(final)[0]).norm().item()
         expected = -apart if kind == "distance" else (0.0 if apart <= RADIUS else -1.0)
         np.testing.assert_allclose(again.reward[0, 0].item(), expected, atol=1e-5)
-        np.testing.assert_allclose(again.rows.code[0, :2], rows.code[0, :2], atol=1e-6)
+        np.testing.assert_allclose(again.subset.code[0, :2], goals.code[0, :2], atol=1e-6)
     still = suite.relabeller()(batches[0], batches[0].observation[:, 0])
-    assert still.rows is not None
-    torch.testing.assert_close(still.rows.code, rows.code)
+    assert isinstance(still.subset, SomeTasks)
+    torch.testing.assert_close(still.subset.code, goals.code)
     torch.testing.assert_close(still.reward, batches[0].reward)
 
 

@@ -12,7 +12,7 @@ from mtrl.agents.supervised import Supervised
 from mtrl.core.specs import ImageSpec
 from mtrl.core.types import Transitions
 from mtrl.data.images import ImageBatch
-from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, build_optimizer
+from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, Methods
 from mtrl.gradients.optimizer import MultiTaskOptimizer
 from mtrl.networks import IMAGE_NETWORKS, NETWORKS, TaskNetwork
 
@@ -21,8 +21,8 @@ T, B, INPUT, O, A = 3, 6, 4, 5, 2
 
 def context(losses: Tensor, **more: Any) -> Context:
     """What a weighting sees in the first update."""
-    tasks = len(losses)
-    return Context(losses, torch.zeros((), dtype=torch.int64), torch.ones(tasks, dtype=torch.bool), **more)
+    everyone = torch.ones(len(losses), dtype=torch.bool)
+    return Context(losses, torch.zeros((), dtype=torch.int64), everyone, more.pop("present", everyone), **more)
 
 
 def config(registry: Any, kind: str, **options: Any) -> Any:
@@ -33,6 +33,13 @@ def config(registry: Any, kind: str, **options: Any) -> Any:
     if kind == "soft_modular":
         options["module_width"] = 8
     return made(**options)
+
+
+def methods(weighting: Any = "equal", surgery: Any = "none", **more: Any) -> Methods:
+    """Methods by kinds or configurations; dwa has a short window."""
+    if isinstance(weighting, str):
+        weighting = config(WEIGHTINGS, weighting, **({"window": 2} if weighting == "dwa" else {}))
+    return Methods(weighting, config(SURGERIES, surgery) if isinstance(surgery, str) else surgery, **more)
 
 
 class Regression:
@@ -54,13 +61,15 @@ class Regression:
         losses = (self.network.call(shared, own, own_buffers, inputs).squeeze(-1) - labels).square().mean(-1)
         return losses if self.network.ensemble is None else losses.sum(0), {}
 
-    def optimizer(self, weighting: Any, surgery: Any, *, sgd: dict[str, Any] | None = None, **more: Any) -> Any:
+    def optimizer(
+        self, weighting: Any, surgery: Any, *, sgd: dict[str, Any] | None = None, diagnostics: Any = (), **more: Any
+    ) -> Any:
         """The optimiser of this network by kinds or configurations of the methods."""
         weighting = config(WEIGHTINGS, weighting) if isinstance(weighting, str) else weighting
-        surgery = config(SURGERIES, surgery) if isinstance(surgery, str) else surgery
         step = torch.optim.SGD(self.network.parameters(), **(sgd or {"lr": 0.02}))
         generator = torch.Generator().manual_seed(0)
-        return build_optimizer(self.network, step, weighting, surgery, generator=generator, **more)
+        chosen = methods(weighting, surgery, diagnostics=diagnostics)
+        return chosen.optimizer(self.network, step, generator=generator, **more)
 
     def train(self, method: MultiTaskOptimizer, updates: int, first: int = 0, **more: Any) -> list[dict[str, Tensor]]:
         return [
@@ -92,7 +101,7 @@ def classifier(
     shared_input: bool = False,
     seed: int = 0,
     options: dict[str, Any] | None = None,
-    watching: dict[str, Any] | None = None,
+    diagnostics: Any = (),
     **agent: Any,
 ) -> Supervised:
     """The supervised agent of T small image tasks."""
@@ -101,11 +110,9 @@ def classifier(
     return AGENTS.build(
         AGENTS.config_class("supervised")(**{"batch_size": B, "learning_rate": 0.05, **agent}),
         network=IMAGE_NETWORKS.config_class(network)(**{**sizes, **(options or {})}),
-        weighting=config(WEIGHTINGS, weighting, **({"window": 2} if weighting == "dwa" else {})),
-        surgery=config(SURGERIES, surgery),
+        methods=methods(weighting, surgery, diagnostics=diagnostics),
         spec=ImageSpec(tuple(map(str, range(T))), IMAGE, CLASSES, shared_input),
         seed=seed,
-        **(watching or {}),
     )
 
 

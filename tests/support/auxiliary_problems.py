@@ -13,7 +13,7 @@ from mtrl.agents.auxiliary.environment import AuxiliaryEnv, EnvironmentOptions
 from mtrl.agents.auxiliary.learner import MainLearner, Objective, Sizes, TwoHeads
 from mtrl.core.specs import ImageSpec
 from mtrl.data.images import ImageData, channel_statistics, task_images
-from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.gradients import Methods
 from mtrl.networks import IMAGE_NETWORKS
 
 SIZES = Sizes(num_classes=2, subclasses=3)
@@ -63,8 +63,7 @@ def agent(seed: int = 0, **options: Any) -> Auxiliary:
     return AGENTS.build(
         AGENTS.config_class("auxiliary")(**settings),
         network=trunk_config(),
-        weighting=WEIGHTINGS.config_class("equal")(),
-        surgery=SURGERIES.config_class("none")(),
+        methods=Methods(),
         spec=ImageSpec(("primary",), SHAPE, (SIZES.num_classes,)),
         seed=seed,
     )

@@ -9,18 +9,19 @@ training so far, from which `mtrl group` finds the groups to train together. Cos
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mtrl.core.config import check, check_choice
 from mtrl.core.types import Metrics
-from mtrl.gradients.base import Context, Diagnostic
+from mtrl.gradients.base import Context, Diagnostic, DiagnosticConfig
 
 
 @dataclass
-class Config:
+class Config(DiagnosticConfig):
+    affinity: ClassVar[str | None] = "affinity"
     kind: str = "transference"
     every: int = 10
     """Updates from one measurement to the next."""
@@ -30,9 +31,10 @@ class Config:
     """α; the optimiser's learning rate if not given."""
 
     def __post_init__(self) -> None:
-        check(self.every >= 1, "affinity.every", "a positive integer", self.every)
-        check_choice("affinity.apply_to", self.apply_to, ("both", "actor", "critic"))
-        check(self.step_size is None or self.step_size > 0, "affinity.step_size", "positive", self.step_size)
+        check(self.every >= 1, "diagnostics.transference.every", "a positive integer", self.every)
+        check_choice("diagnostics.transference.apply_to", self.apply_to, ("both", "actor", "critic"))
+        step = self.step_size
+        check(step is None or step > 0, "diagnostics.transference.step_size", "positive", step)
 
 
 class Transference(Diagnostic):
@@ -59,12 +61,12 @@ class Transference(Diagnostic):
     def _affinities(self, context: Context) -> Tensor:
         ahead = context.look_ahead
         assert ahead is not None
-        table, own, _ = ahead.network.tensors
-        rates = {n: self.config.step_size or ahead.rate(ahead.network.shared[n]) for n in table}
+        table = {n: ahead.network.shared[n] for n in ahead.shared}
+        rates = {n: self.config.step_size or ahead.rate(p) for n, p in table.items()}
         before, found = context.losses.double(), []
         for task in range(len(before)):
             moved = {n: p - rates[n] * ahead.shared[n][task] for n, p in table.items()}
-            found.append(before - ahead.losses(moved, own, ahead.batch).double())
+            found.append(before - ahead.losses(moved, {}, ahead.batch).double())
         gains = torch.stack(found)
         return torch.where(before != 0, gains / torch.where(before != 0, before, 1.0), 0.0) if self.ratio else gains
 

@@ -13,7 +13,7 @@ from mtrl.core import execution
 from mtrl.core.specs import ControlSpec
 from mtrl.core.types import Transitions
 from mtrl.data.replay import ReplayBuffer
-from mtrl.gradients import SURGERIES, WEIGHTINGS
+from mtrl.gradients import SURGERIES, WEIGHTINGS, Methods
 from mtrl.networks import NETWORKS
 
 T, B, O, A = 3, 16, 5, 2
@@ -30,25 +30,19 @@ def agent(
     network: str = "multi_head",
     seed: int = 0,
     device: Any = "cpu",
-    watching: dict[str, Any] | None = None,
+    diagnostics: Any = (),
     learner: str = "sac",
     **options: Any,
 ) -> Any:
-    """watching: configurations of diagnostics and affinity; options: the agent's."""
+    """diagnostics: their configurations; options: the agent's."""
     torch.manual_seed(seed)
-    surgery, weighting = (method, "equal") if method in SURGERIES.kinds else ("none", method)
-    config = SURGERIES.config_class(surgery)()
-    if getattr(config, "requires_primary", False):
-        config.primary = ["0"]
     return AGENTS.build(
         AGENTS.config_class(learner)(**{"batch_size": B, **options}),
         network=NETWORKS.config_class(network)(width=32, depth=2),
-        weighting=WEIGHTINGS.config_class(weighting)(),
-        surgery=config,
+        methods=Methods.of(method, diagnostics=diagnostics),
         spec=ControlSpec(tuple(map(str, range(T))), O, A, horizon=10),
         device=device,
         seed=seed,
-        **(watching or {}),
     )
 
 

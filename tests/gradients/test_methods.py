@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
 from mtrl.core.errors import UserError
 from mtrl.core.specs import ControlSpec
-from mtrl.gradients import SURGERIES, WEIGHTINGS, build_optimizer
+from mtrl.experiment import compose
+from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, Methods, Weighting
+from mtrl.gradients import methods as methods_module
 from mtrl.gradients.base import primary_tasks
 from mtrl.networks import NETWORKS
-from tests.gradients.toys import A, B, O, Regression, T, config, transitions
+from tests.support.gradient_toys import A, B, O, Regression, T, config, methods, transitions
 
 TASKS = ["reach", "push", "pick"]
 POSITIVE = ("uncertainty", "imtl_l", "dwa", "gradnorm", "famo", "geometric_mean")
 
 
-def agent(weighting: Any = "equal", surgery: Any = "none", network: str = "multi_head") -> SAC:
+def agent(weighting: Any = "equal", surgery: Any = "none", network: str = "multi_head", **more: Any) -> SAC:
     torch.manual_seed(0)
     return AGENTS.build(
         AGENTS.config_class("sac")(batch_size=B),
         network=config(NETWORKS, network, width=8, depth=2),
-        weighting=config(WEIGHTINGS, weighting) if isinstance(weighting, str) else weighting,
-        surgery=config(SURGERIES, surgery) if isinstance(surgery, str) else surgery,
+        methods=methods(weighting, surgery, tasks=TASKS, **more),
         spec=ControlSpec(tuple(TASKS), O, A, horizon=10),
     )
 
@@ -68,8 +72,34 @@ def test_the_actor_may_weigh_all_tasks_alike(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", POSITIVE)
 def test_weights_of_its_own_are_refused_where_the_actors_losses_forbid_them(kind: str) -> None:
-    with pytest.raises(UserError, match=r"weighting.actor_weights.*critic or equal.*positive losses"):
-        config(WEIGHTINGS, kind, actor_weights="own")
+    refused(r"weighting.actor_weights.*critic or equal.*positive losses", config(WEIGHTINGS, kind, actor_weights="own"))
+
+
+@dataclass
+class Plain:
+    """A configuration that derives from nothing."""
+
+    kind: str = "logarithm"
+
+
+class Logarithm(Weighting):
+    requires_positive_losses = True
+
+    def weights(self, context: Context) -> Tensor:
+        return context.losses.log1p()
+
+
+def test_a_weighting_of_ones_own_is_held_to_what_it_requires(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its flag alone keeps it from an actor's losses, whatever its configuration is."""
+    registry = SimpleNamespace(build=lambda config, num_tasks: Logarithm())
+    monkeypatch.setattr(methods_module, "WEIGHTINGS", registry)
+    made = agent(Plain())
+    for k in range(3):
+        metrics = made.update(transitions(k, scale=10.0))
+        assert torch.equal(metrics["actor/weight"], metrics["critic/weight"])
+        torch.testing.assert_close(metrics["critic/weight"], metrics["critic/loss"].log1p())
+    with pytest.raises(UserError, match=r"logarithm.*stay positive, or beside a critic"):
+        Regression().optimizer(Plain(), "none", part="actor")
 
 
 def test_without_a_critic_its_weights_are_refused() -> None:
@@ -78,12 +108,39 @@ def test_without_a_critic_its_weights_are_refused() -> None:
         problem.optimizer("uncertainty", "none", part="actor")
 
 
-@pytest.mark.parametrize("part", ["actor", "critic", "both"])
-@pytest.mark.parametrize("kind", ["pcgrad", "graddrop", "cosine_regularization", "gcs"])
-def test_surgery_is_for_actor_critic_or_both(kind: str, part: str) -> None:
-    made = agent(surgery=config(SURGERIES, kind, apply_to=part))
-    assert (made.actor_optimizer.surgery is not None) == (part in ("actor", "both"))
-    assert (made.critic_optimizer.surgery is not None) == (part in ("critic", "both"))
+@pytest.mark.parametrize("actor", ["none", "pcgrad", "graddrop"])
+@pytest.mark.parametrize("critic", [None, "none", "cosine_regularization", "gcs"])
+def test_critics_may_have_a_surgery_of_their_own(actor: str, critic: str | None) -> None:
+    """Each network's gradient is that of an agent which uses its surgery everywhere."""
+    more = {} if critic is None else {"critic_surgery": config(SURGERIES, critic)}
+    mixed, same = agent(surgery=actor, **more), agent(surgery=critic or actor)
+    assert type(mixed.actor_optimizer.surgery) is type(agent(surgery=actor).actor_optimizer.surgery)
+    assert type(mixed.critic_optimizer.surgery) is type(same.critic_optimizer.surgery)
+    mixed.update(transitions(0))
+    same.update(transitions(0))
+    for ours, theirs in zip(mixed.critic.parameters(), same.critic.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_critics_may_have_a_weighting_of_their_own() -> None:
+    made = agent("stch", critic_weighting=config(WEIGHTINGS, "uncertainty", initial=0.7))
+    metrics = made.update(transitions(0))
+    torch.testing.assert_close(metrics["actor/weight"], T * (metrics["actor/loss"] / T).softmax(0))
+    torch.testing.assert_close(metrics["critic/weight"], torch.full((T,), 0.5).div(2.01375), rtol=1e-3, atol=0)
+
+
+def test_methods_of_the_critics_need_critics() -> None:
+    for option in ({"critic_surgery": config(SURGERIES, "pcgrad")}, {"critic_weighting": config(WEIGHTINGS, "stch")}):
+        network = Regression().network
+        with pytest.raises(UserError, match=f"`{next(iter(option))}` should be left out for an agent with one network"):
+            Methods(**option).optimizer(network, torch.optim.SGD(network.parameters(), lr=0.1))
+
+
+def test_methods_are_refused_where_a_learner_has_no_place_for_them() -> None:
+    Methods().refuse("agent=plain")
+    for chosen in (methods("stch"), methods(surgery="gcs"), Methods(critic_surgery=config(SURGERIES, "pcgrad"))):
+        with pytest.raises(UserError, match="for agent=plain"):
+            chosen.refuse("agent=plain")
 
 
 SURGERY = [kind for kind in SURGERIES.kinds if kind != "none"]
@@ -117,7 +174,7 @@ def test_both_choices_of_primary_tasks_agree() -> None:
 @pytest.mark.parametrize("kind", ["graddrop", "cosine_regularization"])
 def test_per_critic_is_for_gramians(kind: str) -> None:
     with pytest.raises(UserError, match=r"surgery\.per_critic"):
-        config(SURGERIES, kind, per_critic=True)
+        compose(["benchmark=toy", f"surgery={kind}", "surgery.per_critic=true"])
 
 
 def test_temperatures_are_an_agents() -> None:
@@ -138,7 +195,6 @@ def test_temperatures_are_an_agents() -> None:
         (WEIGHTINGS, "gradnorm", "alpha", -1.0),
         (WEIGHTINGS, "uncertainty", "learning_rate", -1.0),
         (SURGERIES, "pcgrad", "variant", "half"),
-        (SURGERIES, "pcgrad", "apply_to", "critics"),
         (SURGERIES, "graddrop", "leak", 2.0),
         (SURGERIES, "cosine_regularization", "strength", -1.0),
         (SURGERIES, "cagrad", "c", -0.1),
@@ -153,7 +209,6 @@ def test_impossible_options_are_refused_by_name(registry: Any, kind: str, option
 
 def test_last_weights_are_saved() -> None:
     problem = Regression()
-    optimizer = torch.optim.SGD(problem.network.parameters(), lr=0.0)
-    made = build_optimizer(problem.network, optimizer, config(WEIGHTINGS, "stch"), config(SURGERIES, "none"))
+    made = problem.optimizer("stch", "none", sgd={"lr": 0.0})
     weights = problem.train(made, 1)[0]["weight"]
     torch.testing.assert_close(made.state_dict()["last_weights"].double(), weights)

@@ -1,0 +1,66 @@
+"""Which of the tasks a batch is of: all of them, or some of many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class TaskSubset:
+    """All T tasks, in the suite's order. Every method gives back what it is given."""
+
+    def gather(self, whole: Tensor) -> Tensor:
+        """What the batch's tasks have of a tensor of all tasks: (T, ..) -> (S, ..)."""
+        return whole
+
+    def scatter(self, part: Tensor, whole: Tensor) -> Tensor:
+        """The batch's tasks' values (S, ..) in the shape of `whole` (T, ..), with zeros for the other tasks."""
+        return part
+
+    def write(self, whole: Tensor, part: Tensor) -> None:
+        """Put the batch's tasks' values (S, ..) into `whole` (T, ..), in place. The other tasks keep theirs."""
+        whole.copy_(part)
+
+    def present(self, everyone: Tensor) -> Tensor:
+        """(T,) bool: the tasks of the batch. `everyone` is the mask of all tasks."""
+        return everyone
+
+    def to(self, device: torch.device) -> TaskSubset:
+        return self
+
+    def summary(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The metrics to log: one value per task, or means where the tasks change from batch to batch."""
+        return metrics
+
+
+ALL_TASKS = TaskSubset()
+
+
+@dataclass(frozen=True, eq=False)
+class SomeTasks(TaskSubset):
+    """S of the T tasks. Where tasks are goals, a batch may also hold goals that training does not know."""
+
+    task: Tensor
+    """(S,) int64: the index of each among the suite's tasks; of an unknown goal, the nearest known one's."""
+    code: Tensor
+    """(S, C): what networks see of each task, in place of the code that they keep for it."""
+
+    def gather(self, whole: Tensor) -> Tensor:
+        return whole.index_select(0, self.task)
+
+    def scatter(self, part: Tensor, whole: Tensor) -> Tensor:
+        return torch.zeros_like(whole, dtype=part.dtype).index_add_(0, self.task, part)
+
+    def write(self, whole: Tensor, part: Tensor) -> None:
+        whole.index_copy_(0, self.task, part.to(whole))
+
+    def present(self, everyone: Tensor) -> Tensor:
+        return torch.zeros_like(everyone).index_fill_(0, self.task, True)
+
+    def to(self, device: torch.device) -> SomeTasks:
+        return SomeTasks(self.task.to(device), self.code.to(device))
+
+    def summary(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.mean() for name, value in metrics.items()}

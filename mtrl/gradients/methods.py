@@ -1,0 +1,170 @@
+"""The gradient methods of a learner: the one place for what goes with what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.core.errors import expected
+from mtrl.core.types import TaskParameters
+from mtrl.gradients.base import (
+    Context,
+    Diagnostic,
+    DiagnosticConfig,
+    SurgeryConfig,
+    Weighting,
+    WeightingConfig,
+    declared,
+    primary_tasks,
+)
+from mtrl.gradients.diagnostics import DIAGNOSTICS
+from mtrl.gradients.optimizer import MultiTaskOptimizer
+from mtrl.gradients.surgery import SURGERIES
+from mtrl.gradients.surgery import none as no_surgery
+from mtrl.gradients.weightings import WEIGHTINGS, equal
+
+V = TypeVar("V")
+
+
+class Borrowed(Weighting):
+    """The weights that another network's optimiser used last: the critic's, in the same update."""
+
+    takes_some_tasks = True
+
+    def __init__(self, source: MultiTaskOptimizer) -> None:
+        super().__init__()
+        self._source = [source]  # in a list: it saves its own state
+
+    def weights(self, context: Context) -> Tensor:
+        return self._source[0].last_weights
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The configurations of a learner's gradient methods, from which each of its networks gets an optimiser."""
+
+    weighting: Any = field(default_factory=equal.Config)
+    surgery: Any = field(default_factory=no_surgery.Config)
+    critic_weighting: Any = None
+    """The critics' weighting and surgery, where they are not the actor's."""
+    critic_surgery: Any = None
+    diagnostics: Sequence[Any] = ()
+    tasks: Sequence[str] = ()
+    """The tasks' names, for `primary=[...]`."""
+    tasks_per_batch: int | None = None
+    """S: how many of the tasks a batch holds, where they are not all."""
+
+    @classmethod
+    def of(cls, kind: str = "none", **more: Any) -> Methods:
+        """One weighting or surgery by its name, with its defaults; the first task is primary where one has to be."""
+        if kind in WEIGHTINGS.kinds:
+            return cls(weighting=WEIGHTINGS.config_class(kind)(), **more)
+        config = SURGERIES.config_class(kind)()
+        if declared(config, SurgeryConfig).requires_primary:
+            config.primary = ["0"]
+        return cls(surgery=config, **more)
+
+    def optimizer(
+        self,
+        network: TaskParameters,
+        optimizer: torch.optim.Optimizer,
+        *,
+        part: str | None = None,
+        critic: MultiTaskOptimizer | None = None,
+        **options: Any,
+    ) -> MultiTaskOptimizer:
+        """The optimiser of one network.
+
+        Args:
+            part: "actor" or "critic" of a learner with both. An actor's losses have either sign.
+            critic: an actor's critic, whose weights it may borrow.
+            options: those of `MultiTaskOptimizer`: reduction, max_grad_norm, generator.
+
+        Raises:
+            UserError: the methods cannot be used together, or with this network.
+        """
+        weighting, surgery = self._chosen(part)
+        weights = self._weighting(weighting, network.num_tasks, part, critic)
+        operation = SURGERIES.build(surgery, num_tasks=self.tasks_per_batch or network.num_tasks)
+        diagnostics = [DIAGNOSTICS.build(c, num_tasks=network.num_tasks, part=part) for c in self.diagnostics]
+        watching: list[Diagnostic] = [diagnostic for diagnostic in diagnostics if diagnostic is not None]
+        if self.tasks_per_batch is not None:
+            fits = {f"Weighting {weighting.kind}": weights.takes_some_tasks}
+            fits |= {f"Surgery {surgery.kind}": operation.takes_some_tasks, "A diagnostic": not watching}
+            for name in (name for name, fit in fits.items() if not fit):
+                raise expected(name, "used where every batch holds all tasks", f"{self.tasks_per_batch} of them")
+        return MultiTaskOptimizer(
+            network,
+            optimizer,
+            weights,
+            operation,
+            per_member=declared(surgery, SurgeryConfig).each_member(),
+            primary=self._primary(weighting, surgery, network.num_tasks),
+            diagnostics=watching,
+            **options,
+        )
+
+    def affinities(self, metrics: Mapping[str, V]) -> dict[str, V]:
+        """Those metrics of an update that are affinities between tasks, by network; "all" where it has no name."""
+        names = {declared(config, DiagnosticConfig).affinity for config in self.diagnostics}
+        places = {name: name.rpartition("/") for name in metrics}
+        return {place[0] or "all": metrics[name] for name, place in places.items() if place[2] in names}
+
+    def refuse(self, learner: str) -> None:
+        """Refuse every method, for a learner that has no place for them.
+
+        Raises:
+            UserError: it names the option that chooses one.
+        """
+        plain = {"weighting": "equal", "surgery": "none", "critic_weighting": None, "critic_surgery": None}
+        for option, usual in plain.items():
+            config = getattr(self, option)
+            found = None if config is None else config.kind
+            check(found == usual, option, f"{usual or 'left out'} for {learner}", found)
+        kinds = [config.kind for config in self.diagnostics]
+        check(not kinds, "diagnostics", f"left out for {learner}", kinds)
+
+    def _chosen(self, part: str | None) -> tuple[Any, Any]:
+        """The configurations of weighting and surgery for a part."""
+        for option, config in (("critic_weighting", self.critic_weighting), ("critic_surgery", self.critic_surgery)):
+            if part is None and config is not None:
+                raise expected(f"Option `{option}`", "left out for an agent with one network", config.kind)
+        if part != "critic":
+            return self.weighting, self.surgery
+        return self.critic_weighting or self.weighting, self.critic_surgery or self.surgery
+
+    @staticmethod
+    def _weighting(config: Any, num_tasks: int, part: str | None, critic: MultiTaskOptimizer | None) -> Weighting:
+        weighting: Weighting = WEIGHTINGS.build(config, num_tasks=num_tasks)
+        choice = declared(config, WeightingConfig).actor_weights
+        if part != "actor":
+            return weighting
+        if weighting.requires_positive_losses:
+            choice = "critic" if choice == "auto" else choice
+            sign = "critic or equal, as this weighting needs positive losses"
+            check(choice != "own", "weighting.actor_weights", sign, choice)
+        if choice == "equal":
+            return equal.Equal()
+        if choice == "critic" and critic is None:
+            raise expected(f"Weighting {config.kind}", "used on losses that stay positive, or beside a critic", part)
+        return Borrowed(critic) if choice == "critic" and critic is not None else weighting
+
+    def _primary(self, weighting: Any, surgery: Any, num_tasks: int) -> Tensor:
+        """The primary tasks (T,) bool that either configuration names; where both do, they must agree."""
+        limits = declared(surgery, SurgeryConfig)
+        chosen = {"weighting": declared(weighting, WeightingConfig).primary_tasks(), "surgery": limits.primary_tasks()}
+        masks = [primary_tasks(f"{g}.primary", names, self.tasks, num_tasks) for g, names in chosen.items() if names]
+        if limits.requires_primary:
+            check(bool(masks), "surgery.primary", "the names or indexes of the tasks that count", chosen["surgery"])
+        if len(masks) == 2:
+            same = torch.equal(*masks)
+            check(same, "surgery.primary", f"the tasks of weighting.primary {chosen['weighting']}", chosen["surgery"])
+        primary = masks[0] if masks else torch.ones(num_tasks, dtype=torch.bool)
+        limit, found = limits.primary_limit or num_tasks, int(primary.sum())
+        check(found <= limit, "surgery.primary", f"at most {limit} task for {surgery.kind}", found)
+        return primary
