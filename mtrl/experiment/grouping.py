@@ -12,6 +12,7 @@ from mtrl import configs
 from mtrl.core.errors import expected
 from mtrl.envs import SUITES
 from mtrl.experiment.config import REGISTRIES, restore
+from mtrl.gradients.base import DiagnosticConfig, declared
 from mtrl.monitoring.files import write_atomic
 from mtrl.monitoring.grouping import Grouping, best_groups
 from mtrl.monitoring.run import RunFolder
@@ -63,9 +64,13 @@ def _configuration(folder: RunFolder, tasks: list[str], suffix: str) -> dict[str
         raise expected(f"Benchmark {config.benchmark.kind}", "one whose tasks can be chosen", "one that is whole")
     benchmark = configs.plain(subset(config.benchmark, tasks))
     experiment = f"{folder.path.resolve().parent.name}-{suffix}"
-    watching = {kind: part for kind, part in (config.diagnostics or {}).items() if part.affinity is None}
+    watching = {kind: part for kind, part in (config.diagnostics or {}).items() if not _measures_affinity(part)}
     diagnostics = {kind: configs.plain(part) for kind, part in watching.items()} or None
     return {**folder.config, "benchmark": benchmark, "diagnostics": diagnostics, "experiment": experiment}
+
+
+def _measures_affinity(diagnostic: Any) -> bool:
+    return declared(diagnostic, DiagnosticConfig).affinity is not None
 
 
 def saved_overrides(path: Path, further: list[str]) -> list[str]:
