@@ -32,7 +32,7 @@ SMALLER = {
     "vgg16": ["network.scale=0.03"], "conv": ["network.width=2", "network.fc_width=4"],
     "conv_mint": ["network.width=2", "network.fc_width=4"],
 }  # fmt: skip
-RUN = ["experiment=RUN", "surgery=pcgrad", "diagnostics=triad", "affinity=transference"]
+RUN = ["experiment=RUN", "surgery=pcgrad", "diagnostics=[triad,transference]"]
 
 
 def blocks(language: str) -> list[str]:

@@ -11,6 +11,7 @@ import yaml
 from mtrl import configs
 from mtrl.core.errors import expected
 from mtrl.experiment.config import restore
+from mtrl.gradients.base import DiagnosticConfig, declared
 from mtrl.monitoring.files import write_atomic
 from mtrl.monitoring.grouping import Grouping, best_groups
 from mtrl.monitoring.run import RunFolder
@@ -59,6 +60,10 @@ def _configuration(folder: RunFolder, tasks: list[str], suffix: str) -> dict[str
     config = restore(folder.config)
     benchmark = configs.plain(config.benchmark.restricted(tasks))
     experiment = f"{folder.path.resolve().parent.name}-{suffix}"
-    watching = {kind: part for kind, part in (config.diagnostics or {}).items() if part.affinity is None}
+    watching = {kind: part for kind, part in (config.diagnostics or {}).items() if not _measures_affinity(part)}
     diagnostics = {kind: configs.plain(part) for kind, part in watching.items()} or None
     return {**folder.config, "benchmark": benchmark, "diagnostics": diagnostics, "experiment": experiment}
+
+
+def _measures_affinity(diagnostic: Any) -> bool:
+    return declared(diagnostic, DiagnosticConfig).affinity is not None

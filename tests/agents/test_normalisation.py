@@ -95,9 +95,8 @@ def test_tasks_that_take_turns_have_their_own_statistics() -> None:
             for normaliser in alone[t]:
                 normaliser.observe(part(step, row))
         for row, t in enumerate(task):
-            torch.testing.assert_close(
-                observation(step.observation, subset)[row], alone[t][0](step.observation[row])[0]
-            )
+            found = observation(step.observation, subset)[row]
+            torch.testing.assert_close(found, alone[t][0](step.observation[row])[0])
             torch.testing.assert_close(reward(step.reward, subset)[row], alone[t][1](step.reward[row])[0])
 
 

@@ -176,9 +176,11 @@ def test_experiment_name_depends_on_the_fields_and_not_on_their_order() -> None:
 
 
 def test_names_tell_apart_what_watches() -> None:
-    options = [[], ["diagnostics=triad"], ["affinity=transference"], ["affinity=transference", "affinity.every=3"]]
+    options = [[], ["diagnostics=triad"], ["diagnostics=transference"], ["diagnostics=[triad,transference]"]]
+    options += [["diagnostics=transference", "diagnostics.transference.every=3"]]
+    options += [["critic_surgery=none"], ["critic_surgery=pcgrad"], ["critic_surgery=pcgrad", "surgery=pcgrad"]]
     names = {experiment.Experiment(experiment.compose([*TINY, *extra])).name for extra in options}
-    assert len(names) == 4
+    assert len(names) == len(options)
 
 
 def test_a_run_of_warm_up_alone_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +238,7 @@ def test_plot_draws_one_run_and_compares_several() -> None:
     assert Path("one.png").stat().st_size > 5000 and Path("two.png").stat().st_size > 5000
 
 
-WATCHED = [*TINY, "surgery=pcgrad", "weighting=auto_lambda", "diagnostics=triad", "affinity=transference"]
+WATCHED = [*TINY, "surgery=pcgrad", "weighting=auto_lambda", "diagnostics=[triad,transference]"]
 
 
 def test_method_pictures_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,11 +262,12 @@ def test_pictures_of_what_was_not_measured_are_refused(kind: str, capsys: pytest
     assert cli.main(["plot", str(run_folder()), "--kind", kind]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert cli.main(["group", str(run_folder()), "--groups", "2"]) == 2
-    assert "affinity=transference" in capsys.readouterr().err
+    assert "diagnostics=transference" in capsys.readouterr().err
 
 
 def test_groups_of_a_run_are_trained_by_the_commands_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["train", *TINY, "affinity=transference", "affinity.every=1", "surgery=pcgrad", "agent.discount=0.9"])
+    watching = ["diagnostics=[triad,transference]", "diagnostics.transference.every=1"]
+    cli.main(["train", *TINY, *watching, "surgery=pcgrad", "agent.discount=0.9"])
     saved = json.loads((run_folder() / "affinity.json").read_text())
     assert saved["tasks"] == ["turn-0", "turn-90", "turn-180", "turn-270"] and saved["step"] == 60
     assert np.array(saved["affinity"]["critic"]).shape == (4, 4)
@@ -279,7 +282,7 @@ def test_groups_of_a_run_are_trained_by_the_commands_printed(capsys: pytest.Capt
         result = json.loads((Path("runs/toy") / config["experiment"] / "seed_1" / "result.json").read_text())
         assert list(result["tasks"]) == config["benchmark"]["tasks"] and result["episodes"] == 1
         assert result["config"]["agent"]["discount"] == 0.9 and result["config"]["surgery"]["kind"] == "pcgrad"
-        assert result["config"]["affinity"]["kind"] == "none"
+        assert list(result["config"]["diagnostics"]) == ["triad"]
         trained |= set(result["tasks"])
     assert 1 <= len(commands) <= 2 and trained == set(saved["tasks"])
     for wrong in (["--groups", "5"], ["--groups", "2", "--network", "actor"]):

@@ -52,6 +52,10 @@ BAD = {
     "no value": (["agent.discount"], "key=value"),
     "unknown device": (["device=gpu9"], "device"),
     "unknown diagnostics": (["diagnostics=triade"], "Did you mean 'triad'?"),
+    "unknown diagnostics among several": (["diagnostics=[triad,transferense]"], "Did you mean 'transference'?"),
+    "several surgeries": (["surgery=[pcgrad,mgda]"], "Found '[pcgrad,mgda]'"),
+    "no surgery by null": (["surgery=null"], "Found 'null'"),
+    "options of a surgery not chosen": (["critic_surgery.c=0.4"], "`critic_surgery.c`"),
     "diagnostics on nothing shared": (["network=independent", "diagnostics=triad"], "shares none"),
     "surgery on nothing shared": (["network=independent", "surgery=pcgrad"], "shares none"),
     "a misspelt option": (["network.widht=3"], "Did you mean 'network.width'?"),
@@ -77,6 +81,11 @@ def test_bad_options_end_in_one_line_and_write_nothing(name: str, capsys: pytest
     assert named in captured.err and "Found" in captured.err
     assert "Traceback" not in captured.err and not captured.out
     assert not Path("runs").exists()
+
+
+def test_methods_of_critics_need_critics(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "benchmark=digit_domains", "critic_surgery=pcgrad", "steps=64", "device=cpu"]) == 2
+    assert "`critic_surgery` should be left out for an agent with one network" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

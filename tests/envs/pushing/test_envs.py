@@ -180,12 +180,12 @@ def test_hindsight_gives_the_reward_of_the_place_reached(kind: str) -> None:
     envs = suite.make_goal_envs(goals)
     before = torch.tensor(envs.reset())
     actions = np.zeros((2, 1, 4), np.float32)
-    goals, batches = envs.present, []
+    present, batches = envs.present, []
     for _ in range(80):
         actions[:] = scripted(envs)[1]
         step = envs.step(actions)
         after, reward = torch.tensor(step.next_observation), torch.tensor(step.reward)
-        batches.append(Transitions(before, torch.tensor(actions), reward, after, reward * 0, goals))
+        batches.append(Transitions(before, torch.tensor(actions), reward, after, reward * 0, present))
         before = torch.tensor(step.observation)
     final = batches[-1].next_observation[:, 0]
     wanted = suite.goals[:1].copy()
@@ -196,10 +196,10 @@ def test_hindsight_gives_the_reward_of_the_place_reached(kind: str) -> None:
         apart = (puck_of(batch.next_observation)[0, 0] - puck_of(final)[0]).norm().item()
         expected = -apart if kind == "distance" else (0.0 if apart <= RADIUS else -1.0)
         np.testing.assert_allclose(again.reward[0, 0].item(), expected, atol=1e-5)
-        np.testing.assert_allclose(again.subset.code[0, :2], goals.code[0, :2], atol=1e-6)
+        np.testing.assert_allclose(again.subset.code[0, :2], present.code[0, :2], atol=1e-6)
     still = suite.relabeller()(batches[0], batches[0].observation[:, 0])
     assert isinstance(still.subset, SomeTasks)
-    torch.testing.assert_close(still.subset.code, goals.code)
+    torch.testing.assert_close(still.subset.code, present.code)
     torch.testing.assert_close(still.reward, batches[0].reward)
 
 
