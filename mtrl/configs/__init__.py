@@ -159,12 +159,14 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
     Raises:
         UserError: it holds a key or value that this version does not know.
     """
-    groups = {registry.group: registry for registry in registries}
+    groups = {registry.group for registry in registries}
     try:
         nodes: dict[str, Any] = {}
         for key, value in saved.items():
             if key in groups and isinstance(value, dict):
-                registry = find(registries, key, value["kind"]) or groups[key]
+                registry = find(registries, key, value["kind"])
+                if registry is None:
+                    raise unknown_kind(key, choices(key, registries), value["kind"])
                 value = OmegaConf.merge(OmegaConf.structured(registry.config_class(value["kind"])), value)
             nodes[key] = value
         merged = OmegaConf.merge(OmegaConf.structured(root), nodes)
