@@ -306,8 +306,9 @@ def _group(options: argparse.Namespace) -> None:
 
     found = experiment.group_run(options.folder, options.groups, options.network, options.output)
     print(group_table(found.tasks, found.grouping))
+    imports = "".join(f"--import {module} " for module in options.imports)
     for file in found.files:
-        print(f"mtrl train --config {shlex.quote(str(file))}")
+        print(f"mtrl train {imports}--config {shlex.quote(str(file))}")
 
 
 if __name__ == "__main__":

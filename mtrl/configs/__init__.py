@@ -171,7 +171,7 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
     Raises:
         UserError: it holds a key or value that this version does not know.
     """
-    groups = {registry.group: registry for registry in registries}
+    groups = {registry.group for registry in registries}
     try:
         nodes: dict[str, Any] = {}
         for key, value in saved.items():
@@ -189,7 +189,9 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
 
 def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> Any:
     """The options of one part, as `restore` merges them."""
-    registry = find(registries, group, saved["kind"]) or next(r for r in registries if r.group == group)
+    registry = find(registries, group, saved["kind"])
+    if registry is None:
+        raise unknown_kind(group, choices(group, registries), saved["kind"])
     return OmegaConf.merge(OmegaConf.structured(registry.config_class(saved["kind"])), saved)
 
 

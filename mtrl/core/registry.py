@@ -41,6 +41,8 @@ class _Entry(NamedTuple):
 
 _packages: dict[str, list[str]] = {}
 """Of the registries of each group."""
+imported: list[str] = []
+"""The modules that the user named, for processes that start others."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,12 @@ def import_by_name(modules: Iterable[str]) -> None:
         UserError: there is no such module, or it adds a name that is taken.
     """
     for module in modules:
+        if not all(name.isidentifier() for name in module.split(".")):
+            raise expected("--import", "a module's dotted name", module)
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # last, so that no file here hides a library's
         _import(module, "--import")
+        imported.append(module)
 
 
 def _import(module: str, what: str) -> ModuleType:

@@ -13,6 +13,7 @@ from typing import Any
 from mtrl.core.config import check
 from mtrl.core.cores import available_cores
 from mtrl.core.errors import UserError, expected
+from mtrl.core.registry import import_by_name, imported
 from mtrl.core.specs import KeyframeSpec
 from mtrl.core.suite import Suite
 from mtrl.data import rlbench_layout
@@ -121,9 +122,10 @@ _queue: Any = None
 """In a process of `_spread`: where it tells of each demonstration."""
 
 
-def _begin(queue: Any) -> None:
+def _begin(queue: Any, modules: list[str]) -> None:
     global _queue
     _queue = queue
+    import_by_name(modules)
 
 
 def _in_process(job: _Job) -> None:
@@ -133,7 +135,7 @@ def _in_process(job: _Job) -> None:
 def _spread(jobs: Sequence[_Job], workers: int, count: Count) -> None:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    with ProcessPoolExecutor(workers, context, _begin, (queue,)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin, (queue, imported)) as pool:
         waiting = {pool.submit(_in_process, job) for job in jobs}
         try:
             while waiting:

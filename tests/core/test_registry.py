@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mtrl.cli import main
 from mtrl.core.config import runtime_option, runtime_options
 from mtrl.core.errors import UserError
 from mtrl.core.registry import Registry
@@ -141,7 +142,7 @@ def installed(folder: Path, network: str) -> None:
     (facts / "entry_points.txt").write_text(POINTS.format(network=network))
 
 
-def mtrl(*commands: list[str], path: Path | None = None, after: str = "") -> subprocess.CompletedProcess[str]:
+def process(*commands: list[str], path: Path | None = None, after: str = "") -> subprocess.CompletedProcess[str]:
     """Commands in one new process, the last of which gives the exit code; other packages are on `path`."""
     code = f"import sys\nfrom mtrl.cli import main\nfor words in {list(commands)!r}:\n    code = main(words)\n{after}\n"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -159,24 +160,24 @@ def saved(name: str) -> Any:
 @pytest.mark.usefixtures("elsewhere")
 def test_an_installed_package_adds_a_network_and_a_surgery(tmp_path: Path) -> None:
     installed(tmp_path / "site", "wide")
-    done = mtrl(["list"], OPTIONS, ["evaluate", RUN, "--episodes", "1"], path=tmp_path / "site")
+    done = process(["list"], OPTIONS, ["evaluate", RUN, "--episodes", "1"], path=tmp_path / "site")
     assert done.returncode == 0, done.stderr
     assert "An MLP of twice the width." in done.stdout and "Half of the plain update." in done.stdout
     assert saved("config.yaml")["network"]["factor"] == 3 and saved("config.yaml")["imports"] == []
-    wrong = mtrl([*OPTIONS, "network.factr=2"], path=tmp_path / "site")
+    wrong = process([*OPTIONS, "network.factr=2"], path=tmp_path / "site")
     assert wrong.returncode == 2 and "Did you mean 'network.factor'?" in wrong.stderr
 
 
 def test_an_installed_name_that_is_taken_is_refused_in_one_line(tmp_path: Path) -> None:
     installed(tmp_path, "mint")
-    refused = mtrl(["train", *TINY], path=tmp_path)
+    refused = process(["train", *TINY], path=tmp_path)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert "mtrl.networks.mint and others.wide" in refused.stderr
 
 
 def test_an_installed_name_that_is_a_presets_is_refused(tmp_path: Path) -> None:
     installed(tmp_path, "keyframe_small")
-    refused = mtrl(["list"], path=tmp_path)
+    refused = process(["list"], path=tmp_path)
     assert refused.returncode == 2 and "keyframe_small.yaml and others.wide" in refused.stderr
 
 
@@ -184,25 +185,30 @@ def test_an_installed_name_that_is_a_presets_is_refused(tmp_path: Path) -> None:
 def test_a_module_named_by_import_adds_them_and_a_run_alone_imports_nothing() -> None:
     package(Path(), __init__=ADDS)
     named, evaluate = ["--import", "others"], ["evaluate", RUN, "--episodes", "1"]
-    assert "An MLP of twice the width." in mtrl(["list", *named]).stdout
-    done = mtrl([*OPTIONS, *named], [*evaluate, *named])
+    assert "An MLP of twice the width." in process(["list", *named]).stdout
+    done = process([*OPTIONS, *named], [*evaluate, *named])
     assert done.returncode == 0, done.stderr
     assert saved("config.yaml")["imports"] == ["others"]
     unused = "print('imported' if 'others' in sys.modules else 'left alone')"
     for words in (evaluate, ["train", "--config", f"{RUN}/config.yaml"], ["plot", RUN, "--kind", "triad"]):
-        refused = mtrl(words, after=unused)
+        refused = process(words, after=unused)
         assert refused.returncode == 2 and "--import others" in refused.stderr and refused.stderr.count("\n") == 1
         assert refused.stdout == "left alone\n"
-    loaded = mtrl(["list", "recipes"], after=f"import others, mtrl\nprint(mtrl.load_policy({RUN!r}).tasks)")
+    loaded = process(["list", "recipes"], after=f"import others, mtrl\nprint(mtrl.load_policy({RUN!r}).tasks)")
     assert loaded.stdout.endswith("['turn-0', 'turn-90', 'turn-180', 'turn-270']\n"), loaded.stderr
-    missing = mtrl(["list", "--import", "nowhere"])
-    assert missing.returncode == 2 and "--import should be a module that Python finds" in missing.stderr
+
+
+@pytest.mark.parametrize("module", ["nowhere", "", ".", ".others", "others.py", "path/others"])
+def test_a_module_that_cannot_be_imported_is_refused(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--import", module]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("mtrl: --import should be a module") and error.count("\n") == 1
 
 
 def test_what_is_refused_or_listed_loads_nothing_heavy(tmp_path: Path) -> None:
     heavy = "print([m for m in ('torch', 'numpy', 'metaworld', 'mujoco') if m in sys.modules])"
     for words in (["list"], ["train", "benchmark=toy", "agent.nonsense=1"], ["train", "network=mnt"]):
-        done = mtrl(words, after=heavy)
+        done = process(words, after=heavy)
         assert done.stdout.endswith("[]\n"), done
 
 
