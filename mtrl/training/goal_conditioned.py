@@ -92,12 +92,11 @@ class GoalTrainer(OffPolicyTrainer):
 
     measures: ClassVar[tuple[str, ...]] = ("distance",)
 
+    agent: Any
+    suite: Any
+    """A `GoalSuite`."""
     envs: Any
-    replay: Any
-
-    def __init__(self, config: Config, *, agent: Any, suite: GoalSuite, seed: int, steps: int) -> None:
-        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
-        self._acting: TaskRows | None = None
+    _acting: TaskRows | None = None
 
     def _make_replay(self) -> Any:
         spec, config = self.suite.spec, self.config

@@ -128,21 +128,17 @@ class OffPolicyTrainer(Trainer):
     measures: ClassVar[tuple[str, ...]] = ()
     """What to report of the environments' measures."""
 
-    envs: TaskVectorEnv
-    replay: ReplayBuffer
-    episodes: EpisodeStatistics
-
-    def __init__(self, config: Config, *, agent: Agent, suite: ControlSuite, seed: int, steps: int) -> None:
-        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
-        self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
-        self._credit = 0.0
-        self._observation: Tensor | None = None
+    agent: Agent
+    suite: ControlSuite
 
     def start(self) -> Self:
         """Make new environments and an empty replay."""
         self.envs = self.suite.make_envs(self.seed, self.config.envs_per_task)
-        self.replay = self._make_replay()
+        self.replay: Any = self._make_replay()
         self.episodes = EpisodeStatistics(self.envs.num_tasks, self.envs.envs_per_task, self.measures)
+        self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
+        self._credit = 0.0
+        self._observation: Tensor | None = None
         self._stepper = ThreadPoolExecutor(1, "mtrl-environments")
         return self
 
