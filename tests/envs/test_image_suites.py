@@ -131,10 +131,9 @@ def test_some_tasks_have_the_images_and_labels_that_they_have_among_all(kind: st
             count = int(whole.counts[other])
             assert int(some.counts[index]) == count
             assert torch.equal(some.labels[index, :count], whole.labels[other, :count])
-            rows = [
-                data.rows[place if len(data.rows) > 1 else 0, :count] for data, place in ((some, index), (whole, other))
-            ]
-            assert torch.equal(some.pool[rows[0]], whole.pool[rows[1]])
+            rows = [(some.rows, index), (whole.rows, other)]
+            first, second = (table[place if len(table) > 1 else 0, :count] for table, place in rows)
+            assert torch.equal(some.pool[first], whole.pool[second])
 
 
 def test_scikit_learns_digits() -> None:
