@@ -171,7 +171,7 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
     Raises:
         UserError: it holds a key or value that this version does not know.
     """
-    groups = {registry.group for registry in registries}
+    groups = {registry.group: registry for registry in registries}
     try:
         nodes: dict[str, Any] = {}
         for key, value in saved.items():

@@ -1,4 +1,4 @@
-"""Benchmark suites, one a file or folder."""
+"""Benchmarks, one per file or folder."""
 
 from mtrl.core.registry import Registry
 

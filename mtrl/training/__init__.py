@@ -1,4 +1,4 @@
-"""Loops and evaluation. They know neither benchmarks nor methods, only the protocols of core."""
+"""Training loops, one per file, each with its trainer. They know neither benchmarks nor gradient methods."""
 
 from mtrl.core.registry import Registry
 

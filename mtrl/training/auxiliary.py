@@ -21,7 +21,7 @@ from mtrl.data.images import ImageBatch, ImageData, mixed_seed
 from mtrl.monitoring.progress import counter
 from mtrl.monitoring.random_state import random_state, restore_random_state
 from mtrl.training import supervised
-from mtrl.training.supervised import ImageBenchmark, SupervisedTrainer
+from mtrl.training.supervised import SupervisedTrainer
 
 
 @dataclass
@@ -58,15 +58,15 @@ class AuxiliaryTrainer(SupervisedTrainer):
     function of the seed and the epoch.
     """
 
-    def __init__(self, config: Config, *, agent: Agent, suite: ImageBenchmark, seed: int, steps: int) -> None:
-        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
-        self.seconds["labels"] = 0.0
-        self._label_metrics: Metrics = {}
+    agent: Any
+    """An `Agent`."""
 
     def start(self) -> Self:
         """Read the images, and make what the source of labels needs of them."""
         super().start()
         self.agent.prepare(self.epochs.data)
+        self.seconds["labels"] = 0.0
+        self._label_metrics: Metrics = {}
         return self
 
     def rate(self, step: int) -> float:

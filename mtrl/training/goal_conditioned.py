@@ -93,12 +93,12 @@ class GoalTrainer(OffPolicyTrainer):
 
     measures: ClassVar[tuple[str, ...]] = ("distance",)
 
+    agent: Any
+    suite: Any
+    """A `GoalSuite`."""
     envs: Any
     replay: Any
-
-    def __init__(self, config: Config, *, agent: Any, suite: GoalSuite, seed: int, steps: int) -> None:
-        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
-        self._acting: TaskSubset = ALL_TASKS
+    _acting: TaskSubset = ALL_TASKS
 
     def _make_replay(self) -> Any:
         spec, config, n_step = self.suite.spec, self.config, self.agent.config.n_step

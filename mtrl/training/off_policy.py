@@ -130,21 +130,17 @@ class OffPolicyTrainer(Trainer):
     measures: ClassVar[tuple[str, ...]] = ()
     """What to report of the environments' measures."""
 
-    envs: TaskVectorEnv
-    replay: ReplayBuffer
-    episodes: EpisodeStatistics
-
-    def __init__(self, config: Config, *, agent: Agent, suite: ControlSuite, seed: int, steps: int) -> None:
-        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
-        self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
-        self._credit = 0.0
-        self._observation: Tensor | None = None
+    agent: Agent
+    suite: ControlSuite
 
     def start(self) -> Self:
         """Make new environments and an empty replay."""
         self.envs = self.suite.make_envs(self.seed, self.config.envs_per_task)
-        self.replay = self._make_replay()
+        self.replay: Any = self._make_replay()
         self.episodes = EpisodeStatistics(self.envs.num_tasks, self.envs.envs_per_task, self.measures)
+        self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
+        self._credit = 0.0
+        self._observation: Tensor | None = None
         self._stepper = ThreadPoolExecutor(1, "mtrl-environments")
         return self
 
@@ -152,11 +148,11 @@ class OffPolicyTrainer(Trainer):
         spec, config = self.suite.spec, self.config
         capacity = min(config.replay_capacity, self.steps + config.envs_per_task)
         sizes = (spec.observation_size, spec.action_size)
-        learner, place = self.agent.config, {"device": self.agent.device}
+        learner, options = self.agent.config, dict[str, Any](device=self.agent.device)
         if learner.n_step == 1:
-            return ReplayBuffer(spec.num_tasks, capacity, *sizes, **place)
-        options = {"steps": learner.n_step, "discount": learner.discount, "copies": config.envs_per_task}
-        return NStepReplay(spec.num_tasks, capacity, *sizes, **options, **place)
+            return ReplayBuffer(spec.num_tasks, capacity, *sizes, **options)
+        options |= {"steps": learner.n_step, "discount": learner.discount, "copies": config.envs_per_task}
+        return NStepReplay(spec.num_tasks, capacity, *sizes, **options)
 
     @property
     def random_steps(self) -> int:

@@ -104,23 +104,20 @@ class OfflineTrainer(Trainer):
 
     unit = "iterations"
 
-    cache: DemoCache
-
-    def __init__(self, config: Config, *, agent: Agent, suite: KeyframeSuite, seed: int, steps: int) -> None:
-        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
-        self.seconds = {"wait": 0.0, "update": 0.0}
-        self.generator = torch.Generator().manual_seed(self.seed)
-        self.priorities: Priorities | None = None
-        self._next: _Drawn | None = None
-        self._seen: KeyframeBatch | None = None
+    agent: Agent
+    suite: KeyframeSuite
 
     def start(self) -> Self:
         """Open the cache of the suite's demonstrations."""
         spec, config = self.suite.spec, self.config
         folder = Path(config.cache) / self.suite.name
         self.cache = DemoCache(folder, spec.tasks, spec.cameras, spec.image_size, demos=config.demos)
-        if config.priority:
-            self.priorities = Priorities(self.cache.counts, config.priority_alpha, config.priority_beta)
+        counts, alpha, beta = self.cache.counts, config.priority_alpha, config.priority_beta
+        self.priorities = Priorities(counts, alpha, beta) if config.priority else None
+        self.seconds = {"wait": 0.0, "update": 0.0}
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self._next: _Drawn | None = None
+        self._seen: KeyframeBatch | None = None
         self._gatherer = ThreadPoolExecutor(1, "gather")
         return self
 

@@ -144,13 +144,8 @@ class SupervisedTrainer(Trainer):
 
     unit, headline = "images", "accuracy"
 
-    epochs: Epochs
-    second: Epochs
-
-    def __init__(self, config: Config, *, agent: Agent, suite: ImageBenchmark, seed: int, steps: int) -> None:
-        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
-        self.seconds = {"data": 0.0, "update": 0.0}
-        self._right, self._seen = torch.zeros(self.suite.spec.num_tasks, device=self.agent.device), 0
+    agent: Agent
+    suite: ImageBenchmark
 
     def start(self) -> Self:
         """Read the images."""
@@ -158,6 +153,8 @@ class SupervisedTrainer(Trainer):
             self._single_task()  # complain before the training, not after it
         data, size = self.suite.data.to(self.agent.device), self.agent.config.batch_size
         self.epochs, self.second = (Epochs(data, size, seed) for seed in (self.seed, self.seed + 1_000_003))
+        self.seconds = {"data": 0.0, "update": 0.0}
+        self._right, self._seen = torch.zeros(self.suite.spec.num_tasks, device=self.agent.device), 0
         return self
 
     def rate(self, step: int) -> float:

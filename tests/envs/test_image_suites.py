@@ -116,6 +116,26 @@ def test_one_task_alone_and_smaller_training_sets(tmp_path: Path) -> None:
         suite("cifar100", tasks=["robots"])
 
 
+@pytest.mark.parametrize("kind", ["cifar100", "multi_mnist"])
+def test_some_tasks_have_the_images_and_labels_that_they_have_among_all(kind: str, tmp_path: Path) -> None:
+    files.cifar100(tmp_path)
+    files.mnist(tmp_path)
+    everything = suite(kind, root=str(tmp_path), noise_task=True)
+    chosen = [everything.tasks[-1], everything.tasks[0]]
+    made = suite(kind, root=str(tmp_path), noise_task=True, tasks=chosen)
+    assert made.tasks == tuple(chosen)
+    for part in ("train", "test"):
+        some, whole = getattr(made.data, part), getattr(everything.data, part)
+        for index, task in enumerate(chosen):
+            other = everything.tasks.index(task)
+            count = int(whole.counts[other])
+            assert int(some.counts[index]) == count
+            assert torch.equal(some.labels[index, :count], whole.labels[other, :count])
+            rows = [(some.rows, index), (whole.rows, other)]
+            first, second = (table[place if len(table) > 1 else 0, :count] for table, place in rows)
+            assert torch.equal(some.pool[first], whole.pool[second])
+
+
 def test_scikit_learns_digits() -> None:
     pytest.importorskip("sklearn")
     made = suite("digits", test_share=0.25)

@@ -289,6 +289,26 @@ def test_groups_of_a_run_are_trained_by_the_commands_printed(capsys: pytest.Capt
         assert cli.main(["group", str(run_folder()), *wrong]) == 2
 
 
+def test_a_supervised_run_is_grouped_too(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn", reason="the extra `vision` is not installed")
+    small = ["network.width=4", "network.depth=1", "network.fc_width=8", "network.fc_depth=1", "device=cpu"]
+    options = ["benchmark=digit_domains", "benchmark.noise_task=true", "agent.batch_size=16", "steps=64", *small]
+    assert cli.main(["train", *options, "affinity=transference", "affinity.every=1", "training.log_every=32"]) == 0
+    capsys.readouterr()
+    assert cli.main(["group", str(run_folder()), "--groups", "2"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    commands = [shlex.split(line)[1:] for line in printed if line.startswith("mtrl train")]
+    trained: set[str] = set()
+    for command in commands:
+        assert cli.main(command) == 0
+        config = yaml.safe_load(Path(command[2]).read_text())
+        run = Path("runs/digit_domains") / config["experiment"] / "seed_1"
+        result = json.loads((run / "result.json").read_text())
+        assert list(result["tasks"]) == config["benchmark"]["tasks"]
+        trained |= set(result["tasks"])
+    assert trained == {"even", "odd", "noise"}
+
+
 def test_a_saved_configuration_gives_the_same_one_back(capsys: pytest.CaptureFixture[str]) -> None:
     options = [*TINY, "surgery=gcs", "surgery.primary=[turn-90]", "agent.max_grad_norm=0.5", "experiment='a b'"]
     cli.main(["train", *options])

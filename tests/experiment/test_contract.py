@@ -1,0 +1,91 @@
+"""Benchmarks, training loops and agents fit by what they declare, and say in one line what they cannot do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtrl.agents import AGENTS
+from mtrl.core.errors import UserError
+from mtrl.core.specs import ControlSpec, GoalSpec
+from mtrl.envs import SUITES
+from mtrl.experiment import Experiment, compose
+from mtrl.experiment.config import run_name
+from mtrl.training import TRAININGS
+
+CHOSEN = {"custom": ["reach-v3", "push-v3", "door-open-v3"]}
+"""Tasks of the benchmarks that have none by themselves."""
+
+
+def suite(kind: str) -> Any:
+    return SUITES.build(SUITES.config_class(kind)(**({"tasks": CHOSEN[kind]} if kind in CHOSEN else {})))
+
+
+@pytest.mark.parametrize("kind", SUITES.kinds)
+def test_a_suite_gives_the_data_that_its_configuration_declares(kind: str) -> None:
+    made = suite(kind)
+    assert type(made.spec) is made.config.spec_type
+    assert made.tasks == made.spec.tasks and len(set(made.tasks)) == made.spec.num_tasks > 0
+
+
+@pytest.mark.parametrize("kind", SUITES.kinds)
+def test_what_goes_with_a_benchmark_by_default_fits_it(kind: str) -> None:
+    config = compose([f"benchmark={kind}", *(f"tasks=[{','.join(CHOSEN[k])}]" for k in CHOSEN if k == kind)])
+    agent, training = AGENTS.config_class(config.agent.kind), TRAININGS.config_class(config.training.kind)
+    spec = config.benchmark.spec_type
+    assert spec in agent.specs and spec in training.specs and config.training.kind in agent.trainings
+
+
+def test_choices_and_recipes_come_before_the_defaults_of_a_benchmark() -> None:
+    assert compose(["benchmark=pushing"]).network.kind == "mint"
+    assert compose(["benchmark=pushing", "network=film"]).network.kind == "film"
+    assert compose(["benchmark=keyframes"]).steps == 8000
+    assert compose(["benchmark=keyframes", "steps=5"]).steps == 5
+    assert compose(["recipe=keyframes"]).network.channels == [16, 32, 64]
+
+
+def test_a_specification_is_matched_by_its_own_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goals are a kind of control, but an agent of plain control is not given them."""
+    assert issubclass(GoalSpec, ControlSpec)
+    monkeypatch.setattr(AGENTS.config_class("sac"), "specs", (ControlSpec,))
+    with pytest.raises(UserError, match=r"`agent` should be one that fits with training=goal_conditioned\. Found"):
+        Experiment(compose(["benchmark=pushing"]))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SUITES.kinds if kind not in ("mt1", "pushing")])
+def test_every_benchmark_of_several_tasks_can_be_had_in_parts(kind: str) -> None:
+    whole = suite(kind)
+    chosen = whole.tasks[::-2]
+    part = SUITES.build(whole.config.restricted(chosen))
+    assert part.tasks == chosen and type(part.spec) is type(whole.spec)
+    for wrong in (["nonsense!"], [chosen[0], chosen[0]]):
+        with pytest.raises(UserError, match=r"`benchmark\.tasks`"):
+            SUITES.build(whole.config.restricted(wrong))
+
+
+def test_what_a_suite_cannot_do_it_refuses_in_one_line(tmp_path: Path) -> None:
+    toy, pushing = suite("toy"), suite("pushing")
+    refused = {
+        "toy has no pictures": lambda: toy.film(None, tmp_path / "x.mp4", 0),
+        "Benchmark toy should be one with experts": lambda: toy.demonstrations(0, 1),
+        "Benchmark pushing should be one whose tasks can be chosen": lambda: pushing.config.restricted(["goal-001"]),
+    }
+    for message, call in refused.items():
+        with pytest.raises(UserError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_one_task_is_chosen_by_its_name() -> None:
+    assert compose(["benchmark=mt1", "task=push-v3"]).benchmark.tasks == ["push-v3"]
+    assert compose(["benchmark=toy", "tasks=[turn-90,turn-0]"]).benchmark.tasks == ["turn-90", "turn-0"]
+
+
+def test_runs_of_other_tasks_have_names_of_their_own() -> None:
+    """Where the benchmark's name does not tell the tasks, the experiment's does."""
+    for kind in ("toy", "mt10", "digit_domains"):
+        tasks = suite(kind).tasks
+        runs = [compose([f"benchmark={kind}", *more]) for more in ([], *([f"task={task}"] for task in tasks))]
+        assert len({(run.benchmark.name, run_name(run)) for run in runs}) == 1 + len(tasks)
