@@ -15,7 +15,7 @@ from mtrl.data.demo_cache import DemoCache, task_facts
 from mtrl.data.demos import Demo
 from mtrl.data.rlbench_layout import episodes, read_demo, write_demo
 from mtrl.experiment import demonstrations
-from tests.training.keyframe_toys import CAMERAS, SIZE, TASKS, ToySuite, demo
+from tests.support.keyframe_toys import CAMERAS, SIZE, TASKS, ToySuite, demo
 
 
 class Suites:

@@ -20,7 +20,7 @@ from mtrl.core.errors import UserError
 from mtrl.data.replay import ReplayBuffer
 from mtrl.monitoring import checkpoints
 from mtrl.training.off_policy import OffPolicyTrainer
-from tests.tiny_runs import TINY, files, run_folder
+from tests.support.tiny_runs import TINY, files, run_folder
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

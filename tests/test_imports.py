@@ -171,6 +171,35 @@ def test_the_checker_lets_the_arrows_pass(module: str, source: str) -> None:
     assert violations(source, module, is_package=module == "mtrl") == []
 
 
+def imports_of_tests(source: str, module: str) -> list[str]:
+    """Return one line for each import in `source`, the text of `module` under tests/, from a module of tests."""
+    found = imported_modules(ast.parse(source), module, is_package=False)
+    return [f"{module}:{line}: {name}" for line, name in found if ".test_" in f".{name}"]
+
+
+def test_no_test_module_is_imported() -> None:
+    """What several test modules need lies in tests/support, so that each of them can be changed alone."""
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    assert Path(__file__).resolve() in files
+    found = [line for path in files for line in imports_of_tests(path.read_text(encoding="utf-8"), module_name(path))]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from tests.data import test_fetch",
+        "from tests.data.test_fetch import archive",
+        "import tests.data.test_fetch as other",
+        "from .test_fetch import archive",
+        "from test_fetch import archive",
+        "import importlib\nimportlib.import_module('tests.data.test_fetch')",
+    ],
+)
+def test_an_imported_test_module_is_seen(source: str) -> None:
+    assert len(imports_of_tests(source, "tests.data.test_images")) == 1
+
+
 def test_the_checker_reads_the_whole_package() -> None:
     read = {part_of(module_name(path)) for path in FILES}
     assert {"core", "mtrl", "scripts", *FOUNDATIONS, *PARTS} <= read

@@ -13,8 +13,7 @@ from mtrl import cli, configs, experiment
 from mtrl.data import fetch
 from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.video import RenderingUnavailable
-from tests.data import test_image_files as image_files
-from tests.data.test_fetch import archive
+from tests.support.image_files import archive, cifar100
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -86,7 +85,7 @@ def tiny(line: str) -> list[str]:
         small = [] if config.agent.kind == "mean_pose" else ["network.channels=[4,8]"]
         return [*TINY_CLONING, f"experiment={abs(hash(line))}", *small]
     if config.benchmark.kind.startswith("cifar"):
-        image_files.cifar100(Path("data"), 400)
+        cifar100(Path("data"), 400)
     else:
         pytest.importorskip("sklearn", reason="the extra `vision` is not installed")
     labels = ["agent.ppo.rollout_size=8", "agent.reward_size=4"] if config.agent.kind == "auxiliary" else []

@@ -10,7 +10,7 @@ import pytest
 from mtrl import cli
 from mtrl.core.errors import UserError
 from mtrl.training import off_policy
-from tests.tiny_runs import TINY, files, run_folder
+from tests.support.tiny_runs import TINY, files, run_folder
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

@@ -28,7 +28,7 @@ from mtrl.core.execution import Snapshot
 from mtrl.gradients.affinities import transference
 from mtrl.gradients.diagnostics import triad
 from mtrl.networks import NETWORKS
-from tests.agents.learners import Experience, agent, copy_state, distance, methods, tensors
+from tests.support.learners import Experience, agent, copy_state, distance, methods, tensors
 
 PRODUCTS = tuple(getattr(torch.ops.aten, name).default for name in ("mm", "bmm", "mv", "addmm", "baddbmm", "addmv"))
 COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)

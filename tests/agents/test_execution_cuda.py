@@ -17,7 +17,7 @@ from mtrl.core.execution import Captured
 from mtrl.core.precision import float32_products
 from mtrl.gradients.algebra import gramian
 from mtrl.networks import NETWORKS
-from tests.agents.learners import Experience, agent, copy_state, distance, methods, tensors
+from tests.support.learners import Experience, agent, copy_state, distance, methods, tensors
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mtrl.agents import AGENTS
 from mtrl.core.errors import UserError
 from mtrl.gradients import SURGERIES
-from tests.gradients.toys import CLASSES, IMAGE, T, classifier, image_batch
+from tests.support.gradient_toys import CLASSES, IMAGE, T, classifier, image_batch
 
 
 def flat(agent: Any) -> Tensor:

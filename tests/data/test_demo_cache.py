@@ -14,7 +14,7 @@ from mtrl.data.demos import decision_frames, keyframes
 from mtrl.data.depth import point_cloud
 from mtrl.data.priority import Priorities, draw_uniform
 from mtrl.data.shift import shifted
-from tests.training.keyframe_toys import CAMERAS, SIZE, TASKS, demo, write_cache
+from tests.support.keyframe_toys import CAMERAS, SIZE, TASKS, demo, write_cache
 
 
 @pytest.fixture(scope="module")

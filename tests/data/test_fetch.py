@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,16 +10,7 @@ import pytest
 from mtrl import cli
 from mtrl.core.errors import UserError
 from mtrl.data import fetch
-
-
-def archive(names: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz") as file:
-        for name, content in names.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            file.addfile(info, io.BytesIO(content))
-    return stream.getvalue()
+from tests.support.image_files import archive
 
 
 def serve(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, md5: str | None = None) -> None:

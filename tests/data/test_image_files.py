@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import pickle
 import struct
 from collections.abc import Callable
@@ -15,67 +14,7 @@ import torch
 
 from mtrl.core.errors import UserError
 from mtrl.data import image_files
-
-RNG = np.random.default_rng(0)
-PIXELS = 3072
-
-
-def write_pickle(path: Path, content: Any, protocol: int = 2) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(content, protocol=protocol))
-
-
-def cifar10(root: Path) -> dict[str, Any]:
-    parts = {}
-    for name in [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]:
-        parts[name] = {
-            b"data": RNG.integers(256, size=(4, PIXELS), dtype=np.uint8),
-            b"labels": RNG.integers(10, size=4).tolist(),
-        }
-        write_pickle(root / "cifar-10-batches-py" / name, parts[name])
-    return parts
-
-
-def cifar100(root: Path, images: int = 200) -> dict[str, Any]:
-    """Every class appears; class f belongs to superclass (7 f) mod 20."""
-    parts = {}
-    for name in ("train", "test"):
-        fine = np.arange(images) % 100
-        parts[name] = {
-            b"data": RNG.integers(256, size=(images, PIXELS), dtype=np.uint8),
-            b"fine_labels": fine.tolist(),
-            b"coarse_labels": (7 * fine % 20).tolist(),
-        }
-        write_pickle(root / "cifar-100-python" / name, parts[name])
-    names = {b"fine_label_names": [f"f{k}" for k in range(100)], b"coarse_label_names": [f"c{k}" for k in range(20)]}
-    write_pickle(root / "cifar-100-python" / "meta", names)
-    return parts
-
-
-def idx(array: np.ndarray) -> bytes:
-    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
-def mnist(root: Path, suffix: str = "") -> dict[str, np.ndarray]:
-    parts = {}
-    for part, count in (("train", 6), ("t10k", 3)):
-        parts[f"{part}-images-idx3"] = RNG.integers(256, size=(count, 28, 28), dtype=np.uint8)
-        parts[f"{part}-labels-idx1"] = RNG.integers(10, size=count).astype(np.uint8)
-    (root / "mnist").mkdir(parents=True)
-    for name, array in parts.items():
-        content = idx(array)
-        (root / "mnist" / f"{name}-ubyte{suffix}").write_bytes(gzip.compress(content) if suffix else content)
-    return parts
-
-
-def svhn(root: Path) -> dict[str, np.ndarray]:
-    scipy = pytest.importorskip("scipy.io")
-    (root / "svhn").mkdir(parents=True)
-    labels = np.array([[1], [10], [9], [10]], dtype=np.uint8)
-    images = RNG.integers(256, size=(32, 32, 3, 4), dtype=np.uint8)
-    for part in ("train", "test"):
-        scipy.savemat(root / "svhn" / f"{part}_32x32.mat", {"X": images, "y": labels}, do_compression=True)
-    return {"X": images, "y": labels}
+from tests.support.image_files import cifar10, cifar100, idx, mnist, svhn, write_pickle
 
 
 def test_cifar10_keeps_pixels_and_labels(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mtrl.data.images import LabelledImages, Split
 from mtrl.envs import SUITES
 from mtrl.envs.cifar import SUPERCLASSES, within_superclass
 from mtrl.envs.digits import overlaid
-from tests.data import test_image_files as files
+from tests.support import image_files as files
 
 
 def suite(kind: str, **options: Any) -> Any:

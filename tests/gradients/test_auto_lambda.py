@@ -16,7 +16,7 @@ from mtrl.core.errors import UserError
 from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, MultiTaskOptimizer, Weighting
 from mtrl.gradients.look_ahead import ESTIMATORS, LookAhead
 from mtrl.networks import NETWORKS
-from tests.gradients.toys import INPUT, A, B, O, Regression, T, config, transitions
+from tests.support.gradient_toys import INPUT, A, B, O, Regression, T, config, transitions
 
 WEIGHTS = torch.tensor([0.3, -0.2, 1.1], dtype=torch.float64)
 MOMENTUM: dict[str, Any] = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.01}

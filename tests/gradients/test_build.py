@@ -13,7 +13,7 @@ from mtrl.core.errors import UserError
 from mtrl.gradients import SURGERIES, WEIGHTINGS, build_optimizer
 from mtrl.gradients.base import primary_tasks
 from mtrl.networks import NETWORKS
-from tests.gradients.toys import A, B, O, Regression, T, config, transitions
+from tests.support.gradient_toys import A, B, O, Regression, T, config, transitions
 
 TASKS = ["reach", "push", "pick"]
 POSITIVE = ("uncertainty", "imtl_l", "dwa", "gradnorm", "famo", "geometric_mean")

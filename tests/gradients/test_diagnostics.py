@@ -14,7 +14,7 @@ from mtrl.core.errors import UserError
 from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
 from mtrl.gradients.diagnostics.triad import pair_statistics
 from mtrl.networks import NETWORKS
-from tests.gradients.toys import A, B, O, Regression, T, config, transitions
+from tests.support.gradient_toys import A, B, O, Regression, T, config, transitions
 
 SCALES = pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
 

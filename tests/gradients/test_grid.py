@@ -14,8 +14,8 @@ from mtrl.agents.sac import SAC
 from mtrl.gradients import AFFINITIES, DIAGNOSTICS, SURGERIES, WEIGHTINGS
 from mtrl.gradients.surgery.torchjd_methods import CONFIGS
 from mtrl.networks import IMAGE_NETWORKS, NETWORKS
-from tests.agents import test_bc as keyframes
-from tests.gradients.toys import A, B, O, Regression, T, classifier, config, image_batch, transitions
+from tests.support import cloning as keyframes
+from tests.support.gradient_toys import A, B, O, Regression, T, classifier, config, image_batch, transitions
 
 pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
 

@@ -10,7 +10,7 @@ from mtrl.agents.sac import SAC
 from mtrl.core.precision import float32_products, network_products
 from mtrl.gradients.algebra import gramian
 from mtrl.networks import NETWORKS
-from tests.agents.learners import Experience, agent, distance, tensors
+from tests.support.learners import Experience, agent, distance, tensors
 
 
 def gradients(learner: SAC, per_task: bool = True) -> tuple[Tensor, list[Tensor]]:

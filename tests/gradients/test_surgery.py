@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtrl.gradients import SURGERIES
 from mtrl.gradients.surgery.pcgrad import PCGrad
-from tests.gradients.toys import Regression, T, config
+from tests.support.gradient_toys import Regression, T, config
 
 SCALES = pytest.mark.parametrize("scale", [1e-10, 1e-3, 1.0, 1e10])
 ALL = torch.ones(T, dtype=torch.bool)

@@ -12,7 +12,7 @@ from torch import Tensor
 from mtrl.core.errors import UserError
 from mtrl.gradients import SURGERIES
 from mtrl.gradients.surgery.torchjd_methods import CONFIGS
-from tests.gradients.toys import config
+from tests.support.gradient_toys import config
 
 aggregation: Any = pytest.importorskip("torchjd.aggregation", reason="the extra `surgery` is not installed")
 

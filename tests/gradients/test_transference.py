@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtrl.gradients import AFFINITIES
 from mtrl.gradients.affinities.transference import Transference
-from tests.gradients.toys import Regression, T
+from tests.support.gradient_toys import Regression, T
 
 
 def affinity(**options: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mtrl.core.errors import UserError
 from mtrl.gradients import WEIGHTINGS, Weighting
 from mtrl.gradients.adam import Adam
-from tests.gradients.toys import T, config, context
+from tests.support.gradient_toys import T, config, context
 
 STEPS = 12
 SCALES = pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])

@@ -15,7 +15,7 @@ from mtrl.gradients import SURGERIES, WEIGHTINGS
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
 from mtrl.training import TRAININGS
 from mtrl.training.offline import OfflineTrainer
-from tests.training.keyframe_toys import CAMERAS, SIZE, TASKS, ToySuite, write_cache
+from tests.support.keyframe_toys import CAMERAS, SIZE, TASKS, ToySuite, write_cache
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from torch import Tensor
 from mtrl.agents.auxiliary.maxl import MAXLConfig, MAXLLabels
 from mtrl.core.errors import UserError
 from mtrl.data.images import Epochs, ImageBatch
-from tests.agents.auxiliary.problems import SIZES, agent, data, learner, make_trunk, same, tensors
+from tests.support.auxiliary_problems import SIZES, agent, data, learner, make_trunk, same, tensors
 
 pytest.importorskip("stable_baselines3", reason="the extra `aux` is not installed")
 PPO = {"rollout_size": 8, "epochs": 2, "minibatch": 4, "features": 6}

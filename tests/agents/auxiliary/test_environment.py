@@ -14,7 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from mtrl.agents.auxiliary.environment import AuxiliaryEnv, EnvironmentOptions
 from mtrl.core.errors import UserError
 from mtrl.data.images import normalised
-from tests.agents.auxiliary.problems import SIZES, environment, learner, same, tensors
+from tests.support.auxiliary_problems import SIZES, environment, learner, same, tensors
 
 
 @pytest.mark.parametrize("weight_aware", [False, True])

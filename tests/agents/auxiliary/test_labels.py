@@ -17,7 +17,7 @@ from mtrl.agents.auxiliary.labels import (
     weight_of_class,
 )
 from mtrl.agents.auxiliary.learner import Objective
-from tests.agents.auxiliary.problems import SIZES, learner, same, tensors
+from tests.support.auxiliary_problems import SIZES, learner, same, tensors
 
 
 def test_the_hierarchy_is_equation_6() -> None:

@@ -27,7 +27,7 @@ from mtrl.envs.metaworld.package_envs import PackageEnvs, make_env
 from mtrl.envs.metaworld.starts import INTEGRATION, reset_once
 from mtrl.envs.metaworld.suite import BENCHMARKS, Config, MetaWorldSuite
 from mtrl.envs.metaworld.tasks import TASKS
-from tests.envs.metaworld.rollouts import assert_same, draw_actions, run
+from tests.support.metaworld_rollouts import assert_same, draw_actions, run
 
 NAMES = sorted(BENCHMARKS["mt50"])
 SAMPLE = ["pick-place-v3", "drawer-open-v3", "hammer-v3", "basketball-v3", "door-open-v3"]

@@ -18,7 +18,7 @@ from mtrl.envs.metaworld import engine
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
 from mtrl.envs.metaworld.workers import Workers
-from tests.envs.metaworld.rollouts import draw_actions, run
+from tests.support.metaworld_rollouts import draw_actions, run
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from mtrl.envs.metaworld import engine, native, scalar
 from mtrl.envs.metaworld.suite import BENCHMARKS, Config, MetaWorldSuite
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.translation import Untranslatable, translated
-from tests.envs.metaworld.rollouts import assert_same, draw_actions, run
+from tests.support.metaworld_rollouts import assert_same, draw_actions, run
 
 compiler = pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 NAMES = sorted(BENCHMARKS["mt50"])

@@ -21,7 +21,7 @@ from mtrl.core.errors import UserError
 from mtrl.core.types import StepResult
 from mtrl.envs.metaworld.package_envs import PackageEnvs
 from mtrl.envs.metaworld.suite import BENCHMARKS, MetaWorldConfig, MetaWorldSuite, evaluation_order
-from tests.envs.metaworld.rollouts import assert_same, run
+from tests.support.metaworld_rollouts import assert_same, run
 
 SEED = 3
 PAIR = ["reach-v3", "door-open-v3"]

@@ -15,7 +15,7 @@ import torch
 
 from mtrl.envs.metaworld.tasks import TASKS, spec
 from mtrl.envs.metaworld.tasks.base import RewardVersion
-from tests.envs.metaworld.parity import POLICIES, VERSIONS, Episode, Policy, check, compute, difference, record
+from tests.support.metaworld_parity import POLICIES, VERSIONS, Episode, Policy, check, compute, difference, record
 
 NAMES = sorted(TASKS)
 CASES = [(name, policy, seed) for name in NAMES for policy in POLICIES for seed in range(3)]
