@@ -17,7 +17,7 @@ import mtrl.training.offline
 from mtrl import cli
 from mtrl.agents.bc import BC
 from mtrl.agents.sac import SAC
-from mtrl.bench import offline, report, train, update
+from mtrl.bench import growth, offline, report, train, update
 from mtrl.bench.peers import naive_pcgrad, torchjd_pcgrad
 from mtrl.bench.plain_sac import MultiHead, PlainSAC, joint
 from mtrl.data.demo_cache import DemoCache
@@ -56,12 +56,12 @@ def test_the_yardstick_and_the_agent_take_the_same_steps(monkeypatch: pytest.Mon
     """Ordinary layers and autograd, written apart, from the same weights, batch and noise: the same parameters."""
     for name, value in {"OBSERVATION": OBSERVATION, "ACTION": ACTION, "WIDTH": WIDTH, "DEPTH": DEPTH}.items():
         monkeypatch.setattr(update, name, value)
-    agent = update._agent(T, "none")
+    agent = update.make_agent(T, "none")
     torch.manual_seed(1)
     plain = PlainSAC(T, OBSERVATION, ACTION, WIDTH, DEPTH)
     for ours, theirs in all_pairs(agent, plain):
         ours.copy_(theirs)
-    replay = update._replay(T)
+    replay = update.filled_replay(T)
     for step in range(5):
         batch = replay.sample(BATCH, torch.Generator().manual_seed(step))
         agent.generator.manual_seed(100 + step)
@@ -217,6 +217,15 @@ def test_orders_of_the_train_bench(
     assert summary["fastest"] in fastest
     assert summary["within_1.05_of_sum"] == (side_by_side <= 5.25)
     assert summary["within_1.15_of_larger"] == (side_by_side <= 3.45)
+
+
+def test_rows_of_the_growth_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "TASKS", (2,))
+    monkeypatch.setattr(growth, "METHODS", ("pcgrad",))
+    assert cli.main(["bench", "growth", "--quick", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["tasks"], row["update"]) == (2, "pcgrad")
+    assert row["ms"] == pytest.approx(2 * row["ms_per_task"]) and row["ms"] > 0 and row["peak_mb"] > 50
 
 
 def test_rows_of_the_precision_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
