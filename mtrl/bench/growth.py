@@ -18,7 +18,7 @@ from mtrl.bench import update
 from mtrl.bench.report import interleaved
 from mtrl.core.memory import keep_freed_memory, peak_bytes
 keep_freed_memory()
-call = update._update(int(sys.argv[1]), sys.argv[2])
+call = update.full_update(int(sys.argv[1]), sys.argv[2])
 seconds = interleaved({"update": call}, int(sys.argv[3]), warmup=3)["update"]
 print(json.dumps([1e3 * median(seconds), peak_bytes() / 1e6]))
 """

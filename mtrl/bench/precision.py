@@ -25,13 +25,13 @@ def measure(quick: bool = False, tasks: int = 10, device: str = "cpu") -> dict[s
     ±0.01. `ms` is a whole PCGrad update.
     """
     keep_freed_memory()
-    learners = {kind: update._agent(tasks, "pcgrad", device, precision=kind) for kind in KINDS}
+    learners = {kind: update.make_agent(tasks, "pcgrad", device, precision=kind) for kind in KINDS}
     torch.set_default_dtype(torch.float64)
     try:
-        exact = update._agent(tasks, "pcgrad", device)
+        exact = update.make_agent(tasks, "pcgrad", device)
     finally:
         torch.set_default_dtype(torch.float32)
-    replay = update._replay(tasks, device)
+    replay = update.filled_replay(tasks, device)
     leader, found = learners["float32"], dict[tuple[str, str], list[tuple[float, float, float]]]()
     for _ in range(2 if quick else 10):
         for _ in range(2 if quick else 20):

@@ -26,7 +26,8 @@ SUITES = {"mt10": 10, "mt50": 50}
 COMPILED = {"joint": "none", "pcgrad": "pcgrad"}
 
 
-def _replay(num_tasks: int, device: str = "cpu") -> ReplayBuffer:
+def filled_replay(num_tasks: int, device: str = "cpu") -> ReplayBuffer:
+    """2,000 random transitions of each task."""
     generator = torch.Generator().manual_seed(0)
     replay = ReplayBuffer(num_tasks, 2000, OBSERVATION, ACTION, device)
     shape = (num_tasks, 2000)
@@ -42,7 +43,7 @@ def _replay(num_tasks: int, device: str = "cpu") -> ReplayBuffer:
     return replay
 
 
-def _agent(num_tasks: int, method: str, device: str = "cpu", **options: Any) -> Any:
+def make_agent(num_tasks: int, method: str, device: str = "cpu", **options: Any) -> Any:
     """method: a surgery's or a weighting's name; options: the agent's."""
     torch.manual_seed(0)
     return AGENTS.build(
@@ -54,10 +55,10 @@ def _agent(num_tasks: int, method: str, device: str = "cpu", **options: Any) -> 
     )
 
 
-def _update(num_tasks: int, method: str = "none", solver: list[float] | None = None) -> Callable[[], Any]:
+def full_update(num_tasks: int, method: str = "none", solver: list[float] | None = None) -> Callable[[], Any]:
     """One full update: sampling, critics, actor, temperatures, targets. `solver` collects the seconds of each call of
     a Gramian surgery's solver: the critics', the actor's, and so on."""
-    agent, replay = _agent(num_tasks, method), _replay(num_tasks)
+    agent, replay = make_agent(num_tasks, method), filled_replay(num_tasks)
     count = 2 if agent.needs_second_batch else 1
     for part in (agent.critic_optimizer, agent.actor_optimizer):
         if solver is not None and type(part.surgery).coefficients is not Surgery.coefficients:
@@ -67,7 +68,7 @@ def _update(num_tasks: int, method: str = "none", solver: list[float] | None = N
 
 def updates(num_tasks: int, method: str, count: int = 1, device: str = "cpu", **options: Any) -> Callable[[], Any]:
     """`count` full updates in the execution and precision that the agent's options say, to their end."""
-    agent, replay = _agent(num_tasks, method, device, **options), _replay(num_tasks, device)
+    agent, replay = make_agent(num_tasks, method, device, **options), filled_replay(num_tasks, device)
     batches = 2 if agent.needs_second_batch else 1
 
     def draw() -> list[Transitions]:
@@ -82,7 +83,7 @@ def updates(num_tasks: int, method: str, count: int = 1, device: str = "cpu", **
 
 
 def _plain(num_tasks: int, backward: Backward = joint) -> Callable[[], Any]:
-    agent, replay = PlainSAC(num_tasks, OBSERVATION, ACTION, WIDTH, DEPTH, backward), _replay(num_tasks)
+    agent, replay = PlainSAC(num_tasks, OBSERVATION, ACTION, WIDTH, DEPTH, backward), filled_replay(num_tasks)
     return lambda: agent.update(replay.sample(BATCH))
 
 
@@ -131,8 +132,8 @@ def measure(
             rows += gpu_rows(suite, chosen, 5 if quick else repetitions, device)
             continue
         solvers: dict[str, list[float]] = {method: [] for method in chosen}
-        ours = {method: _update(tasks, method, seconds) for method, seconds in solvers.items()}
-        calls = {"plain": _plain(tasks), "joint": _update(tasks), **ours}
+        ours = {method: full_update(tasks, method, seconds) for method, seconds in solvers.items()}
+        calls = {"plain": _plain(tasks), "joint": full_update(tasks), **ours}
         if compiled:
             calls |= {f"{m}_compiled": updates(tasks, k, execution="compiled") for m, k in COMPILED.items()}
         calls["products"] = matrix_products(tasks, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mtrl import cli
 from mtrl.core.errors import UserError
@@ -63,7 +64,8 @@ def test_rlbenchs_folders_become_a_cache(tmp_path: Path) -> None:
     facts = task_facts(folder, "red")
     assert cache.counts.tolist() == [4] and facts is not None and facts["episodes"] == 2
     first = read_demo(episodes(tmp_path / "data", "red")[0], CAMERAS)
-    assert np.array_equal(np.asarray(cache._arrays[0]["rgb"][0, 1]), first.frames[0].images["front"].rgb)
+    seen = cache.batch(torch.tensor([[0]])).observation.rgb[0, 0, CAMERAS.index("front")]
+    assert np.array_equal(seen, first.frames[0].images["front"].rgb)
     with pytest.raises(UserError, match=r"red should be of at least 4 demonstrations\. Found 3"):
         demonstrations.cache(tmp_path / "data", options, 4, tmp_path / "demos")
 

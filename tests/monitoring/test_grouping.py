@@ -68,12 +68,15 @@ def test_a_task_may_help_without_being_served() -> None:
     assert table.count("(helps)") == 2 and "no better groups exist" in table
 
 
-def test_the_search_comes_near_the_best() -> None:
-    for seed in range(3):
-        affinity = np.random.default_rng(seed).normal(size=(8, 8))
-        np.fill_diagonal(affinity, 0)
-        members = grouping._searched(affinity, 2, np.random.default_rng(0))
-        assert grouping._value(affinity, members) >= 0.9 * best_groups(affinity, 2).total
+def test_the_search_comes_near_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search for many tasks, on as few as the exact one can do."""
+    affinities = [np.random.default_rng(seed).normal(size=(8, 8)) for seed in range(3)]
+    best = [best_groups(affinity, 2) for affinity in affinities]
+    monkeypatch.setattr(grouping, "EXACT_LIMIT", 7)
+    for affinity, exact in zip(affinities, best, strict=True):
+        found = best_groups(affinity, 2)
+        assert exact.optimal and not found.optimal and len(found.groups) <= 2
+        assert 0.9 * exact.total <= found.total <= exact.total + 1e-9
 
 
 def test_bad_input_is_refused() -> None:

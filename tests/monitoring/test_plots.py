@@ -1,54 +1,106 @@
 """Pictures show what is in the rows, for any number of tasks."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.image import imread
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from mtrl.core.errors import UserError
-from mtrl.monitoring import plots
+from mtrl.monitoring import plots, plots_scores
+from tests.support.figures import image, labels, lines, panels, shows_all, texts, ticks
 
 RED, BLUE = 0, 2
+Drawn = dict[str, Figure]
 
 
-def rows(tasks: list[str], points: int = 6) -> list[dict]:
-    found: list[dict] = []
-    for point in range(points):
-        found.append({"step": 1000 * point, "loss": 1.0})
-        values = {f"{name}/{task}": point / points for task in tasks for name in ("success", "return")}
-        found.append({"step": 1000 * point, **values})
+def success(task: int, step: float) -> float:
+    """A line in the step, another one for each task."""
+    return 0.1 + 0.05 * (task % 10) + step / 20_000
+
+
+def rows(tasks: list[str], points: int = 6, first: int = 0) -> list[dict[str, Any]]:
+    """Rows of every thousandth step, and rows of something else between them."""
+    found: list[dict[str, Any]] = []
+    for step in range(first, first + 1000 * points, 1000):
+        found.append({"step": step, "loss": 1.0})
+        values = {f"success/{task}": success(number, step) for number, task in enumerate(tasks)}
+        returns = {f"return/{task}": 100.0 * number - step for number, task in enumerate(tasks)}
+        found.append({"step": step, **values, **returns})
     return found
 
 
-@pytest.mark.parametrize("count", [1, 3, 10])
+@pytest.mark.parametrize("count", [1, 3, 10, 26])
 @pytest.mark.parametrize("points", [1, 6])
-def test_learning_curves_are_drawn_for_any_number_of_tasks_and_points(tmp_path, count, points):
+def test_learning_curves_show_every_task_and_the_means(count: int, points: int, tmp_path: Path, drawn: Drawn) -> None:
     tasks = [f"task-{number}" for number in range(count)]
-    picture = imread(plots.learning_curves(rows(tasks, points), tasks, tmp_path / "new" / "curves.png", title="mt10"))
-    assert picture[..., :3].std() > 0.01
+    path = tmp_path / "new" / "curves.png"
+    assert plots.learning_curves(rows(tasks, points), tasks, path, title="mt10", step_scale=3.0) == path
+    figure = drawn["curves.png"]
+    steps = 1000.0 * np.arange(points)
+    rates = np.array([[success(k, step) for step in steps] for k in range(count)])
+    returns = np.array([100.0 * k - steps for k in range(count)])
+    assert figure.get_suptitle() == "mt10"
+
+    last = rates.mean(0)[-1]
+    above = panels(figure)
+    assert list(above) == [f"mean success: {100 * last:.0f} %", f"mean return: {returns.mean(0)[-1]:.0f}", *tasks]
+    for panel, values in zip(list(above.values())[:2], (rates, returns), strict=True):
+        *faint, bold = lines(panel)
+        np.testing.assert_allclose(bold, [3 * steps, values.mean(0)])
+        np.testing.assert_allclose(faint, [[3 * steps, row] for row in values])
+        assert shows_all(panel)
+    for task, row in zip(tasks, rates, strict=True):
+        np.testing.assert_allclose(lines(above[task]), [[3 * steps, row]])
+        assert texts(above[task]) == [f"{100 * row[-1]:.0f} %"] and shows_all(above[task])
 
 
-def test_a_picture_of_an_unknown_kind_is_refused(tmp_path):
+def test_a_picture_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"curves\.xyz should be named as one of .*png.* Found '\.xyz'"):
         plots.learning_curves(rows(["a"]), ["a"], tmp_path / "new" / "curves.xyz")
     assert not (tmp_path / "new").exists()
 
 
-def test_rows_without_returns_or_with_nulls_are_drawn(tmp_path):
+def test_rows_without_returns_have_no_panel_for_them(tmp_path: Path, drawn: Drawn) -> None:
+    data = [{k: v for k, v in row.items() if not k.startswith("return/")} for row in rows(["a"])]
+    plots.learning_curves(data, ["a"], tmp_path / "curves.png")
+    assert list(panels(drawn["curves.png"])) == ["mean success: 35 %", "a"]
+
+
+def test_where_nothing_is_known_yet_nothing_is_drawn(tmp_path: Path, drawn: Drawn) -> None:
+    """The first row of a run whose episodes have not ended: null."""
     plots.learning_curves([{"step": 0, "success/a": None}], ["a"], tmp_path / "curves.png")
+    found = panels(drawn["curves.png"])
+    assert list(found) == ["mean success: nan %", "a"]
+    assert not any(np.isfinite(line).all(0).any() for panel in found.values() for line in lines(panel))
 
 
-def test_curves_pick_the_rows_that_have_every_task():
+def test_a_mean_is_of_the_tasks_that_are_known(tmp_path: Path, drawn: Drawn) -> None:
+    data = [
+        {"step": 0, "success/a": 0.2, "success/b": None},
+        {"step": 5, "success/a": 0.4, "success/b": 0.8},
+        {"step": 9, "success/a": None, "success/b": 0.1},
+    ]
+    plots.learning_curves(data, ["a", "b"], tmp_path / "curves.png")
+    found = panels(drawn["curves.png"])
+    np.testing.assert_allclose(lines(found["mean success: 10 %"])[-1], [[0, 5, 9], [0.2, 0.6, 0.1]])
+    assert texts(found["a"]) == ["40 %"], "the last that is known"
+    assert texts(found["b"]) == ["10 %"]
+
+
+def test_curves_pick_the_rows_that_have_every_task() -> None:
     tasks = ["a", "b"]
     steps, values = plots.curves([*rows(tasks, 3), {"step": 9, "success/a": 1.0}], tasks, "success")
     np.testing.assert_array_equal(steps, [0.0, 1000.0, 2000.0])
-    np.testing.assert_allclose(values, np.tile([0.0, 1 / 3, 2 / 3], (2, 1)))
+    np.testing.assert_allclose(values, [[0.1, 0.15, 0.2], [0.15, 0.2, 0.25]])
 
 
 @pytest.mark.parametrize("wrong", [[], rows(["other"])])
-def test_rows_without_the_metric_are_refused(tmp_path, wrong):
+def test_rows_without_the_metric_are_refused(tmp_path: Path, wrong: list[dict[str, Any]]) -> None:
     with pytest.raises(UserError, match="success/<task>"):
         plots.learning_curves(wrong, ["a"], tmp_path / "curves.png")
     with pytest.raises(UserError):
@@ -56,18 +108,39 @@ def test_rows_without_the_metric_are_refused(tmp_path, wrong):
     assert not list(tmp_path.iterdir())
 
 
-def test_runs_of_different_lengths_and_steps_are_compared(tmp_path):
-    shifted = [{**row, "step": row["step"] + 500} for row in rows(["a", "b"], 9)]
-    path = plots.compare_runs({"mint": [rows(["a", "b"]), shifted], "film": [rows(["a", "b"])]}, tmp_path / "c.png")
-    assert imread(path).shape[-1] == 4
+def test_runs_of_different_lengths_and_steps_are_compared(tmp_path: Path, drawn: Drawn) -> None:
+    """All curves are straight lines, so that between two evaluations they are known: the means of tasks b and c, the
+    middle half of four."""
+    tasks = ["a", "b", "c", "d"]
+    seeds = [rows(tasks), rows(tasks, 9, first=500)]
+    path = plots.compare_runs({"mint": seeds, "film": [rows(tasks)]}, tmp_path / "c.png", step_scale=2.0)
+    assert path == tmp_path / "c.png" and path.exists()
+    (panel,) = drawn["c.png"].axes
+    mint, film = lines(panel)
+    common = np.arange(500, 5001, 500)  # both seeds' steps, from the later beginning to the earlier end
+    np.testing.assert_allclose(mint, [2.0 * common, [0.175 + step / 20_000 for step in common]])
+    np.testing.assert_allclose(film, [2000.0 * np.arange(6), [0.175 + step / 20 for step in range(6)]])
+    assert labels(panel.get_legend()) == ["mint (2 seeds)", "film (1 seed)"] and shows_all(panel)
+
+
+def test_the_band_is_around_the_line_and_as_wide_as_the_seeds_differ(tmp_path: Path, drawn: Drawn) -> None:
+    low, high = ([{"step": s, "success/a": v + s / 100, "success/b": v} for s in (0, 10)] for v in (0.2, 0.6))
+    runs = {"alike": [low, low, low], "different": [low, high], "alone": [high]}
+    plots.compare_runs(runs, tmp_path / "c.png")
+    (panel,) = drawn["c.png"].axes
+    alike, different = (band.get_paths()[0].vertices for band in panel.collections)
+    line = lines(panel)[0]
+    np.testing.assert_allclose(sorted(np.unique(np.asarray(alike)[:, 1].round(9))), np.unique(line[1]))
+    heights = np.asarray(different)[np.asarray(different)[:, 0] == 0][:, 1]
+    assert heights.min() == pytest.approx(0.2) and heights.max() == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("size", [1, 10, 30])
-def test_matrix_is_blue_above_zero_red_below_and_white_at_zero(size):
-    labels = [f"task-{number}" for number in range(size)]
+def test_matrix_is_blue_above_zero_red_below_and_white_at_zero(size: int) -> None:
+    names = [f"task-{number}" for number in range(size)]
 
     def middle(value: float) -> np.ndarray:
-        return plots.matrix_image(np.full((size, size), value), labels, "cosine").astype(int)
+        return plots.matrix_image(np.full((size, size), value), names, "cosine").astype(int)
 
     zero, positive, negative = middle(0.0), middle(1.0), middle(-1.0)
     changed = (positive != negative).any(axis=-1)
@@ -79,34 +152,50 @@ def test_matrix_is_blue_above_zero_red_below_and_white_at_zero(size):
 
 @pytest.mark.parametrize("size", [1, 2, 4, 10, 50])
 @pytest.mark.parametrize("limit", [None, 0.000516])
-def test_all_words_of_a_matrix_lie_on_the_picture(size, limit):
+def test_all_words_of_a_matrix_lie_on_the_picture(size: int, limit: float | None, tmp_path: Path, drawn: Drawn) -> None:
     title = "what a step of the row's task gives the column's"
-    labels = [f"peg-insert-side-v{number}" for number in range(size)]
-    figure = plots._matrix_figure(np.eye(size), labels, title, limit, values=True)
-    FigureCanvasAgg(figure).draw()
-    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    names = [f"peg-insert-side-v{number}" for number in range(size)]
+    plots.matrix(np.eye(size), names, title, tmp_path / "matrix.png", limit=limit)
+    figure = drawn["matrix.png"]
+    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
     assert " ".join(figure.get_suptitle().split()) == title
-    for text in texts:
+    for text in found:
         box = text.get_window_extent()
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1, text.get_text()
 
 
-def test_matrix_must_match_its_labels(tmp_path):
+@pytest.mark.parametrize("limit", [None, 0.5])
+def test_a_matrix_is_drawn_row_by_row_with_its_labels_and_scale(
+    limit: float | None, tmp_path: Path, drawn: Drawn
+) -> None:
+    array = np.array([[1.0, np.nan, 0.5], [3.0, -1.0, 0.0], [0.3, 2.0, 1.5]])
+    names = ["a", "b", "c"]
+    plots.matrix(array, names, "cosine", tmp_path / "matrix.png", limit=limit)
+    panel, bar = drawn["matrix.png"].axes
+    np.testing.assert_array_equal(image(panel), array)
+    assert panel.images[0].get_clim() == ((-3, 3) if limit is None else (-0.5, 0.5))
+    assert ticks(panel.xaxis) == ticks(panel.yaxis) == names
+    assert ticks(bar.yaxis) == (["-3", "0", "3"] if limit is None else ["-0.5", "0", "0.5"])
+    for text, (place, value) in zip(panel.texts, np.ndenumerate(array), strict=True):
+        assert text.get_position() == place[::-1] and float(text.get_text()) == pytest.approx(value, nan_ok=True)
+
+
+def test_matrix_must_match_its_labels(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shape"):
         plots.matrix(np.eye(3), ["a", "b"], "cosine", tmp_path / "matrix.png")
-    plots.matrix([[1.0, np.nan], [3.0, -1.0]], ["a", "b"], "cosine", tmp_path / "matrix.png")
-    assert (tmp_path / "matrix.png").exists()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("scale", [1e-12, 3e-4, 0.02, 0.77, 1.0, 40.0, 9999.0, 1e7])
-def test_numbers_in_a_matrix_are_short_and_close(scale):
-    values = scale * np.array([[1.0, -0.9, 1e-4], [0.0, 0.37, np.nan]])
-    texts = plots._short(values, scale)
-    assert max(map(len, texts)) <= 7
-    np.testing.assert_allclose([float(text) for text in texts], values.flatten(), atol=0.1 * scale)
+def test_numbers_in_a_matrix_are_short_and_close(scale: float, tmp_path: Path, drawn: Drawn) -> None:
+    values = scale * np.array([[1.0, -0.9, 1e-4], [0.0, 0.37, np.nan], [-1.0, 0.02, 0.4]])
+    plots.matrix(values, ["a", "b", "c"], "gain", tmp_path / "matrix.png", limit=scale)
+    found = texts(drawn["matrix.png"].axes[0])
+    assert max(map(len, found)) <= 7
+    np.testing.assert_allclose([float(text) for text in found], values.flatten(), atol=0.1 * scale)
 
 
-def test_place_that_cannot_be_written_is_refused(tmp_path):
+def test_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can be written"):
         plots.matrix(np.eye(1), ["a"], "cosine", tmp_path / "file" / "matrix.png")
@@ -117,17 +206,10 @@ def test_rows_in_which_no_episode_ended_do_not_break_a_curve() -> None:
     rows = [{"step": k, "success/a": None if k % 2 else 0.5, "success/b": None if k % 2 else 1.0} for k in range(6)]
     steps, values = plots.curves(rows, ["a", "b"], "success")
     assert steps.tolist() == [0, 2, 4]
-    assert np.isfinite(values).all()
+    assert values.tolist() == [[0.5] * 3, [1.0] * 3]
 
 
-def test_values_of_runs_are_drawn_a_line_each(tmp_path, monkeypatch):
-    drawn, original = [], Axes.plot
-
-    def record(self, x, y, *rest, **options):
-        drawn.append((list(x), list(y)))
-        return original(self, x, y, *rest, **options)
-
-    monkeypatch.setattr(Axes, "plot", record)
+def test_values_of_runs_are_drawn_a_line_each(tmp_path: Path, drawn: Drawn) -> None:
     first = [
         {"step": 0, "far": 0.3, "near": 0.0},
         {"step": 5},
@@ -135,7 +217,29 @@ def test_values_of_runs_are_drawn_a_line_each(tmp_path, monkeypatch):
         {"step": 10, "far": 0.2, "near": None},
     ]
     runs = {"one": first, "two": [{"step": 4, "far": 0.1}]}
-    panels = (("far", "distance"), ("near", "success"))
-    path = plots.compare_values(runs, tmp_path / "values.png", panels, step_scale=9)
-    assert path.stat().st_size > 5000
-    assert drawn == [([0, 90], [0.3, 0.2]), ([36], [0.1]), ([0], [0.0]), ([], [])]
+    wanted = (("far", "distance"), ("near", "success"), ("near", "nearness"))
+    plots.compare_values(runs, tmp_path / "values.png", wanted, step_scale=9)
+    figure = drawn["values.png"]
+    found = panels(figure)
+    assert list(found) == ["distance", "success", "nearness"]
+    assert [line.tolist() for line in lines(found["distance"])] == [[[0, 90], [0.3, 0.2]], [[36], [0.1]]]
+    assert [line.tolist() for line in lines(found["success"])] == [[[0], [0.0]], [[], []]]
+    assert shows_all(found["distance"]) and all(panel.get_ylim()[0] == 0 for panel in found.values())
+    assert labels(figure.legends[0]) == ["one", "two"]
+    formats = {name: panel.yaxis.get_major_formatter()(0.5) for name, panel in found.items()}
+    assert formats["success"] == "50 %" != formats["distance"]
+
+
+def test_the_table_of_shares_has_a_row_of_means_and_the_controls_apart(tmp_path: Path, drawn: Drawn) -> None:
+    shares = np.array([[0.1, 0.9, 0.0], [0.3, 0.7, 1.0]])
+    options: dict[str, Any] = {"controls": 1, "uncounted": ["lift"], "title": "success"}
+    plots_scores.scores(shares, ["press", "lift"], ["equal", "dwa", "blind"], tmp_path / "s.png", **options)
+    (panel,) = drawn["s.png"].axes
+    gap = np.nan
+    means = [[0.1, 0.9, gap, 0.0], [0.3, 0.7, gap, 1.0], [gap] * 4, [0.2, 0.8, gap, 0.5]]
+    np.testing.assert_allclose(image(panel), means)
+    assert ticks(panel.yaxis) == ["press", "lift", "mean"] and panel.get_yticks().tolist() == [0, 1, 3]
+    assert ticks(panel.xaxis) == ["equal", "dwa", "blind"] and panel.get_xticks().tolist() == [0, 1, 3]
+    assert texts(panel) == ["10 %", "90 %", "0 %", "30 %", "70 %", "100 %", "20 %", "80 %", "50 %"]
+    press, lift, mean = (label.get_color() for label in panel.get_yticklabels())
+    assert lift not in (press, mean)

@@ -11,20 +11,23 @@ import pytest
 from mtrl.monitoring import provenance
 
 
-def test_code_is_dirty_where_the_package_changed_and_not_where_results_appear(tmp_path: Path) -> None:
+def test_code_is_dirty_where_the_package_changed_and_not_where_results_appear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = tmp_path / "mtrl" / "monitoring" / "provenance.py"
     source.parent.mkdir(parents=True)
     source.write_text("code = 1\n")
-    assert provenance._git(source) is None, "no repository"
+    monkeypatch.setattr(provenance, "__file__", str(source))
+    assert provenance.collect()["git"] is None, "no repository"
     name = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
     for command in (["init", "-q"], ["add", "."], [*name, "commit", "-qm", "code"]):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "table.csv").write_text("task\n")
-    found = provenance._git(source)
+    found = provenance.collect()["git"]
     assert found is not None and len(found["commit"]) == 40 and not found["dirty"]
     (tmp_path / "mtrl" / "new.py").write_text("code = 2\n")
-    assert provenance._git(source) == {**found, "dirty": True}
+    assert provenance.collect()["git"] == {**found, "dirty": True}
 
 
 def test_the_command_is_one_to_type_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:

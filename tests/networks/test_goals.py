@@ -83,6 +83,7 @@ def test_generators_start_as_the_perceptron_and_learn_at_once(case: str) -> None
     output.square().sum().backward()
     moved = {name for name, p in network.shared.items() if p.grad is not None and bool(p.grad.any())}
     generators = {name.rsplit("/output/", 1)[0] for name in network.shared if "/output/" in name}
+    assert generators
     # Of U and V only the one that starts at zero can move the output at first.
     late = {name for name in generators if name.endswith("/right")}
     assert generators - late <= {name.rsplit("/output/", 1)[0] for name in moved if "/output/" in name}

@@ -88,7 +88,8 @@ def test_the_reward_by_hand(sign: str, weight_aware: bool) -> None:
 def test_agent_mode_leaves_the_main_network_bit_for_bit() -> None:
     env = environment()
     network = env.learner.network  # type: ignore[attr-defined]
-    env.learner.train_batch(env._images[:4].float(), env._labels[:4], env._labels[:4], None)
+    pool, labels = env.data.train.pool[:4], env.data.train.labels[0, :4]
+    env.learner.train_batch(normalised(pool, env.data.mean, env.data.deviation), labels, labels, None)
     before, momentum = tensors(network), env.learner.snapshot()["optimizer"]
     play(env, labels_for(env, 10))
     assert same(before, network)

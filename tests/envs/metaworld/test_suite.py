@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
+import multiprocessing
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -270,10 +269,12 @@ def test_a_copy_that_fails_starts_anew_and_is_counted(
 
 
 def test_a_worker_that_dies_ends_the_run_with_an_error() -> None:
+    before = multiprocessing.active_children()
     envs: Any = custom(vector_strategy="async").make_envs(SEED, 1)
     envs.reset()
-    processes = envs._block._processes
-    os.kill(processes[0].pid, signal.SIGKILL)
+    processes = [process for process in multiprocessing.active_children() if process not in before]
+    assert len(processes) == 2, "one for each task"
+    processes[0].kill()
     with pytest.raises(RuntimeError, match="has died"):
         run(envs, actions(3))
     assert not any(process.is_alive() for process in processes)
