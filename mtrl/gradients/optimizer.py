@@ -242,6 +242,7 @@ class MultiTaskOptimizer(nn.Module):
             assert isinstance(surgery, Surgery)
             noise = surgery.noise(len(weights), self.generator, gram.device)
             weighted = gram * weights.unsqueeze(0) * weights.unsqueeze(1)
+            # Inner products that are not finite tell nothing. The metrics show which task has them.
             sound = torch.where(weighted.isfinite().all(), weighted, 0.0)
             found.append(weights * surgery.coefficients(sound, primary, noise))
         return torch.stack(found)

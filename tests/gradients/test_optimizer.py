@@ -290,8 +290,8 @@ def test_gradients_whose_inner_products_overflow_float32_keep_their_surgery(kind
             network, torch.optim.SGD(network.parameters(), lr=0.0), generator=torch.Generator().manual_seed(0)
         )
 
-        def scaled(*arguments: Any, losses: Any = losses) -> Any:
-            return scale * losses(*arguments)[0], {}
+        def scaled(shared: Any, own: Any, own_buffers: Any, batch: Any, losses: Any = losses) -> Any:
+            return scale * losses(shared, own, own_buffers, batch)[0], {}
 
         metrics = method.step(scaled, tuple(t.to(dtype) for t in batch))
         found.append([gradient(p).double() / scale for p in network.parameters()])

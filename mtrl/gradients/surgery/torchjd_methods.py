@@ -4,8 +4,8 @@ The Gramian is divided by the mean of the tasks' squared gradient norms first, s
 at every scale, and solved in float64 on the CPU: these methods wait for the device. torchjd's weights average over
 tasks or sum over them, by method; here each is scaled so that identical gradients give the plain update. Exceptions:
 CAGrad gives 1 + c times it, as in its paper, and PCD the norm of the primary gradient times T. Coefficients are one
-for one task, without any gradient, and where a gradient is not finite. IMTL-G and Aligned-MTL may weigh a task
-negatively, and IMTL-G without bound where gradients nearly cancel, by design.
+for one task and without any gradient. MGDA is solved here, as torchjd stops before its solution. IMTL-G and
+Aligned-MTL may weigh a task negatively, and IMTL-G without bound where gradients nearly cancel, by design.
 """
 
 from __future__ import annotations
