@@ -20,7 +20,7 @@ from mtrl.core.types import FloatArray, Metrics, StepResult, TaskVectorEnv, Tran
 from mtrl.data.replay import ReplayBuffer
 from mtrl.training.evaluation import Evaluation, Policy, Progress, greedy
 from mtrl.training.evaluation import evaluate as evaluate_policy
-from mtrl.training.trainer import Trainer, TrainingConfig
+from mtrl.training.trainer import TrainedAgent, Trainer, TrainingConfig
 
 
 @dataclass
@@ -50,18 +50,13 @@ class Config(TrainingConfig):
             check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
 
 
-class Agent(Protocol):
+class Agent(TrainedAgent, Protocol):
     """What the loop needs of a learner."""
 
-    device: torch.device
     generator: torch.Generator
-    needs_second_batch: bool
-    config: Any
 
     def act(self, observation: Tensor, explore: bool) -> Tensor: ...
     def learn(self, draw: Callable[[], Sequence[Transitions]], count: int) -> Metrics: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class ControlSuite(Protocol):
