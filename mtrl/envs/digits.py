@@ -13,7 +13,7 @@ from mtrl.core.config import check
 from mtrl.core.errors import missing
 from mtrl.data import image_files
 from mtrl.data.images import LabelledImages, Split
-from mtrl.envs.images import ImageSuite, PrimaryImageConfig, TaskImageConfig, Tasks, by_label, whole
+from mtrl.envs.images import ImageConfig, ImageSuite, PrimaryImageConfig, TaskImageConfig, Tasks, by_label, whole
 
 PARITY = ((0, 2, 4, 6, 8), (1, 3, 5, 7, 9))
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "svhn": (3, 32, 32)}
@@ -22,17 +22,40 @@ _AUXILIARY = {"agent": "auxiliary", "training": "auxiliary", "network": "conv"}
 
 
 @dataclass
+<<<<<<< HEAD
 class DigitsConfig(PrimaryImageConfig):
     """scikit-learn's digits: even or odd is the primary task, which digit the human auxiliary label."""
 
     defaults: ClassVar[Mapping[str, str]] = _AUXILIARY
     kind: str = "digits"
+=======
+class _SklearnConfig(ImageConfig):
+>>>>>>> contract
     test_share: float = 0.5
     """Of the 1,797 images, set aside by `split_seed`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(0 < self.test_share < 1, "benchmark.test_share", "in (0, 1)", self.test_share)
+
+
+@dataclass
+class _PairsConfig(TaskImageConfig):
+    defaults: ClassVar[Mapping[str, str]] = _CONV
+    shift: int = 8
+    """Pixels between the two digits, right and down."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.shift >= 0, "benchmark.shift", "0 or more", self.shift)
+
+
+@dataclass
+class DigitsConfig(_SklearnConfig, PrimaryImageConfig):
+    """scikit-learn's digits: even or odd is the primary task, which digit the human auxiliary label."""
+
+    defaults: ClassVar[Mapping[str, str]] = {**PrimaryImageConfig.defaults, **_CONV}
+    kind: str = "digits"
 
 
 @dataclass
@@ -51,48 +74,26 @@ class SvhnConfig(PrimaryImageConfig):
 
 
 @dataclass
-class DigitDomainsConfig(TaskImageConfig):
+class DigitDomainsConfig(_SklearnConfig, TaskImageConfig):
     """scikit-learn's digits as two tasks of five classes: which even digit, which odd one."""
 
     defaults: ClassVar[Mapping[str, str]] = _CONV
     kind: str = "digit_domains"
-    test_share: float = 0.5
-    """Of the 1,797 images, set aside by `split_seed`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(0 < self.test_share < 1, "benchmark.test_share", "in (0, 1)", self.test_share)
 
 
 @dataclass
-class MultiDigitsConfig(TaskImageConfig):
+class MultiDigitsConfig(_SklearnConfig, _PairsConfig):
     """Two of scikit-learn's digits on one image, one task for each: all tasks see the same images."""
 
-    defaults: ClassVar[Mapping[str, str]] = _CONV
     kind: str = "multi_digits"
     shift: int = 4
-    """Pixels between the two digits, right and down."""
-    test_share: float = 0.5
-    """Of the 1,797 images, set aside by `split_seed`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.shift >= 0, "benchmark.shift", "0 or more", self.shift)
-        check(0 < self.test_share < 1, "benchmark.test_share", "in (0, 1)", self.test_share)
 
 
 @dataclass
-class MultiMnistConfig(TaskImageConfig):
+class MultiMnistConfig(_PairsConfig):
     """MultiMNIST: two of MNIST's digits on one image of 36×36 (Sabour et al. 2017), one task for each."""
 
-    defaults: ClassVar[Mapping[str, str]] = _CONV
     kind: str = "multi_mnist"
-    shift: int = 8
-    """Pixels between the two digits, right and down."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.shift >= 0, "benchmark.shift", "0 or more", self.shift)
 
 
 CONFIGS = {

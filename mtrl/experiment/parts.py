@@ -111,8 +111,8 @@ def _check_fit(config: ExperimentConfig) -> None:
 
 
 def _check_choice(registry: Registry, found: str, fits: Callable[[Any], bool], where: str) -> None:
-    fitting = [kind for kind in registry.kinds if fits(registry.config_class(kind))]
-    if found not in fitting:
+    if not fits(registry.config_class(found)):
+        fitting = [kind for kind in registry.kinds if fits(registry.config_class(kind))]
         raise expected(f"Option `{registry.group}`", f"{' or '.join(fitting) or 'one that fits'} {where}", found)
 
 

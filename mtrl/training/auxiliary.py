@@ -17,7 +17,7 @@ import torch
 
 from mtrl.core.config import check
 from mtrl.core.types import Metrics
-from mtrl.data.images import ImageBatch, ImageData, mixed_seed
+from mtrl.data.images import ImageData, mixed_seed
 from mtrl.monitoring.progress import counter
 from mtrl.monitoring.random_state import random_state, restore_random_state
 from mtrl.training import supervised
@@ -48,7 +48,6 @@ class Agent(supervised.Agent, Protocol):
     def train_labels(
         self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None
     ) -> Metrics: ...
-    def update(self, batch: ImageBatch, second_batch: ImageBatch | None = None) -> Metrics: ...
 
 
 class AuxiliaryTrainer(SupervisedTrainer):

@@ -21,7 +21,7 @@ from mtrl.data.n_step import NStepReplay
 from mtrl.data.replay import ReplayBuffer
 from mtrl.training.evaluation import Evaluation, Policy, Progress, greedy
 from mtrl.training.evaluation import evaluate as evaluate_policy
-from mtrl.training.trainer import Trainer, TrainingConfig
+from mtrl.training.trainer import TrainedAgent, Trainer, TrainingConfig
 
 
 @dataclass
@@ -51,19 +51,14 @@ class Config(TrainingConfig):
             check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
 
 
-class Agent(Protocol):
+class Agent(TrainedAgent, Protocol):
     """What the loop needs of a learner."""
 
-    device: torch.device
     generator: torch.Generator
-    needs_second_batch: bool
-    config: Any
 
     def act(self, observation: Tensor, explore: bool) -> Tensor: ...
     def observe(self, transitions: Transitions) -> None: ...
     def learn(self, draw: Callable[[], Sequence[Transitions]], count: int) -> Metrics: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class ControlSuite(Protocol):

@@ -26,7 +26,7 @@ from mtrl.data.shift import shifted
 from mtrl.monitoring.attention import attention_image
 from mtrl.training.evaluation import Evaluation, Progress
 from mtrl.training.keyframe_evaluation import Observer, play
-from mtrl.training.trainer import Trainer, TrainingConfig
+from mtrl.training.trainer import TrainedAgent, Trainer, TrainingConfig
 
 
 @dataclass
@@ -66,17 +66,12 @@ class Config(TrainingConfig):
         check(self.shift >= 0, "training.shift", "0 or more", self.shift)
 
 
-class Agent(Protocol):
+class Agent(TrainedAgent, Protocol):
     """What the loop needs of a learner."""
-
-    config: Any
-    needs_second_batch: bool
 
     def act(self, observation: KeyframeObservation) -> Tensor: ...
     def attention(self, observation: KeyframeObservation) -> Tensor | None: ...
     def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class KeyframeSuite(Protocol):

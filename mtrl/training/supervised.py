@@ -25,7 +25,7 @@ from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import FloatArray, Metrics
 from mtrl.data.images import Epochs, ImageBatch, ImageData, normalised
 from mtrl.training.evaluation import Evaluation, Progress
-from mtrl.training.trainer import Trainer, TrainingConfig
+from mtrl.training.trainer import TrainedAgent, Trainer, TrainingConfig
 
 EVALUATION_ROWS = 500
 """Images of each task in one forward pass."""
@@ -63,18 +63,12 @@ class Config(TrainingConfig):
         return "all test images"
 
 
-class Agent(Protocol):
+class Agent(TrainedAgent, Protocol):
     """What the loop needs of a learner."""
-
-    device: torch.device
-    needs_second_batch: bool
-    config: Any
 
     def update(self, batch: ImageBatch, second_batch: ImageBatch | None = None) -> Metrics: ...
     def set_rate(self, factor: float) -> None: ...
     def predict(self, images: Tensor) -> Tensor: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class ImageBenchmark(Protocol):

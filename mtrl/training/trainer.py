@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
 
 from mtrl.core.config import check, check_choice, runtime_option
 from mtrl.core.specs import Spec
@@ -43,6 +45,18 @@ class TrainingConfig:
     def evaluates(self, episodes: int) -> str:
         """What an evaluation looks at, for messages."""
         return f"{episodes} episodes of each"
+
+
+class TrainedAgent(Protocol):
+    """What every training loop needs of a learner."""
+
+    config: Any
+    device: torch.device
+    needs_second_batch: bool
+    """Whether an update is to be given a second batch."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class Trainer:

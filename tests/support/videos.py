@@ -8,4 +8,6 @@ from pathlib import Path
 def frames_in(path: Path) -> int:
     import imageio_ffmpeg
 
-    return imageio_ffmpeg.count_frames_and_secs(str(path))[0]
+    count = imageio_ffmpeg.count_frames_and_secs(str(path))[0]
+    assert count is not None
+    return count
