@@ -55,7 +55,7 @@ def summary(module: str, kind: str) -> str:
 def options(module: str, kind: str) -> list[str]:
     """The names of the options, as `dataclasses.fields` has them."""
     found: dict[str, None] = {}
-    for owner in reversed(list(_lineage(_config(module, kind)))):
+    for owner in reversed(_order(_config(module, kind))):
         for line in owner.node.body:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
                 annotation = ast.unparse(line.annotation)
@@ -66,7 +66,7 @@ def options(module: str, kind: str) -> list[str]:
 
 def constant(module: str, kind: str, name: str) -> Any:
     """A constant of the class, None where it has none of this name; what it has from elsewhere is imported for that."""
-    for owner in _lineage(_config(module, kind)):
+    for owner in _order(_config(module, kind)):
         value = _assigned(owner.node.body).get(name)
         if value is not None:
             value = _names(owner.module).get(value.id) if isinstance(value, ast.Name) else value
@@ -166,6 +166,12 @@ def _resolved(module: str, expression: ast.expr | None) -> Class:
             if isinstance(found, Imported):
                 return _resolved(".".join(filter(None, found)), ast.Name(name))
     raise LookupError(f"the class {ast.unparse(expression) if expression else ''} of {module}")
+
+
+def _order(owner: Class) -> list[Class]:
+    """A dataclass and its bases in Python's order: what several have as a base comes after all of them."""
+    found = list(_lineage(owner))
+    return [base for number, base in enumerate(found) if base not in found[number + 1 :]]
 
 
 def _lineage(owner: Class) -> Iterator[Class]:

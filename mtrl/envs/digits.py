@@ -22,15 +22,7 @@ _AUXILIARY = {"agent": "auxiliary", "training": "auxiliary", "network": "conv"}
 
 
 @dataclass
-<<<<<<< HEAD
-class DigitsConfig(PrimaryImageConfig):
-    """scikit-learn's digits: even or odd is the primary task, which digit the human auxiliary label."""
-
-    defaults: ClassVar[Mapping[str, str]] = _AUXILIARY
-    kind: str = "digits"
-=======
 class _SklearnConfig(ImageConfig):
->>>>>>> contract
     test_share: float = 0.5
     """Of the 1,797 images, set aside by `split_seed`."""
 
@@ -54,7 +46,7 @@ class _PairsConfig(TaskImageConfig):
 class DigitsConfig(_SklearnConfig, PrimaryImageConfig):
     """scikit-learn's digits: even or odd is the primary task, which digit the human auxiliary label."""
 
-    defaults: ClassVar[Mapping[str, str]] = {**PrimaryImageConfig.defaults, **_CONV}
+    defaults: ClassVar[Mapping[str, str]] = _AUXILIARY
     kind: str = "digits"
 
 
