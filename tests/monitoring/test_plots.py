@@ -118,8 +118,8 @@ def test_runs_of_different_lengths_and_steps_are_compared(tmp_path: Path, drawn:
     (panel,) = drawn["c.png"].axes
     mint, film = lines(panel)
     common = np.arange(500, 5001, 500)  # both seeds' steps, from the later beginning to the earlier end
-    np.testing.assert_allclose(mint, np.stack([2.0 * common, 0.175 + common / 20_000]))
-    np.testing.assert_allclose(film, np.stack([2000.0 * np.arange(6), 0.175 + np.arange(6) / 20]))
+    np.testing.assert_allclose(mint, [2.0 * common, 0.175 + common / 20_000])
+    np.testing.assert_allclose(film, [2000.0 * np.arange(6), 0.175 + np.arange(6) / 20])
     assert labels(panel.get_legend()) == ["mint (2 seeds)", "film (1 seed)"] and shows_all(panel)
 
 
