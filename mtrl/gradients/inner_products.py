@@ -58,8 +58,9 @@ static void tile(const float **rows, long tasks, long i, long j, long first, lon
         }
 }
 
-/* sums (parts, tasks, tasks): the lower half of each, of every parts-th piece of the blocks' columns. */
-void gramian(const float **blocks, const long *widths, const long *strides, long count, long tasks, long parts,
+/* sums (parts, tasks, tasks): the lower half of each, of every parts-th piece of the blocks' columns.
+   Returns whether one is near the end of float32's range, or beyond. */
+long gramian(const float **blocks, const long *widths, const long *strides, long count, long tasks, long parts,
              double *sums) {
     #pragma omp parallel for schedule(static)
     for (long part = 0; part < parts; part++) {
@@ -76,6 +77,9 @@ void gramian(const float **blocks, const long *widths, const long *strides, long
             }
         }
     }
+    long beyond = 0;
+    for (long k = 0; k < parts * tasks * tasks; k++) beyond |= !(sums[k] > -1e37 && sums[k] < 1e37);
+    return beyond;
 }
 """
 
@@ -98,12 +102,10 @@ def gramian(blocks: Sequence[Tensor]) -> Tensor:
     sums = torch.zeros(PARTS, tasks, tasks, dtype=torch.float64)
     numbers, addresses = ctypes.c_long * count, (ctypes.c_void_p * count)(*(row.data_ptr() for row in rows))
     widths, strides = numbers(*(row.shape[1] for row in rows)), numbers(*(row.stride(0) for row in rows))
-    function(addresses, widths, strides, count, tasks, PARTS, sums.data_ptr())
+    if function(addresses, widths, strides, count, tasks, PARTS, sums.data_ptr()):
+        return torch.stack([(block := row.double()) @ block.T for row in rows]).sum(0)
     lower = sums.sum(0).tril_()
-    products = torch.add(lower, lower.tril(-1).T).to(torch.float32).double()
-    if products.isfinite().all():
-        return products
-    return torch.stack([(block := row.double()) @ block.T for row in rows]).sum(0)
+    return torch.add(lower, lower.tril(-1).T).to(torch.float32).double()
 
 
 @gramian.register_fake
@@ -119,6 +121,6 @@ def _library() -> Any:
     except FAILURES as error:
         logger.info("Inner products are a BLAS's: %s", error)
         return None
-    function.restype = None
+    function.restype = ctypes.c_long
     function.argtypes = [*[ctypes.c_void_p] * 3, *[ctypes.c_long] * 3, ctypes.c_void_p]
     return function
