@@ -25,7 +25,7 @@ def step(number: int, copies: int, ends: float = 0.15) -> Transitions:
 
 def expected(history: list[Transitions], first: int, t: int, n: int, steps: int) -> tuple[float, float, float, float]:
     """(reward, number of the successor, terminated, discount), by walking through one copy's history."""
-    reward, discount = 0.0, 1.0
+    reward, discount, number, now = 0.0, 1.0, first, history[first]
     for number in range(first, min(first + steps, len(history))):
         now = history[number]
         assert now.truncated is not None
