@@ -68,6 +68,41 @@ def test_traced_updates_of_every_network(network: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(other), strict=True))
 
 
+OPTIONS: list[dict[str, Any]] = [
+    {"value_head": "two_hot", "normalise_observations": "shared", "n_step": 3},
+    {"value_head": "hl_gauss", "popart": True, "normalise_observations": "per_task", "normalise_rewards": True},
+    {"popart": True, "popart_rate": 0.1, "n_step": 2, "normalise_rewards": True},
+    {"symlog": True, "reward_scale": 3.0},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o))
+def test_traced_updates_with_other_heads_and_normalisation(options: dict[str, Any]) -> None:
+    """Statistics that move between and within updates included; and nothing is read back."""
+    plain, other = agent("pcgrad", "mlp", **options), agent("pcgrad", "mlp", **options)
+    data, same = Experience(plain), Experience(other)
+    traced(other, same)
+    for _ in range(3):
+        first, second = plain.learn(data.draw, 2), other.learn(same.draw, 2)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+        data.grow(30)
+        same.grow(30)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(other), strict=True))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o))
+def test_updates_with_other_heads_and_normalisation_stay_on_the_device(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {name: value for name, value in options.items() if not name.startswith("normalise")}
+    with _without_numbers(monkeypatch):
+        learner = agent("pcgrad", "mlp", device="meta", **options)
+    experience = Experience(learner)
+    with NoTransfers():
+        learner.learn(experience.draw, 2)
+    assert all(t.device.type == "meta" for t in tensors(learner))
+
+
 def test_traced_updates_that_are_watched() -> None:
     watching = (triad.Config(window=4), transference.Config(every=1, apply_to="both"))
     plain, other = agent(diagnostics=watching), agent(diagnostics=watching)

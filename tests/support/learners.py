@@ -12,6 +12,7 @@ from mtrl.agents.actor_critic import ActorCritic
 from mtrl.core import execution
 from mtrl.core.specs import ControlSpec
 from mtrl.core.types import Transitions
+from mtrl.data.n_step import NStepReplay
 from mtrl.data.replay import ReplayBuffer
 from mtrl.gradients import SURGERIES, WEIGHTINGS, Methods
 from mtrl.networks import NETWORKS
@@ -52,13 +53,21 @@ class Experience:
     def __init__(self, learner: ActorCritic, capacity: int = 200) -> None:
         self.learner, self._generator = learner, torch.Generator().manual_seed(1)
         self.replay = ReplayBuffer(T, capacity, O, A, device=learner.device)
+        if learner.config.n_step > 1:
+            steps: dict[str, Any] = {"steps": learner.config.n_step, "discount": learner.config.discount, "copies": 10}
+            self.replay = NStepReplay(T, capacity, O, A, device=learner.device, **steps)
         self.grow(40)
 
     def grow(self, count: int = 1) -> None:
         def normal(*shape: int) -> Tensor:
             return torch.randn(T, count, *shape, generator=self._generator).to(self.learner.device)
 
-        self.replay.add(Transitions(normal(O), normal(A).tanh(), normal(), normal(O), (normal() > 1).float()))
+        new = Transitions(normal(O), normal(A).tanh(), normal(), normal(O), (normal() > 1).float())
+        new = new._replace(truncated=torch.zeros_like(new.reward, dtype=torch.bool))
+        for start in range(0, count, 10):
+            step = Transitions(*(None if part is None else part[:, start : start + 10] for part in new))  # type: ignore[arg-type]
+            self.learner.observe(step)
+            self.replay.add(step)
 
     def draw(self) -> list[Transitions]:
         count = 2 if self.learner.needs_second_batch else 1

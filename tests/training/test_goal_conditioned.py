@@ -56,6 +56,9 @@ def test_rollouts_fill_the_rings_of_their_goals() -> None:
         ["network=concat_all"], ["network=superposition"], ["network=independent"], ["network=multi_head"],
         ["network=mlp", "surgery=pcgrad"], ["network=mlp", "weighting=auto_lambda"], ["network=mint", *HINDSIGHT],
         ["network=mint", "surgery=pcgrad", "agent.shared_temperature=true"],
+        ["agent=td3", "network=mint", "surgery=pcgrad"], ["agent=td3", "network=mlp", "weighting=auto_lambda"],
+        ["network=mint", "agent.popart=true", "agent.normalise_observations=per_task", "agent.normalise_rewards=true"],
+        ["network=film", "agent.value_head=hl_gauss", "agent.popart=true", "agent.normalise_observations=shared"],
     ],
     ids=lambda options: "-".join(o.rpartition("=")[2] for o in options),
 )  # fmt: skip
@@ -71,7 +74,12 @@ def test_every_method_learns_from_some_goals(options: list[str]) -> None:
     trainer.close()
 
 
-@pytest.mark.parametrize("options", [HINDSIGHT, ["network=multi_head", "weighting=auto_lambda", "surgery=pcgrad"]])
+NORMAL = ["agent.popart=true", "agent.normalise_observations=per_task", "agent.normalise_rewards=true"]
+
+
+@pytest.mark.parametrize(
+    "options", [HINDSIGHT, ["network=multi_head", "weighting=auto_lambda", "surgery=pcgrad"], NORMAL]
+)
 def test_updates_of_some_goals_can_be_one_graph(options: list[str]) -> None:
     """Drawing goals and rows, relabelling, gradients, steps: traced, they are the plain updates bit for bit."""
     (made, trainer), (other, same) = parts(*options), parts(*options)
@@ -89,7 +97,9 @@ def test_updates_of_some_goals_can_be_one_graph(options: list[str]) -> None:
     same.close()
 
 
-@pytest.mark.parametrize("options", [[], HINDSIGHT, ["network=multi_head", "weighting=auto_lambda"]])
+@pytest.mark.parametrize(
+    "options", [[], HINDSIGHT, ["network=multi_head", "weighting=auto_lambda"], [*NORMAL, "agent=td3"]]
+)
 def test_training_goes_on_exactly_from_a_saved_state(options: list[str]) -> None:
     made, trainer = parts(*options)
     for _ in range(9):
@@ -177,6 +187,7 @@ def test_bad_options_end_in_one_line(
         ["surgery=gradvac"],
         ["diagnostics=triad"],
         ["network=independent", "surgery=pcgrad"],
+        ["agent.n_step=2"],
     ):
         assert main(["train", *SMALL, *options]) == 2
         error = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The off-policy loop: what it counts, and that SAC under it solves the toy suite."""
+"""The off-policy loop: what it counts, and that learners under it solve the toy suite."""
 
 from __future__ import annotations
 
@@ -79,15 +79,34 @@ def test_success_counts_at_any_step_of_an_episode() -> None:
     assert np.isnan(statistics.report()["success"]).all(), "each episode is reported once"
 
 
-@pytest.mark.parametrize(("shuffled", "solved"), [(False, True), (True, False)])
-def test_sac_solves_the_toy_suite_and_not_with_shuffled_rewards(shuffled: bool, solved: bool) -> None:
+SAC = ["agent.initial_temperature=0.05"]
+TD3 = ["agent=td3", "agent.exploration_noise=[0.3]", "agent.target_rate=0.02", "network.layer_norm=true"]
+DISTRIBUTION = [
+    *SAC, "network.layer_norm=true", "agent.value_head=hl_gauss", "agent.symlog=false", "agent.support=[0,10]",
+    "agent.bins=31", "agent.n_step=3", "agent.normalise_observations=shared",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "shuffled", "solved"),
+    [
+        pytest.param(SAC, False, True, id="sac"),
+        pytest.param(SAC, True, False, id="sac-shuffled"),
+        pytest.param(TD3, False, True, id="td3"),
+        pytest.param(TD3, True, False, id="td3-shuffled"),
+        pytest.param(DISTRIBUTION, False, True, id="sac-distribution-n_step-normalised"),
+    ],
+)
+def test_learners_solve_the_toy_suite_and_not_with_shuffled_rewards(
+    options: list[str], shuffled: bool, solved: bool
+) -> None:
     """Four tasks whose controls are turned against each other, one shared trunk, PCGrad."""
     _, loop = trainer(
         f"benchmark.shuffled_rewards={shuffled}", "surgery=pcgrad", "network.width=48", "network.depth=2",
-        "agent.batch_size=48", "agent.learning_rate=3e-3", "agent.discount=0.9", "agent.initial_temperature=0.05",
-        "training.warmup=300", "training.envs_per_task=4", "training.updates_per_step=0.25",
+        "agent.batch_size=48", "agent.learning_rate=3e-3", "agent.discount=0.9", "training.warmup=300",
+        "training.envs_per_task=4", "training.updates_per_step=0.25", *options,
     )  # fmt: skip
-    play(loop, 6000)
+    play(loop, 7000)
     result = evaluate(loop.policy, loop.suite.make_evaluation_envs(7, 20, "goals"), 20)
     assert (result.success.mean() > 0.8) == solved
     assert (result.success.mean() < 0.4) == (not solved)
