@@ -20,7 +20,7 @@ from mtrl.core.errors import UserError, expected
 from mtrl.core.registry import find, import_by_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
-BENCHES = ("update", "growth", "train", "precision", "offline", "auxiliary", "envs", "startup")
+BENCHES = ("update", "growth", "train", "precision", "cloning", "auxiliary", "envs", "startup")
 PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity")
 # Read by OpenMP when torch is loaded. Threads that wait by spinning take the cores from the environments' threads, and
 # on a machine that does anything else an update takes ten times as long.

@@ -23,13 +23,14 @@ PARTS = {"agents", "envs", "training"}
 
 ARROWS: dict[str, set[str]] = {
     "core": set(),
+    "execution": {"core"},
     "configs": {"core"},
-    **{part: {"core"} for part in FOUNDATIONS},
-    "agents": {*FOUNDATIONS, "core"},
+    **{part: {"execution", "core"} for part in FOUNDATIONS},
+    "agents": {*FOUNDATIONS, "execution", "core"},
     "training": {*FOUNDATIONS, "core"},
     "envs": {"data", "monitoring", "core"},
     "experiment": {*PARTS, *FOUNDATIONS, "configs", "core"},
-    "bench": {*PARTS, *FOUNDATIONS, "core"},
+    "bench": {*PARTS, *FOUNDATIONS, "execution", "core"},
     "cli": {"bench", "experiment", *PARTS, *FOUNDATIONS, "configs", "core"},
     "scripts": {"cli", "experiment"},
     # `import mtrl` must stay light: only `mtrl.load_policy` reaches further, on first use.

@@ -18,8 +18,8 @@ from tests.support.image_files import archive, cifar100
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TINY = [
-    "steps=6", "device=cpu", "training.warmup=2", "training.log_every=3", "training.final_episodes=1", "video=false",
-    "agent.batch_size=2", "network.width=8", "benchmark.horizon=4", "training.replay_capacity=10",
+    "steps=6", "device=cpu", "training.learning_starts=2", "training.log_every=3", "training.final_episodes=1",
+    "video=false", "agent.batch_size=2", "network.width=8", "benchmark.horizon=4", "training.buffer_size=10",
 ]  # fmt: skip
 TINY_CLONING = [
     "steps=2", "device=cpu", "training.log_every=1", "training.final_episodes=1", "video=false", "agent.batch_size=2",

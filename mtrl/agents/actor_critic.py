@@ -18,11 +18,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from mtrl.agents.base import Agent, AgentConfig
 from mtrl.agents.normalisation import NormalisationConfig, ObservationNormaliser, RewardNormaliser
 from mtrl.agents.value_heads import ValueConfig, build_head
-from mtrl.core import execution, precision
 from mtrl.core.config import check, check_choice, runtime_option
 from mtrl.core.specs import ControlSpec, GoalSpec, Spec
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
+from mtrl.execution import precision, runners
 from mtrl.gradients import Methods, MultiTaskOptimizer
 from mtrl.networks import NETWORKS, TaskNetwork
 
@@ -34,9 +34,9 @@ Draw = Callable[[], Sequence[Transitions]]
 class ActorCriticConfig(AgentConfig, ValueConfig, NormalisationConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec, GoalSpec)
     trainings: ClassVar[tuple[str, ...]] = ("off_policy", "goal_conditioned")
-    discount: float = 0.99
+    gamma: float = 0.99
     """γ."""
-    target_rate: float = 0.005
+    tau: float = 0.005
     """τ: how far target networks move towards the networks at each update."""
     n_step: int = 1
     """Rewards of so many steps in a row, then the critics' value of what they lead to, make a target."""
@@ -72,9 +72,9 @@ class ActorCriticConfig(AgentConfig, ValueConfig, NormalisationConfig):
         ValueConfig.__post_init__(self)
         NormalisationConfig.__post_init__(self)
         check_choice("agent.precision", self.precision, precision.CHOICES)
-        check_choice("agent.execution", self.execution, execution.CHOICES)
+        check_choice("agent.execution", self.execution, runners.CHOICES)
         check_choice("agent.reduction", self.reduction, ("mean", "sum"))
-        for name in ("discount", "target_rate"):
+        for name in ("gamma", "tau"):
             check(0 < getattr(self, name) <= 1, f"agent.{name}", "in (0, 1]", getattr(self, name))
         for name in ("n_step", "batch_size", "num_critics", "updates_per_launch", "critic_width"):
             value = getattr(self, name)
@@ -131,13 +131,13 @@ class ActorCritic(Agent):
         if config.precision == "bfloat16":
             self.actor.computed_in = self.critic.computed_in = torch.bfloat16
         self.target = self._target_of(self.critic)
-        self._move = get_ema_multi_avg_fn(1 - config.target_rate)
+        self._move = get_ema_multi_avg_fn(1 - config.tau)
         self._normalisers = self._build_normalisers(spec.observation_size)
         self.critic_optimizer = self._optimizer(methods, self.critic, "critic")
         self.actor_optimizer = self._optimizer(methods, self.actor, "actor", critic=self.critic_optimizer)
         host_bound = self.critic_optimizer.host_bound or self.actor_optimizer.host_bound
-        self.execution = execution.choose(config.execution, self.device, host_bound)
-        self._learner: tuple[Draw, execution.Runner] | None = None
+        self.execution = runners.choose(config.execution, self.device, host_bound)
+        self._learner: tuple[Draw, runners.Runner] | None = None
         self._updates = 0  # as `critic_optimizer.step_count`, without asking the device
 
     def policy(self, output: Tensor, explore: bool, subset: TaskSubset) -> Tensor:
@@ -161,7 +161,7 @@ class ActorCritic(Agent):
         if config.normalise_observations != "none":
             found["observation"] = ObservationNormaliser(config, self.num_tasks, size, self.device)
         if config.normalise_rewards:
-            found["reward"] = RewardNormaliser(config, self.num_tasks, config.discount, self.device)
+            found["reward"] = RewardNormaliser(config, self.num_tasks, config.gamma, self.device)
         return found
 
     def _target_of(self, network: TaskNetwork) -> TaskNetwork:
@@ -229,11 +229,11 @@ class ActorCritic(Agent):
         self._updates += count
         return metrics
 
-    def _runner(self, draw: Draw) -> execution.Runner:
+    def _runner(self, draw: Draw) -> runners.Runner:
         return self._executed(lambda: self.update(*draw()))
 
-    def _executed(self, update: execution.Update) -> execution.Runner:
-        return execution.build(
+    def _executed(self, update: runners.Update) -> runners.Runner:
+        return runners.build(
             self.execution,
             update,
             self._state,
@@ -277,7 +277,7 @@ class ActorCritic(Agent):
 
         Where a batch has rewards of n steps, r is their discounted sum and γ is γⁿ (`Transitions.discount`).
         """
-        discount = self.config.discount if batch.discount is None else batch.discount
+        discount = self.config.gamma if batch.discount is None else batch.discount
         target = batch.reward * self.config.reward_scale + discount * (1 - batch.terminated) * future
         return CriticBatch(torch.cat([batch.observation, batch.action], -1), target, batch.subset)
 

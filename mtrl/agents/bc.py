@@ -29,7 +29,7 @@ from mtrl.networks.keyframes.keyframe import Prediction
 @dataclass
 class Config(AgentConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (KeyframeSpec,)
-    trainings: ClassVar[tuple[str, ...]] = ("offline",)
+    trainings: ClassVar[tuple[str, ...]] = ("behaviour_cloning",)
     kind: str = "bc"
     batch_size: int = 32
     """B: samples per task and update."""

@@ -20,7 +20,7 @@ from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
 @dataclass
 class Config(AgentConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (KeyframeSpec,)
-    trainings: ClassVar[tuple[str, ...]] = ("offline",)
+    trainings: ClassVar[tuple[str, ...]] = ("behaviour_cloning",)
     kind: str = "mean_pose"
     batch_size: int = 32
     """B: samples per task that one update takes in."""

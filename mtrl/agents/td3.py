@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig, CriticBatch, Draw
-from mtrl.core import execution
 from mtrl.core.config import check
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
+from mtrl.execution import runners
 
 
 @dataclass
@@ -66,7 +66,7 @@ class TD3(ActorCritic):
             return action
         return (action + subset.gather(self._exploration) * self.noise(action.shape[:-1])).clamp(-1, 1)
 
-    def _runner(self, draw: Draw) -> execution.Runner:
+    def _runner(self, draw: Draw) -> runners.Runner:
         """Two kinds of updates, each captured or compiled by itself; which is due follows from their number, which the
         host knows without asking the device. The actor's metrics are those of its last update."""
         critics_only = self._executed(lambda: self._take(self._critic_equations, *draw()))

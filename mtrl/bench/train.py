@@ -31,7 +31,7 @@ class Size:
     width: int
     batch_size: int
     envs_per_task: int
-    updates_per_step: float
+    update_to_data: float
     steps: int
     """Vector steps of a block, which take about a quarter of a second on two cores."""
     threads: int = 0
@@ -40,7 +40,7 @@ class Size:
     @property
     def updates(self) -> int:
         """Of one vector step."""
-        return round(self.envs_per_task * self.updates_per_step)
+        return round(self.envs_per_task * self.update_to_data)
 
 
 SIZES = {"quick": Size(128, 32, 2, 0.5, 15, threads=1), "standard": Size(400, 128, 1, 1.0, 2)}
@@ -100,10 +100,12 @@ def _trainer(suite: str, size: Size, device: str, execution: str, threads: int, 
         spec=tasks.spec,
         device=device,
     )
-    ratio = {"envs_per_task": size.envs_per_task, "updates_per_step": size.updates_per_step}
-    config = TRAININGS.config_class("off_policy")(warmup=100 * size.envs_per_task, deterministic=deterministic, **ratio)
+    ratio = {"envs_per_task": size.envs_per_task, "update_to_data": size.update_to_data}
+    config = TRAININGS.config_class("off_policy")(
+        learning_starts=100 * size.envs_per_task, deterministic=deterministic, **ratio
+    )
     trainer = TRAININGS.build(config, agent=agent, suite=tasks, seed=0, steps=20_000).start()
-    while trainer.step < config.warmup + 5 * size.envs_per_task:
+    while trainer.step < config.learning_starts + 5 * size.envs_per_task:
         trainer.advance()
     return trainer
 

@@ -39,8 +39,8 @@ class _Entry(NamedTuple):
     module: str
 
 
-_packages: dict[str, list[str]] = {}
-"""Of the registries of each group."""
+_registries: dict[str, list[Registry]] = {}
+"""Of each group."""
 imported: list[str] = []
 """The modules that the user named, for processes that start others."""
 
@@ -55,8 +55,11 @@ class Registry:
     many: bool = False
     """Whether a run may choose several, each with its options under `<group>.<kind>`."""
 
+    folders: tuple[str, ...] = ()
+    """Packages within `package` that hold methods of this registry too."""
+
     def __post_init__(self) -> None:
-        _packages.setdefault(self.group, []).append(self.package)
+        _registries.setdefault(self.group, []).append(self)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -156,13 +159,14 @@ def _import(module: str, what: str) -> ModuleType:
 def _table(group: str) -> dict[str, _Entry]:
     """The kinds of all registries of a group: a name means one thing, whatever else its network is for."""
     table: dict[str, _Entry] = {}
-    for package in _packages[group]:
-        for module in source.submodules(package):
-            for kind in _kinds(module):
-                _enter(table, group, kind, _Entry(package, module))
-    for package in _packages[group]:
-        for point in entry_points(group=package):
-            _enter(table, group, point.name, _Entry(package, point.module))
+    for registry in _registries[group]:
+        for package in (registry.package, *(f"{registry.package}.{folder}" for folder in registry.folders)):
+            for module in source.submodules(package):
+                for kind in _kinds(module):
+                    _enter(table, group, kind, _Entry(registry.package, module))
+    for registry in _registries[group]:
+        for point in entry_points(group=registry.package):
+            _enter(table, group, point.name, _Entry(registry.package, point.module))
     return table
 
 

@@ -60,7 +60,7 @@ class KeyframeSpec(Spec):
 
     defaults: ClassVar[Mapping[str, str]] = {
         "agent": "bc",
-        "training": "offline",
+        "training": "behaviour_cloning",
         "network": "keyframe",
         "steps": "8000",
     }

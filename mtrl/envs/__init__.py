@@ -2,4 +2,4 @@
 
 from mtrl.core.registry import Registry
 
-SUITES = Registry("benchmark", __name__)
+SUITES = Registry("benchmark", __name__, folders=("images",))

@@ -12,8 +12,8 @@ from mtrl import configs
 from mtrl.core.errors import expected
 from mtrl.experiment.config import restore
 from mtrl.gradients.base import DiagnosticConfig, declared
+from mtrl.gradients.grouping import Grouping, best_groups
 from mtrl.monitoring.files import write_atomic
-from mtrl.monitoring.grouping import Grouping, best_groups
 from mtrl.monitoring.run import RunFolder
 
 

@@ -52,7 +52,7 @@ class Session:
         self.experiment.agent.announce = self.progress.note
         first = self.trainer.random_steps
         if config.steps <= first:
-            self.progress.note(f"No updates: the first {first} steps (training.warmup) are random actions.")
+            self.progress.note(f"No updates: the first {first} steps (training.learning_starts) are random actions.")
         with self.log, contextlib.closing(self.trainer):
             try:
                 with self.interrupts, self.progress:

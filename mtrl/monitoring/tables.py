@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mtrl.monitoring.grouping import Grouping
+from mtrl.gradients.grouping import Grouping
 
 
 def result_table(tasks: Sequence[str], values: Mapping[str, Sequence[float]], episodes: int) -> str:

@@ -35,13 +35,13 @@ class Config(off_policy.Config):
     specs: ClassVar[tuple[type[Spec], ...]] = (GoalSpec,)
 
     kind: str = "goal_conditioned"
-    warmup: int = 450
+    learning_starts: int = 450
     """Steps of uniformly random actions before the first update."""
     envs_per_task: int = 3
     """N: paths of each goal, played side by side."""
     replay: str = "uniform"
     """uniform, or hindsight: half of a batch's goals are replaced by one that a stored state of theirs achieves."""
-    replay_capacity: int = 5000
+    buffer_size: int = 5000
     """Transitions kept per goal: 200 goals take 200 MB."""
     evaluate_first: bool = True
     evaluation_episodes: int = 50
@@ -106,8 +106,8 @@ class GoalTrainer(OffPolicyTrainer):
         sizes = (spec.observation_size, spec.action_size, self.envs.num_tasks, self.agent.device)
         if config.replay == "hindsight":
             relabel = self.suite.relabeller()
-            return HindsightReplay(spec.goals, config.replay_capacity, *sizes, relabel=relabel)
-        return GoalReplay(spec.goals, config.replay_capacity, *sizes)
+            return HindsightReplay(spec.goals, config.buffer_size, *sizes, relabel=relabel)
+        return GoalReplay(spec.goals, config.buffer_size, *sizes)
 
     @property
     def tasks_per_step(self) -> int:

@@ -31,13 +31,13 @@ class Config(TrainingConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec,)
 
     kind: str = "off_policy"
-    warmup: int = 4000
+    learning_starts: int = 4000
     """Steps of uniformly random actions before the first update."""
-    updates_per_step: float = 1.0
+    update_to_data: float = 1.0
     """Updates for each step of every task."""
     envs_per_task: int = 1
     """N: copies of each task stepped side by side."""
-    replay_capacity: int = 100_000
+    buffer_size: int = 100_000
     """Transitions kept per task."""
     deterministic: bool = False
     """Strictly alternate: step, store, update. Otherwise a step of the environments and the updates that it earns run
@@ -45,9 +45,9 @@ class Config(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.warmup >= 1, "training.warmup", "a positive integer", self.warmup)
-        check(self.updates_per_step > 0, "training.updates_per_step", "positive", self.updates_per_step)
-        for name in ("envs_per_task", "replay_capacity"):
+        check(self.learning_starts >= 1, "training.learning_starts", "a positive integer", self.learning_starts)
+        check(self.update_to_data > 0, "training.update_to_data", "positive", self.update_to_data)
+        for name in ("envs_per_task", "buffer_size"):
             check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
 
 
@@ -141,17 +141,17 @@ class OffPolicyTrainer(Trainer):
 
     def _make_replay(self) -> Any:
         spec, config = self.suite.spec, self.config
-        capacity = min(config.replay_capacity, self.steps + config.envs_per_task)
+        capacity = min(config.buffer_size, self.steps + config.envs_per_task)
         sizes = (spec.observation_size, spec.action_size)
         learner, options = self.agent.config, dict[str, Any](device=self.agent.device)
         if learner.n_step == 1:
             return ReplayBuffer(spec.num_tasks, capacity, *sizes, **options)
-        options |= {"steps": learner.n_step, "discount": learner.discount, "copies": config.envs_per_task}
+        options |= {"steps": learner.n_step, "discount": learner.gamma, "copies": config.envs_per_task}
         return NStepReplay(spec.num_tasks, capacity, *sizes, **options)
 
     @property
     def random_steps(self) -> int:
-        return self.config.warmup
+        return self.config.learning_starts
 
     def advance(self) -> Metrics | None:
         """One step of every copy, and the updates it earns."""
@@ -190,7 +190,7 @@ class OffPolicyTrainer(Trainer):
         self.step += self.envs.envs_per_task
 
     def _act(self, observation: Tensor) -> Tensor:
-        if self.step >= self.config.warmup:
+        if self.step >= self.config.learning_starts:
             return self._policy(observation).cpu()
         device, generator = self.agent.device, self.agent.generator
         shape = (*observation.shape[:-1], self.suite.spec.action_size)
@@ -210,9 +210,9 @@ class OffPolicyTrainer(Trainer):
 
     def _learn(self, step: int) -> Metrics | None:
         """The updates that `step` steps have earned, after the warm-up."""
-        if step < self.config.warmup:
+        if step < self.config.learning_starts:
             return None
-        self._credit += self.envs.envs_per_task * self.config.updates_per_step
+        self._credit += self.envs.envs_per_task * self.config.update_to_data
         count = int(self._credit) if len(self.replay) else 0
         if not count:
             return None

@@ -144,7 +144,14 @@ def test_a_restored_agent_goes_on_alike(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_run_normalises_what_it_stores_and_its_policy_is_frozen(elsewhere: Path) -> None:
-    run = ["train", "benchmark=toy", "device=cpu", "network.width=8", "agent.batch_size=4", "training.warmup=5"]
+    run = [
+        "train",
+        "benchmark=toy",
+        "device=cpu",
+        "network.width=8",
+        "agent.batch_size=4",
+        "training.learning_starts=5",
+    ]
     run += ["training.final_episodes=2", "experiment=x", "agent.normalise_rewards=true"]
     assert main([*run, "steps=40", "agent.normalise_observations=per_task"]) == 0
     policy = mtrl.load_policy("runs/toy/x/seed_1")

@@ -137,7 +137,7 @@ def test_temperatures_rise_below_the_target_entropy_and_fall_above_it() -> None:
 
 
 def test_targets_move_by_the_target_rate() -> None:
-    agent = make(target_rate=0.25)
+    agent = make(tau=0.25)
     before = [p.detach().clone() for p in agent.target.parameters()]
     agent.update(batch())
     for old, new, critic in zip(before, agent.target.parameters(), agent.critic.parameters(), strict=True):
@@ -242,7 +242,7 @@ def test_no_number_is_read_back_in_an_update(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_bad_options_are_refused_by_name() -> None:
-    for option, value in (("discount", 1.5), ("batch_size", 0), ("target_rate", 0.0), ("reduction", "max")):
+    for option, value in (("gamma", 1.5), ("batch_size", 0), ("tau", 0.0), ("reduction", "max")):
         with pytest.raises(ValueError, match=f"agent.{option}"):
             AGENTS.config_class("sac")(**{option: value})
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mtrl.agents.td3 import ActorBatch
-from mtrl.core import compilation, execution
 from mtrl.core.types import Transitions
+from mtrl.execution import runners, tracing
 from mtrl.gradients import SURGERIES, WEIGHTINGS
 from tests.support.learners import A, B, Experience, O, T, agent, tensors
 
@@ -87,7 +87,7 @@ def test_every_dth_update_moves_actor_and_targets(delay: int) -> None:
 
 
 def test_targets_move_by_the_target_rate() -> None:
-    learner = make(target_rate=0.25)
+    learner = make(tau=0.25)
     pairs = ((learner.critic, learner.target), (learner.actor, learner.target_actor))
     before = [[p.detach().clone() for p in target.parameters()] for _, target in pairs]
     learner.update(batch())
@@ -134,8 +134,8 @@ def test_graphs_of_both_kinds_of_updates_are_the_plain_updates(
     network: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under `execution=compiled`, with the graphs run operation by operation."""
-    monkeypatch.setattr(compilation, "_compile", lambda graph, _: graph)
-    monkeypatch.setattr(execution, "_check_compiler", lambda _: None)
+    monkeypatch.setattr(tracing, "_compile", lambda graph, _: graph)
+    monkeypatch.setattr(runners, "_check_compiler", lambda _: None)
     plain, other = make(method, network=network, execution="plain"), make(method, network=network, execution="compiled")
     data, same = Experience(plain), Experience(other)
     for count in (1, 3, 2):

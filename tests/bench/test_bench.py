@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import mtrl.training.offline
+import mtrl.training.behaviour_cloning
 from mtrl import cli
 from mtrl.agents.bc import BC
 from mtrl.agents.sac import SAC
-from mtrl.bench import growth, offline, report, startup, train, update
+from mtrl.bench import cloning, growth, report, startup, train, update
 from mtrl.bench.peers import naive_pcgrad, torchjd_pcgrad
 from mtrl.bench.plain_sac import MultiHead, PlainSAC, joint
 from mtrl.data.demo_cache import DemoCache
@@ -154,17 +154,17 @@ def test_as_many_updates_as_asked_are_timed(count: int, monkeypatch: pytest.Monk
     assert clock.now == pytest.approx(2e-3 * count)
 
 
-def test_shares_of_the_offline_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shares_of_the_cloning_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Gathering a batch takes 2 ms, 6 if its pictures are moved, beside updates of 1 ms, or 3 with PCGrad."""
     for name, value in {"TASKS": 2, "SIZE": 16, "BATCH": 2, "CHANNELS": [4, 8]}.items():
-        monkeypatch.setattr(offline, name, value)
+        monkeypatch.setattr(cloning, name, value)
     clock = Clock(monkeypatch)
-    monkeypatch.setattr("mtrl.training.offline.ThreadPoolExecutor", Beside(clock))
+    monkeypatch.setattr("mtrl.training.behaviour_cloning.ThreadPoolExecutor", Beside(clock))
     clock.takes(BC, "update", 1.0)
     clock.takes(PCGrad, "coefficients", 2.0)
     clock.takes(DemoCache, "batch", 2.0)
-    clock.takes(mtrl.training.offline, "shifted", 4.0)
-    assert cli.main(["bench", "offline", "--quick", "--json"]) == 0
+    clock.takes(mtrl.training.behaviour_cloning, "shifted", 4.0)
+    assert cli.main(["bench", "cloning", "--quick", "--json"]) == 0
     rows = {row["training"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
     assert {name: row["ms"] for name, row in rows.items()} == pytest.approx(
         {"joint": 2.0, "pcgrad": 3.0, "moved pictures": 6.0}

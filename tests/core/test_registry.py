@@ -217,7 +217,7 @@ def test_composing_imports_only_what_is_chosen() -> None:
     code += "print(compose(['benchmark=digits']).agent.kind, *sys.modules)"
     agent, *loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
     assert agent == "auxiliary"
-    assert {"mtrl.envs.digits", "mtrl.networks.images.conv", "mtrl.training.auxiliary"} <= set(loaded)
-    others = {"metaworld", "mujoco", "stable_baselines3", "torchjd", "matplotlib", "mtrl.envs.cifar"}
+    assert {"mtrl.envs.images.digits", "mtrl.networks.images.conv", "mtrl.training.auxiliary"} <= set(loaded)
+    others = {"metaworld", "mujoco", "stable_baselines3", "torchjd", "matplotlib", "mtrl.envs.images.cifar"}
     others |= {"mtrl.agents.sac", "mtrl.networks.mint", "mtrl.gradients.surgery.pcgrad"}
     assert not others & set(loaded)

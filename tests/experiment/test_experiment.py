@@ -152,16 +152,16 @@ def test_a_damaged_checkpoint_takes_the_extension_back(capsys: pytest.CaptureFix
 def test_other_options_under_the_same_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["train", *TINY, "experiment=mine"])
     before = files(Path("runs"))
-    assert cli.main(["train", *TINY, "experiment=mine", "agent.discount=0.5"]) == 2
+    assert cli.main(["train", *TINY, "experiment=mine", "agent.gamma=0.5"]) == 2
     error = capsys.readouterr().err
-    assert "agent.discount" in error and "0.99" in error and "0.5" in error
+    assert "agent.gamma" in error and "0.99" in error and "0.5" in error
     assert files(Path("runs")) == before
 
 
 def test_an_experiment_is_named_by_what_is_not_default() -> None:
     names = [
         experiment.Experiment(experiment.compose([*TINY, *extra])).name
-        for extra in ([], ["seed=2"], ["agent.discount=0.9"])
+        for extra in ([], ["seed=2"], ["agent.gamma=0.9"])
     ]
     assert names[0] == names[1] != names[2]
     assert all(name.startswith("multi_head-equal-none-") for name in names)
@@ -184,8 +184,8 @@ def test_names_tell_apart_what_watches() -> None:
 
 
 def test_a_run_of_warm_up_alone_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", *TINY, "training.warmup=1000"]) == 0
-    assert "No updates: the first 1000 steps (training.warmup)" in capsys.readouterr().err
+    assert cli.main(["train", *TINY, "training.learning_starts=1000"]) == 0
+    assert "No updates: the first 1000 steps (training.learning_starts)" in capsys.readouterr().err
     capsys.readouterr()
     assert cli.main(["train", *TINY, "experiment=learns"]) == 0
     assert "No updates" not in capsys.readouterr().err
@@ -267,7 +267,7 @@ def test_pictures_of_what_was_not_measured_are_refused(kind: str, capsys: pytest
 
 def test_groups_of_a_run_are_trained_by_the_commands_printed(capsys: pytest.CaptureFixture[str]) -> None:
     watching = ["diagnostics=[triad,transference]", "diagnostics.transference.every=1"]
-    cli.main(["train", *TINY, *watching, "surgery=pcgrad", "agent.discount=0.9"])
+    cli.main(["train", *TINY, *watching, "surgery=pcgrad", "agent.gamma=0.9"])
     saved = json.loads((run_folder() / "affinity.json").read_text())
     assert saved["tasks"] == ["turn-0", "turn-90", "turn-180", "turn-270"] and saved["step"] == 60
     assert np.array(saved["affinity"]["critic"]).shape == (4, 4)
@@ -281,7 +281,7 @@ def test_groups_of_a_run_are_trained_by_the_commands_printed(capsys: pytest.Capt
         config = yaml.safe_load(Path(command[2]).read_text())
         result = json.loads((Path("runs/toy") / config["experiment"] / "seed_1" / "result.json").read_text())
         assert list(result["tasks"]) == config["benchmark"]["tasks"] and result["episodes"] == 1
-        assert result["config"]["agent"]["discount"] == 0.9 and result["config"]["surgery"]["kind"] == "pcgrad"
+        assert result["config"]["agent"]["gamma"] == 0.9 and result["config"]["surgery"]["kind"] == "pcgrad"
         assert list(result["config"]["diagnostics"]) == ["triad"]
         trained |= set(result["tasks"])
     assert 1 <= len(commands) <= 2 and trained == set(saved["tasks"])

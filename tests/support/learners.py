@@ -9,11 +9,11 @@ from torch import Tensor
 
 from mtrl.agents import AGENTS
 from mtrl.agents.actor_critic import ActorCritic
-from mtrl.core import execution
 from mtrl.core.specs import ControlSpec
 from mtrl.core.types import Transitions
 from mtrl.data.n_step import NStepReplay
 from mtrl.data.replay import ReplayBuffer
+from mtrl.execution import runners
 from mtrl.gradients import SURGERIES, WEIGHTINGS, Methods
 from mtrl.networks import NETWORKS
 
@@ -54,7 +54,7 @@ class Experience:
         self.learner, self._generator = learner, torch.Generator().manual_seed(1)
         self.replay = ReplayBuffer(T, capacity, O, A, device=learner.device)
         if learner.config.n_step > 1:
-            steps: dict[str, Any] = {"steps": learner.config.n_step, "discount": learner.config.discount, "copies": 10}
+            steps: dict[str, Any] = {"steps": learner.config.n_step, "discount": learner.config.gamma, "copies": 10}
             self.replay = NStepReplay(T, capacity, O, A, device=learner.device, **steps)
         self.grow(40)
 
@@ -75,7 +75,7 @@ class Experience:
 
 
 def tensors(learner: ActorCritic) -> list[Tensor]:
-    return list(execution.tensors(learner._state()))
+    return list(runners.tensors(learner._state()))
 
 
 def copy_state(source: ActorCritic, target: ActorCritic) -> None:

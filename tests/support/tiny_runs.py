@@ -6,7 +6,7 @@ from pathlib import Path
 
 TINY = [
     "benchmark=toy", "network.width=8", "network.depth=1", "agent.batch_size=4", "steps=60", "device=cpu",
-    "training.warmup=10", "training.log_every=20", "training.final_episodes=2", "training.checkpoint_every=30",
+    "training.learning_starts=10", "training.log_every=20", "training.final_episodes=2", "training.checkpoint_every=30",
 ]  # fmt: skip
 
 

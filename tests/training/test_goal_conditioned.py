@@ -13,17 +13,17 @@ import torch
 import mtrl
 from mtrl import experiment
 from mtrl.cli import main
-from mtrl.core.compilation import Traced
 from mtrl.core.errors import UserError
-from mtrl.core.execution import Snapshot, tensors
 from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
+from mtrl.execution.runners import Snapshot, tensors
+from mtrl.execution.tracing import Traced
 from mtrl.experiment.load import load
 from mtrl.training.goal_conditioned import GoalTrainer
 
 SMALL = [
     "benchmark=pushing", "benchmark.num_goals=12", "benchmark.goals_per_rollout=4", "benchmark.held_out_goals=3",
-    "benchmark.horizon=6", "benchmark.threads=1", "network.width=8", "agent.batch_size=4", "training.warmup=6",
-    "training.updates_per_step=0.34", "device=cpu",
+    "benchmark.horizon=6", "benchmark.threads=1", "network.width=8", "agent.batch_size=4", "training.learning_starts=6",
+    "training.update_to_data=0.34", "device=cpu",
 ]  # fmt: skip
 HINDSIGHT = ["replay=hindsight", "benchmark.reward=distance"]
 

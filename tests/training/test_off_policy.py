@@ -24,15 +24,15 @@ def play(loop: OffPolicyTrainer, steps: int) -> None:
         loop.advance()
 
 
-SMALL = ["network.width=8", "network.depth=1", "agent.batch_size=4", "training.warmup=10"]
+SMALL = ["network.width=8", "network.depth=1", "agent.batch_size=4", "training.learning_starts=10"]
 
 
 @pytest.mark.parametrize("copies", [1, 3])
 @pytest.mark.parametrize("ratio", [0.25, 1.0, 2.0])
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_the_update_ratio_is_exact(copies: int, ratio: float, deterministic: bool) -> None:
-    """From the step that ends the warm-up on, every step of each task earns `updates_per_step` updates."""
-    options = (f"training.envs_per_task={copies}", f"training.updates_per_step={ratio}")
+    """From the step that ends the warm-up on, every step of each task earns `update_to_data` updates."""
+    options = (f"training.envs_per_task={copies}", f"training.update_to_data={ratio}")
     _, loop = trainer(*SMALL, *options, f"training.deterministic={deterministic}")
     play(loop, 60)
     first = -(-10 // copies) * copies
@@ -44,7 +44,7 @@ def test_the_update_ratio_is_exact(copies: int, ratio: float, deterministic: boo
 def test_side_by_side_updates_lack_the_step_in_flight_and_actions_lack_no_update(
     deterministic: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts, loop = trainer(*SMALL, "training.warmup=1", f"training.deterministic={deterministic}")
+    parts, loop = trainer(*SMALL, "training.learning_starts=1", f"training.deterministic={deterministic}")
     known, used = [], []
     update, act = parts.agent.update, parts.agent.act
     monkeypatch.setattr(parts.agent, "update", lambda *b: (known.append((loop.step, len(loop.replay))), update(*b))[1])
@@ -80,7 +80,7 @@ def test_success_counts_at_any_step_of_an_episode() -> None:
 
 
 SAC = ["agent.initial_temperature=0.05"]
-TD3 = ["agent=td3", "agent.exploration_noise=[0.3]", "agent.target_rate=0.02", "network.layer_norm=true"]
+TD3 = ["agent=td3", "agent.exploration_noise=[0.3]", "agent.tau=0.02", "network.layer_norm=true"]
 DISTRIBUTION = [
     *SAC, "network.layer_norm=true", "agent.value_head=hl_gauss", "agent.symlog=false", "agent.support=[0,10]",
     "agent.bins=31", "agent.n_step=3", "agent.normalise_observations=shared",
@@ -103,8 +103,8 @@ def test_learners_solve_the_toy_suite_and_not_with_shuffled_rewards(
     """Four tasks whose controls are turned against each other, one shared trunk, PCGrad."""
     _, loop = trainer(
         f"benchmark.shuffled_rewards={shuffled}", "surgery=pcgrad", "network.width=48", "network.depth=2",
-        "agent.batch_size=48", "agent.learning_rate=3e-3", "agent.discount=0.9", "training.warmup=300",
-        "training.envs_per_task=4", "training.updates_per_step=0.25", *options,
+        "agent.batch_size=48", "agent.learning_rate=3e-3", "agent.gamma=0.9", "training.learning_starts=300",
+        "training.envs_per_task=4", "training.update_to_data=0.25", *options,
     )  # fmt: skip
     play(loop, 7000)
     result = evaluate(loop.policy, loop.suite.make_evaluation_envs(7, 20, "goals"), 20)

@@ -14,7 +14,7 @@ from tests.support.figures import labels
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "results_pushing.py"
 TINY = [
     "steps=12", "device=cpu", "video=false", "benchmark.horizon=4", "benchmark.held_out_goals=2", "network.width=8",
-    "agent.batch_size=2", "training.warmup=3", "training.evaluate_every=6", "training.evaluation_episodes=2",
+    "agent.batch_size=2", "training.learning_starts=3", "training.evaluate_every=6", "training.evaluation_episodes=2",
     "training.final_episodes=2",
 ]  # fmt: skip
 

@@ -29,7 +29,7 @@ class PPOConfig:
     """Passes over a rollout."""
     minibatch: int = 100
     """Images of a mini-batch."""
-    discount: float = 0.99
+    gamma: float = 0.99
     """γ."""
     gae_lambda: float = 0.95
     """λ of the generalised advantage estimate."""
@@ -42,7 +42,7 @@ class PPOConfig:
         for name in ("features", "rollout_size", "epochs"):
             check(getattr(self, name) >= 1, f"agent.ppo.{name}", "a positive integer", getattr(self, name))
         check(self.minibatch >= 2, "agent.ppo.minibatch", "2 or more", self.minibatch)
-        for name in ("discount", "gae_lambda"):
+        for name in ("gamma", "gae_lambda"):
             check(0 <= getattr(self, name) <= 1, f"agent.ppo.{name}", "in [0, 1]", getattr(self, name))
 
 

@@ -258,7 +258,7 @@ class RLLabels:
                 n_steps=min(-(-size // batch) * batch, images),
                 batch_size=self.config.minibatch,
                 n_epochs=self.config.epochs,
-                gamma=self.config.discount,
+                gamma=self.config.gamma,
                 gae_lambda=self.config.gae_lambda,
                 clip_range=self.config.clip_range,
                 ent_coef=self.config.entropy_coefficient,

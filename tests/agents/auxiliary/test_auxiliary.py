@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtrl.agents.auxiliary.maxl import MAXLConfig, MAXLLabels
-from mtrl.core import execution
 from mtrl.core.errors import UserError
 from mtrl.data.images import Epochs, ImageBatch
+from mtrl.execution import runners
 from tests.support.auxiliary_problems import SIZES, agent, data, learner, make_trunk, same, tensors
 
 pytest.importorskip("stable_baselines3", reason="the extra `aux` is not installed")
@@ -194,7 +194,7 @@ def test_a_new_policy_is_the_old_one_before_its_first_update() -> None:
 @pytest.mark.parametrize("engine", ["batched", "steps"])
 def test_the_label_agent_learns_what_is_rewarded(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a reward for the share of first subclasses in a batch, it comes to choose them."""
-    made, images = agent(engine=engine, batch_size=1, ppo=ppo(rollout_size=24, discount=0.0, learning_rate=0.02,
+    made, images = agent(engine=engine, batch_size=1, ppo=ppo(rollout_size=24, gamma=0.0, learning_rate=0.02,
                          epochs=4, minibatch=12)), data(24)  # fmt: skip
     made.prepare(images)
     env = made.labels.env  # type: ignore[attr-defined]
@@ -241,7 +241,7 @@ def test_what_makes_no_sense_is_refused_in_one_line() -> None:
 def test_saved_and_restored_agents_go_on_alike(method: str, tmp_path: Any) -> None:
     images = data(12)
     one, other = (agent(0, method=method, ppo=ppo()) for _ in range(2))
-    for tensor in execution.tensors(other.state_dict()):
+    for tensor in runners.tensors(other.state_dict()):
         tensor.copy_(torch.full_like(tensor, 3))
     source = Epochs(images, 4, 0)
     one.prepare(images)

@@ -104,7 +104,7 @@ def build(
 
     if kind == "plain":
         return plain
-    from mtrl.core.compilation import Traced
+    from mtrl.execution.tracing import Traced
 
     snapshot, on_gpu = Snapshot(state, generator), generator.device.type == "cuda"
     compiled: FastRunner = Traced(update, snapshot, announce=announce, products=products)

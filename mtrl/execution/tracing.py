@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, fx
 
 from mtrl.core.errors import expected
-from mtrl.core.precision import float32_products
 from mtrl.core.types import Metrics
+from mtrl.execution.precision import float32_products
 
 Call = Callable[..., Sequence[Tensor]]
 

@@ -9,7 +9,7 @@ import torch
 
 from mtrl.data import image_files
 from mtrl.data.images import LabelledImages, Split
-from mtrl.envs.images import ImageSuite, PrimaryImageConfig, TaskImageConfig, Tasks, whole
+from mtrl.envs.images.base import ImageSuite, PrimaryImageConfig, TaskImageConfig, Tasks, whole
 
 SUPERCLASSES = (
     "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables", "household_electrical_devices",

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from mtrl.core import execution
-from mtrl.core.compilation import Traced
-from mtrl.core.execution import Captured
-from mtrl.core.precision import float32_products
+from mtrl.execution import runners
+from mtrl.execution.precision import float32_products
+from mtrl.execution.runners import Captured
+from mtrl.execution.tracing import Traced
 from mtrl.gradients.algebra import gramian
 from mtrl.networks import NETWORKS
 from tests.support.learners import Experience, agent, copy_state, distance, methods, tensors
@@ -94,7 +94,7 @@ def test_auto_goes_from_plain_to_captured_to_compiled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In TF32, which the networks then have in all three and the tasks' inner products in none."""
-    monkeypatch.setattr(execution, "PATIENCE", {"cuda": 4})
+    monkeypatch.setattr(runners, "PATIENCE", {"cuda": 4})
     plain, auto = pair("pcgrad", second="auto")
     for done in range(8):
         step(plain)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mtrl.agents.sac import SAC
-from mtrl.core.precision import float32_products, network_products
+from mtrl.execution.precision import float32_products, network_products
 from mtrl.gradients.algebra import gramian
 from mtrl.networks import NETWORKS
 from tests.support.learners import Experience, agent, distance, tensors

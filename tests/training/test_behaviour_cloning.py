@@ -14,7 +14,7 @@ from mtrl.core.errors import UserError
 from mtrl.gradients import Methods
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
 from mtrl.training import TRAININGS
-from mtrl.training.offline import OfflineTrainer
+from mtrl.training.behaviour_cloning import CloningTrainer
 from tests.support.keyframe_toys import CAMERAS, SIZE, TASKS, ToySuite, write_cache
 
 
@@ -37,8 +37,8 @@ def agent(weighting: str = "equal", kind: str = "bc", seed: int = 0, **network: 
     )
 
 
-def trainer(cache: Path, learner: Any, seed: int = 1, **options: Any) -> OfflineTrainer:
-    config = TRAININGS.config_class("offline")(cache=str(cache), **options)
+def trainer(cache: Path, learner: Any, seed: int = 1, **options: Any) -> CloningTrainer:
+    config = TRAININGS.config_class("behaviour_cloning")(cache=str(cache), **options)
     return TRAININGS.build(config, agent=learner, suite=ToySuite(), seed=seed, steps=10).start()
 
 
@@ -48,7 +48,7 @@ def solved(learner: Any, episodes: int = 20) -> np.ndarray:
 
 def evaluated(learner: Any, episodes: int, **options: Any) -> Any:
     """By a trainer that was not started: an evaluation needs no demonstrations."""
-    config = TRAININGS.config_class("offline")(**options)
+    config = TRAININGS.config_class("behaviour_cloning")(**options)
     return TRAININGS.build(config, agent=learner, suite=ToySuite(), seed=3, steps=1).evaluate(episodes, "goals")
 
 

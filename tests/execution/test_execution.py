@@ -22,9 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtrl import cli
 from mtrl.agents.sac import SAC
-from mtrl.core import compilation, execution, precision
-from mtrl.core.compilation import Traced
-from mtrl.core.execution import Snapshot
+from mtrl.execution import precision, runners, tracing
+from mtrl.execution.runners import Snapshot
+from mtrl.execution.tracing import Traced
 from mtrl.gradients.diagnostics import transference, triad
 from mtrl.networks import NETWORKS
 from tests.support.learners import Experience, agent, copy_state, distance, methods, tensors
@@ -133,9 +133,9 @@ def test_traced_updates_go_on_bit_for_bit_from_a_saved_state() -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Auto compiles after four updates, and compiling is to leave the graph as it is; the notes that this gives."""
-    monkeypatch.setattr(execution, "PATIENCE", {"cpu": 4})
-    monkeypatch.setattr(execution, "_finds_compiler", lambda: True)
-    monkeypatch.setattr(compilation, "_compile", lambda graph, inputs: graph)
+    monkeypatch.setattr(runners, "PATIENCE", {"cpu": 4})
+    monkeypatch.setattr(runners, "_finds_compiler", lambda: True)
+    monkeypatch.setattr(tracing, "_compile", lambda graph, inputs: graph)
     return []
 
 
@@ -180,7 +180,7 @@ def test_a_compilation_that_fails_leaves_auto_plain(
     def fail(*_: Any) -> None:
         raise RuntimeError("no headers")
 
-    monkeypatch.setattr(compilation, "_compile", fail)
+    monkeypatch.setattr(tracing, "_compile", fail)
     _assert_it_stays_plain(impatient)
     assert caplog.text.count("no headers") == 1 and len(impatient) == 1
 
@@ -197,7 +197,7 @@ def test_a_faster_update_that_is_another_one_is_not_used(
         graph.recompile()
         return graph
 
-    monkeypatch.setattr(compilation, "_compile", wrong)
+    monkeypatch.setattr(tracing, "_compile", wrong)
     _assert_it_stays_plain(impatient)
     assert "from the plain one" in caplog.text
 
@@ -245,10 +245,10 @@ def test_an_exact_product_is_the_plain_one_under_any_precision(shapes: tuple[tup
     plain = {1: torch.mv, 2: torch.mm, 3: torch.bmm}[second.ndim](first, second)
     for level in ("highest", "high", "medium"):
         with precision.float32_products(level):
-            found = compilation.exact_product(first, second)
+            found = tracing.exact_product(first, second)
         assert torch.equal(found, plain), level
         torch.testing.assert_close(found.double(), first.double() @ second.double(), rtol=1e-5, atol=1e-6)
-    torch.library.opcheck(compilation.exact_product, (first, second), test_utils="test_faketensor")
+    torch.library.opcheck(tracing.exact_product, (first, second), test_utils="test_faketensor")
 
 
 @pytest.mark.parametrize("started", [False, True])
@@ -262,7 +262,7 @@ def test_trial_updates_leave_nothing_behind(method: str, started: bool) -> None:
         untouched.learn(same.draw, 3)
     before = [t.clone() for t in tensors(learner)]
     with Snapshot(learner._state, learner.generator):
-        for _ in range(execution.WARMUP):
+        for _ in range(runners.WARMUP):
             learner.update(*data.draw())
     after = tensors(learner)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=False)) or not started
@@ -356,7 +356,7 @@ def test_the_command_line_refuses_in_one_line_and_leaves_no_run(
 def test_a_compiled_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It goes on under another execution, which is no other run, and is evaluated without a compiler."""
     run = ["train", "benchmark=toy", "device=cpu", f"runs={tmp_path}", "surgery=pcgrad", "network.width=8"]
-    run += ["agent.batch_size=4", "training.warmup=10", "training.final_episodes=2", "experiment=one"]
+    run += ["agent.batch_size=4", "training.learning_starts=10", "training.final_episodes=2", "experiment=one"]
     assert cli.main([*run, "steps=30", "agent.execution=compiled"]) == 0
     assert "being compiled" in capsys.readouterr().err
     assert cli.main([*run, "steps=40", "agent.execution=plain"]) == 0
@@ -367,14 +367,14 @@ def test_a_compiled_run_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
 def test_the_choice_of_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", f"{sys.executable} -c")
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert execution.choose("auto", gpu, None) == "auto"
-    assert execution.choose("auto", gpu, "this surgery") == "plain"
-    assert execution.choose("auto", cpu, None) == "auto"
-    assert execution.choose("auto", cpu, "this surgery") == "plain"
+    assert runners.choose("auto", gpu, None) == "auto"
+    assert runners.choose("auto", gpu, "this surgery") == "plain"
+    assert runners.choose("auto", cpu, None) == "auto"
+    assert runners.choose("auto", cpu, "this surgery") == "plain"
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert execution.choose("auto", cpu, None) == "plain"
+    assert runners.choose("auto", cpu, None) == "plain"
     with pytest.raises(ValueError, match="plain with this surgery"):
-        execution.choose("captured", gpu, "this surgery")
+        runners.choose("captured", gpu, "this surgery")
 
 
 @pytest.mark.slow
@@ -404,7 +404,7 @@ def put_back(learner: SAC, saved: dict[str, Any]) -> None:
     """Load in place, as `copy_state`: the test need not compile again."""
     kept = {name: value for name, value in saved.items() if name != "generator"}
     with torch.no_grad():
-        for new, old in zip(execution.tensors(kept), tensors(learner), strict=True):
+        for new, old in zip(runners.tensors(kept), tensors(learner), strict=True):
             old.copy_(new)
     learner.generator.set_state(saved["generator"])
 

@@ -35,7 +35,7 @@ class Config(TrainingConfig):
 
     specs: ClassVar[tuple[type[Spec], ...]] = (KeyframeSpec,)
 
-    kind: str = "offline"
+    kind: str = "behaviour_cloning"
     log_every: int = 50
     """Updates between two rows of metrics."""
     checkpoint_every: int = 1000
@@ -94,7 +94,7 @@ class _Drawn:
     batches: Future[list[KeyframeBatch]]
 
 
-class OfflineTrainer(Trainer):
+class CloningTrainer(Trainer):
     """One agent and a cache, and how far they are. The next batch is gathered while the agent learns from this one."""
 
     unit = "iterations"
@@ -207,5 +207,5 @@ class OfflineTrainer(Trainer):
             return play(self.agent, envs, episodes, spec.cameras, spec.image_size, progress)
 
 
-def build(config: Config, **parts: Any) -> OfflineTrainer:
-    return OfflineTrainer(config, **parts)
+def build(config: Config, **parts: Any) -> CloningTrainer:
+    return CloningTrainer(config, **parts)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mtrl.core.errors import UserError
-from mtrl.monitoring import grouping
-from mtrl.monitoring.grouping import best_groups
+from mtrl.gradients import grouping
+from mtrl.gradients.grouping import best_groups
 from mtrl.monitoring.tables import group_table
 
 

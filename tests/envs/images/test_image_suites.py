@@ -13,8 +13,8 @@ from mtrl.core.specs import ImageSpec
 from mtrl.data import image_files
 from mtrl.data.images import LabelledImages, Split
 from mtrl.envs import SUITES
-from mtrl.envs.cifar import SUPERCLASSES, within_superclass
-from mtrl.envs.digits import overlaid
+from mtrl.envs.images.cifar import SUPERCLASSES, within_superclass
+from mtrl.envs.images.digits import overlaid
 from tests.support import image_files as files
 
 

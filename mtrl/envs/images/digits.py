@@ -13,7 +13,7 @@ from mtrl.core.config import check
 from mtrl.core.errors import missing
 from mtrl.data import image_files
 from mtrl.data.images import LabelledImages, Split
-from mtrl.envs.images import ImageConfig, ImageSuite, PrimaryImageConfig, TaskImageConfig, Tasks, by_label, whole
+from mtrl.envs.images.base import ImageConfig, ImageSuite, PrimaryImageConfig, TaskImageConfig, Tasks, by_label, whole
 
 PARITY = ((0, 2, 4, 6, 8), (1, 3, 5, 7, 9))
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "svhn": (3, 32, 32)}

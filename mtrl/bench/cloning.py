@@ -1,4 +1,4 @@
-"""mtrl bench offline: how much of its time learning from demonstrations spends in updates, and how many there are."""
+"""mtrl bench cloning: how much of its time learning from demonstrations spends in updates, and how many there are."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
         suite = _write(Path(folder), demos)
         cases = {"joint": ("none", 0), "pcgrad": ("pcgrad", 0), "moved pictures": ("none", 2)}
         rows = [_row(name, suite, folder, updates, *case) for name, case in cases.items()]
-    return {"bench": "offline", "machine": machine(), "rows": rows}
+    return {"bench": "cloning", "machine": machine(), "rows": rows}
 
 
 def _write(folder: Path, demos: int) -> _Suite:
@@ -80,7 +80,7 @@ def _row(name: str, suite: _Suite, folder: str, updates: int, surgery: str, shif
         methods=Methods.of(surgery),
         spec=suite.spec,
     )
-    config = TRAININGS.config_class("offline")(cache=folder, shift=shift)
+    config = TRAININGS.config_class("behaviour_cloning")(cache=folder, shift=shift)
     trainer = TRAININGS.build(config, agent=agent, suite=suite, seed=0, steps=updates).start()
     for _ in range(2):
         trainer.advance()

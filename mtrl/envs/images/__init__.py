@@ -1,0 +1,1 @@
+"""Image classification as benchmarks, one source of data a file."""

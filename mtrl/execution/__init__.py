@@ -1,0 +1,1 @@
+"""How updates run: precision of products, tracing and compilation, CUDA graphs."""
