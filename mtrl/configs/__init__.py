@@ -56,8 +56,9 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
     Raises:
         UserError: an override is malformed, names nothing, or gives a value of the wrong type or range.
     """
+    optional = [group for line in _defaults(root.kind) if isinstance(line, dict) for group in line if not line[group]]
     for override in overrides:
-        _check_override(override, registries)
+        _check_override(override, registries, optional)
     chosen = selected(root, overrides)
     for override in overrides:
         _check_option(override.partition("=")[0], root, registries, chosen)
@@ -195,8 +196,11 @@ def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> 
     return OmegaConf.merge(OmegaConf.structured(registry.config_class(saved["kind"])), saved)
 
 
-def _check_override(override: str, registries: Sequence[Registry]) -> None:
-    """Say what is wrong where Hydra's own message would not: no `=`, or an unknown choice of a group."""
+def _check_override(override: str, registries: Sequence[Registry], optional: Sequence[str]) -> None:
+    """Say what is wrong where Hydra's own message would not: no `=`, or an unknown choice of a group.
+
+    optional: the groups in which nothing may be chosen (null).
+    """
     key, equals, value = override.partition("=")
     if not equals:
         raise UserError(f"An option should read key=value. Found {override!r}.")
@@ -204,8 +208,10 @@ def _check_override(override: str, registries: Sequence[Registry]) -> None:
         raise expected("An option", f"without {key[0]!r}: options are never added or removed", override)
     known = choices(key, registries)
     many = any(registry.many for registry in registries if registry.group == key)
-    for kind in (_listed(value) if many else [value]) if known else []:
-        if kind not in (*known, "null"):
+    if not known or (value == "null" and key in optional):
+        return
+    for kind in _listed(value) if many else [value]:
+        if kind not in known:
             raise unknown_kind(key, known, kind, many)
 
 

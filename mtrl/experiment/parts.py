@@ -51,7 +51,7 @@ class Experiment:
             config.surgery,
             config.critic_weighting,
             config.critic_surgery,
-            diagnostics=tuple((config.diagnostics or {}).values()),
+            diagnostics=tuple(part for _, part in sorted((config.diagnostics or {}).items())),
             tasks=self.suite.tasks,
         )
         self.agent = AGENTS.build(

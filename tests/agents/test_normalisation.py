@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 import mtrl
-from mtrl import experiment
 from mtrl.agents.normalisation import NormalisationConfig, ObservationNormaliser, RewardNormaliser
 from mtrl.cli import main
 from mtrl.core.subset import SomeTasks
 from mtrl.core.types import Transitions
+from mtrl.experiment.load import load
 from tests.support.learners import Experience, O, T, agent
 
 N, CPU = 4, torch.device("cpu")
@@ -128,16 +128,16 @@ def test_updates_see_new_statistics_at_fixed_places() -> None:
 def test_a_restored_agent_goes_on_alike(kind: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"normalise_observations": kind, "normalise_rewards": True}
     one, other = agent(**options), agent(seed=9, **options)
-    data = Experience(one)
-    for k in range(3):
-        one.observe(new(k))
+    data, same = Experience(one), Experience(other)
+    for _ in range(3):
+        data.grow(10)
+        same.grow(10)
         one.learn(data.draw, 1)
     torch.save(one.state_dict(), tmp_path / "state")
     other.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
-    same = Experience(other)
-    for k in range(3, 6):
-        for learner in (one, other):
-            learner.observe(new(k))
+    for _ in range(3):
+        data.grow(10)
+        same.grow(10)
         first, second = one.learn(data.draw, 1), other.learn(same.draw, 1)
         assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(one.act(torch.ones(T, 2, O), True), other.act(torch.ones(T, 2, O), True))
@@ -155,7 +155,7 @@ def test_a_run_normalises_what_it_stores_and_its_policy_is_frozen(elsewhere: Pat
     run += ["training.final_episodes=2", "experiment=x", "agent.normalise_rewards=true"]
     assert main([*run, "steps=40", "agent.normalise_observations=per_task"]) == 0
     policy = mtrl.load_policy("runs/toy/x/seed_1")
-    made = experiment.load("runs/toy/x/seed_1")[0].agent
+    made = load("runs/toy/x/seed_1")[0].agent
     moments = made._normalisers["observation"].moments
     assert moments.count.tolist() == [40.0] * 4 and (moments.variance > 0).all()
     before = copy.deepcopy(moments.state_dict())

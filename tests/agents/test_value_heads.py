@@ -179,7 +179,7 @@ def test_popart_trains_tasks_of_unlike_scale_alike() -> None:
         inputs, code = torch.randn(T, 64, O + A, generator=g), torch.randn(O + A, generator=g)
         target = scales * (inputs @ code).tanh()
         for _ in range(300):
-            learner.step_critics([CriticBatch(inputs, target)], None)
+            learner.step_critics([CriticBatch(inputs, target)], ALL_TASKS)
         found = learner.head.value(learner.critic(inputs)).detach()[0]
         return ((found - target).square().mean(1).sqrt() / target.std(1)).detach()
 

@@ -49,7 +49,8 @@ def test_choices_and_recipes_come_before_the_defaults_of_a_benchmark() -> None:
 def test_a_specification_is_matched_by_its_own_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goals are a kind of control, but an agent of plain control is not given them."""
     assert issubclass(GoalSpec, ControlSpec)
-    monkeypatch.setattr(AGENTS.config_class("sac"), "specs", (ControlSpec,))
+    for agent in ("sac", "td3"):
+        monkeypatch.setattr(AGENTS.config_class(agent), "specs", (ControlSpec,))
     with pytest.raises(UserError, match=r"`agent` should be one that fits with training=goal_conditioned\. Found"):
         Experiment(compose(["benchmark=pushing"]))
 

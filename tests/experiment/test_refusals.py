@@ -64,7 +64,7 @@ BAD = {
     "not an integer": (["steps=many"], "`steps` should be an integer. Found 'many'."),
     "not a number": (["agent.gamma=high"], "`agent.gamma` should be a number. Found 'high'."),
     "not a switch": (["video=maybe"], "`video` should be true or false. Found 'maybe'."),
-    "an agent for other data": (["agent=bc"], "`agent` should be sac with training=off_policy. Found 'bc'."),
+    "an agent for other data": (["agent=bc"], "`agent` should be sac or td3 with training=off_policy. Found 'bc'."),
     "an agent without updates": (["agent=mean_pose"], "`agent` should be sac"),
     "an agent for images": (["agent=supervised"], "`agent` should be sac"),
     "training for goals": (["training=goal_conditioned"], "`training` should be off_policy for benchmark toy"),

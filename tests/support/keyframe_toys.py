@@ -107,12 +107,11 @@ class ToyCopies:
 
 class ToyConfig(SuiteConfig):
     spec_type = KeyframeSpec
-    kind = "discs"
 
 
 class ToySuite(Suite[SuiteConfig, KeyframeSpec]):
     def __init__(self, tasks: Sequence[str] = TASKS) -> None:
-        self.config = ToyConfig()
+        self.config = ToyConfig("discs")
         self.spec = KeyframeSpec(tuple(tasks), CAMERAS, SIZE)
 
     def make_evaluation_envs(self, seed: int, envs_per_task: int) -> ToyCopies:

@@ -65,7 +65,7 @@ class Experience:
         new = Transitions(normal(O), normal(A).tanh(), normal(), normal(O), (normal() > 1).float())
         new = new._replace(truncated=torch.zeros_like(new.reward, dtype=torch.bool))
         for start in range(0, count, 10):
-            step = Transitions(*(None if part is None else part[:, start : start + 10] for part in new))  # type: ignore[arg-type]
+            step = Transitions(*(part[:, start : start + 10] if isinstance(part, Tensor) else part for part in new))  # type: ignore[arg-type]
             self.learner.observe(step)
             self.replay.add(step)
 
