@@ -293,7 +293,12 @@ def test_a_supervised_run_is_grouped_too(capsys: pytest.CaptureFixture[str]) -> 
     pytest.importorskip("sklearn", reason="the extra `vision` is not installed")
     small = ["network.width=4", "network.depth=1", "network.fc_width=8", "network.fc_depth=1", "device=cpu"]
     options = ["benchmark=digit_domains", "benchmark.noise_task=true", "agent.batch_size=16", "steps=64", *small]
-    assert cli.main(["train", *options, "affinity=transference", "affinity.every=1", "training.log_every=32"]) == 0
+    assert (
+        cli.main(
+            ["train", *options, "diagnostics=transference", "diagnostics.transference.every=1", "training.log_every=32"]
+        )
+        == 0
+    )
     capsys.readouterr()
     assert cli.main(["group", str(run_folder()), "--groups", "2"]) == 0
     printed = capsys.readouterr().out.splitlines()
