@@ -302,10 +302,10 @@ def _plot(options: argparse.Namespace) -> None:
 
 def _group(options: argparse.Namespace) -> None:
     from mtrl import experiment
-    from mtrl.monitoring.tables import group_table
+    from mtrl.gradients.grouping import table
 
     found = experiment.group_run(options.folder, options.groups, options.network, options.output)
-    print(group_table(found.tasks, found.grouping))
+    print(table(found.tasks, found.grouping))
     imports = "".join(f"--import {module} " for module in options.imports)
     for file in found.files:
         print(f"mtrl train {imports}--config {shlex.quote(str(file))}")

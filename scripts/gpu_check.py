@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = "tests/agents/test_execution_cuda.py"
+TESTS = "tests/execution/test_execution_cuda.py"
 BENCHES = {
     "update": ["update", "--suites", "mt10,mt50", "--repetitions", "20"],
     "train": ["train", "--suites", "mt10", "--compiled"],

@@ -141,3 +141,16 @@ def _searched(matrix: FloatArray, groups: int, generator: np.random.Generator) -
 
 def _value(matrix: FloatArray, members: BoolArray) -> float:
     return float(_scores(matrix, members).max(0).sum())
+
+
+def table(tasks: Sequence[str], grouping: Grouping) -> str:
+    """A line per group and member: the mean affinity that the others have with it, where this group serves it."""
+    width = max(len("served task"), *map(len, tasks))
+    lines = [f"{'group':>5}  {'served task':<{width}}  {'affinity':>10}"]
+    for number, members in enumerate(grouping.groups):
+        for task in members:
+            served = grouping.serving[task] == number
+            value = f"{grouping.scores[task]:>10.3g}" if served else f"{'(helps)':>10}"
+            lines.append(f"{number + 1:>5}  {tasks[task]:<{width}}  {value}")
+    found = "no better groups exist" if grouping.optimal else "the best found, without a proof"
+    return "\n".join([*lines, f"{'sum':>5}  {'':<{width}}  {grouping.total:>10.3g}  ({found})"])

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mtrl.gradients.grouping import Grouping
-
 
 def result_table(tasks: Sequence[str], values: Mapping[str, Sequence[float]], episodes: int) -> str:
     """A line per task with each of its values, the mean over `episodes` (of an accuracy: images); then that over tasks.
@@ -31,16 +29,3 @@ def result_table(tasks: Sequence[str], values: Mapping[str, Sequence[float]], ep
 def _line(name: str, values: Sequence[float], width: int) -> str:
     share, *others = values
     return f"{name:<{width}}  {100 * share:>8.0f} %" + "".join(f"  {value:>10.4g}" for value in others)
-
-
-def group_table(tasks: Sequence[str], grouping: Grouping) -> str:
-    """A line per group and member: the mean affinity that the others have with it, where this group serves it."""
-    width = max(len("served task"), *map(len, tasks))
-    lines = [f"{'group':>5}  {'served task':<{width}}  {'affinity':>10}"]
-    for number, members in enumerate(grouping.groups):
-        for task in members:
-            served = grouping.serving[task] == number
-            value = f"{grouping.scores[task]:>10.3g}" if served else f"{'(helps)':>10}"
-            lines.append(f"{number + 1:>5}  {tasks[task]:<{width}}  {value}")
-    found = "no better groups exist" if grouping.optimal else "the best found, without a proof"
-    return "\n".join([*lines, f"{'sum':>5}  {'':<{width}}  {grouping.total:>10.3g}  ({found})"])

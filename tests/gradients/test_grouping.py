@@ -10,7 +10,6 @@ import pytest
 from mtrl.core.errors import UserError
 from mtrl.gradients import grouping
 from mtrl.gradients.grouping import best_groups
-from mtrl.monitoring.tables import group_table
 
 
 def brute_force(affinity: np.ndarray, groups: int) -> float:
@@ -64,7 +63,7 @@ def test_a_task_may_help_without_being_served() -> None:
     affinity = np.array([[0.0, -1.0, -1.0], [-1.0, 0.0, -1.0], [1.0, 1.0, 0.0]])
     found = best_groups(affinity, 3)
     assert sorted(found.groups) == [[0, 2], [1, 2], [2]] and found.scores == [1.0, 1.0, 0.0]
-    table = group_table(["a", "b", "c"], found)
+    table = grouping.table(["a", "b", "c"], found)
     assert table.count("(helps)") == 2 and "no better groups exist" in table
 
 
