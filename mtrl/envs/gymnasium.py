@@ -1,13 +1,13 @@
-"""Any Gymnasium environments as one benchmark: `benchmark=gymnasium 'benchmark.ids=[Pendulum-v1]'`.
+"""Any Gymnasium environments as tasks: 'benchmark.ids=[Pendulum-v1]'
 
-Every id is a task; all have observations of one size, flattened, and actions of one size, scaled from [-1, 1] to the
-environment's own bounds. Rewards are the environment's. An episode is solved where the environment says so in its last
-step (`info["is_success"]` or `info["success"]`), and otherwise where its return has reached a threshold. Where some
-task has neither, results tell returns alone. Environments step one after another in this process.
+All have observations of one size, flattened, and actions of one size, scaled from [-1, 1] to the environment's own
+bounds. Rewards and the ends of episodes are the environment's. An episode is solved if the environment says so in its
+last step (`info["is_success"]` or `info["success"]`), or, where an environment says nothing, if its return reaches a
+threshold. If a task has neither, results are returns alone. Environments step one after another in this process.
 
 Gymnasium has no way to save an environment. A checkpoint therefore holds the number of each episode, which gives its
 seed, and the actions that it has had: they are played again when the run goes on. That is exact for every environment
-whose randomness follows its seed; of another, the last observation differs, and the run is refused.
+whose randomness follows its seed; with another the last observation differs, and the run is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -28,10 +30,11 @@ from gymnasium.spaces import Box, flatdim
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 
 from mtrl.core.config import check, check_choice
-from mtrl.core.errors import expected
+from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.core.types import FloatArray, StepResult
+from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.video import Clip, Frame, check_writer, reduced, tile, write_video
 
 _EVALUATION_COPIES = 10
@@ -101,23 +104,27 @@ class GymnasiumSuite(Suite[Config, ControlSpec]):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        names, sizes, tells = tuple(config.tasks or config.ids), [], []
-        for name in names:
-            with contextlib.closing(config.make(name)) as env:
-                sizes.append((flatdim(env.observation_space), flatdim(env.action_space)))
-                if sizes[-1] != sizes[0]:
-                    what = f"of sizes {sizes[0]} as of {names[0]}"
-                    raise expected(f"Observation and action of {name}", what, sizes[-1])
-                env.reset(seed=0)
-                info = env.step(np.zeros(sizes[-1][1], np.float32))[-1]
-                tells.append(_told(info) is not None or config.threshold_of(name) is not None)
-        self.spec = ControlSpec(names, *sizes[0], max(map(config.horizon_of, names)), tells_success=all(tells))
+        names = tuple(config.tasks or config.ids)
+        found = [self._look_at(name) for name in names]
+        for name, (*sizes, _) in zip(names, found, strict=True):
+            if sizes != [*found[0][:2]]:
+                raise expected(f"Observation and action of {name}", f"of sizes {found[0][:2]} as of {names[0]}", sizes)
+        horizon, tells = max(map(config.horizon_of, names)), all(told for *_, told in found)
+        self.spec = ControlSpec(names, *found[0][:2], horizon, tells_success=tells)
+
+    def _look_at(self, name: str) -> tuple[int, int, bool]:
+        """The sizes of a task's observation and action, and whether it tells success, as its first step shows."""
+        with contextlib.closing(self.config.make(name)) as env:
+            env.reset(seed=0)
+            info = env.step(np.zeros(env.action_space.shape or (), np.float32))[-1]
+            told = _told(info) is not None or self.config.threshold_of(name) is not None
+            return flatdim(env.observation_space), flatdim(env.action_space), told
 
     def make_envs(self, seed: int, envs_per_task: int) -> GymnasiumEnvs:
         return GymnasiumEnvs(self, (seed, _TRAINING), envs_per_task)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> GymnasiumEnvs:
-        """Episode e of a task starts from a seed of its own, whichever of the protocols is asked for."""
+        """Episode e of a task starts from a seed of its own under either protocol, and ends by its own rules."""
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         return GymnasiumEnvs(self, (seed, _EVALUATION), min(episodes, _EVALUATION_COPIES))
@@ -135,23 +142,24 @@ class GymnasiumSuite(Suite[Config, ControlSpec]):
     def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> None:
         """Write a video of one episode of every task."""
         check_writer()
-        over, solved, total = np.zeros((3, len(self.tasks)))
+        if "mujoco" in sys.modules:  # Gymnasium would try a way to draw first that needs a display
+            with contextlib.suppress(UserError):
+                os.environ.setdefault("MUJOCO_GL", offscreen_backend())
+        running, solved, total = np.ones(len(self.tasks), bool), np.zeros(()), np.zeros(len(self.tasks))
         with contextlib.closing(GymnasiumEnvs(self, (seed, _EVALUATION), 1, render_mode="rgb_array")) as envs:
             observation, frames = envs.reset(), [[envs.picture(task)] for task in range(envs.num_tasks)]
-            for number in itertools.count(1):
+            for number in range(1, self.spec.horizon + 1):
                 step = envs.step(policy(observation))
-                observation, ended = step.observation, (step.terminated | step.truncated)[:, 0]
-                total += np.where(over, 0, step.reward[:, 0])
-                solved = np.where(over, solved, step.success[:, 0])
-                over = np.maximum(over, ended)
-                if over.all():
-                    break
+                observation = step.observation
+                total += running * step.reward[:, 0]
+                solved = np.where(running, step.success[:, 0], solved)
+                running &= ~(step.terminated | step.truncated)[:, 0]
                 if number % math.ceil(self.spec.horizon / _FRAMES) == 0:
-                    for task in np.flatnonzero(over == 0).tolist():
+                    for task in np.flatnonzero(running).tolist():
                         frames[task].append(envs.picture(task))
+        known = solved.astype(bool).tolist() if self.spec.tells_success else [None] * len(frames)
         titles = [f"{task}: return {value:.4g}" for task, value in zip(self.tasks, total, strict=True)]
-        shown = (solved > 0).tolist() if self.spec.tells_success else [None] * len(titles)
-        write_video(path, tile([Clip(*clip) for clip in zip(titles, frames, shown, strict=True)]), 30)
+        write_video(path, tile([Clip(*clip) for clip in zip(titles, frames, known, strict=True)]), 30)
 
 
 class GymnasiumEnvs:
@@ -189,8 +197,8 @@ class GymnasiumEnvs:
             if self._terminated[place] or self._truncated[place]:
                 self._episode[place] += 1
                 self._begin(place)
-        ends = (self._terminated, self._truncated)
-        return StepResult(self._observation, self._reward, *ends, self._next_observation, self._success)
+        found = (self._reward, self._terminated, self._truncated, self._next_observation, self._success)
+        return StepResult(self._observation, *found)
 
     def _begin(self, place: tuple[int, ...]) -> None:
         task, n = place
@@ -214,18 +222,15 @@ class GymnasiumEnvs:
         self._success[place] = bool(told)
 
     def picture(self, task: int) -> Frame:
-        """What a task's first environment looks like, if they were made with `render_mode="rgb_array"`.
+        """A task's first environment, where they were made with `render_mode="rgb_array"`.
 
         Raises:
-            UserError: it has no pictures, or something is missing for them.
+            UserError: it cannot be drawn.
         """
         try:
-            found = self._envs[task][0].render()
-        except (gymnasium.error.Error, ImportError) as error:
-            raise expected(f"Pictures of {self._names[task]}", "ones that can be drawn here", str(error)) from error
-        if not isinstance(found, np.ndarray):
-            raise expected(f"Environment {self._names[task]}", 'one with render_mode="rgb_array"', "no pictures")
-        return reduced(found, _PICTURE)
+            return reduced(np.asarray(self._envs[task][0].render(), np.uint8), _PICTURE)
+        except Exception as error:  # of whatever draws them
+            raise expected(f"Environment {self._names[task]}", "one with pictures", str(error)) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Of the actions (T, N, steps, A), as many steps as the longest episode under way has."""
