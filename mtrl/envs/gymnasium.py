@@ -104,21 +104,23 @@ class GymnasiumSuite(Suite[Config, ControlSpec]):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        names = tuple(config.tasks or config.ids)
-        found = [self._look_at(name) for name in names]
-        for name, (*sizes, _) in zip(names, found, strict=True):
-            if sizes != [*found[0][:2]]:
-                raise expected(f"Observation and action of {name}", f"of sizes {found[0][:2]} as of {names[0]}", sizes)
-        horizon, tells = max(map(config.horizon_of, names)), all(told for *_, told in found)
-        self.spec = ControlSpec(names, *found[0][:2], horizon, tells_success=tells)
+        alone = [self._alone(name) for name in config.tasks or config.ids]
+        sizes = [(spec.observation_size, spec.action_size) for spec in alone]
+        names = tuple(name for spec in alone for name in spec.tasks)
+        for name, found in zip(names, sizes, strict=True):
+            if found != sizes[0]:
+                raise expected(f"Observation and action of {name}", f"of sizes {sizes[0]} as of {names[0]}", found)
+        horizon, tells = max(spec.horizon for spec in alone), all(spec.tells_success for spec in alone)
+        self.spec = ControlSpec(names, *sizes[0], horizon, tells_success=tells)
 
-    def _look_at(self, name: str) -> tuple[int, int, bool]:
-        """The sizes of a task's observation and action, and whether it tells success, as its first step shows."""
+    def _alone(self, name: str) -> ControlSpec:
+        """The specification of one task; its first step shows whether it tells success."""
         with contextlib.closing(self.config.make(name)) as env:
             env.reset(seed=0)
             info = env.step(np.zeros(env.action_space.shape or (), np.float32))[-1]
-            told = _told(info) is not None or self.config.threshold_of(name) is not None
-            return flatdim(env.observation_space), flatdim(env.action_space), told
+            tells = _told(info) is not None or self.config.threshold_of(name) is not None
+            sizes = flatdim(env.observation_space), flatdim(env.action_space)
+        return ControlSpec((name,), *sizes, self.config.horizon_of(name), tells_success=tells)
 
     def make_envs(self, seed: int, envs_per_task: int) -> GymnasiumEnvs:
         return GymnasiumEnvs(self, (seed, _TRAINING), envs_per_task)

@@ -21,7 +21,7 @@ def is_share(metric: str) -> bool:
 
 def shown(metric: str, value: float) -> str:
     """A value of a metric in a few characters: 43 %, or -251.4."""
-    return f"{100 * value:.0f} %" if is_share(metric) else f"{value:.4g}"
+    return f"{100 * value:.0f} %" if is_share(metric) else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 class Interval(NamedTuple):

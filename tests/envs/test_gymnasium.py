@@ -146,7 +146,7 @@ def test_a_saved_state_goes_on_exactly(steps: int) -> None:
 
 
 def test_a_run_goes_on_from_the_middle_of_an_episode_bit_for_bit() -> None:
-    """The trainer's own states, as a checkpoint holds them, 16 steps of each copy in: Quick is in its fourth episode."""
+    """The trainer's own states, as a checkpoint holds them, after 16 steps of each copy: Quick's fourth episode."""
 
     def trainer() -> OffPolicyTrainer:
         parts = Experiment(compose([*GYMNASIUM, f"benchmark.ids=[{','.join(IDS)}]", "training.envs_per_task=3"]))
