@@ -26,7 +26,7 @@ TINY_CLONING = [
     "benchmark.tasks=[stack_wine]",
 ]  # fmt: skip
 TINY_PUSHING = ["benchmark.num_goals=3", "benchmark.goals_per_rollout=2", "benchmark.held_out_goals=2"]
-MT = ("mt1", "mt10", "mt25", "mt50", "custom", "toy")
+MT = ("mt1", "mt10", "mt25", "mt50", "custom", "toy", "gymnasium")
 TINY_IMAGES = ["steps=8", "device=cpu", "training.log_every=4", "agent.batch_size=4"]
 SMALLER = {
     "vgg16": ["network.scale=0.03"], "conv": ["network.width=2", "network.fc_width=4"],

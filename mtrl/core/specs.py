@@ -40,6 +40,8 @@ class ControlSpec(Spec):
     """A; each component of an action is in [-1, 1]."""
     horizon: int
     """Steps after which an episode is truncated."""
+    tells_success: bool = field(default=True, kw_only=True)
+    """Whether all tasks tell when they are solved; if not, results are returns alone."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
 plot_scores = plots_scores.scores
-_HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success")
-"""Of the test images rather than the training batches; the last is of training on demonstrations, without episodes."""
+_HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return")
+"""Of the test images rather than the training batches; `evaluation/success` is of training on demonstrations, without
+episodes, and `train/return` of environments that do not tell when they are solved."""
 
 
 def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "curves") -> Path:
@@ -41,7 +42,7 @@ def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "cu
         picture = output or folders[0].path / "learning_curves.png"
         headline = _headline(rows)
         returns = f"{headline.partition('/')[0]}/return"
-        return plots.learning_curves(rows[0], _tasks(folders[0]), picture, success=headline, returns=returns)
+        return plots.learning_curves(rows[0], _tasks(folders[0]), picture, headline=headline, returns=returns)
     groups: dict[str, list[Any]] = {}
     for folder, run in zip(folders, rows, strict=True):
         groups.setdefault(folder.path.resolve().parent.name, []).append(run)
@@ -49,7 +50,7 @@ def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "cu
     images: dict[str, Any] = {"steps_name": "training images per task"} if headline.endswith("accuracy") else {}
     if images and _lowest(rows, headline) > 0.5:
         images["limits"] = (0.5, 1.005)
-    return plots.compare_runs(groups, output or Path("comparison.png"), success=headline, **images)
+    return plots.compare_runs(groups, output or Path("comparison.png"), headline=headline, **images)
 
 
 def _lowest(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> float:

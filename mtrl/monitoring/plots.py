@@ -28,7 +28,7 @@ from mtrl.monitoring.drawing import (
     steps_axis,
     style,
 )
-from mtrl.monitoring.statistics import interquartile_band
+from mtrl.monitoring.statistics import interquartile_band, is_share, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,21 +40,21 @@ def learning_curves(
     tasks: Sequence[str],
     path: Path | str,
     *,
-    success: str = "success",
+    headline: str = "success",
     returns: str = "return",
     title: str = "",
     step_scale: float = 1.0,
 ) -> Path:
-    """Draw one run: the means of success and return above, the success of every task below.
+    """Draw one run: the means of the headline and of the return above, the headline of every task below.
 
     Args:
         rows: rows of `metrics.jsonl`; those without the metric in question are passed over.
-        success: the name whose values are under `<success>/<task>`, in [0, 1].
-        returns: the same for returns; without such values that panel is left out.
+        headline: the name whose values are under `<headline>/<task>`.
+        returns: the same for returns; that panel is left out where there are no such values, or they are the headline.
         step_scale: times a row's step gives environment steps per task.
     """
-    steps, rates = curves(rows, tasks, success)
-    return_steps, values = curves(rows, tasks, returns, required=False)
+    steps, rates = curves(rows, tasks, headline)
+    return_steps, values = curves(rows if returns != headline else [], tasks, returns, required=False)
     columns = min(len(tasks), 5 if len(tasks) <= 25 else 10)
     lines = math.ceil(len(tasks) / columns)
     width, height = max(9.0, 1.6 * columns), 4.1 + 1.35 * lines
@@ -63,13 +63,15 @@ def learning_curves(
     above = {"top": 1 - 0.75 / height, "bottom": 1 - 3.3 / height, **sides}
     below = {"top": 1 - 4.15 / height, "bottom": 0.3 / height, "hspace": 0.4, "wspace": 0.1, **sides}
     means = figure.add_gridspec(1, 2 if return_steps.size else 1, **above).subplots(squeeze=False)[0]
-    _mean_panel(means[0], steps * step_scale, rates, f"mean {success.rpartition('/')[2]}: {100 * _last(rates):.0f} %")
-    means[0].set_ylim(-0.03, 1.03)
-    percent_axis(means[0])
+    heading = f"mean {headline.rpartition('/')[2]}: {shown(headline, _last(rates))}"
+    _mean_panel(means[0], steps * step_scale, rates, heading)
+    if is_share(headline):
+        means[0].set_ylim(-0.03, 1.03)
+        percent_axis(means[0])
     if return_steps.size:
         _mean_panel(means[1], return_steps * step_scale, values, f"mean return: {_last(values):.0f}")
     panels = figure.add_gridspec(lines, columns, **below).subplots(squeeze=False, sharex=True, sharey=True)
-    _task_panels(list(panels.flat), steps * step_scale, rates, tasks, room=62.0 * width / columns)
+    _task_panels(list(panels.flat), steps * step_scale, rates, tasks, headline, room=62.0 * width / columns)
     return save(figure, path)
 
 
@@ -77,7 +79,7 @@ def compare_runs(
     experiments: Mapping[str, Sequence[Sequence[Row]]],
     path: Path | str,
     *,
-    success: str = "success",
+    headline: str = "success",
     title: str = "",
     step_scale: float = 1.0,
     steps_name: str = STEPS,
@@ -94,16 +96,17 @@ def compare_runs(
     figure = new_figure(8.0, 4.4, title)
     panel = figure.subplots()
     for number, (label, seeds) in enumerate(experiments.items()):
-        steps, scores = _stack(label, seeds, success)
+        steps, scores = _stack(label, seeds, headline)
         band = interquartile_band(scores, seed=seed)
         colour = COLOURS[number % len(COLOURS)]
         count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
         panel.plot(steps * step_scale, band.point, color=colour, linewidth=2.2, label=f"{label} ({count})")
         if len(seeds) > 1:
             panel.fill_between(steps * step_scale, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
-    panel.set_ylim(*limits)
-    percent_axis(panel)
-    style(panel, f"{success.rpartition('/')[2]}: interquartile mean over seeds and tasks, 95 % interval")
+    if is_share(headline):
+        panel.set_ylim(*limits)
+        percent_axis(panel)
+    style(panel, f"{headline.rpartition('/')[2]}: interquartile mean over seeds and tasks, 95 % interval")
     steps_axis(panel)
     panel.set_xlabel(steps_name)
     panel.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), frameon=False, ncols=2, fontsize=9)
@@ -234,26 +237,30 @@ def _last(values: FloatArray) -> float:
     return float(known[-1]) if known.size else math.nan
 
 
-def _task_panels(panels: list[Axes], steps: FloatArray, rates: FloatArray, tasks: Sequence[str], room: float) -> None:
+def _task_panels(
+    panels: list[Axes], steps: FloatArray, rates: FloatArray, tasks: Sequence[str], name: str, room: float
+) -> None:
     for panel in panels[len(tasks) :]:
         panel.set_visible(False)
     for panel, task, rate in zip(panels, tasks, rates, strict=False):
-        _task_panel(panel, steps, rate, task, room)
+        _task_panel(panel, steps, rate, task, name, room)
     steps_axis(panels[0])
 
 
-def _task_panel(panel: Axes, steps: FloatArray, rate: FloatArray, task: str, room: float) -> None:
-    """The name shrinks to `room` points; the last value stands below a high curve and above a low one."""
+def _task_panel(panel: Axes, steps: FloatArray, rate: FloatArray, task: str, name: str, room: float) -> None:
+    """The task's name shrinks to `room` points; the last value stands below a high curve and above a low one."""
     last = _last(rate[None])
     panel.fill_between(steps, 0.0, rate, color=BLUE, alpha=0.18, linewidth=0)
     panel.plot(steps, rate, color=BLUE, linewidth=1.6)
-    panel.set_ylim(0.0, 1.05)
-    panel.set_yticks([0.0, 0.5, 1.0])
-    percent_axis(panel)
+    if is_share(name):
+        panel.set_ylim(0.0, 1.05)
+        panel.set_yticks([0.0, 0.5, 1.0])
+        percent_axis(panel)
     style(panel, "")
     panel.set_title(task, fontsize=min(8.5, 1.65 * room / len(task)), loc="left", color=INK, pad=3)
-    place = {"x": 0.96, "y": 0.08 if last >= 0.5 else 0.8, "transform": panel.transAxes}
-    panel.text(s=f"{100 * last:.0f} %", ha="right", fontsize=9, color=BLUE, fontweight="bold", **place)
+    low, high = panel.get_ylim()
+    place = {"x": 0.96, "y": 0.08 if last >= (low + high) / 2 else 0.8, "transform": panel.transAxes}
+    panel.text(s=shown(name, last), ha="right", fontsize=9, color=BLUE, fontweight="bold", **place)
     panel.tick_params(labelsize=6.5)
 
 

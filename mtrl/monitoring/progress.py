@@ -11,11 +11,13 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from mtrl.monitoring.statistics import shown
+
 _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class Progress:
-    """Shows steps and updates per second, the time left and the mean success.
+    """Shows steps and updates per second, the time left and the mean of what matters most, such as success.
 
     Rates are those of the last `window` seconds, so that a warm-up without updates does not distort them for long;
     where one step took all of them, as when updates are compiled, those since the beginning.
@@ -32,7 +34,7 @@ class Progress:
         window: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """headline: what the share shown is of; interval: seconds between two lines where `stream` (stderr by default)
+        """headline: the name of the value shown; interval: seconds between two lines where `stream` (stderr by default)
         is no terminal."""
         self._stream = sys.stderr if stream is None else stream
         self._headline = headline
@@ -40,7 +42,7 @@ class Progress:
         self._begin: tuple[float, int, int | None] = (clock(), initial, None)
         self._seen: deque[tuple[float, int, int | None]] = deque([self._begin])
         self._printed = clock()
-        self._success: float | None = None
+        self._value: float | None = None
         self._bar: tqdm | None = None
         if self._stream.isatty():
             self._bar = tqdm(
@@ -48,9 +50,9 @@ class Progress:
                 dynamic_ncols=True, mininterval=0.25,
             )  # fmt: skip
 
-    def update(self, step: int, updates: int, success: float | None = None) -> None:
-        """Tell that `step` steps and `updates` gradient updates are done in all; None keeps the success shown."""
-        self._success = self._success if success is None else success
+    def update(self, step: int, updates: int, value: float | None = None) -> None:
+        """Tell that `step` steps and `updates` gradient updates are done in all; None keeps the value shown."""
+        self._value = self._value if value is None else value
         self._record(step, updates)
         if self._bar is not None:
             self._bar.set_postfix_str(self._facts(), refresh=False)
@@ -99,7 +101,8 @@ class Progress:
         left = tqdm.format_interval((self._total - step) / speed) if speed > 0 else "?"
         facts = [f"{speed:.0f} steps/s", f"{((updates or 0) - (first_updates or 0)) / seconds:.1f} updates/s"]
         facts += [f"{left} left"] if step < self._total else []
-        return ", ".join(facts + ([] if self._success is None else [f"{self._headline} {100 * self._success:.0f} %"]))
+        facts += [] if self._value is None else [f"{self._headline} {shown(self._headline, self._value)}"]
+        return ", ".join(facts)
 
     def _print(self) -> None:
         self._printed = self._clock()

@@ -10,6 +10,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from mtrl.core.errors import expected, missing
 
+SHARES = ("success", "accuracy")
+"""The metrics that are shares in [0, 1] and shown in per cent."""
+
+
+def is_share(metric: str) -> bool:
+    """metric: its name, which may have a prefix as in train/success."""
+    return metric.rpartition("/")[2] in SHARES
+
+
+def shown(metric: str, value: float) -> str:
+    """A value of a metric in a few characters: 43 %, or -251.4."""
+    return f"{100 * value:.0f} %" if is_share(metric) else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
 
 class Interval(NamedTuple):
     """An estimate and the bounds of its interval; NaN bounds where there is one run and nothing to resample."""

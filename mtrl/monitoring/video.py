@@ -21,7 +21,8 @@ Frame = NDArray[np.uint8]
 MACRO_BLOCK = 16
 """Pictures of other than multiples of it would be scaled by the encoder."""
 _CAPTION_HEIGHT = 16
-_RUNNING, _SOLVED, _UNSOLVED = (255, 255, 255), (90, 230, 90), (255, 110, 110)
+_RUNNING = (255, 255, 255)
+_FINAL = {True: (90, 230, 90), False: (255, 110, 110), None: _RUNNING}
 
 
 class RenderingUnavailable(UserError):
@@ -35,8 +36,8 @@ class Clip:
     title: str
     frames: Sequence[Frame]
     """At least one, all of one size. The last one stays until the longest clip ends."""
-    solved: bool
-    """Shown by the colour of the title, from the last frame on."""
+    solved: bool | None
+    """Shown by the colour of the title, from the last frame on; None where it is not known."""
 
 
 def check_writer() -> None:
@@ -49,21 +50,32 @@ def check_writer() -> None:
 
 
 def tile(clips: Sequence[Clip]) -> Iterator[Frame]:
-    """Lay the clips out on a grid as near to a square as can be, row by row, each under its title."""
-    height, width, _ = clips[0].frames[0].shape
+    """Lay the clips out on a grid as near to a square as can be, row by row, each under its title.
+
+    The cells are as large as the largest clip, up to a multiple of `MACRO_BLOCK`.
+    """
+    sizes = zip(*(clip.frames[0].shape[:2] for clip in clips), strict=True)
+    height, width = (MACRO_BLOCK * math.ceil(max(size) / MACRO_BLOCK) for size in sizes)
     columns = math.ceil(math.sqrt(len(clips)))
     rows = math.ceil(len(clips) / columns)
     running = [_caption(clip.title, width, _RUNNING) for clip in clips]
-    final = [_caption(clip.title, width, _SOLVED if clip.solved else _UNSOLVED) for clip in clips]
+    final = [_caption(clip.title, width, _FINAL[clip.solved]) for clip in clips]
     for step in range(max(len(clip.frames) for clip in clips)):
         picture = np.zeros((rows * height, columns * width, 3), np.uint8)
         for i, clip in enumerate(clips):
             ended = step >= len(clip.frames) - 1
             row, column = divmod(i, columns)
+            frame = clip.frames[-1 if ended else step]
             tile = picture[row * height : (row + 1) * height, column * width : (column + 1) * width]
-            tile[...] = clip.frames[-1 if ended else step]
+            tile[: frame.shape[0], : frame.shape[1]] = frame
             tile[:_CAPTION_HEIGHT] = (final if ended else running)[i]
         yield picture
+
+
+def reduced(frame: Frame, side: int) -> Frame:
+    """The frame with both sides at most `side` pixels, each the mean of a square of its pixels."""
+    image: Any = importlib.import_module("PIL.Image").fromarray(np.asarray(frame, np.uint8))
+    return np.asarray(image.reduce(math.ceil(max(image.size) / side)))
 
 
 def write_video(path: Path, frames: Iterable[Frame], frames_per_second: int) -> Path:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -36,13 +36,15 @@ Progress = Callable[[int, int], None]
 class Evaluation:
     """What an evaluation found. Every value of a task is a mean over its episodes or samples."""
 
-    headline: ClassVar[str] = "success"
-    """The value that matters most, a share in [0, 1] and a key of `per_task`."""
-
     @property
     def per_task(self) -> dict[str, FloatArray]:
-        """name -> (T,), or one value for each of `names`."""
+        """name -> (T,), or one value for each of `names`; the first matters most."""
         raise NotImplementedError
+
+    @property
+    def headline(self) -> str:
+        """The name of the value that matters most."""
+        return next(iter(self.per_task))
 
     def names(self, tasks: Sequence[str]) -> Sequence[str]:
         """What the values of `per_task` are of: the tasks, unless they are evaluated in groups."""
@@ -80,6 +82,8 @@ class EvaluationResult(Evaluation):
     """(T, E): undiscounted, up to the end of the episode (success or horizon)."""
     lengths: NDArray[np.int64]
     """(T, E): steps."""
+    tells_success: bool = True
+    """Whether `success` means anything."""
 
     @property
     def success_rate(self) -> FloatArray:
@@ -88,24 +92,24 @@ class EvaluationResult(Evaluation):
 
     @property
     def per_task(self) -> dict[str, FloatArray]:
-        return {"success": self.success_rate, "return": self.returns.mean(axis=1)}
+        return {name: values.mean(axis=1) for name, values in self._values.items()}
+
+    @property
+    def _values(self) -> dict[str, NDArray[Any]]:
+        """name -> (T, E)"""
+        return ({"success": self.success} if self.tells_success else {}) | {"return": self.returns}
 
     def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
         """Everything, in plain types, by the names of the tasks."""
+        values = self._values | {"length": self.lengths}
+        lists = {name if name == "success" else f"{name}s": array for name, array in values.items()}
         return {
             "headline": self.headline,
-            "episodes": self.success.shape[1],
-            "mean_success": float(self.success.mean()),
-            "mean_return": float(self.returns.mean()),
+            "episodes": self.returns.shape[1],
+            **{f"mean_{name}": float(array.mean()) for name, array in self._values.items()},
             "tasks": {
-                task: {
-                    "mean_success": float(self.success_rate[t]),
-                    "mean_return": float(self.returns[t].mean()),
-                    "mean_length": float(self.lengths[t].mean()),
-                    "success": self.success[t].tolist(),
-                    "returns": self.returns[t].tolist(),
-                    "lengths": self.lengths[t].tolist(),
-                }
+                task: {f"mean_{name}": float(array[t].mean()) for name, array in values.items()}
+                | {name: array[t].tolist() for name, array in lists.items()}
                 for t, task in enumerate(tasks)
             },
         }
@@ -114,14 +118,14 @@ class EvaluationResult(Evaluation):
 class _Tally:
     """Counts the episodes of every copy up to its share."""
 
-    def __init__(self, num_tasks: int, copies: int, episodes: int) -> None:
+    def __init__(self, num_tasks: int, copies: int, episodes: int, tells_success: bool) -> None:
         self.episodes, self.copies = episodes, copies
         self.share = np.array([len(range(n, episodes, copies)) for n in range(copies)])
         self.played = np.zeros((num_tasks, copies), np.int64)
         self.score = np.zeros((num_tasks, copies))
         self.steps = np.zeros((num_tasks, copies), np.int64)
         shape = (num_tasks, episodes)
-        self.result = EvaluationResult(np.zeros(shape, bool), np.zeros(shape), np.zeros(shape, np.int64))
+        self.result = EvaluationResult(np.zeros(shape, bool), np.zeros(shape), np.zeros(shape, np.int64), tells_success)
 
     def add(self, step: StepResult) -> bool:
         """Take in one step; return whether it ended an episode that counts."""
@@ -139,16 +143,24 @@ class _Tally:
         return len(task) > 0
 
 
-def evaluate(policy: Policy, envs: TaskVectorEnv, episodes: int, progress: Progress | None = None) -> EvaluationResult:
+def evaluate(
+    policy: Policy,
+    envs: TaskVectorEnv,
+    episodes: int,
+    progress: Progress | None = None,
+    *,
+    tells_success: bool = True,
+) -> EvaluationResult:
     """Play `episodes` episodes of every task with `policy`, from a reset of `envs`.
 
-    `envs` should come from `Suite.make_evaluation_envs` with the same number of episodes.
+    `envs` should come from `Suite.make_evaluation_envs` with the same number of episodes. tells_success: as in
+    `ControlSpec`.
 
     Raises:
         UserError: `episodes` is not positive.
     """
     check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
-    tally = _Tally(envs.num_tasks, envs.envs_per_task, episodes)
+    tally = _Tally(envs.num_tasks, envs.envs_per_task, episodes, tells_success)
     observation = envs.reset()
     while (tally.played < tally.share).any():
         step = envs.step(policy(observation))

@@ -132,6 +132,7 @@ class OffPolicyTrainer(Trainer):
         """Make new environments and an empty replay."""
         self.envs = self.suite.make_envs(self.seed, self.config.envs_per_task)
         self.replay: Any = self._make_replay()
+        self.headline = "success" if self.suite.spec.tells_success else "return"
         self.episodes = EpisodeStatistics(self.envs.num_tasks, self.envs.envs_per_task, self.measures)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
         self._credit = 0.0
@@ -223,7 +224,8 @@ class OffPolicyTrainer(Trainer):
         return metrics
 
     def report(self) -> dict[str, FloatArray]:
-        return self.episodes.report()
+        found = self.episodes.report()
+        return {name: found[name] for name in found if name != "success" or self.suite.spec.tells_success}
 
     def state_dict(self) -> dict[str, Any]:
         """All but the replay, in types that a checkpoint can hold."""
@@ -267,7 +269,8 @@ class OffPolicyTrainer(Trainer):
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
         """Play `episodes` episodes of every task with the deterministic policy."""
         with contextlib.closing(self.suite.make_evaluation_envs(self.seed, episodes, protocol)) as envs:
-            return evaluate_policy(self.policy, envs, episodes, progress)
+            told = self.suite.spec.tells_success
+            return evaluate_policy(self.policy, envs, episodes, progress, tells_success=told)
 
 
 def build(config: Config, **parts: Any) -> OffPolicyTrainer:

@@ -91,8 +91,6 @@ class Accuracy(Evaluation):
     delta: float | None = None
     """Δ_MTL in per cent, where single-task results were given."""
 
-    headline = "accuracy"
-
     @property
     def per_task(self) -> dict[str, FloatArray]:
         return {"accuracy": self.accuracy}

@@ -68,7 +68,7 @@ class Trainer:
 
     unit: ClassVar[str] = "env_steps"
     """What one step is, in the plural."""
-    headline: ClassVar[str] = "success"
+    headline: str = "success"
     """The value of `report` that a progress bar shows."""
 
     def __init__(self, config: Any, *, agent: Any, suite: Any, seed: int, steps: int) -> None:

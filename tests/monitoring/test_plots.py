@@ -59,6 +59,17 @@ def test_learning_curves_show_every_task_and_the_means(count: int, points: int, 
         assert texts(above[task]) == [f"{100 * row[-1]:.0f} %"] and shows_all(above[task])
 
 
+def test_returns_as_the_headline_have_their_own_scale_and_one_panel(tmp_path: Path, drawn: Drawn) -> None:
+    tasks = ["a", "b"]
+    plots.learning_curves(rows(tasks), tasks, tmp_path / "curves.png", headline="return")
+    found = panels(drawn["curves.png"])
+    assert list(found) == ["mean return: -4950", "a", "b"]
+    assert texts(found["a"]) == ["-5000"] and texts(found["b"]) == ["-4900"]
+    assert all(shows_all(panel) for panel in found.values())
+    plots.compare_runs({"mint": [rows(tasks)]}, tmp_path / "c.png", headline="return")
+    assert shows_all(drawn["c.png"].axes[0])
+
+
 def test_a_picture_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"curves\.xyz should be named as one of .*png.* Found '\.xyz'"):
         plots.learning_curves(rows(["a"]), ["a"], tmp_path / "new" / "curves.xyz")

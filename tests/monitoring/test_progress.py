@@ -34,6 +34,13 @@ def test_log_files_get_a_plain_line_at_most_every_thirty_seconds():
     assert not any(mark in line for line in lines for mark in "\r\x1b|")
 
 
+def test_what_is_no_share_is_shown_as_it_is():
+    stream = io.StringIO()
+    with Progress(10, headline="return", stream=stream, interval=0.0) as progress:
+        progress.update(5, 1, -162.25)
+    assert stream.getvalue().splitlines()[-1].endswith("return -162.2")
+
+
 def test_line_states_rates_time_left_and_the_last_known_success():
     line = train(io.StringIO(), 100).splitlines()[-1]
     assert line == "step 5000/10000, 50 steps/s, 2.0 updates/s, 01:40 left, success 40 %"

@@ -45,7 +45,7 @@ def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path,
             frames, step = envs.observe(), step + 1
     clips = [Clip(name, shots, episode.success) for name, shots, episode in zip(names, pictures, episodes, strict=True)]
     write_video(path, tile([clip for clip in clips if clip.frames]), round(1 / FRAME / _EVERY))
-    return {clip.title: clip.solved for clip in clips}
+    return {clip.title: bool(clip.solved) for clip in clips}
 
 
 class _Shooting:

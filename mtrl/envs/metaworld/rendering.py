@@ -120,7 +120,7 @@ def rollout_video(
         Clip(task, recording.draw(size), recording.solved) for task, recording in zip(chosen, recordings, strict=True)
     ]
     write_video(path, tile(clips), frames_per_second)
-    return {clip.title: clip.solved for clip in clips}
+    return {clip.title: bool(clip.solved) for clip in clips}
 
 
 def _play(
