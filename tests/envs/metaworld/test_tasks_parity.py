@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-import numpy as np
 import pytest
-import torch
 
 from mtrl.envs.metaworld.tasks import TASKS, spec
 from mtrl.envs.metaworld.tasks.base import RewardVersion
@@ -44,14 +42,12 @@ def test_equals_the_package(name: str, policy: Policy, seed: int) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", NAMES)
-def test_copies_do_not_mix_and_torch_agrees(name: str, version: RewardVersion) -> None:
+def test_copies_do_not_mix(name: str, version: RewardVersion) -> None:
     if isinstance(spec(name).reward_v1, str) and version == "v1":
         pytest.skip("the package's own v1 fails")
     whole = _sample(name)[1]
     episode = replace(whole, rows=whole.rows[:40], actions=whole.actions[:40])
-    _, together = compute(np, episode, version)
-    _, in_torch = compute(torch, episode, version)
-    assert difference(in_torch, together) <= 1e-12
+    _, together = compute(episode, version)
     if spec(name).state:
         return
     for step in range(0, 40, 7):
@@ -61,7 +57,7 @@ def test_copies_do_not_mix_and_torch_agrees(name: str, version: RewardVersion) -
             rows=episode.rows[step : step + 1],
             actions=episode.actions[step : step + 1],
         )
-        _, alone = compute(np, one, version)
+        _, alone = compute(one, version)
         assert difference(alone[0], together[step]) <= 1e-12
 
 
