@@ -19,7 +19,7 @@ from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 
 from mtrl.envs.metaworld.probes import ProbeLayout, read_constant
-from mtrl.envs.metaworld.tasks import spec as task_spec
+from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import (
     CURRENT_SIZE,
     OBSERVATION_SIZE,
@@ -105,7 +105,7 @@ def record(name: str, policy: Policy, seed: int = 0, goal: int = 0, steps: int =
     Both versions of the reward are taken from each step: `evaluate_state` is called for each, which changes nothing but
     the variables that a task latches.
     """
-    spec = task_spec(name)
+    spec = TASKS[name]
     environment, tasks = _environment(name, seed, goal + 2)
     act = _actor(name, policy, np.random.default_rng([seed, goal]))
     layout = ProbeLayout(environment.model, spec.all_probes)

@@ -182,3 +182,18 @@ def evaluate(spec: TaskSpec, s: Inputs, version: RewardVersion = "v2") -> Outcom
     """Reward and info of all copies. ``s.observation`` must hold this step's observation already."""
     s.tcp = (s.tips[..., 1, :] + s.tips[..., 0, :]) / 2.0
     return spec.reward(version)(s)
+
+
+def graded(
+    s: Inputs, obj: Array, reward: Array, to_target: Array, radius: float, grasped: Array, in_place: Array
+) -> Outcome:
+    """The outcome of tasks that carry ``obj (..., 3)``: 10 within 5 cm of the goal, success within ``radius``."""
+    return Outcome(
+        reward=np.where(to_target < 0.05, 10.0, reward),
+        success=to_target <= radius,
+        near_object=kernels.distance(obj, s.tcp) <= 0.03,
+        grasp_success=kernels.grasped_and_raised(s, obj),
+        grasp_reward=grasped,
+        in_place_reward=in_place,
+        obj_to_target=to_target,
+    )

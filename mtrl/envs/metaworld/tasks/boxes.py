@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec, graded
 
 
 def _lid(s: Inputs) -> tuple[Array, ...]:
@@ -62,15 +62,7 @@ def hand_insert_v2(s: Inputs) -> Outcome:
     )
     to_block = kernels.distance(block, s.tcp)
     reward = kernels.carry(single, grasped, in_place, (to_block < 0.02) & (opened > 0), 7.0)
-    return Outcome(
-        reward=np.where(to_target < 0.05, 10.0, reward),
-        success=to_target <= 0.05,
-        near_object=to_block <= 0.03,
-        grasp_success=kernels.grasped_and_raised(s, block),
-        grasp_reward=grasped,
-        in_place_reward=in_place,
-        obj_to_target=to_target,
-    )
+    return graded(s, block, reward, to_target, 0.05, grasped, in_place)
 
 
 def hand_insert_v1(s: Inputs) -> Outcome:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec, graded
 
 PUCK: Mapping[str, str] = MappingProxyType(
     {"obj": "body.obj.xpos", "obj_matrix": "geom.objGeom.xmat", "touching": "touching.objGeom"}
@@ -42,15 +42,7 @@ def pick_place_v2(s: Inputs) -> Outcome:
     grasped, single = _pinch(s, obj)
     lifted = (to_obj < 0.02) & (opened > 0) & (obj[..., 2] - 0.01 > s.obj_init[..., 2])
     reward = kernels.carry(single, grasped, in_place, lifted, 5.0)
-    return Outcome(
-        reward=np.where(to_target < 0.05, 10.0, reward),
-        success=to_target <= 0.07,
-        near_object=to_obj <= 0.03,
-        grasp_success=kernels.grasped_and_raised(s, obj),
-        grasp_reward=grasped,
-        in_place_reward=in_place,
-        obj_to_target=to_target,
-    )
+    return graded(s, obj, reward, to_target, 0.07, grasped, in_place)
 
 
 def pick_place_wall_v2(s: Inputs) -> Outcome:
@@ -74,15 +66,7 @@ def pick_place_wall_v2(s: Inputs) -> Outcome:
         return np.where(lifted, bonus, reward)
 
     reward = kernels.mixed(single, tail, grasped, over_wall, 4.0 * over_wall, 3.0 * in_place)
-    return Outcome(
-        reward=np.where(to_target < 0.05, 10.0, reward),
-        success=to_target <= 0.07,
-        near_object=to_obj <= 0.03,
-        grasp_success=kernels.grasped_and_raised(s, obj),
-        grasp_reward=grasped,
-        in_place_reward=in_place,
-        obj_to_target=to_target,
-    )
+    return graded(s, obj, reward, to_target, 0.07, grasped, in_place)
 
 
 def reach_from_above(s: Inputs, obj: Array, reach: Array, radius: float = 0.05, slope: float = 2.0) -> Array:

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec, graded
 from mtrl.envs.metaworld.tasks.pick_place import PLACING, PUCK, pick_place_v1, puck, reach_from_above
 
 _SHELF_DEPTH = 3 * 0.05
@@ -104,15 +104,7 @@ def shelf_place_v2(s: Inputs) -> Outcome:
     # The reduced closeness is an np.float64 in the package, which ends the single precision.
     raised = kernels.mixed(single & ~front, lambda reward, bonus: reward + bonus, reward, 1.0 + 5.0 * in_place)
     lifted = (to_obj < 0.025) & (opened > 0) & (obj[..., 2] - 0.01 > s.obj_init[..., 2])
-    return Outcome(
-        reward=np.where(to_target < 0.05, 10.0, np.where(lifted, raised, reward)),
-        success=to_target <= 0.07,
-        near_object=to_obj <= 0.03,
-        grasp_success=kernels.grasped_and_raised(s, obj),
-        grasp_reward=grasped,
-        in_place_reward=in_place,
-        obj_to_target=to_target,
-    )
+    return graded(s, obj, np.where(lifted, raised, reward), to_target, 0.07, grasped, in_place)
 
 
 def basketball_v2(s: Inputs) -> Outcome:

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec, graded
 from mtrl.envs.metaworld.tasks.pick_place import PUCK, PUCK_GEOM, puck
 
 
@@ -31,15 +31,7 @@ def push_v2(s: Inputs) -> Outcome:
         return np.where(near, reward + (1.0 + reward + pushing), reward)
 
     reward = kernels.mixed(single, tail, grasped, 5.0 * in_place)
-    return Outcome(
-        reward=np.where(to_target < 0.05, 10.0, reward),
-        success=to_target <= 0.05,
-        near_object=to_obj <= 0.03,
-        grasp_success=kernels.grasped_and_raised(s, obj),
-        grasp_reward=grasped,
-        in_place_reward=in_place,
-        obj_to_target=to_target,
-    )
+    return graded(s, obj, reward, to_target, 0.05, grasped, in_place)
 
 
 def push_wall_v2(s: Inputs) -> Outcome:
@@ -61,15 +53,7 @@ def push_wall_v2(s: Inputs) -> Outcome:
         return np.where(near, bonus, reward)
 
     reward = kernels.mixed(single, tail, grasped, 4.0 * around_wall, 3.0 * in_place)
-    return Outcome(
-        reward=np.where(to_target < 0.05, 10.0, reward),
-        success=to_target <= 0.07,
-        near_object=to_obj <= 0.03,
-        grasp_success=kernels.grasped_and_raised(s, obj),
-        grasp_reward=grasped,
-        in_place_reward=in_place,
-        obj_to_target=to_target,
-    )
+    return graded(s, obj, reward, to_target, 0.07, grasped, in_place)
 
 
 def push_back_v2(s: Inputs) -> Outcome:
@@ -82,15 +66,7 @@ def push_back_v2(s: Inputs) -> Outcome:
     grasped = kernels.pad_caging(s, obj, obj_radius=0.007, grip_margin=0.003, xz_margin=0.01)
     moved = (to_obj < 0.01) & (opened > 0) & (opened < 0.55) & (to_target_init - to_target > 0.01)
     reward = kernels.hamacher(grasped, in_place) + np.where(moved, 1.0 + 5.0 * in_place, 0.0)
-    return Outcome(
-        reward=np.where(to_target < 0.05, 10.0, reward),
-        success=to_target <= 0.07,
-        near_object=to_obj <= 0.03,
-        grasp_success=kernels.grasped_and_raised(s, obj),
-        grasp_reward=grasped,
-        in_place_reward=in_place,
-        obj_to_target=to_target,
-    )
+    return graded(s, obj, reward, to_target, 0.07, grasped, in_place)
 
 
 def push_v1(s: Inputs, goal_radius: float = 0.07) -> Outcome:
