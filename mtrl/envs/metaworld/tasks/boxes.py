@@ -52,13 +52,7 @@ def hand_insert_v2(s: Inputs) -> Outcome:
     to_target = kernels.distance(block, s.target)
     in_place = kernels.within(to_target, 0.05, kernels.distance(s.obj_init, s.target))
     grasped, single = kernels.gripper_caging(
-        s,
-        block,
-        object_reach_radius=0.01,
-        obj_radius=0.015,
-        pad_success_thresh=0.05,
-        xz_thresh=0.005,
-        high_density=True,
+        s, block, obj_radius=0.015, pad_success_thresh=0.05, xz_thresh=0.005, high_density=True
     )
     to_block = kernels.distance(block, s.tcp)
     reward = kernels.carry(single, grasped, in_place, (to_block < 0.02) & (opened > 0), 7.0)

@@ -22,12 +22,11 @@ def coffee_v2(s: Inputs) -> Outcome:
     grasped, single = kernels.gripper_caging(
         s,
         mug,
-        object_reach_radius=0.04,
+        reach_radius=0.04,
         obj_radius=0.02,
         pad_success_thresh=0.05,
         xz_thresh=0.05,
         desired_gripper_effort=0.7,
-        medium_density=True,
     )
     reward = kernels.carry(single, grasped, in_place, (to_mug < 0.04) & (opened > 0), 5.0)
     to_target = kernels.distance(mug, s.target)

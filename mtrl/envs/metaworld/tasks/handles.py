@@ -44,7 +44,7 @@ def _grasp(
     obj = s.observation[..., 4:7]
     in_place = kernels.within(to_target, _PULL_RADIUS, margin)
     grasped, single = kernels.gripper_caging(
-        s, obj, pad_success_thresh=pad, obj_radius=radius, object_reach_radius=0.01, xz_thresh=0.01, high_density=True
+        s, obj, pad_success_thresh=pad, obj_radius=radius, xz_thresh=0.01, high_density=True
     )
     to_obj = kernels.distance(obj, s.tcp)
     held = (to_obj < 0.035) & (s.observation[..., 3] > 0) & raised

@@ -174,16 +174,16 @@ def gripper_caging(
     *,
     obj_radius: float,
     pad_success_thresh: float,
-    object_reach_radius: float,
     xz_thresh: float,
     desired_gripper_effort: float = 1.0,
     high_density: bool = False,
-    medium_density: bool = False,
+    reach_radius: float | None = None,
     initial: Array | None = None,
 ) -> tuple[Array, Array]:
     """The base class's caging reward of ``obj (..., 3)``: ``(value (...), single (...))``, see `mixed`.
 
-    ``initial`` replaces ``obj_init`` (stick-push measures from the stick).
+    ``initial`` replaces ``obj_init`` (stick-push measures from the stick). With ``reach_radius``, the package's
+    ``object_reach_radius`` under its ``medium_density``, half of the reward is closeness of the fingers to the object.
     """
     start = s.obj_init if initial is None else initial
     pads_y = s.pads[..., 1]
@@ -192,9 +192,9 @@ def gripper_caging(
     caging_y = hamacher(sides[..., 0], sides[..., 1])
     caging = hamacher(caging_y, xz_caging(s, obj, xz_thresh, start))
     reach = None
-    if medium_density:
-        reach_margin = abs(distance(start, s.init_tcp) - object_reach_radius)
-        reach = within(distance(obj, s.tcp), object_reach_radius, reach_margin)
+    if reach_radius is not None:
+        margin = abs(distance(start, s.init_tcp) - reach_radius)
+        reach = within(distance(obj, s.tcp), reach_radius, margin)
     return grip(s, caging, desired_gripper_effort, high_density, reach)
 
 

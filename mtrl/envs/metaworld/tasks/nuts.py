@@ -21,12 +21,11 @@ def _grab_v2(s: Inputs, *, high_density: bool) -> tuple[Array, Array]:
     return kernels.gripper_caging(
         s,
         np.stack((x, wrench[..., 1], wrench[..., 2]), -1),
-        object_reach_radius=0.01,
+        reach_radius=None if high_density else 0.01,
         obj_radius=0.015,
         pad_success_thresh=0.02,
         xz_thresh=0.01,
         high_density=high_density,
-        medium_density=not high_density,
     )
 
 

@@ -39,7 +39,7 @@ def peg_insert_side_v2(s: Inputs) -> Outcome:
     in_place = kernels.hamacher(in_place, collision)
 
     grasped, single = kernels.gripper_caging(
-        s, peg, object_reach_radius=0.01, obj_radius=0.0075, pad_success_thresh=0.03, xz_thresh=0.005, high_density=True
+        s, peg, obj_radius=0.0075, pad_success_thresh=0.03, xz_thresh=0.005, high_density=True
     )
     raised = (opened > 0) & (peg[..., 2] - 0.01 > s.obj_init[..., 2])
     lifted = (to_peg < 0.08) & raised
@@ -79,7 +79,6 @@ def peg_unplug_side_v2(s: Inputs) -> Outcome:
     grasped, single = kernels.gripper_caging(
         s,
         plug,
-        object_reach_radius=0.01,
         obj_radius=0.025,
         pad_success_thresh=0.05,
         xz_thresh=0.005,

@@ -55,9 +55,7 @@ def pick_place_wall_v2(s: Inputs) -> Outcome:
     wall_margin = kernels.norm((s.obj_init - above_wall) * scale)
     over_wall = kernels.within(kernels.norm((obj - above_wall) * scale), 0.05, wall_margin)
     in_place = kernels.within(to_target, 0.05, kernels.distance(s.obj_init, s.target))
-    grasped, single = kernels.gripper_caging(
-        s, obj, obj_radius=0.015, pad_success_thresh=0.05, object_reach_radius=0.01, xz_thresh=0.005
-    )
+    grasped, single = kernels.gripper_caging(s, obj, obj_radius=0.015, pad_success_thresh=0.05, xz_thresh=0.005)
     lifted = (to_obj < 0.02) & (opened > 0) & (obj[..., 2] - 0.015 > s.obj_init[..., 2])
 
     def tail(grasped: Array, over_wall: Array, rising: Array, placing: Array) -> Array:

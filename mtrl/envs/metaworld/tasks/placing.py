@@ -38,14 +38,7 @@ def bin_picking_v2(s: Inputs) -> Outcome:
     floors = [_funnel(kernels.distance(hand[..., :2], middle[..., :2]), 0.02, 0.2) for middle in (s.obj_init, s.target)]
     above_floor = kernels.within(np.minimum(*floors) - hand[..., 2], 0.01, 0.05)
     grasped, single = kernels.gripper_caging(
-        s,
-        obj,
-        obj_radius=0.015,
-        pad_success_thresh=0.05,
-        object_reach_radius=0.01,
-        xz_thresh=0.01,
-        desired_gripper_effort=0.7,
-        high_density=True,
+        s, obj, obj_radius=0.015, pad_success_thresh=0.05, xz_thresh=0.01, desired_gripper_effort=0.7, high_density=True
     )
     near = kernels.distance(obj, hand) < 0.04
     held = near & (obj[..., 2] - 0.02 > s.obj_init[..., 2]) & ~(opened < 0.43)
@@ -96,9 +89,7 @@ def shelf_place_v2(s: Inputs) -> Outcome:
     to_target = kernels.distance(obj, s.target)
     to_obj = kernels.distance(obj, s.tcp)
     closeness = kernels.within(to_target, 0.05, kernels.distance(s.obj_init, s.target))
-    grasped, single = kernels.gripper_caging(
-        s, obj, obj_radius=0.02, pad_success_thresh=0.05, object_reach_radius=0.01, xz_thresh=0.01
-    )
+    grasped, single = kernels.gripper_caging(s, obj, obj_radius=0.02, pad_success_thresh=0.05, xz_thresh=0.01)
     reward = kernels.mixed(single, kernels.hamacher, grasped, closeness)
     front, in_place = _on_shelf(s, obj, closeness)
     # The reduced closeness is an np.float64 in the package, which ends the single precision.
@@ -116,7 +107,7 @@ def basketball_v2(s: Inputs) -> Outcome:
     in_place = kernels.within(to_target, 0.08, kernels.norm((s.obj_init - hoop) * scale))
     to_obj = kernels.distance(obj, s.tcp)
     grasped, single = kernels.gripper_caging(
-        s, obj, obj_radius=0.025, pad_success_thresh=0.06, object_reach_radius=0.01, xz_thresh=0.005, high_density=True
+        s, obj, obj_radius=0.025, pad_success_thresh=0.06, xz_thresh=0.005, high_density=True
     )
     held = (to_obj < 0.035) & (opened > 0) & (obj[..., 2] - 0.01 > s.obj_init[..., 2])
     grasped = np.where(held, 1.0, grasped)
@@ -141,14 +132,7 @@ def pick_out_of_hole_v2(s: Inputs) -> Outcome:
     floor = _funnel(kernels.distance(s.tcp[..., :2], s.obj_init[..., :2]), 0.015, 0.15)
     above_floor = kernels.within(floor - s.tcp[..., 2], 0.01, 0.02)
     grasped, single = kernels.gripper_caging(
-        s,
-        obj,
-        obj_radius=0.015,
-        pad_success_thresh=0.02,
-        object_reach_radius=0.01,
-        xz_thresh=0.03,
-        desired_gripper_effort=0.1,
-        high_density=True,
+        s, obj, obj_radius=0.015, pad_success_thresh=0.02, xz_thresh=0.03, desired_gripper_effort=0.1, high_density=True
     )
     in_place = kernels.within(to_target, 0.02, kernels.distance(s.obj_init, s.target))
     held = (to_obj < 0.04) & (obj[..., 2] - 0.02 > s.obj_init[..., 2]) & ~(opened < 0.33)

@@ -12,9 +12,7 @@ from mtrl.envs.metaworld.tasks.pick_place import PUCK, PUCK_GEOM, puck
 
 
 def _cage(s: Inputs, obj: Array) -> tuple[Array, Array]:
-    return kernels.gripper_caging(
-        s, obj, obj_radius=0.015, pad_success_thresh=0.05, object_reach_radius=0.01, xz_thresh=0.005, high_density=True
-    )
+    return kernels.gripper_caging(s, obj, obj_radius=0.015, pad_success_thresh=0.05, xz_thresh=0.005, high_density=True)
 
 
 def push_v2(s: Inputs) -> Outcome:

@@ -29,14 +29,7 @@ def stick_push_v2(s: Inputs) -> Outcome:
     stick_in_place = kernels.within(kernels.distance(stick, s.target), 0.12, stick_margin)
     in_place = kernels.within(to_target, 0.12, kernels.distance(s.obj_init, s.target) - 0.12)
     grasped, _ = kernels.gripper_caging(
-        s,
-        stick,
-        obj_radius=0.04,
-        pad_success_thresh=0.05,
-        object_reach_radius=0.01,
-        xz_thresh=0.01,
-        high_density=True,
-        initial=s["stick_init"],
+        s, stick, obj_radius=0.04, pad_success_thresh=0.05, xz_thresh=0.01, high_density=True, initial=s["stick_init"]
     )
     arrived = to_target <= 0.12
     raised = (opened > 0) & (stick[..., 2] - 0.01 > s["stick_init"][..., 2])
@@ -82,7 +75,7 @@ def stick_pull_v2(s: Inputs) -> Outcome:
     to_target = kernels.distance(handle, s.target)
     in_place, stick_at_goal, container_at_goal = _pull_closeness(s, stick, handle)
     grasped, single = kernels.gripper_caging(
-        s, stick, obj_radius=0.014, pad_success_thresh=0.05, object_reach_radius=0.01, xz_thresh=0.01, high_density=True
+        s, stick, obj_radius=0.014, pad_success_thresh=0.05, xz_thresh=0.01, high_density=True
     )
     held = (to_stick < 0.02) & (opened > 0) & (stick[..., 2] - 0.01 > s["stick_init"][..., 2])
     grasped = np.where(held, 1.0, grasped)

@@ -24,13 +24,7 @@ def hammer_v2(s: Inputs) -> Outcome:
     tilt = kernels.distance(s.observation[..., 7:11], kernels.constant((1.0, 0.0, 0.0, 0.0)))
     level = kernels.at_least(1.0 - tilt / 0.4, 0.0)
     grab, single = kernels.gripper_caging(
-        s,
-        grip_point,
-        object_reach_radius=0.01,
-        obj_radius=0.015,
-        pad_success_thresh=0.02,
-        xz_thresh=0.01,
-        high_density=True,
+        s, grip_point, obj_radius=0.015, pad_success_thresh=0.02, xz_thresh=0.01, high_density=True
     )
     near_nail = kernels.within(kernels.distance(s.target, head), 0.02, 0.2)
     in_place = 0.1 * kernels.indicator(head[..., 2] > 0.02) + 0.9 * near_nail
