@@ -224,7 +224,7 @@ class PackageEnvs:
         self._seed, self._started = seed, False
         options = (reward_version, horizon, terminate_on_success)
         shape = (self.num_tasks, envs_per_task)
-        self._arrays = {name: np.zeros((*shape, *size), kind) for name, (kind, size) in _FIELDS.items()}
+        self._arrays: dict[str, Any] = {name: np.zeros((*shape, *size), kind) for name, (kind, size) in _FIELDS.items()}
         self._copies: list[_Copy] = []
         for t, task in enumerate(self.tasks):
             for n in range(envs_per_task):
