@@ -69,7 +69,7 @@ class BC(Agent):
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network, weighting, surgery, diagnostics, affinity: configurations."""
+        """network: its configuration."""
         self.config = config
         self.device = torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)

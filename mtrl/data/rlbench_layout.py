@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,6 @@ def read_demo(
             made[i].images[camera] = _image(episode, camera, i, made[i], masks)
     task = episode.parents[2].name
     return Demo(task, made, _variation(episode), _descriptions(episode), seed)
-
-
-def read_demos(root: Path | str, task: str, cameras: Sequence[str], **options: Any) -> Iterator[Demo]:
-    """All episodes of a task; see `read_demo`."""
-    for episode in episodes(root, task):
-        yield read_demo(episode, cameras, **options)
 
 
 def _image(episode: Path, camera: str, index: int, frame: Frame, masks: bool) -> Image:

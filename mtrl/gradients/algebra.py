@@ -1,4 +1,7 @@
-"""Linear algebra on per-task gradients kept as blocks, one (T, n) matrix per tensor."""
+"""Linear algebra on per-task gradients kept as blocks, one (T, n) matrix per tensor.
+
+Float32 products have their full precision whatever is set for the networks: TF32 can flip the sign of a conflict.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtrl.execution.precision import float32_products
 from mtrl.gradients import inner_products
 
 CHUNK = 4096
@@ -43,7 +47,7 @@ def gramian(blocks: Sequence[Tensor]) -> Tensor:
     chunks = [equal for equal, _ in split if equal.numel()]
     rests = [rest for _, rest in split if rest.numel()]
     chunks += [torch.cat(rests, 1).unsqueeze(0)] if rests else []
-    with full_float32():
+    with float32_products("highest"):
         return _symmetric_product(chunks, HEAD if len(blocks[0]) > HEAD else HEAD // 2)
 
 
@@ -70,7 +74,7 @@ def combine(gradient: Tensor, coefficients: Tensor) -> Tensor:
     coefficients: (T,), or (E, T) where each member of (T, E, *shape) has its own.
     """
     lying = _lying(gradient)
-    with full_float32():
+    with float32_products("highest"):
         if coefficients.ndim == 1 and (lying.is_contiguous() or lying.ndim < 3):
             product = _combined(lying.reshape(len(lying), -1), coefficients)
         else:
@@ -93,7 +97,7 @@ def along(gradient: Tensor, direction: Tensor, ensemble: int | None) -> Tensor:
     lying = _lying(gradient)
     direction = direction if lying is gradient else direction.mT
     members = [direction] if ensemble is None else direction.unbind(0)
-    with full_float32():
+    with float32_products("highest"):
         parts = [torch.mv(g, d.flatten()) for g, d in zip(rows(lying, ensemble), members, strict=True)]
     return torch.stack(parts).sum(0)
 
@@ -101,16 +105,3 @@ def along(gradient: Tensor, direction: Tensor, ensemble: int | None) -> Tensor:
 def like(weights: Tensor, gradient: Tensor) -> Tensor:
     """weights (T,) shaped to multiply a gradient (T, *shape)."""
     return weights.view(-1, *[1] * (gradient.ndim - 1))
-
-
-class full_float32:
-    """Products in full float32 whatever the precision set elsewhere: TF32 can flip the sign of a conflict."""
-
-    def __enter__(self) -> None:
-        self._before = torch.get_float32_matmul_precision()
-        if self._before != "highest":
-            torch.set_float32_matmul_precision("highest")
-
-    def __exit__(self, *_: object) -> None:
-        if self._before != "highest":
-            torch.set_float32_matmul_precision(self._before)

@@ -17,13 +17,7 @@ class Config(NetworkConfig):
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
     def factory(code: Tensor) -> nn.Module:
-        torso = Torso(
-            input_size,
-            config.width,
-            config.depth,
-            layer_norm=config.layer_norm,
-            make_linear=lambda _, inputs, outputs: CodedLinear(inputs, outputs, code),
-        )
+        torso = Torso.of(config, input_size, make_linear=lambda _, inputs, outputs: CodedLinear(inputs, outputs, code))
         return nn.Sequential(torso, CodedLinear(config.width, output_size, code))
 
     return factory

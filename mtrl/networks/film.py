@@ -73,11 +73,9 @@ def build(config: Config, *, input_size: int, output_size: int) -> Factory:
                 return GeneratedFiLM(code, config.width, config.generator_width)
             return owned(FiLM(config.width))
 
-        torso = Torso(
+        torso = Torso.of(
+            config,
             input_size,
-            config.width,
-            config.depth,
-            layer_norm=config.layer_norm,
             before=film if config.position == "before" else None,
             after=film if config.position == "after" else None,
         )

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mtrl.networks.base import NetworkConfig
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -208,6 +210,11 @@ class Torso(nn.Module):
             if after is not None:
                 block.append(after())
             self.blocks.append(nn.Sequential(*block))
+
+    @classmethod
+    def of(cls, config: NetworkConfig, input_size: int, **layers: Any) -> Self:
+        """The trunk of the size that a network's options ask for, with such `layers` as the constructor takes."""
+        return cls(input_size, config.width, config.depth, layer_norm=config.layer_norm, **layers)
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:

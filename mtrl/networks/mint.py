@@ -98,13 +98,7 @@ def _layer(config: Config, code: Tensor, size: int) -> nn.Module:
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
     def factory(code: Tensor) -> nn.Module:
-        torso = Torso(
-            input_size,
-            config.width,
-            config.depth,
-            layer_norm=config.layer_norm,
-            after=lambda: _layer(config, code, config.width),
-        )
+        torso = Torso.of(config, input_size, after=lambda: _layer(config, code, config.width))
         head: list[nn.Module] = [Linear(config.width, output_size)]
         if config.output_mint:
             head.append(_layer(config, code, output_size))

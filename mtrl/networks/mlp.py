@@ -20,7 +20,7 @@ def build(config: Config, *, input_size: int, output_size: int) -> Factory:
         def make_linear(index: int, inputs: int, outputs: int) -> nn.Module:
             return CodedLinear(inputs, outputs, code) if index == 0 else Linear(inputs, outputs)
 
-        torso = Torso(input_size, config.width, config.depth, layer_norm=config.layer_norm, make_linear=make_linear)
+        torso = Torso.of(config, input_size, make_linear=make_linear)
         return nn.Sequential(torso, Linear(config.width, output_size))
 
     return factory

@@ -17,7 +17,7 @@ class Config(NetworkConfig):
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
     def factory(code: Tensor) -> nn.Module:
-        torso = Torso(input_size, config.width, config.depth, layer_norm=config.layer_norm)
+        torso = Torso.of(config, input_size)
         return nn.Sequential(torso, owned(Linear(config.width, output_size)))
 
     return factory

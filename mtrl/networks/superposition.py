@@ -34,13 +34,7 @@ class Config(NetworkConfig):
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
     def factory(code: Tensor) -> nn.Module:
-        torso = Torso(
-            input_size,
-            config.width,
-            config.depth,
-            layer_norm=config.layer_norm,
-            make_linear=lambda _, inputs, outputs: SuperposedLinear(inputs, outputs),
-        )
+        torso = Torso.of(config, input_size, make_linear=lambda _, inputs, outputs: SuperposedLinear(inputs, outputs))
         return nn.Sequential(torso, SuperposedLinear(config.width, output_size))
 
     return factory

@@ -19,7 +19,7 @@ from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 
 from mtrl.envs.metaworld.probes import ProbeLayout, read_constant
-from mtrl.envs.metaworld.tasks import spec as task_spec
+from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import (
     CURRENT_SIZE,
     OBSERVATION_SIZE,
@@ -105,7 +105,7 @@ def record(name: str, policy: Policy, seed: int = 0, goal: int = 0, steps: int =
     Both versions of the reward are taken from each step: `evaluate_state` is called for each, which changes nothing but
     the variables that a task latches.
     """
-    spec = task_spec(name)
+    spec = TASKS[name]
     environment, tasks = _environment(name, seed, goal + 2)
     act = _actor(name, policy, np.random.default_rng([seed, goal]))
     layout = ProbeLayout(environment.model, spec.all_probes)
@@ -152,36 +152,36 @@ def record(name: str, policy: Policy, seed: int = 0, goal: int = 0, steps: int =
     return episodes
 
 
-def compute(xp: Any, episode: Episode, version: RewardVersion) -> tuple[Any, Any]:
-    """Observations ``(steps, 39)`` and outcomes ``(steps, 7)`` of the functions under test, in the namespace ``xp``."""
+def compute(episode: Episode, version: RewardVersion) -> tuple[Any, Any]:
+    """Observations ``(steps, 39)`` and outcomes ``(steps, 7)`` of the functions under test."""
     spec, steps = episode.spec, len(episode.rows)
     if spec.state and steps > 1:
-        return _compute_stepwise(xp, episode, version)
+        return _compute_stepwise(episode, version)
     state = {name: np.full(steps, np.nan) for name in spec.state}
-    return _compute_rows(xp, episode, version, {name: xp.asarray(value) for name, value in state.items()})
+    return _compute_rows(episode, version, state)
 
 
-def _compute_rows(xp: Any, episode: Episode, version: RewardVersion, state: dict[str, Any]) -> tuple[Any, Any]:
+def _compute_rows(episode: Episode, version: RewardVersion, state: dict[str, Any]) -> tuple[Any, Any]:
     spec, steps = episode.spec, len(episode.rows)
-    values = {name: xp.asarray(view) for name, view in episode.layout.views(episode.rows).items()}
+    values = dict(episode.layout.views(episode.rows))
     for name, value in episode.constants.items():
-        values[name] = xp.asarray(np.broadcast_to(value, (steps, *value.shape)).copy())
-    observation = xp.zeros((steps, OBSERVATION_SIZE), dtype=xp.float64)
-    s = Inputs({**values, **state}, observation, xp.asarray(episode.actions))
-    current = xp.zeros((steps, CURRENT_SIZE), dtype=xp.float64)
-    write_current(xp, spec, s, current)
-    previous = xp.zeros_like(current)
-    previous[0] = xp.asarray(episode.first_frame)
+        values[name] = np.broadcast_to(value, (steps, *value.shape)).copy()
+    observation = np.zeros((steps, OBSERVATION_SIZE), dtype=np.float64)
+    s = Inputs({**values, **state}, observation, episode.actions)
+    current = np.zeros((steps, CURRENT_SIZE), dtype=np.float64)
+    write_current(spec, s, current)
+    previous = np.zeros_like(current)
+    previous[0] = episode.first_frame
     previous[1:] = current[:-1]
-    write_observation(xp, current, previous, s.target, xp.asarray(episode.low), xp.asarray(episode.high), observation)
-    outcome = xp.zeros((steps, len(Outcome._fields)), dtype=xp.float64)
-    for column, term in enumerate(evaluate(xp, spec, s, version)):
+    write_observation(current, previous, s.target, episode.low, episode.high, observation)
+    outcome = np.zeros((steps, len(Outcome._fields)), dtype=np.float64)
+    for column, term in enumerate(evaluate(spec, s, version)):
         outcome[:, column] = term
     return observation, outcome
 
 
-def _compute_stepwise(xp: Any, episode: Episode, version: RewardVersion) -> tuple[Any, Any]:
-    state = {name: xp.asarray(np.full(1, np.nan)) for name in episode.spec.state}
+def _compute_stepwise(episode: Episode, version: RewardVersion) -> tuple[Any, Any]:
+    state = {name: np.full(1, np.nan) for name in episode.spec.state}
     observations, outcomes, frame = [], [], episode.first_frame
     for step in range(len(episode.rows)):
         one = replace(
@@ -190,11 +190,11 @@ def _compute_stepwise(xp: Any, episode: Episode, version: RewardVersion) -> tupl
             rows=episode.rows[step : step + 1],
             actions=episode.actions[step : step + 1],
         )
-        observation, outcome = _compute_rows(xp, one, version, state)
+        observation, outcome = _compute_rows(one, version, state)
         frame = np.asarray(observation[0, :CURRENT_SIZE])
         observations.append(observation[0])
         outcomes.append(outcome[0])
-    return xp.stack(observations), xp.stack(outcomes)
+    return np.stack(observations), np.stack(outcomes)
 
 
 def difference(found: Any, expected: Any) -> float:
@@ -206,14 +206,14 @@ def difference(found: Any, expected: Any) -> float:
     return float(np.nanmax(gap, initial=0.0))
 
 
-def check(episode: Episode, version: RewardVersion, xp: Any = np, bound: float = TOLERANCE) -> dict[str, float]:
+def check(episode: Episode, version: RewardVersion, bound: float = TOLERANCE) -> dict[str, float]:
     """Largest differences by name; AssertionError names the first step where one is above ``bound``."""
     spec = episode.spec
     if version == "v1" and isinstance(spec.reward_v1, str):
         assert "v1" in episode.failures, f"{spec.name}: the package's v1 reward works, so the task should have one"
         return {}
     assert version not in episode.failures, f"{spec.name} {version}: the package raised {episode.failures[version]}"
-    observation, outcome = compute(xp, episode, version)
+    observation, outcome = compute(episode, version)
     columns = {"observation": (observation, episode.observations)}
     for column, name in enumerate(Outcome._fields):
         columns[name] = (outcome[:, column], episode.outcomes[version][:, column])

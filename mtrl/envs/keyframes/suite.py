@@ -41,9 +41,6 @@ class Config(ChosenTasks):
         check_cameras(self.cameras)
 
 
-KeyframesConfig = Config
-
-
 class KeyframesSuite(Suite[Config, KeyframeSpec]):
     """Ten tasks that mirror RLBench's by name and kind, in MuJoCo. Not RLBench: scores are not comparable with its own.
 

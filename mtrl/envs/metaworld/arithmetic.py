@@ -44,9 +44,9 @@ def _run(spec: TaskSpec, version: RewardVersion, bounds: tuple[Any, Any], inputs
     """One step's arithmetic. The observation holds the last frame, clipped, and is written."""
     observation = inputs.observation
     current, previous = observation[..., CURRENT], observation[..., PREVIOUS]
-    write_current(np, spec, inputs, current)
-    write_observation(np, current, previous, inputs.target, *bounds, observation)
-    return evaluate(np, spec, inputs, version)
+    write_current(spec, inputs, current)
+    write_observation(current, previous, inputs.target, *bounds, observation)
+    return evaluate(spec, inputs, version)
 
 
 class TaskArithmetic:

@@ -1,7 +1,6 @@
-"""T Meta-World tasks × N copies through the package's own environments, in this process or in several.
+"""T Meta-World tasks × N copies through the package's own environments: the reference for the batched engine.
 
-Each copy is one `SawyerXYZEnv`, stepped one after the other; the arrays around them are preallocated and shared with
-the worker processes, so that nothing but a word passes between processes at a step.
+Each copy is one `SawyerXYZEnv`. The copies are stepped one after the other in this process.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -10,11 +9,8 @@ from __future__ import annotations
 
 import functools
 import logging
-import multiprocessing
-import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
 import mujoco
@@ -25,8 +21,7 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv
 from metaworld.types import Task
 from numpy.typing import NDArray
 
-from mtrl.core.config import check, check_choice
-from mtrl.core.cores import available_cores
+from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.core.types import FloatArray, StepResult
 
@@ -69,7 +64,7 @@ def make_env(task: str, reward_version: str) -> SawyerXYZEnv:
 
 @dataclass(frozen=True)
 class _Spec:
-    """What a copy is, in a form that travels to a worker."""
+    """What a copy is."""
 
     task: str
     goals: Sequence[Task]
@@ -197,109 +192,6 @@ def _from_plain(value: Any) -> Any:
     return value.cpu().numpy()[()].copy() if isinstance(value, torch.Tensor) else value
 
 
-class _Block:
-    """The copies that one process steps."""
-
-    def __init__(self, specs: Mapping[int, _Spec], arrays: Mapping[str, np.ndarray]) -> None:
-        rows = {i: {name: array[i, ...] for name, array in arrays.items()} for i in specs}
-        self.copies = {i: _Copy(spec, rows[i]) for i, spec in specs.items()}
-
-    def reset(self, seeds: Sequence[np.random.SeedSequence]) -> None:
-        for i, copy in self.copies.items():
-            copy.reset(seeds[i])
-
-    def step(self) -> None:
-        for copy in self.copies.values():
-            copy.step()
-
-    def state_dict(self) -> dict[int, dict[str, Any]]:
-        return {i: copy.state_dict() for i, copy in self.copies.items()}
-
-    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
-        for i, copy in self.copies.items():
-            copy.load_state_dict(states[i])
-
-    def close(self) -> None:
-        self.copies.clear()
-
-
-def _work(connection: Connection, specs: Mapping[int, _Spec], buffers: Mapping[str, Any]) -> None:
-    """A worker process: obey (verb, arguments) until the parent is gone; answer (result, error)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        block = _Block(specs, _views(buffers))
-        while True:
-            verb, arguments = connection.recv()
-            connection.send((getattr(block, verb)(*arguments), None))
-    except (EOFError, BrokenPipeError):
-        return
-    except Exception as error:
-        logger.exception("An environment process fails.")
-        connection.send((None, f"{type(error).__name__}: {error}"))
-
-
-def _buffers(count: int, context: Any) -> dict[str, Any]:
-    """Memory for the arrays of `count` copies, which processes of `context` can share."""
-    sizes = {name: np.dtype(kind).itemsize * int(np.prod(shape)) for name, (kind, shape) in _FIELDS.items()}
-    return {name: context.RawArray("b", size * count) for name, size in sizes.items()}
-
-
-def _views(buffers: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    kinds = {name: (buffers[name], *_FIELDS[name]) for name in buffers}
-    return {name: np.frombuffer(buffer, kind).reshape(-1, *shape) for name, (buffer, kind, shape) in kinds.items()}
-
-
-class _Workers:
-    """A `_Block` spread over processes; copies are dealt in turn, so that slow tasks are."""
-
-    def __init__(self, specs: Sequence[_Spec], buffers: Mapping[str, Any], context: Any) -> None:
-        count = min(len(specs), available_cores())
-        self._pipes: list[Connection] = []
-        self._processes = []
-        for worker in range(count):
-            here, there = context.Pipe()
-            part = {i: specs[i] for i in range(worker, len(specs), count)}
-            process = context.Process(target=_work, args=(there, part, buffers), daemon=True)
-            process.start()
-            there.close()
-            self._pipes.append(here)
-            self._processes.append(process)
-
-    def _call(self, verb: str, *arguments: Any) -> list[Any]:
-        try:
-            for pipe in self._pipes:
-                pipe.send((verb, arguments))
-            answers = [pipe.recv() for pipe in self._pipes]
-        except (EOFError, OSError) as error:
-            self.close()
-            raise RuntimeError("An environment process has died.") from error
-        for _, error in answers:
-            if error:
-                self.close()
-                raise RuntimeError(f"An environment process has failed: {error}")
-        return [result for result, _ in answers]
-
-    def reset(self, seeds: Sequence[np.random.SeedSequence]) -> None:
-        self._call("reset", seeds)
-
-    def step(self) -> None:
-        self._call("step")
-
-    def state_dict(self) -> dict[int, dict[str, Any]]:
-        return {i: state for part in self._call("state_dict") for i, state in part.items()}
-
-    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
-        self._call("load_state_dict", states)
-
-    def close(self) -> None:
-        for pipe in self._pipes:
-            pipe.close()
-        for process in self._processes:
-            process.join(timeout=5)
-            if process.is_alive():
-                process.kill()
-
-
 class PackageEnvs:
     """T tasks × N copies of the package's environments; implements `TaskVectorEnv`.
 
@@ -313,7 +205,6 @@ class PackageEnvs:
         seed: every copy draws its goals from a stream of its own, made from it.
         schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, ...; then it stands still, at the
             last observation, with zero rewards and no ends.
-        vector_strategy: sync, all in this process; async, in one process per core. Both give the same numbers.
     """
 
     def __init__(
@@ -325,29 +216,21 @@ class PackageEnvs:
         reward_version: str = "v2",
         horizon: int = MAX_HORIZON,
         terminate_on_success: bool = False,
-        vector_strategy: str = "sync",
         schedule: NDArray[np.int64] | None = None,
     ) -> None:
         check(envs_per_task >= 1, "envs_per_task", "a positive integer", envs_per_task)
-        check_choice("benchmark.vector_strategy", vector_strategy, ("sync", "async"))
         self.tasks = tuple(goals)
         self.num_tasks, self.envs_per_task = len(goals), envs_per_task
         self._seed, self._started = seed, False
         options = (reward_version, horizon, terminate_on_success)
-        specs = [
-            _Spec(task, goals[task], *options, None if schedule is None else schedule[t, n::envs_per_task])
-            for t, task in enumerate(self.tasks)
-            for n in range(envs_per_task)
-        ]
-        # Not "fork": this process has threads. The one that forks instead has only imported this module.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        buffers = _buffers(len(specs), context)
-        flat = _views(buffers)
         shape = (self.num_tasks, envs_per_task)
-        self._arrays = {name: array.reshape(*shape, *array.shape[1:]) for name, array in flat.items()}
-        local = vector_strategy == "sync"
-        self._block = _Block(dict(enumerate(specs)), flat) if local else _Workers(specs, buffers, context)
+        self._arrays: dict[str, Any] = {name: np.zeros((*shape, *size), kind) for name, (kind, size) in _FIELDS.items()}
+        self._copies: list[_Copy] = []
+        for t, task in enumerate(self.tasks):
+            for n in range(envs_per_task):
+                order = None if schedule is None else schedule[t, n::envs_per_task]
+                row = {name: array[t, n, ...] for name, array in self._arrays.items()}
+                self._copies.append(_Copy(_Spec(task, goals[task], *options, order), row))
         reported: dict[str, Any] = {n: self._arrays[n] for n in _FIELDS if n not in ("action", "faults")}
         self._result = StepResult(**reported)
 
@@ -358,14 +241,15 @@ class PackageEnvs:
 
     @property
     def envs(self) -> list[SawyerXYZEnv]:
-        """The package's environments, task after task; only where they live in this process (sync)."""
-        assert isinstance(self._block, _Block), "the environments live in other processes"
-        return [copy.env for copy in self._block.copies.values()]
+        """The package's environments, task after task."""
+        return [copy.env for copy in self._copies]
 
     def reset(self, seed: int | None = None) -> FloatArray:
         """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
         self._seed = self._seed if seed is None else seed
-        self._block.reset(np.random.SeedSequence(self._seed).spawn(self.num_tasks * self.envs_per_task))
+        streams = np.random.SeedSequence(self._seed).spawn(len(self._copies))
+        for copy, stream in zip(self._copies, streams, strict=True):
+            copy.reset(stream)
         self._started = True
         return self._arrays["observation"]
 
@@ -373,26 +257,27 @@ class PackageEnvs:
         if not self._started:
             raise RuntimeError("Call `reset` or `load_state_dict` before `step`.")
         self._arrays["action"][...] = action
-        self._block.step()
+        for copy in self._copies:
+            copy.step()
         return self._result
 
     def state_dict(self) -> dict[str, Any]:
         """All but the goals, which follow from the suite's seed."""
-        copies = self._block.state_dict()
-        return {"tasks": list(self.tasks), "seed": self._seed, "copies": [copies[i] for i in range(len(copies))]}
+        return {"tasks": list(self.tasks), "seed": self._seed, "copies": [copy.state_dict() for copy in self._copies]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Go back to a saved state, from either strategy.
+        """Go back to a saved state.
 
         Raises:
             UserError: it is the state of other tasks, or of another number of copies.
         """
-        wanted = (list(self.tasks), self.num_tasks * self.envs_per_task)
+        wanted = (list(self.tasks), len(self._copies))
         if (found := (list(state["tasks"]), len(state["copies"]))) != wanted:
             raise expected("Saved environments (tasks, copies)", str(wanted), found)
         self._seed, self._started = state["seed"], True
-        self._block.load_state_dict(state["copies"])
+        for copy, saved in zip(self._copies, state["copies"], strict=True):
+            copy.load_state_dict(saved)
         return self._arrays["observation"]
 
     def close(self) -> None:
-        self._block.close()
+        """Nothing to close: the environments have no processes and no windows."""

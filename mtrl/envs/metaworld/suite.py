@@ -50,8 +50,6 @@ class Config(ChosenTasks):
     """Goals per task: the first so many of the benchmark's 50."""
     engine: str = "batched"
     """What steps the environments. batched: all copies at once on all cores; package: the package's own, one by one."""
-    vector_strategy: str = "sync"
-    """For engine=package. sync: in this process; async: in one process per core."""
     terminate_on_success: bool = False
     """End training episodes at success. Evaluations always do."""
 
@@ -59,7 +57,6 @@ class Config(ChosenTasks):
         check_choice("benchmark.kind", self.kind, ("mt1", *BENCHMARKS, "custom"))
         check_choice("benchmark.reward_version", self.reward_version, ("v1", "v2"))
         check_choice("benchmark.engine", self.engine, ("batched", "package"))
-        check_choice("benchmark.vector_strategy", self.vector_strategy, ("sync", "async"))
         limits = f"in 1..{MAX_HORIZON}"
         check(1 <= self.horizon <= MAX_HORIZON, "benchmark.horizon", limits, self.horizon)
         check(1 <= self.num_goals <= GOALS, "benchmark.num_goals", f"in 1..{GOALS}", self.num_goals)
@@ -112,7 +109,6 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
             reward_version=self.config.reward_version,
             horizon=self.config.horizon,
             terminate_on_success=self.config.terminate_on_success,
-            vector_strategy=self.config.vector_strategy,
         )
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str = "goals") -> TaskVectorEnv:
@@ -127,7 +123,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         order = evaluation_order(seed, len(self.tasks), self.config.num_goals, episodes, protocol)
         if self.config.engine == "batched":
             return self.batched_envs(seed, min(episodes, _EVALUATION_COPIES), order)
-        return self.scheduled_envs(seed, order, self.tasks, self.config.vector_strategy)
+        return self.scheduled_envs(seed, order, self.tasks)
 
     def batched_envs(
         self, seed: int, envs_per_task: int, order: NDArray[np.int64] | None = None, **options: Any
@@ -145,9 +141,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
             **options,
         )
 
-    def scheduled_envs(
-        self, seed: int, order: NDArray[np.int64], tasks: Sequence[str], vector_strategy: str = "sync"
-    ) -> PackageEnvs:
+    def scheduled_envs(self, seed: int, order: NDArray[np.int64], tasks: Sequence[str]) -> PackageEnvs:
         """One copy of each of some `tasks`, which terminates on success and plays the goals `order` (len(tasks), E)."""
         goals = self.goals(seed)
         return PackageEnvs(
@@ -157,7 +151,6 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
             reward_version=self.config.reward_version,
             horizon=self.config.horizon,
             terminate_on_success=True,
-            vector_strategy=vector_strategy,
             schedule=order,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -97,7 +96,6 @@ def test_fewer_goals_are_the_first_ones() -> None:
         ({"horizon": 501}, "1..500"),
         ({"num_goals": 51}, "1..50"),
         ({"engine": "warp"}, "batched, package"),
-        ({"vector_strategy": "thread"}, "sync, async"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(options: dict[str, Any], message: str) -> None:
@@ -170,9 +168,9 @@ def test_steps_equal_the_packages_vector_environment_across_resets(version: str)
     theirs.close()
 
 
-def test_same_seed_same_numbers_by_either_strategy_and_copies_differ() -> None:
+def test_same_seed_same_numbers_and_copies_differ() -> None:
     one = custom(horizon=6).make_envs(SEED, 2)
-    two = custom(horizon=6, vector_strategy="async").make_envs(SEED, 2)
+    two = custom(horizon=6).make_envs(SEED, 2)
     first = one.reset().copy()
     assert np.array_equal(first, two.reset())
     assert not np.array_equal(first[:, 0], first[:, 1])
@@ -184,9 +182,8 @@ def test_same_seed_same_numbers_by_either_strategy_and_copies_differ() -> None:
     assert not np.array_equal(other[-1]["observation"], steps[-1]["observation"])
 
 
-@pytest.mark.parametrize("strategies", [("sync", "sync"), ("async", "sync"), ("sync", "async")])
-def test_a_saved_state_goes_on_exactly_across_resets(strategies: tuple[str, str]) -> None:
-    saver, loader = (custom(horizon=14, vector_strategy=strategy) for strategy in strategies)
+def test_a_saved_state_goes_on_exactly_across_resets() -> None:
+    saver, loader = custom(horizon=14), custom(horizon=14)
     chosen = actions(40, 2)
     envs = saver.make_envs(SEED, 2)
     envs.reset()
@@ -266,15 +263,3 @@ def test_a_copy_that_fails_starts_anew_and_is_counted(
     assert [bool(step["truncated"][0, 0]) for step in rest].index(True) == 5
     assert not any(step["truncated"][0, 1] for step in rest)
     assert pair.faults.sum() == 1
-
-
-def test_a_worker_that_dies_ends_the_run_with_an_error() -> None:
-    before = multiprocessing.active_children()
-    envs: Any = custom(vector_strategy="async").make_envs(SEED, 1)
-    envs.reset()
-    processes = [process for process in multiprocessing.active_children() if process not in before]
-    assert len(processes) == 2, "one for each task"
-    processes[0].kill()
-    with pytest.raises(RuntimeError, match="has died"):
-        run(envs, actions(3))
-    assert not any(process.is_alive() for process in processes)

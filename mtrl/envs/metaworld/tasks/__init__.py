@@ -3,59 +3,17 @@
 Rewards, observations and constants are those of Meta-World (MIT, see NOTICE), rewritten for arrays.
 """
 
-from mtrl.envs.metaworld.tasks import (
-    boxes,
-    buttons,
-    coffee,
-    doors,
-    drawers,
-    faucets,
-    handles,
-    lever,
-    nuts,
-    pegs,
-    pick_place,
-    placing,
-    plates,
-    push,
-    reach,
-    sticks,
-    sweep,
-    tools,
-    windows,
-)
+from importlib import import_module
+
 from mtrl.envs.metaworld.tasks.base import TaskSpec
 
 _FAMILIES = (
-    boxes,
-    buttons,
-    coffee,
-    doors,
-    drawers,
-    faucets,
-    handles,
-    lever,
-    nuts,
-    pegs,
-    pick_place,
-    placing,
-    plates,
-    push,
-    reach,
-    sticks,
-    sweep,
-    tools,
-    windows,
+    *("boxes", "buttons", "coffee", "doors", "drawers", "faucets", "handles", "lever", "nuts", "pegs"),
+    *("pick_place", "placing", "plates", "push", "reach", "sticks", "sweep", "tools", "windows"),
 )
 
-TASKS: dict[str, TaskSpec] = {spec.name: spec for family in _FAMILIES for spec in family.SPECS}
+TASKS: dict[str, TaskSpec] = {
+    spec.name: spec for family in _FAMILIES for spec in import_module(f"{__name__}.{family}").SPECS
+}
 
-
-def spec(name: str) -> TaskSpec:
-    """The specification of a task such as ``"reach-v3"``; ValueError for an unknown name."""
-    if name not in TASKS:
-        raise ValueError(f"Parameter `name` should be one of {', '.join(sorted(TASKS))}. Found `name = {name!r}`.")
-    return TASKS[name]
-
-
-__all__ = ["TASKS", "TaskSpec", "spec"]
+__all__ = ["TASKS", "TaskSpec"]

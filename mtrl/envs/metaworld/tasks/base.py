@@ -2,20 +2,20 @@
 
 The physics stays in a simulator; a task is pure arithmetic on arrays whose leading dimensions ``...`` are copies
 (``(N,)`` in the engine, ``(steps,)`` in the parity tests). It never sees the simulator: the engine gathers *probes*
-after ``mj_forward``, reads *constants* once after a reset, and calls the functions with the array namespace ``xp``
-(``numpy`` or ``torch``). Formulas and constants are those of Meta-World (MIT, see NOTICE).
+after ``mj_forward``, reads *constants* once after a reset, and calls the functions. Formulas and constants are those of
+Meta-World (MIT, see NOTICE).
 
 How to add a task, in the file of its family:
 
-1. ``objects(xp, s)`` returns ``(position, quaternion[, position, quaternion])`` in the package's order; parts are
+1. ``objects(s)`` returns ``(position, quaternion[, position, quaternion])`` in the package's order; parts are
    ``(..., 3)`` and ``(..., 4)``, or unbatched (`kernels.constant`). `kernels.quaternion` turns a probe ``*.xmat`` into
    scipy's quaternion. In rewards ``s.observation[..., 4:7]`` equals ``_get_pos_objects()``, and ``[..., :3]`` is the
    hand CLIPPED to the observation space (``s.hand`` is not).
-2. ``reward_v2(xp, s)`` and ``reward_v1(xp, s)`` return an `Outcome`; fold ``evaluate_state`` into both (v1 often
-   returns zeros: mirror what success, grasp_success and the rest become of them). ``xp.where`` replaces ``if``, ``&``
-   replaces ``and``. Fields are ``(...)`` arrays or Python numbers; booleans count as 0 and 1. Use names that numpy and
-   torch share, with positional arguments: ``where exp log sqrt sin cos stack``, two-array ``minimum`` and ``maximum``,
-   Python's ``abs``; `kernels` has the rest (``at_least``, ``norm``, ``within``, ``hamacher``, ...).
+2. ``reward_v2(s)`` and ``reward_v1(s)`` return an `Outcome`; fold ``evaluate_state`` into both (v1 often
+   returns zeros: mirror what success, grasp_success and the rest become of them). ``np.where`` replaces ``if``, ``&``
+   replaces ``and``. Fields are ``(...)`` arrays or Python numbers; booleans count as 0 and 1. Of numpy, use what
+   `scalar` can trace: ``where exp log sqrt sin cos stack minimum maximum`` with positional arguments, and Python's
+   ``abs``; `kernels` has the rest (``at_least``, ``norm``, ``within``, ``hamacher``, ...).
 3. ``TaskSpec(name, objects, reward_v2, reward_v1, probes, constants, state)`` goes into the module's ``SPECS``, the
    module into ``_FAMILIES`` of the package:
 
@@ -42,13 +42,11 @@ Traps:
   ``tolerance``, ``float(...)`` and ``max(...)`` give PYTHON floats; ``np.linalg.norm`` and array elements np.float64.
   So once a caging reward contains the gripper's effort, everything up to the first np.float64 is float32. The caging
   kernels return ``(value, single)`` where ``single`` marks those copies; pass the rest of the reward through
-  ``kernels.mixed(xp, single, tail, value, *python_floats)``, each argument being a number that the package has
+  ``kernels.mixed(single, tail, value, *python_floats)``, each argument being a number that the package has
   computed in full before it meets the float32 one. Without it rewards are off by 1e-7, which the parity tests see.
 - ``max(action[-1], 0) / 50`` in v1 rewards is float32 too: `kernels.closing_bonus`.
-- In torch, ``where`` of two Python numbers and ``bool * number`` give float32: use `kernels.indicator`, or have one
-  float64 tensor among the branches.
 - The engine traces the functions to write scalar code (`scalar`): no ``if`` on an array, no indexing by arrays, and
-  `kernels.cast` in place of ``xp.asarray``, which would hide its argument.
+  `kernels.cast` in place of ``np.asarray``, which would hide its argument.
 - The package may raise (``hamacher_product`` outside [0, 1], a negative margin, an assert); these functions never do.
 """
 
@@ -59,12 +57,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import numpy as np
+
 from mtrl.envs.metaworld.tasks import kernels
 
 Array: TypeAlias = Any
-"""A numpy array or a torch tensor."""
-Namespace: TypeAlias = Any
-"""The module ``numpy`` or ``torch``."""
+"""A numpy array, or one whose operations `scalar` records."""
 RewardVersion = Literal["v1", "v2"]
 
 OBJECTS = slice(4, 18)
@@ -121,8 +119,8 @@ class Inputs:
         return self.values[name]
 
 
-Objects = Callable[[Namespace, Inputs], tuple[Array, ...]]
-Reward = Callable[[Namespace, Inputs], Outcome]
+Objects = Callable[[Inputs], tuple[Array, ...]]
+Reward = Callable[[Inputs], Outcome]
 
 
 @dataclass(frozen=True)
@@ -156,33 +154,46 @@ class TaskSpec:
         return function
 
 
-def write_current(xp: Namespace, spec: TaskSpec, s: Inputs, out: Array) -> None:
+def write_current(spec: TaskSpec, s: Inputs, out: Array) -> None:
     """Writes the 18 current observation entries (hand, gripper opening, objects; not clipped) into ``out (..., 18)``.
 
     Entries that the task's objects do not reach are left as they are: hand over zeros the first time.
     """
     out[..., :3] = s.hand
-    apart = kernels.norm(xp, s.claws[..., 1, :] - s.claws[..., 0, :]) / 0.1
-    out[..., 3] = kernels.at_most(xp, apart, 1.0)
+    apart = kernels.norm(s.claws[..., 1, :] - s.claws[..., 0, :]) / 0.1
+    out[..., 3] = kernels.at_most(apart, 1.0)
     column = OBJECTS.start
-    for part in spec.objects(xp, s):
+    for part in spec.objects(s):
         width = part.shape[-1]
         out[..., column : column + width] = part
         column += width
 
 
-def write_observation(
-    xp: Namespace, current: Array, previous: Array, target: Array, low: Array, high: Array, out: Array
-) -> None:
+def write_observation(current: Array, previous: Array, target: Array, low: Array, high: Array, out: Array) -> None:
     """Writes both frames ``(..., 18)`` and the goal ``(..., 3)`` into ``out (..., 39)``, clipped to the space."""
     out[..., :CURRENT_SIZE] = current
     out[..., CURRENT_SIZE : 2 * CURRENT_SIZE] = previous
     out[..., 2 * CURRENT_SIZE :] = target
-    xp.maximum(out, low, out=out)
-    xp.minimum(out, high, out=out)
+    np.maximum(out, low, out=out)
+    np.minimum(out, high, out=out)
 
 
-def evaluate(xp: Namespace, spec: TaskSpec, s: Inputs, version: RewardVersion = "v2") -> Outcome:
+def evaluate(spec: TaskSpec, s: Inputs, version: RewardVersion = "v2") -> Outcome:
     """Reward and info of all copies. ``s.observation`` must hold this step's observation already."""
     s.tcp = (s.tips[..., 1, :] + s.tips[..., 0, :]) / 2.0
-    return spec.reward(version)(xp, s)
+    return spec.reward(version)(s)
+
+
+def graded(
+    s: Inputs, obj: Array, reward: Array, to_target: Array, radius: float, grasped: Array, in_place: Array
+) -> Outcome:
+    """The outcome of tasks that carry ``obj (..., 3)``: 10 within 5 cm of the goal, success within ``radius``."""
+    return Outcome(
+        reward=np.where(to_target < 0.05, 10.0, reward),
+        success=to_target <= radius,
+        near_object=kernels.distance(obj, s.tcp) <= 0.03,
+        grasp_success=kernels.grasped_and_raised(s, obj),
+        grasp_reward=grasped,
+        in_place_reward=in_place,
+        obj_to_target=to_target,
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Namespace, Outcome, Reward, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, Reward, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -30,28 +32,28 @@ class _Button:
     want_closed: bool = False
 
 
-def _front(xp: Namespace, s: Inputs) -> tuple[Array, ...]:
+def _front(s: Inputs) -> tuple[Array, ...]:
     body = s["body"]
-    return body + kernels.constant(xp, (0.0, -0.193, 0.0), body), s["body_quaternion"]
+    return body + kernels.constant((0.0, -0.193, 0.0)), s["body_quaternion"]
 
 
-def _top(xp: Namespace, s: Inputs) -> tuple[Array, ...]:
+def _top(s: Inputs) -> tuple[Array, ...]:
     body = s["body"]
-    return body + kernels.constant(xp, (0.0, 0.0, 0.193), body), s["body_quaternion"]
+    return body + kernels.constant((0.0, 0.0, 0.193)), s["body_quaternion"]
 
 
-def _coffee(xp: Namespace, s: Inputs) -> tuple[Array, ...]:
-    return s["start"], kernels.constant(xp, (1.0, 0.0, 0.0, 0.0), s["start"])
+def _coffee(s: Inputs) -> tuple[Array, ...]:
+    return s["start"], kernels.constant((1.0, 0.0, 0.0, 0.0))
 
 
-def _closeness(xp: Namespace, s: Inputs, button: _Button) -> tuple[Array, ...]:
+def _closeness(s: Inputs, button: _Button) -> tuple[Array, ...]:
     """Gripper to button, remaining way, closeness of the gripper, closeness of the button to being pressed."""
     obj = s.observation[..., 4:7]
-    to_obj = kernels.distance(xp, obj, s.tcp)
+    to_obj = kernels.distance(obj, s.tcp)
     to_target = abs(s.target[..., button.axis] - obj[..., button.axis])
     # The margin follows the button as it moves: the package measures from where it is now.
-    near = kernels.within(xp, to_obj, button.near_radius, kernels.distance(xp, obj, s.init_tcp))
-    return to_obj, to_target, near, kernels.within(xp, to_target, 0.005, s["press_margin"])
+    near = kernels.within(to_obj, button.near_radius, kernels.distance(obj, s.init_tcp))
+    return to_obj, to_target, near, kernels.within(to_target, 0.005, s["press_margin"])
 
 
 def _outcome(
@@ -68,40 +70,40 @@ def _outcome(
     )
 
 
-def press_v2(button: _Button, xp: Namespace, s: Inputs) -> Outcome:
+def press_v2(button: _Button, s: Inputs) -> Outcome:
     """The gripper's opening and closeness together, and pressing once at the button."""
-    to_obj, to_target, near, pressed = _closeness(xp, s, button)
+    to_obj, to_target, near, pressed = _closeness(s, button)
     opened = s.observation[..., 3]
-    gripper = 1 - opened if button.want_closed else kernels.at_least(xp, opened, 0.0)
+    gripper = 1 - opened if button.want_closed else kernels.at_least(opened, 0.0)
     approach, press = button.weights
-    reward = approach * kernels.hamacher(gripper, near) + xp.where(to_obj <= button.contact, press * pressed, 0.0)
+    reward = approach * kernels.hamacher(gripper, near) + np.where(to_obj <= button.contact, press * pressed, 0.0)
     return _outcome(button, s, reward, to_obj, to_target, near, pressed)
 
 
-def press_behind_wall_v2(button: _Button, xp: Namespace, s: Inputs) -> Outcome:
+def press_behind_wall_v2(button: _Button, s: Inputs) -> Outcome:
     """Come with a closed gripper; at the button, open it and press."""
-    to_obj, to_target, near, pressed = _closeness(xp, s, button)
+    to_obj, to_target, near, pressed = _closeness(s, button)
     opened = s.observation[..., 3]
     approach = 2 * kernels.hamacher((1 - opened) / 2.0, near)
     press = 2 + 2 * (1 + opened) + 4 * (pressed * pressed)
-    return _outcome(button, s, xp.where(to_obj > button.contact, approach, press), to_obj, to_target, near, pressed)
+    return _outcome(button, s, np.where(to_obj > button.contact, approach, press), to_obj, to_target, near, pressed)
 
 
-def _press_v1(button: _Button, xp: Namespace, s: Inputs, fingers: Array) -> Outcome:
+def _press_v1(button: _Button, s: Inputs, fingers: Array) -> Outcome:
     obj = s.observation[..., 4:7]
     remaining = abs(obj[..., button.axis] - s.target[..., button.axis])
-    reward = kernels.reach_then_move(xp, kernels.distance(xp, obj, fingers), remaining, s["max_distance"])
+    reward = kernels.reach_then_move(kernels.distance(obj, fingers), remaining, s["max_distance"])
     return Outcome(reward, remaining <= button.success, 1.0, 0.0, 0.0, 0.0, remaining)
 
 
-def press_front_v1(button: _Button, xp: Namespace, s: Inputs) -> Outcome:
+def press_front_v1(button: _Button, s: Inputs) -> Outcome:
     """Reach the button with the left finger, then press; the reported gripper error and opening are 0."""
-    return _press_v1(button, xp, s, s.tips[..., 0, :])
+    return _press_v1(button, s, s.tips[..., 0, :])
 
 
-def press_top_v1(button: _Button, xp: Namespace, s: Inputs) -> Outcome:
+def press_top_v1(button: _Button, s: Inputs) -> Outcome:
     """Reach the button with the middle of the fingers, then press; the reported error and opening are 0."""
-    return _press_v1(button, xp, s, s.tcp)
+    return _press_v1(button, s, s.tcp)
 
 
 _BODY = {"body": "body.button.xpos", "body_quaternion": "body.button.xquat"}

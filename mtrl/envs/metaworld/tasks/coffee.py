@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Namespace, Outcome, Reward, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, Reward, TaskSpec
 
 
-def _mug(xp: Namespace, s: Inputs) -> tuple[Array, ...]:
-    return s["mug"], kernels.quaternion(xp, s["mug_matrix"])
+def _mug(s: Inputs) -> tuple[Array, ...]:
+    return s["mug"], kernels.quaternion(s["mug_matrix"])
 
 
-def coffee_v2(xp: Namespace, s: Inputs) -> Outcome:
+def coffee_v2(s: Inputs) -> Outcome:
     """Grasp and closeness of the mug to its goal together, x and y weighing more; a bonus in hand, 10 at the goal."""
     mug, opened = s.observation[..., 4:7], s.observation[..., 3]
-    scale = kernels.constant(xp, (2.0, 2.0, 1.0), mug)
-    scaled_error = kernels.norm(xp, (mug - s.target) * scale)
-    in_place = kernels.within(xp, scaled_error, 0.05, kernels.norm(xp, (s.obj_init - s.target) * scale))
-    to_mug = kernels.distance(xp, mug, s.tcp)
+    scale = kernels.constant((2.0, 2.0, 1.0))
+    scaled_error = kernels.norm((mug - s.target) * scale)
+    in_place = kernels.within(scaled_error, 0.05, kernels.norm((s.obj_init - s.target) * scale))
+    to_mug = kernels.distance(mug, s.tcp)
     grasped, single = kernels.gripper_caging(
-        xp,
         s,
         mug,
-        object_reach_radius=0.04,
+        reach_radius=0.04,
         obj_radius=0.02,
         pad_success_thresh=0.05,
         xz_thresh=0.05,
         desired_gripper_effort=0.7,
-        medium_density=True,
     )
-    reward = kernels.carry(xp, single, grasped, in_place, (to_mug < 0.04) & (opened > 0), 5.0)
-    to_target = kernels.distance(xp, mug, s.target)
+    reward = kernels.carry(single, grasped, in_place, (to_mug < 0.04) & (opened > 0), 5.0)
+    to_target = kernels.distance(mug, s.target)
     return Outcome(
-        reward=xp.where(scaled_error < 0.05, 10.0, reward),
+        reward=np.where(scaled_error < 0.05, 10.0, reward),
         success=to_target <= 0.07,
         near_object=to_mug <= 0.03,
         grasp_success=(s["touching"] > 0) & (opened > 0),
@@ -41,34 +41,34 @@ def coffee_v2(xp: Namespace, s: Inputs) -> Outcome:
     )
 
 
-def _outcome_v1(xp: Namespace, s: Inputs, mug: Array, reward: Array) -> Outcome:
+def _outcome_v1(s: Inputs, mug: Array, reward: Array) -> Outcome:
     """The reported gripper error and opening are 0, so no grasp counts."""
-    to_target = kernels.distance(xp, mug, s.target)
+    to_target = kernels.distance(mug, s.target)
     return Outcome(reward, to_target <= 0.07, 1.0, 0.0, 0.0, 0.0, to_target)
 
 
-def coffee_pull_v1(xp: Namespace, s: Inputs) -> Outcome:
+def coffee_pull_v1(s: Inputs) -> Outcome:
     """Reach the mug, then move it in the plane.
 
     The package takes the mug's own distance from the origin, at the gripper's first height, for its distance to the
     fingers in the plane: only within 5 cm of there does reaching count.
     """
     mug = s.observation[..., 4:7]
-    reach = kernels.distance(xp, mug, s.tcp)
-    planar = kernels.norm(xp, xp.stack((mug[..., 0], mug[..., 1], s.init_tcp[..., 2]), -1))
-    closing = xp.where(reach < 0.05, kernels.closing_bonus(xp, s.action), 0.0)
-    reach_reward = xp.where(planar < 0.05, -reach + 0.1 + closing, -planar)
-    pulling = kernels.distance(xp, mug[..., :2], s.target[..., :2])
-    pull = kernels.at_least(xp, kernels.progress(xp, pulling, s["longest"]), 0.0)
-    return _outcome_v1(xp, s, mug, reach_reward + xp.where(reach < 0.05, pull, 0.0))
+    reach = kernels.distance(mug, s.tcp)
+    planar = kernels.norm(np.stack((mug[..., 0], mug[..., 1], s.init_tcp[..., 2]), -1))
+    closing = np.where(reach < 0.05, kernels.closing_bonus(s.action), 0.0)
+    reach_reward = np.where(planar < 0.05, -reach + 0.1 + closing, -planar)
+    pulling = kernels.distance(mug[..., :2], s.target[..., :2])
+    pull = kernels.at_least(kernels.progress(pulling, s["longest"]), 0.0)
+    return _outcome_v1(s, mug, reach_reward + np.where(reach < 0.05, pull, 0.0))
 
 
-def coffee_push_v1(xp: Namespace, s: Inputs) -> Outcome:
+def coffee_push_v1(s: Inputs) -> Outcome:
     """Reach the mug, then move it in the plane."""
     mug = s.observation[..., 4:7]
-    pushing = kernels.distance(xp, mug[..., :2], s.target[..., :2])
-    reward = kernels.reach_then_move(xp, kernels.distance(xp, s.tcp, mug), pushing, s["longest"])
-    return _outcome_v1(xp, s, mug, reward)
+    pushing = kernels.distance(mug[..., :2], s.target[..., :2])
+    reward = kernels.reach_then_move(kernels.distance(s.tcp, mug), pushing, s["longest"])
+    return _outcome_v1(s, mug, reward)
 
 
 def _coffee(name: str, reward_v1: Reward, longest: str) -> TaskSpec:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Namespace, Outcome, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec
 
 _PRESS_RADIUS = 0.02
 _PULL_RADIUS = 0.05
 
 
-def _handle(xp: Namespace, s: Inputs) -> tuple[Array, ...]:
-    return s["handle"], kernels.constant(xp, (0.0, 0.0, 0.0, 0.0), s["handle"])
+def _handle(s: Inputs) -> tuple[Array, ...]:
+    return s["handle"], kernels.constant((0.0, 0.0, 0.0, 0.0))
 
 
-def press_v2(xp: Namespace, s: Inputs) -> Outcome:
+def press_v2(s: Inputs) -> Outcome:
     """Closeness of the fingers and of the handle's height to its goal together, 10 at the goal."""
     obj, start = s.observation[..., 4:7], s["handle_init"]
     to_target = abs(obj[..., 2] - s.target[..., 2])
     to_target_init = abs(start[..., 2] - s.target[..., 2])
-    in_place = kernels.within(xp, to_target, _PRESS_RADIUS, abs(to_target_init - _PRESS_RADIUS))
-    to_obj = kernels.distance(xp, obj, s.tcp)
-    reach = kernels.within(xp, to_obj, 0.02, abs(kernels.distance(xp, start, s.init_tcp) - 0.02))
+    in_place = kernels.within(to_target, _PRESS_RADIUS, abs(to_target_init - _PRESS_RADIUS))
+    to_obj = kernels.distance(obj, s.tcp)
+    reach = kernels.within(to_obj, 0.02, abs(kernels.distance(start, s.init_tcp) - 0.02))
     success = to_target <= _PRESS_RADIUS
     return Outcome(
-        reward=xp.where(success, 10.0, kernels.hamacher(reach, in_place) * 10),
+        reward=np.where(success, 10.0, kernels.hamacher(reach, in_place) * 10),
         success=success,
         near_object=to_obj <= 0.05,
         grasp_success=1.0,
@@ -36,25 +38,18 @@ def press_v2(xp: Namespace, s: Inputs) -> Outcome:
 
 
 def _grasp(
-    xp: Namespace, s: Inputs, to_target: Array, margin: Array, raised: Array, *, pad: float, radius: float
+    s: Inputs, to_target: Array, margin: Array, raised: Array, *, pad: float, radius: float
 ) -> tuple[Array, ...]:
     """Reward, gripper to handle, grasp and closeness to the goal; ``raised (...)`` marks where the bonus applies."""
     obj = s.observation[..., 4:7]
-    in_place = kernels.within(xp, to_target, _PULL_RADIUS, margin)
+    in_place = kernels.within(to_target, _PULL_RADIUS, margin)
     grasped, single = kernels.gripper_caging(
-        xp,
-        s,
-        obj,
-        pad_success_thresh=pad,
-        obj_radius=radius,
-        object_reach_radius=0.01,
-        xz_thresh=0.01,
-        high_density=True,
+        s, obj, pad_success_thresh=pad, obj_radius=radius, xz_thresh=0.01, high_density=True
     )
-    to_obj = kernels.distance(xp, obj, s.tcp)
+    to_obj = kernels.distance(obj, s.tcp)
     held = (to_obj < 0.035) & (s.observation[..., 3] > 0) & raised
-    reward = kernels.carry(xp, single, grasped, in_place, held, 5.0)
-    return xp.where(to_target < _PULL_RADIUS, 10.0, reward), to_obj, grasped, in_place
+    reward = kernels.carry(single, grasped, in_place, held, 5.0)
+    return np.where(to_target < _PULL_RADIUS, 10.0, reward), to_obj, grasped, in_place
 
 
 def _pulled(s: Inputs, success: Array, to_target: Array, graded: tuple[Array, ...]) -> Outcome:
@@ -63,33 +58,33 @@ def _pulled(s: Inputs, success: Array, to_target: Array, graded: tuple[Array, ..
     return Outcome(reward, success, to_obj <= 0.05, (s.observation[..., 3] > 0) & lifted, grasped, in_place, to_target)
 
 
-def pull_v2(xp: Namespace, s: Inputs) -> Outcome:
+def pull_v2(s: Inputs) -> Outcome:
     """Grasp and closeness of the handle's height together, a bonus for holding it, 10 at the goal."""
     obj = s.observation[..., 4:7]
     to_target = abs(s.target[..., 2] - obj[..., 2])
     margin = abs(s.target[..., 2] - s.obj_init[..., 2])
     # The package compares the handle's y with the initial z, so in effect this always holds.
     raised = obj[..., 1] - 0.01 > s.obj_init[..., 2]
-    graded = _grasp(xp, s, to_target, margin, raised, pad=0.05, radius=0.022)
+    graded = _grasp(s, to_target, margin, raised, pad=0.05, radius=0.022)
     return _pulled(s, to_target <= _PULL_RADIUS, to_target, graded)
 
 
-def pull_side_v2(xp: Namespace, s: Inputs) -> Outcome:
+def pull_side_v2(s: Inputs) -> Outcome:
     """As `pull_v2`, with the distance to the goal in space."""
     obj = s.observation[..., 4:7]
-    to_target = kernels.distance(xp, obj, s.target)
-    margin = kernels.distance(xp, s.obj_init, s.target)
+    to_target = kernels.distance(obj, s.target)
+    margin = kernels.distance(s.obj_init, s.target)
     raised = obj[..., 2] - 0.01 > s.obj_init[..., 2]
-    graded = _grasp(xp, s, to_target, margin, raised, pad=0.06, radius=0.032)
+    graded = _grasp(s, to_target, margin, raised, pad=0.06, radius=0.032)
     return _pulled(s, to_target <= 0.08, to_target, graded)
 
 
-def move_v1(success: float, grasp_success: float, xp: Namespace, s: Inputs) -> Outcome:
+def move_v1(success: float, grasp_success: float, s: Inputs) -> Outcome:
     """Reach the handle with the left finger, then move it in height; the reported gripper error is 0."""
     obj = s.observation[..., 4:7]
     remaining = abs(obj[..., 2] - s.target[..., 2])
-    reach = kernels.distance(xp, obj, s.tips[..., 0, :])
-    reward = kernels.reach_then_move(xp, reach, remaining, s["max_distance"])
+    reach = kernels.distance(obj, s.tips[..., 0, :])
+    reward = kernels.reach_then_move(reach, remaining, s["max_distance"])
     return Outcome(reward, remaining <= success, 1.0, grasp_success, 0.0, 0.0, remaining)
 
 

@@ -5,31 +5,31 @@ from __future__ import annotations
 import math
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Namespace, Outcome, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec
 
 _UPRIGHT = math.pi / 2.0
 _SUCCESS = math.pi / 24.0
 
 
-def _lever(xp: Namespace, s: Inputs) -> tuple[Array, ...]:
-    return s["lever"], kernels.quaternion(xp, s["lever_matrix"])
+def _lever(s: Inputs) -> tuple[Array, ...]:
+    return s["lever"], kernels.quaternion(s["lever_matrix"])
 
 
-def lever_pull_v2(xp: Namespace, s: Inputs) -> Outcome:
+def lever_pull_v2(s: Inputs) -> Outcome:
     """Closeness of the arm to the lever and of the lever to its goal together.
 
     The arm's shoulder, not the fingers, goes under the lever: hence the offset, and the weights of the axes.
     """
     gripper, lever, start = s.observation[..., :3], s.observation[..., 4:7], s["lever_init"]
-    offset = kernels.constant(xp, (0.0, 0.055, 0.07), lever)
-    scale = kernels.constant(xp, (4.0, 1.0, 4.0), lever)
-    to_lever = kernels.norm(xp, (gripper + offset - lever) * scale)
-    ready = kernels.within(xp, to_lever, 0.02, kernels.norm(xp, (s.init_tcp + offset - start) * scale))
+    offset = kernels.constant((0.0, 0.055, 0.07))
+    scale = kernels.constant((4.0, 1.0, 4.0))
+    to_lever = kernels.norm((gripper + offset - lever) * scale)
+    ready = kernels.within(to_lever, 0.02, kernels.norm((s.init_tcp + offset - start) * scale))
 
     angle_error = abs(-s["angle"] - _UPRIGHT)
-    engaged = kernels.within(xp, angle_error, math.pi / 48.0, _UPRIGHT - math.pi / 12.0)
-    to_target = kernels.distance(xp, lever, s.target)
-    in_place = kernels.within(xp, to_target, 0.04, kernels.distance(xp, start, s.target))
+    engaged = kernels.within(angle_error, math.pi / 48.0, _UPRIGHT - math.pi / 12.0)
+    to_target = kernels.distance(lever, s.target)
+    in_place = kernels.within(to_target, 0.04, kernels.distance(start, s.target))
     return Outcome(
         reward=10.0 * kernels.hamacher(ready, in_place),
         success=angle_error <= _SUCCESS,
@@ -41,11 +41,11 @@ def lever_pull_v2(xp: Namespace, s: Inputs) -> Outcome:
     )
 
 
-def lever_pull_v1(xp: Namespace, s: Inputs) -> Outcome:
+def lever_pull_v1(s: Inputs) -> Outcome:
     """Reach the lever, then pull it; success takes the distance in metres for the angle, the rest is 0."""
     obj = s.observation[..., 4:7]
-    remaining = kernels.distance(xp, obj, s.target)
-    reward = kernels.reach_then_move(xp, kernels.distance(xp, obj, s.tcp), remaining, s["max_pull"])
+    remaining = kernels.distance(obj, s.target)
+    reward = kernels.reach_then_move(kernels.distance(obj, s.tcp), remaining, s["max_pull"])
     return Outcome(reward, remaining <= _SUCCESS, 1.0, 0.0, 0.0, 0.0, 0.0)
 
 

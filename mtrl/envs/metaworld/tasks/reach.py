@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Namespace, Outcome, Reward, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, Reward, TaskSpec
 
 
-def _puck(xp: Namespace, s: Inputs) -> tuple[Array, ...]:
-    return s["obj"], kernels.quaternion(xp, s["obj_matrix"])
+def _puck(s: Inputs) -> tuple[Array, ...]:
+    return s["obj"], kernels.quaternion(s["obj_matrix"])
 
 
 def _outcome(reward: Array, to_target: Array, in_place: Array | float) -> Outcome:
@@ -22,29 +22,29 @@ def _outcome(reward: Array, to_target: Array, in_place: Array | float) -> Outcom
     )
 
 
-def reach_v2(xp: Namespace, s: Inputs) -> Outcome:
+def reach_v2(s: Inputs) -> Outcome:
     """Ten times the closeness of the fingers to the goal."""
-    to_target = kernels.distance(xp, s.tcp, s.target)
-    margin = kernels.distance(xp, s.hand_init, s.target)
-    in_place = kernels.within(xp, to_target, 0.05, margin)
+    to_target = kernels.distance(s.tcp, s.target)
+    margin = kernels.distance(s.hand_init, s.target)
+    in_place = kernels.within(to_target, 0.05, margin)
     return _outcome(10 * in_place, to_target, in_place)
 
 
-def reach_v1(xp: Namespace, s: Inputs) -> Outcome:
+def reach_v1(s: Inputs) -> Outcome:
     """Progress towards the goal plus a bonus near it, never negative."""
-    to_target = kernels.distance(xp, s.tcp, s.target)
-    reward = kernels.progress(xp, to_target, s["max_reach"])
-    return _outcome(kernels.at_least(xp, reward, 0.0), to_target, 0.0)
+    to_target = kernels.distance(s.tcp, s.target)
+    reward = kernels.progress(to_target, s["max_reach"])
+    return _outcome(kernels.at_least(reward, 0.0), to_target, 0.0)
 
 
-def reach_wall_v2(xp: Namespace, s: Inputs) -> Outcome:
+def reach_wall_v2(s: Inputs) -> Outcome:
     """As `reach_v2`; no info on an object."""
-    return reach_v2(xp, s)._replace(near_object=0.0, grasp_success=0.0, grasp_reward=0.0)
+    return reach_v2(s)._replace(near_object=0.0, grasp_success=0.0, grasp_reward=0.0)
 
 
-def reach_wall_v1(xp: Namespace, s: Inputs) -> Outcome:
+def reach_wall_v1(s: Inputs) -> Outcome:
     """As `reach_v1`; no info on an object."""
-    return reach_v1(xp, s)._replace(near_object=0.0, grasp_success=0.0, grasp_reward=0.0)
+    return reach_v1(s)._replace(near_object=0.0, grasp_success=0.0, grasp_reward=0.0)
 
 
 def _spec(name: str, reward_v2: Reward, reward_v1: Reward) -> TaskSpec:

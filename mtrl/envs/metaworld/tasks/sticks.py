@@ -2,52 +2,46 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Namespace, Outcome, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec
 
 
-def _stick_and_handle(xp: Namespace, s: Inputs) -> tuple[Array, ...]:
+def _stick_and_handle(s: Inputs) -> tuple[Array, ...]:
     stick, handle = s["stick"], s["handle"]
-    no_quaternion = kernels.constant(xp, (0.0, 0.0, 0.0, 0.0), stick)
-    return stick, kernels.quaternion(xp, s["stick_matrix"]), handle, no_quaternion
+    no_quaternion = kernels.constant((0.0, 0.0, 0.0, 0.0))
+    return stick, kernels.quaternion(s["stick_matrix"]), handle, no_quaternion
 
 
-def _stick_and_container(xp: Namespace, s: Inputs) -> tuple[Array, ...]:
-    stick, quaternion, handle, no_quaternion = _stick_and_handle(xp, s)
-    return stick, quaternion, handle + kernels.constant(xp, (0.0, 0.09, 0.0), handle), no_quaternion
+def _stick_and_container(s: Inputs) -> tuple[Array, ...]:
+    stick, quaternion, handle, no_quaternion = _stick_and_handle(s)
+    return stick, quaternion, handle + kernels.constant((0.0, 0.09, 0.0)), no_quaternion
 
 
-def stick_push_v2(xp: Namespace, s: Inputs) -> Outcome:
+def stick_push_v2(s: Inputs) -> Outcome:
     """Grasp of the stick; once lifted, closeness of stick and container to the goal, 10 with the latter there."""
     lower_stick, container, opened = s.observation[..., 4:7], s.observation[..., 11:14], s.observation[..., 3]
-    stick = lower_stick + kernels.constant(xp, (0.015, 0.0, 0.0), lower_stick)
-    to_stick = kernels.distance(xp, stick, s.tcp)
-    to_target = kernels.distance(xp, container, s.target)
-    stick_margin = kernels.distance(xp, s["stick_init"], s.target) - 0.12
-    stick_in_place = kernels.within(xp, kernels.distance(xp, stick, s.target), 0.12, stick_margin)
-    in_place = kernels.within(xp, to_target, 0.12, kernels.distance(xp, s.obj_init, s.target) - 0.12)
+    stick = lower_stick + kernels.constant((0.015, 0.0, 0.0))
+    to_stick = kernels.distance(stick, s.tcp)
+    to_target = kernels.distance(container, s.target)
+    stick_margin = kernels.distance(s["stick_init"], s.target) - 0.12
+    stick_in_place = kernels.within(kernels.distance(stick, s.target), 0.12, stick_margin)
+    in_place = kernels.within(to_target, 0.12, kernels.distance(s.obj_init, s.target) - 0.12)
     grasped, _ = kernels.gripper_caging(
-        xp,
-        s,
-        stick,
-        obj_radius=0.04,
-        pad_success_thresh=0.05,
-        object_reach_radius=0.01,
-        xz_thresh=0.01,
-        high_density=True,
-        initial=s["stick_init"],
+        s, stick, obj_radius=0.04, pad_success_thresh=0.05, xz_thresh=0.01, high_density=True, initial=s["stick_init"]
     )
     arrived = to_target <= 0.12
     raised = (opened > 0) & (stick[..., 2] - 0.01 > s["stick_init"][..., 2])
     held = (to_stick < 0.02) & raised
-    carrying = xp.where(arrived, 10.0, 2.0 + 5.0 * stick_in_place + 3.0 * in_place)
+    carrying = np.where(arrived, 10.0, 2.0 + 5.0 * stick_in_place + 3.0 * in_place)
     grasp_success = (s["touching"] > 0) & raised
     return Outcome(
-        reward=xp.where(held, carrying, grasped),
+        reward=np.where(held, carrying, grasped),
         success=grasp_success & arrived,
         near_object=to_stick <= 0.03,
         grasp_success=grasp_success,
-        grasp_reward=xp.where(held, 1.0, grasped),
+        grasp_reward=np.where(held, 1.0, grasped),
         in_place_reward=stick_in_place,
         obj_to_target=to_target,
     )
@@ -60,43 +54,36 @@ def _inserted(s: Inputs, handle: Array) -> Array:
     return (end[..., 0] >= handle[..., 0]) & (beside[..., 1] <= 0.040) & (beside[..., 2] <= 0.060)
 
 
-def _pull_closeness(xp: Namespace, s: Inputs, stick: Array, handle: Array) -> tuple[Array, Array, Array]:
+def _pull_closeness(s: Inputs, stick: Array, handle: Array) -> tuple[Array, Array, Array]:
     """How near the stick is to the container, the stick to the goal, and the container to the goal."""
-    middle = kernels.constant(xp, (0.05, 0.0, 0.0), handle)
+    middle = kernels.constant((0.05, 0.0, 0.0))
     container, stick_init = handle + middle, s["stick_init"]
-    scale = kernels.constant(xp, (1.0, 1.0, 2.0), handle)
-    margin = kernels.norm(xp, (stick_init - (s.obj_init + middle)) * scale)
-    stick_in_place = kernels.within(xp, kernels.norm(xp, (stick - container) * scale), 0.05, margin)
-    margin = kernels.distance(xp, stick_init, s.target)
-    stick_at_goal = kernels.within(xp, kernels.distance(xp, stick, s.target), 0.05, margin)
-    margin = kernels.distance(xp, s.obj_init, s.target)
-    container_at_goal = kernels.within(xp, kernels.distance(xp, container, s.target), 0.05, margin)
+    scale = kernels.constant((1.0, 1.0, 2.0))
+    margin = kernels.norm((stick_init - (s.obj_init + middle)) * scale)
+    stick_in_place = kernels.within(kernels.norm((stick - container) * scale), 0.05, margin)
+    margin = kernels.distance(stick_init, s.target)
+    stick_at_goal = kernels.within(kernels.distance(stick, s.target), 0.05, margin)
+    margin = kernels.distance(s.obj_init, s.target)
+    container_at_goal = kernels.within(kernels.distance(container, s.target), 0.05, margin)
     return stick_in_place, stick_at_goal, container_at_goal
 
 
-def stick_pull_v2(xp: Namespace, s: Inputs) -> Outcome:
+def stick_pull_v2(s: Inputs) -> Outcome:
     """Grasp and closeness of the stick to the container; once through the handle, closeness of both to the goal."""
     stick, handle, opened = s.observation[..., 4:7], s.observation[..., 11:14], s.observation[..., 3]
-    to_stick = kernels.distance(xp, stick, s.tcp)
-    to_target = kernels.distance(xp, handle, s.target)
-    in_place, stick_at_goal, container_at_goal = _pull_closeness(xp, s, stick, handle)
+    to_stick = kernels.distance(stick, s.tcp)
+    to_target = kernels.distance(handle, s.target)
+    in_place, stick_at_goal, container_at_goal = _pull_closeness(s, stick, handle)
     grasped, single = kernels.gripper_caging(
-        xp,
-        s,
-        stick,
-        obj_radius=0.014,
-        pad_success_thresh=0.05,
-        object_reach_radius=0.01,
-        xz_thresh=0.01,
-        high_density=True,
+        s, stick, obj_radius=0.014, pad_success_thresh=0.05, xz_thresh=0.01, high_density=True
     )
     held = (to_stick < 0.02) & (opened > 0) & (stick[..., 2] - 0.01 > s["stick_init"][..., 2])
-    grasped = xp.where(held, 1.0, grasped)
-    both = kernels.mixed(xp, single & ~held, kernels.hamacher, grasped, in_place)
+    grasped = np.where(held, 1.0, grasped)
+    both = kernels.mixed(single & ~held, kernels.hamacher, grasped, in_place)
     inserted, arrived = _inserted(s, handle), to_target <= 0.12
-    pulling = xp.where(arrived, 10.0, 1.0 + both + 5.0 + 2.0 * stick_at_goal + container_at_goal)
+    pulling = np.where(arrived, 10.0, 1.0 + both + 5.0 + 2.0 * stick_at_goal + container_at_goal)
     return Outcome(
-        reward=xp.where(held, xp.where(inserted, pulling, 1.0 + both + 5.0 * in_place), both),
+        reward=np.where(held, np.where(inserted, pulling, 1.0 + both + 5.0 * in_place), both),
         success=arrived & inserted,
         near_object=to_stick <= 0.03,
         grasp_success=kernels.grasped_and_raised(s, stick),
@@ -106,35 +93,35 @@ def stick_pull_v2(xp: Namespace, s: Inputs) -> Outcome:
     )
 
 
-def _stick_v1(xp: Namespace, s: Inputs, sharpness: tuple[float, float]) -> tuple[Array, Array]:
+def _stick_v1(s: Inputs, sharpness: tuple[float, float]) -> tuple[Array, Array]:
     """Reach, lift the stick, bring it to the object and the object to the goal: ``(reward, moving)``, each ``(...)``.
 
     The package takes entries 6 to 8 of the observation, the stick's height and half of its quaternion, for the object.
     """
     stick, obj = s.observation[..., 4:7], s.observation[..., 6:9]
-    moving = kernels.distance(xp, obj[..., :2], s.target[..., :2])
-    placing = kernels.distance(xp, stick, obj)
-    reach = kernels.distance(xp, stick, s.tcp)
-    reach_reward = xp.where(reach < 0.05, -reach + kernels.closing_bonus(xp, s.action), -reach)
+    moving = kernels.distance(obj[..., :2], s.target[..., :2])
+    placing = kernels.distance(stick, obj)
+    reach = kernels.distance(stick, s.tcp)
+    reach_reward = np.where(reach < 0.05, -reach + kernels.closing_bonus(s.action), -reach)
 
-    held, lift_reward = kernels.lift(xp, stick[..., 2], s["stick_height"], s["target_height"], moving, reach)
-    place = kernels.progress(xp, placing, s["max_placing"])
-    move = 1000 * (s["max_moving"] - moving) + kernels.near_bonus(xp, moving, 2000.0, *sharpness)
-    carry = kernels.at_least(xp, place + xp.where(placing < 0.05, move, 0.0), 0.0)
-    return reach_reward + lift_reward + xp.where(held & (reach < 0.1), carry, 0.0), moving
+    held, lift_reward = kernels.lift(stick[..., 2], s["stick_height"], s["target_height"], moving, reach)
+    place = kernels.progress(placing, s["max_placing"])
+    move = 1000 * (s["max_moving"] - moving) + kernels.near_bonus(moving, 2000.0, *sharpness)
+    carry = kernels.at_least(place + np.where(placing < 0.05, move, 0.0), 0.0)
+    return reach_reward + lift_reward + np.where(held & (reach < 0.1), carry, 0.0), moving
 
 
-def stick_push_v1(xp: Namespace, s: Inputs) -> Outcome:
+def stick_push_v1(s: Inputs) -> Outcome:
     """See `_stick_v1`; the reported gripper opening is 0, so no grasp counts and no success either."""
-    reward, moving = _stick_v1(xp, s, (0.001, 0.0001))
+    reward, moving = _stick_v1(s, (0.001, 0.0001))
     return Outcome(reward, 0.0, 1.0, 0.0, 0.0, 0.0, moving)
 
 
-def stick_pull_v1(xp: Namespace, s: Inputs) -> Outcome:
+def stick_pull_v1(s: Inputs) -> Outcome:
     """See `_stick_v1`; no grasp counts, but success is measured as in `stick_pull_v2`."""
-    reward, moving = _stick_v1(xp, s, (0.01, 0.001))
+    reward, moving = _stick_v1(s, (0.01, 0.001))
     handle = s.observation[..., 11:14]
-    success = (kernels.distance(xp, handle, s.target) <= 0.12) & _inserted(s, handle)
+    success = (kernels.distance(handle, s.target) <= 0.12) & _inserted(s, handle)
     return Outcome(reward, success, 1.0, 0.0, 0.0, 0.0, moving)
 
 

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Namespace, Outcome, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec
 
 
-def _hammer_and_nail(xp: Namespace, s: Inputs) -> tuple[Array, ...]:
+def _hammer_and_nail(s: Inputs) -> tuple[Array, ...]:
     return s["hammer"], s["hammer_quaternion"], s["nail"], s["nail_quaternion"]
 
 
-def hammer_v2(xp: Namespace, s: Inputs) -> Outcome:
+def hammer_v2(s: Inputs) -> Outcome:
     """Grasp of the handle and closeness of the head to the nail, scaled by how level the hammer is."""
     hand, hammer = s.observation[..., :3], s.observation[..., 4:7]
-    head = hammer + kernels.constant(xp, (0.16, 0.06, 0.0), hammer)
+    head = hammer + kernels.constant((0.16, 0.06, 0.0))
     # The handle is long: anywhere along it counts as being at its middle in x.
     beside = abs(hammer[..., :1] - hand[..., :1]) < 0.07
-    along_x = xp.where(beside, hand, hammer)
-    grip_point = xp.where(kernels.constant(xp, (1.0, 0.0, 0.0), hammer) > 0, along_x, hammer)
+    along_x = np.where(beside, hand, hammer)
+    grip_point = np.where(kernels.constant((1.0, 0.0, 0.0)) > 0, along_x, hammer)
 
-    tilt = kernels.distance(xp, s.observation[..., 7:11], kernels.constant(xp, (1.0, 0.0, 0.0, 0.0), hammer))
-    level = kernels.at_least(xp, 1.0 - tilt / 0.4, 0.0)
+    tilt = kernels.distance(s.observation[..., 7:11], kernels.constant((1.0, 0.0, 0.0, 0.0)))
+    level = kernels.at_least(1.0 - tilt / 0.4, 0.0)
     grab, single = kernels.gripper_caging(
-        xp,
-        s,
-        grip_point,
-        object_reach_radius=0.01,
-        obj_radius=0.015,
-        pad_success_thresh=0.02,
-        xz_thresh=0.01,
-        high_density=True,
+        s, grip_point, obj_radius=0.015, pad_success_thresh=0.02, xz_thresh=0.01, high_density=True
     )
-    near_nail = kernels.within(xp, kernels.distance(xp, s.target, head), 0.02, 0.2)
-    in_place = 0.1 * kernels.indicator(xp, head[..., 2] > 0.02) + 0.9 * near_nail
-    reward = kernels.mixed(
-        xp, single, lambda grab, rest, level: (2.0 * grab + rest) * level, grab, 6.0 * in_place, level
-    )
+    near_nail = kernels.within(kernels.distance(s.target, head), 0.02, 0.2)
+    in_place = 0.1 * kernels.indicator(head[..., 2] > 0.02) + 0.9 * near_nail
+    reward = kernels.mixed(single, lambda grab, rest, level: (2.0 * grab + rest) * level, grab, 6.0 * in_place, level)
     success = s["nail_depth"] > 0.09
     return Outcome(
-        reward=xp.where(success & (reward > 5.0), 10.0, reward),
+        reward=np.where(success & (reward > 5.0), 10.0, reward),
         success=success,
         near_object=level,
         grasp_success=grab >= 0.5,
@@ -48,17 +41,17 @@ def hammer_v2(xp: Namespace, s: Inputs) -> Outcome:
     )
 
 
-def hammer_v1(xp: Namespace, s: Inputs) -> Outcome:
+def hammer_v1(s: Inputs) -> Outcome:
     """Reach, lift the hammer, then bring its head to the nail and the nail into the box."""
     hammer = s.observation[..., 4:7]
-    hammering = kernels.distance(xp, s["nail_head"], s["hammer_head"])
+    hammering = kernels.distance(s["nail_head"], s["hammer_head"])
     screwing = abs(s["nail_head"][..., 1] - s.target[..., 1])
-    reach = kernels.distance(xp, hammer, s.tcp)
-    reach_reward = xp.where(reach < 0.05, -reach + kernels.closing_bonus(xp, s.action), -reach)
+    reach = kernels.distance(hammer, s.tcp)
+    reach_reward = np.where(reach < 0.05, -reach + kernels.closing_bonus(s.action), -reach)
 
-    held, lift_reward = kernels.lift(xp, hammer[..., 2], s["hammer_height"], s["target_height"], hammering, reach)
-    drive = 1000 * (s["max_hammering"] - hammering - screwing) + kernels.near_bonus(xp, hammering + screwing)
-    drive_reward = xp.where(held & (reach < 0.1), kernels.at_least(xp, drive, 0.0), 0.0)
+    held, lift_reward = kernels.lift(hammer[..., 2], s["hammer_height"], s["target_height"], hammering, reach)
+    drive = 1000 * (s["max_hammering"] - hammering - screwing) + kernels.near_bonus(hammering + screwing)
+    drive_reward = np.where(held & (reach < 0.1), kernels.at_least(drive, 0.0), 0.0)
     return Outcome(reach_reward + lift_reward + drive_reward, s["nail_depth"] > 0.09, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
