@@ -95,6 +95,32 @@ def idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes).copy()
 
 
+def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Tensor]:
+    """CelebA's `list_attr_celeba.txt`: attribute names (K), file names (M) and values (M, K) in {0, 1}.
+
+    The file: the number of images, the names, then a line for each image with its name and K times 1 or −1.
+
+    Raises:
+        UserError: the file is absent or a line is malformed.
+    """
+    path = Path(path)
+    try:
+        lines = _bytes(path).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise expected(f"File {path}", "a text file", f"byte {error.start} that is no text") from error
+    if len(lines) < 2 or not lines[0].strip().isdecimal() or not lines[1].split():
+        raise expected(f"File {path}", "a line with a count, then one with attribute names", lines[:1])
+    count, names, rows = int(lines[0]), lines[1].split(), [line.split() for line in lines[2:] if line.strip()]
+    if len(rows) != count:
+        raise expected(f"File {path}", f"lines for {count} images", len(rows))
+    for number, row in enumerate(rows, 3):
+        if len(row) != len(names) + 1 or not set(row[1:]) <= {"1", "-1"}:
+            shown = " ".join(row[:4])
+            raise expected(f"File {path}, line {number}", f"a file name and {len(names)} times 1 or -1", shown)
+    values = np.array([row[1:] for row in rows]).reshape(count, len(names)) == "1"
+    return names, [row[0] for row in rows], torch.from_numpy(values.astype(np.int64))
+
+
 def _folder(root: Path | str, name: str, fetched: str) -> Path:
     folder = Path(root) / name
     if not folder.is_dir():

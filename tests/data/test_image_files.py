@@ -67,6 +67,14 @@ def test_svhn_labels_ten_as_zero(tmp_path: Path) -> None:
     assert train.images[2, 1, 4, 9] == content["X"][4, 9, 1, 2]
 
 
+def test_celeba_attributes(tmp_path: Path) -> None:
+    path = tmp_path / "list_attr_celeba.txt"
+    path.write_text("2\nBald Smiling Young\n000001.jpg -1  1  1\n000002.jpg  1 -1 -1\n")
+    names, files, values = image_files.celeba_attributes(path)
+    assert names == ["Bald", "Smiling", "Young"] and files == ["000001.jpg", "000002.jpg"]
+    assert values.tolist() == [[0, 1, 1], [1, 0, 0]]
+
+
 class Exploit:
     def __reduce__(self) -> Any:
         return Path.touch, (Path("pwned"),)
@@ -143,3 +151,21 @@ def test_malformed_files_end_in_one_line_with_their_name(
     message = str(caught.value)
     assert name in message and "\n" not in message
     assert not Path("pwned").exists(), "the file's own code has run"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "a line with a count"),
+        ("x\nBald\n", "a line with a count"),
+        ("2\nBald Young\na.jpg 1 1\n", "lines for 2 images"),
+        ("1\nBald Young\na.jpg 1\n", "line 3.*2 times 1 or -1"),
+        ("1\nBald Young\na.jpg 1 0\n", "line 3"),
+    ],
+)
+def test_malformed_attribute_lists(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "list_attr_celeba.txt"
+    path.write_text(text)
+    with pytest.raises(UserError, match=reason) as caught:
+        image_files.celeba_attributes(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
