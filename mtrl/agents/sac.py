@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig, CriticBatch
+from mtrl.agents.off_policy import CriticBatch, OffPolicyActorCritic, OffPolicyConfig
 from mtrl.core.config import check
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
@@ -24,7 +24,7 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
 
 @dataclass
-class Config(ActorCriticConfig):
+class Config(OffPolicyConfig):
     kind: str = "sac"
     initial_temperature: float = 1.0
     """α of every task at the start."""
@@ -61,7 +61,7 @@ def tanh_gaussian(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     return u.tanh(), log_prob
 
 
-class SAC(ActorCritic):
+class SAC(OffPolicyActorCritic):
     outputs_per_action: ClassVar[int] = 2
 
     def __init__(self, config: Config, **context: Any) -> None:

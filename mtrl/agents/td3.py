@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig, CriticBatch, Draw
+from mtrl.agents.off_policy import CriticBatch, Draw, OffPolicyActorCritic, OffPolicyConfig
 from mtrl.core.config import check
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
@@ -21,7 +21,7 @@ from mtrl.execution import runners
 
 
 @dataclass
-class Config(ActorCriticConfig):
+class Config(OffPolicyConfig):
     kind: str = "td3"
     policy_delay: int = 2
     """d: every d-th update moves the actor and the target networks too."""
@@ -47,7 +47,7 @@ class ActorBatch(NamedTuple):
     subset: TaskSubset = ALL_TASKS
 
 
-class TD3(ActorCritic):
+class TD3(OffPolicyActorCritic):
     outputs_per_action: ClassVar[int] = 1
 
     def __init__(self, config: Config, **context: Any) -> None:

@@ -22,8 +22,9 @@ from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
 from mtrl.core.types import FloatArray, Metrics, StepResult, TaskVectorEnv, Transitions
 from mtrl.data.goal_replay import GoalReplay, HindsightReplay, Relabel
 from mtrl.training import off_policy
+from mtrl.training.control import ControlSuite
 from mtrl.training.evaluation import Evaluation, Progress
-from mtrl.training.off_policy import ControlSuite, OffPolicyTrainer
+from mtrl.training.off_policy import OffPolicyTrainer
 
 GROUPS = ("training_goals", "held_out_goals")
 _SIDE_BY_SIDE = 50

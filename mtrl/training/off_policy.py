@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.core.errors import expected
 from mtrl.core.specs import ControlSpec, Spec
-from mtrl.core.types import FloatArray, Metrics, StepResult, TaskVectorEnv, Transitions
+from mtrl.core.types import Metrics, StepResult, Transitions
 from mtrl.data.n_step import NStepReplay
 from mtrl.data.replay import ReplayBuffer
-from mtrl.training.evaluation import Evaluation, Policy, Progress, greedy
-from mtrl.training.evaluation import evaluate as evaluate_policy
-from mtrl.training.trainer import TrainedAgent, Trainer, TrainingConfig
+from mtrl.training.control import ControlSuite, ControlTrainer, EpisodeStatistics
+from mtrl.training.trainer import TrainedAgent, TrainingConfig
 
 
 @dataclass
@@ -61,60 +56,7 @@ class Agent(TrainedAgent, Protocol):
     def learn(self, draw: Callable[[], Sequence[Transitions]], count: int) -> Metrics: ...
 
 
-class ControlSuite(Protocol):
-    """What the loop needs of a benchmark."""
-
-    spec: ControlSpec
-
-    def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
-        """Environments for training: a random goal at each episode."""
-        ...
-
-    def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> TaskVectorEnv:
-        """Environments for evaluation: terminate on success, goals by `protocol` (see `training.evaluation`)."""
-        ...
-
-
-class EpisodeStatistics:
-    """Returns and successes of the training episodes that ended since the last report.
-
-    An episode counts as a success where the task was solved at any of its steps: training does not stop there.
-    """
-
-    def __init__(self, num_tasks: int, envs_per_task: int, measures: Sequence[str] = ()) -> None:
-        """measures: those of the steps that are reported too, as they are when an episode ends."""
-        self._measures = measures
-        self._returns = np.zeros((num_tasks, envs_per_task))
-        self._solved = np.zeros((num_tasks, envs_per_task), bool)
-        self._ended = np.zeros((3 + len(measures), num_tasks))  # episodes, successes, returns, measures
-
-    def add(self, step: StepResult) -> None:
-        self._returns += step.reward
-        self._solved |= step.success
-        over = step.terminated | step.truncated
-        if over.any():
-            measured = [(step.measures[name] * over).sum(1) for name in self._measures]
-            self._ended += [over.sum(1), (self._solved & over).sum(1), (self._returns * over).sum(1), *measured]
-            self._returns[over] = 0
-            self._solved[over] = False
-
-    def report(self) -> dict[str, FloatArray]:
-        """{success, return}: means (T,) over the episodes since the last report, NaN where a task had none."""
-        count = np.where(self._ended[0] > 0, self._ended[0], np.nan)
-        names = ("success", "return", *self._measures)
-        result: dict[str, FloatArray] = dict(zip(names, self._ended[1:] / count, strict=True))
-        self._ended[:] = 0
-        return result
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {k: torch.from_numpy(v.copy()) for k, v in vars(self).items() if isinstance(v, np.ndarray)}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        for name, value in state.items():
-            setattr(self, name, value.numpy().copy())
-
-
-class OffPolicyTrainer(Trainer):
+class OffPolicyTrainer(ControlTrainer):
     """One agent, its environments and its replay, and how far they are.
 
     The environments step in a thread of their own while the agent learns, or in turn (`Config.deterministic`). No
@@ -132,7 +74,6 @@ class OffPolicyTrainer(Trainer):
         """Make new environments and an empty replay."""
         self.envs = self.suite.make_envs(self.seed, self.config.envs_per_task)
         self.replay: Any = self._make_replay()
-        self.headline = "success" if self.suite.spec.tells_success else "return"
         self.episodes = EpisodeStatistics(self.envs.num_tasks, self.envs.envs_per_task, self.measures)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
         self._credit = 0.0
@@ -158,27 +99,20 @@ class OffPolicyTrainer(Trainer):
         """One step of every copy, and the updates it earns."""
         if self._observation is None:
             self._observation = torch.tensor(self.envs.reset())
-        with self._clock("act"):
+        with self.clock("act"):
             action = self._act(self._observation)
         if self.config.deterministic:
-            with self._clock("step"):
+            with self.clock("step"):
                 self._store(action, self.envs.step(action.numpy()))
             return self._learn(self.step)
         flight = self._stepper.submit(self.envs.step, action.numpy())
         try:
             metrics = self._learn(self.step + self.envs.envs_per_task)
         finally:
-            with self._clock("step"):
+            with self.clock("step"):
                 result = flight.result()
         self._store(action, result)
         return metrics
-
-    @contextlib.contextmanager
-    def _clock(self, name: str) -> Iterator[None]:
-        """Count the seconds inside; those of a step that runs beside an update are only the wait for its end."""
-        begin = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - begin
 
     def _store(self, action: Tensor, result: StepResult) -> None:
         assert self._observation is not None
@@ -217,15 +151,11 @@ class OffPolicyTrainer(Trainer):
         count = int(self._credit) if len(self.replay) else 0
         if not count:
             return None
-        with self._clock("update"):
+        with self.clock("update"):
             metrics = self.agent.learn(self._draw, count)
         self._credit -= count
         self.updates += count
         return metrics
-
-    def report(self) -> dict[str, FloatArray]:
-        found = self.episodes.report()
-        return {name: found[name] for name in found if name != "success" or self.suite.spec.tells_success}
 
     def state_dict(self) -> dict[str, Any]:
         """All but the replay, in types that a checkpoint can hold."""
@@ -247,30 +177,6 @@ class OffPolicyTrainer(Trainer):
     def close(self) -> None:
         self._stepper.shutdown()
         self.envs.close()
-
-    @property
-    def policy(self) -> Policy:
-        """(T, N, O) -> (T, N, A)"""
-        return greedy(self.agent)
-
-    def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> FloatArray:
-        """observation (O,) or (B, O) -> action (A,) or (B, A) in [-1, 1]."""
-        rows, size = np.atleast_2d(np.asarray(observation, np.float32)), self.suite.spec.observation_size
-        if rows.ndim != 2 or rows.shape[1] != size:
-            raise expected("Observation", f"of size {size}", tuple(np.shape(observation)))
-        action = self._act_on(rows, task, goal)
-        return action if np.ndim(observation) == 2 else action[0]
-
-    def _act_on(self, rows: FloatArray, task: int | None, goal: Any) -> FloatArray:
-        every = np.zeros((self.suite.spec.num_tasks, *rows.shape), np.float32)
-        every[task] = rows
-        return self.policy(every)[task]
-
-    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
-        """Play `episodes` episodes of every task with the deterministic policy."""
-        with contextlib.closing(self.suite.make_evaluation_envs(self.seed, episodes, protocol)) as envs:
-            told = self.suite.spec.tells_success
-            return evaluate_policy(self.policy, envs, episodes, progress, tells_success=told)
 
 
 def build(config: Config, **parts: Any) -> OffPolicyTrainer:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from mtrl.agents import AGENTS
-from mtrl.agents.actor_critic import CriticBatch
+from mtrl.agents.off_policy import CriticBatch
 from mtrl.agents.sac import SAC, ActorBatch, tanh_gaussian
 from mtrl.core.specs import ControlSpec
 from mtrl.core.types import Transitions

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtrl.agents.actor_critic import CriticBatch
+from mtrl.agents.off_policy import CriticBatch
 from mtrl.agents.sac import Config
 from mtrl.agents.value_heads import HLGauss, PopArt, TwoHot, ValueHead, build_head, symexp, symlog
 from mtrl.core.errors import UserError

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl.agents import AGENTS
-from mtrl.agents.actor_critic import ActorCritic
+from mtrl.agents.off_policy import OffPolicyActorCritic
 from mtrl.core.specs import ControlSpec
 from mtrl.core.types import Transitions
 from mtrl.data.n_step import NStepReplay
@@ -50,7 +50,7 @@ def agent(
 class Experience:
     """A replay, what fills it, and what an update of `learner` draws from it."""
 
-    def __init__(self, learner: ActorCritic, capacity: int = 200) -> None:
+    def __init__(self, learner: OffPolicyActorCritic, capacity: int = 200) -> None:
         self.learner, self._generator = learner, torch.Generator().manual_seed(1)
         self.replay = ReplayBuffer(T, capacity, O, A, device=learner.device)
         if learner.config.n_step > 1:
@@ -74,11 +74,11 @@ class Experience:
         return [self.replay.sample(B, self.learner.generator) for _ in range(count)]
 
 
-def tensors(learner: ActorCritic) -> list[Tensor]:
+def tensors(learner: OffPolicyActorCritic) -> list[Tensor]:
     return list(runners.tensors(learner._state()))
 
 
-def copy_state(source: ActorCritic, target: ActorCritic) -> None:
+def copy_state(source: OffPolicyActorCritic, target: OffPolicyActorCritic) -> None:
     """In place, so that a graph goes on with it; both have taken a step."""
     with torch.no_grad():
         for new, old in zip(tensors(source), tensors(target), strict=True):

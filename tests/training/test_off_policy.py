@@ -10,8 +10,9 @@ import torch
 
 from mtrl import experiment
 from mtrl.core.types import StepResult
+from mtrl.training.control import EpisodeStatistics
 from mtrl.training.evaluation import evaluate
-from mtrl.training.off_policy import EpisodeStatistics, OffPolicyTrainer
+from mtrl.training.off_policy import OffPolicyTrainer
 
 
 def trainer(*options: str) -> tuple[experiment.Experiment, OffPolicyTrainer]:

@@ -1,0 +1,188 @@
+"""What off-policy actor-critic learners have in common: Q ensembles, target networks, and how updates are executed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig
+from mtrl.core.config import check, check_choice, runtime_option
+from mtrl.core.specs import ControlSpec, GoalSpec, Spec
+from mtrl.core.subset import ALL_TASKS, TaskSubset
+from mtrl.core.types import Metrics, Tensors, Transitions
+from mtrl.execution import precision, runners
+from mtrl.networks import TaskNetwork
+
+Draw = Callable[[], Sequence[Transitions]]
+"""The batch of one update, or two where `ActorCritic.needs_second_batch`."""
+
+
+@dataclass
+class OffPolicyConfig(ActorCriticConfig):
+    specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec, GoalSpec)
+    trainings: ClassVar[tuple[str, ...]] = ("off_policy", "goal_conditioned")
+    tau: float = 0.005
+    """τ: how far target networks move towards the networks at each update."""
+    n_step: int = 1
+    """Rewards of so many steps in a row, then the critics' value of what they lead to, make a target."""
+    batch_size: int = 128
+    """B: transitions per task and update."""
+    num_critics: int = 2
+    """E: critics whose minimum is the target."""
+    reward_scale: float = 1.0
+    """Factor of every reward in the critics' targets."""
+    execution: str = runtime_option("auto")
+    """How updates run: plain, captured (one CUDA graph), compiled (by PyTorch in half a minute; on a GPU captured too),
+    or auto: where the methods allow it, captured on a GPU and compiled after 50,000 updates, compiled after 5,000 on a
+    CPU with a compiler."""
+    updates_per_launch: int = runtime_option(8)
+    """Updates of one captured graph, where a step of the environments earns so many."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("agent.execution", self.execution, runners.CHOICES)
+        check(0 < self.tau <= 1, "agent.tau", "in (0, 1]", self.tau)
+        check(self.reward_scale > 0, "agent.reward_scale", "positive", self.reward_scale)
+        for name in ("n_step", "batch_size", "num_critics", "updates_per_launch"):
+            check(getattr(self, name) >= 1, f"agent.{name}", "a positive integer", getattr(self, name))
+
+    def for_acting(self) -> Self:
+        return replace(self, execution="plain")
+
+
+class CriticBatch(NamedTuple):
+    inputs: Tensor
+    """(T, B, O + A)"""
+    target: Tensor
+    """(T, B)"""
+    subset: TaskSubset = ALL_TASKS
+
+
+class OffPolicyActorCritic(ActorCritic):
+    """A learner with an ensemble of E critics Q(s, a) and their targets."""
+
+    critic_sees_action: ClassVar[bool] = True
+
+    def __init__(self, config: Any, **context: Any) -> None:
+        self.ensemble = config.num_critics
+        super().__init__(config, **context)
+        self.target = self._target_of(self.critic)
+        self._move = get_ema_multi_avg_fn(1 - config.tau)
+        host_bound = self.critic_optimizer.host_bound or self.actor_optimizer.host_bound
+        self.execution = runners.choose(config.execution, self.device, host_bound)
+        self._learner: tuple[Draw, runners.Runner] | None = None
+        self._updates = 0  # as `critic_optimizer.step_count`, without asking the device
+
+    def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
+        """The steps of one update on normalised batches: one, or two where `needs_second_batch`."""
+        raise NotImplementedError
+
+    def _target_of(self, network: TaskNetwork) -> TaskNetwork:
+        return copy.deepcopy(network).requires_grad_(False)
+
+    @property
+    def value_networks(self) -> Sequence[TaskNetwork]:
+        return [self.critic, self.target]
+
+    def prepare(self, batch: Transitions) -> Transitions:
+        """The batch as networks and targets see it: normalised."""
+        observed = [
+            self._normalised("observation", x, batch.subset) for x in (batch.observation, batch.next_observation)
+        ]
+        reward = self._normalised("reward", batch.reward, batch.subset)
+        return batch._replace(observation=observed[0], next_observation=observed[1], reward=reward)
+
+    def learn(self, draw: Draw, count: int) -> Metrics:
+        """`count` updates, each on what `draw` gives, as `Config.execution` says; the metrics of the last.
+
+        Compiled or captured, `draw` runs only at first: what it reads should be tensors that are changed in place, and
+        its randomness that of `generator`. The metrics are then tensors that the next call may overwrite.
+        """
+        if self._learner is None or self._learner[0] != draw:
+            self._learner = draw, self._runner(draw)
+        metrics = self._learner[1](count)
+        self._updates += count
+        return metrics
+
+    def _runner(self, draw: Draw) -> runners.Runner:
+        return self._executed(lambda: self.update(*draw()))
+
+    def _executed(self, update: runners.Update) -> runners.Runner:
+        return runners.build(
+            self.execution,
+            update,
+            self._state,
+            self.generator,
+            self.config.updates_per_launch,
+            done=lambda: self._updates,
+            announce=lambda text: self.announce(text),
+            products=precision.network_level(self.config.precision, self.device),
+        )
+
+    def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics:
+        """One step of everything on a batch (T, B, ..). Nothing is read back.
+
+        Where `batch.subset` is some of the tasks, the metrics are means over them. A second batch is of the same tasks.
+        """
+        return self._take(self.equations, batch, second_batch)
+
+    def _take(
+        self, steps: Callable[..., Metrics], batch: Transitions, second_batch: Transitions | None = None
+    ) -> Metrics:
+        with precision.network_products(self.config.precision, self.device):
+            metrics = steps([self.prepare(b) for b in (batch, second_batch) if b is not None], batch.subset)
+        return batch.subset.summary(metrics)
+
+    def move_target(self, target: TaskNetwork, network: TaskNetwork) -> None:
+        """θ' ← θ' + τ (θ − θ')"""
+        self._move(list(target.parameters()), list(network.parameters()), None)
+
+    def bootstrapped(self, batch: Transitions, future: Tensor) -> CriticBatch:
+        """The critics' target r + γ (1 − terminated) future, (T, B), for the values `future` of the successors.
+
+        Where a batch has rewards of n steps, r is their discounted sum and γ is γⁿ (`Transitions.discount`).
+        """
+        discount = self.config.gamma if batch.discount is None else batch.discount
+        target = batch.reward * self.config.reward_scale + discount * (1 - batch.terminated) * future
+        return CriticBatch(torch.cat([batch.observation, batch.action], -1), target, batch.subset)
+
+    def target_q(self, batch: Transitions, action: Tensor) -> Tensor:
+        """min_e Q'_e(s', a'), (T, B)."""
+        output = self.target.at(batch.subset)(torch.cat([batch.next_observation, action], -1))
+        return self.head.value(output, batch.subset).amin(0)
+
+    def fixed_q(self, observation: Tensor, action: Tensor, subset: TaskSubset, members: int | None = None) -> Tensor:
+        """Q_e(s, a), (E, T, B), of the critics or the first `members` of them; gradients flow to the actions alone."""
+        shared, own, buffers = ({n: t.detach() for n, t in table.items()} for table in self.critic.at(subset).tensors)
+        if members is not None:
+            shared = {n: t[:members] for n, t in shared.items()}
+            own, buffers = ({n: t[:, :members] for n, t in table.items()} for table in (own, buffers))
+        output = self.critic.call(shared, own, buffers, torch.cat([observation, action], -1))
+        return self.head.value(output, subset)
+
+    def critic_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: CriticBatch
+    ) -> tuple[Tensor, Metrics]:
+        """Σ_e mean_B loss(Q_e(s, a), y), (T,), with the value head's loss."""
+        output = self.critic.call(shared, own, own_buffers, batch.inputs)
+        losses = self.head.loss(output, batch.target, batch.subset).mean(-1).sum(0)
+        return losses, {"q": self.head.value(output.detach(), batch.subset).mean((0, 2))}
+
+    def _parts(self) -> dict[str, Any]:
+        return super()._parts() | {"target": self.target}
+
+    def _state(self) -> dict[str, Any]:
+        """All tensors that an update changes."""
+        fixed = ("generator", *(f"{name}_normalisation" for name in self._normalisers))
+        return {name: part for name, part in self.state_dict().items() if name not in fixed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._learner = None  # a graph would go on with the old tensors
+        self._updates = int(self.critic_optimizer.step_count)

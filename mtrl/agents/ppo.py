@@ -1,0 +1,292 @@
+"""Multi-task proximal policy optimisation: a Gaussian policy for each task, values normalised for each task.
+
+Schulman et al. 2017 ("Proximal Policy Optimization Algorithms"), with generalised advantages (Schulman et al. 2016) and
+a task axis: actor and critic have one loss per task each, and `MultiTaskOptimizer` decides what becomes of the
+gradients of either. Advantages are normalised within each task. With `popart`, the default, so are the critic's
+targets, as in TOPPO (arXiv 2605.11473). The actor's output layer starts a hundred times smaller than usual, so that
+the first actions are near zero (Andrychowicz et al. 2021, "What Matters for On-Policy Deep Actor-Critic Methods?").
+
+Deviations do not depend on the state: every task owns one for each entry of an action. Actions are sampled from the
+Gaussian and clipped by the environment alone. Old log-probabilities are computed anew when a rollout is complete, with
+the observations' statistics that the update sees, so that its ratios begin at one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig
+from mtrl.core.config import check
+from mtrl.core.specs import ControlSpec, Spec
+from mtrl.core.subset import ALL_TASKS
+from mtrl.core.types import Metrics, Tensors
+from mtrl.data.rollout import Rollout
+from mtrl.execution import precision
+from mtrl.networks.base import Factory
+from mtrl.networks.layers import Linear, owned
+
+LOG_2PI = math.log(2 * math.pi)
+OUTPUT_SCALE = 0.01
+"""Of the actor's output layer at the start."""
+
+
+@dataclass
+class Config(ActorCriticConfig):
+    specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec,)
+    trainings: ClassVar[tuple[str, ...]] = ("on_policy",)
+    kind: str = "ppo"
+    learning_rate: float = 5e-4
+    """Adam's, at the start."""
+    final_learning_rate: float = 1.0
+    """Share of the learning rate that is left at the last step; it falls linearly."""
+    adam_eps: float = 1e-5
+    gae_lambda: float = 0.95
+    """λ of generalised advantages."""
+    epochs: int = 8
+    """Passes over a rollout, at most."""
+    minibatches: int = 8
+    """Optimiser steps of one pass; each sees an equal share of every task's transitions."""
+    clip_range: float = 0.2
+    """ε: the surrogate gains nothing from ratios beyond 1 ± ε."""
+    target_kl: float | None = 0.02
+    """No further pass once the mean divergence from the policy that collected the rollout exceeds this."""
+    entropy_coefficient: float = 0.0
+    """Weight of the entropy in the actor's loss."""
+    initial_std: float = 0.6
+    """Deviation of the actions at the start."""
+    min_std: float = 0.1
+    """Least deviation of the actions."""
+    max_std: float = 0.6
+    """Greatest deviation of the actions, at the start."""
+    final_max_std: float = 0.6
+    """Greatest deviation of the actions at the last step; it falls linearly."""
+    max_grad_norm: float | None = 1.0
+    normalise_observations: str = "shared"
+    popart: bool = True
+    popart_rate: float = 0.2
+    """How far the targets' statistics move towards those of a rollout."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(0 <= self.gae_lambda <= 1, "agent.gae_lambda", "in [0, 1]", self.gae_lambda)
+        check(0 <= self.final_learning_rate <= 1, "agent.final_learning_rate", "in [0, 1]", self.final_learning_rate)
+        for name in ("epochs", "minibatches"):
+            check(getattr(self, name) >= 1, f"agent.{name}", "a positive integer", getattr(self, name))
+        check(self.clip_range > 0, "agent.clip_range", "positive", self.clip_range)
+        check(self.target_kl is None or self.target_kl > 0, "agent.target_kl", "positive", self.target_kl)
+        check(self.entropy_coefficient >= 0, "agent.entropy_coefficient", "0 or more", self.entropy_coefficient)
+        for name in ("initial_std", "max_std", "final_max_std"):
+            above = f"at least agent.min_std ({self.min_std})"
+            check(getattr(self, name) >= self.min_std, f"agent.{name}", above, getattr(self, name))
+        check(self.min_std > 0, "agent.min_std", "positive", self.min_std)
+
+
+class ActorBatch(NamedTuple):
+    observation: Tensor
+    """(T, B, O), normalised."""
+    action: Tensor
+    """(T, B, A)"""
+    log_prob: Tensor
+    """(T, B): of the actions under the policy before the update."""
+    advantage: Tensor
+    """(T, B)"""
+
+
+class CriticBatch(NamedTuple):
+    observation: Tensor
+    """(T, B, O), normalised."""
+    target: Tensor
+    """(T, B)"""
+
+
+class Deviation(nn.Module):
+    """Appends log deviations (A,) that do not depend on the state to the means (.., A)."""
+
+    def __init__(self, size: int, initial: float) -> None:
+        super().__init__()
+        self.log_std = nn.Parameter(torch.full((size,), math.log(initial)))
+
+    def forward(self, mean: Tensor) -> Tensor:
+        return torch.cat([mean, self.log_std.unsqueeze(-2).expand_as(mean)], -1)
+
+
+def generalised_advantages(
+    reward: Tensor,
+    value: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    ended: Tensor,
+    gamma: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Â_t = Σ_k (γλ)^k δ_(t+k) within an episode, δ_t = r_t + γ (1 − terminated_t) V(s_(t+1)) − V(s_t); all (T, R, N).
+
+    The sum ends where an episode ends; a truncated one is bootstrapped from its true last state.
+    """
+    delta = reward + gamma * (1 - terminated) * next_value - value
+    decay = gamma * gae_lambda * (1 - ended)
+    advantage = torch.empty_like(delta)
+    last = torch.zeros_like(delta[:, 0])
+    for step in reversed(range(delta.shape[1])):
+        last = delta[:, step] + decay[:, step] * last
+        advantage[:, step] = last
+    return advantage
+
+
+class PPO(ActorCritic):
+    outputs_per_action: ClassVar[int] = 1
+    critic_sees_action: ClassVar[bool] = False
+
+    def __init__(self, config: Config, **context: Any) -> None:
+        super().__init__(config, **context)
+        self.max_log_std = torch.tensor(math.log(config.max_std), device=self.device)
+
+    def wrap_actor(self, factory: Factory) -> Factory:
+        def build(code: Tensor) -> nn.Module:
+            means = factory(code)
+            with torch.no_grad():
+                for layer in means.modules():
+                    if isinstance(layer, Linear) and len(layer.weight) == self.action_size:
+                        layer.weight.mul_(OUTPUT_SCALE)
+                        if layer.bias is not None:
+                            layer.bias.zero_()
+            return nn.Sequential(means, owned(Deviation(self.action_size, self.config.initial_std)))
+
+        return build
+
+    def distribution(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The actor's output (.., 2A) -> means and log deviations (.., A)."""
+        mean, log_std = output.chunk(2, -1)
+        return mean, torch.minimum(log_std, self.max_log_std).clamp(min=math.log(self.config.min_std))
+
+    def policy(self, output: Tensor, explore: bool, subset: Any) -> Tensor:
+        """The means, or a sample, within [-1, 1]."""
+        return (self._sampled(output) if explore else output.chunk(2, -1)[0]).clamp(-1, 1)
+
+    def _sampled(self, output: Tensor) -> Tensor:
+        mean, log_std = self.distribution(output)
+        return mean + log_std.exp() * self.noise(mean.shape[:-1])
+
+    @torch.no_grad()
+    def explore(self, observation: Tensor) -> Tensor:
+        """observation (T, N, O) -> sampled actions (T, N, A), which are not clipped."""
+        return self._sampled(self.actor(self._normalised("observation", observation.to(self.device))))
+
+    def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
+        """Up to `epochs` passes over a rollout; see `training.on_policy.Agent`.
+
+        The host reads one number after each pass, the divergence that decides on the next.
+        """
+        self._schedule(progress)
+        with precision.network_products(self.config.precision, self.device):
+            actor, critic, metrics = self._prepare(rollout)
+            updates, found = 0, dict[str, Tensor]()
+            for _ in range(self.config.epochs):
+                found, divergence = self._pass(actor, critic)
+                updates += self.config.minibatches
+                if self.config.target_kl is not None and divergence.item() > self.config.target_kl:
+                    break
+        return metrics | found, updates
+
+    def _pass(self, actor: ActorBatch, critic: CriticBatch) -> tuple[Metrics, Tensor]:
+        """The metrics of the last minibatch of one pass, and the mean divergence over all."""
+        count, found = actor.log_prob.shape[1], dict[str, Tensor]()
+        divergence = torch.zeros((), device=self.device)
+        order = torch.randperm(count, device=self.device, generator=self.generator)
+        for part in order.tensor_split(self.config.minibatches):
+            found = self.step_critics([CriticBatch(*(field[:, part] for field in critic))], ALL_TASKS)
+            found |= self.step_actor([ActorBatch(*(field[:, part] for field in actor))], ALL_TASKS)
+            divergence += found["actor/kl"].mean() / self.config.minibatches
+        return found, divergence
+
+    def _schedule(self, progress: float) -> None:
+        config = self.config
+        rate = config.learning_rate * (1 + (config.final_learning_rate - 1) * progress)
+        for optimizer in (self.actor_optimizer, self.critic_optimizer):
+            for group in optimizer.optimizer.param_groups:
+                group["lr"] = rate
+        std = config.max_std + (config.final_max_std - config.max_std) * progress
+        self.max_log_std.fill_(math.log(std))
+
+    def _observe(self, rollout: Rollout) -> None:
+        """Take a rollout into the running normalisations, before it is learned from."""
+        if "observation" in self._normalisers:
+            self._normalisers["observation"].observe(rollout.transitions())
+        if "reward" in self._normalisers:
+            for step in range(rollout.steps):
+                self._normalisers["reward"].observe(rollout.transitions(slice(step, step + 1)))
+
+    @torch.no_grad()
+    def _prepare(self, rollout: Rollout) -> tuple[ActorBatch, CriticBatch, Metrics]:
+        """What the passes go over, each field (T, R N, ..), and metrics of the rollout."""
+        self._observe(rollout)
+        batch = rollout.transitions()
+        observation, successor = (
+            self._normalised("observation", x) for x in (batch.observation, batch.next_observation)
+        )
+        shape = rollout.reward.shape
+        value, next_value = (self.head.value(self.critic(x)).view(shape) for x in (observation, successor))
+        reward = self._normalised("reward", rollout.reward)
+        advantage = generalised_advantages(
+            reward,
+            value,
+            next_value,
+            rollout.terminated,
+            rollout.ended,
+            gamma=self.config.gamma,
+            gae_lambda=self.config.gae_lambda,
+        ).flatten(1)
+        target = advantage + value.flatten(1)
+        self.head.observe(target, ALL_TASKS, self.value_networks)
+        log_prob = self.log_prob(self.actor(observation), batch.action)
+        explained = 1 - advantage.var(1) / target.var(1).clamp(min=1e-8)
+        normalised = (advantage - advantage.mean(1, keepdim=True)) / (advantage.std(1, keepdim=True) + 1e-8)
+        metrics = {"explained_variance": explained, "return_std": target.std(1)}
+        return ActorBatch(observation, batch.action, log_prob, normalised), CriticBatch(observation, target), metrics
+
+    def log_prob(self, output: Tensor, action: Tensor) -> Tensor:
+        """log N(action; mean, std), (T, B)."""
+        mean, log_std = self.distribution(output)
+        return (-0.5 * ((action - mean) * (-log_std).exp()).square() - log_std - 0.5 * LOG_2PI).sum(-1)
+
+    def actor_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ActorBatch
+    ) -> tuple[Tensor, Metrics]:
+        """−mean_B min(ρ Â, clip(ρ, 1 − ε, 1 + ε) Â) − c H, (T,), ρ = π(a|s) / π_old(a|s)."""
+        output = self.actor.call(shared, own, own_buffers, batch.observation)
+        log_ratio, clip = self.log_prob(output, batch.action) - batch.log_prob, self.config.clip_range
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - clip, 1 + clip)
+        entropy = (self.distribution(output)[1] + 0.5 * (1 + LOG_2PI)).sum(-1).mean(-1)
+        losses = -torch.minimum(ratio * batch.advantage, clipped * batch.advantage).mean(-1)
+        with torch.no_grad():
+            metrics = {
+                "kl": (ratio - 1 - log_ratio).mean(-1),  # never negative (Schulman 2020, "Approximating KL divergence")
+                "clipped": (ratio != clipped).to(ratio).mean(-1),
+                "entropy": entropy.detach(),
+            }
+        return losses - self.config.entropy_coefficient * entropy, metrics
+
+    def critic_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: CriticBatch
+    ) -> tuple[Tensor, Metrics]:
+        """mean_B loss(V(s), target), (T,), with the value head's loss."""
+        output = self.critic.call(shared, own, own_buffers, batch.observation)
+        return self.head.loss(output, batch.target).mean(-1), {"value": self.head.value(output.detach()).mean(-1)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"max_log_std": self.max_log_std}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.max_log_std.copy_(state["max_log_std"])
+
+
+def build(config: Config, **context: Any) -> PPO:
+    return PPO(config, **context)

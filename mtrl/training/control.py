@@ -1,0 +1,117 @@
+"""What training loops of environments have in common: evaluation by episodes, the policy, and training statistics."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtrl.core.errors import expected
+from mtrl.core.specs import ControlSpec
+from mtrl.core.types import FloatArray, StepResult, TaskVectorEnv
+from mtrl.training.evaluation import Evaluation, Policy, Progress, greedy
+from mtrl.training.evaluation import evaluate as evaluate_policy
+from mtrl.training.trainer import Trainer
+
+
+class ControlSuite(Protocol):
+    """What the loop needs of a benchmark."""
+
+    spec: ControlSpec
+
+    def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
+        """Environments for training: a random goal at each episode."""
+        ...
+
+    def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> TaskVectorEnv:
+        """Environments for evaluation: terminate on success, goals by `protocol` (see `training.evaluation`)."""
+        ...
+
+
+class EpisodeStatistics:
+    """Returns and successes of the training episodes that ended since the last report.
+
+    An episode counts as a success where the task was solved at any of its steps: training does not stop there.
+    """
+
+    def __init__(self, num_tasks: int, envs_per_task: int, measures: Sequence[str] = ()) -> None:
+        """measures: those of the steps that are reported too, as they are when an episode ends."""
+        self._measures = measures
+        self._returns = np.zeros((num_tasks, envs_per_task))
+        self._solved = np.zeros((num_tasks, envs_per_task), bool)
+        self._ended = np.zeros((3 + len(measures), num_tasks))  # episodes, successes, returns, measures
+
+    def add(self, step: StepResult) -> None:
+        self._returns += step.reward
+        self._solved |= step.success
+        over = step.terminated | step.truncated
+        if over.any():
+            measured = [(step.measures[name] * over).sum(1) for name in self._measures]
+            self._ended += [over.sum(1), (self._solved & over).sum(1), (self._returns * over).sum(1), *measured]
+            self._returns[over] = 0
+            self._solved[over] = False
+
+    def report(self) -> dict[str, FloatArray]:
+        """{success, return}: means (T,) over the episodes since the last report, NaN where a task had none."""
+        count = np.where(self._ended[0] > 0, self._ended[0], np.nan)
+        names = ("success", "return", *self._measures)
+        result: dict[str, FloatArray] = dict(zip(names, self._ended[1:] / count, strict=True))
+        self._ended[:] = 0
+        return result
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {k: torch.from_numpy(v.copy()) for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value.numpy().copy())
+
+
+class ControlTrainer(Trainer):
+    """A trainer of an agent that acts in environments."""
+
+    episodes: EpisodeStatistics
+
+    def __init__(self, config: Any, *, agent: Any, suite: Any, seed: int, steps: int) -> None:
+        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
+        self.headline = "success" if suite.spec.tells_success else "return"
+
+    def report(self) -> dict[str, FloatArray]:
+        found = self.episodes.report()
+        return {name: found[name] for name in found if name != "success" or self.suite.spec.tells_success}
+
+    @contextlib.contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Count the seconds inside; those of a step that runs beside an update are only the wait for its end."""
+        begin = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - begin
+
+    @property
+    def policy(self) -> Policy:
+        """(T, N, O) -> (T, N, A)"""
+        return greedy(self.agent)
+
+    def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> FloatArray:
+        """observation (O,) or (B, O) -> action (A,) or (B, A) in [-1, 1]."""
+        rows, size = np.atleast_2d(np.asarray(observation, np.float32)), self.suite.spec.observation_size
+        if rows.ndim != 2 or rows.shape[1] != size:
+            raise expected("Observation", f"of size {size}", tuple(np.shape(observation)))
+        action = self._act_on(rows, task, goal)
+        return action if np.ndim(observation) == 2 else action[0]
+
+    def _act_on(self, rows: FloatArray, task: int | None, goal: Any) -> FloatArray:
+        every = np.zeros((self.suite.spec.num_tasks, *rows.shape), np.float32)
+        every[task] = rows
+        return self.policy(every)[task]
+
+    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
+        """Play `episodes` episodes of every task with the deterministic policy."""
+        with contextlib.closing(self.suite.make_evaluation_envs(self.seed, episodes, protocol)) as envs:
+            told = self.suite.spec.tells_success
+            return evaluate_policy(self.policy, envs, episodes, progress, tells_success=told)
