@@ -2,9 +2,10 @@
 
 Schulman et al. 2017 ("Proximal Policy Optimization Algorithms"), with generalised advantages (Schulman et al. 2016) and
 a task axis: actor and critic have one loss per task each, and `MultiTaskOptimizer` decides what becomes of the
-gradients of either. Advantages are normalised within each task. With `popart`, the default, so are the critic's
-targets, as in TOPPO (arXiv 2605.11473). The actor's output layer starts a hundred times smaller than usual, so that
-the first actions are near zero (Andrychowicz et al. 2021, "What Matters for On-Policy Deep Actor-Critic Methods?").
+gradients of either. Advantages are normalised within each task, by default by the largest deviation that the task has
+had. With `popart`, the default, the critic's targets are normalised within each task too, as in TOPPO (arXiv
+2605.11473). The actor's output layer starts a hundred times smaller than usual, so that the first actions are near zero
+(Andrychowicz et al. 2021, "What Matters for On-Policy Deep Actor-Critic Methods?").
 
 Deviations do not depend on the state: every task owns one for each entry of an action. Actions are sampled from the
 Gaussian and clipped by the environment alone. Old log-probabilities are computed anew when a rollout is complete, with
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig
-from mtrl.core.config import check
+from mtrl.core.config import check, check_choice
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.subset import ALL_TASKS
 from mtrl.core.types import Metrics, Tensors
@@ -52,6 +53,9 @@ class Config(ActorCriticConfig):
     """Passes over a rollout, at most."""
     minibatches: int = 8
     """Optimiser steps of one pass; each sees an equal share of every task's transitions."""
+    advantage_scale: str = "largest"
+    """A task's advantages are divided by their deviation in this rollout (present), or by its largest so far: what a
+    task has learned then no longer drowns, in the shared layers, what others are still to learn."""
     clip_range: float = 0.2
     """ε: the surrogate gains nothing from ratios beyond 1 ± ε."""
     target_kl: float | None = 0.02
@@ -78,6 +82,7 @@ class Config(ActorCriticConfig):
         check(0 <= self.final_learning_rate <= 1, "agent.final_learning_rate", "in [0, 1]", self.final_learning_rate)
         for name in ("epochs", "minibatches"):
             check(getattr(self, name) >= 1, f"agent.{name}", "a positive integer", getattr(self, name))
+        check_choice("agent.advantage_scale", self.advantage_scale, ("largest", "present"))
         check(self.clip_range > 0, "agent.clip_range", "positive", self.clip_range)
         check(self.target_kl is None or self.target_kl > 0, "agent.target_kl", "positive", self.target_kl)
         check(self.entropy_coefficient >= 0, "agent.entropy_coefficient", "0 or more", self.entropy_coefficient)
@@ -146,6 +151,8 @@ class PPO(ActorCritic):
     def __init__(self, config: Config, **context: Any) -> None:
         super().__init__(config, **context)
         self.max_log_std = torch.tensor(math.log(config.max_std), device=self.device)
+        self.advantage_deviation = torch.zeros(self.num_tasks, 1, device=self.device)
+        """(T, 1): what the last rollout's advantages were divided by."""
 
     def wrap_actor(self, factory: Factory) -> Factory:
         def build(code: Tensor) -> nn.Module:
@@ -163,7 +170,7 @@ class PPO(ActorCritic):
     def distribution(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """The actor's output (.., 2A) -> means and log deviations (.., A)."""
         mean, log_std = output.chunk(2, -1)
-        return mean, torch.minimum(log_std, self.max_log_std).clamp(min=math.log(self.config.min_std))
+        return mean, log_std.clamp(max=self.max_log_std).clamp(min=math.log(self.config.min_std))
 
     def policy(self, output: Tensor, explore: bool, subset: Any) -> Tensor:
         """The means, or a sample, within [-1, 1]."""
@@ -232,7 +239,7 @@ class PPO(ActorCritic):
         )
         shape = rollout.reward.shape
         value, next_value = (self.head.value(self.critic(x)).view(shape) for x in (observation, successor))
-        reward = self._normalised("reward", rollout.reward)
+        reward = self._normalised("reward", batch.reward).view(shape)
         advantage = generalised_advantages(
             reward,
             value,
@@ -246,7 +253,9 @@ class PPO(ActorCritic):
         self.head.observe(target, ALL_TASKS, self.value_networks)
         log_prob = self.log_prob(self.actor(observation), batch.action)
         explained = 1 - advantage.var(1) / target.var(1).clamp(min=1e-8)
-        normalised = (advantage - advantage.mean(1, keepdim=True)) / (advantage.std(1, keepdim=True) + 1e-8)
+        deviation, largest = advantage.std(1, keepdim=True), self.config.advantage_scale == "largest"
+        self.advantage_deviation.copy_(torch.maximum(deviation, self.advantage_deviation) if largest else deviation)
+        normalised = (advantage - advantage.mean(1, keepdim=True)) / (self.advantage_deviation + 1e-8)
         metrics = {"explained_variance": explained, "return_std": target.std(1)}
         return ActorBatch(observation, batch.action, log_prob, normalised), CriticBatch(observation, target), metrics
 
@@ -281,11 +290,13 @@ class PPO(ActorCritic):
         return self.head.loss(output, batch.target).mean(-1), {"value": self.head.value(output.detach()).mean(-1)}
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"max_log_std": self.max_log_std}
+        own = {"max_log_std": self.max_log_std, "advantage_deviation": self.advantage_deviation}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.max_log_std.copy_(state["max_log_std"])
+        self.advantage_deviation.copy_(state["advantage_deviation"])
 
 
 def build(config: Config, **context: Any) -> PPO:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import check, check_choice
 from mtrl.core.subset import SomeTasks, TaskSubset
 from mtrl.core.types import Tensors
 
@@ -27,8 +27,11 @@ class NetworkConfig:
     """Hidden layers."""
     layer_norm: bool = False
     """Layer normalisation after each hidden linear layer."""
+    activation: str = "relu"
+    """After each hidden layer: relu, tanh, silu or elu."""
 
     def __post_init__(self) -> None:
+        check_choice("network.activation", self.activation, ("relu", "tanh", "silu", "elu"))
         check(self.width >= 1, "network.width", "a positive integer", self.width)
         check(self.depth >= 1, "network.depth", "a positive integer", self.depth)
 

@@ -8,6 +8,7 @@ multiplies it with all T·B rows in one product.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -20,6 +21,14 @@ from torch import Tensor, nn
 from mtrl.networks.base import NetworkConfig
 
 M = TypeVar("M", bound=nn.Module)
+
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": functools.partial(nn.ReLU, inplace=True),
+    "tanh": nn.Tanh,
+    "silu": functools.partial(nn.SiLU, inplace=True),
+    "elu": functools.partial(nn.ELU, inplace=True),
+}
 
 
 def owned(module: M) -> M:
@@ -179,7 +188,7 @@ class LayerNorm(nn.Module):
 
 
 class Torso(nn.Module):
-    """`depth` times linear, [layer norm], [before], ReLU, [after]: the trunk of most architectures here.
+    """`depth` times linear, [layer norm], [before], activation, [after]: the trunk of most architectures here.
 
     make_linear(index, input_size, output_size) builds each linear layer; `before` and `after` build a module
     that sees the layer's (B, width) output before or after the activation.
@@ -192,6 +201,7 @@ class Torso(nn.Module):
         depth: int,
         *,
         layer_norm: bool = False,
+        activation: str = "relu",
         make_linear: Callable[[int, int, int], nn.Module] | None = None,
         before: Callable[[], nn.Module] | None = None,
         after: Callable[[], nn.Module] | None = None,
@@ -206,7 +216,7 @@ class Torso(nn.Module):
                 block.append(LayerNorm(outputs))
             if before is not None:
                 block.append(before())
-            block.append(nn.ReLU(inplace=True))
+            block.append(ACTIVATIONS[activation]())
             if after is not None:
                 block.append(after())
             self.blocks.append(nn.Sequential(*block))
@@ -214,7 +224,8 @@ class Torso(nn.Module):
     @classmethod
     def of(cls, config: NetworkConfig, input_size: int, **layers: Any) -> Self:
         """The trunk of the size that a network's options ask for, with such `layers` as the constructor takes."""
-        return cls(input_size, config.width, config.depth, layer_norm=config.layer_norm, **layers)
+        layers |= {"layer_norm": config.layer_norm, "activation": config.activation}
+        return cls(input_size, config.width, config.depth, **layers)
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mtrl.core.config import check
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import LayerNorm, Linear, Torso, owned
+from mtrl.networks.layers import ACTIVATIONS, LayerNorm, Linear, Torso, owned
 
 
 class Query(nn.Module):
@@ -34,8 +34,9 @@ class Query(nn.Module):
 class ModuleLayer(nn.Module):
     """n modules side by side: a list of n (B, inputs) to a list of n (B, outputs)."""
 
-    def __init__(self, modules: int, inputs: int, outputs: int, layer_norm: bool) -> None:
+    def __init__(self, modules: int, inputs: int, outputs: int, layer_norm: bool, activation: str) -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]()
         self.linears = nn.ModuleList([Linear(inputs, outputs) for _ in range(modules)])
         self.norms = nn.ModuleList([LayerNorm(outputs) for _ in range(modules)] if layer_norm else [])
 
@@ -43,7 +44,7 @@ class ModuleLayer(nn.Module):
         outputs = [layer(x) for layer, x in zip(self.linears, inputs, strict=True)]
         if self.norms:
             outputs = [norm(x) for norm, x in zip(self.norms, outputs, strict=True)]
-        return [F.relu(x) for x in outputs]
+        return [self.activation(x) for x in outputs]
 
 
 class SoftModular(nn.Module):
@@ -51,11 +52,13 @@ class SoftModular(nn.Module):
         super().__init__()
         n, width = config.modules, config.module_width
         self.modules_per_layer = n
-        self.embedding = Torso(input_size, config.width, 1, layer_norm=config.layer_norm)
+        self.embedding = Torso(input_size, config.width, 1, layer_norm=config.layer_norm, activation=config.activation)
         self.state_query = Linear(config.width, config.width)
         self.query = owned(Query(config.width))
         sizes = [config.width, *[width] * config.depth]
-        self.layers = nn.ModuleList([ModuleLayer(n, i, o, config.layer_norm) for i, o in pairwise(sizes)])
+        self.layers = nn.ModuleList(
+            [ModuleLayer(n, i, o, config.layer_norm, config.activation) for i, o in pairwise(sizes)]
+        )
         self.routers = nn.ModuleList([Linear(config.width, n * n) for _ in range(config.depth - 1)])
         self.lifts = nn.ModuleList([Linear(n * n, config.width) for _ in range(config.depth - 2)])
         self.heads = nn.ModuleList([Linear(width, output_size) for _ in range(n)])

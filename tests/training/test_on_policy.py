@@ -1,0 +1,78 @@
+"""The on-policy loop: what it collects, exact resume in the middle of a rollout, and a suite that PPO solves."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+import torch
+
+from mtrl import experiment
+from mtrl.training.on_policy import OnPolicyTrainer
+
+SMALL = [
+    "benchmark=toy", "agent=ppo", "training=on_policy", "device=cpu", "network.width=16", "network.depth=1",
+    "training.envs_per_task=3", "training.rollout_steps=8", "agent.epochs=2", "agent.minibatches=2", "steps=240",
+]  # fmt: skip
+
+
+def trainer(*options: str) -> tuple[experiment.Experiment, OnPolicyTrainer]:
+    parts = experiment.Experiment(experiment.compose([*SMALL, *options]))
+    return parts, cast("OnPolicyTrainer", parts.trainer.start())
+
+
+def test_a_rollout_is_of_one_policy_and_is_learned_from_when_it_is_full() -> None:
+    _, loop = trainer("agent.target_kl=null")
+    for step in range(1, 25):
+        metrics = loop.advance()
+        assert loop.step == 3 * step
+        assert (metrics is not None) == (step % 8 == 0)
+        assert loop.updates == step // 8 * 2 * 2
+        assert loop.rollout.filled == step % 8
+
+
+def test_successors_are_true_and_episodes_end_where_they_end() -> None:
+    _, loop = trainer("benchmark.horizon=5")
+    for _ in range(7):
+        loop.advance()
+    ended = loop.rollout.ended[:, :7].bool()
+    assert ended[:, 4].all() and not ended[:, :4].any() and not loop.rollout.terminated.any()
+    follows = loop.rollout.next_observation[:, :6] == loop.rollout.observation[:, 1:7]
+    assert follows.all(-1)[~ended[:, :6]].all() and not follows.all(-1)[ended[:, :6]].any()
+
+
+@pytest.mark.parametrize("stop", [3, 8, 21])
+def test_a_run_goes_on_from_the_middle_of_a_rollout_bit_for_bit(stop: int) -> None:
+    options = ["agent.normalise_rewards=true", "surgery=pcgrad"]
+    (one, first), (other, second) = trainer(*options), trainer(*options, "seed=9")
+    for _ in range(stop):
+        first.advance()
+    state = first.state_dict()
+    second.load_state_dict(state)
+    for _ in range(20):
+        first.advance()
+        second.advance()
+    pairs = zip(one.agent.actor.parameters(), other.agent.actor.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert first.report().keys() == second.report().keys() == {"success", "return"}
+
+
+@pytest.mark.parametrize("options", [[], ["surgery=pcgrad", "network=film"], ["agent.value_head=hl_gauss"]])
+def test_it_solves_the_toy_and_without_rewards_it_does_not(options: list[str]) -> None:
+    size = ["network.width=64", "network.depth=2", "training.envs_per_task=16", "training.rollout_steps=32"]
+    learning = ["agent.gamma=0.9", "agent.epochs=8", "agent.minibatches=4", "agent.learning_rate=1e-3", "steps=20000"]
+    found = []
+    for shuffled in (False, True):
+        _, loop = trainer(*size, *learning, *options, f"benchmark.shuffled_rewards={shuffled}")
+        while loop.step < loop.steps:
+            loop.advance()
+        found.append(loop.evaluate(20, "goals").per_task["success"])
+        loop.close()
+    assert found[0].min() > 0.9 and found[1].mean() < 0.5
+
+
+def test_its_policy_is_played_and_loaded(tmp_path: object) -> None:
+    parts, loop = trainer()
+    observation = torch.zeros(4, 2, 6)
+    expected = parts.agent.act(observation, explore=False).numpy()
+    assert (loop.policy(observation.numpy()) == expected).all() and abs(expected).max() <= 1
