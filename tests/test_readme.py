@@ -21,6 +21,8 @@ TINY = [
     "steps=6", "device=cpu", "training.learning_starts=2", "training.log_every=3", "training.final_episodes=1",
     "video=false", "agent.batch_size=2", "network.width=8", "benchmark.horizon=4", "training.buffer_size=10",
 ]  # fmt: skip
+OFF_POLICY = ("training.learning_starts=2", "agent.batch_size=2", "training.buffer_size=10")
+TINY_ROLLOUTS = ["training.envs_per_task=1", "training.rollout_steps=3", "agent.epochs=1", "agent.minibatches=1"]
 TINY_CLONING = [
     "steps=2", "device=cpu", "training.log_every=1", "training.final_episodes=1", "video=false", "agent.batch_size=2",
     "benchmark.tasks=[stack_wine]",
@@ -77,6 +79,8 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(line: str) -> list[str]:
     """What makes a training command take seconds; CIFAR-100 gets files to read."""
     config = experiment.compose(configs.sweep([word for word in words(line)[1:] if not word.startswith("--")])[0])
+    if config.training.kind == "on_policy":
+        return [*(option for option in TINY if option not in OFF_POLICY), *TINY_ROLLOUTS]
     if config.benchmark.kind in MT:
         return TINY
     if config.benchmark.kind == "pushing":

@@ -40,7 +40,8 @@ def rollout(agent: PPO, seed: int = 0, ends: float = 0.1) -> Rollout:
     for _ in range(R):
         now = torch.tensor(observation, dtype=torch.float32)
         action = agent.explore(now)
-        successor, ended = rng.normal(size=(T, N, O)), np.asarray(rng.random((2, T, N)) < ends)
+        successor: Any = rng.normal(size=(T, N, O))
+        ended: Any = rng.random((2, T, N)) < ends
         observation = np.where(ended.any(0)[..., None], rng.normal(size=(T, N, O)), successor)
         reward = rng.normal(size=(T, N)) * 10.0 ** np.arange(T)[:, None]
         made.add(now, action, StepResult(observation, reward, ended[0], ended[1], successor, ended[0]))
