@@ -27,6 +27,8 @@ from mtrl.core.types import Metrics
 logger = logging.getLogger(__name__)
 
 CHOICES = ("auto", "plain", "compiled", "captured")
+TESTED = ("2.13", "2.14")
+"""Versions of PyTorch under which tracing and compilation, which use its private parts, were tested."""
 PATIENCE = {"cpu": 5_000, "cuda": 50_000}
 """Updates after which auto compiles: half a minute of compilation pays only in a run that is long."""
 TOLERANCE = 0.1
@@ -63,7 +65,7 @@ def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
     check_choice("agent.execution", wanted, CHOICES)
     on_gpu = device.type == "cuda"
     if wanted == "auto":
-        works = on_gpu or (device.type == "cpu" and _finds_compiler())
+        works = on_gpu or (device.type == "cpu" and _is_tested() and _finds_compiler())
         return "auto" if works and host_bound is None else "plain"
     if wanted == "plain":
         return wanted
@@ -232,6 +234,10 @@ def tensors(state: Any) -> Iterator[Tensor]:
             yield from tensors(value)
 
 
+def _is_tested() -> bool:
+    return ".".join(torch.__version__.split(".")[:2]) in TESTED
+
+
 def _finds_compiler() -> bool:
     """Whether PyTorch's C++ compiler seems to be there; asking PyTorch itself would take seconds."""
     command = shlex.split(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
@@ -241,6 +247,12 @@ def _finds_compiler() -> bool:
 def _check_compiler(device: torch.device) -> None:
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         raise expected("Option `agent.execution`", "plain or captured without the package triton", "compiled")
+    try:
+        from torch._inductor import compile_fx, decomposition  # noqa: F401  (private: a later PyTorch may lack them)
+        from torch.fx.experimental import proxy_tensor  # noqa: F401
+    except ImportError as error:
+        where = f"plain with PyTorch {torch.__version__}, since compiled was tested with {' and '.join(TESTED)}"
+        raise expected("Option `agent.execution`", where, "compiled") from error
     if device.type != "cpu":
         return
     from torch._inductor.cpp_builder import get_cpp_compiler

@@ -377,6 +377,24 @@ def test_the_choice_of_auto(monkeypatch: pytest.MonkeyPatch) -> None:
         runners.choose("captured", gpu, "this surgery")
 
 
+def test_a_pytorch_that_was_not_tested_leaves_auto_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", f"{sys.executable} -c")
+    assert runners.choose("auto", torch.device("cpu"), None) == "auto"
+    monkeypatch.setattr(runners, "TESTED", ("1.0",))
+    assert runners.choose("auto", torch.device("cpu"), None) == "plain"
+
+
+def test_a_pytorch_without_the_private_parts_goes_on_plain(
+    impatient: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under auto updates stay plain, and the log says why; who asks for compiled updates is told."""
+    monkeypatch.setitem(sys.modules, "torch.fx.experimental.proxy_tensor", None)
+    _assert_it_stays_plain(impatient)
+    assert "torch.fx.experimental.proxy_tensor" in caplog.text
+    with pytest.raises(ValueError, match=r"`agent.execution` should be plain with PyTorch .*tested with 2.13 and 2.14"):
+        agent(execution="compiled")
+
+
 @pytest.mark.slow
 def test_one_compiled_update_is_the_plain_one_from_a_hundred_states() -> None:
     plain, other = agent(), agent()
