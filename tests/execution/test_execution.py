@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import fx
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -128,78 +127,6 @@ def test_traced_updates_go_on_bit_for_bit_from_a_saved_state() -> None:
     learner.learn(experience.draw, 5)
     other.learn(same.draw, 5)
     assert all(torch.equal(a, b) for a, b in zip(tensors(learner), tensors(other), strict=True))
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Auto compiles after four updates, and compiling is to leave the graph as it is; the notes that this gives."""
-    monkeypatch.setattr(runners, "PATIENCE", {"cpu": 4})
-    monkeypatch.setattr(runners, "_finds_compiler", lambda: True)
-    monkeypatch.setattr(tracing, "_compile", lambda graph, inputs: graph)
-    return []
-
-
-def _deferred(seed: int, notes: list[str]) -> tuple[SAC, Experience]:
-    learner = agent(seed=seed)
-    learner.announce = notes.append
-    return learner, Experience(learner)
-
-
-def test_auto_compiles_in_a_long_run_and_goes_on_bit_for_bit(impatient: list[str]) -> None:
-    """Wherever the state was saved: before or after."""
-    plain, (learner, same), saved = agent(execution="plain"), _deferred(0, impatient), {}
-    data = Experience(plain)
-    for done in range(8):
-        saved[done] = copy.deepcopy(learner.state_dict())
-        assert len(impatient) == (done > 4)
-        plain.learn(data.draw, 1)
-        learner.learn(same.draw, 1)
-        assert distance(tensors(plain), tensors(learner)) < 1e-5
-        assert done >= 4 or all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(learner), strict=True))
-    for done, state in saved.items():
-        other, again = _deferred(9, impatient)
-        other.load_state_dict(state)
-        for _ in range(8 - done):
-            other.learn(again.draw, 1)
-        assert all(torch.equal(a, b) for a, b in zip(tensors(learner), tensors(other), strict=True)), done
-
-
-def _assert_it_stays_plain(notes: list[str]) -> None:
-    """Auto's updates beyond its patience are the plain ones, bit for bit."""
-    plain, (learner, same) = agent(execution="plain"), _deferred(0, notes)
-    data = Experience(plain)
-    for _ in range(8):
-        plain.learn(data.draw, 1)
-        learner.learn(same.draw, 1)
-    assert all(torch.equal(a, b) for a, b in zip(tensors(plain), tensors(learner), strict=True))
-
-
-def test_a_compilation_that_fails_leaves_auto_plain(
-    impatient: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: Any) -> None:
-        raise RuntimeError("no headers")
-
-    monkeypatch.setattr(tracing, "_compile", fail)
-    _assert_it_stays_plain(impatient)
-    assert caplog.text.count("no headers") == 1 and len(impatient) == 1
-
-
-def test_a_faster_update_that_is_another_one_is_not_used(
-    impatient: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Here one that moves its target networks twice."""
-
-    def wrong(graph: fx.GraphModule, _: Any) -> fx.GraphModule:
-        node = [n for n in graph.graph.nodes if "lerp" in str(n.target)][-1]
-        with graph.graph.inserting_after(node):
-            graph.graph.node_copy(node)
-        graph.recompile()
-        return graph
-
-    monkeypatch.setattr(tracing, "_compile", wrong)
-    _assert_it_stays_plain(impatient)
-    assert "from the plain one" in caplog.text
 
 
 class Products(TorchDispatchMode):
@@ -328,30 +255,6 @@ def test_methods_that_wait_for_the_host_cannot_be_captured(monkeypatch: pytest.M
         assert agent(method).execution == "plain"
 
 
-def test_what_makes_no_sense_here_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`agent.execution` should be plain or compiled on cpu. Found 'captured'"):
-        agent(execution="captured")
-    with pytest.raises(ValueError, match=r"`agent.execution` should be one of auto, plain"):
-        agent(execution="fast")
-    assert agent(execution="plain").execution == "plain"
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("agent.execution=captured", "`agent.execution` should be plain or compiled on cpu. Found 'captured'."),
-        ("agent.execution=fast", "`agent.execution` should be one of auto, plain, compiled, captured. Found 'fast'."),
-        ("agent.precision=half", "`agent.precision` should be one of tf32, float32, bfloat16. Found 'half'."),
-    ],
-)
-def test_the_command_line_refuses_in_one_line_and_leaves_no_run(
-    option: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert cli.main(["train", "benchmark=toy", "device=cpu", f"runs={tmp_path}", option]) == 2
-    assert capsys.readouterr().err == f"mtrl: Option {message}\n"
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.slow
 def test_a_compiled_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It goes on under another execution, which is no other run, and is evaluated without a compiler."""
@@ -362,37 +265,6 @@ def test_a_compiled_run_from_the_command_line(tmp_path: Path, capsys: pytest.Cap
     assert cli.main([*run, "steps=40", "agent.execution=plain"]) == 0
     assert "Going on from step 30" in capsys.readouterr().out
     assert cli.main(["evaluate", str(tmp_path / "toy" / "one" / "seed_1"), "--episodes", "2"]) == 0
-
-
-def test_the_choice_of_auto(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", f"{sys.executable} -c")
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert runners.choose("auto", gpu, None) == "auto"
-    assert runners.choose("auto", gpu, "this surgery") == "plain"
-    assert runners.choose("auto", cpu, None) == "auto"
-    assert runners.choose("auto", cpu, "this surgery") == "plain"
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert runners.choose("auto", cpu, None) == "plain"
-    with pytest.raises(ValueError, match="plain with this surgery"):
-        runners.choose("captured", gpu, "this surgery")
-
-
-def test_a_pytorch_that_was_not_tested_leaves_auto_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", f"{sys.executable} -c")
-    assert runners.choose("auto", torch.device("cpu"), None) == "auto"
-    monkeypatch.setattr(runners, "TESTED", ("1.0",))
-    assert runners.choose("auto", torch.device("cpu"), None) == "plain"
-
-
-def test_a_pytorch_without_the_private_parts_goes_on_plain(
-    impatient: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Under auto updates stay plain, and the log says why; who asks for compiled updates is told."""
-    monkeypatch.setitem(sys.modules, "torch.fx.experimental.proxy_tensor", None)
-    _assert_it_stays_plain(impatient)
-    assert "torch.fx.experimental.proxy_tensor" in caplog.text
-    with pytest.raises(ValueError, match=r"`agent.execution` should be plain with PyTorch .*tested with 2.13 and 2.14"):
-        agent(execution="compiled")
 
 
 @pytest.mark.slow
