@@ -54,8 +54,8 @@ class Config(ActorCriticConfig):
     minibatches: int = 8
     """Optimiser steps of one pass; each sees an equal share of every task's transitions."""
     advantage_scale: str = "largest"
-    """A task's advantages are divided by their deviation in this rollout (present), or by its largest so far: what a
-    task has learned then no longer drowns, in the shared layers, what others are still to learn."""
+    """A task's advantages are divided by their deviation in this rollout (present), or by the task's largest so far,
+    with which the gradients of tasks that are learned become small."""
     clip_range: float = 0.2
     """ε: the surrogate gains nothing from ratios beyond 1 ± ε."""
     target_kl: float | None = 0.02
@@ -206,9 +206,11 @@ class PPO(ActorCritic):
         count, found = actor.log_prob.shape[1], dict[str, Tensor]()
         divergence = torch.zeros((), device=self.device)
         order = torch.randperm(count, device=self.device, generator=self.generator)
-        for part in order.tensor_split(self.config.minibatches):
-            found = self.step_critics([CriticBatch(*(field[:, part] for field in critic))], ALL_TASKS)
-            found |= self.step_actor([ActorBatch(*(field[:, part] for field in actor))], ALL_TASKS)
+        parts = order.tensor_split(self.config.minibatches)
+        for number, part in enumerate(parts):
+            chosen = [part, parts[number - 1]] if self.needs_second_batch else [part]
+            found = self.step_critics([CriticBatch(*(x[:, i] for x in critic)) for i in chosen], ALL_TASKS)
+            found |= self.step_actor([ActorBatch(*(x[:, i] for x in actor)) for i in chosen], ALL_TASKS)
             divergence += found["actor/kl"].mean() / self.config.minibatches
         return found, divergence
 

@@ -17,7 +17,7 @@ from mtrl.core.errors import UserError
 from mtrl.core.specs import ControlSpec
 from mtrl.core.types import StepResult
 from mtrl.data.rollout import Rollout
-from mtrl.gradients import Methods
+from mtrl.gradients import WEIGHTINGS, Methods
 from mtrl.networks import NETWORKS
 
 T, R, N, O, A = 3, 12, 4, 5, 2
@@ -175,6 +175,14 @@ def test_actor_and_critic_have_methods_of_their_own() -> None:
     chosen = Methods(surgery=Methods.of("pcgrad").surgery, critic_surgery=Methods.of("none").surgery)
     metrics, _ = (agent := make(methods=chosen)).learn(rollout(agent), 0.0)
     assert "actor/cosine" in metrics and "critic/cosine" not in metrics
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WEIGHTINGS.kinds if kind != "softmax_temperature"])
+def test_every_weighting_works(kind: str) -> None:
+    """Save the one that reads SAC's temperatures. One that looks ahead sees another minibatch of the same pass."""
+    agent = make(methods=Methods.of(kind))
+    metrics, _ = agent.learn(rollout(agent), 0.0)
+    assert metrics["actor/weight"].isfinite().all() and metrics["critic/weight"].isfinite().all()
 
 
 def state(agent: PPO) -> list[Tensor]:
