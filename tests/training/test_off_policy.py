@@ -89,17 +89,17 @@ DISTRIBUTION = [
 
 
 @pytest.mark.parametrize(
-    ("options", "shuffled", "solved"),
+    ("options", "steps", "shuffled", "solved"),
     [
-        pytest.param(SAC, False, True, id="sac"),
-        pytest.param(SAC, True, False, id="sac-shuffled"),
-        pytest.param(TD3, False, True, id="td3"),
-        pytest.param(TD3, True, False, id="td3-shuffled"),
-        pytest.param(DISTRIBUTION, False, True, id="sac-distribution-n_step-normalised"),
+        pytest.param(SAC, 6000, False, True, id="sac"),
+        pytest.param(SAC, 6000, True, False, id="sac-shuffled"),
+        pytest.param(TD3, 7000, False, True, id="td3"),
+        pytest.param(TD3, 7000, True, False, id="td3-shuffled"),
+        pytest.param(DISTRIBUTION, 7000, False, True, id="sac-distribution-n_step-normalised"),
     ],
 )
 def test_learners_solve_the_toy_suite_and_not_with_shuffled_rewards(
-    options: list[str], shuffled: bool, solved: bool
+    options: list[str], steps: int, shuffled: bool, solved: bool
 ) -> None:
     """Four tasks whose controls are turned against each other, one shared trunk, PCGrad."""
     _, loop = trainer(
@@ -107,7 +107,7 @@ def test_learners_solve_the_toy_suite_and_not_with_shuffled_rewards(
         "agent.batch_size=48", "agent.learning_rate=3e-3", "agent.gamma=0.9", "training.learning_starts=300",
         "training.envs_per_task=4", "training.update_to_data=0.25", *options,
     )  # fmt: skip
-    play(loop, 7000)
+    play(loop, steps)
     result = evaluate(loop.policy, loop.suite.make_evaluation_envs(7, 20, "goals"), 20)
     assert (result.success.mean() > 0.8) == solved
     assert (result.success.mean() < 0.4) == (not solved)
