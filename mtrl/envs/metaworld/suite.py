@@ -46,6 +46,8 @@ class Config(ChosenTasks):
     """v1 or v2: results under the two cannot be compared."""
     horizon: int = 500
     """Steps after which an episode is truncated; the package ends at 500."""
+    training_horizon: int | None = None
+    """The same for training alone, where shorter episodes show the agent more starts; None: the horizon."""
     num_goals: int = 50
     """Goals per task: the first so many of the benchmark's 50."""
     engine: str = "batched"
@@ -58,7 +60,9 @@ class Config(ChosenTasks):
         check_choice("benchmark.reward_version", self.reward_version, ("v1", "v2"))
         check_choice("benchmark.engine", self.engine, ("batched", "package"))
         limits = f"in 1..{MAX_HORIZON}"
-        check(1 <= self.horizon <= MAX_HORIZON, "benchmark.horizon", limits, self.horizon)
+        for name in ("horizon", "training_horizon"):
+            steps = getattr(self, name)
+            check(steps is None or 1 <= steps <= MAX_HORIZON, f"benchmark.{name}", limits, steps)
         check(1 <= self.num_goals <= GOALS, "benchmark.num_goals", f"in 1..{GOALS}", self.num_goals)
         self.check_tasks(BENCHMARKS.get(self.kind, BENCHMARKS["mt50"]))
         check(self.kind != "mt1" or len(self.tasks) == 1, "benchmark.tasks", "one task for mt1", self.tasks)
@@ -103,12 +107,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         if self.config.engine == "batched":
             return self.batched_envs(seed, envs_per_task)
         return PackageEnvs(
-            self.goals(seed),
-            seed,
-            envs_per_task,
-            reward_version=self.config.reward_version,
-            horizon=self.config.horizon,
-            terminate_on_success=self.config.terminate_on_success,
+            self.goals(seed), seed, envs_per_task, reward_version=self.config.reward_version, **self._ends(None)
         )
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str = "goals") -> TaskVectorEnv:
@@ -134,9 +133,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
             seed,
             envs_per_task,
             reward_version=self.config.reward_version,
-            horizon=self.config.horizon,
-            terminate_on_success=order is not None or self.config.terminate_on_success,
-            schedule=order,
+            **self._ends(order),
             known=self._known,
             **options,
         )
@@ -149,10 +146,15 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
             seed,
             1,
             reward_version=self.config.reward_version,
-            horizon=self.config.horizon,
-            terminate_on_success=True,
-            schedule=order,
+            **self._ends(order),
         )
+
+    def _ends(self, order: NDArray[np.int64] | None) -> dict[str, Any]:
+        """How episodes end: those of an evaluation, which has an order of goals, or those of training."""
+        if order is not None:
+            return {"schedule": order, "horizon": self.config.horizon, "terminate_on_success": True}
+        horizon = self.config.training_horizon or self.config.horizon
+        return {"horizon": horizon, "terminate_on_success": self.config.terminate_on_success}
 
     def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> None:
         """Write a video of one episode of at most ten tasks."""
@@ -168,6 +170,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
             "tasks": list(self.tasks),
             "reward_version": self.config.reward_version,
             "horizon": self.config.horizon,
+            "training_horizon": self.config.training_horizon or self.config.horizon,
             "num_goals": self.config.num_goals,
             "goals": "from the seed, as metaworld makes them; at random at each training episode",
             "terminate_on_success": self.config.terminate_on_success,

@@ -94,6 +94,7 @@ def test_fewer_goals_are_the_first_ones() -> None:
         ({"reward_version": "v3"}, "v1, v2"),
         ({"horizon": 0}, "1..500"),
         ({"horizon": 501}, "1..500"),
+        ({"training_horizon": 0}, "training_horizon.* 1..500"),
         ({"num_goals": 51}, "1..50"),
         ({"engine": "warp"}, "batched, package"),
     ],
@@ -138,6 +139,16 @@ def test_evaluation_plays_its_episodes_then_stands_still_and_starts_again_at_a_r
     assert all((step["reward"] == 0).all() and not step["success"].any() for step in steps[8:])
     assert np.array_equal(envs.reset(), first)
     assert_same(run(envs, actions(12)), steps)
+
+
+@pytest.mark.parametrize("engine", ["batched", "package"])
+def test_a_training_horizon_shortens_training_episodes_alone(engine: str) -> None:
+    suite = custom(horizon=5, training_horizon=3, engine=engine)
+    assert suite.spec.horizon == 5 and suite.description()["training_horizon"] == 3
+    for envs, length in ((suite.make_envs(SEED, 1), 3), (suite.make_evaluation_envs(SEED, 2), 5)):
+        envs.reset()
+        ends = [bool(step["truncated"].all()) for step in run(envs, actions(length + 1))]
+        assert ends == [k == length - 1 for k in range(length + 1)]
 
 
 # Stepping
