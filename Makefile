@@ -21,19 +21,19 @@ PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train results-pushing results-keyframes test test-parity test-grid lint format bench clean
+.PHONY: help train results-check test test-parity test-grid lint format bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-train: $(VENV)/.installed-train ## train MT10 on the CPU for about ten minutes: multi-head SAC + PCGrad
+train: $(VENV)/.installed-train ## train MT10 on the CPU for about ten minutes
 	$(BIN)/mtrl train recipe=quick $(ARGS)
 
-results-pushing: $(VENV)/.installed-train ## compare all methods on goal-conditioned pushing; goes on where interrupted
-	$(BIN)/python scripts/results_pushing.py $(ARGS)
+results-check: $(VENV)/.installed-train ## evaluate the policies of results/mt10 again
+	$(BIN)/mtrl study results/mt10 --check
 
-results-keyframes: $(VENV)/.installed-train ## compare weightings and surgery on the keyframe tasks; goes on where interrupted
-	$(BIN)/python scripts/results_keyframes.py $(ARGS)
+results-%: $(VENV)/.installed-train ## repeat results/NAME: mt10, mt50, papers, pushing, keyframes, ...; goes on where interrupted
+	$(BIN)/mtrl study results/$* $(ARGS)
 
 test: $(VENV)/.installed-test ## run the tests
 	$(PYTEST) -m "not parity and not grid and not slow" $(ARGS)

@@ -1,4 +1,4 @@
-"""The command line: mtrl train | evaluate | demos | list | bench | data | plot | group.
+"""The command line: mtrl train | study | evaluate | demos | list | bench | data | plot | group.
 
 Bad input ends in one line that says what was expected and what was found, and exit code 2.
 """
@@ -75,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--show", action="store_true", help="print the whole configuration and stop")
     _add_imports(train)
     train.set_defaults(run=_train)
+
+    study = commands.add_parser("study", help="make the runs that a file names, keep, table and draw them")
+    study.add_argument("study", type=Path, metavar="STUDY", help="a folder with a study.yaml, such as results/mt10")
+    study.add_argument("options", nargs="*", metavar="LABEL | key=value", help="some of the runs; overrides of all")
+    study.add_argument("--jobs", type=int, default=1, help="runs at once; more than 1 have one thread each (1)")
+    study.add_argument("--report", action="store_true", help="no runs: table and draw what is kept already")
+    study.add_argument("--check", action="store_true", help="evaluate the kept policies again instead, and compare")
+    _add_imports(study)
+    study.set_defaults(run=_study)
 
     evaluate = commands.add_parser("evaluate", help="evaluate the newest checkpoint of a run")
     evaluate.add_argument("folder", metavar="RUN", help="the run's folder")
@@ -209,6 +218,25 @@ def _train_one(config: Any) -> Path:
     print(f"Learning curves: {folder.path / 'learning_curves.png'}")
     print(f"Run: {folder.path}")
     return folder.path
+
+
+def _study(options: argparse.Namespace) -> None:
+    from mtrl.experiment import study
+
+    overrides = [word for word in options.options if "=" in word]
+    labels = [word for word in options.options if "=" not in word]
+    if options.jobs < 1:
+        raise expected("--jobs", "a positive integer", options.jobs)
+    if not options.check:
+        if not options.report:
+            study.run_study(options.study, labels, overrides, options.jobs)
+        print(study.table(study.report(options.study)))
+        print(f"Results: {options.study}")
+        return
+    for run, kept, now in study.check_study(options.study, labels):
+        print(f"{run}: {kept:.4g} when it was kept, {now:.4g} now", flush=True)
+        if abs(kept - now) > study.TOLERANCE * max(1.0, abs(kept)):
+            raise expected(f"The policy of {run}", f"within {study.TOLERANCE} of the score that it is kept with", now)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -60,6 +60,7 @@ class ActorCriticConfig(AgentConfig, ValueConfig, NormalisationConfig):
 class ActorCritic(Agent):
     """The agent of T tasks with one network for the actor and one, or an ensemble of E, for the critics."""
 
+    acting: ClassVar[tuple[str, ...]] = ("actor", "observation_normalisation")
     outputs_per_action: ClassVar[int]
     """Outputs of the actor for each entry of an action."""
     critic_sees_action: ClassVar[bool]

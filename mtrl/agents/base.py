@@ -33,6 +33,9 @@ class AgentConfig:
 class Agent:
     """A learner that goes on exactly from its saved state."""
 
+    acting: ClassVar[tuple[str, ...]] = ()
+    """Names of the parts that the deterministic policy consists of; () for the whole state."""
+
     config: Any
     device: torch.device
     generator: torch.Generator
@@ -57,6 +60,20 @@ class Agent:
         for name, part in self._parts().items():
             part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given
         _continue(self.generator, state["generator"].cpu())
+
+    def policy_state(self) -> dict[str, Any]:
+        """What `act` needs without exploration, and no more."""
+        if not self.acting:
+            return self.state_dict()
+        return {name: part.state_dict() for name, part in self._parts().items() if name in self.acting}
+
+    def load_policy_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `policy_state` gave; the learner can then act, and has not learned anything."""
+        if not self.acting:
+            self.load_state_dict(state)
+        for name in self.acting:
+            if name in self._parts():
+                self._parts()[name].load_state_dict(state[name])
 
 
 def _continue(generator: torch.Generator, state: Tensor) -> None:

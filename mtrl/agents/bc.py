@@ -59,6 +59,8 @@ class Config(AgentConfig):
 class BC(Agent):
     """One network for T tasks, trained on batches of keyframes."""
 
+    acting: ClassVar[tuple[str, ...]] = ("network",)
+
     def __init__(
         self,
         config: Config,

@@ -54,6 +54,8 @@ class Config(AgentConfig):
 class Supervised(Agent):
     """The classifier of T tasks."""
 
+    acting: ClassVar[tuple[str, ...]] = ("network",)
+
     def __init__(
         self,
         config: Config,

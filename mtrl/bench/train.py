@@ -44,7 +44,7 @@ class Size:
 
 
 SIZES = {"quick": Size(128, 32, 2, 0.5, 15, threads=1), "standard": Size(400, 128, 1, 1.0, 2)}
-"""Those of `recipe=quick`, whose small products are faster on one core, and the usual ones of MT10 and MT50."""
+"""Those of `recipe=sac_mt10`, whose small products are faster on one core, and the usual ones of MT10 and MT50."""
 GPU = Size(400, 128, 16, 1.0, 20)
 """Where the learner is a GPU, sixteen copies of each task feed it."""
 ROUNDS = 32

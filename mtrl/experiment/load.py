@@ -31,27 +31,29 @@ def load(path: Path | str, device: str = "cpu") -> tuple[Experiment, RunFolder, 
     config.device = device
     config.agent = config.agent.for_acting()
     checkpoint = checkpoints.latest(folder.checkpoints)
-    if checkpoint is None:
-        raise expected(f"Run {folder.path}", "a run with at least one checkpoint", "none")
+    if checkpoint is None and not folder.policy.exists():
+        raise expected(f"Run {folder.path}", "a run with a checkpoint or its policy.pt", "none")
     experiment = Experiment(config)
-    state = checkpoints.load(checkpoint)
+    state = checkpoints.load(checkpoint)["trainer"] if checkpoint else checkpoints.load_policy(folder.policy)
+    take = experiment.agent.load_state_dict if checkpoint else experiment.agent.load_policy_state
     try:
-        experiment.agent.load_state_dict(state["trainer"]["agent"])
+        take(state["agent"])
     except (RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"Checkpoint {checkpoint} should fit {folder.path}/config.yaml. Found: {reason}") from error
-    return experiment, folder, state["trainer"]["step"]
+        reason, file = str(error).splitlines()[-1].strip(), checkpoint or folder.policy
+        raise UserError(f"Checkpoint {file} should fit {folder.path}/config.yaml. Found: {reason}") from error
+    return experiment, folder, state["step"]
 
 
 def evaluate_run(
-    path: Path | str, episodes: int, protocol: str = "goals", device: str = "cpu"
+    path: Path | str, episodes: int, protocol: str = "goals", device: str = "cpu", keep: bool = True
 ) -> tuple[Experiment, RunFolder, dict[str, Any]]:
-    """Evaluate a run's newest checkpoint and keep the result in its `evaluations/`."""
+    """Evaluate a run's newest checkpoint, and `keep` the result in its `evaluations/`."""
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
     experiment, folder, step = load(path, device)
     _, facts = experiment.evaluate(episodes, protocol, counter("episodes"))
     facts = {"step": step, **facts}
-    folder.write_evaluation(step, facts)
+    if keep:
+        folder.write_evaluation(step, facts)
     return experiment, folder, facts
 
 

@@ -22,12 +22,22 @@ _HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluat
 episodes, and `train/return` of environments that do not tell when they are solved."""
 
 
-def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "curves") -> Path:
+def plot_runs(
+    paths: Sequence[Path],
+    output: Path | None = None,
+    kind: str = "curves",
+    *,
+    headline: str = "",
+    title: str = "",
+    lines: Mapping[str, float] | None = None,
+) -> Path:
     """Draw one run, or several: experiments against each other, seeds together.
 
     Args:
         kind: curves (learning curves), conflicts, lambdas (task weights), triad or affinity. Conflicts, lambdas and
             affinities are one run's.
+        headline: the metric to draw, such as evaluation/success; by default the one that matters most.
+        title, lines: of curves of several experiments; see `plots.compare_runs`.
     """
     folders = [RunFolder.load(path) for path in paths]
     if kind == "triad":
@@ -40,17 +50,18 @@ def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "cu
         return _plot_panels(suite, folders, rows, output)
     if len(folders) == 1:
         picture = output or folders[0].path / "learning_curves.png"
-        headline = _headline(rows)
+        headline = headline or _headline(rows)
         returns = f"{headline.partition('/')[0]}/return"
         return plots.learning_curves(rows[0], _tasks(folders[0]), picture, headline=headline, returns=returns)
     groups: dict[str, list[Any]] = {}
     for folder, run in zip(folders, rows, strict=True):
         groups.setdefault(folder.path.resolve().parent.name, []).append(run)
-    headline = _headline(rows)
+    headline = headline or _headline(rows)
     images: dict[str, Any] = {"steps_name": "training images per task"} if headline.endswith("accuracy") else {}
     if images and _lowest(rows, headline) > 0.5:
         images["limits"] = (0.5, 1.005)
-    return plots.compare_runs(groups, output or Path("comparison.png"), headline=headline, **images)
+    look = {"title": title, "lines": lines, **images}
+    return plots.compare_runs(groups, output or Path("comparison.png"), headline=headline, **look)
 
 
 def _lowest(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> float:

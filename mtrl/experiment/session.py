@@ -15,6 +15,7 @@ from mtrl.experiment.config import ExperimentConfig, free_keys
 from mtrl.experiment.parts import Experiment
 from mtrl.experiment.pictures import plot_runs
 from mtrl.monitoring import checkpoints
+from mtrl.monitoring.drawing import SECONDS
 from mtrl.monitoring.interrupt import Interrupts, Stopped
 from mtrl.monitoring.metrics import MetricLog
 from mtrl.monitoring.progress import Progress, counter
@@ -95,6 +96,7 @@ class Session:
             "throughput/updates_per_second": (trainer.updates - updates) / elapsed,
             **{f"throughput/share_{k}": (v - seconds[k]) / elapsed for k, v in trainer.seconds.items()},
             "train/updates": trainer.updates,
+            SECONDS: sum(trainer.seconds.values()),
         }
         for name, values in trainer.report().items():
             if np.isfinite(values).any():
@@ -117,7 +119,8 @@ class Session:
     def _record(self, result: Evaluation, facts: dict[str, Any]) -> None:
         step = self.trainer.step
         self.folder.write_evaluation(step, {"step": step, **facts})
-        row: dict[str, Any] = {f"evaluation/mean_{name}": v.mean() for name, v in result.per_task.items()}
+        row: dict[str, Any] = {SECONDS: sum(self.trainer.seconds.values())}
+        row |= {f"evaluation/mean_{name}": v.mean() for name, v in result.per_task.items()}
         row |= {f"evaluation/{name}": values for name, values in result.per_task.items()}
         self.log.write(step, row, list(result.names(self.experiment.tasks)))
 
@@ -141,6 +144,7 @@ class Session:
             "config": configs.plain(config),
             **facts,
         }
+        checkpoints.save_policy(self.folder.policy, trainer.step, self.experiment.agent.policy_state())
         self.folder.finish(final)
         plot_runs([self.folder.path])
         return final

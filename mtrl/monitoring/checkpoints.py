@@ -96,6 +96,23 @@ def load_replay(checkpoint: Path, map_location: str | torch.device = "cpu") -> d
     return _read(checkpoint / "replay.pt", map_location, mmap=torch.device(map_location).type == "cpu")
 
 
+def save_policy(path: Path, step: int, policy: Mapping[str, Any]) -> None:
+    """Write what is needed to act, and the step that it is of, as one file: it is whole or absent."""
+    state, aside = {"step": step, "agent": policy}, path.with_name(f"{_SAVING}{path.name}")
+    _require_loadable(state, path.name)
+    try:
+        _write(aside, state)
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"Policy {path} should be writable. Found {_first_line(error)}.") from error
+    sync_folder(path.parent)
+
+
+def load_policy(path: Path) -> dict[str, Any]:
+    """{step, agent} of a file that `save_policy` wrote. Raises UserError where it is missing or damaged."""
+    return _read(path, "cpu", mmap=False)
+
+
 def clean(folder: Path) -> None:
     """Remove what a crash left half written or half removed. Only while no other process saves here."""
     for path in folder.glob(f"{_REPLACED}step_*"):

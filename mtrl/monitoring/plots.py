@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from mtrl.monitoring.drawing import (
     BLUE,
     COLOURS,
     INK,
+    SECONDS,
     STEPS,
     FloatArray,
     Row,
@@ -84,17 +85,51 @@ def compare_runs(
     step_scale: float = 1.0,
     steps_name: str = STEPS,
     limits: tuple[float, float] = (-0.03, 1.03),
+    lines: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> Path:
     """Draw several experiments: interquartile mean over seeds and tasks, with a 95 % stratified-bootstrap band
-    where an experiment has two seeds or more.
+    where an experiment has two seeds or more. A second panel has them over the time of training, where rows tell it.
 
     Args:
         experiments: `{label: one list of rows per seed}`; tasks are read off the rows.
         limits: of the axis of shares.
+        lines: {label: published value} to draw across.
     """
-    figure = new_figure(8.0, 4.4, title)
-    panel = figure.subplots()
+    timed = {label: [[*_by_minute(rows)] for rows in seeds] for label, seeds in experiments.items()}
+    both = [(experiments, step_scale, steps_name)]
+    if all(any(headline in key for row in rows for key in row) for seeds in timed.values() for rows in seeds):
+        both.append((timed, 1.0, "minutes of training"))
+    figure = new_figure(7.0 * len(both) + 1.0, 4.4, title)
+    panels = figure.subplots(1, len(both), sharey=True, squeeze=False)[0]
+    for panel, (chosen, scale, name) in zip(panels, both, strict=True):
+        _compare_panel(panel, chosen, headline, scale, limits, seed)
+        for value in (lines or {}).values():
+            panel.axhline(value, color=INK, linewidth=0.9, linestyle=":")
+        panel.set_xlabel(name)
+    for label, value in (lines or {}).items():
+        panels[0].text(1.0, value, f"{label}: {shown(headline, value)}", ha="right", va="bottom", fontsize=8, color=INK,
+                       transform=panels[0].get_yaxis_transform())  # fmt: skip
+    style(panels[0], f"{headline.rpartition('/')[2]}: interquartile mean over seeds and tasks, 95 % interval")
+    panels[0].legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), frameon=False, ncols=2, fontsize=9)
+    return save(figure, path)
+
+
+def _by_minute(rows: Sequence[Row]) -> Iterator[Row]:
+    """The rows that tell how long training has taken, with the minutes in the place of their steps."""
+    for row in rows:
+        if SECONDS in row:
+            yield {**row, "step": row[SECONDS] / 60}
+
+
+def _compare_panel(
+    panel: Axes,
+    experiments: Mapping[str, Sequence[Sequence[Row]]],
+    headline: str,
+    step_scale: float,
+    limits: tuple[float, float],
+    seed: int,
+) -> None:
     for number, (label, seeds) in enumerate(experiments.items()):
         steps, scores = _stack(label, seeds, headline)
         band = interquartile_band(scores, seed=seed)
@@ -106,11 +141,8 @@ def compare_runs(
     if is_share(headline):
         panel.set_ylim(*limits)
         percent_axis(panel)
-    style(panel, f"{headline.rpartition('/')[2]}: interquartile mean over seeds and tasks, 95 % interval")
+    style(panel, "")
     steps_axis(panel)
-    panel.set_xlabel(steps_name)
-    panel.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), frameon=False, ncols=2, fontsize=9)
-    return save(figure, path)
 
 
 def compare_values(

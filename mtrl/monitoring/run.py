@@ -18,6 +18,8 @@ from mtrl.monitoring.files import write_atomic, write_json
 
 Status = Literal["new", "resume", "extend", "finished"]
 _FOLDERS = ("tensorboard", "evaluations", "videos", "checkpoints")
+POLICY = "policy.pt"
+"""The file of a finished run with what is needed to act, and no more."""
 _BEFORE_CONFIG = {".lock", "provenance.json", *_FOLDERS}
 
 
@@ -48,6 +50,7 @@ class RunFolder:
         self.videos = path / "videos"
         self.checkpoints = path / "checkpoints"
         self.affinities = path / "affinity.json"
+        self.policy = path / POLICY
 
     @classmethod
     def open(
@@ -105,6 +108,7 @@ class RunFolder:
     def write_evaluation(self, step: int, evaluation: Mapping[str, Any]) -> Path:
         """Keep the evaluation after `step` steps as `evaluations/step_<n>.json`; NaN becomes null."""
         path = self.evaluations / f"step_{step}.json"
+        self.evaluations.mkdir(exist_ok=True)
         write_json(path, evaluation)
         return path
 

@@ -78,7 +78,7 @@ class Trainer:
         """Steps taken of each task."""
         self.updates = 0
         self.seconds: dict[str, float] = {}
-        """Where the time went."""
+        """Where the time went, from the first step on."""
 
     def start(self) -> Self:
         """Open what training needs, once.
@@ -143,10 +143,12 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """All but `data_state`, in types that a checkpoint can hold: what an exact continuation needs."""
-        return {"step": self.step, "updates": self.updates, "agent": self.agent.state_dict()}
+        counts = {"step": self.step, "updates": self.updates, "seconds": dict(self.seconds)}
+        return counts | {"agent": self.agent.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step, self.updates = state["step"], state["updates"]
+        self.seconds |= state["seconds"]
         self.agent.load_state_dict(state["agent"])
 
     def data_state(self) -> dict[str, Any]:

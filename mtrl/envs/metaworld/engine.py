@@ -100,7 +100,7 @@ class BatchedEnvs:
         envs_per_task: int,
         *,
         reward_version: str = "v2",
-        horizon: int = MAX_HORIZON,
+        horizon: int | Sequence[int] = MAX_HORIZON,
         terminate_on_success: bool = False,
         schedule: NDArray[np.int64] | None = None,
         threads: int | None = None,
@@ -112,7 +112,7 @@ class BatchedEnvs:
         self.tasks = tuple(goals)
         _check_tasks(self.tasks, reward_version)
         self.num_tasks, self.envs_per_task = len(goals), envs_per_task
-        self._seed, self._horizon, self._terminate = seed, horizon, terminate_on_success
+        self._seed, self._horizon, self._terminate = seed, np.resize(horizon, envs_per_task), terminate_on_success
         self._schedule, self._specs = schedule, specs
         self._with_info = with_info
         self._allocate()

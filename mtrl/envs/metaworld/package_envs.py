@@ -214,7 +214,7 @@ class PackageEnvs:
         envs_per_task: int,
         *,
         reward_version: str = "v2",
-        horizon: int = MAX_HORIZON,
+        horizon: int | Sequence[int] = MAX_HORIZON,
         terminate_on_success: bool = False,
         schedule: NDArray[np.int64] | None = None,
     ) -> None:
@@ -222,7 +222,7 @@ class PackageEnvs:
         self.tasks = tuple(goals)
         self.num_tasks, self.envs_per_task = len(goals), envs_per_task
         self._seed, self._started = seed, False
-        options = (reward_version, horizon, terminate_on_success)
+        horizons = np.resize(horizon, envs_per_task).tolist()
         shape = (self.num_tasks, envs_per_task)
         self._arrays: dict[str, Any] = {name: np.zeros((*shape, *size), kind) for name, (kind, size) in _FIELDS.items()}
         self._copies: list[_Copy] = []
@@ -230,7 +230,8 @@ class PackageEnvs:
             for n in range(envs_per_task):
                 order = None if schedule is None else schedule[t, n::envs_per_task]
                 row = {name: array[t, n, ...] for name, array in self._arrays.items()}
-                self._copies.append(_Copy(_Spec(task, goals[task], *options, order), row))
+                spec = _Spec(task, goals[task], reward_version, horizons[n], terminate_on_success, order)
+                self._copies.append(_Copy(spec, row))
         reported: dict[str, Any] = {n: self._arrays[n] for n in _FIELDS if n not in ("action", "faults")}
         self._result = StepResult(**reported)
 

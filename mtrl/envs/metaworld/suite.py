@@ -46,8 +46,9 @@ class Config(ChosenTasks):
     """v1 or v2: results under the two cannot be compared."""
     horizon: int = 500
     """Steps after which an episode is truncated; the package ends at 500."""
-    training_horizon: int | None = None
-    """The same for training alone, where shorter episodes show the agent more starts; None: the horizon."""
+    training_horizons: list[int] = field(default_factory=list)
+    """The same for training alone, which a task's copies take in turn; [] for the horizon. Short episodes show more
+    starts, long ones what comes late."""
     num_goals: int = 50
     """Goals per task: the first so many of the benchmark's 50."""
     engine: str = "batched"
@@ -60,9 +61,9 @@ class Config(ChosenTasks):
         check_choice("benchmark.reward_version", self.reward_version, ("v1", "v2"))
         check_choice("benchmark.engine", self.engine, ("batched", "package"))
         limits = f"in 1..{MAX_HORIZON}"
-        for name in ("horizon", "training_horizon"):
-            steps = getattr(self, name)
-            check(steps is None or 1 <= steps <= MAX_HORIZON, f"benchmark.{name}", limits, steps)
+        check(1 <= self.horizon <= MAX_HORIZON, "benchmark.horizon", limits, self.horizon)
+        whole = all(1 <= steps <= MAX_HORIZON for steps in self.training_horizons)
+        check(whole, "benchmark.training_horizons", limits, self.training_horizons)
         check(1 <= self.num_goals <= GOALS, "benchmark.num_goals", f"in 1..{GOALS}", self.num_goals)
         self.check_tasks(BENCHMARKS.get(self.kind, BENCHMARKS["mt50"]))
         check(self.kind != "mt1" or len(self.tasks) == 1, "benchmark.tasks", "one task for mt1", self.tasks)
@@ -153,8 +154,8 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         """How episodes end: those of an evaluation, which has an order of goals, or those of training."""
         if order is not None:
             return {"schedule": order, "horizon": self.config.horizon, "terminate_on_success": True}
-        horizon = self.config.training_horizon or self.config.horizon
-        return {"horizon": horizon, "terminate_on_success": self.config.terminate_on_success}
+        horizons = self.config.training_horizons or [self.config.horizon]
+        return {"horizon": horizons, "terminate_on_success": self.config.terminate_on_success}
 
     def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> None:
         """Write a video of one episode of at most ten tasks."""
@@ -170,7 +171,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
             "tasks": list(self.tasks),
             "reward_version": self.config.reward_version,
             "horizon": self.config.horizon,
-            "training_horizon": self.config.training_horizon or self.config.horizon,
+            "training_horizons": self.config.training_horizons or [self.config.horizon],
             "num_goals": self.config.num_goals,
             "goals": "from the seed, as metaworld makes them; at random at each training episode",
             "terminate_on_success": self.config.terminate_on_success,

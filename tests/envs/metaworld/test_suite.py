@@ -94,7 +94,7 @@ def test_fewer_goals_are_the_first_ones() -> None:
         ({"reward_version": "v3"}, "v1, v2"),
         ({"horizon": 0}, "1..500"),
         ({"horizon": 501}, "1..500"),
-        ({"training_horizon": 0}, "training_horizon.* 1..500"),
+        ({"training_horizons": [100, 0]}, r"training_horizons.* 1\.\.500"),
         ({"num_goals": 51}, "1..50"),
         ({"engine": "warp"}, "batched, package"),
     ],
@@ -142,13 +142,14 @@ def test_evaluation_plays_its_episodes_then_stands_still_and_starts_again_at_a_r
 
 
 @pytest.mark.parametrize("engine", ["batched", "package"])
-def test_a_training_horizon_shortens_training_episodes_alone(engine: str) -> None:
-    suite = custom(horizon=5, training_horizon=3, engine=engine)
-    assert suite.spec.horizon == 5 and suite.description()["training_horizon"] == 3
-    for envs, length in ((suite.make_envs(SEED, 1), 3), (suite.make_evaluation_envs(SEED, 2), 5)):
+def test_copies_take_turns_at_the_horizons_of_training_and_evaluations_have_their_own(engine: str) -> None:
+    suite = custom(horizon=5, training_horizons=[2, 3], engine=engine)
+    assert suite.spec.horizon == 5 and suite.description()["training_horizons"] == [2, 3]
+    for envs, lengths in ((suite.make_envs(SEED, 3), [2, 3, 2]), (suite.make_evaluation_envs(SEED, 3), [5, 5, 5])):
         envs.reset()
-        ends = [bool(step["truncated"].all()) for step in run(envs, actions(length + 1))]
-        assert ends == [k == length - 1 for k in range(length + 1)]
+        copies = envs.envs_per_task
+        ends = np.array([step["truncated"] for step in run(envs, actions(5, copies))])
+        assert (ends == np.array([[k % n == 0 for n in lengths[:copies]] for k in range(1, 6)])[:, None]).all()
 
 
 # Stepping

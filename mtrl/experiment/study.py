@@ -1,0 +1,250 @@
+"""Studies: a file that names runs, and what is kept, tabled and drawn of them.
+
+A study is a folder with a `study.yaml`:
+
+    title: MT10 against the clock
+    common: [video=false]            # overrides of every run
+    seeds: [1, 2, 3]
+    runs:
+      quick: [recipe=quick]          # label: its overrides
+      long: {overrides: [recipe=mt10], seeds: [1]}
+    prepare: [demos collect ...]     # commands of mtrl that come first
+    equal: steps_total               # what all runs should have had equally much of
+    controls: [blind]                # labels that should fail: a task they solve does not count
+    lines: {TOPPO (reported): 0.972} # published figures
+    metric: evaluation/success       # of the curves
+    pictures: {comparison.png: curves, scores.png: scores}
+
+Runs lie in `runs/<study>/`, each an ordinary run: finished ones are not repeated, and others go on where they stopped.
+Beside the study, `<label>/seed_<n>/` keeps what a reader needs of a finished run, its policy included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml
+
+from mtrl.core.errors import expected
+from mtrl.experiment.config import ExperimentConfig, check_sweep, compose, run_name
+from mtrl.experiment.load import evaluate_run
+from mtrl.experiment.pictures import plot_runs, plot_scores
+from mtrl.monitoring.files import write_json
+from mtrl.monitoring.run import POLICY, run_path
+from mtrl.monitoring.statistics import interquartile_mean, is_share
+
+KEPT = ("config.yaml", "metrics.jsonl", "result.json", "provenance.json", POLICY)
+GUESSED, SOLVED = 0.2, 0.8
+"""A task counts if no control solves more than the one; a label solves a task if it reaches the other."""
+TOLERANCE = 0.03
+"""By how much a mean score may differ where a kept policy is evaluated again, on a processor that rounds otherwise."""
+
+
+@dataclass
+class Study:
+    """The contents of a `study.yaml`."""
+
+    folder: Path
+    runs: dict[str, list[str]]
+    seeds: dict[str, list[int]]
+    title: str = ""
+    prepare: list[str] = field(default_factory=list)
+    equal: str = ""
+    controls: list[str] = field(default_factory=list)
+    lines: dict[str, float] = field(default_factory=dict)
+    metric: str = ""
+    pictures: dict[str, str] = field(default_factory=lambda: {"comparison.png": "curves", "scores.png": "scores"})
+
+    @classmethod
+    def read(cls, path: Path) -> Study:
+        """Raises UserError where there is no readable study."""
+        file = path / "study.yaml" if path.is_dir() else path
+        try:
+            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise expected(f"Study {file}", "a readable YAML file", str(error).splitlines()[0]) from error
+        if not isinstance(found, dict) or not isinstance(found.get("runs"), dict) or not found["runs"]:
+            raise expected(f"Study {file}", "a mapping with `runs`, labels with overrides each", type(found).__name__)
+        common, usual = found.pop("common", []), found.pop("seeds", [1])
+        entries = {label: e if isinstance(e, dict) else {"overrides": e} for label, e in found.pop("runs").items()}
+        unknown = set(found) - set(cls.__dataclass_fields__)
+        unknown |= {key for entry in entries.values() for key in entry} - {"overrides", "seeds"}
+        if unknown:
+            raise expected(f"Study {file}", "made of the keys that `mtrl study --help` names", min(unknown))
+        runs = {label: [*common, *(entry.get("overrides") or [])] for label, entry in entries.items()}
+        return cls(file.parent, runs, {label: entry.get("seeds", usual) for label, entry in entries.items()}, **found)
+
+    def command(self, label: str, seed: int, overrides: Sequence[str]) -> list[str]:
+        """The overrides of one run; later ones win."""
+        place = [f"runs=runs/{self.folder.resolve().name}", f"experiment={label}", f"seed={seed}"]
+        return [*place, *self.runs[label], *overrides]
+
+    def kept(self, label: str, file: str = "result.json") -> list[Path]:
+        """The folders of this label's runs of which a file is kept, by seed."""
+        found = (self.folder / label / f"seed_{seed}" for seed in self.seeds[label])
+        return [path for path in found if (path / file).is_file()]
+
+
+def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs: int = 1) -> None:
+    """Make the runs that are missing, `jobs` at once, and keep what is small of each.
+
+    Raises:
+        UserError: the study, a label or an override is wrong (before the first run), or a run failed.
+    """
+    study = Study.read(path)
+    for label in labels:
+        if label not in study.runs:
+            raise expected("A label", f"one of {', '.join(study.runs)}", label)
+    commands = [study.command(label, seed, overrides) for label in labels or study.runs for seed in study.seeds[label]]
+    configs = [compose(command) for command in commands]
+    check_sweep(configs)
+    for line in study.prepare:
+        if _mtrl(shlex.split(line)):
+            raise expected(f"mtrl {line}", "able to end well", "an error, see above")
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            codes = [*pool.map(lambda both: _one(study, *both, alone=jobs == 1), zip(commands, configs, strict=True))]
+        except KeyboardInterrupt:  # it reaches the runs too, which save and end
+            pool.shutdown(cancel_futures=True)
+            raise
+    failed = [shlex.join(command) for command, code in zip(commands, codes, strict=True) if code]
+    if failed:
+        raise expected("Every run", "able to end well", f"{len(failed)} that did not, first: mtrl train {failed[0]}")
+
+
+def report(path: Path) -> dict[str, Any]:
+    """Write `summary.json` and the pictures of what is kept, and return the summary."""
+    study = Study.read(path)
+    labels = [label for label in study.runs if study.kept(label)]
+    if not labels:
+        raise expected(f"Study {study.folder}", "with a finished run that is kept", "none")
+    facts = summary(study, labels)
+    write_json(study.folder / "summary.json", facts)
+    for name, kind in study.pictures.items():
+        if kind == "scores":
+            _draw_scores(study, facts, study.folder / name)
+        else:
+            folders = [folder for label in study.runs for folder in study.kept(label, "metrics.jsonl")]
+            look = {"headline": study.metric, "title": study.title, "lines": study.lines}
+            plot_runs(folders, study.folder / name, kind, **look)
+    return facts
+
+
+def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
+    """What the runs of each label reached; `counted` are the tasks that no control solves."""
+    results = {label: [_read(folder) for folder in study.kept(label)] for label in labels}
+    if study.equal:
+        budgets = {label: sorted({run[study.equal] for run in runs}) for label, runs in results.items()}
+        if len({tuple(budget) for budget in budgets.values()}) > 1:
+            raise expected("The runs of a study", f"of equal {study.equal}", budgets)
+    rows = {label: _row(runs) for label, runs in results.items()}
+    controls = [run for label in study.controls for run in results.get(label, [])]
+    tasks = list(dict.fromkeys(task for row in rows.values() for task in row["tasks"]))
+    counted = [task for task in tasks if all(_score(run, task) <= GUESSED for run in controls)]
+    for row in rows.values():
+        row["solved"] = sum(row["tasks"].get(task, 0.0) >= SOLVED for task in counted)
+    return {"title": study.title, "counted": counted, "runs": rows}
+
+
+def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, float]]:
+    """Evaluate every kept policy again: (run, the mean score it is kept with, the one it has now)."""
+    study, found = Study.read(path), list[tuple[str, float, float]]()
+    for label in labels or study.runs:
+        for folder in study.kept(label, POLICY):
+            before = _read(folder)
+            name = f"mean_{before['headline']}"
+            again = evaluate_run(folder, before["episodes"], before["protocol"], keep=False)[2]
+            found.append((f"{label}/{folder.name}", before[name], again[name]))
+    return found
+
+
+def _one(study: Study, command: list[str], config: ExperimentConfig, alone: bool) -> int:
+    """Make one run, or go on with it, and keep it."""
+    path = run_path(config.runs, config.benchmark.name, run_name(config), config.seed)
+    code = _mtrl(["train", *command], None if alone else path.with_suffix(".log"))
+    if code == 0:
+        kept = study.folder / config.experiment / path.name
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            if (path / name).is_file():
+                shutil.copyfile(path / name, kept / name)
+    return code
+
+
+def _mtrl(arguments: list[str], log: Path | None = None) -> int:
+    """Run a command in a process of its own; with a log, on one thread and silently."""
+    print(f"== mtrl {shlex.join(arguments)}", flush=True)
+    command = [sys.executable, "-m", "mtrl.cli", *arguments]
+    if log is None:
+        return subprocess.run(command, check=False).returncode
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as out:
+        alone = {"stdout": out, "stderr": subprocess.STDOUT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+        return subprocess.run([*command, "threads=1"], check=False, **alone).returncode
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+
+
+def _score(run: Mapping[str, Any], task: str) -> float:
+    return run["tasks"][task][f"mean_{run['headline']}"]
+
+
+def _row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One label: its budget, and its scores over seeds and tasks."""
+    tasks = list(runs[0]["tasks"])
+    scores = [[_score(run, task) for task in tasks] for run in runs]
+    middle = interquartile_mean(scores)
+    return {
+        "metric": runs[0]["headline"],
+        "seeds": [run["seed"] for run in runs],
+        "episodes": runs[0]["episodes"],
+        "steps_total": sorted({run["steps_total"] for run in runs}),
+        "updates": sorted({run["updates"] for run in runs}),
+        "training_seconds": [round(sum(run["training_seconds"].values())) for run in runs],
+        "mean_of_each_seed": [round(mean(values), 4) for values in scores],
+        "mean": mean(mean(values) for values in scores),
+        "interquartile_mean": middle.point,
+        "interval_95": [middle.low, middle.high] if len(runs) > 1 else None,
+        "tasks": {task: mean(column) for task, column in zip(tasks, zip(*scores, strict=True), strict=True)},
+    }
+
+
+def table(facts: Mapping[str, Any]) -> str:
+    """The summary as lines for a terminal."""
+    width = max(map(len, facts["runs"]), default=0)
+    heads = ("seeds", "mean", "IQM", "95 % interval", "solved", "minutes")
+    lines = [f"{'run':<{width}}" + "".join(f"{head:>15}" for head in heads)]
+    for label, row in facts["runs"].items():
+        scale, unit = (100, " %") if is_share(row["metric"]) else (1, "")
+        low, high = row["interval_95"] or (float("nan"), float("nan"))
+        values = [f"{row[name] * scale:.1f}{unit}" for name in ("mean", "interquartile_mean")]
+        between = f"{low * scale:.1f}–{high * scale:.1f}" if row["interval_95"] else "-"
+        minutes = f"{mean(row['training_seconds']) / 60:.1f}"
+        cells = (len(row["seeds"]), *values, between, f"{row['solved']} of {len(facts['counted'])}", minutes)
+        lines.append(f"{label:<{width}}" + "".join(f"{cell:>15}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _draw_scores(study: Study, facts: Mapping[str, Any], path: Path) -> None:
+    """A row for each task, a column for each label, where scores are shares and the tasks the same."""
+    rows = facts["runs"]
+    tasks = list(next(iter(rows.values()))["tasks"])
+    if not all(is_share(row["metric"]) and list(row["tasks"]) == tasks for row in rows.values()):
+        return
+    shares = [[row["tasks"][task] for row in rows.values()] for task in tasks]
+    controls = sum(label in study.controls for label in rows)
+    uncounted = set(tasks) - set(facts["counted"])
+    plot_scores(shares, tasks, list(rows), path, title=study.title, controls=controls, uncounted=uncounted)

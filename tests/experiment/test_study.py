@@ -1,0 +1,133 @@
+"""Studies: runs that a file names are made once, kept, tabled and drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from matplotlib.figure import Figure
+
+import mtrl
+from mtrl.cli import main
+from mtrl.core.errors import UserError
+from mtrl.envs.toy import OBSERVATION_SIZE
+from mtrl.experiment.study import KEPT, Study, check_study, summary
+from tests.support.figures import labels
+
+TINY = [
+    "benchmark=toy", "steps=60", "network.width=8", "agent.batch_size=4", "training.learning_starts=20",
+    "training.final_episodes=2", "training.log_every=20", "video=false", "agent.normalise_observations=shared",
+]  # fmt: skip
+
+
+def study(folder: Path, **contents: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.yaml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
+    return folder
+
+
+def store(folder: Path, label: str, success: dict[str, float], seed: int = 1, updates: int = 450) -> None:
+    place = folder / label / f"seed_{seed}"
+    place.mkdir(parents=True)
+    tasks = {task: {"mean_success": share} for task, share in success.items()}
+    facts = {"updates": updates, "steps_total": updates, "training_seconds": {"update": 1.0}, "episodes": 25}
+    mean = sum(success.values()) / len(success)
+    result = {**facts, "seed": seed, "headline": "success", "mean_success": mean, "tasks": tasks}
+    (place / "result.json").write_text(json.dumps(result))
+
+
+def test_runs_are_made_once_kept_and_drawn_over_steps_and_time(elsewhere: Path, drawn: dict[str, Figure]) -> None:
+    runs = {"sac": [], "pcgrad": {"overrides": ["surgery=pcgrad"], "seeds": [2]}}
+    folder = study(elsewhere / "small", common=TINY, runs=runs, lines={"published": 0.5})
+    assert main(["study", str(folder), "sac"]) == 0
+    first = Path("runs/small/toy/sac/seed_1/metrics.jsonl")
+    before = first.read_bytes()
+    assert main(["study", str(folder), "--jobs", "2"]) == 0
+    assert first.read_bytes() == before, "a finished run is not repeated"
+    for kept in (folder / "sac/seed_1", folder / "pcgrad/seed_2"):
+        assert sorted(file.name for file in kept.iterdir()) == sorted(KEPT)
+    figure = drawn["comparison.png"]
+    assert [panel.get_xlabel() for panel in figure.axes] == ["environment steps per task", "minutes of training"]
+    assert labels(figure.axes[0].get_legend()) == ["sac (1 seed)", "pcgrad (1 seed)"]
+    assert set(json.loads((folder / "summary.json").read_text())["runs"]) == {"sac", "pcgrad"}
+
+
+@pytest.mark.parametrize("agent", [["agent=sac"], ["agent=ppo", "training=on_policy", "training.rollout_steps=4"]])
+def test_a_kept_policy_acts_as_the_run_does_and_its_score_is_found_again(elsewhere: Path, agent: list[str]) -> None:
+    options = [option for option in TINY if agent[0] == "agent=sac" or "batch_size" not in option]
+    options = [option for option in options if agent[0] == "agent=sac" or "learning_starts" not in option]
+    folder = study(elsewhere / "small", common=options, runs={"one": agent})
+    assert main(["study", str(folder)]) == 0
+    policies = [mtrl.load_policy(path) for path in (folder / "one/seed_1", Path("runs/small/toy/one/seed_1"))]
+    observation = np.random.default_rng(0).normal(size=(3, OBSERVATION_SIZE))
+    assert np.array_equal(*(policy.act(observation, 1) for policy in policies))
+    assert main(["study", str(folder), "--check"]) == 0
+    result = folder / "one/seed_1/result.json"
+    facts = json.loads(result.read_text())
+    result.write_text(json.dumps(facts | {"mean_success": 1.0 - round(facts["mean_success"])}))
+    assert main(["study", str(folder), "--check"]) == 2
+
+
+def test_a_task_counts_if_every_control_fails_it_with_every_seed(tmp_path: Path) -> None:
+    seeds = {"seeds": [1, 2]}
+    folder = study(tmp_path, runs={"equal": seeds, "blind": seeds, "mean": seeds}, controls=["blind", "mean"])
+    for seed, (lift, stack) in {1: (1.0, 0.9), 2: (0.7, 0.6)}.items():
+        store(folder, "equal", {"lift": lift, "stack": stack}, seed)
+        store(folder, "blind", {"lift": 0.0, "stack": 0.0 if seed == 1 else 0.3}, seed)
+        store(folder, "mean", {"lift": 0.2, "stack": 0.0}, seed)
+    facts = summary(Study.read(folder), ["equal", "blind", "mean"])
+    assert facts["counted"] == ["lift"]
+    equal = facts["runs"]["equal"]
+    assert equal["tasks"] == pytest.approx({"lift": 0.85, "stack": 0.75}) and equal["mean"] == pytest.approx(0.8)
+    assert equal["seeds"] == [1, 2] and equal["solved"] == 1
+    assert equal["interquartile_mean"] == pytest.approx((0.7 + 0.9) / 2), "the middle half of four scores"
+    low, high = equal["interval_95"]
+    assert 0.6 <= low <= 0.8 <= high <= 1.0
+
+
+def test_runs_that_should_have_had_equally_many_updates_are_held_to_it(tmp_path: Path) -> None:
+    folder = study(tmp_path, runs={"one": [], "two": []}, equal="updates")
+    for label, updates in {"one": 450, "two": 449}.items():
+        store(folder, label, {"lift": 1.0}, updates=updates)
+    with pytest.raises(UserError, match="equal updates"):
+        summary(Study.read(folder), ["one", "two"])
+
+
+@pytest.mark.parametrize(
+    ("contents", "words", "message"),
+    [
+        ({"runs": {"one": TINY}}, ["two"], "one of one"),
+        ({"runs": {"one": TINY}}, ["agent.batch=3"], "batch"),
+        ({"runs": {}}, [], "labels with overrides"),
+        ({"runs": {"one": TINY}, "seed": 3}, [], "seed"),
+        ({"runs": {"one": {"seed": 3}}}, [], "seed"),
+        ({"runs": {"one": TINY}}, ["--jobs", "0"], "positive"),
+        ({"runs": {"one": TINY}}, ["--report"], "finished run"),
+        ({"runs": {"one": TINY}, "prepare": ["evaluate nowhere"]}, [], "mtrl evaluate nowhere"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_the_first_run(
+    elsewhere: Path, contents: dict[str, Any], words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study(elsewhere / "small", **contents)
+    assert main(["study", str(folder), *words]) == 2
+    assert message in capsys.readouterr().err and not Path("runs").exists()
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="readable YAML"):
+        check_study(tmp_path, [])
+
+
+@pytest.mark.parametrize("name", ["pushing", "keyframes", "auxiliary", "figure4", "mt10", "mt50", "papers"])
+def test_the_studies_of_this_repository_are_whole(name: str) -> None:
+    from mtrl.experiment.config import check_sweep, compose
+
+    found = Study.read(Path(__file__).parents[2] / "results" / name)
+    commands = [found.command(label, seed, []) for label in found.runs for seed in found.seeds[label]]
+    check_sweep([compose(command) for command in commands])
+    assert set(found.controls) <= set(found.runs)
