@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice, runtime_option
+from mtrl.core.config import check, check_choice, path_option
 from mtrl.core.errors import expected
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import FloatArray, Metrics
@@ -50,7 +50,7 @@ class Config(TrainingConfig):
     """Steps after which the schedule `step` multiplies the learning rate by `decay`, again and again."""
     decay: float = 0.5
     """See `milestone`."""
-    single_task: str = runtime_option("")
+    single_task: str = path_option("")
     """Where the single tasks' accuracies are: the folder of a run or of several, or a `result.json`."""
 
     def __post_init__(self) -> None:
