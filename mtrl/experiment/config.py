@@ -28,6 +28,11 @@ CRITIC = (Registry("critic_weighting", WEIGHTINGS.package), Registry("critic_sur
 METHODS = (WEIGHTINGS, SURGERIES, *CRITIC, DIAGNOSTICS)
 REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, *METHODS, AGENTS, TRAININGS)
 
+_SHORT = {
+    "tasks": "benchmark.tasks",
+    "replay": "training.replay",
+    "on_nonfinite": "training.on_nonfinite",
+}
 _LONGEST_NAME = 200
 """Bytes: file systems allow 255."""
 
@@ -87,7 +92,8 @@ def _is_path(text: str) -> bool:
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
     """The configuration that `key=value` overrides describe.
 
-    `tasks=` is short for `benchmark.tasks=`, `task=` for a list of one task, and `replay=` for `training.replay=`. What
+    `tasks=` is short for `benchmark.tasks=`, `task=` for a list of one task, `replay=` for `training.replay=`, and
+    `on_nonfinite=` for `training.on_nonfinite=`. What
     goes with a benchmark (`SuiteConfig.defaults`: the agent for its data, ...) holds where neither a recipe nor an
     override chooses otherwise.
     """
@@ -115,7 +121,7 @@ def _written_out(override: str) -> str:
     key, equals, value = override.partition("=")
     if key == "task" and equals:
         return f"benchmark.tasks=[{value}]"
-    return {"tasks": "benchmark.tasks", "replay": "training.replay"}.get(key, key) + equals + value
+    return _SHORT.get(key, key) + equals + value
 
 
 def run_name(config: ExperimentConfig) -> str:

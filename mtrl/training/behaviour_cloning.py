@@ -180,6 +180,11 @@ class CloningTrainer(Trainer):
             self.priorities.load_state_dict(state["priorities"])
         self._next = None
 
+    def reseed(self) -> None:
+        super().reseed()
+        self.generator.manual_seed(self.stream)
+        self._next = None
+
     def close(self) -> None:
         self._gatherer.shutdown()
 
