@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ def evaluate_run(
     experiment, folder, step = load(path, device)
     _, facts = experiment.evaluate(episodes, protocol, counter("episodes"))
     facts = {"step": step, **facts}
-    folder.write_evaluation(step, facts)
+    try:
+        folder.write_evaluation(step, facts)
+    except OSError as error:
+        print(f"mtrl: the evaluation is not kept in {folder.evaluations} ({error.strerror}).", file=sys.stderr)
     return experiment, folder, facts
 
 
