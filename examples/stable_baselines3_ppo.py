@@ -2,7 +2,7 @@
 
     python examples/stable_baselines3_ppo.py
 
-It takes the extra `aux`. The hand learns to close a drawer; returns are printed before and after.
+It takes the extra `aux`. The hand learns to reach a place; mean returns are printed before and after.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ import mtrl.envs.metaworld  # noqa: F401  (registers mtrl/MT1-v3 and its like)
 from mtrl.envs.metaworld.sb3 import SB3VecEnv
 
 
-def learn(
-    task: str = "drawer-close-v3", steps: int = 60_000, copies: int = 10, horizon: int = 150
-) -> tuple[float, float]:
+def learn(task: str = "reach-v3", steps: int = 60_000, copies: int = 10, horizon: int = 150) -> tuple[float, float]:
     """Mean returns of the deterministic policy before and after training."""
     envs = SB3VecEnv(gymnasium.make_vec("mtrl/MT1-v3", task=task, num_envs=copies, max_episode_steps=horizon, seed=1))
     envs.seed(1)

@@ -20,6 +20,7 @@ from mtrl.envs.pushing.envs import PUCK_XY, RADIUS, RAW_SIZE, REWARDS, PushEnvs,
 from mtrl.envs.pushing.goals import HIGH, LOW, PLACE_HIGH, PLACE_LOW, Goals, check_goals
 
 Array = NDArray[np.float64]
+_PICTURE_SIZE = 480
 
 
 class GoalPushEnv(gymnasium.Env[Any, Any]):
@@ -29,11 +30,22 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         reward: dense, v1 or v2 (Meta-World's), distance (−metres) or sparse (−1, 0); dictionaries: the last two.
         goals: (n, 4), to draw from instead.
         dictionary: whether observations are dictionaries.
+        render_mode: rgb_array, for pictures with the place marked by `render`.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012
 
-    def __init__(self, reward: str = "dense", goals: Any = None, horizon: int = 150, dictionary: bool = False) -> None:
+    def __init__(
+        self,
+        reward: str = "dense",
+        goals: Any = None,
+        horizon: int = 150,
+        dictionary: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode is not None:
+            check_choice("render_mode", render_mode, ("rgb_array",))
+        self.render_mode, self._pictures = render_mode, None
         choices = ("distance", "sparse") if dictionary else REWARDS
         check_choice("reward", reward, choices)
         self._reward, self._horizon, self._dictionary = reward, horizon, dictionary
@@ -59,7 +71,7 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         goal = (options or {}).get("goal")
         self.goal = self._draw() if goal is None else check_goals(np.asarray(goal)[None])[0]
-        self.close()
+        self._close_envs()
         table = self.goal[None]
         self._known.clear()
         self._envs = PushEnvs(
@@ -91,7 +103,27 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
     def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
         return self._elapsed >= self._horizon
 
+    def render(self) -> Any:
+        """(480, 480, 3), None without a render mode.
+
+        Raises:
+            RenderingUnavailable: there is no offscreen OpenGL.
+        """
+        if self.render_mode is None or self._envs is None:
+            return None
+        if self._pictures is None:
+            from mtrl.envs.pushing.film import Pictures
+
+            self._pictures = Pictures(_PICTURE_SIZE)
+        return self._pictures.frame(self._envs.states()[0], self.goal)
+
     def close(self) -> None:
+        self._close_envs()
+        if self._pictures is not None:
+            self._pictures.close()
+            self._pictures = None
+
+    def _close_envs(self) -> None:
         if self._envs is not None:
             self._envs.close()
             self._envs = None
