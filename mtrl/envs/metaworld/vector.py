@@ -47,6 +47,8 @@ class MetaWorldVectorEnv(VectorEnv):
         UserError: an argument is unknown or has an impossible value.
     """
 
+    _pictures: Any = None
+
     def __init__(self, kind: str, num_envs: int = 1, *, split: Split = "", **arguments: Any) -> None:
         self._made_by = {"kind": kind, "num_envs": num_envs, "split": split, **arguments}
         with in_words_of_arguments():
@@ -72,7 +74,7 @@ class MetaWorldVectorEnv(VectorEnv):
         codes = np.repeat(np.eye(len(self.tasks)), count // len(self.tasks), axis=0)
         self._codes = codes if given.use_one_hot else codes[:, :0]
         self._make_spaces()
-        self._started, self._pictures = False, None
+        self._started = False
         self._returns, self._lengths, self._begun = np.zeros(count), np.zeros(count, np.int64), np.zeros(count)
         self._waiting = np.zeros(count, np.bool_)
 
@@ -263,7 +265,8 @@ class MetaWorldVectorEnv(VectorEnv):
     def close_extras(self, **kwargs: Any) -> None:
         if self._pictures is not None:
             self._pictures.close()
-        self.envs.close()
+        if "envs" in vars(self):  # it may have been refused
+            self.envs.close()
 
 
 def _copied(arguments: dict[str, Any], state: dict[str, Any] | None, kept: dict[str, Any]) -> MetaWorldVectorEnv:
