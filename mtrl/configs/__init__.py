@@ -21,6 +21,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -135,7 +136,10 @@ def _listed(choice: Any) -> list[str]:
 def _defaults(preset: str) -> list[Any]:
     """The defaults list of a preset, empty where there is no such file."""
     path = FOLDER / f"{preset}.yaml"
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # what a user chose may be no file's name at all
+        return []
     return content.get("defaults", [])
 
 
@@ -166,7 +170,7 @@ def _alternatives(override: str) -> list[str]:
     """The overrides that one with several values stands for."""
     key, _, text = override.partition("=")
     value = values.parse(text)
-    if value is None or not (value.is_sweep_override() and value.is_discrete_sweep()):
+    if value is None or not value.is_discrete_sweep() or value.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return [override]
     return [f"{key}={one}" for one in value.sweep_string_iterator()]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -117,3 +117,23 @@ def test_commas_still_make_runs_of_other_options() -> None:
     assert experiment.sweep([*TOY, "network.activation=relu,tanh", "seed=1,2"]) == [
         [*TOY, f"network.activation={activation}", f"seed={seed}"] for activation in ("relu", "tanh") for seed in (1, 2)
     ]
+
+
+KEYS = [
+    "steps", "seed", "runs", "experiment", "threads", "benchmark", "network", "surgery", "training", "diagnostics",
+    "recipe", "tasks", "network.width", "network.activation", "agent.learning_rate", "training.on_nonfinite",
+    "training.single_task", "surgery.primary", "diagnostics.triad.every", "agent.support", "network.", "..", "", "a b",
+]  # fmt: skip
+VALUES = [
+    "1", "-1", "1e6", "nan", "1e400", "null", "[]", "[a,b]", "{a: 1}", "{", "(", "'", "${x}", "${oc.env:HOME}", "a,b",
+    "range(1,3)", "glob(*)", "interval(1,2)", "int(3)", "toy", "pcgrad", "[triad]", "\udc80", "\0", "a" * 5000, "1,", "?",
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(["=", ""]), st.sampled_from(VALUES)), max_size=3))
+def test_any_options_are_taken_or_refused_in_one_line(options: list[tuple[str, str, str]]) -> None:
+    stream = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(stream):
+        code = cli.main(["train", *TOY, *map("".join, options), "--show"])
+    assert code in (0, 2) and stream.getvalue().count("\n") == (code == 2)
