@@ -61,7 +61,7 @@ def _candidates() -> list[str]:
     if wanted not in (*_BACKENDS, *_ANY):
         known = " or ".join(_BACKENDS)
         raise RenderingUnavailable(f"The variable MUJOCO_GL should be {known}, or not set. Found {wanted!r}.")
-    candidates = [wanted] if wanted in _BACKENDS else list(_BACKENDS)
+    candidates: list[str] = [wanted] if wanted in _BACKENDS else [*_BACKENDS]
     fitting = [backend for backend in candidates if platform in ("", backend)]
     if not fitting and sys.platform != "darwin":
         known = " or ".join(candidates)

@@ -278,9 +278,9 @@ def _copied(arguments: dict[str, Any], state: dict[str, Any] | None, kept: dict[
 
 
 def register() -> None:
-    forms: list[tuple[str, str, Split]] = [
-        (f"mtrl/{kind.upper() if kind.startswith('mt') else kind}-v3", kind, "") for kind in MULTI_TASK
-    ]
+    forms: list[tuple[str, str, Split]] = []
+    for kind in MULTI_TASK:
+        forms.append((f"mtrl/{kind.upper() if kind.startswith('mt') else kind}-v3", kind, ""))
     for kind in ("ml1", *META_LEARNING, "custom-ml-envs"):
         shown = kind.upper() if kind.startswith("ml") else kind
         forms += [(f"mtrl/{shown}-train-v3", kind, "train"), (f"mtrl/{shown}-test-v3", kind, "test")]

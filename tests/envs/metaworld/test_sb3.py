@@ -49,7 +49,8 @@ def test_it_gives_what_the_vector_environment_gives() -> None:
                 assert np.array_equal(own["terminal_observation"], info["final_obs"][i].astype(np.float32))
                 assert np.isclose(own["episode"]["r"], total[i]) and own["episode"]["l"] == 3
         total *= step % 3 != 2
-    envs.close(), plain.close()
+    envs.close()
+    plain.close()
 
 
 def test_attributes_and_methods_reach_all_copies() -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from metaworld import env_dict
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.evaluation import evaluation, metalearning_evaluation
 from metaworld.policies import ENV_POLICY_MAP
@@ -139,7 +140,8 @@ def test_meta_worlds_own_names_mean_the_same() -> None:
         task_select="random", max_episode_steps=None, normalize_observations=False, use_one_hot=False,
     )  # fmt: skip
     assert np.array_equal(ours.reset(seed=3)[0], theirs.reset(seed=3)[0])
-    ours.close(), theirs.close()
+    ours.close()
+    theirs.close()
 
 
 def test_one_copy_is_an_ordinary_environment() -> None:
@@ -147,6 +149,7 @@ def test_one_copy_is_an_ordinary_environment() -> None:
     many = make("mtrl/MT1-v3", task="reach-v3", max_episode_steps=3)
     observation, _ = env.reset(seed=5)
     assert np.array_equal(observation, many.reset(seed=5)[0][0]) and env.observation_space.contains(observation)
+    expected: Any = None
     for step in range(3):
         observation, reward, _, truncated, info = env.step(np.ones(4, np.float32))
         expected = many.step(np.ones((1, 4), np.float32))
@@ -154,7 +157,8 @@ def test_one_copy_is_an_ordinary_environment() -> None:
     assert np.array_equal(observation, expected[4]["final_obs"][0])
     with pytest.raises(UserError, match=r"of shape \(4,\)"):
         env.step(np.ones(3))
-    env.close(), many.close()
+    env.close()
+    many.close()
 
 
 # other libraries' loops
@@ -176,7 +180,8 @@ def test_the_official_evaluation_gives_the_packages_numbers() -> None:
     for task in TASKS:
         assert np.allclose(lists[task], ours_found[3][task], rtol=1e-6)
     assert ours.get_attr("terminate_on_success") == (False,) * 3
-    ours.close(), theirs.close()
+    ours.close()
+    theirs.close()
 
 
 def test_meta_learning_evaluation_runs_with_hidden_goals_of_the_test_split() -> None:
@@ -217,7 +222,7 @@ def test_splits_have_the_packages_tasks(name: str) -> None:
 
     for split in ("train", "test"):
         tasks = parse(name, split, {}).config().tasks
-        assert tasks == list(getattr(metaworld.env_dict, f"{name.upper()}_V3")[split])
+        assert tasks == list(getattr(env_dict, f"{name.upper()}_V3")[split])
 
 
 def test_each_copy_plays_all_its_goals_before_one_comes_again() -> None:
@@ -236,7 +241,8 @@ def test_each_copy_plays_all_its_goals_before_one_comes_again() -> None:
 def test_episode_statistics_are_right_with_and_without_the_wrapper() -> None:
     plain, wrapped = custom(max_episode_steps=4), RecordEpisodeStatistics(custom(max_episode_steps=4))
     plain.action_space.seed(1)
-    plain.reset(seed=1), wrapped.reset(seed=1)
+    plain.reset(seed=1)
+    wrapped.reset(seed=1)
     total = np.zeros(3)
     for step in range(8):
         actions = plain.action_space.sample()
@@ -249,7 +255,8 @@ def test_episode_statistics_are_right_with_and_without_the_wrapper() -> None:
             assert np.array_equal(recorded["episode"]["r"], episode["r"])
             assert np.array_equal(recorded["episode"]["l"], episode["l"])
             total[:] = 0
-    plain.close(), wrapped.close()
+    plain.close()
+    wrapped.close()
 
 
 COPIES: dict[str, Callable[[Any], Any]] = {
@@ -273,7 +280,8 @@ def test_copies_go_on_bit_for_bit(how: str) -> None:
         results = [one.step(actions[0]) for one in (envs, twin)]
         assert all(np.array_equal(a, b) for a, b in zip(*(result[:4] for result in results), strict=True))
     assert np.array_equal(envs.reset()[0], twin.reset()[0])
-    envs.close(), twin.close()
+    envs.close()
+    twin.close()
 
 
 def test_actions_have_one_shape() -> None:
@@ -290,6 +298,7 @@ def test_many_failures_are_said_a_few_times_and_leave_no_file(
 ) -> None:
     envs = custom(num_envs=9)
     envs.reset()
+    info: Any = {}
     for _ in range(5):
         info = envs.step(np.full((9, 4), np.nan, np.float32))[4]
     assert info["faults"].tolist() == [5] * 9
