@@ -321,6 +321,10 @@ class BatchedEnvs:
         self.observation[t, n] = start.observation
         self._elapsed[t, n] = 0
 
+    def __reduce__(self) -> Any:
+        what = "copied by `state_dict`, and `load_state_dict` of environments that are made alike"
+        raise TypeError(f"The engine should be {what}. Found an attempt to copy or pickle it.")
+
     def state_dict(self) -> dict[str, Any]:
         """All but the goals, which follow from the suite's seed."""
         self._check_ready()

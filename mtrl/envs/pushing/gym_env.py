@@ -15,7 +15,6 @@ from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
 from mtrl.core.config import check_choice
-from mtrl.envs.metaworld.starts import Known
 from mtrl.envs.pushing.envs import PUCK_XY, RADIUS, RAW_SIZE, REWARDS, PushEnvs, goal_reward
 from mtrl.envs.pushing.goals import HIGH, LOW, PLACE_HIGH, PLACE_LOW, Goals, check_goals
 
@@ -51,7 +50,6 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         self._reward, self._horizon, self._dictionary = reward, horizon, dictionary
         self._goals: Goals | None = None if goals is None else check_goals(goals)
         self._envs: PushEnvs | None = None
-        self._known: Known = {}
         self.goal = (LOW + HIGH) / 2
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
         frames, puck = Box(-np.inf, np.inf, (RAW_SIZE,), np.float64), Box(-np.inf, np.inf, (2,), np.float64)
@@ -72,15 +70,25 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         goal = (options or {}).get("goal")
         self.goal = self._draw() if goal is None else check_goals(np.asarray(goal)[None])[0]
         self._close_envs()
-        table = self.goal[None]
-        self._known.clear()
-        self._envs = PushEnvs(
-            table, table, 0, 1, 1, reward=self._reward, horizon=self._horizon + 1, fixed=True, threads=1,
-            known=self._known,
-        )  # fmt: skip
+        self._envs = self._make_envs()
         self._envs.reset()
         self._elapsed = 0
         return self._observe(), {}
+
+    def _make_envs(self) -> PushEnvs:
+        table, horizon = self.goal[None], self._horizon + 1
+        return PushEnvs(table, table, 0, 1, 1, reward=self._reward, horizon=horizon, fixed=True, threads=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For `copy` and `pickle`: a copy goes on bit for bit."""
+        state = None if self._envs is None else self._envs.state_dict()
+        return {**vars(self), "_envs": state, "_pictures": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _envs=None)
+        if state["_envs"] is not None:
+            self._envs = self._make_envs()
+            self._envs.load_state_dict(state["_envs"])
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self._envs is None:
