@@ -102,8 +102,9 @@ class MetaWorldVectorEnv(VectorEnv):
             super().reset(seed=None if seed is None else int(seed), options=options)
         if not self._started:
             self.envs.reset(int(seed) if isinstance(seed, int | np.integer) else None)
-            self._started, seeded = True, not isinstance(seed, Sequence)
-            observation = self.envs.observation if seeded else self._restart(seed, np.ones_like(which))
+            self._started = True
+            single = seed is None or isinstance(seed, int | np.integer)
+            observation = self.envs.observation if single else self._restart(seed, which)
         else:
             observation = self._restart(seed, which)
         self._returns[which], self._lengths[which], self._waiting[which] = 0, 0, False

@@ -81,8 +81,11 @@ def test_each_copy_may_have_a_seed_of_its_own() -> None:
     changed, _ = envs.reset(seed=[1, 9, 3, 4, 5, None])
     same = (first == changed).all(1)
     assert same[[0, 2, 3, 4]].all()
-    again, _ = envs.reset(seed=[1, 2, 3, 4, 5, 6])
+    again, _ = envs.reset(seed=np.arange(1, 7))
     assert np.array_equal(first, again)
+    other = custom(num_envs=6)
+    assert np.array_equal(other.reset(seed=np.arange(1, 7))[0], first)
+    other.close()
     with pytest.raises(UserError, match="a list of 6"):
         envs.reset(seed=[1, 2])
     envs.close()
