@@ -53,8 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse, taking key=value options on either side of the flags, which argparse alone does not."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    for word in words:
+        if word.endswith("\r"):
+            what = "without a carriage return (Windows line end): save the script that holds it with Unix line ends"
+            raise expected(f"The word {word.strip()!r}", what, word)
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(words)
     if rest and hasattr(options, "options") and not any(word.startswith("-") for word in rest):
         options.options += rest
     elif rest:
@@ -188,7 +193,7 @@ _TRAIN = (
 def _train(options: argparse.Namespace) -> None:
     from mtrl import configs, experiment
 
-    sweep = configs.sweep(options.options)
+    sweep = experiment.sweep(options.options)
     imports = [f"imports=[{','.join(options.imports)}]"] if options.imports else []
     given = [[*run, *imports] for run in sweep]
     chosen = [experiment.saved_overrides(options.config, run) if options.config else run for run in given]
@@ -197,7 +202,7 @@ def _train(options: argparse.Namespace) -> None:
     if options.show:
         import yaml
 
-        print(yaml.safe_dump_all(map(configs.plain, runs), sort_keys=False), end="")
+        print(yaml.safe_dump_all(map(configs.plain, runs), sort_keys=False, allow_unicode=True), end="")
         return
     folders = []
     for number, config in enumerate(runs, 1):

@@ -43,7 +43,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "mujoco": ("mtrl.envs",),
     "rlbench": ("mtrl.envs",),
     "pyrep": ("mtrl.envs",),
-    "stable_baselines3": ("mtrl.agents.auxiliary",),
+    "stable_baselines3": ("mtrl.agents.auxiliary", "mtrl.envs.metaworld.sb3"),
     "torchjd": ("mtrl.gradients",),
     "matplotlib": ("mtrl.monitoring",),
     "rliable": ("mtrl.monitoring",),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mtrl import cli, configs, experiment
+from mtrl import cli, experiment
 from mtrl.data import fetch
 from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.video import RenderingUnavailable
@@ -78,7 +78,7 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny(line: str) -> list[str]:
     """What makes a training command take seconds; CIFAR-100 gets files to read."""
-    config = experiment.compose(configs.sweep([word for word in words(line)[1:] if not word.startswith("--")])[0])
+    config = experiment.compose(experiment.sweep([word for word in words(line)[1:] if not word.startswith("--")])[0])
     if config.training.kind == "on_policy":
         return [*(option for option in TINY if option not in OFF_POLICY), *TINY_ROLLOUTS]
     if config.benchmark.kind in MT:

@@ -56,6 +56,10 @@ class Agent:
         state = {name: part.state_dict() for name, part in self._parts().items()}
         return state | {"generator": self.generator.get_state()}
 
+    def reseed(self, seed: int) -> None:
+        """Draw other random numbers from here on."""
+        self.generator.manual_seed(seed)
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, part in self._parts().items():
             part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given

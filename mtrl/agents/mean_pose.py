@@ -62,6 +62,9 @@ class MeanPose(Agent):
         self.counts += one_hot.sum(-2)
         return {"loss": (self.act(batch.observation)[..., :3] - batch.target_pose[..., :3]).norm(dim=-1).mean(-1)}
 
+    def reseed(self, seed: int) -> None:
+        """It draws nothing."""
+
     def state_dict(self) -> dict[str, Any]:
         return {"sums": self.sums.clone(), "counts": self.counts.clone()}
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import difflib
 import functools
 import itertools
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,12 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from mtrl.configs import values
 from mtrl.core.errors import UserError, expected
 from mtrl.core.registry import Registry, find, unknown_kind
 
@@ -71,12 +71,48 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
                 package = f"{group}.{kind}" if registry.many else group
                 store.store(group=group, name=kind, node=registry.config_class(kind), package=package)
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
-            config = hydra_compose(root.kind, overrides=list(overrides))
+            config = hydra_compose(root.kind, overrides=[o for o in overrides if o.partition("=")[0] in chosen])
+        for override in overrides:
+            _set(config, override, root, registries, chosen)
         return OmegaConf.to_object(config)
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(error, overrides) from error
+
+
+def _set(
+    config: DictConfig,
+    override: str,
+    root: type[Any],
+    registries: Sequence[Registry],
+    chosen: Mapping[str, Sequence[str]],
+) -> None:
+    """Set an option that is not the choice of a group."""
+    key, _, text = override.partition("=")
+    if key in chosen:
+        return
+    owners, names = _owners(key, root, registries, chosen)
+    declared = next((values.hint(owner, names) for owner in owners), None)
+    OmegaConf.update(config, key, values.read(key, text, declared, _is_path(owners, names)))
+
+
+def _owners(
+    key: str, root: type[Any], registries: Sequence[Registry], chosen: Mapping[str, Sequence[str]]
+) -> tuple[list[type[Any]], list[str]]:
+    """The dataclasses of the kinds chosen that may have an option, and its name in them: several where it is nested."""
+    group, *names = key.split(".")
+    if not names:
+        return [root], [group]
+    kinds = chosen.get(group, [])
+    if any(registry.many for registry in registries if registry.group == group):
+        kinds, names = [kind for kind in kinds if kind == names[0]], names[1:]
+    found = [(find(registries, group, kind), kind) for kind in kinds]
+    return [registry.config_class(kind) for registry, kind in found if registry], names
+
+
+def _is_path(owners: Iterable[type[Any]], names: Sequence[str]) -> bool:
+    return any(values.is_path(owner, ".".join(names)) for owner in owners)
 
 
 def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, list[str]]:
@@ -100,7 +136,10 @@ def _listed(choice: Any) -> list[str]:
 def _defaults(preset: str) -> list[Any]:
     """The defaults list of a preset, empty where there is no such file."""
     path = FOLDER / f"{preset}.yaml"
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # what a user chose may be no file's name at all
+        return []
     return content.get("defaults", [])
 
 
@@ -110,30 +149,43 @@ def _kind(group: str, choice: str) -> str:
     return _kind(group, base) if base else choice
 
 
-def sweep(overrides: Sequence[str]) -> list[list[str]]:
+def sweep(root: type[Any], registries: Sequence[Registry], overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run that they ask for, in order: `seed=1,2` are two runs, and so is `seed=range(1,3)`.
 
-    With several such overrides, every combination; the last varies first. This is Hydra's syntax.
+    With several such overrides, every combination; the last varies first. This is Hydra's syntax. Paths are never
+    several.
     """
-    parser = OverridesParser.create()
-
-    def each(text: str) -> list[str]:
-        try:
-            override = parser.parse_override(text)
-        except HydraException:  # `compose` says what is wrong
-            return [text]
-        if not (override.is_sweep_override() and override.is_discrete_sweep()):
-            return [text]
-        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-
-    return [list(run) for run in itertools.product(*map(each, overrides))]
+    found = [_alternatives(override) for override in overrides]
+    groups = selected(root, overrides)
+    choices_made = [texts for texts in found if texts[0].partition("=")[0] in groups]
+    combinations = [selected(root, run) for run in itertools.product(*choices_made)]
+    for number, texts in enumerate(found):
+        key = texts[0].partition("=")[0]
+        if len(texts) > 1 and any(_is_path(*_owners(key, root, registries, chosen)) for chosen in combinations):
+            found[number] = [overrides[number]]  # `compose` says what is wrong
+    return [list(run) for run in itertools.product(*found)]
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """A configuration object as nested plain dicts, lists and values."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+def _alternatives(override: str) -> list[str]:
+    """The overrides that one with several values stands for."""
+    key, _, text = override.partition("=")
+    value = values.parse(text)
+    if value is None or not value.is_discrete_sweep() or value.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return [override]
+    return [f"{key}={one}" for one in value.sweep_string_iterator()]
+
+
+def plain(config: Any) -> Any:
+    """A configuration object, or a class with its defaults, as nested plain dicts, lists and values."""
+    if isinstance(config, Mapping):
+        return {str(key): plain(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [plain(value) for value in config]
+    if not is_dataclass(config):
+        return config
+    made = {f.name: f.default_factory() for f in fields(config) if f.default_factory is not MISSING}
+    usual = {f.name: made.get(f.name, f.default) for f in fields(config)}
+    return {name: plain(usual[name] if isinstance(config, type) else getattr(config, name)) for name in usual}
 
 
 def overrides(registries: Sequence[Registry], saved: dict[str, Any], further: Sequence[str] = ()) -> list[str]:
@@ -153,17 +205,18 @@ def overrides(registries: Sequence[Registry], saved: dict[str, Any], further: Se
         elif key in groups and "kind" in value:
             found.append(f"{key}={value['kind']}")
         for prefix, part in parts.items():
-            leaves = part.items() if isinstance(part, dict) else [("", part)]
-            pairs = [(f"{prefix}.{name}" if name else prefix, leaf) for name, leaf in leaves]
-            found += [f"{p}={_quoted(leaf)}" for p, leaf in pairs if p not in changed and p != f"{prefix}.kind"]
+            pairs = [(p, leaf) for p, leaf in _leaves(prefix, part) if p not in changed and p != f"{prefix}.kind"]
+            found += [f"{p}={values.quoted(leaf)}" for p, leaf in pairs]
     return [*found, *further]
 
 
-def _quoted(value: Any) -> str:
-    """A value as an override spells it."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_quoted, value))}]"
-    return json.dumps(value, ensure_ascii=False)
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The dotted names and values of all that is nested in a value."""
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for name, part in value.items():
+        yield from _leaves(f"{prefix}.{name}", part)
 
 
 def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, Any]) -> Any:
@@ -179,8 +232,9 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
             if key in groups and isinstance(value, dict):
                 parts = value if groups[key].many else {key: value}
                 made = {name: _node(registries, key, part) for name, part in parts.items()}
-                value = made if groups[key].many else made[key]
-            nodes[key] = value
+                nodes[key] = made if groups[key].many else made[key]
+            else:
+                nodes[key] = values.as_typed(value)
         merged = OmegaConf.merge(OmegaConf.structured(root), nodes)
         assert isinstance(merged, DictConfig)
         return OmegaConf.to_object(merged)
@@ -193,7 +247,7 @@ def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> 
     registry = find(registries, group, saved["kind"])
     if registry is None:
         raise unknown_kind(group, choices(group, registries), saved["kind"])
-    return OmegaConf.merge(OmegaConf.structured(registry.config_class(saved["kind"])), saved)
+    return OmegaConf.merge(OmegaConf.structured(registry.config_class(saved["kind"])), values.as_typed(saved))
 
 
 def _check_override(override: str, registries: Sequence[Registry], optional: Sequence[str]) -> None:
@@ -246,12 +300,10 @@ def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:
         return cause
     message = str(cause).strip().splitlines()[0].rstrip(".")
     key = getattr(cause, "full_key", None)
-    name, _, value = (named or "").partition("=")
+    name = (named or "").partition("=")[0]
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         owner: Any = getattr(cause, "object_type", None)
         return _unknown(str(key or name), [field.name for field in fields(owner)] if is_dataclass(owner) else [])
-    if message.startswith("Ambiguous value"):
-        return expected(f"Option `{name}`", "one value here (a list stands in brackets)", value)
     for pattern, kind in _KINDS.items():
         if key and (found := re.match(pattern, message)):
             return expected(f"Option `{key}`", kind, found[1])

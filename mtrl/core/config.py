@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field, fields
+from dataclasses import Field, field, fields
 from typing import Any
 
 from mtrl.core.errors import expected
@@ -21,6 +21,15 @@ def check_choice(name: str, found: str, choices: tuple[str, ...]) -> None:
 def runtime_option(default: Any) -> Any:
     """The field of an option that does not change results, so that two starts of the same run may differ in it."""
     return field(default=default, metadata={"changes_results": False})
+
+
+def path_option(default: str, changes_results: bool = False) -> Any:
+    """The field of an option that is a path, or the name of a folder: commas in it never mean several runs."""
+    return field(default=default, metadata={"changes_results": changes_results, "path": True})
+
+
+def is_path_option(option: Field[Any]) -> bool:
+    return bool(option.metadata.get("path"))
 
 
 def runtime_options(config: type[Any]) -> set[str]:

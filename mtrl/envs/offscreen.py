@@ -16,6 +16,8 @@ from typing import Any
 from mtrl.monitoring.video import RenderingUnavailable
 
 _BACKENDS = ("cgl",) if sys.platform == "darwin" else ("egl", "osmesa")
+_ANY = ("", "enable", "enabled", "on", "true", "1", "glfw", "glx")
+"""Values of `MUJOCO_GL` that leave the choice: what needs a window is not for pictures without one."""
 _PROBE = """
 import importlib, mujoco
 context = importlib.import_module("mujoco." + {backend!r}).GLContext(16, 16)
@@ -33,8 +35,7 @@ def offscreen_backend() -> str:
     Raises:
         RenderingUnavailable: none does.
     """
-    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
-    candidates = [wanted] if wanted in _BACKENDS else _BACKENDS
+    candidates = _candidates()
     for backend in candidates:
         environment = {name: value for name, value in os.environ.items() if name != "PYOPENGL_PLATFORM"}
         probe = [sys.executable, "-c", _PROBE.format(backend=backend)]
@@ -45,9 +46,27 @@ def offscreen_backend() -> str:
         if answer.returncode == 0:
             return backend
     raise RenderingUnavailable(
-        f"No offscreen rendering ({' and '.join(candidates)} tried): on Debian and Ubuntu, "
+        f"No offscreen rendering ({' and '.join(candidates)} tried; MUJOCO_GL chooses): on Debian and Ubuntu, "
         "`apt-get install libosmesa6` or `apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri` gives it."
     )
+
+
+def _candidates() -> list[str]:
+    """The backends that the environment's variables allow.
+
+    Raises:
+        RenderingUnavailable: they allow none.
+    """
+    wanted, platform = (os.environ.get(name, "").lower().strip() for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM"))
+    if wanted not in (*_BACKENDS, *_ANY):
+        known = " or ".join(_BACKENDS)
+        raise RenderingUnavailable(f"The variable MUJOCO_GL should be {known}, or not set. Found {wanted!r}.")
+    candidates: list[str] = [wanted] if wanted in _BACKENDS else [*_BACKENDS]
+    fitting = [backend for backend in candidates if platform in ("", backend)]
+    if not fitting and sys.platform != "darwin":
+        known = " or ".join(candidates)
+        raise RenderingUnavailable(f"The variable PYOPENGL_PLATFORM should be {known}, or not set. Found {platform!r}.")
+    return fitting or candidates
 
 
 def graphics_context(width: int, height: int) -> Any:

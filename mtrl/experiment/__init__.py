@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mtrl.core.lazy import lazily
 
 if TYPE_CHECKING:
-    from mtrl.experiment.config import REGISTRIES, ExperimentConfig, check_sweep, compose, saved_overrides
+    from mtrl.experiment.config import REGISTRIES, ExperimentConfig, check_sweep, compose, saved_overrides, sweep
     from mtrl.experiment.counts import parameter_counts
     from mtrl.experiment.grouping import GroupedRun, group_run
     from mtrl.experiment.load import LoadedPolicy, evaluate_run, load_policy
@@ -29,6 +29,7 @@ __all__ = [
     "plot_runs",
     "plot_scores",
     "saved_overrides",
+    "sweep",
     "train",
 ]
 

@@ -15,7 +15,7 @@ import yaml
 
 from mtrl import configs
 from mtrl.agents import AGENTS
-from mtrl.core.config import check, runtime_option, runtime_options
+from mtrl.core.config import check, path_option, runtime_option, runtime_options
 from mtrl.core.errors import UserError, expected
 from mtrl.core.registry import Registry
 from mtrl.envs import SUITES
@@ -27,6 +27,14 @@ CRITIC = (Registry("critic_weighting", WEIGHTINGS.package), Registry("critic_sur
 """The same methods, for the critics alone."""
 METHODS = (WEIGHTINGS, SURGERIES, *CRITIC, DIAGNOSTICS)
 REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, *METHODS, AGENTS, TRAININGS)
+
+_SHORT = {
+    "tasks": "benchmark.tasks",
+    "replay": "training.replay",
+    "on_nonfinite": "training.on_nonfinite",
+}
+_LONGEST_NAME = 200
+"""Bytes: file systems allow 255."""
 
 
 @dataclass
@@ -51,9 +59,9 @@ class ExperimentConfig:
     """cpu, cuda, cuda:1, ..., or auto: a GPU where there is one."""
     threads: int = runtime_option(0)
     """PyTorch's threads on the CPU; 0 for its own choice."""
-    experiment: str = ""
+    experiment: str = path_option("", changes_results=True)
     """The run's name; by default <network>-<weighting>-<surgery>, and a hash where other options are set."""
-    runs: str = runtime_option("runs")
+    runs: str = path_option("runs")
     """The folder of all runs."""
     video: bool = runtime_option(False)
     """Film one episode of every task at the end."""
@@ -66,18 +74,26 @@ class ExperimentConfig:
         check(self.steps >= 1, "steps", "a positive integer", self.steps)
         check(self.seed >= 0, "seed", "0 or more", self.seed)
         check(self.threads >= 0, "threads", "0 or more", self.threads)
-        for name in (self.experiment, self.runs):
-            check("\0" not in name and "\n" not in name, "experiment", "a plain name", name)
-        check("/" not in self.experiment, "experiment", "a name without a slash", self.experiment)
+        check(_is_path(self.runs) and self.runs != "", "runs", "the path of a folder", self.runs)
+        name = self.experiment
+        plain = _is_path(name) and "/" not in name and name not in (".", "..") and name[:1] != "-"
+        usable = "the name of one folder, without a slash or a dash in front, and not '.' or '..'"
+        check(plain and len(name.encode()) <= _LONGEST_NAME, "experiment", usable, name)
         if self.diagnostics:  # a recipe may have options of one that is not chosen, which are then a plain dict
             chosen = {kind: part for kind, part in self.diagnostics.items() if not isinstance(part, dict)}
             self.diagnostics = chosen or None
 
 
+def _is_path(text: str) -> bool:
+    """Whether a path may be so called: text on one line, in Unicode."""
+    return not re.search("[\0\n\r\ud800-\udfff]", text)
+
+
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
     """The configuration that `key=value` overrides describe.
 
-    `tasks=` is short for `benchmark.tasks=`, `task=` for a list of one task, and `replay=` for `training.replay=`. What
+    `tasks=` is short for `benchmark.tasks=`, `task=` for a list of one task, `replay=` for `training.replay=`, and
+    `on_nonfinite=` for `training.on_nonfinite=`. What
     goes with a benchmark (`SuiteConfig.defaults`: the agent for its data, ...) holds where neither a recipe nor an
     override chooses otherwise.
     """
@@ -90,6 +106,11 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     return configs.compose(ExperimentConfig, REGISTRIES, [*usual, *given])
 
 
+def sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each run that they ask for; see `configs.sweep`."""
+    return configs.sweep(ExperimentConfig, REGISTRIES, overrides)
+
+
 def _implied(benchmark: str) -> dict[str, str]:
     """Option -> value that goes with a benchmark: what its kind of data implies, then what it says itself."""
     return {**SUITES.constant(benchmark, "spec_type").defaults, **(SUITES.constant(benchmark, "defaults") or {})}
@@ -100,7 +121,7 @@ def _written_out(override: str) -> str:
     key, equals, value = override.partition("=")
     if key == "task" and equals:
         return f"benchmark.tasks=[{value}]"
-    return {"tasks": "benchmark.tasks", "replay": "training.replay"}.get(key, key) + equals + value
+    return _SHORT.get(key, key) + equals + value
 
 
 def run_name(config: ExperimentConfig) -> str:

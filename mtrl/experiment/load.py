@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,15 @@ def evaluate_run(
     _, facts = experiment.evaluate(episodes, protocol, counter("episodes"))
     facts = {"step": step, **facts}
     if keep:
-        folder.write_evaluation(step, facts)
+        _keep(folder, step, facts)
     return experiment, folder, facts
+
+
+def _keep(folder: RunFolder, step: int, facts: dict[str, Any]) -> None:
+    try:
+        folder.write_evaluation(step, facts)
+    except OSError as error:
+        print(f"mtrl: the evaluation is not kept in {folder.evaluations} ({error.strerror}).", file=sys.stderr)
 
 
 class LoadedPolicy:

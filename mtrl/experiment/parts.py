@@ -95,6 +95,8 @@ class Experiment:
             self.suite.film(self.trainer.policy, path, self.config.seed)
         except UserError as error:
             return str(error)
+        except PermissionError as error:
+            return f"{path} may not be written ({error.strerror})."
         return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ def plot_runs(
     """
     folders = [RunFolder.load(path) for path in paths]
     if kind == "triad":
-        return _triad(folders, output or folders[0].path / "triad.png")
+        return _triad(folders, output or _place(folders[0], "triad.png"))
     if kind != "curves":
         return _of_one(folders, kind, output)
     rows = [read_metrics(folder.metrics) for folder in folders]
@@ -49,7 +51,7 @@ def plot_runs(
     if suite.panels:
         return _plot_panels(suite, folders, rows, output)
     if len(folders) == 1:
-        picture = output or folders[0].path / "learning_curves.png"
+        picture = output or _place(folders[0], "learning_curves.png")
         headline = headline or _headline(rows)
         returns = f"{headline.partition('/')[0]}/return"
         return plots.learning_curves(rows[0], _tasks(folders[0]), picture, headline=headline, returns=returns)
@@ -62,6 +64,14 @@ def plot_runs(
         images["limits"] = (0.5, 1.005)
     look = {"title": title, "lines": lines, **images}
     return plots.compare_runs(groups, output or Path("comparison.png"), headline=headline, **look)
+
+
+def _place(folder: RunFolder, name: str) -> Path:
+    """Where a run's picture goes: into its folder, or where that may not be written into the working folder."""
+    if os.access(folder.path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        return folder.path / name
+    print(f"mtrl: the picture is drawn here, as {folder.path} may not be written.", file=sys.stderr)
+    return Path(name)
 
 
 def _lowest(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> float:
@@ -80,7 +90,7 @@ def _of_one(folders: Sequence[RunFolder], kind: str, output: Path | None) -> Pat
     if len(folders) != 1:
         raise expected(f"--kind {kind}", "used with one run", len(folders))
     folder = folders[0]
-    picture = output or folder.path / f"{kind}.png"
+    picture = output or _place(folder, f"{kind}.png")
     if kind == "affinity":
         return _affinity(folder, picture)
     draw = plots_methods.conflicts if kind == "conflicts" else plots_methods.lambdas
@@ -116,5 +126,5 @@ def _plot_panels(suite: Suite, folders: Sequence[RunFolder], rows: Sequence[Any]
     """The metrics that the suite names, every run a line."""
     alone = len(folders) == 1
     labels = [f"{folder.path.resolve().parent.name}, {folder.path.name.replace('_', ' ')}" for folder in folders]
-    path = output or (folders[0].path / "learning_curves.png" if alone else Path("comparison.png"))
+    path = output or (_place(folders[0], "learning_curves.png") if alone else Path("comparison.png"))
     return plots.compare_values(dict(zip(labels, rows, strict=True)), path, suite.panels, step_scale=suite.step_scale)

@@ -22,6 +22,7 @@ from mtrl.monitoring.progress import Progress, counter
 from mtrl.monitoring.random_state import random_state, restore_random_state
 from mtrl.monitoring.run import RunFolder
 from mtrl.training.evaluation import Evaluation
+from mtrl.training.trainer import NotFinite
 
 
 class Session:
@@ -35,9 +36,14 @@ class Session:
         self.log = MetricLog(folder, self.resumed_from)
         self.interrupts = Interrupts()
         self.progress = Progress(config.steps, self.trainer.step, headline=self.trainer.headline)
+        self._metrics: Metrics = {}
+        self._restart_clock()
+
+    def _restart_clock(self) -> None:
         self._logged = (self.trainer.step, self.trainer.updates, dict(self.trainer.seconds), time.perf_counter())
 
     def _resume(self) -> int | None:
+        """Go to the newest checkpoint that training can go on from, if there is one, and return its step."""
         checkpoint = checkpoints.latest(self.folder.checkpoints, with_replay=True)
         if checkpoint is None:
             return None
@@ -61,32 +67,62 @@ class Session:
             except Stopped:
                 self._save()
                 raise
-            self._save()
             return self._finish()
 
     def _train(self) -> None:
+        """Train to the last step, if need be from a checkpoint again."""
+        while True:
+            try:
+                return self._train_on()
+            except NotFinite as error:
+                self._go_back(error)
+
+    def _train_on(self) -> None:
         """Advance the trainer to the last step, and log, evaluate and save on the way."""
         trainer, steps, when = self.trainer, self.experiment.config.steps, self.experiment.config.training
-        metrics: Metrics = {}
         if trainer.step == 0 and when.evaluate_every and when.evaluate_first:
             self._evaluate()
         while trainer.step < steps:
             before = trainer.step
-            metrics = trainer.advance() or metrics
+            self._metrics = trainer.advance() or self._metrics
             self._show()
             if _due(before, trainer.step, when.log_every):
-                self._log(metrics)
+                self._log()
             if when.evaluate_every and _due(before, trainer.step, when.evaluate_every):
                 self._evaluate()
-            if _due(before, trainer.step, when.checkpoint_every) and trainer.step < steps:
+            first = before == 0 and when.on_nonfinite == "rollback"
+            if trainer.step < steps and (first or _due(before, trainer.step, when.checkpoint_every)):
                 self._save()
+        self._save()
+
+    def _go_back(self, error: NotFinite) -> None:
+        """Go on from the last checkpoint with other random numbers, if this is wanted and has not failed too often.
+
+        Raises:
+            UserError: training ends here.
+        """
+        trainer, when = self.trainer, self.experiment.config.training
+        done, checkpoint = trainer.rollbacks, checkpoints.latest(self.folder.checkpoints, with_replay=True)
+        if when.on_nonfinite == "stop" or done >= when.max_rollbacks or checkpoint is None:
+            last = "no checkpoint" if checkpoint is None else f"the last sound checkpoint {checkpoint}"
+            after = f" after {done} rollbacks" if done else ""
+            hint = "a lower learning rate may help, or training.on_nonfinite=rollback"
+            raise UserError(f"{error} Training stopped{after}, with {last}; {hint}.") from error
+        step = self._resume()
+        trainer.rollbacks = done + 1
+        trainer.reseed()
+        self.log.go_back(step or 0)
+        self._metrics = {}
+        self._restart_clock()
+        self.progress.note(f"{error} Rollback {done + 1} of {when.max_rollbacks}, to step {step}.")
 
     def _show(self) -> None:
         self.progress.update(self.trainer.step, self.trainer.updates)
         self.interrupts.check()
 
-    def _log(self, metrics: Metrics) -> None:
-        trainer = self.trainer
+    def _log(self) -> None:
+        trainer, metrics = self.trainer, self._metrics
+        trainer.check_finite(metrics)
         step, updates, seconds, then = self._logged
         now = time.perf_counter()
         elapsed = now - then
@@ -110,9 +146,10 @@ class Session:
             self.folder.write_affinities(trainer.step, tasks, affinities)
         self.log.pictures(trainer.step, trainer.pictures)
         self.progress.update(trainer.step, trainer.updates, row.get(f"train/mean_{trainer.headline}"))
-        self._logged = (trainer.step, trainer.updates, dict(trainer.seconds), time.perf_counter())
+        self._restart_clock()
 
     def _evaluate(self) -> None:
+        self.trainer.check_finite(self._metrics)
         training = self.experiment.config.training
         self._record(*self.experiment.evaluate(training.evaluation_episodes, training.protocol))
 
@@ -126,6 +163,7 @@ class Session:
 
     def _save(self) -> None:
         trainer = self.trainer
+        trainer.check_finite(self._metrics)
         state = {"trainer": trainer.state_dict(), "random": random_state()}
         checkpoints.save(self.folder.checkpoints, trainer.step, state, trainer.data_state())
 

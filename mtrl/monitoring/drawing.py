@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtrl.core.errors import expected
+from mtrl.core.imports import import_despite
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +32,8 @@ def new_figure(
     width: float, height: float, title: str, layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
     """`layout=None` leaves the margins to the caller: measuring them takes seconds for many panels or labels."""
+    # The variable names a display's backend, a notebook's for example, that need not be installed where this runs.
+    import_despite("matplotlib", "MPLBACKEND")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=110, layout=layout)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C; and what batch systems send some time before they kill."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Ctrl-C; what batch systems send some time before they kill, by choice one of the last two; the end of a terminal."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -18,16 +19,19 @@ class Stopped(KeyboardInterrupt):
 class Interrupts:
     """While entered, a first signal only makes `check` raise; a second one interrupts at once.
 
-    Outside of the main thread, which alone may handle signals, nothing changes.
+    Outside of the main thread, which alone may handle signals, nothing changes. A signal that the process was started
+    to ignore, as by nohup, stays ignored, and processes forked meanwhile end by a signal as if this was not there.
     """
 
     def __init__(self) -> None:
         self.pending = False
         self._before: dict[int, Any] = {}
+        self._process = os.getpid()
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -35,6 +39,10 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         if self.pending:
             raise KeyboardInterrupt
         self.pending = True
@@ -45,5 +53,5 @@ class Interrupts:
         Raises:
             Stopped: there was a signal.
         """
-        if self.pending:
+        if self.pending and os.getpid() == self._process:
             raise Stopped

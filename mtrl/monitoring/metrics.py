@@ -31,14 +31,21 @@ class MetricLog:
     """
 
     def __init__(self, run_folder: RunFolder, resume_step: int | None = None, *, image_interval: float = 60.0) -> None:
+        self._folder, self._image_interval = run_folder, image_interval
+        self._drawn: dict[str, float] = {}
+        self._open(-1 if resume_step is None else resume_step)
+
+    def _open(self, last: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        last = -1 if resume_step is None else resume_step
-        _drop_after(run_folder.metrics, last)
-        self._file = open(run_folder.metrics, "a", encoding="utf-8")  # noqa: SIM115
-        self._board = SummaryWriter(str(run_folder.tensorboard), purge_step=last + 1, flush_secs=20)
-        self._image_interval = image_interval
-        self._drawn: dict[str, float] = {}
+        _drop_after(self._folder.metrics, last)
+        self._file = open(self._folder.metrics, "a", encoding="utf-8")  # noqa: SIM115
+        self._board = SummaryWriter(str(self._folder.tensorboard), purge_step=last + 1, flush_secs=20)
+
+    def go_back(self, step: int) -> None:
+        """Drop the rows after `step`, as training goes on from there."""
+        self.close()
+        self._open(step)
 
     def write(
         self,

@@ -193,9 +193,9 @@ def matrix_image(
     array: ArrayLike, labels: Sequence[str], title: str, *, limit: float | None = None
 ) -> NDArray[np.uint8]:
     """The same as pixels (H, W, 3) in [0, 255], small and without the values, for TensorBoard."""
+    figure = _matrix_figure(np.asarray(array, dtype=np.float64), labels, title, limit, values=False)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = _matrix_figure(np.asarray(array, dtype=np.float64), labels, title, limit, values=False)
     figure.set_dpi(80)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

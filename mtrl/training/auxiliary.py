@@ -83,7 +83,7 @@ class AuxiliaryTrainer(SupervisedTrainer):
     def _train_labels(self, epoch: int) -> None:
         begin = time.perf_counter()
         self.agent.set_rate(self.rate(self.step))
-        with seeded(self.seed, epoch):
+        with seeded(self.stream, epoch):
             self._label_metrics = self.agent.train_labels(self.epochs.data, epoch, counter("labels"))
         self.seconds["labels"] += time.perf_counter() - begin
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check
+from mtrl.core.config import check, path_option
 from mtrl.core.errors import expected
 from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import FloatArray, Metrics
@@ -42,7 +42,7 @@ class Config(TrainingConfig):
     """Updates between two checkpoints; one is saved at the end and on an interrupt in any case."""
     final_episodes: int = 100
     """Episodes per task of the evaluation at the end (the Auto-λ paper: 100)."""
-    cache: str = "demos"
+    cache: str = path_option("demos", changes_results=True)
     """Folder of the caches; a suite's is <cache>/<suite>, as `mtrl demos` writes it."""
     demos: int | None = None
     """Demonstrations of each task to learn from; all if not given (the paper: 100)."""
@@ -178,6 +178,11 @@ class CloningTrainer(Trainer):
         self.generator.set_state(state["generator"].cpu())
         if self.priorities is not None:
             self.priorities.load_state_dict(state["priorities"])
+        self._next = None
+
+    def reseed(self) -> None:
+        super().reseed()
+        self.generator.manual_seed(self.stream)
         self._next = None
 
     def close(self) -> None:

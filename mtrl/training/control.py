@@ -18,6 +18,9 @@ from mtrl.training.evaluation import Evaluation, Policy, Progress, greedy
 from mtrl.training.evaluation import evaluate as evaluate_policy
 from mtrl.training.trainer import Trainer
 
+_LARGEST = float(np.finfo(np.float32).max)
+"""Learners compute in single precision, where larger numbers are infinite."""
+
 
 class ControlSuite(Protocol):
     """What the loop needs of a benchmark."""
@@ -45,8 +48,11 @@ class EpisodeStatistics:
         self._returns = np.zeros((num_tasks, envs_per_task))
         self._solved = np.zeros((num_tasks, envs_per_task), bool)
         self._ended = np.zeros((3 + len(measures), num_tasks))  # episodes, successes, returns, measures
+        self._totals = np.zeros((2, num_tasks, envs_per_task))  # of observations and rewards
+        self._sum = np.zeros((num_tasks, envs_per_task))
 
     def add(self, step: StepResult) -> None:
+        self._add_totals(step)
         self._returns += step.reward
         self._solved |= step.success
         over = step.terminated | step.truncated
@@ -56,6 +62,15 @@ class EpisodeStatistics:
             self._returns[over] = 0
             self._solved[over] = False
 
+    def _add_totals(self, step: StepResult) -> None:
+        """Up to the first number that is not finite, so that it is known whose it was before it reached all tasks."""
+        if not -_LARGEST < self._totals.sum() < _LARGEST:
+            return
+        for observation in (step.observation, step.next_observation):
+            rows = observation.reshape(*self._sum.shape, -1)
+            self._totals[0] += np.add.reduce(rows, -1, dtype=np.float64, out=self._sum)
+        self._totals[1] += step.reward
+
     def report(self) -> dict[str, FloatArray]:
         """{success, return}: means (T,) over the episodes since the last report, NaN where a task had none."""
         count = np.where(self._ended[0] > 0, self._ended[0], np.nan)
@@ -63,6 +78,10 @@ class EpisodeStatistics:
         result: dict[str, FloatArray] = dict(zip(names, self._ended[1:] / count, strict=True))
         self._ended[:] = 0
         return result
+
+    def totals(self) -> dict[str, FloatArray]:
+        """{observations, rewards}: sums (T,) over the steps up to the first number that is not finite."""
+        return dict(zip(("observations", "rewards"), self._totals.sum(-1), strict=True))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {k: torch.from_numpy(v.copy()) for k, v in vars(self).items() if isinstance(v, np.ndarray)}
@@ -84,6 +103,9 @@ class ControlTrainer(Trainer):
     def report(self) -> dict[str, FloatArray]:
         found = self.episodes.report()
         return {name: found[name] for name in found if name != "success" or self.suite.spec.tells_success}
+
+    def data_totals(self) -> dict[str, FloatArray]:
+        return self.episodes.totals()
 
     @contextlib.contextmanager
     def clock(self, name: str) -> Iterator[None]:

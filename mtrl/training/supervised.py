@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice, runtime_option
+from mtrl.core.config import check, check_choice, path_option
 from mtrl.core.errors import expected
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import FloatArray, Metrics
@@ -50,7 +50,7 @@ class Config(TrainingConfig):
     """Steps after which the schedule `step` multiplies the learning rate by `decay`, again and again."""
     decay: float = 0.5
     """See `milestone`."""
-    single_task: str = runtime_option("")
+    single_task: str = path_option("")
     """Where the single tasks' accuracies are: the folder of a run or of several, or a `result.json`."""
 
     def __post_init__(self) -> None:
@@ -143,11 +143,19 @@ class SupervisedTrainer(Trainer):
         """Read the images."""
         if self.config.single_task:
             self._single_task()  # complain before the training, not after it
-        data, size = self.suite.data.to(self.agent.device), self.agent.config.batch_size
-        self.epochs, self.second = (Epochs(data, size, seed) for seed in (self.seed, self.seed + 1_000_003))
+        self._data = self.suite.data.to(self.agent.device)
+        self._draw_batches()
         self.seconds = {"data": 0.0, "update": 0.0}
         self._right, self._seen = torch.zeros(self.suite.spec.num_tasks, device=self.agent.device), 0
         return self
+
+    def _draw_batches(self) -> None:
+        size = self.agent.config.batch_size
+        self.epochs, self.second = (Epochs(self._data, size, seed) for seed in (self.stream, self.stream + 1_000_003))
+
+    def reseed(self) -> None:
+        super().reseed()
+        self._draw_batches()
 
     def rate(self, step: int) -> float:
         """The schedule's factor of the learning rate for the update after `step` images."""
@@ -181,6 +189,7 @@ class SupervisedTrainer(Trainer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
+        self._draw_batches()
         self._seen, self._right = state["seen"], state["right"].to(self.agent.device)
 
     @property

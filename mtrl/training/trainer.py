@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
+from torch import Tensor
 
 from mtrl.core.config import check, check_choice, runtime_option
+from mtrl.core.errors import UserError
 from mtrl.core.specs import Spec
 from mtrl.core.types import FloatArray, Metrics
+from mtrl.data.images import mixed_seed
 from mtrl.training.evaluation import Evaluation, Progress
+
+_WATCHED = ("loss", "grad_norm", "penalty")
+"""Metrics of an update that are to be finite, by the ends of their names."""
 
 
 @dataclass
@@ -35,8 +41,15 @@ class TrainingConfig:
     """Goals of the evaluations: each goal once (goals), or drawn with replacement (upstream)."""
     checkpoint_every: int = runtime_option(50_000)
     """Steps between two checkpoints; one is saved at the end and on an interrupt in any case."""
+    on_nonfinite: str = runtime_option("stop")
+    """Where a loss, gradient, parameter, observation or reward is found to be infinite or NaN: stop, or rollback to the
+    last checkpoint and go on from there with other random numbers."""
+    max_rollbacks: int = runtime_option(3)
+    """Rollbacks of a run, after which it stops."""
 
     def __post_init__(self) -> None:
+        check_choice("training.on_nonfinite", self.on_nonfinite, ("stop", "rollback"))
+        check(self.max_rollbacks >= 0, "training.max_rollbacks", "0 or more", self.max_rollbacks)
         for name in ("log_every", "checkpoint_every", "evaluation_episodes", "final_episodes"):
             check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
         check(self.evaluate_every >= 0, "training.evaluate_every", "0 or more", self.evaluate_every)
@@ -57,6 +70,11 @@ class TrainedAgent(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def reseed(self, seed: int) -> None: ...
+
+
+class NotFinite(UserError):
+    """Training has met a number that it cannot go on from."""
 
 
 class Trainer:
@@ -77,6 +95,8 @@ class Trainer:
         self.step = 0
         """Steps taken of each task."""
         self.updates = 0
+        self.rollbacks = 0
+        """How often the run went back to a checkpoint because of a number that was not finite."""
         self.seconds: dict[str, float] = {}
         """Where the time went, from the first step on."""
 
@@ -141,13 +161,46 @@ class Trainer:
         """
         raise NotImplementedError
 
+    def data_totals(self) -> dict[str, FloatArray]:
+        """name -> (T,): sums over all training data, which are finite as long as the data are."""
+        return {}
+
+    def check_finite(self, metrics: Metrics) -> None:
+        """Check the training data so far, the last update's losses and gradient norms, and what the agent has learned.
+
+        What an optimiser keeps of gradients tells of those of every update. Reads tensors back to the host.
+
+        Raises:
+            NotFinite: it names the tasks, the quantity and the step.
+        """
+        groups: list[dict[str, Tensor]] = [
+            {f"the {name}": torch.from_numpy(total).float() for name, total in self.data_totals().items()},
+            {name: value for name, value in metrics.items() if name.endswith(_WATCHED)},
+            {f"the agent's {name}": value for name, value in _tensors(self.agent.state_dict())},
+        ]
+        unsound = _unsound({name: value for group in groups for name, value in group.items()})
+        if unsound:
+            first = [next((name for name in group if name in unsound), None) for group in groups]
+            found = [_described(name, unsound[name], self.suite.spec.tasks) for name in first if name]
+            raise NotFinite(f"Training's numbers should be finite. Found at step {self.step} {' and '.join(found)}.")
+
+    @property
+    def stream(self) -> int:
+        """The seed of what is drawn in training: the run's, and another after each rollback."""
+        return mixed_seed(self.seed, self.rollbacks) if self.rollbacks else self.seed
+
+    def reseed(self) -> None:
+        """Draw other random numbers from here on, as `stream` says."""
+        torch.manual_seed(self.stream)
+        self.agent.reseed(self.stream)
+
     def state_dict(self) -> dict[str, Any]:
         """All but `data_state`, in types that a checkpoint can hold: what an exact continuation needs."""
-        counts = {"step": self.step, "updates": self.updates, "seconds": dict(self.seconds)}
-        return counts | {"agent": self.agent.state_dict()}
+        counts = {"step": self.step, "updates": self.updates, "rollbacks": self.rollbacks}
+        return counts | {"seconds": dict(self.seconds), "agent": self.agent.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.step, self.updates = state["step"], state["updates"]
+        self.step, self.updates, self.rollbacks = state["step"], state["updates"], state["rollbacks"]
         self.seconds |= state["seconds"]
         self.agent.load_state_dict(state["agent"])
 
@@ -160,3 +213,37 @@ class Trainer:
 
     def close(self) -> None:
         """Close what `start` opened."""
+
+
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The named tensors of a nested state, without the records of diagnostics, in which NaN stands for "not yet"."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not str(key).startswith("diagnostics."):
+                yield from _tensors(item, f"{name}/{key}" if name else str(key))
+
+
+def _unsound(numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those with a number that is not finite; one transfer to the host for each device."""
+    extremes: dict[torch.device, dict[str, Tensor]] = {}
+    for name, value in numbers.items():
+        if value.is_floating_point() and value.numel():
+            extremes.setdefault(value.device, {})[name] = torch.stack(torch.aminmax(value.detach())).double()
+    unsound: dict[str, Tensor] = {}
+    for found in extremes.values():
+        sound = torch.stack(list(found.values())).isfinite().all(-1).tolist()
+        unsound |= {name: numbers[name] for name, fine in zip(found, sound, strict=True) if not fine}
+    return unsound
+
+
+def _described(name: str, value: Tensor, tasks: Sequence[str]) -> str:
+    """What is not finite, and in which tasks where a tensor has a row for each of them."""
+    what = f"{'NaN' if bool(value.isnan().any()) else 'an infinite number'} in {name}"
+    if value.shape[:1] != (len(tasks),) or "shared." in name or "optimizer" in name:
+        return f"{what} (shared by all tasks)"
+    bad = (~value.reshape(len(tasks), -1).isfinite().all(1)).nonzero().flatten().tolist()
+    if len(bad) == len(tasks) > 1:
+        return f"{what} (all tasks)"
+    return f"{what} ({'task' if len(bad) == 1 else 'tasks'} {', '.join(tasks[i] for i in bad)})"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, runtime_option
+from mtrl.core.config import check, path_option
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.data.images import ImageData, LabelledImages, Split, TaskImages, channel_statistics, task_images
@@ -25,7 +25,7 @@ class ImageConfig(ChosenTasks):
 
     spec_type: ClassVar[type[Spec]] = ImageSpec
 
-    root: str = runtime_option("data")
+    root: str = path_option("data")
     """The folder of the data sets (see `mtrl data fetch`)."""
     train_size: int | None = None
     """Training images of each task, drawn by `split_seed`; all if not given."""

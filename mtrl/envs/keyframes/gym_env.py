@@ -69,6 +69,10 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         self._film = self._film or Renderer(_FILM_SIZE)
         return self._film.image(self._episode.world, AUDIENCE).rgb
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For `copy` and `pickle`: graphics contexts are made anew."""
+        return {**vars(self), "_renderer": None, "_film": None}
+
     def close(self) -> None:
         for renderer in (self._renderer, self._film):
             if renderer is not None:

@@ -21,22 +21,22 @@ from numpy.typing import NDArray
 from mtrl.core.config import check, check_choice
 from mtrl.core.cores import available_cores
 from mtrl.core.errors import expected
+from mtrl.core.limited import LimitedWarnings
 from mtrl.core.types import BoolArray, FloatArray, StepResult
 from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE, TaskArithmetic
+from mtrl.envs.metaworld.goals import GoalDraws
 from mtrl.envs.metaworld.native import compiled_steps
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
 from mtrl.envs.metaworld.physics import CONTROLS, ERROR, SOUND, UNSTABLE, TaskPhysics
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion, TaskSpec
-from mtrl.envs.metaworld.workers import Workers
+from mtrl.envs.metaworld.workers import Workers, shares
 
 logger = logging.getLogger(__name__)
 
 INFO_TERMS = Outcome._fields[1:]
 """What the package reports beside the reward."""
-_SHARES = 2
-"""A chunk is at most this part of what is left for one thread."""
 Chunk = Callable[[int], None]
 """Called with the worker's number."""
 _REASONS = {SOUND: "numbers that are not finite", UNSTABLE: "unstable physics", ERROR: "an error of MuJoCo's"}
@@ -50,22 +50,6 @@ def _check_tasks(tasks: Sequence[str], version: str) -> None:
         v1 = TASKS[task].reward_v1
         works = version == "v2" or not isinstance(v1, str)
         check(works, "benchmark.reward_version", f"v2 for {task}, whose v1 reward fails in the package: {v1}", version)
-
-
-def _shares(playing: BoolArray, threads: int) -> list[list[tuple[int, int]]]:
-    """For each task, the chunks (first, last + 1) of the copies marked in ``playing (T, N)``."""
-    left, shares = int(playing.sum()), []
-    for row in playing:
-        copies, ranges = np.flatnonzero(row), []
-        for together in np.split(copies, np.flatnonzero(np.diff(copies) > 1) + 1) if len(copies) else ():
-            first, end = int(together[0]), int(together[-1]) + 1
-            while first < end:
-                last = min(end, first + max(1, left // (_SHARES * threads)))
-                ranges.append((first, last))
-                left -= last - first
-                first = last
-        shares.append(ranges)
-    return shares
 
 
 class BatchedEnvs:
@@ -84,6 +68,7 @@ class BatchedEnvs:
         threads: by default, one per core.
         known: first states of episodes, shared with other environments of the same goals.
         with_info: compute what `info` gives.
+        in_turn: each copy plays goals of its own, one after another; see `GoalDraws`.
         specs: {task: what it is}, for tasks that are not quite the package's.
 
     Raises:
@@ -92,6 +77,10 @@ class BatchedEnvs:
 
     faults: NDArray[np.int64]
     """(T, N): episodes that ended because the copy failed, since the last reset."""
+    autoreset: bool = True
+    """Whether an ended episode restarts in the same step; otherwise `restart` does it."""
+    keeps_goals: bool = False
+    """Whether a copy's next episode has the goal of the one before, unless `restart` asks for new ones."""
 
     def __init__(
         self,
@@ -106,6 +95,7 @@ class BatchedEnvs:
         threads: int | None = None,
         known: Known | None = None,
         with_info: bool = False,
+        in_turn: bool = False,
         specs: Mapping[str, TaskSpec] = TASKS,
     ) -> None:
         check(envs_per_task >= 1, "envs_per_task", "a positive integer", envs_per_task)
@@ -115,6 +105,8 @@ class BatchedEnvs:
         self._seed, self._horizon, self._terminate = seed, np.resize(horizon, envs_per_task), terminate_on_success
         self._schedule, self._specs = schedule, specs
         self._with_info = with_info
+        self._draws = GoalDraws([len(found) for found in goals.values()], envs_per_task, in_turn)
+        self._warn = LimitedWarnings(logger)
         self._allocate()
         self._workers = Workers(threads or min(available_cores(), self.num_tasks * envs_per_task))
         self._finalizer = weakref.finalize(self, self._workers.close)
@@ -140,7 +132,6 @@ class BatchedEnvs:
         self._parked = np.zeros(grid, np.bool_)
         self._chunks: list[Chunk] = []
         self._planned = np.ones(grid, np.bool_)
-        self._rngs = [np.random.default_rng() for _ in range(self._reward.size)]
         self._step_result = StepResult(
             self.observation, self._reward, self._terminated, self._truncated, self.next_observation, self._success
         )
@@ -171,20 +162,42 @@ class BatchedEnvs:
         """(T, N, CONTROLS): the commands of the last step. The memory is the engine's."""
         return self._controls
 
+    @property
+    def terminate_on_success(self) -> bool:
+        return self._terminate
+
+    @terminate_on_success.setter
+    def terminate_on_success(self, value: bool) -> None:
+        self._terminate = value
+        self._terminated[...] = False
+
     def reset(self, seed: int | None = None) -> FloatArray:
         """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
         self._seed = self._seed if seed is None else seed
-        seeds = np.random.SeedSequence(self._seed).spawn(self.num_tasks * self.envs_per_task)
-        self._rngs = [np.random.default_rng(child) for child in seeds]
-        self.faults[...], self._played[...], self._parked[...] = 0, 0, False
+        self.seed(self._seed)
+        self._played[...], self._parked[...], self._ready = 0, False, True
         self._chunks.clear()
-        self._begin(np.ones_like(self._parked))
-        self.next_observation[...] = self.observation
-        self._ready = True
+        return self.restart(np.ones_like(self._parked))
+
+    def seed(self, seeds: int | Sequence[int | None]) -> None:
+        """Start the streams that goals are drawn from anew; see `GoalDraws.seed`."""
+        self._draws.seed(seeds)
+
+    def restart(self, which: BoolArray, *, new_goals: bool = False) -> FloatArray:
+        """Start the next episode of the copies marked in ``which (T, N)``; the others stay where they are.
+
+        new_goals: also where `keeps_goals`.
+        """
+        self._check_ready()
+        self.faults[which] = 0
+        self._begin(which, new_goals)
+        self.next_observation[which] = self.observation[which]
         return self.observation
 
     def step(self, action: FloatArray) -> StepResult:
         self._check_ready()
+        if np.shape(action) != self._action.shape:
+            raise expected("Actions", f"of shape {self._action.shape}", np.shape(action))
         self._ready = False
         self._action[...] = action
         self._set_controls()
@@ -194,7 +207,7 @@ class BatchedEnvs:
         self._settle()
         self.observation[...] = self.next_observation
         ended = self._terminated | self._truncated
-        if ended.any():
+        if self.autoreset and ended.any():
             self._begin(ended)
         self._ready = True
         return self._step_result
@@ -234,8 +247,8 @@ class BatchedEnvs:
         if self._chunks and np.array_equal(self._planned, self._parked):
             return
         self._planned[...] = self._parked
-        shares = _shares(~self._parked, self.threads)
-        self._chunks = [self._chunk(t, first, last) for t, ranges in enumerate(shares) for first, last in ranges]
+        found = shares(~self._parked, self.threads)
+        self._chunks = [self._chunk(t, first, last) for t, ranges in enumerate(found) for first, last in ranges]
 
     def _chunk(self, t: int, first: int, last: int) -> Chunk:
         """A step of some copies of a task. All arithmetic comes after all physics, while its code is in the cache."""
@@ -268,17 +281,18 @@ class BatchedEnvs:
         self._failed |= ~np.isfinite(self._result).all(-1)
         self._failed &= ~self._parked
         for t, n in np.argwhere(self._failed).tolist():
-            logger.warning("Copy %d of %s fails and starts anew: %s", n, self.tasks[t], _REASONS[self._status[t, n]])
+            self._warn("Copy %d of %s fails and starts anew: %s", n, self.tasks[t], _REASONS[self._status[t, n]])
         self.faults += self._failed
         self.next_observation[self._failed] = self.observation[self._failed]
         self._reward[self._failed] = 0.0
         self._success[self._failed] = False
         self._truncated |= self._failed
 
-    def _begin(self, ended: BoolArray) -> None:
+    def _begin(self, ended: BoolArray, new_goals: bool = False) -> None:
         """Start the next episode, if there is one, of the copies marked in ``ended (T, N)``."""
         for t, n in np.argwhere(ended).tolist():
-            self._next_goal(t, n)
+            if new_goals or not (self.keeps_goals and self._played[t, n]):
+                self._next_goal(t, n)
         self._plan()
         starting = ended & ~self._parked
 
@@ -291,8 +305,7 @@ class BatchedEnvs:
     def _next_goal(self, t: int, n: int) -> None:
         number = n + self.envs_per_task * self._played[t, n]
         if self._schedule is None:
-            rng = self._rngs[t * self.envs_per_task + n]
-            self._goal[t, n] = rng.integers(len(self._starts[t].goals))
+            self._goal[t, n] = self._draws.draw(t * self.envs_per_task + n)
         elif number < self._schedule.shape[1]:
             self._goal[t, n] = self._schedule[t, number]
         else:
@@ -307,6 +320,10 @@ class BatchedEnvs:
         self._controls[t, n, :3] = start.mocap
         self.observation[t, n] = start.observation
         self._elapsed[t, n] = 0
+
+    def __reduce__(self) -> Any:
+        what = "copied by `state_dict`, and `load_state_dict` of environments that are made alike"
+        raise TypeError(f"The engine should be {what}. Found an attempt to copy or pickle it.")
 
     def state_dict(self) -> dict[str, Any]:
         """All but the goals, which follow from the suite's seed."""
@@ -323,7 +340,7 @@ class BatchedEnvs:
                 {name: torch.from_numpy(value.copy()) for name, value in part.memory().items()}
                 for part in self._arithmetic
             ],
-            "rngs": [rng.bit_generator.state for rng in self._rngs],
+            "goals": self._draws.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
@@ -332,13 +349,13 @@ class BatchedEnvs:
         Raises:
             UserError: it is the state of another engine, of other tasks, or of another number of copies.
         """
-        wanted = ("batched", list(self.tasks), len(self._rngs))
-        found = (state.get("engine", "package"), list(state["tasks"]), len(state.get("rngs", ())))
+        wanted = ("batched", list(self.tasks), len(self._draws))
+        copies = len(state["goals"]["rngs"]) if "goals" in state else len(state["copies"])
+        found = (state.get("engine", "package"), list(state["tasks"]), copies)
         if found != wanted:
             raise expected("Saved environments (engine, tasks, copies)", str(wanted), found)
         self._seed = state["seed"]
-        for rng, saved in zip(self._rngs, state["rngs"], strict=True):
-            rng.bit_generator.state = saved
+        self._draws.load_state_dict(state["goals"])
         for name, value in state["arrays"].items():
             getattr(self, name)[...] = value.cpu().numpy()
         self._chunks.clear()

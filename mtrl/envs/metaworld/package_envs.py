@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from mtrl.core.config import check
 from mtrl.core.errors import expected
+from mtrl.core.limited import LimitedWarnings
 from mtrl.core.types import FloatArray, StepResult
 
 MAX_HORIZON = SawyerXYZEnv.max_path_length
@@ -36,7 +37,7 @@ _FIELDS: Mapping[str, tuple[Any, tuple[int, ...]]] = {
     "faults": (np.int64, ()),
 }
 
-logger = logging.getLogger(__name__)
+_warn = LimitedWarnings(logging.getLogger(__name__))
 
 
 @functools.lru_cache(maxsize=1)
@@ -129,9 +130,9 @@ class _Copy:
                 row["reward"][...] = reward
                 row["success"][...] = info["success"] == 1.0
                 return False
-            logger.warning("A copy of %s became unstable and starts anew.", self.spec.task)
+            _warn("A copy of %s became unstable and starts anew.", self.spec.task)
         except Exception:
-            logger.warning("A copy of %s failed and starts anew.", self.spec.task, exc_info=True)
+            _warn("A copy of %s failed and starts anew.", self.spec.task, exc_info=True)
         row["faults"][...] += 1
         row["next_observation"][...] = row["observation"]
         row["reward"][...] = 0

@@ -126,6 +126,11 @@ class TaskPhysics:
         """(N, P)"""
         return np.stack([self.state(n) for n in range(len(self.datas))])
 
+    def positions(self, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where copy n's bodies (bodies, 3) and sites (sites, 3) are in their parents."""
+        bodies, sites = np.split(self._starts[n], [self.models[0].body_pos.size])
+        return bodies.reshape(-1, 3), sites.reshape(-1, 3)
+
     def mocap(self, n: int) -> NDArray[np.float64]:
         """(3,): where the hand of copy n is pulled to."""
         return self.datas[n].mocap_pos[0]

@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtrl.core.config import check
+from mtrl.core.errors import expected
 from mtrl.core.types import FloatArray
+from mtrl.envs.metaworld.engine import BatchedEnvs
+from mtrl.envs.metaworld.models import whole_model
 from mtrl.envs.metaworld.suite import MetaWorldSuite, evaluation_order
 from mtrl.envs.offscreen import graphics_context, offscreen_backend
 from mtrl.monitoring.video import MACRO_BLOCK, Clip, Frame, check_writer, tile, write_video
@@ -24,26 +27,36 @@ _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 
 
 class Renderer:
-    """Square pictures of one model from the corner camera, without shadows, reflections and multisampling.
+    """Pictures of one model from one of its cameras, without shadows, reflections and multisampling.
 
     Use it in a `with` block: the graphics context is freed at its end.
+
+    Args:
+        width, height: in pixels; square if only one is given.
+        camera: by default the corner camera, turned upright.
+
+    Raises:
+        UserError: the model has no such camera.
     """
 
-    def __init__(self, model: mujoco.MjModel, size: int) -> None:
-        self._model = model
-        self._picture = np.empty((size, size, 3), np.uint8)
-        self._area = mujoco.MjrRect(0, 0, size, size)
+    def __init__(self, model: mujoco.MjModel, width: int, height: int | None = None, camera: str | None = None) -> None:
+        height, cameras = height or width, [model.camera(i).name for i in range(model.ncam)]
+        if camera is not None and camera not in cameras:
+            raise expected("Argument `camera_name`", f"one of {', '.join(cameras)}", camera)
+        self._model, self._turned = model, camera in (None, _CAMERA)
+        self._picture = np.empty((height, width, 3), np.uint8)
+        self._area = mujoco.MjrRect(0, 0, width, height)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._camera.fixedcamid = model.camera(_CAMERA).id
+        self._camera.fixedcamid = model.camera(camera or _CAMERA).id
         self._options = mujoco.MjvOption()
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         quality, screen = model.vis.quality, model.vis.global_
         quality.offsamples, quality.shadowsize = 0, 0
-        screen.offwidth, screen.offheight = max(screen.offwidth, size), max(screen.offheight, size)
-        self._graphics = graphics_context(size, size)
+        screen.offwidth, screen.offheight = max(screen.offwidth, width), max(screen.offheight, height)
+        self._graphics = graphics_context(width, height)
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
 
@@ -51,17 +64,54 @@ class Renderer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the graphics context."""
+        self._graphics.make_current()
         self._context.free()
         self._graphics.free()
 
     def frame(self, data: mujoco.MjData) -> Frame:
-        """(size, size, 3): the state in `data`, after its forward dynamics."""
+        """(height, width, 3): the state in `data`, after its forward dynamics."""
+        self._graphics.make_current()
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, everything, self._scene)
         mujoco.mjr_render(self._area, self._scene, self._context)
         mujoco.mjr_readPixels(self._picture, None, self._area, self._context)
-        # OpenGL's rows begin at the bottom, and this camera is upside down: what is left to turn is left and right.
-        return self._picture[:, ::-1].copy()
+        # OpenGL's rows begin at the bottom. The corner camera is upside down: left and right are what is left to turn.
+        return (self._picture[:, ::-1] if self._turned else self._picture[::-1]).copy()
+
+
+class EnginePictures:
+    """Pictures of all copies of an engine, which itself has models without visuals.
+
+    Args:
+        width, height, camera: see `Renderer`.
+    """
+
+    def __init__(self, envs: BatchedEnvs, width: int, height: int, camera: str | None) -> None:
+        self._envs = envs
+        self._models = [whole_model(task) for task in envs.tasks]
+        self._datas = [mujoco.MjData(model) for model in self._models]
+        self._renderers = [Renderer(model, width, height, camera) for model in self._models]
+
+    def draw(self) -> list[Frame]:
+        """(height, width, 3) of each copy, task after task."""
+        frames = []
+        for model, data, renderer, physics in zip(
+            self._models, self._datas, self._renderers, self._envs.physics, strict=True
+        ):
+            for n in range(self._envs.envs_per_task):
+                model.body_pos[:], model.site_pos[:] = physics.positions(n)
+                mujoco.mj_setState(model, data, physics.state(n), _STATE)
+                mujoco.mj_forward(model, data)
+                frames.append(renderer.frame(data))
+        return frames
+
+    def close(self) -> None:
+        for renderer in self._renderers:
+            renderer.close()
 
 
 @dataclass

@@ -101,7 +101,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         `gymnasium.make_vec("Meta-World/custom-mt-envs", seed=seed)`.
         """
         whole = BENCHMARKS.get(self.config.kind)
-        found = _goals(tuple(self.tasks if whole is None else whole), seed, whole is not None)
+        found = draw_goals(tuple(self.tasks if whole is None else whole), seed, whole is not None)
         return {task: found[task][: self.config.num_goals] for task in self.tasks}
 
     def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
@@ -200,7 +200,7 @@ def evaluation_order(
 
 
 @functools.lru_cache(maxsize=8)
-def _goals(tasks: tuple[str, ...], seed: int, one_stream: bool) -> dict[str, list[Task]]:
+def draw_goals(tasks: tuple[str, ...], seed: int, one_stream: bool) -> dict[str, list[Task]]:
     """All 50 goals of each task, from one stream of draws or from one of its own for each (seeds seed + i)."""
     stream = np.random.RandomState(seed)
     found = {}

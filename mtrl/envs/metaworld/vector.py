@@ -1,10 +1,14 @@
 """The batched engine as a ``gymnasium.vector.VectorEnv``, for any library: ``gymnasium.make_vec("mtrl/MT10-v3", ...)``.
 
-Importing `mtrl.envs.metaworld` registers ``mtrl/MT1-v3``, ``mtrl/MT10-v3``, ``mtrl/MT25-v3`` and ``mtrl/MT50-v3``.
+Importing `mtrl.envs.metaworld` registers ``mtrl/MT1-v3``, ``mtrl/MT10-v3``, ``mtrl/MT25-v3``, ``mtrl/MT50-v3`` and
+``mtrl/custom-mt-envs-v3``; with hidden goals ``mtrl/ML1-train-v3``, ``mtrl/ML1-test-v3``, the same of ML10, ML25, ML45,
+and ``mtrl/custom-ml-envs-train-v3`` and ``-test-v3``. ``gymnasium.make("mtrl/MT1-v3", task=...)`` is one copy.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -12,84 +16,159 @@ import numpy as np
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from numpy.typing import NDArray
 
-from mtrl.core.config import check
+from mtrl.core.errors import expected
 from mtrl.core.types import StepResult
+from mtrl.envs.metaworld.arguments import META_LEARNING, MULTI_TASK, Split, in_words_of_arguments, parse
 from mtrl.envs.metaworld.engine import BatchedEnvs
-from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
+from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE
 
 Array = NDArray[Any]
+_GOAL = slice(2 * CURRENT_SIZE, OBSERVATION_SIZE)
+"""Of an observation, after the current frame and the one before."""
 
 
 class MetaWorldVectorEnv(VectorEnv):
     """T tasks × N copies; sub-environment ``t · N + n`` is copy n of task t.
 
-    An ended episode restarts in the same step (``AutoresetMode.SAME_STEP``): ``info["final_obs"]`` and
-    ``info["final_info"]`` hold where it ended. ``info`` has the package's terms for every sub-environment, and
-    ``faults``, how often each has failed.
+    An ended episode restarts in the same step (``AutoresetMode.SAME_STEP``), unless `autoreset_mode` says otherwise:
+    ``info["final_obs"]`` and ``info["final_info"]`` hold where it ended, with the episode's statistics r, l and t under
+    ``info["final_info"]["episode"]``. ``info`` has the package's terms for every sub-environment, and ``faults``, how
+    often each has failed. Copies, by `copy` or `pickle`, go on bit for bit.
 
     Args:
-        kind: mt1, mt10, mt25 or mt50.
-        num_envs: T · N; 1 stands for one copy of each task.
-        task: the one task of mt1.
-        seed: of the benchmark's goals and, until `reset` is given another, of their order.
-        use_one_hot: append the task's one-hot code (T) to the observation (39).
-        threads: by default, one per core.
+        kind: mt1, mt10, mt25, mt50, custom-mt-envs; ml1, ml10, ml25, ml45, custom-ml-envs.
+        split: train or test in meta-learning, where goals are hidden.
+        arguments: see `Arguments`.
+
+    Raises:
+        UserError: an argument is unknown or has an impossible value.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        num_envs: int = 1,
-        *,
-        task: str | None = None,
-        seed: int = 0,
-        use_one_hot: bool = False,
-        reward_function_version: str = "v2",
-        terminate_on_success: bool = False,
-        max_episode_steps: int = 500,
-        num_goals: int = 50,
-        threads: int | None = None,
-    ) -> None:
-        config = Config(
-            kind, tasks=[task] if task else [], reward_version=reward_function_version, horizon=max_episode_steps,
-            num_goals=num_goals, terminate_on_success=terminate_on_success,
-        )  # fmt: skip
-        suite = MetaWorldSuite(config)
-        self.tasks = tuple(suite.tasks)
-        num_envs = len(self.tasks) if num_envs == 1 else num_envs
-        check(num_envs % len(self.tasks) == 0, "num_envs", f"a multiple of {len(self.tasks)}", num_envs)
-        self.num_envs = num_envs
-        self.envs: BatchedEnvs = suite.batched_envs(seed, num_envs // len(self.tasks), threads=threads, with_info=True)
-        codes = np.repeat(np.eye(len(self.tasks)), num_envs // len(self.tasks), axis=0)
-        self._codes = codes if use_one_hot else codes[:, :0]
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-        size = suite.spec.observation_size + self._codes.shape[1]
-        self.single_observation_space = Box(-np.inf, np.inf, (size,), np.float64)
-        self.single_action_space = Box(-1.0, 1.0, (suite.spec.action_size,), np.float32)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
+    _pictures: Any = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Start all episodes anew: (num_envs, O). With a seed, the order of the goals follows from it."""
-        super().reset(seed=seed, options=options)
-        return self._flat(self.envs.reset(seed)), {}
+    def __init__(self, kind: str, num_envs: int = 1, *, split: Split = "", **arguments: Any) -> None:
+        self._made_by = {"kind": kind, "num_envs": num_envs, "split": split, **arguments}
+        with in_words_of_arguments():
+            given = parse(kind, split, {"num_envs": num_envs, **arguments})
+            goals, reward_version = given.goals(), given.reward_function_version
+            self.tasks = tuple(goals)
+            count = len(self.tasks) if given.num_envs == 1 else given.num_envs
+            if count % len(self.tasks):
+                raise expected("Argument `num_envs`", f"a multiple of {len(self.tasks)}", given.num_envs)
+            in_turn = given.task_select == "pseudorandom"
+            self.envs = BatchedEnvs(
+                goals, given.seed or 0, count // len(self.tasks), reward_version=reward_version,
+                horizon=given.max_episode_steps or 500, terminate_on_success=bool(given.terminate_on_success),
+                threads=given.threads, with_info=True, in_turn=in_turn,
+            )  # fmt: skip
+        # A copy that was drawn by None is to have the same goals.
+        self._made_by["seed"] = given.seed
+        self.arguments, self.num_envs = given, count
+        self._mode = AutoresetMode(given.autoreset_mode)
+        self.envs.autoreset, self.envs.keeps_goals = self._mode == AutoresetMode.SAME_STEP, in_turn
+        self.render_mode = given.render_mode
+        self.metadata = {"autoreset_mode": self._mode, "render_modes": ["rgb_array"], "render_fps": 80}
+        codes = np.repeat(np.eye(len(self.tasks)), count // len(self.tasks), axis=0)
+        self._codes = codes if given.use_one_hot else codes[:, :0]
+        self._make_spaces()
+        self._started = False
+        self._returns, self._lengths, self._begun = np.zeros(count), np.zeros(count, np.int64), np.zeros(count)
+        self._waiting = np.zeros(count, np.bool_)
+
+    def _make_spaces(self) -> None:
+        self.single_observation_space = Box(-np.inf, np.inf, (OBSERVATION_SIZE + self._codes.shape[1],), np.float64)
+        self.single_action_space = Box(-1.0, 1.0, (4,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Start episodes anew: (num_envs, O).
+
+        Args:
+            seed: the goals that follow depend on it: one for all, or a list of one for each sub-environment, where None
+                lets it go on. Without a seed all go on to other goals.
+            options: {"reset_mask": (num_envs,) bool}: which sub-environments start anew; others stay where they are.
+        """
+        which = self._mask(options) if self._started else np.ones(self.num_envs, np.bool_)
+        if seed is not None and not isinstance(seed, int | np.integer):
+            if len(seed) != self.num_envs:
+                raise expected("Argument `seed`", f"one number, or a list of {self.num_envs}", f"{len(seed)} numbers")
+        else:
+            super().reset(seed=None if seed is None else int(seed), options=options)
+        if not self._started:
+            self.envs.reset(int(seed) if isinstance(seed, int | np.integer) else None)
+            self._started = True
+            single = seed is None or isinstance(seed, int | np.integer)
+            observation = self.envs.observation if single else self._restart(seed, which)
+        else:
+            observation = self._restart(seed, which)
+        self._returns[which], self._lengths[which], self._waiting[which] = 0, 0, False
+        self._begun[which] = time.perf_counter()
+        return self._flat(observation), {}
+
+    def _restart(self, seed: Any, which: NDArray[np.bool_]) -> Array:
+        if isinstance(seed, int | np.integer) and which.all():
+            return self.envs.reset(int(seed))
+        if isinstance(seed, int | np.integer):
+            seed = [
+                int(number) for number in np.random.SeedSequence(int(seed)).generate_state(self.num_envs, np.uint64)
+            ]
+        if seed is not None:
+            self.envs.seed([one if chosen else None for one, chosen in zip(seed, which, strict=True)])
+        return self.envs.restart(which.reshape(len(self.tasks), -1))
+
+    def _mask(self, options: dict[str, Any] | None) -> NDArray[np.bool_]:
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            return np.ones(self.num_envs, np.bool_)
+        found = np.asarray(mask)
+        if found.shape != (self.num_envs,) or found.dtype != np.bool_ or not found.any():
+            what = f"{self.num_envs} truth values, at least one of them true"
+            raise expected("The option `reset_mask`", what, f"{found.dtype} of shape {found.shape}")
+        return found
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Actions (num_envs, 4) in [-1, 1]; all arrays that come back are copies."""
+        """Actions (num_envs, 4) in [-1, 1]; all arrays that come back are copies.
+
+        Raises:
+            UserError: the actions are of another shape.
+        """
+        if np.shape(actions) != (self.num_envs, 4):
+            raise expected("Actions", f"of shape {(self.num_envs, 4)}", np.shape(actions))
+        if not self._started:
+            raise gymnasium.error.ResetNeeded("Call `reset` before `step`.")
         result = self.envs.step(np.reshape(actions, (len(self.tasks), -1, 4)))
-        ended = (result.terminated | result.truncated).reshape(-1)
+        reward = result.reward.reshape(-1).copy()
+        terminated, truncated = result.terminated.reshape(-1).copy(), result.truncated.reshape(-1).copy()
+        if self._waiting.any():
+            self.envs.restart(self._waiting.reshape(len(self.tasks), -1))
+            reward[self._waiting], terminated[self._waiting], truncated[self._waiting] = 0, False, False
+        ended = terminated | truncated
+        self._returns += reward
+        self._lengths += ~self._waiting
         info = self._info(result, np.ones(self.num_envs, np.bool_))
-        if ended.any():
-            final = np.full(self.num_envs, None, dtype=object)
-            reached = self._flat(result.next_observation)
-            for i in np.flatnonzero(ended):
-                final[i] = reached[i]
-            info |= {"final_obs": final, "final_info": self._info(result, ended)}
-            info |= {"_final_obs": ended, "_final_info": ended}
-        ends = (result.terminated.reshape(-1).copy(), result.truncated.reshape(-1).copy())
-        return self._flat(result.observation), result.reward.reshape(-1).copy(), *ends, info
+        if ended.any() and self.envs.autoreset:
+            info |= self._final(result, ended)
+        if self._mode == AutoresetMode.NEXT_STEP:
+            self._waiting = ended
+        self._returns[ended], self._lengths[ended], self._begun[ended] = 0, 0, time.perf_counter()
+        return self._flat(result.observation), reward, terminated, truncated, info
+
+    def _final(self, result: StepResult, ended: NDArray[np.bool_]) -> dict[str, Any]:
+        final = np.full(self.num_envs, None, dtype=object)
+        reached = self._flat(result.next_observation)
+        for i in np.flatnonzero(ended):
+            final[i] = reached[i]
+        values = {"r": self._returns, "l": self._lengths, "t": time.perf_counter() - self._begun}
+        episode = {name: np.where(ended, value, 0) for name, value in values.items()}
+        episode |= {f"_{name}": ended.copy() for name in values}
+        last = self._info(result, ended) | {"episode": episode, "_episode": ended.copy()}
+        return {"final_obs": final, "final_info": last, "_final_obs": ended.copy(), "_final_info": ended.copy()}
 
     def _info(self, result: StepResult, which: NDArray[np.bool_]) -> dict[str, Any]:
         """The package's terms, zero where a sub-environment is not asked for, with gymnasium's masks."""
@@ -98,21 +177,116 @@ class MetaWorldVectorEnv(VectorEnv):
         return info | {f"_{name}": which.copy() for name in terms}
 
     def _flat(self, observation: Array) -> Array:
-        return np.concatenate([observation.reshape(self.num_envs, -1), self._codes], axis=1)
+        rows = np.concatenate([observation.reshape(self.num_envs, -1), self._codes], axis=1)
+        if self.arguments.split:
+            rows[:, _GOAL] = 0.0
+        return rows
+
+    def render(self) -> tuple[Array, ...] | None:
+        """A picture (height, width, 3) of each sub-environment, None without a render mode.
+
+        Raises:
+            RenderingUnavailable: there is no offscreen OpenGL.
+        """
+        if self.render_mode is None:
+            return None
+        if self._pictures is None:
+            from mtrl.envs.metaworld.rendering import EnginePictures
+
+            given = self.arguments
+            self._pictures = EnginePictures(self.envs, given.width, given.height, given.camera_name)
+        return tuple(self._pictures.draw())
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """An attribute of every sub-environment; those of Meta-World's that its own loops ask for are there."""
+        copies = self.num_envs // len(self.tasks)
+        if name == "task_name":
+            return tuple(ALL_V3_ENVIRONMENTS[task].__name__ for task in self.tasks for _ in range(copies))
+        values = {
+            "terminate_on_success": self.envs.terminate_on_success,
+            "sample_tasks_on_reset": not self.envs.keeps_goals,
+            "max_path_length": self.arguments.max_episode_steps,
+            "reward_function_version": self.arguments.reward_function_version,
+            "render_mode": self.render_mode,
+            "observation_space": self.single_observation_space,
+            "action_space": self.single_action_space,
+        }
+        if name not in values:
+            known = ", ".join(("task_name", *values))
+            raise AttributeError(f"An attribute should be one of {known}. Found {name!r}.")
+        return (values[name],) * self.num_envs
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set one of `terminate_on_success` and `sample_tasks_on_reset`, to the same value everywhere."""
+        distinct = set(values) if isinstance(values, list | tuple) else {values}
+        if name not in ("terminate_on_success", "sample_tasks_on_reset") or len(distinct) != 1:
+            what = "terminate_on_success or sample_tasks_on_reset, with one value for all sub-environments"
+            raise expected("An attribute to set", what, f"{name} = {values}")
+        value = bool(distinct.pop())
+        if name == "terminate_on_success":
+            self.envs.terminate_on_success = value
+        else:
+            self.envs.keeps_goals = not value
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Call a method of every sub-environment, or get an attribute. Meta-World's own loops call
+        toggle_terminate_on_success, toggle_sample_tasks_on_reset and sample_tasks."""
+        if name.startswith("toggle_"):
+            self.set_attr(name.removeprefix("toggle_"), *args, **kwargs)
+            return (None,) * self.num_envs
+        if name == "sample_tasks":
+            if not self._started:
+                self.reset()
+            observation = self._flat(self.envs.restart(np.ones_like(self.envs.faults, np.bool_), new_goals=True))
+            self._returns[:], self._lengths[:], self._waiting[:] = 0, 0, False
+            return tuple((row, {}) for row in observation)
+        return self.render() or () if name == "render" else self.get_attr(name)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.envs.state_dict()
+        """All that is needed to go on exactly from here."""
+        own = {"returns": self._returns.tolist(), "lengths": self._lengths.tolist(), "waiting": self._waiting.tolist()}
+        toggles = {"terminate_on_success": self.envs.terminate_on_success, "keeps_goals": self.envs.keeps_goals}
+        return {"envs": self.envs.state_dict(), **own, **toggles}
 
     def load_state_dict(self, state: dict[str, Any]) -> Array:
         """Go back to a saved state and return its observations (num_envs, O)."""
-        return self._flat(self.envs.load_state_dict(state))
+        self.envs.terminate_on_success = state["terminate_on_success"]
+        self.envs.keeps_goals = state["keeps_goals"]
+        observation = self._flat(self.envs.load_state_dict(state["envs"]))
+        self._returns, self._lengths = np.array(state["returns"]), np.array(state["lengths"], np.int64)
+        self._waiting, self._started = np.array(state["waiting"], np.bool_), True
+        self._begun[:] = time.perf_counter()
+        return observation
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = ("single_observation_space", "single_action_space", "observation_space", "action_space")
+        kept = {name: getattr(self, name) for name in (*names, "_np_random", "_np_random_seed", "spec")}
+        return _copied, (self._made_by, self.state_dict() if self._started else None, kept)
 
     def close_extras(self, **kwargs: Any) -> None:
-        self.envs.close()
+        if self._pictures is not None:
+            self._pictures.close()
+        if "envs" in vars(self):  # it may have been refused
+            self.envs.close()
+
+
+def _copied(arguments: dict[str, Any], state: dict[str, Any] | None, kept: dict[str, Any]) -> MetaWorldVectorEnv:
+    envs = MetaWorldVectorEnv(**arguments)
+    if state is not None:
+        envs.load_state_dict(state)
+    vars(envs).update(kept)
+    return envs
 
 
 def register() -> None:
-    for kind in ("mt1", "mt10", "mt25", "mt50"):
-        name = f"mtrl/{kind.upper()}-v3"
+    forms: list[tuple[str, str, Split]] = []
+    for kind in MULTI_TASK:
+        forms.append((f"mtrl/{kind.upper() if kind.startswith('mt') else kind}-v3", kind, ""))
+    for kind in ("ml1", *META_LEARNING, "custom-ml-envs"):
+        shown = kind.upper() if kind.startswith("ml") else kind
+        forms += [(f"mtrl/{shown}-train-v3", kind, "train"), (f"mtrl/{shown}-test-v3", kind, "test")]
+    for name, kind, split in forms:
         if name not in gymnasium.registry:
-            gymnasium.register(name, vector_entry_point=f"{__name__}:MetaWorldVectorEnv", kwargs={"kind": kind})
+            one = f"{__package__}.single:MetaWorldEnv"
+            options = {"kind": kind} | ({"split": split} if split else {})
+            gymnasium.register(name, one, vector_entry_point=f"{__name__}:MetaWorldVectorEnv", kwargs=options)

@@ -68,16 +68,31 @@ def _play(policy: Callable[..., FloatArray], envs: PushEnvs, horizon: int, every
     return states, envs.distance[:, 0].copy(), solved
 
 
+class Pictures:
+    """Draws states of the simulator with the place of a goal marked.
+
+    Raises:
+        RenderingUnavailable: there is no offscreen OpenGL.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._model: Any = whole_model(TASK)
+        self._data = mujoco.MjData(self._model)
+        self._mark = self._model.site("goal")
+        self._mark.type, self._mark.size, self._mark.rgba = mujoco.mjtGeom.mjGEOM_CYLINDER, (RADIUS, 0.002, 0.0), _MARK
+        self._renderer = Renderer(self._model, size)
+
+    def frame(self, state: FloatArray, goal: FloatArray) -> Frame:
+        """(size, size, 3): a state (P,), and a goal (4,)."""
+        self._mark.pos = (*goal[2:], 0.004)
+        mujoco.mj_setState(self._model, self._data, state, INTEGRATION)
+        mujoco.mj_forward(self._model, self._data)
+        return self._renderer.frame(self._data)
+
+    def close(self) -> None:
+        self._renderer.close()
+
+
 def _draw(states: list[Any], goal: FloatArray, size: int) -> list[Frame]:
-    model: Any = whole_model(TASK)
-    data = mujoco.MjData(model)
-    mark = model.site("goal")
-    mark.type, mark.size, mark.rgba = mujoco.mjtGeom.mjGEOM_CYLINDER, (RADIUS, 0.002, 0.0), _MARK
-    mark.pos = (*goal[2:], 0.004)
-    frames = []
-    with Renderer(model, size) as renderer:
-        for state in states:
-            mujoco.mj_setState(model, data, state, INTEGRATION)
-            mujoco.mj_forward(model, data)
-            frames.append(renderer.frame(data))
-    return frames
+    with contextlib.closing(Pictures(size)) as pictures:
+        return [pictures.frame(state, goal) for state in states]

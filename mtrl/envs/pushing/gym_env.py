@@ -15,11 +15,11 @@ from gymnasium.spaces import Box, Dict
 from numpy.typing import NDArray
 
 from mtrl.core.config import check_choice
-from mtrl.envs.metaworld.starts import Known
 from mtrl.envs.pushing.envs import PUCK_XY, RADIUS, RAW_SIZE, REWARDS, PushEnvs, goal_reward
 from mtrl.envs.pushing.goals import HIGH, LOW, PLACE_HIGH, PLACE_LOW, Goals, check_goals
 
 Array = NDArray[np.float64]
+_PICTURE_SIZE = 480
 
 
 class GoalPushEnv(gymnasium.Env[Any, Any]):
@@ -29,17 +29,27 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         reward: dense, v1 or v2 (Meta-World's), distance (−metres) or sparse (−1, 0); dictionaries: the last two.
         goals: (n, 4), to draw from instead.
         dictionary: whether observations are dictionaries.
+        render_mode: rgb_array, for pictures with the place marked by `render`.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012
 
-    def __init__(self, reward: str = "dense", goals: Any = None, horizon: int = 150, dictionary: bool = False) -> None:
+    def __init__(
+        self,
+        reward: str = "dense",
+        goals: Any = None,
+        horizon: int = 150,
+        dictionary: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode is not None:
+            check_choice("render_mode", render_mode, ("rgb_array",))
+        self.render_mode, self._pictures = render_mode, None
         choices = ("distance", "sparse") if dictionary else REWARDS
         check_choice("reward", reward, choices)
         self._reward, self._horizon, self._dictionary = reward, horizon, dictionary
         self._goals: Goals | None = None if goals is None else check_goals(goals)
         self._envs: PushEnvs | None = None
-        self._known: Known = {}
         self.goal = (LOW + HIGH) / 2
         self.action_space = Box(-1.0, 1.0, (4,), np.float32)
         frames, puck = Box(-np.inf, np.inf, (RAW_SIZE,), np.float64), Box(-np.inf, np.inf, (2,), np.float64)
@@ -59,16 +69,26 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         super().reset(seed=seed)
         goal = (options or {}).get("goal")
         self.goal = self._draw() if goal is None else check_goals(np.asarray(goal)[None])[0]
-        self.close()
-        table = self.goal[None]
-        self._known.clear()
-        self._envs = PushEnvs(
-            table, table, 0, 1, 1, reward=self._reward, horizon=self._horizon + 1, fixed=True, threads=1,
-            known=self._known,
-        )  # fmt: skip
+        self._close_envs()
+        self._envs = self._make_envs()
         self._envs.reset()
         self._elapsed = 0
         return self._observe(), {}
+
+    def _make_envs(self) -> PushEnvs:
+        table, horizon = self.goal[None], self._horizon + 1
+        return PushEnvs(table, table, 0, 1, 1, reward=self._reward, horizon=horizon, fixed=True, threads=1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For `copy` and `pickle`: a copy goes on bit for bit."""
+        state = None if self._envs is None else self._envs.state_dict()
+        return {**vars(self), "_envs": state, "_pictures": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _envs=None)
+        if state["_envs"] is not None:
+            self._envs = self._make_envs()
+            self._envs.load_state_dict(state["_envs"])
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if self._envs is None:
@@ -91,7 +111,27 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
     def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
         return self._elapsed >= self._horizon
 
+    def render(self) -> Any:
+        """(480, 480, 3), None without a render mode.
+
+        Raises:
+            RenderingUnavailable: there is no offscreen OpenGL.
+        """
+        if self.render_mode is None or self._envs is None:
+            return None
+        if self._pictures is None:
+            from mtrl.envs.pushing.film import Pictures
+
+            self._pictures = Pictures(_PICTURE_SIZE)
+        return self._pictures.frame(self._envs.states()[0], self.goal)
+
     def close(self) -> None:
+        self._close_envs()
+        if self._pictures is not None:
+            self._pictures.close()
+            self._pictures = None
+
+    def _close_envs(self) -> None:
         if self._envs is not None:
             self._envs.close()
             self._envs = None

@@ -12,6 +12,9 @@ from gymnasium.utils.env_checker import check_env
 
 import mtrl.envs.pushing  # noqa: F401
 from mtrl.core.errors import UserError
+from mtrl.envs.offscreen import offscreen_backend
+from mtrl.envs.pushing.gym_env import GoalPushEnv
+from mtrl.monitoring.video import RenderingUnavailable
 
 
 @pytest.mark.parametrize("name", ["mtrl/GoalPush-v0", "mtrl/GoalPushDict-v0"])
@@ -64,3 +67,28 @@ def test_bad_goals_are_refused(goal: Any) -> None:
 def test_a_step_without_a_reset_is_refused() -> None:
     with pytest.raises(gymnasium.error.ResetNeeded):
         gymnasium.make("mtrl/GoalPush-v0").unwrapped.step(np.zeros(4))
+
+
+def test_pictures_show_the_place_of_the_episodes_goal() -> None:
+    try:
+        offscreen_backend()
+    except RenderingUnavailable as error:
+        pytest.skip(str(error))
+    env: Any = gymnasium.make("mtrl/GoalPush-v0", render_mode="rgb_array")
+    shown = []
+    for place in ([-0.1, 0.93], [0.15, 0.86]):
+        env.reset(seed=1, options={"goal": [0.1, 0.65, *place]})
+        picture = env.render().astype(int)
+        red, green, blue = np.moveaxis(picture, -1, 0)
+        marked = (green > red + 40) & (green > blue + 20)
+        assert picture.shape == (480, 480, 3) and 100 < marked.sum() < 20_000
+        shown.append(np.argwhere(marked).mean(0))
+    assert np.linalg.norm(shown[0] - shown[1]) > 20, "the mark moves with the goal"
+    first = env.render()
+    for _ in range(30):
+        env.step(np.ones(4, np.float32))
+    assert (env.render() != first).any()
+    env.close()
+    assert gymnasium.make("mtrl/GoalPush-v0").unwrapped.render() is None
+    with pytest.raises(UserError, match="`render_mode` should be one of rgb_array"):
+        GoalPushEnv(render_mode="ansi")

@@ -1,0 +1,136 @@
+"""The values of options: text as it was typed, whole numbers however they are written, the rest in Hydra's syntax.
+
+The declared type of an option decides how its value is read, so that no character of a path or a name means anything.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from decimal import Decimal, InvalidOperation
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from mtrl.core.config import is_path_option
+from mtrl.core.errors import UserError, expected
+
+_LARGEST_EXPONENT = 30
+"""Whole numbers beyond 10 to this power are no option's value."""
+
+
+def hint(owner: type[Any], names: Iterable[str]) -> Any:
+    """The declared type of a dataclass's option; `names` lead to it, of several where dataclasses are nested."""
+    found: Any = owner
+    for name in names:
+        found = _hints(found).get(name) if is_dataclass(found) else None
+    return found
+
+
+def is_path(owner: type[Any], name: str) -> bool:
+    """Whether a dataclass's option is a path or the name of a folder."""
+    return any(field.name == name and is_path_option(field) for field in fields(owner))
+
+
+@functools.cache
+def _hints(owner: Any) -> dict[str, Any]:
+    return get_type_hints(owner)
+
+
+def read(option: str, text: str, declared: Any, path: bool = False) -> Any:
+    """What an option is set to by `text`.
+
+    Text is taken as it is typed; where one pair of quotes encloses all of it, what is inside. In a path, `~` is the
+    home folder.
+
+    Raises:
+        UserError: it cannot be read as a value of the declared type.
+    """
+    kinds = _kinds(declared)
+    if NoneType in kinds and text == "null":
+        return None
+    if str in kinds:
+        return as_typed(_path(option, text) if path else _unquoted(text))
+    if int in kinds and (number := _integer(_unquoted(text))) is not None:
+        return number
+    value = parse(text)
+    if value is None:
+        example = "one value, with unusual text in quotes, as [a-v3,'b (c)']" if "[" in text else "one value"
+        raise expected(f"Option `{option}`", example, text)
+    if value.is_sweep_override():
+        raise expected(f"Option `{option}`", "one value here (a list stands in brackets)", text)
+    found = value.value()
+    return as_typed(found) if str in get_args(declared) else _whole(found, declared)
+
+
+def parse(text: str) -> Override | None:
+    """A value in Hydra's syntax, None where it is none."""
+    try:
+        return OverridesParser.create().parse_override(f"value={text}")
+    except HydraException:
+        return None
+
+
+def quoted(value: Any) -> str:
+    """A value as `read` reads it back."""
+    if isinstance(value, str):
+        return f"'{value}'"
+    if isinstance(value, list):
+        return f"[{','.join(map(_element, value))}]"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _element(value: Any) -> str:
+    return QuotedString(value, Quote.single).with_quotes() if isinstance(value, str) else quoted(value)
+
+
+def as_typed(value: Any) -> Any:
+    """`value` with all its text written so that OmegaConf sees no interpolation in it."""
+    if isinstance(value, dict):
+        return {key: as_typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_typed(item) for item in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def _path(option: str, text: str) -> str:
+    path = _unquoted(text)
+    if path == text and "," in text:
+        what = "one path or name: other options alone take several values. If there is a comma in it, it is written"
+        raise UserError(f"Option `{option}` should be {what} {option}=\"'{text}'\". Found {text!r}.")
+    return os.path.expanduser(path)
+
+
+def _kinds(declared: Any) -> tuple[Any, ...]:
+    """The types that a value may have: those of a union, or the one."""
+    return get_args(declared) if get_origin(declared) in (Union, UnionType) else (declared,)
+
+
+def _whole(value: Any, declared: Any) -> Any:
+    """`value`, with integers in a list whose declared type asks for integers."""
+    if not isinstance(value, list) or int not in get_args(declared):
+        return value
+    numbers = [_integer(str(item)) for item in value]
+    return [item if number is None else number for item, number in zip(value, numbers, strict=True)]
+
+
+def _integer(text: str) -> int | None:
+    """The whole number that a text is, however it is written; None where it is none."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    small = number.is_finite() and number.adjusted() <= _LARGEST_EXPONENT
+    return int(number) if small and number == number.to_integral_value() else None

@@ -1,0 +1,165 @@
+"""The arguments of the vector environments, in gymnasium's and Meta-World's words."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import metaworld.env_dict as env_dict
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from metaworld.types import Task
+
+from mtrl.core.errors import UserError, expected
+from mtrl.envs.metaworld.suite import BENCHMARKS, Config, MetaWorldSuite, draw_goals
+
+Split = Literal["", "train", "test"]
+
+META_LEARNING = {"ml10": env_dict.ML10_V3, "ml25": env_dict.ML25_V3, "ml45": env_dict.ML45_V3}
+_ALIASES = {
+    "env_name": "task", "envs_list": "tasks", "train_envs": "tasks", "test_envs": "tasks",
+    "meta_batch_size": "num_envs", "total_tasks_per_cls": "num_goals",
+}  # fmt: skip
+"""Meta-World's words for some arguments."""
+_WORDS = {
+    "benchmark.tasks": "task", "benchmark.reward_version": "reward_function_version",
+    "benchmark.horizon": "max_episode_steps", "benchmark.num_goals": "num_goals",
+}  # fmt: skip
+"""Options of the command line, and the arguments here that mean the same."""
+_ELSEWHERE = {
+    "reward_normalization_method": "gymnasium.wrappers.vector.NormalizeReward",
+    "normalize_observations": "gymnasium.wrappers.vector.NormalizeObservation",
+}
+
+
+@dataclass
+class Arguments:
+    """What `gymnasium.make_vec("mtrl/MT10-v3", ...)` and its like take."""
+
+    num_envs: int = 1
+    """T · N; 1 stands for one copy of each task. In meta-learning, `meta_batch_size` is another name of it."""
+    task: str | None = None
+    """The one task of MT1 and ML1, also called `env_name`."""
+    tasks: Sequence[str] = ()
+    """The tasks of a custom list, also called `envs_list`, or `train_envs` and `test_envs`."""
+    seed: int | None = 0
+    """Of the benchmark's goals and, until `reset` is given another, of their order; None draws one."""
+    use_one_hot: bool = False
+    """Append the task's one-hot code (T) to the observation (39)."""
+    reward_function_version: str = "v2"
+    """v1 or v2."""
+    terminate_on_success: bool | None = None
+    """End episodes at success; by default only in the test split of a meta-learning benchmark."""
+    max_episode_steps: int | None = 500
+    """1 to 500."""
+    num_goals: int | None = 50
+    """Of each task: the first so many of the benchmark's 50."""
+    task_select: str | None = None
+    """random: any goal, at each reset (multi-task). pseudorandom: each copy has goals of its own in turn, and keeps one
+    until `call("sample_tasks")` (meta-learning)."""
+    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP
+    """When an ended episode restarts: in the same step, in the next one, or only by `reset(options=...)`."""
+    render_mode: str | None = None
+    """rgb_array or nothing."""
+    camera_name: str | None = None
+    """Of `render`: one of the model's, by default corner2."""
+    width: int = 480
+    """Of pictures, in pixels."""
+    height: int = 480
+    threads: int | None = None
+    """By default, one per core."""
+    vector_strategy: str = "sync"
+    """sync or async, which make no difference here: all copies are stepped at once on threads."""
+
+    kind: str = field(default="", kw_only=True)
+    split: Split = field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_choice("vector_strategy", self.vector_strategy, ("sync", "async"))
+        _check_choice("task_select", self.task_select, (None, "random", "pseudorandom"))
+        _check_choice("render_mode", self.render_mode, (None, "rgb_array"))
+        modes = tuple(mode.value for mode in AutoresetMode)
+        if not isinstance(self.autoreset_mode, AutoresetMode):
+            _check_choice("autoreset_mode", self.autoreset_mode, modes)
+            self.autoreset_mode = AutoresetMode(self.autoreset_mode)
+        single = self.kind in ("mt1", "ml1")
+        if single and self.task is None:
+            raise expected("Argument `task`", "the name of one of Meta-World's tasks, as 'reach-v3'", self.task)
+        custom = self.kind.startswith("custom")
+        if custom and (isinstance(self.tasks, str) or not self.tasks):
+            raise expected("Argument `tasks`", "a list of names of Meta-World's tasks, as ['reach-v3']", self.tasks)
+        if not single and self.task is not None:
+            raise expected("Argument `task`", f"left out for {self.kind}, which has several", self.task)
+        if not custom and self.tasks:
+            raise expected("Argument `tasks`", "left out: mtrl/custom-mt-envs-v3 takes lists", self.tasks)
+        self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if self.seed is None else self.seed
+        self.max_episode_steps = self.max_episode_steps or 500
+        self.num_goals = self.num_goals or 50
+        if self.terminate_on_success is None:
+            self.terminate_on_success = self.split == "test"
+        self.task_select = self.task_select or ("pseudorandom" if self.split else "random")
+
+    def config(self) -> Config:
+        """These tasks as a benchmark of the command line, which checks values."""
+        names = [self.task] if self.task is not None else list(self.tasks)
+        kind = self.kind
+        if self.split:
+            whole = META_LEARNING.get(self.kind)
+            names, kind = (list(whole[self.split]) if whole else names), "custom"
+        return Config(
+            "custom" if kind.startswith("custom") else kind, tasks=names,
+            reward_version=self.reward_function_version, horizon=self.max_episode_steps or 500,
+            num_goals=self.num_goals or 50, terminate_on_success=bool(self.terminate_on_success),
+        )  # fmt: skip
+
+    def goals(self) -> dict[str, list[Task]]:
+        """{task: goals}, the package's own of this seed."""
+        seed, suite = self.seed or 0, MetaWorldSuite(self.config())
+        if not self.split:
+            return suite.goals(seed)
+        found = draw_goals(tuple(suite.tasks), seed + (self.kind == "ml1" and self.split == "test"), True)
+        return {task: goals[: self.num_goals] for task, goals in found.items()}
+
+
+def parse(kind: str, split: Split, given: dict[str, Any]) -> Arguments:
+    """The arguments of an environment, whose names may be Meta-World's.
+
+    Raises:
+        UserError: an argument is unknown, or has a value that it cannot have.
+    """
+    known = [f.name for f in fields(Arguments) if f.name not in ("kind", "split")]
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in _ELSEWHERE and value not in (None, False):
+            raise expected(f"Argument `{name}`", f"left out: {_ELSEWHERE[name]} is the wrapper for it", value)
+        if name in _ELSEWHERE or (name in ("train_envs", "test_envs") and name != f"{split}_envs"):
+            continue
+        if (ours := _ALIASES.get(name, name)) not in known:
+            near = difflib.get_close_matches(name, [*known, *_ALIASES], n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"Arguments of these environments should be {', '.join(known)}. Found {name!r}.{hint}")
+        values[ours] = value
+    return Arguments(**values, kind=kind, split=split)
+
+
+@contextlib.contextmanager
+def in_words_of_arguments() -> Iterator[None]:
+    """Errors about options of the command line as errors about the arguments that mean the same."""
+    try:
+        yield
+    except UserError as error:
+        text = re.sub(r"Option `([\w.]+)`", lambda m: f"Argument `{_WORDS.get(m[1], m[1])}`", str(error))
+        raise UserError(text) from error
+
+
+def _check_choice(name: str, found: Any, choices: Sequence[Any]) -> None:
+    if found not in choices:
+        listed = ", ".join(str(choice) for choice in choices if choice is not None)
+        raise expected(f"Argument `{name}`", f"one of {listed}", found)
+
+
+MULTI_TASK = ("mt1", *BENCHMARKS, "custom-mt-envs")

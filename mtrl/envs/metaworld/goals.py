@@ -1,0 +1,68 @@
+"""Which goal each copy's next episode has, drawn from a random stream of the copy's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class GoalDraws:
+    """Draws goals of T tasks × N copies; copy n of task t is number ``t · N + n``.
+
+    By default each draw is any of the task's goals. In turn, each copy has goals of its own, n, n + N, ..., and plays
+    all of them before it plays one again; their order is shuffled after each round.
+
+    Args:
+        counts: the number of goals of each task.
+        copies: N.
+    """
+
+    def __init__(self, counts: Sequence[int], copies: int, in_turn: bool = False) -> None:
+        self._counts = [count for count in counts for _ in range(copies)]
+        shares = [np.arange(n, count, copies) for count in counts for n in range(copies)]
+        self._shares = shares if in_turn else None
+        self._orders = [share.copy() for share in shares]
+        self._places = [-1] * len(shares)
+        self._rngs = [np.random.default_rng() for _ in shares]
+
+    def __len__(self) -> int:
+        return len(self._rngs)
+
+    def seed(self, seeds: int | Sequence[int | None]) -> None:
+        """Start streams anew: all of them by one seed, or each by its own; None lets a stream go on."""
+        if isinstance(seeds, int | np.integer):
+            sources: Sequence[Any] = np.random.SeedSequence(int(seeds)).spawn(len(self))
+        else:
+            sources = seeds
+        for copy, source in enumerate(sources):
+            if source is not None:
+                self._rngs[copy] = np.random.default_rng(source)
+                self._places[copy] = -1
+                if self._shares is not None:
+                    self._orders[copy] = self._shares[copy].copy()
+
+    def draw(self, copy: int) -> int:
+        """The index of the copy's next goal."""
+        if self._shares is None:
+            return int(self._rngs[copy].integers(self._counts[copy]))
+        order = self._orders[copy]
+        self._places[copy] = (self._places[copy] + 1) % len(order)
+        if self._places[copy] == 0:
+            self._rngs[copy].shuffle(order)
+        return int(order[self._places[copy]])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rngs": [rng.bit_generator.state for rng in self._rngs],
+            "orders": [order.tolist() for order in self._orders] if self._shares is not None else [],
+            "places": list(self._places),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for rng, saved in zip(self._rngs, state["rngs"], strict=True):
+            rng.bit_generator.state = saved
+        if self._shares is not None:
+            self._orders = [np.array(order, np.int64) for order in state["orders"]]
+        self._places = list(state["places"])

@@ -1,0 +1,104 @@
+"""Vector environments of gymnasium for stable-baselines3: ``PPO("MlpPolicy", SB3VecEnv(gymnasium.make_vec(...)))``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+from gymnasium.vector import AutoresetMode, VectorEnv
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from mtrl.core.errors import expected
+
+
+class SB3VecEnv(VecEnv):
+    """A vector environment whose episodes restart in the same step, as stable-baselines3's `VecEnv`.
+
+    Observations are float32, infos a list with `episode`, `terminal_observation` and `TimeLimit.truncated` where an
+    episode has ended, so that no `Monitor` is needed.
+
+    Args:
+        envs: with `AutoresetMode.SAME_STEP`, as ``gymnasium.make_vec("mtrl/MT1-v3", task="reach-v3", num_envs=8)``.
+
+    Raises:
+        UserError: the environments restart at another time, or observations are no vectors.
+    """
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+        mode = envs.metadata.get("autoreset_mode")
+        if mode != AutoresetMode.SAME_STEP:
+            raise expected("Argument `envs`", "of environments with AutoresetMode.SAME_STEP", mode)
+        space = envs.single_observation_space
+        if not isinstance(space, Box):
+            raise expected("Argument `envs`", "of environments whose observations are vectors", space)
+        self.envs = envs
+        self._envs: Any = envs  # gymnasium's base class lacks `call` and its like, which all its environments have
+        low, high = (bound.astype(np.float32) for bound in (space.low, space.high))
+        super().__init__(envs.num_envs, Box(low, high, dtype=np.float32), envs.single_action_space)
+        self._actions: Any = None
+        self._totals, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
+
+    def reset(self) -> VecEnvObs:
+        seeds: Any = None if all(seed is None for seed in self._seeds) else list(self._seeds)
+        observation, _ = self.envs.reset(seed=seeds)
+        self._reset_seeds()
+        self._reset_options()
+        self._totals[:], self._lengths[:] = 0, 0
+        return np.asarray(observation, np.float32)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        observation, reward, terminated, truncated, info = self.envs.step(self._actions)
+        done = terminated | truncated
+        self._totals += reward
+        self._lengths += 1
+        infos = [self._info(i, info, bool(done[i]), bool(truncated[i] & ~terminated[i])) for i in range(self.num_envs)]
+        self._totals[done], self._lengths[done] = 0, 0
+        return np.asarray(observation, np.float32), reward.astype(np.float32), done, infos
+
+    def _info(self, i: int, info: dict[str, Any], done: bool, cut: bool) -> dict[str, Any]:
+        """What sub-environment i reports of this step."""
+        own = {
+            k: v[i].item() for k, v in info.items() if isinstance(v, np.ndarray) and k[0] != "_" and k != "final_obs"
+        }
+        own["TimeLimit.truncated"] = cut
+        if done:
+            statistics = info["final_info"].get("episode", {})
+            seconds = float(statistics["t"][i]) if "t" in statistics else 0.0
+            own["episode"] = {"r": float(self._totals[i]), "l": int(self._lengths[i]), "t": seconds}
+            own["terminal_observation"] = np.asarray(info["final_obs"][i], np.float32)
+        return own
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        found = self._envs.get_attr(attr_name)
+        return [found[i] for i in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        self._require_all(indices)
+        self._envs.set_attr(attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        self._require_all(indices)
+        return list(self._envs.call(method_name, *method_args, **method_kwargs))
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """`Monitor` is as good as there: episodes are recorded."""
+        return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
+
+    def get_images(self) -> list[Any]:
+        pictures: Any = self.envs.render()
+        return [None] * self.num_envs if pictures is None else list(pictures)
+
+    def close(self) -> None:
+        self.envs.close()
+
+    def _require_all(self, indices: Any) -> None:
+        chosen: Iterable[int] = self._get_indices(indices)
+        if list(chosen) != list(range(self.num_envs)):
+            raise expected("Argument `indices`", "None: all sub-environments change together", indices)

@@ -1,0 +1,19 @@
+"""MuJoCo, imported whatever `MUJOCO_GL` says; a package that uses `mujoco` or `metaworld` imports this module first.
+
+Those variables are for what draws, which looks at them itself (see `offscreen`). MuJoCo's own warnings go to the log,
+the first few of a process, instead of the terminal and a file MUJOCO_LOG.TXT in the working folder.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from mtrl.core.imports import import_despite
+from mtrl.core.limited import LimitedWarnings
+
+_mujoco: Any = import_despite("mujoco", "MUJOCO_GL", "PYOPENGL_PLATFORM")
+_warn = LimitedWarnings(logging.getLogger(__name__))
+
+if _mujoco.get_mju_user_warning() is None:
+    _mujoco.set_mju_user_warning(lambda text: _warn("MuJoCo: %s", text))

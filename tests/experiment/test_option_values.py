@@ -1,0 +1,140 @@
+"""Options mean what was typed: paths, names and numbers, on the command line and in files."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtrl import cli, experiment
+from mtrl.configs import values
+from mtrl.experiment.config import restore
+from mtrl.monitoring.files import write_atomic
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
+TOY = ["benchmark=toy", "steps=50"]
+TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0\n\r/"), min_size=1, max_size=30)
+HARD = st.lists(
+    st.sampled_from(["\\", "'", '"', "$", "{", "}", "${x}", "\\${", "\t", ",", "[", "]", "#", " ", "=", "é"])
+)
+
+
+def shown(*options: str) -> dict[str, object]:
+    """The configuration that the command line makes of options."""
+    stream = io.StringIO()
+    with redirect_stdout(stream):
+        assert cli.main(["train", *options, "--show"]) == 0
+    return yaml.safe_load(stream.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "found"),
+    [
+        ("runs", "~/x", os.path.expanduser("~/x")),
+        ("runs", "/data/épreuve", "/data/épreuve"),
+        ("runs", "/data/x#1", "/data/x#1"),
+        ("runs", "/data/(old)/v2", "/data/(old)/v2"),
+        ("runs", "'/data/a,b'", "/data/a,b"),
+        ("experiment", "实验", "实验"),
+        ("experiment", "lr=3e-4", "lr=3e-4"),
+        ("experiment", "null", "null"),
+        ("experiment", "1e6", "1e6"),
+        ("experiment", "${seed}", "${seed}"),
+        ("steps", "1e6", 1_000_000),
+        ("steps", "2.5e3", 2500),
+        ("steps", "9007199254740993.0", 9007199254740993),
+    ],
+)
+def test_values_are_taken_as_typed(option: str, text: str, found: object) -> None:
+    assert shown(*TOY, f"{option}={text}")[option] == found
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["runs=/data/a,b"], "`runs` should be one path or name"),
+        (["experiment=a,b"], "`experiment` should be one path or name"),
+        (["benchmark=digits,digit_domains", "benchmark.root=a,b"], "`benchmark.root` should be one path or name"),
+        (["experiment=.."], "`experiment` should be the name of one folder"),
+        (["experiment=."], "`experiment` should be the name of one folder"),
+        (["experiment=-x"], "`experiment` should be the name of one folder"),
+        ([f"experiment={'x' * 300}"], "`experiment` should be the name of one folder"),
+        (["experiment=\udcff"], "`experiment` should be the name of one folder"),
+        (["steps=1.5"], "`steps` should be an integer. Found '1.5'"),
+        (["steps=1e999999999"], "`steps` should be an integer"),
+        (["seed=1\r"], "carriage return (Windows line end)"),
+        (["tasks=[turn(3]"], "with unusual text in quotes"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", *TOY, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and "\r" not in error
+    assert list(Path().rglob("*")) == []
+
+
+def test_words_of_other_commands_hold_no_line_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", "runs/x\r"]) == 2
+    assert "carriage return (Windows line end)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["dos", "mark"])
+def test_a_configuration_file_may_come_from_windows(form: str) -> None:
+    before = shown(*TOY)
+    text = yaml.safe_dump(before)
+    content = text.replace("\n", "\r\n").encode() if form == "dos" else text.encode("utf-8-sig")
+    Path("c.yaml").write_bytes(content)
+    assert shown("--config", "c.yaml") == before
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.one_of(TEXT, HARD.map("".join)).filter(lambda text: text and text[0] not in "-~" and text not in (".", "..")))
+def test_a_saved_configuration_gives_back_its_text(text: str) -> None:
+    """Through a file, with `--config` and with what reads run folders."""
+    saved = shown("benchmark=digit_domains", "steps=50") | {"experiment": text, "runs": f"/data/{text}"}
+    saved["training"] = {**saved["training"], "single_task": text}  # type: ignore[dict-item]
+    file = Path("c.yaml")
+    write_atomic(file, yaml.safe_dump(saved, allow_unicode=True))
+    assert shown("--config", "c.yaml") == saved
+    restored = restore(yaml.safe_load(file.read_text(encoding="utf-8")))
+    assert (restored.experiment, restored.runs, restored.training.single_task) == (text, f"/data/{text}", text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(TEXT, HARD.map("".join))))
+def test_lists_of_text_are_read_as_they_were_written(texts: list[str]) -> None:
+    assert values.read("x", values.quoted(texts), list[str]) == values.as_typed(texts)
+
+
+def test_commas_still_make_runs_of_other_options() -> None:
+    assert experiment.sweep([*TOY, "network.activation=relu,tanh", "seed=1,2"]) == [
+        [*TOY, f"network.activation={activation}", f"seed={seed}"] for activation in ("relu", "tanh") for seed in (1, 2)
+    ]
+
+
+KEYS = [
+    "steps", "seed", "runs", "experiment", "threads", "benchmark", "network", "surgery", "training", "diagnostics",
+    "recipe", "tasks", "network.width", "network.activation", "agent.learning_rate", "training.on_nonfinite",
+    "training.single_task", "surgery.primary", "diagnostics.triad.every", "agent.support", "network.", "..", "", "a b",
+]  # fmt: skip
+VALUES = [
+    "1", "-1", "1e6", "nan", "1e400", "null", "[]", "[a,b]", "{a: 1}", "{", "(", "'", "${x}", "${oc.env:HOME}", "a,b",
+    "range(1,3)", "glob(*)", "interval(1,2)", "int(3)", "toy", "pcgrad", "[triad]", "\udc80", "\0", "1,", "?",
+    "a" * 5000,
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(["=", ""]), st.sampled_from(VALUES)), max_size=3))
+def test_any_options_are_taken_or_refused_in_one_line(options: list[tuple[str, str, str]]) -> None:
+    stream = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(stream):
+        code = cli.main(["train", *TOY, *map("".join, options), "--show"])
+    assert code in (0, 2) and stream.getvalue().count("\n") == (code == 2)
