@@ -226,6 +226,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _report(facts: dict[str, Any]) -> None:
     from mtrl.monitoring.tables import result_table
 
+    if not facts["tasks"]:
+        print("Not evaluated (training.final_episodes=0).")
+        return
     rows = list(facts["tasks"].values())
     means = [key for key in rows[0] if key.startswith("mean_")]
     means.sort(key=lambda key: key != f"mean_{facts['headline']}")

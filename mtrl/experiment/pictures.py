@@ -17,9 +17,9 @@ from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
 plot_scores = plots_scores.scores
-_HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return")
+_HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return", "loss")
 """Of the test images rather than the training batches; `evaluation/success` is of training on demonstrations, without
-episodes, and `train/return` of environments that do not tell when they are solved."""
+episodes, `train/return` of environments that do not tell when they are solved, and `loss` of runs without scores."""
 
 
 def plot_runs(paths: Sequence[Path], output: Path | None = None, kind: str = "curves") -> Path:

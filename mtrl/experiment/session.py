@@ -127,11 +127,13 @@ class Session:
         checkpoints.save(self.folder.checkpoints, trainer.step, state, trainer.data_state())
 
     def _finish(self) -> dict[str, Any]:
-        config, trainer = self.experiment.config, self.trainer
+        config, trainer, tasks = self.experiment.config, self.trainer, self.experiment.tasks
         episodes, protocol = config.training.final_episodes, config.training.protocol
-        print(f"Evaluating: {config.training.evaluates(episodes)} of {len(self.experiment.tasks)} tasks.", flush=True)
-        result, facts = self.experiment.evaluate(episodes, protocol, counter("episodes"))
-        self._record(result, facts)
+        facts: dict[str, Any] = {"episodes": 0, "tasks": {}}
+        if episodes:
+            print(f"Evaluating: {config.training.evaluates(episodes)} of {len(tasks)} tasks.", flush=True)
+            result, facts = self.experiment.evaluate(episodes, protocol, counter("episodes"))
+            self._record(result, facts)
         final = {
             "steps_per_task": trainer.step,
             "steps_total": trainer.step * self.trainer.tasks_per_step,

@@ -30,16 +30,17 @@ class TrainingConfig:
     evaluation_episodes: int = 5
     """Episodes per task of an evaluation on the way."""
     final_episodes: int = 50
-    """Episodes per task of the evaluation at the end."""
+    """Episodes per task of the evaluation at the end; 0 for none."""
     protocol: str = "goals"
     """Goals of the evaluations: each goal once (goals), or drawn with replacement (upstream)."""
     checkpoint_every: int = runtime_option(50_000)
     """Steps between two checkpoints; one is saved at the end and on an interrupt in any case."""
 
     def __post_init__(self) -> None:
-        for name in ("log_every", "checkpoint_every", "evaluation_episodes", "final_episodes"):
+        for name in ("log_every", "checkpoint_every", "evaluation_episodes"):
             check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
-        check(self.evaluate_every >= 0, "training.evaluate_every", "0 or more", self.evaluate_every)
+        for name in ("evaluate_every", "final_episodes"):
+            check(getattr(self, name) >= 0, f"training.{name}", "0 or more", getattr(self, name))
         check_choice("training.protocol", self.protocol, ("goals", "upstream"))
 
     def evaluates(self, episodes: int) -> str:
