@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import UserError, reading
 
 _PLAIN_KINDS = "biufcSU"
 
@@ -135,13 +135,7 @@ def load(path: Path | str, allowed: Mapping[tuple[str, str], Any] = NUMPY, *, en
         UserError: there is no such file, it names another global, or it is no whole pickle. Nothing of it has run.
     """
     path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            return _Unpickler(file, allowed, path, encoding).load()
-    except UserError:
-        raise
-    except OSError as error:
-        raise expected(f"File {path}", "a readable pickle", error.strerror) from error
-    except Exception as error:  # a damaged pickle fails in any of a dozen ways
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise expected(f"File {path}", "a whole pickle", reason) from error
+    with reading(path, "a readable pickle"):
+        file = open(path, "rb")  # noqa: SIM115
+    with file, reading(path, "a whole pickle"):
+        return _Unpickler(file, allowed, path, encoding).load()
