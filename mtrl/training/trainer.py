@@ -71,6 +71,8 @@ class Trainer:
     """What one step is, in the plural."""
     headline: str = "success"
     """The value of `report` that a progress bar shows."""
+    reports_best: ClassVar[bool] = False
+    """Whether a run's result names the best evaluation on the way beside the last one."""
 
     def __init__(self, config: Any, *, agent: Any, suite: Any, seed: int, steps: int) -> None:
         """steps: how many will be taken of each task in all."""
@@ -78,6 +80,8 @@ class Trainer:
         self.step = 0
         """Steps taken of each task."""
         self.updates = 0
+        self.counted: list[int] | None = None
+        """Indexes of the tasks that means over tasks are taken over; None for all."""
         self.seconds: dict[str, float] = {}
         """Where the time went."""
 
