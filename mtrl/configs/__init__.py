@@ -89,6 +89,12 @@ def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, list[str]]:
     return {group: [_kind(group, kind) for kind in _listed(given.get(group, kind))] for group, kind in usual.items()}
 
 
+def preset(group: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """What the preset of a group sets that the overrides choose; {} where they choose none."""
+    name = next((value for key, _, value in (o.partition("=") for o in reversed(overrides)) if key == group), "")
+    return _content(f"{group}/{name}")
+
+
 def _listed(choice: Any) -> list[str]:
     """The kinds that a choice names: one, several in brackets, or none (null)."""
     if isinstance(choice, str):
@@ -97,11 +103,15 @@ def _listed(choice: Any) -> list[str]:
 
 
 @functools.cache
-def _defaults(preset: str) -> list[Any]:
-    """The defaults list of a preset, empty where there is no such file."""
+def _content(preset: str) -> dict[str, Any]:
+    """A preset as it is written, empty where there is no such file."""
     path = FOLDER / f"{preset}.yaml"
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content.get("defaults", [])
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _defaults(preset: str) -> list[Any]:
+    """The defaults list of a preset."""
+    return _content(preset).get("defaults", [])
 
 
 def _kind(group: str, choice: str) -> str:

@@ -15,7 +15,11 @@ METHODS = ("rl", "maxl", "human", "none")
 
 @dataclass
 class PPOConfig:
-    """Options of the label agent, PPO: the first three as in the paper, the others stable-baselines3's defaults."""
+    """Options of the label agent, PPO: the first three as in the paper, which names no other.
+
+    The last four are stable-baselines3's defaults. The rollout of 2,000 and the mini-batch of 100 are whole training
+    batches, where stable-baselines3 has 2,048 and 64.
+    """
 
     learning_rate: float = 3e-4
     """Adam's."""
