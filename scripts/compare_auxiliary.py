@@ -36,14 +36,16 @@ def options(arguments: list[str]) -> list[str]:
 
 
 def summary(folders: dict[str, list[Path]]) -> dict[str, Any]:
-    """Final accuracy of every run, and mean and standard deviation over seeds."""
+    """Final accuracy of every run, mean and standard deviation over seeds, and the mean of the best on the way."""
     rows = {}
     for name, paths in folders.items():
         results = [json.loads((path / "result.json").read_text(encoding="utf-8")) for path in paths]
         accuracy = [result["mean_accuracy"] for result in results]
         seconds = [round(sum(result["training_seconds"].values()), 1) for result in results]
         spread = statistics.stdev(accuracy) if len(accuracy) > 1 else 0.0
+        best = [result["best"]["mean_accuracy"] for result in results if "best" in result]
         rows[name] = {"mean": statistics.mean(accuracy), "deviation": spread, "seeds": accuracy, "seconds": seconds}
+        rows[name] |= {"best": statistics.mean(best)} if best else {}
     return rows
 
 
