@@ -258,7 +258,7 @@ def test_a_router_takes_its_likeliest_block_and_draws_in_training() -> None:
 
 
 def test_an_image_network_is_refused_where_vectors_are_needed() -> None:
-    with pytest.raises(UserError, match="should be one of concat_all"):
+    with pytest.raises(UserError, match="should be one of care, concat_all"):
         NETWORKS.build(IMAGE_NETWORKS.config_class("vgg16")(), input_size=3, output_size=1)
 
 
