@@ -3,9 +3,9 @@
 k encoders give z_1(s), .., z_k(s). The context c_i of task i is a small network of its description's sentence embedding
 (`descriptions`), or, without one, of a vector that the task owns. α = softmax of another small network of c_i;
 z = Σ_j α_j z_j, and [z, c_i] is the input of a perceptron (paper, Sec. 4 and Fig. 3; arXiv 2102.06177). Encoders and
-contexts have 50 units as in the authors' code. Deviations: the actor and each critic have encoders and contexts of their
-own, where the authors share them and train them by the critics' loss. The paper lets no gradient flow from the attention
-into the context (`detach_context=true`); by default it flows, because penalties on gradients and look-aheads
+contexts have 50 units as in the authors' code. Deviations: the actor and each critic have encoders and contexts of
+their own, where the authors share them and train them by the critics' loss. The paper lets no gradient flow from the
+attention into the context (`detach_context=true`); by default it flows, because penalties on gradients and look-aheads
 differentiate gradients again, and are right only for gradients of a function.
 """
 
