@@ -106,8 +106,10 @@ def test_paco_composes_every_layer_of_a_task_from_the_shared_sets(ensemble: int 
     def calculate(task: OfOneTask, x: Tensor) -> Tensor:
         w = task["weights/value"]
         for index in range(4):
-            weight = sum(w[k] * task[f"layers/{index}/weight"][k] for k in range(3))
-            bias = sum(w[k] * task[f"layers/{index}/bias"][k] for k in range(3))
+            weight, bias = (
+                torch.stack([w[k] * task[f"layers/{index}/{part}"][k] for k in range(3)]).sum(0)
+                for part in ("weight", "bias")
+            )
             x = weight @ x + bias
             x = x.relu() if index < 3 else x
         return x
@@ -141,8 +143,8 @@ def test_care_attends_to_its_encoders_by_the_tasks_context(
             context = task.perceptron("context/projection/0", context, 1).relu()
         context = task.perceptron("context/trunk", context, 2)
         attention = (task.perceptron("attention", context, 2) / 0.5).softmax(0)
-        mixed = sum(attention[k] * task.perceptron(f"encoders/{k}", x, 1) for k in range(3))
-        x = torch.cat([mixed, context])  # type: ignore[list-item]
+        mixed = torch.stack([attention[k] * task.perceptron(f"encoders/{k}", x, 1) for k in range(3)]).sum(0)
+        x = torch.cat([mixed, context])
         for index in range(3):
             x = task.layer(f"torso/blocks/{index}/0", x).relu()
         return task.layer("head", x)

@@ -123,7 +123,8 @@ def test_precision_recall_and_f1_are_scikit_learns(classes: int) -> None:
     rng = np.random.default_rng(classes)
     for _ in range(20):
         labels, found = rng.integers(classes, size=(2, int(rng.integers(1, 30))))
-        wanted = precision_recall_fscore_support(labels, found, average="macro", zero_division=0)[:3]
+        settings: dict[str, Any] = {"average": "macro", "zero_division": 0}
+        wanted = precision_recall_fscore_support(labels, found, **settings)[:3]
         np.testing.assert_allclose(macro_scores(labels, found), wanted)
 
 

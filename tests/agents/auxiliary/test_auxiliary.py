@@ -103,7 +103,10 @@ def test_maxls_label_gradient_is_the_numerical_derivative(weight_aware: bool, fo
 def test_maxl_has_the_focal_primary_loss_of_its_authors_and_the_others_the_cross_entropy() -> None:
     images = data(12)
     batch = Epochs(images, 12, 0).batch(0)
-    for options, focusing in (({"method": "maxl"}, 2), ({"method": "none"}, 0), ({"primary_focusing": 1.0}, 1)):
+    cases: list[tuple[dict[str, Any], int]] = [
+        ({"method": "maxl"}, 2), ({"method": "none"}, 0), ({"primary_focusing": 1.0}, 1),
+    ]  # fmt: skip
+    for options, focusing in cases:
         made = agent(**options)
         found = made.learner.evaluate(batch.images[0], batch.labels[0])
         with torch.no_grad():
