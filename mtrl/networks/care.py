@@ -41,10 +41,10 @@ def read_descriptions(path: str | Path) -> Tensor:
         else:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
             found = list(content.values()) if isinstance(content, dict) else content
-        table = np.asarray(found, np.float32)
-    if table.ndim != 2 or not table.size or not np.isfinite(table).all():
+        table = np.asarray(found, np.float64)
+    if table.ndim != 2 or not table.size or not (np.abs(table) <= np.finfo(np.float32).max).all():
         raise expected(f"File {path}", "a table of finite numbers, a row for each task", f"shape {table.shape}")
-    return torch.from_numpy(table)
+    return torch.from_numpy(table.astype(np.float32))
 
 
 def _perceptron(input_size: int, width: int, depth: int, output_size: int) -> nn.Module:
