@@ -257,13 +257,21 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _report(facts: dict[str, Any]) -> None:
+    from mtrl.monitoring.statistics import shown
     from mtrl.monitoring.tables import result_table
 
+    if not facts["tasks"]:
+        print("Not evaluated (training.final_episodes=0).")
+        return
     rows = list(facts["tasks"].values())
     means = [key for key in rows[0] if key.startswith("mean_")]
     means.sort(key=lambda key: key != f"mean_{facts['headline']}")
     values = {key.removeprefix("mean_"): [row[key] for row in rows] for key in means}
-    print(result_table(list(facts["tasks"]), values, facts["episodes"]))
+    print(result_table(list(facts["tasks"]), values, facts["episodes"], facts.get("mean_over")))
+    if (best := facts.get("best")) is not None:
+        name = facts["headline"]
+        value = shown(name, best[f"mean_{name}"])
+        print(f"Best mean {name} on the way: {value} after {best['step']} steps, chosen by the test itself.")
 
 
 def _video(parts: Any, folder: Any, stream: Any = None) -> None:

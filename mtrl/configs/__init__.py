@@ -125,6 +125,12 @@ def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, list[str]]:
     return {group: [_kind(group, kind) for kind in _listed(given.get(group, kind))] for group, kind in usual.items()}
 
 
+def preset(group: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """What the preset of a group sets that the overrides choose; {} where they choose none."""
+    name = next((value for key, _, value in (o.partition("=") for o in reversed(overrides)) if key == group), "")
+    return _content(f"{group}/{name}")
+
+
 def _listed(choice: Any) -> list[str]:
     """The kinds that a choice names: one, several in brackets, or none (null)."""
     if isinstance(choice, str):
@@ -133,14 +139,18 @@ def _listed(choice: Any) -> list[str]:
 
 
 @functools.cache
-def _defaults(preset: str) -> list[Any]:
-    """The defaults list of a preset, empty where there is no such file."""
+def _content(preset: str) -> dict[str, Any]:
+    """A preset as it is written, empty where there is no such file."""
     path = FOLDER / f"{preset}.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # what a user chose may be no file's name at all
-        return []
-    return content.get("defaults", [])
+        return {}
+
+
+def _defaults(preset: str) -> list[Any]:
+    """The defaults list of a preset."""
+    return _content(preset).get("defaults", [])
 
 
 def _kind(group: str, choice: str) -> str:

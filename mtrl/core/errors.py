@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -12,6 +15,18 @@ class UserError(ValueError):
 def expected(what: str, expectation: str, found: Any) -> UserError:
     """The project's one form of complaint: what should be what, and what was found instead."""
     return UserError(f"{what} should be {expectation}. Found {found!r}.")
+
+
+@contextlib.contextmanager
+def reading(path: Path | str, expectation: str) -> Iterator[None]:
+    """Make every failure to read a file the project's complaint: damaged files fail in many ways, by each library."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise expected(f"File {path}", expectation, reason) from error
 
 
 def missing(what: str, package: str, extra: str, found: str = "") -> UserError:

@@ -23,6 +23,8 @@ class Spec:
     """Option -> value that goes with such data, where neither a recipe nor the command line chooses."""
 
     tasks: tuple[str, ...]
+    uncounted: tuple[str, ...] = field(default=(), kw_only=True)
+    """Tasks that no mean over tasks has in it: those of noise."""
 
     @property
     def num_tasks(self) -> int:

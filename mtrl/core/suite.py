@@ -95,6 +95,9 @@ class Suite(Generic[_Config, _Spec]):
         """Every choice that changes what a result means: reward version, horizon, goals, versions."""
         raise NotImplementedError
 
+    def check_evaluation(self) -> None:
+        """Raise UserError where something that an evaluation needs, such as a simulator, is missing."""
+
     def film(self, policy: Callable[..., Any], path: Path, seed: int) -> None:
         """Write a video of episodes that `policy` plays (see `Trainer.policy`).
 

@@ -82,18 +82,21 @@ def _layout(cameras: int, size: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
     }
 
 
-def observe(frame: Frame, cameras: Sequence[str], size: int) -> dict[str, Any]:
+def observe(frame: Frame, cameras: Sequence[str], size: int, name: str = "what is shown now") -> dict[str, Any]:
     """The arrays of a `KeyframeObservation` that one frame gives: rgb, depth, intrinsics, extrinsics, pose, gripper.
 
+    name: what an error calls the frame.
+
     Raises:
-        UserError: a camera's picture or depth is missing.
+        UserError: a camera's picture or depth is missing, or has a size that does not fit.
     """
     views = []
-    for name in cameras:
-        image = frame.images.get(name)
-        if image is None or image.depth is None or name not in frame.cameras:
-            raise expected(f"Camera {name}", "in the frame with colours, depth and its model", sorted(frame.images))
-        views.append(shrink(image, frame.cameras[name], size))
+    for camera in cameras:
+        image = frame.images.get(camera)
+        if image is None or image.depth is None or camera not in frame.cameras:
+            wanted = f"in the frame with its colours, depth and model ({name})"
+            raise expected(f"Camera {camera}", wanted, sorted(frame.images))
+        views.append(shrink(image, frame.cameras[camera], size, f"Picture of camera {camera} in {name}"))
     position, quaternion = np.split(np.asarray(frame.gripper_pose), [3])
     return {
         "rgb": np.stack([image.rgb for image, _ in views]),
@@ -105,14 +108,17 @@ def observe(frame: Frame, cameras: Sequence[str], size: int) -> dict[str, Any]:
     }
 
 
-def samples(demo: Demo, cameras: Sequence[str], size: int) -> list[dict[str, Any]]:
-    """One sample for each stage of a demonstration: what its decision frame shows, and the keyframe after it."""
+def samples(demo: Demo, cameras: Sequence[str], size: int, name: str = "the demonstration") -> list[dict[str, Any]]:
+    """One sample for each stage of a demonstration: what its decision frame shows, and the keyframe after it.
+
+    name: what an error calls the demonstration.
+    """
     keys = keyframes(demo)
     made = []
     for stage, (now, target) in enumerate(zip(decision_frames(keys), keys, strict=True)):
         goal = demo.frames[target]
         position, quaternion = np.split(np.asarray(goal.gripper_pose), [3])
-        sample = observe(demo.frames[now], cameras, size)
+        sample = observe(demo.frames[now], cameras, size, f"frame {now} of {name}")
         sample["stage"] = np.int64(stage)
         sample["target_pose"] = np.concatenate([position, canonical_quaternion(quaternion)])
         sample["target_gripper"] = np.float32(goal.gripper_open > 0.5)
@@ -157,9 +163,12 @@ class CacheWriter:
                 with contextlib.suppress(OSError):  # it holds a cache
                     folder.rmdir()
 
-    def add(self, demo: Demo) -> int:
-        """Append the samples of a demonstration; return how many (its number of keyframes)."""
-        made = samples(demo, self.cameras, self.size)
+    def add(self, demo: Demo, name: str = "the demonstration") -> int:
+        """Append the samples of a demonstration; return how many (its number of keyframes).
+
+        name: what an error calls the demonstration.
+        """
+        made = samples(demo, self.cameras, self.size, name)
         for sample in made:
             sample["demo"] = np.int64(len(self._keyframes))
             for name, (kind, shape) in self._layout.items():

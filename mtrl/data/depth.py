@@ -29,15 +29,18 @@ def unpack_depth(colours: NDArray[np.uint8], near: float, far: float) -> FloatAr
     return (near + value / _LARGEST * (far - near)).astype(np.float32)
 
 
-def shrink(image: Image, camera: CameraModel, size: int) -> tuple[Image, CameraModel]:
+def shrink(image: Image, camera: CameraModel, size: int, name: str = "Picture") -> tuple[Image, CameraModel]:
     """Image and camera at `size` × `size` pixels: colours averaged, depth and mask picked, never interpolated.
+
+    name: what an error calls the image.
 
     Raises:
         UserError: the image is not square, or not a whole multiple of `size`.
     """
     height, width = image.rgb.shape[:2]
     if height != width or height % size:
-        raise expected("Image", f"square and a multiple of {size} pixels", (height, width))
+        wanted = f"square and a multiple of {size} pixels (`benchmark.image_size`)"
+        raise expected(name, wanted, f"{height} x {width}")
     factor = height // size
     if factor == 1:
         return image, camera

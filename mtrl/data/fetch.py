@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import UserError, expected, reading
 
 _CHUNK = 1 << 20
 Show = Callable[[int, int], None]
@@ -107,8 +107,5 @@ def _download(source: Source, path: Path, show: Show | None) -> None:
 
 
 def _unpack(archive: Path, root: Path) -> None:
-    try:
-        with tarfile.open(archive) as file:
-            file.extractall(root, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise expected(f"Archive {archive}", "one that can be unpacked", str(error)) from error
+    with reading(archive, "an archive that can be unpacked"), tarfile.open(archive) as file:
+        file.extractall(root, filter="data")

@@ -6,8 +6,10 @@ absent or malformed ends in one line with the file's name. Pickles are read with
 
 from __future__ import annotations
 
+import csv
 import gzip
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mtrl.core.errors import expected, missing
+from mtrl.core.errors import expected, missing, reading
 from mtrl.data import safe_pickle
 from mtrl.data.images import LabelledImages, Split
 
@@ -28,7 +30,7 @@ def cifar10(root: Path | str) -> Split:
     Raises:
         UserError: a file is absent or malformed.
     """
-    folder = _folder(root, "cifar-10-batches-py", "cifar10")
+    folder = _folder(root, ["cifar-10-batches-py"], "cifar10")
     train = [_cifar_file(folder / f"data_batch_{k}", ["labels"], [10]) for k in range(1, 6)]
     return Split(_joined(train), _joined([_cifar_file(folder / "test_batch", ["labels"], [10])]))
 
@@ -39,7 +41,7 @@ def cifar100(root: Path | str) -> tuple[Split, list[str], list[str]]:
     Raises:
         UserError: a file is absent or malformed.
     """
-    folder = _folder(root, "cifar-100-python", "cifar100")
+    folder = _folder(root, ["cifar-100-python"], "cifar100")
     keys, limits = ["fine_labels", "coarse_labels"], [100, 20]
     split = Split(*(_joined([_cifar_file(folder / part, keys, limits)]) for part in ("train", "test")))
     meta = _pickled(folder / "meta")
@@ -53,28 +55,31 @@ def cifar100(root: Path | str) -> tuple[Split, list[str], list[str]]:
 def svhn(root: Path | str) -> Split:
     """SVHN's cropped digits from `<root>/svhn/{train,test}_32x32.mat`; the label 10 stands for the digit 0.
 
+    The files may also lie in `root` itself, where torchvision puts them.
+
     Raises:
         UserError: a file is absent or malformed, or SciPy is not installed.
     """
-    folder = _folder(root, "svhn", "svhn")
+    folder = _folder(root, ["." if (Path(root) / "train_32x32.mat").is_file() else "svhn"], "svhn")
     return Split(*(_svhn_file(folder / f"{part}_32x32.mat") for part in ("train", "test")))
 
 
 def mnist(root: Path | str) -> Split:
     """MNIST from `<root>/mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte`, each plain or with `.gz`.
 
+    The folder may be torchvision's `MNIST/raw` too, and a file may have a dot in place of the second hyphen, or lie in
+    a folder of its own name.
+
     Raises:
         UserError: a file is absent or malformed.
     """
-    folder = _folder(root, "mnist", "mnist")
+    folder = _folder(root, ["MNIST/raw", "mnist"], "mnist")
     parts = []
     for part in ("train", "t10k"):
-        images = idx(_plain_or_gz(folder / f"{part}-images-idx3-ubyte"), 3)
-        labels = idx(_plain_or_gz(folder / f"{part}-labels-idx1-ubyte"), 1)
-        if len(images) != len(labels):
-            raise expected(f"MNIST in {folder}", f"with as many {part} labels as images, {len(images)}", len(labels))
-        _check_range(folder / f"{part}-labels-idx1-ubyte", labels, 10)
-        parts.append(LabelledImages(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64))))
+        images = idx(_mnist_file(folder / f"{part}-images-idx3-ubyte"), 3)
+        path = _mnist_file(folder / f"{part}-labels-idx1-ubyte")
+        labels = _labels(f"Labels in {path}", idx(path, 1), len(images), 10)
+        parts.append(LabelledImages(torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels)))
     return Split(*parts)
 
 
@@ -96,24 +101,30 @@ def idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Tensor]:
-    """CelebA's `list_attr_celeba.txt`: attribute names (K), file names (M) and values (M, K) in {0, 1}.
+    """CelebA's `list_attr_celeba.txt` or `.csv`: attribute names (K), file names (M) and values (M, K) in {0, 1}.
 
-    The file: the number of images, the names, then a line for each image with its name and K times 1 or −1.
+    The text file: the number of images, the names, then a line for each image with its name and K times 1 or −1. The
+    CSV that is also passed around: a line with `image_id` and the names, then the same lines, with commas.
 
     Raises:
         UserError: the file is absent or a line is malformed.
     """
     path = Path(path)
     try:
-        lines = _bytes(path).decode("utf-8").splitlines()
+        lines = _bytes(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise expected(f"File {path}", "a text file", f"byte {error.start} that is no text") from error
-    if len(lines) < 2 or not lines[0].strip().isdecimal() or not lines[1].split():
-        raise expected(f"File {path}", "a line with a count, then one with attribute names", lines[:1])
-    count, names, rows = int(lines[0]), lines[1].split(), [line.split() for line in lines[2:] if line.strip()]
+    if lines and "," in lines[0]:
+        (_, *names), *rows = ([cell.strip() for cell in row] for row in csv.reader(lines) if row)
+        count, first = len(rows), 2
+    else:
+        if len(lines) < 2 or not lines[0].strip().isdecimal() or not lines[1].split():
+            raise expected(f"File {path}", "a line with a count, then one with attribute names, or a CSV", lines[:1])
+        count, names, rows = int(lines[0]), lines[1].split(), [line.split() for line in lines[2:] if line.strip()]
+        first = 3
     if len(rows) != count:
         raise expected(f"File {path}", f"lines for {count} images", len(rows))
-    for number, row in enumerate(rows, 3):
+    for number, row in enumerate(rows, first):
         if len(row) != len(names) + 1 or not set(row[1:]) <= {"1", "-1"}:
             shown = " ".join(row[:4])
             raise expected(f"File {path}, line {number}", f"a file name and {len(names)} times 1 or -1", shown)
@@ -121,31 +132,41 @@ def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Ten
     return names, [row[0] for row in rows], torch.from_numpy(values.astype(np.int64))
 
 
-def _folder(root: Path | str, name: str, fetched: str) -> Path:
-    folder = Path(root) / name
-    if not folder.is_dir():
-        raise expected(f"Folder {folder}", f"there (`mtrl data fetch {fetched}` downloads it, or copy it)", "none")
-    return folder
+def _folder(root: Path | str, names: Sequence[str], fetched: str) -> Path:
+    """The first of these folders that there is."""
+    folders = [Path(root) / name for name in names]
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    raise expected(f"Folder {folders[-1]}", f"there (`mtrl data fetch {fetched}` downloads it, or copy it)", "none")
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise expected(f"File {path}", "there", "a folder" if path.is_dir() else "none")
+    return path
 
 
 def _bytes(path: Path) -> bytes:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError as error:
-        raise expected(f"File {path}", "there", "none") from error
-    except (OSError, EOFError) as error:
-        raise expected(f"File {path}", "readable and whole", str(error)) from error
+    _there(path)
+    with (
+        reading(path, "readable and whole"),
+        gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file,
+    ):
+        return file.read()
 
 
-def _plain_or_gz(path: Path) -> Path:
-    packed = path.with_name(path.name + ".gz")
-    return packed if packed.exists() and not path.exists() else path
+def _mnist_file(path: Path) -> Path:
+    names = [path.name, path.name.replace("-idx", ".idx")]
+    for name in names:
+        for found in (path.with_name(name), path.with_name(f"{name}.gz"), path.with_name(name) / name):
+            if found.is_file():
+                return found
+    return _there(path)
 
 
 def _pickled(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise expected(f"File {path}", "there", "none")
+    _there(path)
     found = safe_pickle.load(path, safe_pickle.NUMPY, encoding="latin1")
     if not isinstance(found, dict):
         raise expected(f"File {path}", "a pickled dict", type(found).__name__)
@@ -163,23 +184,21 @@ def _cifar_file(path: Path, keys: list[str], limits: list[int]) -> tuple[NDArray
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != pixels:
         found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
         raise expected(f"`data` of {path}", f"a uint8 array (M, {pixels})", found)
-    labels = []
-    for key, limit in zip(keys, limits, strict=True):
-        try:
-            values = np.array(content[key], dtype=np.int64)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise expected(f"`{key}` of {path}", "integers", type(content[key]).__name__) from error
-        if values.shape != (len(data),):
-            raise expected(f"`{key}` of {path}", f"one label for each of {len(data)} images", values.shape)
-        _check_range(path, values, limit)
-        labels.append(values)
+    named = zip(keys, limits, strict=True)
+    labels = [_labels(f"`{key}` of {path}", content[key], len(data), limit) for key, limit in named]
     return data.reshape(-1, *CIFAR_SHAPE), labels
 
 
 def _names(path: Path, found: Any, count: int) -> list[str]:
-    if not isinstance(found, list) or len(found) != count or not all(isinstance(n, str) for n in found):
-        raise expected(f"File {path}", f"a pickle with {count} class names", type(found).__name__)
-    return found
+    names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in found] if _is_list(found) else []
+    if len(names) != count or not all(isinstance(n, str) for n in names):
+        shown = f"{len(names)} of {', '.join(sorted({type(n).__name__ for n in names}))}" if names else "none"
+        raise expected(f"File {path}", f"a pickle with {count} class names", shown)
+    return names
+
+
+def _is_list(found: Any) -> bool:
+    return isinstance(found, list | tuple | np.ndarray)
 
 
 def _joined(files: list[tuple[NDArray[np.uint8], list[NDArray[np.int64]]]]) -> LabelledImages:
@@ -193,24 +212,29 @@ def _svhn_file(path: Path) -> LabelledImages:
         from scipy.io import loadmat
     except ModuleNotFoundError as error:
         raise missing("SVHN's files", "SciPy", "vision") from error
-    if not path.exists():
-        raise expected(f"File {path}", "there", "none")
-    try:
+    with reading(_there(path), "a MATLAB 5 file"):
         content = loadmat(path, variable_names=["X", "y"])
-    except Exception as error:  # the reader fails in its own many ways on damaged files
-        raise expected(f"File {path}", "a MATLAB 5 file", f"{type(error).__name__}: {error}") from error
     images, labels = content.get("X"), content.get("y")
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
         found = "none" if images is None else f"{images.dtype} {images.shape}"
         raise expected(f"`X` of {path}", "a uint8 array (32, 32, 3, M)", found)
-    if labels is None or labels.size != images.shape[3]:
-        raise expected(f"`y` of {path}", f"{images.shape[3]} labels", "none" if labels is None else labels.size)
-    digits = labels.astype(np.int64).reshape(-1) % 10
-    _check_range(path, labels.astype(np.int64) - 1, 10)
+    if labels is None:
+        raise expected(f"`y` of {path}", f"{images.shape[3]} labels", "none")
+    digits = _labels(f"`y` of {path}", labels.reshape(-1), images.shape[3], 10, first=1) % 10
     return LabelledImages(torch.from_numpy(images.transpose(3, 2, 0, 1).copy()), torch.from_numpy(digits))
 
 
-def _check_range(path: Path, labels: NDArray[Any], limit: int) -> None:
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < limit:
-        found = f"{int(labels.min())} to {int(labels.max())}"
-        raise expected(f"Labels in {path}", f"within {limit} classes", found)
+def _labels(what: str, found: Any, count: int, classes: int, first: int = 0) -> NDArray[np.int64]:
+    """Whole numbers (count,) from `first` to `first` + `classes` − 1, of any type that holds them."""
+    try:
+        values = np.array(found, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise expected(what, "integers", type(found).__name__) from error
+    if values.shape != (count,):
+        raise expected(what, f"one label for each image, as many as {count}", values.shape)
+    if (values != np.round(values)).any():
+        raise expected(what, "integers", float(values[values != np.round(values)][0]))
+    if values.size and not first <= values.min() <= values.max() < first + classes:
+        wanted = f"within {classes} classes, {first} to {first + classes - 1}"
+        raise expected(what, wanted, f"{values.min():.0f} to {values.max():.0f}")
+    return values.astype(np.int64)

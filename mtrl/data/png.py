@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import expected, reading
 
 
 def read_png(path: Path) -> NDArray[np.uint8]:
@@ -18,18 +18,16 @@ def read_png(path: Path) -> NDArray[np.uint8]:
     Raises:
         UserError: the file is missing, truncated, or no picture of 8-bit colours.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with reading(path, "a whole PNG picture"), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
             with Image.open(path, formats=["PNG"]) as image:
                 image.load()
                 pixels = np.asarray(image)
-    except FileNotFoundError as error:
-        raise expected(f"File {path}", "a picture", "no such file") from error
-    except UnidentifiedImageError as error:
-        raise expected(f"File {path}", "a PNG picture", "another format, or a damaged one") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UserError(f"File {path} should be a whole PNG picture. Found: {error}.") from error
+        except FileNotFoundError as error:
+            raise expected(f"File {path}", "a picture", "no such file") from error
+        except UnidentifiedImageError as error:
+            raise expected(f"File {path}", "a PNG picture", "another format, or a damaged one") from error
     if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.dtype != np.uint8:
         raise expected(f"File {path}", "a picture of three 8-bit colours", (pixels.shape, str(pixels.dtype)))
     return pixels[..., :3]

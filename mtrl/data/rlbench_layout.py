@@ -7,6 +7,7 @@ episode has `variation_number.pkl` and `variation_descriptions.pkl` of its own.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 from collections.abc import Sequence
@@ -22,23 +23,35 @@ from mtrl.data.depth import pack_depth, unpack_depth
 from mtrl.data.png import read_png, write_png
 from mtrl.data.rlbench_pickle import read_low_dim, write_low_dim
 
+_MIXED = "all_variations"
 LOW_DIM, DESCRIPTIONS, VARIATION = "low_dim_obs.pkl", "variation_descriptions.pkl", "variation_number.pkl"
 
 
 def episodes(root: Path | str, task: str, variation: int | None = None) -> list[Path]:
     """The folders of a task's episodes, in the order of their numbers; of one variation if given.
 
+    `all_variations` may hold the episodes of `variation<N>` again: one whose `low_dim_obs.pkl` lies there too counts
+    once. Folders with other names, such as "episode1 (copy)", are not read.
+
     Raises:
         UserError: there are none.
     """
     folder = Path(root) / task
-    wanted = "*" if variation is None else str(variation)
-    found = [p for p in folder.glob(f"variation{wanted}/episodes/episode*") if p.is_dir()]
-    mixed = [p for p in folder.glob("all_variations/episodes/episode*") if p.is_dir()]
-    found += [p for p in mixed if variation is None or _variation(p) == variation]
+    numbered = re.compile(rf"(variation\d+|{_MIXED})/episodes/episode\d+")
+    paths = (p.relative_to(folder).as_posix() for p in folder.glob("*/episodes/*") if p.is_dir())
+    found = [folder / name for name in paths if numbered.fullmatch(name)]
+    apart = {_content(path) for path in found if path.parents[1].name != _MIXED}
+    found = [path for path in found if path.parents[1].name != _MIXED or _content(path) not in apart]
+    found = [path for path in found if variation is None or _variation(path) == variation]
     if not found:
         raise expected(f"Folder {folder}", "of demonstrations: variation<N>/episodes/episode<M>", "none")
     return sorted(found, key=lambda path: [int(n) for n in re.findall(r"\d+", str(path.relative_to(folder)))])
+
+
+def _content(episode: Path) -> bytes | Path:
+    """What tells an episode from others: the digest of what its arm did, or its folder if that is missing."""
+    file = episode / LOW_DIM
+    return hashlib.sha256(file.read_bytes()).digest() if file.is_file() else episode
 
 
 def read_demo(
@@ -114,7 +127,7 @@ def write_demo(demo: Demo, root: Path | str, episode: int, *, all_variations: bo
 
     RLBench's own `get_stored_demos` wants all five cameras in each frame.
     """
-    folder = Path(root) / demo.task / ("all_variations" if all_variations else f"variation{demo.variation}")
+    folder = Path(root) / demo.task / (_MIXED if all_variations else f"variation{demo.variation}")
     path = folder / "episodes" / f"episode{episode}"
     if path.exists():
         raise expected(f"Folder {path}", "new", "one that exists")

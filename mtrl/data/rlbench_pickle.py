@@ -15,8 +15,15 @@ from mtrl.data import safe_pickle
 from mtrl.data.demos import CAMERAS, CameraModel, Demo, Frame
 
 DEMO, OBSERVATION = ("rlbench.demo", "Demo"), ("rlbench.backend.observation", "Observation")
+_TWO_ARMED = "BimanualObservation"
+_OF_TWO_ARMS = [(OBSERVATION[0], name) for name in (_TWO_ARMED, "UnimanualObservation", "UnimanualObservationData")]
+"""Classes of the version of RLBench for two arms."""
 _PICTURES = ("rgb", "depth", "mask", "point_cloud")
-_PARTS = ("extrinsics", "intrinsics", "near", "far")
+_LOW_DIM = {"gripper_pose": (7,), "gripper_open": (), "joint_velocities": None, "joint_positions": None}
+"""Attribute -> shape; None for one number of each joint."""
+_UNIT_TOLERANCE = 1e-2
+_PARTS = {"extrinsics": (4, 4), "intrinsics": (3, 3), "near": (), "far": ()}
+"""Of a camera's model: name -> shape."""
 
 
 class _Attributes:
@@ -38,13 +45,16 @@ def read_low_dim(path: Path) -> tuple[list[Frame], int | None]:
         UserError: the file is missing or damaged, names another class, or is not one of a demonstration.
     """
     # Classes of this file's own: what it does to them ends with it.
-    classes = {name: type(name[1], (_Attributes,), {}) for name in (DEMO, OBSERVATION)}
+    classes = {name: type(name[1], (_Attributes,), {}) for name in (DEMO, OBSERVATION, *_OF_TWO_ARMS)}
     loaded = safe_pickle.load(path, {**safe_pickle.NUMPY, **classes})
     found = getattr(loaded, "_observations", loaded)
-    kind = classes[OBSERVATION]
+    kind, two_armed = classes[OBSERVATION], classes[OBSERVATION[0], _TWO_ARMED]
+    if isinstance(found, list) and any(isinstance(o, two_armed) for o in found):
+        raise expected(f"File {path}", "a demonstration by one arm; two are not read", _TWO_ARMED)
     if not isinstance(found, list) or not found or not all(isinstance(o, kind) for o in found):
         raise expected(f"File {path}", "one demonstration of RLBench with at least one frame", type(loaded).__name__)
-    return [frame_of(o, f"File {path}") for o in found], _seed(getattr(loaded, "random_seed", None))
+    frames = [frame_of(o, f"Frame {number} of {path}") for number, o in enumerate(found)]
+    return frames, _seed(getattr(loaded, "random_seed", None))
 
 
 def _seed(state: Any) -> int | None:
@@ -63,16 +73,27 @@ def _generator_state(seed: int) -> Any:
 
 def frame_of(observation: Any, where: str) -> Frame:
     """The frame, without pictures, that one of RLBench's observations tells of; where: what an error is about."""
-    values = []
-    for name in ("gripper_pose", "joint_velocities", "joint_positions", "gripper_open"):
-        value = getattr(observation, name, None)
-        if value is None:
-            raise expected(where, f"with {name} at each frame", "none")
-        values.append(value)
-    pose, velocities, positions = (np.array(a, np.float64) for a in values[:3])
-    if pose.shape != (7,):
-        raise expected(where, "with gripper poses of 7 numbers", pose.shape)
-    return Frame(pose, float(values[3]), velocities, positions, _cameras(observation, where))
+    named = {name: getattr(observation, name, None) for name in _LOW_DIM}
+    pose, gripper, velocities, positions = (_numbers(v, _LOW_DIM[name], name, where) for name, v in named.items())
+    length = float(np.linalg.norm(pose[3:]))
+    if abs(length - 1) > _UNIT_TOLERANCE:
+        raise expected(where, "with a unit quaternion in gripper_pose", f"one of length {length:g}")
+    return Frame(pose, float(gripper), velocities, positions, _cameras(observation, where))
+
+
+def _numbers(found: Any, shape: tuple[int, ...] | None, name: str, where: str) -> FloatArray:
+    """Finite numbers of this shape, or of any number of joints; an array of one number is one number."""
+    try:
+        array = np.array(found, np.float64)
+    except (TypeError, ValueError) as error:
+        raise expected(where, f"with numbers in {name}", type(found).__name__) from error
+    array = array.reshape(()) if shape == () and array.size == 1 else array
+    wanted = "(J,)" if shape is None else str(shape)
+    if array.shape != shape and (shape is not None or array.ndim != 1):
+        raise expected(where, f"with {name} of shape {wanted}", "none" if found is None else array.shape)
+    if not (np.abs(array) <= np.finfo(np.float32).max).all():  # as a cache keeps them
+        raise expected(where, f"with finite numbers in {name}", array.tolist())
+    return array
 
 
 def _cameras(observation: Any, where: str) -> dict[str, CameraModel]:
@@ -83,11 +104,14 @@ def _cameras(observation: Any, where: str) -> dict[str, CameraModel]:
     for name in CAMERAS:
         values = [misc.get(f"{name}_camera_{part}") for part in _PARTS]
         if all(value is not None for value in values):
-            extrinsics, intrinsics = (np.array(m, np.float64) for m in values[:2])
-            if extrinsics.shape != (4, 4) or intrinsics.shape != (3, 3):
-                shapes = (extrinsics.shape, intrinsics.shape)
-                raise expected(where, f"with a (4, 4) and a (3, 3) matrix of camera {name}", shapes)
-            found[name] = CameraModel(extrinsics, intrinsics, float(values[2]), float(values[3]))  # type: ignore[arg-type]
+            named = zip(values, _PARTS.items(), strict=True)
+            extrinsics, intrinsics, near, far = (
+                _numbers(value, shape, f"{name}_camera_{part}", where) for value, (part, shape) in named
+            )
+            if not near < far or not np.diag(intrinsics).all():
+                facts = f"near {near:g}, far {far:g}, diagonal {np.diag(intrinsics).tolist()}"
+                raise expected(where, f"with near < far and focal lengths other than 0 of camera {name}", facts)
+            found[name] = CameraModel(extrinsics, intrinsics, float(near), float(far))
     return found
 
 

@@ -10,15 +10,16 @@ arrays of numbers, booleans and strings from their bytes and refuse all else.
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import UserError, reading
 
 _PLAIN_KINDS = "biufcSU"
 
@@ -106,7 +107,11 @@ NUMPY: dict[tuple[str, str], Any] = {
 """What arrays and scalars are made of, as NumPy 1 and 2 name it."""
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The one written in Python: its memo is a dictionary, where that in C has room for the largest place named."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+
     def __init__(self, file: Any, allowed: Mapping[tuple[str, str], Any], path: Path, encoding: str) -> None:
         super().__init__(file, fix_imports=False, encoding=encoding)
         self._allowed, self._path = allowed, path
@@ -118,6 +123,16 @@ class _Unpickler(pickle.Unpickler):
             raise UserError(
                 f"File {self._path} should name only arrays and the classes of its format. Found {module}.{name}."
             ) from None
+
+    def _load_bytearray(self) -> None:
+        """BYTEARRAY8, which Python's own makes of the size named before it looks for the bytes."""
+        size = int.from_bytes(self.read(8), "little")  # type: ignore[attr-defined]
+        data = self.read(size)  # type: ignore[attr-defined]
+        if len(data) != size:
+            raise EOFError
+        self.append(bytearray(data))  # type: ignore[attr-defined]
+
+    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray  # type: ignore[attr-defined]
 
     def persistent_load(self, pid: Any) -> Any:
         raise TypeError("a persistent reference")
@@ -135,13 +150,7 @@ def load(path: Path | str, allowed: Mapping[tuple[str, str], Any] = NUMPY, *, en
         UserError: there is no such file, it names another global, or it is no whole pickle. Nothing of it has run.
     """
     path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            return _Unpickler(file, allowed, path, encoding).load()
-    except UserError:
-        raise
-    except OSError as error:
-        raise expected(f"File {path}", "a readable pickle", error.strerror) from error
-    except Exception as error:  # a damaged pickle fails in any of a dozen ways
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise expected(f"File {path}", "a whole pickle", reason) from error
+    with reading(path, "a readable pickle"):
+        file = io.BytesIO(path.read_bytes())  # which never makes room for more than it has
+    with reading(path, "a whole pickle"):
+        return _Unpickler(file, allowed, path, encoding).load()  # type: ignore[attr-defined]

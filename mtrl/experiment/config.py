@@ -93,9 +93,9 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     """The configuration that `key=value` overrides describe.
 
     `tasks=` is short for `benchmark.tasks=`, `task=` for a list of one task, `replay=` for `training.replay=`, and
-    `on_nonfinite=` for `training.on_nonfinite=`. What
-    goes with a benchmark (`SuiteConfig.defaults`: the agent for its data, ...) holds where neither a recipe nor an
-    override chooses otherwise.
+    `on_nonfinite=` for `training.on_nonfinite=`. What goes with a benchmark (`SuiteConfig.defaults`: the agent for its
+    data, ...), and what a method's paper has for it (`published` of the method's Config), holds where neither a recipe
+    nor an override chooses otherwise.
     """
     given = [_written_out(override) for override in overrides]
     chosen = {key: value for key, _, value in (o.partition("=") for o in given)}
@@ -103,6 +103,7 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     benchmark = chosen.get("benchmark") if "recipe" not in chosen else None
     implied = _implied(benchmark) if benchmark in SUITES.kinds else {}
     usual = [f"{option}={value}" for option, value in implied.items() if option not in chosen]
+    usual += [f"{option}={value}" for option, value in _published([*usual, *given]).items()]
     return configs.compose(ExperimentConfig, REGISTRIES, [*usual, *given])
 
 
@@ -114,6 +115,23 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
 def _implied(benchmark: str) -> dict[str, str]:
     """Option -> value that goes with a benchmark: what its kind of data implies, then what it says itself."""
     return {**SUITES.constant(benchmark, "spec_type").defaults, **(SUITES.constant(benchmark, "defaults") or {})}
+
+
+def _published(given: Sequence[str]) -> dict[str, str]:
+    """Option -> value that the papers of the methods chosen have for this benchmark (`published` of their Config).
+
+    What is given or stands in a recipe comes before it.
+    """
+    selected, recipe = configs.selected(ExperimentConfig, given), configs.preset("recipe", given)
+    benchmark, taken = ",".join(selected["benchmark"]), {option.partition("=")[0] for option in given}
+    found = {}
+    for group, kind in [(group, kinds[0]) for group, kinds in selected.items() if len(kinds) == 1]:
+        registry = configs.find(REGISTRIES, group, kind)
+        table = registry.constant(kind, "published") if registry and not registry.many else None
+        for option, value in (table or {}).get(benchmark, {}).items():
+            if option not in (recipe.get(group) or {}):
+                found[f"{group}.{option}"] = value
+    return {option: value for option, value in found.items() if option not in taken}
 
 
 def _written_out(override: str) -> str:

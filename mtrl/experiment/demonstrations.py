@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,14 +170,13 @@ def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Pa
         for task, paths in found.items():
             facts = {"source": str(folder), "episodes": len(paths), "benchmark": suite.description()}
             with CacheWriter(output / suite.name, task, spec.cameras, spec.image_size, facts) as writer:
-                for demo in _with_decision_pictures(paths, spec.cameras):
-                    writer.add(demo)
+                for path in paths:
+                    writer.add(_with_decision_pictures(path, spec.cameras), str(path))
                     count()
     return output / suite.name
 
 
-def _with_decision_pictures(paths: Sequence[Path], cameras: Sequence[str]) -> Iterator[Demo]:
-    """Demonstrations with the pictures at their decision frames only: others are not decoded."""
-    for path in paths:
-        keys = keyframes(rlbench_layout.read_demo(path, cameras, frames=()))
-        yield rlbench_layout.read_demo(path, cameras, frames=decision_frames(keys))
+def _with_decision_pictures(path: Path, cameras: Sequence[str]) -> Demo:
+    """A demonstration with the pictures at its decision frames only: others are not decoded."""
+    keys = keyframes(rlbench_layout.read_demo(path, cameras, frames=()))
+    return rlbench_layout.read_demo(path, cameras, frames=decision_frames(keys))

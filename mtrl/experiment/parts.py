@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mtrl.agents import AGENTS
 from mtrl.core.errors import UserError, expected
 from mtrl.core.memory import keep_freed_memory
 from mtrl.core.registry import Registry
+from mtrl.core.specs import GoalSpec
 from mtrl.envs import SUITES
 from mtrl.experiment.config import ExperimentConfig, run_name
 from mtrl.gradients import Methods
@@ -46,14 +47,7 @@ class Experiment:
         torch.manual_seed(config.seed)
         _check_fit(config)
         self.suite = SUITES.build(config.benchmark)
-        self.methods = Methods(
-            config.weighting,
-            config.surgery,
-            config.critic_weighting,
-            config.critic_surgery,
-            diagnostics=tuple(part for _, part in sorted((config.diagnostics or {}).items())),
-            tasks=self.suite.tasks,
-        )
+        self.methods = _methods(config, self.suite)
         self.agent = AGENTS.build(
             config.agent,
             network=config.network,
@@ -65,6 +59,7 @@ class Experiment:
         self.trainer = TRAININGS.build(
             config.training, agent=self.agent, suite=self.suite, seed=config.seed, steps=config.steps
         )
+        self.trainer.counted = counted_tasks(config, self.suite)
 
     @property
     def tasks(self) -> list[str]:
@@ -84,9 +79,11 @@ class Experiment:
     ) -> tuple[Evaluation, dict[str, Any]]:
         """What the agent can do, and its JSON form with every choice of the protocol."""
         begin = time.perf_counter()
-        result = self.trainer.evaluate(episodes, protocol, progress)
+        result = replace(self.trainer.evaluate(episodes, protocol, progress), counted=self.trainer.counted)
         seconds = round(time.perf_counter() - begin, 3)
-        facts = {"protocol": protocol, "seed": self.config.seed, "seconds": seconds}
+        facts: dict[str, Any] = {"protocol": protocol, "seed": self.config.seed, "seconds": seconds}
+        if result.counted is not None:
+            facts["mean_over"] = [self.tasks[t] for t in result.counted]
         return result, {**facts, **self.suite.description(), **result.to_json(self.tasks)}
 
     def write_video(self, path: Path) -> str | None:
@@ -98,6 +95,30 @@ class Experiment:
         except PermissionError as error:
             return f"{path} may not be written ({error.strerror})."
         return None
+
+
+def _methods(config: ExperimentConfig, suite: Any) -> Methods:
+    return Methods(
+        config.weighting,
+        config.surgery,
+        config.critic_weighting,
+        config.critic_surgery,
+        diagnostics=tuple(part for _, part in sorted((config.diagnostics or {}).items())),
+        tasks=suite.tasks,
+    )
+
+
+def counted_tasks(config: ExperimentConfig, suite: Any) -> list[int] | None:
+    """Indexes of the tasks that means are taken over: primary ones where a method is told of them, never noise.
+
+    None where all count, or where tasks are goals, which are evaluated in groups.
+    """
+    if isinstance(suite.spec, GoalSpec):
+        return None
+    primary = _methods(config, suite).primary()
+    chosen = range(suite.spec.num_tasks) if primary is None else primary
+    counted = [t for t in chosen if suite.tasks[t] not in suite.spec.uncounted] or list(chosen)
+    return counted if len(counted) < suite.spec.num_tasks else None
 
 
 def _check_fit(config: ExperimentConfig) -> None:

@@ -14,14 +14,15 @@ from mtrl.core.errors import expected
 from mtrl.core.suite import Suite
 from mtrl.envs import SUITES
 from mtrl.experiment.config import restore
+from mtrl.experiment.parts import counted_tasks
 from mtrl.monitoring import plots, plots_methods, plots_scores
 from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
 plot_scores = plots_scores.scores
-_HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return")
+_HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return", "loss")
 """Of the test images rather than the training batches; `evaluation/success` is of training on demonstrations, without
-episodes, and `train/return` of environments that do not tell when they are solved."""
+episodes, `train/return` of environments that do not tell when they are solved, and `loss` of runs without scores."""
 
 
 def plot_runs(
@@ -47,18 +48,22 @@ def plot_runs(
     if kind != "curves":
         return _of_one(folders, kind, output)
     rows = [read_metrics(folder.metrics) for folder in folders]
-    suite: Suite = SUITES.build(restore(folders[0].config).benchmark)
+    config = restore(folders[0].config)
+    suite: Suite = SUITES.build(config.benchmark)
     if suite.panels:
         return _plot_panels(suite, folders, rows, output)
     if len(folders) == 1:
         picture = output or _place(folders[0], "learning_curves.png")
         headline = headline or _headline(rows)
         returns = f"{headline.partition('/')[0]}/return"
-        return plots.learning_curves(rows[0], _tasks(folders[0]), picture, headline=headline, returns=returns)
+        counted = counted_tasks(config, suite)
+        return plots.learning_curves(
+            rows[0], list(suite.tasks), picture, headline=headline, returns=returns, counted=counted
+        )
     groups: dict[str, list[Any]] = {}
-    for folder, run in zip(folders, rows, strict=True):
-        groups.setdefault(folder.path.resolve().parent.name, []).append(run)
     headline = headline or _headline(rows)
+    for folder, run in zip(folders, rows, strict=True):
+        groups.setdefault(folder.path.resolve().parent.name, []).append(_of_counted(folder, run, headline))
     images: dict[str, Any] = {"steps_name": "training images per task"} if headline.endswith("accuracy") else {}
     if images and _lowest(rows, headline) > 0.5:
         images["limits"] = (0.5, 1.005)
@@ -72,6 +77,15 @@ def _place(folder: RunFolder, name: str) -> Path:
         return folder.path / name
     print(f"mtrl: the picture is drawn here, as {folder.path} may not be written.", file=sys.stderr)
     return Path(name)
+
+
+def _of_counted(folder: RunFolder, rows: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The rows without a metric's values of tasks that no mean is taken over."""
+    config = restore(folder.config)
+    suite: Suite = SUITES.build(config.benchmark)
+    counted = counted_tasks(config, suite)
+    left_out = set() if counted is None else {f"{name}/{t}" for k, t in enumerate(suite.tasks) if k not in counted}
+    return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
 
 
 def _lowest(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> float:

@@ -17,7 +17,7 @@ from mtrl.experiment.pictures import plot_runs
 from mtrl.monitoring import checkpoints
 from mtrl.monitoring.drawing import SECONDS
 from mtrl.monitoring.interrupt import Interrupts, Stopped
-from mtrl.monitoring.metrics import MetricLog
+from mtrl.monitoring.metrics import MetricLog, read_metrics
 from mtrl.monitoring.progress import Progress, counter
 from mtrl.monitoring.random_state import random_state, restore_random_state
 from mtrl.monitoring.run import RunFolder
@@ -135,8 +135,9 @@ class Session:
             SECONDS: sum(trainer.seconds.values()),
         }
         for name, values in trainer.report().items():
-            if np.isfinite(values).any():
-                row[f"train/mean_{name}"] = float(np.nanmean(values))
+            of_mean = values if trainer.counted is None or not values.ndim else values[trainer.counted]
+            if np.isfinite(of_mean).any():
+                row[f"train/mean_{name}"] = float(np.nanmean(of_mean))
             if values.ndim:
                 row[f"train/{name}"] = values
         row |= {name: value.detach().double().cpu().numpy() for name, value in metrics.items()}
@@ -157,7 +158,7 @@ class Session:
         step = self.trainer.step
         self.folder.write_evaluation(step, {"step": step, **facts})
         row: dict[str, Any] = {SECONDS: sum(self.trainer.seconds.values())}
-        row |= {f"evaluation/mean_{name}": v.mean() for name, v in result.per_task.items()}
+        row |= {f"evaluation/mean_{name}": result.mean(v) for name, v in result.per_task.items()}
         row |= {f"evaluation/{name}": values for name, values in result.per_task.items()}
         self.log.write(step, row, list(result.names(self.experiment.tasks)))
 
@@ -168,11 +169,15 @@ class Session:
         checkpoints.save(self.folder.checkpoints, trainer.step, state, trainer.data_state())
 
     def _finish(self) -> dict[str, Any]:
-        config, trainer = self.experiment.config, self.trainer
+        config, trainer, tasks = self.experiment.config, self.trainer, self.experiment.tasks
         episodes, protocol = config.training.final_episodes, config.training.protocol
-        print(f"Evaluating: {config.training.evaluates(episodes)} of {len(self.experiment.tasks)} tasks.", flush=True)
-        result, facts = self.experiment.evaluate(episodes, protocol, counter("episodes"))
-        self._record(result, facts)
+        facts: dict[str, Any] = {"episodes": 0, "tasks": {}}
+        if episodes:
+            print(f"Evaluating: {config.training.evaluates(episodes)} of {len(tasks)} tasks.", flush=True)
+            result, facts = self.experiment.evaluate(episodes, protocol, counter("episodes"))
+            self._record(result, facts)
+            if trainer.reports_best and config.training.evaluate_every:
+                facts["best"] = self._best(f"mean_{result.headline}")
         final = {
             "steps_per_task": trainer.step,
             "steps_total": trainer.step * self.trainer.tasks_per_step,
@@ -186,6 +191,12 @@ class Session:
         self.folder.finish(final)
         plot_runs([self.folder.path])
         return final
+
+    def _best(self, name: str) -> dict[str, Any]:
+        """The first of the evaluations on the way and at the end that has the largest mean."""
+        found = [row for row in read_metrics(self.folder.metrics) if row.get(f"evaluation/{name}") is not None]
+        best = max(found, key=lambda row: row[f"evaluation/{name}"])
+        return {name: best[f"evaluation/{name}"], "step": best["step"]}
 
 
 def _due(before: int, now: int, every: int) -> bool:

@@ -113,6 +113,8 @@ class Weighting(nn.Module):
 
     needs_gramian: ClassVar[bool] = False
     needs_look_ahead: ClassVar[bool] = False
+    looks_at_second_batch: bool = True
+    """Whether the losses after a trial step are of another batch than the step's."""
     needs_losses_after: ClassVar[bool] = False
     """Whether `after_step` is to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False

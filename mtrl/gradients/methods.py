@@ -109,6 +109,17 @@ class Methods:
             **options,
         )
 
+    def primary(self) -> list[int] | None:
+        """Indexes of the tasks that a method takes as primary ones; None where no method is told of any."""
+        parts = {"weighting": WeightingConfig, "surgery": SurgeryConfig}
+        for option, base in parts.items():
+            for name in (option, f"critic_{option}"):
+                config = getattr(self, name)
+                if config is not None and (chosen := declared(config, base).primary_tasks()):
+                    mask = primary_tasks(f"{name}.primary", chosen, self.tasks, len(self.tasks))
+                    return mask.nonzero().flatten().tolist()
+        return None
+
     def affinities(self, metrics: Mapping[str, V]) -> dict[str, V]:
         """Those metrics of an update that are affinities between tasks, by network; "all" where it has no name."""
         names = {declared(config, DiagnosticConfig).affinity for config in self.diagnostics}

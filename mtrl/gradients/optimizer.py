@@ -111,7 +111,7 @@ class MultiTaskOptimizer(nn.Module):
     @property
     def needs_second_batch(self) -> bool:
         """Whether `step` is to be given another batch of the same data."""
-        return self.weighting.needs_look_ahead
+        return self.weighting.needs_look_ahead and self.weighting.looks_at_second_batch
 
     def step(
         self,
@@ -186,7 +186,7 @@ class MultiTaskOptimizer(nn.Module):
         grams = self._gramians(shared, network.num_tasks)
         gram, ahead = grams.sum(0), None
         if self.weighting.needs_look_ahead or self.diagnostics:
-            batches = (update.batch, update.second_batch)
+            batches = (update.batch, update.second_batch if self.needs_second_batch else update.batch)
             settings = (self.primary, factor, shared, owned, update.subset)
             ahead = LookAhead(network, self.optimizer, update.task_losses, *batches, *settings)
         context = self._context(losses, update, gramian=gram, look_ahead=ahead)

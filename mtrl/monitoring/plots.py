@@ -45,6 +45,7 @@ def learning_curves(
     returns: str = "return",
     title: str = "",
     step_scale: float = 1.0,
+    counted: Sequence[int] | None = None,
 ) -> Path:
     """Draw one run: the means of the headline and of the return above, the headline of every task below.
 
@@ -53,6 +54,7 @@ def learning_curves(
         headline: the name whose values are under `<headline>/<task>`.
         returns: the same for returns; that panel is left out where there are no such values, or they are the headline.
         step_scale: times a row's step gives environment steps per task.
+        counted: indexes of the tasks that the means are taken over; all if not given.
     """
     steps, rates = curves(rows, tasks, headline)
     return_steps, values = curves(rows if returns != headline else [], tasks, returns, required=False)
@@ -64,12 +66,14 @@ def learning_curves(
     above = {"top": 1 - 0.75 / height, "bottom": 1 - 3.3 / height, **sides}
     below = {"top": 1 - 4.15 / height, "bottom": 0.3 / height, "hspace": 0.4, "wspace": 0.1, **sides}
     means = figure.add_gridspec(1, 2 if return_steps.size else 1, **above).subplots(squeeze=False)[0]
-    heading = f"mean {headline.rpartition('/')[2]}: {shown(headline, _last(rates))}"
-    _mean_panel(means[0], steps * step_scale, rates, heading)
+    of_mean = list(range(len(tasks)) if counted is None else counted)
+    heading = f"mean {headline.rpartition('/')[2]}: {shown(headline, _last(rates[of_mean]))}"
+    _mean_panel(means[0], steps * step_scale, rates[of_mean], heading)
     if is_share(headline):
         means[0].set_ylim(-0.03, 1.03)
         percent_axis(means[0])
     if return_steps.size:
+        values = values[of_mean]
         _mean_panel(means[1], return_steps * step_scale, values, f"mean return: {_last(values):.0f}")
     panels = figure.add_gridspec(lines, columns, **below).subplots(squeeze=False, sharex=True, sharey=True)
     _task_panels(list(panels.flat), steps * step_scale, rates, tasks, headline, room=62.0 * width / columns)

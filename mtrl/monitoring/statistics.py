@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mtrl.core.errors import expected, missing
 
-SHARES = ("success", "accuracy")
+SHARES = ("success", "accuracy", "precision", "recall", "f1")
 """The metrics that are shares in [0, 1] and shown in per cent."""
 
 

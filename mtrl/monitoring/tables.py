@@ -9,18 +9,23 @@ import numpy as np
 from mtrl.monitoring.statistics import shown
 
 
-def result_table(tasks: Sequence[str], values: Mapping[str, Sequence[float]], episodes: int) -> str:
+def result_table(
+    tasks: Sequence[str], values: Mapping[str, Sequence[float]], episodes: int, mean_over: Sequence[str] | None = None
+) -> str:
     """A line per task with each of its values, the mean over `episodes` (of an accuracy: images); then that over tasks.
 
     Args:
         values: name -> (T,). The first matters most.
+        mean_over: the tasks that the last line is of; all if not given.
     """
     columns = [np.asarray(column, dtype=np.float64) for column in values.values()]
     rows = [*zip(tasks, *columns, strict=True)]
-    width = max(len("task"), len("mean"), *map(len, tasks))
+    counted = [t for t, task in enumerate(tasks) if mean_over is None or task in mean_over]
+    label = "mean" if mean_over is None else f"mean of {len(counted)}"
+    width = max(len("task"), len(label), *map(len, tasks))
     head = f"{'task':<{width}}" + "".join(f"  {name:>10}" for name in values)
     rule = "-" * len(head)
-    mean = _line("mean", values, [float(column.mean()) for column in columns], width)
+    mean = _line(label, values, [float(column[counted].mean()) for column in columns], width)
     unit = "image" if "accuracy" in values else "episode"
     count = f"1 {unit}" if episodes == 1 else f"{episodes} {unit}s"
     return "\n".join(

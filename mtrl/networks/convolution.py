@@ -152,6 +152,13 @@ class Pool(nn.Module):
         return pooled.unflatten(0, x.shape[:-3])
 
 
+class MeanPool(nn.Module):
+    """Mean over all pixels: (.., C, H, W) to (.., C, 1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((-2, -1), keepdim=True)
+
+
 class Flatten(nn.Module):
     """(.., B, C, H, W) to (.., B, C·H·W)."""
 

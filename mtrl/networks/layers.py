@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Self, TypeVar
 
@@ -145,6 +145,26 @@ class TaskVector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.value if x.ndim == 1 else self.value.unsqueeze(-2)
+
+
+class OwnVector(nn.Module):
+    """A trained vector; its forward gives it as one row, (1, C)."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value if x.ndim == 1 else self.value.unsqueeze(-2)
+
+
+def weighted_sum(weights: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """Σ_k w_k parts[k]: a row of weights (.., 1, K), or (K,), and K parts (.., B, features), or (features,)."""
+    first, *others = zip(weights.unsqueeze(-1).unbind(-2), parts, strict=True)
+    total = first[0] * first[1]
+    for weight, part in others:
+        total = torch.addcmul(total, weight, part)
+    return total
 
 
 class TaskCode(TaskVector):

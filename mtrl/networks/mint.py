@@ -8,7 +8,9 @@ with M(z) = I + G(z) and G zero at the start; G = U(z) V(z)ᵀ of low rank, if s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +67,7 @@ class LowRankMint(nn.Module):
 
 @dataclass
 class Config(NetworkConfig):
+    published: ClassVar[Mapping[str, Mapping[str, str]]] = {"mt50": {"width": "150"}, "pushing": {"width": "200"}}
     kind: str = "mint"
     width: int = 160
     """The paper's width for MT10 (150 for MT50, 200 for pushing)."""

@@ -17,18 +17,7 @@ from torch import Tensor, nn
 
 from mtrl.core.config import check
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import ACTIVATIONS, LayerNorm, Linear, Torso, owned
-
-
-class Query(nn.Module):
-    """The task's owned routing query h(z), (width,); forward gives it as a row."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.value = nn.Parameter(torch.randn(size))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.value if x.ndim == 1 else self.value.unsqueeze(-2)
+from mtrl.networks.layers import ACTIVATIONS, LayerNorm, Linear, OwnVector, Torso, owned
 
 
 class ModuleLayer(nn.Module):
@@ -54,7 +43,7 @@ class SoftModular(nn.Module):
         self.modules_per_layer = n
         self.embedding = Torso(input_size, config.width, 1, layer_norm=config.layer_norm, activation=config.activation)
         self.state_query = Linear(config.width, config.width)
-        self.query = owned(Query(config.width))
+        self.query = owned(OwnVector(torch.randn(config.width)))
         sizes = [config.width, *[width] * config.depth]
         self.layers = nn.ModuleList(
             [ModuleLayer(n, i, o, config.layer_norm, config.activation) for i, o in pairwise(sizes)]

@@ -1,7 +1,8 @@
-"""Superposition: a fixed random context of the task multiplies every layer's input (Cheung et al. 2019).
+"""Superposition: a fixed random context of the task changes every layer's input (Cheung et al. 2019).
 
-y = W (c_i ⊙ x) + b with c_i drawn once in {-1, +1} (the paper's binary superposition); contexts of different
-tasks are nearly orthogonal, so that one matrix holds several tasks' weights.
+y = W C_i x + b with C_i drawn once for each task i and layer, so that one matrix holds several tasks' weights:
+rotational superposition has a random orthogonal matrix, uniform over all of them, and binary superposition a diagonal
+of random signs. The Mint paper compares with the rotational one. A buffer holds C_i: T n² numbers for n inputs.
 """
 
 from __future__ import annotations
@@ -11,30 +12,62 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mtrl.core.config import check_choice
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import Linear, TaskVector, Torso, owned
+from mtrl.networks.layers import Linear, TaskVector, Torso, linear, owned
+
+
+class Rotation(nn.Module):
+    """A fixed random orthogonal matrix (size, size) times x."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.value: Tensor
+        self.register_buffer("value", nn.init.orthogonal_(torch.empty(size, size)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.value)
+
+
+class Signs(TaskVector):
+    """A fixed random sign of each of `size` inputs, times x."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(torch.randint(2, (size,)) * 2.0 - 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * super().forward(x)
 
 
 class SuperposedLinear(nn.Module):
-    """A linear layer on c ⊙ x, c a fixed sign per input unit and task."""
+    """A linear layer on C x, C the task's fixed context."""
 
-    def __init__(self, input_size: int, output_size: int) -> None:
+    def __init__(self, input_size: int, output_size: int, context: str) -> None:
         super().__init__()
-        self.context = owned(TaskVector(torch.randint(2, (input_size,)) * 2.0 - 1.0))
+        self.context = owned(Rotation(input_size) if context == "rotational" else Signs(input_size))
         self.linear = Linear(input_size, output_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x * self.context(x))
+        return self.linear(self.context(x))
 
 
 @dataclass
 class Config(NetworkConfig):
     kind: str = "superposition"
+    context: str = "rotational"
+    """What changes each layer's input: a random orthogonal matrix (rotational) or random signs (binary)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("network.context", self.context, ("rotational", "binary"))
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
     def factory(code: Tensor) -> nn.Module:
-        torso = Torso.of(config, input_size, make_linear=lambda _, inputs, outputs: SuperposedLinear(inputs, outputs))
-        return nn.Sequential(torso, SuperposedLinear(config.width, output_size))
+        def make_linear(_: int, inputs: int, outputs: int) -> nn.Module:
+            return SuperposedLinear(inputs, outputs, config.context)
+
+        torso = Torso.of(config, input_size, make_linear=make_linear)
+        return nn.Sequential(torso, make_linear(config.depth, config.width, output_size))
 
     return factory

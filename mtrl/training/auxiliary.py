@@ -1,7 +1,7 @@
 """Epochs of label training and of main training, in turn (paper 003, App. B), and accuracy on the whole test set.
 
 A step is one training image of the main network. The learning rate halves every 50 epochs. The paper reports the best
-test accuracy on the way (early stopping); here the last network counts.
+test accuracy on the way (early stopping): with `training.evaluate_every` the result has it beside the last network's.
 """
 
 from __future__ import annotations

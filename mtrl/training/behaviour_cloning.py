@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check, path_option
-from mtrl.core.errors import expected
+from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import FloatArray, Metrics
 from mtrl.data.demo_cache import DemoCache, KeyframeBatch, KeyframeObservation
@@ -84,6 +84,10 @@ class KeyframeSuite(Protocol):
         """Copies whose scenes no demonstration has."""
         ...
 
+    def check_evaluation(self) -> None:
+        """Raise UserError where no episodes can be played."""
+        ...
+
 
 @dataclass
 class _Drawn:
@@ -105,6 +109,12 @@ class CloningTrainer(Trainer):
     def start(self) -> Self:
         """Open the cache of the suite's demonstrations."""
         spec, config = self.suite.spec, self.config
+        if config.final_episodes or config.evaluate_every:
+            try:  # complain before the training, not after it
+                self.suite.check_evaluation()
+            except UserError as error:
+                without = "Training needs none of it without scores: training.final_episodes=0"
+                raise UserError(f"{error} {without} training.evaluate_every=0.") from error
         folder = Path(config.cache) / self.suite.name
         self.cache = DemoCache(folder, spec.tasks, spec.cameras, spec.image_size, demos=config.demos)
         counts, alpha, beta = self.cache.counts, config.priority_alpha, config.priority_beta

@@ -15,7 +15,7 @@ ones. So episode e belongs to copy e mod N, as the (e div N)-th that this copy p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,8 +33,16 @@ Progress = Callable[[int, int], None]
 """Called after each step that ends an episode, with the episodes done and those to do, over all tasks."""
 
 
+@dataclass(frozen=True)
 class Evaluation:
     """What an evaluation found. Every value of a task is a mean over its episodes or samples."""
+
+    counted: Sequence[int] | None = field(default=None, kw_only=True)
+    """Indexes of the tasks that means over tasks are taken over; None for all."""
+
+    def mean(self, values: NDArray[Any]) -> float:
+        """Of values (T,), or (T, E), over the tasks that count."""
+        return float((values if self.counted is None else values[list(self.counted)]).mean())
 
     @property
     def per_task(self) -> dict[str, FloatArray]:
@@ -106,7 +114,7 @@ class EvaluationResult(Evaluation):
         return {
             "headline": self.headline,
             "episodes": self.returns.shape[1],
-            **{f"mean_{name}": float(array.mean()) for name, array in self._values.items()},
+            **{f"mean_{name}": self.mean(array) for name, array in self._values.items()},
             "tasks": {
                 task: {f"mean_{name}": float(array[t].mean()) for name, array in values.items()}
                 | {name: array[t].tolist() for name, array in lists.items()}

@@ -2,6 +2,7 @@
 
 A step is one training image of each task. The evaluation takes every test image, whatever number of episodes is asked
 for. Against the accuracies of single tasks, Δ_MTL is the mean relative difference in per cent (Auto-λ paper, Sec. 5.1).
+Means over tasks and Δ_MTL are over the primary tasks where a method is told of them, and never over a task of noise.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -27,6 +28,7 @@ from mtrl.data.images import Epochs, ImageBatch, ImageData, normalised
 from mtrl.training.evaluation import Evaluation, Progress
 from mtrl.training.trainer import TrainedAgent, Trainer, TrainingConfig
 
+MACRO = ("precision", "recall", "f1")
 EVALUATION_ROWS = 500
 """Images of each task in one forward pass."""
 
@@ -90,16 +92,21 @@ class Accuracy(Evaluation):
     """Test images of the largest task."""
     delta: float | None = None
     """Δ_MTL in per cent, where single-task results were given."""
+    macro: Mapping[str, FloatArray] = field(default_factory=dict)
+    """precision, recall and f1, each (T,): means over a task's classes."""
 
     @property
     def per_task(self) -> dict[str, FloatArray]:
-        return {"accuracy": self.accuracy}
+        return {"accuracy": self.accuracy, **self.macro}
 
     def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
-        facts = {"headline": self.headline, "episodes": self.images, "mean_accuracy": float(self.accuracy.mean())}
+        named = {f"mean_{name}": values for name, values in self.per_task.items()}
+        facts = {"headline": self.headline, "episodes": self.images}
+        facts |= {name: self.mean(values) for name, values in named.items()}
         if self.delta is not None:
             facts["delta_mtl"] = self.delta
-        return facts | {"tasks": {t: {"mean_accuracy": float(a)} for t, a in zip(tasks, self.accuracy, strict=True)}}
+        rows = {task: {name: float(values[t]) for name, values in named.items()} for t, task in enumerate(tasks)}
+        return facts | {"tasks": rows}
 
 
 def delta_mtl(accuracy: FloatArray, single: FloatArray) -> float:
@@ -134,7 +141,7 @@ def single_task_accuracies(path: Path | str, tasks: Sequence[str]) -> FloatArray
 class SupervisedTrainer(Trainer):
     """A classifier and its training images; the number of updates done says which batch comes next."""
 
-    unit, headline = "images", "accuracy"
+    unit, headline, reports_best = "images", "accuracy", True
 
     agent: Agent
     suite: ImageBenchmark
@@ -220,28 +227,47 @@ class SupervisedTrainer(Trainer):
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Accuracy:
         """Classify every test image, whatever the number of episodes and the protocol."""
         data = self.suite.data.to(self.agent.device)
-        accuracy = accuracy_on_test(self.agent.predict, data, progress)
-        delta = delta_mtl(accuracy, self._single_task()) if self.config.single_task else None
-        return Accuracy(accuracy, int(data.test.counts.max()), delta)
+        found = classes_on_test(self.agent.predict, data, progress)
+        accuracy = np.array([np.mean(labels == classes) for labels, classes in found])
+        macro = np.array([macro_scores(labels, classes) for labels, classes in found]).T
+        delta = delta_mtl(accuracy[self._counted], self._single_task()) if self.config.single_task else None
+        return Accuracy(accuracy, int(data.test.counts.max()), delta, dict(zip(MACRO, macro, strict=True)))
+
+    @property
+    def _counted(self) -> list[int]:
+        return list(range(self.suite.spec.num_tasks)) if self.counted is None else self.counted
 
     def _single_task(self) -> FloatArray:
-        return single_task_accuracies(self.config.single_task, self.suite.spec.tasks)
+        """Of the tasks that count."""
+        return single_task_accuracies(self.config.single_task, [self.suite.spec.tasks[t] for t in self._counted])
 
 
-def accuracy_on_test(
+def classes_on_test(
     predict: Callable[[Tensor], Tensor], data: ImageData, progress: Callable[[int, int], None] | None = None
-) -> FloatArray:
-    """The share (T,) of each task's test images that `predict` ((T, B, C, H, W) -> (T, B)) classifies rightly."""
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Labels and what `predict` ((T, B, C, H, W) -> (T, B)) takes them for, (n_t,) each, of each task's test images."""
     test = data.test
-    width = test.labels.shape[1]
-    right = torch.zeros(len(test.labels), dtype=torch.float64, device=test.labels.device)
+    tasks, width = test.labels.shape
+    parts = []
     for begin in range(0, width, EVALUATION_ROWS):
         part = slice(begin, begin + EVALUATION_ROWS)
-        images = normalised(test.pool[test.rows[:, part]], data.mean, data.deviation)
-        right += (predict(images) == test.labels[:, part]).sum(1)
+        parts.append(predict(normalised(test.pool[test.rows[:, part]], data.mean, data.deviation)))
         if progress is not None:
-            progress(min(part.stop, width) * len(right), width * len(right))
-    return (right / test.counts).cpu().numpy()
+            progress(min(part.stop, width) * tasks, width * tasks)
+    labels, classes = test.labels.cpu().numpy(), torch.cat(parts, 1).cpu().numpy()
+    return [(labels[t, :count], classes[t, :count]) for t, count in enumerate(test.counts.tolist())]
+
+
+def macro_scores(labels: NDArray[np.int64], classes: NDArray[np.int64]) -> tuple[float, float, float]:
+    """Precision, recall and F1 of predicted classes (n,), means over all classes that are there or are predicted.
+
+    A class that is never predicted has precision 0, and one that is not there recall 0.
+    """
+    known = np.union1d(labels, classes)[:, None]
+    there, predicted, right = ((a == known).sum(1) for a in (labels, classes, np.where(labels == classes, labels, -1)))
+    scores = right / np.maximum(predicted, 1), right / np.maximum(there, 1), 2 * right / (there + predicted)
+    precision, recall, f1 = (float(score.mean()) for score in scores)
+    return precision, recall, f1
 
 
 def build(config: Config, **parts: Any) -> SupervisedTrainer:

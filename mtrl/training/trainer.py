@@ -36,7 +36,7 @@ class TrainingConfig:
     evaluation_episodes: int = 5
     """Episodes per task of an evaluation on the way."""
     final_episodes: int = 50
-    """Episodes per task of the evaluation at the end."""
+    """Episodes per task of the evaluation at the end; 0 for none."""
     protocol: str = "goals"
     """Goals of the evaluations: each goal once (goals), or drawn with replacement (upstream)."""
     checkpoint_every: int = runtime_option(50_000)
@@ -50,9 +50,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_choice("training.on_nonfinite", self.on_nonfinite, ("stop", "rollback"))
         check(self.max_rollbacks >= 0, "training.max_rollbacks", "0 or more", self.max_rollbacks)
-        for name in ("log_every", "checkpoint_every", "evaluation_episodes", "final_episodes"):
+        for name in ("log_every", "checkpoint_every", "evaluation_episodes"):
             check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
-        check(self.evaluate_every >= 0, "training.evaluate_every", "0 or more", self.evaluate_every)
+        for name in ("evaluate_every", "final_episodes"):
+            check(getattr(self, name) >= 0, f"training.{name}", "0 or more", getattr(self, name))
         check_choice("training.protocol", self.protocol, ("goals", "upstream"))
 
     def evaluates(self, episodes: int) -> str:
@@ -88,6 +89,8 @@ class Trainer:
     """What one step is, in the plural."""
     headline: str = "success"
     """The value of `report` that a progress bar shows."""
+    reports_best: ClassVar[bool] = False
+    """Whether a run's result names the best evaluation on the way beside the last one."""
 
     def __init__(self, config: Any, *, agent: Any, suite: Any, seed: int, steps: int) -> None:
         """steps: how many will be taken of each task in all."""
@@ -97,6 +100,8 @@ class Trainer:
         self.updates = 0
         self.rollbacks = 0
         """How often the run went back to a checkpoint because of a number that was not finite."""
+        self.counted: list[int] | None = None
+        """Indexes of the tasks that means over tasks are taken over; None for all."""
         self.seconds: dict[str, float] = {}
         """Where the time went, from the first step on."""
 

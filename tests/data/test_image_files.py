@@ -60,6 +60,58 @@ def test_mnist(tmp_path: Path, suffix: str) -> None:
     assert test.labels.tolist() == parts["t10k-labels-idx1"].tolist()
 
 
+@pytest.mark.parametrize("place", ["dots", "torchvision", "torchvision with .gz", "folders"])
+def test_mnist_lies_where_others_put_it(tmp_path: Path, place: str) -> None:
+    parts = mnist(tmp_path, ".gz" if place.endswith(".gz") else "")
+    folder = tmp_path / "mnist"
+    if place.startswith("torchvision"):
+        (tmp_path / "MNIST").mkdir()
+        folder.rename(tmp_path / "MNIST" / "raw")
+    for path in folder.glob("*"):
+        if place == "dots":
+            path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+        else:
+            content = path.read_bytes()
+            path.unlink()
+            path.mkdir()
+            (path / path.name).write_bytes(content)
+    train, test = image_files.mnist(tmp_path)
+    assert np.array_equal(train.images[:, 0].numpy(), parts["train-images-idx3"])
+    assert test.labels.tolist() == parts["t10k-labels-idx1"].tolist()
+
+
+def test_every_flipped_byte_of_a_packed_file_is_found_or_changes_nothing(tmp_path: Path) -> None:
+    mnist(tmp_path, ".gz")
+    path = tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz"
+    whole, labels = path.read_bytes(), image_files.mnist(tmp_path).test.labels.tolist()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            assert image_files.mnist(tmp_path).test.labels.tolist() == labels
+        except UserError as error:
+            assert path.name in str(error) and "\n" not in str(error)
+
+
+def test_svhn_lies_where_torchvision_puts_it(tmp_path: Path) -> None:
+    svhn(tmp_path)
+    for path in (tmp_path / "svhn").iterdir():
+        path.rename(tmp_path / path.name)
+    assert image_files.svhn(tmp_path).train.labels.tolist() == [1, 0, 9, 0]
+
+
+def test_names_of_classes_may_be_bytes(tmp_path: Path) -> None:
+    cifar100(tmp_path)
+    names = {b"fine_label_names": [b"f%d" % k for k in range(100)], b"coarse_label_names": [b"c"] * 20}
+    write_pickle(tmp_path / "cifar-100-python" / "meta", names, protocol=4)
+    assert image_files.cifar100(tmp_path)[1:] == ([f"f{k}" for k in range(100)], ["c"] * 20)
+
+
+@pytest.mark.parametrize("kind", [float, np.int16, np.float32])
+def test_whole_numbers_of_any_type_are_labels(tmp_path: Path, kind: type) -> None:
+    broken_cifar(lambda c: {**c, b"labels": [kind(n) for n in (3, 0, 9, 1)]})(tmp_path)
+    assert image_files.cifar10(tmp_path).train.labels[4:8].tolist() == [3, 0, 9, 1]
+
+
 def test_svhn_labels_ten_as_zero(tmp_path: Path) -> None:
     content = svhn(tmp_path)
     train, _ = image_files.svhn(tmp_path)
@@ -67,9 +119,19 @@ def test_svhn_labels_ten_as_zero(tmp_path: Path) -> None:
     assert train.images[2, 1, 4, 9] == content["X"][4, 9, 1, 2]
 
 
-def test_celeba_attributes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "byte-order mark"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["unix", "windows"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2\nBald Smiling Young\n000001.jpg -1  1  1\n000002.jpg  1 -1 -1\n",
+        "image_id,Bald,Smiling,Young\n000001.jpg,-1,1,1\n000002.jpg,1,-1,-1\n",
+    ],
+    ids=["txt", "csv"],
+)
+def test_celeba_attributes(tmp_path: Path, text: str, end: str, mark: str) -> None:
     path = tmp_path / "list_attr_celeba.txt"
-    path.write_text("2\nBald Smiling Young\n000001.jpg -1  1  1\n000002.jpg  1 -1 -1\n")
+    path.write_bytes((mark + text.replace("\n", end)).encode())
     names, files, values = image_files.celeba_attributes(path)
     assert names == ["Bald", "Smiling", "Young"] and files == ["000001.jpg", "000002.jpg"]
     assert values.tolist() == [[0, 1, 1], [1, 0, 0]]
@@ -121,6 +183,8 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str, str]] = [
     ("cifar10", broken_cifar(lambda c: {**c, b"labels": [1, 2]}), "data_batch_2", "one label for each"),
     ("cifar10", broken_cifar(lambda c: {**c, b"labels": [1, 2, 3, 10]}), "data_batch_2", "10 classes"),
     ("cifar10", broken_cifar(lambda c: {**c, b"labels": ["a"] * 4}), "data_batch_2", "integers"),
+    ("cifar10", broken_cifar(lambda c: {**c, b"labels": [1, 0.5, 2, 3]}), "data_batch_2", "integers. Found 0.5"),
+    ("cifar10", broken_cifar(lambda c: {**c, b"labels": [1, float("nan"), 2, 3]}), "data_batch_2", "integers"),
     ("cifar10", broken_cifar(lambda c: {**c, b"extra": Exploit()}), "data_batch_2", "getattr"),
     ("cifar100", changed(cifar100, "cifar-100-python/meta", pickle.dumps({})), "meta", "class names"),
     ("mnist", truncated(mnist, _M), "train-images-idx3-ubyte", "bytes for 6 x 28 x 28"),
@@ -133,6 +197,7 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str, str]] = [
         "t10k-labels",
         "10 classes",
     ),
+    ("mnist", lambda root: (root / "mnist").mkdir(), "mnist/train-images-idx3-ubyte", "there. Found 'none'"),
     ("svhn", truncated(svhn, "svhn/train_32x32.mat"), "train_32x32.mat", "MATLAB 5"),
     ("svhn", changed(svhn, "svhn/train_32x32.mat", b"x" * 300), "train_32x32.mat", "MATLAB 5"),
 ]
@@ -161,6 +226,7 @@ def test_malformed_files_end_in_one_line_with_their_name(
         ("2\nBald Young\na.jpg 1 1\n", "lines for 2 images"),
         ("1\nBald Young\na.jpg 1\n", "line 3.*2 times 1 or -1"),
         ("1\nBald Young\na.jpg 1 0\n", "line 3"),
+        ("image_id,Bald,Young\na.jpg,1\n", "line 2.*2 times 1 or -1"),
     ],
 )
 def test_malformed_attribute_lists(text: str, reason: str, tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,11 @@ import pytest
 import torch
 
 from mtrl.core.errors import UserError
-from mtrl.data import rlbench_layout
+from mtrl.data import rlbench_layout, rlbench_pickle
 from mtrl.data.demos import CAMERAS, POLICY_CAMERAS, CameraModel, Demo, Frame, Image, keyframes
 from mtrl.data.depth import point_cloud
 from mtrl.data.rlbench_layout import LOW_DIM, episodes, read_demo, write_demo
+from mtrl.data.rlbench_pickle import DEMO, OBSERVATION
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = ROOT.parent / "shared" / "rlbench_demos"
@@ -109,6 +114,18 @@ def test_episodes_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert [p.name for p in episodes(tmp_path, "stack_wine")] == ["episode0", "episode2", "episode10"]
 
 
+def test_an_episode_that_lies_in_all_variations_too_counts_once(tmp_path: Path) -> None:
+    """Copies of folders by hand have names that are none of an episode's."""
+    one = write_demo(demo(1, length=1), tmp_path, 0)
+    other = write_demo(demo(2, length=1), tmp_path, 0, all_variations=True)
+    assert sorted(episodes(tmp_path, "stack_wine")) == sorted([one, other])
+    shutil.copytree(one, one.with_name("episode0 (copy)"))
+    shutil.copytree(one, other.with_name("episode1"))
+    shutil.copytree(one.parents[1], one.parents[1].with_name("variation2_old"))
+    assert sorted(episodes(tmp_path, "stack_wine")) == sorted([one, other])
+    assert sorted(episodes(tmp_path, "stack_wine", 2)) == sorted([one, other])
+
+
 @pytest.mark.parametrize("found", [None, b"\x80\x03junk", pickle.dumps({"not": "words"}), pickle.dumps([1, 2])])
 def test_descriptions_may_be_missing_or_malformed(tmp_path: Path, found: bytes | None) -> None:
     path = write_demo(demo(length=1), tmp_path, 0)
@@ -165,6 +182,68 @@ def test_each_damage_is_one_line_that_names_the_file(tmp_path: Path, name: str) 
     with pytest.raises(UserError, match=message) as caught:
         read_demo(path, CAMERAS)
     assert "\n" not in str(caught.value)
+
+
+@contextlib.contextmanager
+def stand_ins(*names: tuple[str, str]) -> Iterator[list[type]]:
+    """Classes without attributes under the names of RLBench's, which need not be installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, _ in names:
+            parts = module.split(".")
+            for name in (".".join(parts[: k + 1]) for k in range(len(parts))):
+                patch.setitem(sys.modules, name, types.ModuleType(name))
+        kinds = [type(name, (), {"__module__": module}) for module, name in names]
+        for kind in kinds:
+            setattr(sys.modules[kind.__module__], kind.__name__, kind)
+        yield kinds
+
+
+def changed(path: Path, name: str, value: Any) -> None:
+    """Give an attribute of a written episode's second frame, or of a camera in it, another value."""
+    with stand_ins(DEMO, OBSERVATION):
+        loaded = pickle.loads((path / LOW_DIM).read_bytes())
+        observation = loaded._observations[1]
+        holder = observation.misc if name in observation.misc else vars(observation)
+        holder[name] = value
+        (path / LOW_DIM).write_bytes(pickle.dumps(loaded))
+
+
+def test_a_gripper_that_is_an_array_of_one_number_is_read(tmp_path: Path) -> None:
+    path = write_demo(demo(), tmp_path, 0)
+    changed(path, "gripper_open", np.array([0.25]))
+    assert read_demo(path, CAMERAS, frames=()).frames[1].gripper_open == 0.25
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("gripper_pose", np.array([0, 0, 1, 0, 0, 0, 0.0]), "a unit quaternion in gripper_pose. .* of length 0"),
+        ("gripper_pose", np.array([0, np.nan, 1, 0, 0, 0, 1]), "finite numbers in gripper_pose"),
+        ("gripper_pose", np.zeros(6), r"gripper_pose of shape \(7,\). Found \(6,\)"),
+        ("gripper_pose", None, r"gripper_pose of shape \(7,\). Found 'none'"),
+        ("gripper_open", np.zeros(2), r"gripper_open of shape \(\). Found \(2,\)"),
+        ("gripper_open", np.inf, "finite numbers in gripper_open"),
+        ("joint_velocities", np.full(7, np.nan), "finite numbers in joint_velocities"),
+        ("joint_positions", "bent", "numbers in joint_positions. Found 'str'"),
+        ("front_camera_extrinsics", np.full((4, 4), np.nan), "finite numbers in front_camera_extrinsics"),
+        ("front_camera_intrinsics", np.zeros((3, 3)), "focal lengths other than 0 of camera front"),
+        ("front_camera_far", 0.0, "near < far"),
+        ("front_camera_near", np.zeros(2), r"front_camera_near of shape \(\)"),
+    ],
+)
+def test_what_is_no_pose_or_camera_is_named_with_its_frame(tmp_path: Path, name: str, value: Any, reason: str) -> None:
+    path = write_demo(demo(), tmp_path, 0)
+    changed(path, name, value)
+    with pytest.raises(UserError, match=rf"Frame 1 of .*low_dim_obs\.pkl should be with .*{reason}") as caught:
+        read_demo(path, CAMERAS, frames=())
+    assert "\n" not in str(caught.value)
+
+
+def test_demonstrations_by_two_arms_are_not_read(tmp_path: Path) -> None:
+    with stand_ins((OBSERVATION[0], "BimanualObservation")) as (kind,):
+        (tmp_path / LOW_DIM).write_bytes(pickle.dumps([kind()]))
+    with pytest.raises(UserError, match=r"demonstration by one arm; two are not read\. Found 'BimanualObservation'"):
+        rlbench_pickle.read_low_dim(tmp_path / LOW_DIM)
 
 
 def test_only_the_configured_cameras_are_required(tmp_path: Path) -> None:

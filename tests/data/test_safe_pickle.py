@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,30 @@ def test_damaged_files_are_named(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(UserError, match=r"File .*damaged should be a whole pickle"):
         safe_pickle.load(path)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02Nr\xff\xff\xff\x07.",
+        b"\x80\x05\x96\x00\x00\x00\x00\x01\x00\x00\x00abc.",
+        b"\x80\x04\x95\x00\x00\x00\x00\x01\x00\x00\x00N.",
+        b"\x80\x03B\xff\xff\xff\x7fabc.",
+        b"\x80\x04\x8e\x00\x00\x00\x00\x01\x00\x00\x00abc.",
+    ],
+    ids=["memo", "bytearray", "frame", "bytes", "long bytes"],
+)
+def test_a_size_that_is_only_named_takes_no_memory(tmp_path: Path, data: bytes) -> None:
+    """Gigabytes, in a dozen bytes."""
+    path = tmp_path / "named"
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(UserError):
+            assert safe_pickle.load(path) is None
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -46,6 +46,34 @@ def test_choices_and_recipes_come_before_the_defaults_of_a_benchmark() -> None:
     assert compose(["recipe=keyframes"]).network.channels == [16, 32, 64]
 
 
+@pytest.mark.parametrize(
+    ("options", "group", "option", "value"),
+    [
+        ("benchmark=cifar100 weighting=auto_lambda", "weighting", "learning_rate", 3e-4),
+        ("recipe=cifar100 weighting=auto_lambda", "weighting", "learning_rate", 3e-4),
+        ("recipe=cifar100 weighting=auto_lambda weighting.learning_rate=1e-3", "weighting", "learning_rate", 1e-3),
+        ("benchmark=rlbench weighting=auto_lambda", "weighting", "learning_rate", 3e-5),
+        ("benchmark=mt10 weighting=auto_lambda", "weighting", "learning_rate", 1e-4),
+        ("benchmark=cifar100 weighting=dwa", "weighting", "window", 78),
+        ("benchmark=mt10 weighting=dwa", "weighting", "window", 1000),
+        ("recipe=cifar100", "network", "last_pool", "mean"),
+        ("recipe=rl_aux", "network", "last_pool", "max"),
+        ("benchmark=mt10 network=mint", "network", "width", 160),
+        ("benchmark=mt50 network=mint", "network", "width", 150),
+        ("benchmark=pushing", "network", "width", 200),
+        ("recipe=pushing", "network", "width", 64),
+        ("recipe=mint_baselines_mt50 network=film", "network", "width", 150),
+        ("recipe=mint_baselines_mt50 network=film", "network", "depth", 6),
+        ("recipe=mint_baselines_mt10", "network", "width", 160),
+        ("recipe=mint_baselines_pushing network=concat_all", "network", "width", 200),
+        ("recipe=mint_baselines_pushing", "training", "kind", "goal_conditioned"),
+    ],
+)
+def test_one_command_gives_a_papers_settings(options: str, group: str, option: str, value: object) -> None:
+    """Auto-λ paper, App. A; an epoch of CIFAR-100's tasks is 2,500 / 32 updates; Mint paper, App. B."""
+    assert getattr(getattr(compose(options.split()), group), option) == value
+
+
 def test_a_specification_is_matched_by_its_own_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goals are a kind of control, but an agent of plain control is not given them."""
     assert issubclass(GoalSpec, ControlSpec)

@@ -70,6 +70,37 @@ def test_rlbenchs_folders_become_a_cache(tmp_path: Path) -> None:
         demonstrations.cache(tmp_path / "data", options, 4, tmp_path / "demos")
 
 
+def test_a_cache_of_rlbench_is_trained_on_without_the_simulator_only_if_no_scores_are_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = whole(0, 0)
+    made.task = "reach_target"
+    write_demo(made, tmp_path / "data", 0)
+    options = [*OPTIONS, "benchmark.tasks=[reach_target]"]
+    demonstrations.cache(tmp_path / "data", options, None, tmp_path / "demos")
+    small = ["network.channels=[8,8]", "network.patch=1", "network.embedding=8", "network.rotation_width=8"]
+    places = [f"runs={tmp_path}/runs", f"training.cache={tmp_path}/demos", "video=false"]
+    command = ["train", *options, *small, "agent.batch_size=2", "steps=2", "training.log_every=1", *places]
+    assert cli.main(command) == 2
+    message = capsys.readouterr().err
+    assert "docker/rlbench/install.sh" in message and "training.final_episodes=0" in message
+    assert message.count("\n") == 1 and not (tmp_path / "runs").exists()
+    assert cli.main([*command, "training.final_episodes=0"]) == 0
+    assert "Not evaluated" in capsys.readouterr().out
+    assert len(list((tmp_path / "runs").rglob("learning_curves.png"))) == 1
+
+
+def test_pictures_of_another_size_are_named_with_the_option_that_fits_them(tmp_path: Path) -> None:
+    write_demo(whole(0, 0), tmp_path / "data", 0)
+    options = ["benchmark=rlbench", "benchmark.image_size=24", *OPTIONS[2:], "benchmark.tasks=[red]"]
+    with pytest.raises(UserError) as caught:
+        demonstrations.cache(tmp_path / "data", options, None, tmp_path / "demos")
+    place = f"Picture of camera left_shoulder in frame 0 of {tmp_path}/data/red/variation0/episodes/episode0"
+    wanted = "square and a multiple of 24 pixels (`benchmark.image_size`). Found '16 x 16'."
+    assert str(caught.value) == f"{place} should be {wanted}"
+    assert not (tmp_path / "demos").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

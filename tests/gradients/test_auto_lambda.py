@@ -262,6 +262,20 @@ def test_a_second_batch_is_required() -> None:
         problem.optimizer("auto_lambda", "none").step(problem.losses, problem.batch())
 
 
+def test_without_swapping_weights_learn_from_the_training_batch() -> None:
+    """As with two equal batches, and whatever second batch is there (Auto-λ paper, Table 4)."""
+    found = []
+    for swap in (True, False):
+        problem = Regression()
+        method = problem.optimizer(config(WEIGHTINGS, "auto_lambda", swap=swap, learning_rate=0.1), "none")
+        assert method.needs_second_batch == swap
+        for k in range(5):
+            second = problem.batch(k) if swap else None if k < 3 else problem.batch(50)
+            found.append(method.step(problem.losses, problem.batch(k), second)["weight"])
+    found = [found[4], found[9]]
+    assert torch.equal(*found) and (found[0] != 0.1).all()
+
+
 class WithAuxiliaries(Regression):
     """Few noisy labels of a primary task; exact labels of the same function by task 1; pure noise as task 2."""
 

@@ -127,6 +127,18 @@ def test_random_weights_are_softmaxed_normals_of_the_generator() -> None:
     torch.testing.assert_close(draws[0], T * normal.softmax(0))
 
 
+def test_dirichlet_weights_are_uniform_over_the_simplex() -> None:
+    """The flat Dirichlet's mean 1/T and variance (T − 1) / (T² (T + 1)), and what share lies below 1/(2T)."""
+    generator, weighting = torch.Generator().manual_seed(0), make("random", distribution="dirichlet")
+    shares = torch.stack([see(weighting, losses(0), generator=generator) for _ in range(20_000)]) / T
+    torch.testing.assert_close(shares.sum(1), torch.ones(20_000, dtype=torch.float64))
+    torch.testing.assert_close(shares.mean(0), torch.full((T,), 1 / T).double(), atol=5e-3, rtol=0)
+    variance = torch.full((T,), (T - 1) / (T**2 * (T + 1))).double()
+    torch.testing.assert_close(shares.var(0), variance, rtol=0.05, atol=0)
+    below = 1 - (1 - 1 / (2 * T)) ** (T - 1)  # each share is Beta(1, T − 1)
+    assert float((shares < 1 / (2 * T)).double().mean()) == pytest.approx(below, abs=0.01)
+
+
 def test_softmax_temperature_is_the_equation() -> None:
     log_alpha = torch.tensor([0.0, -1.0, -3.0], dtype=torch.float64, requires_grad=True)
     found = see(make("softmax_temperature"), losses(0), extras={"log_alpha": log_alpha})

@@ -15,6 +15,11 @@ def test_columns_align_and_the_last_row_is_the_mean():
     assert len({len(line) for line in (head, first, second)}) == 1
 
 
+def test_the_mean_is_of_the_tasks_that_count():
+    text = result_table(["a", "b", "noise"], {"accuracy": [1.0, 0.5, 0.1]}, 10, ["a", "b"])
+    assert text.splitlines()[-1].split()[:5] == ["mean", "of", "2", "75", "%"]
+
+
 def test_only_shares_are_in_per_cent():
     lines = result_table(["Pendulum-v1"], {"return": [-162.25], "length": [200]}, 5).splitlines()
     assert lines[0].split() == ["task", "return", "length"] and lines[2].split() == ["Pendulum-v1", "-162.2", "200"]

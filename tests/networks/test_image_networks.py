@@ -19,6 +19,7 @@ CONV = {"width": 4, "depth": 2, "fc_width": 6, "fc_depth": 1}
 VARIANTS = [
     ("vgg16", {"batch_norm": "task"}),
     ("vgg16", {"batch_norm": "shared", "head_width": 5}),
+    ("vgg16", {"last_pool": "mean"}),
     ("conv", {"owned": "head"}),
     ("conv", {"owned": "fc", "batch_norm": "task"}),
     ("conv", {"owned": "all"}),
@@ -204,6 +205,16 @@ def test_vgg16_has_its_thirteen_convolutions() -> None:
     assert len(weights) == 13 and sum(weights) == 14_710_464
 
 
+def test_vgg16_ends_in_pytorchs_average_pool_where_that_is_asked_for() -> None:
+    config = IMAGE_NETWORKS.config_class("vgg16")(last_pool="mean", **SMALL["vgg16"])
+    trunk = IMAGE_NETWORKS.build(config, image_shape=(3, 32, 32), output_size=None)(torch.zeros(1))
+    x = torch.randn(4, 3, 32, 32)
+    before = trunk[:-2](x)
+    assert before.shape[-2:] == (2, 2)
+    torch.testing.assert_close(trunk(x), F.adaptive_avg_pool2d(before, 1).flatten(1))
+    assert IMAGE_NETWORKS.module("vgg16").trunk_size(config, (3, 32, 32)) == before.shape[1]
+
+
 def test_a_trunk_has_the_size_it_says() -> None:
     for kind in ("vgg16", "conv"):
         config = IMAGE_NETWORKS.config_class(kind)(**SMALL.get(kind, CONV))
@@ -247,7 +258,7 @@ def test_a_router_takes_its_likeliest_block_and_draws_in_training() -> None:
 
 
 def test_an_image_network_is_refused_where_vectors_are_needed() -> None:
-    with pytest.raises(UserError, match="should be one of concat_all"):
+    with pytest.raises(UserError, match="should be one of care, concat_all"):
         NETWORKS.build(IMAGE_NETWORKS.config_class("vgg16")(), input_size=3, output_size=1)
 
 

@@ -148,8 +148,27 @@ def test_the_code_reaches_the_layers_that_should_see_it() -> None:
     assert counts == {"mlp": 1, "concat_all": 4, "multi_head": 0}
 
 
-def test_superposition_contexts_are_fixed_signs_of_each_task() -> None:
-    network = make("superposition")
+def test_superposition_turns_every_layers_input_by_a_fixed_rotation_of_each_task() -> None:
+    """y = W C_i x + b in float64, with C_i orthogonal, different in each task and layer."""
+    network, x = make("superposition"), inputs()
+    rotations = list(network.own_buffers.values())
+    assert [len(r[0]) for r in rotations] == [INPUT, 8, 8, 8]
+    assert not any("context" in name for name, _ in network.named_parameters())
+    weights = [p for n, p in network.shared.items() if n.endswith("weight")]
+    biases = [p for n, p in network.shared.items() if n.endswith("bias")]
+    for task in range(T):
+        hidden = x[task]
+        for depth, (rotation, weight, bias) in enumerate(zip(rotations, weights, biases, strict=True)):
+            context = rotation[task]
+            torch.testing.assert_close(context @ context.T, torch.eye(len(context)).double(), atol=1e-5, rtol=0)
+            assert all((context - rotation[other]).abs().max() > 0.1 for other in range(task))
+            hidden = (weight @ (context @ hidden.T)).T + bias
+            hidden = hidden.relu() if depth < 3 else hidden
+        torch.testing.assert_close(network(x)[task], hidden)
+
+
+def test_binary_superposition_contexts_are_fixed_signs_of_each_task() -> None:
+    network = make("superposition", context="binary")
     contexts = [b for b in network.own_buffers.values()]
     assert len(contexts) == 4
     for context in contexts:

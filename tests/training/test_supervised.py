@@ -16,7 +16,8 @@ import mtrl
 from mtrl import experiment
 from mtrl.core.errors import UserError
 from mtrl.experiment import Experiment, compose
-from mtrl.training.supervised import Accuracy, accuracy_on_test, delta_mtl, single_task_accuracies
+from mtrl.monitoring.metrics import read_metrics
+from mtrl.training.supervised import Accuracy, classes_on_test, delta_mtl, macro_scores, single_task_accuracies
 from tests.support.figures import panels
 
 pytest.importorskip("sklearn", reason="the extra `vision` is not installed")
@@ -109,9 +110,22 @@ def test_accuracy_counts_every_test_image_of_each_task() -> None:
     """A classifier that always answers 0 is right as often as a task's label is 0, tasks being of unequal size."""
     data = Experiment(compose(DOMAINS)).trainer.suite.data
     shares = [float((data.test.labels[t, :n] == 0).double().mean()) for t, n in enumerate(data.test.counts.tolist())]
-    found = accuracy_on_test(lambda images: torch.zeros(2, images.shape[1], dtype=torch.int64), data)
-    np.testing.assert_allclose(found, shares)
-    assert int(data.test.counts.sum()) == 898
+    found = classes_on_test(lambda images: torch.zeros(2, images.shape[1], dtype=torch.int64), data)
+    np.testing.assert_allclose([np.mean(labels == classes) for labels, classes in found], shares)
+    assert int(data.test.counts.sum()) == sum(len(labels) for labels, _ in found) == 898
+
+
+@pytest.mark.parametrize("classes", [2, 5, 20])
+def test_precision_recall_and_f1_are_scikit_learns(classes: int) -> None:
+    """With classes that are absent, and others that are never predicted."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    rng = np.random.default_rng(classes)
+    for _ in range(20):
+        labels, found = rng.integers(classes, size=(2, int(rng.integers(1, 30))))
+        settings: dict[str, Any] = {"average": "macro", "zero_division": 0}
+        wanted = precision_recall_fscore_support(labels, found, **settings)[:3]
+        np.testing.assert_allclose(macro_scores(labels, found), wanted)
 
 
 def test_delta_mtl_is_its_equation() -> None:
@@ -151,6 +165,38 @@ def test_delta_in_the_result_of_a_run(tmp_path: Path, drawn: dict[str, Figure]) 
     assert Accuracy(accuracy, 1).per_task["accuracy"].shape == (2,)
     assert found["delta_mtl"] == pytest.approx(delta_mtl(accuracy, single))
     assert list(panels(drawn["learning_curves.png"]))[-2:] == ["even", "odd"]
+
+
+def test_means_leave_noise_out_and_keep_to_the_primary_tasks(tmp_path: Path, drawn: dict[str, Figure]) -> None:
+    """In the result, Δ_MTL, the metrics and the picture; single-task runs of other tasks are not needed."""
+    result(tmp_path / "single" / "even" / "result.json", {"even": 0.5})
+    options = [*DOMAINS, "benchmark.noise_task=true", "steps=640", "training.log_every=320", f"runs={tmp_path}"]
+    noisy = ["experiment=noisy", "training.evaluate_every=320"]
+    _, folder, found = experiment.train(compose([*options, *noisy]))
+    accuracy = {task: row["mean_accuracy"] for task, row in found["tasks"].items()}
+    assert found["mean_over"] == ["even", "odd"] and list(accuracy) == ["even", "odd", "noise"]
+    assert found["mean_accuracy"] == pytest.approx((accuracy["even"] + accuracy["odd"]) / 2)
+    rows = read_metrics(folder.metrics)
+    for name in ("train", "evaluation"):
+        row = next(row for row in rows if f"{name}/mean_accuracy" in row)
+        assert row[f"{name}/mean_accuracy"] == pytest.approx(
+            (row[f"{name}/accuracy/even"] + row[f"{name}/accuracy/odd"]) / 2
+        )
+    single = [f"training.single_task={tmp_path / 'single'}", "weighting=auto_lambda", "weighting.primary=[even]"]
+    _, _, found = experiment.train(compose([*options, *single, "experiment=primary"]))
+    assert found["mean_over"] == ["even"]
+    assert found["mean_accuracy"] == found["tasks"]["even"]["mean_accuracy"]
+    assert found["delta_mtl"] == pytest.approx(100 * (found["mean_accuracy"] - 0.5) / 0.5)
+    assert f"mean accuracy: {100 * found['mean_accuracy']:.0f} %" in panels(drawn["learning_curves.png"])
+
+
+def test_the_best_evaluation_stands_beside_the_last(tmp_path: Path) -> None:
+    options = [*DOMAINS, "steps=640", "training.evaluate_every=160", f"runs={tmp_path}", "agent.learning_rate=0.1"]
+    _, folder, found = experiment.train(compose(options))
+    rows = [row for row in read_metrics(folder.metrics) if "evaluation/mean_accuracy" in row]
+    values = {row["step"]: row["evaluation/mean_accuracy"] for row in reversed(rows)}
+    assert len(values) == 4 and found["best"]["mean_accuracy"] == max(values.values()) == values[found["best"]["step"]]
+    assert found["mean_accuracy"] == values[640]
 
 
 def test_single_task_results_are_looked_for_before_the_training(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ class Auxiliary(Agent):
             return factory(torch.zeros(1))
 
         main = TwoHeads(make_trunk(), size, config.head_width, sizes).to(self.device)
-        objective = Objective(sizes, config.auxiliary_weight, config.focusing, config.mask_head)
+        focusing = config.primary_focusing
+        focusing = 2.0 * (config.method == "maxl") if focusing is None else focusing
+        objective = Objective(sizes, config.auxiliary_weight, config.focusing, config.mask_head, focusing)
         self.learner = MainLearner(
             main, objective, rate=config.learning_rate, momentum=config.momentum, decay=config.weight_decay
         )

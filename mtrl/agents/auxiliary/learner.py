@@ -6,7 +6,6 @@ import copy
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtrl.agents.auxiliary.labels import focal_loss, hierarchy_mask
@@ -56,9 +55,15 @@ class Objective(NamedTuple):
     auxiliary_weight: float
     """λ"""
     focusing: float
-    """γ of the auxiliary focal loss; the primary loss is the cross-entropy."""
+    """γ of the auxiliary focal loss."""
     mask_head: bool
     """Whether the auxiliary head's softmax is masked by the hierarchy, as the labels are."""
+    primary_focusing: float = 0.0
+    """γ of the primary focal loss; 0 is the cross-entropy."""
+
+    def primary(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean of ℓ_primary over a batch, ()."""
+        return focal_loss(logits, labels, self.primary_focusing).mean()
 
     def __call__(
         self,
@@ -68,7 +73,7 @@ class Objective(NamedTuple):
         weight: Tensor | None,
     ) -> tuple[Tensor, Metrics]:
         """The loss (), and its parts; auxiliary (B,) or (B, K), weight (B,), both None without auxiliary task."""
-        primary = F.cross_entropy(logits[0], labels)
+        primary = self.primary(logits[0], labels)
         if auxiliary is None:
             return primary, {"primary_loss": primary.detach()}
         hidden = logits[1]
@@ -106,7 +111,7 @@ class MainLearner:
     @torch.no_grad()
     def evaluate(self, images: Tensor, labels: Tensor) -> Tensor:
         self.network.eval()
-        return F.cross_entropy(self.network(images)[0], labels)
+        return self.objective.primary(self.network(images)[0], labels)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:

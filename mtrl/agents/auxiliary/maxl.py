@@ -3,7 +3,8 @@
 With θ⁺ = θ − α ∇_θ L(θ, φ), L the main network's loss with the labels of the label network φ (soft, masked by the
 hierarchy), φ descends on L_primary(θ⁺) − c·H(p̄) on the same batch, H the entropy of the mean label probabilities. Its
 gradient goes through the gradient in θ⁺: second order, by `torch.func`. The weight-aware variant has one more output,
-squashed to [0, 1], that gives each image's weight by Eq. 8. Batch norms use the batch alone in both networks here, and
+squashed to [0, 1], that gives each image's weight by Eq. 8. L_primary is a focal loss with γ = 2, as in the code of
+MAXL's authors (`agent.primary_focusing`). Batch norms use the batch alone in both networks here, and
 no running statistics move.
 """
 
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
@@ -33,10 +33,14 @@ STREAM = 2_000_003
 
 @dataclass
 class MAXLConfig:
-    """What paper 003 does not say of MAXL is taken from MAXL's own paper."""
+    """What paper 003 does not say of MAXL is taken from MAXL's own paper and its authors' code."""
 
     learning_rate: float = 1e-3
-    """SGD's, for the label network."""
+    """SGD's, for the label network, at the start."""
+    milestone: int = 50
+    """Epochs after which the label network's rate is multiplied by `decay`, again and again."""
+    decay: float = 0.5
+    """See `milestone`; 1 for a constant rate."""
     weight_decay: float = 5e-4
     """SGD's, for the label network."""
     inner_rate: float | None = None
@@ -46,6 +50,8 @@ class MAXLConfig:
 
     def __post_init__(self) -> None:
         check(self.learning_rate > 0, "agent.maxl.learning_rate", "positive", self.learning_rate)
+        check(self.milestone >= 1, "agent.maxl.milestone", "a positive integer", self.milestone)
+        check(0 < self.decay <= 1, "agent.maxl.decay", "in (0, 1]", self.decay)
         check(self.weight_decay >= 0, "agent.maxl.weight_decay", "0 or more", self.weight_decay)
         check(self.inner_rate is None or self.inner_rate > 0, "agent.maxl.inner_rate", "positive", self.inner_rate)
         check(self.entropy_weight >= 0, "agent.maxl.entropy_weight", "0 or more", self.entropy_weight)
@@ -105,7 +111,7 @@ class MAXLLabels:
         parameters = {name: p.detach() for name, p in main.named_parameters()}
         gradients = torch.func.grad(inner)(parameters)
         stepped = {name: p - rate * gradients[name] for name, p in parameters.items()}
-        primary = F.cross_entropy(functional_call(main, stepped, (images,))[0], labels)
+        primary = objective.primary(functional_call(main, stepped, (images,))[0], labels)
         return primary - self.config.entropy_weight * batch_entropy(probability)
 
     def update(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -124,6 +130,8 @@ class MAXLLabels:
 
     def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
         """One epoch of label training."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self.config.decay ** (number // self.config.milestone)
         epochs = Epochs(data, self._batch_size, self._seed + STREAM)
         losses = []
         for k in range(epochs.per_epoch):

@@ -15,7 +15,11 @@ METHODS = ("rl", "maxl", "human", "none")
 
 @dataclass
 class PPOConfig:
-    """Options of the label agent, PPO: the first three as in the paper, the others stable-baselines3's defaults."""
+    """Options of the label agent, PPO: the first three as in the paper, which names no other.
+
+    The last four are stable-baselines3's defaults. The rollout of 2,000 and the mini-batch of 100 are whole training
+    batches, where stable-baselines3 has 2,048 and 64.
+    """
 
     learning_rate: float = 3e-4
     """Adam's."""
@@ -73,6 +77,9 @@ class Config(AgentConfig):
     """λ: weight of the auxiliary loss."""
     focusing: float = 2.0
     """γ of the auxiliary focal loss (MAXL's; the paper names none)."""
+    primary_focusing: float | None = None
+    """γ of the primary focal loss. If not given, 2 with method=maxl, as in its authors' code, and 0, which is the
+    cross-entropy, with the others. (RL-AUX's published code has 2 throughout, its paper does not name the loss.)"""
     mask_head: bool = False
     """Mask the auxiliary head's softmax by the hierarchy too, and not the labels alone."""
     entropy_weight: float = 1.0
@@ -99,5 +106,7 @@ class Config(AgentConfig):
         check(0 <= self.momentum < 1, "agent.momentum", "in [0, 1)", self.momentum)
         for name in ("weight_decay", "auxiliary_weight", "focusing", "entropy_weight", "head_width"):
             check(getattr(self, name) >= 0, f"agent.{name}", "0 or more", getattr(self, name))
+        focusing = self.primary_focusing
+        check(focusing is None or focusing >= 0, "agent.primary_focusing", "0 or more", focusing)
         learned = self.method in ("rl", "maxl")
         check(learned or not self.weight_aware, "agent.weight_aware", "false for labels of people or none", True)

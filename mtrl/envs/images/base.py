@@ -86,7 +86,8 @@ class ImageSuite(Suite[Any, ImageSpec]):
         self._chosen = [names.index(task) for task in config.tasks or names]
         self._classes, self._noise = classes, noise
         chosen = tuple(names[t] for t in self._chosen)
-        self.spec = ImageSpec(chosen, image_shape, tuple(classes[t] for t in self._chosen), shared_input)
+        sizes = tuple(classes[t] for t in self._chosen)
+        self.spec = ImageSpec(chosen, image_shape, sizes, shared_input, uncounted=("noise",) * noise)
 
     @functools.cached_property
     def data(self) -> ImageData:

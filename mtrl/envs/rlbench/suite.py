@@ -84,6 +84,9 @@ class RLBenchSuite(Suite[Config, KeyframeSpec]):
             finally:
                 simulator.close()
 
+    def check_evaluation(self) -> None:
+        packages()
+
     def make_evaluation_envs(self, seed: int, envs_per_task: int) -> RLBenchCopies:
         """One copy of each task, however many are asked for, in a process of its own."""
         packages()

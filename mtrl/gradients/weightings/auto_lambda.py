@@ -16,8 +16,9 @@ update sees only some of the tasks, theirs alone move, and the primary ones amon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,10 @@ from mtrl.gradients.look_ahead import ESTIMATORS
 
 @dataclass
 class Config(WeightingConfig):
+    published: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "cifar100": {"learning_rate": "3e-4"},
+        "rlbench": {"learning_rate": "3e-5"},
+    }
     kind: str = "auto_lambda"
     learning_rate: float = 1e-4
     """Adam's, for λ (the paper: 1e-4 NYUv2, 3e-5 CityScapes and RLBench, 3e-4 CIFAR-100)."""
@@ -41,6 +46,8 @@ class Config(WeightingConfig):
     """exact, finite_difference or second_order."""
     sampled_tasks: int | None = None
     """K': random tasks whose λ moves in an update; all if not given."""
+    swap: bool = True
+    """Whether L_val is of another batch; false: of the training batch itself ("no swapping", the paper's Table 4)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +68,7 @@ class AutoLambda(Weighting):
         super().__init__()
         sampled = config.sampled_tasks
         check(sampled is None or sampled <= num_tasks, "weighting.sampled_tasks", f"at most {num_tasks}", sampled)
-        self.estimator = config.estimator
+        self.estimator, self.looks_at_second_batch = config.estimator, config.swap
         self.sampled = None if sampled == num_tasks else sampled
         self.adam = Adam(num_tasks, config.learning_rate)
         self.value: Tensor

@@ -7,7 +7,9 @@ sign; where one was exactly zero, its w is 1.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 @dataclass
 class Config(WeightingConfig):
+    published: ClassVar[Mapping[str, Mapping[str, str]]] = {"cifar100": {"window": "78"}}
+    """An epoch of Auto-λ's comparison: 2,500 images of each task in batches of 32."""
     kind: str = "dwa"
     temperature: float = 2.0
     """The larger, the more alike the weights."""

@@ -1,6 +1,7 @@
 """Random weights, new ones in every update: a sobering baseline (Lin et al. 2022, RLW, Algorithm 2).
 
-λ = softmax(z), z standard normal, times T here so that the weights' mean is 1.
+λ = softmax(z) with z standard normal, or λ from the flat Dirichlet distribution, z / Σ z with z standard exponential;
+times T here so that the weights' mean is 1.
 """
 
 from __future__ import annotations
@@ -10,22 +11,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mtrl.core.config import check_choice
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 
 @dataclass
 class Config(WeightingConfig):
     kind: str = "random"
+    distribution: str = "normal"
+    """What weights are drawn from: normal, with a softmax, or dirichlet."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("weighting.distribution", self.distribution, ("normal", "dirichlet"))
 
 
 class RandomWeights(Weighting):
     takes_some_tasks = True
 
+    def __init__(self, distribution: str) -> None:
+        super().__init__()
+        self.distribution = distribution
+
     def weights(self, context: Context) -> Tensor:
-        losses = context.losses
-        draw = torch.randn(losses.shape, device=losses.device, dtype=losses.dtype, generator=context.generator)
-        return context.softmax(draw)
+        draw = torch.empty_like(context.losses)
+        if self.distribution == "normal":
+            return context.softmax(draw.normal_(generator=context.generator))
+        return context.softmax(draw.exponential_(generator=context.generator).log())
 
 
 def build(config: Config, *, num_tasks: int) -> Weighting:
-    return RandomWeights()
+    return RandomWeights(config.distribution)

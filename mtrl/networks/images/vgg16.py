@@ -1,20 +1,23 @@
 """VGG-16 with hard sharing: one trunk of 13 convolutions, a head per task, a batch norm per task or a shared one.
 
 Simonyan & Zisserman 2015 for 32×32 images, as Auto-λ (Sec. 5.2) and RL-AUX (App. C.1) use it: batch norm after every
-convolution, one pixel of 512 features at the end. `batch_norm: task` gives every task its own scale, shift and
+convolution, one pixel of 512 features at the end. After the last stage the papers' VGG-16 pools by the maximum, and
+Auto-λ's published code by the mean: `last_pool`. `batch_norm: task` gives every task its own scale, shift and
 statistics in each layer, which Auto-λ's published code has and its paper does not mention. RL-AUX's heads have two
 linear layers (`head_width: 512`), Auto-λ's one (0).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from mtrl.core.config import check, check_choice
 from mtrl.networks.base import Factory
-from mtrl.networks.convolution import Flatten, Pool, conv_block, pooled_size
+from mtrl.networks.convolution import Flatten, MeanPool, Pool, conv_block, pooled_size
 from mtrl.networks.layers import Linear, owned
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -23,9 +26,13 @@ STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 @dataclass
 class Config:
+    published: ClassVar[Mapping[str, Mapping[str, str]]] = {"cifar100": {"last_pool": "mean"}}
+    """In the code of the Auto-λ paper."""
     kind: str = "vgg16"
     batch_norm: str = "task"
     """task: every task its own scale and shift; shared: one for all. Statistics are always each task's."""
+    last_pool: str = "max"
+    """After the last stage: max, 2×2 as after the others, or mean, over all pixels."""
     head_width: int = 0
     """Hidden units of each head; 0 for a single linear layer."""
     scale: float = 1.0
@@ -33,6 +40,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check_choice("network.batch_norm", self.batch_norm, ("task", "shared"))
+        check_choice("network.last_pool", self.last_pool, ("max", "mean"))
         check(self.head_width >= 0, "network.head_width", "0 or more", self.head_width)
         check(0 < self.scale <= 4, "network.scale", "in (0, 4]", self.scale)
 
@@ -44,6 +52,8 @@ def _channels(config: Config, count: int) -> int:
 def trunk_size(config: Config, image_shape: tuple[int, int, int]) -> int:
     """Features of the trunk's output."""
     _, height, width = image_shape
+    if config.last_pool == "mean":
+        return _channels(config, STAGES[-1][0])
     pixels = pooled_size(height, len(STAGES)) * pooled_size(width, len(STAGES))
     return _channels(config, STAGES[-1][0]) * pixels
 
@@ -51,12 +61,12 @@ def trunk_size(config: Config, image_shape: tuple[int, int, int]) -> int:
 def _trunk(config: Config, image_shape: tuple[int, int, int]) -> list[nn.Module]:
     layers: list[nn.Module] = []
     inputs = image_shape[0]
-    for count, depth in STAGES:
+    for number, (count, depth) in enumerate(STAGES, 1):
         outputs = _channels(config, count)
         for _ in range(depth):
             layers += conv_block(inputs, outputs, task_norm=config.batch_norm == "task")
             inputs = outputs
-        layers.append(Pool())
+        layers.append(MeanPool() if number == len(STAGES) and config.last_pool == "mean" else Pool())
     return [*layers, Flatten()]
 
 

@@ -28,8 +28,8 @@ def ppo(**options: Any) -> Any:
     return PPOConfig(**{**PPO, **options})
 
 
-def maxl(weight_aware: bool = False, **options: Any) -> MAXLLabels:
-    main = learner()
+def maxl(weight_aware: bool = False, focusing: float = 2.0, **options: Any) -> MAXLLabels:
+    main = learner(primary_focusing=focusing)
     main.network.double()
     made = MAXLLabels(
         MAXLConfig(**options), main, SIZES, make_trunk, 5, weight_aware=weight_aware, batch_size=4,
@@ -45,7 +45,12 @@ def batch(count: int = 6) -> tuple[Tensor, Tensor]:
     return images, torch.randint(2, (count,), generator=generator)
 
 
-def meta_loss_by_hand(labels: MAXLLabels, images: Tensor, target: Tensor, rate: float, c: float) -> float:
+def primary_by_hand(logits: Tensor, target: Tensor, focusing: float) -> Tensor:
+    cross_entropy = F.cross_entropy(logits, target, reduction="none")
+    return ((1 - (-cross_entropy).exp()) ** focusing * cross_entropy).mean()
+
+
+def meta_loss_by_hand(labels: MAXLLabels, images: Tensor, target: Tensor, rate: float, c: float, γ: float) -> float:
     """The primary loss after one plain SGD step with the label network's labels, minus c times their entropy."""
     with torch.no_grad():
         labels.network.train()
@@ -56,21 +61,22 @@ def meta_loss_by_hand(labels: MAXLLabels, images: Tensor, target: Tensor, rate: 
     primary, auxiliary = main(images)
     log = auxiliary.log_softmax(1)
     focal = -(probability * (1 - log.exp()) ** 2 * log).sum(1)
-    loss = F.cross_entropy(primary, target) + (focal if weight is None else weight * focal).mean()
+    loss = primary_by_hand(primary, target, γ) + (focal if weight is None else weight * focal).mean()
     gradients = torch.autograd.grad(loss, list(main.parameters()))
     with torch.no_grad():
         for parameter, gradient in zip(main.parameters(), gradients, strict=True):
             parameter -= rate * gradient
-        after = F.cross_entropy(main(images)[0], target)
+        after = primary_by_hand(main(images)[0], target, γ)
         for parameter, old in zip(main.parameters(), before, strict=True):
             parameter.copy_(old)
     mean = probability.mean(0)
     return float(after + c * (mean * mean.log()).sum())
 
 
+@pytest.mark.parametrize("focusing", [0.0, 2.0])
 @pytest.mark.parametrize("weight_aware", [False, True])
-def test_maxls_label_gradient_is_the_numerical_derivative(weight_aware: bool) -> None:
-    labels = maxl(weight_aware, learning_rate=1.0, weight_decay=0.0, inner_rate=0.5, entropy_weight=0.2)
+def test_maxls_label_gradient_is_the_numerical_derivative(weight_aware: bool, focusing: float) -> None:
+    labels = maxl(weight_aware, focusing, learning_rate=1.0, weight_decay=0.0, inner_rate=0.5, entropy_weight=0.2)
     images, target = batch()
     parameters = list(labels.network.parameters())
     before = [p.detach().clone() for p in parameters]
@@ -82,7 +88,7 @@ def test_maxls_label_gradient_is_the_numerical_derivative(weight_aware: bool) ->
         with torch.no_grad():
             for parameter, old, d in zip(parameters, before, direction, strict=True):
                 parameter.copy_(old + shift * d)
-        return meta_loss_by_hand(labels, images, target, 0.5, 0.2)
+        return meta_loss_by_hand(labels, images, target, 0.5, 0.2, focusing)
 
     zero = [torch.zeros_like(p) for p in parameters]
     assert float(loss) == pytest.approx(at(0.0, zero), abs=1e-10)
@@ -92,6 +98,29 @@ def test_maxls_label_gradient_is_the_numerical_derivative(weight_aware: bool) ->
         numerical = (at(1e-5, direction) - at(-1e-5, direction)) / 2e-5
         product = sum(float((g * d).sum()) for g, d in zip(exact, direction, strict=True))
         assert product == pytest.approx(numerical, rel=1e-5, abs=1e-8)
+
+
+def test_maxl_has_the_focal_primary_loss_of_its_authors_and_the_others_the_cross_entropy() -> None:
+    images = data(12)
+    batch = Epochs(images, 12, 0).batch(0)
+    cases: list[tuple[dict[str, Any], int]] = [
+        ({"method": "maxl"}, 2), ({"method": "none"}, 0), ({"primary_focusing": 1.0}, 1),
+    ]  # fmt: skip
+    for options, focusing in cases:
+        made = agent(**options)
+        found = made.learner.evaluate(batch.images[0], batch.labels[0])
+        with torch.no_grad():
+            wanted = primary_by_hand(made.learner.network(batch.images[0])[0], batch.labels[0], focusing)
+        torch.testing.assert_close(found, wanted)
+
+
+def test_the_rate_of_maxls_label_network_halves_every_fifty_epochs() -> None:
+    made, images = agent(method="maxl", maxl=MAXLConfig(learning_rate=0.8)), data(12)
+    rates = []
+    for epoch in (0, 49, 50, 99, 100):
+        made.train_labels(images, epoch)
+        rates.append(made.labels.optimizer.param_groups[0]["lr"])  # type: ignore[attr-defined]
+    assert rates == [0.8, 0.8, 0.4, 0.4, 0.2]
 
 
 def test_a_batch_of_one_class_has_a_finite_gradient() -> None:

@@ -68,6 +68,8 @@ def test_the_loss_is_equation_7_by_hand() -> None:
     assert float(masked) == pytest.approx(math.log(2) + 3 * (2 / 3) ** 2 * math.log(3))
     alone, _ = objective(logits, label, None, None)
     assert float(alone) == pytest.approx(math.log(2))
+    focal, parts = objective._replace(primary_focusing=2.0)(logits, label, None, None)
+    assert float(focal) == float(parts["primary_loss"]) == pytest.approx((1 / 2) ** 2 * math.log(2))
 
 
 def test_a_snapshot_brings_back_network_statistics_and_momentum() -> None:

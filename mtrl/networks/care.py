@@ -1,0 +1,127 @@
+"""CARE: a mixture of encoders, attended to by a context from the task's description (Sodhani et al. 2021).
+
+k encoders give z_1(s), .., z_k(s). The context c_i of task i is a small network of its description's sentence embedding
+(`descriptions`), or, without one, of a vector that the task owns. α = softmax of another small network of c_i;
+z = Σ_j α_j z_j, and [z, c_i] is the input of a perceptron (paper, Sec. 4 and Fig. 3; arXiv 2102.06177). Encoders and
+contexts have 50 units as in the authors' code. Deviations: the actor and each critic have encoders and contexts of
+their own, where the authors share them and train them by the critics' loss. The paper lets no gradient flow from the
+attention into the context (`detach_context=true`); by default it flows, because penalties on gradients and look-aheads
+differentiate gradients again, and are right only for gradients of a function.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtrl.core.config import check
+from mtrl.core.errors import expected, reading
+from mtrl.networks.base import Factory, NetworkConfig
+from mtrl.networks.layers import Linear, OwnVector, TaskVector, Torso, owned, weighted_sum
+
+
+def read_descriptions(path: str | Path) -> Tensor:
+    """The sentence embeddings of T tasks, (T, D), float32, from a .npy file or JSON.
+
+    JSON: a list of T lists of numbers, or a mapping of T names to such lists. Rows are in the order of the tasks.
+
+    Raises:
+        UserError: there is no such file, or it holds no finite matrix.
+    """
+    path = Path(path).expanduser()
+    with reading(path, "a table of embeddings as .npy or JSON"):
+        if path.suffix == ".npy":
+            found = np.load(path, allow_pickle=False)
+        else:
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            found = list(content.values()) if isinstance(content, dict) else content
+        table = np.asarray(found, np.float64)
+    if table.ndim != 2 or not table.size or not (np.abs(table) <= np.finfo(np.float32).max).all():
+        raise expected(f"File {path}", "a table of finite numbers, a row for each task", f"shape {table.shape}")
+    return torch.from_numpy(table.astype(np.float32))
+
+
+def _perceptron(input_size: int, width: int, depth: int, output_size: int) -> nn.Module:
+    return nn.Sequential(Torso(input_size, width, depth), Linear(width, output_size))
+
+
+class Context(nn.Module):
+    """The task's context c, which its forward gives as one row, (1, size)."""
+
+    def __init__(self, description: Tensor | None, size: int) -> None:
+        super().__init__()
+        if description is None:
+            self.embedding: nn.Module = owned(OwnVector(torch.randn(size)))
+            self.projection: nn.Module = nn.Identity()
+        else:
+            self.embedding = owned(TaskVector(description))
+            last = nn.ReLU(inplace=True)
+            self.projection = nn.Sequential(_perceptron(description.numel(), 2 * size, 1, size), last)
+        self.trunk = _perceptron(size, size, 2, size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.trunk(self.projection(F.relu(self.embedding(x))))
+
+
+class Care(nn.Module):
+    def __init__(self, config: Config, description: Tensor | None, input_size: int, output_size: int) -> None:
+        super().__init__()
+        size = config.encoder_width
+        self.context = Context(description, size)
+        self.attention = _perceptron(size, size, 2, config.encoders)
+        self.encoders = nn.ModuleList(_perceptron(input_size, size, 1, size) for _ in range(config.encoders))
+        self.torso = Torso.of(config, 2 * size)
+        self.head = Linear(config.width, output_size)
+        self.temperature, self.detach_context = config.temperature, config.detach_context
+
+    def forward(self, x: Tensor) -> Tensor:
+        context = self.context(x)
+        attended = context.detach() if self.detach_context else context
+        attention = (self.attention(attended) / self.temperature).softmax(-1)
+        encodings = [encoder(x) for encoder in self.encoders]
+        mixed = weighted_sum(attention, encodings)
+        return self.head(self.torso(torch.cat([mixed, context.expand_as(mixed)], -1)))
+
+
+@dataclass
+class Config(NetworkConfig):
+    kind: str = "care"
+    encoders: int = 4
+    """k (the authors' commands: 4 for MT10)."""
+    encoder_width: int = 50
+    """Units of the encoders' hidden layer and output, and of the context."""
+    temperature: float = 1.0
+    """Of the softmax over the encoders."""
+    detach_context: bool = False
+    """Whether no gradient flows from the attention into the context, as in the paper."""
+    descriptions: str = ""
+    """A file of sentence embeddings, a row for each task in the tasks' order: .npy (T, D), or JSON, a list of rows or a
+    mapping of names to rows. Without one, each task learns an embedding of its own."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("encoders", "encoder_width"):
+            check(getattr(self, name) >= 1, f"network.{name}", "a positive integer", getattr(self, name))
+        check(self.temperature > 0, "network.temperature", "positive", self.temperature)
+
+    def for_goals(self) -> Config:
+        check(not self.descriptions, "network.descriptions", "left out where tasks are goals", self.descriptions)
+        return self
+
+
+def build(config: Config, *, input_size: int, output_size: int) -> Factory:
+    table = read_descriptions(config.descriptions) if config.descriptions else None
+
+    def factory(code: Tensor) -> nn.Module:
+        if table is not None:
+            wanted = f"a file with {code.numel()} rows, one for each task"
+            check(len(table) == code.numel(), "network.descriptions", wanted, f"{len(table)} rows")
+        return Care(config, None if table is None else table[int(code.argmax())], input_size, output_size)
+
+    return factory

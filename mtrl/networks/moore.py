@@ -1,0 +1,78 @@
+"""MOORE: experts' features made orthonormal, and combined by weights of each task (Hendawy et al. 2024).
+
+For a state s the features h_1(s), .., h_k(s) of k experts become an orthonormal basis v_1, .., v_k by Gram–Schmidt
+(paper, Sec. 4; arXiv 2311.11385). Task i sees tanh(Σ_j w_ij v_j) and has a head of its own. The paper's task encoder is
+a linear layer without a bias on the task's one-hot code, which is a vector w_i that each task owns. As in the authors'
+code for Meta-World, an expert's last layer is linear, and no function stands between the basis and the combination.
+Deviations: layers start as all layers of this package do, not by Xavier's rule; where features depend on each other,
+what is left of one has a length below 1 in place of a division by zero; weights and heads are owned, so that no surgery
+acts on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mtrl.core.config import check
+from mtrl.networks.base import Factory, NetworkConfig
+from mtrl.networks.layers import Linear, OwnVector, Torso, owned, weighted_sum
+
+_SMALLEST = 1e-6
+"""Of a vector that is divided by its length."""
+
+
+def orthonormal(features: Sequence[Tensor]) -> list[Tensor]:
+    """Gram–Schmidt over k tensors (.., d), for each of the leading indexes by itself: k tensors (.., d)."""
+    basis: list[Tensor] = []
+    for feature in features:
+        rest = feature
+        for vector in basis:
+            rest = rest - (rest * vector).sum(-1, keepdim=True) * vector
+        square = rest.square().sum(-1, keepdim=True)
+        basis.append(rest * square.clamp(min=_SMALLEST**2).rsqrt())
+    return basis
+
+
+class Moore(nn.Module):
+    def __init__(self, config: Config, code: Tensor, input_size: int, output_size: int) -> None:
+        super().__init__()
+        shape = {"layer_norm": config.layer_norm, "activation": config.activation}
+        hidden, last = config.depth - 1, config.width if config.depth > 1 else input_size
+        self.experts = nn.ModuleList(
+            nn.Sequential(Torso(input_size, config.width, hidden, **shape), Linear(last, config.width))
+            for _ in range(config.experts)
+        )
+        bound = math.sqrt(6 / (code.numel() + config.experts))
+        self.weights = owned(OwnVector(torch.empty(config.experts).uniform_(-bound, bound)))
+        self.head = owned(Linear(config.width, output_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        basis = orthonormal([expert(x) for expert in self.experts])
+        return self.head(weighted_sum(self.weights(x), basis).tanh())
+
+
+@dataclass
+class Config(NetworkConfig):
+    published: ClassVar[Mapping[str, Mapping[str, str]]] = {"mt50": {"experts": "6"}}
+    kind: str = "moore"
+    experts: int = 4
+    """k (the paper: 4 for MT10, 6 for MT50); each has `depth` layers, the last one linear."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.experts >= 1, "network.experts", "a positive integer", self.experts)
+        fits = "at least network.experts, as many vectors as are to be orthogonal"
+        check(self.width >= self.experts, "network.width", fits, self.width)
+
+
+def build(config: Config, *, input_size: int, output_size: int) -> Factory:
+    def factory(code: Tensor) -> nn.Module:
+        return Moore(config, code, input_size, output_size)
+
+    return factory

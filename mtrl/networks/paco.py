@@ -1,0 +1,84 @@
+"""PaCo: every task's parameters are a combination of K shared parameter sets (Sun et al. 2022).
+
+θ_i = Φ w_i: the weights and biases of all layers of task i are Σ_k w_ik of those of K sets Φ, which all tasks train, by
+K numbers w_i that only task i trains (paper, Sec. 3; arXiv 2210.11653). Tasks own no other parameter, no head.
+Deviations: each network (actor, critics) has a w of its own, where the authors' code gives one to all; sets start as
+independent layers and w_i at a random vector of length 1, so that composed layers start at a layer's usual scale, where
+the authors' start is K equal sets; layer norms, which the paper has none of, are shared and not composed; its masking
+and resetting of tasks whose losses explode is not part of the architecture, and not here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtrl.core.config import check
+from mtrl.networks.base import Factory, NetworkConfig
+from mtrl.networks.layers import ACTIVATIONS, LayerNorm, OwnVector, linear, owned
+
+
+def composed(weights: Tensor, sets: Tensor, axes: int) -> Tensor:
+    """Σ_k weights[.., k] sets[.., k, *shape]: weights (K,), (T, K) or (E, T, K) -> their leading axes, then shape.
+
+    sets: (K, *shape) with as many `axes` in shape, for all tasks; or (T, K, *shape), (E, 1 or T, K, *shape).
+    """
+    flat, shape = sets.flatten(-axes), sets.shape[-axes:]
+    if flat.ndim == 2:
+        return (weights @ flat).unflatten(-1, shape)
+    if flat.shape[-3] == 1:
+        return (weights @ flat.squeeze(-3)).unflatten(-1, shape)
+    return (weights.unsqueeze(-2) @ flat).squeeze(-2).unflatten(-1, shape)
+
+
+class ComposedLinear(nn.Module):
+    """K linear layers, of which a combination is applied. weight (K, out, in), bias (K, out)."""
+
+    def __init__(self, sets: int, input_size: int, output_size: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(input_size)
+        self.weight = nn.Parameter(torch.empty(sets, output_size, input_size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(sets, output_size).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        return linear(x, composed(weights, self.weight, 2), composed(weights, self.bias, 1))
+
+
+class PaCo(nn.Module):
+    def __init__(self, config: Config, input_size: int, output_size: int) -> None:
+        super().__init__()
+        self.weights = owned(OwnVector(F.normalize(torch.randn(config.parameter_sets), dim=0)))
+        sizes = [input_size, *[config.width] * config.depth, output_size]
+        self.layers = nn.ModuleList(ComposedLinear(config.parameter_sets, *pair) for pair in pairwise(sizes))
+        self.norms = nn.ModuleList(LayerNorm(config.width) for _ in range(config.depth * config.layer_norm))
+        self.activation = ACTIVATIONS[config.activation]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.weights.value
+        for index, layer in enumerate(self.layers[:-1]):
+            x = layer(x, weights)
+            x = self.activation(self.norms[index](x) if self.norms else x)
+        return self.layers[-1](x, weights)
+
+
+@dataclass
+class Config(NetworkConfig):
+    kind: str = "paco"
+    parameter_sets: int = 5
+    """K (the authors' code: 5 for MT10)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.parameter_sets >= 1, "network.parameter_sets", "a positive integer", self.parameter_sets)
+
+
+def build(config: Config, *, input_size: int, output_size: int) -> Factory:
+    def factory(code: Tensor) -> nn.Module:
+        return PaCo(config, input_size, output_size)
+
+    return factory
