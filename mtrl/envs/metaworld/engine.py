@@ -28,7 +28,8 @@ from mtrl.envs.metaworld.package_envs import MAX_HORIZON
 from mtrl.envs.metaworld.physics import CONTROLS, ERROR, SOUND, UNSTABLE, TaskPhysics
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
-from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion, TaskSpec
+from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, RewardVersion, TaskSpec
+from mtrl.envs.metaworld.tasks.state import Outcome
 from mtrl.envs.metaworld.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -152,9 +153,12 @@ class BatchedEnvs:
             TaskPhysics(starts, self._controls[t], self._status[t], self._workers.count)
             for t, starts in enumerate(self._starts)
         ]
+        parts = zip(self._starts, self.physics, self._action, self._result, strict=True)
         self._arithmetic = [
-            TaskArithmetic(starts, version, physics, self._action[t], self._result[t], terms)
-            for t, (starts, physics) in enumerate(zip(self._starts, self.physics, strict=True))
+            TaskArithmetic(
+                s.spec, version, physics.layout.columns, s.constant_shapes, physics.rows, action, result, terms
+            )
+            for s, physics, action, result in parts
         ]
         self._compiled = compiled_steps(list(zip(self.physics, self._arithmetic, strict=True)))
         envs = [starts.env for starts in self._starts]
@@ -303,7 +307,7 @@ class BatchedEnvs:
     def _start(self, t: int, n: int) -> None:
         start = self._starts[t].start(int(self._goal[t, n]))
         self.physics[t].begin(n, start)
-        self._arithmetic[t].begin(n, start)
+        self._arithmetic[t].begin(n, start.constants)
         self._controls[t, n, :3] = start.mocap
         self.observation[t, n] = start.observation
         self._elapsed[t, n] = 0
@@ -354,7 +358,7 @@ class BatchedEnvs:
             start = self._starts[t].start(int(self._goal[t, n]))
             physics.begin(n, start)
             physics.set_state(n, vectors[n])
-            arithmetic.begin(n, start)
+            arithmetic.begin(n, start.constants)
             self._controls[t, n, :3] = physics.mocap(n)
         arithmetic.remember({name: value.cpu().numpy() for name, value in state["memory"][t].items()})
 
