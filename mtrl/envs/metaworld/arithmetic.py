@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl.envs.metaworld.compiler import DOUBLE, SINGLE, Object, Program, Tuple, Value, static
+from mtrl.envs.metaworld.compiler import DOUBLE, SINGLE, Object, Program, Tuple, Value, c_name, static
 from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE, RewardVersion, TaskSpec, evaluate
 from mtrl.envs.metaworld.tasks.state import Outcome, State
 
@@ -168,7 +168,7 @@ def arithmetic_source(parts: Sequence[TaskArithmetic]) -> str:
             _ARITHMETIC.format(
                 name=part.name,
                 reads="\n  ".join(reads),
-                outcome=outcome.type.name,
+                outcome=c_name(outcome.type),
                 call=outcome.code,
                 writes=" ".join(f"memory[{i}] = s->{name};" for name, (i, _) in memory.items()),
                 command=COMMAND,

@@ -30,14 +30,12 @@ from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, RewardVersion, TaskSpec
 from mtrl.envs.metaworld.tasks.state import Outcome
-from mtrl.envs.metaworld.workers import Workers
+from mtrl.envs.metaworld.workers import Workers, shares
 
 logger = logging.getLogger(__name__)
 
 INFO_TERMS = Outcome._fields[1:]
 """What the package reports beside the reward."""
-_SHARES = 2
-"""A chunk is at most this part of what is left for one thread."""
 Chunk = Callable[[int], None]
 """Called with the worker's number."""
 _REASONS = {SOUND: "numbers that are not finite", UNSTABLE: "unstable physics", ERROR: "an error of MuJoCo's"}
@@ -48,25 +46,6 @@ def _check_tasks(tasks: Sequence[str], version: str) -> None:
     check_choice("benchmark.reward_version", version, ("v1", "v2"))
     for task in tasks:
         check(task in TASKS, "benchmark.tasks", "tasks that the batched engine has; engine=package has all", task)
-        v1 = TASKS[task].reward_v1
-        works = version == "v2" or not isinstance(v1, str)
-        check(works, "benchmark.reward_version", f"v2 for {task}, whose v1 reward fails in the package: {v1}", version)
-
-
-def _shares(playing: BoolArray, threads: int) -> list[list[tuple[int, int]]]:
-    """For each task, the chunks (first, last + 1) of the copies marked in ``playing (T, N)``."""
-    left, shares = int(playing.sum()), []
-    for row in playing:
-        copies, ranges = np.flatnonzero(row), []
-        for together in np.split(copies, np.flatnonzero(np.diff(copies) > 1) + 1) if len(copies) else ():
-            first, end = int(together[0]), int(together[-1]) + 1
-            while first < end:
-                last = min(end, first + max(1, left // (_SHARES * threads)))
-                ranges.append((first, last))
-                left -= last - first
-                first = last
-        shares.append(ranges)
-    return shares
 
 
 class BatchedEnvs:
@@ -88,7 +67,7 @@ class BatchedEnvs:
         specs: {task: what it is}, for tasks that are not quite the package's.
 
     Raises:
-        UserError: a task that the engine does not know, or v1 of one whose v1 reward fails in the package.
+        UserError: a task that the engine does not know.
     """
 
     faults: NDArray[np.int64]
@@ -238,8 +217,8 @@ class BatchedEnvs:
         if self._chunks and np.array_equal(self._planned, self._parked):
             return
         self._planned[...] = self._parked
-        shares = _shares(~self._parked, self.threads)
-        self._chunks = [self._chunk(t, first, last) for t, ranges in enumerate(shares) for first, last in ranges]
+        chunks = enumerate(shares(~self._parked, self.threads))
+        self._chunks = [self._chunk(t, first, last) for t, ranges in chunks for first, last in ranges]
 
     def _chunk(self, t: int, first: int, last: int) -> Chunk:
         """A step of some copies of a task. All arithmetic comes after all physics, while its code is in the cache."""

@@ -10,6 +10,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
+from mtrl.core.types import BoolArray
+
 Job = Callable[[int, int], None]
 """Called with (job, worker)."""
 
@@ -17,6 +21,8 @@ _SWITCH_INTERVAL = 2e-5
 """Seconds after which a thread that waits for the interpreter's lock gets it, while jobs run. Python's 5 ms would let
 one thread's arithmetic hold up the physics of all others."""
 _PATIENCE = 1.0
+_PARTS = 2
+"""A chunk is at most this part of what is left for one thread."""
 
 
 class Workers:
@@ -111,3 +117,19 @@ class Workers:
                 self._error = error
                 self._drop_jobs()
             self._done[i].release()
+
+
+def shares(playing: BoolArray, threads: int) -> list[list[tuple[int, int]]]:
+    """For each task, the chunks (first, last + 1) of the copies marked in ``playing (T, N)``."""
+    left, shares = int(playing.sum()), []
+    for row in playing:
+        copies, ranges = np.flatnonzero(row), []
+        for together in np.split(copies, np.flatnonzero(np.diff(copies) > 1) + 1) if len(copies) else ():
+            first, end = int(together[0]), int(together[-1]) + 1
+            while first < end:
+                last = min(end, first + max(1, left // (_PARTS * threads)))
+                ranges.append((first, last))
+                left -= last - first
+                first = last
+        shares.append(ranges)
+    return shares

@@ -16,7 +16,7 @@ from numpy import float32
 
 from mtrl.core.native import compiled
 from mtrl.envs.metaworld.arithmetic import FLAGS
-from mtrl.envs.metaworld.compiler import DOUBLE, Object, Program, Tuple, Untranslatable, Value
+from mtrl.envs.metaworld.compiler import DOUBLE, Object, Program, Tuple, Untranslatable, Value, c_name
 
 compiler = pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler")
 NUMBERS = (0.0, -0.0, 1.0, -1.0, 0.1, -3.7, 1e-320, 1e-30, 1e30, 700.0, math.inf, -math.inf, math.nan)
@@ -33,7 +33,7 @@ def _in_c(function: Callable[..., Any], size: int) -> Callable[[float, float], l
     program = Program()
     call = program.call(function, [Value(DOUBLE, "a"), Value(DOUBLE, "b")], {})
     parts = "; ".join(f"out[{i}] = r.a{i}" for i in range(size))
-    body = f"{call.type.name} r = {call.code}; {parts};"
+    body = f"{c_name(call.type)} r = {call.code}; {parts};"
     source = f"{program.source()}\nvoid run(double a, double b, double *out) {{ {body} }}"
     run = compiled(source, *FLAGS).run
     run.argtypes, run.restype = [ctypes.c_double, ctypes.c_double, ctypes.c_void_p], None
@@ -99,15 +99,16 @@ def _statements(a: float, b: float) -> Any:
     x, y = a, b
     x, y = y, x
     if x > 0.0 and not y > a:
-        z, name = x + a, "positive"
+        z, found = x + a, True
     elif x == a:
         return x, y, 0.0
     else:
-        z, name = y, "other"
-    z = z + 1.0
+        z, found = y, False
+    name = "z" if True else None
+    z = z + abs(-1.0)
     if name is None:
         return 1.0, 2.0, 3.0
-    return (x, y, *(-value for value in (z,)))
+    return (x, y if found else -y, *(-value for value in (z,)))
 
 
 @compiler
@@ -177,12 +178,26 @@ def _two_types(a: float) -> Any:
     return x
 
 
+def _branch(a: float) -> Any:
+    name = "other"
+    if a > 0.0:
+        name = "positive"
+    return a if name == "other" else -a
+
+
+def _late(a: float) -> Any:
+    x = None
+    if a > 0.0:
+        x = a
+    return a if x is None else x
+
+
 def _unknown_function(a: float) -> Any:
     return math.gamma(a)
 
 
 @pytest.mark.parametrize(
-    "function", [_list, _power, _loop, _mixture, _unknown_index, _beyond, _two_types, _unknown_function]
+    "function", [_list, _power, _loop, _mixture, _unknown_index, _beyond, _two_types, _branch, _late, _unknown_function]
 )
 def test_what_has_no_translation_is_refused_with_its_place(function: Callable[..., Any]) -> None:
     with pytest.raises(Untranslatable, match=function.__name__):

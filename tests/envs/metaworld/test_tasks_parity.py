@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mtrl.envs.metaworld.tasks import TASKS
+from tests.support.metaworld_mutations import remove, terms
 from tests.support.metaworld_parity import POLICIES, VERSIONS, WAYS, Episode, Policy, check, compute, record
 
 NAMES = sorted(TASKS)
@@ -24,15 +25,40 @@ def _sample(name: str) -> list[Episode]:
     return record(name, ("scripted", "noisy")[NAMES.index(name) % 2], steps=100)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_sample_equals_the_package(name: str) -> None:
+def _check_sample(name: str) -> None:
     for episode in _sample(name):
         for version in VERSIONS:
             for way in WAYS:
                 check(episode, version, way)
-            if len(WAYS) > 1:
-                python, compiled = (compute(episode, version, way) for way in WAYS)
-                assert all(map(np.array_equal, python, compiled))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sample_equals_the_package(name: str) -> None:
+    _check_sample(name)
+
+
+@pytest.mark.skipif(len(WAYS) < 2, reason="no C compiler")
+@pytest.mark.parametrize("name", NAMES)
+def test_both_ways_give_the_same_bits(name: str) -> None:
+    for episode in _sample(name):
+        for version in VERSIONS:
+            python, compiled = (compute(episode, version, way) for way in WAYS)
+            assert all(map(np.array_equal, python, compiled))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("case", range(10))
+def test_the_sample_notices_a_reward_without_one_of_its_terms(case: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(case)
+    name, version = str(rng.choice(NAMES)), VERSIONS[case % 2]
+    found = terms(name, version)
+    term = found[rng.integers(len(found))]
+    _check_sample(name)
+    text = term.text
+    remove(term, monkeypatch)
+    with pytest.raises(AssertionError, match=f"{name} "):
+        _check_sample(name)
+        pytest.fail(f"{name} {version} is the same without the last term of `{text}`")
 
 
 @pytest.mark.parity

@@ -31,6 +31,6 @@ translation refuses it; `kernels.mixed` shows how a function is run in either pr
 """
 
 from mtrl.envs.metaworld.compiler.translation import Program
-from mtrl.envs.metaworld.compiler.values import DOUBLE, SINGLE, Object, Tuple, Untranslatable, Value, static
+from mtrl.envs.metaworld.compiler.values import DOUBLE, SINGLE, Object, Tuple, Untranslatable, Value, c_name, static
 
-__all__ = ["DOUBLE", "SINGLE", "Object", "Program", "Tuple", "Untranslatable", "Value", "static"]
+__all__ = ["DOUBLE", "SINGLE", "Object", "Program", "Tuple", "Untranslatable", "Value", "c_name", "static"]

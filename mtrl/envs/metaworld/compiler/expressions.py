@@ -29,7 +29,6 @@ from mtrl.envs.metaworld.compiler.values import (
     is_number,
     pack,
     part,
-    settled,
     size,
     static,
     written,
@@ -81,7 +80,8 @@ class Expressions:
 
     def copied(self, value: Value) -> Value:
         """The same value in a variable of its own."""
-        name = f"part{len(self.variables)}_"
+        # The function's own variables end with an underscore.
+        name = f"t{len(self.variables)}"
         self.variables[name] = c_name(value.type)
         self.lines.append(f"{name} = {value.code};")
         return Value(value.type, name)
@@ -223,8 +223,8 @@ class Expressions:
             return self.call(function.func, [*map(static, function.args), *given], bound | named)
         if inspect.isfunction(function):
             return self.program.call(function, given, named)
-        if isinstance(function, type) and issubclass(function, tuple) and hasattr(function, "_fields"):
-            names: tuple[str, ...] = function._fields
+        names: tuple[str, ...] = getattr(function, "_fields", ())
+        if names:
             ordered = [*given, *(named[name] for name in names[len(given) :])]
             return pack([converted(value, DOUBLE) for value in ordered], names)
         return self._builtin(function, given)
@@ -240,16 +240,16 @@ class Expressions:
             return Value(kind, f"{code}({_number(given[0], kind)}, {_number(given[1], kind)})")
         (value,) = given
         if function is abs:
-            single = value.type == SINGLE
-            return Value(value.type, f"{'fabsf' if single else 'fabs'}({value.code})")
+            value = written(value)
+            return Value(value.type, f"{'fabsf' if value.type == SINGLE else 'fabs'}({value.code})")
         if function is float:
-            return Value(DOUBLE, f"(double){settled(value).code}")
+            return Value(DOUBLE, f"(double){written(value).code}")
         if function is bool:
-            return Value(BOOL, f"({settled(value).code} != 0)")
+            return Value(BOOL, f"({written(value).code} != 0)")
         if function is np.float32:
             return Value(SINGLE, f"(float){converted(value, DOUBLE).code}")
         if function is math.isnan:
-            return Value(BOOL, f"(isnan({settled(value).code}) != 0)")
+            return Value(BOOL, f"(isnan({written(value).code}) != 0)")
         if function in _DOUBLES:
             return Value(DOUBLE, f"{_DOUBLES[function]}({converted(value, DOUBLE).code})")
         raise Untranslatable(f"`{function}`")

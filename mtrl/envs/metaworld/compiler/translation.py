@@ -113,6 +113,7 @@ class _Body(Expressions):
         super().__init__(program, function.__globals__)
         self.result, self._final, self._function = result, result is not None, function
         self.types: list[Type] = []
+        self._depth = 0
         for name, value in arguments.items():
             self.names[name] = value if isinstance(value.type, Static) else Value(value.type, f"{name}_")
         self._block(_definition(function).body)
@@ -128,11 +129,11 @@ class _Body(Expressions):
                 if self._statement(node):
                     return True
             except (Untranslatable, AttributeError, KeyError) as error:
-                if getattr(error, "placed", False):
+                if isinstance(error, Untranslatable) and error.placed:
                     raise
                 place = f"{self._function.__module__}.{self._function.__qualname__}"
                 problem = Untranslatable(f"{place}: `{ast.unparse(node).splitlines()[0]}`: {error}")
-                problem.placed = True  # pyright: ignore[reportAttributeAccessIssue]
+                problem.placed = True
                 raise problem from error
         return False
 
@@ -154,11 +155,13 @@ class _Body(Expressions):
     def _if(self, test: Value, body: Sequence[ast.stmt], otherwise: Sequence[ast.stmt]) -> bool:
         if isinstance(test.type, Static):
             return self._block(body if test.type.value else otherwise)
+        self._depth += 1
         self.lines.append(f"if ({test.code}) {{")
         ends = self._block(body)
         self.lines.append("} else {")
         ends = self._block(otherwise) and ends
         self.lines.append("}")
+        self._depth -= 1
         return ends
 
     def _assign(self, target: ast.expr, value: Value) -> None:
@@ -185,16 +188,21 @@ class _Body(Expressions):
                 raise Untranslatable("an assignment to this")
 
     def _store(self, name: str, value: Value) -> None:
-        if isinstance(value.type, Static):
-            self.names[name] = value
-            return
         known = self.names.get(name)
-        kind = value.type if known is None or isinstance(known.type, Static) else known.type
-        if known is None or isinstance(known.type, Static):
-            self.names[name] = Value(kind, f"{name}_")
-            self.variables[f"{name}_"] = c_name(kind)
-            self.types.append(kind)
-        self.lines.append(f"{name}_ = {converted(value, kind).code};")
+        fresh = known is None or isinstance(known.type, Static)
+        if self._depth and (known is None or not fresh):
+            value = written(value)
+        if isinstance(value.type, Static) or (known is not None and fresh):
+            if self._depth:
+                raise Untranslatable(f"`{name}` is not known after the `if`")
+            self.names[name] = value
+        if isinstance(value.type, Static):
+            return
+        if fresh:
+            self.names[name] = Value(value.type, f"{name}_")
+            self.variables[f"{name}_"] = c_name(value.type)
+            self.types.append(value.type)
+        self.lines.append(f"{name}_ = {converted(value, self.names[name].type).code};")
 
     def _return(self, value: Value) -> None:
         value = written(value)

@@ -9,6 +9,9 @@ from typing import Any, TypeAlias
 class Untranslatable(TypeError):
     """The source uses something that has no translation."""
 
+    placed = False
+    """Whether the message says where."""
+
 
 @dataclass(frozen=True)
 class Number:

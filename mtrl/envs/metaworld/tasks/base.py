@@ -86,12 +86,12 @@ COMMON_CONSTANTS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """One task; see the module's guide. ``reward_v1`` is the reason, a string, where the package's own v1 fails."""
+    """One task; see the module's guide."""
 
     name: str
     objects: Objects
     reward_v2: Reward
-    reward_v1: Reward | str
+    reward_v1: Reward
     probes: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     constants: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     state: tuple[str, ...] = ()
@@ -108,11 +108,7 @@ class TaskSpec:
         return {name: source for name, source in merged.items() if name not in self.probes}
 
     def reward(self, version: RewardVersion) -> Reward:
-        """The reward function of a version. Raises ValueError where the package's own fails."""
-        function = self.reward_v2 if version == "v2" else self.reward_v1
-        if isinstance(function, str):
-            raise ValueError(f"Task `{self.name}` has no v1 reward: {function}")
-        return function
+        return self.reward_v2 if version == "v2" else self.reward_v1
 
 
 def evaluate(objects: Objects, reward: Reward, s: State) -> Outcome:
