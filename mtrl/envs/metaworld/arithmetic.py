@@ -24,8 +24,6 @@ COMMAND = 3
 FloatRows = NDArray[np.float64]
 Columns = Mapping[str, tuple[int, int]]
 """{name: (where it begins, its size, which is 0 for a number)}"""
-
-
 FLAGS = ("-O1", "-ffp-contract=off")
 """Without contraction: a product and a sum in one instruction would round once where Python rounds twice."""
 _ARITHMETIC = """
@@ -92,6 +90,7 @@ class TaskArithmetic:
         self.objects, self.reward, self.latched = spec.objects, spec.reward(version), spec.state
         self.probes, self.rows, self.action, self.result, self.terms = probes, rows, action, result, terms
         self.constant_columns, width = columns(shapes)
+        self._fill_constants = filler(self.constant_columns)
         self.constants = np.zeros((len(rows), width))
         self.state = np.zeros((len(rows), len(self.latched)))
         self._states = [State() for _ in rows]
@@ -134,8 +133,8 @@ class TaskArithmetic:
         """Put copy n at the first observation of an episode, given its constants."""
         self.constants[n] = np.concatenate([np.ravel(value) for value in constants.values()])
         self.state[n] = math.nan
-        filler(self.constant_columns)(self._states[n], self.constants[n].tolist())
-        self._recall()
+        self._fill_constants(self._states[n], self.constants[n].tolist())
+        self._recall(n)
 
     def memory(self) -> dict[str, FloatRows]:
         """{name: (N,)}: what the task has latched."""
@@ -145,11 +144,11 @@ class TaskArithmetic:
         """Go back to such a memory."""
         for name, column in zip(self.latched, self.state.T, strict=True):
             column[...] = memory[name]
-        self._recall()
+        for n in range(len(self._states)):
+            self._recall(n)
 
-    def _recall(self) -> None:
-        for s, values in zip(self._states, self.state.tolist(), strict=True):
-            vars(s).update(zip(self.latched, values, strict=True))
+    def _recall(self, n: int) -> None:
+        vars(self._states[n]).update(zip(self.latched, self.state[n].tolist(), strict=True))
 
 
 def arithmetic_source(parts: Sequence[TaskArithmetic]) -> str:

@@ -21,8 +21,8 @@ from metaworld.policies import ENV_POLICY_MAP
 from mtrl.core.errors import UserError
 from mtrl.envs.metaworld.bench import _peak_mb
 from mtrl.envs.metaworld.engine import BatchedEnvs
-from mtrl.envs.metaworld.models import physics_model, whole_model
-from mtrl.envs.metaworld.package_envs import PackageEnvs, make_env
+from mtrl.envs.metaworld.models import make_env, physics_model, whole_model
+from mtrl.envs.metaworld.package_envs import PackageEnvs
 from mtrl.envs.metaworld.starts import INTEGRATION, reset_once
 from mtrl.envs.metaworld.suite import BENCHMARKS, Config, MetaWorldSuite
 from tests.support.metaworld_rollouts import assert_same, draw_actions, run

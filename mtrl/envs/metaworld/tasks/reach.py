@@ -8,16 +8,16 @@ from mtrl.envs.metaworld.tasks.pick_place import puck
 from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 
-def _to_target(s: State) -> float:
-    return kernels.distance(s.tcp, s.target)
+def _closeness(s: State) -> tuple[float, float]:
+    """The distance of the fingers to the goal, and how near that is."""
+    to_target = kernels.distance(s.tcp, s.target)
+    return to_target, kernels.within(to_target, 0.05, kernels.distance(s.hand_init, s.target))
 
 
-def _closeness(s: State) -> float:
-    return kernels.within(_to_target(s), 0.05, kernels.distance(s.hand_init, s.target))
-
-
-def _progress(s: State) -> float:
-    return max(kernels.progress(_to_target(s), s.max_reach), 0.0)
+def _progress(s: State) -> tuple[float, float]:
+    """The distance, and progress towards the goal plus a bonus near it, never negative."""
+    to_target = kernels.distance(s.tcp, s.target)
+    return to_target, max(kernels.progress(to_target, s.max_reach), 0.0)
 
 
 def _outcome(reward: float, to_target: float, in_place: float) -> Outcome:
@@ -31,22 +31,26 @@ def _wall_outcome(reward: float, to_target: float, in_place: float) -> Outcome:
 
 def reach_v2(s: State) -> Outcome:
     """Ten times the closeness of the fingers to the goal."""
-    return _outcome(10 * _closeness(s), _to_target(s), _closeness(s))
+    to_target, in_place = _closeness(s)
+    return _outcome(10 * in_place, to_target, in_place)
 
 
 def reach_v1(s: State) -> Outcome:
-    """Progress towards the goal plus a bonus near it, never negative."""
-    return _outcome(_progress(s), _to_target(s), 0.0)
+    """See `_progress`."""
+    to_target, reward = _progress(s)
+    return _outcome(reward, to_target, 0.0)
 
 
 def reach_wall_v2(s: State) -> Outcome:
     """The reward of `reach_v2`."""
-    return _wall_outcome(10 * _closeness(s), _to_target(s), _closeness(s))
+    to_target, in_place = _closeness(s)
+    return _wall_outcome(10 * in_place, to_target, in_place)
 
 
 def reach_wall_v1(s: State) -> Outcome:
     """The reward of `reach_v1`."""
-    return _wall_outcome(_progress(s), _to_target(s), 0.0)
+    to_target, reward = _progress(s)
+    return _wall_outcome(reward, to_target, 0.0)
 
 
 _PROBES = {"obj": "body.obj.xpos", "obj_matrix": "geom.objGeom.xmat"}
