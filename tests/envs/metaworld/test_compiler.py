@@ -108,7 +108,7 @@ def _statements(a: float, b: float) -> Any:
     z = z + abs(-1.0)
     if name is None:
         return 1.0, 2.0, 3.0
-    return (x, y if found else -y, *(-value for value in (z,)))
+    return (*(-x for x in (z,)), x, y if found else -y)
 
 
 @compiler

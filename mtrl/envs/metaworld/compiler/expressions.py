@@ -9,7 +9,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +34,7 @@ from mtrl.envs.metaworld.compiler.values import (
     written,
 )
 
-if TYPE_CHECKING:
-    from mtrl.envs.metaworld.compiler.translation import Program
-
+Translate = Callable[[Callable[..., Any], list[Value], dict[str, Value]], Value]
 _ARITHMETIC: Mapping[type, tuple[str, Callable[[Any, Any], Any]]] = {
     ast.Add: ("+", operator.add), ast.Sub: ("-", operator.sub), ast.Mult: ("*", operator.mul),
     ast.Div: ("/", operator.truediv),
@@ -53,12 +51,12 @@ class Expressions:
     """Translates the expressions of one function.
 
     Args:
-        program: translates the functions that it calls.
+        translate: makes a call of another function, given that function, its arguments, and those that are named.
         space: the names that the function finds outside of itself.
     """
 
-    def __init__(self, program: Program, space: Mapping[str, Any]) -> None:
-        self.program, self.space = program, space
+    def __init__(self, translate: Translate, space: Mapping[str, Any]) -> None:
+        self.translate, self.space = translate, space
         self.names: dict[str, Value] = {}
         self.variables: dict[str, str] = {}
         self.lines: list[str] = []
@@ -119,10 +117,11 @@ class Expressions:
         for node in nodes:
             match node:
                 case ast.Starred(ast.GeneratorExp(element, [ast.comprehension(ast.Name(name), source, [], 0)])):
+                    outside = dict(self.names)
                     for value in self._spread(source):
                         self.names[name] = value
                         parts.append(self.value(element))
-                    self.names.pop(name, None)
+                    self.names = outside
                 case ast.Starred(source):
                     parts += self._spread(source)
                 case _:
@@ -222,7 +221,7 @@ class Expressions:
             bound = {name: static(value) for name, value in function.keywords.items()}
             return self.call(function.func, [*map(static, function.args), *given], bound | named)
         if inspect.isfunction(function):
-            return self.program.call(function, given, named)
+            return self.translate(function, given, named)
         names: tuple[str, ...] = getattr(function, "_fields", ())
         if names:
             ordered = [*given, *(named[name] for name in names[len(given) :])]

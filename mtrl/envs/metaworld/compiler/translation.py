@@ -49,7 +49,7 @@ class Program:
         self._done: dict[Any, Value] = {}
         self._tuples: dict[str, Tuple] = {}
 
-    def call(self, function: Callable[..., Any], given: Sequence[Value], named: dict[str, Value]) -> Value:
+    def call(self, function: Callable[..., Any], given: list[Value], named: dict[str, Value]) -> Value:
         """A call of a function, translated now if this is the first one with arguments of such types.
 
         Raises:
@@ -110,7 +110,7 @@ class _Body(Expressions):
     def __init__(
         self, program: Program, function: Callable[..., Any], arguments: dict[str, Value], result: Type | None
     ) -> None:
-        super().__init__(program, function.__globals__)
+        super().__init__(program.call, function.__globals__)
         self.result, self._final, self._function = result, result is not None, function
         self.types: list[Type] = []
         self._depth = 0
@@ -224,7 +224,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 def _definition(function: Callable[..., Any]) -> ast.FunctionDef:
     code = function.__code__
     found = _definitions(code.co_filename).get(code.co_firstlineno)
-    if found is None:
+    if found is None or found.name != function.__name__:
         raise Untranslatable(f"the source of {function.__qualname__} is not known")
     return found
 
