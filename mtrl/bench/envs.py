@@ -1,4 +1,4 @@
-"""mtrl bench envs: environment steps a second, against the package's vector environments and the physics alone."""
+"""mtrl bench envs: environment steps a second, against the package's vector environment and the physics alone."""
 
 from __future__ import annotations
 

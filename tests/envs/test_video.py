@@ -105,9 +105,12 @@ def test_a_rollout_becomes_a_video(tmp_path: Path) -> None:
         return np.zeros((*observation.shape[:2], 4))
 
     path = tmp_path / "push.mp4"
-    assert rollout_video(policy, suite, path, tasks=["push-v3"], size=64) == {"push-v3": False}
+    envs = suite.first_episodes(0, ["push-v3"])
+    assert rollout_video(policy, envs, path, tasks=suite.tasks, size=64) == {"push-v3": False}
     assert seen == [(2, 1, 39)] * 12 and frames_in(path) == 4, "the first, and every fourth after it"
     with pytest.raises(UserError, match="multiple of 16"):
-        rollout_video(policy, suite, path, size=100)
+        rollout_video(policy, envs, path, tasks=suite.tasks, size=100)
     with pytest.raises(UserError, match="among reach-v3, push-v3"):
-        rollout_video(policy, suite, path, tasks=["door-open-v3"])
+        suite.first_episodes(0, ["door-open-v3"])
+    with pytest.raises(UserError, match="among reach-v3"):
+        rollout_video(policy, envs, path, tasks=["reach-v3"])

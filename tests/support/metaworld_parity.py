@@ -1,15 +1,17 @@
-"""Runs the package's own environment, records what it read, and evaluates the batched functions on the record.
+"""Runs the package's own environment, records what it read, and evaluates the production arithmetic on the record.
 
-One `Episode` holds the steps as leading dimension, so a whole episode is one call of the functions under test; a task
-with latched state is evaluated step by step.
+Both ways of production are evaluated: the tasks' functions as Python, and compiled to C.
 """
 
 from __future__ import annotations
 
+import ctypes
+import shutil
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal
 
 import metaworld
@@ -18,23 +20,18 @@ import pytest
 from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 
-from mtrl.envs.metaworld.probes import ProbeLayout, read_constant
+from mtrl.core.native import compiled
+from mtrl.envs.metaworld.arithmetic import CURRENT, FLAGS, PREVIOUS, RESULT_SIZE, TaskArithmetic, arithmetic_source
+from mtrl.envs.metaworld.probes import ProbeLayout, address_of, read_constant
 from mtrl.envs.metaworld.tasks import TASKS
-from mtrl.envs.metaworld.tasks.base import (
-    CURRENT_SIZE,
-    OBSERVATION_SIZE,
-    Inputs,
-    Outcome,
-    RewardVersion,
-    TaskSpec,
-    evaluate,
-    write_current,
-    write_observation,
-)
+from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, HAND_HIGH, HAND_LOW, OBSERVATION_SIZE, RewardVersion, TaskSpec
+from mtrl.envs.metaworld.tasks.state import Outcome
 
 Policy = Literal["scripted", "noisy", "random"]
 POLICIES: tuple[Policy, ...] = ("scripted", "noisy", "random")
 VERSIONS: tuple[RewardVersion, ...] = ("v2", "v1")
+Way = Literal["python", "compiled"]
+WAYS: tuple[Way, ...] = ("python", "compiled") if shutil.which("cc") else ("python",)
 TOLERANCE = 1e-9
 _SIMULATOR_ARRAYS = ("xpos", "xquat", "xmat", "site_xpos", "site_xmat", "geom_xpos", "geom_xmat", "qpos", "qvel")
 
@@ -45,8 +42,6 @@ class Episode:
 
     spec: TaskSpec
     layout: ProbeLayout
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
     first_frame: NDArray[np.float64]
     constants: dict[str, NDArray[np.float64]]
     rows: NDArray[np.float64]
@@ -93,7 +88,7 @@ def _check_constants(environment: Any, spec: TaskSpec) -> None:
     for pad in ("init_left_pad", "init_right_pad"):
         assert np.shares_memory(getattr(environment, pad), environment.data.xpos), f"{pad} is not live"
     for name, source in spec.all_constants.items():
-        value = None if source.startswith("model.") else getattr(environment, source)
+        value = None if source.startswith("model.") else attrgetter(source)(environment)
         if isinstance(value, np.ndarray):
             live = any(np.shares_memory(value, array) for array in arrays)
             assert not live, f"{spec.name}: `{name}` ({source}) is a live view: make it a probe"
@@ -117,13 +112,12 @@ def record(name: str, policy: Policy, seed: int = 0, goal: int = 0, steps: int =
         environment.reward_function_version = "v1"  # assembly's v1 reward needs numbers that only such a reset makes
         observation, _ = environment.reset()
         _check_constants(environment, spec)
-        space = environment.sawyer_observation_space
+        hand = environment._HAND_SPACE
+        assert (*hand.low, *hand.high) == (*HAND_LOW, *HAND_HIGH)
         constants = {key: read_constant(environment, source) for key, source in spec.all_constants.items()}
         episode = Episode(
             spec=spec,
             layout=layout,
-            low=space.low,
-            high=space.high,
             first_frame=observation[:CURRENT_SIZE].copy(),
             constants=constants,
             rows=np.zeros((steps, layout.width)),
@@ -152,49 +146,31 @@ def record(name: str, policy: Policy, seed: int = 0, goal: int = 0, steps: int =
     return episodes
 
 
-def compute(episode: Episode, version: RewardVersion) -> tuple[Any, Any]:
-    """Observations ``(steps, 39)`` and outcomes ``(steps, 7)`` of the functions under test."""
-    spec, steps = episode.spec, len(episode.rows)
-    if spec.state and steps > 1:
-        return _compute_stepwise(episode, version)
-    state = {name: np.full(steps, np.nan) for name in spec.state}
-    return _compute_rows(episode, version, state)
+def _evaluation(arithmetic: TaskArithmetic, way: Way) -> Callable[[], None]:
+    """What evaluates the only copy."""
+    if way == "python":
+        return arithmetic.evaluate(0, 1)
+    function = getattr(compiled(arithmetic_source([arithmetic]), *FLAGS), arithmetic.name)
+    function.restype = None
+    arrays = (arithmetic.rows, arithmetic.constants, arithmetic.action, arithmetic.state, arithmetic.result)
+    places = [ctypes.c_void_p(address_of(array)) for array in arrays]
+    return lambda: function(*places)
 
 
-def _compute_rows(episode: Episode, version: RewardVersion, state: dict[str, Any]) -> tuple[Any, Any]:
-    spec, steps = episode.spec, len(episode.rows)
-    values = dict(episode.layout.views(episode.rows))
-    for name, value in episode.constants.items():
-        values[name] = np.broadcast_to(value, (steps, *value.shape)).copy()
-    observation = np.zeros((steps, OBSERVATION_SIZE), dtype=np.float64)
-    s = Inputs({**values, **state}, observation, episode.actions)
-    current = np.zeros((steps, CURRENT_SIZE), dtype=np.float64)
-    write_current(spec, s, current)
-    previous = np.zeros_like(current)
-    previous[0] = episode.first_frame
-    previous[1:] = current[:-1]
-    write_observation(current, previous, s.target, episode.low, episode.high, observation)
-    outcome = np.zeros((steps, len(Outcome._fields)), dtype=np.float64)
-    for column, term in enumerate(evaluate(spec, s, version)):
-        outcome[:, column] = term
-    return observation, outcome
-
-
-def _compute_stepwise(episode: Episode, version: RewardVersion) -> tuple[Any, Any]:
-    state = {name: np.full(1, np.nan) for name in episode.spec.state}
-    observations, outcomes, frame = [], [], episode.first_frame
-    for step in range(len(episode.rows)):
-        one = replace(
-            episode,
-            first_frame=frame,
-            rows=episode.rows[step : step + 1],
-            actions=episode.actions[step : step + 1],
-        )
-        observation, outcome = _compute_rows(one, version, state)
-        frame = np.asarray(observation[0, :CURRENT_SIZE])
-        observations.append(observation[0])
-        outcomes.append(outcome[0])
-    return np.stack(observations), np.stack(outcomes)
+def compute(episode: Episode, version: RewardVersion, way: Way) -> tuple[Any, Any]:
+    """Observations ``(steps, 39)`` and outcomes ``(steps, 7)`` of the production arithmetic, step after step."""
+    shapes = {name: value.shape for name, value in episode.constants.items()}
+    row, action, result = np.zeros_like(episode.rows[:1]), np.zeros((1, 4), np.float32), np.zeros((1, RESULT_SIZE))
+    arithmetic = TaskArithmetic(episode.spec, version, episode.layout.columns, shapes, row, action, result)
+    arithmetic.begin(0, episode.constants)
+    results = np.zeros((len(episode.rows), RESULT_SIZE))
+    result[0, CURRENT] = episode.first_frame
+    evaluate = _evaluation(arithmetic, way)
+    for step, found in enumerate(results):
+        row[0], action[0], result[0, PREVIOUS] = episode.rows[step], episode.actions[step], result[0, CURRENT]
+        evaluate()
+        found[:] = result[0]
+    return results[:, :OBSERVATION_SIZE], results[:, OBSERVATION_SIZE:]
 
 
 def difference(found: Any, expected: Any) -> float:
@@ -206,14 +182,11 @@ def difference(found: Any, expected: Any) -> float:
     return float(np.nanmax(gap, initial=0.0))
 
 
-def check(episode: Episode, version: RewardVersion, bound: float = TOLERANCE) -> dict[str, float]:
+def check(episode: Episode, version: RewardVersion, way: Way, bound: float = TOLERANCE) -> dict[str, float]:
     """Largest differences by name; AssertionError names the first step where one is above ``bound``."""
     spec = episode.spec
-    if version == "v1" and isinstance(spec.reward_v1, str):
-        assert "v1" in episode.failures, f"{spec.name}: the package's v1 reward works, so the task should have one"
-        return {}
     assert version not in episode.failures, f"{spec.name} {version}: the package raised {episode.failures[version]}"
-    observation, outcome = compute(episode, version)
+    observation, outcome = compute(episode, version, way)
     columns = {"observation": (observation, episode.observations)}
     for column, name in enumerate(Outcome._fields):
         columns[name] = (outcome[:, column], episode.outcomes[version][:, column])
@@ -223,7 +196,7 @@ def check(episode: Episode, version: RewardVersion, bound: float = TOLERANCE) ->
             gaps = [difference(a, b) for a, b in zip(found, expected, strict=True)]
             step = next(index for index, gap in enumerate(gaps) if not gap <= bound)
             raise AssertionError(
-                f"{spec.name} {version} `{name}`: off by {worst[name]:.2e}, from step {step} on: "
+                f"{spec.name} {version} ({way}) `{name}`: off by {worst[name]:.2e}, from step {step} on: "
                 f"expected {expected[step]}, found {found[step]}"
             )
     return worst

@@ -1,58 +1,75 @@
-"""Observations and rewards of the copies of one task, on arrays that the engine owns, as scalar code (see `scalar`)."""
+"""Observations and rewards of the copies of one task, on arrays that the engine owns."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl.envs.metaworld.physics import TaskPhysics
-from mtrl.envs.metaworld.scalar import Scalar, Tracer
-from mtrl.envs.metaworld.starts import Start, Starts
-from mtrl.envs.metaworld.tasks.base import (
-    CURRENT_SIZE,
-    OBSERVATION_SIZE,
-    Inputs,
-    Outcome,
-    RewardVersion,
-    TaskSpec,
-    evaluate,
-    write_current,
-    write_observation,
-)
+from mtrl.envs.metaworld.compiler import DOUBLE, SINGLE, Object, Program, Tuple, Value, c_name, static
+from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE, RewardVersion, TaskSpec, evaluate
+from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 RESULT_SIZE = OBSERVATION_SIZE + len(Outcome._fields)
-"""An observation, then the fields of `Outcome`."""
-CURRENT, PREVIOUS, GOAL = slice(CURRENT_SIZE), slice(CURRENT_SIZE, 2 * CURRENT_SIZE), slice(2 * CURRENT_SIZE, None)
-"""The parts of an observation."""
+"""An observation (this frame, the one before, the goal), then the fields of `Outcome`."""
+CURRENT, PREVIOUS = slice(CURRENT_SIZE), slice(CURRENT_SIZE, 2 * CURRENT_SIZE)
+"""The two frames."""
+GOAL = 2 * CURRENT_SIZE
+COMMAND = 3
+"""The gripper's place in an action."""
 FloatRows = NDArray[np.float64]
+Columns = Mapping[str, tuple[int, int]]
+"""{name: (where it begins, its size, which is 0 for a number)}"""
+FLAGS = ("-O1", "-ffp-contract=off")
+"""Without contraction: a product and a sum in one instruction would round once where Python rounds twice."""
+_ARITHMETIC = """
+void {name}(const double *row, const double *constant, const float *action, double *memory, double *result) {{
+  State state, *s = &state;
+  s->command = action[{command}];
+  memcpy(&s->previous, result + {current}, {current} * sizeof(double));
+  {reads}
+  const {outcome} outcome = {call};
+  {writes}
+  memcpy(result, &s->observation, {current} * sizeof(double));
+  memcpy(result + {goal}, &s->goal, 3 * sizeof(double));
+  memcpy(result + {goal} + 3, &outcome, {terms} * sizeof(double));
+}}
+"""
 
 
-def _columns(shapes: Mapping[str, tuple[int, ...]], block: Any) -> dict[str, Any]:
-    """{name: view (N, *shape)} of the columns of a block (N, width); shapes are () or (k,)."""
-    named, start = {}, 0
+def columns(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Columns, int]:
+    """Places one after the other in a row, for shapes () and (k,), and the row's width."""
+    found, start = {}, 0
     for name, shape in shapes.items():
-        named[name] = block[:, start : start + shape[0]] if shape else block[:, start]
+        found[name] = (start, shape[0] if shape else 0)
         start += shape[0] if shape else 1
-    return named
+    return found, start
 
 
-def _run(spec: TaskSpec, version: RewardVersion, bounds: tuple[Any, Any], inputs: Inputs) -> Outcome:
-    """One step's arithmetic. The observation holds the last frame, clipped, and is written."""
-    observation = inputs.observation
-    current, previous = observation[..., CURRENT], observation[..., PREVIOUS]
-    write_current(spec, inputs, current)
-    write_observation(current, previous, inputs.target, *bounds, observation)
-    return evaluate(spec, inputs, version)
+def filler(places: Columns) -> Callable[[State, list[float]], None]:
+    """What gives a state the numbers of a row, by name."""
+    names = tuple(places)
+    parts = [slice(start, start + size) if size else start for start, size in places.values()]
+    get = operator.itemgetter(*parts)
+
+    def fill(state: State, row: list[float]) -> None:
+        vars(state).update(zip(names, get(row), strict=False))
+
+    return fill
 
 
 class TaskArithmetic:
     """Each copy alone, as soon as its physics is done.
 
     Args:
+        spec: the task.
+        probes: where its probes lie in ``rows``.
+        shapes: of its constants, () or (k,).
+        rows: (N, width), read where steps are taken from Python.
         action: (N, 4), read.
         result: (N, RESULT_SIZE). The last step's frame is read from its place (`PREVIOUS`); the rest is written.
         terms: how many fields of `Outcome` are wanted; the others stay 0.
@@ -60,79 +77,114 @@ class TaskArithmetic:
 
     def __init__(
         self,
-        starts: Starts,
+        spec: TaskSpec,
         version: RewardVersion,
-        physics: TaskPhysics,
+        probes: Columns,
+        shapes: Mapping[str, tuple[int, ...]],
+        rows: FloatRows,
         action: NDArray[np.float32],
         result: FloatRows,
-        terms: int,
+        terms: int = len(Outcome._fields),
     ) -> None:
-        self.code = _scalar_code(starts, version, physics, terms)
-        self.action, self.result = action, result
-        self.constants = np.zeros((len(action), self.code.constants))
-        self.state = np.zeros((len(action), len(starts.spec.state)))
-        self._rows, self._state_names = physics.rows, starts.spec.state
+        self.name = f"{spec.name.replace('-', '_')}_{version}"
+        self.objects, self.reward, self.latched = spec.objects, spec.reward(version), spec.state
+        self.probes, self.rows, self.action, self.result, self.terms = probes, rows, action, result, terms
+        self.constant_columns, width = columns(shapes)
+        self._fill_constants = filler(self.constant_columns)
+        self.constants = np.zeros((len(rows), width))
+        self.state = np.zeros((len(rows), len(self.latched)))
+        self._states = [State() for _ in rows]
+        for state, row in zip(self._states, result, strict=True):
+            state.previous = row[PREVIOUS]
 
     def evaluate(self, first: int, last: int) -> Callable[[], None]:
-        """A function for the copies from ``first`` up to ``last``. The observation of one that fails is not finite."""
-        function, latched, goal = self.code.function, self.state.shape[1], self.state.shape[1] + CURRENT_SIZE
-        end = GOAL.start + self.code.size - goal
-        result, state = self.result[first:last], self.state[first:last]
-        reads = (self._rows, self.constants, self.action, self.result[:, PREVIOUS], self.state)
-        inputs = [array[first:last].tolist for array in reads]
+        """A function for the copies from ``first`` up to ``last``. The observation of one that fails is not finite.
 
-        def evaluate() -> None:
-            for n, values in enumerate(zip(*(read() for read in inputs), strict=True)):
+        `native` does the same in C.
+        """
+        objects, reward, latched, terms = self.objects, self.reward, self.latched, self.terms
+        fill, rows, commands = filler(self.probes), self.rows[first:last], self.action[first:last, COMMAND]
+        memory, end = self.state[first:last], GOAL + 3 + terms
+        copies = [
+            (s, row[CURRENT], row[GOAL:end])
+            for s, row in zip(self._states[first:last], self.result[first:last], strict=True)
+        ]
+
+        def evaluate_all() -> None:
+            for (s, frame, rest), row, s.command in zip(copies, rows.tolist(), commands, strict=True):
+                fill(s, row)
                 try:
-                    found = function(*values)
+                    outcome = evaluate(objects, reward, s)
                 except (ArithmeticError, ValueError):
-                    result[n, 0] = np.nan
-                    continue
-                if latched:
-                    state[n] = found[:latched]
-                result[n, CURRENT] = found[latched:goal]
-                result[n, GOAL.start : end] = found[goal:]
+                    frame[0] = math.nan
+                else:
+                    frame[:] = s.observation
+                    rest[:] = (*s.goal, *outcome[:terms])
+            if latched:
+                memory[:] = [[getattr(s, name) for name in latched] for s, *_ in copies]
 
-        return evaluate
+        return evaluate_all
 
     def arrays(self) -> dict[str, Any]:
         """What a step in C reads and writes; see `native`. The arrays stay where they are."""
         return {"action": self.action, "constants": self.constants, "state": self.state, "result": self.result}
 
-    def begin(self, n: int, start: Start) -> None:
-        """Put copy n at the first observation of an episode."""
-        values = np.concatenate([np.ravel(value) for value in start.constants.values()]).tolist()
-        self.constants[n] = self.code.prepare(values)
+    def begin(self, n: int, constants: Mapping[str, FloatRows]) -> None:
+        """Put copy n at the first observation of an episode, given its constants."""
+        self.constants[n] = np.concatenate([np.ravel(value) for value in constants.values()])
         self.state[n] = math.nan
+        self._fill_constants(self._states[n], self.constants[n].tolist())
+        self._recall(n)
 
     def memory(self) -> dict[str, FloatRows]:
         """{name: (N,)}: what the task has latched."""
-        return dict(zip(self._state_names, self.state.T, strict=True))
+        return dict(zip(self.latched, self.state.T, strict=True))
 
     def remember(self, memory: Mapping[str, FloatRows]) -> None:
         """Go back to such a memory."""
-        for name, column in zip(self._state_names, self.state.T, strict=True):
+        for name, column in zip(self.latched, self.state.T, strict=True):
             column[...] = memory[name]
+        for n in range(len(self._states)):
+            self._recall(n)
+
+    def _recall(self, n: int) -> None:
+        vars(self._states[n]).update(zip(self.latched, self.state[n].tolist(), strict=True))
 
 
-def _scalar_code(starts: Starts, version: RewardVersion, physics: TaskPhysics, terms: int) -> Scalar:
-    """(row, constants, action, last frame, state) -> state, current frame, goal, outcome, of one copy."""
-    spec, shapes = starts.spec, starts.constant_shapes
-    width = sum(shape[0] if shape else 1 for shape in shapes.values())
-    row, constants, state = (np.ones((1, k)) for k in (physics.layout.width, width, len(spec.state)))
-    action, observation = np.ones((1, 4), np.float32), np.zeros((1, OBSERVATION_SIZE))
-    previous = observation[:, PREVIOUS]
-    tracer = Tracer({"row": row, "constant": constants, "action": action, "previous": previous, "state": state})
-    values = {
-        **physics.layout.views(row),
-        **_columns(shapes, constants),
-        **_columns({name: () for name in spec.state}, state),
-    }
-    inputs = Inputs({k: tracer.wrap(v) for k, v in values.items()}, tracer.wrap(observation), tracer.wrap(action))
-    results = np.zeros((1, terms))
-    with np.errstate(all="ignore"):
-        outcome = _run(spec, version, (starts.low, starts.high), inputs)
-        for i, term in enumerate(outcome[:terms]):
-            tracer.wrap(results)[:, i] = term
-    name = f"{spec.name.replace('-', '_')}_{version}"
-    return tracer.function(name, (state, observation[:, CURRENT], observation[:, GOAL], results))
+def arithmetic_source(parts: Sequence[TaskArithmetic]) -> str:
+    """A function in C for each task, by its name, which evaluates one copy.
+
+    Raises `Untranslatable` where a task does what has no translation.
+    """
+    state = Object("State", {"command": SINGLE, "previous": Tuple((DOUBLE,) * CURRENT_SIZE)})
+    program, functions = Program(state), list[str]()
+    for part in parts:
+        memory = {name: (i, 0) for i, name in enumerate(part.latched)}
+        places = (("row", part.probes), ("constant", part.constant_columns), ("memory", memory))
+        reads = [line for row, of in places for line in _reads(state, row, of)]
+        outcome = program.call(evaluate, [static(part.objects), static(part.reward), Value(state, "s")], {})
+        functions.append(
+            _ARITHMETIC.format(
+                name=part.name,
+                reads="\n  ".join(reads),
+                outcome=c_name(outcome.type),
+                call=outcome.code,
+                writes=" ".join(f"memory[{i}] = s->{name};" for name, (i, _) in memory.items()),
+                command=COMMAND,
+                current=CURRENT_SIZE,
+                goal=GOAL,
+                terms=part.terms,
+            )
+        )
+    return "\n".join(["#include <string.h>", program.source(), *functions])
+
+
+def _reads(state: Object, row: str, places: Columns) -> list[str]:
+    """Assignments of a row's numbers to the state's fields."""
+    lines = []
+    for name, (start, size) in places.items():
+        kind = Tuple((DOUBLE,) * size) if size else DOUBLE
+        state.declare(name, kind)
+        numbers = ", ".join(f"{row}[{i}]" for i in range(start, start + max(size, 1)))
+        lines.append(f"s->{name} = ({kind.name}){{{numbers}}};")
+    return lines

@@ -1,4 +1,4 @@
-"""Environment steps per second: our engine, the package's vector environments, and the physics alone.
+"""Environment steps per second: our engine, the package's vector environment, and the physics alone.
 
 All are measured in turn in one process on the same cores, so that a noisy machine is noisy for all alike.
 """
@@ -7,6 +7,7 @@ All are measured in turn in one process on the same cores, so that a noisy machi
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -44,26 +45,21 @@ def bench(
     ``bound`` is 5 ``mj_step`` and one ``mj_forward`` from Python with our models on the same threads, from the states
     and with the commands of the engine's own turn; ``bound_full`` the same with the package's models, visuals included;
     ``bound_resting`` with the last commands for the whole turn, so that the robots come to rest, which is less work for
-    the solver. ``package_sync`` and ``package_async`` are the package's own vector environments; they have one copy of
-    each task and nearly the same speed with more. ``peak_mb`` is the memory of a process with our engine and nothing
-    else.
+    the solver. ``package`` is the package's own vector environment in one process; it has one copy of each task and
+    nearly the same speed with more. ``peak_mb`` is the memory of a process with our engine and nothing else.
 
     Args:
         seconds: for each row.
     """
     rows = []
     for kind in kinds:
-        package = {name: _PackageRun(kind, name) for name in ("sync", "async")}
-        try:
+        with contextlib.closing(_PackageRun(kind)) as package:
             for n in copies:
-                rows += _compare(kind, n, seconds, {f"package_{name}": run for name, run in package.items()})
-        finally:
-            for run in package.values():
-                run.close()
+                rows += _compare(kind, n, seconds, package)
     return rows
 
 
-def _compare(kind: str, copies: int, seconds: float, package: dict[str, Run]) -> list[dict[str, Any]]:
+def _compare(kind: str, copies: int, seconds: float, package: Run) -> list[dict[str, Any]]:
     suite = MetaWorldSuite(Config(kind))
     envs = suite.batched_envs(0, copies)
     envs.reset()
@@ -75,7 +71,7 @@ def _compare(kind: str, copies: int, seconds: float, package: dict[str, Run]) ->
         f"{_BOUND}_resting": _BoundRun(ours, whole=False, resting=True),
     }
     try:
-        speeds = _interleaved({"ours": ours, **bounds, **package}, seconds, tuple(bounds.values()))
+        speeds = _interleaved({"ours": ours, **bounds, "package": package}, seconds, tuple(bounds.values()))
     finally:
         for part in (envs, *bounds.values()):
             part.close()
@@ -139,8 +135,8 @@ class _EngineRun:
 class _PackageRun:
     """``gymnasium.make_vec("Meta-World/MT10", ...)`` and its like."""
 
-    def __init__(self, kind: str, strategy: str) -> None:
-        self._envs = gymnasium.make_vec(f"Meta-World/{kind.upper()}", vector_strategy=strategy, seed=0)
+    def __init__(self, kind: str) -> None:
+        self._envs = gymnasium.make_vec(f"Meta-World/{kind.upper()}", vector_strategy="sync", seed=0)
         self._envs.reset()
         self._actions = itertools.cycle(_actions(self._envs.num_envs))
 

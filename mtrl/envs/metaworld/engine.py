@@ -30,7 +30,8 @@ from mtrl.envs.metaworld.package_envs import MAX_HORIZON
 from mtrl.envs.metaworld.physics import CONTROLS, ERROR, SOUND, UNSTABLE, TaskPhysics
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
-from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, Outcome, RewardVersion, TaskSpec
+from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, RewardVersion, TaskSpec
+from mtrl.envs.metaworld.tasks.state import Outcome
 from mtrl.envs.metaworld.workers import Workers, shares
 
 logger = logging.getLogger(__name__)
@@ -47,9 +48,6 @@ def _check_tasks(tasks: Sequence[str], version: str) -> None:
     check_choice("benchmark.reward_version", version, ("v1", "v2"))
     for task in tasks:
         check(task in TASKS, "benchmark.tasks", "tasks that the batched engine has; engine=package has all", task)
-        v1 = TASKS[task].reward_v1
-        works = version == "v2" or not isinstance(v1, str)
-        check(works, "benchmark.reward_version", f"v2 for {task}, whose v1 reward fails in the package: {v1}", version)
 
 
 class BatchedEnvs:
@@ -72,7 +70,7 @@ class BatchedEnvs:
         specs: {task: what it is}, for tasks that are not quite the package's.
 
     Raises:
-        UserError: a task that the engine does not know, or v1 of one whose v1 reward fails in the package.
+        UserError: a task that the engine does not know.
     """
 
     faults: NDArray[np.int64]
@@ -143,9 +141,12 @@ class BatchedEnvs:
             TaskPhysics(starts, self._controls[t], self._status[t], self._workers.count)
             for t, starts in enumerate(self._starts)
         ]
+        parts = zip(self._starts, self.physics, self._action, self._result, strict=True)
         self._arithmetic = [
-            TaskArithmetic(starts, version, physics, self._action[t], self._result[t], terms)
-            for t, (starts, physics) in enumerate(zip(self._starts, self.physics, strict=True))
+            TaskArithmetic(
+                s.spec, version, physics.layout.columns, s.constant_shapes, physics.rows, action, result, terms
+            )
+            for s, physics, action, result in parts
         ]
         self._compiled = compiled_steps(list(zip(self.physics, self._arithmetic, strict=True)))
         envs = [starts.env for starts in self._starts]
@@ -247,8 +248,8 @@ class BatchedEnvs:
         if self._chunks and np.array_equal(self._planned, self._parked):
             return
         self._planned[...] = self._parked
-        found = shares(~self._parked, self.threads)
-        self._chunks = [self._chunk(t, first, last) for t, ranges in enumerate(found) for first, last in ranges]
+        chunks = enumerate(shares(~self._parked, self.threads))
+        self._chunks = [self._chunk(t, first, last) for t, ranges in chunks for first, last in ranges]
 
     def _chunk(self, t: int, first: int, last: int) -> Chunk:
         """A step of some copies of a task. All arithmetic comes after all physics, while its code is in the cache."""
@@ -316,7 +317,7 @@ class BatchedEnvs:
     def _start(self, t: int, n: int) -> None:
         start = self._starts[t].start(int(self._goal[t, n]))
         self.physics[t].begin(n, start)
-        self._arithmetic[t].begin(n, start)
+        self._arithmetic[t].begin(n, start.constants)
         self._controls[t, n, :3] = start.mocap
         self.observation[t, n] = start.observation
         self._elapsed[t, n] = 0
@@ -371,7 +372,7 @@ class BatchedEnvs:
             start = self._starts[t].start(int(self._goal[t, n]))
             physics.begin(n, start)
             physics.set_state(n, vectors[n])
-            arithmetic.begin(n, start)
+            arithmetic.begin(n, start.constants)
             self._controls[t, n, :3] = physics.mocap(n)
         arithmetic.remember({name: value.cpu().numpy() for name, value in state["memory"][t].items()})
 

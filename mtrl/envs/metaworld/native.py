@@ -2,8 +2,8 @@
 
 ``mj_step`` and ``mj_forward`` release the lock, but each takes it again when it returns, and threads that do so every
 40 µs lose a tenth of their time to handing it over; the arithmetic, as Python, holds it. Where a C compiler is found
-(``cc``, or what the variable ``CC`` names), the scalar code of all tasks is translated (`translation`) and compiled
-when an engine starts, in about a second for fifty tasks, and no file is kept. Elsewhere the same is done from Python,
+(``cc``, or what the variable ``CC`` names), the functions of all tasks are translated (`compiler`) and compiled when an
+engine starts, in about a second for fifty tasks, and no file is kept. Elsewhere the same is done from Python,
 with the same results.
 """
 
@@ -21,11 +21,10 @@ import mujoco
 import numpy as np
 
 from mtrl.core.native import FAILURES, compiled
-from mtrl.envs.metaworld.arithmetic import RESULT_SIZE, TaskArithmetic
+from mtrl.envs.metaworld.arithmetic import FLAGS, RESULT_SIZE, TaskArithmetic, arithmetic_source
+from mtrl.envs.metaworld.compiler import Untranslatable
 from mtrl.envs.metaworld.physics import CONTROLS, ERROR, SOUND, SUBSTEPS, UNSTABLE, TaskPhysics
 from mtrl.envs.metaworld.probes import address_of
-from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE
-from mtrl.envs.metaworld.translation import Untranslatable, translated
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +40,9 @@ _FIELDS = {
 """The arrays and numbers of one task, as `TaskPhysics.arrays` and `TaskArithmetic.arrays` name them."""
 
 _HEAD = (
-    "#include <math.h>\n#include <setjmp.h>\n#include <string.h>\n#include <mujoco/mujoco.h>\n"
-    f"enum {{ SUBSTEPS = {SUBSTEPS}, CONTROLS = {CONTROLS}, RESULT = {RESULT_SIZE}, CURRENT = {CURRENT_SIZE},\n"
-    f"       GOAL = {2 * CURRENT_SIZE}, ACTION = 4, SOUND = {SOUND}, UNSTABLE = {UNSTABLE}, ERROR = {ERROR} }};\n"
+    "#include <setjmp.h>\n#include <mujoco/mujoco.h>\n"
+    f"enum {{ SUBSTEPS = {SUBSTEPS}, CONTROLS = {CONTROLS}, RESULT = {RESULT_SIZE}, ACTION = 4,\n"
+    f"       SOUND = {SOUND}, UNSTABLE = {UNSTABLE}, ERROR = {ERROR} }};\n"
     f"typedef struct {{ {' '.join(f'{kind}{name};' for name, kind in _FIELDS.items())} }} Task;\n"
     r"""
 typedef void (*Physics)(const mjModel *model, mjData *data);
@@ -96,26 +95,18 @@ static double touching(const mjData *data, int geom, int left, int right) {
 """
 )
 
-_TASK = """
-{code}
+_STEP = """
 void {name}_step(const MuJoCo *mujoco, const Task *task, long worker, long first, long last) {{
   advance(mujoco, task, worker, first, last);
   for (long n = first; n < last; n++) {{
     const mjData *data = task->datas[n];
     const double row[] = {{{row}}};
-    double *result = task->result + n * RESULT, *state = task->state + n * {latched}, out[{size}];
-    {name}(row, task->constants + n * {constants}, task->action + n * ACTION, result + CURRENT, state, out);
-    memcpy(state, out, {latched} * sizeof(double));
-    memcpy(result, out + {latched}, CURRENT * sizeof(double));
-    memcpy(result + GOAL, out + {latched} + CURRENT, ({size} - {latched} - CURRENT) * sizeof(double));
+    {name}(row, task->constants + n * {constants}, task->action + n * ACTION, task->state + n * {latched},
+           task->result + n * RESULT);
   }}
 }}
 """
-_TYPES = {"row": "const double *", "constant": "const double *", "action": "const float *"}
-_TYPES |= {"previous": "const double *", "state": "const double *"}
 _FOLDER = Path(str(mujoco.__file__)).parent
-_FLAGS = ("-O1", "-ffp-contract=off", f"-I{_FOLDER / 'include'}")
-"""Without contraction: a product and a sum in one instruction would round once where Python rounds twice."""
 _SYMBOLS = ("mj_step", "mj_forward", "_mjPRIVATE__get_tls_error_fn", "_mjPRIVATE__set_tls_error_fn")
 
 
@@ -125,28 +116,24 @@ def compiled_steps(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]]) -> list[
     A task's arrays have to stay where they are for as long as its function is called.
     """
     try:
-        library, table = compiled(_source(tasks), *_FLAGS), _functions()
+        library, table = compiled(_source(tasks), *FLAGS, f"-I{_FOLDER / 'include'}"), _functions()
     except (*FAILURES, Untranslatable) as error:
         logger.info("Environments are stepped from Python: %s", error)
         return None
-    return [_bound(getattr(library, f"{part.code.name}_step"), table, physics, part) for physics, part in tasks]
+    return [_bound(getattr(library, f"{part.name}_step"), table, physics, part) for physics, part in tasks]
 
 
 def _source(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]]) -> str:
-    helpers = {name: text for _, part in tasks for name, text in part.code.helpers.items()}
-    pieces = [_HEAD, *(translated(text, {}) for text in helpers.values())]
-    for physics, part in tasks:
-        pieces.append(
-            _TASK.format(
-                name=part.code.name,
-                code=translated(part.code.source, _TYPES),
-                row=", ".join(physics.layout.in_c("data")),
-                constants=part.constants.shape[1],
-                latched=part.state.shape[1],
-                size=part.code.size,
-            )
+    steps = [
+        _STEP.format(
+            name=part.name,
+            row=", ".join(physics.layout.in_c("data")),
+            constants=part.constants.shape[1],
+            latched=len(part.latched),
         )
-    return "".join(pieces)
+        for physics, part in tasks
+    ]
+    return "\n".join([arithmetic_source([part for _, part in tasks]), _HEAD, *steps])
 
 
 def _bound(function: Any, table: Any, physics: TaskPhysics, part: TaskArithmetic) -> Step:

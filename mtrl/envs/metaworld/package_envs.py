@@ -7,7 +7,6 @@ Each copy is one `SawyerXYZEnv`. The copies are stepped one after the other in t
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 from metaworld.types import Task
 from numpy.typing import NDArray
@@ -25,10 +23,11 @@ from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.core.limited import LimitedWarnings
 from mtrl.core.types import FloatArray, StepResult
+from mtrl.envs.metaworld.models import make_env
+from mtrl.envs.metaworld.starts import INTEGRATION
 
 MAX_HORIZON = SawyerXYZEnv.max_path_length
 """Steps that the package allows in an episode."""
-_INTEGRATION = mujoco.mjtState.mjSTATE_INTEGRATION.value
 _FIELDS: Mapping[str, tuple[Any, tuple[int, ...]]] = {
     "action": (np.float32, (4,)),
     **dict.fromkeys(("observation", "next_observation"), (np.float64, (39,))),
@@ -38,29 +37,6 @@ _FIELDS: Mapping[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 _warn = LimitedWarnings(logging.getLogger(__name__))
-
-
-@functools.lru_cache(maxsize=1)
-def _compiled(path: str) -> mujoco.MjModel:
-    return mujoco.MjModel.from_xml_path(path)
-
-
-@functools.cache
-def _copying(task: str) -> type[SawyerXYZEnv]:
-    """The task's class, with a copy of the last compiled model in place of a compilation of its own (0.3 s)."""
-
-    def _initialize_simulation(self: SawyerXYZEnv) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        model = _compiled(self.fullpath).__copy__()
-        return model, mujoco.MjData(model)
-
-    base = ALL_V3_ENVIRONMENTS[task]
-    return type(base.__name__, (base,), {"_initialize_simulation": _initialize_simulation})
-
-
-def make_env(task: str, reward_version: str) -> SawyerXYZEnv:
-    """The package's environment of `task`, without a goal yet."""
-    kind: Any = _copying(task)
-    return kind(reward_function_version=reward_version)
 
 
 @dataclass(frozen=True)
@@ -142,8 +118,8 @@ class _Copy:
 
     def state_dict(self) -> dict[str, Any]:
         model, data = self.env.model, self.env.data
-        physics = np.empty(mujoco.mj_stateSize(model, _INTEGRATION))
-        mujoco.mj_getState(model, data, physics, _INTEGRATION)
+        physics = np.empty(mujoco.mj_stateSize(model, INTEGRATION))
+        mujoco.mj_getState(model, data, physics, INTEGRATION)
         arrays = {"physics": physics, "body_pos": model.body_pos, "site_pos": model.site_pos}
         names = ("observation", "next_observation", "faults")
         return {
@@ -168,9 +144,9 @@ class _Copy:
         model, data = self.env.model, self.env.data
         model.body_pos[:], model.site_pos[:] = arrays["body_pos"], arrays["site_pos"]
         # Forward dynamics fill the derived quantities and may touch the solver's warm start: so set the state twice.
-        mujoco.mj_setState(model, data, arrays["physics"], _INTEGRATION)
+        mujoco.mj_setState(model, data, arrays["physics"], INTEGRATION)
         mujoco.mj_forward(model, data)
-        mujoco.mj_setState(model, data, arrays["physics"], _INTEGRATION)
+        mujoco.mj_setState(model, data, arrays["physics"], INTEGRATION)
 
 
 def _attributes(env: SawyerXYZEnv) -> dict[str, Any]:

@@ -63,17 +63,20 @@ class TaskPhysics:
         """
         step, forward, clocks, status = mujoco.mj_step, mujoco.mj_forward, self._clocks, self._status
         gather = self._gather.some(first, last)
-        copies = [(n, self.datas[n], self.datas[n].mocap_pos[0], self.datas[n].ctrl) for n in range(first, last)]
+        copies = [
+            (n, data, data.mocap_pos[0], self._controls[n, :3], data.ctrl, self._controls[n, 3:])
+            for n, data in enumerate(self.datas[first:last], first)
+        ]
 
         def advance(worker: int) -> None:
-            for n, data, mocap, commands in copies:
+            for n, data, mocap, place, fingers, commands in copies:
                 which = worker if self._shared else n
-                model, (memory, _), moving = self.models[which], self._places[which], self._moving[0]
-                mocap[:], commands[:] = self._controls[n, :3], self._controls[n, 3:]
-                memory[self._targets[which, :moving]] = self._values[n, :moving]
+                mocap[:], fingers[:] = place, commands
+                if self._shared:
+                    self._move(which, n)
                 try:
-                    step(model, data, SUBSTEPS)
-                    forward(model, data)
+                    step(self.models[which], data, SUBSTEPS)
+                    forward(self.models[which], data)
                     status[n] = SOUND if data.time > clocks[n] else UNSTABLE
                 except mujoco.FatalError:
                     status[n] = ERROR
@@ -81,6 +84,11 @@ class TaskPhysics:
             gather()
 
         return advance
+
+    def _move(self, which: int, n: int) -> None:
+        """Put into a shared model where copy n has bodies and sites."""
+        (memory, _), moving = self._places[which], self._moving[0]
+        memory[self._targets[which, :moving]] = self._values[n, :moving]
 
     def arrays(self) -> dict[str, Any]:
         """What a step in C reads and writes; see `native`. The arrays stay where they are."""

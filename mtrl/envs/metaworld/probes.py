@@ -1,15 +1,15 @@
 """Simulator quantities by name, copied into one row of a preallocated array per copy.
 
 `ProbeLayout` resolves the names of `tasks.base` once per model; `ProbeLayout.bind` notes where in memory several
-``MjData`` keep them, so that a gather after each step is a single ``take`` for all of them. Their rows form
-``(N, width)``, of which `ProbeLayout.views` gives the named columns without copying. Constants are read once after a
-reset.
+``MjData`` keep them, so that a gather after each step is a single ``take`` for all of them. Constants are read once
+after a reset.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Row = Rows = NDArray[np.float64]
-
 _KINDS: dict[tuple[str, str], tuple[str, int]] = {
     ("body", "xpos"): ("xpos", 3),
     ("body", "xquat"): ("xquat", 4),
@@ -31,81 +30,53 @@ _KINDS: dict[tuple[str, str], tuple[str, int]] = {
 
 
 class ProbeLayout:
-    """Where each probe lies in a row of ``width`` float64 numbers.
+    """Where each probe lies in a row of ``width`` float64 numbers: `columns`, {our name: (first, size)}; size 0 is a
+    number.
 
     Args:
         model: a compiled ``mujoco.MjModel``.
-        probes: {our name: probe, or a tuple of probes of one kind to be stacked}; see `tasks.base`.
+        probes: {our name: probe}; see `tasks.base`.
     """
 
-    def __init__(self, model: Any, probes: Mapping[str, str | Sequence[str]]) -> None:
-        self._ids: dict[tuple[str, int], list[int]] = {}
-        self._touching: list[int] = []
+    def __init__(self, model: Any, probes: Mapping[str, str]) -> None:
         self._pads = (model.geom("leftpad_geom").id, model.geom("rightpad_geom").id)
-        places: dict[str, tuple[tuple[str, int], int, int | None]] = {}
-        for name, probe in probes.items():
-            parts = (probe,) if isinstance(probe, str) else tuple(probe)
-            resolved = [self._resolve(model, part) for part in parts]
-            kind = resolved[0][0]
-            ids = self._touching if kind[0] == "touching" else self._ids.setdefault(kind, [])
-            places[name] = (kind, len(ids), None if isinstance(probe, str) else len(parts))
-            ids.extend(identifier for _, identifier in resolved)
-        starts, column = {}, 0
-        for kind, ids in self._ids.items():
-            starts[kind] = column
-            column += kind[1] * len(ids)
-        starts[("touching", 1)] = column
-        self.width = column + len(self._touching)
-        self._columns = {
-            name: (starts[kind] + kind[1] * position, kind[1], stacked)
-            for name, (kind, position, stacked) in places.items()
-        }
+        self._near: list[tuple[str, int]] = []
+        self._touching: list[int] = []
+        self.columns: dict[str, tuple[int, int]] = {}
+        # What is touched comes last.
+        for name, probe in sorted(probes.items(), key=lambda item: item[1].startswith("touching.")):
+            first = len(self._near) + len(self._touching)
+            source, size, identifier = _resolve(model, probe)
+            self.columns[name] = (first, size if size > 1 else 0)
+            if source:
+                self._near += [(source, size * identifier + k) for k in range(size)]
+            else:
+                self._touching.append(identifier)
+        self.width = len(self._near) + len(self._touching)
 
-    @staticmethod
-    def _resolve(model: Any, probe: str) -> tuple[tuple[str, int], int]:
-        scope, _, rest = probe.partition(".")
-        if scope == "touching":
-            return ("touching", 1), model.geom(rest).id
-        name, _, quantity = rest.rpartition(".")
-        if (scope, quantity) not in _KINDS:
-            allowed = ", ".join(f"{a}.<name>.{b}" for a, b in _KINDS)
-            raise ValueError(f"A probe should be one of {allowed} or touching.<geom>. Found `{probe}`.")
-        element = getattr(model, scope)(name)
-        return _KINDS[scope, quantity], int(element.qposadr.item()) if scope == "joint" else element.id
-
-    def bind(self, datas: Sequence[Any], rows: NDArray[np.float64]) -> Gather:
+    def bind(self, datas: Sequence[Any], rows: Rows) -> Gather:
         """What copies the current values of each of N ``MjData`` into its row of ``rows (N, width)``, contiguous."""
-        parts = [
-            [
-                getattr(data, source).reshape(-1)[size * identifier : size * (identifier + 1)]
-                for (source, size), ids in self._ids.items()
-                for identifier in ids
-            ]
-            for data in datas
-        ]
+        parts = [[getattr(data, source).reshape(-1)[at : at + 1] for source, at in self._near] for data in datas]
         return Gather(datas, rows, parts, self._touching, self._pads)
 
     def in_c(self, data: str) -> list[str]:
         """An expression in C for each number of a row, given the name of a pointer to ``mjData``."""
-        read = [
-            f"{data}->{source}[{size * identifier + k}]"
-            for (source, size), ids in self._ids.items()
-            for identifier in ids
-            for k in range(size)
-        ]
         left, right = self._pads
+        read = [f"{data}->{source}[{at}]" for source, at in self._near]
         return read + [f"touching({data}, {geom}, {left}, {right})" for geom in self._touching]
 
-    def views(self, rows: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """{name: view} of ``rows (..., width)``: ``(..., k)``, scalars ``(...)``, stacked ``(..., parts, k)``."""
-        named = {}
-        for name, (start, size, stacked) in self._columns.items():
-            if stacked is not None:
-                block = rows[..., start : start + size * stacked]
-                named[name] = block.reshape(*block.shape[:-1], stacked, size)
-            else:
-                named[name] = rows[..., start] if size == 1 else rows[..., start : start + size]
-        return named
+
+def _resolve(model: Any, probe: str) -> tuple[str, int, int]:
+    """The array of ``MjData``, how many numbers an element has there, and the element; no array for what is touched."""
+    scope, _, rest = probe.partition(".")
+    if scope == "touching":
+        return "", 1, model.geom(rest).id
+    name, _, quantity = rest.rpartition(".")
+    if (scope, quantity) not in _KINDS:
+        allowed = ", ".join(f"{a}.<name>.{b}" for a, b in _KINDS)
+        raise ValueError(f"A probe should be one of {allowed} or touching.<geom>. Found `{probe}`.")
+    element = getattr(model, scope)(name)
+    return *_KINDS[scope, quantity], int(element.qposadr.item()) if scope == "joint" else element.id
 
 
 class Gather:
@@ -185,5 +156,5 @@ def read_constant(environment: Any, source: str) -> NDArray[np.float64]:
         name, _, field = rest.rpartition(".")
         value = getattr(getattr(environment.model, kind)(name), field)
     else:
-        value = getattr(environment, source)
+        value = operator.attrgetter(source)(environment)
     return np.array(value, dtype=np.float64)

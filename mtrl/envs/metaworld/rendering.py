@@ -18,7 +18,7 @@ from mtrl.core.errors import expected
 from mtrl.core.types import FloatArray
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.models import whole_model
-from mtrl.envs.metaworld.suite import MetaWorldSuite, evaluation_order
+from mtrl.envs.metaworld.package_envs import PackageEnvs
 from mtrl.envs.offscreen import graphics_context, offscreen_backend
 from mtrl.monitoring.video import MACRO_BLOCK, Clip, Frame, check_writer, tile, write_video
 
@@ -139,51 +139,50 @@ class _Recording:
 
 def rollout_video(
     policy: Callable[[FloatArray], FloatArray],
-    suite: MetaWorldSuite,
+    envs: PackageEnvs,
     path: Path,
     *,
-    tasks: Sequence[str] | None = None,
-    seed: int = 0,
+    tasks: Sequence[str],
     size: int = 240,
     steps_per_frame: int = 5,
     frames_per_second: int = 16,
 ) -> dict[str, bool]:
-    """Write an mp4 of one episode of each of `tasks` (all, if not given), side by side; return which were solved.
+    """Write an mp4 of one episode of each task of `envs`, side by side; return which were solved.
 
     Args:
-        policy: observations (T, 1, 39) of ALL tasks of the suite to actions (T, 1, 4); tasks not filmed see zeros.
-        seed: of the suite's goals; the episode is the first of an evaluation with this seed.
+        policy: observations (T, 1, 39) of `tasks` to actions (T, 1, 4); tasks not filmed see zeros.
+        envs: one copy of each task to be filmed.
         size: pixels of a task's square, a multiple of 16.
         steps_per_frame: 5 at 16 frames a second is real time.
 
     Raises:
         RenderingUnavailable: no offscreen OpenGL or no video writer; nothing has run then.
-        UserError: a task that the suite does not have, or an impossible size.
+        UserError: a task that the policy does not know, or an impossible size.
     """
-    chosen = tuple(tasks) if tasks else tuple(suite.tasks)
-    check(set(chosen) <= set(suite.tasks), "tasks", f"among {', '.join(suite.tasks)}", list(chosen))
+    check(set(envs.tasks) <= set(tasks), "tasks", f"among {', '.join(tasks)}", list(envs.tasks))
     check(size >= MACRO_BLOCK and size % MACRO_BLOCK == 0, "size", f"a multiple of {MACRO_BLOCK}", size)
     check_writer()
     offscreen_backend()
-    recordings = _play(policy, suite, chosen, seed, steps_per_frame)
-    clips = [
-        Clip(task, recording.draw(size), recording.solved) for task, recording in zip(chosen, recordings, strict=True)
-    ]
+    recordings = _play(policy, envs, [list(tasks).index(task) for task in envs.tasks], len(tasks), steps_per_frame)
+    parts = zip(envs.tasks, recordings, strict=True)
+    clips = [Clip(task, recording.draw(size), recording.solved) for task, recording in parts]
     write_video(path, tile(clips), frames_per_second)
     return {clip.title: bool(clip.solved) for clip in clips}
 
 
 def _play(
-    policy: Callable[[FloatArray], FloatArray], suite: MetaWorldSuite, tasks: Sequence[str], seed: int, every: int
+    policy: Callable[[FloatArray], FloatArray], envs: PackageEnvs, rows: Sequence[int], num_tasks: int, every: int
 ) -> list[_Recording]:
-    """One episode of each task; where one has ended, the environment stands still at its end."""
-    rows = [list(suite.tasks).index(task) for task in tasks]
-    order = evaluation_order(seed, len(suite.tasks), suite.config.num_goals, 1)[rows]
-    envs = suite.scheduled_envs(seed, order, tasks)
+    """One episode of each task; where one has ended, the environment stands still at its end.
+
+    Args:
+        rows: where the policy has the tasks of ``envs`` among its ``num_tasks``.
+    """
     recordings = [_Recording(env) for env in envs.envs]
-    seen = np.zeros((len(suite.tasks), 1, suite.spec.observation_size))
-    seen[rows] = envs.reset()
-    running = np.ones(len(tasks), bool)
+    first = envs.reset()
+    seen = np.zeros((num_tasks, *first.shape[1:]))
+    seen[rows] = first
+    running = np.ones(len(rows), bool)
     for recording in recordings:
         recording.add()
     step = 0

@@ -23,6 +23,7 @@ from mtrl.core.types import FloatArray, TaskVectorEnv
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.models import make_physics_env
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON, PackageEnvs
+from mtrl.envs.metaworld.rendering import rollout_video
 from mtrl.envs.metaworld.starts import Known
 
 BENCHMARKS = {"mt10": env_dict.MT10_V3, "mt25": env_dict.MT25_V3, "mt50": env_dict.MT50_V3}
@@ -157,13 +158,16 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         horizons = self.config.training_horizons or [self.config.horizon]
         return {"horizon": horizons, "terminate_on_success": self.config.terminate_on_success}
 
+    def first_episodes(self, seed: int, tasks: Sequence[str]) -> PackageEnvs:
+        """Environments that play the first episode of an evaluation with this seed."""
+        check(set(tasks) <= set(self.tasks), "tasks", f"among {', '.join(self.tasks)}", list(tasks))
+        order = evaluation_order(seed, len(self.tasks), self.config.num_goals, 1)
+        return self.scheduled_envs(seed, order[[list(self.tasks).index(task) for task in tasks]], tasks)
+
     def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> None:
         """Write a video of one episode of at most ten tasks."""
-        from mtrl.envs.metaworld.rendering import rollout_video
-
-        rollout_video(
-            policy, self, path, tasks=self.tasks[:10], seed=seed, size=160, steps_per_frame=10, frames_per_second=8
-        )
+        envs = self.first_episodes(seed, self.tasks[:10])
+        rollout_video(policy, envs, path, tasks=self.tasks, size=160, steps_per_frame=10, frames_per_second=8)
 
     def description(self) -> dict[str, Any]:
         return {

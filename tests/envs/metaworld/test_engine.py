@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -22,11 +21,10 @@ from metaworld.policies import ENV_POLICY_MAP
 from mtrl.core.errors import UserError
 from mtrl.envs.metaworld.bench import _peak_mb
 from mtrl.envs.metaworld.engine import BatchedEnvs
-from mtrl.envs.metaworld.models import physics_model, whole_model
-from mtrl.envs.metaworld.package_envs import PackageEnvs, make_env
+from mtrl.envs.metaworld.models import make_env, physics_model, whole_model
+from mtrl.envs.metaworld.package_envs import PackageEnvs
 from mtrl.envs.metaworld.starts import INTEGRATION, reset_once
 from mtrl.envs.metaworld.suite import BENCHMARKS, Config, MetaWorldSuite
-from mtrl.envs.metaworld.tasks import TASKS
 from tests.support.metaworld_rollouts import assert_same, draw_actions, run
 
 NAMES = sorted(BENCHMARKS["mt50"])
@@ -54,21 +52,16 @@ def _assert_close(ours: Any, theirs: Any, where: str) -> None:
             assert gap.max() <= BOUND, f"{where}: {name} is off by {gap.max():.1e}"
 
 
-def _has(task: str, version: str) -> bool:
-    return version == "v2" or not isinstance(TASKS[task].reward_v1, str)
-
-
 # The package's numbers
 
 
 @pytest.mark.parametrize("version", ["v2", "v1"])
 def test_short_episodes_equal_the_packages_across_resets(version: str) -> None:
-    tasks = [task for task in SAMPLE if _has(task, version)]
-    suite = _suite(tasks, horizon=15, reward_version=version)
+    suite = _suite(SAMPLE, horizon=15, reward_version=version)
     ours = suite.make_envs(3, 2)
     theirs = PackageEnvs(suite.goals(3), 3, 2, horizon=15, reward_version=version)
     assert np.array_equal(ours.reset(), theirs.reset())
-    for step, action in enumerate(draw_actions(40, len(tasks), 2)):
+    for step, action in enumerate(draw_actions(40, len(SAMPLE), 2)):
         _assert_close(ours.step(action), theirs.step(action), f"step {step}")
     ours.close()
 
@@ -80,8 +73,6 @@ def test_short_episodes_equal_the_packages_across_resets(version: str) -> None:
 @pytest.mark.parametrize("task", NAMES)
 def test_whole_episodes_equal_the_packages(task: str, seed: int, version: str) -> None:
     """Copies 0, 1 and 2 act by script, by script with noise, and at random."""
-    if not _has(task, version):
-        pytest.skip("the package's own v1 fails")
     suite = _suite([task], reward_version=version)
     ours = suite.batched_envs(seed, 3, threads=2)
     theirs = PackageEnvs(suite.goals(seed), seed, 3, reward_version=version)
@@ -212,16 +203,13 @@ def test_a_state_of_others_is_refused(trio: MetaWorldSuite) -> None:
     envs.close()
 
 
-def test_refusals_are_one_line(trio: MetaWorldSuite, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_are_one_line(trio: MetaWorldSuite) -> None:
     envs = trio.make_envs(0, 1)
     with pytest.raises(RuntimeError, match="reset"):
         envs.step(draw_actions(1, 3, 1)[0])
     envs.close()
     with pytest.raises(UserError, match="batched engine"):
         BatchedEnvs({"reach-v9": []}, 0, 1)
-    monkeypatch.setitem(TASKS, "reach-v3", replace(TASKS["reach-v3"], reward_v1="it raises"))
-    with pytest.raises(UserError, match="v2 for reach-v3"):
-        BatchedEnvs({"reach-v3": []}, 0, 1, reward_version="v1")
 
 
 # gymnasium

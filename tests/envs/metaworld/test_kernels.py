@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,36 +24,27 @@ def _rotations() -> NDArray[np.float64]:
 
 
 def test_quaternion_equals_scipy() -> None:
-    matrices = _rotations()
-    found = kernels.quaternion(matrices.reshape(-1, 9))
-    expected = np.array([Rotation.from_matrix(matrix).as_quat() for matrix in matrices])
-    assert np.abs(found - expected).max() <= 1e-14
-    paired = kernels.quaternion(matrices[:40].reshape(2, 20, 9))
-    assert np.array_equal(paired.reshape(40, 4), found[:40])
+    for matrix in _rotations():
+        found = kernels.quaternion(tuple(matrix.reshape(-1).tolist()))
+        assert np.abs(found - Rotation.from_matrix(matrix).as_quat()).max() <= 1e-14
 
 
 @pytest.mark.parametrize("sigmoid", ["long_tail", "gaussian"])
-def test_tolerance_equals_the_package(sigmoid) -> None:
-    x = np.concatenate([np.linspace(-1, 1, 101), [0.015, 0.05, 0.0]])
-    margin = np.linspace(0.01, 0.7, len(x))
-    expected = [reward_utils.tolerance(a, (0.015, 0.05), m, sigmoid) for a, m in zip(x, margin, strict=True)]
-    found = kernels.tolerance(x, (0.015, 0.05), margin, sigmoid)
-    assert np.allclose(found, expected, rtol=0, atol=1e-15)
-    lengths = abs(x)
-    expected = [reward_utils.tolerance(a, (0, 0.05), 0.2, sigmoid) for a in lengths]
-    assert np.allclose(kernels.within(lengths, 0.05, 0.2, sigmoid), expected, rtol=0, atol=1e-15)
+def test_within_and_tolerance_equal_the_package(sigmoid: Any) -> None:
+    for x, margin in zip([*np.linspace(-1, 1, 101), 0.015, 0.05, 0.0], np.linspace(0.01, 0.7, 104), strict=True):
+        expected = reward_utils.tolerance(abs(x), (0, 0.05), margin, sigmoid)
+        assert kernels.within(abs(x), 0.05, margin, sigmoid) == pytest.approx(expected, rel=0, abs=1e-15)
+        expected = reward_utils.tolerance(x, (0.015, 0.05), margin, "long_tail")
+        assert kernels.tolerance(x, 0.015, 0.05, margin) == pytest.approx(expected, rel=0, abs=1e-15)
 
 
 def test_hamacher_equals_the_package_and_is_zero_at_zero() -> None:
-    a, b = np.meshgrid(np.linspace(0, 1, 21), np.linspace(0, 1, 21))
-    expected = np.vectorize(reward_utils.hamacher_product, otypes=[float])(a, b)
-    assert np.array_equal(kernels.hamacher(a, b), expected)
+    for a, b in itertools.product(np.linspace(0, 1, 21).tolist(), repeat=2):
+        assert kernels.hamacher(a, b) == reward_utils.hamacher_product(a, b)
 
 
-def test_mixed_rounds_only_the_marked_copies() -> None:
-    a, b = np.random.default_rng(0).uniform(size=(2, 64))
-    single = np.arange(64) % 2 == 0
-    found = kernels.mixed(single, lambda x, y: x * 2.0 + y, a, b)
-    for index in range(64):
-        scalar = np.float32(a[index]) if single[index] else float(a[index])
-        assert found[index] == float(scalar * 2.0 + float(b[index]))
+def test_mixed_rounds_as_numpy_does_where_a_float_meets_a_float32() -> None:
+    for a, b in np.random.default_rng(0).uniform(size=(64, 2)).tolist():
+        assert kernels.mixed(False, lambda x, y: x * 2.0 + y, a, b) == a * 2.0 + b
+        found = kernels.mixed(True, lambda x, y: x * 2.0 + y, a, b)
+        assert found == float(np.float32(a) * 2.0 + b) and isinstance(found, float)

@@ -1,4 +1,4 @@
-"""The batched tasks give the numbers of the package's own environments.
+"""The tasks' arithmetic, as Python and compiled, gives the numbers of the package's own environments.
 
 `make test` runs one policy a task over two shortened episodes; `make test-parity` every policy, several seeds and
 goals, over whole episodes across a reset.
@@ -6,14 +6,14 @@ goals, over whole episodes across a reset.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
 from mtrl.envs.metaworld.tasks import TASKS
-from mtrl.envs.metaworld.tasks.base import RewardVersion
-from tests.support.metaworld_parity import POLICIES, VERSIONS, Episode, Policy, check, compute, difference, record
+from tests.support.metaworld_mutations import remove, terms
+from tests.support.metaworld_parity import POLICIES, VERSIONS, WAYS, Episode, Policy, check, compute, record
 
 NAMES = sorted(TASKS)
 CASES = [(name, policy, seed) for name in NAMES for policy in POLICIES for seed in range(3)]
@@ -25,11 +25,40 @@ def _sample(name: str) -> list[Episode]:
     return record(name, ("scripted", "noisy")[NAMES.index(name) % 2], steps=100)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_sample_equals_the_package(name: str) -> None:
+def _check_sample(name: str) -> None:
     for episode in _sample(name):
         for version in VERSIONS:
-            check(episode, version)
+            for way in WAYS:
+                check(episode, version, way)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sample_equals_the_package(name: str) -> None:
+    _check_sample(name)
+
+
+@pytest.mark.skipif(len(WAYS) < 2, reason="no C compiler")
+@pytest.mark.parametrize("name", NAMES)
+def test_both_ways_give_the_same_bits(name: str) -> None:
+    for episode in _sample(name):
+        for version in VERSIONS:
+            python, compiled = (compute(episode, version, way) for way in WAYS)
+            assert all(map(np.array_equal, python, compiled))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("case", range(10))
+def test_the_sample_notices_a_reward_without_one_of_its_terms(case: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(case)
+    name, version = str(rng.choice(NAMES)), VERSIONS[case % 2]
+    found = terms(name, version)
+    term = found[rng.integers(len(found))]
+    _check_sample(name)
+    text = term.text
+    remove(term, monkeypatch)
+    with pytest.raises(AssertionError, match=f"{name} "):
+        _check_sample(name)
+        pytest.fail(f"{name} {version} is the same without the last term of `{text}`")
 
 
 @pytest.mark.parity
@@ -37,25 +66,5 @@ def test_sample_equals_the_package(name: str) -> None:
 def test_equals_the_package(name: str, policy: Policy, seed: int) -> None:
     for episode in record(name, policy, seed, GOALS[seed]):
         for version in VERSIONS:
-            check(episode, version)
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("name", NAMES)
-def test_copies_do_not_mix(name: str, version: RewardVersion) -> None:
-    if isinstance(TASKS[name].reward_v1, str) and version == "v1":
-        pytest.skip("the package's own v1 fails")
-    whole = _sample(name)[1]
-    episode = replace(whole, rows=whole.rows[:40], actions=whole.actions[:40])
-    _, together = compute(episode, version)
-    if TASKS[name].state:
-        return
-    for step in range(0, 40, 7):
-        one = replace(
-            episode,
-            first_frame=episode.observations[step, 18:36],
-            rows=episode.rows[step : step + 1],
-            actions=episode.actions[step : step + 1],
-        )
-        _, alone = compute(one, version)
-        assert difference(alone[0], together[step]) <= 1e-12
+            for way in WAYS:
+                check(episode, version, way)

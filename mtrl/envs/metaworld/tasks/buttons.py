@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, Reward, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Reward, TaskSpec
+from mtrl.envs.metaworld.tasks.kernels import distance, within
+from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 
 @dataclass(frozen=True)
@@ -32,76 +32,69 @@ class _Button:
     want_closed: bool = False
 
 
-def _front(s: Inputs) -> tuple[Array, ...]:
-    body = s["body"]
-    return body + kernels.constant((0.0, -0.193, 0.0)), s["body_quaternion"]
+def _front(s: State) -> Vector:
+    return *kernels.plus(s.body, (0.0, -0.193, 0.0)), *s.body_quaternion
 
 
-def _top(s: Inputs) -> tuple[Array, ...]:
-    body = s["body"]
-    return body + kernels.constant((0.0, 0.0, 0.193)), s["body_quaternion"]
+def _top(s: State) -> Vector:
+    return *kernels.plus(s.body, (0.0, 0.0, 0.193)), *s.body_quaternion
 
 
-def _coffee(s: Inputs) -> tuple[Array, ...]:
-    return s["start"], kernels.constant((1.0, 0.0, 0.0, 0.0))
+def _coffee(s: State) -> Vector:
+    return *s.start, 1.0, 0.0, 0.0, 0.0
 
 
-def _closeness(s: Inputs, button: _Button) -> tuple[Array, ...]:
+def _closeness(button: _Button, s: State) -> tuple[float, float, float, float]:
     """Gripper to button, remaining way, closeness of the gripper, closeness of the button to being pressed."""
-    obj = s.observation[..., 4:7]
-    to_obj = kernels.distance(obj, s.tcp)
-    to_target = abs(s.target[..., button.axis] - obj[..., button.axis])
+    obj = s.observation[4:7]
+    to_obj = distance(obj, s.tcp)
+    to_target = abs(s.target[button.axis] - obj[button.axis])
     # The margin follows the button as it moves: the package measures from where it is now.
-    near = kernels.within(to_obj, button.near_radius, kernels.distance(obj, s.init_tcp))
-    return to_obj, to_target, near, kernels.within(to_target, 0.005, s["press_margin"])
+    near = within(to_obj, button.near_radius, distance(obj, s.init_tcp))
+    return to_obj, to_target, near, within(to_target, 0.005, s.press_margin)
 
 
 def _outcome(
-    button: _Button, s: Inputs, reward: Array, to_obj: Array, to_target: Array, near: Array, pressed: Array
+    button: _Button, s: State, reward: float, to_obj: float, to_target: float, near: float, pressed: float
 ) -> Outcome:
-    return Outcome(
-        reward=reward,
-        success=to_target <= button.success,
-        near_object=to_obj <= 0.05,
-        grasp_success=s.observation[..., 3] > 0,
-        grasp_reward=near,
-        in_place_reward=pressed,
-        obj_to_target=to_target,
-    )
+    opened = s.observation[3] > 0
+    return Outcome(reward, to_target <= button.success, to_obj <= 0.05, opened, near, pressed, to_target)
 
 
-def press_v2(button: _Button, s: Inputs) -> Outcome:
+def press_v2(button: _Button, s: State) -> Outcome:
     """The gripper's opening and closeness together, and pressing once at the button."""
-    to_obj, to_target, near, pressed = _closeness(s, button)
-    opened = s.observation[..., 3]
-    gripper = 1 - opened if button.want_closed else kernels.at_least(opened, 0.0)
+    to_obj, to_target, near, pressed = _closeness(button, s)
+    opened = s.observation[3]
+    gripper = 1 - opened if button.want_closed else max(opened, 0.0)
     approach, press = button.weights
-    reward = approach * kernels.hamacher(gripper, near) + np.where(to_obj <= button.contact, press * pressed, 0.0)
+    reward = approach * kernels.hamacher(gripper, near) + (press * pressed if to_obj <= button.contact else 0.0)
     return _outcome(button, s, reward, to_obj, to_target, near, pressed)
 
 
-def press_behind_wall_v2(button: _Button, s: Inputs) -> Outcome:
+def press_behind_wall_v2(button: _Button, s: State) -> Outcome:
     """Come with a closed gripper; at the button, open it and press."""
-    to_obj, to_target, near, pressed = _closeness(s, button)
-    opened = s.observation[..., 3]
-    approach = 2 * kernels.hamacher((1 - opened) / 2.0, near)
-    press = 2 + 2 * (1 + opened) + 4 * (pressed * pressed)
-    return _outcome(button, s, np.where(to_obj > button.contact, approach, press), to_obj, to_target, near, pressed)
+    to_obj, to_target, near, pressed = _closeness(button, s)
+    opened = s.observation[3]
+    if to_obj > button.contact:
+        reward = 2 * kernels.hamacher((1 - opened) / 2.0, near)
+    else:
+        reward = 2 + 2 * (1 + opened) + 4 * (pressed * pressed)
+    return _outcome(button, s, reward, to_obj, to_target, near, pressed)
 
 
-def _press_v1(button: _Button, s: Inputs, fingers: Array) -> Outcome:
-    obj = s.observation[..., 4:7]
-    remaining = abs(obj[..., button.axis] - s.target[..., button.axis])
-    reward = kernels.reach_then_move(kernels.distance(obj, fingers), remaining, s["max_distance"])
-    return Outcome(reward, remaining <= button.success, 1.0, 0.0, 0.0, 0.0, remaining)
+def _press_v1(button: _Button, s: State, fingers: Vector) -> Outcome:
+    obj = s.observation[4:7]
+    remaining = abs(obj[button.axis] - s.target[button.axis])
+    reward = kernels.reach_then_move(distance(obj, fingers), remaining, s.max_distance)
+    return kernels.outcome_v1(reward, remaining, button.success)
 
 
-def press_front_v1(button: _Button, s: Inputs) -> Outcome:
+def press_front_v1(button: _Button, s: State) -> Outcome:
     """Reach the button with the left finger, then press; the reported gripper error and opening are 0."""
-    return _press_v1(button, s, s.tips[..., 0, :])
+    return _press_v1(button, s, s.left_tip)
 
 
-def press_top_v1(button: _Button, s: Inputs) -> Outcome:
+def press_top_v1(button: _Button, s: State) -> Outcome:
     """Reach the button with the middle of the fingers, then press; the reported error and opening are 0."""
     return _press_v1(button, s, s.tcp)
 
@@ -129,11 +122,11 @@ SPECS = (
     _top_spec("button-press-topdown-v3", _TOPDOWN),
     _top_spec("button-press-topdown-wall-v3", _TOPDOWN_WALL),
     TaskSpec(
-        name="coffee-button-v3",
-        objects=_coffee,
-        reward_v2=partial(press_v2, _FRONT),
-        reward_v1=partial(press_front_v1, _FRONT),
-        probes={"start": "site.buttonStart.xpos"},
-        constants={"press_margin": "max_dist", "max_distance": "maxDist"},
+        "coffee-button-v3",
+        _coffee,
+        partial(press_v2, _FRONT),
+        partial(press_front_v1, _FRONT),
+        {"start": "site.buttonStart.xpos"},
+        {"press_margin": "max_dist", "max_distance": "maxDist"},
     ),
 )

@@ -2,113 +2,98 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from typing import Any
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, Array, Inputs, Outcome, TaskSpec
-
-_PREVIOUS_HEIGHT = CURRENT_SIZE + 6
-
-
-def _wrench(s: Inputs) -> tuple[Array, ...]:
-    return s["grip_point"], s["nut_quaternion"]
+from mtrl.envs.metaworld.tasks.base import TaskSpec
+from mtrl.envs.metaworld.tasks.kernels import distance, length, within
+from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 
-def _grab_v2(s: Inputs, *, high_density: bool) -> tuple[Array, Array]:
-    """The caging reward of the wrench's handle: within 1 cm of its middle in x counts as being at the middle."""
-    hand, wrench = s.observation[..., 0], s.observation[..., 4:7]
-    x = np.where(abs(wrench[..., 0] - hand) < 0.01, hand, wrench[..., 0])
-    return kernels.gripper_caging(
-        s,
-        np.stack((x, wrench[..., 1], wrench[..., 2]), -1),
-        reach_radius=None if high_density else 0.01,
-        obj_radius=0.015,
-        pad_success_thresh=0.02,
-        xz_thresh=0.01,
-        high_density=high_density,
-    )
+def _wrench(s: State) -> Vector:
+    return *s.grip_point, *s.nut_quaternion
 
 
-def _outcome_v2(s: Inputs, grabbed: tuple[Array, Array], in_place: Array, success: Array) -> Outcome:
+def _handle(s: State) -> Vector:
+    """Where to grab the wrench: within 1 cm of its middle in x counts as being at the middle."""
+    hand, wrench = s.observation[0], s.observation[4:7]
+    return hand if abs(wrench[0] - hand) < 0.01 else wrench[0], wrench[1], wrench[2]
+
+
+def leveled(grab: Any, rest: Any, level: Any) -> Any:
+    return (2.0 * grab + rest) * level
+
+
+def _outcome_v2(s: State, grab: float, single: bool, in_place: float, success: bool) -> Outcome:
     """Grasp and closeness to the goal, scaled by how level the wrench is; 10 at the goal."""
-    grab, single = grabbed
-    level_quaternion = kernels.constant((0.707, 0.0, 0.0, 0.707))
-    tilt = kernels.distance(s.observation[..., 7:11], level_quaternion)
-    level = kernels.at_least(1.0 - tilt / 0.4, 0.0)
-    reward = kernels.mixed(single, lambda grab, rest, level: (2.0 * grab + rest) * level, grab, 6.0 * in_place, level)
-    return Outcome(np.where(success, 10.0, reward), success, level, grab >= 0.5, grab, in_place, 0.0)
+    tilt = kernels.quaternion_distance(s.observation[7:11], (0.707, 0.0, 0.0, 0.707))
+    level = max(1.0 - tilt / 0.4, 0.0)
+    reward = kernels.mixed(single, leveled, grab, 6.0 * in_place, level)
+    return Outcome(10.0 if success else reward, success, level, grab >= 0.5, grab, in_place, 0.0)
 
 
-def assembly_v2(s: Inputs) -> Outcome:
+def assembly_v2(s: State) -> Outcome:
     """Grab the wrench and bring its ring over the peg: to a height that falls with the distance from the peg."""
-    ring = s["ring"]
-    error = s.target - ring
-    radius = kernels.norm(error[..., :2])
-    success = (radius < 0.02) & (error[..., 2] > 0.0)
+    x, y, z = s.target[0] - s.ring[0], s.target[1] - s.ring[1], s.target[2] - s.ring[2]
+    radius = math.sqrt(x * x + y * y)
+    success = radius < 0.02 and z > 0.0
     # The funnel's neck is wider once the wrench is on the peg.
-    outside = radius - (0.01 + 0.01 * kernels.indicator(success))
-    height = np.where(outside > 0.0, 0.02 * np.log(kernels.at_least(outside, 1e-30)) + 0.2, 0.0)
-    scaled = np.stack((error[..., 0], error[..., 1], (height - ring[..., 2]) * 3.0), -1)
-    lifted = (ring[..., 2] > 0.02) | (outside < 0.0)
-    near = kernels.within(kernels.norm(scaled), 0.02, 0.4)
-    in_place = 0.1 * kernels.indicator(lifted) + 0.9 * near
-    return _outcome_v2(s, _grab_v2(s, high_density=False), in_place, success)
+    outside = radius - (0.01 + 0.01 * float(success))
+    height = 0.02 * math.log(max(outside, 1e-30)) + 0.2 if outside > 0.0 else 0.0
+    lifted = s.ring[2] > 0.02 or outside < 0.0
+    near = within(length(x, y, (height - s.ring[2]) * 3.0), 0.02, 0.4)
+    grab, single = kernels.gripper_caging(s, _handle(s), 0.015, 0.02, 0.01, high_density=False, reach_radius=0.01)
+    return _outcome_v2(s, grab, single, 0.1 * float(lifted) + 0.9 * near, success)
 
 
-def disassemble_v2(s: Inputs) -> Outcome:
+def disassemble_v2(s: State) -> Outcome:
     """Grab the wrench and lift its ring to 10 cm above the goal; passing the goal's height is enough."""
-    ring = s["ring"]
-    error = kernels.norm(s.target + kernels.constant((0.0, 0.0, 0.1)) - ring)
-    in_place = 0.1 * kernels.indicator(ring[..., 2] > 0.02) + 0.9 * kernels.within(error, 0.02, 0.2)
-    success = s.observation[..., 6] > s.target[..., 2]
-    return _outcome_v2(s, _grab_v2(s, high_density=True), in_place, success)
+    error = distance(kernels.plus(s.target, (0.0, 0.0, 0.1)), s.ring)
+    in_place = 0.1 * float(s.ring[2] > 0.02) + 0.9 * within(error, 0.02, 0.2)
+    grab, single = kernels.gripper_caging(s, _handle(s), 0.015, 0.02, 0.01)
+    return _outcome_v2(s, grab, single, in_place, s.observation[6] > s.target[2])
 
 
-def _lift_v1(z: Array, rest: Array, height: Array, placing: Array, reach: Array, near: float) -> tuple[Array, Array]:
+def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float, near: float) -> tuple[bool, float]:
     """`kernels.lift`, but the wrench also has to be within ``near`` of the fingers to be held; the reward if not."""
     ground = rest + 0.005
-    dropped = (z < ground) & (placing > 0.02) & (reach > 0.02)
-    held = (z >= height - 0.01) & (reach < near) & ~dropped
-    return held, np.where((reach < 0.04) & (z > ground), 100.0 * np.minimum(height, z), 0.0)
+    dropped = z < ground and placing > 0.02 and reach > 0.02
+    held = z >= height - 0.01 and reach < near and not dropped
+    return held, 100.0 * min(height, z) if reach < 0.04 and z > ground else 0.0
 
 
-def assembly_v1(s: Inputs) -> Outcome:
+def assembly_v1(s: State) -> Outcome:
     """Reach the wrench, lift it, bring it over the peg and let it down."""
-    rest = s["rest_height"]
     # The package has this height only where it was made for this version; the frame of the reset shows it.
-    rest[...] = np.where(np.isnan(rest), s.observation[..., _PREVIOUS_HEIGHT], rest)
-    height = rest + 0.1
-    nut = s["nut"]
-    reach, reach_reward = kernels.approach(s, s.observation[..., 4:7], 0.04, s.init_tcp[..., 2], 1.0)
-    error = abs(nut - s.target)
-    aligned = (error[..., 0] < 0.03) & (error[..., 1] < 0.03)
-    placing = kernels.norm(error[..., :2])
-    held, lift_reward = _lift_v1(nut[..., 2], rest, height, placing, reach, 0.03)
-    held = held | aligned
+    s.rest_height = s.previous[6] if math.isnan(s.rest_height) else s.rest_height
+    height = s.rest_height + 0.1
+    reach, reach_reward = kernels.approach(s, s.observation[4:7], s.init_tcp[2], 1.0, 0.04, 0.04)
+    aligned = abs(s.nut[0] - s.target[0]) < 0.03 and abs(s.nut[1] - s.target[1]) < 0.03
+    placing = kernels.distance_xy(s.nut, s.target)
+    held, lift_reward = _lift_v1(s.nut[2], s.rest_height, height, placing, reach, 0.03)
+    held = held or aligned
 
-    top = np.stack((s.obj_init[..., 0], s.obj_init[..., 1], height), -1)
-    place = kernels.progress(placing, kernels.distance(top, s.target) + height)
-    above_rest = abs(nut[..., 2] - rest)
+    top = (s.obj_init[0], s.obj_init[1], height)
+    place = kernels.progress(placing, distance(top, s.target) + height)
+    above_rest = abs(s.nut[2] - s.rest_height)
     lower = 2000.0 * (height - above_rest) + kernels.near_bonus(above_rest, 2000.0, 0.003, 0.0003)
-    place = kernels.at_least(place + np.where(aligned, lower, 0.0), 0.0)
-    reward = reach_reward + np.where(held, 100.0 * height, lift_reward) + np.where(held, place, 0.0)
-    return Outcome(reward, aligned & (above_rest <= 0.04), 0.0, 0.0, 0.0, 0.0, 0.0)
+    place = max(place + (lower if aligned else 0.0), 0.0)
+    reward = reach_reward + (100.0 * height if held else lift_reward) + (place if held else 0.0)
+    return Outcome(reward, aligned and above_rest <= 0.04, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def disassemble_v1(s: Inputs) -> Outcome:
+def disassemble_v1(s: State) -> Outcome:
     """Reach the wrench, lift it to the goal; away from the peg, only the lift's full reward and the place's count."""
-    wrench, height = s.observation[..., 4:7], s["target_height"]
-    reach, reach_reward = kernels.approach(s, wrench, 0.04, s.init_tcp[..., 2], 2.0)
-    placing = kernels.distance(wrench, s.target)
-    held, lift_reward = _lift_v1(wrench[..., 2], s["nut_height"], height, placing, reach, 0.04)
-    place = kernels.at_least(kernels.progress(placing, s["max_placing"]), 0.0)
-    place_reward = np.where(held & (reach < 0.03), place, 0.0)
-
-    apart = abs(s["nut"][..., :2] - s["peg"][..., :2]) > 0.05
-    away = apart[..., 0] | apart[..., 1]
-    lift_reward = np.where(held | away, 100.0 * height, lift_reward)
-    reward = np.where(away, 0.0, reach_reward) + lift_reward + place_reward
-    return Outcome(reward, wrench[..., 2] > s.target[..., 2], 0.0, 0.0, 0.0, 0.0, 0.0)
+    wrench, height = s.observation[4:7], s.target_height
+    reach, reach_reward = kernels.approach(s, wrench, s.init_tcp[2], 2.0, 0.04, 0.04)
+    placing = distance(wrench, s.target)
+    held, lift_reward = _lift_v1(wrench[2], s.nut_height, height, placing, reach, 0.04)
+    place_reward = max(kernels.progress(placing, s.max_placing), 0.0) if held and reach < 0.03 else 0.0
+    away = abs(s.nut[0] - s.peg[0]) > 0.05 or abs(s.nut[1] - s.peg[1]) > 0.05
+    lift_reward = 100.0 * height if held or away else lift_reward
+    reward = (0.0 if away else reach_reward) + lift_reward + place_reward
+    return Outcome(reward, wrench[2] > s.target[2], 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 _PROBES = {
@@ -117,27 +102,14 @@ _PROBES = {
     "nut": "body.RoundNut.xpos",
     "nut_quaternion": "body.RoundNut.xquat",
 }
+_PEG = {
+    "peg": "model.body.peg.pos",
+    "nut_height": "objHeight",
+    "target_height": "heightTarget",
+    "max_placing": "maxPlacingDist",
+}
 
 SPECS = (
-    TaskSpec(
-        name="assembly-v3",
-        objects=_wrench,
-        reward_v2=assembly_v2,
-        reward_v1=assembly_v1,
-        probes=_PROBES,
-        state=("rest_height",),
-    ),
-    TaskSpec(
-        name="disassemble-v3",
-        objects=_wrench,
-        reward_v2=disassemble_v2,
-        reward_v1=disassemble_v1,
-        probes=_PROBES,
-        constants={
-            "peg": "model.body.peg.pos",
-            "nut_height": "objHeight",
-            "target_height": "heightTarget",
-            "max_placing": "maxPlacingDist",
-        },
-    ),
+    TaskSpec("assembly-v3", _wrench, assembly_v2, assembly_v1, _PROBES, state=("rest_height",)),
+    TaskSpec("disassemble-v3", _wrench, disassemble_v2, disassemble_v1, _PROBES, _PEG),
 )

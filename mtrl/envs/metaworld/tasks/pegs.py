@@ -2,148 +2,117 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec
+from mtrl.envs.metaworld.tasks.base import TaskSpec
+from mtrl.envs.metaworld.tasks.kernels import distance, scaled_distance, within
+from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
+
+_SCALE = (1.0, 2.0, 2.0)
 
 
-def _peg(s: Inputs) -> tuple[Array, ...]:
-    return s["peg"], kernels.quaternion(s["peg_matrix"])
+def _peg(s: State) -> Vector:
+    return *s.peg, *kernels.quaternion(s.peg_matrix)
 
 
-def _plug(s: Inputs) -> tuple[Array, ...]:
-    return s["plug"], s["plug_quaternion"]
+def _plug(s: State) -> Vector:
+    return *s.plug, *s.plug_quaternion
 
 
-def _outside_prisms(point: Array, zero: Array, one: Array) -> tuple[Array, Array]:
-    """Where ``point (..., 3)`` is inside one of the prisms, and the product of ``1`` outside of each.
-
-    Inside a prism, instead of 1, the fraction of its volume between the point and the corner ``zero (..., 2, 3)``.
-    """
-    point = point[..., None, :]
-    inside = ((point >= np.minimum(zero, one)) & (point <= np.maximum(zero, one))).all(-1)
-    part = (point - zero) / (one - zero)
-    value = np.where(inside, part[..., 0] * part[..., 1] * part[..., 2], 1.0)
-    return inside.any(-1), kernels.hamacher(value[..., 1], value[..., 0])
+def _between(x: float, one: float, other: float) -> bool:
+    return min(one, other) <= x <= max(one, other)
 
 
-def peg_insert_side_v2(s: Inputs) -> Outcome:
+def _part(x: float, zero: float, one: float) -> float:
+    return (x - zero) / (one - zero)
+
+
+def _outside_prism(point: Vector, zero: Vector, one: Vector) -> tuple[bool, float]:
+    """Whether the point is inside; and 1, or if so, the part of the volume between the point and ``zero``."""
+    inside = _between(point[0], zero[0], one[0]) and _between(point[1], zero[1], one[1])
+    if not (inside and _between(point[2], zero[2], one[2])):
+        return False, 1.0
+    x, y, z = _part(point[0], zero[0], one[0]), _part(point[1], zero[1], one[1]), _part(point[2], zero[2], one[2])
+    return True, x * y * z
+
+
+def peg_insert_side_v2(s: State) -> Outcome:
     """Grasp of the peg and closeness of its head to the hole together, less inside the box's walls; 10 in the hole."""
-    peg, opened, head = s.observation[..., 4:7], s.observation[..., 3], s["head"]
-    to_peg = kernels.distance(peg, s.tcp)
-    scale = kernels.constant((1.0, 2.0, 2.0))
-    to_target = kernels.norm((head - s.target) * scale)
-    in_place = kernels.within(to_target, 0.07, kernels.norm((s["head_init"] - s.target) * scale))
-    inside, collision = _outside_prisms(head, s["zero_corners"], s["one_corners"])
-    in_place = kernels.hamacher(in_place, collision)
+    peg, opened = s.observation[4:7], s.observation[3]
+    to_peg, to_target = distance(peg, s.tcp), scaled_distance(s.head, s.target, _SCALE)
+    in_place = within(to_target, 0.07, scaled_distance(s.head_init, s.target, _SCALE))
+    in_first, first = _outside_prism(s.head, s.zero_corner, s.one_corner)
+    in_second, second = _outside_prism(s.head, s.other_zero_corner, s.other_one_corner)
+    in_place = kernels.hamacher(in_place, kernels.hamacher(second, first))
 
-    grasped, single = kernels.gripper_caging(
-        s, peg, obj_radius=0.0075, pad_success_thresh=0.03, xz_thresh=0.005, high_density=True
-    )
-    raised = (opened > 0) & (peg[..., 2] - 0.01 > s.obj_init[..., 2])
-    lifted = (to_peg < 0.08) & raised
-    grasped = np.where(lifted, 1.0, grasped)
+    grasped, single = kernels.gripper_caging(s, peg, 0.0075, 0.03, 0.005)
+    raised = opened > 0 and peg[2] - 0.01 > s.obj_init[2]
+    lifted = to_peg < 0.08 and raised
+    grasped = 1.0 if lifted else grasped
     # Of the package's numbers only the caging reward is float32, and inside a wall its partner is an np.float64.
-    reward = kernels.carry(single & ~lifted & ~inside, grasped, in_place, lifted, 5.0)
-    success = to_target <= 0.07
-    return Outcome(
-        reward=np.where(success, 10.0, reward),
-        success=success,
-        near_object=to_peg <= 0.03,
-        grasp_success=(to_peg < 0.02) & raised,
-        grasp_reward=grasped,
-        in_place_reward=in_place,
-        obj_to_target=to_target,
-    )
+    single = single and not lifted and not in_first and not in_second
+    reward = kernels.carry(single, grasped, in_place, lifted, 1.0 + 5.0 * in_place)
+    success, holding = to_target <= 0.07, to_peg < 0.02 and raised
+    return Outcome(10.0 if success else reward, success, to_peg <= 0.03, holding, grasped, in_place, to_target)
 
 
-def peg_insert_side_v1(s: Inputs) -> Outcome:
+def peg_insert_side_v1(s: State) -> Outcome:
     """Reach, lift to the target height, then carry: first the head, then the whole peg to the hole."""
-    peg = s.observation[..., 4:7]
-    reach, reach_reward = kernels.approach(s, peg, 0.05, s.init_tcp[..., 2], 1.0)
-    placing = kernels.distance(peg, s.target)
-    placing_head = kernels.distance(s["head"], s.target)
-    held, lift_reward = kernels.lift(peg[..., 2], s["peg_height"], s["target_height"], placing, reach)
-    remaining = np.where(placing_head <= 0.05, placing, placing_head)
-    place = kernels.at_least(kernels.progress(remaining, s["max_placing"]), 0.0)
-    reward = reach_reward + lift_reward + np.where(held & (reach < 0.1), place, 0.0)
-    return Outcome(reward, placing <= 0.07, 1.0, 0.0, 0.0, 0.0, placing)
+    peg = s.observation[4:7]
+    reach, reach_reward = kernels.approach(s, peg, s.init_tcp[2], 1.0)
+    placing, placing_head = distance(peg, s.target), distance(s.head, s.target)
+    held, lift_reward = kernels.lift(peg[2], s.peg_height, s.target_height, placing, reach)
+    remaining = placing if placing_head <= 0.05 else placing_head
+    reward = reach_reward + lift_reward + kernels.place(held, reach, remaining, s.max_placing)
+    return kernels.outcome_v1(reward, placing, 0.07)
 
 
-def peg_unplug_side_v2(s: Inputs) -> Outcome:
+def _doubled(grasped: Any) -> Any:
+    return 2.0 * grasped
+
+
+def _pulled(grasped: Any, placed: Any) -> Any:
+    return 1.0 + 2.0 * grasped + placed
+
+
+def peg_unplug_side_v2(s: State) -> Outcome:
     """Twice the grasp of the plug; once it moves with the fingers, its closeness to the goal too; 10 at the goal."""
-    plug, opened = s.observation[..., 4:7], s.observation[..., 3]
-    to_plug = kernels.distance(plug, s.tcp)
-    to_target = kernels.distance(plug, s.target)
-    grasped, single = kernels.gripper_caging(
-        s,
-        plug,
-        obj_radius=0.025,
-        pad_success_thresh=0.05,
-        xz_thresh=0.005,
-        desired_gripper_effort=0.8,
-        high_density=True,
-    )
-    in_place = kernels.within(to_target, 0.05, kernels.distance(s.obj_init, s.target))
-    pulled = (opened > 0.5) & (plug[..., 0] - s.obj_init[..., 0] > 0.015)
-    carried = pulled & (to_plug < 0.035)
-
-    def tail(grasped: Array, placed: Array) -> Array:
-        return np.where(carried, 1.0 + 2.0 * grasped + placed, 2.0 * grasped)
-
-    reward = kernels.mixed(single, tail, grasped, 5.0 * in_place)
-    return Outcome(
-        reward=np.where(to_target <= 0.05, 10.0, reward),
-        success=to_target <= 0.07,
-        near_object=to_plug <= 0.03,
-        grasp_success=pulled,
-        grasp_reward=grasped,
-        in_place_reward=in_place,
-        obj_to_target=to_target,
-    )
+    plug, opened, to_target, to_plug, in_place = kernels.carried(s)
+    grasped, single = kernels.gripper_caging(s, plug, 0.025, 0.05, 0.005, effort=0.8)
+    pulled = opened > 0.5 and plug[0] - s.obj_init[0] > 0.015
+    if to_target <= 0.05:
+        reward = 10.0
+    elif pulled and to_plug < 0.035:
+        reward = kernels.mixed(single, _pulled, grasped, 5.0 * in_place)
+    else:
+        reward = kernels.mixed(single, _doubled, grasped)
+    return Outcome(reward, to_target <= 0.07, to_plug <= 0.03, pulled, grasped, in_place, to_target)
 
 
-def peg_unplug_side_v1(s: Inputs) -> Outcome:
+def peg_unplug_side_v1(s: State) -> Outcome:
     """Reach the plug, then move it in the plane; the reported gripper error and grasp are 0."""
-    plug = s.observation[..., 4:7]
-    reach, reach_reward = kernels.approach(s, plug, 0.05, s.hand_init[..., 2], 2.0)
-    placing = kernels.distance(plug[..., :2], s.target[..., :2])
-    place = kernels.at_least(kernels.progress(placing, s["max_placing"]), 0.0)
-    reward = reach_reward + np.where(reach < 0.05, place, 0.0)
-    return Outcome(reward, placing <= 0.07, 1.0, 0.0, 0.0, 0.0, placing)
+    plug = s.observation[4:7]
+    reach, reach_reward = kernels.approach(s, plug, s.hand_init[2], 2.0)
+    placing = kernels.distance_xy(plug, s.target)
+    place = max(kernels.progress(placing, s.max_placing), 0.0) if reach < 0.05 else 0.0
+    return kernels.outcome_v1(reach_reward + place, placing, 0.07)
 
 
-def _corners(corner: str) -> tuple[str, ...]:
-    return tuple(f"site.{corner}_corner_collision_box_{number}.xpos" for number in (1, 2))
-
+_PEG = {
+    "peg": "site.pegGrasp.xpos",
+    "peg_matrix": "site.pegGrasp.xmat",
+    "head": "site.pegHead.xpos",
+    "zero_corner": "site.bottom_right_corner_collision_box_1.xpos",
+    "one_corner": "site.top_left_corner_collision_box_1.xpos",
+    "other_zero_corner": "site.bottom_right_corner_collision_box_2.xpos",
+    "other_one_corner": "site.top_left_corner_collision_box_2.xpos",
+}
+_PLUG = {"plug": "site.pegEnd.xpos", "plug_quaternion": "body.plug1.xquat"}
+_LONGEST = {"max_placing": "maxPlacingDist"}
+_HEIGHTS = {"head_init": "peg_head_pos_init", "peg_height": "objHeight", "target_height": "heightTarget"}
 
 SPECS = (
-    TaskSpec(
-        name="peg-insert-side-v3",
-        objects=_peg,
-        reward_v2=peg_insert_side_v2,
-        reward_v1=peg_insert_side_v1,
-        probes={
-            "peg": "site.pegGrasp.xpos",
-            "peg_matrix": "site.pegGrasp.xmat",
-            "head": "site.pegHead.xpos",
-            "zero_corners": _corners("bottom_right"),
-            "one_corners": _corners("top_left"),
-        },
-        constants={
-            "head_init": "peg_head_pos_init",
-            "peg_height": "objHeight",
-            "target_height": "heightTarget",
-            "max_placing": "maxPlacingDist",
-        },
-    ),
-    TaskSpec(
-        name="peg-unplug-side-v3",
-        objects=_plug,
-        reward_v2=peg_unplug_side_v2,
-        reward_v1=peg_unplug_side_v1,
-        probes={"plug": "site.pegEnd.xpos", "plug_quaternion": "body.plug1.xquat"},
-        constants={"max_placing": "maxPlacingDist"},
-    ),
+    TaskSpec("peg-insert-side-v3", _peg, peg_insert_side_v2, peg_insert_side_v1, _PEG, _LONGEST | _HEIGHTS),
+    TaskSpec("peg-unplug-side-v3", _plug, peg_unplug_side_v2, peg_unplug_side_v1, _PLUG, _LONGEST),
 )

@@ -2,77 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import numpy as np
-
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Array, Inputs, Outcome, TaskSpec
+from mtrl.envs.metaworld.tasks.base import NO_QUATERNION, Reward, TaskSpec
+from mtrl.envs.metaworld.tasks.kernels import distance, within
+from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 _RADIUS = 0.05
 _HANDLE_RADIUS = 0.02
 
 
-def _handle(s: Inputs) -> tuple[Array, ...]:
-    return s["handle"], kernels.constant((0.0, 0.0, 0.0, 0.0))
+def _handle(s: State) -> Vector:
+    return *s.handle, *NO_QUATERNION
 
 
-def _slide(s: Inputs, start: Array, sigmoid: Literal["long_tail", "gaussian"]) -> Outcome:
-    """Reward of sliding in x, with ``start (..., 3)`` as what the way is measured from."""
-    obj, handle_init = s.observation[..., 4:7], s["handle_init"]
-    to_target = abs(obj[..., 0] - s.target[..., 0])
-    to_target_init = abs(start[..., 0] - s.target[..., 0])
-    in_place = kernels.within(to_target, _RADIUS, abs(to_target_init - _RADIUS))
-    to_obj = kernels.distance(obj, s.tcp)
-    margin = abs(kernels.distance(handle_init, s.init_tcp) - _HANDLE_RADIUS)
-    reach = kernels.within(to_obj, _HANDLE_RADIUS, margin, sigmoid)
-    return Outcome(
-        reward=10 * kernels.hamacher(reach, in_place),
-        success=to_target <= _RADIUS,
-        near_object=to_obj <= 0.05,
-        grasp_success=1.0,
-        grasp_reward=reach,
-        in_place_reward=in_place,
-        obj_to_target=to_target,
-    )
+def _slide(s: State, start: Vector, sigmoid: str) -> Outcome:
+    """Closeness of the gripper to the handle and of the handle to its goal, measured from ``start``, together."""
+    obj = s.observation[4:7]
+    to_target, to_obj = abs(obj[0] - s.target[0]), distance(obj, s.tcp)
+    in_place = within(to_target, _RADIUS, abs(abs(start[0] - s.target[0]) - _RADIUS))
+    margin = abs(distance(s.window_handle_init, s.init_tcp) - _HANDLE_RADIUS)
+    reach = within(to_obj, _HANDLE_RADIUS, margin, sigmoid)
+    reward = 10 * kernels.hamacher(reach, in_place)
+    return Outcome(reward, to_target <= _RADIUS, to_obj <= 0.05, 1.0, reach, in_place, to_target)
 
 
-def window_open_v2(s: Inputs) -> Outcome:
-    """Closeness of the gripper to the handle and of the handle to its goal together."""
+def window_open_v2(s: State) -> Outcome:
+    """See `_slide`."""
     return _slide(s, s.obj_init, "long_tail")
 
 
-def window_close_v2(s: Inputs) -> Outcome:
-    """As `window_open_v2`, measured from the handle's start and with a steeper reach."""
-    return _slide(s, s["handle_init"], "gaussian")
+def window_close_v2(s: State) -> Outcome:
+    """See `_slide`: measured from the handle's start and with a steeper reach."""
+    return _slide(s, s.window_handle_init, "gaussian")
 
 
-def window_v1(s: Inputs) -> Outcome:
+def window_v1(s: State) -> Outcome:
     """Reach the handle, then slide it in x; unlike elsewhere the progress may be negative."""
-    obj = s.observation[..., 4:7]
-    remaining = abs(obj[..., 0] - s.target[..., 0])
-    reach = kernels.distance(obj, s.tcp)
-    reward = -reach + np.where(reach < 0.05, kernels.progress(remaining, s["max_pull"]), 0.0)
-    return Outcome(reward, remaining <= _RADIUS, 1.0, 1.0, 0.0, 0.0, remaining)
+    obj = s.observation[4:7]
+    remaining, reach = abs(obj[0] - s.target[0]), distance(obj, s.tcp)
+    reward = -reach + (kernels.progress(remaining, s.max_pull) if reach < 0.05 else 0.0)
+    return kernels.outcome_v1(reward, remaining, _RADIUS, grasp_success=1.0)
 
 
-_CONSTANTS = {"handle_init": "window_handle_pos_init", "max_pull": "maxPullDist"}
+def _window(name: str, reward_v2: Reward, handle: str) -> TaskSpec:
+    constants = {"window_handle_init": "window_handle_pos_init", "max_pull": "maxPullDist"}
+    return TaskSpec(name, _handle, reward_v2, window_v1, {"handle": f"site.{handle}.xpos"}, constants)
+
 
 SPECS = (
-    TaskSpec(
-        name="window-open-v3",
-        objects=_handle,
-        reward_v2=window_open_v2,
-        reward_v1=window_v1,
-        probes={"handle": "site.handleOpenStart.xpos"},
-        constants=_CONSTANTS,
-    ),
-    TaskSpec(
-        name="window-close-v3",
-        objects=_handle,
-        reward_v2=window_close_v2,
-        reward_v1=window_v1,
-        probes={"handle": "site.handleCloseStart.xpos"},
-        constants=_CONSTANTS,
-    ),
+    _window("window-open-v3", window_open_v2, "handleOpenStart"),
+    _window("window-close-v3", window_close_v2, "handleCloseStart"),
 )

@@ -1,0 +1,236 @@
+"""Functions of Python, and all that they call, as functions of C."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mtrl.envs.metaworld.compiler.expressions import Expressions
+from mtrl.envs.metaworld.compiler.values import (
+    Object,
+    Static,
+    Tuple,
+    Type,
+    Untranslatable,
+    Value,
+    c_name,
+    common,
+    converted,
+    pack,
+    part,
+    settled,
+    size,
+    written,
+)
+
+_HEAD = (
+    "#include <math.h>\n"
+    "static inline double least_double(double a, double b) { return b < a ? b : a; }\n"
+    "static inline double most_double(double a, double b) { return b > a ? b : a; }\n"
+    "static inline float least_float(float a, float b) { return b < a ? b : a; }\n"
+    "static inline float most_float(float a, float b) { return b > a ? b : a; }\n"
+)
+"""As Python's ``min`` and ``max`` of two, also where one is not a number."""
+
+
+class Program:
+    """The C of several functions, which share what they call.
+
+    Args:
+        objects: the structs that functions get pointers to.
+    """
+
+    def __init__(self, *objects: Object) -> None:
+        self._objects = objects
+        self._functions: list[str] = []
+        self._done: dict[Any, Value] = {}
+        self._tuples: dict[str, Tuple] = {}
+
+    def call(self, function: Callable[..., Any], given: list[Value], named: dict[str, Value]) -> Value:
+        """A call of a function, translated now if this is the first one with arguments of such types.
+
+        Raises:
+            Untranslatable: the function, or one that it calls, does something that has no translation.
+        """
+        bound = _signature(function).bind(*given, **named)
+        bound.apply_defaults()
+        arguments = {name: self._argument(value) for name, value in bound.arguments.items()}
+        types = [value.type.key if isinstance(value.type, Static) else value.type for value in arguments.values()]
+        key = (function, *types)
+        if key not in self._done:
+            self._done[key] = self._translated(function, arguments)
+        result = self._done[key]
+        passed = [value.code for value in arguments.values() if not isinstance(value.type, Static)]
+        return Value(result.type, f"{result.code}({', '.join(passed)})")
+
+    def source(self) -> str:
+        """Everything translated so far, in an order in which C can read it."""
+        for kind in (kind for owner in self._objects for kind in owner.fields.values()):
+            self.declare(kind)
+        tuples = [
+            _struct(kind.name, {f"a{i}": of for i, of in enumerate(kind.parts)}) for kind in self._tuples.values()
+        ]
+        objects = [_struct(owner.name, owner.fields) for owner in self._objects]
+        return "\n".join([_HEAD, *tuples, *objects, *self._functions])
+
+    def declare(self, kind: Type) -> None:
+        """Make sure that the struct of a tuple is part of the source."""
+        if isinstance(kind, Tuple) and kind.name not in self._tuples:
+            for inner in kind.parts:
+                self.declare(inner)
+            self._tuples[kind.name] = kind
+
+    def _argument(self, value: Any) -> Value:
+        if isinstance(value, tuple):  # the rest of the arguments
+            return pack([settled(one) for one in value])
+        return settled(value if isinstance(value, Value) else Value(Static(value)))
+
+    def _translated(self, function: Callable[..., Any], arguments: dict[str, Value]) -> Value:
+        """The function's name in C and the type of its result."""
+        first = _Body(self, function, arguments, None)
+        if first.result is None:
+            raise Untranslatable(f"{function.__qualname__} returns nothing")
+        body = _Body(self, function, arguments, first.result)
+        name = f"{function.__name__.lstrip('_')}_{len(self._functions)}"
+        declared = [(to, value.type) for to, value in arguments.items() if not isinstance(value.type, Static)]
+        for kind in (*body.types, first.result, *(kind for _, kind in declared)):
+            self.declare(kind)
+        head = f"static {c_name(first.result)} {name}({', '.join(f'{c_name(kind)} {to}_' for to, kind in declared)}) {{"
+        variables = [f"  {kind} {to};" for to, kind in body.variables.items()]
+        self._functions.append("\n".join([head, *variables, *(f"  {line}" for line in body.lines), "}", ""]))
+        return Value(first.result, name)
+
+
+class _Body(Expressions):
+    """The statements of one function; without a type for the result, they only tell that type."""
+
+    def __init__(
+        self, program: Program, function: Callable[..., Any], arguments: dict[str, Value], result: Type | None
+    ) -> None:
+        super().__init__(program.call, function.__globals__)
+        self.result, self._final, self._function = result, result is not None, function
+        self.types: list[Type] = []
+        self._depth = 0
+        for name, value in arguments.items():
+            self.names[name] = value if isinstance(value.type, Static) else Value(value.type, f"{name}_")
+        self._block(_definition(function).body)
+
+    def copied(self, value: Value) -> Value:
+        self.types.append(value.type)
+        return super().copied(value)
+
+    def _block(self, statements: Sequence[ast.stmt]) -> bool:
+        """Whether the function ends here in any case."""
+        for node in statements:
+            try:
+                if self._statement(node):
+                    return True
+            except (Untranslatable, AttributeError, KeyError) as error:
+                if isinstance(error, Untranslatable) and error.placed:
+                    raise
+                place = f"{self._function.__module__}.{self._function.__qualname__}"
+                problem = Untranslatable(f"{place}: `{ast.unparse(node).splitlines()[0]}`: {error}")
+                problem.placed = True
+                raise problem from error
+        return False
+
+    def _statement(self, node: ast.stmt) -> bool:
+        match node:
+            case ast.Expr(ast.Constant()) | ast.Pass():
+                pass
+            case ast.Assign([target], value):
+                self._assign(target, self.value(value))
+            case ast.Return(ast.expr() as value):
+                self._return(self.value(value))
+                return True
+            case ast.If(test, body, otherwise):
+                return self._if(self.condition(test), body, otherwise)
+            case _:
+                raise Untranslatable("this kind of statement")
+        return False
+
+    def _if(self, test: Value, body: Sequence[ast.stmt], otherwise: Sequence[ast.stmt]) -> bool:
+        if isinstance(test.type, Static):
+            return self._block(body if test.type.value else otherwise)
+        self._depth += 1
+        self.lines.append(f"if ({test.code}) {{")
+        ends = self._block(body)
+        self.lines.append("} else {")
+        ends = self._block(otherwise) and ends
+        self.lines.append("}")
+        self._depth -= 1
+        return ends
+
+    def _assign(self, target: ast.expr, value: Value) -> None:
+        match target:
+            case ast.Name(name):
+                self._store(name, settled(value))
+            case ast.Tuple(targets):
+                whole = self._divisible(value)
+                if size(whole) != len(targets):
+                    raise Untranslatable(f"{size(whole)} values for {len(targets)} names")
+                # All of them are there before the first is stored.
+                stored = {f"{one.id}_" for one in targets if isinstance(one, ast.Name)}
+                parts = [part(whole, i) for i in range(len(targets))]
+                parts = [self.copied(one) if one.code.split(".")[0] in stored else self.simple(one) for one in parts]
+                for one, found in zip(targets, parts, strict=True):
+                    self._assign(one, found)
+            case ast.Attribute(owner, name):
+                place, value = self.value(owner), settled(value)
+                if not isinstance(place.type, Object) or isinstance(value.type, Static):
+                    raise Untranslatable("an assignment to what is not of the state, or of what has no type in C")
+                place.type.declare(name, value.type)
+                self.lines.append(f"{place.code}->{name} = {value.code};")
+            case _:
+                raise Untranslatable("an assignment to this")
+
+    def _store(self, name: str, value: Value) -> None:
+        known = self.names.get(name)
+        fresh = known is None or isinstance(known.type, Static)
+        if self._depth and (known is None or not fresh):
+            value = written(value)
+        if isinstance(value.type, Static) or (known is not None and fresh):
+            if self._depth:
+                raise Untranslatable(f"`{name}` is not known after the `if`")
+            self.names[name] = value
+        if isinstance(value.type, Static):
+            return
+        if fresh:
+            self.names[name] = Value(value.type, f"{name}_")
+            self.variables[f"{name}_"] = c_name(value.type)
+            self.types.append(value.type)
+        self.lines.append(f"{name}_ = {converted(value, self.names[name].type).code};")
+
+    def _return(self, value: Value) -> None:
+        value = written(value)
+        if self._final and self.result is not None:
+            self.lines.append(f"return {converted(value, self.result).code};")
+        else:
+            self.result = value.type if self.result is None else common(Value(self.result), value)
+
+
+def _struct(name: str, members: dict[str, Type]) -> str:
+    return f"typedef struct {{ {' '.join(f'{c_name(kind)} {to};' for to, kind in members.items())} }} {name};"
+
+
+@functools.cache
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+def _definition(function: Callable[..., Any]) -> ast.FunctionDef:
+    code = function.__code__
+    found = _definitions(code.co_filename).get(code.co_firstlineno)
+    if found is None or found.name != function.__name__:
+        raise Untranslatable(f"the source of {function.__qualname__} is not known")
+    return found
+
+
+@functools.cache
+def _definitions(path: str) -> dict[int, ast.FunctionDef]:
+    with open(path, encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    return {node.lineno: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
