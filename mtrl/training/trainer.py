@@ -248,7 +248,7 @@ def _described(name: str, value: Tensor, tasks: Sequence[str]) -> str:
     what = f"{'NaN' if bool(value.isnan().any()) else 'an infinite number'} in {name}"
     if value.shape[:1] != (len(tasks),) or "shared." in name or "optimizer" in name:
         return f"{what} (shared by all tasks)"
-    bad = (~value.reshape(len(tasks), -1).isfinite().all(1)).nonzero().flatten().tolist()
+    bad: list[int] = (~value.reshape(len(tasks), -1).isfinite().all(1)).nonzero().flatten().tolist()
     if len(bad) == len(tasks) > 1:
         return f"{what} (all tasks)"
     return f"{what} ({'task' if len(bad) == 1 else 'tasks'} {', '.join(tasks[i] for i in bad)})"

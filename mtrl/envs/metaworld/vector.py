@@ -26,6 +26,7 @@ from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE
 
 Array = NDArray[Any]
+_SPLITS: tuple[Split, ...] = ("train", "test")
 _GOAL = slice(2 * CURRENT_SIZE, OBSERVATION_SIZE)
 """Of an observation, after the current frame and the one before."""
 
@@ -284,7 +285,8 @@ def register() -> None:
         forms.append((f"mtrl/{kind.upper() if kind.startswith('mt') else kind}-v3", kind, ""))
     for kind in ("ml1", *META_LEARNING, "custom-ml-envs"):
         shown = kind.upper() if kind.startswith("ml") else kind
-        forms += [(f"mtrl/{shown}-train-v3", kind, "train"), (f"mtrl/{shown}-test-v3", kind, "test")]
+        for split in _SPLITS:
+            forms.append((f"mtrl/{shown}-{split}-v3", kind, split))
     for name, kind, split in forms:
         if name not in gymnasium.registry:
             one = f"{__package__}.single:MetaWorldEnv"
