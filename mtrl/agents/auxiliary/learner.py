@@ -6,6 +6,7 @@ import copy
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtrl.agents.auxiliary.labels import focal_loss, hierarchy_mask
@@ -63,6 +64,8 @@ class Objective(NamedTuple):
 
     def primary(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean of ℓ_primary over a batch, ()."""
+        if not self.primary_focusing:
+            return F.cross_entropy(logits, labels)
         return focal_loss(logits, labels, self.primary_focusing).mean()
 
     def __call__(
