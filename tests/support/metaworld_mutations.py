@@ -19,7 +19,7 @@ _PACKAGE = "mtrl.envs.metaworld.tasks."
 class Term(NamedTuple):
     """The second operand of the ``number``-th sum or difference in a function."""
 
-    function: FunctionType
+    function: Any
     number: int
 
     @property

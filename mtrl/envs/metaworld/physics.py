@@ -54,7 +54,6 @@ class TaskPhysics:
         self.layout = ProbeLayout(template, starts.spec.all_probes)
         self.rows = np.zeros((copies, self.layout.width))
         self._gather = self.layout.bind(self.datas, self.rows)
-        self.state_size = mujoco.mj_stateSize(template, INTEGRATION)
 
     def advance(self, first: int, last: int) -> Callable[[int], None]:
         """A function of the worker's number that steps the copies from ``first`` up to ``last`` and reads their probes.
@@ -126,7 +125,7 @@ class TaskPhysics:
 
     def state(self, n: int) -> NDArray[np.float64]:
         """(P,): MuJoCo's state vector."""
-        vector = np.empty(self.state_size)
+        vector = np.empty(mujoco.mj_stateSize(self.models[0], INTEGRATION))
         mujoco.mj_getState(self.models[0], self.datas[n], vector, INTEGRATION)
         return vector
 

@@ -59,8 +59,6 @@ class Starts:
         self.spec, self.goals, self._known = spec, goals, known
         self.env = make_physics_env(spec.name, "v2")
         self.env.set_task(goals[0])
-        space = self.env.sawyer_observation_space
-        self.low, self.high = space.low, space.high
 
     @property
     def constant_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ from numpy import float32
 
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
-_TINY = 1e-37
+TINY = 1e-37
 """Keeps 0 / 0 at 0 without a branch; vanishes beside any number over 1e-20, in double and single precision."""
 _GAUSSIAN_SCALE = math.sqrt(-2.0 * math.log(0.1))
 
@@ -84,7 +84,7 @@ def within(size: float, radius: float, margin: float, sigmoid: str = "long_tail"
     """1 for a length of at most ``radius``, falling to 0.1 at ``margin`` more (dm_control's ``tolerance``)."""
     outside = size - radius
     # A margin of 0, which is a coincidence, means "nothing outside"; so does the tiny number.
-    scaled = (0.0 if outside < 0.0 else outside) / (margin + _TINY)
+    scaled = (0.0 if outside < 0.0 else outside) / (margin + TINY)
     if sigmoid == "gaussian":
         scaled = scaled * _GAUSSIAN_SCALE
         return math.exp(-0.5 * (scaled * scaled))
@@ -100,7 +100,7 @@ def tolerance(x: float, lower: float, upper: float, margin: float) -> float:
 def hamacher(a: Any, b: Any) -> Any:
     """Hamacher product ``ab / (a + b - ab)``, 0 at ``a = b = 0``, in either precision."""
     product = a * b
-    return product / (a + b - product + _TINY)
+    return product / (a + b - product + TINY)
 
 
 # Single precision
@@ -280,7 +280,7 @@ def above_floor(hand: Vector, handle: Vector, radius: float) -> float:
     The funnel's floor is 0 within ``radius`` of the handle in the plane and rises with the logarithm outside.
     """
     outside = distance_xy(hand, handle) - radius
-    floor = 0.04 * math.log(max(outside, _TINY)) + 0.4 if outside > 0.0 else 0.0
+    floor = 0.04 * math.log(max(outside, TINY)) + 0.4 if outside > 0.0 else 0.0
     return within(floor - hand[2], 0.01, floor / 2.0)
 
 

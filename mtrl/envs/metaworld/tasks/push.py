@@ -82,7 +82,8 @@ def push_dense(s: State) -> Outcome:
     """
     obj = s.observation[4:7]
     reach, to_target = distance(s.tcp, obj), distance_xy(obj, s.target)
-    come = max(1.0 - to_target / distance_xy(s.obj_init, s.target), -1.0)
+    longest = distance_xy(s.obj_init, s.target) + kernels.TINY
+    come = max(1.0 - to_target / longest, -1.0)
     reward = 0.2 * within(reach, 0.02, 0.2) + 0.8 * come
     return Outcome(reward, to_target <= 0.05, reach <= 0.03, 0.0, 0.0, come, to_target)
 
