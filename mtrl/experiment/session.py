@@ -51,6 +51,7 @@ class Session:
         self.trainer.load_state_dict(state["trainer"])
         self.trainer.load_data_state(checkpoints.load_replay(checkpoint))
         restore_random_state(state["random"])
+        self.trainer.seconds |= state["seconds"]
         return self.trainer.step
 
     def run(self) -> dict[str, Any]:
@@ -165,7 +166,7 @@ class Session:
     def _save(self) -> None:
         trainer = self.trainer
         trainer.check_finite(self._metrics)
-        state = {"trainer": trainer.state_dict(), "random": random_state()}
+        state = {"trainer": trainer.state_dict(), "random": random_state(), "seconds": dict(trainer.seconds)}
         checkpoints.save(self.folder.checkpoints, trainer.step, state, trainer.data_state())
 
     def _finish(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 FloatArray = NDArray[np.float64]
 STEPS = "environment steps per task"
-SECONDS = "train/seconds"
+SECONDS = "throughput/seconds"
 """The metric that says how long training has taken so far, without evaluations."""
 INK, GRID, BLUE = "#222222", "#dddddd", "#1f5fa8"
 COLOURS = ("#1f5fa8", "#d1622b", "#2e8b57", "#8b4aa3", "#b8912a", "#c23b5a", "#3aa0b0", "#6b6b6b")

@@ -5,6 +5,7 @@ matplotlib is imported when a picture is drawn, and only its objects are used: n
 
 from __future__ import annotations
 
+import contextlib
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mtrl.core.errors import expected
+from mtrl.core.errors import UserError, expected
 from mtrl.monitoring.drawing import (
     BLUE,
     COLOURS,
@@ -102,7 +103,9 @@ def compare_runs(
     """
     timed = {label: [[*_by_minute(rows)] for rows in seeds] for label, seeds in experiments.items()}
     both = [(experiments, step_scale, steps_name)]
-    if all(any(headline in key for row in rows for key in row) for seeds in timed.values() for rows in seeds):
+    with contextlib.suppress(UserError):  # rows without a time, or seeds of which one took longer to begin than another
+        for label, seeds in timed.items():
+            _stack(label, seeds, headline)
         both.append((timed, 1.0, "minutes of training"))
     figure = new_figure(7.0 * len(both) + 1.0, 4.4, title)
     panels = figure.subplots(1, len(both), sharey=True, squeeze=False)[0]

@@ -202,11 +202,10 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All but `data_state`, in types that a checkpoint can hold: what an exact continuation needs."""
         counts = {"step": self.step, "updates": self.updates, "rollbacks": self.rollbacks}
-        return counts | {"seconds": dict(self.seconds), "agent": self.agent.state_dict()}
+        return counts | {"agent": self.agent.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step, self.updates, self.rollbacks = state["step"], state["updates"], state["rollbacks"]
-        self.seconds |= state["seconds"]
         self.agent.load_state_dict(state["agent"])
 
     def data_state(self) -> dict[str, Any]:

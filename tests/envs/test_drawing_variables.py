@@ -26,7 +26,8 @@ except Exception as error:
 
 def run(code: str, **variables: str) -> str:
     """What a program prints under these variables."""
-    environment = {**os.environ, **variables}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "PYOPENGL_PLATFORM")}
+    environment = inherited | variables
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -64,7 +64,8 @@ def test_a_kept_policy_acts_as_the_run_does_and_its_score_is_found_again(elsewhe
     assert main(["study", str(folder)]) == 0
     policies = [mtrl.load_policy(path) for path in (folder / "one/seed_1", Path("runs/small/toy/one/seed_1"))]
     observation = np.random.default_rng(0).normal(size=(3, OBSERVATION_SIZE))
-    assert np.array_equal(*(policy.act(observation, 1) for policy in policies))
+    first, second = (policy.act(observation, 1) for policy in policies)
+    assert np.array_equal(first, second)
     assert main(["study", str(folder), "--check"]) == 0
     result = folder / "one/seed_1/result.json"
     facts = json.loads(result.read_text())

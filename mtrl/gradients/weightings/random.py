@@ -34,10 +34,12 @@ class RandomWeights(Weighting):
         self.distribution = distribution
 
     def weights(self, context: Context) -> Tensor:
-        draw = torch.empty_like(context.losses)
-        if self.distribution == "normal":
-            return context.softmax(draw.normal_(generator=context.generator))
-        return context.softmax(draw.exponential_(generator=context.generator).log())
+        losses = context.losses
+        draw = torch.randn if self.distribution == "normal" else torch.rand
+        z = draw(losses.shape, device=losses.device, dtype=losses.dtype, generator=context.generator)
+        if self.distribution == "dirichlet":
+            z = torch.log(-torch.log1p(-z))  # of an exponential draw, the logarithm for softmax
+        return context.softmax(z)
 
 
 def build(config: Config, *, num_tasks: int) -> Weighting:
