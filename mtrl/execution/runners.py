@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check, check_choice
-from mtrl.core.errors import expected
+from mtrl.core.errors import UserError, expected
 from mtrl.core.types import Metrics
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,8 @@ def build(
     if kind == "auto":
         stages = [*([(0, captured)] if on_gpu else []), (PATIENCE[generator.device.type], compiled)]
         return Auto(plain, stages, done, snapshot)
-    return captured if kind == "captured" else compiled
+    # A compiler may be wrong, too: its update is used where it is the plain one from the state at hand.
+    return captured if kind == "captured" else Auto(plain, [(0, compiled)], done, snapshot)
 
 
 class Snapshot:
@@ -176,6 +177,8 @@ class Auto:
                 if not apart <= TOLERANCE:
                     raise RuntimeError(f"an update differs by {apart:.2g} of its length from the plain one")
                 self._runner = fast
+            except UserError:
+                raise
             except Exception as error:
                 logger.warning("Updates run as before, since something faster failed: %s", error)
         return self._runner(count)
