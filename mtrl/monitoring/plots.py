@@ -115,7 +115,7 @@ def compare_runs(
             panel.axhline(value, color=INK, linewidth=0.9, linestyle=":")
         panel.set_xlabel(name)
     for label, value in (lines or {}).items():
-        panels[0].text(1.0, value, f"{label}: {shown(headline, value)}", ha="right", va="bottom", fontsize=8, color=INK,
+        panels[0].text(1.0, value, f"{label}: {shown(headline, value)}", ha="right", va="top", fontsize=8, color=INK,
                        transform=panels[0].get_yaxis_transform())  # fmt: skip
     style(panels[0], f"{headline.rpartition('/')[2]}: interquartile mean over seeds and tasks, 95 % interval")
     panels[0].legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), frameon=False, ncols=2, fontsize=9)
