@@ -39,7 +39,7 @@ test: $(VENV)/.installed-test ## run the tests
 	$(PYTEST) -m "not parity and not grid and not slow" $(ARGS)
 
 test-parity: $(VENV)/.installed-test ## the long comparisons with independent implementations
-	$(PYTEST) -m parity $(ARGS)
+	$(PYTEST) -m "parity or slow" $(ARGS)
 
 test-grid: $(VENV)/.installed-test ## every combination of the methods
 	$(PYTEST) -m grid $(ARGS)

@@ -134,8 +134,38 @@ def _compile(graph: fx.GraphModule, inputs: list[Tensor]) -> Call:
     from torch.fx.experimental.proxy_tensor import make_fx
 
     pure = make_fx(functionalize(graph), decomposition_table=select_decomp_table(), tracing_mode="fake")(*inputs)
+    counters = _without_counters(pure)
     compiled: Any = compile_fx_inner(pure, inputs)
-    return lambda *values: compiled(list(values))
+
+    def call(*values: Tensor) -> Sequence[Tensor]:
+        found = compiled(list(values))
+        for place, new in zip(counters, found[len(found) - len(counters) :], strict=True):
+            values[place].copy_(new)
+        return found[: len(found) - len(counters)]
+
+    return call
+
+
+def _without_counters(pure: fx.GraphModule) -> list[int]:
+    """Let the graph return the numbers that it would change, such as an optimiser's count of steps, after its results.
+
+    PyTorch 2.13's compiler may read such a number in one kernel before another has changed it, where the graph means
+    the new one. Returns the inputs that they are.
+    """
+    graph, places, new = pure.graph, list[int](), list[fx.Node]()
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten.copy_.default and node.args[0] in inputs:
+            changed, value = node.args[:2]
+            if changed.meta["val"].numel() == 1:
+                places.append(inputs.index(changed))
+                new.append(value)
+                node.replace_all_uses_with(value)
+                graph.erase_node(node)
+    output = next(node for node in graph.nodes if node.op == "output")
+    output.args = ([*output.args[0], *new],)
+    pure.recompile()
+    return places
 
 
 @torch.library.custom_op("mtrl::exact_product", mutates_args=())

@@ -25,6 +25,7 @@ from mtrl.execution import precision, runners, tracing
 from mtrl.execution.runners import Snapshot
 from mtrl.execution.tracing import Traced
 from mtrl.gradients.diagnostics import transference, triad
+from mtrl.monitoring import checkpoints
 from mtrl.networks import NETWORKS
 from tests.support.learners import Experience, agent, copy_state, distance, methods, tensors
 
@@ -255,14 +256,19 @@ def test_methods_that_wait_for_the_host_cannot_be_captured(monkeypatch: pytest.M
         assert agent(method).execution == "plain"
 
 
-@pytest.mark.slow
-def test_a_compiled_run_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It goes on under another execution, which is no other run, and is evaluated without a compiler."""
+def test_a_compiled_run_learns_as_a_plain_one_and_goes_on_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the first update on. Another execution is no other run, and an evaluation needs no compiler."""
     run = ["train", "benchmark=toy", "device=cpu", f"runs={tmp_path}", "surgery=pcgrad", "network.width=8"]
-    run += ["agent.batch_size=4", "training.learning_starts=10", "training.final_episodes=2", "experiment=one"]
-    assert cli.main([*run, "steps=30", "agent.execution=compiled"]) == 0
-    assert "being compiled" in capsys.readouterr().err
-    assert cli.main([*run, "steps=40", "agent.execution=plain"]) == 0
+    run += ["agent.batch_size=4", "training.learning_starts=10", "training.final_episodes=2"]
+    assert cli.main([*run, "steps=30", "agent.execution=compiled", "experiment=one"]) == 0
+    assert "being compiled" in capsys.readouterr().err and "run as before" not in caplog.text
+    assert cli.main([*run, "steps=30", "agent.execution=plain", "experiment=two"]) == 0
+    found = [checkpoints.load(tmp_path / "toy" / name / "seed_1/checkpoints/step_30") for name in ("one", "two")]
+    learned = [list(runners.tensors([state["trainer"]["agent"][k] for k in ("actor", "critic")])) for state in found]
+    assert distance(*learned) < 1e-4
+    assert cli.main([*run, "steps=40", "agent.execution=plain", "experiment=one"]) == 0
     assert "Going on from step 30" in capsys.readouterr().out
     assert cli.main(["evaluate", str(tmp_path / "toy" / "one" / "seed_1"), "--episodes", "2"]) == 0
 
