@@ -41,7 +41,7 @@ INFO_TERMS = Outcome._fields[1:]
 Chunk = Callable[[int], None]
 """Called with the worker's number."""
 _REASONS = {SOUND: "numbers that are not finite", UNSTABLE: "unstable physics", ERROR: "an error of MuJoCo's"}
-_SAVED = ("observation", "next_observation", "faults", "_elapsed", "_goal", "_played", "_parked")
+_SAVED = ("observation", "next_observation", "faults", "_elapsed", "_last", "_goal", "_played", "_parked")
 
 
 def _check_tasks(tasks: Sequence[str], version: str) -> None:
@@ -89,6 +89,7 @@ class BatchedEnvs:
         reward_version: str = "v2",
         horizon: int | Sequence[int] = MAX_HORIZON,
         terminate_on_success: bool = False,
+        steps_after_success: int | None = None,
         schedule: NDArray[np.int64] | None = None,
         threads: int | None = None,
         known: Known | None = None,
@@ -101,6 +102,7 @@ class BatchedEnvs:
         _check_tasks(self.tasks, reward_version)
         self.num_tasks, self.envs_per_task = len(goals), envs_per_task
         self._seed, self._horizon, self._terminate = seed, np.resize(horizon, envs_per_task), terminate_on_success
+        self._after_success = steps_after_success
         self._schedule, self._specs = schedule, specs
         self._with_info = with_info
         self._draws = GoalDraws([len(found) for found in goals.values()], envs_per_task, in_turn)
@@ -126,7 +128,7 @@ class BatchedEnvs:
         self._terminated, self._truncated, self._success, self._failed = self._ends
         self._status = np.full(grid, SOUND, np.int8)
         self.faults = np.zeros(grid, np.int64)
-        self._elapsed, self._goal, self._played = (np.zeros(grid, np.int64) for _ in range(3))
+        self._elapsed, self._last, self._goal, self._played = (np.zeros(grid, np.int64) for _ in range(4))
         self._parked = np.zeros(grid, np.bool_)
         self._chunks: list[Chunk] = []
         self._planned = np.ones(grid, np.bool_)
@@ -267,7 +269,9 @@ class BatchedEnvs:
     def _settle(self) -> None:
         """Decide which episodes end, and how."""
         self._elapsed += 1
-        np.greater_equal(self._elapsed, self._horizon, out=self._truncated)
+        if self._after_success is not None:
+            np.minimum(self._last, self._elapsed + self._after_success, out=self._last, where=self._success)
+        np.greater_equal(self._elapsed, self._last, out=self._truncated)
         np.not_equal(self._status, SOUND, out=self._failed)
         if self._failed.any() or not math.isfinite(self._result.sum()):
             self._settle_faults()
@@ -320,7 +324,7 @@ class BatchedEnvs:
         self._arithmetic[t].begin(n, start.constants)
         self._controls[t, n, :3] = start.mocap
         self.observation[t, n] = start.observation
-        self._elapsed[t, n] = 0
+        self._elapsed[t, n], self._last[t, n] = 0, self._horizon[n]
 
     def __reduce__(self) -> Any:
         what = "copied by `state_dict`, and `load_state_dict` of environments that are made alike"

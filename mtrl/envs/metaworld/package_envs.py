@@ -48,6 +48,7 @@ class _Spec:
     reward_version: str
     horizon: int
     terminate_on_success: bool
+    steps_after_success: int | None
     schedule: NDArray[np.int64] | None
     """The goals of its episodes, after which it stands still; without one, goals are drawn for ever."""
 
@@ -60,6 +61,8 @@ class _Copy:
         self.env: Any = make_env(spec.task, spec.reward_version)
         self.rng = np.random.default_rng(0)
         self.goal, self.played, self.parked = 0, 0, False
+        self.last = 0
+        """The step of the episode at which it is truncated."""
 
     def reset(self, seed: np.random.SeedSequence) -> None:
         self.rng = np.random.default_rng(seed)
@@ -75,7 +78,7 @@ class _Copy:
             self.row["observation"][...] = self.row["next_observation"]
             return
         self.goal = int(self.rng.integers(len(self.spec.goals)) if schedule is None else schedule[self.played])
-        self.played += 1
+        self.played, self.last = self.played + 1, self.spec.horizon
         self.env.set_task(self.spec.goals[self.goal])
         self.row["observation"][...] = self.env.reset()[0]
 
@@ -87,7 +90,9 @@ class _Copy:
             return
         fault = self._advance()
         row["terminated"][...] = self.spec.terminate_on_success and row["success"]
-        row["truncated"][...] = fault or self.env.curr_path_length >= self.spec.horizon
+        if self.spec.steps_after_success is not None and row["success"]:
+            self.last = min(self.last, self.env.curr_path_length + self.spec.steps_after_success)
+        row["truncated"][...] = fault or self.env.curr_path_length >= self.last
         if row["terminated"] or row["truncated"]:
             self._begin()
         else:
@@ -127,13 +132,13 @@ class _Copy:
             "row": {name: torch.from_numpy(self.row[name].copy()) for name in names},
             "attributes": {name: _to_plain(value) for name, value in _attributes(self.env).items()},
             "rng": self.rng.bit_generator.state,
-            "episode": (self.goal, self.played, self.parked),
+            "episode": (self.goal, self.played, self.parked, self.last),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go back to a saved state. The reset makes those attributes that are views of the simulator."""
         self.rng.bit_generator.state = state["rng"]
-        self.goal, self.played, self.parked = state["episode"]
+        self.goal, self.played, self.parked, self.last = state["episode"]
         self.env.set_task(self.spec.goals[self.goal])
         self.env.reset()
         for name, value in state["attributes"].items():
@@ -193,6 +198,7 @@ class PackageEnvs:
         reward_version: str = "v2",
         horizon: int | Sequence[int] = MAX_HORIZON,
         terminate_on_success: bool = False,
+        steps_after_success: int | None = None,
         schedule: NDArray[np.int64] | None = None,
     ) -> None:
         check(envs_per_task >= 1, "envs_per_task", "a positive integer", envs_per_task)
@@ -207,7 +213,9 @@ class PackageEnvs:
             for n in range(envs_per_task):
                 order = None if schedule is None else schedule[t, n::envs_per_task]
                 row = {name: array[t, n, ...] for name, array in self._arrays.items()}
-                spec = _Spec(task, goals[task], reward_version, horizons[n], terminate_on_success, order)
+                spec = _Spec(
+                    task, goals[task], reward_version, horizons[n], terminate_on_success, steps_after_success, order
+                )
                 self._copies.append(_Copy(spec, row))
         reported: dict[str, Any] = {n: self._arrays[n] for n in _FIELDS if n not in ("action", "faults")}
         self._result = StepResult(**reported)

@@ -50,6 +50,8 @@ class Config(ChosenTasks):
     training_horizons: list[int] = field(default_factory=list)
     """The same for training alone, which a task's copies take in turn; [] for the horizon. Short episodes show more
     starts, long ones what comes late."""
+    steps_after_success: int | None = None
+    """Steps that an episode of training goes on for after its first success; None: to its horizon."""
     num_goals: int = 50
     """Goals per task: the first so many of the benchmark's 50."""
     engine: str = "batched"
@@ -63,6 +65,8 @@ class Config(ChosenTasks):
         check_choice("benchmark.engine", self.engine, ("batched", "package"))
         limits = f"in 1..{MAX_HORIZON}"
         check(1 <= self.horizon <= MAX_HORIZON, "benchmark.horizon", limits, self.horizon)
+        after = self.steps_after_success
+        check(after is None or after >= 0, "benchmark.steps_after_success", "0 or more, or null", after)
         whole = all(1 <= steps <= MAX_HORIZON for steps in self.training_horizons)
         check(whole, "benchmark.training_horizons", limits, self.training_horizons)
         check(1 <= self.num_goals <= GOALS, "benchmark.num_goals", f"in 1..{GOALS}", self.num_goals)
@@ -156,7 +160,8 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         if order is not None:
             return {"schedule": order, "horizon": self.config.horizon, "terminate_on_success": True}
         horizons = self.config.training_horizons or [self.config.horizon]
-        return {"horizon": horizons, "terminate_on_success": self.config.terminate_on_success}
+        ends = {"terminate_on_success": self.config.terminate_on_success}
+        return {"horizon": horizons, "steps_after_success": self.config.steps_after_success, **ends}
 
     def first_episodes(self, seed: int, tasks: Sequence[str]) -> PackageEnvs:
         """Environments that play the first episode of an evaluation with this seed."""
@@ -176,6 +181,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
             "reward_version": self.config.reward_version,
             "horizon": self.config.horizon,
             "training_horizons": self.config.training_horizons or [self.config.horizon],
+            "steps_after_success": self.config.steps_after_success,
             "num_goals": self.config.num_goals,
             "goals": "from the seed, as metaworld makes them; at random at each training episode",
             "terminate_on_success": self.config.terminate_on_success,

@@ -14,6 +14,7 @@ import metaworld.env_dict
 import numpy as np
 import pytest
 import torch
+from metaworld.policies import ENV_POLICY_MAP
 
 from mtrl.core.errors import UserError
 from mtrl.core.types import StepResult
@@ -94,6 +95,7 @@ def test_fewer_goals_are_the_first_ones() -> None:
         ({"reward_version": "v3"}, "v1, v2"),
         ({"horizon": 0}, "1..500"),
         ({"horizon": 501}, "1..500"),
+        ({"steps_after_success": -1}, "steps_after_success.* 0 or more"),
         ({"training_horizons": [100, 0]}, r"training_horizons.* 1\.\.500"),
         ({"num_goals": 51}, "1..50"),
         ({"engine": "warp"}, "batched, package"),
@@ -150,6 +152,24 @@ def test_copies_take_turns_at_the_horizons_of_training_and_evaluations_have_thei
         copies = envs.envs_per_task
         ends = np.array([step["truncated"] for step in run(envs, actions(5, copies))])
         assert (ends == np.array([[k % n == 0 for n in lengths[:copies]] for k in range(1, 6)])[:, None]).all()
+
+
+@pytest.mark.filterwarnings("ignore:Constant")
+@pytest.mark.parametrize("engine", ["batched", "package"])
+def test_a_training_episode_ends_some_steps_after_its_first_success(engine: str) -> None:
+    suite = MetaWorldSuite(MetaWorldConfig("mt1", tasks=["reach-v3"], steps_after_success=3, engine=engine))
+    envs, script = suite.make_envs(SEED, 1), ENV_POLICY_MAP["reach-v3"]()
+    observation, solved, ends = envs.reset(), [], []
+    for step in range(200):
+        result = envs.step(np.clip(script.get_action(observation[0, 0]), -1, 1)[None, None])
+        solved += [step] if result.success.any() else []
+        ends += [step] if result.truncated.any() else []
+        observation = result.observation
+        if len(ends) == 2:
+            break
+    assert len(ends) == 2 and not result.terminated.any()
+    second = next(step for step in solved if step > ends[0])
+    assert ends == [solved[0] + 3, second + 3]
 
 
 # Stepping
