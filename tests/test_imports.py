@@ -31,7 +31,8 @@ ARROWS: dict[str, set[str]] = {
     "envs": {"data", "monitoring", "core"},
     "experiment": {*PARTS, *FOUNDATIONS, "configs", "core"},
     "bench": {*PARTS, *FOUNDATIONS, "execution", "core"},
-    "cli": {"bench", "experiment", *PARTS, *FOUNDATIONS, "configs", "core"},
+    "arguments": {"core"},
+    "cli": {"arguments", "bench", "experiment", *PARTS, *FOUNDATIONS, "configs", "core"},
     "scripts": {"cli", "experiment"},
     # `import mtrl` must stay light: only `mtrl.load_policy` reaches further, on first use.
     "mtrl": {"experiment"},

@@ -24,10 +24,11 @@ from mtrl.core.errors import expected
 from mtrl.core.limited import LimitedWarnings
 from mtrl.core.types import BoolArray, FloatArray, StepResult
 from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE, TaskArithmetic
+from mtrl.envs.metaworld.commands import Commands
 from mtrl.envs.metaworld.goals import GoalDraws
 from mtrl.envs.metaworld.native import compiled_steps
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
-from mtrl.envs.metaworld.physics import CONTROLS, ERROR, SOUND, UNSTABLE, TaskPhysics
+from mtrl.envs.metaworld.physics import ERROR, SOUND, UNSTABLE, TaskPhysics
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, RewardVersion, TaskSpec
@@ -42,12 +43,6 @@ Chunk = Callable[[int], None]
 """Called with the worker's number."""
 _REASONS = {SOUND: "numbers that are not finite", UNSTABLE: "unstable physics", ERROR: "an error of MuJoCo's"}
 _SAVED = ("observation", "next_observation", "faults", "_elapsed", "_last", "_goal", "_played", "_parked")
-
-
-def _check_tasks(tasks: Sequence[str], version: str) -> None:
-    check_choice("benchmark.reward_version", version, ("v1", "v2"))
-    for task in tasks:
-        check(task in TASKS, "benchmark.tasks", "tasks that the batched engine has; engine=package has all", task)
 
 
 class BatchedEnvs:
@@ -99,16 +94,18 @@ class BatchedEnvs:
     ) -> None:
         check(envs_per_task >= 1, "envs_per_task", "a positive integer", envs_per_task)
         self.tasks = tuple(goals)
-        _check_tasks(self.tasks, reward_version)
+        check_choice("benchmark.reward_version", reward_version, ("v1", "v2"))
+        for task in goals:
+            check(task in TASKS, "benchmark.tasks", "tasks that the batched engine has; engine=package has all", task)
         self.num_tasks, self.envs_per_task = len(goals), envs_per_task
-        self._seed, self._horizon, self._terminate = seed, np.resize(horizon, envs_per_task), terminate_on_success
-        self._after_success = steps_after_success
-        self._schedule, self._specs = schedule, specs
-        self._with_info = with_info
+        self._seed, self._horizon = seed, np.resize(horizon, envs_per_task)
+        self.terminate_on_success, self._after_success = terminate_on_success, steps_after_success
+        self._schedule, self._specs, self._with_info = schedule, specs, with_info
         self._draws = GoalDraws([len(found) for found in goals.values()], envs_per_task, in_turn)
         self._warn = LimitedWarnings(logger)
         self._allocate()
-        self._workers = Workers(threads or min(available_cores(), self.num_tasks * envs_per_task))
+        self.threads = threads or min(available_cores(), self.num_tasks * envs_per_task)
+        self._workers = Workers(self.threads)
         self._finalizer = weakref.finalize(self, self._workers.close)
         self._build(goals, "v1" if reward_version == "v1" else "v2", {} if known is None else known)
         self._ready = False
@@ -116,8 +113,6 @@ class BatchedEnvs:
     def _allocate(self) -> None:
         grid = (self.num_tasks, self.envs_per_task)
         self._action = np.zeros((*grid, 4), np.float32)
-        self._move = np.zeros((*grid, 3), np.float32)
-        self._controls = np.zeros((*grid, CONTROLS))
         self.observation = np.zeros((*grid, OBSERVATION_SIZE))
         # What is written together lies together; the rest are views.
         self._result = np.zeros((*grid, RESULT_SIZE))
@@ -138,41 +133,22 @@ class BatchedEnvs:
 
     def _build(self, goals: Mapping[str, Sequence[Task]], version: RewardVersion, known: Known) -> None:
         self._starts = [Starts(self._specs[task], goals[task], known) for task in self.tasks]
+        self._commands = Commands([starts.env for starts in self._starts], self.envs_per_task)
         terms = len(Outcome._fields) if self._with_info else 2
         self.physics = [
-            TaskPhysics(starts, self._controls[t], self._status[t], self._workers.count)
+            TaskPhysics(starts, self.controls[t], self._status[t], self._workers.count)
             for t, starts in enumerate(self._starts)
         ]
-        parts = zip(self._starts, self.physics, self._action, self._result, strict=True)
         self._arithmetic = [
-            TaskArithmetic(
-                s.spec, version, physics.layout.columns, s.constant_shapes, physics.rows, action, result, terms
-            )
-            for s, physics, action, result in parts
+            TaskArithmetic(s.spec, version, p.layout.columns, s.constant_shapes, p.rows, action, result, terms)
+            for s, p, action, result in zip(self._starts, self.physics, self._action, self._result, strict=True)
         ]
         self._compiled = compiled_steps(list(zip(self.physics, self._arithmetic, strict=True)))
-        envs = [starts.env for starts in self._starts]
-        self._scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
-        self._mocap_low = np.array([env.mocap_low for env in envs])[:, None]
-        self._mocap_high = np.array([env.mocap_high for env in envs])[:, None]
-
-    @property
-    def threads(self) -> int:
-        return self._workers.count
 
     @property
     def controls(self) -> NDArray[np.float64]:
         """(T, N, CONTROLS): the commands of the last step. The memory is the engine's."""
-        return self._controls
-
-    @property
-    def terminate_on_success(self) -> bool:
-        return self._terminate
-
-    @terminate_on_success.setter
-    def terminate_on_success(self, value: bool) -> None:
-        self._terminate = value
-        self._terminated[...] = False
+        return self._commands.controls
 
     def reset(self, seed: int | None = None) -> FloatArray:
         """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
@@ -203,7 +179,7 @@ class BatchedEnvs:
             raise expected("Actions", f"of shape {self._action.shape}", np.shape(action))
         self._ready = False
         self._action[...] = action
-        self._set_controls()
+        self._commands.take(self._action)
         self._status[...] = SOUND
         self._result[..., PREVIOUS] = self.observation[..., CURRENT]
         self._run_physics()
@@ -226,18 +202,6 @@ class BatchedEnvs:
             raise RuntimeError("These environments were made without `with_info`.")
         failed = self._failed | self._parked
         return {name: np.where(failed, 0.0, self._outcome[i + 1]) for i, name in enumerate(INFO_TERMS)}
-
-    def _set_controls(self) -> None:
-        """The package's ``set_xyz_action``: single precision up to the sum."""
-        move, position = self._move, self._controls[..., :3]
-        np.maximum(self._action[..., :3], -1.0, out=move)
-        np.minimum(move, 1.0, out=move)
-        np.multiply(move, self._scale, out=move)
-        np.add(position, move, out=position)
-        np.maximum(position, self._mocap_low, out=position)
-        np.minimum(position, self._mocap_high, out=position)
-        self._controls[..., 3] = self._action[..., 3]
-        np.negative(self._action[..., 3], out=self._controls[..., 4])
 
     def _run_physics(self) -> None:
         chunks = self._chunks
@@ -275,8 +239,7 @@ class BatchedEnvs:
         np.not_equal(self._status, SOUND, out=self._failed)
         if self._failed.any() or not math.isfinite(self._result.sum()):
             self._settle_faults()
-        if self._terminate:
-            np.copyto(self._terminated, self._success)
+        np.logical_and(self._success, self.terminate_on_success, out=self._terminated)
         if self._parked.any():
             self._reward[self._parked] = 0.0
             self._ends[:, self._parked] = False
@@ -308,10 +271,9 @@ class BatchedEnvs:
         self._workers.run(work, np.flatnonzero(starting.any(1)).tolist())
 
     def _next_goal(self, t: int, n: int) -> None:
-        number = n + self.envs_per_task * self._played[t, n]
         if self._schedule is None:
             self._goal[t, n] = self._draws.draw(t * self.envs_per_task + n)
-        elif number < self._schedule.shape[1]:
+        elif (number := n + self.envs_per_task * self._played[t, n]) < self._schedule.shape[1]:
             self._goal[t, n] = self._schedule[t, number]
         else:
             self._parked[t, n] = True
@@ -322,7 +284,7 @@ class BatchedEnvs:
         start = self._starts[t].start(int(self._goal[t, n]))
         self.physics[t].begin(n, start)
         self._arithmetic[t].begin(n, start.constants)
-        self._controls[t, n, :3] = start.mocap
+        self.controls[t, n, :3] = start.mocap
         self.observation[t, n] = start.observation
         self._elapsed[t, n], self._last[t, n] = 0, self._horizon[n]
 
@@ -377,7 +339,7 @@ class BatchedEnvs:
             physics.begin(n, start)
             physics.set_state(n, vectors[n])
             arithmetic.begin(n, start.constants)
-            self._controls[t, n, :3] = physics.mocap(n)
+            self.controls[t, n, :3] = physics.mocap(n)
         arithmetic.remember({name: value.cpu().numpy() for name, value in state["memory"][t].items()})
 
     def close(self) -> None:

@@ -10,21 +10,19 @@ Aligned-MTL may weigh a task negatively, and IMTL-G without bound where gradient
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mtrl.core.config import check
 from mtrl.core.errors import UserError, expected, missing
 from mtrl.gradients.base import GramianConfig, Surgery
+from mtrl.gradients.surgery.torchjd_solvers import OnRoot, ShortestVector, WithoutZeros, openblas
 
 
 @dataclass
@@ -76,7 +74,7 @@ class MGDA(TorchJDConfig):
     kind: str = "mgda"
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        return _ShortestVector()
+        return ShortestVector()
 
 
 @dataclass
@@ -131,7 +129,7 @@ class FairGrad(TorchJDConfig):
         check(self.alpha > 0, "surgery.alpha", "positive", self.alpha)
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        return _WithoutZeros(aggregation.FairGradWeighting(alpha=self.alpha))
+        return WithoutZeros(aggregation.FairGradWeighting(alpha=self.alpha))
 
     def scale(self, num_tasks: int) -> float:
         return num_tasks ** (self.alpha / (self.alpha + 1))
@@ -217,7 +215,7 @@ class NashMTL(TorchJDConfig):
         # No clipping here (max_norm): that is the agent's max_grad_norm.
         method = aggregation.NashMTL(num_tasks, max_norm=0.0, update_weights_every=self.every)
         method.optim_niter = self.iterations
-        return _OnRoot(method.weighting)
+        return OnRoot(method.weighting)
 
     def scale(self, num_tasks: int) -> float:
         return 1.0
@@ -230,73 +228,6 @@ class NashMTL(TorchJDConfig):
         inner = module.weighting
         inner.prvs_alpha, inner.step = state["weights"].cpu().numpy().copy(), state["steps"].item()
         inner._init_optim_problem()
-
-
-class _ShortestVector(nn.Module):
-    """min ‖Σ α_i g_i‖ over α ≥ 0 with Σ α_i = 1, as a quadratic programme.
-
-    In the unknowns x_i = α_i ‖g_i‖ / min_j ‖g_j‖ the matrix is that of the cosines, so that gradients of any lengths
-    are solved alike. torchjd stops after 100 steps of Frank-Wolfe, several per cent away for ten tasks.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        from quadprog import solve_qp
-
-        self._solve: Any = solve_qp
-
-    def forward(self, gramian: Tensor) -> Tensor:
-        norms = gramian.diagonal().clamp(min=0).sqrt()
-        if not norms.all():  # a zero gradient is the shortest vector
-            return (norms == 0).to(gramian) / (norms == 0).sum()
-        lengths = (norms.min() / norms).numpy()
-        cosines = (gramian / norms / norms.unsqueeze(1)).numpy()
-        count = len(lengths)
-        identity = np.eye(count)
-        constraints, bounds = np.column_stack([lengths, identity]), np.append(1.0, np.zeros(count))
-        # The least that makes the matrix definite, and with it the answer unique; rounding decides how much that is.
-        for shift in (1e-13, 1e-11, 1e-9):
-            with contextlib.suppress(ValueError):
-                found = self._solve(cosines + shift * identity, np.zeros(count), constraints, bounds, 1)[0]
-                weights = torch.from_numpy(found * lengths).clamp(min=0)
-                return weights / weights.sum()
-        return torch.full_like(norms, 1 / count)
-
-
-class _WithoutZeros(nn.Module):
-    """Solves for the tasks that have a gradient; the weight of a zero gradient would grow without end."""
-
-    def __init__(self, weighting: nn.Module) -> None:
-        super().__init__()
-        self.weighting = weighting
-
-    def forward(self, gramian: Tensor) -> Tensor:
-        kept = gramian.diagonal() > 1e-16
-        weights = torch.zeros_like(gramian.diagonal())
-        weights[kept] = self.weighting(gramian[kept][:, kept])
-        return weights
-
-
-class _OnRoot(nn.Module):
-    """Gives a method that asks for the gradients a root R of their Gramian, R Rᵀ = G: all it takes of them is G."""
-
-    def __init__(self, weighting: nn.Module) -> None:
-        super().__init__()
-        self.weighting = weighting
-
-    def forward(self, gramian: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(gramian)
-        return self.weighting(vectors * values.clamp(min=0).sqrt())
-
-
-@functools.cache
-def _openblas() -> Any:
-    """scipy's and numpy's OpenBLAS. Its threads gain nothing on matrices of T rows, and go on spinning for a tenth of a
-    second, which is taken from this update and the next."""
-    import scipy.linalg  # noqa: F401 (which loads its library)
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(internal_api="openblas")
 
 
 class TorchJD(Surgery):
@@ -324,7 +255,7 @@ class TorchJD(Surgery):
         # A primary task comes first, where PCD looks for it; the order is the same where there is none.
         order = primary.cpu().logical_not().to(torch.int8).argsort(stable=True)
         host = (host / size if self.config.normalized else host)[order][:, order]
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _openblas().limit(limits=1):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), openblas().limit(limits=1):
             warnings.simplefilter("ignore")  # of solvers, about single inaccurate solutions
             if noise is not None:
                 torch.manual_seed(int(noise))
@@ -359,7 +290,7 @@ def build(config: TorchJDConfig, *, num_tasks: int) -> Surgery:
         from torchjd import aggregation
 
         module = config.method(aggregation, num_tasks)
-        _openblas()
+        openblas()
     except ImportError as error:
         raise _not_installed(config.kind, str(error).splitlines()[0].rstrip(".")) from error
     return TorchJD(config, module, num_tasks)
