@@ -63,7 +63,7 @@ class Agent:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, part in self._parts().items():
             part.load_state_dict(copy.deepcopy(state[name]))  # an optimiser keeps the tensors it is given
-        _continue(self.generator, state["generator"].cpu())
+        continue_generator(self.generator, state["generator"].cpu())
 
     def policy_state(self) -> dict[str, Any]:
         """What `act` needs without exploration, and no more."""
@@ -80,7 +80,7 @@ class Agent:
                 self._parts()[name].load_state_dict(state[name])
 
 
-def _continue(generator: torch.Generator, state: Tensor) -> None:
+def continue_generator(generator: torch.Generator, state: Tensor) -> None:
     """Go on from a generator's state; from one of another kind of device, with other numbers that follow from it."""
     if len(state) == len(generator.get_state()):
         generator.set_state(state)

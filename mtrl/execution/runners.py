@@ -27,7 +27,7 @@ from mtrl.core.types import Metrics
 logger = logging.getLogger(__name__)
 
 CHOICES = ("auto", "plain", "compiled", "captured")
-TESTED = ("2.13", "2.14")
+TESTED = ("2.11", "2.13", "2.14")
 """Versions of PyTorch under which tracing and compilation, which use its private parts, were tested."""
 PATIENCE = {"cpu": 5_000, "cuda": 50_000}
 """Updates after which auto compiles: half a minute of compilation pays only in a run that is long."""
@@ -113,11 +113,11 @@ def build(
     if on_gpu:
         compiled = Captured(compiled, snapshot, generator, per_launch)
     captured = Captured(plain, snapshot, generator, per_launch)
-    if kind == "auto":
-        stages = [*([(0, captured)] if on_gpu else []), (PATIENCE[generator.device.type], compiled)]
-        return Auto(plain, stages, done, snapshot)
-    # A compiler may be wrong, too: its update is used where it is the plain one from the state at hand.
-    return captured if kind == "captured" else Auto(plain, [(0, compiled)], done, snapshot)
+    if kind == "captured":
+        return captured
+    # A compiler may fail, or be wrong: its update is used where it is the plain one from the state at hand.
+    patience = PATIENCE[generator.device.type] if kind == "auto" else 0
+    return Auto(plain, [*([(0, captured)] if on_gpu else []), (patience, compiled)], done, snapshot)
 
 
 class Snapshot:
@@ -254,7 +254,7 @@ def _check_compiler(device: torch.device) -> None:
         from torch._inductor import compile_fx, decomposition  # noqa: F401  (private: a later PyTorch may lack them)
         from torch.fx.experimental import proxy_tensor  # noqa: F401
     except ImportError as error:
-        where = f"plain with PyTorch {torch.__version__}, since compiled was tested with {' and '.join(TESTED)}"
+        where = f"plain with PyTorch {torch.__version__}, since compiled was tested with {', '.join(TESTED)}"
         raise expected("Option `agent.execution`", where, "compiled") from error
     if device.type != "cpu":
         return

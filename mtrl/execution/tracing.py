@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch.overrides import TorchFunctionMode
 
 from mtrl.core.errors import expected
 from mtrl.core.types import Metrics
@@ -31,6 +32,27 @@ class _Draw(NamedTuple):
     function: Callable[..., Tensor]
     arguments: tuple[Any, ...]
     options: dict[str, Any]
+
+
+class _Drawing(TorchFunctionMode):
+    """Makes random draws beside what is being traced, for which each is a tensor as any other, and keeps how."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[_Draw, Tensor]] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+
+        options = kwargs or {}
+        if options.get("generator") is None:
+            return func(*args, **options)
+        if any(isinstance(value, Tensor) for value in (*args, *options.values())):
+            raise expected("Option `agent.execution`", "plain where random draws depend on data", func.__name__)
+        with disable_proxy_modes_tracing():
+            value = func(*args, **options)
+        self.made.append((_Draw(func, args, options), value))
+        return value
 
 
 class Traced:
@@ -88,42 +110,37 @@ class Traced:
         table = _exact_products() if self._products != "highest" else {}
         table |= {torch.ops.aten._fused_adam_.default: _adam} if self._compiled else {}
         with _quiet():
-            graph = make_fx(listed, decomposition_table=table)()
-            self._draws, self._state = _lift(graph)
+            with _Drawing() as drawing:
+                graph = make_fx(listed, decomposition_table=table)()
+            self._draws = [draw for draw, _ in drawing.made]
+            self._state = _lift(graph, [value for _, value in drawing.made])
             if not self._compiled:
                 return graph
             with torch.no_grad(), float32_products(self._products):
                 return _compile(graph, self._inputs())
 
 
-def _lift(module: fx.GraphModule) -> tuple[list[_Draw], list[Tensor]]:
-    """Turn random draws, then the tensors that the graph holds, into its inputs, and return what they are."""
-    graph, draws, held = module.graph, dict[fx.Node, _Draw](), dict[str, list[fx.Node]]()
+def _lift(module: fx.GraphModule, drawn: Sequence[Tensor]) -> list[Tensor]:
+    """Turn what was drawn, then the other tensors that the graph holds, into its inputs, and return the latter."""
+    graph, held = module.graph, dict[str, list[fx.Node]]()
     for node in graph.nodes:
-        if node.op == "call_function" and node.kwargs.get("generator") is not None:
-            draws[node] = _drawn(module, node)
-        elif node.op == "get_attr" and isinstance(getattr(module, node.target), Tensor):
+        if node.op == "get_attr" and isinstance(getattr(module, node.target), Tensor):
             held.setdefault(node.target, []).append(node)
+    names = {id(getattr(module, name)): name for name in held}
+    draws = [names.get(id(value), "") for value in drawn]  # none for what nothing reads
+    others = [name for name in held if name not in draws]
     with graph.inserting_before(next(iter(graph.nodes))):
-        inputs = {node: graph.placeholder(f"draw_{k}") for k, node in enumerate(draws)}
-        for name, nodes in held.items():
-            inputs |= dict.fromkeys(nodes, graph.placeholder(f"held{name}"))
-    for node, replacement in inputs.items():
-        node.replace_all_uses_with(replacement)
-        graph.erase_node(node)
+        inputs = [graph.placeholder(f"draw_{k}") for k in range(len(draws))]
+        inputs += [graph.placeholder(f"held{name}") for name in others]
+    for name, replacement in zip([*draws, *others], inputs, strict=True):
+        for node in held.get(name, []):
+            node.replace_all_uses_with(replacement)
+            graph.erase_node(node)
     for node in reversed(list(graph.nodes)):
         if str(node.target).startswith("profiler."):
             graph.erase_node(node)
     module.recompile()
-    return list(draws.values()), [getattr(module, name).detach() for name in held]
-
-
-def _drawn(module: fx.GraphModule, node: fx.Node) -> _Draw:
-    options = {k: getattr(module, str(v.target)) if k == "generator" else v for k, v in node.kwargs.items()}  # type: ignore[union-attr]
-    if any(isinstance(value, fx.Node) for value in (*node.args, *options.values())):
-        raise expected("Option `agent.execution`", "plain where random draws depend on data", str(node.target))
-    assert callable(node.target)
-    return _Draw(node.target, node.args, options)
+    return [getattr(module, name).detach() for name in others]
 
 
 def _compile(graph: fx.GraphModule, inputs: list[Tensor]) -> Call:

@@ -16,7 +16,7 @@ from mtrl.agents.auxiliary.environment import EnvironmentOptions
 from mtrl.agents.auxiliary.learner import MainLearner, Objective, Sizes, TwoHeads
 from mtrl.agents.auxiliary.maxl import MAXLLabels
 from mtrl.agents.auxiliary.options import Config
-from mtrl.agents.base import Agent
+from mtrl.agents.base import Agent, continue_generator
 from mtrl.core.config import check
 from mtrl.core.errors import UserError, expected, missing
 from mtrl.core.specs import ImageSpec
@@ -154,7 +154,7 @@ class Auxiliary(Agent):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.learner.restore(state)
         self.labels.load_state_dict(state["labels"])
-        self.generator.set_state(state["generator"].cpu())
+        continue_generator(self.generator, state["generator"].cpu())
 
 
 def build(config: Config, **context: Any) -> Auxiliary:
