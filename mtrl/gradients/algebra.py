@@ -5,6 +5,7 @@ Float32 products have their full precision whatever is set for the networks: TF3
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -16,6 +17,9 @@ from mtrl.gradients import inner_products
 
 CHUNK = 4096
 """Columns multiplied at once, at most: a product of few rows and very many columns runs on one core otherwise."""
+
+GPU_CHUNK = 512
+"""Columns multiplied at once on a GPU, at most: few rows fill it only where there are hundreds of products."""
 
 HEAD = 32
 """Rows of a block of the product: beyond them, half of the blocks follow from the other half."""
@@ -43,20 +47,35 @@ def gramian(blocks: Sequence[Tensor]) -> Tensor:
     """
     if inner_products.takes(blocks):
         return inner_products.gramian(list(blocks))
-    split = [_chunks(block) for block in blocks]
-    chunks = [equal for equal, _ in split if equal.numel()]
-    rests = [rest for _, rest in split if rest.numel()]
+    chunks, rests = _split(blocks)
+    if rests and rests[0].is_cuda:
+        more, rests = _split([torch.cat(rests, 1)])
+        chunks += more
     chunks += [torch.cat(rests, 1).unsqueeze(0)] if rests else []
     with float32_products("highest"):
         return _symmetric_product(chunks, HEAD if len(blocks[0]) > HEAD else HEAD // 2)
+
+
+def _split(blocks: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The blocks' chunks and rests, but for empty ones."""
+    split = [_chunks(block, GPU_CHUNK if block.is_cuda else CHUNK) for block in blocks]
+    return [equal for equal, _ in split if equal.numel()], [rest for _, rest in split if rest.numel()]
 
 
 def _chunks(block: Tensor, widest: int = CHUNK) -> tuple[Tensor, Tensor]:
     """A block (T, n) as chunks (C, T, c), none where it is narrow, and the rest (T, n − C c): views."""
     columns = block.shape[1]
     count = math.ceil(columns / widest) if columns >= widest else 0
+    if count and block.is_cuda:
+        count = _even_count(columns, count)
     whole = columns // count * count if count else 0
     return block[:, :whole].unflatten(1, (count, whole // max(count, 1))).transpose(0, 1), block[:, whole:]
+
+
+@functools.cache
+def _even_count(columns: int, least: int) -> int:
+    """A number of chunks, `least` to twice as many, that leaves no rest and starts each at a whole vector of four."""
+    return next((count for count in range(least, 2 * least + 1) if columns % (4 * count) == 0), least)
 
 
 def _symmetric_product(chunks: Sequence[Tensor], head: int) -> Tensor:
