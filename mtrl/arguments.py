@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from mtrl import __version__
 from mtrl.core.errors import UserError, expected
 
-BENCHES = ("update", "growth", "train", "precision", "cloning", "auxiliary", "envs", "startup")
+BENCHES = ("update", "growth", "train", "on_policy", "precision", "cloning", "auxiliary", "envs", "startup")
 PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity")
 _TRAIN = (
     "Example: mtrl train benchmark=mt10 network=mint surgery=pcgrad seed=1 steps=2000000. "
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("what", choices=BENCHES)
     bench.add_argument("--json", action="store_true", help="print the rows as JSON")
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
-    bench.add_argument("--suites", default="", help="update, train: mt10, mt50 or both")
+    bench.add_argument("--suites", default="", help="update, train, on_policy: mt10, mt50 or both")
     bench.add_argument("--repetitions", type=int, default=50, help="update: of each row")
     bench.add_argument(
         "--compiled", action="store_true", help="update: compiled ones too, after a minute each; train: those"

@@ -181,10 +181,12 @@ def _bench(options: argparse.Namespace) -> None:
     bench = importlib.import_module(f"mtrl.bench.{options.what}")
     suites: dict[str, Any] = {"suites": tuple(options.suites.split(","))} if options.suites else {}
     chosen: dict[str, Any] = {}
-    if options.what in ("precision", "train", "update"):
+    if options.what in ("on_policy", "precision", "train", "update"):
         chosen = {"device": options.device}
+    if options.what in ("on_policy", "train", "update"):
+        chosen |= suites
     if options.what in ("train", "update"):
-        chosen |= {"compiled": options.compiled, **suites}
+        chosen["compiled"] = options.compiled
     if options.what == "update":
         named = bench.methods() if options.methods == "all" else options.methods.split(",")
         chosen |= {"chosen": named, "repetitions": options.repetitions}

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrl.core.config import check
+from mtrl.core.cores import one_torch_thread
 from mtrl.core.subset import TaskSubset
 from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
 
@@ -75,7 +76,8 @@ def greedy(agent: Actor) -> Policy:
     """
 
     def policy(observation: FloatArray, *subset: TaskSubset) -> FloatArray:
-        return agent.act(torch.tensor(observation), False, *subset).cpu().numpy()
+        with one_torch_thread():
+            return agent.act(torch.tensor(observation), False, *subset).cpu().numpy()
 
     return policy
 

@@ -1,7 +1,7 @@
 """On-policy training: collect a rollout with the current policy, learn from it, throw it away.
 
-Environments step on all cores with their own engine, then the learner updates on all cores; nothing is collected with a
-policy that is no longer the current one.
+Actions are computed on one core, environments step on all cores with their own engine, and the learner updates on all
+cores; nothing is collected with a policy that is no longer the current one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check
+from mtrl.core.cores import one_torch_thread
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import Metrics, TaskVectorEnv
 from mtrl.data.rollout import Rollout
@@ -81,7 +82,7 @@ class OnPolicyTrainer(ControlTrainer):
         """One step of every environment, and the update where that completes a rollout."""
         if self._observation is None:
             self._observation = torch.tensor(self.envs.reset(), dtype=torch.float32)
-        with self.clock("act"):
+        with self.clock("act"), one_torch_thread():
             action = self.agent.explore(self._observation)
             played = action.clamp(-1, 1).cpu().numpy()
         with self.clock("step"):

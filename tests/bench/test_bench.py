@@ -16,6 +16,7 @@ from torch import Tensor
 import mtrl.training.behaviour_cloning
 from mtrl import cli
 from mtrl.agents.bc import BC
+from mtrl.agents.ppo import PPO
 from mtrl.agents.sac import SAC
 from mtrl.bench import cloning, growth, report, startup, train, update
 from mtrl.bench.peers import naive_pcgrad, torchjd_pcgrad
@@ -218,6 +219,20 @@ def test_orders_of_the_train_bench(
     assert summary["fastest"] in fastest
     assert summary["within_1.05_of_sum"] == (side_by_side <= 5.25)
     assert summary["within_1.15_of_larger"] == (side_by_side <= 3.45)
+
+
+def test_rows_of_the_on_policy_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rollouts of four steps of 3 ms, and updates of 20 ms, or 32 ms with PCGrad."""
+    clock = Clock(monkeypatch)
+    clock.takes(BatchedEnvs, "step", 3.0)
+    clock.takes(PPO, "learn", lambda agent, *_: 32.0 if agent.actor_optimizer.per_task else 20.0)
+    assert cli.main(["bench", "on_policy", "--quick", "--json"]) == 0
+    plain, pcgrad = json.loads(capsys.readouterr().out)["rows"]
+    assert (plain["surgery"], pcgrad["surgery"]) == ("none", "pcgrad")
+    assert [plain[f"{part}_ms"] for part in ("act", "step", "update")] == pytest.approx([0.0, 12.0, 20.0])
+    assert plain["env_steps_per_second"] == pytest.approx(4 * 10 * 8 / 32e-3), "four steps of ten tasks in eight copies"
+    assert pcgrad["ms"] == pytest.approx(44.0) and pcgrad["of_plain"] == pytest.approx(44 / 32)
+    assert cli.main(["bench", "on_policy", "--suites", "mt25"]) == 2
 
 
 def test_rows_of_the_growth_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

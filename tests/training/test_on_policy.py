@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import pytest
 import torch
@@ -29,6 +30,25 @@ def test_a_rollout_is_of_one_policy_and_is_learned_from_when_it_is_full() -> Non
         assert (metrics is not None) == (step % 8 == 0)
         assert loop.updates == step // 8 * 2 * 2
         assert loop.rollout.filled == step % 8
+
+
+def test_acting_takes_one_thread_and_learning_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, loop = trainer()
+    used: dict[str, set[int]] = {"explore": set(), "learn": set()}
+    explore, learn = parts.agent.explore, parts.agent.learn
+
+    def spied(name: str, call: Any, *arguments: Any) -> Any:
+        used[name].add(torch.get_num_threads())
+        return call(*arguments)
+
+    monkeypatch.setattr(parts.agent, "explore", partial(spied, "explore", explore))
+    monkeypatch.setattr(parts.agent, "learn", partial(spied, "learn", learn))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    for _ in range(8):
+        loop.advance()
+    torch.set_num_threads(before)
+    assert used == {"explore": {1}, "learn": {2}}
 
 
 def test_successors_are_true_and_episodes_end_where_they_end() -> None:
