@@ -141,7 +141,7 @@ def test_the_studies_of_this_repository_are_whole(name: str) -> None:
     assert set(found.controls) <= set(found.runs)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("name", "jobs"), [("SIGTERM", 2), ("SIGINT", 1)])
 def test_a_signal_to_a_study_ends_its_runs_with_their_checkpoints(elsewhere: Path, name: str, jobs: int) -> None:
     options = [*TINY, "steps=1000000", "training.checkpoint_every=1000000"]
@@ -149,7 +149,7 @@ def test_a_signal_to_a_study_ends_its_runs_with_their_checkpoints(elsewhere: Pat
     command = [sys.executable, "-m", "mtrl.cli", "study", str(folder), "--jobs", str(jobs)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     files = [Path(f"runs/small/toy/{label}/seed_1/metrics.jsonl") for label in ("one", "two")][:jobs]
-    until = time.monotonic() + 240
+    until = time.monotonic() + 500
     while not all(file.exists() and file.stat().st_size for file in files) and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(getattr(signal, name))
