@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:  # a full disk, a folder that has gone: what was written before is whole
+        found = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+        print(f"mtrl: Files should be readable, and writable where they are written. Found {found}.", file=sys.stderr)
+        return BAD_INPUT
     return 0
 
 

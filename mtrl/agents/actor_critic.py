@@ -65,6 +65,8 @@ class ActorCritic(Agent):
     """Outputs of the actor for each entry of an action."""
     critic_sees_action: ClassVar[bool]
     """Whether critics give Q(s, a), or V(s)."""
+    extras: ClassVar[tuple[str, ...]] = ()
+    """What its updates give to weightings."""
     ensemble: int | None = None
     """E; None for a single critic without that axis."""
 
@@ -142,6 +144,7 @@ class ActorCritic(Agent):
             reduction=self.config.reduction,
             max_grad_norm=self.config.max_grad_norm,
             generator=self.generator,
+            extras=self.extras,
             **context,
         ).to(self.device)
 

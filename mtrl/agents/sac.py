@@ -63,6 +63,7 @@ def tanh_gaussian(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 
 class SAC(OffPolicyActorCritic):
     outputs_per_action: ClassVar[int] = 2
+    extras: ClassVar[tuple[str, ...]] = ("log_alpha",)
 
     def __init__(self, config: Config, **context: Any) -> None:
         super().__init__(config, **context)

@@ -27,7 +27,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from mtrl.configs import values
+from mtrl.core.config import typed_as
 from mtrl.core.errors import UserError, expected
+from mtrl.core.records import require
 from mtrl.core.registry import Registry, find, unknown_kind
 
 FOLDER = Path(__file__).parent
@@ -74,7 +76,7 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
             config = hydra_compose(root.kind, overrides=[o for o in overrides if o.partition("=")[0] in chosen])
         for override in overrides:
             _set(config, override, root, registries, chosen)
-        return OmegaConf.to_object(config)
+        return _made(config, registries)
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
@@ -236,19 +238,25 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
         UserError: it holds a key or value that this version does not know.
     """
     groups = {registry.group: registry for registry in registries}
+    optional = [group for line in _defaults(root.kind) if isinstance(line, dict) for group in line if not line[group]]
     try:
         nodes: dict[str, Any] = {}
         for key, value in saved.items():
-            if key in groups and isinstance(value, dict):
+            if key in groups and (value is not None or key not in optional):
                 parts = value if groups[key].many else {key: value}
+                require(parts, {str: {"kind": str}}, "The configuration", key if groups[key].many else "")
                 made = {name: _node(registries, key, part) for name, part in parts.items()}
                 nodes[key] = made if groups[key].many else made[key]
             else:
                 nodes[key] = values.as_typed(value)
+        if absent := [group for group in groups if group not in saved and group not in optional]:
+            raise expected("The configuration", f"one with a {absent[0]}", "none")
         merged = OmegaConf.merge(OmegaConf.structured(root), nodes)
         assert isinstance(merged, DictConfig)
-        return OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, KeyError) as error:
+        return _made(merged, registries)
+    except UserError:
+        raise
+    except _MALFORMED as error:
         raise _explained(error, []) from error
 
 
@@ -258,6 +266,21 @@ def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> 
     if registry is None:
         raise unknown_kind(group, choices(group, registries), saved["kind"])
     return OmegaConf.merge(OmegaConf.structured(registry.config_class(saved["kind"])), values.as_typed(saved))
+
+
+def _made(composed: DictConfig, registries: Iterable[Registry]) -> Any:
+    """The configuration object, in which every number is finite, and a whole one no longer than 63 bits."""
+    for registry in registries:
+        if registry.usual:
+            with typed_as({registry.usual: registry.group}):
+                OmegaConf.to_object(composed[registry.group] or OmegaConf.create())
+    config = OmegaConf.to_object(composed)
+    for name, value in _leaves("", plain(config)):
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not abs(number) < 2.0**63:
+                what = "a finite number" if isinstance(number, float) else "below 2^63"
+                raise expected(f"Option `{name.lstrip('.')}`", what, number)
+    return config
 
 
 def _check_override(override: str, registries: Sequence[Registry], optional: Sequence[str]) -> None:
@@ -308,7 +331,7 @@ def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:
         cause = cause.__cause__
     if isinstance(cause, UserError):
         return cause
-    message = str(cause).strip().splitlines()[0].rstrip(".")
+    message = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
     key = getattr(cause, "full_key", None)
     name = (named or "").partition("=")[0]
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
@@ -321,6 +344,8 @@ def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:
     return UserError(f"{subject} should be valid. Found: {message}.")
 
 
+_MALFORMED = (OmegaConfBaseException, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+"""What OmegaConf, and checks of values, raise for a file that somebody has edited."""
 _KINDS = {
     r"Value '(.*)' of type '.*' could not be converted to Integer": "an integer",
     r"Value '(.*)' of type '.*' could not be converted to Float": "a number",

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import Field, field, fields
 from typing import Any
 
 from mtrl.core.errors import expected
 
+_TYPED: ContextVar[dict[str, str] | None] = ContextVar("typed", default=None)
+
+
+@contextlib.contextmanager
+def typed_as(groups: dict[str, str]) -> Iterator[None]:
+    """While entered, `check` calls options by the group that they were typed with: {usual group: that group}."""
+    token = _TYPED.set(groups)
+    try:
+        yield
+    finally:
+        _TYPED.reset(token)
+
 
 def check(condition: bool, name: str, expectation: str, found: Any) -> None:
     """Raise the project's one form of error unless `condition` holds."""
     if not condition:
-        raise expected(f"Option `{name}`", expectation, found)
+        group, dot, option = name.partition(".")
+        raise expected(f"Option `{(_TYPED.get() or {}).get(group, group)}{dot}{option}`", expectation, found)
 
 
 def check_choice(name: str, found: str, choices: tuple[str, ...]) -> None:

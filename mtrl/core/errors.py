@@ -18,15 +18,18 @@ def expected(what: str, expectation: str, found: Any) -> UserError:
 
 
 @contextlib.contextmanager
-def reading(path: Path | str, expectation: str) -> Iterator[None]:
-    """Make every failure to read a file the project's complaint: damaged files fail in many ways, by each library."""
+def reading(path: Path | str, expectation: str, what: str = "File") -> Iterator[None]:
+    """Make every failure to read a file the project's complaint: damaged files fail in many ways, by each library.
+
+    what: how the complaint calls the file before it names its path.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise expected(f"File {path}", expectation, reason) from error
+        raise expected(f"{what} {path}", expectation, reason) from error
 
 
 def missing(what: str, package: str, extra: str, found: str = "") -> UserError:

@@ -55,6 +55,8 @@ class Registry:
     many: bool = False
     """Whether a run may choose several, each with its options under `<group>.<kind>`."""
 
+    usual: str = ""
+    """The group that the options' checks name, where this is another group for the same methods."""
     folders: tuple[str, ...] = ()
     """Packages within `package` that hold methods of this registry too."""
 

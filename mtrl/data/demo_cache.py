@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import UserError, expected, reading
+from mtrl.core.records import read_json
 from mtrl.data.demos import Demo, Frame, canonical_quaternion, decision_frames, keyframes
 from mtrl.data.depth import shrink
 
@@ -196,7 +198,11 @@ class CacheWriter:
 def task_facts(folder: Path, task: str) -> dict[str, Any] | None:
     """What a cache says of a task; None where it has none."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return json.loads((Path(folder) / task / _FACTS).read_text(encoding="utf-8"))
+        (file := Path(folder) / task / _FACTS).stat()
+        facts = read_json(file, {"format": int, "cameras": [str], "size": int, "samples": int, "keyframes": [int]})
+        if min(facts["keyframes"], default=0) < 0 or sum(facts["keyframes"]) != facts["samples"]:
+            raise expected(f"File {file}", "one whose keyframes are its samples", facts["samples"])
+        return facts
     return None
 
 
@@ -241,10 +247,15 @@ class DemoCache:
         for name, (kind, shape) in _layout(len(facts["cameras"]), self.size).items():
             path, whole = self.folder / task / f"{name}.bin", (facts["samples"], *shape)
             size = path.stat().st_size if path.exists() else 0
-            wanted = int(np.prod(whole)) * np.dtype(kind).itemsize
+            wanted = math.prod(whole) * np.dtype(kind).itemsize
             if size != wanted:
                 raise expected(f"File {path}", f"of {wanted} bytes", size)
-            arrays[name] = np.memmap(path, kind, "r", shape=whole)
+            with reading(path, "a readable file"):
+                array = arrays[name] = np.memmap(path, kind, "r", shape=whole)
+            if name not in ("rgb", "depth") and not np.isfinite(array).all():
+                raise expected(f"File {path}", "of finite numbers", "others")
+            if name == "stage" and not 0 <= array.min() <= array.max() < max(facts["keyframes"]):
+                raise expected(f"File {path}", "of stages that its demonstrations have", array.max())
         return arrays
 
     def batch(self, index: Tensor, importance: Tensor | None = None) -> KeyframeBatch:

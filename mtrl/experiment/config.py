@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mtrl import configs
 from mtrl.agents import AGENTS
 from mtrl.core.config import check, path_option, runtime_option, runtime_options
@@ -23,7 +21,7 @@ from mtrl.gradients import DIAGNOSTICS, SURGERIES, WEIGHTINGS
 from mtrl.networks import IMAGE_NETWORKS, KEYFRAME_NETWORKS, NETWORKS
 from mtrl.training import TRAININGS
 
-CRITIC = (Registry("critic_weighting", WEIGHTINGS.package), Registry("critic_surgery", SURGERIES.package))
+CRITIC = tuple(Registry(f"critic_{r.group}", r.package, usual=r.group) for r in (WEIGHTINGS, SURGERIES))
 """The same methods, for the critics alone."""
 METHODS = (WEIGHTINGS, SURGERIES, *CRITIC, DIAGNOSTICS)
 REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, *METHODS, AGENTS, TRAININGS)
@@ -35,6 +33,9 @@ _SHORT = {
 }
 _LONGEST_NAME = 200
 """Bytes: file systems allow 255."""
+_MOST_THREADS = 1024
+"""OpenMP ends the process where the system has no room for as many as it is asked for."""
+USABLE = "the name of one folder, without a slash or a dash in front, and not '.' or '..'"
 
 
 @dataclass
@@ -72,16 +73,19 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         check(self.steps >= 1, "steps", "a positive integer", self.steps)
-        check(self.seed >= 0, "seed", "0 or more", self.seed)
-        check(self.threads >= 0, "threads", "0 or more", self.threads)
+        check(0 <= self.seed < 2**63, "seed", "0 or more, and below 2^63", self.seed)
+        check(0 <= self.threads <= _MOST_THREADS, "threads", f"0 to {_MOST_THREADS}", self.threads)
         check(_is_path(self.runs) and self.runs != "", "runs", "the path of a folder", self.runs)
-        name = self.experiment
-        plain = _is_path(name) and "/" not in name and name not in (".", "..") and name[:1] != "-"
-        usable = "the name of one folder, without a slash or a dash in front, and not '.' or '..'"
-        check(plain and len(name.encode()) <= _LONGEST_NAME, "experiment", usable, name)
+        check(is_name(self.experiment), "experiment", USABLE, self.experiment)
         if self.diagnostics:  # a recipe may have options of one that is not chosen, which are then a plain dict
             chosen = {kind: part for kind, part in self.diagnostics.items() if not isinstance(part, dict)}
             self.diagnostics = chosen or None
+
+
+def is_name(text: str) -> bool:
+    """Whether a folder in a run's path may be so called."""
+    plain = _is_path(text) and "/" not in text and text not in (".", "..") and text[:1] != "-"
+    return plain and len(text.encode()) <= _LONGEST_NAME
 
 
 def _is_path(text: str) -> bool:
@@ -185,12 +189,9 @@ def restore(saved: dict[str, Any]) -> ExperimentConfig:
 
 def saved_overrides(path: Path, further: list[str]) -> list[str]:
     """The overrides that a configuration file stands for, with further ones."""
-    try:
-        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise expected(f"--config {path}", "a readable YAML file", str(error).splitlines()[0]) from error
-    if not isinstance(saved, dict):
-        raise expected(f"--config {path}", "a YAML mapping", type(saved).__name__)
+    from mtrl.monitoring.run import read_config  # it loads PyTorch
+
+    saved = read_config(path, "--config")
     return configs.overrides(REGISTRIES, saved, further)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtrl.core.config import check
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import expected, reading
 from mtrl.core.specs import GoalSpec
 from mtrl.core.types import FloatArray
 from mtrl.data.demos import Frame
@@ -31,18 +31,18 @@ def load(path: Path | str, device: str = "cpu") -> tuple[Experiment, RunFolder, 
     config = restore(folder.config)
     config.device = device
     config.agent = config.agent.for_acting()
-    checkpoint = checkpoints.latest(folder.checkpoints)
-    if checkpoint is None and not folder.policy.exists():
+    found = checkpoints.newest(folder.checkpoints, with_replay=False)
+    if found is None and not folder.policy.exists():
         raise expected(f"Run {folder.path}", "a run with a checkpoint or its policy.pt", "none")
     experiment = Experiment(config)
-    state = checkpoints.load(checkpoint)["trainer"] if checkpoint else checkpoints.load_policy(folder.policy)
-    take = experiment.agent.load_state_dict if checkpoint else experiment.agent.load_policy_state
-    try:
-        take(state["agent"])
-    except (RuntimeError, KeyError, ValueError) as error:
-        reason, file = str(error).splitlines()[-1].strip(), checkpoint or folder.policy
-        raise UserError(f"Checkpoint {file} should fit {folder.path}/config.yaml. Found: {reason}") from error
-    return experiment, folder, state["step"]
+    state = found.state if found else checkpoints.load_policy(folder.policy)
+    with reading(found.path if found else folder.policy, f"one that fits {folder.path}/config.yaml", "Checkpoint"):
+        if found:
+            state = state["trainer"]
+            experiment.agent.load_state_dict(state["agent"])
+        else:
+            experiment.agent.load_policy_state(state["agent"])
+        return experiment, folder, int(state["step"])
 
 
 def evaluate_run(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mtrl.core.config import check_choice
 from mtrl.core.errors import expected
 from mtrl.core.suite import Suite
 from mtrl.envs import SUITES
@@ -19,6 +20,7 @@ from mtrl.monitoring import plots, plots_methods, plots_scores
 from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
+KINDS = ("curves", "conflicts", "lambdas", "triad", "affinity")
 plot_scores = plots_scores.scores
 _HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return", "loss")
 """Of the test images rather than the training batches; `evaluation/success` is of training on demonstrations, without
@@ -42,6 +44,9 @@ def plot_runs(
         headline: the metric to draw, such as evaluation/success; by default the one that matters most.
         title, lines: of curves of several experiments; see `plots.compare_runs`.
     """
+    check_choice("--kind", kind, KINDS)
+    if not paths:
+        raise expected("What to draw", "one run or several whose metrics are kept", "none")
     folders = [RunFolder.load(path) for path in paths]
     if kind == "triad":
         return _triad(folders, output or _place(folders[0], "triad.png"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtrl import configs
-from mtrl.core.errors import UserError
+from mtrl.core.errors import UserError, expected, reading
 from mtrl.core.types import Metrics
 from mtrl.experiment.config import ExperimentConfig, free_keys
 from mtrl.experiment.parts import Experiment
@@ -33,7 +33,10 @@ class Session:
         config = experiment.config
         self.trainer = experiment.trainer.start()
         self.resumed_from = self._resume()
-        self.log = MetricLog(folder, self.resumed_from)
+        with contextlib.ExitStack() as stack:
+            self.log = stack.enter_context(MetricLog(folder, self.resumed_from))
+            folder.begin()
+            stack.pop_all()
         self.interrupts = Interrupts()
         self.progress = Progress(config.steps, self.trainer.step, headline=self.trainer.headline)
         self._metrics: Metrics = {}
@@ -43,16 +46,26 @@ class Session:
         self._logged = (self.trainer.step, self.trainer.updates, dict(self.trainer.seconds), time.perf_counter())
 
     def _resume(self) -> int | None:
-        """Go to the newest checkpoint that training can go on from, if there is one, and return its step."""
-        checkpoint = checkpoints.latest(self.folder.checkpoints, with_replay=True)
-        if checkpoint is None:
+        """Go to the newest checkpoint that is whole, if there is one, and return its step.
+
+        Raises:
+            UserError: there is none, though the run has taken steps before; or it does not fit.
+        """
+        folder, trainer = self.folder, self.trainer
+        rows = read_metrics(folder.metrics) if folder.metrics.exists() else []
+        found = checkpoints.newest(folder.checkpoints)
+        if found is None:
+            if folder.result is not None or any(row["step"] > 0 for row in rows):
+                wanted = "a run with a checkpoint to go on from (put it back, or start another run by experiment=NAME)"
+                raise expected(f"Run {folder.path}", wanted, "metrics of a run, and no checkpoint")
             return None
-        state = checkpoints.load(checkpoint)
-        self.trainer.load_state_dict(state["trainer"])
-        self.trainer.load_data_state(checkpoints.load_replay(checkpoint))
-        restore_random_state(state["random"])
-        self.trainer.seconds |= state["seconds"]
-        return self.trainer.step
+        with reading(found.path, "one that fits the run's config.yaml", "Checkpoint"):
+            trainer.load_state_dict(found.state["trainer"])
+            trainer.load_data_state(found.replay)
+            restore_random_state(found.state["random"])
+            trainer.seconds |= found.state["seconds"]
+        checkpoints.set_aside(found)
+        return trainer.step
 
     def run(self) -> dict[str, Any]:
         """Train to the end and return the final result; on a signal, save the whole steps done so far."""
@@ -86,14 +99,16 @@ class Session:
         while trainer.step < steps:
             before = trainer.step
             self._metrics = trainer.advance() or self._metrics
-            self._show()
+            if before == 0:
+                self._save()  # from here on a run without a checkpoint is one that has lost it
+            self.progress.update(trainer.step, trainer.updates)
             if _due(before, trainer.step, when.log_every):
                 self._log()
             if when.evaluate_every and _due(before, trainer.step, when.evaluate_every):
                 self._evaluate()
-            first = before == 0 and when.on_nonfinite == "rollback"
-            if trainer.step < steps and (first or _due(before, trainer.step, when.checkpoint_every)):
+            if trainer.step < steps and before and _due(before, trainer.step, when.checkpoint_every):
                 self._save()
+            self.interrupts.check()
         self._save()
 
     def _go_back(self, error: NotFinite) -> None:
@@ -103,7 +118,7 @@ class Session:
             UserError: training ends here.
         """
         trainer, when = self.trainer, self.experiment.config.training
-        done, checkpoint = trainer.rollbacks, checkpoints.latest(self.folder.checkpoints, with_replay=True)
+        done, checkpoint = trainer.rollbacks, checkpoints.latest(self.folder.checkpoints)
         if when.on_nonfinite == "stop" or done >= when.max_rollbacks or checkpoint is None:
             last = "no checkpoint" if checkpoint is None else f"the last sound checkpoint {checkpoint}"
             after = f" after {done} rollbacks" if done else ""
@@ -116,10 +131,6 @@ class Session:
         self._metrics = {}
         self._restart_clock()
         self.progress.note(f"{error} Rollback {done + 1} of {when.max_rollbacks}, to step {step}.")
-
-    def _show(self) -> None:
-        self.progress.update(self.trainer.step, self.trainer.updates)
-        self.interrupts.check()
 
     def _log(self) -> None:
         trainer, metrics = self.trainer, self._metrics
@@ -214,8 +225,8 @@ def train(config: ExperimentConfig) -> tuple[Experiment, RunFolder, dict[str, An
             return experiment, folder, folder.result
         try:
             session = Session(experiment, folder)
-        except UserError:
-            folder.discard()  # also where a checkpoint to go on from is damaged
+        except (UserError, OSError):
+            folder.discard()
             raise
         if session.resumed_from is not None:
             print(f"Going on from step {session.resumed_from} of {folder.path}.", flush=True)

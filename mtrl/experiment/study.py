@@ -21,27 +21,28 @@ Beside the study, `<label>/seed_<n>/` keeps what a reader needs of a finished ru
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import yaml
-
+from mtrl.core.config import check
 from mtrl.core.errors import expected
-from mtrl.experiment.config import ExperimentConfig, check_sweep, compose, run_name
+from mtrl.core.records import read_yaml, require
+from mtrl.experiment.config import USABLE, ExperimentConfig, check_sweep, compose, is_name, run_name
 from mtrl.experiment.load import evaluate_run
 from mtrl.experiment.pictures import plot_runs, plot_scores
 from mtrl.monitoring.files import write_json
-from mtrl.monitoring.run import POLICY, run_path
+from mtrl.monitoring.interrupt import Interrupts
+from mtrl.monitoring.run import POLICY, read_result, run_path
 from mtrl.monitoring.statistics import interquartile_mean, is_share
 
 KEPT = ("config.yaml", "metrics.jsonl", "result.json", "provenance.json", POLICY)
@@ -49,6 +50,12 @@ GUESSED, SOLVED = 0.2, 0.8
 """A task counts if no control solves more than the one; a label solves a task if it reaches the other."""
 TOLERANCE = 0.03
 """By how much a mean score may differ where a kept policy is evaluated again, on a processor that rounds otherwise."""
+_NEEDED = {"headline": str, "seed": int, "steps_total": int, "updates": int, "training_seconds": {str: float}}
+"""Of a result, beside its scores."""
+_SHAPES: dict[str, Any] = {
+    "runs": {str: {"overrides": [str], "seeds": [int]}}, "common": [str], "seeds": [int], "title": str,
+    "prepare": [str], "equal": str, "controls": [str], "lines": {str: float}, "metric": str, "pictures": {str: str},
+}  # fmt: skip
 
 
 @dataclass
@@ -70,20 +77,23 @@ class Study:
     def read(cls, path: Path) -> Study:
         """Raises UserError where there is no readable study."""
         file = path / "study.yaml" if path.is_dir() else path
-        try:
-            found = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise expected(f"Study {file}", "a readable YAML file", str(error).splitlines()[0]) from error
-        if not isinstance(found, dict) or not isinstance(found.get("runs"), dict) or not found["runs"]:
-            raise expected(f"Study {file}", "a mapping with `runs`, labels with overrides each", type(found).__name__)
-        common, usual = found.pop("common", []), found.pop("seeds", [1])
-        entries = {label: e if isinstance(e, dict) else {"overrides": e} for label, e in found.pop("runs").items()}
-        unknown = set(found) - set(cls.__dataclass_fields__)
-        unknown |= {key for entry in entries.values() for key in entry} - {"overrides", "seeds"}
+        found = {"common": [], "seeds": [1], **read_yaml(file, {"runs": {str: object}}, "Study")}
+        usual = {"overrides": [], "seeds": found["seeds"]}
+        given = {k: e if isinstance(e, dict) else {"overrides": e or []} for k, e in found.pop("runs").items()}
+        if not given:
+            raise expected(f"Study {file}", "one with `runs`, labels with overrides each", "none")
+        unknown = {key for key in found if key not in _SHAPES}
+        unknown |= {key for entry in given.values() for key in entry if key not in usual}
         if unknown:
-            raise expected(f"Study {file}", "made of the keys that `mtrl study --help` names", min(unknown))
-        runs = {label: [*common, *(entry.get("overrides") or [])] for label, entry in entries.items()}
-        return cls(file.parent, runs, {label: entry.get("seeds", usual) for label, entry in entries.items()}, **found)
+            raise expected(f"Study {file}", "made of the keys that `mtrl study --help` names", min(map(str, unknown)))
+        entries = {label: {**usual, **entry} for label, entry in given.items()}
+        for key, value in {**found, "runs": entries}.items():
+            require(value, _SHAPES[key], f"Study {file}", key)
+        for name in [*entries, *found.get("pictures", [])]:
+            check(is_name(name), "runs and pictures of a study", USABLE, name)
+        common, _ = found.pop("common"), found.pop("seeds")
+        runs = {label: [*common, *entry["overrides"]] for label, entry in entries.items()}
+        return cls(file.parent, runs, {label: entry["seeds"] for label, entry in entries.items()}, **found)
 
     def command(self, label: str, seed: int, overrides: Sequence[str]) -> list[str]:
         """The overrides of one run; later ones win."""
@@ -109,15 +119,15 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
     commands = [study.command(label, seed, overrides) for label in labels or study.runs for seed in study.seeds[label]]
     configs = [compose(command) for command in commands]
     check_sweep(configs)
-    for line in study.prepare:
-        if _mtrl(shlex.split(line)):
-            raise expected(f"mtrl {line}", "able to end well", "an error, see above")
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            codes = [*pool.map(lambda both: _one(study, *both, alone=jobs == 1), zip(commands, configs, strict=True))]
-        except KeyboardInterrupt:  # it reaches the runs too, which save and end
-            pool.shutdown(cancel_futures=True)
-            raise
+    with _Processes() as processes, ThreadPoolExecutor(jobs) as pool:
+        for line in study.prepare:
+            code = pool.submit(processes.mtrl, shlex.split(line)).result()
+            processes.check()
+            if code:
+                raise expected(f"mtrl {line}", "able to end well", "an error, see above")
+        one: Callable[..., int] = lambda command, config: _one(study, processes, command, config, alone=jobs == 1)  # noqa: E731
+        codes = [*pool.map(one, commands, configs)]
+        processes.check()
     failed = [shlex.join(command) for command, code in zip(commands, codes, strict=True) if code]
     if failed:
         raise expected("Every run", "able to end well", f"{len(failed)} that did not, first: mtrl train {failed[0]}")
@@ -143,7 +153,8 @@ def report(path: Path) -> dict[str, Any]:
 
 def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
     """What the runs of each label reached; `counted` are the tasks that no control solves."""
-    results = {label: [_read(folder) for folder in study.kept(label)] for label in labels}
+    equal = {study.equal: float} if study.equal else {}
+    results = {label: [_read(folder, equal) for folder in study.kept(label)] for label in labels}
     if study.equal:
         budgets = {label: sorted({run[study.equal] for run in runs}) for label, runs in results.items()}
         if len({tuple(budget) for budget in budgets.values()}) > 1:
@@ -169,10 +180,10 @@ def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, flo
     return found
 
 
-def _one(study: Study, command: list[str], config: ExperimentConfig, alone: bool) -> int:
+def _one(study: Study, processes: _Processes, command: list[str], config: ExperimentConfig, alone: bool) -> int:
     """Make one run, or go on with it, and keep it."""
     path = run_path(config.runs, config.benchmark.name, run_name(config), config.seed)
-    code = _mtrl(["train", *command], None if alone else path.with_suffix(".log"))
+    code = processes.mtrl(["train", *command], None if alone else path.with_suffix(".log"))
     if code == 0:
         kept = study.folder / config.experiment / path.name
         kept.mkdir(parents=True, exist_ok=True)
@@ -182,20 +193,46 @@ def _one(study: Study, command: list[str], config: ExperimentConfig, alone: bool
     return code
 
 
-def _mtrl(arguments: list[str], log: Path | None = None) -> int:
-    """Run a command in a process of its own; with a log, on one thread and silently."""
-    print(f"== mtrl {shlex.join(arguments)}", flush=True)
-    command = [sys.executable, "-m", "mtrl.cli", *arguments]
-    if log is None:
-        return subprocess.run(command, check=False).returncode
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as out:
-        alone = {"stdout": out, "stderr": subprocess.STDOUT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
-        return subprocess.run([*command, "threads=1"], check=False, **alone).returncode
+class _Processes(Interrupts):
+    """Commands in processes of their own. A signal that this process gets goes to each of them, once: they are no part
+    of its group, to which a terminal sends. They save and end, and none starts after it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()  # taken in other threads than the one that handles signals
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def handle(self, number: int) -> None:
+        with self._lock:
+            self.pending = True
+            for process in self._running:
+                process.send_signal(number)
+
+    def mtrl(self, arguments: list[str], log: Path | None = None) -> int:
+        """Run a command of mtrl and return its code; with a log, on one thread and silently."""
+        command = [sys.executable, "-m", "mtrl.cli", *arguments]
+        if log is None:
+            return self._call(command, arguments)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as out:
+            alone = {"stdout": out, "stderr": subprocess.STDOUT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+            return self._call([*command, "threads=1"], arguments, **alone)
+
+    def _call(self, command: list[str], shown: list[str], **options: Any) -> int:
+        with self._lock:
+            if self.pending:
+                return 1
+            print(f"== mtrl {shlex.join(shown)}", flush=True)
+            process = subprocess.Popen(command, process_group=0, **options)
+            self._running.add(process)
+        code = process.wait()
+        with self._lock:
+            self._running.remove(process)
+        return code
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+def _read(folder: Path, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return read_result(folder / "result.json", {**_NEEDED, **(further or {})})
 
 
 def _score(run: Mapping[str, Any], task: str) -> float:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check_choice
-from mtrl.core.errors import expected
+from mtrl.core.config import check, check_choice
 from mtrl.core.types import Metrics
 from mtrl.gradients.algebra import combine
 
@@ -121,6 +120,8 @@ class Weighting(nn.Module):
     """Whether it is undefined for losses of either sign, such as an actor's. `Methods` never uses it on those."""
     on_host: bool = False
     """Whether it waits for the device or depends on more than tensors, so that no graph can hold it."""
+    needs_extras: ClassVar[tuple[str, ...]] = ()
+    """What it reads of `Context.extras`, which only some learners give."""
     takes_some_tasks: ClassVar[bool] = False
     """Whether it is right where a batch holds some of the tasks and the next batch others (see `Context.present`)."""
 
@@ -203,8 +204,7 @@ def primary_tasks(option: str, chosen: Sequence[str | int], tasks: Sequence[str]
     mask = torch.zeros(num_tasks, dtype=torch.bool)
     for choice in map(str, chosen):
         index = list(tasks).index(choice) if choice in tasks else int(choice) if choice.isdecimal() else num_tasks
-        if index >= num_tasks:
-            known = f" ({', '.join(tasks)})" if tasks else ""
-            raise expected(f"Option `{option}`", f"tasks{known} or indexes below {num_tasks}", choice)
+        known = f" ({', '.join(tasks)})" if tasks else ""
+        check(index < num_tasks, option, f"tasks{known} or indexes below {num_tasks}", choice)
         mask[index] = True
     return mask if chosen else ~mask

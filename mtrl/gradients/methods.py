@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check
+from mtrl.core.config import check, typed_as
 from mtrl.core.errors import expected
 from mtrl.core.types import TaskParameters
 from mtrl.gradients.base import (
@@ -76,6 +76,7 @@ class Methods:
         *,
         part: str | None = None,
         critic: MultiTaskOptimizer | None = None,
+        extras: Collection[str] = (),
         **options: Any,
     ) -> MultiTaskOptimizer:
         """The optimiser of one network.
@@ -83,6 +84,7 @@ class Methods:
         Args:
             part: "actor" or "critic" of a learner with both. An actor's losses have either sign.
             critic: an actor's critic, whose weights it may borrow.
+            extras: the names of what the learner's updates give to weightings (`Context.extras`).
             options: those of `MultiTaskOptimizer`: reduction, max_grad_norm, generator.
 
         Raises:
@@ -90,6 +92,9 @@ class Methods:
         """
         weighting, surgery = self._chosen(part)
         weights = self._weighting(weighting, network.num_tasks, part, critic)
+        for name in weights.needs_extras:
+            if name not in extras:
+                raise expected(f"Weighting {weighting.kind}", f"used by an agent that has {name}, as sac", "another")
         operation = SURGERIES.build(surgery, num_tasks=self.tasks_per_batch or network.num_tasks)
         diagnostics = [DIAGNOSTICS.build(c, num_tasks=network.num_tasks, part=part) for c in self.diagnostics]
         watching: list[Diagnostic] = [diagnostic for diagnostic in diagnostics if diagnostic is not None]
@@ -104,7 +109,7 @@ class Methods:
             weights,
             operation,
             per_member=declared(surgery, SurgeryConfig).each_member(),
-            primary=self._primary(weighting, surgery, network.num_tasks),
+            primary=self._primary(part, weighting, surgery, network.num_tasks),
             diagnostics=watching,
             **options,
         )
@@ -165,8 +170,13 @@ class Methods:
             raise expected(f"Weighting {config.kind}", "used on losses that stay positive, or beside a critic", part)
         return Borrowed(critic) if choice == "critic" and critic is not None else weighting
 
-    def _primary(self, weighting: Any, surgery: Any, num_tasks: int) -> Tensor:
+    def _primary(self, part: str | None, weighting: Any, surgery: Any, num_tasks: int) -> Tensor:
         """The primary tasks (T,) bool that either configuration names; where both do, they must agree."""
+        owned = {"weighting": self.critic_weighting, "surgery": self.critic_surgery} if part == "critic" else {}
+        with typed_as({group: f"critic_{group}" for group, config in owned.items() if config is not None}):
+            return self._primary_tasks(weighting, surgery, num_tasks)
+
+    def _primary_tasks(self, weighting: Any, surgery: Any, num_tasks: int) -> Tensor:
         limits = declared(surgery, SurgeryConfig)
         chosen = {"weighting": declared(weighting, WeightingConfig).primary_tasks(), "surgery": limits.primary_tasks()}
         masks = [primary_tasks(f"{g}.primary", names, self.tasks, num_tasks) for g, names in chosen.items() if names]

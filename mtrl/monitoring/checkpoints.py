@@ -1,48 +1,49 @@
 """Checkpoints that are either whole or absent, whatever kills the process.
 
-A checkpoint is a folder `step_<n>/` with `state.pt` and, in the newest only, `replay.pt`. It is written under
-another name, synced to the disk and renamed; older ones go only after that. Loading never runs code
+A checkpoint is a folder `step_<n>/` with `state.pt` and `replay.pt`. It is written under another name, synced to the
+disk and renamed; older ones go only after that. Both files are ZIP archives that hold a checksum of each record, which
+PyTorch writes and does not read: all are checked before anything is used. Loading never runs code
 (`torch.load(weights_only=True)`), and saving refuses what could not be loaded that way.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import shutil
+import sys
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import UserError, expected, reading
 from mtrl.monitoring.files import sync_folder
 
 _STEP = re.compile(r"step_(\d+)")
-_SAVING, _REPLACED = ".saving-", ".replaced-"
+STATE, REPLAY = "state.pt", "replay.pt"
+_SAVING, _REPLACED, _DAMAGED = ".saving-", ".replaced-", "damaged-"
 _LOADABLE = (type(None), bool, int, float, str, bytes, complex, torch.dtype, torch.device, torch.Size)
 
 
-def save(
-    folder: Path, step: int, state: Mapping[str, Any], replay: Mapping[str, Any] | None = None, keep: int = 2
-) -> Path:
+def save(folder: Path, step: int, state: Mapping[str, Any], replay: Mapping[str, Any], keep: int = 2) -> Path:
     """Write the checkpoint `folder/step_<step>/` and return its path.
 
     Args:
         folder: the run's `checkpoints/`.
         state: tensors, numbers, strings and dicts, lists and tuples of them.
-        replay: the same, usually large; None leaves the newest one there is where it is.
-        keep: how many states stay; beyond them stays the newest one with a replay.
+        replay: the same, usually large.
+        keep: how many checkpoints stay.
 
     Raises:
         TypeError: `state` or `replay` holds what could not be loaded again; nothing is written.
         UserError: the folder cannot be written; earlier checkpoints are as they were.
     """
-    parts = {"state.pt": state} if replay is None else {"state.pt": state, "replay.pt": replay}
+    parts = {STATE: state, REPLAY: replay}
     for name, part in parts.items():
         _require_loadable(part, name)
     final, aside = folder / f"step_{step}", folder / f"{_SAVING}step_{step}"
@@ -63,10 +64,49 @@ def save(
     return final
 
 
-def latest(folder: Path, with_replay: bool = False) -> Path | None:
-    """The whole checkpoint of the largest step, or None; only among those with a replay if so asked."""
-    found = [path for path in _complete(folder) if not with_replay or (path / "replay.pt").exists()]
+class Found(NamedTuple):
+    """A checkpoint that is whole."""
+
+    path: Path
+    state: dict[str, Any]
+    replay: dict[str, Any]
+    """On the CPU its tensors are mapped from the file and read on use, so that copying them into the buffer never holds
+    them twice; the file itself is never written. {} if not asked for."""
+    damaged: list[Path]
+    """Newer checkpoints, which are not whole."""
+
+
+def latest(folder: Path) -> Path | None:
+    """The checkpoint of the largest step, whole or not; None where there is none."""
+    found = _listed(folder)
     return found[-1] if found else None
+
+
+def newest(folder: Path, with_replay: bool = True) -> Found | None:
+    """The newest checkpoint that is whole, or None where there are none at all. Of each that is not, a line says so.
+
+    Raises:
+        UserError: there are checkpoints, none of which is whole, or the folder cannot be read.
+    """
+    damaged: list[Path] = []
+    for path in reversed(found := _listed(folder)):
+        try:
+            return Found(path, load(path), load_replay(path) if with_replay else {}, damaged)
+        except UserError as error:
+            if path == found[0]:
+                hint = "No checkpoint before is whole: put one back, or start another run."
+                raise UserError(f"{error} {hint}") from error
+            damaged.append(path)
+            print(f"mtrl: {error} The checkpoint before is taken.", file=sys.stderr)
+    return None
+
+
+def set_aside(found: Found) -> None:
+    """Rename the damaged checkpoints after the one that training goes on from: later ones would count as older."""
+    for path in found.damaged:
+        aside = path.with_name(f"{_DAMAGED}{path.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(path, aside)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -77,23 +117,14 @@ def step_of(checkpoint: Path) -> int:
     return int(match[1])
 
 
-def load(checkpoint: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """The state saved in a checkpoint folder, on `map_location`.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    return _read(checkpoint / "state.pt", map_location, mmap=False)
+def load(checkpoint: Path) -> dict[str, Any]:
+    """The state saved in a checkpoint folder. Raises UserError where the file is missing or damaged."""
+    return _read(checkpoint / STATE, mmap=False)
 
 
-def load_replay(checkpoint: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """The replay saved in a checkpoint folder. On the CPU its tensors are mapped from the file and read on use,
-    so that copying them into the buffer never holds them twice; the file itself is never written.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    return _read(checkpoint / "replay.pt", map_location, mmap=torch.device(map_location).type == "cpu")
+def load_replay(checkpoint: Path) -> dict[str, Any]:
+    """The replay saved in a checkpoint folder (see `Found`). Raises UserError where the file is missing or damaged."""
+    return _read(checkpoint / REPLAY, mmap=True)
 
 
 def save_policy(path: Path, step: int, policy: Mapping[str, Any]) -> None:
@@ -110,7 +141,7 @@ def save_policy(path: Path, step: int, policy: Mapping[str, Any]) -> None:
 
 def load_policy(path: Path) -> dict[str, Any]:
     """{step, agent} of a file that `save_policy` wrote. Raises UserError where it is missing or damaged."""
-    return _read(path, "cpu", mmap=False)
+    return _read(path, mmap=False)
 
 
 def clean(folder: Path) -> None:
@@ -121,15 +152,19 @@ def clean(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             os.replace(path, final)
-    whole = set(_complete(folder))
-    for path in [*folder.glob(f"{_SAVING}step_*"), *folder.glob("step_*")]:
-        if path not in whole:
-            shutil.rmtree(path)
+    for path in folder.glob(f"{_SAVING}step_*"):
+        shutil.rmtree(path)
 
 
-def _complete(folder: Path) -> list[Path]:
-    paths = [path for path in folder.glob("step_*") if _STEP.fullmatch(path.name) and (path / "state.pt").is_file()]
-    return sorted(paths, key=step_of)
+def _listed(folder: Path) -> list[Path]:
+    """The checkpoints' folders, by step. A folder that may not be read is not one without checkpoints."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise expected(f"Folder {folder}", "a folder that can be read", error.strerror) from error
+    return sorted((folder / name for name in names if _STEP.fullmatch(name)), key=step_of)
 
 
 def _write(path: Path, part: Mapping[str, Any]) -> None:
@@ -156,23 +191,26 @@ def _rename(aside: Path, final: Path) -> None:
 
 
 def _prune(folder: Path, keep: int) -> None:
-    newest_replay = latest(folder, with_replay=True)
-    checkpoints = _complete(folder)
-    for path in checkpoints:
-        if path != newest_replay:
-            (path / "replay.pt").unlink(missing_ok=True)
-    for path in checkpoints[: -max(keep, 1)]:
-        if path != newest_replay:
-            shutil.rmtree(path, ignore_errors=True)
+    for path in _listed(folder)[: -max(keep, 1)]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _read(path: Path, map_location: str | torch.device, mmap: bool) -> dict[str, Any]:
-    if not path.is_file():
-        raise expected(f"Checkpoint file {path}", "an existing file", "none")
-    try:
-        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError) as error:
-        raise UserError(f"Checkpoint file {path} should be whole and readable. Found {_first_line(error)}.") from error
+def _read(path: Path, mmap: bool) -> dict[str, Any]:
+    with reading(path, "whole and readable", "Checkpoint file"):
+        _verify(path)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        if not isinstance(found, dict):
+            raise TypeError(f"a {type(found).__name__}, no dictionary")
+        return found
+
+
+def _verify(path: Path) -> None:
+    """Compare every record with its checksum. Records are never compressed, so that none is larger than the file."""
+    with zipfile.ZipFile(path) as archive:
+        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+            raise ValueError("a compressed record")
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"another checksum than the one it was written with, in {damaged}")
 
 
 def _first_line(error: Exception) -> str:

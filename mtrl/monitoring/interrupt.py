@@ -43,6 +43,10 @@ class Interrupts:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
+        self.handle(number)
+
+    def handle(self, number: int) -> None:
+        """What a signal does."""
         if self.pending:
             raise KeyboardInterrupt
         self.pending = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
@@ -12,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl.core.errors import expected
+from mtrl.core.errors import expected, reading
 from mtrl.monitoring import plots
 from mtrl.monitoring.files import plain, write_atomic
 from mtrl.monitoring.run import RunFolder
 
 Row = dict[str, Any]
+_LARGEST = 1e300
+"""Numbers beyond this in a file were not measured."""
 _MATRIX_DIGITS = 4
 """Of a matrix's entries in the file, significant ones: affinities may be small."""
 
@@ -39,8 +42,8 @@ class MetricLog:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         _drop_after(self._folder.metrics, last)
-        self._file = open(self._folder.metrics, "a", encoding="utf-8")  # noqa: SIM115
         self._board = SummaryWriter(str(self._folder.tensorboard), purge_step=last + 1, flush_secs=20)
+        self._file = open(self._folder.metrics, "a", encoding="utf-8")  # noqa: SIM115
 
     def go_back(self, step: int) -> None:
         """Drop the rows after `step`, as training goes on from there."""
@@ -103,7 +106,7 @@ def read_metrics(path: Path) -> list[Row]:
     Raises:
         UserError: there is no such file, or another line is not a row.
     """
-    if not path.is_file():
+    if not path.exists():
         raise expected(f"Metrics {path}", "an existing file", "none")
     return [row for _, row in _lines(path)]
 
@@ -123,19 +126,35 @@ def _rounded(array: np.ndarray) -> np.ndarray:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Row]]:
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with reading(path, "a readable file of rows", "Metrics"), open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith("\n"):
                 return
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
-                row = None
-            if not isinstance(row, dict) or "step" not in row:
-                raise expected(f"Line {number} of {path}", "a JSON object with a step", line[:40])
+                sound = type(row["step"]) is int and 0 <= row["step"] < 2**63 and all(map(_is_metric, row.values()))
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+                sound = False
+            if not sound:
+                what = "a JSON object with a step, in which all else is numbers, null or matrices of them"
+                raise expected(f"Line {number} of {path}", what, line[:40])
             yield line, row
 
 
+def _is_metric(value: Any) -> bool:
+    """Whether a value is a number or null, or a matrix of them."""
+    if isinstance(value, list):
+        return not value or (len({*map(len, value)}) == 1 and all(map(_is_number, itertools.chain(*value))))
+    return _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and abs(value) < _LARGEST)
+
+
 def _drop_after(path: Path, last: int) -> None:
+    """Leave the rows up to a step, and nothing of a line that was cut off."""
     if path.exists():
-        write_atomic(path, "".join(line for line, row in _lines(path) if row["step"] <= last))
+        kept = "".join(line for line, row in _lines(path) if row["step"] <= last)
+        if len(kept.encode()) != path.stat().st_size:
+            write_atomic(path, kept)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from mtrl.core.errors import UserError, expected
+from mtrl.core.records import read_json, read_yaml, require
 from mtrl.monitoring import checkpoints, provenance
 from mtrl.monitoring.files import write_atomic, write_json
 
@@ -21,6 +21,8 @@ _FOLDERS = ("tensorboard", "evaluations", "videos", "checkpoints")
 POLICY = "policy.pt"
 """The file of a finished run with what is needed to act, and no more."""
 _BEFORE_CONFIG = {".lock", "provenance.json", *_FOLDERS}
+FORMAT = 1
+"""Of run folders, the first line of `config.yaml`; it grows when what older versions wrote can no longer be read."""
 
 
 def run_path(root: Path | str, benchmark: str, experiment: str, seed: int) -> Path:
@@ -38,12 +40,12 @@ class RunFolder:
         status: Status,
         lock: int | None = None,
         created: Sequence[Path] = (),
-        undo: Callable[[], None] | None = None,
+        begin: Callable[[], None] | None = None,
     ) -> None:
         self.path = path
         self.config = config
         self.status: Status = status
-        self._lock, self._created, self._undo = lock, list(created), undo
+        self._lock, self._created, self._begin = lock, list(created), begin
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self.evaluations = path / "evaluations"
@@ -58,8 +60,8 @@ class RunFolder:
     ) -> RunFolder:
         """Create the run, or come back to it, and hold it against other processes until `close`.
 
-        `status` says which: "new", "resume" (same config), "extend" (only `steps_key` is larger; an old
-        result moves to `evaluations/`) or "finished" (same config and a result; nothing is touched).
+        `status` says which: "new", "resume" (same config), "extend" (only `steps_key` is larger) or "finished" (same
+        config and a result). Of a run that exists nothing changes before `begin`.
         `ignore` names dotted keys that may differ, alone or with all that is below them.
 
         Raises:
@@ -73,14 +75,14 @@ class RunFolder:
         created = _make_folders(path)
         lock = _take_lock(path, created)
         try:
-            status, undo = _enter(path, config, ignore, steps_key)
+            status, begin = _enter(path, config, ignore, steps_key)
         except OSError as error:
             os.close(lock)
             raise expected(f"Run folder {path}", "writable", error.strerror) from error
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, config, status, lock, created, undo)
+        return cls(path, config, status, lock, created, begin)
 
     @classmethod
     def load(cls, path: Path | str) -> RunFolder:
@@ -92,18 +94,19 @@ class RunFolder:
         path = Path(path)
         if not path.is_dir():
             raise expected(f"Run folder {path}", "an existing folder that holds config.yaml", "no such folder")
-        return cls(path, _read_config(path), "finished" if (path / "result.json").exists() else "resume")
+        return cls(path, read_config(path), "finished" if (path / "result.json").exists() else "resume")
+
+    def begin(self) -> None:
+        """Bring the folder of a run that goes on to its configuration; an old result of fewer steps moves to
+        `evaluations/`. Call it when nothing can be refused any more."""
+        if self._begin is not None:
+            self._begin()
 
     @property
     def result(self) -> dict[str, Any] | None:
         """What `finish` wrote, or None where the run has not finished."""
         file = self.path / "result.json"
-        try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise expected(str(file), "whole JSON (without the file the run is evaluated anew)", str(error)) from error
+        return read_result(file) if file.exists() else None
 
     def write_evaluation(self, step: int, evaluation: Mapping[str, Any]) -> Path:
         """Keep the evaluation after `step` steps as `evaluations/step_<n>.json`; NaN becomes null."""
@@ -117,7 +120,11 @@ class RunFolder:
         if not self.affinities.exists():
             needed = "trained with diagnostics=transference and logged once"
             raise expected(f"Run {self.path}", needed, f"no {self.affinities.name}")
-        return dict(json.loads(self.affinities.read_text(encoding="utf-8")))
+        found = read_json(self.affinities, {"tasks": [str], "affinity": {str: [[float | None]]}})
+        size, shapes = len(found["tasks"]), [[len(matrix), *map(len, matrix)] for matrix in found["affinity"].values()]
+        if not shapes or not size or any(set(shape) != {size} for shape in shapes):
+            raise expected(f"File {self.affinities}", "one with a matrix of its tasks", shapes)
+        return found
 
     def write_affinities(self, step: int, tasks: Sequence[str], affinities: Mapping[str, Any]) -> None:
         """Keep the affinities {network: (T, T)} so far as `affinity.json`."""
@@ -128,10 +135,7 @@ class RunFolder:
         write_json(self.path / "result.json", result)
 
     def discard(self) -> None:
-        """Leave things as they were before `open`, as the run turned out to be impossible: a new one goes with the
-        folders made for it, an extended one has its old result and configuration again."""
-        if self._undo is not None:
-            self._undo()
+        """Remove a new run, which turned out to be impossible, with the folders made for it."""
         if self.status == "new":
             shutil.rmtree(self.path)
             _remove_folders([folder for folder in self._created if folder.exists()])
@@ -149,6 +153,22 @@ class RunFolder:
         self.close()
 
 
+def read_result(file: Path, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A `result.json`, with the means of every task that it has; further: the shapes of what else is needed."""
+    found = read_json(file, {"episodes": int, "tasks": {str: {}}, **(further or {})})
+    rows = {task: {k: v for k, v in row.items() if k.startswith("mean_")} for task, row in found["tasks"].items()}
+    shapes: dict[str, Any] = {"mean_over": [str], "best": {"step": int}, "training_seconds": {str: float}}
+    for name in found.keys() & shapes.keys():
+        require(found[name], shapes[name], f"File {file}", name)
+    if rows:
+        require(found, {"headline": str}, f"File {file}")
+        means = dict.fromkeys([f"mean_{found['headline']}", *next(iter(rows.values()))], float | None)
+        require(rows, {str: means}, f"File {file}", "tasks")
+        if "best" in found:
+            require(found["best"], {f"mean_{found['headline']}": float}, f"File {file}", "best")
+    return found
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
     """The dotted keys at which two nested configs differ, each with its old and new value ("absent" for none)."""
     found: dict[str, tuple[Any, Any]] = {}
@@ -164,12 +184,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 def _enter(
     path: Path, config: dict[str, Any], ignore: Collection[str], steps_key: str
 ) -> tuple[Status, Callable[[], None] | None]:
-    """Decide the run's status under its lock, and bring the folder to it; also what undoes that of an old run."""
+    """Decide the run's status under its lock, and how an old run's folder comes to it; write the files of a new one."""
     if not (path / "config.yaml").exists():
         write_json(path / "provenance.json", provenance.collect())
         _write_config(path, config)
         return "new", None
-    old = _read_config(path)
+    old = read_config(path)
     changed = {
         key: values
         for key, values in differences(old, config).items()
@@ -184,30 +204,33 @@ def _enter(
         )
     if steps is None and (path / "result.json").exists():
         return "finished", None
-    for folder in _FOLDERS:
-        (path / folder).mkdir(exist_ok=True)
+    record = read_json(path / "provenance.json", {}) if (path / "provenance.json").exists() else {}
+    require(record.get("resumed", []), [object], f"File {path / 'provenance.json'}", "resumed")
     checkpoints.clean(path / "checkpoints")
-    undo = _reconfigure(path, old, config, None if steps is None else steps[0])
-    _add_provenance(path)
-    return "resume" if steps is None else "extend", undo
+
+    def begin() -> None:
+        for folder in _FOLDERS:
+            (path / folder).mkdir(exist_ok=True)
+        resumed = [*record.get("resumed", []), provenance.collect()]
+        write_json(path / "provenance.json", {**record, "resumed": resumed})
+        _reconfigure(path, old, config, None if steps is None else steps[0])
+
+    return "resume" if steps is None else "extend", begin
 
 
-def _reconfigure(path: Path, old: dict[str, Any], config: dict[str, Any], extended: Any) -> Callable[[], None]:
-    """Write the configuration, and put the result of `extended` steps aside, if any. Returns what undoes it."""
+def _reconfigure(path: Path, old: dict[str, Any], config: dict[str, Any], extended: Any) -> None:
+    """Put the result of `extended` steps aside, if any, and write the configuration; or, where it fails, neither."""
     result, kept = path / "result.json", path / "evaluations" / f"result_{extended}_steps.json"
     moves = extended is not None and result.exists()
-
-    def undo() -> None:
-        if moves:
-            os.replace(kept, result)
-        if old != config:
-            _write_config(path, old)
-
     if moves:
         os.replace(result, kept)
-    if old != config:
-        _write_config(path, config)
-    return undo
+    try:
+        if old != config:
+            _write_config(path, config)
+    except OSError:
+        if moves:
+            os.replace(kept, result)
+        raise
 
 
 def _listed(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
@@ -221,14 +244,6 @@ def _larger(old: Any, new: Any) -> bool:
     return all(isinstance(value, int | float) for value in (old, new)) and new > old
 
 
-def _add_provenance(path: Path) -> None:
-    """Append this process to the ones that worked on the run before."""
-    file = path / "provenance.json"
-    record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    record["resumed"] = [*record.get("resumed", []), provenance.collect()]
-    write_json(file, record)
-
-
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -240,25 +255,33 @@ def _plain_yaml(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_config(path: Path, config: dict[str, Any]) -> None:
-    write_atomic(path / "config.yaml", yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    text = yaml.dump({"format": FORMAT, **config}, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    write_atomic(path / "config.yaml", text)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    file = path / "config.yaml"
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise expected(f"Run folder {path}", "a run, with a config.yaml in it", "none") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise expected(str(file), "readable YAML", str(error).splitlines()[0]) from error
-    if not isinstance(config, dict):
-        raise expected(str(file), "a YAML mapping", config)
+def read_config(path: Path, what: str = "File") -> dict[str, Any]:
+    """The configuration in a run's folder, or in a file, which may have been written by hand.
+
+    Raises:
+        UserError: there is none, it cannot be read, or is one of another version.
+    """
+    if path.is_dir() and not (path / "config.yaml").exists():
+        raise expected(f"Run folder {path}", "a run, with a config.yaml in it", "none")
+    file = path / "config.yaml" if path.is_dir() else path
+    config = read_yaml(file, {}, what)
+    found = config.pop("format", FORMAT)
+    if found != FORMAT:
+        record = file.with_name("provenance.json")
+        known = read_json(record, {"packages": {"mtrl-toolkit": str}})["packages"] if record.exists() else {}
+        writer = f"mtrl {known['mtrl-toolkit']}" if known else "another version of mtrl"
+        raise expected(f"{what} {file}", f"of format {FORMAT}, or read by {writer}, which wrote it", found)
     return config
 
 
 def _require_empty(path: Path) -> None:
     """A folder without config must be empty, or what a crash before its config was written left."""
-    foreign = sorted(name for name in os.listdir(path) if name not in _BEFORE_CONFIG and name[0] != ".")
+    names = sorted(name for name in os.listdir(path) if name[0] != ".")
+    foreign = [name for name in names if name not in _BEFORE_CONFIG or [*(path / name).glob("*")]]
     if foreign:
         raise expected(f"Run folder {path}", "new, empty or a run with a config.yaml", foreign[0])
 

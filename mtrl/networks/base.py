@@ -33,7 +33,7 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         check_choice("network.activation", self.activation, ("relu", "tanh", "silu", "elu"))
         check(self.width >= 1, "network.width", "a positive integer", self.width)
-        check(self.depth >= 1, "network.depth", "a positive integer", self.depth)
+        check(1 <= self.depth <= 1000, "network.depth", "1 to 1000", self.depth)
 
     def for_goals(self) -> Self:
         """This architecture where tasks are goals, whose codes are points of a space rather than names."""

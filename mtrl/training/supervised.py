@@ -7,7 +7,6 @@ Means over tasks and Δ_MTL are over the primary tasks where a method is told of
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from mtrl.core.config import check, check_choice, path_option
 from mtrl.core.errors import expected
+from mtrl.core.records import read_json, require
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import FloatArray, Metrics
 from mtrl.data.images import Epochs, ImageBatch, ImageData, normalised
@@ -126,12 +126,10 @@ def single_task_accuracies(path: Path | str, tasks: Sequence[str]) -> FloatArray
     files = [path] if path.is_file() else sorted(path.rglob("result.json"))
     found: dict[str, list[float]] = {task: [] for task in tasks}
     for file in files:
-        try:
-            rows = json.loads(file.read_text(encoding="utf-8"))["tasks"]
-            for task in found.keys() & rows.keys():
-                found[task].append(float(rows[task]["mean_accuracy"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise expected(f"File {file}", "a run's result with accuracies", str(error)) from error
+        rows = read_json(file, {"tasks": {str: {}}})["tasks"]
+        for task in found.keys() & rows.keys():
+            require(rows[task], {"mean_accuracy": float}, f"File {file}", task)
+            found[task].append(rows[task]["mean_accuracy"])
     missing = [task for task, values in found.items() if not values]
     if missing:
         raise expected(f"Single-task results in {path}", f"with every task, {missing[0]} too", f"{len(files)} results")

@@ -137,18 +137,6 @@ def test_values_with_commas_are_runs_one_after_another(capsys: pytest.CaptureFix
         assert alone["tasks"] == swept["tasks"]
 
 
-def test_a_damaged_checkpoint_takes_the_extension_back(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(["train", *TINY])
-    run = run_folder()
-    checkpoint = max(run.glob("checkpoints/step_*/state.pt"))
-    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
-    before = {name: (run / name).read_bytes() for name in ("result.json", "config.yaml")}
-    assert cli.main(["train", *TINY, "steps=80"]) == 2
-    assert "state.pt" in capsys.readouterr().err
-    assert all((run / name).read_bytes() == content for name, content in before.items())
-    assert not list(run.glob("evaluations/result_*"))
-
-
 def test_other_options_under_the_same_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["train", *TINY, "experiment=mine"])
     before = files(Path("runs"))

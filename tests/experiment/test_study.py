@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +22,7 @@ from mtrl.cli import main
 from mtrl.core.errors import UserError
 from mtrl.envs.toy import OBSERVATION_SIZE
 from mtrl.experiment.study import KEPT, Study, check_study, summary
+from mtrl.monitoring import checkpoints
 from tests.support.figures import labels
 
 TINY = [
@@ -132,3 +139,26 @@ def test_the_studies_of_this_repository_are_whole(name: str) -> None:
     commands = [found.command(label, seed, []) for label in found.runs for seed in found.seeds[label]]
     check_sweep([compose(command) for command in commands])
     assert set(found.controls) <= set(found.runs)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("name", "jobs"), [("SIGTERM", 2), ("SIGINT", 1)])
+def test_a_signal_to_a_study_ends_its_runs_with_their_checkpoints(elsewhere: Path, name: str, jobs: int) -> None:
+    options = [*TINY, "steps=1000000", "training.checkpoint_every=1000000"]
+    folder = study(elsewhere / "small", common=options, runs={"one": [], "two": []})
+    command = [sys.executable, "-m", "mtrl.cli", "study", str(folder), "--jobs", str(jobs)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    files = [Path(f"runs/small/toy/{label}/seed_1/metrics.jsonl") for label in ("one", "two")][:jobs]
+    until = time.monotonic() + 500
+    while not all(file.exists() and file.stat().st_size for file in files) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, name))
+    error = process.communicate(timeout=250)[1].decode()
+    assert process.returncode == 130 and error.splitlines()[-1].startswith("mtrl: interrupted"), error
+    for file in files:
+        saved = checkpoints.latest(file.parent / "checkpoints")
+        assert saved is not None and checkpoints.step_of(saved) >= 20
+        lock = os.open(file.parent / ".lock", os.O_RDWR)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the run's process has ended
+        os.close(lock)
+    assert Path("runs/small/toy/two").exists() == (jobs == 2), "no run begins after the signal"

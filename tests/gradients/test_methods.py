@@ -14,7 +14,7 @@ from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
 from mtrl.core.errors import UserError
 from mtrl.core.specs import ControlSpec
-from mtrl.experiment import compose
+from mtrl.experiment import Experiment, compose
 from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, Methods, Weighting
 from mtrl.gradients import methods as methods_module
 from mtrl.gradients.base import primary_tasks
@@ -179,8 +179,30 @@ def test_per_critic_is_for_gramians(kind: str) -> None:
 
 def test_temperatures_are_an_agents() -> None:
     problem = Regression()
-    with pytest.raises(UserError, match="temperatures"):
-        problem.train(problem.optimizer("softmax_temperature", "none"), 1)
+    with pytest.raises(UserError, match="log_alpha"):
+        problem.optimizer("softmax_temperature", "none", extras=())
+
+
+@pytest.mark.parametrize("agent", [["agent=td3"], ["agent=ppo", "training=on_policy"]])
+def test_temperatures_are_missed_before_training_starts(agent: list[str]) -> None:
+    with pytest.raises(UserError, match="softmax_temperature should be used by an agent that has log_alpha, as sac"):
+        Experiment(compose(["benchmark=toy", "device=cpu", *agent, "weighting=softmax_temperature"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["critic_surgery=pcgrad", "critic_surgery.variant=x"], "critic_surgery.variant"),
+        (["surgery=pcgrad", "surgery.variant=x", "critic_surgery=pcgrad"], "surgery.variant"),
+        (["critic_weighting=dwa", "critic_weighting.actor_weights=x"], "critic_weighting.actor_weights"),
+        (["critic_surgery=gcs", "critic_surgery.primary=[]"], "critic_surgery.primary"),
+        (["critic_surgery=gcs", "critic_surgery.primary=[9]"], "critic_surgery.primary"),
+        (["surgery=gcs", "surgery.primary=[9]"], "surgery.primary"),
+    ],
+)
+def test_a_wrong_value_names_the_option_as_it_was_typed(options: list[str], named: str) -> None:
+    with pytest.raises(UserError, match=rf"^Option `{named}`"):
+        Experiment(compose(["benchmark=toy", "device=cpu", *options]))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +33,7 @@ def test_a_write_that_is_cut_short_says_so(tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys, torch; from pathlib import Path; from mtrl.monitoring import checkpoints\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-        "checkpoints.save(Path(sys.argv[1]), 1, {'weight': torch.zeros(100_000)})"
+        "checkpoints.save(Path(sys.argv[1]), 1, {'weight': torch.zeros(100_000)}, {})"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert "File too large." in done.stderr.splitlines()[-1]
@@ -55,20 +57,11 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
     assert_loads(saved(tmp_path / "new" / "checkpoints", 7), 7)
 
 
-def test_the_newest_states_and_one_replay_stay_and_steps_order_as_numbers(tmp_path):
+def test_the_newest_checkpoints_stay_whole_and_steps_order_as_numbers(tmp_path):
     saved(tmp_path, 9, 10, 100)
     assert names(tmp_path) == ["step_10", "step_100"]
-    assert names(tmp_path / "step_10") == ["state.pt"]
+    assert names(tmp_path / "step_10") == names(tmp_path / "step_100") == ["replay.pt", "state.pt"]
     assert_loads(tmp_path, 100)
-
-
-def test_the_last_replay_stays_where_newer_checkpoints_have_none(tmp_path):
-    saved(tmp_path, 1)
-    for step in (2, 3, 4):
-        checkpoints.save(tmp_path, step, state(step))
-    assert names(tmp_path) == ["step_1", "step_3", "step_4"]
-    assert checkpoints.latest(tmp_path) == tmp_path / "step_4"
-    assert checkpoints.latest(tmp_path, with_replay=True) == tmp_path / "step_1"
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):
@@ -133,12 +126,12 @@ checkpoints.save(Path(sys.argv[1]), {step}, state, {{"rows": torch.full((4,), {s
 
 def test_leftovers_are_not_taken_for_checkpoints_and_cleaned_away(tmp_path):
     saved(tmp_path, 1)
-    for name in ("step_9", ".saving-step_8", "step_x"):
+    for name in (".saving-step_8", "step_x"):
         (tmp_path / name).mkdir()
     (tmp_path / ".saving-step_8" / "state.pt").write_bytes(b"half")
     assert_loads(tmp_path, 1)
     checkpoints.clean(tmp_path)
-    assert names(tmp_path) == ["step_1"]
+    assert names(tmp_path) == ["step_1", "step_x"]
     assert checkpoints.latest(tmp_path / "none") is None
 
 
@@ -171,7 +164,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
 @pytest.mark.parametrize("value", [np.float64(1.0), np.zeros(2), {1, 2}, Path("x")])
 def test_what_could_not_be_loaded_is_refused_before_anything_is_written(tmp_path, value):
     with pytest.raises(TypeError, match=r"state.pt\['a'\]\[1\]"):
-        checkpoints.save(tmp_path / "checkpoints", 1, {"a": [0, value]})
+        checkpoints.save(tmp_path / "checkpoints", 1, {"a": [0, value]}, {})
     assert names(tmp_path) == []
 
 
@@ -182,3 +175,46 @@ def test_a_replay_in_use_is_neither_changed_by_its_reader_nor_lost_with_its_file
     torch.testing.assert_close(checkpoints.load_replay(tmp_path / "step_1")["rows"], torch.ones(4))
     saved(tmp_path, 2)
     torch.testing.assert_close(rows, torch.full((4,), 2.0))
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    return type(one) is type(other) and one == other
+
+
+@pytest.mark.parametrize("every", [17, pytest.param(1, marks=pytest.mark.slow)])
+def test_no_flipped_bit_changes_a_number_in_silence(tmp_path: Path, every: int) -> None:
+    checkpoints.save(tmp_path, 1, state(1), {})
+    file = tmp_path / "step_1" / "state.pt"
+    content, refused = file.read_bytes(), 0
+    for place in range(0, len(content), every):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        file.write_bytes(changed)
+        try:
+            assert same(checkpoints.load(tmp_path / "step_1"), state(1)), f"byte {place}"
+        except UserError:
+            refused += 1
+    assert refused > len(content) / every / 3
+
+
+def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, 1, {"zeros": torch.zeros(1_000_000)}, {})
+    file = tmp_path / "step_1" / "state.pt"
+    with zipfile.ZipFile(file) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, record in records.items():
+            archive.writestr(name, record)
+    with pytest.raises(UserError, match="a compressed record"):
+        checkpoints.load(tmp_path / "step_1")
+
+
+def test_a_file_of_another_shape_is_refused(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path, 1, {}, {})
+    torch.save([1], tmp_path / "step_1" / "state.pt")
+    with pytest.raises(UserError, match="a list, no dictionary"):
+        checkpoints.load(tmp_path / "step_1")

@@ -79,5 +79,5 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_it_came_in(name: str, tmp_path
     process.send_signal(getattr(signal, name))
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and error.decode().splitlines()[-1].startswith("mtrl: interrupted")
-    saved = checkpoints.latest(metrics.parent / "checkpoints", with_replay=True)
+    saved = checkpoints.latest(metrics.parent / "checkpoints")
     assert saved is not None and checkpoints.load(saved)["trainer"]["step"] == checkpoints.step_of(saved) >= 20

@@ -21,7 +21,7 @@ def draws(generator: torch.Generator) -> list:
 def test_draws_repeat_after_a_round_trip_through_a_checkpoint(tmp_path):
     generator = torch.Generator().manual_seed(3)
     draws(generator)
-    path = checkpoints.save(tmp_path, 1, random_state({"noise": generator}))
+    path = checkpoints.save(tmp_path, 1, random_state({"noise": generator}), {})
     first = draws(generator)
     other = torch.Generator()
     assert draws(other) != first

@@ -9,9 +9,12 @@ import pytest
 import yaml
 
 from mtrl.core.errors import UserError
-from mtrl.monitoring.run import RunFolder, run_path
+from mtrl.monitoring.run import FORMAT, RunFolder, run_path
 
 CONFIG = {"steps": 100, "seed": 1, "device": "cpu", "network": {"kind": "mint", "width": [400, 400], "rate": 3e-4}}
+
+
+RESULT = {"episodes": 0, "tasks": {}, "success": 0.5}
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -22,14 +25,15 @@ def created(path: Path, config: dict = CONFIG, finished: bool = False) -> Path:
     with RunFolder.open(path, config) as run:
         assert run.status == "new"
         if finished:
-            run.finish({"success": 0.5})
+            run.finish(RESULT)
     return path
 
 
 def test_new_run_holds_its_config_and_where_it_comes_from(tmp_path):
     path = created(run_path(tmp_path, "mt10", "mint-equal-pcgrad", 1))
     assert path == tmp_path / "mt10" / "mint-equal-pcgrad" / "seed_1"
-    assert yaml.safe_load((path / "config.yaml").read_text()) == CONFIG == RunFolder.load(path).config
+    assert yaml.safe_load((path / "config.yaml").read_text()) == {"format": FORMAT, **CONFIG}
+    assert RunFolder.load(path).config == CONFIG
     record = json.loads((path / "provenance.json").read_text())
     assert {"command", "git", "packages", "python", "cpu", "cores", "gpu", "torch_threads", "started"} <= record.keys()
     assert record["packages"]["torch"] and record["command"] == sys.argv
@@ -41,6 +45,7 @@ def test_same_config_resumes_and_adds_provenance(tmp_path):
     started = json.loads((path / "provenance.json").read_text())
     with RunFolder.open(path, CONFIG) as run:
         assert run.status == "resume"
+        run.begin()
     record = json.loads((path / "provenance.json").read_text())
     assert len(record.pop("resumed")) == 1 and record == started
 
@@ -55,7 +60,7 @@ def test_finished_run_is_not_touched(tmp_path):
     path = created(tmp_path / "run", finished=True)
     before = contents(path)
     with RunFolder.open(path, CONFIG) as run:
-        assert run.status == "finished" and run.result == {"success": 0.5}
+        assert run.status == "finished" and run.result == RESULT
     assert contents(path) == before
 
 
@@ -63,9 +68,11 @@ def test_finished_run_is_not_touched(tmp_path):
 def test_more_steps_extend_and_keep_the_old_result(tmp_path, finished):
     path = created(tmp_path / "run", finished=finished)
     with RunFolder.open(path, {**CONFIG, "steps": 200}) as run:
-        assert run.status == "extend" and run.result is None
+        assert run.status == "extend"
+        run.begin()
+        assert run.result is None
     old = path / "evaluations" / "result_100_steps.json"
-    assert old.exists() == finished and (not finished or json.loads(old.read_text()) == {"success": 0.5})
+    assert old.exists() == finished and (not finished or json.loads(old.read_text()) == RESULT)
     assert RunFolder.load(path).config["steps"] == 200
     with RunFolder.open(path, {**CONFIG, "steps": 200}) as run:
         assert run.status == "resume"
@@ -151,14 +158,32 @@ def test_folder_in_use_is_refused_until_its_process_is_gone(tmp_path):
 
 def test_results_and_evaluations_hold_valid_json_whatever_the_numbers(tmp_path):
     with RunFolder.open(tmp_path / "run", CONFIG) as run:
-        run.finish({"success": float("nan")})
+        run.finish({**RESULT, "success": float("nan")})
         path = run.write_evaluation(100, {"success": [1.0, float("inf")]})
-    assert run.result == {"success": None}
+    assert run.result == {**RESULT, "success": None}
     assert json.loads(path.read_text()) == {"success": [1.0, None]} and path.name == "step_100.json"
 
 
 def test_a_broken_result_is_named(tmp_path):
     with RunFolder.open(tmp_path / "run", {"steps": 1}) as folder:
         (folder.path / "result.json").write_text('{"success": 0.')
-        with pytest.raises(UserError, match=r"result\.json should be whole JSON .* Found "):
+        with pytest.raises(UserError, match=r"result\.json should be a readable file of whole JSON\. Found "):
             _ = folder.result
+
+
+def test_a_folder_of_another_format_says_which_version_reads_it(tmp_path):
+    path = created(tmp_path / "run")
+    file, record = path / "config.yaml", path / "provenance.json"
+    file.write_text(file.read_text().replace(f"format: {FORMAT}", "format: 99"))
+    record.write_text(json.dumps({"packages": {"mtrl-toolkit": "7.0"}}))
+    for read in (RunFolder.load, lambda path: RunFolder.open(path, CONFIG)):
+        with pytest.raises(UserError, match=rf"of format {FORMAT}, or read by mtrl 7\.0, which wrote it. Found 99"):
+            read(path)
+
+
+def test_a_run_without_its_configuration_is_not_taken_for_a_new_one(tmp_path):
+    path = created(tmp_path / "run")
+    (path / "config.yaml").unlink()
+    (path / "checkpoints" / "step_10").mkdir()
+    with pytest.raises(UserError, match="checkpoints"):
+        RunFolder.open(path, CONFIG)

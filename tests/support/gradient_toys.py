@@ -69,7 +69,7 @@ class Regression:
         step = torch.optim.SGD(self.network.parameters(), **(sgd or {"lr": 0.02}))
         generator = torch.Generator().manual_seed(0)
         chosen = methods(weighting, surgery, diagnostics=diagnostics)
-        return chosen.optimizer(self.network, step, generator=generator, **more)
+        return chosen.optimizer(self.network, step, **{"generator": generator, "extras": ("log_alpha",), **more})
 
     def train(self, method: MultiTaskOptimizer, updates: int, first: int = 0, **more: Any) -> list[dict[str, Tensor]]:
         return [

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mtrl.core.errors import expected
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 
@@ -21,12 +20,10 @@ class Config(WeightingConfig):
 
 class SoftmaxTemperature(Weighting):
     takes_some_tasks = True
+    needs_extras = ("log_alpha",)
 
     def weights(self, context: Context) -> Tensor:
-        log_alpha = context.extras.get("log_alpha")
-        if log_alpha is None:
-            raise expected("Weighting softmax_temperature", "used by an agent with temperatures", "none")
-        return context.softmax(-log_alpha.detach())
+        return context.softmax(-context.extras["log_alpha"].detach())
 
 
 def build(config: Config, *, num_tasks: int) -> Weighting:

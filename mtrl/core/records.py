@@ -1,0 +1,74 @@
+"""JSON and YAML files that may have been damaged or edited: read whole and in the right shape, or refused in one line.
+
+A shape is a type or a union of types (`int | None`), `[shape]` for a list, `{str: shape}` for a mapping of any names,
+or `{"name": shape, ...}` for a mapping that has these and maybe others. `int` takes whole numbers of 64 bits, `float`
+finite numbers, and `object` anything.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from pathlib import Path
+from types import NoneType
+from typing import Any, NoReturn, get_args
+
+import yaml
+
+from mtrl.core.errors import UserError, reading
+
+_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
+
+
+def read_json(path: Path, shape: Any) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: it is missing, unreadable, no JSON or of another shape.
+    """
+    with reading(path, "a readable file of whole JSON"):
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    require(value, shape, f"File {path}")
+    return value
+
+
+def read_yaml(path: Path, shape: Any, what: str = "File") -> Any:
+    """The content of a YAML file; what: how errors call the file before they name its path."""
+    with reading(path, "a readable YAML file", what):
+        value = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    require(value, shape, f"{what} {path}")
+    return value
+
+
+def require(value: Any, shape: Any, what: str, place: str = "") -> None:
+    """Raise UserError unless a value has a shape; place: where in `what` it stands."""
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            _complain(what, place, "a list", value)
+        for number, item in enumerate(value):
+            require(item, shape[0], what, f"{place}[{number}]")
+    elif isinstance(shape, dict):
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            _complain(what, place, "a mapping with text as its keys", value)
+        for name, inner in shape.items():
+            for key in value if name is str else (name,):
+                require(value.get(key), inner, what, f"{place}.{key}".lstrip("."))
+    elif shape is not object and not any(_is(value, kind) for kind in get_args(shape) or (shape,)):
+        _complain(what, place, " or ".join(_NAMES[kind] for kind in get_args(shape) or (shape,)), value)
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is int:
+        return type(value) is int and abs(value) < 2**63
+    if kind is float:
+        return type(value) in (int, float) and abs(value) < 1e300
+    return isinstance(value, kind)
+
+
+def _complain(what: str, place: str, wanted: str, found: Any) -> NoReturn:
+    wanted = f"one with {wanted} as `{place}`" if place else wanted
+    raise UserError(f"{what} should be {wanted}. Found {' '.join(reprlib.repr(found).split())}.")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant}, which is not JSON")

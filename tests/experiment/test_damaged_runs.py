@@ -1,0 +1,365 @@
+"""A run's files, damaged in any way: every command gives a right result, or one line that says what is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+import mtrl
+from mtrl import cli
+from mtrl.core.errors import UserError
+from mtrl.monitoring import checkpoints, provenance
+from mtrl.monitoring import run as run_module
+from mtrl.training.off_policy import OffPolicyTrainer
+from tests.support.tiny_runs import TINY, files
+
+OPTIONS = [
+    *TINY, "steps=12", "training.learning_starts=4", "training.checkpoint_every=6", "training.log_every=4",
+    "training.final_episodes=1", "benchmark.horizon=8", "benchmark.num_tasks=2", "surgery=pcgrad",
+    "weighting=auto_lambda", "diagnostics=[triad,transference]", "experiment=x",
+]  # fmt: skip
+RUN, STUDY = "runs/toy/x/seed_1", "study"
+KEPT = f"{STUDY}/x/seed_1"
+TRAIN = ["train", *OPTIONS]
+EXTEND = ["train", *OPTIONS, "steps=14"]
+EVALUATE = ["evaluate", RUN, "--episodes", "1", "--json"]
+PLOTS = [["plot", RUN, "--kind", kind] for kind in ("curves", "conflicts", "lambdas", "triad", "affinity")]
+GROUP = ["group", RUN, "--groups", "1", "--output", "groups"]
+REPORT, CHECK = ["study", STUDY, "--report"], ["study", STUDY, "--check"]
+
+READERS: dict[str, list[list[str]]] = {
+    f"{RUN}/config.yaml": [
+        TRAIN,
+        EXTEND,
+        EVALUATE,
+        *PLOTS,
+        GROUP,
+        ["train", "--config", f"{RUN}/config.yaml", "--show"],
+    ],
+    f"{RUN}/provenance.json": [EXTEND],
+    f"{RUN}/metrics.jsonl": [EXTEND, *PLOTS[:4]],
+    f"{RUN}/result.json": [TRAIN, EXTEND],
+    f"{RUN}/affinity.json": [PLOTS[4], GROUP],
+    f"{RUN}/checkpoints/step_12/state.pt": [EXTEND, EVALUATE],
+    f"{RUN}/checkpoints/step_12/replay.pt": [EXTEND, EVALUATE],
+    f"{RUN}/checkpoints": [EXTEND, EVALUATE],
+    f"{RUN}/evaluations": [EXTEND, EVALUATE],
+    f"{RUN}/tensorboard": [EXTEND],
+    f"{RUN}/.lock": [TRAIN, EXTEND],
+    f"{STUDY}/study.yaml": [REPORT, CHECK],
+    f"{KEPT}/result.json": [REPORT, CHECK],
+    f"{KEPT}/metrics.jsonl": [REPORT],
+    f"{KEPT}/config.yaml": [REPORT, CHECK],
+    f"{KEPT}/policy.pt": [CHECK],
+}
+"""The files of a run, and of what a study keeps of one, with the commands that read them."""
+
+
+def call(arguments: list[str]) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = cli.main(arguments)
+    return code, out.getvalue(), err.getvalue()
+
+
+class Place:
+    """The working folder with the run, which is put back as it was after every example."""
+
+    def __init__(self) -> None:
+        paths = [path for root in ("runs", STUDY) for path in Path(root).rglob("*")]
+        self.folders = [path for path in paths if path.is_dir()]
+        self.files = {path: path.read_bytes() for path in paths if path.is_file()}
+        self.extended = self.outcome(EXTEND)
+        self.restore()
+        self.evaluated = self.outcome(EVALUATE)
+        self.restore()
+
+    def restore(self) -> None:
+        for root in ("runs", STUDY, "groups"):
+            shutil.rmtree(root, ignore_errors=True)
+        for folder in self.folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        for path, content in self.files.items():
+            path.write_bytes(content)
+
+    def outcome(self, command: list[str]) -> Any:
+        """What a command gives that must never differ in silence."""
+        code, out, _ = call(command)
+        assert code == 0
+        return self.numbers(command, out)
+
+    @staticmethod
+    def numbers(command: list[str], out: str) -> Any:
+        facts = json.loads(Path(RUN, "result.json").read_text() if command is EXTEND else out)
+        return facts["tasks"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("damaged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(Figure, "savefig", lambda *_, **__: None)
+        found = provenance.collect()
+        patch.setattr(provenance, "collect", lambda: found)  # it starts git
+        assert call(TRAIN)[0] == 0
+        Path(KEPT).mkdir(parents=True)
+        for name in ("config.yaml", "metrics.jsonl", "result.json", "provenance.json", "policy.pt"):
+            shutil.copyfile(f"{RUN}/{name}", f"{KEPT}/{name}")
+        contents = {
+            "title": "x",
+            "runs": {"x": OPTIONS[:-1]},
+            "seeds": [1],
+            "equal": "steps_total",
+            "lines": {"y": 0.5},
+        }
+        Path(STUDY, "study.yaml").write_text(yaml.safe_dump(contents))
+        yield Place()
+
+
+ODD = st.sampled_from(
+    [None, True, -1, 0, 3, 2**70, -(10**400), 1e300, 0.5, float("nan"), float("inf"), "", "x", "1", "é\n" * 99, "\0",
+     "../../x", [], [None], [[]], ["x"], [[1, 2], [3]], {}, {"kind": "x"}, {"kind": None}, {"": {}}],
+)  # fmt: skip
+
+
+def mutated(draw: st.DrawFn, value: Any) -> Any:
+    """A value with one thing in it taken away, renamed or replaced."""
+    inside = isinstance(value, dict | list) and len(value) > 0 and draw(st.integers(0, 4))
+    if not inside:
+        return draw(ODD)
+    key = draw(st.sampled_from(sorted(value) if isinstance(value, dict) else range(len(value))))
+    copy = value.copy()
+    match draw(st.integers(0, 5)):
+        case 0:
+            del copy[key]
+        case 1 if isinstance(copy, dict):
+            copy[draw(st.sampled_from(["x", "kind", "format", "0"]))] = copy.pop(key)
+        case _:
+            copy[key] = mutated(draw, copy[key])
+    return copy
+
+
+def rewritten(draw: st.DrawFn, name: str, content: bytes) -> bytes:
+    """A JSON or YAML file with one thing in it changed."""
+    if name.endswith(".jsonl"):
+        lines = content.splitlines()
+        number = draw(st.integers(0, len(lines) - 1))
+        lines[number] = json.dumps(mutated(draw, json.loads(lines[number]))).encode()
+        return b"\n".join(lines) + b"\n"
+    if name.endswith(".json"):
+        return json.dumps(mutated(draw, json.loads(content))).encode()
+    return yaml.safe_dump(mutated(draw, yaml.safe_load(content))).encode()
+
+
+@st.composite
+def damages(draw: st.DrawFn, name: str, content: bytes | None) -> Callable[[Path], None]:
+    """What is done to a file, or to a folder (no content)."""
+    kinds = ["gone", "other", "link"]
+    if content is not None:
+        kinds += ["empty", "cut", *["bit"] * 4, "bytes", *["text"] * 8 * name.endswith((".json", ".jsonl", ".yaml"))]
+    kind = draw(st.sampled_from(kinds))
+    position = draw(st.integers(0, max(len(content or b"") - 1, 0)))
+    new = bytearray(content or b"")
+    match kind:
+        case "cut":
+            del new[position:]
+        case "bit":
+            new[position] ^= 1 << draw(st.integers(0, 7))
+        case "bytes":
+            new[position : position + draw(st.integers(0, 20))] = draw(st.binary(max_size=9))
+        case "text":
+            new = bytearray(rewritten(draw, name, content or b""))
+
+    def damage(path: Path) -> None:
+        if kind in ("gone", "other", "link"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if kind == "link":
+            path.symlink_to("nowhere")
+        elif kind == "other" and content is None:
+            path.write_text("x")
+        elif kind == "other":
+            path.mkdir()
+        elif kind not in ("gone",):
+            path.write_bytes(b"" if kind == "empty" else bytes(new))
+
+    return damage
+
+
+def assert_in_one_line(command: list[str], place: Place) -> None:
+    code, out, err = call(command)
+    assert code in (0, 2), err
+    lines = [line for line in err.splitlines() if line.startswith("mtrl: ")]
+    if code == 2:
+        assert err.endswith("\n") and err.splitlines()[-1] in lines and "Traceback" not in err
+    elif command is EXTEND:  # also from an earlier checkpoint
+        assert place.numbers(command, out) == place.extended
+    elif command is EVALUATE and not lines:
+        assert place.numbers(command, out) == place.evaluated
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("count", [10, pytest.param(150, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+def test_a_damaged_file_gives_a_right_result_or_one_line(name: str, count: int, place: Place) -> None:
+    path = Path(name)
+    content = place.files.get(path)
+
+    @seed(count)
+    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.sampled_from(READERS[name]), damages(path.name, content))
+    def check(command: list[str], damage: Callable[[Path], None]) -> None:
+        damage(path)
+        try:
+            assert_in_one_line(command, place)
+            if path.name in ("config.yaml", "state.pt", "policy.pt"):
+                load_policy(path)
+        finally:
+            place.restore()
+
+    check()
+
+
+def load_policy(path: Path) -> None:
+    try:
+        with redirect_stderr(io.StringIO()):
+            mtrl.load_policy(KEPT if path.is_relative_to(STUDY) else RUN)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.fixture
+def run(place: Place) -> Iterator[Path]:
+    yield Path(RUN)
+    place.restore()
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["state.pt", "replay.pt"])
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
+def test_the_checkpoint_before_a_damaged_one_is_taken(
+    damage: Callable[[Path], None], file: str, run: Path, place: Place
+) -> None:
+    damage(run / "checkpoints/step_12" / file)
+    code, out, err = call(EXTEND)
+    assert code == 0 and "Going on from step 6" in out
+    assert f"step_12/{file} should be whole" in err and "The checkpoint before is taken." in err
+    assert place.numbers(EXTEND, out) == place.extended
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["damaged-step_12", "step_12", "step_14"]
+    rows = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows == sorted(rows) and len(rows) == len(set(rows))
+
+
+def no_checkpoints(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+
+
+def only_damaged_ones(run: Path) -> None:
+    for path in run.glob("checkpoints/*/replay.pt"):
+        flip(path)
+
+
+def a_damaged_record(run: Path) -> None:
+    (run / "provenance.json").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (no_checkpoints, "should be a run with a checkpoint to go on from (put it back, or start another run"),
+        (only_damaged_ones, "No checkpoint before is whole: put one back, or start another run."),
+        (a_damaged_record, "provenance.json should be a readable file of whole JSON"),
+    ],
+)
+def test_a_run_that_cannot_go_on_is_refused_and_stays_as_it_is(
+    damage: Callable[[Path], None], message: str, run: Path
+) -> None:
+    damage(run)
+    before = files(run)
+    code, _, err = call(EXTEND)
+    assert code == 2 and message in err and files(run) == before
+    (run / "result.json").unlink()
+    assert call(TRAIN)[0] == 2, "a run is not begun anew because a file is missing"
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(checkpoints.os, "listdir", refuse)
+    before = files(run)
+    for command in (EXTEND, EVALUATE):
+        code, _, err = call(command)
+        assert code == 2 and "checkpoints should be a folder that can be read. Found 'Permission denied'" in err
+    assert files(run) == before
+
+
+def test_an_extension_that_fails_on_a_full_disk_leaves_the_run_finished(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, config: Any) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    before = {name: (run / name).read_bytes() for name in ("result.json", "config.yaml", "metrics.jsonl")}
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "_write_config", full)
+        code, _, err = call(EXTEND)
+    assert code == 2 and "No space left on device" in err and err.count("\n") == 1
+    assert before == {name: (run / name).read_bytes() for name in before}
+    assert call(TRAIN)[0] == 0
+
+
+def test_a_signal_loses_no_row_and_no_evaluation(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes in a step after which a row and an evaluation are due."""
+    options = [*OPTIONS, "training.evaluate_every=4", "training.evaluation_episodes=1"]
+    assert call(["train", *options, "experiment=whole"])[0] == 0
+    store = OffPolicyTrainer._store
+
+    def interrupted(trainer: OffPolicyTrainer, *arguments: Any) -> None:
+        if trainer.step == 7:
+            signal.raise_signal(signal.SIGTERM)
+        store(trainer, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OffPolicyTrainer, "_store", interrupted)
+        assert call(["train", *options, "experiment=parts"])[0] == 130
+    assert call(["train", *options, "experiment=parts"])[0] == 0
+    whole, parts = (Path("runs/toy", name, "seed_1") for name in ("whole", "parts"))
+    lines = [(p / "metrics.jsonl").read_text().splitlines() for p in (whole, parts)]
+    steps = [[json.loads(line)["step"] for line in found] for found in lines]
+    assert steps[0] == steps[1] == [4, 4, 8, 8, 12, 12, 12]
+    names = [sorted(file.name for file in (p / "evaluations").iterdir()) for p in (whole, parts)]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("threads=1000000000", "`threads` should be 0 to 1024"),
+        ("agent.learning_rate=inf", "`agent.learning_rate` should be a finite number"),
+        ("agent.target_entropy=nan", "`agent.target_entropy` should be a finite number"),
+        (f"seed={2**70}", "`seed` should be"),
+        ("network.depth=100000", "`network.depth` should be 1 to 1000"),
+    ],
+)
+def test_numbers_without_a_meaning_are_refused(option: str, message: str) -> None:
+    code, _, err = call(["train", *OPTIONS, option, "--show"])
+    assert code == 2 and message in err and err.count("\n") == 1
