@@ -22,7 +22,9 @@ def is_share(metric: str) -> bool:
 
 def shown(metric: str, value: float, digits: int = 0) -> str:
     """A value of a metric in a few characters: 43 %, or -251.4. digits: behind the point of a percentage."""
-    return f"{100 * value:.{digits}f} %" if is_share(metric) else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return (
+        f"{100 * value:.{digits}f} %" if is_share(metric) else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    )
 
 
 class Interval(NamedTuple):
@@ -115,7 +117,7 @@ def _estimate(
     repetitions: int,
     confidence: float,
 ) -> Band:
-    """`function` of arrays (runs, tasks, ...), and percentile intervals of it by rliable's stratified bootstrap: runs are
+    """`function` of arrays (runs, tasks, ...) and its percentile interval, by rliable's stratified bootstrap: runs are
     resampled within each task. There are no intervals where an array has one run, and nothing to resample.
 
     rliable draws from NumPy's global generator whatever `random_state` it is given: it is seeded for the call
