@@ -150,3 +150,14 @@ class Scores:
 def protocol(result: Mapping[str, Any]) -> dict[str, Any]:
     """Every choice that changes what a result means: all of it but what the run reached, and how fast."""
     return {key: value for key, value in result.items() if key not in _OUTCOMES and not key.startswith("mean_")}
+
+
+def brief(value: Any, most: int = 60) -> str:
+    """A value of a configuration or a protocol in at most so many characters."""
+    if isinstance(value, list) and value:
+        text = ", ".join(map(brief, value))
+        return text if len(text) <= most else f"{len(value)} values"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = "none" if value in (None, [], {}) else f"{value:,}" if isinstance(value, int) else str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -59,7 +59,7 @@ def interquartile_band(scores: ArrayLike, *, seed: int = 0, repetitions: int = 2
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim != 3 or 0 in array.shape:
         raise expected("Scores", "of shape (runs, tasks, points), none of them 0", array.shape)
-    return _estimate(_middle_mean, [array], seed, repetitions, confidence)
+    return _estimate(middle_mean, [array], seed, repetitions, confidence)
 
 
 def performance_profile(
@@ -106,7 +106,7 @@ def _differences(scores: NDArray[np.float64], others: NDArray[np.float64]) -> ND
     """(runs, T) twice -> (3 + 2 T,), in the order of `Comparison`."""
     means = scores.mean(0) - others.mean(0)
     improvements = 0.5 + 0.5 * np.sign(scores[:, None] - others[None]).mean((0, 1))
-    middle = _middle_mean(scores[..., None]) - _middle_mean(others[..., None])
+    middle = middle_mean(scores[..., None]) - middle_mean(others[..., None])
     return np.concatenate([middle, [means.mean(), improvements.mean()], means, improvements])
 
 
@@ -149,7 +149,7 @@ def _rliable() -> ModuleType:
     return library
 
 
-def _middle_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def middle_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """(runs, tasks, K) -> (K,): a quarter of the values cut off at either end, rounded down."""
     values = np.sort(scores.reshape(-1, scores.shape[-1]), axis=0)
     cut = len(values) // 4
