@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from mtrl.core.errors import UserError, expected
@@ -93,23 +94,18 @@ def _facts(label: str, one: Scores, other: Scores) -> dict[str, Any]:
         raise expected(f"Runs of {label}", f"of some of the tasks {', '.join(other.counted)}", ", ".join(one.counted))
     arrays = one.on(tasks), other.on(tasks)
     found = compare(*arrays)
-    middles = [float(middle_mean(array[..., None])[0]) for array in arrays]
-    by_task = zip(
-        tasks,
-        *(array.mean(0) for array in arrays),
-        _rows(found.task_means),
-        _rows(found.task_improvements),
-        strict=True,
-    )
+    middle, against = (float(middle_mean(array[..., None])[0]) for array in arrays)
+    means = [array.mean(0).tolist() for array in arrays]
+    by_task = zip(*means, _rows(found.task_means), _rows(found.task_improvements), strict=True)
     return {
         "label": label,
         "seeds": one.seeds,
         "missing_seeds": {"here": _missing(other.seeds, one.seeds), "against": _missing(one.seeds, other.seeds)},
         "missing_tasks": {"here": _missing(other.tasks, one.tasks), "against": _missing(one.tasks, other.tasks)},
         "uncounted_tasks": [task for task in one.tasks if task in other.tasks and task not in tasks],
-        "interquartile_mean": _row(*middles, found.interquartile_mean, found.improvement),
-        "mean": _row(*(float(array.mean()) for array in arrays), found.mean, found.improvement),
-        "tasks": {task: _row(here, there, *rows) for task, here, there, *rows in by_task},
+        "interquartile_mean": _row(middle, against, found.interquartile_mean, found.improvement),
+        "mean": _row(mean(means[0]), mean(means[1]), found.mean, found.improvement),
+        "tasks": {task: _row(*columns) for task, columns in zip(tasks, by_task, strict=True)},
     }
 
 

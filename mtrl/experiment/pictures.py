@@ -53,11 +53,8 @@ def plot_runs(
     metric = headline or curve_metric(rows)
     if len(runs) == 1:
         picture = output or place(runs[0].folder.path, "learning_curves.png")
-        returns = f"{metric.partition('/')[0]}/return"
-        counted = counted_tasks(config, suite)
-        return plots.learning_curves(
-            rows[0], list(suite.tasks), picture, headline=metric, returns=returns, counted=counted
-        )
+        of_means = {"returns": f"{metric.partition('/')[0]}/return", "counted": counted_tasks(config, suite)}
+        return plots.learning_curves(rows[0], list(suite.tasks), picture, headline=metric, **of_means)
     groups = {label: [_of_counted(run, metric) for run in found] for label, found in by_experiment(runs).items()}
     images: dict[str, Any] = {"steps_name": "training images per task"} if metric.endswith("accuracy") else {}
     if images and _lowest(rows, metric) > 0.5:

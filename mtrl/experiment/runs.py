@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from mtrl.core.errors import expected, reading
-from mtrl.core.types import FloatArray
-from mtrl.monitoring.drawing import Row
+from mtrl.monitoring.drawing import FloatArray
 from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 from mtrl.monitoring.statistics import Interval, interquartile_mean
@@ -41,7 +40,7 @@ class Run:
         return cls(RunFolder.load(path))
 
     @functools.cached_property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[dict[str, Any]]:
         """The rows of its `metrics.jsonl`."""
         return read_metrics(self.folder.metrics)
 
@@ -101,7 +100,7 @@ def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def headline(runs: Sequence[Sequence[Row]]) -> str:
+def headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     """The metric that matters most for learning curves, of those that these runs' rows have."""
     keys = {key for rows in runs for row in rows for key in row}
     return next((name for name in HEADLINES if any(key.startswith(f"{name}/") for key in keys)), HEADLINES[0])

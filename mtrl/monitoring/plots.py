@@ -232,11 +232,7 @@ def tasks_of(seeds: Iterable[Sequence[Row]], name: str) -> list[str]:
 
 
 def stack(label: str, seeds: Sequence[Sequence[Row]], name: str) -> tuple[FloatArray, FloatArray]:
-    """All seeds' curves (runs, tasks, K) at the steps (K,) that lie within every one of them.
-
-    Raises:
-        UserError: there are no such steps.
-    """
+    """All seeds' curves (runs, tasks, K) at the steps (K,) within every one of them; UserError if there are none."""
     tasks = tasks_of(seeds, name)
     parts = [curves(rows, tasks, name) for rows in seeds]
     if not parts or not tasks:

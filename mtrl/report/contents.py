@@ -15,10 +15,9 @@ import yaml
 from markupsafe import Markup
 
 from mtrl.core.errors import UserError, expected
-from mtrl.core.types import FloatArray
 from mtrl.experiment.runs import HEADLINES, Run, Scores
 from mtrl.monitoring import plots, plots_report
-from mtrl.monitoring.drawing import COLOURS, STEPS, Row
+from mtrl.monitoring.drawing import COLOURS, STEPS, FloatArray, Row
 from mtrl.monitoring.statistics import is_share, performance_profile, shown
 from mtrl.report import gradients, origin, videos
 
@@ -46,7 +45,7 @@ class Method:
         return Scores.of(results) if results else None
 
     @property
-    def rows(self) -> list[list[Row]]:
+    def rows(self) -> list[list[dict[str, Any]]]:
         return [run.rows for run in self.runs]
 
 
