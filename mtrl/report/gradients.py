@@ -37,10 +37,15 @@ def _pairs(methods: Sequence[Method]) -> list[tuple[str, Markup]]:
             named = (f"{part}{kind}", f"{part}{kind.removesuffix('s')}")  # of many goals, a number for all pairs
             each = [(m.place, rows) for m in methods for rows in m.rows]
             name = next((name for name in named if any(name in row for _, rows in each for row in rows)), "")
-            runs = [(place, rows) for place, rows in each if any(name in row for row in rows)]
+            runs = [(place, rows) for place, rows in each if any(_tells_of_pairs(row.get(name)) for row in rows)]
             if runs:
                 pictures.append((f"{_title(part)}{title}", Markup(plots_report.pairs(runs, name, limits))))
     return pictures
+
+
+def _tells_of_pairs(value: Any) -> bool:
+    """Whether it is a number for all pairs, or a matrix of two tasks or more."""
+    return len(value) > 1 if isinstance(value, list) else value is not None
 
 
 def _matrices(methods: Sequence[Method]) -> list[dict[str, Any]]:
@@ -50,7 +55,7 @@ def _matrices(methods: Sequence[Method]) -> list[dict[str, Any]]:
         run = next((rows for rows in method.rows if _parts(rows, "cosine")), None)
         for part in _parts(run or [], "cosine"):
             mean = matrices(run or [], f"{part}cosine")[1].mean(0)
-            if mean.ndim == 2:
+            if mean.ndim == 2 and len(mean) > 1:
                 names = _names(run or [], part, len(mean))
                 rows = [(name, np.round(row, 2).tolist()) for name, row in zip(names, mean, strict=True)]
                 found.append({"title": f"{_title(part)}{method.label}", "names": names, "rows": rows})
