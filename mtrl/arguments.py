@@ -110,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_imports(plot)
     plot.set_defaults(command="plot")
 
+    _add_reports(commands)
+
     group = commands.add_parser("group", help="find the tasks to train together, from a run's affinities")
     group.add_argument("folder", metavar="RUN", help="a run with diagnostics=transference")
     group.add_argument("--groups", type=int, required=True, metavar="K", help="groups at most")
@@ -123,6 +125,22 @@ def _parser() -> argparse.ArgumentParser:
 def _add_imports(command: argparse.ArgumentParser) -> None:
     what = "a Python module that adds networks, surgery, ... of your own; may be given again for another"
     command.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=what)
+
+
+def _add_reports(commands: Any) -> None:
+    report = commands.add_parser("report", help="write what runs were, and what they reached, as one web page")
+    report.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="a run, or a folder with runs in it")
+    report.add_argument("--output", type=Path, metavar="FILE", help="the page (report.html in the run, or around all)")
+    report.add_argument("--title", default="", help="the page's heading")
+    report.set_defaults(command="report")
+    compare = commands.add_parser("compare", help="tell how sure it is that methods are better than another")
+    compare.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="a run, or a folder with runs in it")
+    against = "the runs of the one method that they are compared with"
+    compare.add_argument("--against", nargs="+", type=Path, required=True, metavar="RUN", help=against)
+    across = "also where reward version, horizon, episodes, goals, steps, ... differ"
+    compare.add_argument("--across-protocols", action="store_true", help=across)
+    compare.add_argument("--json", action="store_true", help="print everything as JSON")
+    compare.set_defaults(command="compare")
 
 
 def _add_demos(commands: Any) -> None:

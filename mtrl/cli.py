@@ -1,4 +1,4 @@
-"""The command line: mtrl train | study | evaluate | demos | list | bench | data | plot | group.
+"""The command line: mtrl train | study | evaluate | demos | list | bench | data | plot | report | compare | group.
 
 Bad input ends in one line that says what was expected and what was found, and exit code 2.
 """
@@ -79,7 +79,7 @@ def _train(options: argparse.Namespace) -> None:
             print(f"Run {number} of {len(runs)}: {' '.join(sweep[number - 1])}", flush=True)
         folders.append(_train_one(config))
     if len(runs) > 1:
-        print(f"Together: mtrl plot {shlex.join(map(str, folders))} --output curves.png")
+        print(f"Together: mtrl report {shlex.join(map(str, folders))}")
 
 
 def _train_one(config: Any) -> Path:
@@ -90,8 +90,23 @@ def _train_one(config: Any) -> Path:
     if config.video and not list(folder.videos.glob("*.mp4")):
         _video(parts, folder)
     print(f"Learning curves: {folder.path / 'learning_curves.png'}")
+    _report_of(folder)
     print(f"Run: {folder.path}")
     return folder.path
+
+
+def _report_of(folder: Any) -> None:
+    """Name the report of a run, and write it if the run has just ended. What goes wrong there does not fail the run."""
+    try:
+        from mtrl import report
+
+        path = folder.path / report.NAME
+        if folder.status != "finished" or not path.exists():
+            path = report.write([folder.path])
+        print(f"Report: {path}")
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"mtrl: no report ({reason}); `mtrl report {folder.path}` tries again.", file=sys.stderr)
 
 
 def _study(options: argparse.Namespace) -> None:
@@ -212,6 +227,19 @@ def _plot(options: argparse.Namespace) -> None:
     print(experiment.plot_runs([Path(folder) for folder in options.folders], options.output, options.kind))
 
 
+def _report_page(options: argparse.Namespace) -> None:
+    from mtrl import report
+
+    print(f"Report: {report.write(options.folders, options.output, options.title)}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from mtrl.experiment import compare
+
+    facts = compare.compare_runs(options.folders, options.against, options.across_protocols)
+    print(json.dumps(facts) if options.json else compare.table(facts))
+
+
 def _group(options: argparse.Namespace) -> None:
     from mtrl import experiment
     from mtrl.gradients.grouping import table
@@ -231,6 +259,8 @@ COMMANDS = {
     "bench": _bench,
     "data": _data,
     "plot": _plot,
+    "report": _report_page,
+    "compare": _compare,
     "group": _group,
     "collect": _collect,
     "cache": _cache,

@@ -30,9 +30,10 @@ ARROWS: dict[str, set[str]] = {
     "training": {*FOUNDATIONS, "core"},
     "envs": {"data", "monitoring", "core"},
     "experiment": {*PARTS, *FOUNDATIONS, "configs", "core"},
+    "report": {"experiment", "monitoring", "core"},
     "bench": {*PARTS, *FOUNDATIONS, "execution", "core"},
     "arguments": {"core"},
-    "cli": {"arguments", "bench", "experiment", *PARTS, *FOUNDATIONS, "configs", "core"},
+    "cli": {"arguments", "bench", "report", "experiment", *PARTS, *FOUNDATIONS, "configs", "core"},
     "scripts": {"cli", "experiment"},
     # `import mtrl` must stay light: only `mtrl.load_policy` reaches further, on first use.
     "mtrl": {"experiment"},

@@ -57,7 +57,8 @@ def test_the_wheel_holds_only_mtrl_at_its_top(wheel_files: list[PurePosixPath]) 
 
 def test_the_wheel_holds_all_sources_and_presets(wheel_files: list[PurePosixPath]) -> None:
     package = ROOT / "mtrl"
-    sources = [*package.rglob("*.py"), *(package / "configs").rglob("*.yaml"), package / "py.typed"]
+    presets, page = (package / "configs").rglob("*.yaml"), (package / "report").glob("page.*")
+    sources = [*package.rglob("*.py"), *presets, *page, package / "py.typed"]
     expected = {path.relative_to(ROOT).as_posix() for path in sources}
     assert any(name.endswith(".yaml") for name in expected)
     assert {str(path) for path in wheel_files if path.parts[0] == "mtrl"} == expected

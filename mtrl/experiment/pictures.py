@@ -16,15 +16,13 @@ from mtrl.core.suite import Suite
 from mtrl.envs import SUITES
 from mtrl.experiment.config import restore
 from mtrl.experiment.parts import counted_tasks
+from mtrl.experiment.runs import Run, by_experiment
+from mtrl.experiment.runs import headline as curve_metric
 from mtrl.monitoring import plots, plots_methods, plots_scores
-from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
 
 KINDS = ("curves", "conflicts", "lambdas", "triad", "affinity")
 plot_scores = plots_scores.scores
-_HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return", "loss")
-"""Of the test images rather than the training batches; `evaluation/success` is of training on demonstrations, without
-episodes, `train/return` of environments that do not tell when they are solved, and `loss` of runs without scores."""
 
 
 def plot_runs(
@@ -47,50 +45,44 @@ def plot_runs(
     check_choice("--kind", kind, KINDS)
     if not paths:
         raise expected("What to draw", "one run or several whose metrics are kept", "none")
-    folders = [RunFolder.load(path) for path in paths]
+    runs = [Run.load(path) for path in paths]
     if kind == "triad":
-        return _triad(folders, output or _place(folders[0], "triad.png"))
+        return _triad(runs, output or place(runs[0].folder.path, "triad.png"))
     if kind != "curves":
-        return _of_one(folders, kind, output)
-    rows = [read_metrics(folder.metrics) for folder in folders]
-    config = restore(folders[0].config)
+        return _of_one(runs, kind, output)
+    config = restore(runs[0].folder.config)
     suite: Suite = SUITES.build(config.benchmark)
     if suite.panels:
-        return _plot_panels(suite, folders, rows, output)
-    if len(folders) == 1:
-        picture = output or _place(folders[0], "learning_curves.png")
-        headline = headline or _headline(rows)
-        returns = f"{headline.partition('/')[0]}/return"
-        counted = counted_tasks(config, suite)
-        return plots.learning_curves(
-            rows[0], list(suite.tasks), picture, headline=headline, returns=returns, counted=counted
-        )
-    groups: dict[str, list[Any]] = {}
-    headline = headline or _headline(rows)
-    for folder, run in zip(folders, rows, strict=True):
-        groups.setdefault(folder.path.resolve().parent.name, []).append(_of_counted(folder, run, headline))
-    images: dict[str, Any] = {"steps_name": "training images per task"} if headline.endswith("accuracy") else {}
-    if images and _lowest(rows, headline) > 0.5:
+        return _plot_panels(suite, runs, output)
+    rows = [run.rows for run in runs]
+    metric = headline or curve_metric(rows)
+    if len(runs) == 1:
+        picture = output or place(runs[0].folder.path, "learning_curves.png")
+        of_means = {"returns": f"{metric.partition('/')[0]}/return", "counted": counted_tasks(config, suite)}
+        return plots.learning_curves(rows[0], list(suite.tasks), picture, headline=metric, **of_means)
+    groups = {label: [_of_counted(run, metric) for run in found] for label, found in by_experiment(runs).items()}
+    images: dict[str, Any] = {"steps_name": "training images per task"} if metric.endswith("accuracy") else {}
+    if images and _lowest(rows, metric) > 0.5:
         images["limits"] = (0.5, 1.005)
     look = {"title": title, "lines": lines, **images}
-    return plots.compare_runs(groups, output or Path("comparison.png"), headline=headline, **look)
+    return plots.compare_runs(groups, output or Path("comparison.png"), headline=metric, **look)
 
 
-def _place(folder: RunFolder, name: str) -> Path:
-    """Where a run's picture goes: into its folder, or where that may not be written into the working folder."""
-    if os.access(folder.path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        return folder.path / name
-    print(f"mtrl: the picture is drawn here, as {folder.path} may not be written.", file=sys.stderr)
+def place(folder: Path, name: str) -> Path:
+    """Where a picture or report goes: into its folder, or where that may not be written into the working folder."""
+    if os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        return folder / name
+    print(f"mtrl: {name} is drawn here, as {folder} may not be written.", file=sys.stderr)
     return Path(name)
 
 
-def _of_counted(folder: RunFolder, rows: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+def _of_counted(run: Run, name: str) -> list[dict[str, Any]]:
     """The rows without a metric's values of tasks that no mean is taken over."""
-    config = restore(folder.config)
+    config = restore(run.folder.config)
     suite: Suite = SUITES.build(config.benchmark)
     counted = counted_tasks(config, suite)
     left_out = set() if counted is None else {f"{name}/{t}" for k, t in enumerate(suite.tasks) if k not in counted}
-    return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
+    return [{key: value for key, value in row.items() if key not in left_out} for row in run.rows]
 
 
 def _lowest(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> float:
@@ -99,32 +91,25 @@ def _lowest(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> float:
     return min((value for value in found if value is not None), default=0.0)
 
 
-def _headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """The metric that matters most, of those that these runs have."""
-    keys = {key for rows in runs for row in rows for key in row}
-    return next((name for name in _HEADLINES if any(key.startswith(f"{name}/") for key in keys)), _HEADLINES[0])
-
-
-def _of_one(folders: Sequence[RunFolder], kind: str, output: Path | None) -> Path:
-    if len(folders) != 1:
-        raise expected(f"--kind {kind}", "used with one run", len(folders))
-    folder = folders[0]
-    picture = output or _place(folder, f"{kind}.png")
+def _of_one(runs: Sequence[Run], kind: str, output: Path | None) -> Path:
+    if len(runs) != 1:
+        raise expected(f"--kind {kind}", "used with one run", len(runs))
+    picture = output or place(runs[0].folder.path, f"{kind}.png")
     if kind == "affinity":
-        return _affinity(folder, picture)
+        return _affinity(runs[0].folder, picture)
     draw = plots_methods.conflicts if kind == "conflicts" else plots_methods.lambdas
-    return draw(read_metrics(folder.metrics), _tasks(folder), picture)
+    return draw(runs[0].rows, _tasks(runs[0]), picture)
 
 
-def _triad(folders: Sequence[RunFolder], picture: Path) -> Path:
-    tasks = _tasks(folders[0])
-    names = [folder.path.resolve().parent.name for folder in folders]
-    runs = {}
-    for name, folder in zip(names, folders, strict=True):
-        if _tasks(folder) != tasks:
-            raise expected(f"Run {folder.path}", f"of the tasks of {folders[0].path}", ", ".join(_tasks(folder)))
-        runs[name if names.count(name) == 1 else f"{name}/{folder.path.name}"] = read_metrics(folder.metrics)
-    return plots_methods.triad(runs, tasks, picture)
+def _triad(runs: Sequence[Run], picture: Path) -> Path:
+    tasks = _tasks(runs[0])
+    rows = {}
+    for label, found in by_experiment(runs).items():
+        for run in found:
+            if _tasks(run) != tasks:
+                raise expected(f"Run {run.path}", f"of the tasks of {runs[0].path}", ", ".join(_tasks(run)))
+            rows[label if len(found) == 1 else f"{label}/{run.path.name}"] = run.rows
+    return plots_methods.triad(rows, tasks, picture)
 
 
 def _affinity(folder: RunFolder, picture: Path) -> Path:
@@ -137,13 +122,16 @@ def _affinity(folder: RunFolder, picture: Path) -> Path:
     return plots.matrix(matrix, found["tasks"], title, picture, limit=limit)
 
 
-def _tasks(folder: RunFolder) -> list[str]:
-    return list(SUITES.build(restore(folder.config).benchmark).tasks)
+def _tasks(run: Run) -> list[str]:
+    return list(SUITES.build(restore(run.folder.config).benchmark).tasks)
 
 
-def _plot_panels(suite: Suite, folders: Sequence[RunFolder], rows: Sequence[Any], output: Path | None) -> Path:
+def _plot_panels(suite: Suite, runs: Sequence[Run], output: Path | None) -> Path:
     """The metrics that the suite names, every run a line."""
-    alone = len(folders) == 1
-    labels = [f"{folder.path.resolve().parent.name}, {folder.path.name.replace('_', ' ')}" for folder in folders]
-    path = output or (_place(folders[0], "learning_curves.png") if alone else Path("comparison.png"))
-    return plots.compare_values(dict(zip(labels, rows, strict=True)), path, suite.panels, step_scale=suite.step_scale)
+    path = output or (place(runs[0].folder.path, "learning_curves.png") if len(runs) == 1 else Path("comparison.png"))
+    lines = {
+        f"{label}, {run.path.name.replace('_', ' ')}": run.rows
+        for label, found in by_experiment(runs).items()
+        for run in found
+    }
+    return plots.compare_values(lines, path, suite.panels, step_scale=suite.step_scale)

@@ -40,10 +40,11 @@ from mtrl.core.records import read_yaml, require
 from mtrl.experiment.config import USABLE, ExperimentConfig, check_sweep, compose, is_name, run_name
 from mtrl.experiment.load import evaluate_run
 from mtrl.experiment.pictures import plot_runs, plot_scores
+from mtrl.experiment.runs import Scores
 from mtrl.monitoring.files import write_json
 from mtrl.monitoring.interrupt import Interrupts
 from mtrl.monitoring.run import POLICY, read_result, run_path
-from mtrl.monitoring.statistics import interquartile_mean, is_share
+from mtrl.monitoring.statistics import is_share
 
 KEPT = ("config.yaml", "metrics.jsonl", "result.json", "provenance.json", POLICY)
 GUESSED, SOLVED = 0.2, 0.8
@@ -162,7 +163,8 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
     rows = {label: _row(runs) for label, runs in results.items()}
     controls = [run for label in study.controls for run in results.get(label, [])]
     tasks = list(dict.fromkeys(task for row in rows.values() for task in row["tasks"]))
-    counted = [task for task in tasks if all(_score(run, task) <= GUESSED for run in controls)]
+    guessed = Scores.of(controls) if controls else None
+    counted = [task for task in tasks if guessed is None or guessed.on([task]).max() <= GUESSED]
     for row in rows.values():
         row["solved"] = sum(row["tasks"].get(task, 0.0) >= SOLVED for task in counted)
     return {"title": study.title, "counted": counted, "runs": rows}
@@ -235,27 +237,23 @@ def _read(folder: Path, further: Mapping[str, Any] | None = None) -> dict[str, A
     return read_result(folder / "result.json", {**_NEEDED, **(further or {})})
 
 
-def _score(run: Mapping[str, Any], task: str) -> float:
-    return run["tasks"][task][f"mean_{run['headline']}"]
-
-
 def _row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One label: its budget, and its scores over seeds and tasks."""
-    tasks = list(runs[0]["tasks"])
-    scores = [[_score(run, task) for task in tasks] for run in runs]
-    middle = interquartile_mean(scores)
+    scores = Scores.of(runs)
+    means = [mean(values) for values in scores.on(scores.counted).tolist()]
+    middle = scores.interquartile_mean
     return {
-        "metric": runs[0]["headline"],
-        "seeds": [run["seed"] for run in runs],
+        "metric": scores.metric,
+        "seeds": scores.seeds,
         "episodes": runs[0]["episodes"],
         "steps_total": sorted({run["steps_total"] for run in runs}),
         "updates": sorted({run["updates"] for run in runs}),
         "training_seconds": [round(sum(run["training_seconds"].values())) for run in runs],
-        "mean_of_each_seed": [round(mean(values), 4) for values in scores],
-        "mean": mean(mean(values) for values in scores),
+        "mean_of_each_seed": [round(value, 4) for value in means],
+        "mean": mean(means),
         "interquartile_mean": middle.point,
         "interval_95": [middle.low, middle.high] if len(runs) > 1 else None,
-        "tasks": {task: mean(column) for task, column in zip(tasks, zip(*scores, strict=True), strict=True)},
+        "tasks": dict(zip(scores.tasks, map(mean, scores.values.T.tolist()), strict=True)),
     }
 
 

@@ -5,6 +5,8 @@ matplotlib is imported when a picture is drawn, and only its objects are used: n
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,8 +26,15 @@ FloatArray = NDArray[np.float64]
 STEPS = "environment steps per task"
 SECONDS = "throughput/seconds"
 """The metric that says how long training has taken so far, without evaluations."""
+_SVG_REST = re.compile(r"<metadata>.*?</metadata>|<!--.*?-->|(?<=>)\s+(?=<)|font-family: [^;]*;", re.DOTALL)
+"""Parts of matplotlib's SVG that a page has no use for."""
 INK, GRID, BLUE = "#222222", "#dddddd", "#1f5fa8"
 COLOURS = ("#1f5fa8", "#d1622b", "#2e8b57", "#8b4aa3", "#b8912a", "#c23b5a", "#3aa0b0", "#6b6b6b")
+
+
+def look(place: int) -> dict[str, Any]:
+    """Colour and dash of the line with this number, from 0."""
+    return {"color": COLOURS[place % len(COLOURS)], "linestyle": "-" if place < len(COLOURS) else "--"}
 
 
 def new_figure(
@@ -53,6 +62,30 @@ def save(figure: Figure, path: Path | str) -> Path:
     except OSError as error:
         raise expected(f"Picture {path}", "in a place that can be written", error.strerror) from error
     return path
+
+
+def svg(figure: Figure) -> str:
+    """The figure as one `<svg>` for a page that sets its colours: ink, grid and COLOURS[k] are --ink, --grid and --ck.
+
+    Letters stay letters, in the page's font; there is no paper.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    figure.set_facecolor("none")
+    for panel in figure.axes:
+        panel.set_facecolor("none")
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mtrl"}):
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = _SVG_REST.sub("", text[text.index("<svg") :])
+    text = re.sub(r' (width|height)="[^"]*"', "", text, count=2)  # the page decides; viewBox has the proportions
+    named = set(re.findall(r"#([\w.-]+)", text))
+    text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in named else "", text)
+    for colour, name in {INK: "ink", GRID: "grid", **{c: f"c{k}" for k, c in enumerate(COLOURS)}}.items():
+        text = text.replace(colour, f"var(--{name})")
+    return text
 
 
 def style(panel: Axes, title: str) -> None:

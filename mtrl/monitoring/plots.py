@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 from mtrl.core.errors import UserError, expected
 from mtrl.monitoring.drawing import (
     BLUE,
-    COLOURS,
     INK,
     SECONDS,
     STEPS,
     FloatArray,
     Row,
+    look,
     new_figure,
     percent_axis,
     save,
@@ -101,16 +101,16 @@ def compare_runs(
         limits: of the axis of shares.
         lines: {label: published value} to draw across.
     """
-    timed = {label: [[*_by_minute(rows)] for rows in seeds] for label, seeds in experiments.items()}
+    timed = {label: [[*by_minute(rows)] for rows in seeds] for label, seeds in experiments.items()}
     both = [(experiments, step_scale, steps_name)]
     with contextlib.suppress(UserError):  # rows without a time, or seeds of which one took longer to begin than another
         for label, seeds in timed.items():
-            _stack(label, seeds, headline)
+            stack(label, seeds, headline)
         both.append((timed, 1.0, "minutes of training"))
     figure = new_figure(7.0 * len(both) + 1.0, 4.4, title)
     panels = figure.subplots(1, len(both), sharey=True, squeeze=False)[0]
     for panel, (chosen, scale, name) in zip(panels, both, strict=True):
-        _compare_panel(panel, chosen, headline, scale, limits, seed)
+        compare_panel(panel, chosen, headline, scale, limits, seed)
         for value in (lines or {}).values():
             panel.axhline(value, color=INK, linewidth=0.9, linestyle=":")
         panel.set_xlabel(name)
@@ -122,28 +122,30 @@ def compare_runs(
     return save(figure, path)
 
 
-def _by_minute(rows: Sequence[Row]) -> Iterator[Row]:
+def by_minute(rows: Sequence[Row]) -> Iterator[Row]:
     """The rows that tell how long training has taken, with the minutes in the place of their steps."""
     for row in rows:
         if SECONDS in row:
             yield {**row, "step": row[SECONDS] / 60}
 
 
-def _compare_panel(
+def compare_panel(
     panel: Axes,
     experiments: Mapping[str, Sequence[Sequence[Row]]],
     headline: str,
     step_scale: float,
     limits: tuple[float, float],
     seed: int,
+    places: Sequence[int] | None = None,
 ) -> None:
-    for number, (label, seeds) in enumerate(experiments.items()):
-        steps, scores = _stack(label, seeds, headline)
+    """places: the numbers of the experiments' colours; 0, 1, ... if not given."""
+    for number, (label, seeds) in zip(places or range(len(experiments)), experiments.items(), strict=True):
+        steps, scores = stack(label, seeds, headline)
         band = interquartile_band(scores, seed=seed)
-        colour = COLOURS[number % len(COLOURS)]
         count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-        panel.plot(steps * step_scale, band.point, color=colour, linewidth=2.2, label=f"{label} ({count})")
+        panel.plot(steps * step_scale, band.point, **look(number), linewidth=2.2, label=f"{label} ({count})")
         if len(seeds) > 1:
+            colour = look(number)["color"]
             panel.fill_between(steps * step_scale, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
     if is_share(headline):
         panel.set_ylim(*limits)
@@ -170,11 +172,8 @@ def compare_values(
     for panel, (metric, title) in zip(grid.flat, panels, strict=False):
         for number, (label, rows) in enumerate(runs.items()):
             found = {row["step"] * step_scale: row[metric] for row in rows if row.get(metric) is not None}
-            dash = "-" if number < len(COLOURS) else "--"
-            colour = COLOURS[number % len(COLOURS)]
-            panel.plot(
-                *np.array(list(found.items()), float).reshape(-1, 2).T, dash, color=colour, linewidth=1.8, label=label
-            )
+            points = np.array(list(found.items()), float).reshape(-1, 2).T
+            panel.plot(*points, **look(number), linewidth=1.8, label=label)
         style(panel, title)
         steps_axis(panel)
         panel.set_ylim(bottom=0.0)
@@ -226,10 +225,15 @@ def curves(
     return steps, np.array([[row[key] for row in found] for key in keys], dtype=np.float64)
 
 
-def _stack(label: str, seeds: Sequence[Sequence[Row]], name: str) -> tuple[FloatArray, FloatArray]:
-    """All seeds' curves (runs, tasks, K) at the steps (K,) that lie within every one of them."""
-    tasks = list(dict.fromkeys(key.removeprefix(f"{name}/") for rows in seeds for row in rows for key in row
-                               if key.startswith(f"{name}/")))  # fmt: skip
+def tasks_of(seeds: Iterable[Sequence[Row]], name: str) -> list[str]:
+    """The tasks that rows have a metric of."""
+    keys = dict.fromkeys(key for rows in seeds for row in rows for key in row if key.startswith(f"{name}/"))
+    return [key.removeprefix(f"{name}/") for key in keys]
+
+
+def stack(label: str, seeds: Sequence[Sequence[Row]], name: str) -> tuple[FloatArray, FloatArray]:
+    """All seeds' curves (runs, tasks, K) at the steps (K,) within every one of them; UserError if there are none."""
+    tasks = tasks_of(seeds, name)
     parts = [curves(rows, tasks, name) for rows in seeds]
     if not parts or not tasks:
         raise expected(f"Metrics of {label}", f"rows with '{name}/<task>'", "none")

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LINES = 12
+LINES = 12
 """Tasks drawn as a line each; more become rows of a picture."""
-_DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 
 def conflicts(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path:
@@ -40,14 +40,14 @@ def conflicts(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Pa
     Raises:
         UserError: no row has cosines, which only updates with the tasks' gradients give.
     """
-    parts = _parts(rows, "cosine", "rows with cosines (of a run with surgery, diagnostics, ... and updates)")
+    parts = parts_of(rows, "cosine", "rows with cosines (of a run with surgery, diagnostics, ... and updates)")
     size = len(tasks)
-    side = max(2.2, size * (0.36 if size <= _LINES else 0.13))
-    font = 8.0 if size <= _LINES else 6.0
+    side = max(2.2, size * (0.36 if size <= LINES else 0.13))
+    font = 8.0 if size <= LINES else 6.0
     label = 0.25 + 0.0075 * font * max(map(len, tasks))
     lefts = np.cumsum([0.65, 3.0 + label, side + 0.85, side + 1.25])
     widths = (3.0, side, side, 3.0)
-    legend = label + 0.3 if size <= _LINES else 0.15
+    legend = label + 0.3 if size <= LINES else 0.15
     width, height = lefts[-1] + 3.0 + legend, len(parts) * (side + 0.85) + label
     figure = new_figure(width, height, "", layout=None)
     for number, part in enumerate(parts):
@@ -61,12 +61,12 @@ def conflicts(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Pa
 def _conflict_row(
     panels: Sequence[Axes], rows: Sequence[Row], tasks: Sequence[str], part: str, font: float, last: bool
 ) -> None:
-    steps, shares = _matrices(rows, f"{part}conflicts")
-    _, cosines = _matrices(rows, f"{part}cosine")
+    steps, shares = matrices(rows, f"{part}conflicts")
+    _, cosines = matrices(rows, f"{part}cosine")
     pairs = np.triu_indices(len(tasks), 1)
     count = max(len(pairs[0]), 1)
     panels[0].plot(steps, shares[:, *pairs].sum(1) / count, color=COLOURS[0], linewidth=2.0)
-    _curve_axes(panels[0], f"{_title(part)}conflicting pairs", last)
+    curve_axes(panels[0], f"{_title(part)}conflicting pairs", last)
     panels[0].set_ylim(-0.03, 1.03)
     percent_axis(panels[0])
     _matrix(panels[1], cosines.mean(0), "mean cosine", "RdBu", (-1.0, 1.0))
@@ -74,7 +74,7 @@ def _conflict_row(
     for panel, named in zip(panels[1:3], (True, False), strict=True):
         panel.set_xticks(range(len(tasks)), tasks if last else [""] * len(tasks), rotation=90, fontsize=font)
         panel.set_yticks(range(len(tasks)), tasks if named else [""] * len(tasks), fontsize=font)
-    _task_curves(panels[3], rows, tasks, f"{part}task_grad_norm", "gradient norms", last, len(tasks) <= _LINES)
+    task_curves(panels[3], rows, tasks, f"{part}task_grad_norm", "gradient norms", last, len(tasks) <= LINES)
     log_axis(panels[3])
 
 
@@ -84,14 +84,14 @@ def lambdas(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path
     Raises:
         UserError: no row has weights.
     """
-    parts = _parts(rows, f"weight/{tasks[0]}", "rows with task weights")
-    figure = new_figure(9.0, (2.9 if len(tasks) <= _LINES else 1.2 + 0.15 * len(tasks)) * len(parts), "")
+    parts = parts_of(rows, f"weight/{tasks[0]}", "rows with task weights")
+    figure = new_figure(9.0, (2.9 if len(tasks) <= LINES else 1.2 + 0.15 * len(tasks)) * len(parts), "")
     for panel, part in zip(figure.subplots(len(parts), 1, squeeze=False)[:, 0], parts, strict=True):
         title = f"{_title(part)}task weights"
-        if len(tasks) <= _LINES:
-            _task_curves(panel, rows, tasks, f"{part}weight", title, labelled=part == parts[-1], legend=True)
+        if len(tasks) <= LINES:
+            task_curves(panel, rows, tasks, f"{part}weight", title, labelled=part == parts[-1], legend=True)
         else:
-            _task_rows(panel, *curves(rows, tasks, f"{part}weight"), tasks, title)
+            task_rows(panel, *curves(rows, tasks, f"{part}weight"), tasks, title)
     return save(figure, path)
 
 
@@ -102,7 +102,7 @@ def triad(runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], path: Path | 
         UserError: a run has no such rows.
     """
     needed = "rows of a run with diagnostics=triad"
-    parts = max((_parts(rows, "triad/curvature", needed) for rows in runs.values()), key=len)
+    parts = max((parts_of(rows, "triad/curvature", needed) for rows in runs.values()), key=len)
     figure = new_figure(15.0, 3.3 * len(parts) + 0.5, "")
     grid = figure.subplots(len(parts), 4, squeeze=False)
     for panels, part in zip(grid, parts, strict=True):
@@ -133,9 +133,9 @@ def _finish_triad_row(panels: Sequence[Axes], part: str) -> None:
         panels[0].set_yscale("log")
     elif known.size:
         panels[0].set_yscale("symlog", linthresh=float(np.quantile(known, 0.1)))
-    _curve_axes(panels[0], f"{_title(part)}multi-task curvature H")
-    _curve_axes(panels[1], "shares of updates, and of conflicts")
-    _curve_axes(panels[2], "similarity of gradient norms Φ")
+    curve_axes(panels[0], f"{_title(part)}multi-task curvature H")
+    curve_axes(panels[1], "shares of updates, and of conflicts")
+    curve_axes(panels[2], "similarity of gradient norms Φ")
     panels[2].set_ylim(-0.03, 1.03)
     _share_axis(panels[1])
     names = ("cos φ > 0", "of conflicts: (a) cos φ ≤ −Φ", "of conflicts: ξ ≤ 1")
@@ -151,23 +151,23 @@ def _share_axis(panel: Axes) -> None:
 
 def _outcomes(panel: Axes, runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], name: str) -> None:
     """Each task's return or success, or their mean where there are more tasks than dashes."""
-    few, known = len(tasks) <= len(_DASHES), False
+    few, known = len(tasks) <= len(DASHES), False
     for (_, rows), colour in zip(runs.items(), COLOURS, strict=False):
         steps, values = curves(rows, tasks, name, required=False)
         if not steps.size:
             continue
         known = True
-        for row, dashes in zip(values if few else values.mean(0, keepdims=True), _DASHES, strict=False):
+        for row, dashes in zip(values if few else values.mean(0, keepdims=True), DASHES, strict=False):
             panel.plot(steps, _smooth(row), color=colour, linewidth=1.6, linestyle=dashes)
     panel.set_visible(known)
     what = name.removeprefix("train/")
-    _curve_axes(panel, f"{what} in training" if few else f"mean {what} in training")
+    curve_axes(panel, f"{what} in training" if few else f"mean {what} in training")
     if name == "train/success":
         _share_axis(panel)
     else:
         panel.margins(y=0.2)
     if few and known:
-        _dash_legend(panel, tasks, _DASHES)
+        _dash_legend(panel, tasks, DASHES)
 
 
 def _dash_legend(panel: Axes, names: Sequence[str], dashes: Sequence[Literal["-", "--", ":", "-."]]) -> None:
@@ -184,21 +184,21 @@ def _legend(figure: Figure, runs: Iterable[str]) -> None:
     figure.legend(handles=lines, loc="outside upper left", ncols=len(lines), frameon=False, fontsize=10)
 
 
-def _task_curves(
+def task_curves(
     panel: Axes, rows: Sequence[Row], tasks: Sequence[str], name: str, title: str, labelled: bool, legend: bool
 ) -> None:
     """A line for each task."""
     steps, values = curves(rows, tasks, name)
     for number, (task, row) in enumerate(zip(tasks, values, strict=True)):
         turn, colour = divmod(number, len(COLOURS))
-        dashes = _DASHES[turn % len(_DASHES)]
+        dashes = DASHES[turn % len(DASHES)]
         panel.plot(steps, row, color=COLOURS[colour], linestyle=dashes, linewidth=1.4, label=task)
-    _curve_axes(panel, title, labelled)
+    curve_axes(panel, title, labelled)
     if legend:
         panel.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
 
 
-def _task_rows(panel: Axes, steps: FloatArray, values: FloatArray, tasks: Sequence[str], title: str) -> None:
+def task_rows(panel: Axes, steps: FloatArray, values: FloatArray, tasks: Sequence[str], title: str) -> None:
     """A picture with a row for each of many tasks."""
     extent = (float(steps[0]), float(steps[-1]) + 1e-9, len(tasks) - 0.5, -0.5)
     drawn = panel.imshow(values, aspect="auto", cmap="viridis", extent=extent, interpolation="nearest")
@@ -221,21 +221,21 @@ def _matrix(panel: Axes, array: FloatArray, title: str, colours: str, limits: tu
     scale.tick_params(labelsize=7)
     if limits[0] >= 0:
         percent_axis(scale)
-    if len(array) <= _LINES:
+    if len(array) <= LINES:
         for (row, column), value in np.ndenumerate(array):
             ink = "white" if abs(value) > 0.6 * limits[1] else INK
             text = f"{value:.2f}".replace("0.", ".", 1) if limits[0] < 0 else f"{100 * value:.0f}"
             panel.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink)
 
 
-def _curve_axes(panel: Axes, title: str, labelled: bool = True) -> None:
+def curve_axes(panel: Axes, title: str, labelled: bool = True) -> None:
     style(panel, title)
     steps_axis(panel)
     if labelled:
         panel.set_xlabel(STEPS, fontsize=9)
 
 
-def _parts(rows: Sequence[Row], name: str, needed: str) -> list[str]:
+def parts_of(rows: Sequence[Row], name: str, needed: str) -> list[str]:
     """The prefixes under which a metric is logged, such as `critic/`, or "" of an agent with one network."""
     found = dict.fromkeys(k[: -len(name)] for row in rows for k in row if k == name or k.endswith(f"/{name}"))
     if not found:
@@ -254,8 +254,8 @@ def _scalar(rows: Sequence[Row], name: str) -> tuple[FloatArray, FloatArray]:
     return np.array([row["step"] for row in found], dtype=np.float64), np.array(values, dtype=np.float64)
 
 
-def _matrices(rows: Sequence[Row], name: str) -> tuple[FloatArray, FloatArray]:
-    """Steps (K,) and matrices (K, T, T)."""
+def matrices(rows: Sequence[Row], name: str) -> tuple[FloatArray, FloatArray]:
+    """Steps (K,) and matrices (K, T, T), or numbers (K,) where those are logged under that name."""
     found = [row for row in rows if name in row]
     steps = np.array([row["step"] for row in found], dtype=np.float64)
     return steps, np.array([row[name] for row in found], dtype=np.float64)

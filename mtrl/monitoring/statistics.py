@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -19,9 +20,11 @@ def is_share(metric: str) -> bool:
     return metric.rpartition("/")[2] in SHARES
 
 
-def shown(metric: str, value: float) -> str:
-    """A value of a metric in a few characters: 43 %, or -251.4."""
-    return f"{100 * value:.0f} %" if is_share(metric) else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+def shown(metric: str, value: float, digits: int = 0) -> str:
+    """A value of a metric in a few characters: 43 %, or -251.4. digits: behind the point of a percentage."""
+    return (
+        f"{100 * value:.{digits}f} %" if is_share(metric) else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    )
 
 
 class Interval(NamedTuple):
@@ -52,26 +55,86 @@ def interquartile_mean(
 
 
 def interquartile_band(scores: ArrayLike, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95) -> Band:
-    """`interquartile_mean` at each of K points of learning curves (runs, tasks, K). Runs are resampled within
-    each task, percentile intervals, by rliable.
+    """`interquartile_mean` at each of K points of learning curves (runs, tasks, K)."""
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim != 3 or 0 in array.shape:
+        raise expected("Scores", "of shape (runs, tasks, points), none of them 0", array.shape)
+    return _estimate(middle_mean, [array], seed, repetitions, confidence)
+
+
+def performance_profile(
+    scores: ArrayLike, thresholds: ArrayLike, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
+) -> Band:
+    """The share of all scores (runs, tasks) above each of K thresholds, with its interval."""
+    array, limits = np.asarray(scores, dtype=np.float64), np.asarray(thresholds, dtype=np.float64)
+    return _estimate(lambda found: (found[..., None] > limits).mean((0, 1)), [array], seed, repetitions, confidence)
+
+
+class Comparison(NamedTuple):
+    """How scores A (runs, T tasks) stand to scores B (other runs, the same tasks), with 95 % intervals.
+
+    The probability of improvement is that of a run of A having a higher score than one of B, ties counted as half:
+    P(A > B) + P(A = B) / 2, the Mann-Whitney statistic, averaged over tasks.
+    """
+
+    interquartile_mean: Interval
+    """That of A less that of B."""
+    mean: Interval
+    """The mean of A less that of B."""
+    improvement: Interval
+    """The probability of improvement."""
+    task_means: Band
+    """(T,): each task's mean of A less that of B."""
+    task_improvements: Band
+    """(T,): each task's probability of improvement."""
+
+
+def compare(
+    scores: ArrayLike, others: ArrayLike, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
+) -> Comparison:
+    """Compare two methods, whose runs are resampled independently of each other."""
+    arrays = [np.asarray(array, dtype=np.float64) for array in (scores, others)]
+    if any(array.ndim != 2 for array in arrays) or arrays[0].shape[1] != arrays[1].shape[1]:
+        raise expected("Scores", "of shapes (runs, tasks) and of the same tasks", [array.shape for array in arrays])
+    found, size = _estimate(_differences, arrays, seed, repetitions, confidence), arrays[0].shape[1]
+    whole = [Interval(*(float(values[k]) for values in found)) for k in range(3)]
+    tasks = [Band(*(values[3 + k * size :][:size] for values in found)) for k in range(2)]
+    return Comparison(whole[0], whole[1], whole[2], tasks[0], tasks[1])
+
+
+def _differences(scores: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(runs, T) twice -> (3 + 2 T,), in the order of `Comparison`."""
+    means = scores.mean(0) - others.mean(0)
+    improvements = 0.5 + 0.5 * np.sign(scores[:, None] - others[None]).mean((0, 1))
+    middle = middle_mean(scores[..., None]) - middle_mean(others[..., None])
+    return np.concatenate([middle, [means.mean(), improvements.mean()], means, improvements])
+
+
+def _estimate(
+    function: Callable[..., NDArray[np.float64]],
+    arrays: Sequence[NDArray[np.float64]],
+    seed: int,
+    repetitions: int,
+    confidence: float,
+) -> Band:
+    """`function` of arrays (runs, tasks, ...) and its percentile interval, by rliable's stratified bootstrap: runs are
+    resampled within each task. There are no intervals where an array has one run, and nothing to resample.
 
     rliable draws from NumPy's global generator whatever `random_state` it is given: it is seeded for the call
     and then put back.
     """
-    array = np.asarray(scores, dtype=np.float64)
-    if array.ndim != 3 or 0 in array.shape:
-        raise expected("Scores", "of shape (runs, tasks, points), none of them 0", array.shape)
-    if not np.isfinite(array).all():
+    if not all(np.isfinite(array).all() for array in arrays):
         raise expected("Scores", "finite", "NaN or infinity")
-    point = _middle_mean(array)
-    if len(array) == 1:
+    point = function(*arrays)
+    if min(map(len, arrays)) == 1:
         return Band(point, np.full_like(point, np.nan), np.full_like(point, np.nan))
     library = _rliable()
+    scores = arrays[0] if len(arrays) == 1 else list(arrays)  # a list has its arrays resampled independently
     before = np.random.get_state()
     np.random.seed(seed)
     try:
         _, bounds = library.get_interval_estimates(
-            {"scores": array}, _middle_mean, reps=repetitions, confidence_interval_size=confidence
+            {"scores": scores}, function, reps=repetitions, confidence_interval_size=confidence
         )
     finally:
         np.random.set_state(before)
@@ -86,7 +149,7 @@ def _rliable() -> ModuleType:
     return library
 
 
-def _middle_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def middle_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """(runs, tasks, K) -> (K,): a quarter of the values cut off at either end, rounded down."""
     values = np.sort(scores.reshape(-1, scores.shape[-1]), axis=0)
     cut = len(values) // 4

@@ -125,8 +125,8 @@ def test_values_with_commas_are_runs_one_after_another(capsys: pytest.CaptureFix
     assert cli.main(["train", *TINY, "surgery=none,pcgrad", "seed=range(1,3)"]) == 0
     out = capsys.readouterr().out
     assert out.count("Run: runs/toy/") == 4 and "Run 4 of 4: " in out
-    plot = out.splitlines()[-1].removeprefix("Together: mtrl ")
-    assert cli.main([*plot.split()]) == 0 and Path("curves.png").exists()
+    report = out.splitlines()[-1].removeprefix("Together: mtrl ")
+    assert cli.main([*report.split()]) == 0 and Path("runs/toy/report.html").exists()
     together = {path: path.read_bytes() for path in Path("runs").glob("*/*/*/result.json")}
     assert len(together) == 4
     for surgery in ("none", "pcgrad"):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from mtrl.core.errors import UserError
-from mtrl.monitoring.statistics import interquartile_band, interquartile_mean
+from mtrl.monitoring.statistics import compare, interquartile_band, interquartile_mean, performance_profile
 
 
 def scores(runs: int = 5, tasks: int = 10) -> np.ndarray:
@@ -81,3 +81,53 @@ def test_without_rliable_one_run_works_and_more_name_the_extra(monkeypatch):
     assert interquartile_mean(scores(1)).point > 0
     with pytest.raises(UserError, match="statistics"):
         interquartile_mean(scores(2))
+
+
+def test_a_comparison_of_two_runs_each_computed_by_hand():
+    found = compare([[1.0, 0.2], [0.5, 0.2]], [[0.5, 0.2], [0.0, 0.4]])
+    # Task 1: 1 > 0.5, 1 > 0, 0.5 = 0.5, 0.5 > 0: three wins and a tie of four. Task 2: two ties, two losses.
+    assert found.task_improvements.point == pytest.approx([3.5 / 4, 1.0 / 4])
+    assert found.improvement.point == pytest.approx((3.5 / 4 + 1.0 / 4) / 2)
+    assert found.task_means.point == pytest.approx([0.5, -0.1]) and found.mean.point == pytest.approx(0.2)
+    # The middle two of 0.2 0.2 0.5 1 and of 0 0.2 0.4 0.5.
+    assert found.interquartile_mean.point == pytest.approx((0.2 + 0.5) / 2 - (0.2 + 0.4) / 2)
+
+
+@pytest.mark.parametrize(("runs", "others"), [(3, 3), (5, 8)])
+def test_a_comparison_agrees_with_rliable(runs, others):
+    from rliable import library, metrics
+
+    first, second = np.round(scores(runs), 1), np.round(scores(others), 1)  # rounded, so that there are ties
+    found = compare(first, second, seed=1, repetitions=1000)
+    assert found.improvement.point == pytest.approx(metrics.probability_of_improvement(first, second))
+    difference = metrics.aggregate_iqm(first) - metrics.aggregate_iqm(second)
+    assert found.interquartile_mean.point == pytest.approx(difference)
+    for task in range(10):
+        alone = metrics.probability_of_improvement(first[:, [task]], second[:, [task]])
+        assert found.task_improvements.point[task] == pytest.approx(alone)
+    np.random.seed(1)
+    _, bounds = library.get_interval_estimates(
+        {"both": [first, second]}, lambda *both: np.array([metrics.probability_of_improvement(*both)]), reps=1000
+    )
+    np.testing.assert_allclose(found.improvement[1:], bounds["both"][:, 0])
+
+
+def test_a_performance_profile_agrees_with_rliable():
+    from rliable import library
+
+    array, thresholds = scores(4), np.linspace(0.0, 1.0, 11)
+    np.random.seed(2)
+    profiles, bounds = library.create_performance_profile({"a": array}, thresholds, reps=200)
+    found = performance_profile(array, thresholds, seed=2, repetitions=200)
+    np.testing.assert_allclose(found.point, profiles["a"])
+    np.testing.assert_allclose([found.low, found.high], bounds["a"])
+
+
+def test_one_run_against_several_has_no_interval():
+    found = compare(scores(1), scores(3))
+    assert np.isnan(found.improvement.low) and np.isnan(found.task_means.high).all()
+
+
+def test_scores_of_other_tasks_are_not_compared():
+    with pytest.raises(UserError, match="the same tasks"):
+        compare(scores(3, 4), scores(3, 5))

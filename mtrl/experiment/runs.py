@@ -1,0 +1,162 @@
+"""Runs on disk as pictures, reports and comparisons see them: found in folders, the seeds of an experiment together."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtrl.core.errors import expected, reading
+from mtrl.monitoring.drawing import FloatArray
+from mtrl.monitoring.metrics import read_metrics
+from mtrl.monitoring.run import RunFolder
+from mtrl.monitoring.statistics import Interval, interquartile_mean
+
+_DEPTH = 4
+"""How many folders deep runs are looked for: <study>/<benchmark>/<experiment>/seed_<n>."""
+HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return", "loss")
+"""Of the test images rather than the training batches; `evaluation/success` is of training on demonstrations, without
+episodes, `train/return` of environments that do not tell when they are solved, and `loss` of runs without scores."""
+_OUTCOMES = {"updates", "training_seconds", "seed", "seconds", "config", "tasks", "best", "steps_total", "delta_mtl"}
+
+
+class Run:
+    """A run's folder and what is read from it, on first use."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self.path = folder.path.resolve()
+        self.seed = folder.config.get("seed")
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Raises UserError where there is no run."""
+        return cls(RunFolder.load(path))
+
+    @functools.cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of its `metrics.jsonl`."""
+        return read_metrics(self.folder.metrics)
+
+    @functools.cached_property
+    def result(self) -> dict[str, Any] | None:
+        """What it reached, or None where it has not finished, or has not been evaluated."""
+        found = self.folder.result
+        with reading(self.folder.path / "result.json", "the result of a run"):
+            return found if found and dict(found["tasks"]) else None
+
+    @functools.cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Where it comes from; empty where that is not recorded."""
+        file = self.folder.path / "provenance.json"
+        with reading(file, "the provenance of a run"):
+            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs that paths name: each is a run, or a folder with runs in it.
+
+    Raises:
+        UserError: a path has no run.
+    """
+    found: dict[Path, Run] = {}
+    for path in paths:
+        folders = list(_inside(path, _DEPTH))
+        if not folders:
+            raise expected(f"Folder {path}", "a run, or a folder that holds runs (with a config.yaml each)", "none")
+        found |= {folder.resolve(): Run.load(folder) for folder in folders if folder.resolve() not in found}
+    return list(found.values())
+
+
+def _inside(path: Path, depth: int) -> Iterator[Path]:
+    """The runs in a folder, by name; 10 comes after 9."""
+    if (path / "config.yaml").is_file() or not path.is_dir():
+        yield path  # which `Run.load` refuses where it is no folder
+    elif depth:
+        names = sorted(os.listdir(path), key=lambda name: (len(name), name))
+        for name in sorted(names, key=lambda name: name.rstrip("0123456789")):
+            if (path / name).is_dir():
+                yield from _inside(path / name, depth - 1)
+
+
+def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """The runs by the name of their experiment's folder, or by more of its path where the same seed is there twice."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.path.parent.name, []).append(run)
+    for name, found in list(groups.items()):
+        folders = {run.path.parent for run in found}
+        if len(folders) > 1 and len({run.path.name for run in found}) < len(found):
+            del groups[name]
+            common = os.path.commonpath(folders)
+            for run in found:
+                groups.setdefault(os.path.relpath(run.path.parent, common), []).append(run)
+    return groups
+
+
+def headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """The metric that matters most for learning curves, of those that these runs' rows have."""
+    keys = {key for rows in runs for row in rows for key in row}
+    return next((name for name in HEADLINES if any(key.startswith(f"{name}/") for key in keys)), HEADLINES[0])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What R runs of one method reached on T tasks, each the mean over an evaluation's episodes."""
+
+    metric: str
+    """The name of the value that matters most, such as success."""
+    seeds: list[int]
+    tasks: list[str]
+    """T names; where tasks are goals, of the groups that they are evaluated in."""
+    values: FloatArray
+    """(R, T)"""
+    counted: list[str]
+    """The tasks that means are taken over."""
+
+    @classmethod
+    def of(cls, results: Sequence[Mapping[str, Any]]) -> Scores:
+        """Of what finished runs reached. Tasks that not all of them have are left out.
+
+        Raises:
+            UserError: a result is malformed, or the results have no task, or not the same metric, in common.
+        """
+        with reading("result.json", "the result of a run"):
+            metrics = list(dict.fromkeys(result["headline"] for result in results))
+            tasks = [task for task in results[0]["tasks"] if all(task in result["tasks"] for result in results)]
+            if len(metrics) > 1 or not tasks:
+                raise expected("Runs of one method", "of the same metric and tasks", " and ".join(metrics))
+            rows = [[result["tasks"][task][f"mean_{metrics[0]}"] for task in tasks] for result in results]
+            counted = [task for task in tasks if all(task in result.get("mean_over", tasks) for result in results)]
+            values = np.array(rows, dtype=np.float64)
+            return cls(metrics[0], [result["seed"] for result in results], tasks, values, counted or tasks)
+
+    def on(self, tasks: Sequence[str]) -> FloatArray:
+        """(R, len(tasks))"""
+        return self.values[:, [self.tasks.index(task) for task in tasks]]
+
+    @functools.cached_property
+    def interquartile_mean(self) -> Interval:
+        return interquartile_mean(self.on(self.counted))
+
+
+def protocol(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Every choice that changes what a result means: all of it but what the run reached, and how fast."""
+    return {key: value for key, value in result.items() if key not in _OUTCOMES and not key.startswith("mean_")}
+
+
+def brief(value: Any, most: int = 60) -> str:
+    """A value of a configuration or a protocol in at most so many characters."""
+    if isinstance(value, list) and value:
+        text = ", ".join(map(brief, value))
+        return text if len(text) <= most else f"{len(value)} values"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = "none" if value in (None, [], {}) else f"{value:,}" if isinstance(value, int) else str(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,0 +1,183 @@
+"""What stands on a report's page, where it is written, and what it never does. No browser is needed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from mtrl import report
+from mtrl.cli import main
+from mtrl.monitoring.statistics import interquartile_mean
+from tests.support.made_runs import HOSTILE, made_run
+from tests.support.tiny_runs import TINY, run_folder
+
+
+class Page(HTMLParser):
+    """The elements and the text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        if self.cdata_elem is None:  # neither a script nor a style
+            self.text += f"{data} "
+
+    def named(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_a_report_has_the_figures_of_every_method(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "sweep"]) == 0
+    assert capsys.readouterr().out == "Report: sweep/report.html\n"
+    text = " ".join(Page(sweep / "report.html").text.split())
+    middle = interquartile_mean([[0.9, 0.5, 0.1], [0.9, 0.5, 0.2]])
+    assert f"{100 * middle.point:.1f} % {100 * middle.low:.1f} % to {100 * middle.high:.1f} %" in text
+    assert "reward version v2" in text and "surgery.kind pcgrad none" in text and "python 3.11.7" in text
+    for caption in ("over steps", "over time", "critic: conflicting pairs of tasks", "critic: mean cosine",
+                    "Weights of the tasks", "share of scores above τ"):  # fmt: skip
+        assert caption in text
+    assert "git checkout 0123456789abcdef" in text and "mtrl train benchmark=mt10 seed=2" in text
+
+
+def test_what_stands_in_runs_is_text(sweep: Path) -> None:
+    page = Page(report.write([sweep]))
+    assert len(page.named("script")) == 1 and not page.named("img")
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert page.text.count(HOSTILE) > 3 and HOSTILE.replace("/", "∕") in page.text
+    (policy,) = (meta["content"] for meta in page.named("meta") if "http-equiv" in meta)
+    assert "default-src 'none'" in policy and "script-src 'sha256-" in policy
+
+
+def test_a_report_needs_no_network(sweep: Path) -> None:
+    path = report.write([sweep])
+    page = Page(path)
+    links = [attributes[name] for _, attributes in page.elements for name in ("src", "href") if name in attributes]
+    assert links and not [link for link in links if not link.startswith(("#", "data:", "./"))]
+    assert not re.search(r"@import|url\((?!#)", path.read_text(encoding="utf-8"))
+
+
+def test_small_videos_are_in_the_page_and_others_beside_it(sweep: Path) -> None:
+    """A link in a run's folder is not followed: it may lead to any file."""
+    Path("secret.mp4").write_bytes(b"secret")
+    (sweep / "plain/seed_1/videos/rollout.mp4").symlink_to(Path("secret.mp4").resolve())
+    page = Page(report.write([sweep]))
+    (video,) = (attributes["src"] for attributes in page.named("video"))
+    assert base64.b64decode(video.partition(",")[2]) == b"small"
+    (link,) = (attributes["href"] for attributes in page.named("a") if attributes["href"].startswith("./"))
+    assert (sweep / unquote(link)).stat().st_size == 3_000_000
+
+
+def test_runs_of_several_protocols_and_unfinished_ones_are_named(sweep: Path) -> None:
+    made_run(sweep / "short", 1, {"reach": 1.0, "push": 1.0}, result={"horizon": 200})
+    made_run(sweep / "short", 2, None)
+    text = " ".join(Page(report.write([sweep])).text.split())
+    assert "not all made by the same protocol" in text and "horizon (500, 200)" in text
+    assert "Not finished, and not in the results: short/seed_2." in text
+
+
+def test_changed_code_is_not_said_to_be_a_commit(elsewhere: Path) -> None:
+    made_run(Path("plain"), 1, {"reach": 1.0}, provenance={"git": {"commit": "0123456789abcdef", "dirty": True}})
+    text = Page(report.write([Path("plain")])).text
+    assert "git checkout" not in text and "0123456789ab, with changes" in text
+
+
+@pytest.mark.parametrize("kept", [("config.yaml", "metrics.jsonl"), ("config.yaml", "metrics.jsonl", "result.json")])
+def test_a_run_with_less_than_all_of_its_files_is_reported(elsewhere: Path, kept: tuple[str, ...]) -> None:
+    run = made_run(Path("plain"), 1, {"reach": 1.0, "push": 0.5})
+    for file in run.iterdir():
+        if file.is_file() and file.name not in kept:
+            file.unlink()
+    text = Page(report.write([run])).text
+    assert "reach" in text and "mtrl train --config config.yaml" in text
+
+
+def test_returns_are_reported_as_they_are(elsewhere: Path) -> None:
+    rows = {"reach": {"mean_return": -250.5}, "push": {"mean_return": 31.25}}
+    made_run(Path("plain"), 1, {"reach": 1.0, "push": 1.0}, result={"headline": "return", "tasks": rows})
+    text = Page(report.write([Path("plain")])).text
+    assert "-250.5" in text and "31.25" in text and "solved" not in text
+
+
+def test_the_page_lies_in_the_run_or_around_all_of_them(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, other = Path("sweep/plain/seed_1"), Path("sweep/plain/seed_2")
+    assert report.write([run]) == run / "report.html"
+    assert report.write([run, other]) == Path("sweep/plain/report.html")
+    monkeypatch.chdir("sweep")
+    assert report.write([Path("plain/seed_1"), sweep]) == Path("report.html")
+    assert report.write([sweep], Path("new/page.html")) == Path("new/page.html")
+
+
+def test_only_a_report_is_overwritten(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = sweep / "report.html"
+    report.write([sweep], title="first")
+    assert main(["report", "sweep", "--title", "second"]) == 0
+    assert "second" in page.read_text(encoding="utf-8")
+    page.write_text("<html>my own notes</html>")
+    assert main(["report", "sweep"]) == 2
+    captured = capsys.readouterr()
+    assert "a report to write anew" in captured.err and captured.err.count("\n") == 1
+    assert page.read_text() == "<html>my own notes</html>"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "existing folder"),
+        (["empty"], "a run, or a folder that holds runs"),
+        (["sweep", "--output", "empty"], "a file"),
+        (["sweep", "toy"], "of one benchmark"),
+        (["result"], "the result of a run"),
+        (["headline"], "the result of a run"),
+        (["config"], "the configuration of a run"),
+        (["metrics"], "a JSON object with a step"),
+        (["provenance"], "the provenance of a run"),
+        (["ragged"], "runs as mtrl writes them"),
+        ([], "required"),
+    ],
+)
+def test_bad_input_is_one_line(sweep: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    made_run(Path("toy"), 1, {"reach": 1.0}, config={"benchmark": {"kind": "toy"}})
+    made_run(Path("config"), 1, {"reach": 1.0}, config={"benchmark": "mt10"})
+    made_run(Path("result"), 1, {"reach": 1.0}, result={"tasks": [1, 2]})
+    made_run(Path("headline"), 1, {"reach": 1.0}, result={"headline": "loss"})
+    made_run(Path("provenance"), 1, {"reach": 1.0}, provenance={"git": "none"})
+    ragged = {"step": 4000, "critic/cosine": [[1.0], [1.0, 0.5]]}
+    with (made_run(Path("ragged"), 1, {"reach": 1.0, "push": 1.0}) / "metrics.jsonl").open("a") as metrics:
+        metrics.write(json.dumps(ragged) + "\n")
+    (made_run(Path("metrics"), 1, {"reach": 1.0}) / "metrics.jsonl").write_text("[1]\n")
+    assert main(["report", *words]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_a_finished_run_has_its_report_and_names_it(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *TINY, "surgery=pcgrad"]) == 0
+    page = run_folder() / "report.html"
+    assert f"Report: {page}\n" in capsys.readouterr().out
+    assert "turn-180" in Page(page).text and "pcgrad" in Page(page).text
+
+
+def test_a_report_that_cannot_be_written_fails_no_run(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> Path:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(report, "write", fails)
+    assert main(["train", *TINY]) == 0
+    captured = capsys.readouterr()
+    assert "mtrl: no report (no ink)" in captured.err and f"Run: {run_folder()}" in captured.out
+    assert (run_folder() / "result.json").exists()
