@@ -21,7 +21,7 @@ PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train results-check test test-parity test-grid lint format bench clean
+.PHONY: help train results-check test test-parity test-grid lint format docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,12 +53,15 @@ format: $(VENV)/.installed-test ## let ruff fix and format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(VENV)/.installed-docs ## build the documentation site: open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS)
+
 bench: $(VENV)/.installed-train ## time the updates and the environments
 	$(BIN)/mtrl bench update $(ARGS)
 	$(BIN)/mtrl bench envs $(ARGS)
 
 clean: ## remove the environment, builds and caches; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find mtrl scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -75,3 +78,7 @@ $(VENV)/.installed-train: $(VENV)/.created $(DISTRIBUTION)
 $(VENV)/.installed-test: $(VENV)/.created $(DISTRIBUTION)
 	$(PIP) --editable ".[dev,video,surgery,statistics,aux,vision]"
 	@touch $@ $(VENV)/.installed-train
+
+$(VENV)/.installed-docs: $(VENV)/.created $(DISTRIBUTION)
+	$(PIP) --editable ".[docs]"
+	@touch $@

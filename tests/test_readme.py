@@ -1,22 +1,34 @@
-"""Every command in the README runs: with tiny sizes, in a scratch folder, in the README's order."""
+"""What README and docs/ say holds: commands and snippets run with tiny sizes; links, options and files exist.
+
+What stands in a `bash` block is run, each line once, wherever it stands. What would take a simulator, an installation
+or hours stands in a `sh` block: options are checked, nothing runs. A `python` block with a title is a file of that name.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from mtrl import cli, experiment
+from mtrl.arguments import parse
 from mtrl.data import fetch
 from mtrl.envs.offscreen import offscreen_backend
+from mtrl.experiment.study import Study
 from mtrl.monitoring.video import RenderingUnavailable
 from tests.support.image_files import archive, cifar100
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+_FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = {path: path.read_text(encoding="utf-8") for path in _FILES}
+TEXT = "\n".join(PAGES.values())
 TINY = [
     "steps=6", "device=cpu", "training.learning_starts=2", "training.log_every=3", "training.final_episodes=1",
     "video=false", "agent.batch_size=2", "network.width=8", "benchmark.horizon=4", "training.buffer_size=10",
@@ -37,22 +49,37 @@ SMALLER = {
 RUN = ["experiment=RUN", "surgery=pcgrad", "diagnostics=[triad,transference]"]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, titled: bool = False) -> list[tuple[str, str]]:
+    """(title, text) of each block of code with a title, or without one."""
+    found = re.findall(rf'^```{language}(?: title="(.*?)")?\n(.*?)^```', TEXT, flags=re.DOTALL | re.MULTILINE)
+    return [(title, text) for title, text in found if bool(title) == titled]
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
-TRAIN = [line for line in COMMANDS if line.startswith("mtrl train")]
-OTHER = [line for line in COMMANDS if line.startswith("mtrl ") and line not in TRAIN]
+def lines(language: str) -> list[str]:
+    """Every command once, without its comment."""
+    found = (line.partition(" #")[0].strip() for _, block in blocks(language) for line in block.splitlines())
+    return [*dict.fromkeys(line for line in found if line)]
+
+
+COMMANDS, READ = lines("bash"), lines("sh")
+IMPORTING = [line for line in COMMANDS if "--import" in line]
+TRAIN = [line for line in COMMANDS if line.startswith("mtrl train") and line not in IMPORTING]
+OTHER = [line for line in COMMANDS if line.startswith("mtrl ") and line not in [*TRAIN, *IMPORTING]]
+FILES = dict(blocks("python", titled=True))
 
 
 def words(line: str) -> list[str]:
     return shlex.split(line, comments=True)[1:]
 
 
+def stem(line: str) -> str:
+    """The module that a command imports."""
+    return words(line)[words(line).index("--import") + 1]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the two runs that the README's examples name."""
+    """A folder with the two runs that examples name."""
     path = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
@@ -132,18 +159,59 @@ def test_other_commands_run(
     assert capsys.readouterr().out
 
 
-@pytest.mark.parametrize("source", blocks("python"))
+@pytest.mark.parametrize("line", IMPORTING)
+def test_files_of_ones_own_run(line: str, tmp_path: Path) -> None:
+    """In a process of its own, whose registries are the only ones that know them afterwards."""
+    (tmp_path / f"{stem(line)}.py").write_text(FILES[f"{stem(line)}.py"], encoding="utf-8")
+    more = TINY if line.startswith("mtrl train") else []
+    command = [sys.executable, "-m", "mtrl.cli", *words(line), *more]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert stem(line) in done.stdout or stem(line) == "my_envs"
+
+
+def test_every_file_of_ones_own_is_run() -> None:
+    assert set(FILES) == {f"{stem(line)}.py" for line in IMPORTING}
+
+
+@pytest.mark.parametrize("line", [line for line in READ if line.startswith("mtrl ")])
+def test_commands_that_are_only_read_are_valid(line: str) -> None:
+    options = parse(words(line))
+    if options.command == "train":
+        for run in experiment.sweep(options.options):
+            experiment.compose(run)
+
+
+@pytest.mark.parametrize("source", [text for _, text in blocks("python")])
 def test_python_examples_run(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
+    if "stable_baselines3" in source:
+        pytest.importorskip("stable_baselines3", reason="the extra `aux` is not installed")
     try:
-        exec(compile(source, "README.md", "exec"), {})
+        exec(compile(source, "snippet.py", "exec"), {})
     except RenderingUnavailable as error:
         pytest.skip(str(error))
 
 
+def test_the_study_that_is_shown_can_be_read(tmp_path: Path) -> None:
+    ((_, text),) = blocks("yaml")
+    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+    shown = Study.read(tmp_path)
+    assert set(shown.runs) == {"joint", "pcgrad"}
+    for label in shown.runs:
+        experiment.compose(shown.command(label, 1, []))
+
+
+def test_the_entry_points_that_are_shown_are_those_of_registries() -> None:
+    ((_, text),) = blocks("toml")
+    groups = set(tomllib.loads(text)["project"]["entry-points"])
+    assert groups and groups <= {registry.package for registry in experiment.REGISTRIES}
+
+
 def test_every_make_target_that_is_named_exists() -> None:
-    targets = set(re.findall(r"make ([a-z-]+)", README))
-    assert {"train", "test"} <= targets
+    targets = set(re.findall(r"(?:`|^)make ([a-z0-9-]*[a-z0-9])\b(?!-)", TEXT, flags=re.MULTILINE))
+    assert {"train", "test", "docs"} <= targets
     for target in targets:
         command = ["make", "--dry-run", target]
         assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0, target
@@ -152,8 +220,68 @@ def test_every_make_target_that_is_named_exists() -> None:
 def test_every_kind_of_command_is_one_that_is_tested() -> None:
     """Docker needs an engine that no test machine has; its script is run by hand (see docker/mujoco)."""
     assert {line.split()[0] for line in COMMANDS} <= {"mtrl", "make", "docker", "apt-get"}
+    assert {line.split()[0] for line in READ} <= {"mtrl", "python", "python3", ".venv/bin/pip"}
+    assert all((ROOT / line.split()[1]).is_file() for line in READ if line.startswith("python "))
 
 
-def test_every_file_that_is_named_exists() -> None:
-    named = re.findall(r"\]\(((?:results|docs|docker|mtrl|examples)/[^)#]*)\)", README)
-    assert not [name for name in named if not (ROOT / name).exists()]
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_option_in_the_text_exists(path: Path) -> None:
+    """`group=name` is a name that the group has, `group.option` an option that one of its kinds has."""
+    kinds, options = known_options()
+    prose = re.sub(r"^```.*?^```", "", PAGES[path], flags=re.DOTALL | re.MULTILINE)
+    for code in re.findall(r"`([^`\n]+)`", prose):
+        for word in code.replace("'", "").split():
+            key, equals, value = word.partition("=")
+            group, _, option = key.removeprefix("critic_").partition(".")
+            if option and group in options and "/" not in word:
+                names = {option.partition(".")[2] if group == "diagnostics" else option}
+                assert names <= options[group] or option.isupper(), word
+            elif equals and group in kinds and value and not value.isupper():
+                assert set(value.strip("[]").split(",")) <= kinds[group], word
+
+
+def known_options() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """The kinds of each group, and the options of any of them."""
+    kinds: dict[str, set[str]] = {"recipe": {path.stem for path in (ROOT / "mtrl/configs/recipe").glob("*.yaml")}}
+    kinds |= {"replay": {"uniform", "hindsight"}}
+    options: dict[str, set[str]] = {}
+    for registry in experiment.REGISTRIES:
+        kinds.setdefault(registry.group, set()).update(registry.kinds)
+        for kind in registry.kinds:
+            options.setdefault(registry.group, set()).update(registry.options(kind))
+    return kinds, options
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", PAGES[path], flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)]+)\)", prose):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        assert file.is_file(), target
+        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), target
+
+
+def anchors(page: str) -> set[str]:
+    """As GitHub and the site name the headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_in_the_navigation_and_the_readme_is_short() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in PAGES if path.name != "README.md"]
+    assert [page for page in pages if f"- {page}\n" not in navigation] == []
+    assert len(PAGES[ROOT / "README.md"].splitlines()) <= 150
+
+
+def test_the_first_results_are_those_that_are_kept() -> None:
+    """One row of the README has the figures of `make train`; it is to be replaced where the study is."""
+    kept = json.loads((ROOT / "results/mt10/summary.json").read_text(encoding="utf-8"))["runs"]["quick"]
+    seeds = ", ".join(map(str, kept["seeds"]))
+    scores = ", ".join(f"{100 * score:.1f}" for score in kept["mean_of_each_seed"])
+    minutes = ", ".join(f"{seconds / 60:.0f}" for seconds in kept["training_seconds"])
+    row = f"seeds {seeds} | **{100 * kept['mean']:.1f} %** | {scores} % | {minutes} minutes |"
+    assert row in PAGES[ROOT / "README.md"]
