@@ -126,7 +126,7 @@ def test_a_compiler_that_fails_leaves_updates_captured(
     monkeypatch.setattr(tracing, "_compile", fail)
     experience = Experience(agent(device="cuda", execution="compiled"))
     step(experience)
-    runner = experience.learner._learner[1]._runner
+    runner = experience.learner._learner[1]._runner  # type: ignore[index, union-attr]
     assert isinstance(runner, Captured) and not isinstance(runner._recorded, Traced)
     assert "no headers" in caplog.text
 
