@@ -80,7 +80,7 @@ def test_no_update_waits_for_the_device(kind: str, method: str) -> None:
 def test_one_compiled_update_is_the_plain_one_from_a_hundred_states_and_waits_for_nothing(
     dtype: torch.dtype, near: float
 ) -> None:
-    """In float64 they are one function. In float32 the compiler's kernels round otherwise: 1.02e-5 was seen on a GPU."""
+    """In float64 they are one function. In float32 the compiler's kernels round otherwise: 1.02e-5 was seen there."""
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -126,7 +126,7 @@ def test_a_compiler_that_fails_leaves_updates_captured(
     monkeypatch.setattr(tracing, "_compile", fail)
     experience = Experience(agent(device="cuda", execution="compiled"))
     step(experience)
-    runner = experience.learner._learner[1]._runner
+    runner = experience.learner._learner[1]._runner  # type: ignore[index, union-attr]
     assert isinstance(runner, Captured) and not isinstance(runner._recorded, Traced)
     assert "no headers" in caplog.text
 
