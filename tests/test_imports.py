@@ -1,6 +1,7 @@
 """The dependency arrows between the parts of mtrl, and the one place where each heavy library is imported.
 
-    scripts, cli -> experiment -> { agents | envs | training } -> { networks | gradients | data | monitoring } -> core
+    scripts, cli -> report -> experiment -> { agents | envs | training }
+        -> { networks | gradients | data | monitoring } -> core
 
 An arrow may skip a level, and never goes up or sideways. Benchmarks see neither networks nor gradients.
 """

@@ -243,7 +243,7 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
         nodes: dict[str, Any] = {}
         for key, value in saved.items():
             if key in groups and (value is not None or key not in optional):
-                parts = value if groups[key].many else {key: value}
+                parts: Any = value if groups[key].many else {key: value}
                 require(parts, {str: {"kind": str}}, "The configuration", key if groups[key].many else "")
                 made = {name: _node(registries, key, part) for name, part in parts.items()}
                 nodes[key] = made if groups[key].many else made[key]

@@ -225,7 +225,7 @@ class _Processes(Interrupts):
             if self.pending:
                 return 1
             print(f"== mtrl {shlex.join(shown)}", flush=True)
-            process = subprocess.Popen(command, process_group=0, **options)
+            process: subprocess.Popen[bytes] = subprocess.Popen(command, process_group=0, **options)
             self._running.add(process)
         code = process.wait()
         with self._lock:

@@ -46,7 +46,9 @@ class Method:
 
     @property
     def rows(self) -> list[list[dict[str, Any]]]:
-        return [run.rows for run in self.runs]
+        """Of its finished runs, as others would shorten the common range; of all runs where none has finished."""
+        finished = [run for run in self.runs if run.result is not None]
+        return [run.rows for run in finished or self.runs]
 
 
 def of(groups: Mapping[str, Sequence[Run]], target: Path, title: str) -> dict[str, Any]:

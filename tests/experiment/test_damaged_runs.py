@@ -217,7 +217,7 @@ def test_a_damaged_file_gives_a_right_result_or_one_line(name: str, count: int, 
     content = place.files.get(path)
 
     @seed(count)
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=[*HealthCheck])
     @given(st.sampled_from(READERS[name]), damages(path.name, content))
     def check(command: list[str], damage: Callable[[Path], None]) -> None:
         damage(path)
