@@ -202,7 +202,7 @@ class _Processes(Interrupts):
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()  # taken in other threads than the one that handles signals
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[subprocess.Popen[Any]] = set()
 
     def handle(self, number: int) -> None:
         with self._lock:
@@ -225,7 +225,7 @@ class _Processes(Interrupts):
             if self.pending:
                 return 1
             print(f"== mtrl {shlex.join(shown)}", flush=True)
-            process: subprocess.Popen[bytes] = subprocess.Popen(command, process_group=0, **options)
+            process: subprocess.Popen[Any] = subprocess.Popen(command, process_group=0, **options)
             self._running.add(process)
         code = process.wait()
         with self._lock:
