@@ -1,7 +1,7 @@
 """Make the README the site's home, and let pages link to files outside of docs/, such as results/mt10/comparison.png.
 
 Every link is relative to the page's own file, so that it also works in the repository. The site gets a copy of each
-file that is linked to, and the link is changed to lead there.
+file that is linked to, and the link is changed to lead there. No page may load anything from a network.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
+_LOADED = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
 _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")
 
 
@@ -51,3 +53,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     folder = Path(page.file.src_uri).parent
     links = _links(markdown, Path(page.file.abs_src_path or ROOT))
     return _LINK.sub(lambda m: os.path.relpath(_place(links[m[0]]), folder) if m[0] in links else m[0], markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that loads something from a network."""
+    if found := _LOADED.search(output):
+        raise PluginError(f"{page.file.src_uri} should load nothing from a network. Found {found[0]}")
+    return output
