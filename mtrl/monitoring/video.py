@@ -79,7 +79,7 @@ def reduced(frame: Frame, side: int) -> Frame:
 
 
 def write_video(path: Path, frames: Iterable[Frame], frames_per_second: int) -> Path:
-    """Write an H.264 mp4; it appears under its name when it is complete.
+    """Write an H.264 mp4, whose last frame stays for a second; it appears under its name when it is complete.
 
     Raises:
         RenderingUnavailable: the extra `video` is not installed.
@@ -89,7 +89,7 @@ def write_video(path: Path, frames: Iterable[Frame], frames_per_second: int) -> 
     ffmpeg: Any = importlib.import_module("imageio_ffmpeg")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.part.mp4")
-    writer = None
+    writer, frame = None, None
     try:
         for frame in frames:
             if writer is None:
@@ -97,8 +97,10 @@ def write_video(path: Path, frames: Iterable[Frame], frames_per_second: int) -> 
                 writer = ffmpeg.write_frames(str(part), (width, height), fps=frames_per_second, quality=6)
                 writer.send(None)
             writer.send(np.ascontiguousarray(frame))
-        if writer is None:
+        if writer is None or frame is None:
             raise ValueError("A video needs frames.")
+        for _ in range(frames_per_second):
+            writer.send(np.ascontiguousarray(frame))
         writer.close()
         os.replace(part, path)
     finally:

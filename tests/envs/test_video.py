@@ -61,7 +61,7 @@ def test_a_video_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         write_video(path, [], 16)
     assert list(path.parent.iterdir()) == []
     assert write_video(path, plain(0, 20), 16) == path
-    assert frames_in(path) == 20 and list(path.parent.iterdir()) == [path]
+    assert frames_in(path) == 20 + 16 and list(path.parent.iterdir()) == [path]
 
 
 def test_a_missing_writer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_a_rollout_becomes_a_video(tmp_path: Path) -> None:
     path = tmp_path / "push.mp4"
     envs = suite.first_episodes(0, ["push-v3"])
     assert rollout_video(policy, envs, path, tasks=suite.tasks, size=64) == {"push-v3": False}
-    assert seen == [(2, 1, 39)] * 12 and frames_in(path) == 4, "the first, and every fourth after it"
+    assert seen == [(2, 1, 39)] * 12 and frames_in(path) == 7 + 16, "every second step and the last, which stays"
     with pytest.raises(UserError, match="multiple of 16"):
         rollout_video(policy, envs, path, tasks=suite.tasks, size=100)
     with pytest.raises(UserError, match="among reach-v3, push-v3"):
