@@ -119,7 +119,7 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
     commands = [study.command(label, seed, overrides) for label in labels or study.runs for seed in study.seeds[label]]
     configs = [compose(command) for command in commands]
     check_sweep(configs)
-    with _Processes() as processes, ThreadPoolExecutor(jobs) as pool:
+    with (processes := _Processes()), ThreadPoolExecutor(jobs) as pool:
         for line in study.prepare:
             code = pool.submit(processes.mtrl, shlex.split(line)).result()
             processes.check()
@@ -200,7 +200,7 @@ class _Processes(Interrupts):
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()  # taken in other threads than the one that handles signals
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[subprocess.Popen[Any]] = set()
 
     def handle(self, number: int) -> None:
         with self._lock:

@@ -130,6 +130,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Row]]:
         for number, line in enumerate(file, start=1):
             if not line.endswith("\n"):
                 return
+            row: Row = {}
             try:
                 row = json.loads(line)
                 sound = type(row["step"]) is int and 0 <= row["step"] < 2**63 and all(map(_is_metric, row.values()))

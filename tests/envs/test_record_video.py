@@ -76,6 +76,7 @@ def test_a_video_of_one_copy_has_each_step_of_an_episode(
     made: Any = gymnasium.make(name, **{"render_mode": "rgb_array", **options})
     env = RecordEpisodeStatistics(RecordVideo(made, str(tmp_path), video_length=5, episode_trigger=lambda _: True))
     env.reset(seed=1)
+    info: dict[str, Any] = {}
     for _ in range(4):
         info = env.step(env.action_space.sample())[-1]
     env.close()

@@ -129,6 +129,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place()
 
 
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 ODD = st.sampled_from(
     [None, True, -1, 0, 3, 2**70, -(10**400), 1e300, 0.5, float("nan"), float("inf"), "", "x", "1", "é\n" * 99, "\0",
      "../../x", [], [None], [[]], ["x"], [[1, 2], [3]], {}, {"kind": "x"}, {"kind": None}, {"": {}}],
@@ -217,7 +218,12 @@ def test_a_damaged_file_gives_a_right_result_or_one_line(name: str, count: int, 
     content = place.files.get(path)
 
     @seed(count)
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
     @given(st.sampled_from(READERS[name]), damages(path.name, content))
     def check(command: list[str], damage: Callable[[Path], None]) -> None:
         damage(path)
