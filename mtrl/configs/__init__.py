@@ -7,10 +7,8 @@ imported.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -24,9 +22,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from mtrl.configs import values
+from mtrl.configs.complaints import MALFORMED, explained, unknown_option
 from mtrl.core.config import typed_as
 from mtrl.core.errors import UserError, expected
 from mtrl.core.records import require
@@ -80,7 +79,7 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
     except UserError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
-        raise _explained(error, overrides) from error
+        raise explained(error, overrides) from error
 
 
 def _set(
@@ -256,8 +255,8 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
         return _made(merged, registries)
     except UserError:
         raise
-    except _MALFORMED as error:
-        raise _explained(error, []) from error
+    except MALFORMED as error:
+        raise explained(error, []) from error
 
 
 def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> Any:
@@ -320,46 +319,4 @@ def _check_option(
     else:
         return
     if name not in names:
-        raise _unknown(f"{group}.{name}" if dot else key, names)
-
-
-def _explained(error: BaseException, overrides: Sequence[str]) -> UserError:
-    """One line from the innermost cause of a composition error."""
-    named = next((o for o in overrides if f"'{o}'" in str(error) or f"'{o.partition('=')[0]}'" in str(error)), None)
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    if isinstance(cause, UserError):
-        return cause
-    message = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
-    key = getattr(cause, "full_key", None)
-    name = (named or "").partition("=")[0]
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        owner: Any = getattr(cause, "object_type", None)
-        return _unknown(str(key or name), [field.name for field in fields(owner)] if is_dataclass(owner) else [])
-    for pattern, kind in _KINDS.items():
-        if key and (found := re.match(pattern, message)):
-            return expected(f"Option `{key}`", kind, found[1])
-    subject = f"Option `{key}`" if key else f"Option {named!r}" if named else "The configuration"
-    return UserError(f"{subject} should be valid. Found: {message}.")
-
-
-_MALFORMED = (OmegaConfBaseException, LookupError, TypeError, ValueError, AttributeError, RecursionError)
-"""What OmegaConf, and checks of values, raise for a file that somebody has edited."""
-_KINDS = {
-    r"Value '(.*)' of type '.*' could not be converted to Integer": "an integer",
-    r"Value '(.*)' of type '.*' could not be converted to Float": "a number",
-    r"Value '(.*)' is not a valid bool": "true or false",
-}
-"""What OmegaConf says of a value of the wrong type, and what it should be."""
-
-
-def _unknown(option: str, known: Sequence[str]) -> UserError:
-    """An option that its part does not have, and those that it has."""
-    prefix, _, name = option.rpartition(".")
-    if not known:
-        return UserError(f"Option `{option}` should be a known option (see `mtrl list`). Found an unknown key.")
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean '{prefix + '.' if prefix else ''}{near[0]}'?" if near else ""
-    listed = ", ".join(field for field in known if field != "kind")
-    return UserError(f"Option `{option}` should be one of {listed}. Found {name!r}.{hint}")
+        raise unknown_option(f"{group}.{name}" if dot else key, names)

@@ -120,7 +120,7 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
     commands = [study.command(label, seed, overrides) for label in labels or study.runs for seed in study.seeds[label]]
     configs = [compose(command) for command in commands]
     check_sweep(configs)
-    with _Processes() as processes, ThreadPoolExecutor(jobs) as pool:
+    with (processes := _Processes()), ThreadPoolExecutor(jobs) as pool:
         for line in study.prepare:
             code = pool.submit(processes.mtrl, shlex.split(line)).result()
             processes.check()

@@ -25,7 +25,6 @@ from mtrl.monitoring import run as run_module
 from mtrl.training.off_policy import OffPolicyTrainer
 from tests.support.tiny_runs import TINY, files
 
-SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 OPTIONS = [
     *TINY, "steps=12", "training.learning_starts=4", "training.checkpoint_every=6", "training.log_every=4",
     "training.final_episodes=1", "benchmark.horizon=8", "benchmark.num_tasks=2", "surgery=pcgrad",
@@ -130,6 +129,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield Place()
 
 
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 ODD = st.sampled_from(
     [None, True, -1, 0, 3, 2**70, -(10**400), 1e300, 0.5, float("nan"), float("inf"), "", "x", "1", "é\n" * 99, "\0",
      "../../x", [], [None], [[]], ["x"], [[1, 2], [3]], {}, {"kind": "x"}, {"kind": None}, {"": {}}],
@@ -218,7 +218,12 @@ def test_a_damaged_file_gives_a_right_result_or_one_line(name: str, count: int, 
     content = place.files.get(path)
 
     @seed(count)
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=SLOW)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
     @given(st.sampled_from(READERS[name]), damages(path.name, content))
     def check(command: list[str], damage: Callable[[Path], None]) -> None:
         damage(path)
