@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -52,12 +53,13 @@ def words(line: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the two runs that the README's examples name."""
+    """A folder with the two runs that the README's examples name, and the same as another method's."""
     path = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         for seed in (1, 2):
             assert cli.main(["train", "benchmark=mt10", *TINY, *RUN, f"seed={seed}"]) == 0
+        shutil.copytree("runs/mt10/RUN", "runs/mt10/OTHER")
     return path
 
 
