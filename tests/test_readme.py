@@ -128,7 +128,7 @@ def test_other_commands_run(
         arguments += ["--episodes", "1"]
     if arguments[0] == "bench":
         arguments += ["--quick", "--suites", "mt10"]
-    if arguments[0] == "plot" and len(arguments) > 2:
+    if arguments[0] in ("report", "compare") or (arguments[0] == "plot" and len(arguments) > 2):
         pytest.importorskip("rliable", reason="the extra `statistics` is not installed")
     assert cli.main(arguments) == 0, capsys.readouterr().err
     assert capsys.readouterr().out
