@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -79,12 +80,13 @@ def stem(line: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the two runs that examples name."""
+    """A folder with the two runs that examples name, and the same as another method's."""
     path = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         for seed in (1, 2):
             assert cli.main(["train", "benchmark=mt10", *TINY, *RUN, f"seed={seed}"]) == 0
+        shutil.copytree("runs/mt10/RUN", "runs/mt10/OTHER")
     return path
 
 
@@ -153,7 +155,7 @@ def test_other_commands_run(
         arguments += ["--episodes", "1"]
     if arguments[0] == "bench":
         arguments += ["--quick", "--suites", "mt10"]
-    if arguments[0] == "plot" and len(arguments) > 2:
+    if arguments[0] in ("report", "compare") or (arguments[0] == "plot" and len(arguments) > 2):
         pytest.importorskip("rliable", reason="the extra `statistics` is not installed")
     assert cli.main(arguments) == 0, capsys.readouterr().err
     assert capsys.readouterr().out
