@@ -32,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "envs": {"data", "monitoring", "core"},
     "experiment": {*PARTS, *FOUNDATIONS, "configs", "core"},
     "report": {"experiment", "monitoring", "core"},
-    "bench": {*PARTS, *FOUNDATIONS, "execution", "core"},
+    "bench": {"experiment", *PARTS, *FOUNDATIONS, "execution", "core"},
     "arguments": {"core"},
     "cli": {"arguments", "bench", "report", "experiment", *PARTS, *FOUNDATIONS, "configs", "core"},
     "scripts": {"cli", "experiment"},

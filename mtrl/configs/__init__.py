@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -276,9 +277,10 @@ def _made(composed: DictConfig, registries: Iterable[Registry]) -> Any:
     config = OmegaConf.to_object(composed)
     for name, value in _leaves("", plain(config)):
         for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, int | float) and not abs(number) < 2.0**63:
-                what = "a finite number" if isinstance(number, float) else "below 2^63"
-                raise expected(f"Option `{name.lstrip('.')}`", what, number)
+            if isinstance(number, float) and not math.isfinite(number):
+                raise expected(f"Option `{name.lstrip('.')}`", "a finite number", number)
+            if isinstance(number, int) and abs(number) >= 2**63:
+                raise expected(f"Option `{name.lstrip('.')}`", "below 2^63", number)
     return config
 
 

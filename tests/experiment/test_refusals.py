@@ -156,4 +156,4 @@ def test_a_checkpoint_of_another_benchmark_is_refused(capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert cli.main(["evaluate", str(run_folder())]) == 2
     error = capsys.readouterr().err
-    assert "should fit" in error and error.count("\n") == 1
+    assert "should be one that fits" in error and error.count("\n") == 1
