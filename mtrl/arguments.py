@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mtrl import __version__
+from mtrl.core.config import PICTURES
 from mtrl.core.errors import UserError, expected
 
 BENCHES = ("update", "growth", "train", "on_policy", "precision", "cloning", "auxiliary", "envs", "startup")
-PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity")
 _TRAIN = (
     "Example: mtrl train benchmark=mt10 network=mint surgery=pcgrad seed=1 steps=2000000. "
     "Values with commas between them are runs one after another: surgery=none,pcgrad seed=1,2,3 are six."

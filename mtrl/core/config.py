@@ -10,6 +10,8 @@ from typing import Any
 
 from mtrl.core.errors import expected
 
+PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity")
+"""What `mtrl plot --kind` draws."""
 _TYPED: ContextVar[dict[str, str] | None] = ContextVar("typed", default=None)
 
 

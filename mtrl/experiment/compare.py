@@ -36,7 +36,7 @@ def compare_runs(ones: Sequence[Path], against: Sequence[Path], across_protocols
     (name, others), sides = next(iter(base.items())), by_experiment(find_runs(ones))
     unfinished = [_name(run) for found in [*sides.values(), others] for run in found if run.result is None]
     reference = _results(f"--against {name}", others)
-    comparisons = []
+    base_scores, comparisons = Scores.of(reference), []
     for label, runs in sides.items():
         results = _results(label, runs)
         found = _protocol_differences([*reference, *results])
@@ -45,9 +45,8 @@ def compare_runs(ones: Sequence[Path], against: Sequence[Path], across_protocols
                 f"Runs of {label} and {name} should have one protocol (--across-protocols compares them nevertheless). "
                 f"Found {_listed(found)}."
             )
-        facts = _facts(label, Scores.of(results), Scores.of(reference))
+        facts = _facts(label, Scores.of(results), base_scores)
         comparisons.append({**facts, "protocol_differences": found})
-    base_scores = Scores.of(reference)
     return {
         "metric": base_scores.metric,
         "against": {"label": name, "seeds": base_scores.seeds},

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mtrl.core.config import check_choice
+from mtrl.core.config import PICTURES, check_choice
 from mtrl.core.errors import expected
 from mtrl.core.suite import Suite
 from mtrl.envs import SUITES
@@ -21,7 +21,6 @@ from mtrl.experiment.runs import headline as curve_metric
 from mtrl.monitoring import plots, plots_methods, plots_scores
 from mtrl.monitoring.run import RunFolder
 
-KINDS = ("curves", "conflicts", "lambdas", "triad", "affinity")
 plot_scores = plots_scores.scores
 
 
@@ -42,7 +41,7 @@ def plot_runs(
         headline: the metric to draw, such as evaluation/success; by default the one that matters most.
         title, lines: of curves of several experiments; see `plots.compare_runs`.
     """
-    check_choice("--kind", kind, KINDS)
+    check_choice("--kind", kind, PICTURES)
     if not paths:
         raise expected("What to draw", "one run or several whose metrics are kept", "none")
     runs = [Run.load(path) for path in paths]

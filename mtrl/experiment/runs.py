@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mtrl.core.errors import expected, reading
+from mtrl.core.errors import expected
+from mtrl.core.records import read_json, require
 from mtrl.monitoring.drawing import FloatArray
 from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.run import RunFolder
@@ -23,6 +23,12 @@ _DEPTH = 4
 HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return", "loss")
 """Of the test images rather than the training batches; `evaluation/success` is of training on demonstrations, without
 episodes, `train/return` of environments that do not tell when they are solved, and `loss` of runs without scores."""
+SOLVED = 0.8
+"""The share of episodes from which on a task counts as solved."""
+_RECORD: dict[str, Any] = {
+    "started": str, "command": [str], "packages": {str: str}, "git": {"commit": str, "dirty": bool},
+}  # fmt: skip
+"""What is read of a process that worked on a run, where it is known."""
 _OUTCOMES = {"updates", "training_seconds", "seed", "seconds", "config", "tasks", "best", "steps_total", "delta_mtl"}
 
 
@@ -48,15 +54,19 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """What it reached, or None where it has not finished, or has not been evaluated."""
         found = self.folder.result
-        with reading(self.folder.path / "result.json", "the result of a run"):
-            return found if found and dict(found["tasks"]) else None
+        return found if found and found["tasks"] else None
 
     @functools.cached_property
     def provenance(self) -> dict[str, Any]:
         """Where it comes from; empty where that is not recorded."""
         file = self.folder.path / "provenance.json"
-        with reading(file, "the provenance of a run"):
-            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+        found = read_json(file, {}) if file.exists() else {}
+        require(found.get("resumed", []), [{}], f"File {file}", "resumed")
+        for record in [found, *found.get("resumed", [])]:
+            for name in _RECORD:
+                if record.get(name) is not None:
+                    require(record[name], _RECORD[name], f"File {file}", name)
+        return found
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:
@@ -112,7 +122,7 @@ class Scores:
 
     metric: str
     """The name of the value that matters most, such as success."""
-    seeds: list[int]
+    seeds: list[int | None]
     tasks: list[str]
     """T names; where tasks are goals, of the groups that they are evaluated in."""
     values: FloatArray
@@ -125,17 +135,16 @@ class Scores:
         """Of what finished runs reached. Tasks that not all of them have are left out.
 
         Raises:
-            UserError: a result is malformed, or the results have no task, or not the same metric, in common.
+            UserError: the results have no task, or not the same metric, in common.
         """
-        with reading("result.json", "the result of a run"):
-            metrics = list(dict.fromkeys(result["headline"] for result in results))
-            tasks = [task for task in results[0]["tasks"] if all(task in result["tasks"] for result in results)]
-            if len(metrics) > 1 or not tasks:
-                raise expected("Runs of one method", "of the same metric and tasks", " and ".join(metrics))
-            rows = [[result["tasks"][task][f"mean_{metrics[0]}"] for task in tasks] for result in results]
-            counted = [task for task in tasks if all(task in result.get("mean_over", tasks) for result in results)]
-            values = np.array(rows, dtype=np.float64)
-            return cls(metrics[0], [result["seed"] for result in results], tasks, values, counted or tasks)
+        metrics = list(dict.fromkeys(result["headline"] for result in results))
+        tasks = [task for task in results[0]["tasks"] if all(task in result["tasks"] for result in results)]
+        if len(metrics) > 1 or not tasks:
+            raise expected("Runs of one method", "of the same metric and tasks", " and ".join(metrics))
+        rows = [[result["tasks"][task][f"mean_{metrics[0]}"] for task in tasks] for result in results]
+        counted = [task for task in tasks if all(task in result.get("mean_over", tasks) for result in results)]
+        values = np.array(rows, dtype=np.float64)
+        return cls(metrics[0], [result.get("seed") for result in results], tasks, values, counted or tasks)
 
     def on(self, tasks: Sequence[str]) -> FloatArray:
         """(R, len(tasks))"""

@@ -40,15 +40,15 @@ from mtrl.core.records import read_yaml, require
 from mtrl.experiment.config import USABLE, ExperimentConfig, check_sweep, compose, is_name, run_name
 from mtrl.experiment.load import evaluate_run
 from mtrl.experiment.pictures import plot_runs, plot_scores
-from mtrl.experiment.runs import Scores
+from mtrl.experiment.runs import SOLVED, Scores
 from mtrl.monitoring.files import write_json
 from mtrl.monitoring.interrupt import Interrupts
 from mtrl.monitoring.run import POLICY, read_result, run_path
 from mtrl.monitoring.statistics import is_share
 
 KEPT = ("config.yaml", "metrics.jsonl", "result.json", "provenance.json", POLICY)
-GUESSED, SOLVED = 0.2, 0.8
-"""A task counts if no control solves more than the one; a label solves a task if it reaches the other."""
+GUESSED = 0.2
+"""A task counts if no control solves more of it."""
 TOLERANCE = 0.03
 """By how much a mean score may differ where a kept policy is evaluated again, on a processor that rounds otherwise."""
 _NEEDED = {"headline": str, "seed": int, "steps_total": int, "updates": int, "training_seconds": {str: float}}

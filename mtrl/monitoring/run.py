@@ -162,10 +162,12 @@ def read_result(file: Path, further: Mapping[str, Any] | None = None) -> dict[st
         require(found[name], shapes[name], f"File {file}", name)
     if rows:
         require(found, {"headline": str}, f"File {file}")
-        means = dict.fromkeys([f"mean_{found['headline']}", *next(iter(rows.values()))], float | None)
-        require(rows, {str: means}, f"File {file}", "tasks")
+        score = f"mean_{found['headline']}"
+        require(rows, {str: dict.fromkeys([score, *next(iter(rows.values()))], float | None)}, f"File {file}", "tasks")
+        if not all(score in row for row in rows.values()):
+            raise expected(f"File {file}", f"one with `{score}` of every task", "none")
         if "best" in found:
-            require(found["best"], {f"mean_{found['headline']}": float}, f"File {file}", "best")
+            require(found["best"], {score: float}, f"File {file}", "best")
     return found
 
 

@@ -15,14 +15,12 @@ import yaml
 from markupsafe import Markup
 
 from mtrl.core.errors import UserError, expected
-from mtrl.experiment.runs import HEADLINES, Run, Scores
+from mtrl.experiment.runs import HEADLINES, SOLVED, Run, Scores
 from mtrl.monitoring import plots, plots_report
 from mtrl.monitoring.drawing import COLOURS, STEPS, FloatArray, Row
 from mtrl.monitoring.statistics import is_share, performance_profile, shown
 from mtrl.report import gradients, origin, videos
 
-SOLVED = 0.8
-"""The share of episodes from which on a task counts as solved."""
 _ENOUGH = 3
 """Points that make a learning curve."""
 _POINTS = 120

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtrl.core.errors import reading
+from mtrl.core.records import require
 from mtrl.experiment.runs import Run, brief, protocol
 
 _OF_A_RUN = {"seed", "runs", "experiment", "video", "device", "threads"}
@@ -40,8 +40,8 @@ def split(facts: Sequence[Mapping[str, Any]]) -> tuple[Facts, dict[str, list[Any
 
 def benchmark(run: Run) -> str:
     """The name of a run's benchmark."""
-    with reading(run.folder.path / "config.yaml", "the configuration of a run"):
-        return str(run.folder.config["benchmark"]["kind"])
+    require(run.folder.config, {"benchmark": {"kind": str}}, f"File {run.folder.path / 'config.yaml'}")
+    return str(run.folder.config["benchmark"]["kind"])
 
 
 def of_protocol(runs: Sequence[Run]) -> Facts:
@@ -86,24 +86,20 @@ def of_machines(named: Mapping[str, Run]) -> Facts:
 
 def _origin(run: Run) -> Facts:
     found = run.provenance
-    with reading(run.folder.path / "provenance.json", "the provenance of a run"):
-        git = found.get("git") or {}
-        commit = git.get("commit") and f"{git['commit'][:12]}{', with changes' if git.get('dirty') else ''}"
-        started = str(found.get("started") or "–")[:16].replace("T", " ")
-        facts = {"started": started, "times resumed": len(found.get("resumed", []))}
-        facts |= {
-            name.replace("_", " "): value for name, value in ({**found, "commit": commit}).items() if name in _MACHINE
-        }
-        return facts | dict(found.get("packages") or {})
+    git = found.get("git") or {}
+    commit = git.get("commit") and f"{git['commit'][:12]}{', with changes' if git.get('dirty') else ''}"
+    started = (found.get("started") or "–")[:16].replace("T", " ")
+    facts = {"started": started, "times resumed": len(found.get("resumed", []))}
+    facts |= {name.replace("_", " "): value for name, value in {**found, "commit": commit}.items() if name in _MACHINE}
+    return facts | (found.get("packages") or {})
 
 
 def commands(named: Mapping[str, Run], target: Path) -> list[tuple[str, dict[str, list[str]]]]:
     """By commit, or "" where it is not known, the commands by which runs were made: {command: names of its runs}."""
     found: dict[str, dict[str, list[str]]] = {}
     for name, run in named.items():
-        with reading(run.folder.path / "provenance.json", "the provenance of a run"):
-            records = [run.provenance, *run.provenance.get("resumed", [])]
-            given = [(_commit(record), shlex.join(record["command"])) for record in records if record.get("command")]
+        records = [run.provenance, *run.provenance.get("resumed", [])]
+        given = [(_commit(record), shlex.join(record["command"])) for record in records if record.get("command")]
         config = os.path.relpath(run.path / "config.yaml", target.resolve().parent)
         for commit, command in dict.fromkeys(given) or [("", shlex.join(["mtrl", "train", "--config", config]))]:
             found.setdefault(commit, {}).setdefault(command, []).append(" ".join(name.split()))

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mtrl import __version__
-from mtrl.core.errors import expected, reading
+from mtrl.core.errors import expected
 from mtrl.experiment.pictures import place
 from mtrl.experiment.runs import Run, brief, by_experiment, find_runs
 from mtrl.monitoring.files import write_atomic
@@ -65,9 +65,7 @@ def render(runs: Sequence[Run], target: Path, title: str = "") -> str:
         "script": Markup(script),
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
-    where = os.path.commonpath([run.path for run in runs])
-    with reading(where, "runs as mtrl writes them"):
-        page |= contents.of(by_experiment(runs), target, title)
+    page |= contents.of(by_experiment(runs), target, title)
     return environment.get_template("page.html").render(page)
 
 

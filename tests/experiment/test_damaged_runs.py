@@ -23,6 +23,7 @@ from mtrl.core.errors import UserError
 from mtrl.monitoring import checkpoints, provenance
 from mtrl.monitoring import run as run_module
 from mtrl.training.off_policy import OffPolicyTrainer
+from tests.support.damage import damages
 from tests.support.tiny_runs import TINY, files
 
 OPTIONS = [
@@ -37,6 +38,7 @@ EXTEND = ["train", *OPTIONS, "steps=14"]
 EVALUATE = ["evaluate", RUN, "--episodes", "1", "--json"]
 PLOTS = [["plot", RUN, "--kind", kind] for kind in ("curves", "conflicts", "lambdas", "triad", "affinity")]
 GROUP = ["group", RUN, "--groups", "1", "--output", "groups"]
+PAGE = ["report", RUN]
 REPORT, CHECK = ["study", STUDY, "--report"], ["study", STUDY, "--check"]
 
 READERS: dict[str, list[list[str]]] = {
@@ -46,11 +48,12 @@ READERS: dict[str, list[list[str]]] = {
         EVALUATE,
         *PLOTS,
         GROUP,
+        PAGE,
         ["train", "--config", f"{RUN}/config.yaml", "--show"],
     ],
-    f"{RUN}/provenance.json": [EXTEND],
-    f"{RUN}/metrics.jsonl": [EXTEND, *PLOTS[:4]],
-    f"{RUN}/result.json": [TRAIN, EXTEND],
+    f"{RUN}/provenance.json": [EXTEND, PAGE],
+    f"{RUN}/metrics.jsonl": [EXTEND, *PLOTS[:4], PAGE],
+    f"{RUN}/result.json": [TRAIN, EXTEND, PAGE],
     f"{RUN}/affinity.json": [PLOTS[4], GROUP],
     f"{RUN}/checkpoints/step_12/state.pt": [EXTEND, EVALUATE],
     f"{RUN}/checkpoints/step_12/replay.pt": [EXTEND, EVALUATE],
@@ -130,73 +133,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
-ODD = st.sampled_from(
-    [None, True, -1, 0, 3, 2**70, -(10**400), 1e300, 0.5, float("nan"), float("inf"), "", "x", "1", "é\n" * 99, "\0",
-     "../../x", [], [None], [[]], ["x"], [[1, 2], [3]], {}, {"kind": "x"}, {"kind": None}, {"": {}}],
-)  # fmt: skip
-
-
-def mutated(draw: st.DrawFn, value: Any) -> Any:
-    """A value with one thing in it taken away, renamed or replaced."""
-    inside = isinstance(value, dict | list) and len(value) > 0 and draw(st.integers(0, 4))
-    if not inside:
-        return draw(ODD)
-    key = draw(st.sampled_from(sorted(value) if isinstance(value, dict) else range(len(value))))
-    copy = value.copy()
-    match draw(st.integers(0, 5)):
-        case 0:
-            del copy[key]
-        case 1 if isinstance(copy, dict):
-            copy[draw(st.sampled_from(["x", "kind", "format", "0"]))] = copy.pop(key)
-        case _:
-            copy[key] = mutated(draw, copy[key])
-    return copy
-
-
-def rewritten(draw: st.DrawFn, name: str, content: bytes) -> bytes:
-    """A JSON or YAML file with one thing in it changed."""
-    if name.endswith(".jsonl"):
-        lines = content.splitlines()
-        number = draw(st.integers(0, len(lines) - 1))
-        lines[number] = json.dumps(mutated(draw, json.loads(lines[number]))).encode()
-        return b"\n".join(lines) + b"\n"
-    if name.endswith(".json"):
-        return json.dumps(mutated(draw, json.loads(content))).encode()
-    return yaml.safe_dump(mutated(draw, yaml.safe_load(content))).encode()
-
-
-@st.composite
-def damages(draw: st.DrawFn, name: str, content: bytes | None) -> Callable[[Path], None]:
-    """What is done to a file, or to a folder (no content)."""
-    kinds = ["gone", "other", "link"]
-    if content is not None:
-        kinds += ["empty", "cut", *["bit"] * 4, "bytes", *["text"] * 8 * name.endswith((".json", ".jsonl", ".yaml"))]
-    kind = draw(st.sampled_from(kinds))
-    position = draw(st.integers(0, max(len(content or b"") - 1, 0)))
-    new = bytearray(content or b"")
-    match kind:
-        case "cut":
-            del new[position:]
-        case "bit":
-            new[position] ^= 1 << draw(st.integers(0, 7))
-        case "bytes":
-            new[position : position + draw(st.integers(0, 20))] = draw(st.binary(max_size=9))
-        case "text":
-            new = bytearray(rewritten(draw, name, content or b""))
-
-    def damage(path: Path) -> None:
-        if kind in ("gone", "other", "link"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if kind == "link":
-            path.symlink_to("nowhere")
-        elif kind == "other" and content is None:
-            path.write_text("x")
-        elif kind == "other":
-            path.mkdir()
-        elif kind not in ("gone",):
-            path.write_bytes(b"" if kind == "empty" else bytes(new))
-
-    return damage
 
 
 def assert_in_one_line(command: list[str], place: Place) -> None:
@@ -354,18 +290,3 @@ def test_a_signal_loses_no_row_and_no_evaluation(run: Path, monkeypatch: pytest.
     assert steps[0] == steps[1] == [4, 4, 8, 8, 12, 12, 12]
     names = [sorted(file.name for file in (p / "evaluations").iterdir()) for p in (whole, parts)]
     assert names[0] == names[1]
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("threads=1000000000", "`threads` should be 0 to 1024"),
-        ("agent.learning_rate=inf", "`agent.learning_rate` should be a finite number"),
-        ("agent.target_entropy=nan", "`agent.target_entropy` should be a finite number"),
-        (f"seed={2**70}", "`seed` should be"),
-        ("network.depth=100000", "`network.depth` should be 1 to 1000"),
-    ],
-)
-def test_numbers_without_a_meaning_are_refused(option: str, message: str) -> None:
-    code, _, err = call(["train", *OPTIONS, option, "--show"])
-    assert code == 2 and message in err and err.count("\n") == 1

@@ -138,3 +138,19 @@ def test_any_options_are_taken_or_refused_in_one_line(options: list[tuple[str, s
     with redirect_stdout(io.StringIO()), redirect_stderr(stream):
         code = cli.main(["train", *TOY, *map("".join, options), "--show"])
     assert code in (0, 2) and stream.getvalue().count("\n") == (code == 2)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("threads=1000000000", "`threads` should be 0 to 1024"),
+        ("agent.learning_rate=inf", "`agent.learning_rate` should be a finite number"),
+        ("agent.target_entropy=nan", "`agent.target_entropy` should be a finite number"),
+        (f"seed={2**70}", "`seed` should be"),
+        ("network.depth=100000", "`network.depth` should be 1 to 1000"),
+    ],
+)
+def test_numbers_without_a_meaning_are_refused(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", *TOY, option, "--show"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
