@@ -192,6 +192,28 @@ class Generator(nn.Module):
         return generated if x.ndim == 1 else generated.squeeze(-2)
 
 
+class _SharedLayerNorm(torch.autograd.Function):
+    """Layer normalisation with one scale and shift for all tasks, whose gradients are kept apart for each task.
+
+    One operation forwards and one backwards, as in joint training; only what is per task is computed beside them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """x (T, B, features); scale and shift (T, features) with T of stride 0."""
+        output, mean, inverse = torch.native_layer_norm(x, x.shape[-1:], scale[0], shift[0], 1e-5)
+        ctx.save_for_backward(x, scale, mean, inverse)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        x, scale, mean, inverse = ctx.saved_tensors
+        grad, size, only_x = grads[0], x.shape[-1:], [True, False, False]
+        scaled = grad * scale.unsqueeze(-2)  # by each task's own, for second derivatives
+        grad_x = torch.ops.aten.native_layer_norm_backward(scaled, x, size, mean, inverse, None, None, only_x)[0]
+        return grad_x, (grad * F.layer_norm(x, size)).sum(-2), grad.sum(-2)
+
+
 class LayerNorm(nn.Module):
     """Normalise the last axis, then scale and shift (Ba et al. 2016). scale and shift (features,)."""
 
@@ -204,6 +226,8 @@ class LayerNorm(nn.Module):
         size = x.shape[-1:]
         if self.scale.ndim == 1:
             return F.layer_norm(x, size, self.scale, self.shift)
+        if self.scale.ndim == 2 and self.scale.stride(0) == 0 and len(x) == len(self.scale):
+            return _SharedLayerNorm.apply(x, self.scale, self.shift)  # type: ignore[no-any-return]
         return torch.addcmul(self.shift.unsqueeze(-2), F.layer_norm(x, size), self.scale.unsqueeze(-2))
 
 

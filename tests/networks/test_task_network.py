@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtrl.networks import NETWORKS, TaskNetwork
+from mtrl.networks.layers import LayerNorm
 
 T, B, INPUT, OUTPUT = 4, 5, 7, 3
 ENSEMBLES = pytest.mark.parametrize("ensemble", [None, 2], ids=["single", "twin"])
@@ -217,3 +218,23 @@ def test_a_copy_stands_on_its_own(kind: str) -> None:
         for parameter in network.parameters():
             parameter.zero_()
     torch.testing.assert_close(copied(inputs()), expected, atol=0, rtol=0)
+
+
+def test_a_shared_layer_norm_has_the_derivatives_of_separate_ones() -> None:
+    """First and second ones, by each task's own scale and shift, as separate tensors give them."""
+    norm, width = LayerNorm(6).double(), 6
+    x = torch.randn(T, B, width, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    target = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    start = torch.rand(2, width, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) + 0.5
+
+    def derivatives(own: bool) -> list[Tensor]:
+        leaves = [row.repeat(T, 1) if own else row.expand(T, width) for row in start]
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        del norm.scale, norm.shift
+        norm.scale, norm.shift = leaves  # type: ignore[assignment]
+        first = torch.autograd.grad((norm(x).sin() * target).sum(), [x, *leaves], create_graph=True)
+        second = torch.autograd.grad(sum((g.square() * g.exp()).sum() for g in first), [x, *leaves])
+        return [*first, *second]
+
+    for shared, own in zip(derivatives(False), derivatives(True), strict=True):
+        torch.testing.assert_close(shared, own, rtol=1e-10, atol=1e-10)
