@@ -233,7 +233,8 @@ def test_a_shared_layer_norm_has_the_derivatives_of_separate_ones() -> None:
         del norm.scale, norm.shift
         norm.scale, norm.shift = leaves  # type: ignore[assignment]
         first = torch.autograd.grad((norm(x).sin() * target).sum(), [x, *leaves], create_graph=True)
-        second = torch.autograd.grad(sum((g.square() * g.exp()).sum() for g in first), [x, *leaves])
+        curved = torch.stack([(gradient.square() * gradient.exp()).sum() for gradient in first]).sum()
+        second = torch.autograd.grad(curved, [x, *leaves])
         return [*first, *second]
 
     for shared, own in zip(derivatives(False), derivatives(True), strict=True):
