@@ -86,3 +86,9 @@ def continue_generator(generator: torch.Generator, state: Tensor) -> None:
         generator.set_state(state)
     else:
         generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
+
+
+def branch(generator: torch.Generator) -> torch.Generator:
+    """Another generator, whose numbers follow from this one's state. This one stays as it is."""
+    seed = zlib.crc32(generator.get_state().numpy().tobytes())
+    return torch.Generator(generator.device).manual_seed(seed)

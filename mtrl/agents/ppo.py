@@ -15,15 +15,17 @@ the observations' statistics that the update sees, so that its ratios begin at o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig
+from mtrl.agents.base import branch
 from mtrl.core.config import check, check_choice
+from mtrl.core.cores import side_by_side
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.subset import ALL_TASKS
 from mtrl.core.types import Metrics, Tensors
@@ -32,6 +34,8 @@ from mtrl.execution import precision
 from mtrl.networks.base import Factory
 from mtrl.networks.layers import Linear, owned
 
+A = TypeVar("A")
+B = TypeVar("B")
 LOG_2PI = math.log(2 * math.pi)
 OUTPUT_SCALE = 0.01
 """Of the actor's output layer at the start."""
@@ -191,6 +195,7 @@ class PPO(ActorCritic):
         The host reads one number after each pass, the divergence that decides on the next.
         """
         self._schedule(progress)
+        self.critic_optimizer.generator = branch(self.generator)  # it steps beside the actor's
         with precision.network_products(self.config.precision, self.device):
             actor, critic, metrics = self._prepare(rollout)
             updates, found = 0, dict[str, Tensor]()
@@ -203,16 +208,35 @@ class PPO(ActorCritic):
 
     def _pass(self, actor: ActorBatch, critic: CriticBatch) -> tuple[Metrics, Tensor]:
         """The metrics of the last minibatch of one pass, and the mean divergence over all."""
-        count, found = actor.log_prob.shape[1], dict[str, Tensor]()
-        divergence = torch.zeros((), device=self.device)
-        order = torch.randperm(count, device=self.device, generator=self.generator)
+        order = torch.randperm(actor.log_prob.shape[1], device=self.device, generator=self.generator)
         parts = order.tensor_split(self.config.minibatches)
-        for number, part in enumerate(parts):
-            chosen = [part, parts[number - 1]] if self.needs_second_batch else [part]
-            found = self.step_critics([CriticBatch(*(x[:, i] for x in critic)) for i in chosen], ALL_TASKS)
-            found |= self.step_actor([ActorBatch(*(x[:, i] for x in actor)) for i in chosen], ALL_TASKS)
-            divergence += found["actor/kl"].mean() / self.config.minibatches
-        return found, divergence
+        divergence = torch.zeros((), device=self.device)
+
+        def step_critic(parts: Sequence[Tensor]) -> Metrics:
+            return self.step_critics([CriticBatch(*(x[:, i] for x in critic)) for i in parts], ALL_TASKS)
+
+        def step_actor(parts: Sequence[Tensor]) -> Metrics:
+            found = self.step_actor([ActorBatch(*(x[:, i] for x in actor)) for i in parts], ALL_TASKS)
+            divergence.add_(found["actor/kl"].mean() / self.config.minibatches)
+            return found
+
+        def steps(*networks: Callable[[Sequence[Tensor]], Metrics]) -> Metrics:
+            found = dict[str, Tensor]()
+            for number, part in enumerate(parts):
+                chosen = [part, parts[number - 1]] if self.needs_second_batch else [part]
+                for step in networks:
+                    found |= step(chosen)
+            return found
+
+        optimizers = (self.actor_optimizer, self.critic_optimizer)
+        if any(o.host_bound or o.weighting.borrowed for o in optimizers):  # the one may depend on the other's steps
+            return steps(step_critic, step_actor), divergence
+        of_critic, of_actor = self._at_once(lambda: steps(step_critic), lambda: steps(step_actor))
+        return of_critic | of_actor, divergence
+
+    def _at_once(self, critic: Callable[[], A], actor: Callable[[], B]) -> tuple[A, B]:
+        """What concerns either network alone, at the same time where the host computes."""
+        return side_by_side(critic, actor) if self.device.type == "cpu" else (critic(), actor())
 
     def _schedule(self, progress: float) -> None:
         config = self.config
@@ -240,7 +264,10 @@ class PPO(ActorCritic):
             self._normalised("observation", x) for x in (batch.observation, batch.next_observation)
         )
         shape = rollout.reward.shape
-        value, next_value = (self.head.value(self.critic(x)).view(shape) for x in (observation, successor))
+        (value, next_value), log_prob = self._at_once(
+            lambda: [self.head.value(self.critic(x)).view(shape) for x in (observation, successor)],
+            lambda: self.log_prob(self.actor(observation), batch.action),
+        )
         reward = self._normalised("reward", batch.reward).view(shape)
         advantage = generalised_advantages(
             reward,
@@ -253,7 +280,6 @@ class PPO(ActorCritic):
         ).flatten(1)
         target = advantage + value.flatten(1)
         self.head.observe(target, ALL_TASKS, self.value_networks)
-        log_prob = self.log_prob(self.actor(observation), batch.action)
         explained = 1 - advantage.var(1) / target.var(1).clamp(min=1e-8)
         deviation, largest = advantage.std(1, keepdim=True), self.config.advantage_scale == "largest"
         self.advantage_deviation.copy_(torch.maximum(deviation, self.advantage_deviation) if largest else deviation)

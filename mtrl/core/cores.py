@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def available_cores() -> int:
@@ -13,17 +18,38 @@ def available_cores() -> int:
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """PyTorch's operations here run in the caller's thread alone.
+def torch_threads(count: int) -> Iterator[None]:
+    """PyTorch's operations that are called here run in so many threads.
 
-    For the small products of acting: PyTorch's other threads wait actively for the next operation, and would hold the
-    cores that the environments are stepped on next.
+    One is right for the small products of acting: PyTorch's other threads wait actively for the next operation, and
+    would hold the cores that the environments are stepped on next.
     """
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def side_by_side(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+    """The results of both, at the same time, each with half of PyTorch's threads; in turn where there is one thread.
+
+    Two independent chains of small operations use two cores better than operations that are each split between the
+    cores. Neither may change what the other reads, draw from the same generator, or change settings of the process.
+    """
+    import torch
+
+    if torch.get_num_threads() < 2:
+        return first(), second()
+    half, tracked = torch.get_num_threads() // 2, torch.is_grad_enabled()
+
+    def prepare() -> None:  # both are settings of each thread
+        torch.set_num_threads(half)
+        torch.set_grad_enabled(tracked)
+
+    with torch_threads(half), ThreadPoolExecutor(1, initializer=prepare) as pool:
+        other = pool.submit(second)
+        return first(), other.result()

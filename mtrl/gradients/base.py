@@ -122,6 +122,8 @@ class Weighting(nn.Module):
     """Whether it waits for the device or depends on more than tensors, so that no graph can hold it."""
     needs_extras: ClassVar[tuple[str, ...]] = ()
     """What it reads of `Context.extras`, which only some learners give."""
+    borrowed: ClassVar[bool] = False
+    """Whether it waits for the weights of another optimiser's step."""
     takes_some_tasks: ClassVar[bool] = False
     """Whether it is right where a batch holds some of the tasks and the next batch others (see `Context.present`)."""
 

@@ -34,6 +34,7 @@ V = TypeVar("V")
 class Borrowed(Weighting):
     """The weights that another network's optimiser used last: the critic's, in the same update."""
 
+    borrowed = True
     takes_some_tasks = True
 
     def __init__(self, source: MultiTaskOptimizer) -> None:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.core.cores import one_torch_thread
+from mtrl.core.cores import torch_threads
 from mtrl.core.subset import TaskSubset
 from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
 
@@ -76,7 +76,7 @@ def greedy(agent: Actor) -> Policy:
     """
 
     def policy(observation: FloatArray, *subset: TaskSubset) -> FloatArray:
-        with one_torch_thread():
+        with torch_threads(1):
             return agent.act(torch.tensor(observation), False, *subset).cpu().numpy()
 
     return policy

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check
-from mtrl.core.cores import one_torch_thread
+from mtrl.core.cores import torch_threads
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import Metrics, TaskVectorEnv
 from mtrl.data.rollout import Rollout
@@ -82,7 +82,7 @@ class OnPolicyTrainer(ControlTrainer):
         """One step of every environment, and the update where that completes a rollout."""
         if self._observation is None:
             self._observation = torch.tensor(self.envs.reset(), dtype=torch.float32)
-        with self.clock("act"), one_torch_thread():
+        with self.clock("act"), torch_threads(1):
             action = self.agent.explore(self._observation)
             played = action.clamp(-1, 1).cpu().numpy()
         with self.clock("step"):

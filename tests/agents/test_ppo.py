@@ -13,6 +13,7 @@ from torch.distributions import Normal, kl_divergence
 
 from mtrl.agents import AGENTS
 from mtrl.agents.ppo import PPO, ActorBatch, CriticBatch, generalised_advantages
+from mtrl.core.cores import torch_threads
 from mtrl.core.errors import UserError
 from mtrl.core.specs import ControlSpec
 from mtrl.core.types import StepResult
@@ -187,6 +188,18 @@ def test_every_weighting_works(kind: str) -> None:
 
 def state(agent: PPO) -> list[Tensor]:
     return [t for module in (agent.actor, agent.critic, agent.head) for t in module.state_dict().values()]
+
+
+@pytest.mark.parametrize("methods", ["none", "pcgrad", "uncertainty", "auto_lambda", "mgda"])
+def test_two_cores_give_the_numbers_of_one(methods: str) -> None:
+    """Where the actor steps beside the critic, and where it waits for it."""
+    ends = []
+    for threads in (1, 2):
+        agent = make(methods=Methods.of(methods))
+        with torch_threads(threads):
+            agent.learn(rollout(agent), 0.5)
+        ends.append(torch.cat([p.detach().flatten() for n in (agent.actor, agent.critic) for p in n.parameters()]))
+    assert torch.equal(*ends)
 
 
 def test_a_restored_learner_goes_on_bit_for_bit() -> None:

@@ -1,0 +1,56 @@
+"""Two computations at once, and PyTorch's threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from mtrl.core.cores import side_by_side, torch_threads
+
+
+@pytest.fixture(params=[2, 5])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    with torch_threads(request.param):
+        yield request.param
+
+
+def test_both_run_at_the_same_time_with_half_of_the_threads_each(threads: int) -> None:
+    meeting = threading.Barrier(2)
+
+    def meet() -> int:
+        meeting.wait(timeout=60)
+        return torch.get_num_threads()
+
+    assert side_by_side(meet, meet) == (threads // 2, threads // 2)
+    assert torch.get_num_threads() == threads
+
+
+def test_one_thread_takes_them_in_turn() -> None:
+    order: list[str] = []
+    with torch_threads(1):
+        side_by_side(lambda: order.append("first"), lambda: order.append("second"))
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_gradients_are_tracked_where_the_caller_tracks_them(threads: int, tracked: bool) -> None:
+    with torch.set_grad_enabled(tracked):
+        assert side_by_side(torch.is_grad_enabled, torch.is_grad_enabled) == (tracked, tracked)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_what_fails_fails_after_the_other_has_ended(threads: int, failing: int) -> None:
+    ended: list[int] = []
+
+    def one(number: int) -> None:
+        if number == failing:
+            raise ValueError(str(number))
+        ended.append(number)
+
+    with pytest.raises(ValueError, match=str(failing)):
+        side_by_side(lambda: one(0), lambda: one(1))
+    assert ended == [1 - failing]
+    assert torch.get_num_threads() == threads
