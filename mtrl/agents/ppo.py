@@ -213,10 +213,10 @@ class PPO(ActorCritic):
         divergence = torch.zeros((), device=self.device)
 
         def step_critic(parts: Sequence[Tensor]) -> Metrics:
-            return self.step_critics([CriticBatch(*(x[:, i] for x in critic)) for i in parts], ALL_TASKS)
+            return self.step_critics([CriticBatch(*(x.index_select(1, i) for x in critic)) for i in parts], ALL_TASKS)
 
         def step_actor(parts: Sequence[Tensor]) -> Metrics:
-            found = self.step_actor([ActorBatch(*(x[:, i] for x in actor)) for i in parts], ALL_TASKS)
+            found = self.step_actor([ActorBatch(*(x.index_select(1, i) for x in actor)) for i in parts], ALL_TASKS)
             divergence.add_(found["actor/kl"].mean() / self.config.minibatches)
             return found
 

