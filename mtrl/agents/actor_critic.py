@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mtrl.agents.base import Agent, AgentConfig
+from mtrl.agents.base import Agent
 from mtrl.agents.normalisation import NormalisationConfig, ObservationNormaliser, RewardNormaliser
 from mtrl.agents.value_heads import ValueConfig, build_head
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import option
 from mtrl.core.specs import ControlSpec, GoalSpec
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
@@ -26,35 +26,24 @@ from mtrl.networks import NETWORKS, Factory, TaskNetwork
 
 
 @dataclass
-class ActorCriticConfig(AgentConfig, ValueConfig, NormalisationConfig):
-    gamma: float = 0.99
+class ActorCriticConfig(ValueConfig, NormalisationConfig):
+    gamma: float = option(0.99, "in (0, 1]")
     """γ."""
-    learning_rate: float = 3e-4
+    learning_rate: float = option(3e-4, "positive")
     """Adam's, for everything that is trained."""
-    adam_eps: float = 1e-8
+    adam_eps: float = option(1e-8, "positive")
     """Adam's ε."""
     critic_layer_norm: bool | None = None
     """Layer normalisation in the critics; as in the network if not given."""
-    critic_width: int | None = None
+    critic_width: int | None = option(None, "a positive integer")
     """Units of the critics' hidden layers; as in the network if not given."""
-    max_grad_norm: float | None = None
+    max_grad_norm: float | None = option(None, "positive")
     """Clip the norm of each network's final gradient."""
-    reduction: str = "mean"
+    reduction: str = option("mean", ("mean", "sum"))
     """How weighted task losses become one: mean or sum."""
-    precision: str = "tf32"
+    precision: str = option("tf32", precision.CHOICES)
     """Of the networks' products: tf32 (on a GPU that has it, else float32), float32 or bfloat16. Parameters, gradients,
     the tasks' inner products and what follows from them are float32 or float64 in any case."""
-
-    def __post_init__(self) -> None:
-        ValueConfig.__post_init__(self)
-        NormalisationConfig.__post_init__(self)
-        check_choice("agent.precision", self.precision, precision.CHOICES)
-        check_choice("agent.reduction", self.reduction, ("mean", "sum"))
-        check(0 < self.gamma <= 1, "agent.gamma", "in (0, 1]", self.gamma)
-        for name in ("learning_rate", "adam_eps", "max_grad_norm"):
-            value = getattr(self, name)
-            check(value is None or value > 0, f"agent.{name}", "positive", value)
-        check(self.critic_width is None or self.critic_width >= 1, "agent.critic_width", "positive", self.critic_width)
 
 
 class ActorCritic(Agent):

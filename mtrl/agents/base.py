@@ -11,13 +11,15 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from mtrl.core.config import Options
 from mtrl.core.specs import Spec
 
 
 @dataclass
-class AgentConfig:
+class AgentConfig(Options):
     """What the options of every learner have in common."""
 
+    option_group: ClassVar[str] = "agent"
     specs: ClassVar[tuple[type[Spec], ...]]
     """The kinds of data that the learner works with."""
     trainings: ClassVar[tuple[str, ...]]

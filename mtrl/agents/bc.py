@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtrl.agents.base import Agent, AgentConfig
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import option
 from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
@@ -31,29 +31,20 @@ class Config(AgentConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (KeyframeSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("behaviour_cloning",)
     kind: str = "bc"
-    batch_size: int = 32
+    batch_size: int = option(32, "a positive integer")
     """B: samples per task and update."""
-    learning_rate: float = 1e-3
+    learning_rate: float = option(1e-3, "positive")
     """Adam's, constant."""
-    position_weight: float = 10.0
+    position_weight: float = option(10.0, "0 or more")
     """Of the distance to the target, per metre."""
-    rotation_weight: float = 1.0
+    rotation_weight: float = option(1.0, "0 or more")
     """Of 1 − ⟨q, q*⟩², sin² of half the angle between them."""
-    gripper_weight: float = 0.1
+    gripper_weight: float = option(0.1, "0 or more")
     """Of the gripper's cross-entropy."""
-    max_grad_norm: float | None = None
+    max_grad_norm: float | None = option(None, "positive")
     """Clip the norm of the final gradient."""
-    reduction: str = "mean"
+    reduction: str = option("mean", ("mean", "sum"))
     """How weighted task losses become one: mean or sum."""
-
-    def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
-        check(self.learning_rate > 0, "agent.learning_rate", "positive", self.learning_rate)
-        for name in ("position_weight", "rotation_weight", "gripper_weight"):
-            check(getattr(self, name) >= 0, f"agent.{name}", "0 or more", getattr(self, name))
-        limit = self.max_grad_norm
-        check(limit is None or limit > 0, "agent.max_grad_norm", "positive", limit)
-        check_choice("agent.reduction", self.reduction, ("mean", "sum"))
 
 
 class BC(Agent):

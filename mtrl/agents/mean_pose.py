@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtrl.agents.base import Agent, AgentConfig
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import Metrics
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
@@ -22,14 +22,10 @@ class Config(AgentConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (KeyframeSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("behaviour_cloning",)
     kind: str = "mean_pose"
-    batch_size: int = 32
+    batch_size: int = option(32, "a positive integer")
     """B: samples per task that one update takes in."""
-    stages: int = 8
+    stages: int = option(8, "a positive integer")
     """Stages that are told apart; later ones count as the last."""
-
-    def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
-        check(self.stages >= 1, "agent.stages", "a positive integer", self.stages)
 
 
 class MeanPose(Agent):

@@ -13,26 +13,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice
+from mtrl.agents.base import AgentConfig
+from mtrl.core.config import option
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Transitions
 
 
 @dataclass
-class NormalisationConfig:
-    normalise_observations: str = "none"
+class NormalisationConfig(AgentConfig):
+    normalise_observations: str = option("none", ("none", "shared", "per_task"))
     """Observations minus their running mean, divided by their deviation: none, shared (over all tasks) or per_task."""
-    observation_clip: float = 10.0
+    observation_clip: float = option(10.0, "positive")
     """Largest size of a normalised observation's entries."""
     normalise_rewards: bool = False
     """Rewards divided by the running deviation of their task's discounted returns."""
-    min_deviation: float = 0.01
+    min_deviation: float = option(0.01, "positive")
     """Deviations of observations and returns count as at least this."""
-
-    def __post_init__(self) -> None:
-        check_choice("agent.normalise_observations", self.normalise_observations, ("none", "shared", "per_task"))
-        check(self.observation_clip > 0, "agent.observation_clip", "positive", self.observation_clip)
-        check(self.min_deviation > 0, "agent.min_deviation", "positive", self.min_deviation)
 
 
 def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, option
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.subset import ALL_TASKS
 from mtrl.core.types import Metrics, Tensors
@@ -44,27 +44,27 @@ class Config(ActorCriticConfig):
     kind: str = "ppo"
     learning_rate: float = 5e-4
     """Adam's, at the start."""
-    final_learning_rate: float = 1.0
+    final_learning_rate: float = option(1.0, "in [0, 1]")
     """Share of the learning rate that is left at the last step; it falls linearly."""
     adam_eps: float = 1e-5
-    gae_lambda: float = 0.95
+    gae_lambda: float = option(0.95, "in [0, 1]")
     """λ of generalised advantages."""
-    epochs: int = 8
+    epochs: int = option(8, "a positive integer")
     """Passes over a rollout, at most."""
-    minibatches: int = 8
+    minibatches: int = option(8, "a positive integer")
     """Optimiser steps of one pass; each sees an equal share of every task's transitions."""
-    advantage_scale: str = "largest"
+    advantage_scale: str = option("largest", ("largest", "present"))
     """A task's advantages are divided by their deviation in this rollout (present), or by the task's largest so far,
     with which the gradients of tasks that are learned become small."""
-    clip_range: float = 0.2
+    clip_range: float = option(0.2, "positive")
     """ε: the surrogate gains nothing from ratios beyond 1 ± ε."""
-    target_kl: float | None = 0.02
+    target_kl: float | None = option(0.02, "positive")
     """No further pass once the mean divergence from the policy that collected the rollout exceeds this."""
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: float = option(0.0, "0 or more")
     """Weight of the entropy in the actor's loss."""
     initial_std: float = 0.6
     """Deviation of the actions at the start."""
-    min_std: float = 0.1
+    min_std: float = option(0.1, "positive")
     """Least deviation of the actions."""
     max_std: float = 0.6
     """Greatest deviation of the actions, at the start."""
@@ -78,18 +78,9 @@ class Config(ActorCriticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(0 <= self.gae_lambda <= 1, "agent.gae_lambda", "in [0, 1]", self.gae_lambda)
-        check(0 <= self.final_learning_rate <= 1, "agent.final_learning_rate", "in [0, 1]", self.final_learning_rate)
-        for name in ("epochs", "minibatches"):
-            check(getattr(self, name) >= 1, f"agent.{name}", "a positive integer", getattr(self, name))
-        check_choice("agent.advantage_scale", self.advantage_scale, ("largest", "present"))
-        check(self.clip_range > 0, "agent.clip_range", "positive", self.clip_range)
-        check(self.target_kl is None or self.target_kl > 0, "agent.target_kl", "positive", self.target_kl)
-        check(self.entropy_coefficient >= 0, "agent.entropy_coefficient", "0 or more", self.entropy_coefficient)
         for name in ("initial_std", "max_std", "final_max_std"):
             above = f"at least agent.min_std ({self.min_std})"
             check(getattr(self, name) >= self.min_std, f"agent.{name}", above, getattr(self, name))
-        check(self.min_std > 0, "agent.min_std", "positive", self.min_std)
 
 
 class ActorBatch(NamedTuple):

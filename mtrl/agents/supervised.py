@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtrl.agents.base import Agent, AgentConfig
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.images import ImageBatch
@@ -28,27 +28,18 @@ class Config(AgentConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ImageSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("supervised",)
     kind: str = "supervised"
-    batch_size: int = 32
+    batch_size: int = option(32, "a positive integer")
     """B: images per task and update."""
-    learning_rate: float = 0.1
+    learning_rate: float = option(0.1, "positive")
     """SGD's, at the start of the schedule."""
-    momentum: float = 0.9
+    momentum: float = option(0.9, "in [0, 1)")
     """SGD's."""
-    weight_decay: float = 5e-4
+    weight_decay: float = option(5e-4, "0 or more")
     """SGD's."""
-    max_grad_norm: float | None = None
+    max_grad_norm: float | None = option(None, "positive")
     """Clip the norm of the final gradient."""
-    reduction: str = "sum"
+    reduction: str = option("sum", ("mean", "sum"))
     """How weighted task losses become one: mean or sum."""
-
-    def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
-        check(self.learning_rate > 0, "agent.learning_rate", "positive", self.learning_rate)
-        check(0 <= self.momentum < 1, "agent.momentum", "in [0, 1)", self.momentum)
-        check(self.weight_decay >= 0, "agent.weight_decay", "0 or more", self.weight_decay)
-        check(self.reduction in ("mean", "sum"), "agent.reduction", "mean or sum", self.reduction)
-        norm = self.max_grad_norm
-        check(norm is None or norm > 0, "agent.max_grad_norm", "positive", norm)
 
 
 class Supervised(Agent):

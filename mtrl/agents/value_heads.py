@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mtrl.agents.base import AgentConfig
 from mtrl.agents.normalisation import merge
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, option
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.networks.base import Factory
 from mtrl.networks.film import FiLM
@@ -29,11 +30,11 @@ MIN_DEVIATION, MAX_DEVIATION = 1e-4, 1e6
 
 
 @dataclass
-class ValueConfig:
-    value_head: str = "scalar"
+class ValueConfig(AgentConfig):
+    value_head: str = option("scalar", ("scalar", "two_hot", "hl_gauss"))
     """What critics give: scalar (a number, by squared error), or a distribution over bins by cross-entropy: two_hot, or
     hl_gauss (a Gaussian around the target)."""
-    bins: int = 101
+    bins: int = option(101, "2 or more")
     """Bins of a distribution."""
     support: list[float] = field(default_factory=lambda: [-10.0, 10.0])
     """The lowest and the highest value of the bins: in symlog or in deviations, with `symlog` or `popart`. Targets
@@ -42,15 +43,13 @@ class ValueConfig:
     """Critics learn sign(x) log(1 + |x|) of their targets; if not given, distributions without `popart` do."""
     popart: bool = False
     """Critics learn their targets minus each task's running mean, divided by its deviation."""
-    popart_rate: float = 3e-4
+    popart_rate: float = option(3e-4, "in (0, 1]")
     """How far these statistics move towards those of a batch."""
 
     def __post_init__(self) -> None:
-        check_choice("agent.value_head", self.value_head, tuple(_KINDS))
-        check(self.bins >= 2, "agent.bins", "at least 2", self.bins)
+        super().__post_init__()
         ordered = len(self.support) == 2 and self.support[0] < self.support[1]
         check(ordered, "agent.support", "two numbers, the lower first", self.support)
-        check(0 < self.popart_rate <= 1, "agent.popart_rate", "in (0, 1]", self.popart_rate)
         both = self.popart and bool(self.symlog)
         check(not both, "agent.symlog", "false with agent.popart, which sets the scale by itself", self.symlog)
 

@@ -29,7 +29,7 @@ import torch
 from gymnasium.spaces import Box, flatdim
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, check_choice, option
 from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
@@ -53,15 +53,15 @@ class Config(ChosenTasks):
     kind: str = "gymnasium"
     ids: list[str] = field(default_factory=lambda: ["Pendulum-v1"])
     """The tasks: ids that are registered with Gymnasium, by itself or by a module that --import names."""
-    horizon: int | None = None
+    horizon: int | None = option(None, "a positive integer")
     """Steps after which an episode is truncated; each environment's own number if not given."""
     solved_at: float | None = None
     """The return that solves an episode, where the environment does not tell; the registered one if not given."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(bool(self.ids), "benchmark.ids", "a list of ids", list(self.ids))
         check(len(set(self.ids)) == len(self.ids), "benchmark.ids", "different from each other", list(self.ids))
-        check(self.horizon is None or self.horizon >= 1, "benchmark.horizon", "a positive integer", self.horizon)
         finite = self.solved_at is None or math.isfinite(self.solved_at)
         check(finite, "benchmark.solved_at", "a finite number", self.solved_at)
         for name in self.ids:  # `module:id`, which imports the module, is not registered under this name

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, check_choice, option
 from mtrl.core.errors import expected
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
@@ -38,17 +38,15 @@ class Config(ChosenTasks):
     spec_type: ClassVar[type[Spec]] = ControlSpec
 
     kind: str = "toy"
-    num_tasks: int = 4
+    num_tasks: int = option(4, "a positive integer")
     """T, unless some of them are chosen, by names such as turn-90."""
-    horizon: int = 25
+    horizon: int = option(25, "a positive integer")
     """Steps after which an episode is truncated; the farthest goal takes 16."""
     shuffled_rewards: bool = False
     """Give the reward of a random point instead of one's own: nothing can be learned."""
 
     def __post_init__(self) -> None:
-        check(self.kind == "toy", "benchmark.kind", "toy", self.kind)
-        check(self.num_tasks >= 1, "benchmark.num_tasks", "a positive integer", self.num_tasks)
-        check(self.horizon >= 1, "benchmark.horizon", "a positive integer", self.horizon)
+        super().__post_init__()
         self.check_tasks(self.names())
 
     def names(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import Options, check, option
 from mtrl.core.types import Metrics
 from mtrl.gradients.algebra import combine
 
@@ -20,15 +20,14 @@ C = TypeVar("C")
 
 
 @dataclass
-class WeightingConfig:
+class WeightingConfig(Options):
     """What `Methods` asks of a weighting's configuration. One that does not derive from it has these defaults."""
 
-    actor_weights: str = "auto"
+    option_group: ClassVar[str] = "weighting"
+
+    actor_weights: str = option("auto", ("auto", "own", "critic", "equal"))
     """Weights of an actor's losses, which have either sign: own, the critic's of the same update (critic), or equal.
     auto: critic for a weighting that needs positive losses, own for others."""
-
-    def __post_init__(self) -> None:
-        check_choice("weighting.actor_weights", self.actor_weights, ("auto", "own", "critic", "equal"))
 
     def primary_tasks(self) -> Sequence[str]:
         """Names or indexes of the tasks that count; all tasks if empty."""
@@ -36,9 +35,10 @@ class WeightingConfig:
 
 
 @dataclass
-class SurgeryConfig:
+class SurgeryConfig(Options):
     """What `Methods` asks of a surgery's configuration. One that does not derive from it has these defaults."""
 
+    option_group: ClassVar[str] = "surgery"
     requires_primary: ClassVar[bool] = False
     """Whether the method means nothing without a choice of primary tasks."""
     primary_limit: ClassVar[int | None] = None
@@ -65,7 +65,7 @@ class GramianConfig(SurgeryConfig):
 
 
 @dataclass
-class DiagnosticConfig:
+class DiagnosticConfig(Options):
     """What `Methods` asks of a diagnostic's configuration. One that does not derive from it has these defaults."""
 
     affinity: ClassVar[str | None] = None

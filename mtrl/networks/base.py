@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import Options, option
 from mtrl.core.subset import SomeTasks, TaskSubset
 from mtrl.core.types import Tensors
 
@@ -18,22 +18,19 @@ Factory = Callable[[Tensor], nn.Module]
 
 
 @dataclass
-class NetworkConfig:
+class NetworkConfig(Options):
     """What every architecture has."""
 
-    width: int = 400
+    option_group: ClassVar[str] = "network"
+
+    width: int = option(400, "a positive integer")
     """Units of each hidden layer."""
-    depth: int = 3
+    depth: int = option(3, "in 1..1000")
     """Hidden layers."""
     layer_norm: bool = False
     """Layer normalisation after each hidden linear layer."""
-    activation: str = "relu"
+    activation: str = option("relu", ("relu", "tanh", "silu", "elu"))
     """After each hidden layer: relu, tanh, silu or elu."""
-
-    def __post_init__(self) -> None:
-        check_choice("network.activation", self.activation, ("relu", "tanh", "silu", "elu"))
-        check(self.width >= 1, "network.width", "a positive integer", self.width)
-        check(1 <= self.depth <= 1000, "network.depth", "1 to 1000", self.depth)
 
     def for_goals(self) -> Self:
         """This architecture where tasks are goals, whose codes are points of a space rather than names."""

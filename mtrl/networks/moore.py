@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import check, option
 from mtrl.networks.base import Factory, NetworkConfig
 from mtrl.networks.layers import Linear, OwnVector, Torso, owned, weighted_sum
 
@@ -61,12 +61,11 @@ class Moore(nn.Module):
 class Config(NetworkConfig):
     published: ClassVar[Mapping[str, Mapping[str, str]]] = {"mt50": {"experts": "6"}}
     kind: str = "moore"
-    experts: int = 4
+    experts: int = option(4, "a positive integer")
     """k (the paper: 4 for MT10, 6 for MT50); each has `depth` layers, the last one linear."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.experts >= 1, "network.experts", "a positive integer", self.experts)
         fits = "at least network.experts, as many vectors as are to be orthogonal"
         check(self.width >= self.experts, "network.width", fits, self.width)
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.networks.base import Factory, NetworkConfig
 from mtrl.networks.layers import ACTIVATIONS, LayerNorm, OwnVector, linear, owned
 
@@ -69,12 +69,8 @@ class PaCo(nn.Module):
 @dataclass
 class Config(NetworkConfig):
     kind: str = "paco"
-    parameter_sets: int = 5
+    parameter_sets: int = option(5, "a positive integer")
     """K (the authors' code: 5 for MT10)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.parameter_sets >= 1, "network.parameter_sets", "a positive integer", self.parameter_sets)
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.networks.base import Factory, NetworkConfig
 from mtrl.networks.layers import ACTIVATIONS, LayerNorm, Linear, OwnVector, Torso, owned
 
@@ -73,18 +73,12 @@ class SoftModular(nn.Module):
 @dataclass
 class Config(NetworkConfig):
     kind: str = "soft_modular"
-    depth: int = 2
+    depth: int = option(2, "2 or more")
     """Layers of modules (the paper's L: 2 shallow, 4 deep)."""
-    modules: int = 2
+    modules: int = option(2, "a positive integer")
     """Modules of each layer (the paper's n: 2 shallow, 4 deep)."""
-    module_width: int = 256
+    module_width: int = option(256, "a positive integer")
     """Units of each module (256 in the shallow network, 128 in the deep one)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.depth >= 2, "network.depth", "at least 2 layers of modules", self.depth)
-        check(self.modules >= 1, "network.modules", "a positive integer", self.modules)
-        check(self.module_width >= 1, "network.module_width", "a positive integer", self.module_width)
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:

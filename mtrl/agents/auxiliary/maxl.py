@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from torch.func import functional_call, grad_and_value
 
 from mtrl.agents.auxiliary.labels import batch_entropy, hierarchy_mask, masked_softmax, scaled_weight
 from mtrl.agents.auxiliary.learner import MainLearner, Sizes
-from mtrl.core.config import check
+from mtrl.core.config import Options, option
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.images import Epochs, ImageBatch, ImageData
 from mtrl.networks.convolution import set_tracking
@@ -32,29 +32,23 @@ STREAM = 2_000_003
 
 
 @dataclass
-class MAXLConfig:
+class MAXLConfig(Options):
     """What paper 003 does not say of MAXL is taken from MAXL's own paper and its authors' code."""
 
-    learning_rate: float = 1e-3
-    """SGD's, for the label network, at the start."""
-    milestone: int = 50
-    """Epochs after which the label network's rate is multiplied by `decay`, again and again."""
-    decay: float = 0.5
-    """See `milestone`; 1 for a constant rate."""
-    weight_decay: float = 5e-4
-    """SGD's, for the label network."""
-    inner_rate: float | None = None
-    """α of the step that is looked through; the main network's learning rate if not given."""
-    entropy_weight: float = 0.2
-    """c."""
+    option_group: ClassVar[str] = "agent.maxl"
 
-    def __post_init__(self) -> None:
-        check(self.learning_rate > 0, "agent.maxl.learning_rate", "positive", self.learning_rate)
-        check(self.milestone >= 1, "agent.maxl.milestone", "a positive integer", self.milestone)
-        check(0 < self.decay <= 1, "agent.maxl.decay", "in (0, 1]", self.decay)
-        check(self.weight_decay >= 0, "agent.maxl.weight_decay", "0 or more", self.weight_decay)
-        check(self.inner_rate is None or self.inner_rate > 0, "agent.maxl.inner_rate", "positive", self.inner_rate)
-        check(self.entropy_weight >= 0, "agent.maxl.entropy_weight", "0 or more", self.entropy_weight)
+    learning_rate: float = option(1e-3, "positive")
+    """SGD's, for the label network, at the start."""
+    milestone: int = option(50, "a positive integer")
+    """Epochs after which the label network's rate is multiplied by `decay`, again and again."""
+    decay: float = option(0.5, "in (0, 1]")
+    """See `milestone`; 1 for a constant rate."""
+    weight_decay: float = option(5e-4, "0 or more")
+    """SGD's, for the label network."""
+    inner_rate: float | None = option(None, "positive")
+    """α of the step that is looked through; the main network's learning rate if not given."""
+    entropy_weight: float = option(0.2, "0 or more")
+    """c."""
 
 
 class LabelNetwork(nn.Module):

@@ -16,7 +16,7 @@ import numpy as np
 from metaworld.types import Task
 from numpy.typing import NDArray
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, check_choice, option
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.core.types import FloatArray, TaskVectorEnv
@@ -41,35 +41,28 @@ class Config(ChosenTasks):
 
     tasks: list[str] = field(default_factory=list, kw_only=True)
     """The one task of mt1, the tasks of custom, or some of those of mt10, mt25 and mt50, in this order."""
-    kind: str = "mt10"
+    kind: str = option("mt10", ("mt1", *BENCHMARKS, "custom"))
     """mt1, mt10, mt25, mt50, or custom."""
-    reward_version: str = "v2"
+    reward_version: str = option("v2", ("v1", "v2"))
     """v1 or v2: results under the two cannot be compared."""
-    horizon: int = 500
+    horizon: int = option(500, f"in 1..{MAX_HORIZON}")
     """Steps after which an episode is truncated; the package ends at 500."""
     training_horizons: list[int] = field(default_factory=list)
     """The same for training alone, which a task's copies take in turn; [] for the horizon. Short episodes show more
     starts, long ones what comes late."""
-    steps_after_success: int | None = None
+    steps_after_success: int | None = option(None, "0 or more")
     """Steps that an episode of training goes on for after its first success; None: to its horizon."""
-    num_goals: int = 50
+    num_goals: int = option(GOALS, f"in 1..{GOALS}")
     """Goals per task: the first so many of the benchmark's 50."""
-    engine: str = "batched"
+    engine: str = option("batched", ("batched", "package"))
     """What steps the environments. batched: all copies at once on all cores; package: the package's own, one by one."""
     terminate_on_success: bool = False
     """End training episodes at success. Evaluations always do."""
 
     def __post_init__(self) -> None:
-        check_choice("benchmark.kind", self.kind, ("mt1", *BENCHMARKS, "custom"))
-        check_choice("benchmark.reward_version", self.reward_version, ("v1", "v2"))
-        check_choice("benchmark.engine", self.engine, ("batched", "package"))
-        limits = f"in 1..{MAX_HORIZON}"
-        check(1 <= self.horizon <= MAX_HORIZON, "benchmark.horizon", limits, self.horizon)
-        after = self.steps_after_success
-        check(after is None or after >= 0, "benchmark.steps_after_success", "0 or more, or null", after)
+        super().__post_init__()
         whole = all(1 <= steps <= MAX_HORIZON for steps in self.training_horizons)
-        check(whole, "benchmark.training_horizons", limits, self.training_horizons)
-        check(1 <= self.num_goals <= GOALS, "benchmark.num_goals", f"in 1..{GOALS}", self.num_goals)
+        check(whole, "benchmark.training_horizons", f"in 1..{MAX_HORIZON}", self.training_horizons)
         self.check_tasks(BENCHMARKS.get(self.kind, BENCHMARKS["mt50"]))
         check(self.kind != "mt1" or len(self.tasks) == 1, "benchmark.tasks", "one task for mt1", self.tasks)
         check(self.kind != "custom" or bool(self.tasks), "benchmark.tasks", "a list of tasks", self.tasks)

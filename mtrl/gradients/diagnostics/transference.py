@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import option
 from mtrl.core.types import Metrics
 from mtrl.gradients.base import Context, Diagnostic, DiagnosticConfig
 
@@ -22,19 +22,14 @@ from mtrl.gradients.base import Context, Diagnostic, DiagnosticConfig
 @dataclass
 class Config(DiagnosticConfig):
     affinity: ClassVar[str | None] = "affinity"
+    option_group: ClassVar[str] = "diagnostics.transference"
     kind: str = "transference"
-    every: int = 10
+    every: int = option(10, "a positive integer")
     """Updates from one measurement to the next."""
-    apply_to: str = "critic"
+    apply_to: str = option("critic", ("both", "actor", "critic"))
     """Which networks' losses of an agent with both: actor, critic or both."""
-    step_size: float | None = None
+    step_size: float | None = option(None, "positive")
     """α; the optimiser's learning rate if not given."""
-
-    def __post_init__(self) -> None:
-        check(self.every >= 1, "diagnostics.transference.every", "a positive integer", self.every)
-        check_choice("diagnostics.transference.apply_to", self.apply_to, ("both", "actor", "critic"))
-        step = self.step_size
-        check(step is None or step > 0, "diagnostics.transference.step_size", "positive", step)
 
 
 class Transference(Diagnostic):

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.core.types import Metrics
 from mtrl.gradients.algebra import combine
 from mtrl.gradients.base import Context, Diagnostic, DiagnosticConfig
@@ -33,12 +34,10 @@ AMONG_CONFLICTS = ("condition_a", "condition_b")
 
 @dataclass
 class Config(DiagnosticConfig):
+    option_group: ClassVar[str] = "diagnostics.triad"
     kind: str = "triad"
-    window: int = 100
+    window: int = option(100, "a positive integer")
     """Updates that a logged value is the mean of; 1 for the last update alone."""
-
-    def __post_init__(self) -> None:
-        check(self.window >= 1, "diagnostics.triad.window", "a positive integer", self.window)
 
 
 class Triad(Diagnostic):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check_choice
+from mtrl.core.config import option
 from mtrl.gradients.base import GramianConfig, Surgery
 
 NOTHING = 1e-12
@@ -22,11 +22,8 @@ NOTHING = 1e-12
 @dataclass
 class Config(GramianConfig):
     kind: str = "pcgrad"
-    variant: str = "full"
+    variant: str = option("full", ("full", "direction", "magnitude"))
     """full, or the ablations direction and magnitude."""
-
-    def __post_init__(self) -> None:
-        check_choice("surgery.variant", self.variant, ("full", "direction", "magnitude"))
 
 
 class PCGrad(Surgery):

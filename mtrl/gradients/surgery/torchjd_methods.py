@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.core.errors import UserError, expected, missing
 from mtrl.gradients.base import GramianConfig, Surgery
 from mtrl.gradients.surgery.torchjd_solvers import OnRoot, ShortestVector, WithoutZeros, openblas
@@ -57,11 +57,8 @@ class CAGrad(TorchJDConfig):
     """CAGrad: the best improvement of the worst task near the average gradient (Liu et al. 2021, Algorithm 1)."""
 
     kind: str = "cagrad"
-    c: float = 0.4
+    c: float = option(0.4, "0 or more")
     """Radius around the average gradient, as a share of its norm; 0 for the average itself."""
-
-    def __post_init__(self) -> None:
-        check(self.c >= 0, "surgery.c", "0 or more", self.c)
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         return aggregation.CAGradWeighting(c=self.c)
@@ -122,11 +119,8 @@ class FairGrad(TorchJDConfig):
     """FairGrad: α-fair shares of the improvement (Ban & Ji 2024, Eq. 4)."""
 
     kind: str = "fairgrad"
-    alpha: float = 1.0
+    alpha: float = option(1.0, "positive")
     """α: 1 for proportional fairness, larger for more of it."""
-
-    def __post_init__(self) -> None:
-        check(self.alpha > 0, "surgery.alpha", "positive", self.alpha)
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         return WithoutZeros(aggregation.FairGradWeighting(alpha=self.alpha))
@@ -140,13 +134,10 @@ class GradVac(TorchJDConfig):
     """GradVac: gradients turned towards the cosines they usually have (Wang et al. 2021)."""
 
     kind: str = "gradvac"
-    beta: float = 0.5
+    beta: float = option(0.5, "in [0, 1]")
     """Share of the newest cosine in the running mean."""
     random: ClassVar[bool] = True
     stateful: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check(0 <= self.beta <= 1, "surgery.beta", "in [0, 1]", self.beta)
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         return aggregation.GradVacWeighting(beta=self.beta)
@@ -169,18 +160,14 @@ class PCD(TorchJDConfig):
     kind: str = "pcd"
     primary: list[str] = field(default_factory=list)
     """Name or index of the one task that leads."""
-    tau: float = 0.02
+    tau: float = option(0.02, "in [0, 1]")
     """τ: share of the progress along its own gradient that each other task is guaranteed."""
-    beta: float = 0.999
+    beta: float = option(0.999, "in [0, 1)")
     """Decay of the running mean of the squared gradient norms."""
     normalized: ClassVar[bool] = False  # it has running means of the norms; with ε = 0 every scale is alike
     stateful: ClassVar[bool] = True
     requires_primary: ClassVar[bool] = True
     primary_limit: ClassVar[int | None] = 1
-
-    def __post_init__(self) -> None:
-        check(0 <= self.tau <= 1, "surgery.tau", "in [0, 1]", self.tau)
-        check(0 <= self.beta < 1, "surgery.beta", "in [0, 1)", self.beta)
 
     def primary_tasks(self) -> Sequence[str]:
         return self.primary
@@ -201,15 +188,11 @@ class NashMTL(TorchJDConfig):
     """Nash-MTL: the tasks' bargaining solution, alike in relative gain (Navon et al. 2022, Algorithm 1)."""
 
     kind: str = "nash_mtl"
-    every: int = 1
+    every: int = option(1, "a positive integer")
     """Updates from one solution to the next; in between the weights stay."""
-    iterations: int = 20
+    iterations: int = option(20, "a positive integer")
     """Steps of the solver at most."""
     stateful: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        for name in ("every", "iterations"):
-            check(getattr(self, name) >= 1, f"surgery.{name}", "a positive integer", getattr(self, name))
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         # No clipping here (max_norm): that is the agent's max_grad_norm.

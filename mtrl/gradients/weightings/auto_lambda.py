@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, option
 from mtrl.gradients.adam import Adam
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 from mtrl.gradients.look_ahead import ESTIMATORS
@@ -36,25 +36,18 @@ class Config(WeightingConfig):
         "rlbench": {"learning_rate": "3e-5"},
     }
     kind: str = "auto_lambda"
-    learning_rate: float = 1e-4
+    learning_rate: float = option(1e-4, "0 or more")
     """Adam's, for λ (the paper: 1e-4 NYUv2, 3e-5 CityScapes and RLBench, 3e-4 CIFAR-100)."""
     initial: float = 0.1
     """λ of every task at the start."""
     primary: list[str] = field(default_factory=list)
     """Names or indexes of the tasks that count; the others are auxiliary. All of them if empty."""
-    estimator: str = "exact"
+    estimator: str = option("exact", ESTIMATORS)
     """exact, finite_difference or second_order."""
-    sampled_tasks: int | None = None
+    sampled_tasks: int | None = option(None, "a positive integer")
     """K': random tasks whose λ moves in an update; all if not given."""
     swap: bool = True
     """Whether L_val is of another batch; false: of the training batch itself ("no swapping", the paper's Table 4)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
-        check_choice("weighting.estimator", self.estimator, ESTIMATORS)
-        sampled = self.sampled_tasks
-        check(sampled is None or sampled >= 1, "weighting.sampled_tasks", "a positive integer", sampled)
 
     def primary_tasks(self) -> Sequence[str]:
         return self.primary

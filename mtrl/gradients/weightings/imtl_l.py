@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.gradients.adam import Adam
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
@@ -19,12 +19,8 @@ from mtrl.gradients.base import Context, Weighting, WeightingConfig
 @dataclass
 class Config(WeightingConfig):
     kind: str = "imtl_l"
-    learning_rate: float = 3e-4
+    learning_rate: float = option(3e-4, "0 or more")
     """Adam's, for s."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
 
 
 class IMTLL(Weighting):

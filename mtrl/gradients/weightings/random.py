@@ -11,19 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check_choice
+from mtrl.core.config import option
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 
 @dataclass
 class Config(WeightingConfig):
     kind: str = "random"
-    distribution: str = "normal"
+    distribution: str = option("normal", ("normal", "dirichlet"))
     """What weights are drawn from: normal, with a softmax, or dirichlet."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("weighting.distribution", self.distribution, ("normal", "dirichlet"))
 
 
 class RandomWeights(Weighting):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.gradients.adam import Adam
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
@@ -20,14 +20,10 @@ from mtrl.gradients.base import Context, Weighting, WeightingConfig
 @dataclass
 class Config(WeightingConfig):
     kind: str = "uncertainty"
-    learning_rate: float = 3e-4
+    learning_rate: float = option(3e-4, "0 or more")
     """Adam's, for s."""
     initial: float = -0.7
     """s of every task at the start."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
 
 
 class Uncertainty(Weighting):

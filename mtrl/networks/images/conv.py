@@ -9,46 +9,39 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import Options, option
 from mtrl.networks.base import Factory
 from mtrl.networks.convolution import Flatten, Pool, conv_block, pooled_size
 from mtrl.networks.layers import Linear, owned
 
 
 @dataclass
-class ConvConfig:
+class ConvConfig(Options):
     """What the variants of the small network have in common."""
 
-    width: int = 160
-    """Filters of each convolution."""
-    depth: int = 3
-    """Convolutions, each with a 2×2 pool."""
-    fc_width: int = 320
-    """Units of each hidden linear layer."""
-    fc_depth: int = 2
-    """Hidden linear layers."""
-    batch_norm: str = "shared"
-    """task: every task its own scale and shift; shared: one for all. Statistics are always each task's."""
+    option_group: ClassVar[str] = "network"
 
-    def __post_init__(self) -> None:
-        check_choice("network.batch_norm", self.batch_norm, ("task", "shared"))
-        for name in ("width", "depth", "fc_width"):
-            check(getattr(self, name) >= 1, f"network.{name}", "a positive integer", getattr(self, name))
-        check(self.fc_depth >= 0, "network.fc_depth", "0 or more", self.fc_depth)
+    width: int = option(160, "a positive integer")
+    """Filters of each convolution."""
+    depth: int = option(3, "a positive integer")
+    """Convolutions, each with a 2×2 pool."""
+    fc_width: int = option(320, "a positive integer")
+    """Units of each hidden linear layer."""
+    fc_depth: int = option(2, "0 or more")
+    """Hidden linear layers."""
+    batch_norm: str = option("shared", ("task", "shared"))
+    """task: every task its own scale and shift; shared: one for all. Statistics are always each task's."""
 
 
 @dataclass
 class Config(ConvConfig):
     kind: str = "conv"
-    owned: str = "head"
+    owned: str = option("head", ("head", "fc", "all"))
     """What every task has of its own: the head (the last layer), fc (all linear layers), or all."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("network.owned", self.owned, ("head", "fc", "all"))
 
 
 def convolutions(config: ConvConfig, image_shape: tuple[int, int, int]) -> tuple[list[nn.Module], int]:

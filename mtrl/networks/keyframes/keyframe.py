@@ -13,41 +13,41 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import Options, check, option
 from mtrl.networks.base import Factory
 from mtrl.networks.convolution import Conv2d, Pool
 from mtrl.networks.layers import Linear, owned
 
 
 @dataclass
-class Config:
+class Config(Options):
+    option_group: ClassVar[str] = "network"
     kind: str = "keyframe"
     channels: list[int] = field(default_factory=lambda: [32, 64, 96, 128])
     """Of the encoder's levels; each has half the pixels of the one before, and the decoder mirrors them."""
-    patch: int = 2
+    patch: int = option(2, "a positive integer")
     """Pixels along a side that the first level folds into channels; attention has a point for each patch."""
-    embedding: int = 64
+    embedding: int = option(64, "a positive integer")
     """Numbers that stand for a task and stage."""
-    stages: int = 8
+    stages: int = option(8, "a positive integer")
     """Stages that are told apart; later ones count as the last."""
-    rotation_width: int = 256
+    rotation_width: int = option(256, "a positive integer")
     """Hidden units of the rotation decoder."""
-    rotation_channels: int = 16
+    rotation_channels: int = option(16, "a positive integer")
     """Channels of the bottleneck that the rotation decoder sees whole."""
     blind: bool = False
     """Blank colours and points: a control that knows task and stage only."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(len(self.channels) >= 2, "network.channels", "at least 2 levels", self.channels)
         check(min(self.channels) >= 1, "network.channels", "positive integers", self.channels)
-        for name in ("patch", "embedding", "stages", "rotation_width", "rotation_channels"):
-            check(getattr(self, name) >= 1, f"network.{name}", "a positive integer", getattr(self, name))
 
 
 class Prediction(NamedTuple):
