@@ -1,18 +1,20 @@
-"""What all learners have in common: what they accept, and how they are saved and loaded."""
+"""What learners have in common: what they accept, how they are saved and loaded, and one network for all tasks."""
 
 from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtrl.core.config import Options
+from mtrl.core.config import Options, option
 from mtrl.core.specs import Spec
+from mtrl.gradients import Methods
+from mtrl.networks import TaskNetwork
 
 
 @dataclass
@@ -80,6 +82,50 @@ class Agent:
         for name in self.acting:
             if name in self._parts():
                 self._parts()[name].load_state_dict(state[name])
+
+
+@dataclass
+class OneNetworkConfig(AgentConfig):
+    batch_size: int = option(32, "a positive integer")
+    """B: samples per task and update."""
+    max_grad_norm: float | None = option(None, "positive")
+    """Clip the norm of the final gradient."""
+    reduction: str = option("mean", ("mean", "sum"))
+    """How weighted task losses become one: mean or sum."""
+
+
+class OneNetwork(Agent):
+    """A learner with one network for T tasks."""
+
+    acting: ClassVar[tuple[str, ...]] = ("network",)
+
+    def __init__(
+        self,
+        config: Any,
+        network: TaskNetwork,
+        make_optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer],
+        *,
+        methods: Methods,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.config, self.device = config, torch.device(device)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.network = network.to(self.device)
+        self.optimizer = methods.optimizer(
+            self.network,
+            make_optimizer(self.network.parameters()),
+            reduction=config.reduction,
+            max_grad_norm=config.max_grad_norm,
+            generator=self.generator,
+        ).to(self.device)
+
+    @property
+    def needs_second_batch(self) -> bool:
+        return self.optimizer.needs_second_batch
+
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self.network, "method": self.optimizer, "optimizer": self.optimizer.optimizer}
 
 
 def continue_generator(generator: torch.Generator, state: Tensor) -> None:

@@ -7,6 +7,7 @@ no losses; it trains with Adam at 1e-3 on batches of 32.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,25 +15,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtrl.agents.base import Agent, AgentConfig
+from mtrl.agents.base import OneNetwork, OneNetworkConfig
 from mtrl.core.config import option
 from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
 from mtrl.data.depth import point_cloud
-from mtrl.gradients import Methods
 from mtrl.networks import TaskNetwork
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
 from mtrl.networks.keyframes.keyframe import Prediction
 
 
 @dataclass
-class Config(AgentConfig):
+class Config(OneNetworkConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (KeyframeSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("behaviour_cloning",)
     kind: str = "bc"
-    batch_size: int = option(32, "a positive integer")
-    """B: samples per task and update."""
     learning_rate: float = option(1e-3, "positive")
     """Adam's, constant."""
     position_weight: float = option(10.0, "0 or more")
@@ -41,44 +39,16 @@ class Config(AgentConfig):
     """Of 1 − ⟨q, q*⟩², sin² of half the angle between them."""
     gripper_weight: float = option(0.1, "0 or more")
     """Of the gripper's cross-entropy."""
-    max_grad_norm: float | None = option(None, "positive")
-    """Clip the norm of the final gradient."""
-    reduction: str = option("mean", ("mean", "sum"))
-    """How weighted task losses become one: mean or sum."""
 
 
-class BC(Agent):
-    """One network for T tasks, trained on batches of keyframes."""
+class BC(OneNetwork):
+    """The policy of T tasks, trained on batches of keyframes."""
 
-    acting: ClassVar[tuple[str, ...]] = ("network",)
-
-    def __init__(
-        self,
-        config: Config,
-        *,
-        network: Any,
-        methods: Methods,
-        spec: KeyframeSpec,
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-    ) -> None:
-        """network: its configuration."""
-        self.config = config
-        self.device = torch.device(device)
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+    def __init__(self, config: Config, *, network: Any, spec: KeyframeSpec, **context: Any) -> None:
+        """network: its configuration; context: as of `OneNetwork`."""
         factory = KEYFRAME_NETWORKS.build(network, cameras=len(spec.cameras), image_size=spec.image_size)
-        self.network = TaskNetwork(factory, spec.num_tasks).to(self.device)
-        self.optimizer = methods.optimizer(
-            self.network,
-            torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True),
-            reduction=config.reduction,
-            max_grad_norm=config.max_grad_norm,
-            generator=self.generator,
-        ).to(self.device)
-
-    @property
-    def needs_second_batch(self) -> bool:
-        return self.optimizer.needs_second_batch
+        adam = functools.partial(torch.optim.Adam, lr=config.learning_rate, fused=True)
+        super().__init__(config, TaskNetwork(factory, spec.num_tasks), adam, **context)
 
     @torch.no_grad()
     def act(self, observation: KeyframeObservation, explore: bool = False) -> Tensor:
@@ -121,9 +91,6 @@ class BC(Agent):
         """One step on a batch (T, B, ..). Nothing is read back."""
         second = None if second_batch is None else second_batch.to(self.device)
         return self.optimizer.step(self.losses, batch.to(self.device), second)
-
-    def _parts(self) -> dict[str, Any]:
-        return {"network": self.network, "method": self.optimizer, "optimizer": self.optimizer.optimizer}
 
 
 def build(config: Config, **context: Any) -> BC:

@@ -17,6 +17,7 @@ from mtrl.agents.base import AgentConfig
 from mtrl.core.config import option
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Transitions
+from mtrl.gradients.algebra import like
 
 
 @dataclass
@@ -31,15 +32,17 @@ class NormalisationConfig(AgentConfig):
     """Deviations of observations and returns count as at least this."""
 
 
-def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (G, *shape) merged with those of new values (G, n, *shape), whose share is in [0, 1].
+def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor, subset: TaskSubset) -> None:
+    """Merge the mean and variance (G, *shape) of a subset's groups in place with those of new values (S, n, *shape).
 
-    Exact for shares of the counts (Chan, Golub & LeVeque 1983); with constant shares it forgets exponentially.
+    share (S,): the weight of the new values, in [0, 1]. The result is exact for shares of the counts (Chan, Golub &
+    LeVeque 1983); with constant shares it forgets exponentially.
     """
-    share = share.view(-1, *[1] * (mean.ndim - 1))
-    apart = values.mean(1) - mean
-    within = values.var(1, correction=0) - variance
-    return mean + share * apart, variance + share * within + share * (1 - share) * apart.square()
+    before, spread, share = subset.gather(mean), subset.gather(variance), like(share, mean)
+    apart = values.mean(1) - before
+    within = values.var(1, correction=0) - spread
+    subset.write(mean, before + share * apart)
+    subset.write(variance, spread + share * within + share * (1 - share) * apart.square())
 
 
 class RunningMoments:
@@ -52,12 +55,9 @@ class RunningMoments:
 
     def add(self, values: Tensor, subset: TaskSubset = ALL_TASKS) -> None:
         """values (S, n, *shape): n of each of the groups of `subset`."""
-        kept = [self.mean, self.variance, self.count]
-        mean, variance, count = (subset.gather(tensor) for tensor in kept)
-        total = count + values.shape[1]
-        moved = [*merge(mean, variance, values.double().cpu(), values.shape[1] / total), total]
-        for old, new in zip(kept, moved, strict=True):
-            subset.write(old, new)
+        count = subset.gather(self.count) + values.shape[1]
+        merge(self.mean, self.variance, values.double().cpu(), values.shape[1] / count, subset)
+        subset.write(self.count, count)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in vars(self).items()}
@@ -72,13 +72,32 @@ def _of(subset: TaskSubset, tensor: Tensor) -> Tensor:
     return tensor if len(tensor) == 1 else subset.gather(tensor)
 
 
-class ObservationNormaliser:
+class _Normaliser:
+    """Holds the moments of each group, and the inverse deviations (G, 1, *shape) that updates multiply by."""
+
+    def __init__(self, config: NormalisationConfig, moments: RunningMoments, device: torch.device) -> None:
+        self._config, self.moments = config, moments
+        self._scale = torch.ones_like(moments.mean, dtype=torch.get_default_dtype(), device=device).unsqueeze(1)
+
+    def _publish(self) -> None:
+        scale = self.moments.variance.sqrt().clamp(min=self._config.min_deviation).reciprocal()
+        self._scale.copy_(scale.unsqueeze(1), non_blocking=True)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.moments.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.moments.load_state_dict(state)
+        self._publish()
+
+
+class ObservationNormaliser(_Normaliser):
     """x -> clip((x − mean) / deviation) with the moments of all observations so far, of each entry by itself."""
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, size: int, device: torch.device) -> None:
-        self._config, self._per_task = config, config.normalise_observations == "per_task"
-        self.moments = RunningMoments(num_tasks if self._per_task else 1, size)
-        self._mean, self._scale = (make(len(self.moments.mean), 1, size, device=device) for make in _MAKERS)
+        self._per_task = config.normalise_observations == "per_task"
+        super().__init__(config, RunningMoments(num_tasks if self._per_task else 1, size), device)
+        self._mean = torch.zeros_like(self._scale)
 
     def __call__(self, observation: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         """observation (T, B, O), of the tasks of `subset`."""
@@ -93,19 +112,11 @@ class ObservationNormaliser:
         self._publish()
 
     def _publish(self) -> None:
-        scale = self.moments.variance.sqrt().clamp(min=self._config.min_deviation).reciprocal()
+        super()._publish()
         self._mean.copy_(self.moments.mean.unsqueeze(1), non_blocking=True)
-        self._scale.copy_(scale.unsqueeze(1), non_blocking=True)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return self.moments.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.moments.load_state_dict(state)
-        self._publish()
 
 
-class RewardNormaliser:
+class RewardNormaliser(_Normaliser):
     """r -> r / deviation of the task's discounted returns G ← γ G + r, taken at every step of every copy.
 
     As Gymnasium's `NormalizeReward`, with statistics of each task; there a return goes on where an episode was
@@ -113,10 +124,8 @@ class RewardNormaliser:
     """
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, discount: float, device: torch.device) -> None:
-        self._config, self._discount = config, discount
-        self.moments = RunningMoments(num_tasks)
-        self._returns = torch.zeros(0, dtype=torch.float64)
-        self._scale = torch.ones(num_tasks, 1, device=device)
+        super().__init__(config, RunningMoments(num_tasks), device)
+        self._discount, self._returns = discount, torch.zeros(0, dtype=torch.float64)
 
     def __call__(self, reward: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         """reward (T, B)"""
@@ -131,17 +140,9 @@ class RewardNormaliser:
         self._returns = returns.masked_fill(transitions.terminated.bool() | transitions.truncated.bool(), 0)
         self._publish()
 
-    def _publish(self) -> None:
-        scale = self.moments.variance.sqrt().clamp(min=self._config.min_deviation).reciprocal()
-        self._scale.copy_(scale.unsqueeze(1), non_blocking=True)
-
     def state_dict(self) -> dict[str, Tensor]:
-        return {**self.moments.state_dict(), "returns": self._returns.clone()}
+        return super().state_dict() | {"returns": self._returns.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.moments.load_state_dict({name: value for name, value in state.items() if name != "returns"})
+        super().load_state_dict({name: value for name, value in state.items() if name != "returns"})
         self._returns = state["returns"].clone().cpu()
-        self._publish()
-
-
-_MAKERS = (torch.zeros, torch.ones)

@@ -19,6 +19,7 @@ from mtrl.agents.base import AgentConfig
 from mtrl.agents.normalisation import merge
 from mtrl.core.config import check, option
 from mtrl.core.subset import ALL_TASKS, TaskSubset
+from mtrl.gradients.algebra import like
 from mtrl.networks.base import Factory
 from mtrl.networks.film import FiLM
 from mtrl.networks.layers import owned
@@ -81,15 +82,13 @@ class Categorical(ValueHead):
     """The mean of a distribution over K bins, trained by the cross-entropy to the target's projection onto them."""
 
     is_linear = False
-    centers: Tensor
-    edges: Tensor
 
     def __init__(self, centers: Tensor, edges: Tensor) -> None:
         super().__init__()
         self.output_size = len(centers)
         dtype = torch.get_default_dtype()
-        self.register_buffer("centers", centers.to(dtype), persistent=False)
-        self.register_buffer("edges", edges.to(dtype), persistent=False)
+        self.centers = nn.Buffer(centers.to(dtype), persistent=False)
+        self.edges = nn.Buffer(edges.to(dtype), persistent=False)
 
     def value(self, output: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         return (output.softmax(-1) * self.centers).sum(-1)
@@ -183,12 +182,9 @@ class PopArt(ValueHead):
     def __init__(self, head: ValueHead, num_tasks: int, rate: float) -> None:
         super().__init__()
         self.head, self.rate, self.output_size = head, rate, head.output_size
-        self.mean: Tensor
-        self.variance: Tensor
-        self.count: Tensor
-        self.register_buffer("mean", torch.zeros(num_tasks, dtype=torch.float64))
-        self.register_buffer("variance", torch.ones(num_tasks, dtype=torch.float64))
-        self.register_buffer("count", torch.zeros(num_tasks, dtype=torch.float64))
+        self.mean = nn.Buffer(torch.zeros(num_tasks, dtype=torch.float64))
+        self.variance = nn.Buffer(torch.ones(num_tasks, dtype=torch.float64))
+        self.count = nn.Buffer(torch.zeros(num_tasks, dtype=torch.float64))
 
     @property
     def deviation(self) -> Tensor:
@@ -218,30 +214,22 @@ class PopArt(ValueHead):
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
         """The n-th batch has the share β / (1 − (1 − β)ⁿ), so that no statistic remembers where it started."""
         before, deviation, is_first = self.mean.clone(), self.deviation, self.count == 0
-        kept = [self.mean, self.variance, self.count]
-        mean, variance, count = (subset.gather(t) for t in kept)
-        share = self.rate / (1 - (1 - self.rate) ** (count + 1))
-        moved = [*merge(mean, variance, target.double(), share), count + 1]
-        for old, new in zip(kept, moved, strict=True):
-            subset.write(old, new)
+        count = subset.gather(self.count) + 1
+        merge(self.mean, self.variance, target.double(), self.rate / (1 - (1 - self.rate) ** count), subset)
+        subset.write(self.count, count)
         if not self.head.is_linear:
             return
         scale = torch.where(is_first, 1.0, deviation / self.deviation)
         shift = torch.where(is_first, 0.0, (before - self.mean) / self.deviation)
         for network in networks:
             for parameter in (network.own[_SCALE], network.own[_SHIFT]):
-                parameter.mul_(_shaped(scale, parameter))
-            network.own[_SHIFT].add_(_shaped(shift, network.own[_SHIFT]))
+                parameter.mul_(like(scale.to(parameter.dtype), parameter))
+            network.own[_SHIFT].add_(like(shift.to(parameter.dtype), network.own[_SHIFT]))
 
 
 _SCALE, _SHIFT = "1/scale", "1/shift"
 """What `PopArt.wrap` puts behind a network, as `TaskNetwork.own` names it."""
 _KINDS = {"scalar": None, "two_hot": TwoHot, "hl_gauss": HLGauss}
-
-
-def _shaped(values: Tensor, parameter: Tensor) -> Tensor:
-    """values (T,) that multiply a parameter (T, *shape)"""
-    return values.to(parameter.dtype).view(-1, *[1] * (parameter.ndim - 1))
 
 
 def build_head(config: ValueConfig, num_tasks: int) -> ValueHead:

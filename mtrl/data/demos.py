@@ -98,6 +98,18 @@ def canonical_quaternion(quaternion: FloatArray) -> FloatArray:
     return np.where(unit[..., 3:] < 0, -unit, unit)
 
 
+def rotation_matrix(quaternion: FloatArray) -> FloatArray:
+    """(3, 3) of a unit quaternion xyzw."""
+    x, y, z, w = quaternion
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
 def keyframes(demo: Demo | Sequence[Frame]) -> list[int]:
     """The indexes of the frames at which something happens (James and Davison 2022, ARM; RLBench's convention).
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
 from mtrl.core.types import Transitions
-from mtrl.data.draw import draw_below
+from mtrl.data.replay import check_saved, draw_below
 
 Relabel = Callable[[Transitions, Tensor], Transitions]
 """(batch of T goals, reached (T, O)) -> the batch as if its t-th goal were what the state reached[t] achieves."""
@@ -97,11 +97,7 @@ class GoalReplay:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         rows: Tensor = state["rows"]
-        if rows.shape[0] != len(self._goals) or rows.shape[2] != self._rows.shape[2] or rows.shape[1] > self.capacity:
-            raise ValueError(
-                f"A saved replay should fit (G, at most capacity, row) = {tuple(self._rows.shape)}. "
-                f"Found {tuple(rows.shape)}."
-            )
+        check_saved(rows, self._rows)
         self._rows[:, : rows.shape[1]] = rows
         self._written.copy_(state["written"])
         self._total = int(self._written.sum())

@@ -58,9 +58,6 @@ class Config(ChosenTasks):
         return [self.names().index(task) for task in self.tasks] or list(range(self.num_tasks))
 
 
-ToyConfig = Config
-
-
 class ToySuite(Suite[Config, ControlSpec]):
     """T rotated point masses (see the module)."""
 

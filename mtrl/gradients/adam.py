@@ -19,11 +19,7 @@ class Adam(nn.Module):
     ) -> None:
         super().__init__()
         self.learning_rate, self.weight_decay, self.betas, self.eps = learning_rate, weight_decay, betas, 1e-8
-        self.mean: Tensor
-        self.square: Tensor
-        self.steps: Tensor
-        for name in ("mean", "square", "steps"):
-            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
+        self.mean, self.square, self.steps = (nn.Buffer(torch.zeros(size, dtype=torch.float64)) for _ in range(3))
 
     @torch.no_grad()
     def step(self, values: Tensor, gradient: Tensor, active: Tensor | None = None) -> None:

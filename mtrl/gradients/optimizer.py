@@ -79,16 +79,11 @@ class MultiTaskOptimizer(nn.Module):
         self.reduction = reduction
         self.max_grad_norm = max_grad_norm
         self.generator = generator
-        self.step_count: Tensor
-        self.register_buffer("step_count", torch.zeros((), dtype=torch.int64))
-        self.last_weights: Tensor
-        self.register_buffer("last_weights", torch.ones(network.num_tasks))
-        self.everyone: Tensor
-        self.register_buffer("everyone", torch.ones(network.num_tasks, dtype=torch.bool), persistent=False)
-        self.primary: Tensor
-        self.register_buffer("primary", self.everyone.clone() if primary is None else primary.clone())
-        self.conflict_rate: Tensor
-        self.register_buffer("conflict_rate", torch.zeros(network.num_tasks, network.num_tasks))
+        self.step_count = nn.Buffer(torch.zeros((), dtype=torch.int64))
+        self.last_weights = nn.Buffer(torch.ones(network.num_tasks))
+        self.everyone = nn.Buffer(torch.ones(network.num_tasks, dtype=torch.bool), persistent=False)
+        self.primary = nn.Buffer(self.everyone.clone() if primary is None else primary.clone())
+        self.conflict_rate = nn.Buffer(torch.zeros(network.num_tasks, network.num_tasks))
         self.diagnostics = nn.ModuleList(diagnostics)
 
     @property

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mtrl.core.config import check, option
 from mtrl.core.errors import expected, reading
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import Linear, OwnVector, TaskVector, Torso, owned, weighted_sum
+from mtrl.networks.layers import Linear, TaskVector, Torso, owned, weighted_sum
 
 
 def read_descriptions(path: str | Path) -> Tensor:
@@ -57,7 +57,7 @@ class Context(nn.Module):
     def __init__(self, description: Tensor | None, size: int) -> None:
         super().__init__()
         if description is None:
-            self.embedding: nn.Module = owned(OwnVector(torch.randn(size)))
+            self.embedding: nn.Module = owned(TaskVector(torch.randn(size), trained=True))
             self.projection: nn.Module = nn.Identity()
         else:
             self.embedding = owned(TaskVector(description))

@@ -79,10 +79,8 @@ class Statistics(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.mean: Tensor
-        self.variance: Tensor
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("variance", torch.ones(channels))
+        self.mean = nn.Buffer(torch.zeros(channels))
+        self.variance = nn.Buffer(torch.ones(channels))
 
 
 class BatchNorm(nn.Module):
@@ -157,13 +155,6 @@ class MeanPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((-2, -1), keepdim=True)
-
-
-class Flatten(nn.Module):
-    """(.., B, C, H, W) to (.., B, C·H·W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(-3)
 
 
 def conv_block(inputs: int, outputs: int, *, task_norm: bool) -> list[nn.Module]:

@@ -121,6 +121,13 @@ class Linear(nn.Module):
         return linear(x, self.weight, self.bias)
 
 
+def head(inputs: int, width: int, outputs: int) -> nn.Module:
+    """Two linear layers with a ReLU between them; one where the width is 0."""
+    if not width:
+        return Linear(inputs, outputs)
+    return nn.Sequential(Linear(inputs, width), nn.ReLU(inplace=True), Linear(width, outputs))
+
+
 class CodedLinear(nn.Module):
     """A linear layer on [x, code], written as W x + b + V code so that the code is never copied B times."""
 
@@ -136,23 +143,11 @@ class CodedLinear(nn.Module):
 
 
 class TaskVector(nn.Module):
-    """A fixed vector of the task; its forward gives it as one row, (1, C)."""
+    """A vector of the task, fixed or trained; its forward gives it as one row, (1, C)."""
 
-    def __init__(self, value: Tensor) -> None:
+    def __init__(self, value: Tensor, *, trained: bool = False) -> None:
         super().__init__()
-        self.value: Tensor
-        self.register_buffer("value", value.clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.value if x.ndim == 1 else self.value.unsqueeze(-2)
-
-
-class OwnVector(nn.Module):
-    """A trained vector; its forward gives it as one row, (1, C)."""
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.value = nn.Parameter(value)
+        self.value = nn.Parameter(value) if trained else nn.Buffer(value.clone())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.value if x.ndim == 1 else self.value.unsqueeze(-2)

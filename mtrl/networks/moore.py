@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mtrl.core.config import check, option
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import Linear, OwnVector, Torso, owned, weighted_sum
+from mtrl.networks.layers import Linear, TaskVector, Torso, owned, weighted_sum
 
 _SMALLEST = 1e-6
 """Of a vector that is divided by its length."""
@@ -49,7 +49,7 @@ class Moore(nn.Module):
             for _ in range(config.experts)
         )
         bound = math.sqrt(6 / (code.numel() + config.experts))
-        self.weights = owned(OwnVector(torch.empty(config.experts).uniform_(-bound, bound)))
+        self.weights = owned(TaskVector(torch.empty(config.experts).uniform_(-bound, bound), trained=True))
         self.head = owned(Linear(config.width, output_size))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +71,4 @@ class Config(NetworkConfig):
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
-    def factory(code: Tensor) -> nn.Module:
-        return Moore(config, code, input_size, output_size)
-
-    return factory
+    return lambda code: Moore(config, code, input_size, output_size)

@@ -10,7 +10,6 @@ and resetting of tasks whose losses explode is not part of the architecture, and
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 
 from mtrl.core.config import option
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import ACTIVATIONS, LayerNorm, OwnVector, linear, owned
+from mtrl.networks.columns import ColumnLinear
+from mtrl.networks.layers import ACTIVATIONS, LayerNorm, TaskVector, linear, owned
 
 
 def composed(weights: Tensor, sets: Tensor, axes: int) -> Tensor:
@@ -36,34 +36,27 @@ def composed(weights: Tensor, sets: Tensor, axes: int) -> Tensor:
     return (weights.unsqueeze(-2) @ flat).squeeze(-2).unflatten(-1, shape)
 
 
-class ComposedLinear(nn.Module):
-    """K linear layers, of which a combination is applied. weight (K, out, in), bias (K, out)."""
-
-    def __init__(self, sets: int, input_size: int, output_size: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(input_size)
-        self.weight = nn.Parameter(torch.empty(sets, output_size, input_size).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(sets, output_size).uniform_(-bound, bound))
-
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        return linear(x, composed(weights, self.weight, 2), composed(weights, self.bias, 1))
+def _apply(layer: nn.Module, weights: Tensor, x: Tensor) -> Tensor:
+    """The combination of a layer's sets, applied to x (B, in)."""
+    assert isinstance(layer, ColumnLinear)
+    return linear(x, composed(weights, layer.weight, 2), composed(weights, layer.bias, 1))
 
 
 class PaCo(nn.Module):
     def __init__(self, config: Config, input_size: int, output_size: int) -> None:
         super().__init__()
-        self.weights = owned(OwnVector(F.normalize(torch.randn(config.parameter_sets), dim=0)))
+        self.weights = owned(TaskVector(F.normalize(torch.randn(config.parameter_sets), dim=0), trained=True))
         sizes = [input_size, *[config.width] * config.depth, output_size]
-        self.layers = nn.ModuleList(ComposedLinear(config.parameter_sets, *pair) for pair in pairwise(sizes))
+        self.layers = nn.ModuleList(ColumnLinear(config.parameter_sets, *pair) for pair in pairwise(sizes))
         self.norms = nn.ModuleList(LayerNorm(config.width) for _ in range(config.depth * config.layer_norm))
         self.activation = ACTIVATIONS[config.activation]()
 
     def forward(self, x: Tensor) -> Tensor:
         weights = self.weights.value
         for index, layer in enumerate(self.layers[:-1]):
-            x = layer(x, weights)
+            x = _apply(layer, weights, x)
             x = self.activation(self.norms[index](x) if self.norms else x)
-        return self.layers[-1](x, weights)
+        return _apply(self.layers[-1], weights, x)
 
 
 @dataclass
@@ -74,7 +67,4 @@ class Config(NetworkConfig):
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
-    def factory(code: Tensor) -> nn.Module:
-        return PaCo(config, input_size, output_size)
-
-    return factory
+    return lambda code: PaCo(config, input_size, output_size)

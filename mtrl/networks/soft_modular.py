@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mtrl.core.config import option
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import ACTIVATIONS, LayerNorm, Linear, OwnVector, Torso, owned
+from mtrl.networks.layers import ACTIVATIONS, LayerNorm, Linear, TaskVector, Torso, owned
 
 
 class ModuleLayer(nn.Module):
@@ -43,7 +43,7 @@ class SoftModular(nn.Module):
         self.modules_per_layer = n
         self.embedding = Torso(input_size, config.width, 1, layer_norm=config.layer_norm, activation=config.activation)
         self.state_query = Linear(config.width, config.width)
-        self.query = owned(OwnVector(torch.randn(config.width)))
+        self.query = owned(TaskVector(torch.randn(config.width), trained=True))
         sizes = [config.width, *[width] * config.depth]
         self.layers = nn.ModuleList(
             [ModuleLayer(n, i, o, config.layer_norm, config.activation) for i, o in pairwise(sizes)]
@@ -82,7 +82,4 @@ class Config(NetworkConfig):
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
-    def factory(code: Tensor) -> nn.Module:
-        return SoftModular(config, input_size, output_size)
-
-    return factory
+    return lambda code: SoftModular(config, input_size, output_size)

@@ -22,8 +22,7 @@ class Rotation(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.value: Tensor
-        self.register_buffer("value", nn.init.orthogonal_(torch.empty(size, size)))
+        self.value = nn.Buffer(nn.init.orthogonal_(torch.empty(size, size)))
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.value)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from mtrl.agents.auxiliary.maxl import MAXLConfig
 from mtrl.agents.base import AgentConfig
 from mtrl.core.config import Options, check, option
 from mtrl.core.specs import ImageSpec, Spec
@@ -41,6 +40,26 @@ class PPOConfig(Options):
     """λ of the generalised advantage estimate."""
     clip_range: float = option(0.2, "positive")
     """How far the probability ratio may move."""
+
+
+@dataclass
+class MAXLConfig(Options):
+    """What paper 003 does not say of MAXL is taken from MAXL's own paper and its authors' code."""
+
+    option_group: ClassVar[str] = "agent.maxl"
+
+    learning_rate: float = option(1e-3, "positive")
+    """SGD's, for the label network, at the start."""
+    milestone: int = option(50, "a positive integer")
+    """Epochs after which the label network's rate is multiplied by `decay`, again and again."""
+    decay: float = option(0.5, "in (0, 1]")
+    """See `milestone`; 1 for a constant rate."""
+    weight_decay: float = option(5e-4, "0 or more")
+    """SGD's, for the label network."""
+    inner_rate: float | None = option(None, "positive")
+    """α of the step that is looked through; the main network's learning rate if not given."""
+    entropy_weight: float = option(0.2, "0 or more")
+    """c."""
 
 
 @dataclass

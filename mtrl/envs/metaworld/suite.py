@@ -76,11 +76,8 @@ class Config(ChosenTasks):
         return f"{self.kind}-{self.tasks[0] if len(self.tasks) == 1 else several}"
 
 
-MetaWorldConfig = Config
-
-
 class MetaWorldSuite(Suite[Config, ControlSpec]):
-    """The Meta-World tasks that a `MetaWorldConfig` names.
+    """The Meta-World tasks that the options name.
 
     Observations are float64 (39: the current frame 18, the one before 18, the goal 3), actions (4) are used as float32.
     """
@@ -105,9 +102,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
     def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
         if self.config.engine == "batched":
             return self.batched_envs(seed, envs_per_task)
-        return PackageEnvs(
-            self.goals(seed), seed, envs_per_task, reward_version=self.config.reward_version, **self._ends(None)
-        )
+        return PackageEnvs(self.goals(seed), seed, envs_per_task, **self._rules(None))
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str = "goals") -> TaskVectorEnv:
         """Environments that terminate on success and play `episodes` episodes a task, then stand still.
@@ -127,34 +122,22 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         self, seed: int, envs_per_task: int, order: NDArray[np.int64] | None = None, **options: Any
     ) -> BatchedEnvs:
         """The batched engine with `options` of its own; with an order of goals, it terminates on success."""
-        return BatchedEnvs(
-            self.goals(seed),
-            seed,
-            envs_per_task,
-            reward_version=self.config.reward_version,
-            **self._ends(order),
-            known=self._known,
-            **options,
-        )
+        return BatchedEnvs(self.goals(seed), seed, envs_per_task, **self._rules(order), known=self._known, **options)
 
     def scheduled_envs(self, seed: int, order: NDArray[np.int64], tasks: Sequence[str]) -> PackageEnvs:
         """One copy of each of some `tasks`, which terminates on success and plays the goals `order` (len(tasks), E)."""
         goals = self.goals(seed)
-        return PackageEnvs(
-            {task: goals[task] for task in tasks},
-            seed,
-            1,
-            reward_version=self.config.reward_version,
-            **self._ends(order),
-        )
+        return PackageEnvs({task: goals[task] for task in tasks}, seed, 1, **self._rules(order))
 
-    def _ends(self, order: NDArray[np.int64] | None) -> dict[str, Any]:
-        """How episodes end: those of an evaluation, which has an order of goals, or those of training."""
+    def _rules(self, order: NDArray[np.int64] | None) -> dict[str, Any]:
+        """The reward and the ends of episodes: of an evaluation, which has an order of goals, or of training."""
+        config = self.config
+        rules: dict[str, Any] = {"reward_version": config.reward_version}
         if order is not None:
-            return {"schedule": order, "horizon": self.config.horizon, "terminate_on_success": True}
-        horizons = self.config.training_horizons or [self.config.horizon]
-        ends = {"terminate_on_success": self.config.terminate_on_success}
-        return {"horizon": horizons, "steps_after_success": self.config.steps_after_success, **ends}
+            return rules | {"schedule": order, "horizon": config.horizon, "terminate_on_success": True}
+        rules |= {"steps_after_success": config.steps_after_success}
+        horizons = config.training_horizons or [config.horizon]
+        return rules | {"horizon": horizons, "terminate_on_success": config.terminate_on_success}
 
     def first_episodes(self, seed: int, tasks: Sequence[str]) -> PackageEnvs:
         """Environments that play the first episode of an evaluation with this seed."""

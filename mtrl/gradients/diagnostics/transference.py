@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrl.core.config import option
 from mtrl.core.types import Metrics
@@ -38,10 +38,8 @@ class Transference(Diagnostic):
         self.config, self.ratio = config, ratio
         self.on_host = config.every > 1
         self._updates = 0  # a number of the host's: whether to measure must not wait for the device
-        self.measured: Tensor
-        self.total: Tensor
-        self.register_buffer("measured", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("total", torch.zeros(num_tasks, num_tasks, dtype=torch.float64))
+        self.measured = nn.Buffer(torch.zeros((), dtype=torch.int64))
+        self.total = nn.Buffer(torch.zeros(num_tasks, num_tasks, dtype=torch.float64))
 
     def before_step(self, context: Context) -> None:
         if self._updates % self.config.every == 0:

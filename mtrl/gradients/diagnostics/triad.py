@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrl.core.config import option
 from mtrl.core.types import Metrics
@@ -43,9 +43,8 @@ class Config(DiagnosticConfig):
 class Triad(Diagnostic):
     def __init__(self, window: int) -> None:
         super().__init__()
-        self.history: Tensor
         width = len(MEANS) + len(AMONG_CONFLICTS)
-        self.register_buffer("history", torch.full((window, width), torch.nan, dtype=torch.float64))
+        self.history = nn.Buffer(torch.full((window, width), torch.nan, dtype=torch.float64))
 
     def before_step(self, context: Context) -> None:
         assert context.look_ahead is not None

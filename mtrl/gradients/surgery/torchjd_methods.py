@@ -30,6 +30,8 @@ class TorchJDConfig(GramianConfig):
     """A method's options, and what the adapter has to know of torchjd's module for it."""
 
     kind: str = ""
+    weighting: ClassVar[str] = ""
+    """The name of torchjd's class, where `method` only makes one."""
     normalized: ClassVar[bool] = True
     """Whether the Gramian is scaled before, as that changes nothing but the constants' meaning."""
     random: ClassVar[bool] = False
@@ -37,8 +39,8 @@ class TorchJDConfig(GramianConfig):
     """Whether it carries numbers of each task from call to call, so that the tasks must stay the same."""
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        """torchjd's module, from its package `torchjd.aggregation`: Gramian (T, T) -> weights (T,)."""
-        raise NotImplementedError
+        """The module from a Gramian (T, T) to weights (T,); aggregation: the package `torchjd.aggregation`."""
+        return getattr(aggregation, self.weighting)()
 
     def scale(self, num_tasks: int) -> float:
         """Factor of torchjd's weights; T for a method that averages."""
@@ -79,9 +81,7 @@ class IMTLG(TorchJDConfig):
     """IMTL-G: the vector with equal projections on all gradients (Liu et al. 2021, Towards Impartial ...)."""
 
     kind: str = "imtl_g"
-
-    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        return aggregation.IMTLGWeighting()
+    weighting: ClassVar[str] = "IMTLGWeighting"
 
 
 @dataclass
@@ -89,9 +89,7 @@ class UPGrad(TorchJDConfig):
     """UPGrad: each gradient projected to where no task loses, then averaged (Quinton & Rey 2024)."""
 
     kind: str = "upgrad"
-
-    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        return aggregation.UPGradWeighting()
+    weighting: ClassVar[str] = "UPGradWeighting"
 
 
 @dataclass
@@ -99,9 +97,7 @@ class DualProj(TorchJDConfig):
     """DualProj: the average gradient projected to where no task loses (Lopez-Paz & Ranzato 2017, Eq. 11)."""
 
     kind: str = "dualproj"
-
-    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        return aggregation.DualProjWeighting()
+    weighting: ClassVar[str] = "DualProjWeighting"
 
 
 @dataclass
@@ -109,9 +105,7 @@ class AlignedMTL(TorchJDConfig):
     """Aligned-MTL: gradients made orthogonal and equally long (Senushkin et al. 2023, Algorithm 1)."""
 
     kind: str = "aligned_mtl"
-
-    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        return aggregation.AlignedMTLWeighting()
+    weighting: ClassVar[str] = "AlignedMTLWeighting"
 
 
 @dataclass

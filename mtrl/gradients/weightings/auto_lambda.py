@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrl.core.config import check, option
 from mtrl.gradients.adam import Adam
@@ -64,8 +64,7 @@ class AutoLambda(Weighting):
         self.estimator, self.looks_at_second_batch = config.estimator, config.swap
         self.sampled = None if sampled == num_tasks else sampled
         self.adam = Adam(num_tasks, config.learning_rate)
-        self.value: Tensor
-        self.register_buffer("value", torch.full((num_tasks,), config.initial))
+        self.value = nn.Buffer(torch.full((num_tasks,), config.initial))
 
     def update(self, context: Context) -> None:
         assert context.look_ahead is not None

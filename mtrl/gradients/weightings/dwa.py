@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrl.core.config import option
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
@@ -35,12 +35,9 @@ class DWA(Weighting):
     def __init__(self, config: Config, num_tasks: int) -> None:
         super().__init__()
         self.temperature, self.window = config.temperature, config.window
-        self.total: Tensor
-        self.register_buffer("total", torch.zeros(num_tasks))
-        self.history: Tensor
-        self.register_buffer("history", torch.zeros(2, num_tasks))
-        self.updates: Tensor
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.total = nn.Buffer(torch.zeros(num_tasks))
+        self.history = nn.Buffer(torch.zeros(2, num_tasks))
+        self.updates = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     def update(self, context: Context) -> None:
         ended = (self.updates > 0) & (self.updates % self.window == 0)

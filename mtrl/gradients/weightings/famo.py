@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrl.core.config import option
 from mtrl.gradients.adam import Adam
@@ -34,8 +34,7 @@ class FAMO(Weighting):
 
     def __init__(self, config: Config, num_tasks: int) -> None:
         super().__init__()
-        self.logits: Tensor
-        self.register_buffer("logits", torch.zeros(num_tasks))
+        self.logits = nn.Buffer(torch.zeros(num_tasks))
         self.adam = Adam(num_tasks, config.learning_rate, weight_decay=config.weight_decay)
 
     def weights(self, context: Context) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrl.core.config import option
 from mtrl.gradients.adam import Adam
@@ -37,10 +37,8 @@ class GradNorm(Weighting):
         super().__init__()
         self.alpha = config.alpha
         self.adam = Adam(num_tasks, config.learning_rate)
-        self.value: Tensor
-        self.register_buffer("value", torch.ones(num_tasks))
-        self.first: Tensor
-        self.register_buffer("first", torch.zeros(num_tasks))
+        self.value = nn.Buffer(torch.ones(num_tasks))
+        self.first = nn.Buffer(torch.zeros(num_tasks))
 
     def update(self, context: Context) -> None:
         assert context.gramian is not None

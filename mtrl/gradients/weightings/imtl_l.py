@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrl.core.config import option
 from mtrl.gradients.adam import Adam
@@ -29,8 +29,7 @@ class IMTLL(Weighting):
 
     def __init__(self, config: Config, num_tasks: int) -> None:
         super().__init__()
-        self.log_scale: Tensor
-        self.register_buffer("log_scale", torch.zeros(num_tasks))
+        self.log_scale = nn.Buffer(torch.zeros(num_tasks))
         self.adam = Adam(num_tasks, config.learning_rate)
 
     def update(self, context: Context) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrl.core.config import option
 from mtrl.gradients.adam import Adam
@@ -32,8 +32,7 @@ class Uncertainty(Weighting):
 
     def __init__(self, config: Config, num_tasks: int) -> None:
         super().__init__()
-        self.log_variance: Tensor
-        self.register_buffer("log_variance", torch.full((num_tasks,), config.initial))
+        self.log_variance = nn.Buffer(torch.full((num_tasks,), config.initial))
         self.adam = Adam(num_tasks, config.learning_rate)
 
     def update(self, context: Context) -> None:

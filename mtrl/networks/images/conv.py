@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mtrl.core.config import Options, option
 from mtrl.networks.base import Factory
-from mtrl.networks.convolution import Flatten, Pool, conv_block, pooled_size
+from mtrl.networks.convolution import Pool, conv_block, pooled_size
 from mtrl.networks.layers import Linear, owned
 
 
@@ -52,7 +52,7 @@ def convolutions(config: ConvConfig, image_shape: tuple[int, int, int]) -> tuple
         layers += [*conv_block(inputs, config.width, task_norm=config.batch_norm == "task"), Pool()]
         inputs = config.width
     pixels = pooled_size(height, config.depth) * pooled_size(width, config.depth)
-    return [*layers, Flatten()], config.width * pixels
+    return [*layers, nn.Flatten(-3)], config.width * pixels
 
 
 def fully_connected(config: ConvConfig, inputs: int) -> list[nn.Module]:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from mtrl.core.config import Options, option
 from mtrl.networks.base import Factory
-from mtrl.networks.convolution import Flatten, MeanPool, Pool, conv_block, pooled_size
-from mtrl.networks.layers import Linear, owned
+from mtrl.networks.convolution import MeanPool, Pool, conv_block, pooled_size
+from mtrl.networks.layers import head, owned
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Channels and convolutions between two pools."""
@@ -62,13 +62,7 @@ def _trunk(config: Config, image_shape: tuple[int, int, int]) -> list[nn.Module]
             layers += conv_block(inputs, outputs, task_norm=config.batch_norm == "task")
             inputs = outputs
         layers.append(MeanPool() if number == len(STAGES) and config.last_pool == "mean" else Pool())
-    return [*layers, Flatten()]
-
-
-def _head(config: Config, inputs: int, outputs: int) -> nn.Module:
-    if not config.head_width:
-        return Linear(inputs, outputs)
-    return nn.Sequential(Linear(inputs, config.head_width), nn.ReLU(inplace=True), Linear(config.head_width, outputs))
+    return [*layers, nn.Flatten(-3)]
 
 
 def build(config: Config, *, image_shape: tuple[int, int, int], output_size: int | None) -> Factory:
@@ -76,6 +70,6 @@ def build(config: Config, *, image_shape: tuple[int, int, int], output_size: int
         trunk = _trunk(config, image_shape)
         if output_size is None:
             return nn.Sequential(*trunk)
-        return nn.Sequential(*trunk, owned(_head(config, trunk_size(config, image_shape), output_size)))
+        return nn.Sequential(*trunk, owned(head(trunk_size(config, image_shape), config.head_width, output_size)))
 
     return factory

@@ -176,8 +176,4 @@ def build(config: Config, *, cameras: int, image_size: int) -> Factory:
     """cameras: C; image_size: pixels along a side of the square pictures."""
     levels = config.patch * 2 ** (len(config.channels) - 1)
     check(image_size % levels == 0, "benchmark.image_size", f"a multiple of {levels} for this network", image_size)
-
-    def factory(code: Tensor) -> nn.Module:
-        return KeyframeNetwork(config, cameras, image_size)
-
-    return factory
+    return lambda code: KeyframeNetwork(config, cameras, image_size)
