@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import TaskSpec
-from mtrl.envs.metaworld.tasks.pick_place import puck
+from mtrl.envs.metaworld.tasks.base import TaskSpec, posed_by_matrix
 from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 
@@ -33,6 +32,8 @@ _PROBES = {"obj": "body.obj.xpos", "obj_matrix": "geom.objGeom.xmat"}
 _LONGEST = {"max_reach": "maxReachDist"}
 
 SPECS = (
-    TaskSpec("reach-v3", puck, reach_v2, reach_v1, _PROBES, _LONGEST),
-    TaskSpec("reach-wall-v3", puck, partial(reach_v2, wall=True), partial(reach_v1, wall=True), _PROBES, _LONGEST),
+    TaskSpec("reach-v3", posed_by_matrix, reach_v2, reach_v1, _PROBES, _LONGEST),
+    TaskSpec(
+        "reach-wall-v3", posed_by_matrix, partial(reach_v2, wall=True), partial(reach_v1, wall=True), _PROBES, _LONGEST
+    ),
 )
