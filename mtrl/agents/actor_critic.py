@@ -55,7 +55,7 @@ class ActorCritic(Agent):
     critic_sees_action: ClassVar[bool]
     """Whether critics give Q(s, a), or V(s)."""
     extras: ClassVar[tuple[str, ...]] = ()
-    """What its updates give to weightings."""
+    """Names of what its updates give to weightings (`Context.extras`)."""
     ensemble: int | None = None
     """E; None for a single critic without that axis."""
 
@@ -71,7 +71,7 @@ class ActorCritic(Agent):
     ) -> None:
         """network: the configuration of the architecture of actor and critics.
 
-        spec: of a `GoalSpec`, networks know tasks by their goals, and a batch says which it holds (`SomeTasks`).
+        spec: with a `GoalSpec`, networks are conditioned on goals, and each batch names its goals (`SomeTasks`).
         """
         num_tasks, goals = spec.num_tasks, None
         if isinstance(spec, GoalSpec):
@@ -94,7 +94,7 @@ class ActorCritic(Agent):
         self.actor_optimizer = self._optimizer(methods, self.actor, "actor", critic=self.critic_optimizer)
 
     def wrap_actor(self, factory: Factory) -> Factory:
-        """The actor's network, from that of the architecture."""
+        """The actor's network, around that of the architecture."""
         return factory
 
     def policy(self, output: Tensor, explore: bool, subset: TaskSubset) -> Tensor:
@@ -153,7 +153,7 @@ class ActorCritic(Agent):
         return self.policy(self.actor.at(subset)(observation), explore, subset)
 
     def observe(self, transitions: Transitions) -> None:
-        """Take new transitions, as they are stored, into the running normalisations; never during an update."""
+        """Update the running normalisations with new transitions, as they are stored; never during an update."""
         for normaliser in self._normalisers.values():
             normaliser.observe(transitions)
 

@@ -30,12 +30,12 @@ class AgentConfig(Options):
     kind: str = ""
 
     def for_acting(self) -> Self:
-        """These options where no update follows, and the device may be another than that of training."""
+        """The options for acting alone, maybe on another device than in training."""
         return self
 
 
 class Agent:
-    """A learner that goes on exactly from its saved state."""
+    """A learner that continues exactly from its saved state."""
 
     acting: ClassVar[tuple[str, ...]] = ()
     """Names of the parts that the deterministic policy consists of; () for the whole state."""
@@ -52,7 +52,7 @@ class Agent:
         return False
 
     def _parts(self) -> dict[str, Any]:
-        """name -> what has a state of its own."""
+        """name -> a part with `state_dict` and `load_state_dict`."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Agent:
         return state | {"generator": self.generator.get_state()}
 
     def reseed(self, seed: int) -> None:
-        """Draw other random numbers from here on."""
+        """Draw other random numbers from now on."""
         self.generator.manual_seed(seed)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -129,7 +129,7 @@ class OneNetwork(Agent):
 
 
 def continue_generator(generator: torch.Generator, state: Tensor) -> None:
-    """Go on from a generator's state; from one of another kind of device, with other numbers that follow from it."""
+    """Continue from a generator's state. The state of another kind of device only seeds the generator."""
     if len(state) == len(generator.get_state()):
         generator.set_state(state)
     else:

@@ -1,4 +1,4 @@
-"""A control for keyframe tasks: the mean target of each task and stage, whatever is to be seen."""
+"""A control for keyframe tasks: the mean target of each task and stage, whatever the pictures show."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Config(AgentConfig):
 
 
 class MeanPose(Agent):
-    """Sums of the targets (T, S, 8) of what it has been given, and their numbers (T, S)."""
+    """Keeps the sums (T, S, 8) and the numbers (T, S) of the targets seen so far."""
 
     def __init__(self, config: Config, *, spec: KeyframeSpec, device: torch.device | str = "cpu", **_: Any) -> None:
         self.config, self.device = config, torch.device(device)
@@ -47,7 +47,7 @@ class MeanPose(Agent):
         return torch.cat([position, F.normalize(quaternion, dim=-1), (gripper > 0.5).float()], -1)
 
     def attention(self, observation: KeyframeObservation) -> None:
-        """It looks nowhere."""
+        """This control has no attention."""
 
     def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics:
         """Take in a batch. The loss (T,) is the mean distance of its targets to the means so far, in metres."""
@@ -59,7 +59,7 @@ class MeanPose(Agent):
         return {"loss": (self.act(batch.observation)[..., :3] - batch.target_pose[..., :3]).norm(dim=-1).mean(-1)}
 
     def reseed(self, seed: int) -> None:
-        """It draws nothing."""
+        """This control uses no random numbers."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": self.sums.clone(), "counts": self.counts.clone()}

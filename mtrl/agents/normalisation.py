@@ -1,8 +1,8 @@
 """Running normalisation of observations and rewards.
 
-Statistics are those of the transitions as they are stored, taken on the host between updates, in float64. What updates
-read are tensors on the learner's device that change in place, so that a captured graph sees each change. A loaded
-policy keeps the statistics that were saved with it.
+Statistics are taken from transitions as they are stored: on the host, between updates, in float64. Updates read tensors
+on the learner's device, which change in place so that a captured graph sees each change. A loaded policy keeps the
+statistics that were saved with it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor, subset:
 
 
 class RunningMoments:
-    """Mean and variance of all values so far in each of G groups, (G, *shape) float64 on the CPU; (0, 1) at first."""
+    """Mean and variance (G, *shape) of all values so far in each of G groups: float64 on the CPU, (0, 1) at first."""
 
     def __init__(self, groups: int, *shape: int) -> None:
         self.count = torch.zeros(groups, dtype=torch.float64)
@@ -68,7 +68,7 @@ class RunningMoments:
 
 
 def _of(subset: TaskSubset, tensor: Tensor) -> Tensor:
-    """What a batch's tasks have of a tensor (T, ..), or (1, ..) where tasks do not differ."""
+    """The rows of a tensor (T, ..) for the tasks of a batch; a tensor (1, ..) serves all tasks."""
     return tensor if len(tensor) == 1 else subset.gather(tensor)
 
 
@@ -92,7 +92,7 @@ class _Normaliser:
 
 
 class ObservationNormaliser(_Normaliser):
-    """x -> clip((x − mean) / deviation) with the moments of all observations so far, of each entry by itself."""
+    """x -> clip((x − mean) / deviation), with moments of each entry over all observations so far."""
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, size: int, device: torch.device) -> None:
         self._per_task = config.normalise_observations == "per_task"
@@ -119,8 +119,8 @@ class ObservationNormaliser(_Normaliser):
 class RewardNormaliser(_Normaliser):
     """r -> r / deviation of the task's discounted returns G ← γ G + r, taken at every step of every copy.
 
-    As Gymnasium's `NormalizeReward`, with statistics of each task; there a return goes on where an episode was
-    truncated, and loses its past with the last reward of one that terminated. Here G starts anew after either.
+    As Gymnasium's `NormalizeReward`, with statistics for each task. There G continues after a truncation, and drops its
+    past at the last reward of an episode that terminates. Here G restarts after every episode.
     """
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, discount: float, device: torch.device) -> None:
@@ -132,7 +132,7 @@ class RewardNormaliser(_Normaliser):
         return reward * _of(subset, self._scale)
 
     def observe(self, transitions: Transitions) -> None:
-        """Take in one step of N copies of each task; where tasks take turns, they change where episodes end."""
+        """Take in one step of N copies of each task. Where tasks take turns, they change when episodes end."""
         assert transitions.truncated is not None
         before = self._returns if len(self._returns) else torch.zeros_like(transitions.reward, dtype=torch.float64)
         returns = self._discount * before + transitions.reward

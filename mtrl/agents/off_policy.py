@@ -30,7 +30,7 @@ class OffPolicyConfig(ActorCriticConfig):
     tau: float = option(0.005, "in (0, 1]")
     """τ: how far target networks move towards the networks at each update."""
     n_step: int = option(1, "a positive integer")
-    """Rewards of so many steps in a row, then the critics' value of what they lead to, make a target."""
+    """Steps whose rewards a target sums before it takes the critics' value."""
     batch_size: int = option(128, "a positive integer")
     """B: transitions per task and update."""
     num_critics: int = option(2, "a positive integer")
@@ -42,7 +42,7 @@ class OffPolicyConfig(ActorCriticConfig):
     or auto: where the methods allow it, captured on a GPU and compiled after 50,000 updates, compiled after 5,000 on a
     CPU with a compiler."""
     updates_per_launch: int = runtime_option(8, "a positive integer")
-    """Updates of one captured graph, where a step of the environments earns so many."""
+    """Updates in one captured graph, if a step of the environments calls for that many."""
 
     def for_acting(self) -> Self:
         return replace(self, execution="plain")
@@ -93,8 +93,8 @@ class OffPolicyActorCritic(ActorCritic):
     def learn(self, draw: Draw, count: int) -> Metrics:
         """`count` updates, each on what `draw` gives, as `Config.execution` says; the metrics of the last.
 
-        Compiled or captured, `draw` runs only at first: what it reads should be tensors that are changed in place, and
-        its randomness that of `generator`. The metrics are then tensors that the next call may overwrite.
+        If updates are compiled or captured, `draw` runs only at first: it should read tensors that change in place, and
+        draw from `generator`. The metrics are then tensors that the next call may overwrite.
         """
         if self._learner is None or self._learner[0] != draw:
             self._learner = draw, self._runner(draw)
@@ -176,5 +176,5 @@ class OffPolicyActorCritic(ActorCritic):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._learner = None  # a graph would go on with the old tensors
+        self._learner = None  # a graph would continue with the old tensors
         self._updates = int(self.critic_optimizer.step_count)

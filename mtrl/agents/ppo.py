@@ -54,8 +54,8 @@ class Config(ActorCriticConfig):
     minibatches: int = option(8, "a positive integer")
     """Optimiser steps of one pass; each sees an equal share of every task's transitions."""
     advantage_scale: str = option("largest", ("largest", "present"))
-    """A task's advantages are divided by their deviation in this rollout (present), or by the task's largest so far,
-    with which the gradients of tasks that are learned become small."""
+    """What a task's advantages are divided by: their deviation in this rollout (present), or the task's largest so far
+    (largest), which gives tasks that are learned small gradients."""
     clip_range: float = option(0.2, "positive")
     """ε: the surrogate gains nothing from ratios beyond 1 ± ε."""
     target_kl: float | None = option(0.02, "positive")
@@ -215,7 +215,7 @@ class PPO(ActorCritic):
         self.max_log_std.fill_(math.log(std))
 
     def _observe(self, rollout: Rollout) -> None:
-        """Take a rollout into the running normalisations, before it is learned from."""
+        """Update the running normalisations with a rollout, before it is learned from."""
         if "observation" in self._normalisers:
             self._normalisers["observation"].observe(rollout.transitions())
         if "reward" in self._normalisers:
@@ -224,7 +224,7 @@ class PPO(ActorCritic):
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> tuple[ActorBatch, CriticBatch, Metrics]:
-        """What the passes go over, each field (T, R N, ..), and metrics of the rollout."""
+        """The data of the passes, each field (T, R N, ..), and metrics of the rollout."""
         self._observe(rollout)
         batch = rollout.transitions()
         observation, successor = (

@@ -64,8 +64,8 @@ class TD3(OffPolicyActorCritic):
         return (action + subset.gather(self._exploration) * self.noise(action.shape[:-1])).clamp(-1, 1)
 
     def _runner(self, draw: Draw) -> runners.Runner:
-        """Two kinds of updates, each captured or compiled by itself; which is due follows from their number, which the
-        host knows without asking the device. The actor's metrics are those of its last update."""
+        """Updates of the critics alone and full updates are captured or compiled separately. The host chooses by
+        counting updates, without asking the device. The actor's metrics are those of its last update."""
         critics_only = self._executed(lambda: self._take(self._critic_equations, *draw()))
         whole = self._executed(lambda: self.update(*draw()))
         latest: Metrics = {}

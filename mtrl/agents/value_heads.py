@@ -1,4 +1,4 @@
-"""What a critic's outputs mean: a value from an output, and the loss of an output for a target.
+"""What a critic's outputs mean: the value of an output, and its loss for a target.
 
 Every head has an `output_size`, and for outputs (.., output_size) `value(output)` and `loss(output, target)` (..,).
 `Symlog` and `PopArt` change the scale of another head's targets.
@@ -175,7 +175,7 @@ class PopArt(ValueHead):
     a ← a σ/σ', b ← (σ b + μ − μ') / σ'. That works for every architecture and ensemble. The first batch sets the
     statistics and rescales nothing, since there is nothing learned yet to keep.
 
-    No map of a distribution's logits scales its mean, so such a head has normalised targets only, and its values move
+    No map of a distribution's logits scales its mean, so such a head only has normalised targets, and its values move
     as slowly as the statistics do.
     """
 

@@ -1,6 +1,6 @@
 """Demonstrations of keyframe manipulation: what a robot did, frame by frame, and which frames matter.
 
-Layouts, caches, suites and simulators all speak in these classes, whatever they read or write.
+Layouts, caches, suites and simulators exchange these classes.
 """
 
 from __future__ import annotations

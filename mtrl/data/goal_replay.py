@@ -1,4 +1,4 @@
-"""Replay for tasks of which each step and each batch sees only some: one ring for each goal, filled on its own."""
+"""Replay where each step and each batch sees only some of the tasks: one ring for each goal."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class GoalReplay:
         return Transitions(observation, action, *scalars, chosen)
 
     def _draw_goals(self, generator: torch.Generator | None) -> SomeTasks:
-        """Those with the largest of random numbers: `multinomial` would ask the device whether there are enough."""
+        """The goals with the largest random numbers, since `multinomial` would wait for the device."""
         draw = torch.rand(len(self._goals), device=self._rows.device, generator=generator)
         task = draw.masked_fill_(self._written == 0, -1).topk(self.goals_per_batch).indices
         return SomeTasks(task, self._goals[task])
@@ -104,7 +104,7 @@ class GoalReplay:
 
 
 class HindsightReplay(GoalReplay):
-    """For every other goal of a batch, on average, it pretends that the goal was what some episode has achieved.
+    """Replaces half of a batch's goals, on average, by what some episode has achieved.
 
     Andrychowicz et al. 2017, with their strategy "random" among the states stored for the same goal, so that its
     whole batch has one goal: networks that are conditioned on goals see each goal once.

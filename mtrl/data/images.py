@@ -1,4 +1,4 @@
-"""Labelled images as tensors: what every reader gives, and crop and flip on a whole batch at once."""
+"""Labelled images as tensors, and augmentation of a whole batch at once."""
 
 from __future__ import annotations
 

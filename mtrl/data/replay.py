@@ -83,7 +83,7 @@ class ReplayBuffer:
 
     def _resize(self, size: int) -> None:
         self._size = size
-        self._limit.fill_(size)  # what a draw reads: it may run where Python does not
+        self._limit.fill_(size)  # a draw reads this tensor: in a captured graph Python does not run
 
     def _draw(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
         """(T, B): random places in the rings."""

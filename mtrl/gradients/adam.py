@@ -9,9 +9,8 @@ from torch import Tensor, nn
 class Adam(nn.Module):
     """Kingma & Ba 2015, Algorithm 1, on one vector (n,); weight decay is an L2 term in the gradient.
 
-    It does what `torch.optim.Adam` does. As its state is buffers, a weighting's `state_dict` holds all that the
-    weighting has learned; it is float64, as squares of large losses overflow. Each element counts its own steps, so
-    that some may rest: their moments do not move.
+    It does what `torch.optim.Adam` does. Its state is in buffers, so that a weighting's `state_dict` holds it, and in
+    float64, because squares of large losses overflow. Each element counts its own steps, so that inactive ones rest.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from mtrl.core.config import check
 from mtrl.core.errors import expected
 
 EXACT_LIMIT = 12
-"""Tasks up to which all 2^T − 1 possible groups are looked at."""
+"""The most tasks for which all 2^T − 1 groups are compared."""
 _STARTS = 100
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -68,7 +68,7 @@ def _scores(matrix: FloatArray, members: BoolArray) -> FloatArray:
 
 
 def _grouping(matrix: FloatArray, members: BoolArray, optimal: bool) -> Grouping:
-    """With the groups (G, T) that serve somebody, in the order of the tasks they serve."""
+    """The result with those groups of (G, T) that serve a task, in the order of these tasks."""
     scores = _scores(matrix, members)
     serving = scores.argmax(0)
     used = list(dict.fromkeys(serving.tolist()))
@@ -77,7 +77,7 @@ def _grouping(matrix: FloatArray, members: BoolArray, optimal: bool) -> Grouping
 
 
 def _exchanged(scores: FloatArray, groups: int) -> NDArray[np.int64]:
-    """A good choice of rows of (G, T): greedy from the group of all, then one exchanged for a better as long as any."""
+    """A good choice of rows of (G, T): the group of all tasks, then single rows exchanged as long as that helps."""
     chosen = np.full(groups, len(scores) - 1)
     for _ in range(10 * groups):
         before = scores[chosen].max(0).sum()

@@ -1,4 +1,4 @@
-"""The gradient methods of a learner: the one place for what goes with what."""
+"""The gradient methods of a learner, and which of them go together."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Methods:
         )
 
     def primary(self) -> list[int] | None:
-        """Indexes of the tasks that a method takes as primary ones; None where no method is told of any."""
+        """Indexes of the primary tasks that the methods' options name; None where they name none."""
         parts = {"weighting": WeightingConfig, "surgery": SurgeryConfig}
         for option, base in parts.items():
             for name in (option, f"critic_{option}"):

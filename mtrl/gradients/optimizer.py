@@ -19,12 +19,12 @@ from mtrl.gradients.look_ahead import LookAhead, derivatives
 from mtrl.gradients.surgery.none import NoSurgery
 
 CONFLICT_WINDOW = 100
-"""Updates over which `conflicts` forgets."""
+"""Updates that `conflicts` averages over."""
 
 
 @dataclass
 class _Update:
-    """What one update is of."""
+    """The inputs of one update."""
 
     network: TaskParameters
     """As the tasks of the batch see it."""
@@ -34,7 +34,7 @@ class _Update:
     second_batch: Any
     extras: dict[str, Tensor]
     factor: float
-    """The reduction's: 1 / S for the mean."""
+    """Of the reduction: 1 / S for the mean, 1 for the sum."""
 
 
 class MultiTaskOptimizer(nn.Module):
@@ -98,7 +98,7 @@ class MultiTaskOptimizer(nn.Module):
 
     @property
     def host_bound(self) -> str | None:
-        """What of the methods works on the host, so that no graph can hold a step; None for nothing."""
+        """A method that works on the host, so that no captured graph can hold a step; None if there is none."""
         parts = [("this weighting", self.weighting.on_host), ("this surgery", self.surgery.on_host)]
         parts += [("this diagnostic", diagnostic.on_host) for diagnostic in self._watching()]
         return next((name for name, on_host in parts if on_host), None)
@@ -116,7 +116,7 @@ class MultiTaskOptimizer(nn.Module):
         extras: dict[str, Tensor] | None = None,
         subset: TaskSubset = ALL_TASKS,
     ) -> Metrics:
-        """One update of the network's parameters. Returns tensors: losses (S,), weights (S,) and what is free.
+        """One update of the network's parameters. Returns tensors: losses (S,), weights (S,) and further metrics.
 
         extras: vectors (T,) for the weighting, by name. subset: the S tasks of the batch. What other tasks own has a
         gradient of zero.
@@ -200,9 +200,9 @@ class MultiTaskOptimizer(nn.Module):
         return metrics | {"penalty": penalty.detach()}, context
 
     def _conflicts(self, gram: Tensor, subset: TaskSubset) -> Metrics:
-        """What is free, and `conflicts` (T, T): in how many of the last updates each pair of tasks conflicted.
+        """`conflict_metrics`, and `conflicts` (T, T): in what share of recent updates each pair of tasks conflicted.
 
-        Where a batch holds only some tasks, a pair meets too seldom for that.
+        Where batches hold only some tasks, a pair meets too seldom for the latter.
         """
         metrics = conflict_metrics(gram)
         if isinstance(subset, SomeTasks):
@@ -231,7 +231,7 @@ class MultiTaskOptimizer(nn.Module):
         return {n: self.surgery.combine(g, coefficients, scaled, self.generator) for n, g in shared.items()}
 
     def _coefficients(self, grams: Tensor, weights: Tensor, primary: Tensor) -> Tensor:
-        """Gramians (M, S, S) of the unweighted gradients, weights (S,) -> (M, S), of the unweighted gradients."""
+        """Gramians (M, S, S) and weights (S,) -> coefficients (M, S). Both are of the unweighted gradients."""
         found = []
         for surgery, gram in zip([self.surgery, *self._others], grams, strict=True):
             assert isinstance(surgery, Surgery)
@@ -300,7 +300,7 @@ def _separate_gradients(
 
 
 def conflict_metrics(gram: Tensor) -> Metrics:
-    """What a Gramian (T, T) tells for free: gradient norms (T,), cosines (T, T) and the share of conflicting pairs."""
+    """Of a Gramian (T, T): gradient norms (T,), cosines (T, T) and the share of conflicting pairs."""
     norms = gram.diagonal().clamp(min=0).sqrt()
     cosine = gram / (norms.unsqueeze(0) * norms.unsqueeze(1)).clamp(min=torch.finfo(gram.dtype).tiny)
     conflict = (gram < 0).sum() / max(len(gram) * (len(gram) - 1), 1)

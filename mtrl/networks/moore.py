@@ -24,11 +24,11 @@ from mtrl.networks.base import Factory, NetworkConfig
 from mtrl.networks.layers import Linear, TaskVector, Torso, owned, weighted_sum
 
 _SMALLEST = 1e-6
-"""Of a vector that is divided by its length."""
+"""The shortest length by which a vector is divided."""
 
 
 def orthonormal(features: Sequence[Tensor]) -> list[Tensor]:
-    """Gram–Schmidt over k tensors (.., d), for each of the leading indexes by itself: k tensors (.., d)."""
+    """Gram–Schmidt over k tensors (.., d), separately for each leading index; returns k tensors (.., d)."""
     basis: list[Tensor] = []
     for feature in features:
         rest = feature
@@ -66,7 +66,7 @@ class Config(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fits = "at least network.experts, as many vectors as are to be orthogonal"
+        fits = "at least network.experts, the number of orthogonal vectors"
         check(self.width >= self.experts, "network.width", fits, self.width)
 
 

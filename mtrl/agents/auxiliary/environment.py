@@ -5,8 +5,8 @@ After B_T labels the main network takes a step on the batch; the reward, zero un
 Eq. 3 and 4 add Σ p̄ log p̄ = −H, which pays for collapsed labels, against the text's purpose: the default is +c·H, and
 `entropy_sign="paper"` the literal form. An episode is one epoch of the training images.
 
-Two modes. `agent`: at the end of an episode the main network goes back to where it was, the canonical one. `main`: no
-reward is calculated, and the network at the end is the new canonical one.
+There are two modes. In mode `agent`, the main network is reset to the canonical one at the end of an episode. In mode
+`main`, no reward is calculated, and the network at the end becomes the canonical one.
 
 Where the paper leaves a choice: the last batch of an epoch holds what remains; the reward's loss is that of the
 evaluation mode of the network; the images of the reward are drawn with replacement and not augmented.
@@ -86,7 +86,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         return self._observation(), {}
 
     def set_canonical(self) -> None:
-        """Take the main network as it is for the one that agent training goes back to."""
+        """Make the main network as it is the one that agent training returns to."""
         self.canonical = self.learner.snapshot()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

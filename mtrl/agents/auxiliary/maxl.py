@@ -4,8 +4,8 @@ With θ⁺ = θ − α ∇_θ L(θ, φ), L the main network's loss with the labe
 hierarchy), φ descends on L_primary(θ⁺) − c·H(p̄) on the same batch, H the entropy of the mean label probabilities. Its
 gradient goes through the gradient in θ⁺: second order, by `torch.func`. The weight-aware variant has one more output,
 squashed to [0, 1], that gives each image's weight by Eq. 8. L_primary is a focal loss with γ = 2, as in the code of
-MAXL's authors (`agent.primary_focusing`). Batch norms use the batch alone in both networks here, and
-no running statistics move.
+MAXL's authors (`agent.primary_focusing`). Here the batch norms of both networks use the batch alone, and their running
+statistics stay.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mtrl.networks.convolution import set_tracking
 from mtrl.networks.layers import Linear
 
 STREAM = 2_000_003
-"""Added to the seed: the label network's batches are not those that the main network is trained on next."""
+"""Added to the seed, so that the label network does not see the batches that the main network is trained on next."""
 
 
 class LabelNetwork(nn.Module):

@@ -29,7 +29,7 @@ class PPOConfig(Options):
     features: int = option(256, "a positive integer")
     """Units between the trunk and the policy's outputs."""
     rollout_size: int = option(2000, "a positive integer")
-    """Images labelled between two updates of the policy, in whole training batches: only these are rewarded."""
+    """Images labelled between two updates of the policy; only whole training batches are rewarded."""
     epochs: int = option(10, "a positive integer")
     """Passes over a rollout."""
     minibatch: int = option(100, "2 or more")
@@ -64,7 +64,7 @@ class MAXLConfig(Options):
 
 @dataclass
 class Config(AgentConfig):
-    """The numbers are paper 003's, App. B, where it has them."""
+    """Defaults are those of paper 003, App. B, where it gives them."""
 
     specs: ClassVar[tuple[type[Spec], ...]] = (ImageSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("auxiliary",)
@@ -99,7 +99,7 @@ class Config(AgentConfig):
     entropy_sign: str = option("spread", ("spread", "paper"))
     """spread: reward many labels; paper: the sign as printed, which rewards few."""
     reset_every: str = option("epoch", ("epoch", "batch"))
-    """When agent training puts the main network back: after each epoch or batch."""
+    """When agent training resets the main network: after each epoch or batch."""
     head_width: int = option(512, "0 or more")
     """Hidden units of each head; 0 for a single linear layer."""
     engine: str = option("batched", ("batched", "steps"))

@@ -260,7 +260,7 @@ class RLLabels(Labels):
                 policy_kwargs=self._policy_options,
                 device=self._device,
             )
-        # By itself each epoch would open a log in a new temporary folder.
+        # Without this, each epoch would open a log in a new temporary folder.
         self.model.set_logger(Logger(None, []))
         if self._pending is not None:
             self._load(self._pending)

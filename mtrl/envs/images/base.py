@@ -71,7 +71,7 @@ class ImageSuite(Suite[Any, ImageSpec]):
         Args:
             tasks: the names of all tasks that there are, of which `config.tasks` chooses some.
             classes: of each of them.
-            divide: what of a read part belongs to each of them. With a shared input all have the same rows.
+            divide: gives each of them its images of a part. With a shared input all have the same rows.
             noise: add a task whose labels are random.
         """
         self.config = config

@@ -22,7 +22,7 @@ TURNING = 4.0
 FRAME = 0.04
 """Seconds between two frames of a move."""
 FEWEST_FRAMES = 6
-"""Of a move, however short it is. A stop hides others in the 4 frames after it."""
+"""The fewest frames of a move, since in the 4 frames after a stop no other stop counts as a keyframe."""
 _RAMP = 0.12
 """Seconds of acceleration, and of braking: what is pushed along must not slide on."""
 _CHUNK = 4
@@ -34,7 +34,7 @@ Listener = Callable[[], None]
 
 
 def silent() -> None:
-    """Nobody listens."""
+    """A listener that does nothing."""
 
 
 class World:
@@ -44,7 +44,7 @@ class World:
         self.model = model
         self.data = mujoco.MjData(model)
         self.gripper_open = True
-        """What was last commanded."""
+        """The last command."""
         self._hand = model.body("hand").id
         self._target = model.body("target").mocapid[0]
         self._steps = round(FRAME / model.opt.timestep / _CHUNK)

@@ -51,7 +51,7 @@ def columns(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Columns, int]:
 
 
 def filler(places: Columns) -> Callable[[State, list[float]], None]:
-    """What gives a state the numbers of a row, by name."""
+    """A function that sets a state's attributes from the numbers of a row."""
     names = tuple(places)
     parts = [slice(start, start + size) if size else start for start, size in places.values()]
     get = operator.itemgetter(*parts)
@@ -63,7 +63,7 @@ def filler(places: Columns) -> Callable[[State, list[float]], None]:
 
 
 class TaskArithmetic:
-    """Each copy alone, as soon as its physics is done.
+    """The observations and rewards of N copies, each evaluated alone once its physics is done.
 
     Args:
         spec: the task.

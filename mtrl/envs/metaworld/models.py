@@ -1,4 +1,4 @@
-"""Compiled Meta-World models without what physics does not need.
+"""Compiled Meta-World models without visuals.
 
 A model of the package is about 20 MB, nearly all of it textures and visual meshes. MuJoCo's own compiler drops them
 (``discardvisual``) and keeps the bodies, joints, colliding geoms and their order, so that the physics is the same to

@@ -41,7 +41,7 @@ _warn = LimitedWarnings(logging.getLogger(__name__))
 
 @dataclass(frozen=True)
 class _Spec:
-    """What a copy is."""
+    """The settings of a copy."""
 
     task: str
     goals: Sequence[Task]

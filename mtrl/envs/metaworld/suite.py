@@ -48,14 +48,14 @@ class Config(ChosenTasks):
     horizon: int = option(500, f"in 1..{MAX_HORIZON}")
     """Steps after which an episode is truncated; the package ends at 500."""
     training_horizons: list[int] = field(default_factory=list)
-    """The same for training alone, which a task's copies take in turn; [] for the horizon. Short episodes show more
-    starts, long ones what comes late."""
+    """Horizons of training episodes, which a task's copies take in turn; [] for `horizon`. Short episodes show more
+    starts, long ones later states."""
     steps_after_success: int | None = option(None, "0 or more")
-    """Steps that an episode of training goes on for after its first success; None: to its horizon."""
+    """Steps that a training episode continues for after its first success; to its horizon if not given."""
     num_goals: int = option(GOALS, f"in 1..{GOALS}")
     """Goals per task: the first so many of the benchmark's 50."""
     engine: str = option("batched", ("batched", "package"))
-    """What steps the environments. batched: all copies at once on all cores; package: the package's own, one by one."""
+    """batched: step all copies at once on all cores; package: step the package's own environments one by one."""
     terminate_on_success: bool = False
     """End training episodes at success. Evaluations always do."""
 

@@ -56,7 +56,7 @@ def _centre(device: torch.device) -> torch.Tensor:
 
 
 def goal_reward(kind: str, achieved: Any, desired: Any, xp: Any = np) -> Any:
-    """The rewards that follow from the puck's xy and its place's alone, (..), of two (.., 2).
+    """The rewards (..) that follow from the xy of the puck and of its place alone, each (.., 2).
 
     distance: −‖puck − place‖ in metres; sparse: 0 within `RADIUS` of the place, else −1 (Andrychowicz et al. 2017).
     """
@@ -65,7 +65,7 @@ def goal_reward(kind: str, achieved: Any, desired: Any, xp: Any = np) -> Any:
 
 
 class _Engine(BatchedEnvs):
-    """Copies whose next goals are given, and which stay in step: one that fails starts anew for the time left."""
+    """Copies whose next goals are given. All episodes end together: a copy that fails restarts for the time left."""
 
     def __init__(self, tasks: list[Task], copies: int, **options: Any) -> None:
         self.next_goals = np.zeros(copies, np.int64)
@@ -81,7 +81,7 @@ class _Engine(BatchedEnvs):
 
 
 class PushEnvs:
-    """T goals × N paths of each; implements `TaskVectorEnv`. Which goals they are, `present` says.
+    """T goals × N paths of each; implements `TaskVectorEnv`. `present` tells which goals they are.
 
     Observations are float32 (22, see `features`) and do not hold the goal. All episodes end together, by truncation at
     the horizon; then T goals are drawn anew, without repetition. With ``fixed`` the goals stay those given, in order.

@@ -16,7 +16,7 @@ from mtrl.core.config import option
 from mtrl.gradients.base import GramianConfig, Surgery
 
 NOTHING = 1e-12
-"""Of the tasks' gradients together: the squared norm below which their combination is rounding error."""
+"""A combination whose squared norm is a smaller share than this of the gradients' is rounding error."""
 
 
 @dataclass

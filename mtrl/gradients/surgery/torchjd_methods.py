@@ -27,16 +27,16 @@ from mtrl.gradients.surgery.torchjd_solvers import OnRoot, ShortestVector, Witho
 
 @dataclass
 class TorchJDConfig(GramianConfig):
-    """A method's options, and what the adapter has to know of torchjd's module for it."""
+    """A method's options, and how the adapter makes and saves torchjd's module for it."""
 
     kind: str = ""
     weighting: ClassVar[str] = ""
     """The name of torchjd's class, where `method` only makes one."""
     normalized: ClassVar[bool] = True
-    """Whether the Gramian is scaled before, as that changes nothing but the constants' meaning."""
+    """Whether the Gramian is scaled first, which gives constants the same meaning at every scale."""
     random: ClassVar[bool] = False
     stateful: ClassVar[bool] = False
-    """Whether it carries numbers of each task from call to call, so that the tasks must stay the same."""
+    """Whether it keeps numbers of each task from call to call, so that the tasks must stay the same."""
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         """The module from a Gramian (T, T) to weights (T,); aggregation: the package `torchjd.aggregation`."""
@@ -47,7 +47,7 @@ class TorchJDConfig(GramianConfig):
         return float(num_tasks)
 
     def state(self, module: Any) -> dict[str, Tensor]:
-        """What the module carries from call to call, which torchjd's own `state_dict` may save but not load."""
+        """What the module keeps from call to call. torchjd's own `state_dict` may save it but not load it."""
         return {}
 
     def restore(self, module: Any, state: dict[str, Tensor]) -> None:
@@ -217,7 +217,7 @@ class TorchJD(Surgery):
         self.config = config
         self.scale = config.scale(num_tasks)
         self.takes_some_tasks = not (config.stateful or config.requires_primary)
-        self._module = [module]  # in a list: what it saves by itself it could not load
+        self._module = [module]  # in a list: torchjd cannot load what its state_dict saves
 
     def noise(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Tensor | None:
         if not self.config.random:

@@ -30,7 +30,7 @@ class Config(ConvConfig):
 
 
 class Stitch(nn.Module):
-    """matrix (K, K): what each column takes of each."""
+    """matrix (K, K): row j holds what column j takes of each column."""
 
     def __init__(self, columns: int, own_share: float) -> None:
         super().__init__()

@@ -4,9 +4,9 @@ An encoder–decoder sees each camera's colours and points. The position decoder
 of all cameras; the position is the mean of their world points under it (spatial soft-argmax, Levine et al. 2016) plus
 an offset that each task learns for each stage. The rotation decoder regresses a quaternion and the gripper's logit.
 An embedding of task and stage enters at the bottleneck, as scale and shift of its channels; this, and the offsets, are
-all that a task owns. Sizes and normalisation are ours, the paper gives none; the rotation decoder here also sees the
-features at the attended pixels. The published training, in the agent and the training: Adam at 1e-3, batches of 32,
-8,000 iterations, Auto-λ at 3e-5.
+all that a task owns. Sizes and normalisation are ours, as the paper gives none; the rotation decoder here also sees the
+features at the attended pixels. The paper trains with Adam at 1e-3 on batches of 32 for 8,000 iterations, and with
+Auto-λ at 3e-5.
 """
 
 from __future__ import annotations

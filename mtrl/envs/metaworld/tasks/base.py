@@ -1,4 +1,4 @@
-"""What a Meta-World task is to the batched engine, and how to write one.
+"""How a Meta-World task is defined for the batched engine, and how to write one.
 
 The physics stays in a simulator; a task is plain arithmetic on the numbers of one copy, a `State`. The engine gathers
 *probes* after ``mj_forward``, reads *constants* once after a reset, and calls `evaluate`, compiled to C or as it stands
