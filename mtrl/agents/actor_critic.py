@@ -1,7 +1,7 @@
-"""What actor-critic learners have in common: networks, value heads, optimisers, normalisation and state.
+"""The common part of actor-critic learners: networks, value heads, optimisers, normalisation and state.
 
-A learner is a subclass with its equations: what actions follow from the actor's outputs, what the critics' target and
-the actor's loss are, and in which order an update takes its steps (see `ppo`, and `off_policy` for `sac` and `td3`).
+A learner is a subclass that adds its equations: the actions that follow from the actor's outputs, the critics' target,
+the actor's loss, and the order of steps in an update (see `ppo`, and `off_policy` for `sac` and `td3`).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class ActorCriticConfig(ValueConfig, NormalisationConfig):
     reduction: str = option("mean", ("mean", "sum"))
     """How weighted task losses become one: mean or sum."""
     precision: str = option("tf32", precision.CHOICES)
-    """Of the networks' products: tf32 (on a GPU that has it, else float32), float32 or bfloat16. Parameters, gradients,
-    the tasks' inner products and what follows from them are float32 or float64 in any case."""
+    """Of the networks' products: tf32 (on a GPU that has it, else float32), float32 or bfloat16. Parameters, gradients
+    and the tasks' inner products are float32 or float64 in any case."""
 
 
 class ActorCritic(Agent):

@@ -1,4 +1,4 @@
-"""What learners have in common: what they accept, how they are saved and loaded, and one network for all tasks."""
+"""The common part of learners: what they accept, how they are saved and loaded, and those with a single network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mtrl.networks import TaskNetwork
 
 @dataclass
 class AgentConfig(Options):
-    """What the options of every learner have in common."""
+    """Options of every learner."""
 
     option_group: ClassVar[str] = "agent"
     specs: ClassVar[tuple[type[Spec], ...]]
@@ -76,7 +76,7 @@ class Agent:
         return {name: part.state_dict() for name, part in self._parts().items() if name in self.acting}
 
     def load_policy_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what `policy_state` gave; the learner can then act, and has not learned anything."""
+        """Take over the result of `policy_state`. The learner can then act, but not continue its training."""
         if not self.acting:
             self.load_state_dict(state)
         for name in self.acting:

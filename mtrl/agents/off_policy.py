@@ -1,4 +1,4 @@
-"""What off-policy actor-critic learners have in common: Q ensembles, target networks, and how updates are executed."""
+"""The common part of off-policy actor-critic learners: Q ensembles, target networks, and how updates are executed."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ MIN_DEVIATION, MAX_DEVIATION = 1e-4, 1e6
 @dataclass
 class ValueConfig(AgentConfig):
     value_head: str = option("scalar", ("scalar", "two_hot", "hl_gauss"))
-    """What critics give: scalar (a number, by squared error), or a distribution over bins by cross-entropy: two_hot, or
-    hl_gauss (a Gaussian around the target)."""
+    """The critics' output: a number trained by squared error (scalar), or a distribution over bins trained by
+    cross-entropy to two bins (two_hot) or a Gaussian (hl_gauss) around the target."""
     bins: int = option(101, "2 or more")
     """Bins of a distribution."""
     support: list[float] = field(default_factory=lambda: [-10.0, 10.0])

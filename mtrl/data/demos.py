@@ -83,7 +83,7 @@ class Demo:
     frames: list[Frame]
     variation: int = 0
     descriptions: list[str] = field(default_factory=list)
-    """What the task is in words; may be empty."""
+    """The task in words; may be empty."""
     seed: int | None = None
     """Of the scene, where known."""
 

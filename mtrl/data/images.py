@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class LabelledImages(NamedTuple):
-    """M images and what is known of each."""
+    """M images and their labels."""
 
     images: Tensor
     """(M, C, H, W) uint8"""
@@ -97,7 +97,7 @@ class TaskImages(NamedTuple):
 
 
 class ImageData(NamedTuple):
-    """What an image benchmark gives to train and to test on."""
+    """The training and test data of an image benchmark."""
 
     train: TaskImages
     test: TaskImages

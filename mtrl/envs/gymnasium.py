@@ -52,7 +52,7 @@ class Config(ChosenTasks):
 
     kind: str = "gymnasium"
     ids: list[str] = field(default_factory=lambda: ["Pendulum-v1"])
-    """The tasks: ids that are registered with Gymnasium, by itself or by a module that --import names."""
+    """The tasks: ids registered with Gymnasium, including those of modules that --import names."""
     horizon: int | None = option(None, "a positive integer")
     """Steps after which an episode is truncated; each environment's own number if not given."""
     solved_at: float | None = None
@@ -126,7 +126,7 @@ class GymnasiumSuite(Suite[Config, ControlSpec]):
         return GymnasiumEnvs(self, (seed, _TRAINING), envs_per_task)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> GymnasiumEnvs:
-        """Episode e of a task starts from a seed of its own under either protocol, and ends by its own rules."""
+        """Under either protocol, episode e of a task has a seed of its own and ends by the environment's rules."""
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         return GymnasiumEnvs(self, (seed, _EVALUATION), min(episodes, _EVALUATION_COPIES))

@@ -70,7 +70,7 @@ class ToySuite(Suite[Config, ControlSpec]):
         return ToyEnvs(self.config, seed, envs_per_task)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> ToyEnvs:
-        """One copy for each episode. Starts and goals are drawn anew, whichever of the protocols is asked for."""
+        """One copy for each episode. Either protocol draws new starts and goals."""
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         return ToyEnvs(self.config, seed, episodes, terminate_on_success=True)

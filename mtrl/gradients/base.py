@@ -21,7 +21,7 @@ C = TypeVar("C")
 
 @dataclass
 class WeightingConfig(Options):
-    """What `Methods` asks of a weighting's configuration. One that does not derive from it has these defaults."""
+    """Options that `Methods` reads of a weighting. Configurations that do not derive from it have these defaults."""
 
     option_group: ClassVar[str] = "weighting"
 
@@ -36,7 +36,7 @@ class WeightingConfig(Options):
 
 @dataclass
 class SurgeryConfig(Options):
-    """What `Methods` asks of a surgery's configuration. One that does not derive from it has these defaults."""
+    """Options that `Methods` reads of a surgery. Configurations that do not derive from it have these defaults."""
 
     option_group: ClassVar[str] = "surgery"
     requires_primary: ClassVar[bool] = False
@@ -58,7 +58,7 @@ class GramianConfig(SurgeryConfig):
     """The options of a method that works on inner products."""
 
     per_critic: bool = False
-    """Each member of the critics' ensemble by the inner products of its own gradients, instead of their sum."""
+    """Operate on each critic by the inner products of its own gradients, instead of their sum over critics."""
 
     def each_member(self) -> bool:
         return self.per_critic
@@ -66,7 +66,7 @@ class GramianConfig(SurgeryConfig):
 
 @dataclass
 class DiagnosticConfig(Options):
-    """What `Methods` asks of a diagnostic's configuration. One that does not derive from it has these defaults."""
+    """Options that `Methods` reads of a diagnostic. Configurations that do not derive from it have these defaults."""
 
     affinity: ClassVar[str | None] = None
     """The metric (T, T), if any, that says how much a step of the row's task helps the column's task."""
@@ -121,7 +121,7 @@ class Weighting(nn.Module):
     on_host: bool = False
     """Whether it waits for the device or depends on more than tensors, so that no captured graph can hold it."""
     needs_extras: ClassVar[tuple[str, ...]] = ()
-    """What it reads of `Context.extras`, which only some learners give."""
+    """The names of `Context.extras` that it reads; only some learners give them."""
     takes_some_tasks: ClassVar[bool] = False
     """Whether it works where each batch holds only some of the tasks (see `Context.present`)."""
 

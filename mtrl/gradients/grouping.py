@@ -42,7 +42,7 @@ class Grouping:
 
 
 def best_groups(affinity: ArrayLike, groups: int, seed: int = 0) -> Grouping:
-    """At most `groups` groups for an affinity (T, T), whose entry ij is what task i does for task j.
+    """At most `groups` groups for an affinity (T, T), whose entry ij is how much task i helps task j.
 
     Raises:
         UserError: the matrix is not square and finite, or there are more groups than tasks.

@@ -92,9 +92,9 @@ def takes(blocks: Sequence[Tensor]) -> bool:
 
 @torch.library.custom_op("mtrl::gramian", mutates_args=())
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
-    """Blocks (T, n_b) -> (T, T) float64. An operation of its own, which a graph can hold.
+    """Blocks (T, n_b) -> (T, T) float64, as a custom operation that a graph can hold.
 
-    It has the precision of float32, and all of float64's range: products that overflow float32 are taken once more.
+    It has the precision of float32 and the range of float64: products that overflow float32 are computed again.
     """
     function, tasks, count = _library(), len(blocks[0]), len(blocks)
     assert function is not None

@@ -1,4 +1,4 @@
-"""A trial step of the optimiser, taken on copies, and what it does to the losses."""
+"""A trial step of the optimiser on copies of the parameters, and the losses after it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class LookAhead:
         """weights λ (S,) -> the trained tensors of θ', as (shared, own)."""
         scaled = weights * self.factor
         shared = {n: self._moved(self.network.shared[n], combine(g, scaled)) for n, g in self.shared.items()}
-        own = {n: self._moved_own(self.network.own[n], like(scaled, g) * g) for n, g in self.own.items()}
+        own = {n: self._moved(self.network.own[n], like(scaled, g) * g, self.subset) for n, g in self.own.items()}
         return shared, own
 
     def derivative(self, weights: Tensor, estimator: str = "exact") -> Tensor:
@@ -75,9 +75,6 @@ class LookAhead:
         if momentum is not None:
             direction = direction + group["momentum"] * subset.gather(momentum)
         return value - self.rate(parameter) * direction
-
-    def _moved_own(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        return self._moved(parameter, gradient, self.subset)
 
     def _values(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The trained tensors of θ as (shared, own), detached."""
@@ -128,7 +125,7 @@ class LookAhead:
         loss = torch.dot(self.losses(shared, own, self.batch), weights * self.factor)
         gradients = iter(derivatives(loss, [*shared.values(), *own.values()], graph=True))
         shared = {n: self._moved(self.network.shared[n], next(gradients)) for n in shared}
-        own = {n: self._moved_own(self.network.own[n], next(gradients)) for n in own}
+        own = {n: self._moved(self.network.own[n], next(gradients), self.subset) for n in own}
         return torch.autograd.grad(self._primary_loss(shared, own), weights)[0]
 
 

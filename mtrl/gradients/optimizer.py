@@ -61,8 +61,8 @@ class MultiTaskOptimizer(nn.Module):
         generator: torch.Generator | None = None,
         diagnostics: Sequence[Diagnostic] = (),
     ) -> None:
-        """surgery: none if not given; per_member: on each member of an ensemble by itself; primary (T,) bool, all if
-        not given."""
+        """surgery: none if not given; per_member: whether each member of an ensemble has surgery of its own; primary
+        (T,) bool: all tasks if not given."""
         super().__init__()
         surgery = NoSurgery() if surgery is None else surgery
         needs = {"Surgery": surgery.needs_gradients, "This weighting": weighting.needs_gramian}
@@ -175,7 +175,7 @@ class MultiTaskOptimizer(nn.Module):
             tensors = network.per_task_leaves()
         losses, aux = update.task_losses(tensors, all_own, buffers, update.batch)
         leaves, own = _trained(tensors), _trained(all_own)
-        differentiate = _separate_gradients if network.shared_input else _per_task_gradients
+        differentiate = _separate_gradients if network.shared_input else _gradients
         in_graph, owned = differentiate(losses, leaves, own, create_graph=self.surgery.has_penalty)
         shared = {n: g.detach() for n, g in in_graph.items()}
         grams = self._gramians(shared, network.num_tasks)
@@ -264,25 +264,18 @@ def _trained(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient in the parameter's memory layout: a fused optimiser goes through both as they lie in memory."""
+    """The gradient in the parameter's memory layout, since a fused optimiser reads both in the order of memory."""
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
 
 
 def _gradients(
-    loss: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool = False
+    losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The gradients of a scalar by both kinds of tensors."""
-    found = derivatives(loss, [*shared.values(), *own.values()], graph=create_graph)
+    """The gradients of the losses' sum, which are each task's own where tensors have a task axis: one backward pass."""
+    found = derivatives(losses.sum(), [*shared.values(), *own.values()], graph=create_graph)
     return dict(zip(shared, found, strict=False)), dict(zip(own, found[len(shared) :], strict=True))
-
-
-def _per_task_gradients(
-    losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Gradients by leaves with a task axis: one backward pass gives them all."""
-    return _gradients(losses.sum(), shared, own, create_graph=create_graph)
 
 
 def _separate_gradients(

@@ -97,7 +97,7 @@ class Auxiliary(Agent):
         self.learner.set_rate(factor)
 
     def prepare(self, data: ImageData) -> None:
-        """Make what depends on the data; complains where it does not have what the method needs."""
+        """Make what depends on the data. Raises UserError where these lack what the method needs."""
         self.labels.prepare(data)
 
     def train_labels(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:

@@ -86,7 +86,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         return self._observation(), {}
 
     def set_canonical(self) -> None:
-        """Make the main network as it is the one that agent training returns to."""
+        """Let agent training return to the main network as it is now."""
         self.canonical = self.learner.snapshot()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:

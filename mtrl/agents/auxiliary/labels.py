@@ -20,7 +20,7 @@ WEIGHT_CLASSES = 21
 
 
 class Labels:
-    """A source of auxiliary labels. This base class is one that does not learn."""
+    """A source of auxiliary labels. This base class learns nothing."""
 
     def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
         """Learn to label for one epoch, after which the main network is as it was."""
@@ -37,7 +37,7 @@ class Labels:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
 
 
 def hierarchy_mask(labels: Tensor, num_classes: int, subclasses: int) -> Tensor:

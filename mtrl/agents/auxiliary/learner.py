@@ -15,7 +15,7 @@ from mtrl.networks.layers import head
 
 
 class Sizes(NamedTuple):
-    """What the labels are like."""
+    """The numbers of primary and auxiliary classes."""
 
     num_classes: int
     """C"""

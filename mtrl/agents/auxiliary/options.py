@@ -44,7 +44,7 @@ class PPOConfig(Options):
 
 @dataclass
 class MAXLConfig(Options):
-    """What paper 003 does not say of MAXL is taken from MAXL's own paper and its authors' code."""
+    """Defaults follow paper 003, and where it is silent MAXL's own paper and its authors' code."""
 
     option_group: ClassVar[str] = "agent.maxl"
 

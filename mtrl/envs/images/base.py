@@ -1,4 +1,4 @@
-"""What the image benchmarks have in common: tasks of labelled images, normalised by their training set."""
+"""The common part of image benchmarks: tasks of labelled images, normalised by their training set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ImageConfig(ChosenTasks):
     train_size: int | None = option(None, "a positive integer")
     """Training images of each task, drawn by `split_seed`; all if not given."""
     split_seed: int = option(0, "0 or more")
-    """Of what is drawn once and for all: smaller training sets, pairs of images, noise labels."""
+    """Seed of the data: of smaller training sets, pairs of images and noise labels."""
     padding: int = option(0, "0 or more")
     """Pixels that training images are shifted by at most."""
     flip: bool = False

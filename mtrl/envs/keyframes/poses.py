@@ -29,7 +29,7 @@ class Pose(NamedTuple):
         return np.concatenate(self).astype(dtype or np.float64)
 
     def raised(self, height: float) -> Pose:
-        """The same orientation so many metres higher."""
+        """The same orientation, `height` metres higher."""
         return Pose(self.position + np.array([0.0, 0.0, height]), self.quaternion)
 
     def point(self, x: float, y: float, z: float) -> FloatArray:

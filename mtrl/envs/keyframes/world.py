@@ -1,4 +1,4 @@
-"""One simulated scene: the gripper follows keyframe actions, and what it passes through can be recorded."""
+"""One simulated scene: the gripper follows keyframe actions, and a listener can record the frames on the way."""
 
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)

@@ -57,10 +57,10 @@ class Arguments:
     max_episode_steps: int | None = 500
     """1 to 500."""
     num_goals: int | None = 50
-    """Of each task: the first so many of the benchmark's 50."""
+    """Goals of each task: the first of the benchmark's 50."""
     task_select: str | None = None
-    """random: any goal, at each reset (multi-task). pseudorandom: each copy has goals of its own in turn, and keeps one
-    until `call("sample_tasks")` (meta-learning)."""
+    """random: each reset draws any goal (multi-task). pseudorandom: each copy has goals of its own, and keeps one until
+    `call("sample_tasks")` takes the next (meta-learning)."""
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP
     """When an ended episode restarts: in the same step, in the next one, or only by `reset(options=...)`."""
     render_mode: str | None = None

@@ -62,7 +62,7 @@ def _whole_model(path: str) -> Any:
 
 @functools.cache
 def _environment(task: str, model_of: Callable[[str], Any]) -> Any:
-    """The task's class, with a copy of a compiled model in place of a compilation of its own (0.3 s)."""
+    """The task's class, which copies a compiled model instead of compiling its own (0.3 s)."""
 
     def _initialize_simulation(self: SawyerXYZEnv) -> tuple[Any, Any]:
         model = model_of(self.fullpath).__copy__()

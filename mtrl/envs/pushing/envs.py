@@ -27,7 +27,7 @@ FRAME = 11
 """Hand (3), gripper opening (1), puck position (3), puck orientation as a quaternion (4)."""
 RAW_SIZE = OBSERVATION_SIZE = 2 * FRAME
 _FRAMES = np.r_[0:FRAME, 18 : 18 + FRAME]
-"""Where the current frame and the one before lie in the scene's 39 numbers. The goal, its last 3, is left out."""
+"""The places of the current and the previous frame in the scene's 39 numbers, of which the last 3 are the goal."""
 _CENTRE = np.array([0.0, 0.75, 0.1, 0.5, 0.0, 0.75, 0.1, 0.0, 0.0, 0.0, 0.0], np.float32)
 _SCALE = np.array([0.1] * 3 + [0.5] + [0.1] * 3 + [1.0] * 4, np.float32)
 _MOVE = np.array([0.01] * 3 + [0.1] + [0.01] * 3 + [0.1] * 4, np.float32)

@@ -119,13 +119,13 @@ class PushingSuite(Suite[Config, GoalSpec]):
         )
 
     def subset_of(self, goals: Any) -> SomeTasks:
-        """What networks are told of goals (n, 4) in metres. Raises UserError as `make_goal_envs` does."""
+        """Goals (n, 4) in metres as networks see them. Raises UserError as `make_goal_envs` does."""
         checked = check_goals(goals)
         index = torch.from_numpy(nearest(checked, self.goals))
         return SomeTasks(index, torch.from_numpy(normalised(checked)))
 
     def relabeller(self) -> Relabel:
-        """What gives batches other goals in hindsight. Goals whose puck has hardly moved stay as they are.
+        """A function that gives batches other goals in hindsight. Goals whose puck has hardly moved stay as they are.
 
         Raises:
             UserError: the reward does not follow from the goal alone.

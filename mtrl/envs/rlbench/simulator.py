@@ -110,7 +110,7 @@ class Simulator:
 
 
 def _observed(cameras: Sequence[str], size: int) -> Any:
-    """RLBench's configuration of what is observed: pictures and depth in metres of these cameras only."""
+    """RLBench's configuration of observations: pictures and depth in metres of these cameras only."""
     module = importlib.import_module("rlbench.observation_config")
     made = {}
     for name in CAMERAS:

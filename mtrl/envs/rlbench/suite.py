@@ -85,7 +85,7 @@ class RLBenchSuite(Suite[Config, KeyframeSpec]):
         packages()
 
     def make_evaluation_envs(self, seed: int, envs_per_task: int) -> RLBenchCopies:
-        """One copy of each task, however many are asked for, in a process of its own."""
+        """One copy of each task in a process of its own, whatever `envs_per_task`."""
         packages()
         config = self.config
         simulators: list[SimulatorProcess] = []

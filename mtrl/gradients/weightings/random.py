@@ -19,7 +19,7 @@ from mtrl.gradients.base import Context, Weighting, WeightingConfig
 class Config(WeightingConfig):
     kind: str = "random"
     distribution: str = option("normal", ("normal", "dirichlet"))
-    """What weights are drawn from: normal, with a softmax, or dirichlet."""
+    """The distribution of the weights: normal, with a softmax, or dirichlet."""
 
 
 class RandomWeights(Weighting):

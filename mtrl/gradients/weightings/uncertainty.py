@@ -2,7 +2,7 @@
 
 The loss is Σ_i ½ e^(−s_i) L_i + s_i / 2 with s_i = log σ_i² from −0.7, so a task weighs ½ e^(−s_i), at first about 1.
 s has an Adam of its own and the gradient in closed form, ½ (1 − e^(−s_i) L_i): it steps before the weights are taken,
-where the paper moves both at once. At rest e^(s_i) = L_i, which a loss must be positive for.
+where the paper moves both at once. At rest e^(s_i) = L_i, so losses must be positive.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from mtrl.networks.layers import Linear, owned
 
 @dataclass
 class ConvConfig(Options):
-    """What the variants of the small network have in common."""
+    """Options of all variants of the small network."""
 
     option_group: ClassVar[str] = "network"
 
@@ -41,7 +41,7 @@ class ConvConfig(Options):
 class Config(ConvConfig):
     kind: str = "conv"
     owned: str = option("head", ("head", "fc", "all"))
-    """What every task has of its own: the head (the last layer), fc (all linear layers), or all."""
+    """The layers that every task owns: head (the last one), fc (all linear layers), or all."""
 
 
 def convolutions(config: ConvConfig, image_shape: tuple[int, int, int]) -> tuple[list[nn.Module], int]:

@@ -34,7 +34,7 @@ class Config(Options):
     patch: int = option(2, "a positive integer")
     """Pixels along a side that the first level folds into channels; attention has a point for each patch."""
     embedding: int = option(64, "a positive integer")
-    """Numbers that stand for a task and stage."""
+    """Size of the embedding of a task and stage."""
     stages: int = option(8, "a positive integer")
     """Stages that are told apart; later ones count as the last."""
     rotation_width: int = option(256, "a positive integer")

@@ -1,4 +1,4 @@
-"""What a keyframe task is, and how scenes are randomised."""
+"""The definition of a keyframe task, and how scenes are randomised."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Task(ABC):
 
     name: ClassVar[str]
     sentence: ClassVar[str]
-    """What is to be done, in words."""
+    """The task in words."""
     keyframes: ClassVar[int]
     """Of every demonstration; an episode ends after as many actions."""
     ranges: ClassVar[str]
-    """What is randomised, and how far."""
+    """The random parts of a scene, and their ranges."""
     objects: ClassVar[str]
     """MJCF of the task's own bodies."""
 

@@ -10,7 +10,7 @@ from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatte
 from mtrl.envs.keyframes.world import World
 
 FLOOR, SHELF, ROOF = 0.1, 0.26, 0.42
-"""Heights above the table of what money can lie on, and of the top."""
+"""Heights above the table of the two shelves and of the roof."""
 DEPTH, WIDTH = 0.1, 0.14
 """Half of the outer sizes; the front is open at x = -DEPTH, towards the robot."""
 OPEN = 3.05
