@@ -135,8 +135,8 @@ class Epochs:
     and flips of batch k follow from the seed and k, so that a run continues exactly from the number k.
     """
 
-    def __init__(self, data: ImageData, batch_size: int, seed: int, *, augment: bool = True) -> None:
-        self.data, self.batch_size, self.seed, self.augment = data, batch_size, seed, augment
+    def __init__(self, data: ImageData, batch_size: int, seed: int) -> None:
+        self.data, self.batch_size, self.seed = data, batch_size, seed
         self.per_epoch = max(int(data.train.counts.max()) // batch_size, 1)
         self._epoch, self._order = -1, data.train.rows
         self._generator = torch.Generator(data.train.pool.device)
@@ -164,7 +164,7 @@ class Epochs:
     def batch(self, number: int) -> ImageBatch:
         train, columns = self.data.train, self.columns(number)
         images = normalised(train.pool[train.rows.gather(1, columns)], self.data.mean, self.data.deviation)
-        if self.augment and (self.data.padding or self.data.flip):
+        if self.data.padding or self.data.flip:
             self._generator.manual_seed(mixed_seed(self.seed, 1, number))
             images = crop_and_flip(images, self._generator, padding=self.data.padding, flip=self.data.flip)
         columns = columns.expand(len(train.labels), -1)

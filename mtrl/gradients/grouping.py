@@ -41,7 +41,7 @@ class Grouping:
         return float(sum(self.scores))
 
 
-def best_groups(affinity: ArrayLike, groups: int, seed: int = 0) -> Grouping:
+def best_groups(affinity: ArrayLike, groups: int) -> Grouping:
     """At most `groups` groups for an affinity (T, T), whose entry ij is how much task i helps task j.
 
     Raises:
@@ -54,7 +54,7 @@ def best_groups(affinity: ArrayLike, groups: int, seed: int = 0) -> Grouping:
     check(1 <= groups <= tasks, "--groups", f"in 1..{tasks}, the tasks", groups)
     np.fill_diagonal(matrix, 0.0)
     if tasks > EXACT_LIMIT:
-        return _grouping(matrix, _searched(matrix, groups, np.random.default_rng(seed)), optimal=False)
+        return _grouping(matrix, _searched(matrix, groups, np.random.default_rng(0)), optimal=False)
     members = (np.arange(1, 2**tasks)[:, None] >> np.arange(tasks) & 1).astype(bool)
     scores = _scores(matrix, members)
     first = _exchanged(scores, groups)

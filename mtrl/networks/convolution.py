@@ -61,16 +61,15 @@ def conv2d(x: Tensor, weight: Tensor, padding: int) -> Tensor:
 
 
 class Conv2d(nn.Module):
-    """A k×k convolution that keeps the size; no bias, as a batch norm follows. weight (out, in, k, k)."""
+    """A 3×3 convolution that keeps the size; no bias, as a batch norm follows. weight (out, in, 3, 3)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        bound = math.sqrt(6 / (inputs * kernel * kernel))  # He et al. 2015, for ReLU
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel).uniform_(-bound, bound))
-        self.padding = kernel // 2
+        bound = math.sqrt(6 / (9 * inputs))  # He et al. 2015, for ReLU
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight, self.padding)
+        return conv2d(x, self.weight, padding=1)
 
 
 class Statistics(nn.Module):
@@ -90,12 +89,12 @@ class BatchNorm(nn.Module):
     updates the running statistics in place, unless `tracking` is False; look-aheads pass copies (`TaskNetwork.call`).
     """
 
-    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
         self.statistics = owned(Statistics(channels))
-        self.momentum, self.eps, self.tracking = momentum, eps, True
+        self.momentum, self.eps, self.tracking = 0.1, 1e-5, True
 
     def forward(self, x: Tensor) -> Tensor:
         mean, variance = self._batch(x) if self.training else self._running(x)

@@ -100,11 +100,6 @@ def _large(x: Tensor) -> Tensor:
     return F.interpolate(x.flatten(0, -4), scale_factor=2.0, mode="nearest").unflatten(0, x.shape[:-3])
 
 
-def _fold(x: Tensor, patch: int) -> Tensor:
-    """(.., C, H, W) to (.., C·p², H/p, W/p)."""
-    return F.pixel_unshuffle(x, patch) if patch > 1 else x
-
-
 class KeyframeNetwork(nn.Module):
     """forward: colours (.., B, C, 3, H, W) in [0, 1], points (.., B, C, 3, H, W) in metres, stage (.., B)."""
 
@@ -143,7 +138,7 @@ class KeyframeNetwork(nn.Module):
 
     def _maps(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Features (.., B·C, first, h, w) and the bottleneck (.., B·C, last, .., ..)."""
-        x = _fold(x.flatten(-5, -4), self.config.patch)
+        x = F.pixel_unshuffle(x.flatten(-5, -4), self.config.patch)
         levels: list[Tensor] = []
         for index, block in enumerate(self.encoder):
             x = block(self.pool(x) if index else x)

@@ -7,6 +7,7 @@ from typing import Any
 from mtrl.envs.metaworld.tasks import kernels
 from mtrl.envs.metaworld.tasks.base import TaskSpec, posed, posed_by_matrix
 from mtrl.envs.metaworld.tasks.kernels import distance, scaled_distance, within
+from mtrl.envs.metaworld.tasks.push import doubled
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 _SCALE = (1.0, 2.0, 2.0)
@@ -60,10 +61,6 @@ def peg_insert_side_v1(s: State) -> Outcome:
     return kernels.outcome_v1(reward, placing, 0.07)
 
 
-def _doubled(grasped: Any) -> Any:
-    return 2.0 * grasped
-
-
 def _pulled(grasped: Any, placed: Any) -> Any:
     return 1.0 + 2.0 * grasped + placed
 
@@ -78,7 +75,7 @@ def peg_unplug_side_v2(s: State) -> Outcome:
     elif pulled and to_plug < 0.035:
         reward = kernels.mixed(single, _pulled, grasped, 5.0 * in_place)
     else:
-        reward = kernels.mixed(single, _doubled, grasped)
+        reward = kernels.mixed(single, doubled, grasped)
     return Outcome(reward, to_target <= 0.07, to_plug <= 0.03, pulled, grasped, in_place, to_target)
 
 
