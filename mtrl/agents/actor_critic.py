@@ -28,9 +28,9 @@ from mtrl.networks import NETWORKS, Factory, TaskNetwork
 @dataclass
 class ActorCriticConfig(ValueConfig, NormalisationConfig):
     gamma: float = option(0.99, "in (0, 1]")
-    """γ."""
+    """Discount factor γ."""
     learning_rate: float = option(3e-4, "positive")
-    """Adam's, for everything that is trained."""
+    """Adam's learning rate, for everything that is trained."""
     adam_eps: float = option(1e-8, "positive")
     """Adam's ε."""
     critic_layer_norm: bool | None = None

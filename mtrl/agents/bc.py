@@ -32,13 +32,13 @@ class Config(OneNetworkConfig):
     trainings: ClassVar[tuple[str, ...]] = ("behaviour_cloning",)
     kind: str = "bc"
     learning_rate: float = option(1e-3, "positive")
-    """Adam's, constant."""
+    """Adam's learning rate, constant."""
     position_weight: float = option(10.0, "0 or more")
-    """Of the distance to the target, per metre."""
+    """Weight of the distance to the target, per metre."""
     rotation_weight: float = option(1.0, "0 or more")
-    """Of 1 − ⟨q, q*⟩², sin² of half the angle between them."""
+    """Weight of 1 − ⟨q, q*⟩², sin² of half the angle between the rotations."""
     gripper_weight: float = option(0.1, "0 or more")
-    """Of the gripper's cross-entropy."""
+    """Weight of the gripper's cross-entropy."""
 
 
 class BC(OneNetwork):

@@ -25,7 +25,7 @@ class Config(AgentConfig):
     batch_size: int = option(32, "a positive integer")
     """B: samples per task that one update takes in."""
     stages: int = option(8, "a positive integer")
-    """Stages that are told apart; later ones count as the last."""
+    """Number of stages; later ones count as the last."""
 
 
 class MeanPose(Agent):

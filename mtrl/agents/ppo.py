@@ -34,7 +34,7 @@ from mtrl.networks.layers import Linear, owned
 
 LOG_2PI = math.log(2 * math.pi)
 OUTPUT_SCALE = 0.01
-"""Of the actor's output layer at the start."""
+"""Factor of the actor's output layer at the start."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Config(ActorCriticConfig):
     trainings: ClassVar[tuple[str, ...]] = ("on_policy",)
     kind: str = "ppo"
     learning_rate: float = 5e-4
-    """Adam's, at the start."""
+    """Adam's learning rate at the start."""
     final_learning_rate: float = option(1.0, "in [0, 1]")
     """Share of the learning rate that is left at the last step; it falls linearly."""
     adam_eps: float = 1e-5

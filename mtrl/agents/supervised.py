@@ -29,11 +29,11 @@ class Config(OneNetworkConfig):
     trainings: ClassVar[tuple[str, ...]] = ("supervised",)
     kind: str = "supervised"
     learning_rate: float = option(0.1, "positive")
-    """SGD's, at the start of the schedule."""
+    """SGD's learning rate at the start of the schedule."""
     momentum: float = option(0.9, "in [0, 1)")
-    """SGD's."""
+    """SGD's momentum."""
     weight_decay: float = option(5e-4, "0 or more")
-    """SGD's."""
+    """SGD's weight decay."""
     reduction: str = "sum"
 
 

@@ -27,7 +27,7 @@ from mtrl.networks.layers import owned
 SMOOTHING = 0.75
 """Deviation of HL-Gauss's target in widths of a bin (Farebrother et al. 2024, Sec. 3.2)."""
 MIN_DEVIATION, MAX_DEVIATION = 1e-4, 1e6
-"""Of PopArt's targets (Hessel et al. 2019)."""
+"""Bounds of the deviation of PopArt's targets (Hessel et al. 2019)."""
 
 
 @dataclass
@@ -38,12 +38,12 @@ class ValueConfig(AgentConfig):
     bins: int = option(101, "2 or more")
     """Bins of a distribution."""
     support: list[float] = field(default_factory=lambda: [-10.0, 10.0])
-    """The lowest and the highest value of the bins: in symlog or in deviations, with `symlog` or `popart`. Targets
-    beyond count as these."""
+    """The lowest and the highest value of the bins, in symlog or in deviations with `symlog` or `popart`. Targets are
+    clipped to them."""
     symlog: bool | None = None
-    """Critics learn sign(x) log(1 + |x|) of their targets; if not given, distributions without `popart` do."""
+    """Whether critics learn sign(x) log(1 + |x|) of targets x; by default, distributions without `popart` do."""
     popart: bool = False
-    """Critics learn their targets minus each task's running mean, divided by its deviation."""
+    """Whether critics learn their targets minus each task's running mean, divided by its deviation."""
     popart_rate: float = option(3e-4, "in (0, 1]")
     """How far these statistics move towards those of a batch."""
 
@@ -60,7 +60,7 @@ class ValueHead(nn.Module):
 
     output_size = 1
     is_linear = True
-    """Whether values are the outputs, so that a linear map of these is one of those."""
+    """Whether values equal outputs, so that a linear map of outputs is one of values."""
 
     def wrap(self, factory: Factory) -> Factory:
         """The network whose outputs this head is given."""
@@ -75,7 +75,7 @@ class ValueHead(nn.Module):
         return (output.squeeze(-1) - target).square()
 
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
-        """Learn from the targets (T, B) of an update, before its losses are taken of these networks' outputs."""
+        """Learn from an update's targets (T, B), before its losses are computed from these networks' outputs."""
 
 
 class Categorical(ValueHead):
@@ -122,7 +122,7 @@ class HLGauss(Categorical):
     """A target's projection is a Gaussian around it: the mass that falls into each bin.
 
     p_k ∝ Φ((e_(k+1) − y) / σ) − Φ((e_k − y) / σ) with edges e_1 = low, .., e_(K+1) = high and σ = 0.75 widths (Imani &
-    White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). Its mean is y, but within two widths of an end.
+    White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). Its mean is y, except within two widths of an end.
     """
 
     def __init__(self, low: float, high: float, bins: int) -> None:
@@ -148,8 +148,8 @@ class Symlog(ValueHead):
     """Another head in symlog(y) = sign(y) log(1 + |y|) (Hafner et al. 2023): values are symexp of its values.
 
     A distribution's value is thus symexp of its mean, as in MuZero and TD-MPC2. DreamerV3's mean of symexp needs output
-    layers that start at zero, since the outermost bins outweigh all others. The mean of targets that scatter comes out
-    closer to zero than it is.
+    layers that start at zero, since the outermost bins outweigh all others. The mean of noisy targets is
+    underestimated in size.
     """
 
     is_linear = False
@@ -169,7 +169,7 @@ class PopArt(ValueHead):
     """Another head on (y − μ) / σ, with the running mean μ and deviation σ of each task's targets.
 
     van Hasselt et al. 2016, "Learning values across many orders of magnitude"; for each task Hessel et al. 2019,
-    "Multi-task Deep Reinforcement Learning with PopArt". Values, σ n + μ, stay what they are when the statistics move:
+    "Multi-task Deep Reinforcement Learning with PopArt". Values σ n + μ stay the same when the statistics move:
     the papers rescale the weights of the last layer, which here may be shared between tasks. So every task owns a scale
     a and a shift b behind the network, n = a f(s) + b, which start at (1, 0), are trained with it, and are rescaled:
     a ← a σ/σ', b ← (σ b + μ − μ') / σ'. That works for every architecture and ensemble. The first batch sets the
@@ -228,7 +228,7 @@ class PopArt(ValueHead):
 
 
 _SCALE, _SHIFT = "1/scale", "1/shift"
-"""What `PopArt.wrap` puts behind a network, as `TaskNetwork.own` names it."""
+"""The parameters that `PopArt.wrap` adds, as `TaskNetwork.own` names them."""
 _KINDS = {"scalar": None, "two_hot": TwoHot, "hl_gauss": HLGauss}
 
 

@@ -85,7 +85,7 @@ class Demo:
     descriptions: list[str] = field(default_factory=list)
     """The task in words; may be empty."""
     seed: int | None = None
-    """Of the scene, where known."""
+    """Seed of the scene, where known."""
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -41,7 +41,7 @@ _EVALUATION_COPIES = 10
 """Environments of each task in an evaluation, at most."""
 _TRAINING, _EVALUATION = 0, 1
 _FRAMES, _PICTURE = 300, 320
-"""Of each task's part of a video, at most: pictures, and pixels along a side."""
+"""The most pictures and pixels along a side of each task's part of a video."""
 
 
 @dataclass
@@ -235,7 +235,7 @@ class GymnasiumEnvs:
             raise expected(f"Environment {self._names[task]}", "one with pictures", str(error)) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the actions (T, N, steps, A), as many steps as the longest episode under way has."""
+        """The actions (T, N, steps, A) go up to the end of the longest episode under way."""
         played = self._actions[:, :, : self._length.max()]
         arrays = {"actions": played, "length": self._length, "episode": self._episode, "observation": self._observation}
         return {"seed": list(self._seed), **{name: torch.tensor(array) for name, array in arrays.items()}}

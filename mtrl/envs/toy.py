@@ -25,7 +25,7 @@ SPEED = 0.15
 GOAL_RADIUS = 0.1
 """The task is solved within this distance of the goal."""
 MIN_DISTANCE = 0.8
-"""Between the start and the goal."""
+"""Least distance of start and goal."""
 OBSERVATION_SIZE = 6
 """Position (2), last move (2), goal minus position (2)."""
 _STATE = ("position", "velocity", "goal", "length")
@@ -43,14 +43,14 @@ class Config(ChosenTasks):
     horizon: int = option(25, "a positive integer")
     """Steps after which an episode is truncated; the farthest goal takes 16."""
     shuffled_rewards: bool = False
-    """Give the reward of a random point instead of one's own: nothing can be learned."""
+    """Whether rewards are those of random points, so that nothing can be learned."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_tasks(self.names())
 
     def names(self) -> tuple[str, ...]:
-        """Of all the tasks there are."""
+        """The names of all tasks."""
         return tuple(f"turn-{360 * t // self.num_tasks}" for t in range(self.num_tasks))
 
     def turns(self) -> list[int]:

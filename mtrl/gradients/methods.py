@@ -38,7 +38,7 @@ class Borrowed(Weighting):
 
     def __init__(self, source: MultiTaskOptimizer) -> None:
         super().__init__()
-        self._source = [source]  # in a list: it saves its own state
+        self._source = [source]  # in a list, since it saves its own state
 
     def weights(self, context: Context) -> Tensor:
         return self._source[0].last_weights

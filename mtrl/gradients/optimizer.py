@@ -27,7 +27,7 @@ class _Update:
     """The inputs of one update."""
 
     network: TaskParameters
-    """As the tasks of the batch see it."""
+    """Restricted to the tasks of the batch (`TaskParameters.at`)."""
     subset: TaskSubset
     task_losses: TaskLoss
     batch: Any
@@ -69,7 +69,7 @@ class MultiTaskOptimizer(nn.Module):
         for name, needed in {**needs, "A diagnostic": bool(diagnostics)}.items():
             if needed and not network.tensors[0]:
                 raise expected(name, "used with a network that shares parameters", "one that shares none")
-        self._network = [network]  # in a list: it saves its own state
+        self._network = [network]  # in a list, since it saves its own state
         self.optimizer = optimizer
         self.weighting = weighting
         members = (network.ensemble or 1) if per_member else 1
@@ -118,8 +118,8 @@ class MultiTaskOptimizer(nn.Module):
     ) -> Metrics:
         """One update of the network's parameters. Returns tensors: losses (S,), weights (S,) and further metrics.
 
-        extras: vectors (T,) for the weighting, by name. subset: the S tasks of the batch. What other tasks own has a
-        gradient of zero.
+        extras: vectors (T,) for the weighting, by name. subset: the S tasks of the batch. Parameters that
+        other tasks own get a gradient of zero.
         """
         if self.needs_second_batch and second_batch is None:
             raise expected("This weighting", "given a second batch of the training data", second_batch)
@@ -281,7 +281,7 @@ def _gradients(
 def _separate_gradients(
     losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Gradients of T losses of the same inputs, one backward pass through what is shared for each: (T, *shape)."""
+    """Gradients (T, *shape) of T losses of the same inputs: one backward pass through the shared part for each."""
 
     def gradients(loss: Tensor, tensors: Tensors) -> list[Tensor]:
         return derivatives(loss, list(tensors.values()), again=True, graph=create_graph)

@@ -97,7 +97,7 @@ class Config(NetworkConfig):
     encoder_width: int = option(50, "a positive integer")
     """Units of the encoders' hidden layer and output, and of the context."""
     temperature: float = option(1.0, "positive")
-    """Of the softmax over the encoders."""
+    """Temperature of the softmax over the encoders."""
     detach_context: bool = False
     """Whether no gradient flows from the attention into the context, as in the paper."""
     descriptions: str = ""

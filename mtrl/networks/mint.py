@@ -3,7 +3,7 @@
 y = M_i σ(W x + b) + β_i for task i, in the order linear, activation, Mint. M starts at the identity and β at
 zero (the paper is silent), so that the network starts as joint training. Whether the output layer gets one
 is ambiguous in the paper: `output_mint`. Where tasks are goals z, small shared networks generate M(z) and β(z) (Eq. 5),
-with M(z) = I + G(z) and G zero at the start; G = U(z) V(z)ᵀ of low rank, if so wished, has far fewer parameters.
+with M(z) = I + G(z) and G zero at the start; G = U(z) V(z)ᵀ (`generator=low_rank`) has far fewer parameters.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Config(NetworkConfig):
     generator_width: int = option(64, "a positive integer")
     """Hidden units of the networks that generate them (the paper: "simple neural networks")."""
     rank: int = option(8, "a positive integer")
-    """Of the matrices' difference from the identity, with generator=low_rank."""
+    """Rank of the matrices' difference from the identity, with generator=low_rank."""
 
     def for_goals(self) -> Config:
         return replace(self, generator="full") if self.generator == "auto" else self

@@ -2,11 +2,10 @@
 
 For a state s the features h_1(s), .., h_k(s) of k experts become an orthonormal basis v_1, .., v_k by Gram–Schmidt
 (paper, Sec. 4; arXiv 2311.11385). Task i sees tanh(Σ_j w_ij v_j) and has a head of its own. The paper's task encoder is
-a linear layer without a bias on the task's one-hot code, which is a vector w_i that each task owns. As in the authors'
-code for Meta-World, an expert's last layer is linear, and no function stands between the basis and the combination.
-Deviations: layers start as all layers of this package do, not by Xavier's rule; where features depend on each other,
-what is left of one has a length below 1 in place of a division by zero; weights and heads are owned, so that no surgery
-acts on them.
+a linear layer without a bias on the task's one-hot code, which amounts to a vector w_i that each task owns. As in the
+authors' code for Meta-World, an expert's last layer is linear, and no activation follows the basis. Deviations: layers
+start as all layers of this package do, not by Xavier's rule; linearly dependent features give vectors shorter than 1
+instead of a division by zero; weights and heads are owned, so that no surgery acts on them.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 K numbers w_i that only task i trains (paper, Sec. 3; arXiv 2210.11653). Tasks own no other parameter, no head.
 Deviations: each network (actor, critics) has a w of its own, where the authors' code gives one to all; sets start as
 independent layers and w_i at a random vector of length 1, so that composed layers start at a layer's usual scale, where
-the authors' start is K equal sets; layer norms, which the paper has none of, are shared and not composed; its masking
-and resetting of tasks whose losses explode is not part of the architecture, and not here.
+the authors start from K equal sets; layer norms, of which the paper has none, are shared and not composed. The paper's
+masking and resetting of tasks whose losses explode is not part of the architecture and is left out.
 """
 
 from __future__ import annotations

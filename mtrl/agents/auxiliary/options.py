@@ -23,7 +23,7 @@ class PPOConfig(Options):
     option_group: ClassVar[str] = "agent.ppo"
 
     learning_rate: float = option(3e-4, "positive")
-    """Adam's."""
+    """Adam's learning rate."""
     entropy_coefficient: float = 0.01
     """Weight of the policy's entropy in its loss."""
     features: int = option(256, "a positive integer")
@@ -35,11 +35,11 @@ class PPOConfig(Options):
     minibatch: int = option(100, "2 or more")
     """Images of a mini-batch."""
     gamma: float = option(0.99, "in [0, 1]")
-    """γ."""
+    """Discount factor γ."""
     gae_lambda: float = option(0.95, "in [0, 1]")
     """λ of the generalised advantage estimate."""
     clip_range: float = option(0.2, "positive")
-    """How far the probability ratio may move."""
+    """ε: the surrogate gains nothing from ratios beyond 1 ± ε."""
 
 
 @dataclass
@@ -49,17 +49,17 @@ class MAXLConfig(Options):
     option_group: ClassVar[str] = "agent.maxl"
 
     learning_rate: float = option(1e-3, "positive")
-    """SGD's, for the label network, at the start."""
+    """SGD's learning rate for the label network, at the start."""
     milestone: int = option(50, "a positive integer")
-    """Epochs after which the label network's rate is multiplied by `decay`, again and again."""
+    """Epochs after each of which the label network's learning rate is multiplied by `decay`."""
     decay: float = option(0.5, "in (0, 1]")
     """See `milestone`; 1 for a constant rate."""
     weight_decay: float = option(5e-4, "0 or more")
-    """SGD's, for the label network."""
+    """SGD's weight decay for the label network."""
     inner_rate: float | None = option(None, "positive")
-    """α of the step that is looked through; the main network's learning rate if not given."""
+    """α of the main network's trial step; its learning rate if not given."""
     entropy_weight: float = option(0.2, "0 or more")
-    """c."""
+    """c: weight of the entropy of the mean label probabilities."""
 
 
 @dataclass
@@ -80,18 +80,18 @@ class Config(AgentConfig):
     hierarchy: int = option(5, "a positive integer")
     """ψ: auxiliary classes of each primary class."""
     learning_rate: float = option(0.01, "positive")
-    """SGD's, for the main network, at the start of the schedule."""
+    """SGD's learning rate for the main network, at the start of the schedule."""
     momentum: float = option(0.0, "in [0, 1)")
-    """SGD's; the paper names none."""
+    """SGD's momentum; the paper names none."""
     weight_decay: float = option(0.0, "0 or more")
-    """SGD's; the paper names none."""
+    """SGD's weight decay; the paper names none."""
     auxiliary_weight: float = option(1.0, "0 or more")
     """λ: weight of the auxiliary loss."""
     focusing: float = option(2.0, "0 or more")
     """γ of the auxiliary focal loss (MAXL's; the paper names none)."""
     primary_focusing: float | None = option(None, "0 or more")
     """γ of the primary focal loss. If not given, 2 with method=maxl, as in its authors' code, and 0, which is the
-    cross-entropy, with the others. (RL-AUX's published code has 2 throughout, its paper does not name the loss.)"""
+    cross-entropy, with the others. (RL-AUX's published code has 2 throughout; its paper does not name the loss.)"""
     mask_head: bool = False
     """Mask the auxiliary head's softmax by the hierarchy too, and not the labels alone."""
     entropy_weight: float = option(1.0, "0 or more")

@@ -24,7 +24,7 @@ _AUXILIARY = {"agent": "auxiliary", "training": "auxiliary", "network": "conv"}
 @dataclass
 class _SklearnConfig(ImageConfig):
     test_share: float = option(0.5, "in (0, 1)")
-    """Of the 1,797 images, set aside by `split_seed`."""
+    """Share of the 1,797 images that `split_seed` sets aside."""
 
 
 @dataclass
@@ -115,7 +115,7 @@ def parity(part: LabelledImages) -> Tasks:
 
 
 def overlaid(split: Split, shift: int, seed: int) -> Split:
-    """Each image together with a random other one: the first up left, the second `shift` pixels right and down.
+    """Overlay each image with a random other one: the first top left, the second `shift` pixels right and down.
 
     The brighter of both pixels counts. Labels become (M, 2).
     """

@@ -78,5 +78,5 @@ def make_env(task: str, reward_version: str) -> Any:
 
 
 def make_physics_env(task: str, reward_version: str) -> Any:
-    """The same without pictures: all of its numbers, on the small model."""
+    """The same environment on the small model: all of its numbers, but no pictures."""
     return _environment(task, physics_model)(reward_function_version=reward_version)

@@ -53,7 +53,7 @@ class Config(ChosenTasks):
     steps_after_success: int | None = option(None, "0 or more")
     """Steps that a training episode continues for after its first success; to its horizon if not given."""
     num_goals: int = option(GOALS, f"in 1..{GOALS}")
-    """Goals per task: the first so many of the benchmark's 50."""
+    """Goals per task: the first of the benchmark's 50."""
     engine: str = option("batched", ("batched", "package"))
     """batched: step all copies at once on all cores; package: step the package's own environments one by one."""
     terminate_on_success: bool = False
@@ -69,7 +69,7 @@ class Config(ChosenTasks):
 
     @property
     def name(self) -> str:
-        """The kind, and where the tasks were chosen the one task, or a hash of several."""
+        """The kind; where tasks were chosen, also the one task or a hash of several."""
         if not self.tasks:
             return self.kind
         several = hashlib.sha256(",".join(self.tasks).encode()).hexdigest()[:8]
@@ -88,7 +88,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         self._known: Known = {}
 
     def goals(self, seed: int) -> dict[str, list[Task]]:
-        """{task: its first `num_goals` goals}, the very ones that the package makes from this seed.
+        """{task: its first `num_goals` goals}, exactly those that the package makes from this seed.
 
         mt10, mt25, mt50, or some of their tasks: those of `metaworld.MT10(seed)` and its like, which draw all tasks'
         goals from one stream; so a task's goals differ from those of `metaworld.MT1(task, seed)`, which are the ones of
@@ -173,7 +173,7 @@ def evaluation_order(
 ) -> NDArray[np.int64]:
     """The goal of each evaluation episode, (T, E), by the protocols of `mtrl.training.evaluation`.
 
-    goals: the first E of an order shuffled by the seed, of its own for each task; upstream: drawn with replacement.
+    goals: the first E of an order that the seed shuffles for each task; upstream: drawn with replacement.
     """
     check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
     check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
@@ -198,7 +198,7 @@ def draw_goals(tasks: tuple[str, ...], seed: int, one_stream: bool) -> dict[str,
 def _draw_goals(task: str, stream: np.random.RandomState) -> list[Task]:
     """What the package's `_make_tasks` does for one task, without its global random state and in a tenth of the time.
 
-    The package resets an environment 50 times, of which each moves the hand for 100 steps. The draws do not depend on
+    The package resets an environment 50 times, and each reset moves the hand for 100 steps. The draws do not depend on
     where the hand ends (a test compares all of them), so one step is enough.
     """
     env = make_physics_env(task, "v2")

@@ -42,7 +42,7 @@ class Config(SuiteConfig):
     num_goals: int = option(200, "a positive integer")
     """G: the discretised goals, a replay ring each (the paper: 200; 10 for independent networks)."""
     goals_seed: int = option(0, "0 or more")
-    """Of the goals, those held out included; the run's seed does not change them."""
+    """Seed of all goals, held out ones included; the run's seed does not change them."""
     held_out_goals: int = option(50, "a positive integer")
     """Goals that are only evaluated."""
     goals_per_rollout: int = option(9, "a positive integer")

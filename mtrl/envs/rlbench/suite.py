@@ -26,7 +26,7 @@ TASKS = (
     "stack_wine",
     "slide_block_to_target",
 )
-"""Of the Auto-λ paper, Table 3."""
+"""The tasks of the Auto-λ paper, Table 3."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Config(ChosenTasks):
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
     """What the policy sees, of left_shoulder, right_shoulder, overhead, wrist and front."""
     variation: int = option(0, "0 or more")
-    """Of each task, in live episodes."""
+    """Variation of each task in live episodes."""
     horizon: int = option(10, "a positive integer")
     """Keyframes after which an episode has failed."""
     headless: bool = True

@@ -2,8 +2,8 @@
 
 Every `every` updates, on the batch of the update: with θ_i' = θ − α ∇L_i(θ), a step of the shared parameters down task
 i's loss alone, the affinity of task i with task j is Z_ij = 1 − L_j(θ_i') / L_j(θ); where losses have either sign, as
-an actor's, the difference L_j(θ) − L_j(θ_i'). Positive: the step helps. Owned parameters stay. Logged is the mean over
-training so far, from which `mtrl group` finds the groups to train together. Costs T forward passes when it measures.
+an actor's, the difference L_j(θ) − L_j(θ_i'). Positive: the step helps. Owned parameters stay. The mean over training
+so far is logged; from it `mtrl group` finds the tasks to train together. Each measurement costs T forward passes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Config(DiagnosticConfig):
     every: int = option(10, "a positive integer")
     """Updates from one measurement to the next."""
     apply_to: str = option("critic", ("both", "actor", "critic"))
-    """Which networks' losses of an agent with both: actor, critic or both."""
+    """The losses to measure of an agent with both: actor, critic or both."""
     step_size: float | None = option(None, "positive")
     """α; the optimiser's learning rate if not given."""
 
@@ -37,7 +37,7 @@ class Transference(Diagnostic):
         super().__init__()
         self.config, self.ratio = config, ratio
         self.on_host = config.every > 1
-        self._updates = 0  # a number of the host's: whether to measure must not wait for the device
+        self._updates = 0  # on the host, so that the choice to measure does not wait for the device
         self.measured = nn.Buffer(torch.zeros((), dtype=torch.int64))
         self.total = nn.Buffer(torch.zeros(num_tasks, num_tasks, dtype=torch.float64))
 

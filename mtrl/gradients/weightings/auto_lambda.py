@@ -3,13 +3,13 @@
 With θ' = θ − α ∇_θ r Σ_i λ_i L_i(θ) on the training batch, λ descends L_val(θ') = Σ_(primary) L_i(θ') on another batch
 of the same data, by an Adam of its own; then θ takes its step on the training batch with the new λ. Estimators of
 dL_val/dλ_i = −α r ∇L_i(θ)·∇L_val(θ'), where a parameter that task i owns meets only its own gradient:
-exact: just that, from the tasks' gradients that the step needs anyway and one forward and backward pass at θ'.
+exact: this formula, from the tasks' gradients at θ and one forward and backward pass at θ'.
 finite_difference: the paper's, −α r (L_i(θ+) − L_i(θ−)) / 2ε, θ± = θ ± ε ∇L_val(θ'), ε = 0.01 / ‖∇L_val(θ')‖.
 second_order: automatic differentiation through the unrolled step, to check the others.
 
 θ' has the momentum and weight decay of SGD, and no preconditioning for Adam, as in the authors' code. Differences:
 tensors at θ' and θ± are new ones, so nothing has to be put back and no statistics move. λ may become negative, as in
-the paper. Losses of either sign will do: SAC's actor learns its own λ. With `sampled_tasks` = K' only K' random λ move
+the paper. Losses may have either sign: SAC's actor learns its own λ. With `sampled_tasks` = K' only K' random λ move
 in an update; in the paper this saves their gradients' memory, here all of them come out of one backward pass. Where an
 update sees only some of the tasks, theirs alone move, and the primary ones among them make up L_val.
 """
@@ -37,7 +37,7 @@ class Config(WeightingConfig):
     }
     kind: str = "auto_lambda"
     learning_rate: float = option(1e-4, "0 or more")
-    """Adam's, for λ (the paper: 1e-4 NYUv2, 3e-5 CityScapes and RLBench, 3e-4 CIFAR-100)."""
+    """Adam's learning rate for λ (the paper: 1e-4 NYUv2, 3e-5 CityScapes and RLBench, 3e-4 CIFAR-100)."""
     initial: float = 0.1
     """λ of every task at the start."""
     primary: list[str] = field(default_factory=list)

@@ -23,7 +23,7 @@ EPSILON = 1e-8
 class Config(WeightingConfig):
     kind: str = "famo"
     learning_rate: float = option(0.025, "0 or more")
-    """Adam's, for w."""
+    """Adam's learning rate for w."""
     weight_decay: float = option(1e-3, "0 or more")
     """Pull of w towards equal weights (the authors' code: 1e-5)."""
 

@@ -26,7 +26,7 @@ class Config(WeightingConfig):
     alpha: float = option(1.5, "0 or more")
     """How strongly slow tasks are pulled forward; 0 for equal gradient norms."""
     learning_rate: float = option(0.025, "0 or more")
-    """Adam's, for the weights."""
+    """Adam's learning rate for the weights."""
 
 
 class GradNorm(Weighting):

@@ -20,7 +20,7 @@ from mtrl.gradients.base import Context, Weighting, WeightingConfig
 class Config(WeightingConfig):
     kind: str = "imtl_l"
     learning_rate: float = option(3e-4, "0 or more")
-    """Adam's, for s."""
+    """Adam's learning rate for s."""
 
 
 class IMTLL(Weighting):

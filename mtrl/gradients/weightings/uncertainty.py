@@ -21,7 +21,7 @@ from mtrl.gradients.base import Context, Weighting, WeightingConfig
 class Config(WeightingConfig):
     kind: str = "uncertainty"
     learning_rate: float = option(3e-4, "0 or more")
-    """Adam's, for s."""
+    """Adam's learning rate for s."""
     initial: float = -0.7
     """s of every task at the start."""
 

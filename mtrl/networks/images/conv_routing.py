@@ -29,7 +29,7 @@ class Config(ConvConfig):
     blocks: int | None = option(None, "a positive integer")
     """K: function blocks of each layer; one per task if not given."""
     temperature: float = option(1.0, "positive")
-    """Of the softmax whose derivative the choice has."""
+    """Temperature of the softmax whose derivative the choice has."""
 
 
 class Router(nn.Module):

@@ -28,7 +28,7 @@ STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 class Config(Options):
     option_group: ClassVar[str] = "network"
     published: ClassVar[Mapping[str, Mapping[str, str]]] = {"cifar100": {"last_pool": "mean"}}
-    """In the code of the Auto-λ paper."""
+    """The code of the Auto-λ paper."""
     kind: str = "vgg16"
     batch_norm: str = option("task", ("task", "shared"))
     """task: every task its own scale and shift; shared: one for all. Statistics are always each task's."""

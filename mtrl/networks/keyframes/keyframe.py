@@ -30,13 +30,13 @@ class Config(Options):
     option_group: ClassVar[str] = "network"
     kind: str = "keyframe"
     channels: list[int] = field(default_factory=lambda: [32, 64, 96, 128])
-    """Of the encoder's levels; each has half the pixels of the one before, and the decoder mirrors them."""
+    """Channels of the encoder's levels. Each level has half the pixels of the one before; the decoder mirrors them."""
     patch: int = option(2, "a positive integer")
     """Pixels along a side that the first level folds into channels; attention has a point for each patch."""
     embedding: int = option(64, "a positive integer")
     """Size of the embedding of a task and stage."""
     stages: int = option(8, "a positive integer")
-    """Stages that are told apart; later ones count as the last."""
+    """Number of stages; later ones count as the last."""
     rotation_width: int = option(256, "a positive integer")
     """Hidden units of the rotation decoder."""
     rotation_channels: int = option(16, "a positive integer")

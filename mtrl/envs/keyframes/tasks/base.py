@@ -32,7 +32,7 @@ class Task(ABC):
     sentence: ClassVar[str]
     """The task in words."""
     keyframes: ClassVar[int]
-    """Of every demonstration; an episode ends after as many actions."""
+    """Keyframes of every demonstration; an episode ends after as many actions."""
     ranges: ClassVar[str]
     """The random parts of a scene, and their ranges."""
     objects: ClassVar[str]

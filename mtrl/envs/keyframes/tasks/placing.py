@@ -75,7 +75,7 @@ class StackWine(Task):
     keyframes = 5
     ranges = "bottle: 30 x 50 cm; rack: 30 x 50 cm, ±45°, not in front of the bottle"
     radius, half = 0.03, 0.075
-    """Of the bottle's body, metres."""
+    """Radius and half height of the bottle's body, metres."""
     rail = 0.07
     """Height of the rack's rails."""
     objects = (

@@ -73,7 +73,7 @@ class Expressions:
         return value if isinstance(value.type, Static) else converted(value, BOOL)
 
     def simple(self, value: Value) -> Value:
-        """The same value as something that can be written several times."""
+        """The value in a form that can be written several times."""
         return value if isinstance(value.type, Static | Object) or value.simple else self.copied(value)
 
     def copied(self, value: Value) -> Value:

@@ -52,7 +52,7 @@ def disassemble_v2(s: State) -> Outcome:
 
 
 def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float, near: float) -> tuple[bool, float]:
-    """`kernels.lift`, but the wrench also has to be within ``near`` of the fingers to be held; the reward if not."""
+    """As `kernels.lift`, but a held wrench is also within ``near`` of the fingers; the reward is that if not held."""
     ground = rest + 0.005
     dropped = z < ground and placing > 0.02 and reach > 0.02
     held = z >= height - 0.01 and reach < near and not dropped
