@@ -1,7 +1,7 @@
 """Multi-task image classification: one cross-entropy per task, with every weighting and surgery.
 
 Auto-λ paper, Sec. 5.2: SGD with momentum 0.9, learning rate 0.1, weight decay 5e-4, batch 32 per task. Losses are
-summed, as these papers' learning rates mean it. Which tasks count in auxiliary mode is said by the method
+summed, as the papers' learning rates assume. In auxiliary mode, the method names the tasks that count
 (`weighting.primary`, `surgery.primary`).
 """
 

@@ -106,8 +106,8 @@ class GoalReplay:
 class HindsightReplay(GoalReplay):
     """Replaces half of a batch's goals, on average, by what some episode has achieved.
 
-    Andrychowicz et al. 2017, with their strategy "random" among the states stored for the same goal, so that its
-    whole batch has one goal: networks that are conditioned on goals see each goal once.
+    Andrychowicz et al. 2017, strategy "random". Here the new goal comes from a state stored for the same goal, and
+    replaces it in the whole batch, so that networks that are conditioned on goals see each goal once.
     """
 
     share = 0.5

@@ -22,7 +22,7 @@ GPU_CHUNK = 512
 """The most columns multiplied at once on a GPU, which few rows fill only by hundreds of products."""
 
 HEAD = 32
-"""Rows of a block of the product: beyond them, half of the blocks follow from the other half."""
+"""Rows of a block of the product. Blocks below the diagonal follow from those above it."""
 
 
 def rows(gradient: Tensor, ensemble: int | None) -> list[Tensor]:

@@ -16,9 +16,9 @@ from mtrl.envs.keyframes.poses import Pose, about_z, angle_between, rotation_vec
 from mtrl.envs.keyframes.scene import HOME, OPENING, WORKSPACE
 
 SPEED = {True: 0.8, False: 0.5}
-"""Metres a second of the moving gripper, with open and with closed fingers."""
+"""Speed of the gripper in m/s, with open and with closed fingers."""
 TURNING = 4.0
-"""Radians a second."""
+"""Turning speed of the gripper in rad/s."""
 FRAME = 0.04
 """Seconds between two frames of a move."""
 FEWEST_FRAMES = 6

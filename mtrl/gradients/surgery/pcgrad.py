@@ -1,8 +1,8 @@
 """PCGrad: project away the conflicting part of every other task's gradient (Yu et al. 2020, Algorithm 1).
 
 `variant` gives the paper's ablations (Fig. 3): direction, the direction of PCGrad with the norm of the plain sum of
-gradients; magnitude, the direction of the plain sum with the norm of PCGrad's. A sum of zero has no direction and stays
-as the other of the two leaves it.
+gradients; magnitude, the direction of the plain sum with the norm of PCGrad's. A sum of zero has no direction and is
+not scaled.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class RandomWeights(Weighting):
         draw = torch.randn if self.distribution == "normal" else torch.rand
         z = draw(losses.shape, device=losses.device, dtype=losses.dtype, generator=context.generator)
         if self.distribution == "dirichlet":
-            z = torch.log(-torch.log1p(-z))  # of an exponential draw, the logarithm for softmax
+            z = torch.log(-torch.log1p(-z))  # the logarithm of an exponential draw, for softmax
         return context.softmax(z)
 
 
