@@ -1,7 +1,7 @@
-"""What actor-critic learners have in common: networks, value heads, optimisers, normalisation and state.
+"""The common part of actor-critic learners: networks, value heads, optimisers, normalisation and state.
 
-A learner is a subclass with its equations: what actions follow from the actor's outputs, what the critics' target and
-the actor's loss are, and in which order an update takes its steps (see `ppo`, and `off_policy` for `sac` and `td3`).
+A learner is a subclass that adds its equations: the actions that follow from the actor's outputs, the critics' target,
+the actor's loss, and the order of steps in an update (see `ppo`, and `off_policy` for `sac` and `td3`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mtrl.agents.base import Agent, AgentConfig
+from mtrl.agents.base import Agent
 from mtrl.agents.normalisation import NormalisationConfig, ObservationNormaliser, RewardNormaliser
 from mtrl.agents.value_heads import ValueConfig, build_head
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import option
 from mtrl.core.specs import ControlSpec, GoalSpec
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
@@ -26,35 +26,24 @@ from mtrl.networks import NETWORKS, Factory, TaskNetwork
 
 
 @dataclass
-class ActorCriticConfig(AgentConfig, ValueConfig, NormalisationConfig):
-    gamma: float = 0.99
-    """γ."""
-    learning_rate: float = 3e-4
-    """Adam's, for everything that is trained."""
-    adam_eps: float = 1e-8
+class ActorCriticConfig(ValueConfig, NormalisationConfig):
+    gamma: float = option(0.99, "in (0, 1]")
+    """Discount factor γ."""
+    learning_rate: float = option(3e-4, "positive")
+    """Adam's learning rate, for everything that is trained."""
+    adam_eps: float = option(1e-8, "positive")
     """Adam's ε."""
     critic_layer_norm: bool | None = None
     """Layer normalisation in the critics; as in the network if not given."""
-    critic_width: int | None = None
+    critic_width: int | None = option(None, "a positive integer")
     """Units of the critics' hidden layers; as in the network if not given."""
-    max_grad_norm: float | None = None
+    max_grad_norm: float | None = option(None, "positive")
     """Clip the norm of each network's final gradient."""
-    reduction: str = "mean"
+    reduction: str = option("mean", ("mean", "sum"))
     """How weighted task losses become one: mean or sum."""
-    precision: str = "tf32"
-    """Of the networks' products: tf32 (on a GPU that has it, else float32), float32 or bfloat16. Parameters, gradients,
-    the tasks' inner products and what follows from them are float32 or float64 in any case."""
-
-    def __post_init__(self) -> None:
-        ValueConfig.__post_init__(self)
-        NormalisationConfig.__post_init__(self)
-        check_choice("agent.precision", self.precision, precision.CHOICES)
-        check_choice("agent.reduction", self.reduction, ("mean", "sum"))
-        check(0 < self.gamma <= 1, "agent.gamma", "in (0, 1]", self.gamma)
-        for name in ("learning_rate", "adam_eps", "max_grad_norm"):
-            value = getattr(self, name)
-            check(value is None or value > 0, f"agent.{name}", "positive", value)
-        check(self.critic_width is None or self.critic_width >= 1, "agent.critic_width", "positive", self.critic_width)
+    precision: str = option("tf32", precision.CHOICES)
+    """Of the networks' products: tf32 (on a GPU that has it, else float32), float32 or bfloat16. Parameters, gradients
+    and the tasks' inner products are float32 or float64 in any case."""
 
 
 class ActorCritic(Agent):
@@ -66,7 +55,7 @@ class ActorCritic(Agent):
     critic_sees_action: ClassVar[bool]
     """Whether critics give Q(s, a), or V(s)."""
     extras: ClassVar[tuple[str, ...]] = ()
-    """What its updates give to weightings."""
+    """Names of what its updates give to weightings (`Context.extras`)."""
     ensemble: int | None = None
     """E; None for a single critic without that axis."""
 
@@ -82,7 +71,7 @@ class ActorCritic(Agent):
     ) -> None:
         """network: the configuration of the architecture of actor and critics.
 
-        spec: of a `GoalSpec`, networks know tasks by their goals, and a batch says which it holds (`SomeTasks`).
+        spec: with a `GoalSpec`, networks are conditioned on goals, and each batch names its goals (`SomeTasks`).
         """
         num_tasks, goals = spec.num_tasks, None
         if isinstance(spec, GoalSpec):
@@ -105,7 +94,7 @@ class ActorCritic(Agent):
         self.actor_optimizer = self._optimizer(methods, self.actor, "actor", critic=self.critic_optimizer)
 
     def wrap_actor(self, factory: Factory) -> Factory:
-        """The actor's network, from that of the architecture."""
+        """The actor's network, around that of the architecture."""
         return factory
 
     def policy(self, output: Tensor, explore: bool, subset: TaskSubset) -> Tensor:
@@ -164,7 +153,7 @@ class ActorCritic(Agent):
         return self.policy(self.actor.at(subset)(observation), explore, subset)
 
     def observe(self, transitions: Transitions) -> None:
-        """Take new transitions, as they are stored, into the running normalisations; never during an update."""
+        """Update the running normalisations with new transitions, as they are stored; never during an update."""
         for normaliser in self._normalisers.values():
             normaliser.observe(transitions)
 

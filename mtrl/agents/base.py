@@ -1,23 +1,27 @@
-"""What all learners have in common: what they accept, and how they are saved and loaded."""
+"""The common part of learners: what they accept, how they are saved and loaded, and those with a single network."""
 
 from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mtrl.core.config import Options, option
 from mtrl.core.specs import Spec
+from mtrl.gradients import Methods
+from mtrl.networks import TaskNetwork
 
 
 @dataclass
-class AgentConfig:
-    """What the options of every learner have in common."""
+class AgentConfig(Options):
+    """Options of every learner."""
 
+    option_group: ClassVar[str] = "agent"
     specs: ClassVar[tuple[type[Spec], ...]]
     """The kinds of data that the learner works with."""
     trainings: ClassVar[tuple[str, ...]]
@@ -26,12 +30,12 @@ class AgentConfig:
     kind: str = ""
 
     def for_acting(self) -> Self:
-        """These options where no update follows, and the device may be another than that of training."""
+        """The options for acting alone, maybe on another device than in training."""
         return self
 
 
 class Agent:
-    """A learner that goes on exactly from its saved state."""
+    """A learner that continues exactly from its saved state."""
 
     acting: ClassVar[tuple[str, ...]] = ()
     """Names of the parts that the deterministic policy consists of; () for the whole state."""
@@ -48,7 +52,7 @@ class Agent:
         return False
 
     def _parts(self) -> dict[str, Any]:
-        """name -> what has a state of its own."""
+        """name -> a part with `state_dict` and `load_state_dict`."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -57,7 +61,7 @@ class Agent:
         return state | {"generator": self.generator.get_state()}
 
     def reseed(self, seed: int) -> None:
-        """Draw other random numbers from here on."""
+        """Draw other random numbers from now on."""
         self.generator.manual_seed(seed)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -72,7 +76,7 @@ class Agent:
         return {name: part.state_dict() for name, part in self._parts().items() if name in self.acting}
 
     def load_policy_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what `policy_state` gave; the learner can then act, and has not learned anything."""
+        """Take over the result of `policy_state`. The learner can then act, but not continue its training."""
         if not self.acting:
             self.load_state_dict(state)
         for name in self.acting:
@@ -80,8 +84,52 @@ class Agent:
                 self._parts()[name].load_state_dict(state[name])
 
 
+@dataclass
+class OneNetworkConfig(AgentConfig):
+    batch_size: int = option(32, "a positive integer")
+    """B: samples per task and update."""
+    max_grad_norm: float | None = option(None, "positive")
+    """Clip the norm of the final gradient."""
+    reduction: str = option("mean", ("mean", "sum"))
+    """How weighted task losses become one: mean or sum."""
+
+
+class OneNetwork(Agent):
+    """A learner with one network for T tasks."""
+
+    acting: ClassVar[tuple[str, ...]] = ("network",)
+
+    def __init__(
+        self,
+        config: Any,
+        network: TaskNetwork,
+        make_optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer],
+        *,
+        methods: Methods,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.config, self.device = config, torch.device(device)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.network = network.to(self.device)
+        self.optimizer = methods.optimizer(
+            self.network,
+            make_optimizer(self.network.parameters()),
+            reduction=config.reduction,
+            max_grad_norm=config.max_grad_norm,
+            generator=self.generator,
+        ).to(self.device)
+
+    @property
+    def needs_second_batch(self) -> bool:
+        return self.optimizer.needs_second_batch
+
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self.network, "method": self.optimizer, "optimizer": self.optimizer.optimizer}
+
+
 def continue_generator(generator: torch.Generator, state: Tensor) -> None:
-    """Go on from a generator's state; from one of another kind of device, with other numbers that follow from it."""
+    """Continue from a generator's state. The state of another kind of device only seeds the generator."""
     if len(state) == len(generator.get_state()):
         generator.set_state(state)
     else:

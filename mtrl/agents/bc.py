@@ -7,6 +7,7 @@ no losses; it trains with Adam at 1e-3 on batches of 32.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,80 +15,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtrl.agents.base import Agent, AgentConfig
-from mtrl.core.config import check, check_choice
+from mtrl.agents.base import OneNetwork, OneNetworkConfig
+from mtrl.core.config import option
 from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
 from mtrl.data.depth import point_cloud
-from mtrl.gradients import Methods
 from mtrl.networks import TaskNetwork
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
 from mtrl.networks.keyframes.keyframe import Prediction
 
 
 @dataclass
-class Config(AgentConfig):
+class Config(OneNetworkConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (KeyframeSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("behaviour_cloning",)
     kind: str = "bc"
-    batch_size: int = 32
-    """B: samples per task and update."""
-    learning_rate: float = 1e-3
-    """Adam's, constant."""
-    position_weight: float = 10.0
-    """Of the distance to the target, per metre."""
-    rotation_weight: float = 1.0
-    """Of 1 − ⟨q, q*⟩², sin² of half the angle between them."""
-    gripper_weight: float = 0.1
-    """Of the gripper's cross-entropy."""
-    max_grad_norm: float | None = None
-    """Clip the norm of the final gradient."""
-    reduction: str = "mean"
-    """How weighted task losses become one: mean or sum."""
-
-    def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
-        check(self.learning_rate > 0, "agent.learning_rate", "positive", self.learning_rate)
-        for name in ("position_weight", "rotation_weight", "gripper_weight"):
-            check(getattr(self, name) >= 0, f"agent.{name}", "0 or more", getattr(self, name))
-        limit = self.max_grad_norm
-        check(limit is None or limit > 0, "agent.max_grad_norm", "positive", limit)
-        check_choice("agent.reduction", self.reduction, ("mean", "sum"))
+    learning_rate: float = option(1e-3, "positive")
+    """Adam's learning rate, constant."""
+    position_weight: float = option(10.0, "0 or more")
+    """Weight of the distance to the target, per metre."""
+    rotation_weight: float = option(1.0, "0 or more")
+    """Weight of 1 − ⟨q, q*⟩², sin² of half the angle between the rotations."""
+    gripper_weight: float = option(0.1, "0 or more")
+    """Weight of the gripper's cross-entropy."""
 
 
-class BC(Agent):
-    """One network for T tasks, trained on batches of keyframes."""
+class BC(OneNetwork):
+    """The policy of T tasks, trained on batches of keyframes."""
 
-    acting: ClassVar[tuple[str, ...]] = ("network",)
-
-    def __init__(
-        self,
-        config: Config,
-        *,
-        network: Any,
-        methods: Methods,
-        spec: KeyframeSpec,
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-    ) -> None:
-        """network: its configuration."""
-        self.config = config
-        self.device = torch.device(device)
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+    def __init__(self, config: Config, *, network: Any, spec: KeyframeSpec, **context: Any) -> None:
+        """network: its configuration; context: as of `OneNetwork`."""
         factory = KEYFRAME_NETWORKS.build(network, cameras=len(spec.cameras), image_size=spec.image_size)
-        self.network = TaskNetwork(factory, spec.num_tasks).to(self.device)
-        self.optimizer = methods.optimizer(
-            self.network,
-            torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True),
-            reduction=config.reduction,
-            max_grad_norm=config.max_grad_norm,
-            generator=self.generator,
-        ).to(self.device)
-
-    @property
-    def needs_second_batch(self) -> bool:
-        return self.optimizer.needs_second_batch
+        adam = functools.partial(torch.optim.Adam, lr=config.learning_rate, fused=True)
+        super().__init__(config, TaskNetwork(factory, spec.num_tasks), adam, **context)
 
     @torch.no_grad()
     def act(self, observation: KeyframeObservation, explore: bool = False) -> Tensor:
@@ -130,9 +91,6 @@ class BC(Agent):
         """One step on a batch (T, B, ..). Nothing is read back."""
         second = None if second_batch is None else second_batch.to(self.device)
         return self.optimizer.step(self.losses, batch.to(self.device), second)
-
-    def _parts(self) -> dict[str, Any]:
-        return {"network": self.network, "method": self.optimizer, "optimizer": self.optimizer.optimizer}
 
 
 def build(config: Config, **context: Any) -> BC:

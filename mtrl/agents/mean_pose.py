@@ -1,4 +1,4 @@
-"""A control for keyframe tasks: the mean target of each task and stage, whatever is to be seen."""
+"""A control for keyframe tasks: the mean target of each task and stage, whatever the pictures show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtrl.agents.base import Agent, AgentConfig
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import Metrics
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
@@ -22,18 +22,14 @@ class Config(AgentConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (KeyframeSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("behaviour_cloning",)
     kind: str = "mean_pose"
-    batch_size: int = 32
+    batch_size: int = option(32, "a positive integer")
     """B: samples per task that one update takes in."""
-    stages: int = 8
-    """Stages that are told apart; later ones count as the last."""
-
-    def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
-        check(self.stages >= 1, "agent.stages", "a positive integer", self.stages)
+    stages: int = option(8, "a positive integer")
+    """Number of stages; later ones count as the last."""
 
 
 class MeanPose(Agent):
-    """Sums of the targets (T, S, 8) of what it has been given, and their numbers (T, S)."""
+    """Keeps the sums (T, S, 8) and the numbers (T, S) of the targets seen so far."""
 
     def __init__(self, config: Config, *, spec: KeyframeSpec, device: torch.device | str = "cpu", **_: Any) -> None:
         self.config, self.device = config, torch.device(device)
@@ -51,7 +47,7 @@ class MeanPose(Agent):
         return torch.cat([position, F.normalize(quaternion, dim=-1), (gripper > 0.5).float()], -1)
 
     def attention(self, observation: KeyframeObservation) -> None:
-        """It looks nowhere."""
+        """This control has no attention."""
 
     def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics:
         """Take in a batch. The loss (T,) is the mean distance of its targets to the means so far, in metres."""
@@ -63,7 +59,7 @@ class MeanPose(Agent):
         return {"loss": (self.act(batch.observation)[..., :3] - batch.target_pose[..., :3]).norm(dim=-1).mean(-1)}
 
     def reseed(self, seed: int) -> None:
-        """It draws nothing."""
+        """This control uses no random numbers."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": self.sums.clone(), "counts": self.counts.clone()}

@@ -1,8 +1,8 @@
 """Running normalisation of observations and rewards.
 
-Statistics are those of the transitions as they are stored, taken on the host between updates, in float64. What updates
-read are tensors on the learner's device that change in place, so that a captured graph sees each change. A loaded
-policy keeps the statistics that were saved with it.
+Statistics are taken from transitions as they are stored: on the host, between updates, in float64. Updates read tensors
+on the learner's device, which change in place so that a captured graph sees each change. A loaded policy keeps the
+statistics that were saved with it.
 """
 
 from __future__ import annotations
@@ -13,41 +13,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice
+from mtrl.agents.base import AgentConfig
+from mtrl.core.config import option
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Transitions
+from mtrl.gradients.algebra import like
 
 
 @dataclass
-class NormalisationConfig:
-    normalise_observations: str = "none"
+class NormalisationConfig(AgentConfig):
+    normalise_observations: str = option("none", ("none", "shared", "per_task"))
     """Observations minus their running mean, divided by their deviation: none, shared (over all tasks) or per_task."""
-    observation_clip: float = 10.0
+    observation_clip: float = option(10.0, "positive")
     """Largest size of a normalised observation's entries."""
     normalise_rewards: bool = False
     """Rewards divided by the running deviation of their task's discounted returns."""
-    min_deviation: float = 0.01
+    min_deviation: float = option(0.01, "positive")
     """Deviations of observations and returns count as at least this."""
 
-    def __post_init__(self) -> None:
-        check_choice("agent.normalise_observations", self.normalise_observations, ("none", "shared", "per_task"))
-        check(self.observation_clip > 0, "agent.observation_clip", "positive", self.observation_clip)
-        check(self.min_deviation > 0, "agent.min_deviation", "positive", self.min_deviation)
 
+def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor, subset: TaskSubset) -> None:
+    """Merge the mean and variance (G, *shape) of a subset's groups in place with those of new values (S, n, *shape).
 
-def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (G, *shape) merged with those of new values (G, n, *shape), whose share is in [0, 1].
-
-    Exact for shares of the counts (Chan, Golub & LeVeque 1983); with constant shares it forgets exponentially.
+    share (S,): the weight of the new values, in [0, 1]. The result is exact for shares of the counts (Chan, Golub &
+    LeVeque 1983); with constant shares it forgets exponentially.
     """
-    share = share.view(-1, *[1] * (mean.ndim - 1))
-    apart = values.mean(1) - mean
-    within = values.var(1, correction=0) - variance
-    return mean + share * apart, variance + share * within + share * (1 - share) * apart.square()
+    before, spread, share = subset.gather(mean), subset.gather(variance), like(share, mean)
+    apart = values.mean(1) - before
+    within = values.var(1, correction=0) - spread
+    subset.write(mean, before + share * apart)
+    subset.write(variance, spread + share * within + share * (1 - share) * apart.square())
 
 
 class RunningMoments:
-    """Mean and variance of all values so far in each of G groups, (G, *shape) float64 on the CPU; (0, 1) at first."""
+    """Mean and variance (G, *shape) of all values so far in each of G groups: float64 on the CPU, (0, 1) at first."""
 
     def __init__(self, groups: int, *shape: int) -> None:
         self.count = torch.zeros(groups, dtype=torch.float64)
@@ -56,12 +55,9 @@ class RunningMoments:
 
     def add(self, values: Tensor, subset: TaskSubset = ALL_TASKS) -> None:
         """values (S, n, *shape): n of each of the groups of `subset`."""
-        kept = [self.mean, self.variance, self.count]
-        mean, variance, count = (subset.gather(tensor) for tensor in kept)
-        total = count + values.shape[1]
-        moved = [*merge(mean, variance, values.double().cpu(), values.shape[1] / total), total]
-        for old, new in zip(kept, moved, strict=True):
-            subset.write(old, new)
+        count = subset.gather(self.count) + values.shape[1]
+        merge(self.mean, self.variance, values.double().cpu(), values.shape[1] / count, subset)
+        subset.write(self.count, count)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in vars(self).items()}
@@ -72,17 +68,36 @@ class RunningMoments:
 
 
 def _of(subset: TaskSubset, tensor: Tensor) -> Tensor:
-    """What a batch's tasks have of a tensor (T, ..), or (1, ..) where tasks do not differ."""
+    """The rows of a tensor (T, ..) for the tasks of a batch; a tensor (1, ..) serves all tasks."""
     return tensor if len(tensor) == 1 else subset.gather(tensor)
 
 
-class ObservationNormaliser:
-    """x -> clip((x − mean) / deviation) with the moments of all observations so far, of each entry by itself."""
+class _Normaliser:
+    """Holds the moments of each group, and the inverse deviations (G, 1, *shape) that updates multiply by."""
+
+    def __init__(self, config: NormalisationConfig, moments: RunningMoments, device: torch.device) -> None:
+        self._config, self.moments = config, moments
+        self._scale = torch.ones_like(moments.mean, dtype=torch.get_default_dtype(), device=device).unsqueeze(1)
+
+    def _publish(self) -> None:
+        scale = self.moments.variance.sqrt().clamp(min=self._config.min_deviation).reciprocal()
+        self._scale.copy_(scale.unsqueeze(1), non_blocking=True)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.moments.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        self.moments.load_state_dict(state)
+        self._publish()
+
+
+class ObservationNormaliser(_Normaliser):
+    """x -> clip((x − mean) / deviation), with moments of each entry over all observations so far."""
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, size: int, device: torch.device) -> None:
-        self._config, self._per_task = config, config.normalise_observations == "per_task"
-        self.moments = RunningMoments(num_tasks if self._per_task else 1, size)
-        self._mean, self._scale = (make(len(self.moments.mean), 1, size, device=device) for make in _MAKERS)
+        self._per_task = config.normalise_observations == "per_task"
+        super().__init__(config, RunningMoments(num_tasks if self._per_task else 1, size), device)
+        self._mean = torch.zeros_like(self._scale)
 
     def __call__(self, observation: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         """observation (T, B, O), of the tasks of `subset`."""
@@ -97,37 +112,27 @@ class ObservationNormaliser:
         self._publish()
 
     def _publish(self) -> None:
-        scale = self.moments.variance.sqrt().clamp(min=self._config.min_deviation).reciprocal()
+        super()._publish()
         self._mean.copy_(self.moments.mean.unsqueeze(1), non_blocking=True)
-        self._scale.copy_(scale.unsqueeze(1), non_blocking=True)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return self.moments.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.moments.load_state_dict(state)
-        self._publish()
 
 
-class RewardNormaliser:
+class RewardNormaliser(_Normaliser):
     """r -> r / deviation of the task's discounted returns G ← γ G + r, taken at every step of every copy.
 
-    As Gymnasium's `NormalizeReward`, with statistics of each task; there a return goes on where an episode was
-    truncated, and loses its past with the last reward of one that terminated. Here G starts anew after either.
+    As Gymnasium's `NormalizeReward`, with statistics for each task. There G continues after a truncation, and drops its
+    past at the last reward of an episode that terminates. Here G restarts after every episode.
     """
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, discount: float, device: torch.device) -> None:
-        self._config, self._discount = config, discount
-        self.moments = RunningMoments(num_tasks)
-        self._returns = torch.zeros(0, dtype=torch.float64)
-        self._scale = torch.ones(num_tasks, 1, device=device)
+        super().__init__(config, RunningMoments(num_tasks), device)
+        self._discount, self._returns = discount, torch.zeros(0, dtype=torch.float64)
 
     def __call__(self, reward: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         """reward (T, B)"""
         return reward * _of(subset, self._scale)
 
     def observe(self, transitions: Transitions) -> None:
-        """Take in one step of N copies of each task; where tasks take turns, they change where episodes end."""
+        """Take in one step of N copies of each task. Where tasks take turns, they change when episodes end."""
         assert transitions.truncated is not None
         before = self._returns if len(self._returns) else torch.zeros_like(transitions.reward, dtype=torch.float64)
         returns = self._discount * before + transitions.reward
@@ -135,17 +140,9 @@ class RewardNormaliser:
         self._returns = returns.masked_fill(transitions.terminated.bool() | transitions.truncated.bool(), 0)
         self._publish()
 
-    def _publish(self) -> None:
-        scale = self.moments.variance.sqrt().clamp(min=self._config.min_deviation).reciprocal()
-        self._scale.copy_(scale.unsqueeze(1), non_blocking=True)
-
     def state_dict(self) -> dict[str, Tensor]:
-        return {**self.moments.state_dict(), "returns": self._returns.clone()}
+        return super().state_dict() | {"returns": self._returns.clone()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self.moments.load_state_dict({name: value for name, value in state.items() if name != "returns"})
+        super().load_state_dict({name: value for name, value in state.items() if name != "returns"})
         self._returns = state["returns"].clone().cpu()
-        self._publish()
-
-
-_MAKERS = (torch.zeros, torch.ones)

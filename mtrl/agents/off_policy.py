@@ -1,4 +1,4 @@
-"""What off-policy actor-critic learners have in common: Q ensembles, target networks, and how updates are executed."""
+"""The common part of off-policy actor-critic learners: Q ensembles, target networks, and how updates are executed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig
-from mtrl.core.config import check, check_choice, runtime_option
+from mtrl.core.config import option, runtime_option
 from mtrl.core.specs import ControlSpec, GoalSpec, Spec
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
@@ -27,30 +27,22 @@ Draw = Callable[[], Sequence[Transitions]]
 class OffPolicyConfig(ActorCriticConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec, GoalSpec)
     trainings: ClassVar[tuple[str, ...]] = ("off_policy", "goal_conditioned")
-    tau: float = 0.005
+    tau: float = option(0.005, "in (0, 1]")
     """τ: how far target networks move towards the networks at each update."""
-    n_step: int = 1
-    """Rewards of so many steps in a row, then the critics' value of what they lead to, make a target."""
-    batch_size: int = 128
+    n_step: int = option(1, "a positive integer")
+    """Steps whose rewards a target sums before it takes the critics' value."""
+    batch_size: int = option(128, "a positive integer")
     """B: transitions per task and update."""
-    num_critics: int = 2
+    num_critics: int = option(2, "a positive integer")
     """E: critics whose minimum is the target."""
-    reward_scale: float = 1.0
+    reward_scale: float = option(1.0, "positive")
     """Factor of every reward in the critics' targets."""
-    execution: str = runtime_option("auto")
+    execution: str = runtime_option("auto", runners.CHOICES)
     """How updates run: plain, captured (one CUDA graph), compiled (by PyTorch in half a minute; on a GPU captured too),
     or auto: where the methods allow it, captured on a GPU and compiled after 50,000 updates, compiled after 5,000 on a
     CPU with a compiler."""
-    updates_per_launch: int = runtime_option(8)
-    """Updates of one captured graph, where a step of the environments earns so many."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("agent.execution", self.execution, runners.CHOICES)
-        check(0 < self.tau <= 1, "agent.tau", "in (0, 1]", self.tau)
-        check(self.reward_scale > 0, "agent.reward_scale", "positive", self.reward_scale)
-        for name in ("n_step", "batch_size", "num_critics", "updates_per_launch"):
-            check(getattr(self, name) >= 1, f"agent.{name}", "a positive integer", getattr(self, name))
+    updates_per_launch: int = runtime_option(8, "a positive integer")
+    """Updates in one captured graph, if a step of the environments calls for that many."""
 
     def for_acting(self) -> Self:
         return replace(self, execution="plain")
@@ -101,8 +93,8 @@ class OffPolicyActorCritic(ActorCritic):
     def learn(self, draw: Draw, count: int) -> Metrics:
         """`count` updates, each on what `draw` gives, as `Config.execution` says; the metrics of the last.
 
-        Compiled or captured, `draw` runs only at first: what it reads should be tensors that are changed in place, and
-        its randomness that of `generator`. The metrics are then tensors that the next call may overwrite.
+        If updates are compiled or captured, `draw` runs only at first: it should read tensors that change in place, and
+        draw from `generator`. The metrics are then tensors that the next call may overwrite.
         """
         if self._learner is None or self._learner[0] != draw:
             self._learner = draw, self._runner(draw)
@@ -184,5 +176,5 @@ class OffPolicyActorCritic(ActorCritic):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._learner = None  # a graph would go on with the old tensors
+        self._learner = None  # a graph would continue with the old tensors
         self._updates = int(self.critic_optimizer.step_count)

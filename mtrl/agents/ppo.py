@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig
 from mtrl.agents.base import branch
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, option
 from mtrl.core.cores import side_by_side
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.subset import ALL_TASKS
@@ -38,7 +38,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 LOG_2PI = math.log(2 * math.pi)
 OUTPUT_SCALE = 0.01
-"""Of the actor's output layer at the start."""
+"""Factor of the actor's output layer at the start."""
 
 
 @dataclass
@@ -47,28 +47,28 @@ class Config(ActorCriticConfig):
     trainings: ClassVar[tuple[str, ...]] = ("on_policy",)
     kind: str = "ppo"
     learning_rate: float = 5e-4
-    """Adam's, at the start."""
-    final_learning_rate: float = 1.0
+    """Adam's learning rate at the start."""
+    final_learning_rate: float = option(1.0, "in [0, 1]")
     """Share of the learning rate that is left at the last step; it falls linearly."""
     adam_eps: float = 1e-5
-    gae_lambda: float = 0.95
+    gae_lambda: float = option(0.95, "in [0, 1]")
     """λ of generalised advantages."""
-    epochs: int = 8
+    epochs: int = option(8, "a positive integer")
     """Passes over a rollout, at most."""
-    minibatches: int = 8
+    minibatches: int = option(8, "a positive integer")
     """Optimiser steps of one pass; each sees an equal share of every task's transitions."""
-    advantage_scale: str = "largest"
-    """A task's advantages are divided by their deviation in this rollout (present), or by the task's largest so far,
-    with which the gradients of tasks that are learned become small."""
-    clip_range: float = 0.2
+    advantage_scale: str = option("largest", ("largest", "present"))
+    """What a task's advantages are divided by: their deviation in this rollout (present), or the task's largest so far
+    (largest), which gives tasks that are learned small gradients."""
+    clip_range: float = option(0.2, "positive")
     """ε: the surrogate gains nothing from ratios beyond 1 ± ε."""
-    target_kl: float | None = 0.02
+    target_kl: float | None = option(0.02, "positive")
     """No further pass once the mean divergence from the policy that collected the rollout exceeds this."""
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: float = option(0.0, "0 or more")
     """Weight of the entropy in the actor's loss."""
     initial_std: float = 0.6
     """Deviation of the actions at the start."""
-    min_std: float = 0.1
+    min_std: float = option(0.1, "positive")
     """Least deviation of the actions."""
     max_std: float = 0.6
     """Greatest deviation of the actions, at the start."""
@@ -82,18 +82,9 @@ class Config(ActorCriticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(0 <= self.gae_lambda <= 1, "agent.gae_lambda", "in [0, 1]", self.gae_lambda)
-        check(0 <= self.final_learning_rate <= 1, "agent.final_learning_rate", "in [0, 1]", self.final_learning_rate)
-        for name in ("epochs", "minibatches"):
-            check(getattr(self, name) >= 1, f"agent.{name}", "a positive integer", getattr(self, name))
-        check_choice("agent.advantage_scale", self.advantage_scale, ("largest", "present"))
-        check(self.clip_range > 0, "agent.clip_range", "positive", self.clip_range)
-        check(self.target_kl is None or self.target_kl > 0, "agent.target_kl", "positive", self.target_kl)
-        check(self.entropy_coefficient >= 0, "agent.entropy_coefficient", "0 or more", self.entropy_coefficient)
         for name in ("initial_std", "max_std", "final_max_std"):
             above = f"at least agent.min_std ({self.min_std})"
             check(getattr(self, name) >= self.min_std, f"agent.{name}", above, getattr(self, name))
-        check(self.min_std > 0, "agent.min_std", "positive", self.min_std)
 
 
 class ActorBatch(NamedTuple):
@@ -248,7 +239,7 @@ class PPO(ActorCritic):
         self.max_log_std.fill_(math.log(std))
 
     def _observe(self, rollout: Rollout) -> None:
-        """Take a rollout into the running normalisations, before it is learned from."""
+        """Update the running normalisations with a rollout, before it is learned from."""
         if "observation" in self._normalisers:
             self._normalisers["observation"].observe(rollout.transitions())
         if "reward" in self._normalisers:
@@ -257,7 +248,7 @@ class PPO(ActorCritic):
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> tuple[ActorBatch, CriticBatch, Metrics]:
-        """What the passes go over, each field (T, R N, ..), and metrics of the rollout."""
+        """The data of the passes, each field (T, R N, ..), and metrics of the rollout."""
         self._observe(rollout)
         batch = rollout.transitions()
         observation, successor = (

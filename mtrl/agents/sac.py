@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mtrl.agents.off_policy import CriticBatch, OffPolicyActorCritic, OffPolicyConfig
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
 
@@ -26,16 +26,12 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 @dataclass
 class Config(OffPolicyConfig):
     kind: str = "sac"
-    initial_temperature: float = 1.0
+    initial_temperature: float = option(1.0, "positive")
     """α of every task at the start."""
     shared_temperature: bool = False
     """One temperature for all tasks instead of one for each: where tasks are many goals, each is seldom drawn."""
     target_entropy: float | None = None
     """Entropy that each temperature holds, in nats; −A if not given."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.initial_temperature > 0, "agent.initial_temperature", "positive", self.initial_temperature)
 
 
 class ActorBatch(NamedTuple):

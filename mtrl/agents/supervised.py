@@ -1,12 +1,13 @@
 """Multi-task image classification: one cross-entropy per task, with every weighting and surgery.
 
 Auto-λ paper, Sec. 5.2: SGD with momentum 0.9, learning rate 0.1, weight decay 5e-4, batch 32 per task. Losses are
-summed, as these papers' learning rates mean it. Which tasks count in auxiliary mode is said by the method
+summed, as the papers' learning rates assume. In auxiliary mode, the method names the tasks that count
 (`weighting.primary`, `surgery.primary`).
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,83 +15,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtrl.agents.base import Agent, AgentConfig
-from mtrl.core.config import check
+from mtrl.agents.base import OneNetwork, OneNetworkConfig
+from mtrl.core.config import option
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.images import ImageBatch
-from mtrl.gradients import Methods
 from mtrl.networks import IMAGE_NETWORKS, TaskNetwork
 
 
 @dataclass
-class Config(AgentConfig):
+class Config(OneNetworkConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ImageSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("supervised",)
     kind: str = "supervised"
-    batch_size: int = 32
-    """B: images per task and update."""
-    learning_rate: float = 0.1
-    """SGD's, at the start of the schedule."""
-    momentum: float = 0.9
-    """SGD's."""
-    weight_decay: float = 5e-4
-    """SGD's."""
-    max_grad_norm: float | None = None
-    """Clip the norm of the final gradient."""
+    learning_rate: float = option(0.1, "positive")
+    """SGD's learning rate at the start of the schedule."""
+    momentum: float = option(0.9, "in [0, 1)")
+    """SGD's momentum."""
+    weight_decay: float = option(5e-4, "0 or more")
+    """SGD's weight decay."""
     reduction: str = "sum"
-    """How weighted task losses become one: mean or sum."""
-
-    def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
-        check(self.learning_rate > 0, "agent.learning_rate", "positive", self.learning_rate)
-        check(0 <= self.momentum < 1, "agent.momentum", "in [0, 1)", self.momentum)
-        check(self.weight_decay >= 0, "agent.weight_decay", "0 or more", self.weight_decay)
-        check(self.reduction in ("mean", "sum"), "agent.reduction", "mean or sum", self.reduction)
-        norm = self.max_grad_norm
-        check(norm is None or norm > 0, "agent.max_grad_norm", "positive", norm)
 
 
-class Supervised(Agent):
+class Supervised(OneNetwork):
     """The classifier of T tasks."""
 
-    acting: ClassVar[tuple[str, ...]] = ("network",)
-
-    def __init__(
-        self,
-        config: Config,
-        *,
-        network: Any,
-        methods: Methods,
-        spec: ImageSpec,
-        device: torch.device | str = "cpu",
-        seed: int = 0,
-    ) -> None:
-        """network: its configuration."""
-        self.config, self.device = config, torch.device(device)
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+    def __init__(self, config: Config, *, network: Any, spec: ImageSpec, **context: Any) -> None:
+        """network: its configuration; context: as of `OneNetwork`."""
         most = max(spec.num_classes)
         factory = IMAGE_NETWORKS.build(network, image_shape=spec.image_shape, output_size=most)
-        self.network = TaskNetwork(factory, spec.num_tasks, shared_input=spec.shared_input).to(self.device)
+        made = TaskNetwork(factory, spec.num_tasks, shared_input=spec.shared_input)
+        options = {"lr": config.learning_rate, "momentum": config.momentum, "weight_decay": config.weight_decay}
+        super().__init__(config, made, functools.partial(torch.optim.SGD, **options), **context)
         classes = torch.tensor(spec.num_classes, device=self.device)
         self._absent = torch.arange(most, device=self.device) >= classes.view(-1, 1, 1)  # (T, 1, K)
-        sgd = torch.optim.SGD(
-            self.network.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
-        self.optimizer = methods.optimizer(
-            self.network,
-            sgd,
-            reduction=config.reduction,
-            max_grad_norm=config.max_grad_norm,
-            generator=self.generator,
-        ).to(self.device)
-
-    @property
-    def needs_second_batch(self) -> bool:
-        return self.optimizer.needs_second_batch
 
     def set_rate(self, factor: float) -> None:
         """Use `factor` times the configured learning rate from now on."""
@@ -118,9 +76,6 @@ class Supervised(Agent):
         """images (T, B, C, H, W), or (1, B, C, H, W) -> the likeliest classes (T, B), by the running statistics."""
         self.network.eval()
         return self._masked(self.network(images.to(self.device))).argmax(-1)
-
-    def _parts(self) -> dict[str, Any]:
-        return {"network": self.network, "method": self.optimizer, "optimizer": self.optimizer.optimizer}
 
 
 def build(config: Config, **context: Any) -> Supervised:

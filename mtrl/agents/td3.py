@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtrl.agents.off_policy import CriticBatch, Draw, OffPolicyActorCritic, OffPolicyConfig
-from mtrl.core.config import check
+from mtrl.core.config import check, option
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
 from mtrl.execution import runners
@@ -23,22 +23,19 @@ from mtrl.execution import runners
 @dataclass
 class Config(OffPolicyConfig):
     kind: str = "td3"
-    policy_delay: int = 2
+    policy_delay: int = option(2, "a positive integer")
     """d: every d-th update moves the actor and the target networks too."""
     exploration_noise: list[float] = field(default_factory=lambda: [0.1])
     """Deviation of the normal noise on training actions: of every task, or one value for each."""
-    target_policy_noise: float = 0.2
+    target_policy_noise: float = option(0.2, "0 or more")
     """Deviation of the noise that smooths the target policy."""
-    target_noise_clip: float = 0.5
+    target_noise_clip: float = option(0.5, "0 or more")
     """Largest size of that noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.policy_delay >= 1, "agent.policy_delay", "a positive integer", self.policy_delay)
         noise = self.exploration_noise
         check(min(noise, default=-1.0) >= 0, "agent.exploration_noise", "a list of 0 or more each", noise)
-        check(self.target_policy_noise >= 0, "agent.target_policy_noise", "0 or more", self.target_policy_noise)
-        check(self.target_noise_clip >= 0, "agent.target_noise_clip", "0 or more", self.target_noise_clip)
 
 
 class ActorBatch(NamedTuple):
@@ -67,8 +64,8 @@ class TD3(OffPolicyActorCritic):
         return (action + subset.gather(self._exploration) * self.noise(action.shape[:-1])).clamp(-1, 1)
 
     def _runner(self, draw: Draw) -> runners.Runner:
-        """Two kinds of updates, each captured or compiled by itself; which is due follows from their number, which the
-        host knows without asking the device. The actor's metrics are those of its last update."""
+        """Updates of the critics alone and full updates are captured or compiled separately. The host chooses by
+        counting updates, without asking the device. The actor's metrics are those of its last update."""
         critics_only = self._executed(lambda: self._take(self._critic_equations, *draw()))
         whole = self._executed(lambda: self.update(*draw()))
         latest: Metrics = {}

@@ -1,4 +1,4 @@
-"""What a critic's outputs mean: a value from an output, and the loss of an output for a target.
+"""What a critic's outputs mean: the value of an output, and its loss for a target.
 
 Every head has an `output_size`, and for outputs (.., output_size) `value(output)` and `loss(output, target)` (..,).
 `Symlog` and `PopArt` change the scale of another head's targets.
@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mtrl.agents.base import AgentConfig
 from mtrl.agents.normalisation import merge
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, option
 from mtrl.core.subset import ALL_TASKS, TaskSubset
+from mtrl.gradients.algebra import like
 from mtrl.networks.base import Factory
 from mtrl.networks.film import FiLM
 from mtrl.networks.layers import owned
@@ -25,32 +27,30 @@ from mtrl.networks.layers import owned
 SMOOTHING = 0.75
 """Deviation of HL-Gauss's target in widths of a bin (Farebrother et al. 2024, Sec. 3.2)."""
 MIN_DEVIATION, MAX_DEVIATION = 1e-4, 1e6
-"""Of PopArt's targets (Hessel et al. 2019)."""
+"""Bounds of the deviation of PopArt's targets (Hessel et al. 2019)."""
 
 
 @dataclass
-class ValueConfig:
-    value_head: str = "scalar"
-    """What critics give: scalar (a number, by squared error), or a distribution over bins by cross-entropy: two_hot, or
-    hl_gauss (a Gaussian around the target)."""
-    bins: int = 101
+class ValueConfig(AgentConfig):
+    value_head: str = option("scalar", ("scalar", "two_hot", "hl_gauss"))
+    """The critics' output: a number trained by squared error (scalar), or a distribution over bins trained by
+    cross-entropy to two bins (two_hot) or a Gaussian (hl_gauss) around the target."""
+    bins: int = option(101, "2 or more")
     """Bins of a distribution."""
     support: list[float] = field(default_factory=lambda: [-10.0, 10.0])
-    """The lowest and the highest value of the bins: in symlog or in deviations, with `symlog` or `popart`. Targets
-    beyond count as these."""
+    """The lowest and the highest value of the bins, in symlog or in deviations with `symlog` or `popart`. Targets are
+    clipped to them."""
     symlog: bool | None = None
-    """Critics learn sign(x) log(1 + |x|) of their targets; if not given, distributions without `popart` do."""
+    """Whether critics learn sign(x) log(1 + |x|) of targets x; by default, distributions without `popart` do."""
     popart: bool = False
-    """Critics learn their targets minus each task's running mean, divided by its deviation."""
-    popart_rate: float = 3e-4
+    """Whether critics learn their targets minus each task's running mean, divided by its deviation."""
+    popart_rate: float = option(3e-4, "in (0, 1]")
     """How far these statistics move towards those of a batch."""
 
     def __post_init__(self) -> None:
-        check_choice("agent.value_head", self.value_head, tuple(_KINDS))
-        check(self.bins >= 2, "agent.bins", "at least 2", self.bins)
+        super().__post_init__()
         ordered = len(self.support) == 2 and self.support[0] < self.support[1]
         check(ordered, "agent.support", "two numbers, the lower first", self.support)
-        check(0 < self.popart_rate <= 1, "agent.popart_rate", "in (0, 1]", self.popart_rate)
         both = self.popart and bool(self.symlog)
         check(not both, "agent.symlog", "false with agent.popart, which sets the scale by itself", self.symlog)
 
@@ -60,7 +60,7 @@ class ValueHead(nn.Module):
 
     output_size = 1
     is_linear = True
-    """Whether values are the outputs, so that a linear map of these is one of those."""
+    """Whether values equal outputs, so that a linear map of outputs is one of values."""
 
     def wrap(self, factory: Factory) -> Factory:
         """The network whose outputs this head is given."""
@@ -75,22 +75,20 @@ class ValueHead(nn.Module):
         return (output.squeeze(-1) - target).square()
 
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
-        """Learn from the targets (T, B) of an update, before its losses are taken of these networks' outputs."""
+        """Learn from an update's targets (T, B), before its losses are computed from these networks' outputs."""
 
 
 class Categorical(ValueHead):
     """The mean of a distribution over K bins, trained by the cross-entropy to the target's projection onto them."""
 
     is_linear = False
-    centers: Tensor
-    edges: Tensor
 
     def __init__(self, centers: Tensor, edges: Tensor) -> None:
         super().__init__()
         self.output_size = len(centers)
         dtype = torch.get_default_dtype()
-        self.register_buffer("centers", centers.to(dtype), persistent=False)
-        self.register_buffer("edges", edges.to(dtype), persistent=False)
+        self.centers = nn.Buffer(centers.to(dtype), persistent=False)
+        self.edges = nn.Buffer(edges.to(dtype), persistent=False)
 
     def value(self, output: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         return (output.softmax(-1) * self.centers).sum(-1)
@@ -124,7 +122,7 @@ class HLGauss(Categorical):
     """A target's projection is a Gaussian around it: the mass that falls into each bin.
 
     p_k ∝ Φ((e_(k+1) − y) / σ) − Φ((e_k − y) / σ) with edges e_1 = low, .., e_(K+1) = high and σ = 0.75 widths (Imani &
-    White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). Its mean is y, but within two widths of an end.
+    White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). Its mean is y, except within two widths of an end.
     """
 
     def __init__(self, low: float, high: float, bins: int) -> None:
@@ -150,8 +148,8 @@ class Symlog(ValueHead):
     """Another head in symlog(y) = sign(y) log(1 + |y|) (Hafner et al. 2023): values are symexp of its values.
 
     A distribution's value is thus symexp of its mean, as in MuZero and TD-MPC2. DreamerV3's mean of symexp needs output
-    layers that start at zero, since the outermost bins outweigh all others. The mean of targets that scatter comes out
-    closer to zero than it is.
+    layers that start at zero, since the outermost bins outweigh all others. The mean of noisy targets is
+    underestimated in size.
     """
 
     is_linear = False
@@ -171,25 +169,22 @@ class PopArt(ValueHead):
     """Another head on (y − μ) / σ, with the running mean μ and deviation σ of each task's targets.
 
     van Hasselt et al. 2016, "Learning values across many orders of magnitude"; for each task Hessel et al. 2019,
-    "Multi-task Deep Reinforcement Learning with PopArt". Values, σ n + μ, stay what they are when the statistics move:
+    "Multi-task Deep Reinforcement Learning with PopArt". Values σ n + μ stay the same when the statistics move:
     the papers rescale the weights of the last layer, which here may be shared between tasks. So every task owns a scale
     a and a shift b behind the network, n = a f(s) + b, which start at (1, 0), are trained with it, and are rescaled:
     a ← a σ/σ', b ← (σ b + μ − μ') / σ'. That works for every architecture and ensemble. The first batch sets the
     statistics and rescales nothing, since there is nothing learned yet to keep.
 
-    No map of a distribution's logits scales its mean, so such a head has normalised targets only, and its values move
+    No map of a distribution's logits scales its mean, so such a head only has normalised targets, and its values move
     as slowly as the statistics do.
     """
 
     def __init__(self, head: ValueHead, num_tasks: int, rate: float) -> None:
         super().__init__()
         self.head, self.rate, self.output_size = head, rate, head.output_size
-        self.mean: Tensor
-        self.variance: Tensor
-        self.count: Tensor
-        self.register_buffer("mean", torch.zeros(num_tasks, dtype=torch.float64))
-        self.register_buffer("variance", torch.ones(num_tasks, dtype=torch.float64))
-        self.register_buffer("count", torch.zeros(num_tasks, dtype=torch.float64))
+        self.mean = nn.Buffer(torch.zeros(num_tasks, dtype=torch.float64))
+        self.variance = nn.Buffer(torch.ones(num_tasks, dtype=torch.float64))
+        self.count = nn.Buffer(torch.zeros(num_tasks, dtype=torch.float64))
 
     @property
     def deviation(self) -> Tensor:
@@ -219,30 +214,22 @@ class PopArt(ValueHead):
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
         """The n-th batch has the share β / (1 − (1 − β)ⁿ), so that no statistic remembers where it started."""
         before, deviation, is_first = self.mean.clone(), self.deviation, self.count == 0
-        kept = [self.mean, self.variance, self.count]
-        mean, variance, count = (subset.gather(t) for t in kept)
-        share = self.rate / (1 - (1 - self.rate) ** (count + 1))
-        moved = [*merge(mean, variance, target.double(), share), count + 1]
-        for old, new in zip(kept, moved, strict=True):
-            subset.write(old, new)
+        count = subset.gather(self.count) + 1
+        merge(self.mean, self.variance, target.double(), self.rate / (1 - (1 - self.rate) ** count), subset)
+        subset.write(self.count, count)
         if not self.head.is_linear:
             return
         scale = torch.where(is_first, 1.0, deviation / self.deviation)
         shift = torch.where(is_first, 0.0, (before - self.mean) / self.deviation)
         for network in networks:
             for parameter in (network.own[_SCALE], network.own[_SHIFT]):
-                parameter.mul_(_shaped(scale, parameter))
-            network.own[_SHIFT].add_(_shaped(shift, network.own[_SHIFT]))
+                parameter.mul_(like(scale.to(parameter.dtype), parameter))
+            network.own[_SHIFT].add_(like(shift.to(parameter.dtype), network.own[_SHIFT]))
 
 
 _SCALE, _SHIFT = "1/scale", "1/shift"
-"""What `PopArt.wrap` puts behind a network, as `TaskNetwork.own` names it."""
+"""The parameters that `PopArt.wrap` adds, as `TaskNetwork.own` names them."""
 _KINDS = {"scalar": None, "two_hot": TwoHot, "hl_gauss": HLGauss}
-
-
-def _shaped(values: Tensor, parameter: Tensor) -> Tensor:
-    """values (T,) that multiply a parameter (T, *shape)"""
-    return values.to(parameter.dtype).view(-1, *[1] * (parameter.ndim - 1))
 
 
 def build_head(config: ValueConfig, num_tasks: int) -> ValueHead:

@@ -1,17 +1,22 @@
-"""Checks on configuration values; the configuration classes stand beside what they configure."""
+"""Limits of configuration values; the configuration classes stand beside what they configure."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import operator
+import re
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import Field, field, fields
-from typing import Any
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, ClassVar
 
 from mtrl.core.errors import expected
 
 PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity")
 """What `mtrl plot --kind` draws."""
+Limits = str | tuple[str, ...]
+_INTERVAL = re.compile(r"in ([\[(]?)(\S+?)(?:, |\.\.)(\S+?)([\])]?)")
 _TYPED: ContextVar[dict[str, str] | None] = ContextVar("typed", default=None)
 
 
@@ -36,9 +41,56 @@ def check_choice(name: str, found: str, choices: tuple[str, ...]) -> None:
     check(found in choices, name, f"one of {', '.join(choices)}", found)
 
 
-def runtime_option(default: Any) -> Any:
+def option(default: Any, limits: Limits | None, **metadata: Any) -> Any:
+    """The field of an option whose values have limits. A subclass that changes the default keeps them.
+
+    limits: the choices, or of a number what error messages say of it: "positive", "a positive integer", "2 or more", or
+    an interval such as "in [0, 1)" or "in 1..500". None is within the limits of every number.
+    """
+    return field(default=default, metadata={"limits": limits, **metadata})
+
+
+@dataclass
+class Options:
+    """Options whose limits are checked when they are made.
+
+    Raises:
+        UserError: a value is not within its limits.
+    """
+
+    option_group: ClassVar[str]
+    """What messages put before an option's name: network, agent, ..."""
+
+    def __post_init__(self) -> None:
+        for name, limits in _limits(type(self)).items():
+            value, place = getattr(self, name), f"{self.option_group}.{name}"
+            if isinstance(limits, tuple):
+                check_choice(place, value, limits)
+            else:
+                check(value is None or _fits(value, limits), place, limits, value)
+
+
+@functools.cache
+def _limits(config: type[Any]) -> dict[str, Limits]:
+    """The limits of a dataclass's options, each from the most derived class that gives any; `kind` is not to change."""
+    kind: dict[str, Limits] = {"kind": (config.kind,)} if getattr(config, "kind", "") else {}
+    tables = (owner.__dict__.get("__dataclass_fields__", {}) for owner in reversed(config.__mro__))
+    return kind | {f.name: f.metadata["limits"] for table in tables for f in table.values() if f.metadata.get("limits")}
+
+
+def _fits(value: float, limits: str) -> bool:
+    if limits == "positive":
+        return value > 0
+    if interval := _INTERVAL.fullmatch(limits):
+        above = operator.gt if interval[1] == "(" else operator.ge
+        below = operator.lt if interval[4] == ")" else operator.le
+        return above(value, float(interval[2])) and below(value, float(interval[3]))
+    return value >= (1 if limits == "a positive integer" else int(limits.removesuffix(" or more")))
+
+
+def runtime_option(default: Any, limits: Limits | None = None) -> Any:
     """The field of an option that does not change results, so that two starts of the same run may differ in it."""
-    return field(default=default, metadata={"changes_results": False})
+    return option(default, limits, changes_results=False)
 
 
 def path_option(default: str, changes_results: bool = False) -> Any:

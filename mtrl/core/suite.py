@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from mtrl.core.config import check
+from mtrl.core.config import Options, check
 from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import Spec
 
@@ -17,9 +17,10 @@ _LISTED = 20
 
 
 @dataclass
-class SuiteConfig:
+class SuiteConfig(Options):
     """What the options of every benchmark have in common."""
 
+    option_group: ClassVar[str] = "benchmark"
     spec_type: ClassVar[type[Spec]]
     """The class of the suite's `spec`."""
     defaults: ClassVar[Mapping[str, str]] = {}

@@ -1,8 +1,8 @@
 """Decision samples of demonstrations in memory-mapped files, so that training never decodes a picture.
 
-A cache is a folder with one folder for each task; that holds `facts.json` and one raw file for each array. A task is
-written aside and renamed when it is whole, so tasks may be written by several processes, and one that was cut off is
-written anew.
+A cache is a folder with one folder for each task, which holds `facts.json` and one raw file for each array. A task is
+written to another folder and renamed when it is complete. So several processes may write tasks, and a task whose
+writing was interrupted is written again.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class CacheWriter:
 
 
 def task_facts(folder: Path, task: str) -> dict[str, Any] | None:
-    """What a cache says of a task; None where it has none."""
+    """The facts of a task in a cache; None if it has no such task."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         (file := Path(folder) / task / _FACTS).stat()
         facts = read_json(file, {"format": int, "cameras": [str], "size": int, "samples": int, "keyframes": [int]})

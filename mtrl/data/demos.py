@@ -1,6 +1,6 @@
 """Demonstrations of keyframe manipulation: what a robot did, frame by frame, and which frames matter.
 
-Layouts, caches, suites and simulators all speak in these classes, whatever they read or write.
+Layouts, caches, suites and simulators exchange these classes.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ class Demo:
     frames: list[Frame]
     variation: int = 0
     descriptions: list[str] = field(default_factory=list)
-    """What the task is in words; may be empty."""
+    """The task in words; may be empty."""
     seed: int | None = None
-    """Of the scene, where known."""
+    """Seed of the scene, where known."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -96,6 +96,18 @@ def canonical_quaternion(quaternion: FloatArray) -> FloatArray:
     quaternion = np.asarray(quaternion)
     unit = quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True)
     return np.where(unit[..., 3:] < 0, -unit, unit)
+
+
+def rotation_matrix(quaternion: FloatArray) -> FloatArray:
+    """(3, 3) of a unit quaternion xyzw."""
+    x, y, z, w = quaternion
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
 
 
 def keyframes(demo: Demo | Sequence[Frame]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Depth as RLBench stores it, and the points it stands for."""
+"""Depth as RLBench stores it, and the points that follow from it."""
 
 from __future__ import annotations
 

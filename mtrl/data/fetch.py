@@ -77,11 +77,8 @@ def fetch(name: str, root: Path | str, progress: Callable[[str], Show | None] | 
 
 
 def md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _download(source: Source, path: Path, show: Show | None) -> None:

@@ -1,4 +1,4 @@
-"""Replay for tasks of which each step and each batch sees only some: one ring for each goal, filled on its own."""
+"""Replay where each step and each batch sees only some of the tasks: one ring for each goal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
 from mtrl.core.types import Transitions
-from mtrl.data.draw import draw_below
+from mtrl.data.replay import check_saved, draw_below
 
 Relabel = Callable[[Transitions, Tensor], Transitions]
 """(batch of T goals, reached (T, O)) -> the batch as if its t-th goal were what the state reached[t] achieves."""
@@ -79,7 +79,7 @@ class GoalReplay:
         return Transitions(observation, action, *scalars, chosen)
 
     def _draw_goals(self, generator: torch.Generator | None) -> SomeTasks:
-        """Those with the largest of random numbers: `multinomial` would ask the device whether there are enough."""
+        """The goals with the largest random numbers, since `multinomial` would wait for the device."""
         draw = torch.rand(len(self._goals), device=self._rows.device, generator=generator)
         task = draw.masked_fill_(self._written == 0, -1).topk(self.goals_per_batch).indices
         return SomeTasks(task, self._goals[task])
@@ -97,21 +97,17 @@ class GoalReplay:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         rows: Tensor = state["rows"]
-        if rows.shape[0] != len(self._goals) or rows.shape[2] != self._rows.shape[2] or rows.shape[1] > self.capacity:
-            raise ValueError(
-                f"A saved replay should fit (G, at most capacity, row) = {tuple(self._rows.shape)}. "
-                f"Found {tuple(rows.shape)}."
-            )
+        check_saved(rows, self._rows)
         self._rows[:, : rows.shape[1]] = rows
         self._written.copy_(state["written"])
         self._total = int(self._written.sum())
 
 
 class HindsightReplay(GoalReplay):
-    """For every other goal of a batch, on average, it pretends that the goal was what some episode has achieved.
+    """Replaces half of a batch's goals, on average, by what some episode has achieved.
 
-    Andrychowicz et al. 2017, with their strategy "random" among the states stored for the same goal, so that its
-    whole batch has one goal: networks that are conditioned on goals see each goal once.
+    Andrychowicz et al. 2017, strategy "random". Here the new goal comes from a state stored for the same goal, and
+    replaces it in the whole batch, so that networks that are conditioned on goals see each goal once.
     """
 
     share = 0.5

@@ -1,4 +1,4 @@
-"""Labelled images as tensors: what every reader gives, and crop and flip on a whole batch at once."""
+"""Labelled images as tensors, and augmentation of a whole batch at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class LabelledImages(NamedTuple):
-    """M images and what is known of each."""
+    """M images and their labels."""
 
     images: Tensor
     """(M, C, H, W) uint8"""
@@ -97,7 +97,7 @@ class TaskImages(NamedTuple):
 
 
 class ImageData(NamedTuple):
-    """What an image benchmark gives to train and to test on."""
+    """The training and test data of an image benchmark."""
 
     train: TaskImages
     test: TaskImages
@@ -135,8 +135,8 @@ class Epochs:
     and flips of batch k follow from the seed and k, so that a run continues exactly from the number k.
     """
 
-    def __init__(self, data: ImageData, batch_size: int, seed: int, *, augment: bool = True) -> None:
-        self.data, self.batch_size, self.seed, self.augment = data, batch_size, seed, augment
+    def __init__(self, data: ImageData, batch_size: int, seed: int) -> None:
+        self.data, self.batch_size, self.seed = data, batch_size, seed
         self.per_epoch = max(int(data.train.counts.max()) // batch_size, 1)
         self._epoch, self._order = -1, data.train.rows
         self._generator = torch.Generator(data.train.pool.device)
@@ -164,7 +164,7 @@ class Epochs:
     def batch(self, number: int) -> ImageBatch:
         train, columns = self.data.train, self.columns(number)
         images = normalised(train.pool[train.rows.gather(1, columns)], self.data.mean, self.data.deviation)
-        if self.augment and (self.data.padding or self.data.flip):
+        if self.data.padding or self.data.flip:
             self._generator.manual_seed(mixed_seed(self.seed, 1, number))
             images = crop_and_flip(images, self._generator, padding=self.data.padding, flip=self.data.flip)
         columns = columns.expand(len(train.labels), -1)

@@ -1,4 +1,4 @@
-"""What a suite of keyframe tasks offers to evaluation: episodes whose actions are gripper poses to reach."""
+"""The environments in which keyframe policies are evaluated: an action is a gripper pose to reach."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ACTION_SIZE = 8
 
 
 class KeyframeStep(NamedTuple):
-    """What one keyframe action of every copy gave."""
+    """The result of one keyframe action of every copy."""
 
     frames: Sequence[Sequence[Frame]]
     """T × N: what to decide on next, with images of the policy's cameras; of an ended episode, anything."""

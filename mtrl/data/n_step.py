@@ -15,9 +15,9 @@ class NStepReplay(ReplayBuffer):
     """A per-task replay of n-step returns (Sutton 1988; as in Rainbow, without a correction for older policies).
 
     A transition drawn at step s becomes (s, a, Σ_(i<k) γⁱ r_(s+i), s_(s+k), terminated, γᵏ), with k = n, or fewer where
-    the episode ends earlier, by termination or truncation, or where the newest transition is reached. Rows are those of
-    `ReplayBuffer` and whether the episode ended. Those of N copies take turns in a ring, so that a row's successor lies
-    N further, whatever the capacity.
+    the episode ends earlier, by termination or truncation, or where the newest transition is reached. A row also holds
+    whether the episode ended. The rows of N copies take turns in a ring, so that a row's successor lies N further,
+    whatever the capacity.
     """
 
     _scalars: ClassVar[int] = 3

@@ -1,4 +1,4 @@
-"""PNG pictures as arrays; what is wrong with a file is said in one line that names it."""
+"""PNG pictures as arrays. Errors are one line that names the file."""
 
 from __future__ import annotations
 

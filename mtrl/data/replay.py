@@ -8,7 +8,24 @@ import torch
 from torch import Tensor
 
 from mtrl.core.types import Transitions
-from mtrl.data.draw import draw_below
+
+
+def draw_below(limit: Tensor, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
+    """Uniform integers (shape) of int64 in [0, limit), `limit` positive and broadcast to the shape.
+
+    The remainder of 63 random bits: a limit of n makes no number likelier than another by more than n / 2⁶³, where
+    fractions in float32 would already prefer some of a million rows.
+    """
+    bits = torch.randint(2**63 - 1, shape, device=limit.device, generator=generator)
+    return bits.remainder_(limit)
+
+
+def check_saved(rows: Tensor, own: Tensor) -> None:
+    """Raise ValueError unless saved rows fit a replay's own: as many rings and columns, at most as many rows a ring."""
+    if rows.shape[0] != own.shape[0] or rows.shape[2] != own.shape[2] or rows.shape[1] > own.shape[1]:
+        raise ValueError(
+            f"A saved replay should fit (rings, at most capacity, row) = {tuple(own.shape)}. Found {tuple(rows.shape)}."
+        )
 
 
 class ReplayBuffer:
@@ -66,7 +83,7 @@ class ReplayBuffer:
 
     def _resize(self, size: int) -> None:
         self._size = size
-        self._limit.fill_(size)  # what a draw reads: it may run where Python does not
+        self._limit.fill_(size)  # a draw reads this tensor: in a captured graph Python does not run
 
     def _draw(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
         """(T, B): random places in the rings."""
@@ -91,11 +108,7 @@ class ReplayBuffer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         rows: Tensor = state["rows"]
-        if rows.shape[0] != self.num_tasks or rows.shape[2] != self._rows.shape[2] or rows.shape[1] > self.capacity:
-            raise ValueError(
-                f"A saved replay should fit (T, at most capacity, row) = {tuple(self._rows.shape)}. "
-                f"Found {tuple(rows.shape)}."
-            )
+        check_saved(rows, self._rows)
         self._position = state["position"]
         self._resize(rows.shape[1])
         self._rows[:, : self._size] = rows

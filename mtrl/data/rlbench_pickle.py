@@ -12,7 +12,7 @@ import numpy as np
 from mtrl.core.errors import expected
 from mtrl.core.types import FloatArray
 from mtrl.data import safe_pickle
-from mtrl.data.demos import CAMERAS, CameraModel, Demo, Frame
+from mtrl.data.demos import CAMERAS, CameraModel, Demo, Frame, rotation_matrix
 
 DEMO, OBSERVATION = ("rlbench.demo", "Demo"), ("rlbench.backend.observation", "Observation")
 _TWO_ARMED = "BimanualObservation"
@@ -152,14 +152,8 @@ def _observation(frame: Frame, demo: Demo) -> _Observation:
 
 def _matrix(pose: FloatArray) -> FloatArray:
     """(4, 4) of a pose (7,)."""
-    x, y, z, w = pose[3:] / np.linalg.norm(pose[3:])
     matrix = np.eye(4)
-    matrix[:3, 3] = pose[:3]
-    matrix[:3, :3] = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
+    matrix[:3, 3], matrix[:3, :3] = pose[:3], rotation_matrix(pose[3:] / np.linalg.norm(pose[3:]))
     return matrix
 
 

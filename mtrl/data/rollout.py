@@ -54,9 +54,8 @@ class Rollout:
 
     def transitions(self, steps: slice = slice(None)) -> Transitions:
         """Some of the steps, or all, as one batch: fields (T, steps N, ..)."""
-        names = ("observation", "action", "reward", "next_observation", "terminated")
-        fields = [getattr(self, name)[:, steps].flatten(1, 2) for name in names]
-        return Transitions(*fields, truncated=self.ended[:, steps].flatten(1, 2))
+        *fields, ended = (getattr(self, name)[:, steps].flatten(1, 2) for name in _FIELDS)
+        return Transitions(*fields, truncated=ended)
 
     def clear(self) -> None:
         """Begin the next rollout."""

@@ -1,4 +1,4 @@
-"""Random moves of pictures within their frames, as augmentation that keeps points where they are."""
+"""Random shifts of pictures, an augmentation that keeps their world points."""
 
 from __future__ import annotations
 

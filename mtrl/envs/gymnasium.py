@@ -29,7 +29,7 @@ import torch
 from gymnasium.spaces import Box, flatdim
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, check_choice, option
 from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
@@ -41,7 +41,7 @@ _EVALUATION_COPIES = 10
 """Environments of each task in an evaluation, at most."""
 _TRAINING, _EVALUATION = 0, 1
 _FRAMES, _PICTURE = 300, 320
-"""Of each task's part of a video, at most: pictures, and pixels along a side."""
+"""The most pictures and pixels along a side of each task's part of a video."""
 
 
 @dataclass
@@ -52,16 +52,16 @@ class Config(ChosenTasks):
 
     kind: str = "gymnasium"
     ids: list[str] = field(default_factory=lambda: ["Pendulum-v1"])
-    """The tasks: ids that are registered with Gymnasium, by itself or by a module that --import names."""
-    horizon: int | None = None
+    """The tasks: ids registered with Gymnasium, including those of modules that --import names."""
+    horizon: int | None = option(None, "a positive integer")
     """Steps after which an episode is truncated; each environment's own number if not given."""
     solved_at: float | None = None
     """The return that solves an episode, where the environment does not tell; the registered one if not given."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(bool(self.ids), "benchmark.ids", "a list of ids", list(self.ids))
         check(len(set(self.ids)) == len(self.ids), "benchmark.ids", "different from each other", list(self.ids))
-        check(self.horizon is None or self.horizon >= 1, "benchmark.horizon", "a positive integer", self.horizon)
         finite = self.solved_at is None or math.isfinite(self.solved_at)
         check(finite, "benchmark.solved_at", "a finite number", self.solved_at)
         for name in self.ids:  # `module:id`, which imports the module, is not registered under this name
@@ -126,7 +126,7 @@ class GymnasiumSuite(Suite[Config, ControlSpec]):
         return GymnasiumEnvs(self, (seed, _TRAINING), envs_per_task)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> GymnasiumEnvs:
-        """Episode e of a task starts from a seed of its own under either protocol, and ends by its own rules."""
+        """Under either protocol, episode e of a task has a seed of its own and ends by the environment's rules."""
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         return GymnasiumEnvs(self, (seed, _EVALUATION), min(episodes, _EVALUATION_COPIES))
@@ -235,7 +235,7 @@ class GymnasiumEnvs:
             raise expected(f"Environment {self._names[task]}", "one with pictures", str(error)) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the actions (T, N, steps, A), as many steps as the longest episode under way has."""
+        """The actions (T, N, steps, A) go up to the end of the longest episode under way."""
         played = self._actions[:, :, : self._length.max()]
         arrays = {"actions": played, "length": self._length, "episode": self._episode, "observation": self._observation}
         return {"seed": list(self._seed), **{name: torch.tensor(array) for name, array in arrays.items()}}

@@ -1,7 +1,7 @@
 """Drawing MuJoCo scenes without a display, through EGL or OSMesa.
 
-Which of the two works is found out in a process of its own, because a broken driver can take its process down. The
-context is then made directly, so `MUJOCO_GL` need not be set before mujoco is imported; where it is set, it is obeyed.
+A subprocess finds out which of the two works, because a broken driver can crash its process. The context is then made
+directly, so `MUJOCO_GL` need not be set before mujoco is imported; where it is set, it is obeyed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mtrl.monitoring.video import RenderingUnavailable
 
 _BACKENDS = ("cgl",) if sys.platform == "darwin" else ("egl", "osmesa")
 _ANY = ("", "enable", "enabled", "on", "true", "1", "glfw", "glx")
-"""Values of `MUJOCO_GL` that leave the choice: what needs a window is not for pictures without one."""
+"""Values of `MUJOCO_GL` that leave the choice to us. Backends that need a window are ignored."""
 _PROBE = """
 import importlib, mujoco
 context = importlib.import_module("mujoco." + {backend!r}).GLContext(16, 16)

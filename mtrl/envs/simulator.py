@@ -1,7 +1,7 @@
-"""MuJoCo, imported whatever `MUJOCO_GL` says; a package that uses `mujoco` or `metaworld` imports this module first.
+"""Imports MuJoCo whatever `MUJOCO_GL` says. A package that uses `mujoco` or `metaworld` imports this module first.
 
-Those variables are for what draws, which looks at them itself (see `offscreen`). MuJoCo's own warnings go to the log,
-the first few of a process, instead of the terminal and a file MUJOCO_LOG.TXT in the working folder.
+That variable concerns drawing, which reads it itself (see `offscreen`). The first few of MuJoCo's warnings go to the
+log, instead of the terminal and a file MUJOCO_LOG.TXT in the working folder.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, check_choice, option
 from mtrl.core.errors import expected
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
@@ -25,7 +25,7 @@ SPEED = 0.15
 GOAL_RADIUS = 0.1
 """The task is solved within this distance of the goal."""
 MIN_DISTANCE = 0.8
-"""Between the start and the goal."""
+"""Least distance of start and goal."""
 OBSERVATION_SIZE = 6
 """Position (2), last move (2), goal minus position (2)."""
 _STATE = ("position", "velocity", "goal", "length")
@@ -38,29 +38,24 @@ class Config(ChosenTasks):
     spec_type: ClassVar[type[Spec]] = ControlSpec
 
     kind: str = "toy"
-    num_tasks: int = 4
+    num_tasks: int = option(4, "a positive integer")
     """T, unless some of them are chosen, by names such as turn-90."""
-    horizon: int = 25
+    horizon: int = option(25, "a positive integer")
     """Steps after which an episode is truncated; the farthest goal takes 16."""
     shuffled_rewards: bool = False
-    """Give the reward of a random point instead of one's own: nothing can be learned."""
+    """Whether rewards are those of random points, so that nothing can be learned."""
 
     def __post_init__(self) -> None:
-        check(self.kind == "toy", "benchmark.kind", "toy", self.kind)
-        check(self.num_tasks >= 1, "benchmark.num_tasks", "a positive integer", self.num_tasks)
-        check(self.horizon >= 1, "benchmark.horizon", "a positive integer", self.horizon)
+        super().__post_init__()
         self.check_tasks(self.names())
 
     def names(self) -> tuple[str, ...]:
-        """Of all the tasks there are."""
+        """The names of all tasks."""
         return tuple(f"turn-{360 * t // self.num_tasks}" for t in range(self.num_tasks))
 
     def turns(self) -> list[int]:
         """The chosen tasks' numbers t."""
         return [self.names().index(task) for task in self.tasks] or list(range(self.num_tasks))
-
-
-ToyConfig = Config
 
 
 class ToySuite(Suite[Config, ControlSpec]):
@@ -75,7 +70,7 @@ class ToySuite(Suite[Config, ControlSpec]):
         return ToyEnvs(self.config, seed, envs_per_task)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> ToyEnvs:
-        """One copy for each episode. Starts and goals are drawn anew, whichever of the protocols is asked for."""
+        """One copy for each episode. Either protocol draws new starts and goals."""
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         return ToyEnvs(self.config, seed, episodes, terminate_on_success=True)

@@ -1,4 +1,4 @@
-"""Where gradients meet: weightings, surgery, diagnostics and the one optimiser step."""
+"""Gradient methods (weightings, surgery, diagnostics) and the one optimiser step in which they meet."""
 
 from typing import TYPE_CHECKING
 

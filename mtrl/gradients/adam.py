@@ -9,9 +9,8 @@ from torch import Tensor, nn
 class Adam(nn.Module):
     """Kingma & Ba 2015, Algorithm 1, on one vector (n,); weight decay is an L2 term in the gradient.
 
-    It does what `torch.optim.Adam` does. As its state is buffers, a weighting's `state_dict` holds all that the
-    weighting has learned; it is float64, as squares of large losses overflow. Each element counts its own steps, so
-    that some may rest: their moments do not move.
+    It does what `torch.optim.Adam` does. Its state is in buffers, so that a weighting's `state_dict` holds it, and in
+    float64, because squares of large losses overflow. Each element counts its own steps, so that inactive ones rest.
     """
 
     def __init__(
@@ -19,11 +18,7 @@ class Adam(nn.Module):
     ) -> None:
         super().__init__()
         self.learning_rate, self.weight_decay, self.betas, self.eps = learning_rate, weight_decay, betas, 1e-8
-        self.mean: Tensor
-        self.square: Tensor
-        self.steps: Tensor
-        for name in ("mean", "square", "steps"):
-            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
+        self.mean, self.square, self.steps = (nn.Buffer(torch.zeros(size, dtype=torch.float64)) for _ in range(3))
 
     @torch.no_grad()
     def step(self, values: Tensor, gradient: Tensor, active: Tensor | None = None) -> None:

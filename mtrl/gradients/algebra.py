@@ -16,26 +16,26 @@ from mtrl.execution.precision import float32_products
 from mtrl.gradients import inner_products
 
 CHUNK = 4096
-"""Columns multiplied at once, at most: a product of few rows and very many columns runs on one core otherwise."""
+"""The most columns multiplied at once: a product of few rows and very many columns would run on one core."""
 
 GPU_CHUNK = 512
-"""Columns multiplied at once on a GPU, at most: few rows fill it only where there are hundreds of products."""
+"""The most columns multiplied at once on a GPU, which few rows fill only by hundreds of products."""
 
 HEAD = 32
-"""Rows of a block of the product: beyond them, half of the blocks follow from the other half."""
+"""Rows of a block of the product. Blocks below the diagonal follow from those above it."""
 
 
 def rows(gradient: Tensor, ensemble: int | None) -> list[Tensor]:
-    """A per-task gradient (T, *shape) or (T, E, *shape) as (T, n) matrices without a copy: its columns as they lie.
+    """A per-task gradient (T, *shape) or (T, E, *shape) as (T, n) matrices, columns in the order of memory: no copy.
 
-    Gradients of an ensemble come out of the backward pass stored member by member.
+    The backward pass stores the gradients of an ensemble member by member.
     """
     lying = _lying(gradient)
     return [lying.flatten(1)] if ensemble is None else [member.flatten(1) for member in lying.unbind(1)]
 
 
 def _lying(gradient: Tensor) -> Tensor:
-    """A weight's gradient (.., out, in), or its transpose where that is how it lies in memory."""
+    """A weight's gradient (.., out, in), transposed if it is stored transposed."""
     transposed = gradient.ndim > 2 and gradient.stride(-1) > gradient.stride(-2)
     return gradient.mT if transposed else gradient
 
@@ -57,13 +57,13 @@ def gramian(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def _split(blocks: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The blocks' chunks and rests, but for empty ones."""
+    """The chunks and the rest of each block, without empty ones."""
     split = [_chunks(block, GPU_CHUNK if block.is_cuda else CHUNK) for block in blocks]
     return [equal for equal, _ in split if equal.numel()], [rest for _, rest in split if rest.numel()]
 
 
 def _chunks(block: Tensor, widest: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """A block (T, n) as chunks (C, T, c), none where it is narrow, and the rest (T, n − C c): views."""
+    """Views of a block (T, n): chunks (C, T, c), none if it is narrow, and the rest (T, n − C c)."""
     columns = block.shape[1]
     count = math.ceil(columns / widest) if columns >= widest else 0
     if count and block.is_cuda:
@@ -74,7 +74,7 @@ def _chunks(block: Tensor, widest: int = CHUNK) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _even_count(columns: int, least: int) -> int:
-    """A number of chunks, `least` to twice as many, that leaves no rest and starts each at a whole vector of four."""
+    """A number of chunks, from `least` to twice that, which leaves no rest and aligns each chunk to four numbers."""
     return next((count for count in range(least, 2 * least + 1) if columns % (4 * count) == 0), least)
 
 
@@ -104,7 +104,7 @@ def combine(gradient: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def _combined(block: Tensor, coefficients: Tensor) -> Tensor:
-    """Σ_t c_t of the rows of a block (T, n), (n,)."""
+    """Σ_t c_t block[t] of a block (T, n), (n,)."""
     equal, rest = _chunks(block, 4 * CHUNK)
     parts = [torch.bmm(coefficients.expand(len(equal), 1, -1), equal).flatten()] if len(equal) else []
     parts += [torch.mv(rest.T, coefficients)] if rest.numel() or not parts else []

@@ -1,4 +1,4 @@
-"""What a gradient method is, and what it may see."""
+"""The interfaces of gradient methods, and what they see of an update."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import Options, check, option
 from mtrl.core.types import Metrics
 from mtrl.gradients.algebra import combine
 
@@ -20,15 +20,14 @@ C = TypeVar("C")
 
 
 @dataclass
-class WeightingConfig:
-    """What `Methods` asks of a weighting's configuration. One that does not derive from it has these defaults."""
+class WeightingConfig(Options):
+    """Options that `Methods` reads of a weighting. Configurations that do not derive from it have these defaults."""
 
-    actor_weights: str = "auto"
+    option_group: ClassVar[str] = "weighting"
+
+    actor_weights: str = option("auto", ("auto", "own", "critic", "equal"))
     """Weights of an actor's losses, which have either sign: own, the critic's of the same update (critic), or equal.
     auto: critic for a weighting that needs positive losses, own for others."""
-
-    def __post_init__(self) -> None:
-        check_choice("weighting.actor_weights", self.actor_weights, ("auto", "own", "critic", "equal"))
 
     def primary_tasks(self) -> Sequence[str]:
         """Names or indexes of the tasks that count; all tasks if empty."""
@@ -36,13 +35,14 @@ class WeightingConfig:
 
 
 @dataclass
-class SurgeryConfig:
-    """What `Methods` asks of a surgery's configuration. One that does not derive from it has these defaults."""
+class SurgeryConfig(Options):
+    """Options that `Methods` reads of a surgery. Configurations that do not derive from it have these defaults."""
 
+    option_group: ClassVar[str] = "surgery"
     requires_primary: ClassVar[bool] = False
     """Whether the method means nothing without a choice of primary tasks."""
     primary_limit: ClassVar[int | None] = None
-    """The most primary tasks that it can have."""
+    """The most primary tasks that the method allows; None for any number."""
 
     def primary_tasks(self) -> Sequence[str]:
         """Names or indexes of the tasks that count; all tasks if empty."""
@@ -58,22 +58,22 @@ class GramianConfig(SurgeryConfig):
     """The options of a method that works on inner products."""
 
     per_critic: bool = False
-    """Each member of the critics' ensemble by the inner products of its own gradients, instead of their sum."""
+    """Operate on each critic by the inner products of its own gradients, instead of their sum over critics."""
 
     def each_member(self) -> bool:
         return self.per_critic
 
 
 @dataclass
-class DiagnosticConfig:
-    """What `Methods` asks of a diagnostic's configuration. One that does not derive from it has these defaults."""
+class DiagnosticConfig(Options):
+    """Options that `Methods` reads of a diagnostic. Configurations that do not derive from it have these defaults."""
 
     affinity: ClassVar[str | None] = None
-    """The metric (T, T), if any, that says what a step of the row's task gives the column's task."""
+    """The metric (T, T), if any, that says how much a step of the row's task helps the column's task."""
 
 
 def declared(config: Any, kind: type[C]) -> C:
-    """A configuration as what it derives from, or the defaults of that."""
+    """The configuration if it derives from `kind`, otherwise the defaults of `kind`."""
     return config if isinstance(config, kind) else kind()
 
 
@@ -119,13 +119,13 @@ class Weighting(nn.Module):
     requires_positive_losses: ClassVar[bool] = False
     """Whether it is undefined for losses of either sign, such as an actor's. `Methods` never uses it on those."""
     on_host: bool = False
-    """Whether it waits for the device or depends on more than tensors, so that no graph can hold it."""
+    """Whether it waits for the device or depends on more than tensors, so that no captured graph can hold it."""
     needs_extras: ClassVar[tuple[str, ...]] = ()
-    """What it reads of `Context.extras`, which only some learners give."""
+    """The names of `Context.extras` that it reads; only some learners give them."""
     borrowed: ClassVar[bool] = False
     """Whether it waits for the weights of another optimiser's step."""
     takes_some_tasks: ClassVar[bool] = False
-    """Whether it is right where a batch holds some of the tasks and the next batch others (see `Context.present`)."""
+    """Whether it works where each batch holds only some of the tasks (see `Context.present`)."""
 
     def update(self, context: Context) -> None:
         """Learn from this update's losses and gradients, before the weights are asked for."""
@@ -151,9 +151,9 @@ class Surgery(nn.Module):
     has_penalty: ClassVar[bool] = False
     """Whether `penalty` is to be differentiated, which costs a second backward pass."""
     on_host: bool = False
-    """As a weighting's."""
+    """As in `Weighting`."""
     takes_some_tasks: bool = True
-    """As a weighting's."""
+    """As in `Weighting`."""
 
     def noise(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Tensor | None:
         """The randomness that one call of `coefficients` uses, or None."""
@@ -187,10 +187,10 @@ class Diagnostic(nn.Module):
     """
 
     on_host: bool = False
-    """As a weighting's."""
+    """As in `Weighting`."""
 
     def before_step(self, context: Context) -> None:
-        """Look at what is about to change."""
+        """Look at the parameters before they change."""
 
     def after_step(self, context: Context) -> Metrics:
         """The metrics of this update; the parameters have changed, the context has not."""

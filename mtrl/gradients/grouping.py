@@ -19,7 +19,7 @@ from mtrl.core.config import check
 from mtrl.core.errors import expected
 
 EXACT_LIMIT = 12
-"""Tasks up to which all 2^T − 1 possible groups are looked at."""
+"""The most tasks for which all 2^T − 1 groups are compared."""
 _STARTS = 100
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -41,8 +41,8 @@ class Grouping:
         return float(sum(self.scores))
 
 
-def best_groups(affinity: ArrayLike, groups: int, seed: int = 0) -> Grouping:
-    """At most `groups` groups for an affinity (T, T), whose entry ij is what task i does for task j.
+def best_groups(affinity: ArrayLike, groups: int) -> Grouping:
+    """At most `groups` groups for an affinity (T, T), whose entry ij is how much task i helps task j.
 
     Raises:
         UserError: the matrix is not square and finite, or there are more groups than tasks.
@@ -54,7 +54,7 @@ def best_groups(affinity: ArrayLike, groups: int, seed: int = 0) -> Grouping:
     check(1 <= groups <= tasks, "--groups", f"in 1..{tasks}, the tasks", groups)
     np.fill_diagonal(matrix, 0.0)
     if tasks > EXACT_LIMIT:
-        return _grouping(matrix, _searched(matrix, groups, np.random.default_rng(seed)), optimal=False)
+        return _grouping(matrix, _searched(matrix, groups, np.random.default_rng(0)), optimal=False)
     members = (np.arange(1, 2**tasks)[:, None] >> np.arange(tasks) & 1).astype(bool)
     scores = _scores(matrix, members)
     first = _exchanged(scores, groups)
@@ -68,7 +68,7 @@ def _scores(matrix: FloatArray, members: BoolArray) -> FloatArray:
 
 
 def _grouping(matrix: FloatArray, members: BoolArray, optimal: bool) -> Grouping:
-    """With the groups (G, T) that serve somebody, in the order of the tasks they serve."""
+    """The result with those groups of (G, T) that serve a task, in the order of these tasks."""
     scores = _scores(matrix, members)
     serving = scores.argmax(0)
     used = list(dict.fromkeys(serving.tolist()))
@@ -77,7 +77,7 @@ def _grouping(matrix: FloatArray, members: BoolArray, optimal: bool) -> Grouping
 
 
 def _exchanged(scores: FloatArray, groups: int) -> NDArray[np.int64]:
-    """A good choice of rows of (G, T): greedy from the group of all, then one exchanged for a better as long as any."""
+    """A good choice of rows of (G, T): the group of all tasks, then single rows exchanged as long as that helps."""
     chosen = np.full(groups, len(scores) - 1)
     for _ in range(10 * groups):
         before = scores[chosen].max(0).sum()

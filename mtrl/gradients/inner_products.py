@@ -1,7 +1,7 @@
 """Inner products of few rows that are very long, in C: twice as fast as a BLAS, which is made for other shapes.
 
-Only half of the products are computed, in tiles that stay in registers while the rows pass by once. Sums are of 4096
-columns in float32 and then in float64, in an order that does not depend on the number of threads.
+Only half of the products are computed, in tiles that stay in registers while the rows are read once. Each 4096 columns
+are summed in float32 and these sums in float64, in an order that does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mtrl.core.native import FAILURES, compiled
 logger = logging.getLogger(__name__)
 
 PARTS = 16
-"""Sums that are kept apart, and so the most threads that are of use."""
+"""Partial sums, and so the most threads that help."""
 FLAGS = ("-O3", "-march=native", "-fopenmp")
 SOURCE = r"""
 #include <string.h>
@@ -92,9 +92,9 @@ def takes(blocks: Sequence[Tensor]) -> bool:
 
 @torch.library.custom_op("mtrl::gramian", mutates_args=())
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
-    """Blocks (T, n_b) -> (T, T) float64. An operation of its own, which a graph can hold.
+    """Blocks (T, n_b) -> (T, T) float64, as a custom operation that a graph can hold.
 
-    It has the precision of float32, and all of float64's range: products that overflow float32 are taken once more.
+    It has the precision of float32 and the range of float64: products that overflow float32 are computed again.
     """
     function, tasks, count = _library(), len(blocks[0]), len(blocks)
     assert function is not None
@@ -115,11 +115,11 @@ def _(blocks: Sequence[Tensor]) -> Tensor:
 
 @functools.cache
 def _library() -> Any:
-    """The function in C; None where there is none, and the log says why."""
+    """The C function; None where it cannot be compiled, for a reason that is logged."""
     try:
         function = compiled(SOURCE, *FLAGS).gramian
     except FAILURES as error:
-        logger.info("Inner products are a BLAS's: %s", error)
+        logger.info("Inner products are computed by BLAS: %s", error)
         return None
     function.restype = ctypes.c_long
     function.argtypes = [*[ctypes.c_void_p] * 3, *[ctypes.c_long] * 3, ctypes.c_void_p]

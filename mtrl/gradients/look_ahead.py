@@ -1,4 +1,4 @@
-"""A trial step of the optimiser, taken on copies, and what it does to the losses."""
+"""A trial step of the optimiser on copies of the parameters, and the losses after it."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ class LookAhead:
         self._primary = self.subset.gather(self.primary)
 
     def losses(self, shared: Tensors, own: Tensors, batch: Any) -> Tensor:
-        """The losses (S,) on a batch with these tensors, and the present ones where none is given."""
+        """The losses (S,) on a batch with these tensors, and with the current ones where none is given."""
         all_shared, all_own, buffers = self.network.tensors
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         return self.task_losses({**all_shared, **shared}, {**all_own, **own}, copies, batch)[0]
 
     @torch.no_grad()
     def step(self, weights: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """weights λ (S,) -> θ' of what is trained, as (shared, own)."""
+        """weights λ (S,) -> the trained tensors of θ', as (shared, own)."""
         scaled = weights * self.factor
         shared = {n: self._moved(self.network.shared[n], combine(g, scaled)) for n, g in self.shared.items()}
-        own = {n: self._moved_own(self.network.own[n], like(scaled, g) * g) for n, g in self.own.items()}
+        own = {n: self._moved(self.network.own[n], like(scaled, g) * g, self.subset) for n, g in self.own.items()}
         return shared, own
 
     def derivative(self, weights: Tensor, estimator: str = "exact") -> Tensor:
@@ -68,7 +68,7 @@ class LookAhead:
         return self.subset.scatter(methods[estimator](self.subset.gather(weights)), weights)
 
     def _moved(self, parameter: Tensor, gradient: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
-        """A parameter after the step; of one with a task axis, what the tasks of `subset` have."""
+        """A parameter after the step; of one with a task axis, the rows of the tasks of `subset`."""
         group, value = self._groups[parameter], subset.gather(parameter.detach())
         direction = gradient + group.get("weight_decay", 0.0) * value
         momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
@@ -76,11 +76,8 @@ class LookAhead:
             direction = direction + group["momentum"] * subset.gather(momentum)
         return value - self.rate(parameter) * direction
 
-    def _moved_own(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        return self._moved(parameter, gradient, self.subset)
-
     def _values(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What is trained of θ as (shared, own), detached."""
+        """The trained tensors of θ as (shared, own), detached."""
         shared = {n: self.network.shared[n].detach() for n in self.shared}
         return shared, {n: self.subset.gather(self.network.own[n].detach()) for n in self.own}
 
@@ -128,14 +125,14 @@ class LookAhead:
         loss = torch.dot(self.losses(shared, own, self.batch), weights * self.factor)
         gradients = iter(derivatives(loss, [*shared.values(), *own.values()], graph=True))
         shared = {n: self._moved(self.network.shared[n], next(gradients)) for n in shared}
-        own = {n: self._moved_own(self.network.own[n], next(gradients)) for n in own}
+        own = {n: self._moved(self.network.own[n], next(gradients), self.subset) for n in own}
         return torch.autograd.grad(self._primary_loss(shared, own), weights)[0]
 
 
 def derivatives(value: Tensor, by: Sequence[Tensor], *, again: bool = False, graph: bool = False) -> list[Tensor]:
     """The gradients of a scalar, zero by a tensor that it does not depend on.
 
-    again: its graph is differentiated once more later; graph: so are the gradients.
+    again: the graph of `value` will be differentiated once more; graph: so will the gradients.
     """
     kept = again or graph
     found = torch.autograd.grad(value, by, None, kept, graph, allow_unused=True, materialize_grads=True)

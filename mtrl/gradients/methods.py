@@ -1,4 +1,4 @@
-"""The gradient methods of a learner: the one place for what goes with what."""
+"""The gradient methods of a learner, and which of them go together."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Borrowed(Weighting):
 
     def __init__(self, source: MultiTaskOptimizer) -> None:
         super().__init__()
-        self._source = [source]  # in a list: it saves its own state
+        self._source = [source]  # in a list, since it saves its own state
 
     def weights(self, context: Context) -> Tensor:
         return self._source[0].last_weights
@@ -116,7 +116,7 @@ class Methods:
         )
 
     def primary(self) -> list[int] | None:
-        """Indexes of the tasks that a method takes as primary ones; None where no method is told of any."""
+        """Indexes of the primary tasks that the methods' options name; None where they name none."""
         parts = {"weighting": WeightingConfig, "surgery": SurgeryConfig}
         for option, base in parts.items():
             for name in (option, f"critic_{option}"):

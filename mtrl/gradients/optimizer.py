@@ -19,22 +19,22 @@ from mtrl.gradients.look_ahead import LookAhead, derivatives
 from mtrl.gradients.surgery.none import NoSurgery
 
 CONFLICT_WINDOW = 100
-"""Updates over which `conflicts` forgets."""
+"""Updates that `conflicts` averages over."""
 
 
 @dataclass
 class _Update:
-    """What one update is of."""
+    """The inputs of one update."""
 
     network: TaskParameters
-    """As the tasks of the batch see it."""
+    """Restricted to the tasks of the batch (`TaskParameters.at`)."""
     subset: TaskSubset
     task_losses: TaskLoss
     batch: Any
     second_batch: Any
     extras: dict[str, Tensor]
     factor: float
-    """The reduction's: 1 / S for the mean."""
+    """Of the reduction: 1 / S for the mean, 1 for the sum."""
 
 
 class MultiTaskOptimizer(nn.Module):
@@ -61,15 +61,15 @@ class MultiTaskOptimizer(nn.Module):
         generator: torch.Generator | None = None,
         diagnostics: Sequence[Diagnostic] = (),
     ) -> None:
-        """surgery: none if not given; per_member: on each member of an ensemble by itself; primary (T,) bool, all if
-        not given."""
+        """surgery: none if not given; per_member: whether each member of an ensemble has surgery of its own; primary
+        (T,) bool: all tasks if not given."""
         super().__init__()
         surgery = NoSurgery() if surgery is None else surgery
         needs = {"Surgery": surgery.needs_gradients, "This weighting": weighting.needs_gramian}
         for name, needed in {**needs, "A diagnostic": bool(diagnostics)}.items():
             if needed and not network.tensors[0]:
                 raise expected(name, "used with a network that shares parameters", "one that shares none")
-        self._network = [network]  # in a list: it saves its own state
+        self._network = [network]  # in a list, since it saves its own state
         self.optimizer = optimizer
         self.weighting = weighting
         members = (network.ensemble or 1) if per_member else 1
@@ -79,16 +79,11 @@ class MultiTaskOptimizer(nn.Module):
         self.reduction = reduction
         self.max_grad_norm = max_grad_norm
         self.generator = generator
-        self.step_count: Tensor
-        self.register_buffer("step_count", torch.zeros((), dtype=torch.int64))
-        self.last_weights: Tensor
-        self.register_buffer("last_weights", torch.ones(network.num_tasks))
-        self.everyone: Tensor
-        self.register_buffer("everyone", torch.ones(network.num_tasks, dtype=torch.bool), persistent=False)
-        self.primary: Tensor
-        self.register_buffer("primary", self.everyone.clone() if primary is None else primary.clone())
-        self.conflict_rate: Tensor
-        self.register_buffer("conflict_rate", torch.zeros(network.num_tasks, network.num_tasks))
+        self.step_count = nn.Buffer(torch.zeros((), dtype=torch.int64))
+        self.last_weights = nn.Buffer(torch.ones(network.num_tasks))
+        self.everyone = nn.Buffer(torch.ones(network.num_tasks, dtype=torch.bool), persistent=False)
+        self.primary = nn.Buffer(self.everyone.clone() if primary is None else primary.clone())
+        self.conflict_rate = nn.Buffer(torch.zeros(network.num_tasks, network.num_tasks))
         self.diagnostics = nn.ModuleList(diagnostics)
 
     @property
@@ -103,7 +98,7 @@ class MultiTaskOptimizer(nn.Module):
 
     @property
     def host_bound(self) -> str | None:
-        """What of the methods works on the host, so that no graph can hold a step; None for nothing."""
+        """A method that works on the host, so that no captured graph can hold a step; None if there is none."""
         parts = [("this weighting", self.weighting.on_host), ("this surgery", self.surgery.on_host)]
         parts += [("this diagnostic", diagnostic.on_host) for diagnostic in self._watching()]
         return next((name for name, on_host in parts if on_host), None)
@@ -121,10 +116,10 @@ class MultiTaskOptimizer(nn.Module):
         extras: dict[str, Tensor] | None = None,
         subset: TaskSubset = ALL_TASKS,
     ) -> Metrics:
-        """One update of the network's parameters. Returns tensors: losses (S,), weights (S,) and what is free.
+        """One update of the network's parameters. Returns tensors: losses (S,), weights (S,) and further metrics.
 
-        extras: vectors (T,) for the weighting, by name. subset: the S tasks of the batch. What other tasks own has a
-        gradient of zero.
+        extras: vectors (T,) for the weighting, by name. subset: the S tasks of the batch. Parameters that
+        other tasks own get a gradient of zero.
         """
         if self.needs_second_batch and second_batch is None:
             raise expected("This weighting", "given a second batch of the training data", second_batch)
@@ -180,7 +175,7 @@ class MultiTaskOptimizer(nn.Module):
             tensors = network.per_task_leaves()
         losses, aux = update.task_losses(tensors, all_own, buffers, update.batch)
         leaves, own = _trained(tensors), _trained(all_own)
-        differentiate = _separate_gradients if network.shared_input else _per_task_gradients
+        differentiate = _separate_gradients if network.shared_input else _gradients
         in_graph, owned = differentiate(losses, leaves, own, create_graph=self.surgery.has_penalty)
         shared = {n: g.detach() for n, g in in_graph.items()}
         grams = self._gramians(shared, network.num_tasks)
@@ -205,9 +200,9 @@ class MultiTaskOptimizer(nn.Module):
         return metrics | {"penalty": penalty.detach()}, context
 
     def _conflicts(self, gram: Tensor, subset: TaskSubset) -> Metrics:
-        """What is free, and `conflicts` (T, T): in how many of the last updates each pair of tasks conflicted.
+        """`conflict_metrics`, and `conflicts` (T, T): in what share of recent updates each pair of tasks conflicted.
 
-        Where a batch holds only some tasks, a pair meets too seldom for that.
+        Where batches hold only some tasks, a pair meets too seldom for the latter.
         """
         metrics = conflict_metrics(gram)
         if isinstance(subset, SomeTasks):
@@ -236,7 +231,7 @@ class MultiTaskOptimizer(nn.Module):
         return {n: self.surgery.combine(g, coefficients, scaled, self.generator) for n, g in shared.items()}
 
     def _coefficients(self, grams: Tensor, weights: Tensor, primary: Tensor) -> Tensor:
-        """Gramians (M, S, S) of the unweighted gradients, weights (S,) -> (M, S), of the unweighted gradients."""
+        """Gramians (M, S, S) and weights (S,) -> coefficients (M, S). Both are of the unweighted gradients."""
         found = []
         for surgery, gram in zip([self.surgery, *self._others], grams, strict=True):
             assert isinstance(surgery, Surgery)
@@ -269,31 +264,24 @@ def _trained(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient in the parameter's memory layout: a fused optimiser goes through both as they lie in memory."""
+    """The gradient in the parameter's memory layout, since a fused optimiser reads both in the order of memory."""
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
 
 
 def _gradients(
-    loss: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool = False
+    losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The gradients of a scalar by both kinds of tensors."""
-    found = derivatives(loss, [*shared.values(), *own.values()], graph=create_graph)
+    """The gradients of the losses' sum, which are each task's own where tensors have a task axis: one backward pass."""
+    found = derivatives(losses.sum(), [*shared.values(), *own.values()], graph=create_graph)
     return dict(zip(shared, found, strict=False)), dict(zip(own, found[len(shared) :], strict=True))
-
-
-def _per_task_gradients(
-    losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Gradients by leaves with a task axis: one backward pass gives them all."""
-    return _gradients(losses.sum(), shared, own, create_graph=create_graph)
 
 
 def _separate_gradients(
     losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Gradients of T losses of the same inputs, one backward pass through what is shared for each: (T, *shape)."""
+    """Gradients (T, *shape) of T losses of the same inputs: one backward pass through the shared part for each."""
 
     def gradients(loss: Tensor, tensors: Tensors) -> list[Tensor]:
         return derivatives(loss, list(tensors.values()), again=True, graph=create_graph)
@@ -305,7 +293,7 @@ def _separate_gradients(
 
 
 def conflict_metrics(gram: Tensor) -> Metrics:
-    """What a Gramian (T, T) tells for free: gradient norms (T,), cosines (T, T) and the share of conflicting pairs."""
+    """Of a Gramian (T, T): gradient norms (T,), cosines (T, T) and the share of conflicting pairs."""
     norms = gram.diagonal().clamp(min=0).sqrt()
     cosine = gram / (norms.unsqueeze(0) * norms.unsqueeze(1)).clamp(min=torch.finfo(gram.dtype).tiny)
     conflict = (gram < 0).sum() / max(len(gram) * (len(gram) - 1), 1)

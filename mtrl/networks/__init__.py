@@ -1,4 +1,4 @@
-"""Task-conditioned architectures, one a file: for vectors here, `images` and `keyframes` for what they are called."""
+"""Task-conditioned architectures, one per file: those for vectors are here, others in `images` and `keyframes`."""
 
 from typing import TYPE_CHECKING
 

@@ -1,15 +1,15 @@
-"""The task axis, added outside of networks that are written for one task."""
+"""Adds the task axis to networks that are written for one task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import Options, option
 from mtrl.core.subset import SomeTasks, TaskSubset
 from mtrl.core.types import Tensors
 
@@ -18,30 +18,27 @@ Factory = Callable[[Tensor], nn.Module]
 
 
 @dataclass
-class NetworkConfig:
-    """What every architecture has."""
+class NetworkConfig(Options):
+    """Options of every architecture for vectors."""
 
-    width: int = 400
+    option_group: ClassVar[str] = "network"
+
+    width: int = option(400, "a positive integer")
     """Units of each hidden layer."""
-    depth: int = 3
+    depth: int = option(3, "in 1..1000")
     """Hidden layers."""
     layer_norm: bool = False
     """Layer normalisation after each hidden linear layer."""
-    activation: str = "relu"
+    activation: str = option("relu", ("relu", "tanh", "silu", "elu"))
     """After each hidden layer: relu, tanh, silu or elu."""
 
-    def __post_init__(self) -> None:
-        check_choice("network.activation", self.activation, ("relu", "tanh", "silu", "elu"))
-        check(self.width >= 1, "network.width", "a positive integer", self.width)
-        check(1 <= self.depth <= 1000, "network.depth", "1 to 1000", self.depth)
-
     def for_goals(self) -> Self:
-        """This architecture where tasks are goals, whose codes are points of a space rather than names."""
+        """The options to use where tasks are goals, whose codes are coordinates instead of one-hot vectors."""
         return self
 
 
 def _tensors(module: nn.Module, prefix: str = "", inherited: bool = False) -> Iterator[tuple[str, Tensor, bool]]:
-    """(name, tensor, whether every task owns it) of all parameters and buffers."""
+    """Yield (name, tensor, whether every task owns it) for all parameters and buffers."""
     is_owned = inherited or getattr(module, "task_owned", False)
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         yield prefix + name, tensor, is_owned
@@ -70,7 +67,7 @@ def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 
 def _stack(tensors: list[list[Tensor]], ensemble: int | None) -> Tensor:
-    """Tensors of [task][member] as (T, *shape), or as (T, E, *shape) stored member by member.
+    """Stack tensors[task][member] to (T, *shape), or to (T, E, *shape) stored member by member.
 
     A batched product over (E, T) then reads owned weights in place.
     """
@@ -80,7 +77,7 @@ def _stack(tensors: list[list[Tensor]], ensemble: int | None) -> Tensor:
 
 
 class _Rounded(torch.autograd.Function):
-    """A tensor in a lower precision, whose gradient comes back in its own. A task axis of stride 0 stays one."""
+    """Rounds a tensor to a lower precision, but not its gradient. A task axis of stride 0 is kept."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -143,7 +140,7 @@ class TaskNetwork(nn.Module):
                 first_task = stacked[0].clone(memory_format=torch.contiguous_format)
                 self.shared[key] = nn.Parameter(first_task, tensor.requires_grad)
         self._codes = {name.replace(".", "/") for name in _code_names(first[0])}
-        # Held in a list: it is called with this module's tensors, and has no parameters of its own.
+        # In a list, so that it registers no parameters: it is called with this module's tensors.
         self._template = [first[0]]
         self._slots = {key: _slot(first[0], name) for key, name in names.items()}
         self.computed_in: torch.dtype | None = None
@@ -196,7 +193,7 @@ class TaskNetwork(nn.Module):
         return self.call(*self.tensors, *inputs)
 
     def at(self, subset: TaskSubset) -> TaskNetwork | _NetworkOfSome:
-        """This network as the tasks of a batch see it; itself where they are all."""
+        """This network for the tasks of a batch; the network itself if these are all tasks."""
         return _NetworkOfSome(self, subset) if isinstance(subset, SomeTasks) else self
 
 
@@ -205,10 +202,10 @@ def _leaves(shared: nn.ParameterDict, num_tasks: int) -> dict[str, Tensor]:
 
 
 class _NetworkOfSome:
-    """A network of T tasks as a batch of S of them sees it (`TaskParameters`).
+    """A network of T tasks restricted to the S tasks of a batch; implements `TaskParameters`.
 
-    Each task has what it owns, and the subset's code in place of its own. `own` are the whole network's parameters;
-    gradients by those of `tensors` flow on into them.
+    Each task keeps the tensors that it owns, except that the subset's code replaces its own. `own` holds the parameters
+    of all T tasks, into which gradients of `tensors` flow back.
     """
 
     def __init__(self, network: TaskNetwork, subset: SomeTasks) -> None:

@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import check, option
 from mtrl.core.errors import expected, reading
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import Linear, OwnVector, TaskVector, Torso, owned, weighted_sum
+from mtrl.networks.layers import Linear, TaskVector, Torso, owned, weighted_sum
 
 
 def read_descriptions(path: str | Path) -> Tensor:
@@ -57,7 +57,7 @@ class Context(nn.Module):
     def __init__(self, description: Tensor | None, size: int) -> None:
         super().__init__()
         if description is None:
-            self.embedding: nn.Module = owned(OwnVector(torch.randn(size)))
+            self.embedding: nn.Module = owned(TaskVector(torch.randn(size), trained=True))
             self.projection: nn.Module = nn.Identity()
         else:
             self.embedding = owned(TaskVector(description))
@@ -92,23 +92,17 @@ class Care(nn.Module):
 @dataclass
 class Config(NetworkConfig):
     kind: str = "care"
-    encoders: int = 4
+    encoders: int = option(4, "a positive integer")
     """k (the authors' commands: 4 for MT10)."""
-    encoder_width: int = 50
+    encoder_width: int = option(50, "a positive integer")
     """Units of the encoders' hidden layer and output, and of the context."""
-    temperature: float = 1.0
-    """Of the softmax over the encoders."""
+    temperature: float = option(1.0, "positive")
+    """Temperature of the softmax over the encoders."""
     detach_context: bool = False
     """Whether no gradient flows from the attention into the context, as in the paper."""
     descriptions: str = ""
     """A file of sentence embeddings, a row for each task in the tasks' order: .npy (T, D), or JSON, a list of rows or a
     mapping of names to rows. Without one, each task learns an embedding of its own."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("encoders", "encoder_width"):
-            check(getattr(self, name) >= 1, f"network.{name}", "a positive integer", getattr(self, name))
-        check(self.temperature > 0, "network.temperature", "positive", self.temperature)
 
     def for_goals(self) -> Config:
         check(not self.descriptions, "network.descriptions", "left out where tasks are goals", self.descriptions)

@@ -1,4 +1,4 @@
-"""K linear layers side by side, the columns of cross-stitch and the function blocks of routing networks."""
+"""K linear layers side by side: cross-stitch's columns, routing networks' blocks, PaCo's parameter sets."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Layers of image networks, written for one task: x is (B, C, H, W), and any of them takes a task axis in front.
+"""Layers of image networks, written for one task: x is (B, C, H, W).
 
-With one task's tensors, a layer is PyTorch's own. When a `TaskNetwork` calls it, x is (T, B, C, H, W), or
-(1, B, C, H, W) where all tasks see the same images and nothing so far was a task's own; the task axis then stays 1
-up to the first owned layer, so that a shared trunk runs once.
+When a `TaskNetwork` calls a layer, x is (T, B, C, H, W). Where all tasks see the same images, x is (1, B, C, H, W) up
+to the first owned layer, so that a shared trunk runs once.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from mtrl.networks.layers import owned
 
 
 class _TaskConv(torch.autograd.Function):
-    """One convolution of all tasks' images, whose weight gradient is kept apart for each task.
+    """Convolves the images of all tasks with one weight, whose gradient is kept for each task.
 
-    Forward and the input's gradient are those of joint training; the weight's gradient is one product per task,
-    (T, out, in, k, k), at the same number of operations.
+    The forward pass and the input's gradient are those of joint training. The weight's gradient is one product per
+    task, (T, out, in, k, k), with the same number of operations.
     """
 
     @staticmethod
@@ -62,16 +61,15 @@ def conv2d(x: Tensor, weight: Tensor, padding: int) -> Tensor:
 
 
 class Conv2d(nn.Module):
-    """A k×k convolution that keeps the size; no bias, as a batch norm follows. weight (out, in, k, k)."""
+    """A 3×3 convolution that keeps the size; no bias, as a batch norm follows. weight (out, in, 3, 3)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        bound = math.sqrt(6 / (inputs * kernel * kernel))  # He et al. 2015, for ReLU
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel).uniform_(-bound, bound))
-        self.padding = kernel // 2
+        bound = math.sqrt(6 / (9 * inputs))  # He et al. 2015, for ReLU
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight, self.padding)
+        return conv2d(x, self.weight, padding=1)
 
 
 class Statistics(nn.Module):
@@ -79,27 +77,24 @@ class Statistics(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.mean: Tensor
-        self.variance: Tensor
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("variance", torch.ones(channels))
+        self.mean = nn.Buffer(torch.zeros(channels))
+        self.variance = nn.Buffer(torch.ones(channels))
 
 
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) over each task's own batch. scale and shift (C,).
 
-    A task's images are normalised by their own statistics even where scale and shift are shared: with joint ones a
-    task's loss would depend on the other tasks' images, and its gradient would not be its own. In training the
-    running statistics are moved in place, once per forward: whoever wants them unmoved passes copies
-    (`TaskNetwork.call`) or sets `tracking` to False.
+    Each task's images are normalised by their own statistics even where scale and shift are shared. With joint
+    statistics, a task's loss and gradient would depend on the other tasks' images. In training each forward pass
+    updates the running statistics in place, unless `tracking` is False; look-aheads pass copies (`TaskNetwork.call`).
     """
 
-    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(channels))
         self.shift = nn.Parameter(torch.zeros(channels))
         self.statistics = owned(Statistics(channels))
-        self.momentum, self.eps, self.tracking = momentum, eps, True
+        self.momentum, self.eps, self.tracking = 0.1, 1e-5, True
 
     def forward(self, x: Tensor) -> Tensor:
         mean, variance = self._batch(x) if self.training else self._running(x)
@@ -117,7 +112,7 @@ class BatchNorm(nn.Module):
         return mean, variance
 
     def _running(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The first task's where all tasks have seen the same images through the same layers: they are equal."""
+        """The first task's where all tasks have seen the same images through the same layers, so that all are equal."""
         same = self.scale.ndim == 1 and x.ndim == 5 and x.shape[0] == 1
         mean, variance = self.statistics.mean, self.statistics.variance
         return (mean[:1], variance[:1]) if same and mean.ndim == 2 else (mean, variance)
@@ -129,7 +124,7 @@ def _over_images(values: Tensor) -> Tensor:
 
 
 def set_tracking(module: nn.Module, tracking: bool) -> None:
-    """Whether the batch norms of a module move their running statistics in training."""
+    """Choose whether the batch norms of a module update their running statistics in training."""
     for child in module.modules():
         if isinstance(child, BatchNorm):
             child.tracking = tracking
@@ -138,7 +133,7 @@ def set_tracking(module: nn.Module, tracking: bool) -> None:
 class Pool(nn.Module):
     """Maximum over 2×2 pixels; an image of one pixel stays as it is.
 
-    Without a gradient, three vectorised maxima on the CPU: the same numbers in a tenth of PyTorch's own pooling's time.
+    On the CPU and without a gradient, three vectorised maxima take a tenth of the time of PyTorch's own pooling.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,13 +154,6 @@ class MeanPool(nn.Module):
         return x.mean((-2, -1), keepdim=True)
 
 
-class Flatten(nn.Module):
-    """(.., B, C, H, W) to (.., B, C·H·W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(-3)
-
-
 def conv_block(inputs: int, outputs: int, *, task_norm: bool) -> list[nn.Module]:
     """3×3 convolution, batch norm (each task's own, or with a shared scale and shift), ReLU."""
     norm = BatchNorm(outputs)
@@ -173,7 +161,7 @@ def conv_block(inputs: int, outputs: int, *, task_norm: bool) -> list[nn.Module]
 
 
 def pooled_size(size: int, times: int) -> int:
-    """Pixels along a side after so many 2×2 pools."""
+    """Pixels along a side after `times` 2×2 pools."""
     for _ in range(times):
         size = max(size // 2, 1)
     return size

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import option
 from mtrl.networks.base import Factory, NetworkConfig
 from mtrl.networks.layers import Generator, Linear, Torso, owned
 
@@ -49,18 +49,12 @@ class GeneratedFiLM(nn.Module):
 @dataclass
 class Config(NetworkConfig):
     kind: str = "film"
-    position: str = "after"
+    position: str = option("after", ("before", "after"))
     """Where the scale and shift stand: before or after the activation."""
-    generator: str = "auto"
+    generator: str = option("auto", ("auto", "none", "full"))
     """Scale and shift from the task's code (full), or owned by each task (none); auto: full where tasks are goals."""
-    generator_width: int = 64
+    generator_width: int = option(64, "a positive integer")
     """Hidden units of the networks that generate them."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("network.position", self.position, ("before", "after"))
-        check_choice("network.generator", self.generator, ("auto", "none", "full"))
-        check(self.generator_width >= 1, "network.generator_width", "a positive integer", self.generator_width)
 
     def for_goals(self) -> Config:
         return replace(self, generator="full") if self.generator == "auto" else self

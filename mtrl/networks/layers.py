@@ -63,21 +63,21 @@ def owned(module: M) -> M:
 
 
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
-    """rows (L.., R, in) times weight (L.., in, out), L empty or (E,); rows of all members alike may have E = 1."""
+    """rows (L.., R, in) @ weight (L.., in, out), L empty or (E,). Rows that all members share may have E = 1."""
     return rows @ weight if weight.ndim == 2 else torch.bmm(rows.expand(weight.shape[0], -1, -1), weight)
 
 
 def _weight_products(grad: Tensor, x: Tensor) -> Tensor:
-    """gradᵀ x of each task, (L.., T, out, in); the wider side lies last, as products are slow along a short one."""
+    """gradᵀ x of each task, (L.., T, out, in). Products are slow along a short axis, so the wider one is the last."""
     return grad.mT @ x if grad.shape[-1] <= x.shape[-1] else (x.mT @ grad).mT
 
 
 class _SharedLinear(torch.autograd.Function):
-    """A product of all tasks' rows with one weight, whose gradient is summed over tasks or kept apart for each.
+    """Multiplies the rows of all tasks by one weight, whose gradient is summed over tasks or kept for each task.
 
-    Forward and the input's gradient are the merged products of joint training in either case; only the weight's
-    gradient is then one product per task, (L.., T, out, in), at the same number of operations. The output is no
-    view, so that an activation can work in place.
+    The forward pass and the input's gradient are one product over all tasks in both cases. Per-task gradients of the
+    weight, (L.., T, out, in), are one product per task, with the same number of operations. The output is not a view,
+    so that an activation can work in place.
     """
 
     @staticmethod
@@ -163,6 +163,13 @@ class Linear(nn.Module):
         return linear(x, self.weight, self.bias)
 
 
+def head(inputs: int, width: int, outputs: int) -> nn.Module:
+    """Two linear layers with a ReLU between them; one where the width is 0."""
+    if not width:
+        return Linear(inputs, outputs)
+    return nn.Sequential(Linear(inputs, width), nn.ReLU(inplace=True), Linear(width, outputs))
+
+
 class CodedLinear(nn.Module):
     """A linear layer on [x, code], written as W x + b + V code so that the code is never copied B times."""
 
@@ -178,23 +185,11 @@ class CodedLinear(nn.Module):
 
 
 class TaskVector(nn.Module):
-    """A fixed vector of the task; its forward gives it as one row, (1, C)."""
+    """A vector of the task, fixed or trained; its forward gives it as one row, (1, C)."""
 
-    def __init__(self, value: Tensor) -> None:
+    def __init__(self, value: Tensor, *, trained: bool = False) -> None:
         super().__init__()
-        self.value: Tensor
-        self.register_buffer("value", value.clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.value if x.ndim == 1 else self.value.unsqueeze(-2)
-
-
-class OwnVector(nn.Module):
-    """A trained vector; its forward gives it as one row, (1, C)."""
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.value = nn.Parameter(value)
+        self.value = nn.Parameter(value) if trained else nn.Buffer(value.clone())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.value if x.ndim == 1 else self.value.unsqueeze(-2)
@@ -210,15 +205,15 @@ def weighted_sum(weights: Tensor, parts: Sequence[Tensor]) -> Tensor:
 
 
 class TaskCode(TaskVector):
-    """The vector that tells one task from the others. A call may give another one: a new goal, for example."""
+    """The vector that identifies the task. A call may replace it, for example by a new goal."""
 
     task_code = True
 
 
 class Generator(nn.Module):
-    """A small network from the task's code (C,) to `size` numbers: linear, ReLU, linear. It starts at zero.
+    """A small network (linear, ReLU, linear) from the task's code (C,) to `size` numbers, zero at the start.
 
-    It sees each task's code once, not once for each of B rows; forward gives (size,), with the task axes in front.
+    It runs once per task rather than once per row. Its output is (size,), with the task axes in front.
     """
 
     def __init__(self, code: Tensor, size: int, width: int) -> None:
@@ -237,7 +232,7 @@ class Generator(nn.Module):
 class _SharedLayerNorm(torch.autograd.Function):
     """Layer normalisation with one scale and shift for all tasks, whose gradients are kept apart for each task.
 
-    One operation forwards and one backwards, as in joint training; only what is per task is computed beside them.
+    Forward and backward are one operation each, as in joint training; only the per-task sums are computed in addition.
     """
 
     @staticmethod
@@ -251,7 +246,7 @@ class _SharedLayerNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         x, scale, mean, inverse = ctx.saved_tensors
         grad, size, only_x = grads[0], x.shape[-1:], [True, False, False]
-        scaled = grad * scale.unsqueeze(-2)  # by each task's own, for second derivatives
+        scaled = grad * scale.unsqueeze(-2)  # with the task axis, for second derivatives
         grad_x = torch.ops.aten.native_layer_norm_backward(scaled, x, size, mean, inverse, None, None, only_x)[0]
         return grad_x, (grad * F.layer_norm(x, size)).sum(-2), grad.sum(-2)
 
@@ -309,7 +304,7 @@ class Torso(nn.Module):
 
     @classmethod
     def of(cls, config: NetworkConfig, input_size: int, **layers: Any) -> Self:
-        """The trunk of the size that a network's options ask for, with such `layers` as the constructor takes."""
+        """The trunk that a network's options describe; layers: further arguments of the constructor."""
         layers |= {"layer_norm": config.layer_norm, "activation": config.activation}
         return cls(input_size, config.width, config.depth, **layers)
 

@@ -3,7 +3,7 @@
 y = M_i σ(W x + b) + β_i for task i, in the order linear, activation, Mint. M starts at the identity and β at
 zero (the paper is silent), so that the network starts as joint training. Whether the output layer gets one
 is ambiguous in the paper: `output_mint`. Where tasks are goals z, small shared networks generate M(z) and β(z) (Eq. 5),
-with M(z) = I + G(z) and G zero at the start; G = U(z) V(z)ᵀ of low rank, if so wished, has far fewer parameters.
+with M(z) = I + G(z) and G zero at the start; G = U(z) V(z)ᵀ (`generator=low_rank`) has far fewer parameters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import option
 from mtrl.networks.base import Factory, NetworkConfig
 from mtrl.networks.layers import Generator, Linear, Torso, linear, owned
 
@@ -73,19 +73,13 @@ class Config(NetworkConfig):
     """The paper's width for MT10 (150 for MT50, 200 for pushing)."""
     output_mint: bool = False
     """Whether the output layer is followed by a Mint layer too."""
-    generator: str = "auto"
+    generator: str = option("auto", ("auto", "none", "full", "low_rank"))
     """Matrices and biases from the task's code (full, or low_rank), or owned by each task (none); auto: full where
     tasks are goals."""
-    generator_width: int = 64
+    generator_width: int = option(64, "a positive integer")
     """Hidden units of the networks that generate them (the paper: "simple neural networks")."""
-    rank: int = 8
-    """Of the matrices' difference from the identity, with generator=low_rank."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("network.generator", self.generator, ("auto", "none", "full", "low_rank"))
-        check(self.generator_width >= 1, "network.generator_width", "a positive integer", self.generator_width)
-        check(self.rank >= 1, "network.rank", "a positive integer", self.rank)
+    rank: int = option(8, "a positive integer")
+    """Rank of the matrices' difference from the identity, with generator=low_rank."""
 
     def for_goals(self) -> Config:
         return replace(self, generator="full") if self.generator == "auto" else self

@@ -2,11 +2,10 @@
 
 For a state s the features h_1(s), .., h_k(s) of k experts become an orthonormal basis v_1, .., v_k by Gram–Schmidt
 (paper, Sec. 4; arXiv 2311.11385). Task i sees tanh(Σ_j w_ij v_j) and has a head of its own. The paper's task encoder is
-a linear layer without a bias on the task's one-hot code, which is a vector w_i that each task owns. As in the authors'
-code for Meta-World, an expert's last layer is linear, and no function stands between the basis and the combination.
-Deviations: layers start as all layers of this package do, not by Xavier's rule; where features depend on each other,
-what is left of one has a length below 1 in place of a division by zero; weights and heads are owned, so that no surgery
-acts on them.
+a linear layer without a bias on the task's one-hot code, which amounts to a vector w_i that each task owns. As in the
+authors' code for Meta-World, an expert's last layer is linear, and no activation follows the basis. Deviations: layers
+start as all layers of this package do, not by Xavier's rule; linearly dependent features give vectors shorter than 1
+instead of a division by zero; weights and heads are owned, so that no surgery acts on them.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import check, option
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import Linear, OwnVector, Torso, owned, weighted_sum
+from mtrl.networks.layers import Linear, TaskVector, Torso, owned, weighted_sum
 
 _SMALLEST = 1e-6
-"""Of a vector that is divided by its length."""
+"""The shortest length by which a vector is divided."""
 
 
 def orthonormal(features: Sequence[Tensor]) -> list[Tensor]:
-    """Gram–Schmidt over k tensors (.., d), for each of the leading indexes by itself: k tensors (.., d)."""
+    """Gram–Schmidt over k tensors (.., d), separately for each leading index; returns k tensors (.., d)."""
     basis: list[Tensor] = []
     for feature in features:
         rest = feature
@@ -49,7 +48,7 @@ class Moore(nn.Module):
             for _ in range(config.experts)
         )
         bound = math.sqrt(6 / (code.numel() + config.experts))
-        self.weights = owned(OwnVector(torch.empty(config.experts).uniform_(-bound, bound)))
+        self.weights = owned(TaskVector(torch.empty(config.experts).uniform_(-bound, bound), trained=True))
         self.head = owned(Linear(config.width, output_size))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,18 +60,14 @@ class Moore(nn.Module):
 class Config(NetworkConfig):
     published: ClassVar[Mapping[str, Mapping[str, str]]] = {"mt50": {"experts": "6"}}
     kind: str = "moore"
-    experts: int = 4
+    experts: int = option(4, "a positive integer")
     """k (the paper: 4 for MT10, 6 for MT50); each has `depth` layers, the last one linear."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.experts >= 1, "network.experts", "a positive integer", self.experts)
-        fits = "at least network.experts, as many vectors as are to be orthogonal"
+        fits = "at least network.experts, the number of orthogonal vectors"
         check(self.width >= self.experts, "network.width", fits, self.width)
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
-    def factory(code: Tensor) -> nn.Module:
-        return Moore(config, code, input_size, output_size)
-
-    return factory
+    return lambda code: Moore(config, code, input_size, output_size)

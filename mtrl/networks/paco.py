@@ -4,13 +4,12 @@
 K numbers w_i that only task i trains (paper, Sec. 3; arXiv 2210.11653). Tasks own no other parameter, no head.
 Deviations: each network (actor, critics) has a w of its own, where the authors' code gives one to all; sets start as
 independent layers and w_i at a random vector of length 1, so that composed layers start at a layer's usual scale, where
-the authors' start is K equal sets; layer norms, which the paper has none of, are shared and not composed; its masking
-and resetting of tasks whose losses explode is not part of the architecture, and not here.
+the authors start from K equal sets; layer norms, of which the paper has none, are shared and not composed. The paper's
+masking and resetting of tasks whose losses explode is not part of the architecture and is left out.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import ACTIVATIONS, LayerNorm, OwnVector, linear, owned
+from mtrl.networks.columns import ColumnLinear
+from mtrl.networks.layers import ACTIVATIONS, LayerNorm, TaskVector, linear, owned
 
 
 def composed(weights: Tensor, sets: Tensor, axes: int) -> Tensor:
@@ -36,49 +36,35 @@ def composed(weights: Tensor, sets: Tensor, axes: int) -> Tensor:
     return (weights.unsqueeze(-2) @ flat).squeeze(-2).unflatten(-1, shape)
 
 
-class ComposedLinear(nn.Module):
-    """K linear layers, of which a combination is applied. weight (K, out, in), bias (K, out)."""
-
-    def __init__(self, sets: int, input_size: int, output_size: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(input_size)
-        self.weight = nn.Parameter(torch.empty(sets, output_size, input_size).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(sets, output_size).uniform_(-bound, bound))
-
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        return linear(x, composed(weights, self.weight, 2), composed(weights, self.bias, 1))
+def _apply(layer: nn.Module, weights: Tensor, x: Tensor) -> Tensor:
+    """The combination of a layer's sets, applied to x (B, in)."""
+    assert isinstance(layer, ColumnLinear)
+    return linear(x, composed(weights, layer.weight, 2), composed(weights, layer.bias, 1))
 
 
 class PaCo(nn.Module):
     def __init__(self, config: Config, input_size: int, output_size: int) -> None:
         super().__init__()
-        self.weights = owned(OwnVector(F.normalize(torch.randn(config.parameter_sets), dim=0)))
+        self.weights = owned(TaskVector(F.normalize(torch.randn(config.parameter_sets), dim=0), trained=True))
         sizes = [input_size, *[config.width] * config.depth, output_size]
-        self.layers = nn.ModuleList(ComposedLinear(config.parameter_sets, *pair) for pair in pairwise(sizes))
+        self.layers = nn.ModuleList(ColumnLinear(config.parameter_sets, *pair) for pair in pairwise(sizes))
         self.norms = nn.ModuleList(LayerNorm(config.width) for _ in range(config.depth * config.layer_norm))
         self.activation = ACTIVATIONS[config.activation]()
 
     def forward(self, x: Tensor) -> Tensor:
         weights = self.weights.value
         for index, layer in enumerate(self.layers[:-1]):
-            x = layer(x, weights)
+            x = _apply(layer, weights, x)
             x = self.activation(self.norms[index](x) if self.norms else x)
-        return self.layers[-1](x, weights)
+        return _apply(self.layers[-1], weights, x)
 
 
 @dataclass
 class Config(NetworkConfig):
     kind: str = "paco"
-    parameter_sets: int = 5
+    parameter_sets: int = option(5, "a positive integer")
     """K (the authors' code: 5 for MT10)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.parameter_sets >= 1, "network.parameter_sets", "a positive integer", self.parameter_sets)
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
-    def factory(code: Tensor) -> nn.Module:
-        return PaCo(config, input_size, output_size)
-
-    return factory
+    return lambda code: PaCo(config, input_size, output_size)

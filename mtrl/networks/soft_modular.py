@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.networks.base import Factory, NetworkConfig
-from mtrl.networks.layers import ACTIVATIONS, LayerNorm, Linear, OwnVector, Torso, owned
+from mtrl.networks.layers import ACTIVATIONS, LayerNorm, Linear, TaskVector, Torso, owned
 
 
 class ModuleLayer(nn.Module):
@@ -43,7 +43,7 @@ class SoftModular(nn.Module):
         self.modules_per_layer = n
         self.embedding = Torso(input_size, config.width, 1, layer_norm=config.layer_norm, activation=config.activation)
         self.state_query = Linear(config.width, config.width)
-        self.query = owned(OwnVector(torch.randn(config.width)))
+        self.query = owned(TaskVector(torch.randn(config.width), trained=True))
         sizes = [config.width, *[width] * config.depth]
         self.layers = nn.ModuleList(
             [ModuleLayer(n, i, o, config.layer_norm, config.activation) for i, o in pairwise(sizes)]
@@ -73,22 +73,13 @@ class SoftModular(nn.Module):
 @dataclass
 class Config(NetworkConfig):
     kind: str = "soft_modular"
-    depth: int = 2
+    depth: int = option(2, "2 or more")
     """Layers of modules (the paper's L: 2 shallow, 4 deep)."""
-    modules: int = 2
+    modules: int = option(2, "a positive integer")
     """Modules of each layer (the paper's n: 2 shallow, 4 deep)."""
-    module_width: int = 256
+    module_width: int = option(256, "a positive integer")
     """Units of each module (256 in the shallow network, 128 in the deep one)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.depth >= 2, "network.depth", "at least 2 layers of modules", self.depth)
-        check(self.modules >= 1, "network.modules", "a positive integer", self.modules)
-        check(self.module_width >= 1, "network.module_width", "a positive integer", self.module_width)
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:
-    def factory(code: Tensor) -> nn.Module:
-        return SoftModular(config, input_size, output_size)
-
-    return factory
+    return lambda code: SoftModular(config, input_size, output_size)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check_choice
+from mtrl.core.config import option
 from mtrl.networks.base import Factory, NetworkConfig
 from mtrl.networks.layers import Linear, TaskVector, Torso, linear, owned
 
@@ -22,8 +22,7 @@ class Rotation(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.value: Tensor
-        self.register_buffer("value", nn.init.orthogonal_(torch.empty(size, size)))
+        self.value = nn.Buffer(nn.init.orthogonal_(torch.empty(size, size)))
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.value)
@@ -54,12 +53,8 @@ class SuperposedLinear(nn.Module):
 @dataclass
 class Config(NetworkConfig):
     kind: str = "superposition"
-    context: str = "rotational"
+    context: str = option("rotational", ("rotational", "binary"))
     """What changes each layer's input: a random orthogonal matrix (rotational) or random signs (binary)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("network.context", self.context, ("rotational", "binary"))
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:

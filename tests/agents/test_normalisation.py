@@ -47,7 +47,7 @@ def test_observations_have_numpys_moments(kind: str) -> None:
 
 
 def test_entries_are_clipped_and_deviations_have_a_least() -> None:
-    config = NormalisationConfig("shared", observation_clip=3.0, min_deviation=0.5)
+    config = NormalisationConfig(normalise_observations="shared", observation_clip=3.0, min_deviation=0.5)
     normaliser = ObservationNormaliser(config, T, O, CPU)
     constant = torch.full((T, N, O), 7.0)
     normaliser.observe(new(0)._replace(observation=constant))
@@ -57,7 +57,7 @@ def test_entries_are_clipped_and_deviations_have_a_least() -> None:
 
 
 def test_nothing_seen_changes_nothing() -> None:
-    config = NormalisationConfig("per_task", normalise_rewards=True)
+    config = NormalisationConfig(normalise_observations="per_task", normalise_rewards=True)
     x = torch.randn(T, N, O)
     assert torch.equal(ObservationNormaliser(config, T, O, CPU)(x), x)
     assert torch.equal(RewardNormaliser(config, T, 0.9, CPU)(x[..., 0]), x[..., 0])
@@ -78,7 +78,7 @@ def test_rewards_are_divided_by_the_deviation_of_discounted_returns() -> None:
 
 def test_tasks_that_take_turns_have_their_own_statistics() -> None:
     """As if each had been alone."""
-    config = NormalisationConfig("per_task")
+    config = NormalisationConfig(normalise_observations="per_task")
     observation, reward = ObservationNormaliser(config, 4, O, CPU), RewardNormaliser(config, 4, 0.9, CPU)
     alone = [(ObservationNormaliser(config, 1, O, CPU), RewardNormaliser(config, 1, 0.9, CPU)) for _ in range(4)]
 

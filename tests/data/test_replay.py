@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from mtrl.core.types import Transitions
-from mtrl.data.draw import draw_below
-from mtrl.data.replay import ReplayBuffer
+from mtrl.data.replay import ReplayBuffer, draw_below
 
 T, O, A = 3, 4, 2
 

@@ -14,7 +14,8 @@ import pytest
 import mtrl.envs.keyframes
 import mtrl.envs.metaworld
 import mtrl.envs.pushing  # noqa: F401
-from mtrl.envs.metaworld.suite import MetaWorldConfig, MetaWorldSuite
+from mtrl.envs.metaworld.suite import Config as MetaWorldConfig
+from mtrl.envs.metaworld.suite import MetaWorldSuite
 from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.video import RenderingUnavailable
 

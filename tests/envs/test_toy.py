@@ -13,7 +13,8 @@ import torch
 
 from mtrl.core.errors import UserError
 from mtrl.core.types import FloatArray, StepResult
-from mtrl.envs.toy import SPEED, ToyConfig, ToyEnvs, ToySuite
+from mtrl.envs.toy import SPEED, ToyEnvs, ToySuite
+from mtrl.envs.toy import Config as ToyConfig
 from mtrl.training.evaluation import evaluate
 
 

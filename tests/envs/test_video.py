@@ -13,7 +13,8 @@ import pytest
 from mtrl.core.errors import UserError
 from mtrl.envs import offscreen
 from mtrl.envs.metaworld.rendering import Renderer, rollout_video
-from mtrl.envs.metaworld.suite import MetaWorldConfig, MetaWorldSuite
+from mtrl.envs.metaworld.suite import Config as MetaWorldConfig
+from mtrl.envs.metaworld.suite import MetaWorldSuite
 from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.video import Clip, RenderingUnavailable, tile, write_video
 from tests.support.videos import frames_in

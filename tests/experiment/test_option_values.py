@@ -147,7 +147,7 @@ def test_any_options_are_taken_or_refused_in_one_line(options: list[tuple[str, s
         ("agent.learning_rate=inf", "`agent.learning_rate` should be a finite number"),
         ("agent.target_entropy=nan", "`agent.target_entropy` should be a finite number"),
         (f"seed={2**70}", "`seed` should be"),
-        ("network.depth=100000", "`network.depth` should be 1 to 1000"),
+        ("network.depth=100000", "`network.depth` should be in 1..1000"),
     ],
 )
 def test_numbers_without_a_meaning_are_refused(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from mtrl.agents import AGENTS
 from mtrl.agents.auxiliary import Auxiliary
-from mtrl.agents.auxiliary.environment import AuxiliaryEnv, EnvironmentOptions
+from mtrl.agents.auxiliary.environment import AuxiliaryEnv
 from mtrl.agents.auxiliary.learner import MainLearner, Objective, Sizes, TwoHeads
+from mtrl.agents.auxiliary.options import Config
 from mtrl.core.specs import ImageSpec
 from mtrl.data.images import ImageData, channel_statistics, task_images
 from mtrl.gradients import Methods
@@ -53,7 +54,7 @@ def uneven_probabilities(images: Tensor, labels: Tensor) -> Tensor:
 
 
 def environment(count: int = 10, *, flip: bool = False, seed: int = 0, **options: Any) -> AuxiliaryEnv:
-    settings = EnvironmentOptions(**{"batch_size": 4, "reward_size": 5, **options})
+    settings = Config(**{"batch_size": 4, "reward_size": 5, **options})
     return AuxiliaryEnv(learner(seed=seed), data(count, flip=flip), SIZES, uneven_probabilities, settings)
 
 

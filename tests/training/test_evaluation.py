@@ -19,7 +19,8 @@ from metaworld.policies import ENV_POLICY_MAP
 from mtrl.core.errors import UserError
 from mtrl.core.types import FloatArray, StepResult
 from mtrl.envs.metaworld.package_envs import PackageEnvs
-from mtrl.envs.metaworld.suite import MetaWorldConfig, MetaWorldSuite
+from mtrl.envs.metaworld.suite import Config as MetaWorldConfig
+from mtrl.envs.metaworld.suite import MetaWorldSuite
 from mtrl.training.evaluation import evaluate, greedy
 
 

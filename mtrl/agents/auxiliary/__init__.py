@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtrl.agents.auxiliary.environment import EnvironmentOptions
+from mtrl.agents.auxiliary.labels import Labels
 from mtrl.agents.auxiliary.learner import MainLearner, Objective, Sizes, TwoHeads
 from mtrl.agents.auxiliary.maxl import MAXLLabels
 from mtrl.agents.auxiliary.options import Config
@@ -26,26 +26,7 @@ from mtrl.gradients import Methods
 from mtrl.networks import IMAGE_NETWORKS
 
 
-class Labels(Protocol):
-    """Where auxiliary labels come from."""
-
-    def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
-        """One epoch of learning to label, after which the main network is as it was."""
-        ...
-
-    def prepare(self, data: ImageData) -> None:
-        """Make what depends on the data."""
-        ...
-
-    def assign(self, batch: ImageBatch) -> tuple[Tensor | None, Tensor | None]:
-        """Auxiliary labels (B,) or (B, K) and weights (B,) of a batch of one task."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-class GivenLabels:
+class GivenLabels(Labels):
     """Labels that need no learning: people's, or none at all."""
 
     def __init__(self, human: bool, sizes: Sizes) -> None:
@@ -60,17 +41,8 @@ class GivenLabels:
         if int(found.max()) >= self._sizes.auxiliary:
             raise expected("Option `agent.hierarchy`", "as many as the human labels of a class", self._sizes.subclasses)
 
-    def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
-        return {}
-
     def assign(self, batch: ImageBatch) -> tuple[Tensor | None, Tensor | None]:
         return (None if batch.human is None or not self._human else batch.human[0]), None
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """There is no state."""
 
 
 class Auxiliary(Agent):
@@ -109,27 +81,23 @@ class Auxiliary(Agent):
         self.labels = self._labels(sizes, make_trunk, size, seed)
 
     def _labels(self, sizes: Sizes, make_trunk: Callable[[], nn.Module], trunk_size: int, seed: int) -> Labels:
-        config, place = self.config, {"device": self.device, "seed": seed}
+        config = self.config
         if config.method == "maxl":
-            options = {"weight_aware": config.weight_aware, "batch_size": config.batch_size}
-            return MAXLLabels(config.maxl, self.learner, sizes, make_trunk, trunk_size, **options, **place)
+            return MAXLLabels(config, self.learner, sizes, make_trunk, trunk_size, device=self.device, seed=seed)
         if config.method != "rl":
             return GivenLabels(config.method == "human", sizes)
         try:
             from mtrl.agents.auxiliary.rl import RLLabels
         except ModuleNotFoundError as error:
             raise missing("RL-AUX (agent.method=rl)", "stable-baselines3", "aux") from error
-        names = ("batch_size", "reward_size", "entropy_weight", "entropy_sign", "weight_aware", "reset_every")
-        options = EnvironmentOptions(**{name: getattr(config, name) for name in names})
-        batched = config.engine == "batched"
-        return RLLabels(config.ppo, options, self.learner, sizes, make_trunk, trunk_size, batched=batched, **place)
+        return RLLabels(config, self.learner, sizes, make_trunk, trunk_size, device=self.device, seed=seed)
 
     def set_rate(self, factor: float) -> None:
         """Use `factor` times the main network's learning rate from now on."""
         self.learner.set_rate(factor)
 
     def prepare(self, data: ImageData) -> None:
-        """Make what depends on the data; complains where it does not have what the method needs."""
+        """Make what depends on the data. Raises UserError where these lack what the method needs."""
         self.labels.prepare(data)
 
     def train_labels(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:

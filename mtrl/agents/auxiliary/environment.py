@@ -5,8 +5,8 @@ After B_T labels the main network takes a step on the batch; the reward, zero un
 Eq. 3 and 4 add Σ p̄ log p̄ = −H, which pays for collapsed labels, against the text's purpose: the default is +c·H, and
 `entropy_sign="paper"` the literal form. An episode is one epoch of the training images.
 
-Two modes. `agent`: at the end of an episode the main network goes back to where it was, the canonical one. `main`: no
-reward is calculated, and the network at the end is the new canonical one.
+There are two modes. In mode `agent`, the main network is reset to the canonical one at the end of an episode. In mode
+`main`, no reward is calculated, and the network at the end becomes the canonical one.
 
 Where the paper leaves a choice: the last batch of an epoch holds what remains; the reward's loss is that of the
 evaluation mode of the network; the images of the reward are drawn with replacement and not augmented.
@@ -15,7 +15,6 @@ evaluation mode of the network; the images of the reward are drawn with replacem
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -26,37 +25,14 @@ from torch import Tensor
 
 from mtrl.agents.auxiliary.labels import WEIGHT_CLASSES, batch_entropy, hierarchy_mask, weight_of_class
 from mtrl.agents.auxiliary.learner import Sizes
-from mtrl.core.config import check, check_choice
+from mtrl.agents.auxiliary.options import Config
+from mtrl.core.config import check_choice
 from mtrl.core.types import Learner
 from mtrl.data.images import ImageData, crop_and_flip, normalised
 
 Observation = dict[str, Any]
 LabelProbabilities = Callable[[Tensor, Tensor], Tensor]
 """Images (B, C, H, W) and their primary labels (B,) to label probabilities (B, K)."""
-
-
-@dataclass(frozen=True)
-class EnvironmentOptions:
-    """The numbers of the paper."""
-
-    batch_size: int = 100
-    """B_T"""
-    reward_size: int = 256
-    """B_R"""
-    entropy_weight: float = 1.0
-    """c"""
-    entropy_sign: str = "spread"
-    """spread: +c·H(p̄), which pays for using many labels; paper: −c·H(p̄), as printed."""
-    weight_aware: bool = False
-    """Whether the action also chooses the image's weight."""
-    reset_every: str = "epoch"
-    """When the main network goes back in agent mode: after an epoch, or after each batch (App. A.2)."""
-
-    def __post_init__(self) -> None:
-        check(self.batch_size >= 1, "agent.batch_size", "a positive integer", self.batch_size)
-        check(self.reward_size >= 1, "agent.reward_size", "a positive integer", self.reward_size)
-        check_choice("agent.entropy_sign", self.entropy_sign, ("spread", "paper"))
-        check_choice("agent.reset_every", self.reset_every, ("epoch", "batch"))
 
 
 class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
@@ -71,11 +47,11 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         data: ImageData,
         sizes: Sizes,
         label_probabilities: LabelProbabilities,
-        options: EnvironmentOptions | None = None,
+        options: Config,
     ) -> None:
         """data: of one task, on the learner's device."""
         self.learner, self.data, self.sizes = learner, data, sizes
-        self.label_probabilities, self.options = label_probabilities, options or EnvironmentOptions()
+        self.label_probabilities, self.options = label_probabilities, options
         self.mode = "agent"
         self.canonical: Any = None
         self.rewards: list[float] = []
@@ -110,7 +86,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         return self._observation(), {}
 
     def set_canonical(self) -> None:
-        """Take the main network as it is for the one that agent training goes back to."""
+        """Let agent training return to the main network as it is now."""
         self.canonical = self.learner.snapshot()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -122,11 +98,6 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
             reward, terminated = self._train()
         return self._observation(), reward, terminated, False, {}
 
-    @property
-    def batch(self) -> tuple[Tensor, Tensor]:
-        """The images (B, C, H, W) and primary labels (B,) of the training batch that is being labelled."""
-        return self._batch
-
     def step_batch(self, actions: NDArray[Any]) -> tuple[float, bool]:
         """Label the whole current batch at once; the reward of its last step, and whether the epoch is over."""
         self._actions[:] = actions
@@ -135,7 +106,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Which of the K labels the hierarchy allows for the current image."""
-        label = self._batch[1][self._shown].reshape(1).cpu()
+        label = self.batch[1][self._shown].reshape(1).cpu()
         return hierarchy_mask(label, self.sizes.num_classes, self.sizes.subclasses)[0].numpy()
 
     def _open(self) -> None:
@@ -146,8 +117,9 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         if self.data.padding or self.data.flip:
             self._generator.manual_seed(int(self.np_random.integers(1 << 62)))
             images = crop_and_flip(images, self._generator, padding=self.data.padding, flip=self.data.flip)
-        self._batch = images, self._labels[where]
-        self._host = images.cpu().numpy(), self._batch[1].cpu().numpy()
+        self.batch = images, self._labels[where]
+        """The images (B, C, H, W) and primary labels (B,) of the training batch that is being labelled."""
+        self._host = images.cpu().numpy(), self.batch[1].cpu().numpy()
         columns = (2,) if self.options.weight_aware else ()
         self._actions: NDArray[np.int64] = np.zeros((len(rows), *columns), np.int64)
         self._place = 0
@@ -162,7 +134,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
 
     def _train(self) -> tuple[float, bool]:
         """Train the main network on the labelled batch; the reward, and whether that was the last batch."""
-        images, labels = self._batch
+        images, labels = self.batch
         actions = torch.from_numpy(self._actions).to(images.device)
         auxiliary, weight = (actions[:, 0], weight_of_class(actions[:, 1])) if actions.ndim == 2 else (actions, None)
         self.learner.train_batch(images, labels, auxiliary, weight)

@@ -1,4 +1,4 @@
-"""The arithmetic of auxiliary labels: hierarchy, masked softmax, focal loss, sample weights, entropy.
+"""Where auxiliary labels come from, and their arithmetic: hierarchy, masked softmax, focal loss, weights, entropy.
 
 RL-AUX (paper 003), Eq. 3, 5, 6 and 8, and MAXL (Liu et al. 2019), whose masked softmax and focal loss it takes over.
 K = ψ · C auxiliary classes, ψ subclasses of each of C primary classes.
@@ -6,11 +6,38 @@ K = ψ · C auxiliary classes, ψ subclasses of each of C primary classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from mtrl.core.types import Metrics
+from mtrl.data.images import ImageBatch, ImageData
+
 WEIGHT_CLASSES = 21
 """w in {0, 0.05, ..., 1}."""
+
+
+class Labels:
+    """A source of auxiliary labels. This base class learns nothing."""
+
+    def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
+        """Learn to label for one epoch, after which the main network is as it was."""
+        return {}
+
+    def prepare(self, data: ImageData) -> None:
+        """Make what depends on the data."""
+
+    def assign(self, batch: ImageBatch) -> tuple[Tensor | None, Tensor | None]:
+        """Auxiliary labels (B,) or (B, K) and weights (B,) of a batch of one task."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a saved state."""
 
 
 def hierarchy_mask(labels: Tensor, num_classes: int, subclasses: int) -> Tensor:

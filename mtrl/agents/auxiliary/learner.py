@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from mtrl.agents.auxiliary.labels import focal_loss, hierarchy_mask
 from mtrl.core.types import Metrics
-from mtrl.networks.layers import Linear
+from mtrl.networks.layers import head
 
 
 class Sizes(NamedTuple):
-    """What the labels are like."""
+    """The numbers of primary and auxiliary classes."""
 
     num_classes: int
     """C"""
@@ -28,15 +28,11 @@ class Sizes(NamedTuple):
         return self.num_classes * self.subclasses
 
 
-def head(inputs: int, width: int, outputs: int) -> nn.Module:
-    """Two linear layers (RL-AUX, App. C.1), or one where the width is 0. The paper names no activation: ReLU."""
-    if not width:
-        return Linear(inputs, outputs)
-    return nn.Sequential(Linear(inputs, width), nn.ReLU(inplace=True), Linear(width, outputs))
-
-
 class TwoHeads(nn.Module):
-    """images (B, C, H, W) -> primary logits (B, C) and auxiliary logits (B, K)."""
+    """images (B, C, H, W) -> primary logits (B, C) and auxiliary logits (B, K).
+
+    The heads are those of RL-AUX, App. C.1, which names no activation between their two layers.
+    """
 
     def __init__(self, trunk: nn.Module, features: int, head_width: int, sizes: Sizes) -> None:
         super().__init__()

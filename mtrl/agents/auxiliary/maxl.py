@@ -4,57 +4,30 @@ With θ⁺ = θ − α ∇_θ L(θ, φ), L the main network's loss with the labe
 hierarchy), φ descends on L_primary(θ⁺) − c·H(p̄) on the same batch, H the entropy of the mean label probabilities. Its
 gradient goes through the gradient in θ⁺: second order, by `torch.func`. The weight-aware variant has one more output,
 squashed to [0, 1], that gives each image's weight by Eq. 8. L_primary is a focal loss with γ = 2, as in the code of
-MAXL's authors (`agent.primary_focusing`). Batch norms use the batch alone in both networks here, and
-no running statistics move.
+MAXL's authors (`agent.primary_focusing`). Here the batch norms of both networks use the batch alone, and their running
+statistics stay.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
-from mtrl.agents.auxiliary.labels import batch_entropy, hierarchy_mask, masked_softmax, scaled_weight
+from mtrl.agents.auxiliary.labels import Labels, batch_entropy, hierarchy_mask, masked_softmax, scaled_weight
 from mtrl.agents.auxiliary.learner import MainLearner, Sizes
-from mtrl.core.config import check
+from mtrl.agents.auxiliary.options import Config
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.images import Epochs, ImageBatch, ImageData
 from mtrl.networks.convolution import set_tracking
 from mtrl.networks.layers import Linear
 
 STREAM = 2_000_003
-"""Added to the seed: the label network's batches are not those that the main network is trained on next."""
-
-
-@dataclass
-class MAXLConfig:
-    """What paper 003 does not say of MAXL is taken from MAXL's own paper and its authors' code."""
-
-    learning_rate: float = 1e-3
-    """SGD's, for the label network, at the start."""
-    milestone: int = 50
-    """Epochs after which the label network's rate is multiplied by `decay`, again and again."""
-    decay: float = 0.5
-    """See `milestone`; 1 for a constant rate."""
-    weight_decay: float = 5e-4
-    """SGD's, for the label network."""
-    inner_rate: float | None = None
-    """α of the step that is looked through; the main network's learning rate if not given."""
-    entropy_weight: float = 0.2
-    """c."""
-
-    def __post_init__(self) -> None:
-        check(self.learning_rate > 0, "agent.maxl.learning_rate", "positive", self.learning_rate)
-        check(self.milestone >= 1, "agent.maxl.milestone", "a positive integer", self.milestone)
-        check(0 < self.decay <= 1, "agent.maxl.decay", "in (0, 1]", self.decay)
-        check(self.weight_decay >= 0, "agent.maxl.weight_decay", "0 or more", self.weight_decay)
-        check(self.inner_rate is None or self.inner_rate > 0, "agent.maxl.inner_rate", "positive", self.inner_rate)
-        check(self.entropy_weight >= 0, "agent.maxl.entropy_weight", "0 or more", self.entropy_weight)
+"""Added to the seed, so that the label network does not see the batches that the main network is trained on next."""
 
 
 class LabelNetwork(nn.Module):
@@ -73,31 +46,25 @@ class LabelNetwork(nn.Module):
         return masked_softmax(self.labels(features), mask), weight
 
 
-class MAXLLabels:
-    """The label network and its training; implements `Labels`."""
+class MAXLLabels(Labels):
+    """The label network and its training."""
 
     def __init__(
         self,
-        config: MAXLConfig,
+        config: Config,
         learner: MainLearner,
         sizes: Sizes,
         make_trunk: Callable[[], nn.Module],
         trunk_size: int,
         *,
-        weight_aware: bool,
-        batch_size: int,
         device: torch.device,
         seed: int,
     ) -> None:
-        self.config, self.learner, self._batch_size, self._seed = config, learner, batch_size, seed
-        self.network = LabelNetwork(make_trunk(), trunk_size, sizes, weight_aware).to(device)
+        self.config, self.learner, self._batch_size, self._seed = config.maxl, learner, config.batch_size, seed
+        self.network = LabelNetwork(make_trunk(), trunk_size, sizes, config.weight_aware).to(device)
         set_tracking(self.network, False)
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-
-    def prepare(self, data: ImageData) -> None:
-        """Nothing depends on the data."""
+        parameters, decay = self.network.parameters(), self.config.weight_decay
+        self.optimizer = torch.optim.SGD(parameters, lr=self.config.learning_rate, weight_decay=decay)
 
     def meta_loss(self, label_parameters: Tensors, images: Tensor, labels: Tensor, rate: float) -> Tensor:
         """L_primary(θ⁺(φ)) − c·H(p̄), (), as a function of the label network's parameters φ."""
@@ -129,7 +96,6 @@ class MAXLLabels:
         return loss.detach()
 
     def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
-        """One epoch of label training."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self.config.decay ** (number // self.config.milestone)
         epochs = Epochs(data, self._batch_size, self._seed + STREAM)

@@ -24,10 +24,10 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from mtrl.agents.auxiliary.environment import AuxiliaryEnv, EnvironmentOptions
-from mtrl.agents.auxiliary.labels import WEIGHT_CLASSES, weight_of_class
+from mtrl.agents.auxiliary.environment import AuxiliaryEnv
+from mtrl.agents.auxiliary.labels import WEIGHT_CLASSES, Labels, weight_of_class
 from mtrl.agents.auxiliary.learner import Sizes
-from mtrl.agents.auxiliary.options import PPOConfig
+from mtrl.agents.auxiliary.options import Config
 from mtrl.core.types import Learner, Metrics
 from mtrl.data.images import ImageBatch, ImageData, mixed_seed, normalised
 from mtrl.networks.convolution import BatchNorm
@@ -178,15 +178,12 @@ class BatchedPPO(PPO):
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         _fill(rollout_buffer, columns, starts)
         with torch.no_grad():
-            following = torch.zeros(1) if over else self.policy.predict_values(_first(inner.batch))
+            images, labels = inner.batch
+            first: Any = {"image": images[:1], "label": labels[:1]}
+            following = torch.zeros(1) if over else self.policy.predict_values(first)
         _estimate(rollout_buffer, float(following.reshape(())))
         callback.on_rollout_end()
         return True
-
-
-def _first(batch: tuple[Tensor, Tensor]) -> Any:
-    """The observation of a batch's first image."""
-    return {"image": batch[0][:1], "label": batch[1][:1]}
 
 
 def _fill(buffer: Any, columns: list[Any], starts: Any) -> None:
@@ -214,30 +211,28 @@ def _estimate(buffer: Any, following: float) -> None:
     buffer.returns = buffer.advantages + buffer.values
 
 
-class RLLabels:
-    """The label agent and its environment; implements `Labels`."""
+class RLLabels(Labels):
+    """The label agent and its environment."""
 
     def __init__(
         self,
-        config: PPOConfig,
-        options: EnvironmentOptions,
+        config: Config,
         learner: Learner,
         sizes: Sizes,
         make_trunk: Callable[[], nn.Module],
         trunk_size: int,
         *,
-        batched: bool,
         device: torch.device,
         seed: int,
     ) -> None:
-        self.config, self.options, self.learner, self.sizes = config, options, learner, sizes
-        self._batched, self._device, self._seed = batched, device, seed
+        self.config, self.learner, self.sizes = config, learner, sizes
+        self._device, self._seed = device, seed
         self._policy_options = {
             "make_trunk": make_trunk,
             "trunk_size": trunk_size,
-            "features": config.features,
+            "features": config.ppo.features,
             "sizes": sizes,
-            "weight_aware": options.weight_aware,
+            "weight_aware": config.weight_aware,
         }
         self.model: PPO | None = None
         self._pending: Mapping[str, Any] | None = None
@@ -246,26 +241,26 @@ class RLLabels:
         """Make the environment of the training images and the agent in it."""
         if self.model is not None:
             return
-        env = AuxiliaryEnv(self.learner, data, self.sizes, self.label_probabilities, self.options)
-        size, batch = self.config.rollout_size, self.options.batch_size
+        env = AuxiliaryEnv(self.learner, data, self.sizes, self.label_probabilities, self.config)
+        config, batch = self.config.ppo, self.config.batch_size
         images = len(data.train.labels[0])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You have specified a mini-batch size", UserWarning)
-            self.model = (BatchedPPO if self._batched else PPO)(
+            self.model = (BatchedPPO if self.config.engine == "batched" else PPO)(
                 LabelPolicy,
                 env,
-                learning_rate=self.config.learning_rate,
-                n_steps=min(-(-size // batch) * batch, images),
-                batch_size=self.config.minibatch,
-                n_epochs=self.config.epochs,
-                gamma=self.config.gamma,
-                gae_lambda=self.config.gae_lambda,
-                clip_range=self.config.clip_range,
-                ent_coef=self.config.entropy_coefficient,
+                learning_rate=config.learning_rate,
+                n_steps=min(-(-config.rollout_size // batch) * batch, images),
+                batch_size=config.minibatch,
+                n_epochs=config.epochs,
+                gamma=config.gamma,
+                gae_lambda=config.gae_lambda,
+                clip_range=config.clip_range,
+                ent_coef=config.entropy_coefficient,
                 policy_kwargs=self._policy_options,
                 device=self._device,
             )
-        # By itself each epoch would open a log in a new temporary folder.
+        # Without this, each epoch would open a log in a new temporary folder.
         self.model.set_logger(Logger(None, []))
         if self._pending is not None:
             self._load(self._pending)
@@ -281,15 +276,13 @@ class RLLabels:
         return self.model.env.envs[0].unwrapped  # type: ignore[attr-defined]
 
     def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
-        """One epoch of agent training, after which the main network is as it was."""
         self.prepare(data)
         assert self.model is not None and self.model.env is not None
         pool, rows = data.train.pool, data.train.rows[0]
-        self.policy.refresh(normalised(pool[rows[: self.options.reward_size]], data.mean, data.deviation))
+        self.policy.refresh(normalised(pool[rows[: self.config.reward_size]], data.mean, data.deviation))
         self.env.set_canonical()
         self.model.env.seed(mixed_seed(self._seed, 2, number) % (1 << 31))
         total = len(data.train.labels[0])
-
         self.model.learn(total, callback=_Show(progress, total), log_interval=None)  # type: ignore[arg-type]
         self.learner.restore(self.env.canonical)
         return {"label/reward": torch.tensor(self.env.last_rewards).mean()}
@@ -306,7 +299,7 @@ class RLLabels:
         self.policy.set_training_mode(False)
         logits = self.policy.label_logits(batch.images[0], batch.labels[0])
         labels = logits[:, : self.sizes.auxiliary].argmax(-1)
-        if not self.options.weight_aware:
+        if not self.config.weight_aware:
             return labels, None
         return labels, weight_of_class(logits[:, self.sizes.auxiliary :].argmax(-1))
 

@@ -1,1 +1,1 @@
-"""Image classification as benchmarks, one source of data a file."""
+"""Image classification as benchmarks, one source of data per file."""

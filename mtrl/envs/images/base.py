@@ -1,4 +1,4 @@
-"""What the image benchmarks have in common: tasks of labelled images, normalised by their training set."""
+"""The common part of image benchmarks: tasks of labelled images, normalised by their training set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, path_option
+from mtrl.core.config import option, path_option
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.data.images import ImageData, LabelledImages, Split, TaskImages, channel_statistics, task_images
@@ -27,19 +27,14 @@ class ImageConfig(ChosenTasks):
 
     root: str = path_option("data")
     """The folder of the data sets (see `mtrl data fetch`)."""
-    train_size: int | None = None
+    train_size: int | None = option(None, "a positive integer")
     """Training images of each task, drawn by `split_seed`; all if not given."""
-    split_seed: int = 0
-    """Of what is drawn once and for all: smaller training sets, pairs of images, noise labels."""
-    padding: int = 0
+    split_seed: int = option(0, "0 or more")
+    """Seed of the data: of smaller training sets, pairs of images and noise labels."""
+    padding: int = option(0, "0 or more")
     """Pixels that training images are shifted by at most."""
     flip: bool = False
     """Whether training images are mirrored at random."""
-
-    def __post_init__(self) -> None:
-        for name in ("padding", "split_seed"):
-            check(getattr(self, name) >= 0, f"benchmark.{name}", "0 or more", getattr(self, name))
-        check(self.train_size is None or self.train_size >= 1, "benchmark.train_size", "positive", self.train_size)
 
 
 @dataclass
@@ -76,7 +71,7 @@ class ImageSuite(Suite[Any, ImageSpec]):
         Args:
             tasks: the names of all tasks that there are, of which `config.tasks` chooses some.
             classes: of each of them.
-            divide: what of a read part belongs to each of them. With a shared input all have the same rows.
+            divide: gives each of them its images of a part. With a shared input all have the same rows.
             noise: add a task whose labels are random.
         """
         self.config = config

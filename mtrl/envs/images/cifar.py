@@ -17,7 +17,7 @@ SUPERCLASSES = (
     "large_natural_outdoor_scenes", "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates",
     "people", "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2",
 )  # fmt: skip
-"""In the order of the files' coarse labels."""
+"""The superclasses, in the order of the files' coarse labels."""
 PER_SUPERCLASS = 5
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.core.errors import missing
 from mtrl.data import image_files
 from mtrl.data.images import LabelledImages, Split
@@ -23,23 +23,15 @@ _AUXILIARY = {"agent": "auxiliary", "training": "auxiliary", "network": "conv"}
 
 @dataclass
 class _SklearnConfig(ImageConfig):
-    test_share: float = 0.5
-    """Of the 1,797 images, set aside by `split_seed`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(0 < self.test_share < 1, "benchmark.test_share", "in (0, 1)", self.test_share)
+    test_share: float = option(0.5, "in (0, 1)")
+    """Share of the 1,797 images that `split_seed` sets aside."""
 
 
 @dataclass
 class _PairsConfig(TaskImageConfig):
     defaults: ClassVar[Mapping[str, str]] = _CONV
-    shift: int = 8
+    shift: int = option(8, "0 or more")
     """Pixels between the two digits, right and down."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.shift >= 0, "benchmark.shift", "0 or more", self.shift)
 
 
 @dataclass
@@ -123,7 +115,7 @@ def parity(part: LabelledImages) -> Tasks:
 
 
 def overlaid(split: Split, shift: int, seed: int) -> Split:
-    """Each image together with a random other one: the first up left, the second `shift` pixels right and down.
+    """Overlay each image with a random other one: the first top left, the second `shift` pixels right and down.
 
     The brighter of both pixels counts. Labels become (M, 2).
     """

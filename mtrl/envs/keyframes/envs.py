@@ -38,7 +38,7 @@ class KeyframeCopies:
         return self._frames
 
     def observe(self) -> list[list[Frame]]:
-        """T × N: what there is to see now."""
+        """The present frames, T × N."""
         return [[self._observe(episode) for episode in row] for row in self.episodes]
 
     def step(self, action: FloatArray) -> KeyframeStep:

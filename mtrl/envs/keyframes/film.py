@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from mtrl.core.types import FloatArray
 from mtrl.data.demos import Frame
 from mtrl.envs.keyframes.cameras import Renderer
 from mtrl.envs.keyframes.envs import KeyframeCopies
+from mtrl.envs.keyframes.episode import Episode
 from mtrl.envs.keyframes.scene import AUDIENCE
-from mtrl.envs.keyframes.world import FRAME
+from mtrl.envs.keyframes.world import FRAME, Listener
 from mtrl.monitoring.video import MACRO_BLOCK, Clip, check_writer, tile, write_video
 from mtrl.monitoring.video import Frame as Picture
 
@@ -40,21 +42,19 @@ def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path,
         while not all(episode.over for episode in episodes):
             action = policy(frames, step)
             for i, episode in enumerate(episodes):
-                shoot = _Shooting(lambda i=i: pictures[i].append(renderer.image(episodes[i].world, AUDIENCE).rgb))
-                episode.act(action[i, 0], shoot)
+                episode.act(action[i, 0], _shooting(renderer, episode, pictures[i]))
             frames, step = envs.observe(), step + 1
     clips = [Clip(name, shots, episode.success) for name, shots, episode in zip(names, pictures, episodes, strict=True)]
     write_video(path, tile([clip for clip in clips if clip.frames]), round(1 / FRAME / _EVERY))
     return {clip.title: bool(clip.solved) for clip in clips}
 
 
-class _Shooting:
-    """Takes every `_EVERY`-th picture."""
+def _shooting(renderer: Renderer, episode: Episode, pictures: list[Picture]) -> Listener:
+    """Draws a move's first frame, and every `_EVERY`-th from there."""
+    turns = itertools.cycle(range(_EVERY))
 
-    def __init__(self, take: Callable[[], None]) -> None:
-        self._take, self._count = take, 0
+    def shoot() -> None:
+        if next(turns) == 0:
+            pictures.append(renderer.image(episode.world, AUDIENCE).rgb)
 
-    def __call__(self) -> None:
-        if self._count % _EVERY == 0:
-            self._take()
-        self._count += 1
+    return shoot

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtrl.core.types import FloatArray
+from mtrl.data.demos import rotation_matrix
 
 LEAN = np.deg2rad(8.0)
 """How far a gripper that points down leans back. Upright, a turn about the vertical would leave w = 0, and noise would
@@ -28,12 +29,16 @@ class Pose(NamedTuple):
         return np.concatenate(self).astype(dtype or np.float64)
 
     def raised(self, height: float) -> Pose:
-        """The same orientation so many metres higher."""
+        """The same orientation, `height` metres higher."""
         return Pose(self.position + np.array([0.0, 0.0, height]), self.quaternion)
 
     def point(self, x: float, y: float, z: float) -> FloatArray:
         """(3,): a point of this frame in the world."""
-        return self.position + matrix(self.quaternion) @ np.array([x, y, z])
+        return self.position + rotation_matrix(self.quaternion) @ np.array([x, y, z])
+
+    def local(self, position: FloatArray) -> FloatArray:
+        """(3,): a point of the world in this frame."""
+        return rotation_matrix(self.quaternion).T @ (position - self.position)
 
 
 def product(p: FloatArray, q: FloatArray) -> FloatArray:
@@ -61,18 +66,6 @@ def level(yaw: float = 0.0) -> FloatArray:
     return pitched(yaw, np.pi / 2)
 
 
-def matrix(quaternion: FloatArray) -> FloatArray:
-    """(3, 3): the rotation matrix."""
-    x, y, z, w = quaternion
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
 def rotation_vector(quaternion: FloatArray) -> FloatArray:
     """(3,): axis times angle, the angle in [0, π]."""
     x, y, z, w = quaternion if quaternion[3] >= 0 else -quaternion
@@ -98,5 +91,5 @@ def slerp(p: FloatArray, q: FloatArray, fraction: float) -> FloatArray:
 
 def yaw_of(quaternion: FloatArray) -> float:
     """The turn about the vertical of a body that stands upright."""
-    rotation = matrix(quaternion)
+    rotation = rotation_matrix(quaternion)
     return float(np.arctan2(rotation[1, 0], rotation[0, 0]))

@@ -1,4 +1,4 @@
-"""What every task's scene has in common: a table, lights, the gripper and RLBench's five cameras.
+"""The common part of all scenes: a table, lights, the gripper and RLBench's five cameras.
 
 Coordinates are RLBench's: metres, x away from the robot, y to its left, z up, the table's top at 0.752. Cameras stand
 where RLBench's stand and have its fields of view. All shapes are primitives; the gripper is nobody's product.

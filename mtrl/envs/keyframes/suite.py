@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.data.demos import CAMERAS, POLICY_CAMERAS, Demo, check_cameras
@@ -29,14 +29,13 @@ class Config(ChosenTasks):
     kind: str = "keyframes"
     tasks: list[str] = field(default_factory=lambda: list(TASKS), kw_only=True)
     """Which of the ten, in this order; all of them if empty."""
-    image_size: int = 128
+    image_size: int = option(128, f"in 16..{PIXELS}")
     """Pixels of an edge of every picture."""
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
     """What the policy sees, of left_shoulder, right_shoulder, overhead, wrist and front."""
 
     def __post_init__(self) -> None:
-        check(self.kind == "keyframes", "benchmark.kind", "keyframes", self.kind)
-        check(16 <= self.image_size <= PIXELS, "benchmark.image_size", f"in 16..{PIXELS}", self.image_size)
+        super().__post_init__()
         self.check_tasks(TASKS)
         check_cameras(self.cameras)
 

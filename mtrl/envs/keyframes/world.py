@@ -1,4 +1,4 @@
-"""One simulated scene: the gripper follows keyframe actions, and what it passes through can be recorded."""
+"""One simulated scene: the gripper follows keyframe actions, and a listener can record the frames on the way."""
 
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -16,13 +16,13 @@ from mtrl.envs.keyframes.poses import Pose, about_z, angle_between, rotation_vec
 from mtrl.envs.keyframes.scene import HOME, OPENING, WORKSPACE
 
 SPEED = {True: 0.8, False: 0.5}
-"""Metres a second of the moving gripper, with open and with closed fingers."""
+"""Speed of the gripper in m/s, with open and with closed fingers."""
 TURNING = 4.0
-"""Radians a second."""
+"""Turning speed of the gripper in rad/s."""
 FRAME = 0.04
 """Seconds between two frames of a move."""
 FEWEST_FRAMES = 6
-"""Of a move, however short it is. A stop hides others in the 4 frames after it."""
+"""The fewest frames of a move, since in the 4 frames after a stop no other stop counts as a keyframe."""
 _RAMP = 0.12
 """Seconds of acceleration, and of braking: what is pushed along must not slide on."""
 _CHUNK = 4
@@ -34,7 +34,7 @@ Listener = Callable[[], None]
 
 
 def silent() -> None:
-    """Nobody listens."""
+    """A listener that does nothing."""
 
 
 class World:
@@ -44,7 +44,7 @@ class World:
         self.model = model
         self.data = mujoco.MjData(model)
         self.gripper_open = True
-        """What was last commanded."""
+        """The last command."""
         self._hand = model.body("hand").id
         self._target = model.body("target").mocapid[0]
         self._steps = round(FRAME / model.opt.timestep / _CHUNK)

@@ -38,7 +38,7 @@ _ELSEWHERE = {
 
 @dataclass
 class Arguments:
-    """What `gymnasium.make_vec("mtrl/MT10-v3", ...)` and its like take."""
+    """The arguments of `gymnasium.make_vec("mtrl/MT10-v3", ...)` and its like."""
 
     num_envs: int = 1
     """T · N; 1 stands for one copy of each task. In meta-learning, `meta_batch_size` is another name of it."""
@@ -47,7 +47,7 @@ class Arguments:
     tasks: Sequence[str] = ()
     """The tasks of a custom list, also called `envs_list`, or `train_envs` and `test_envs`."""
     seed: int | None = 0
-    """Of the benchmark's goals and, until `reset` is given another, of their order; None draws one."""
+    """Seed of the benchmark's goals, and of their order until `reset` is given another; None draws one."""
     use_one_hot: bool = False
     """Append the task's one-hot code (T) to the observation (39)."""
     reward_function_version: str = "v2"
@@ -57,21 +57,21 @@ class Arguments:
     max_episode_steps: int | None = 500
     """1 to 500."""
     num_goals: int | None = 50
-    """Of each task: the first so many of the benchmark's 50."""
+    """Goals of each task: the first of the benchmark's 50."""
     task_select: str | None = None
-    """random: any goal, at each reset (multi-task). pseudorandom: each copy has goals of its own in turn, and keeps one
-    until `call("sample_tasks")` (meta-learning)."""
+    """random: each reset draws any goal (multi-task). pseudorandom: each copy has goals of its own, and keeps one until
+    `call("sample_tasks")` takes the next (meta-learning)."""
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP
     """When an ended episode restarts: in the same step, in the next one, or only by `reset(options=...)`."""
     render_mode: str | None = None
     """rgb_array or nothing."""
     camera_name: str | None = None
-    """Of `render`: one of the model's, by default corner2."""
+    """Camera of `render`: one of the model's, by default corner2."""
     width: int = 480
-    """Of pictures, in pixels."""
+    """Width of pictures in pixels."""
     height: int = 480
     threads: int | None = None
-    """By default, one per core."""
+    """Threads that step the copies; one per core if not given."""
     vector_strategy: str = "sync"
     """sync or async, which make no difference here: all copies are stepped at once on threads."""
 
@@ -117,7 +117,7 @@ class Arguments:
         )  # fmt: skip
 
     def goals(self) -> dict[str, list[Task]]:
-        """{task: goals}, the package's own of this seed."""
+        """{task: goals}, as the package makes them from this seed."""
         seed, suite = self.seed or 0, MetaWorldSuite(self.config())
         if not self.split:
             return suite.goals(seed)

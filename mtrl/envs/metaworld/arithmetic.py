@@ -51,7 +51,7 @@ def columns(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Columns, int]:
 
 
 def filler(places: Columns) -> Callable[[State, list[float]], None]:
-    """What gives a state the numbers of a row, by name."""
+    """A function that sets a state's attributes from the numbers of a row."""
     names = tuple(places)
     parts = [slice(start, start + size) if size else start for start, size in places.values()]
     get = operator.itemgetter(*parts)
@@ -63,7 +63,7 @@ def filler(places: Columns) -> Callable[[State, list[float]], None]:
 
 
 class TaskArithmetic:
-    """Each copy alone, as soon as its physics is done.
+    """The observations and rewards of N copies, each evaluated alone once its physics is done.
 
     Args:
         spec: the task.
@@ -98,7 +98,7 @@ class TaskArithmetic:
             state.previous = row[PREVIOUS]
 
     def evaluate(self, first: int, last: int) -> Callable[[], None]:
-        """A function for the copies from ``first`` up to ``last``. The observation of one that fails is not finite.
+        """A function that evaluates copies ``first`` to ``last`` − 1. Where one fails, its observation is not finite.
 
         `native` does the same in C.
         """
@@ -126,7 +126,7 @@ class TaskArithmetic:
         return evaluate_all
 
     def arrays(self) -> dict[str, Any]:
-        """What a step in C reads and writes; see `native`. The arrays stay where they are."""
+        """The arrays that a step in C reads and writes (see `native`). They stay where they are."""
         return {"action": self.action, "constants": self.constants, "state": self.state, "result": self.result}
 
     def begin(self, n: int, constants: Mapping[str, FloatRows]) -> None:
@@ -137,7 +137,7 @@ class TaskArithmetic:
         self._recall(n)
 
     def memory(self) -> dict[str, FloatRows]:
-        """{name: (N,)}: what the task has latched."""
+        """{name: (N,)}: the latched numbers of the task."""
         return dict(zip(self.latched, self.state.T, strict=True))
 
     def remember(self, memory: Mapping[str, FloatRows]) -> None:

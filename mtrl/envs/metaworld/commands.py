@@ -1,4 +1,4 @@
-"""What actions ask of the robot: where the hand should be, and what the fingers should do."""
+"""The commands that follow from actions: the place of the hand, and the fingers' controls."""
 
 from __future__ import annotations
 

@@ -60,9 +60,9 @@ class BatchedEnvs:
             last observation, with zero rewards and no ends.
         threads: by default, one per core.
         known: first states of episodes, shared with other environments of the same goals.
-        with_info: compute what `info` gives.
+        with_info: whether to compute what `info` gives.
         in_turn: each copy plays goals of its own, one after another; see `GoalDraws`.
-        specs: {task: what it is}, for tasks that are not quite the package's.
+        specs: {task: its definition}, for variants of the package's tasks.
 
     Raises:
         UserError: a task that the engine does not know.

@@ -11,8 +11,8 @@ import numpy as np
 class GoalDraws:
     """Draws goals of T tasks × N copies; copy n of task t is number ``t · N + n``.
 
-    By default each draw is any of the task's goals. In turn, each copy has goals of its own, n, n + N, ..., and plays
-    all of them before it plays one again; their order is shuffled after each round.
+    By default each draw is any of the task's goals. With `in_turn`, copy n has goals n, n + N, ... of its own and plays
+    all of them before it plays one again, in an order that is shuffled after each round.
 
     Args:
         counts: the number of goals of each task.
@@ -31,7 +31,7 @@ class GoalDraws:
         return len(self._rngs)
 
     def seed(self, seeds: int | Sequence[int | None]) -> None:
-        """Start streams anew: all of them by one seed, or each by its own; None lets a stream go on."""
+        """Restart the streams: all from one seed, or each from its own; None leaves a stream as it is."""
         if isinstance(seeds, int | np.integer):
             sources: Sequence[Any] = np.random.SeedSequence(int(seeds)).spawn(len(self))
         else:

@@ -1,4 +1,4 @@
-"""Compiled Meta-World models without what physics does not need.
+"""Compiled Meta-World models without visuals.
 
 A model of the package is about 20 MB, nearly all of it textures and visual meshes. MuJoCo's own compiler drops them
 (``discardvisual``) and keeps the bodies, joints, colliding geoms and their order, so that the physics is the same to
@@ -62,7 +62,7 @@ def _whole_model(path: str) -> Any:
 
 @functools.cache
 def _environment(task: str, model_of: Callable[[str], Any]) -> Any:
-    """The task's class, with a copy of a compiled model in place of a compilation of its own (0.3 s)."""
+    """The task's class, which copies a compiled model instead of compiling its own (0.3 s)."""
 
     def _initialize_simulation(self: SawyerXYZEnv) -> tuple[Any, Any]:
         model = model_of(self.fullpath).__copy__()
@@ -78,5 +78,5 @@ def make_env(task: str, reward_version: str) -> Any:
 
 
 def make_physics_env(task: str, reward_version: str) -> Any:
-    """The same without pictures: all of its numbers, on the small model."""
+    """The same environment on the small model: all of its numbers, but no pictures."""
     return _environment(task, physics_model)(reward_function_version=reward_version)

@@ -111,9 +111,9 @@ _SYMBOLS = ("mj_step", "mj_forward", "_mjPRIVATE__get_tls_error_fn", "_mjPRIVATE
 
 
 def compiled_steps(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]]) -> list[Step] | None:
-    """A function for each task; nothing where they cannot be had, and the log says why.
+    """A function for each task; None where they cannot be compiled, for a reason that is logged.
 
-    A task's arrays have to stay where they are for as long as its function is called.
+    A task's arrays must stay where they are for as long as its function is called.
     """
     try:
         library, table = compiled(_source(tasks), *FLAGS, f"-I{_FOLDER / 'include'}"), _functions()

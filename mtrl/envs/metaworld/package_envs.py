@@ -41,7 +41,7 @@ _warn = LimitedWarnings(logging.getLogger(__name__))
 
 @dataclass(frozen=True)
 class _Spec:
-    """What a copy is."""
+    """The settings of a copy."""
 
     task: str
     goals: Sequence[Task]
@@ -101,7 +101,7 @@ class _Copy:
     def _advance(self) -> bool:
         """Step the environment; return whether it failed, in which case the episode ends where it was, without reward.
 
-        MuJoCo answers unstable physics by silently starting its state anew: then its clock goes back.
+        MuJoCo silently resets a state that became unstable, which shows in its clock.
         """
         row, clock = self.row, self.env.data.time
         try:

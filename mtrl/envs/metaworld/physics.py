@@ -90,7 +90,7 @@ class TaskPhysics:
         memory[self._targets[which, :moving]] = self._values[n, :moving]
 
     def arrays(self) -> dict[str, Any]:
-        """What a step in C reads and writes; see `native`. The arrays stay where they are."""
+        """The arrays that a step in C reads and writes (see `native`). They stay where they are."""
         models, datas = (np.array([part._address for part in parts], np.uint64) for parts in (self.models, self.datas))
         bases = np.array([address_of(memory) for memory, _ in self._places], np.uint64)
         return {
@@ -106,8 +106,10 @@ class TaskPhysics:
         self.set_state(n, start.physics)
 
     def _place(self) -> None:
-        """Put bodies and sites into all models: into a shared one what all copies have in common, the rest before each
-        step. All, since the first model belongs to the environment that makes starts, which changes it."""
+        """Put bodies and sites into all models, even the first, which the environment that makes starts changes.
+
+        Shared models get the positions that all copies have in common; the others are set before each step.
+        """
         for m, (memory, where) in enumerate(self._places):
             memory[where] = self._starts[0 if self._shared else m]
         if self._shared:

@@ -30,8 +30,8 @@ _KINDS: dict[tuple[str, str], tuple[str, int]] = {
 
 
 class ProbeLayout:
-    """Where each probe lies in a row of ``width`` float64 numbers: `columns`, {our name: (first, size)}; size 0 is a
-    number.
+    """The places of probes in a row of ``width`` float64 numbers: `columns` is {our name: (first, size)}, where size 0
+    means a single number.
 
     Args:
         model: a compiled ``mujoco.MjModel``.
@@ -67,7 +67,7 @@ class ProbeLayout:
 
 
 def _resolve(model: Any, probe: str) -> tuple[str, int, int]:
-    """The array of ``MjData``, how many numbers an element has there, and the element; no array for what is touched."""
+    """(array of ``MjData``, numbers of an element, element) of a probe; the array is "" for ``touching``."""
     scope, _, rest = probe.partition(".")
     if scope == "touching":
         return "", 1, model.geom(rest).id
@@ -122,9 +122,9 @@ def address_of(array: NDArray[Any]) -> int:
 
 
 def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
-    """One array over the memory of all parts and what lies between them, and where in it their elements are.
+    """One array over the memory from the first part to the last, and the places of the parts' elements in it.
 
-    The caller keeps the parts' owners alive, and touches nothing but these elements.
+    The caller keeps the parts' owners alive and touches nothing but these elements.
     """
     addresses = np.concatenate([address_of(part) + 8 * np.arange(part.size) for part in parts])
     start = int(addresses.min())

@@ -1,8 +1,8 @@
 """First states of episodes, made by the package's own ``reset`` and kept.
 
-What the package's reset leaves behind depends on the goal alone, to the last bit, not on what the environment has done
-before (a test compares all tasks). So each goal is reset once, which moves the hand for 250 physics steps, and later
-episodes start from the copy.
+The state after the package's reset depends on the goal alone, to the last bit, not on the episodes before it (a test
+compares all tasks). So each goal is reset once, which moves the hand for 250 physics steps, and later episodes start
+from the copy.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -24,7 +24,7 @@ from mtrl.envs.metaworld.probes import read_constant
 from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, TaskSpec
 
 INTEGRATION: Any = mujoco.mjtState.mjSTATE_INTEGRATION.value
-"""The part of ``MjData`` from which physics goes on exactly."""
+"""The part of ``MjData`` from which physics continues exactly."""
 
 
 @dataclass(frozen=True)

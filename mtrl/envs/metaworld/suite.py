@@ -16,7 +16,7 @@ import numpy as np
 from metaworld.types import Task
 from numpy.typing import NDArray
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, check_choice, option
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.core.types import FloatArray, TaskVectorEnv
@@ -41,53 +41,43 @@ class Config(ChosenTasks):
 
     tasks: list[str] = field(default_factory=list, kw_only=True)
     """The one task of mt1, the tasks of custom, or some of those of mt10, mt25 and mt50, in this order."""
-    kind: str = "mt10"
+    kind: str = option("mt10", ("mt1", *BENCHMARKS, "custom"))
     """mt1, mt10, mt25, mt50, or custom."""
-    reward_version: str = "v2"
+    reward_version: str = option("v2", ("v1", "v2"))
     """v1 or v2: results under the two cannot be compared."""
-    horizon: int = 500
+    horizon: int = option(500, f"in 1..{MAX_HORIZON}")
     """Steps after which an episode is truncated; the package ends at 500."""
     training_horizons: list[int] = field(default_factory=list)
-    """The same for training alone, which a task's copies take in turn; [] for the horizon. Short episodes show more
-    starts, long ones what comes late."""
-    steps_after_success: int | None = None
-    """Steps that an episode of training goes on for after its first success; None: to its horizon."""
-    num_goals: int = 50
-    """Goals per task: the first so many of the benchmark's 50."""
-    engine: str = "batched"
-    """What steps the environments. batched: all copies at once on all cores; package: the package's own, one by one."""
+    """Horizons of training episodes, which a task's copies take in turn; [] for `horizon`. Short episodes show more
+    starts, long ones later states."""
+    steps_after_success: int | None = option(None, "0 or more")
+    """Steps that a training episode continues for after its first success; to its horizon if not given."""
+    num_goals: int = option(GOALS, f"in 1..{GOALS}")
+    """Goals per task: the first of the benchmark's 50."""
+    engine: str = option("batched", ("batched", "package"))
+    """batched: step all copies at once on all cores; package: step the package's own environments one by one."""
     terminate_on_success: bool = False
     """End training episodes at success. Evaluations always do."""
 
     def __post_init__(self) -> None:
-        check_choice("benchmark.kind", self.kind, ("mt1", *BENCHMARKS, "custom"))
-        check_choice("benchmark.reward_version", self.reward_version, ("v1", "v2"))
-        check_choice("benchmark.engine", self.engine, ("batched", "package"))
-        limits = f"in 1..{MAX_HORIZON}"
-        check(1 <= self.horizon <= MAX_HORIZON, "benchmark.horizon", limits, self.horizon)
-        after = self.steps_after_success
-        check(after is None or after >= 0, "benchmark.steps_after_success", "0 or more, or null", after)
+        super().__post_init__()
         whole = all(1 <= steps <= MAX_HORIZON for steps in self.training_horizons)
-        check(whole, "benchmark.training_horizons", limits, self.training_horizons)
-        check(1 <= self.num_goals <= GOALS, "benchmark.num_goals", f"in 1..{GOALS}", self.num_goals)
+        check(whole, "benchmark.training_horizons", f"in 1..{MAX_HORIZON}", self.training_horizons)
         self.check_tasks(BENCHMARKS.get(self.kind, BENCHMARKS["mt50"]))
         check(self.kind != "mt1" or len(self.tasks) == 1, "benchmark.tasks", "one task for mt1", self.tasks)
         check(self.kind != "custom" or bool(self.tasks), "benchmark.tasks", "a list of tasks", self.tasks)
 
     @property
     def name(self) -> str:
-        """The kind, and where the tasks were chosen the one task, or a hash of several."""
+        """The kind; where tasks were chosen, also the one task or a hash of several."""
         if not self.tasks:
             return self.kind
         several = hashlib.sha256(",".join(self.tasks).encode()).hexdigest()[:8]
         return f"{self.kind}-{self.tasks[0] if len(self.tasks) == 1 else several}"
 
 
-MetaWorldConfig = Config
-
-
 class MetaWorldSuite(Suite[Config, ControlSpec]):
-    """The Meta-World tasks that a `MetaWorldConfig` names.
+    """The Meta-World tasks that the options name.
 
     Observations are float64 (39: the current frame 18, the one before 18, the goal 3), actions (4) are used as float32.
     """
@@ -98,7 +88,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         self._known: Known = {}
 
     def goals(self, seed: int) -> dict[str, list[Task]]:
-        """{task: its first `num_goals` goals}, the very ones that the package makes from this seed.
+        """{task: its first `num_goals` goals}, exactly those that the package makes from this seed.
 
         mt10, mt25, mt50, or some of their tasks: those of `metaworld.MT10(seed)` and its like, which draw all tasks'
         goals from one stream; so a task's goals differ from those of `metaworld.MT1(task, seed)`, which are the ones of
@@ -112,9 +102,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
     def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
         if self.config.engine == "batched":
             return self.batched_envs(seed, envs_per_task)
-        return PackageEnvs(
-            self.goals(seed), seed, envs_per_task, reward_version=self.config.reward_version, **self._ends(None)
-        )
+        return PackageEnvs(self.goals(seed), seed, envs_per_task, **self._rules(None))
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str = "goals") -> TaskVectorEnv:
         """Environments that terminate on success and play `episodes` episodes a task, then stand still.
@@ -134,34 +122,22 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         self, seed: int, envs_per_task: int, order: NDArray[np.int64] | None = None, **options: Any
     ) -> BatchedEnvs:
         """The batched engine with `options` of its own; with an order of goals, it terminates on success."""
-        return BatchedEnvs(
-            self.goals(seed),
-            seed,
-            envs_per_task,
-            reward_version=self.config.reward_version,
-            **self._ends(order),
-            known=self._known,
-            **options,
-        )
+        return BatchedEnvs(self.goals(seed), seed, envs_per_task, **self._rules(order), known=self._known, **options)
 
     def scheduled_envs(self, seed: int, order: NDArray[np.int64], tasks: Sequence[str]) -> PackageEnvs:
         """One copy of each of some `tasks`, which terminates on success and plays the goals `order` (len(tasks), E)."""
         goals = self.goals(seed)
-        return PackageEnvs(
-            {task: goals[task] for task in tasks},
-            seed,
-            1,
-            reward_version=self.config.reward_version,
-            **self._ends(order),
-        )
+        return PackageEnvs({task: goals[task] for task in tasks}, seed, 1, **self._rules(order))
 
-    def _ends(self, order: NDArray[np.int64] | None) -> dict[str, Any]:
-        """How episodes end: those of an evaluation, which has an order of goals, or those of training."""
+    def _rules(self, order: NDArray[np.int64] | None) -> dict[str, Any]:
+        """The reward and the ends of episodes: of an evaluation, which has an order of goals, or of training."""
+        config = self.config
+        rules: dict[str, Any] = {"reward_version": config.reward_version}
         if order is not None:
-            return {"schedule": order, "horizon": self.config.horizon, "terminate_on_success": True}
-        horizons = self.config.training_horizons or [self.config.horizon]
-        ends = {"terminate_on_success": self.config.terminate_on_success}
-        return {"horizon": horizons, "steps_after_success": self.config.steps_after_success, **ends}
+            return rules | {"schedule": order, "horizon": config.horizon, "terminate_on_success": True}
+        rules |= {"steps_after_success": config.steps_after_success}
+        horizons = config.training_horizons or [config.horizon]
+        return rules | {"horizon": horizons, "terminate_on_success": config.terminate_on_success}
 
     def first_episodes(self, seed: int, tasks: Sequence[str]) -> PackageEnvs:
         """Environments that play the first episode of an evaluation with this seed."""
@@ -197,7 +173,7 @@ def evaluation_order(
 ) -> NDArray[np.int64]:
     """The goal of each evaluation episode, (T, E), by the protocols of `mtrl.training.evaluation`.
 
-    goals: the first E of an order shuffled by the seed, of its own for each task; upstream: drawn with replacement.
+    goals: the first E of an order that the seed shuffles for each task; upstream: drawn with replacement.
     """
     check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
     check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
@@ -222,7 +198,7 @@ def draw_goals(tasks: tuple[str, ...], seed: int, one_stream: bool) -> dict[str,
 def _draw_goals(task: str, stream: np.random.RandomState) -> list[Task]:
     """What the package's `_make_tasks` does for one task, without its global random state and in a tenth of the time.
 
-    The package resets an environment 50 times, of which each moves the hand for 100 steps. The draws do not depend on
+    The package resets an environment 50 times, and each reset moves the hand for 100 steps. The draws do not depend on
     where the hand ends (a test compares all of them), so one step is enough.
     """
     env = make_physics_env(task, "v2")

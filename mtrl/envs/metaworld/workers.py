@@ -1,4 +1,4 @@
-"""Threads that share a list of jobs: the caller is one of them, and nothing is left behind when it goes.
+"""Threads that share a list of jobs. The caller is one of them; the others end with the process.
 
 Meant for jobs that spend their time outside of Python (``mj_step`` releases the interpreter's lock). Jobs are taken one
 by one, so that slow ones balance out.

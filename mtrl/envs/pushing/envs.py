@@ -27,7 +27,7 @@ FRAME = 11
 """Hand (3), gripper opening (1), puck position (3), puck orientation as a quaternion (4)."""
 RAW_SIZE = OBSERVATION_SIZE = 2 * FRAME
 _FRAMES = np.r_[0:FRAME, 18 : 18 + FRAME]
-"""Where the current frame and the one before lie in the scene's 39 numbers. The goal, its last 3, is left out."""
+"""The places of the current and the previous frame in the scene's 39 numbers, of which the last 3 are the goal."""
 _CENTRE = np.array([0.0, 0.75, 0.1, 0.5, 0.0, 0.75, 0.1, 0.0, 0.0, 0.0, 0.0], np.float32)
 _SCALE = np.array([0.1] * 3 + [0.5] + [0.1] * 3 + [1.0] * 4, np.float32)
 _MOVE = np.array([0.01] * 3 + [0.1] + [0.01] * 3 + [0.1] * 4, np.float32)
@@ -56,7 +56,7 @@ def _centre(device: torch.device) -> torch.Tensor:
 
 
 def goal_reward(kind: str, achieved: Any, desired: Any, xp: Any = np) -> Any:
-    """The rewards that follow from the puck's xy and its place's alone, (..), of two (.., 2).
+    """The rewards (..) that follow from the xy of the puck and of its place alone, each (.., 2).
 
     distance: −‖puck − place‖ in metres; sparse: 0 within `RADIUS` of the place, else −1 (Andrychowicz et al. 2017).
     """
@@ -65,7 +65,7 @@ def goal_reward(kind: str, achieved: Any, desired: Any, xp: Any = np) -> Any:
 
 
 class _Engine(BatchedEnvs):
-    """Copies whose next goals are given, and which stay in step: one that fails starts anew for the time left."""
+    """Copies whose next goals are given. All episodes end together: a copy that fails restarts for the time left."""
 
     def __init__(self, tasks: list[Task], copies: int, **options: Any) -> None:
         self.next_goals = np.zeros(copies, np.int64)
@@ -81,7 +81,7 @@ class _Engine(BatchedEnvs):
 
 
 class PushEnvs:
-    """T goals × N paths of each; implements `TaskVectorEnv`. Which goals they are, `present` says.
+    """T goals × N paths of each; implements `TaskVectorEnv`. `present` tells which goals they are.
 
     Observations are float32 (22, see `features`) and do not hold the goal. All episodes end together, by truncation at
     the horizon; then T goals are drawn anew, without repetition. With ``fixed`` the goals stay those given, in order.

@@ -56,7 +56,7 @@ def rollout_video(
 
 
 def _play(policy: Callable[..., FloatArray], envs: PushEnvs, horizon: int, every: int) -> tuple[list[Any], Any, Any]:
-    """Simulator states (n, P) of every so many steps, final distances (n,), and where the place was reached (n,)."""
+    """Simulator states (n, P) at every `every`-th step, final distances (n,), and which pucks were in place (n,)."""
     observation, goals = envs.reset(), envs.present
     states, solved = [envs.states()], np.zeros(envs.num_tasks, bool)
     for step in range(1, horizon):

@@ -1,4 +1,4 @@
-"""The goals of goal-conditioned pushing: where the puck starts and where it is to be (Mint paper, Sec. 6.3, App. B).
+"""The goals of goal-conditioned pushing: the puck's start and its place (Mint paper, Sec. 6.3, App. B).
 
 A goal is four numbers in metres on the table: the puck's start (x, y), then the place it should be pushed to (x, y).
 """
@@ -26,7 +26,7 @@ RANGES = (
     f"puck xy in {list(PUCK_LOW)}..{list(PUCK_HIGH)} and place xy in {list(PLACE_LOW)}..{list(PLACE_HIGH)} (metres)"
 )
 _CLOSEST = 0.15
-"""Metres: the scene's reset draws anew, without end, where puck and place are closer. The ranges are just so far."""
+"""Metres: the least distance of puck and place. Below it, the scene's reset would draw without end."""
 _TABLE_HEIGHT = 0.02
 
 Goals = NDArray[np.float64]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, option
 from mtrl.core.specs import GoalSpec, Spec
 from mtrl.core.subset import SomeTasks
 from mtrl.core.suite import Suite, SuiteConfig
@@ -39,34 +39,26 @@ class Config(SuiteConfig):
     spec_type: ClassVar[type[Spec]] = GoalSpec
 
     kind: str = "pushing"
-    num_goals: int = 200
+    num_goals: int = option(200, "a positive integer")
     """G: the discretised goals, a replay ring each (the paper: 200; 10 for independent networks)."""
-    goals_seed: int = 0
-    """Of the goals, those held out included; the run's seed does not change them."""
-    held_out_goals: int = 50
+    goals_seed: int = option(0, "0 or more")
+    """Seed of all goals, held out ones included; the run's seed does not change them."""
+    held_out_goals: int = option(50, "a positive integer")
     """Goals that are only evaluated."""
-    goals_per_rollout: int = 9
+    goals_per_rollout: int = option(9, "a positive integer")
     """T: goals of a rollout, and of a batch."""
-    reward: str = "dense"
+    reward: str = option("dense", envs.REWARDS)
     """dense: closeness to the puck and the way it has come (`tasks.push.push_dense`; the paper does not give its own);
     v2 or v1: Meta-World's for push; distance (−metres) or sparse (−1, 0): what follows from puck and place alone."""
-    horizon: int = 150
+    horizon: int = option(150, f"in 1..{MAX_HORIZON}")
     """Steps of an episode; the scripted policy takes about 90."""
-    threads: int = 0
+    threads: int = option(0, "0 or more")
     """Threads that step the environments; 0 for one per core."""
 
     def __post_init__(self) -> None:
-        check(self.kind == "pushing", "benchmark.kind", "pushing", self.kind)
-        check(self.num_goals >= 1, "benchmark.num_goals", "a positive integer", self.num_goals)
-        check(self.goals_seed >= 0, "benchmark.goals_seed", "0 or more", self.goals_seed)
-        check(self.held_out_goals >= 1, "benchmark.held_out_goals", "a positive integer", self.held_out_goals)
-        limits = f"in 1..{self.num_goals}, the number of goals"
-        check(
-            1 <= self.goals_per_rollout <= self.num_goals, "benchmark.goals_per_rollout", limits, self.goals_per_rollout
-        )
-        check_choice("benchmark.reward", self.reward, envs.REWARDS)
-        check(1 <= self.horizon <= MAX_HORIZON, "benchmark.horizon", f"in 1..{MAX_HORIZON}", self.horizon)
-        check(self.threads >= 0, "benchmark.threads", "0 or more", self.threads)
+        super().__post_init__()
+        most, found = f"at most {self.num_goals}, the number of goals", self.goals_per_rollout
+        check(found <= self.num_goals, "benchmark.goals_per_rollout", most, found)
 
 
 class PushingSuite(Suite[Config, GoalSpec]):
@@ -127,13 +119,13 @@ class PushingSuite(Suite[Config, GoalSpec]):
         )
 
     def subset_of(self, goals: Any) -> SomeTasks:
-        """What networks are told of goals (n, 4) in metres. Raises UserError as `make_goal_envs` does."""
+        """Goals (n, 4) in metres as networks see them. Raises UserError as `make_goal_envs` does."""
         checked = check_goals(goals)
         index = torch.from_numpy(nearest(checked, self.goals))
         return SomeTasks(index, torch.from_numpy(normalised(checked)))
 
     def relabeller(self) -> Relabel:
-        """What gives batches other goals in hindsight. Goals whose puck has hardly moved stay as they are.
+        """A function that gives batches other goals in hindsight. Goals whose puck has hardly moved stay as they are.
 
         Raises:
             UserError: the reward does not follow from the goal alone.

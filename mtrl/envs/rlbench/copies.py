@@ -32,7 +32,7 @@ class RLBenchCopies:
     envs_per_task = 1
 
     def __init__(self, simulators: Sequence[Any], tasks: Sequence[str], seed: int, horizon: int) -> None:
-        """simulators: for each task what has `reset`, `step` and `close` of `Simulator`; horizon: in keyframes."""
+        """simulators: one for each task, with `reset`, `step` and `close` as of `Simulator`; horizon: in keyframes."""
         self.num_tasks = len(tasks)
         self._simulators, self._tasks, self._seed, self._horizon = list(simulators), list(tasks), seed, horizon
         self._frames: list[list[Frame]] = []
@@ -61,7 +61,7 @@ class RLBenchCopies:
 
 
 def _each(simulators: Sequence[Any], method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """One call of each; those in other processes work at the same time."""
+    """Call a method of each simulator; those in other processes work at the same time."""
     for simulator, given in zip(simulators, arguments, strict=True):
         if isinstance(simulator, SimulatorProcess):
             simulator.send(method, *given)
@@ -72,7 +72,7 @@ def _each(simulators: Sequence[Any], method: str, arguments: Sequence[tuple[Any,
 
 
 class SimulatorProcess:
-    """A `Simulator` in another process: CoppeliaSim runs once in each."""
+    """A `Simulator` in another process, since a process can run CoppeliaSim only once."""
 
     def __init__(self, *arguments: Any) -> None:
         """The arguments of `Simulator`; raises what it raises."""

@@ -79,7 +79,7 @@ class Simulator:
         raise AssertionError
 
     def step(self, action: FloatArray) -> tuple[Frame | None, bool]:
-        """Go to the keyframe (8,): the frame after it, and whether the task is solved. No frame: it cannot be done."""
+        """Go to the keyframe (8,). Returns the frame there, None if out of reach, and whether the task is solved."""
         action = np.asarray(action, np.float64).copy()
         length = np.linalg.norm(action[3:7])
         if not np.isfinite(action).all() or length < 1e-6:
@@ -110,7 +110,7 @@ class Simulator:
 
 
 def _observed(cameras: Sequence[str], size: int) -> Any:
-    """RLBench's configuration of what is observed: pictures and depth in metres of these cameras only."""
+    """RLBench's configuration of observations: pictures and depth in metres of these cameras only."""
     module = importlib.import_module("rlbench.observation_config")
     made = {}
     for name in CAMERAS:

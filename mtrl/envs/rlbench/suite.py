@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
-from mtrl.core.config import check
+from mtrl.core.config import check, option
 from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.data.demos import CAMERAS, POLICY_CAMERAS, Demo, check_cameras
@@ -26,7 +26,7 @@ TASKS = (
     "stack_wine",
     "slide_block_to_target",
 )
-"""Of the Auto-λ paper, Table 3."""
+"""The tasks of the Auto-λ paper, Table 3."""
 
 
 @dataclass
@@ -38,22 +38,19 @@ class Config(ChosenTasks):
     kind: str = "rlbench"
     tasks: list[str] = field(default_factory=lambda: list(TASKS), kw_only=True)
     """Any of RLBench's, by the names of their files; the ten of the Auto-λ paper if empty."""
-    image_size: int = 128
+    image_size: int = option(128, "16 or more")
     """Pixels along a side of every picture."""
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
     """What the policy sees, of left_shoulder, right_shoulder, overhead, wrist and front."""
-    variation: int = 0
-    """Of each task, in live episodes."""
-    horizon: int = 10
+    variation: int = option(0, "0 or more")
+    """Variation of each task in live episodes."""
+    horizon: int = option(10, "a positive integer")
     """Keyframes after which an episode has failed."""
     headless: bool = True
     """Without a window; an X server, such as Xvfb, is needed all the same."""
 
     def __post_init__(self) -> None:
-        check(self.kind == "rlbench", "benchmark.kind", "rlbench", self.kind)
-        check(self.image_size >= 16, "benchmark.image_size", "16 or more", self.image_size)
-        check(self.variation >= 0, "benchmark.variation", "0 or more", self.variation)
-        check(self.horizon >= 1, "benchmark.horizon", "a positive integer", self.horizon)
+        super().__post_init__()
         names = all(task.isidentifier() for task in self.tasks)
         check(names, "benchmark.tasks", "names such as reach_target", list(self.tasks))
         self.check_tasks(self.tasks)
@@ -88,7 +85,7 @@ class RLBenchSuite(Suite[Config, KeyframeSpec]):
         packages()
 
     def make_evaluation_envs(self, seed: int, envs_per_task: int) -> RLBenchCopies:
-        """One copy of each task, however many are asked for, in a process of its own."""
+        """One copy of each task in a process of its own, whatever `envs_per_task`."""
         packages()
         config = self.config
         simulators: list[SimulatorProcess] = []

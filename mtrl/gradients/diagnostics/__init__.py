@@ -1,4 +1,4 @@
-"""Diagnostics, one a file: what each update meets and does, logged and never acted on."""
+"""Diagnostics, one per file. They log what happens in an update and change nothing."""
 
 from mtrl.core.registry import Registry
 

@@ -2,8 +2,8 @@
 
 Every `every` updates, on the batch of the update: with θ_i' = θ − α ∇L_i(θ), a step of the shared parameters down task
 i's loss alone, the affinity of task i with task j is Z_ij = 1 − L_j(θ_i') / L_j(θ); where losses have either sign, as
-an actor's, the difference L_j(θ) − L_j(θ_i'). Positive: the step helps. Owned parameters stay. Logged is the mean over
-training so far, from which `mtrl group` finds the groups to train together. Costs T forward passes when it measures.
+an actor's, the difference L_j(θ) − L_j(θ_i'). Positive: the step helps. Owned parameters stay. The mean over training
+so far is logged; from it `mtrl group` finds the tasks to train together. Each measurement costs T forward passes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import option
 from mtrl.core.types import Metrics
 from mtrl.gradients.base import Context, Diagnostic, DiagnosticConfig
 
@@ -22,19 +22,14 @@ from mtrl.gradients.base import Context, Diagnostic, DiagnosticConfig
 @dataclass
 class Config(DiagnosticConfig):
     affinity: ClassVar[str | None] = "affinity"
+    option_group: ClassVar[str] = "diagnostics.transference"
     kind: str = "transference"
-    every: int = 10
+    every: int = option(10, "a positive integer")
     """Updates from one measurement to the next."""
-    apply_to: str = "critic"
-    """Which networks' losses of an agent with both: actor, critic or both."""
-    step_size: float | None = None
+    apply_to: str = option("critic", ("both", "actor", "critic"))
+    """The losses to measure of an agent with both: actor, critic or both."""
+    step_size: float | None = option(None, "positive")
     """α; the optimiser's learning rate if not given."""
-
-    def __post_init__(self) -> None:
-        check(self.every >= 1, "diagnostics.transference.every", "a positive integer", self.every)
-        check_choice("diagnostics.transference.apply_to", self.apply_to, ("both", "actor", "critic"))
-        step = self.step_size
-        check(step is None or step > 0, "diagnostics.transference.step_size", "positive", step)
 
 
 class Transference(Diagnostic):
@@ -42,11 +37,9 @@ class Transference(Diagnostic):
         super().__init__()
         self.config, self.ratio = config, ratio
         self.on_host = config.every > 1
-        self._updates = 0  # a number of the host's: whether to measure must not wait for the device
-        self.measured: Tensor
-        self.total: Tensor
-        self.register_buffer("measured", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("total", torch.zeros(num_tasks, num_tasks, dtype=torch.float64))
+        self._updates = 0  # on the host, so that the choice to measure does not wait for the device
+        self.measured = nn.Buffer(torch.zeros((), dtype=torch.int64))
+        self.total = nn.Buffer(torch.zeros(num_tasks, num_tasks, dtype=torch.float64))
 
     def before_step(self, context: Context) -> None:
         if self._updates % self.config.every == 0:

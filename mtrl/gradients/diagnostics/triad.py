@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.core.types import Metrics
 from mtrl.gradients.algebra import combine
 from mtrl.gradients.base import Context, Diagnostic, DiagnosticConfig
@@ -33,20 +34,17 @@ AMONG_CONFLICTS = ("condition_a", "condition_b")
 
 @dataclass
 class Config(DiagnosticConfig):
+    option_group: ClassVar[str] = "diagnostics.triad"
     kind: str = "triad"
-    window: int = 100
+    window: int = option(100, "a positive integer")
     """Updates that a logged value is the mean of; 1 for the last update alone."""
-
-    def __post_init__(self) -> None:
-        check(self.window >= 1, "diagnostics.triad.window", "a positive integer", self.window)
 
 
 class Triad(Diagnostic):
     def __init__(self, window: int) -> None:
         super().__init__()
-        self.history: Tensor
         width = len(MEANS) + len(AMONG_CONFLICTS)
-        self.register_buffer("history", torch.full((window, width), torch.nan, dtype=torch.float64))
+        self.history = nn.Buffer(torch.full((window, width), torch.nan, dtype=torch.float64))
 
     def before_step(self, context: Context) -> None:
         assert context.look_ahead is not None

@@ -1,4 +1,4 @@
-"""Gradient surgery, one method a file: each combines the task gradients of the shared parameters."""
+"""Gradient surgery, one method per file: each combines the task gradients of the shared parameters."""
 
 from mtrl.core.registry import Registry
 

@@ -12,18 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.gradients.base import Surgery, SurgeryConfig
 
 
 @dataclass
 class Config(SurgeryConfig):
     kind: str = "cosine_regularization"
-    strength: float = 0.1
+    strength: float = option(0.1, "0 or more")
     """Factor of the mean squared cosine in the loss."""
-
-    def __post_init__(self) -> None:
-        check(self.strength >= 0, "surgery.strength", "0 or more", self.strength)
 
 
 class CosineRegularization(Surgery):

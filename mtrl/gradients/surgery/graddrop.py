@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.gradients.algebra import like
 from mtrl.gradients.base import Surgery, SurgeryConfig
 
@@ -20,11 +20,8 @@ from mtrl.gradients.base import Surgery, SurgeryConfig
 @dataclass
 class Config(SurgeryConfig):
     kind: str = "graddrop"
-    leak: float = 0.0
+    leak: float = option(0.0, "in [0, 1]")
     """Share of every gradient that is never dropped."""
-
-    def __post_init__(self) -> None:
-        check(0 <= self.leak <= 1, "surgery.leak", "in [0, 1]", self.leak)
 
 
 class GradDrop(Surgery):

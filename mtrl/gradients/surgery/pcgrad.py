@@ -1,8 +1,8 @@
 """PCGrad: project away the conflicting part of every other task's gradient (Yu et al. 2020, Algorithm 1).
 
 `variant` gives the paper's ablations (Fig. 3): direction, the direction of PCGrad with the norm of the plain sum of
-gradients; magnitude, the direction of the plain sum with the norm of PCGrad's. A sum of zero has no direction and stays
-as the other of the two leaves it.
+gradients; magnitude, the direction of the plain sum with the norm of PCGrad's. A sum of zero has no direction and is
+not scaled.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check_choice
+from mtrl.core.config import option
 from mtrl.gradients.base import GramianConfig, Surgery
 
 NOTHING = 1e-12
-"""Of the tasks' gradients together: the squared norm below which their combination is rounding error."""
+"""A combination whose squared norm is a smaller share than this of the gradients' is rounding error."""
 
 
 @dataclass
 class Config(GramianConfig):
     kind: str = "pcgrad"
-    variant: str = "full"
+    variant: str = option("full", ("full", "direction", "magnitude"))
     """full, or the ablations direction and magnitude."""
-
-    def __post_init__(self) -> None:
-        check_choice("surgery.variant", self.variant, ("full", "direction", "magnitude"))
 
 
 class PCGrad(Surgery):

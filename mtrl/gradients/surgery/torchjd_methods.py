@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.core.errors import UserError, expected, missing
 from mtrl.gradients.base import GramianConfig, Surgery
 from mtrl.gradients.surgery.torchjd_solvers import OnRoot, ShortestVector, WithoutZeros, openblas
@@ -27,25 +27,27 @@ from mtrl.gradients.surgery.torchjd_solvers import OnRoot, ShortestVector, Witho
 
 @dataclass
 class TorchJDConfig(GramianConfig):
-    """A method's options, and what the adapter has to know of torchjd's module for it."""
+    """A method's options, and how the adapter makes and saves torchjd's module for it."""
 
     kind: str = ""
+    weighting: ClassVar[str] = ""
+    """The name of torchjd's class, where `method` only makes one."""
     normalized: ClassVar[bool] = True
-    """Whether the Gramian is scaled before, as that changes nothing but the constants' meaning."""
+    """Whether the Gramian is scaled first, which gives constants the same meaning at every scale."""
     random: ClassVar[bool] = False
     stateful: ClassVar[bool] = False
-    """Whether it carries numbers of each task from call to call, so that the tasks must stay the same."""
+    """Whether it keeps numbers of each task from call to call, so that the tasks must stay the same."""
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        """torchjd's module, from its package `torchjd.aggregation`: Gramian (T, T) -> weights (T,)."""
-        raise NotImplementedError
+        """The module from a Gramian (T, T) to weights (T,); aggregation: the package `torchjd.aggregation`."""
+        return getattr(aggregation, self.weighting)()
 
     def scale(self, num_tasks: int) -> float:
         """Factor of torchjd's weights; T for a method that averages."""
         return float(num_tasks)
 
     def state(self, module: Any) -> dict[str, Tensor]:
-        """What the module carries from call to call, which torchjd's own `state_dict` may save but not load."""
+        """What the module keeps from call to call. torchjd's own `state_dict` may save it but not load it."""
         return {}
 
     def restore(self, module: Any, state: dict[str, Tensor]) -> None:
@@ -57,11 +59,8 @@ class CAGrad(TorchJDConfig):
     """CAGrad: the best improvement of the worst task near the average gradient (Liu et al. 2021, Algorithm 1)."""
 
     kind: str = "cagrad"
-    c: float = 0.4
+    c: float = option(0.4, "0 or more")
     """Radius around the average gradient, as a share of its norm; 0 for the average itself."""
-
-    def __post_init__(self) -> None:
-        check(self.c >= 0, "surgery.c", "0 or more", self.c)
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         return aggregation.CAGradWeighting(c=self.c)
@@ -82,9 +81,7 @@ class IMTLG(TorchJDConfig):
     """IMTL-G: the vector with equal projections on all gradients (Liu et al. 2021, Towards Impartial ...)."""
 
     kind: str = "imtl_g"
-
-    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        return aggregation.IMTLGWeighting()
+    weighting: ClassVar[str] = "IMTLGWeighting"
 
 
 @dataclass
@@ -92,9 +89,7 @@ class UPGrad(TorchJDConfig):
     """UPGrad: each gradient projected to where no task loses, then averaged (Quinton & Rey 2024)."""
 
     kind: str = "upgrad"
-
-    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        return aggregation.UPGradWeighting()
+    weighting: ClassVar[str] = "UPGradWeighting"
 
 
 @dataclass
@@ -102,9 +97,7 @@ class DualProj(TorchJDConfig):
     """DualProj: the average gradient projected to where no task loses (Lopez-Paz & Ranzato 2017, Eq. 11)."""
 
     kind: str = "dualproj"
-
-    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        return aggregation.DualProjWeighting()
+    weighting: ClassVar[str] = "DualProjWeighting"
 
 
 @dataclass
@@ -112,9 +105,7 @@ class AlignedMTL(TorchJDConfig):
     """Aligned-MTL: gradients made orthogonal and equally long (Senushkin et al. 2023, Algorithm 1)."""
 
     kind: str = "aligned_mtl"
-
-    def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        return aggregation.AlignedMTLWeighting()
+    weighting: ClassVar[str] = "AlignedMTLWeighting"
 
 
 @dataclass
@@ -122,11 +113,8 @@ class FairGrad(TorchJDConfig):
     """FairGrad: α-fair shares of the improvement (Ban & Ji 2024, Eq. 4)."""
 
     kind: str = "fairgrad"
-    alpha: float = 1.0
+    alpha: float = option(1.0, "positive")
     """α: 1 for proportional fairness, larger for more of it."""
-
-    def __post_init__(self) -> None:
-        check(self.alpha > 0, "surgery.alpha", "positive", self.alpha)
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         return WithoutZeros(aggregation.FairGradWeighting(alpha=self.alpha))
@@ -140,13 +128,10 @@ class GradVac(TorchJDConfig):
     """GradVac: gradients turned towards the cosines they usually have (Wang et al. 2021)."""
 
     kind: str = "gradvac"
-    beta: float = 0.5
+    beta: float = option(0.5, "in [0, 1]")
     """Share of the newest cosine in the running mean."""
     random: ClassVar[bool] = True
     stateful: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check(0 <= self.beta <= 1, "surgery.beta", "in [0, 1]", self.beta)
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         return aggregation.GradVacWeighting(beta=self.beta)
@@ -169,18 +154,14 @@ class PCD(TorchJDConfig):
     kind: str = "pcd"
     primary: list[str] = field(default_factory=list)
     """Name or index of the one task that leads."""
-    tau: float = 0.02
+    tau: float = option(0.02, "in [0, 1]")
     """τ: share of the progress along its own gradient that each other task is guaranteed."""
-    beta: float = 0.999
+    beta: float = option(0.999, "in [0, 1)")
     """Decay of the running mean of the squared gradient norms."""
     normalized: ClassVar[bool] = False  # it has running means of the norms; with ε = 0 every scale is alike
     stateful: ClassVar[bool] = True
     requires_primary: ClassVar[bool] = True
     primary_limit: ClassVar[int | None] = 1
-
-    def __post_init__(self) -> None:
-        check(0 <= self.tau <= 1, "surgery.tau", "in [0, 1]", self.tau)
-        check(0 <= self.beta < 1, "surgery.beta", "in [0, 1)", self.beta)
 
     def primary_tasks(self) -> Sequence[str]:
         return self.primary
@@ -201,15 +182,11 @@ class NashMTL(TorchJDConfig):
     """Nash-MTL: the tasks' bargaining solution, alike in relative gain (Navon et al. 2022, Algorithm 1)."""
 
     kind: str = "nash_mtl"
-    every: int = 1
+    every: int = option(1, "a positive integer")
     """Updates from one solution to the next; in between the weights stay."""
-    iterations: int = 20
+    iterations: int = option(20, "a positive integer")
     """Steps of the solver at most."""
     stateful: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        for name in ("every", "iterations"):
-            check(getattr(self, name) >= 1, f"surgery.{name}", "a positive integer", getattr(self, name))
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         # No clipping here (max_norm): that is the agent's max_grad_norm.
@@ -240,7 +217,7 @@ class TorchJD(Surgery):
         self.config = config
         self.scale = config.scale(num_tasks)
         self.takes_some_tasks = not (config.stateful or config.requires_primary)
-        self._module = [module]  # in a list: what it saves by itself it could not load
+        self._module = [module]  # in a list: torchjd cannot load what its state_dict saves
 
     def noise(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Tensor | None:
         if not self.config.random:

@@ -1,4 +1,4 @@
-"""What stands between torchjd's weightings and a Gramian: weightings from a Gramian (T, T) to weights (T,)."""
+"""Weightings from a Gramian (T, T) to weights (T,): those that torchjd lacks, and adapters of its own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ShortestVector(nn.Module):
         count = len(lengths)
         identity = np.eye(count)
         constraints, bounds = np.column_stack([lengths, identity]), np.append(1.0, np.zeros(count))
-        # The least that makes the matrix definite, and with it the answer unique; rounding decides how much that is.
+        # The smallest shift that makes the matrix definite, and so the answer unique; it depends on rounding.
         for shift in (1e-13, 1e-11, 1e-9):
             with contextlib.suppress(ValueError):
                 found = self._solve(cosines + shift * identity, np.zeros(count), constraints, bounds, 1)[0]
@@ -70,8 +70,8 @@ class OnRoot(nn.Module):
 
 @functools.cache
 def openblas() -> Any:
-    """scipy's and numpy's OpenBLAS. Its threads gain nothing on matrices of T rows, and go on spinning for a tenth of a
-    second, which is taken from this update and the next."""
+    """The OpenBLAS of SciPy and NumPy. Its threads gain nothing on matrices of T rows, and then spin for a tenth of a
+    second, which slows this update and the next."""
     import scipy.linalg  # noqa: F401 (which loads its library)
     from threadpoolctl import ThreadpoolController
 

@@ -1,4 +1,4 @@
-"""Weightings, one a file: each scales the task losses."""
+"""Weightings, one per file: each scales the task losses."""
 
 from mtrl.core.registry import Registry
 

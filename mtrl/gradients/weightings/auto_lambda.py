@@ -3,13 +3,13 @@
 With θ' = θ − α ∇_θ r Σ_i λ_i L_i(θ) on the training batch, λ descends L_val(θ') = Σ_(primary) L_i(θ') on another batch
 of the same data, by an Adam of its own; then θ takes its step on the training batch with the new λ. Estimators of
 dL_val/dλ_i = −α r ∇L_i(θ)·∇L_val(θ'), where a parameter that task i owns meets only its own gradient:
-exact: just that, from the tasks' gradients that the step needs anyway and one forward and backward pass at θ'.
+exact: this formula, from the tasks' gradients at θ and one forward and backward pass at θ'.
 finite_difference: the paper's, −α r (L_i(θ+) − L_i(θ−)) / 2ε, θ± = θ ± ε ∇L_val(θ'), ε = 0.01 / ‖∇L_val(θ')‖.
 second_order: automatic differentiation through the unrolled step, to check the others.
 
 θ' has the momentum and weight decay of SGD, and no preconditioning for Adam, as in the authors' code. Differences:
 tensors at θ' and θ± are new ones, so nothing has to be put back and no statistics move. λ may become negative, as in
-the paper. Losses of either sign will do: SAC's actor learns its own λ. With `sampled_tasks` = K' only K' random λ move
+the paper. Losses may have either sign: SAC's actor learns its own λ. With `sampled_tasks` = K' only K' random λ move
 in an update; in the paper this saves their gradients' memory, here all of them come out of one backward pass. Where an
 update sees only some of the tasks, theirs alone move, and the primary ones among them make up L_val.
 """
@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, option
 from mtrl.gradients.adam import Adam
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 from mtrl.gradients.look_ahead import ESTIMATORS
@@ -36,25 +36,18 @@ class Config(WeightingConfig):
         "rlbench": {"learning_rate": "3e-5"},
     }
     kind: str = "auto_lambda"
-    learning_rate: float = 1e-4
-    """Adam's, for λ (the paper: 1e-4 NYUv2, 3e-5 CityScapes and RLBench, 3e-4 CIFAR-100)."""
+    learning_rate: float = option(1e-4, "0 or more")
+    """Adam's learning rate for λ (the paper: 1e-4 NYUv2, 3e-5 CityScapes and RLBench, 3e-4 CIFAR-100)."""
     initial: float = 0.1
     """λ of every task at the start."""
     primary: list[str] = field(default_factory=list)
     """Names or indexes of the tasks that count; the others are auxiliary. All of them if empty."""
-    estimator: str = "exact"
+    estimator: str = option("exact", ESTIMATORS)
     """exact, finite_difference or second_order."""
-    sampled_tasks: int | None = None
+    sampled_tasks: int | None = option(None, "a positive integer")
     """K': random tasks whose λ moves in an update; all if not given."""
     swap: bool = True
     """Whether L_val is of another batch; false: of the training batch itself ("no swapping", the paper's Table 4)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
-        check_choice("weighting.estimator", self.estimator, ESTIMATORS)
-        sampled = self.sampled_tasks
-        check(sampled is None or sampled >= 1, "weighting.sampled_tasks", "a positive integer", sampled)
 
     def primary_tasks(self) -> Sequence[str]:
         return self.primary
@@ -71,8 +64,7 @@ class AutoLambda(Weighting):
         self.estimator, self.looks_at_second_batch = config.estimator, config.swap
         self.sampled = None if sampled == num_tasks else sampled
         self.adam = Adam(num_tasks, config.learning_rate)
-        self.value: Tensor
-        self.register_buffer("value", torch.full((num_tasks,), config.initial))
+        self.value = nn.Buffer(torch.full((num_tasks,), config.initial))
 
     def update(self, context: Context) -> None:
         assert context.look_ahead is not None

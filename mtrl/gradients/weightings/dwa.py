@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 
@@ -23,15 +23,10 @@ class Config(WeightingConfig):
     published: ClassVar[Mapping[str, Mapping[str, str]]] = {"cifar100": {"window": "78"}}
     """An epoch of Auto-λ's comparison: 2,500 images of each task in batches of 32."""
     kind: str = "dwa"
-    temperature: float = 2.0
+    temperature: float = option(2.0, "positive")
     """The larger, the more alike the weights."""
-    window: int = 1000
+    window: int = option(1000, "a positive integer")
     """Updates over which losses are averaged, in place of an epoch."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.temperature > 0, "weighting.temperature", "positive", self.temperature)
-        check(self.window >= 1, "weighting.window", "a positive integer", self.window)
 
 
 class DWA(Weighting):
@@ -40,12 +35,9 @@ class DWA(Weighting):
     def __init__(self, config: Config, num_tasks: int) -> None:
         super().__init__()
         self.temperature, self.window = config.temperature, config.window
-        self.total: Tensor
-        self.register_buffer("total", torch.zeros(num_tasks))
-        self.history: Tensor
-        self.register_buffer("history", torch.zeros(2, num_tasks))
-        self.updates: Tensor
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.total = nn.Buffer(torch.zeros(num_tasks))
+        self.history = nn.Buffer(torch.zeros(2, num_tasks))
+        self.updates = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     def update(self, context: Context) -> None:
         ended = (self.updates > 0) & (self.updates % self.window == 0)

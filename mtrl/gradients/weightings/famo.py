@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.gradients.adam import Adam
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
@@ -22,15 +22,10 @@ EPSILON = 1e-8
 @dataclass
 class Config(WeightingConfig):
     kind: str = "famo"
-    learning_rate: float = 0.025
-    """Adam's, for w."""
-    weight_decay: float = 1e-3
+    learning_rate: float = option(0.025, "0 or more")
+    """Adam's learning rate for w."""
+    weight_decay: float = option(1e-3, "0 or more")
     """Pull of w towards equal weights (the authors' code: 1e-5)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
-        check(self.weight_decay >= 0, "weighting.weight_decay", "0 or more", self.weight_decay)
 
 
 class FAMO(Weighting):
@@ -39,8 +34,7 @@ class FAMO(Weighting):
 
     def __init__(self, config: Config, num_tasks: int) -> None:
         super().__init__()
-        self.logits: Tensor
-        self.register_buffer("logits", torch.zeros(num_tasks))
+        self.logits = nn.Buffer(torch.zeros(num_tasks))
         self.adam = Adam(num_tasks, config.learning_rate, weight_decay=config.weight_decay)
 
     def weights(self, context: Context) -> Tensor:

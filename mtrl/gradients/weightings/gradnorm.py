@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.gradients.adam import Adam
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
@@ -23,15 +23,10 @@ SMALLEST = 1e-3
 @dataclass
 class Config(WeightingConfig):
     kind: str = "gradnorm"
-    alpha: float = 1.5
+    alpha: float = option(1.5, "0 or more")
     """How strongly slow tasks are pulled forward; 0 for equal gradient norms."""
-    learning_rate: float = 0.025
-    """Adam's, for the weights."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.alpha >= 0, "weighting.alpha", "0 or more", self.alpha)
-        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
+    learning_rate: float = option(0.025, "0 or more")
+    """Adam's learning rate for the weights."""
 
 
 class GradNorm(Weighting):
@@ -42,10 +37,8 @@ class GradNorm(Weighting):
         super().__init__()
         self.alpha = config.alpha
         self.adam = Adam(num_tasks, config.learning_rate)
-        self.value: Tensor
-        self.register_buffer("value", torch.ones(num_tasks))
-        self.first: Tensor
-        self.register_buffer("first", torch.zeros(num_tasks))
+        self.value = nn.Buffer(torch.ones(num_tasks))
+        self.first = nn.Buffer(torch.zeros(num_tasks))
 
     def update(self, context: Context) -> None:
         assert context.gramian is not None

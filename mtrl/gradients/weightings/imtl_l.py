@@ -1,7 +1,7 @@
 """IMTL-L: a learned scale for each loss that makes them alike (Liu et al. 2021, "Towards Impartial ...").
 
-The loss is Σ_i e^(s_i) L_i − s_i from s = 0, so a task weighs e^(s_i); at rest e^(s_i) L_i = 1, which a loss must be
-positive for. s has an Adam of its own and steps before the weights are taken, where the paper moves both at once.
+The loss is Σ_i e^(s_i) L_i − s_i from s = 0, so a task weighs e^(s_i). At rest e^(s_i) L_i = 1, so losses must be
+positive. s has an Adam of its own and steps before the weights are taken, where the paper moves both at once.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.gradients.adam import Adam
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
@@ -19,12 +19,8 @@ from mtrl.gradients.base import Context, Weighting, WeightingConfig
 @dataclass
 class Config(WeightingConfig):
     kind: str = "imtl_l"
-    learning_rate: float = 3e-4
-    """Adam's, for s."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
+    learning_rate: float = option(3e-4, "0 or more")
+    """Adam's learning rate for s."""
 
 
 class IMTLL(Weighting):
@@ -33,8 +29,7 @@ class IMTLL(Weighting):
 
     def __init__(self, config: Config, num_tasks: int) -> None:
         super().__init__()
-        self.log_scale: Tensor
-        self.register_buffer("log_scale", torch.zeros(num_tasks))
+        self.log_scale = nn.Buffer(torch.zeros(num_tasks))
         self.adam = Adam(num_tasks, config.learning_rate)
 
     def update(self, context: Context) -> None:

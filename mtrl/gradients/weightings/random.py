@@ -11,19 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check_choice
+from mtrl.core.config import option
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 
 @dataclass
 class Config(WeightingConfig):
     kind: str = "random"
-    distribution: str = "normal"
-    """What weights are drawn from: normal, with a softmax, or dirichlet."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("weighting.distribution", self.distribution, ("normal", "dirichlet"))
+    distribution: str = option("normal", ("normal", "dirichlet"))
+    """The distribution of the weights: normal, with a softmax, or dirichlet."""
 
 
 class RandomWeights(Weighting):
@@ -38,7 +34,7 @@ class RandomWeights(Weighting):
         draw = torch.randn if self.distribution == "normal" else torch.rand
         z = draw(losses.shape, device=losses.device, dtype=losses.dtype, generator=context.generator)
         if self.distribution == "dirichlet":
-            z = torch.log(-torch.log1p(-z))  # of an exponential draw, the logarithm for softmax
+            z = torch.log(-torch.log1p(-z))  # the logarithm of an exponential draw, for softmax
         return context.softmax(z)
 
 

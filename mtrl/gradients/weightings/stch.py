@@ -11,19 +11,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 
 @dataclass
 class Config(WeightingConfig):
     kind: str = "stch"
-    mu: float = 1.0
+    mu: float = option(1.0, "positive")
     """μ: the smaller, the nearer to the largest loss alone."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.mu > 0, "weighting.mu", "positive", self.mu)
 
 
 class STCH(Weighting):

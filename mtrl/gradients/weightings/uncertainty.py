@@ -2,7 +2,7 @@
 
 The loss is Σ_i ½ e^(−s_i) L_i + s_i / 2 with s_i = log σ_i² from −0.7, so a task weighs ½ e^(−s_i), at first about 1.
 s has an Adam of its own and the gradient in closed form, ½ (1 − e^(−s_i) L_i): it steps before the weights are taken,
-where the paper moves both at once. At rest e^(s_i) = L_i, which a loss must be positive for.
+where the paper moves both at once. At rest e^(s_i) = L_i, so losses must be positive.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.gradients.adam import Adam
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
@@ -20,14 +20,10 @@ from mtrl.gradients.base import Context, Weighting, WeightingConfig
 @dataclass
 class Config(WeightingConfig):
     kind: str = "uncertainty"
-    learning_rate: float = 3e-4
-    """Adam's, for s."""
+    learning_rate: float = option(3e-4, "0 or more")
+    """Adam's learning rate for s."""
     initial: float = -0.7
     """s of every task at the start."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.learning_rate >= 0, "weighting.learning_rate", "0 or more", self.learning_rate)
 
 
 class Uncertainty(Weighting):
@@ -36,8 +32,7 @@ class Uncertainty(Weighting):
 
     def __init__(self, config: Config, num_tasks: int) -> None:
         super().__init__()
-        self.log_variance: Tensor
-        self.register_buffer("log_variance", torch.full((num_tasks,), config.initial))
+        self.log_variance = nn.Buffer(torch.full((num_tasks,), config.initial))
         self.adam = Adam(num_tasks, config.learning_rate)
 
     def update(self, context: Context) -> None:

@@ -1,4 +1,4 @@
-"""Architectures for images, one a file: `build(config, image_shape=(C, H, W), output_size=)` gives a factory.
+"""Architectures for images, one per file: `build(config, image_shape=(C, H, W), output_size=)` gives a factory.
 
 With `output_size=None` the factory builds the trunk alone, whose output has `trunk_size(config, image_shape)` features.
 """

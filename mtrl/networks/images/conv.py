@@ -9,46 +9,39 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import Options, option
 from mtrl.networks.base import Factory
-from mtrl.networks.convolution import Flatten, Pool, conv_block, pooled_size
+from mtrl.networks.convolution import Pool, conv_block, pooled_size
 from mtrl.networks.layers import Linear, owned
 
 
 @dataclass
-class ConvConfig:
-    """What the variants of the small network have in common."""
+class ConvConfig(Options):
+    """Options of all variants of the small network."""
 
-    width: int = 160
+    option_group: ClassVar[str] = "network"
+
+    width: int = option(160, "a positive integer")
     """Filters of each convolution."""
-    depth: int = 3
+    depth: int = option(3, "a positive integer")
     """Convolutions, each with a 2×2 pool."""
-    fc_width: int = 320
+    fc_width: int = option(320, "a positive integer")
     """Units of each hidden linear layer."""
-    fc_depth: int = 2
+    fc_depth: int = option(2, "0 or more")
     """Hidden linear layers."""
-    batch_norm: str = "shared"
+    batch_norm: str = option("shared", ("task", "shared"))
     """task: every task its own scale and shift; shared: one for all. Statistics are always each task's."""
-
-    def __post_init__(self) -> None:
-        check_choice("network.batch_norm", self.batch_norm, ("task", "shared"))
-        for name in ("width", "depth", "fc_width"):
-            check(getattr(self, name) >= 1, f"network.{name}", "a positive integer", getattr(self, name))
-        check(self.fc_depth >= 0, "network.fc_depth", "0 or more", self.fc_depth)
 
 
 @dataclass
 class Config(ConvConfig):
     kind: str = "conv"
-    owned: str = "head"
-    """What every task has of its own: the head (the last layer), fc (all linear layers), or all."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("network.owned", self.owned, ("head", "fc", "all"))
+    owned: str = option("head", ("head", "fc", "all"))
+    """The layers that every task owns: head (the last one), fc (all linear layers), or all."""
 
 
 def convolutions(config: ConvConfig, image_shape: tuple[int, int, int]) -> tuple[list[nn.Module], int]:
@@ -59,7 +52,7 @@ def convolutions(config: ConvConfig, image_shape: tuple[int, int, int]) -> tuple
         layers += [*conv_block(inputs, config.width, task_norm=config.batch_norm == "task"), Pool()]
         inputs = config.width
     pixels = pooled_size(height, config.depth) * pooled_size(width, config.depth)
-    return [*layers, Flatten()], config.width * pixels
+    return [*layers, nn.Flatten(-3)], config.width * pixels
 
 
 def fully_connected(config: ConvConfig, inputs: int) -> list[nn.Module]:

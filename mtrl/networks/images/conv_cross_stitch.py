@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.networks.base import Factory
 from mtrl.networks.columns import ColumnLinear, mixed
 from mtrl.networks.images.conv import ConvConfig, convolutions
@@ -25,16 +25,12 @@ from mtrl.networks.layers import TaskCode, owned
 @dataclass
 class Config(ConvConfig):
     kind: str = "conv_cross_stitch"
-    own_share: float = 0.9
+    own_share: float = option(0.9, "in [0, 1]")
     """α_jj at the start; the rest is spread over the other columns."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(0 <= self.own_share <= 1, "network.own_share", "in [0, 1]", self.own_share)
 
 
 class Stitch(nn.Module):
-    """matrix (K, K): what each column takes of each."""
+    """matrix (K, K): row j holds what column j takes of each column."""
 
     def __init__(self, columns: int, own_share: float) -> None:
         super().__init__()

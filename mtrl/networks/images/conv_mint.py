@@ -2,8 +2,8 @@
 
 Mint paper, Sec. 4 ("after every fully connected layer") and App. B. Its Table 1 counts 699,000 parameters, but at the
 sizes of App. B two full matrices of 320² for each of 20 tasks are 4.1 million alone: compare counts before results
-(`mtrl list networks --benchmark cifar100`). Whether the output layer has one is a field here
-as it is in the network for vectors; so is whether the head is the task's own, which the paper's Eq. 4 does not settle.
+(`mtrl list networks --benchmark cifar100`). Options decide what the paper's Eq. 4 leaves open: whether the output layer
+is followed by a Mint layer (`output_mint`), and whether each task owns its head (`own_head`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.networks.base import Factory
 from mtrl.networks.columns import ColumnLinear, mixed
 from mtrl.networks.images.conv import ConvConfig, convolutions
@@ -26,15 +26,10 @@ from mtrl.networks.layers import owned
 @dataclass
 class Config(ConvConfig):
     kind: str = "conv_routing"
-    blocks: int | None = None
+    blocks: int | None = option(None, "a positive integer")
     """K: function blocks of each layer; one per task if not given."""
-    temperature: float = 1.0
-    """Of the softmax whose derivative the choice has."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.blocks is None or self.blocks >= 1, "network.blocks", "a positive integer", self.blocks)
-        check(self.temperature > 0, "network.temperature", "positive", self.temperature)
+    temperature: float = option(1.0, "positive")
+    """Temperature of the softmax whose derivative the choice has."""
 
 
 class Router(nn.Module):

@@ -15,34 +15,29 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import Options, option
 from mtrl.networks.base import Factory
-from mtrl.networks.convolution import Flatten, MeanPool, Pool, conv_block, pooled_size
-from mtrl.networks.layers import Linear, owned
+from mtrl.networks.convolution import MeanPool, Pool, conv_block, pooled_size
+from mtrl.networks.layers import head, owned
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Channels and convolutions between two pools."""
 
 
 @dataclass
-class Config:
+class Config(Options):
+    option_group: ClassVar[str] = "network"
     published: ClassVar[Mapping[str, Mapping[str, str]]] = {"cifar100": {"last_pool": "mean"}}
-    """In the code of the Auto-λ paper."""
+    """The code of the Auto-λ paper."""
     kind: str = "vgg16"
-    batch_norm: str = "task"
+    batch_norm: str = option("task", ("task", "shared"))
     """task: every task its own scale and shift; shared: one for all. Statistics are always each task's."""
-    last_pool: str = "max"
+    last_pool: str = option("max", ("max", "mean"))
     """After the last stage: max, 2×2 as after the others, or mean, over all pixels."""
-    head_width: int = 0
+    head_width: int = option(0, "0 or more")
     """Hidden units of each head; 0 for a single linear layer."""
-    scale: float = 1.0
+    scale: float = option(1.0, "in (0, 4]")
     """Factor of all channels: less for small images or machines."""
-
-    def __post_init__(self) -> None:
-        check_choice("network.batch_norm", self.batch_norm, ("task", "shared"))
-        check_choice("network.last_pool", self.last_pool, ("max", "mean"))
-        check(self.head_width >= 0, "network.head_width", "0 or more", self.head_width)
-        check(0 < self.scale <= 4, "network.scale", "in (0, 4]", self.scale)
 
 
 def _channels(config: Config, count: int) -> int:
@@ -67,13 +62,7 @@ def _trunk(config: Config, image_shape: tuple[int, int, int]) -> list[nn.Module]
             layers += conv_block(inputs, outputs, task_norm=config.batch_norm == "task")
             inputs = outputs
         layers.append(MeanPool() if number == len(STAGES) and config.last_pool == "mean" else Pool())
-    return [*layers, Flatten()]
-
-
-def _head(config: Config, inputs: int, outputs: int) -> nn.Module:
-    if not config.head_width:
-        return Linear(inputs, outputs)
-    return nn.Sequential(Linear(inputs, config.head_width), nn.ReLU(inplace=True), Linear(config.head_width, outputs))
+    return [*layers, nn.Flatten(-3)]
 
 
 def build(config: Config, *, image_shape: tuple[int, int, int], output_size: int | None) -> Factory:
@@ -81,6 +70,6 @@ def build(config: Config, *, image_shape: tuple[int, int, int], output_size: int
         trunk = _trunk(config, image_shape)
         if output_size is None:
             return nn.Sequential(*trunk)
-        return nn.Sequential(*trunk, owned(_head(config, trunk_size(config, image_shape), output_size)))
+        return nn.Sequential(*trunk, owned(head(trunk_size(config, image_shape), config.head_width, output_size)))
 
     return factory

@@ -1,4 +1,4 @@
-"""Architectures that map pictures and point clouds to the next keyframe, one a file.
+"""Architectures that map pictures and point clouds to the next keyframe, one per file.
 
 `build(config, cameras=C, image_size=H)` gives a factory; the network's output is a `Prediction`.
 """

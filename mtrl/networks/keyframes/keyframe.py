@@ -4,50 +4,50 @@ An encoder–decoder sees each camera's colours and points. The position decoder
 of all cameras; the position is the mean of their world points under it (spatial soft-argmax, Levine et al. 2016) plus
 an offset that each task learns for each stage. The rotation decoder regresses a quaternion and the gripper's logit.
 An embedding of task and stage enters at the bottleneck, as scale and shift of its channels; this, and the offsets, are
-all that a task owns. Sizes and normalisation are ours, the paper gives none; the rotation decoder here also sees the
-features at the attended pixels. The published training, in the agent and the training: Adam at 1e-3, batches of 32,
-8,000 iterations, Auto-λ at 3e-5.
+all that a task owns. Sizes and normalisation are ours, as the paper gives none; the rotation decoder here also sees the
+features at the attended pixels. The paper trains with Adam at 1e-3 on batches of 32 for 8,000 iterations, and with
+Auto-λ at 3e-5.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtrl.core.config import check
+from mtrl.core.config import Options, check, option
 from mtrl.networks.base import Factory
 from mtrl.networks.convolution import Conv2d, Pool
 from mtrl.networks.layers import Linear, owned
 
 
 @dataclass
-class Config:
+class Config(Options):
+    option_group: ClassVar[str] = "network"
     kind: str = "keyframe"
     channels: list[int] = field(default_factory=lambda: [32, 64, 96, 128])
-    """Of the encoder's levels; each has half the pixels of the one before, and the decoder mirrors them."""
-    patch: int = 2
+    """Channels of the encoder's levels. Each level has half the pixels of the one before; the decoder mirrors them."""
+    patch: int = option(2, "a positive integer")
     """Pixels along a side that the first level folds into channels; attention has a point for each patch."""
-    embedding: int = 64
-    """Numbers that stand for a task and stage."""
-    stages: int = 8
-    """Stages that are told apart; later ones count as the last."""
-    rotation_width: int = 256
+    embedding: int = option(64, "a positive integer")
+    """Size of the embedding of a task and stage."""
+    stages: int = option(8, "a positive integer")
+    """Number of stages; later ones count as the last."""
+    rotation_width: int = option(256, "a positive integer")
     """Hidden units of the rotation decoder."""
-    rotation_channels: int = 16
+    rotation_channels: int = option(16, "a positive integer")
     """Channels of the bottleneck that the rotation decoder sees whole."""
     blind: bool = False
     """Blank colours and points: a control that knows task and stage only."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check(len(self.channels) >= 2, "network.channels", "at least 2 levels", self.channels)
         check(min(self.channels) >= 1, "network.channels", "positive integers", self.channels)
-        for name in ("patch", "embedding", "stages", "rotation_width", "rotation_channels"):
-            check(getattr(self, name) >= 1, f"network.{name}", "a positive integer", getattr(self, name))
 
 
 class Prediction(NamedTuple):
@@ -100,11 +100,6 @@ def _large(x: Tensor) -> Tensor:
     return F.interpolate(x.flatten(0, -4), scale_factor=2.0, mode="nearest").unflatten(0, x.shape[:-3])
 
 
-def _fold(x: Tensor, patch: int) -> Tensor:
-    """(.., C, H, W) to (.., C·p², H/p, W/p)."""
-    return F.pixel_unshuffle(x, patch) if patch > 1 else x
-
-
 class KeyframeNetwork(nn.Module):
     """forward: colours (.., B, C, 3, H, W) in [0, 1], points (.., B, C, 3, H, W) in metres, stage (.., B)."""
 
@@ -143,7 +138,7 @@ class KeyframeNetwork(nn.Module):
 
     def _maps(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Features (.., B·C, first, h, w) and the bottleneck (.., B·C, last, .., ..)."""
-        x = _fold(x.flatten(-5, -4), self.config.patch)
+        x = F.pixel_unshuffle(x.flatten(-5, -4), self.config.patch)
         levels: list[Tensor] = []
         for index, block in enumerate(self.encoder):
             x = block(self.pool(x) if index else x)
@@ -176,8 +171,4 @@ def build(config: Config, *, cameras: int, image_size: int) -> Factory:
     """cameras: C; image_size: pixels along a side of the square pictures."""
     levels = config.patch * 2 ** (len(config.channels) - 1)
     check(image_size % levels == 0, "benchmark.image_size", f"a multiple of {levels} for this network", image_size)
-
-    def factory(code: Tensor) -> nn.Module:
-        return KeyframeNetwork(config, cameras, image_size)
-
-    return factory
+    return lambda code: KeyframeNetwork(config, cameras, image_size)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mtrl.agents.auxiliary.maxl import MAXLConfig, MAXLLabels
+from mtrl.agents.auxiliary.maxl import MAXLLabels
+from mtrl.agents.auxiliary.options import Config, MAXLConfig, PPOConfig
 from mtrl.core.errors import UserError
 from mtrl.data.images import Epochs, ImageBatch
 from mtrl.execution import runners
@@ -23,18 +24,14 @@ PPO = {"rollout_size": 8, "epochs": 2, "minibatch": 4, "features": 6}
 
 
 def ppo(**options: Any) -> Any:
-    from mtrl.agents.auxiliary.options import PPOConfig
-
     return PPOConfig(**{**PPO, **options})
 
 
 def maxl(weight_aware: bool = False, focusing: float = 2.0, **options: Any) -> MAXLLabels:
     main = learner(primary_focusing=focusing)
     main.network.double()
-    made = MAXLLabels(
-        MAXLConfig(**options), main, SIZES, make_trunk, 5, weight_aware=weight_aware, batch_size=4,
-        device=torch.device("cpu"), seed=0,
-    )  # fmt: skip
+    config = Config(method="maxl", maxl=MAXLConfig(**options), weight_aware=weight_aware, batch_size=4)
+    made = MAXLLabels(config, main, SIZES, make_trunk, 5, device=torch.device("cpu"), seed=0)
     made.network.double()
     return made
 

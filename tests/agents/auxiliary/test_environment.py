@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from gymnasium.utils.env_checker import check_env
 
-from mtrl.agents.auxiliary.environment import AuxiliaryEnv, EnvironmentOptions
+from mtrl.agents.auxiliary.environment import AuxiliaryEnv
+from mtrl.agents.auxiliary.options import Config
 from mtrl.core.errors import UserError
 from mtrl.data.images import normalised
 from tests.support.auxiliary_problems import SIZES, environment, learner, same, tensors
@@ -165,6 +166,6 @@ def test_bad_options_are_refused_by_name() -> None:
     refused: dict[str, Any] = {"entropy_sign": "minus", "reset_every": "step", "batch_size": 0, "reward_size": 0}
     for name, value in refused.items():
         with pytest.raises(UserError, match=f"agent.{name}"):
-            EnvironmentOptions(**{name: value})
+            Config(**{name: value})
     with pytest.raises(UserError, match="mode"):
         environment().reset(options={"mode": "both"})

@@ -8,11 +8,11 @@ import mujoco
 import numpy as np
 import pytest
 
-from mtrl.data.demos import CAMERAS
+from mtrl.data.demos import CAMERAS, rotation_matrix
 from mtrl.data.rlbench_layout import episodes, read_demo
 from mtrl.envs.keyframes.cameras import Renderer, camera_model, observe
 from mtrl.envs.keyframes.episode import Episode
-from mtrl.envs.keyframes.poses import Pose, down, matrix
+from mtrl.envs.keyframes.poses import Pose, down
 
 REAL = Path(__file__).resolve().parents[4] / "shared" / "rlbench_demos"
 SIZE = 64
@@ -103,6 +103,6 @@ def test_cameras_stand_where_rlbench_s_stand() -> None:
                 (gripper, (real.gripper_pose[:3], real.gripper_pose[3:])),
                 strict=True,
             ):
-                pose[:3, :3], pose[:3, 3] = matrix(np.asarray(quaternion)), position
+                pose[:3, :3], pose[:3, 3] = rotation_matrix(np.asarray(quaternion)), position
             ours, theirs = (np.linalg.inv(g) @ c for g, c in zip(grippers, (ours, theirs), strict=True))
         assert np.allclose(ours, theirs, atol=2e-3), name

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mtrl.data.demos import canonical_quaternion, keyframes
+from mtrl.data.demos import canonical_quaternion, keyframes, rotation_matrix
 from mtrl.envs.keyframes.collect import demonstrate
 from mtrl.envs.keyframes.episode import Episode
-from mtrl.envs.keyframes.poses import Pose, down, matrix, yaw_of
+from mtrl.envs.keyframes.poses import Pose, down, yaw_of
 from mtrl.envs.keyframes.scene import TABLE
 from mtrl.envs.keyframes.tasks import TASKS
 
@@ -171,7 +171,7 @@ def test_the_gripper_goes_where_it_is_told_inside_the_workspace() -> None:
         episode.world.act(pose, True)
         reached = episode.world.gripper
         assert np.abs(reached.position - pose.position).max() < 1e-3
-        assert np.abs(matrix(reached.quaternion) - matrix(pose.quaternion)).max() < 5e-3
+        assert np.abs(rotation_matrix(reached.quaternion) - rotation_matrix(pose.quaternion)).max() < 5e-3
     episode.world.act(Pose(np.array([0.3, 0.0, -5.0]), down()), True)
     assert TABLE < episode.world.gripper.position[2] < TABLE + 0.02
 

@@ -19,7 +19,8 @@ from metaworld.policies import ENV_POLICY_MAP
 from mtrl.core.errors import UserError
 from mtrl.core.types import StepResult
 from mtrl.envs.metaworld.package_envs import PackageEnvs
-from mtrl.envs.metaworld.suite import BENCHMARKS, MetaWorldConfig, MetaWorldSuite, evaluation_order
+from mtrl.envs.metaworld.suite import BENCHMARKS, MetaWorldSuite, evaluation_order
+from mtrl.envs.metaworld.suite import Config as MetaWorldConfig
 from tests.support.metaworld_rollouts import assert_same, run
 
 SEED = 3

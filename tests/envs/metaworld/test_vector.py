@@ -23,7 +23,8 @@ from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 
 from mtrl.core.errors import UserError
-from mtrl.envs.metaworld.suite import MetaWorldConfig, MetaWorldSuite
+from mtrl.envs.metaworld.suite import Config as MetaWorldConfig
+from mtrl.envs.metaworld.suite import MetaWorldSuite
 from mtrl.envs.metaworld.vector import MetaWorldVectorEnv
 
 Array = NDArray[Any]

@@ -1,4 +1,4 @@
-"""What a keyframe task is, and how scenes are randomised."""
+"""The definition of a keyframe task, and how scenes are randomised."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Task(ABC):
 
     name: ClassVar[str]
     sentence: ClassVar[str]
-    """What is to be done, in words."""
+    """The task in words."""
     keyframes: ClassVar[int]
-    """Of every demonstration; an episode ends after as many actions."""
+    """Keyframes of every demonstration; an episode ends after as many actions."""
     ranges: ClassVar[str]
-    """What is randomised, and how far."""
+    """The random parts of a scene, and their ranges."""
     objects: ClassVar[str]
     """MJCF of the task's own bodies."""
 
@@ -61,19 +61,15 @@ class Region:
     """Metres around the drawn point that stay free of other objects' circles."""
 
 
-def _anything(*_: FloatArray) -> bool:
-    return True
-
-
-def scatter(rng: np.random.Generator, *regions: Region, accept: Callable[..., bool] = _anything) -> list[FloatArray]:
-    """A point (2,) in each region, uniform among those that `accept` and whose circles do not overlap."""
+def scatter(rng: np.random.Generator, *regions: Region, accept: Callable[..., bool] | None = None) -> list[FloatArray]:
+    """A point (2,) in each region, uniform among those that `accept` takes and whose circles do not overlap."""
     radii = np.array([region.radius for region in regions])
     limits = np.array([(region.x, region.y) for region in regions])
     apart = radii[:, None] + radii - 1e3 * np.eye(len(regions))
     for _ in range(_ATTEMPTS):
         points = rng.uniform(limits[..., 0], limits[..., 1])
         distances = np.linalg.norm(points[:, None] - points, axis=-1)
-        if (distances >= apart).all() and accept(*points):
+        if (distances >= apart).all() and (accept is None or accept(*points)):
             return list(points)
     raise RuntimeError(f"No room for {len(regions)} objects.")
 

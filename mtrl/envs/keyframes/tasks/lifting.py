@@ -10,11 +10,11 @@ from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatte
 from mtrl.envs.keyframes.world import World
 
 ABOVE = 0.12
-"""Metres from a grasp to the keyframe before it."""
+"""Metres between a grasp and the keyframe above it."""
 CUBE = 0.025
-"""Half an edge."""
+"""Half of a cube's edge, metres."""
 CUP = 0.027, 0.085
-"""Radius and height."""
+"""Radius and height of a cup, metres."""
 
 
 def _cube(name: str, colour: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mtrl.core.types import FloatArray
-from mtrl.envs.keyframes.poses import Pose, down, level, matrix, yaw_of
+from mtrl.data.demos import rotation_matrix
+from mtrl.envs.keyframes.poses import Pose, down, level, yaw_of
 from mtrl.envs.keyframes.scene import TABLE
 from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatter, turn
 from mtrl.envs.keyframes.world import World
@@ -61,7 +62,7 @@ class PutKnifeOnChoppingBoard(Task):
 
     def solved(self, world: World) -> bool:
         board = world.pose("board")
-        offset = matrix(board.quaternion).T @ (world.pose("knife").position - board.position)
+        offset = board.local(world.pose("knife").position)
         inside = bool((np.abs(offset[:2]) < self.board[:2]).all())
         return inside and world.gripper_open and world.touching("knife", "board")
 
@@ -74,7 +75,7 @@ class StackWine(Task):
     keyframes = 5
     ranges = "bottle: 30 x 50 cm; rack: 30 x 50 cm, ±45°, not in front of the bottle"
     radius, half = 0.03, 0.075
-    """Of the bottle's body, metres."""
+    """Radius and half height of the bottle's body, metres."""
     rail = 0.07
     """Height of the rack's rails."""
     objects = (
@@ -115,7 +116,7 @@ class StackWine(Task):
 
     def solved(self, world: World) -> bool:
         rack, bottle = world.pose("rack"), world.pose("bottle")
-        offset = matrix(rack.quaternion).T @ (bottle.position - rack.position)
-        lying = abs(matrix(bottle.quaternion)[2, 2]) < 0.3
+        offset = rack.local(bottle.position)
+        lying = abs(rotation_matrix(bottle.quaternion)[2, 2]) < 0.3
         inside = abs(offset[0]) < 0.07 and abs(offset[1]) < self.radius and offset[2] > self.rail
         return bool(inside) and lying and world.gripper_open and not world.touching("bottle", "table")

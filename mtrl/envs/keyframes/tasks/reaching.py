@@ -10,7 +10,7 @@ from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatte
 from mtrl.envs.keyframes.world import World
 
 BALL = 0.035
-"""Radius of what is to be reached."""
+"""Radius of a ball."""
 
 
 def _ball(name: str, colour: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtrl.envs.keyframes.poses import Pose, about_z, down, level, matrix, yaw_of
+from mtrl.envs.keyframes.poses import Pose, about_z, down, level, yaw_of
 from mtrl.envs.keyframes.scene import TABLE
 from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatter, turn
 from mtrl.envs.keyframes.world import World
 
 FLOOR, SHELF, ROOF = 0.1, 0.26, 0.42
-"""Heights above the table of what money can lie on, and of the top."""
+"""Heights above the table of the two shelves and of the roof."""
 DEPTH, WIDTH = 0.1, 0.14
 """Half of the outer sizes; the front is open at x = -DEPTH, towards the robot."""
 OPEN = 3.05
@@ -97,6 +97,6 @@ class PutMoneyInSafe(Task):
 
     def solved(self, world: World) -> bool:
         safe = world.pose("safe")
-        offset = matrix(safe.quaternion).T @ (world.pose("money").position - safe.position)
+        offset = safe.local(world.pose("money").position)
         inside = abs(offset[0]) < DEPTH and abs(offset[1]) < WIDTH and SHELF < offset[2] < ROOF
         return bool(inside) and world.gripper_open

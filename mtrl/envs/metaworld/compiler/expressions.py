@@ -1,4 +1,4 @@
-"""What each kind of expression becomes in C."""
+"""Translates expressions to C, one method for each kind."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ class Expressions:
         return value if isinstance(value.type, Static) else converted(value, BOOL)
 
     def simple(self, value: Value) -> Value:
-        """The same value as something that can be written several times."""
+        """The value in a form that can be written several times."""
         return value if isinstance(value.type, Static | Object) or value.simple else self.copied(value)
 
     def copied(self, value: Value) -> Value:
-        """The same value in a variable of its own."""
+        """The value, stored in a new variable."""
         # The function's own variables end with an underscore.
         name = f"t{len(self.variables)}"
         self.variables[name] = c_name(value.type)
@@ -112,7 +112,7 @@ class Expressions:
         return pack([written(value) for value in parts])
 
     def _parts(self, nodes: Sequence[ast.expr]) -> list[Value]:
-        """Of displays and arguments, with what a ``*`` stands for written out."""
+        """The values of a display or of arguments, with each ``*`` expanded."""
         parts = []
         for node in nodes:
             match node:

@@ -1,4 +1,4 @@
-"""Functions of Python, and all that they call, as functions of C."""
+"""Translates Python functions, and all that they call, to C."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _HEAD = (
     "static inline float least_float(float a, float b) { return b < a ? b : a; }\n"
     "static inline float most_float(float a, float b) { return b > a ? b : a; }\n"
 )
-"""As Python's ``min`` and ``max`` of two, also where one is not a number."""
+"""The same results as Python's ``min`` and ``max`` of two, also where one is NaN."""
 
 
 class Program:
-    """The C of several functions, which share what they call.
+    """The C source of several functions, with the functions that they call.
 
     Args:
         objects: the structs that functions get pointers to.
@@ -123,7 +123,7 @@ class _Body(Expressions):
         return super().copied(value)
 
     def _block(self, statements: Sequence[ast.stmt]) -> bool:
-        """Whether the function ends here in any case."""
+        """Translate statements; returns whether the function ends here in any case."""
         for node in statements:
             try:
                 if self._statement(node):

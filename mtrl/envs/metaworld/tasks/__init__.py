@@ -1,6 +1,6 @@
 """The registry of batched Meta-World tasks; `base` explains how one is written.
 
-Rewards, observations and constants are those of Meta-World (MIT, see NOTICE), rewritten for arrays.
+Rewards, observations and constants are those of Meta-World (MIT, see NOTICE).
 """
 
 from importlib import import_module

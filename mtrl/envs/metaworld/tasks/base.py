@@ -1,4 +1,4 @@
-"""What a Meta-World task is to the batched engine, and how to write one.
+"""How a Meta-World task is defined for the batched engine, and how to write one.
 
 The physics stays in a simulator; a task is plain arithmetic on the numbers of one copy, a `State`. The engine gathers
 *probes* after ``mj_forward``, reads *constants* once after a reset, and calls `evaluate`, compiled to C or as it stands
@@ -8,7 +8,8 @@ here (`mtrl.envs.metaworld.compiler` lists what such functions may use). Formula
 How to add a task, in the file of its family:
 
 1. ``objects(s)`` returns position and quaternion of one object, or of two, in the package's order: 7 or 14 numbers.
-   `kernels.quaternion` turns a probe ``*.xmat`` into scipy's quaternion. In rewards ``s.observation[4:7]`` equals
+   `posed`, `posed_by_matrix` and `placed` are there for one object, and `kernels.quaternion` turns a probe ``*.xmat``
+   into scipy's quaternion. In rewards ``s.observation[4:7]`` equals
    ``_get_pos_objects()``, and ``[:3]`` is the hand CLIPPED to the observation space (``s.hand`` is not).
 2. ``reward_v2(s)`` and ``reward_v1(s)`` return an `Outcome`; fold ``evaluate_state`` into both (v1 often
    returns zeros: mirror what success, grasp_success and the rest become of them).
@@ -46,7 +47,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from mtrl.envs.metaworld.tasks.kernels import clip, distance
+from mtrl.envs.metaworld.tasks.kernels import clip, distance, quaternion
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 RewardVersion = Literal["v1", "v2"]
@@ -109,6 +110,21 @@ class TaskSpec:
 
     def reward(self, version: RewardVersion) -> Reward:
         return self.reward_v2 if version == "v2" else self.reward_v1
+
+
+def posed(s: State) -> Vector:
+    """Objects of a task with one: the probes ``obj`` and ``obj_quaternion``."""
+    return *s.obj, *s.obj_quaternion
+
+
+def posed_by_matrix(s: State) -> Vector:
+    """The same from the probes ``obj`` and ``obj_matrix``."""
+    return *s.obj, *quaternion(s.obj_matrix)
+
+
+def placed(s: State) -> Vector:
+    """The same from the probe ``obj``, where the package reports no orientation."""
+    return *s.obj, *NO_QUATERNION
 
 
 def evaluate(objects: Objects, reward: Reward, s: State) -> Outcome:

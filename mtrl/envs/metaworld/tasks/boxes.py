@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import TaskSpec
+from mtrl.envs.metaworld.tasks.base import TaskSpec, posed
 from mtrl.envs.metaworld.tasks.kernels import distance, hamacher, within
-from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
-
-
-def _lid(s: State) -> Vector:
-    return *s.lid, *s.lid_quaternion
-
-
-def _block(s: State) -> Vector:
-    return *s.block, *s.block_quaternion
+from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 
 def box_close_v2(s: State) -> Outcome:
@@ -63,18 +55,18 @@ def hand_insert_v1(s: State) -> Outcome:
 SPECS = (
     TaskSpec(
         "box-close-v3",
-        _lid,
+        posed,
         box_close_v2,
         box_close_v1,
-        {"lid": "body.top_link.xpos", "lid_quaternion": "body.top_link.xquat"},
+        {"obj": "body.top_link.xpos", "obj_quaternion": "body.top_link.xquat"},
         {"knob_height": "objHeight", "target_height": "heightTarget", "max_placing": "maxPlacingDist"},
     ),
     TaskSpec(
         "hand-insert-v3",
-        _block,
+        posed,
         hand_insert_v2,
         hand_insert_v1,
-        {"block": "body.obj.xpos", "block_quaternion": "body.obj.xquat", "touching": "touching.objGeom"},
+        {"obj": "body.obj.xpos", "obj_quaternion": "body.obj.xquat", "touching": "touching.objGeom"},
         {"max_reach": "maxReachDist"},
     ),
 )

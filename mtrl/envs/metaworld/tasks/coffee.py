@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Reward, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Reward, TaskSpec, posed_by_matrix
 from mtrl.envs.metaworld.tasks.kernels import distance, within
-from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
+from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 _SCALE = (2.0, 2.0, 1.0)
-
-
-def _mug(s: State) -> Vector:
-    return *s.mug, *kernels.quaternion(s.mug_matrix)
 
 
 def coffee_v2(s: State) -> Outcome:
@@ -53,8 +49,8 @@ def coffee_push_v1(s: State) -> Outcome:
 
 
 def _coffee(name: str, reward_v1: Reward, longest: str) -> TaskSpec:
-    probes = {"mug": "body.obj.xpos", "mug_matrix": "geom.mug.xmat", "touching": "touching.mug"}
-    return TaskSpec(name, _mug, coffee_v2, reward_v1, probes, {"longest": longest})
+    probes = {"obj": "body.obj.xpos", "obj_matrix": "geom.mug.xmat", "touching": "touching.mug"}
+    return TaskSpec(name, posed_by_matrix, coffee_v2, reward_v1, probes, {"longest": longest})
 
 
 SPECS = (

@@ -5,21 +5,13 @@ from __future__ import annotations
 import math
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import TaskSpec
+from mtrl.envs.metaworld.tasks.base import TaskSpec, posed, posed_by_matrix
 from mtrl.envs.metaworld.tasks.kernels import distance, hamacher, plus, scaled_distance, within
-from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
+from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 _SHOULDER = (0.0, 0.055, 0.07)
 _LOCK_SCALE = (0.25, 1.0, 0.5)
 _LOCK_LENGTH = 0.1
-
-
-def _handle(s: State) -> Vector:
-    return *s.handle, *kernels.quaternion(s.handle_matrix)
-
-
-def _lock(s: State) -> Vector:
-    return *s.lock, *s.door_quaternion
 
 
 def door_open_v2(s: State) -> Outcome:
@@ -97,16 +89,16 @@ def turn_lock_v1(s: State) -> Outcome:
     return kernels.outcome_v1(kernels.reach_then_move(distance(lock, s.tcp), pulling, s.max_pull), pulling, 0.02)
 
 
-_DOOR = {"handle": "geom.handle.xpos", "handle_matrix": "geom.handle.xmat"}
-_LOCK = {"obj_init": "body.lock_link.xpos", "door_quaternion": "body.door_link.xquat"}
+_DOOR = {"obj": "geom.handle.xpos", "obj_matrix": "geom.handle.xmat"}
+_LOCK = {"obj_init": "body.lock_link.xpos", "obj_quaternion": "body.door_link.xquat"}
 _ANGLE = {"door_angle": "joint.doorjoint.qpos"}
 _LONGEST = {"max_pull": "maxPullDist"}
 
 SPECS = (
-    TaskSpec("door-open-v3", _handle, door_open_v2, door_open_v1, _DOOR | _ANGLE, _LONGEST),
-    TaskSpec("door-close-v3", _handle, door_close_v2, door_close_v1, _DOOR, _LONGEST),
-    TaskSpec("door-lock-v3", _lock, door_lock_v2, turn_lock_v1, _LOCK | {"lock": "site.lockStartLock.xpos"}, _LONGEST),
+    TaskSpec("door-open-v3", posed_by_matrix, door_open_v2, door_open_v1, _DOOR | _ANGLE, _LONGEST),
+    TaskSpec("door-close-v3", posed_by_matrix, door_close_v2, door_close_v1, _DOOR, _LONGEST),
+    TaskSpec("door-lock-v3", posed, door_lock_v2, turn_lock_v1, _LOCK | {"obj": "site.lockStartLock.xpos"}, _LONGEST),
     TaskSpec(
-        "door-unlock-v3", _lock, door_unlock_v2, turn_lock_v1, _LOCK | {"lock": "site.lockStartUnlock.xpos"}, _LONGEST
+        "door-unlock-v3", posed, door_unlock_v2, turn_lock_v1, _LOCK | {"obj": "site.lockStartUnlock.xpos"}, _LONGEST
     ),
 )

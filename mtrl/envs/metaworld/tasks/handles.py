@@ -5,16 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import NO_QUATERNION, TaskSpec
+from mtrl.envs.metaworld.tasks.base import TaskSpec, placed
 from mtrl.envs.metaworld.tasks.kernels import distance, within
-from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
+from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 _PRESS_RADIUS = 0.02
 _PULL_RADIUS = 0.05
-
-
-def _handle(s: State) -> Vector:
-    return *s.handle, *NO_QUATERNION
 
 
 def press_v2(s: State) -> Outcome:
@@ -67,14 +63,14 @@ def move_v1(success: float, grasp_success: float, s: State) -> Outcome:
 
 _LONGEST = {"max_distance": "maxDist"}
 _PRESS = {**_LONGEST, "handle_init": "_handle_init_pos"}
-_CENTRE = {"handle": "site.handleCenter.xpos"}
-_START = {"handle": "site.handleStart.xpos"}
+_CENTRE = {"obj": "site.handleCenter.xpos"}
+_START = {"obj": "site.handleStart.xpos"}
 _PRESS_V1 = partial(move_v1, _PRESS_RADIUS, 1.0)
 _PULL_V1, _PULL_SIDE_V1 = partial(move_v1, _PULL_RADIUS, 0.0), partial(move_v1, 0.08, 0.0)
 
 SPECS = (
-    TaskSpec("handle-press-v3", _handle, press_v2, _PRESS_V1, _START, _PRESS),
-    TaskSpec("handle-press-side-v3", _handle, press_v2, _PRESS_V1, _START, _PRESS),
-    TaskSpec("handle-pull-v3", _handle, pull_v2, _PULL_V1, {"handle": "site.handleRight.xpos"}, _LONGEST),
-    TaskSpec("handle-pull-side-v3", _handle, pull_side_v2, _PULL_SIDE_V1, _CENTRE, _LONGEST),
+    TaskSpec("handle-press-v3", placed, press_v2, _PRESS_V1, _START, _PRESS),
+    TaskSpec("handle-press-side-v3", placed, press_v2, _PRESS_V1, _START, _PRESS),
+    TaskSpec("handle-pull-v3", placed, pull_v2, _PULL_V1, {"obj": "site.handleRight.xpos"}, _LONGEST),
+    TaskSpec("handle-pull-side-v3", placed, pull_side_v2, _PULL_SIDE_V1, _CENTRE, _LONGEST),
 )

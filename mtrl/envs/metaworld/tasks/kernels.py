@@ -1,4 +1,4 @@
-"""What the rewards of many tasks have in common.
+"""Functions that the rewards of many tasks share.
 
 The order of sums and products is part of the definition: it decides the last bit.
 """

@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import TaskSpec
+from mtrl.envs.metaworld.tasks.base import TaskSpec, posed_by_matrix
 from mtrl.envs.metaworld.tasks.kernels import distance, plus, scaled_distance, within
-from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
+from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 _UPRIGHT = math.pi / 2.0
 _SUCCESS = math.pi / 24.0
 _SHOULDER, _SCALE = (0.0, 0.055, 0.07), (4.0, 1.0, 4.0)
-
-
-def _lever(s: State) -> Vector:
-    return *s.lever, *kernels.quaternion(s.lever_matrix)
 
 
 def lever_pull_v2(s: State) -> Outcome:
@@ -44,10 +40,10 @@ def lever_pull_v1(s: State) -> Outcome:
 SPECS = (
     TaskSpec(
         "lever-pull-v3",
-        _lever,
+        posed_by_matrix,
         lever_pull_v2,
         lever_pull_v1,
-        {"lever": "site.leverStart.xpos", "lever_matrix": "geom.objGeom.xmat", "lever_angle": "joint.LeverAxis.qpos"},
+        {"obj": "site.leverStart.xpos", "obj_matrix": "geom.objGeom.xmat", "lever_angle": "joint.LeverAxis.qpos"},
         {"lever_init": "_lever_pos_init", "max_pull": "maxPullDist"},
     ),
 )

@@ -6,13 +6,9 @@ import math
 from typing import Any
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import TaskSpec
+from mtrl.envs.metaworld.tasks.base import TaskSpec, posed
 from mtrl.envs.metaworld.tasks.kernels import distance, length, within
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
-
-
-def _wrench(s: State) -> Vector:
-    return *s.grip_point, *s.nut_quaternion
 
 
 def _handle(s: State) -> Vector:
@@ -56,7 +52,7 @@ def disassemble_v2(s: State) -> Outcome:
 
 
 def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float, near: float) -> tuple[bool, float]:
-    """`kernels.lift`, but the wrench also has to be within ``near`` of the fingers to be held; the reward if not."""
+    """As `kernels.lift`, but a held wrench is also within ``near`` of the fingers; the reward is that if not held."""
     ground = rest + 0.005
     dropped = z < ground and placing > 0.02 and reach > 0.02
     held = z >= height - 0.01 and reach < near and not dropped
@@ -97,10 +93,10 @@ def disassemble_v1(s: State) -> Outcome:
 
 
 _PROBES = {
-    "grip_point": "site.RoundNut-8.xpos",
+    "obj": "site.RoundNut-8.xpos",
     "ring": "site.RoundNut.xpos",
     "nut": "body.RoundNut.xpos",
-    "nut_quaternion": "body.RoundNut.xquat",
+    "obj_quaternion": "body.RoundNut.xquat",
 }
 _PEG = {
     "peg": "model.body.peg.pos",
@@ -110,6 +106,6 @@ _PEG = {
 }
 
 SPECS = (
-    TaskSpec("assembly-v3", _wrench, assembly_v2, assembly_v1, _PROBES, state=("rest_height",)),
-    TaskSpec("disassemble-v3", _wrench, disassemble_v2, disassemble_v1, _PROBES, _PEG),
+    TaskSpec("assembly-v3", posed, assembly_v2, assembly_v1, _PROBES, state=("rest_height",)),
+    TaskSpec("disassemble-v3", posed, disassemble_v2, disassemble_v1, _PROBES, _PEG),
 )

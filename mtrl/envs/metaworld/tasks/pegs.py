@@ -5,19 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import TaskSpec
+from mtrl.envs.metaworld.tasks.base import TaskSpec, posed, posed_by_matrix
 from mtrl.envs.metaworld.tasks.kernels import distance, scaled_distance, within
+from mtrl.envs.metaworld.tasks.push import doubled
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 _SCALE = (1.0, 2.0, 2.0)
-
-
-def _peg(s: State) -> Vector:
-    return *s.peg, *kernels.quaternion(s.peg_matrix)
-
-
-def _plug(s: State) -> Vector:
-    return *s.plug, *s.plug_quaternion
 
 
 def _between(x: float, one: float, other: float) -> bool:
@@ -68,10 +61,6 @@ def peg_insert_side_v1(s: State) -> Outcome:
     return kernels.outcome_v1(reward, placing, 0.07)
 
 
-def _doubled(grasped: Any) -> Any:
-    return 2.0 * grasped
-
-
 def _pulled(grasped: Any, placed: Any) -> Any:
     return 1.0 + 2.0 * grasped + placed
 
@@ -86,7 +75,7 @@ def peg_unplug_side_v2(s: State) -> Outcome:
     elif pulled and to_plug < 0.035:
         reward = kernels.mixed(single, _pulled, grasped, 5.0 * in_place)
     else:
-        reward = kernels.mixed(single, _doubled, grasped)
+        reward = kernels.mixed(single, doubled, grasped)
     return Outcome(reward, to_target <= 0.07, to_plug <= 0.03, pulled, grasped, in_place, to_target)
 
 
@@ -100,19 +89,19 @@ def peg_unplug_side_v1(s: State) -> Outcome:
 
 
 _PEG = {
-    "peg": "site.pegGrasp.xpos",
-    "peg_matrix": "site.pegGrasp.xmat",
+    "obj": "site.pegGrasp.xpos",
+    "obj_matrix": "site.pegGrasp.xmat",
     "head": "site.pegHead.xpos",
     "zero_corner": "site.bottom_right_corner_collision_box_1.xpos",
     "one_corner": "site.top_left_corner_collision_box_1.xpos",
     "other_zero_corner": "site.bottom_right_corner_collision_box_2.xpos",
     "other_one_corner": "site.top_left_corner_collision_box_2.xpos",
 }
-_PLUG = {"plug": "site.pegEnd.xpos", "plug_quaternion": "body.plug1.xquat"}
+_PLUG = {"obj": "site.pegEnd.xpos", "obj_quaternion": "body.plug1.xquat"}
 _LONGEST = {"max_placing": "maxPlacingDist"}
 _HEIGHTS = {"head_init": "peg_head_pos_init", "peg_height": "objHeight", "target_height": "heightTarget"}
 
 SPECS = (
-    TaskSpec("peg-insert-side-v3", _peg, peg_insert_side_v2, peg_insert_side_v1, _PEG, _LONGEST | _HEIGHTS),
-    TaskSpec("peg-unplug-side-v3", _plug, peg_unplug_side_v2, peg_unplug_side_v1, _PLUG, _LONGEST),
+    TaskSpec("peg-insert-side-v3", posed_by_matrix, peg_insert_side_v2, peg_insert_side_v1, _PEG, _LONGEST | _HEIGHTS),
+    TaskSpec("peg-unplug-side-v3", posed, peg_unplug_side_v2, peg_unplug_side_v1, _PLUG, _LONGEST),
 )

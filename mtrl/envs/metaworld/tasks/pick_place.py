@@ -7,26 +7,21 @@ from types import MappingProxyType
 from typing import Any
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import TaskSpec
+from mtrl.envs.metaworld.tasks.base import TaskSpec, posed_by_matrix
 from mtrl.envs.metaworld.tasks.kernels import distance, hamacher, scaled_distance, within
-from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
+from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 PUCK: Mapping[str, str] = MappingProxyType(
     {"obj": "body.obj.xpos", "obj_matrix": "geom.objGeom.xmat", "touching": "touching.objGeom"}
 )
-"""Probes of `puck` where the package reports the body's position."""
+"""Probes of the puck where the package reports the body's position; the orientation is always its geometry's."""
 PUCK_GEOM: Mapping[str, str] = MappingProxyType({**PUCK, "obj": "geom.objGeom.xpos"})
-"""Probes of `puck` where it reports the geometry's position."""
+"""Probes of the puck where it reports the geometry's position."""
 PLACING: Mapping[str, str] = MappingProxyType(
     {"target_height": "heightTarget", "obj_height": "objHeight", "max_placing": "maxPlacingDist"}
 )
 """Constants of `pick_place_v1`."""
 _WALL_SCALE = (1.0, 1.0, 3.0)
-
-
-def puck(s: State) -> Vector:
-    """Position and orientation of the puck; the orientation is always its geometry's."""
-    return *s.obj, *kernels.quaternion(s.obj_matrix)
 
 
 def pick_place_v2(s: State) -> Outcome:
@@ -77,6 +72,6 @@ def pick_place_v1(s: State, goal_radius: float = 0.07, ground: float = 0.0) -> O
 
 
 SPECS = (
-    TaskSpec("pick-place-v3", puck, pick_place_v2, pick_place_v1, PUCK, PLACING),
-    TaskSpec("pick-place-wall-v3", puck, pick_place_wall_v2, pick_place_v1, PUCK_GEOM, PLACING),
+    TaskSpec("pick-place-v3", posed_by_matrix, pick_place_v2, pick_place_v1, PUCK, PLACING),
+    TaskSpec("pick-place-wall-v3", posed_by_matrix, pick_place_wall_v2, pick_place_v1, PUCK_GEOM, PLACING),
 )

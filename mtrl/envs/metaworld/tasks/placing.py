@@ -7,17 +7,13 @@ from functools import partial
 from typing import Any
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import TaskSpec
+from mtrl.envs.metaworld.tasks.base import TaskSpec, posed, posed_by_matrix
 from mtrl.envs.metaworld.tasks.kernels import distance, distance_xy, hamacher, scaled_distance, within
-from mtrl.envs.metaworld.tasks.pick_place import PLACING, PUCK, pick_place_v1, puck
+from mtrl.envs.metaworld.tasks.pick_place import PLACING, PUCK, pick_place_v1
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 _SHELF_DEPTH = 3 * 0.05
 _HOOP_SCALE = (1.0, 1.0, 2.0)
-
-
-def _object(s: State) -> Vector:
-    return *s.obj, *s.obj_quaternion
 
 
 def _funnel(radius: float, slope: float, height: float) -> float:
@@ -126,8 +122,8 @@ _BIN = {**_OBJECT, "target": "body.bin_goal.xpos"}
 _BALL = {"obj": "body.bsktball.xpos", "obj_quaternion": "body.bsktball.xquat", "target": "site.goal.xpos"}
 
 SPECS = (
-    TaskSpec("bin-picking-v3", _object, bin_picking_v2, bin_picking_v1, _BIN, PLACING, ("first_distance",)),
-    TaskSpec("shelf-place-v3", puck, shelf_place_v2, pick_place_v1, PUCK, PLACING),
-    TaskSpec("basketball-v3", _object, basketball_v2, partial(pick_place_v1, goal_radius=0.08), _BALL, PLACING),
-    TaskSpec("pick-out-of-hole-v3", _object, pick_out_of_hole_v2, pick_out_of_hole_v1, _OBJECT, PLACING),
+    TaskSpec("bin-picking-v3", posed, bin_picking_v2, bin_picking_v1, _BIN, PLACING, ("first_distance",)),
+    TaskSpec("shelf-place-v3", posed_by_matrix, shelf_place_v2, pick_place_v1, PUCK, PLACING),
+    TaskSpec("basketball-v3", posed, basketball_v2, partial(pick_place_v1, goal_radius=0.08), _BALL, PLACING),
+    TaskSpec("pick-out-of-hole-v3", posed, pick_out_of_hole_v2, pick_out_of_hole_v1, _OBJECT, PLACING),
 )

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import Reward, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Reward, TaskSpec, posed_by_matrix
 from mtrl.envs.metaworld.tasks.kernels import distance, within
-from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
+from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 _RADIUS = 0.05
-
-
-def _plate(s: State) -> Vector:
-    return *s.plate, *kernels.quaternion(s.plate_matrix)
 
 
 def _closeness(s: State, less: float) -> tuple[float, float, float, float]:
@@ -49,8 +45,8 @@ def slide_v1(s: State) -> Outcome:
 
 
 def _spec(name: str, reward_v2: Reward) -> TaskSpec:
-    probes = {"plate": "geom.puck.xpos", "plate_matrix": "geom.puck.xmat"}
-    return TaskSpec(name, _plate, reward_v2, slide_v1, probes, {"max_distance": "maxDist"})
+    probes = {"obj": "geom.puck.xpos", "obj_matrix": "geom.puck.xmat"}
+    return TaskSpec(name, posed_by_matrix, reward_v2, slide_v1, probes, {"max_distance": "maxDist"})
 
 
 SPECS = (

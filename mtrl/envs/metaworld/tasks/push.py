@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import TaskSpec
+from mtrl.envs.metaworld.tasks.base import TaskSpec, posed_by_matrix
 from mtrl.envs.metaworld.tasks.kernels import distance, distance_xy, scaled_distance, within
-from mtrl.envs.metaworld.tasks.pick_place import PUCK, PUCK_GEOM, puck
+from mtrl.envs.metaworld.tasks.pick_place import PUCK, PUCK_GEOM
 from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 _WALL_SCALE = (3.0, 1.0, 1.0)
@@ -91,7 +91,7 @@ def push_dense(s: State) -> Outcome:
 _LONGEST = {"max_pushing": "maxPushDist"}
 
 SPECS = (
-    TaskSpec("push-v3", puck, push_v2, partial(push_v1, goal_radius=0.05), PUCK, _LONGEST),
-    TaskSpec("push-wall-v3", puck, push_wall_v2, push_v1, PUCK_GEOM, _LONGEST),
-    TaskSpec("push-back-v3", puck, push_back_v2, push_v1, PUCK_GEOM, _LONGEST),
+    TaskSpec("push-v3", posed_by_matrix, push_v2, partial(push_v1, goal_radius=0.05), PUCK, _LONGEST),
+    TaskSpec("push-wall-v3", posed_by_matrix, push_wall_v2, push_v1, PUCK_GEOM, _LONGEST),
+    TaskSpec("push-back-v3", posed_by_matrix, push_back_v2, push_v1, PUCK_GEOM, _LONGEST),
 )

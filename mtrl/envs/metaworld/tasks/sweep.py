@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import TaskSpec
+from mtrl.envs.metaworld.tasks.base import TaskSpec, posed, posed_by_matrix
 from mtrl.envs.metaworld.tasks.kernels import distance, distance_xy, scaled_distance, within
-from mtrl.envs.metaworld.tasks.pick_place import PUCK, puck
+from mtrl.envs.metaworld.tasks.pick_place import PUCK
 from mtrl.envs.metaworld.tasks.push import push_v1
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 _GOAL_SCALE = (3.0, 1.0, 1.0)
-
-
-def _cube(s: State) -> Vector:
-    return *s.obj, *s.obj_quaternion
 
 
 def _sweep_to(s: State, target: Vector, grasped: float) -> Outcome:
@@ -76,7 +72,7 @@ _BALL = {"obj": "body.soccer_ball.xpos", "obj_matrix": "body.soccer_ball.xmat", 
 _LONGEST = {"max_pushing": "maxPushDist"}
 
 SPECS = (
-    TaskSpec("sweep-v3", _cube, sweep_v2, sweep_v1, _CUBE, _LONGEST),
-    TaskSpec("sweep-into-v3", puck, sweep_into_v2, sweep_into_v1, PUCK, _LONGEST),
-    TaskSpec("soccer-v3", puck, soccer_v2, push_v1, _BALL, _LONGEST),
+    TaskSpec("sweep-v3", posed, sweep_v2, sweep_v1, _CUBE, _LONGEST),
+    TaskSpec("sweep-into-v3", posed_by_matrix, sweep_into_v2, sweep_into_v1, PUCK, _LONGEST),
+    TaskSpec("soccer-v3", posed_by_matrix, soccer_v2, push_v1, _BALL, _LONGEST),
 )

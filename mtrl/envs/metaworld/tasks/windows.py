@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import NO_QUATERNION, Reward, TaskSpec
+from mtrl.envs.metaworld.tasks.base import Reward, TaskSpec, placed
 from mtrl.envs.metaworld.tasks.kernels import distance, within
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 _RADIUS = 0.05
 _HANDLE_RADIUS = 0.02
-
-
-def _handle(s: State) -> Vector:
-    return *s.handle, *NO_QUATERNION
 
 
 def _slide(s: State, start: Vector, sigmoid: str) -> Outcome:
@@ -46,7 +42,7 @@ def window_v1(s: State) -> Outcome:
 
 def _window(name: str, reward_v2: Reward, handle: str) -> TaskSpec:
     constants = {"window_handle_init": "window_handle_pos_init", "max_pull": "maxPullDist"}
-    return TaskSpec(name, _handle, reward_v2, window_v1, {"handle": f"site.{handle}.xpos"}, constants)
+    return TaskSpec(name, placed, reward_v2, window_v1, {"obj": f"site.{handle}.xpos"}, constants)
 
 
 SPECS = (
