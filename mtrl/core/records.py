@@ -8,14 +8,13 @@ finite numbers, and `object` anything.
 from __future__ import annotations
 
 import json
-import reprlib
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args
 
 import yaml
 
-from mtrl.core.errors import UserError, reading
+from mtrl.core.errors import UserError, reading, shown
 
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
 
@@ -67,7 +66,7 @@ def _is(value: Any, kind: type) -> bool:
 
 def _complain(what: str, place: str, wanted: str, found: Any) -> NoReturn:
     wanted = f"one with {wanted} as `{place}`" if place else wanted
-    raise UserError(f"{what} should be {wanted}. Found {' '.join(reprlib.repr(found).split())}.")
+    raise UserError(f"{what} should be {wanted}. Found {' '.join(shown(found).split())}.")
 
 
 def _refuse(constant: str) -> NoReturn:
