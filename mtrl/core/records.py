@@ -34,7 +34,9 @@ def read_json(path: Path, shape: Any) -> Any:
 def read_yaml(path: Path, shape: Any, what: str = "File") -> Any:
     """The content of a YAML file; what: how errors call the file before they name its path."""
     with reading(path, "a readable YAML file", what):
-        value = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        value = yaml.safe_load(text)
+        _require_small(value, len(text))
     require(value, shape, f"{what} {path}")
     return value
 
@@ -54,6 +56,18 @@ def require(value: Any, shape: Any, what: str, place: str = "") -> None:
                 require(value.get(key), inner, what, f"{place}.{key}".lstrip("."))
     elif shape is not object and not any(_is(value, kind) for kind in get_args(shape) or (shape,)):
         _complain(what, place, " or ".join(_NAMES[kind] for kind in get_args(shape) or (shape,)), value)
+
+
+def _require_small(value: Any, letters: int) -> None:
+    """Refuse what aliases in aliases would make far larger than the file, when it is gone through."""
+    left, waiting = 1000 + 10 * letters, [value]
+    while waiting:
+        found = waiting.pop()
+        inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+        left -= len(inner)
+        if left < 0:
+            raise ValueError("aliases in aliases")
+        waiting.extend(inner)
 
 
 def _is(value: Any, kind: type) -> bool:
