@@ -26,6 +26,13 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
 
 
+def _path(text: str) -> Path:
+    """A path, which a variable of the shell that is not set is not."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path should be given. Found ''")
+    return Path(text)
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse, taking key=value options on either side of the flags, which argparse alone does not."""
     words = sys.argv[1:] if arguments is None else list(arguments)
@@ -51,13 +58,13 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train an agent, or go on with a run", description=_TRAIN)
     train.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
-    train.add_argument("--config", type=Path, metavar="FILE", help="start from a run's config.yaml, or a group's")
+    train.add_argument("--config", type=_path, metavar="FILE", help="start from a run's config.yaml, or a group's")
     train.add_argument("--show", action="store_true", help="print the whole configuration and stop")
     _add_imports(train)
     train.set_defaults(command="train")
 
     study = commands.add_parser("study", help="make the runs that a file names, keep, table and draw them")
-    study.add_argument("study", type=Path, metavar="STUDY", help="a folder with a study.yaml, such as results/mt10")
+    study.add_argument("study", type=_path, metavar="STUDY", help="a folder with a study.yaml, such as results/mt10")
     study.add_argument("options", nargs="*", metavar="LABEL | key=value", help="some of the runs; overrides of all")
     study.add_argument("--jobs", type=int, default=1, help="runs at once; more than 1 have one thread each (1)")
     study.add_argument("--report", action="store_true", help="no runs: table and draw what is kept already")
@@ -100,13 +107,13 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="download image data sets")
     data.add_argument("what", choices=("fetch",))
     data.add_argument("name", help="cifar10, cifar100, mnist or svhn")
-    data.add_argument("--root", type=Path, default=Path("data"), help="where benchmark.root looks for it (data)")
+    data.add_argument("--root", type=_path, default=Path("data"), help="where benchmark.root looks for it (data)")
     data.set_defaults(command="data")
 
     plot = commands.add_parser("plot", help="draw runs")
     plot.add_argument("folders", nargs="+", metavar="RUN")
     plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], help="what to draw (curves)")
-    plot.add_argument("--output", type=Path, help="the picture's path (learning_curves.png in the run)")
+    plot.add_argument("--output", type=_path, help="the picture's path (learning_curves.png in the run)")
     _add_imports(plot)
     plot.set_defaults(command="plot")
 
@@ -116,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("folder", metavar="RUN", help="a run with diagnostics=transference")
     group.add_argument("--groups", type=int, required=True, metavar="K", help="groups at most")
     group.add_argument("--network", help="whose losses' affinities: critic (the default) or actor")
-    group.add_argument("--output", type=Path, help="the folder of the groups' configurations (groups/ in the run)")
+    group.add_argument("--output", type=_path, help="the folder of the groups' configurations (groups/ in the run)")
     _add_imports(group)
     group.set_defaults(command="group")
     return parser
@@ -129,14 +136,14 @@ def _add_imports(command: argparse.ArgumentParser) -> None:
 
 def _add_reports(commands: Any) -> None:
     report = commands.add_parser("report", help="write what runs were, and what they reached, as one web page")
-    report.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="a run, or a folder with runs in it")
-    report.add_argument("--output", type=Path, metavar="FILE", help="the page (report.html in the run, or around all)")
+    report.add_argument("folders", nargs="+", type=_path, metavar="RUN", help="a run, or a folder with runs in it")
+    report.add_argument("--output", type=_path, metavar="FILE", help="the page (report.html in the run, or around all)")
     report.add_argument("--title", default="", help="the page's heading")
     report.set_defaults(command="report")
     compare = commands.add_parser("compare", help="tell how sure it is that methods are better than another")
-    compare.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="a run, or a folder with runs in it")
+    compare.add_argument("folders", nargs="+", type=_path, metavar="RUN", help="a run, or a folder with runs in it")
     against = "the runs of the one method that they are compared with"
-    compare.add_argument("--against", nargs="+", type=Path, required=True, metavar="RUN", help=against)
+    compare.add_argument("--against", nargs="+", type=_path, required=True, metavar="RUN", help=against)
     across = "also where reward version, horizon, episodes, goals, steps, ... differ"
     compare.add_argument("--across-protocols", action="store_true", help=across)
     compare.add_argument("--json", action="store_true", help="print everything as JSON")
@@ -151,14 +158,14 @@ def _add_demos(commands: Any) -> None:
     collect.add_argument("--episodes", type=int, default=100, help="of each task (100)")
     collect.add_argument("--seed", type=int, default=1, help="of the scenes")
     collect.add_argument("--layout", choices=("cache", "rlbench"), default="cache", help="what to write")
-    collect.add_argument("--output", type=Path, default=Path("demos"), help="folder; a benchmark gets one in it")
+    collect.add_argument("--output", type=_path, default=Path("demos"), help="folder; a benchmark gets one in it")
     collect.add_argument("--jobs", type=int, default=0, help="processes; as many as there are cores if not given")
     _add_imports(collect)
     collect.set_defaults(command="collect")
     cache = actions.add_parser("cache", help="make a cache of demonstrations in RLBench's folders")
-    cache.add_argument("folder", type=Path, help="that holds <task>/variation<N>/episodes/episode<M>")
+    cache.add_argument("folder", type=_path, help="that holds <task>/variation<N>/episodes/episode<M>")
     cache.add_argument("options", nargs="*", metavar="key=value", help="benchmark=rlbench and its options")
     cache.add_argument("--episodes", type=int, help="of each task; all if not given")
-    cache.add_argument("--output", type=Path, default=Path("demos"), help="folder; a benchmark gets one in it")
+    cache.add_argument("--output", type=_path, default=Path("demos"), help="folder; a benchmark gets one in it")
     _add_imports(cache)
     cache.set_defaults(command="cache")

@@ -9,6 +9,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,9 +18,12 @@ from typing import Any
 
 from mtrl.arguments import parse
 from mtrl.core.errors import UserError, expected
+from mtrl.core.output import lasting_output
 from mtrl.core.registry import find, import_by_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
+LONGEST = 4000
+"""Letters of a message: an option's name may have been thousands."""
 # Read by OpenMP when torch is loaded. Threads that wait by spinning take the cores from the environments' threads, and
 # on a machine that does anything else an update takes ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -28,22 +32,40 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
+        with lasting_output():
+            return _code(arguments)
+    except OSError as error:
+        return _failed(error)
+
+
+def _code(arguments: Sequence[str] | None) -> int:
+    try:
         options = parse(arguments)
         import_by_name(getattr(options, "imports", []))
         COMMANDS[options.command](options)
     except UserError as error:
-        print(f"mtrl: {' '.join(str(error).split())}", file=sys.stderr)
+        message = " ".join(str(error).split())
+        longest = message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
+        print(f"mtrl: {longest}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("mtrl: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
     except OSError as error:  # a full disk, a folder that has gone: what was written before is whole
-        found = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
-        print(f"mtrl: Files should be readable, and writable where they are written. Found {found}.", file=sys.stderr)
+        return _failed(error)
+    except (MemoryError, RuntimeError) as error:  # PyTorch's own errors are only told by what they say
+        if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
+        found = " ".join((str(error) or "none left").partition("\n")[0].split())
+        print(f"mtrl: Memory should suffice for networks, batches and replay. Found {found}.", file=sys.stderr)
         return BAD_INPUT
     return 0
+
+
+def _failed(error: OSError) -> int:
+    found = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+    print(f"mtrl: Files should be readable, and writable where they are written. Found {found}.", file=sys.stderr)
+    return BAD_INPUT
 
 
 def _collect(options: argparse.Namespace) -> None:
@@ -196,12 +218,13 @@ def _list_parameters(options: argparse.Namespace) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     from mtrl.bench import report
+    from mtrl.core.cores import usable_device
 
     bench = importlib.import_module(f"mtrl.bench.{options.what}")
     suites: dict[str, Any] = {"suites": tuple(options.suites.split(","))} if options.suites else {}
     chosen: dict[str, Any] = {}
     if options.what in ("on_policy", "precision", "train", "update"):
-        chosen = {"device": options.device}
+        chosen = {"device": str(usable_device(options.device, "--device"))}
     if options.what in ("on_policy", "train", "update"):
         chosen |= suites
     if options.what in ("train", "update"):

@@ -38,7 +38,7 @@ FOLDER = Path(__file__).parent
 def choices(group: str, registries: Iterable[Registry]) -> list[str]:
     """What may stand behind `<group>=`: the registry's methods, and the YAML presets beside this file."""
     kinds = {kind: registry for registry in registries if registry.group == group for kind in registry.kinds}
-    presets = {path.stem for path in (FOLDER / group).glob("*.yaml")}
+    presets = {path.stem for path in FOLDER.glob("*/*.yaml") if path.parent.name == group}
     for kind in presets & kinds.keys():
         files = f"{FOLDER / group / kind}.yaml and {kinds[kind].place(kind)}"
         raise UserError(f"Option `{group}` should have one {kind!r}. Found two: {files}. Rename one.")

@@ -34,7 +34,7 @@ def explained(error: BaseException, overrides: Sequence[str]) -> UserError:
     return UserError(f"{subject} should be valid. Found: {message}.")
 
 
-MALFORMED = (OmegaConfBaseException, LookupError, TypeError, ValueError, AttributeError, RecursionError)
+MALFORMED = (OmegaConfBaseException, LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
 """What OmegaConf, and checks of values, raise for a file that somebody has edited."""
 _KINDS = {
     r"Value '(.*)' of type '.*' could not be converted to Integer": "an integer",

@@ -66,6 +66,8 @@ def read(option: str, text: str, declared: Any, path: bool = False) -> Any:
     if value.is_sweep_override():
         raise expected(f"Option `{option}`", "one value here (a list stands in brackets)", text)
     found = value.value()
+    if float in kinds and isinstance(found, int) and abs(found) >= 2**1023:
+        raise expected(f"Option `{option}`", "a finite number", text)
     return as_typed(found) if str in get_args(declared) else _whole(found, declared)
 
 
@@ -73,7 +75,7 @@ def parse(text: str) -> Override | None:
     """A value in Hydra's syntax, None where it is none."""
     try:
         return OverridesParser.create().parse_override(f"value={text}")
-    except HydraException:
+    except (HydraException, ValueError, RecursionError):  # thousands of digits, or of brackets
         return None
 
 

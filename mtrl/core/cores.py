@@ -1,4 +1,4 @@
-"""How many cores there are to use."""
+"""What there is to compute on: cores and devices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from mtrl.core.errors import expected
+
+if TYPE_CHECKING:
+    import torch
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -15,6 +20,22 @@ B = TypeVar("B")
 def available_cores() -> int:
     """Those that this process may run on, where the system tells; at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usable_device(name: str, option: str = "Option `device`") -> torch.device:
+    """The device of this name; for "auto" a GPU where there is one.
+
+    Raises:
+        UserError: PyTorch cannot compute there.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise expected(option, "auto, cpu, or a GPU that PyTorch sees", name) from error
 
 
 @contextmanager

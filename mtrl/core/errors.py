@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,23 @@ class UserError(ValueError):
     """Bad input from outside. Its message is one line; the command line prints it and exits with 2."""
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 400
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 60
+"""How a complaint shows what was found: whole, unless it is of thousands of letters."""
+
+
 def expected(what: str, expectation: str, found: Any) -> UserError:
     """The project's one form of complaint: what should be what, and what was found instead."""
-    return UserError(f"{what} should be {expectation}. Found {found!r}.")
+    return UserError(f"{what} should be {expectation}. Found {shown(found)}.")
+
+
+def shown(found: Any) -> str:
+    """A value as complaints show it."""
+    try:
+        return _SHORT.repr(found)
+    except ValueError:  # Python refuses to write out whole numbers of thousands of digits
+        return f"{type(found).__name__} of thousands of digits"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import resource
 import sys
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEEP = 1 << 30
@@ -20,6 +21,17 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(option, _KEEP) for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
+
+
+def check_content(path: Path, size: int) -> None:
+    """Refuse a compressed file of which far more would come than it has bytes, before it takes memory.
+
+    Raises:
+        ValueError: more than 16 MiB and 100 times its own size. Pictures and data sets have less than a tenth of it.
+    """
+    most = (16 << 20) + 100 * path.stat().st_size
+    if size > most:
+        raise ValueError(f"{size >> 20} MiB or more in {path.stat().st_size} bytes")
 
 
 def peak_bytes() -> int:

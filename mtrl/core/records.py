@@ -8,14 +8,13 @@ finite numbers, and `object` anything.
 from __future__ import annotations
 
 import json
-import reprlib
 from pathlib import Path
 from types import NoneType
 from typing import Any, NoReturn, get_args
 
 import yaml
 
-from mtrl.core.errors import UserError, reading
+from mtrl.core.errors import UserError, reading, shown
 
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
 
@@ -35,7 +34,9 @@ def read_json(path: Path, shape: Any) -> Any:
 def read_yaml(path: Path, shape: Any, what: str = "File") -> Any:
     """The content of a YAML file; what: how errors call the file before they name its path."""
     with reading(path, "a readable YAML file", what):
-        value = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        value = yaml.safe_load(text)
+        _require_small(value, len(text))
     require(value, shape, f"{what} {path}")
     return value
 
@@ -57,6 +58,18 @@ def require(value: Any, shape: Any, what: str, place: str = "") -> None:
         _complain(what, place, " or ".join(_NAMES[kind] for kind in get_args(shape) or (shape,)), value)
 
 
+def _require_small(value: Any, letters: int) -> None:
+    """Refuse what aliases in aliases would make far larger than the file, when it is gone through."""
+    left, waiting = 1000 + 10 * letters, [value]
+    while waiting:
+        found = waiting.pop()
+        inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+        left -= len(inner)
+        if left < 0:
+            raise ValueError("aliases in aliases")
+        waiting.extend(inner)
+
+
 def _is(value: Any, kind: type) -> bool:
     if kind is int:
         return type(value) is int and abs(value) < 2**63
@@ -67,7 +80,7 @@ def _is(value: Any, kind: type) -> bool:
 
 def _complain(what: str, place: str, wanted: str, found: Any) -> NoReturn:
     wanted = f"one with {wanted} as `{place}`" if place else wanted
-    raise UserError(f"{what} should be {wanted}. Found {' '.join(reprlib.repr(found).split())}.")
+    raise UserError(f"{what} should be {wanted}. Found {' '.join(shown(found).split())}.")
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tarfile
@@ -83,6 +84,7 @@ def md5(path: Path) -> str:
 
 def _download(source: Source, path: Path, show: Show | None) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
+    new = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(source.url, timeout=60) as answer, open(aside, "wb") as file:
@@ -101,6 +103,9 @@ def _download(source: Source, path: Path, show: Show | None) -> None:
         raise UserError(f"{source.url} should be there to download to {path}. Found: {reason}.") from error
     finally:
         aside.unlink(missing_ok=True)
+        for folder in new:
+            with contextlib.suppress(OSError):  # the file is in it, or it could not be made
+                folder.rmdir()
 
 
 def _unpack(archive: Path, root: Path) -> None:

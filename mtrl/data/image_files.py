@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
 import struct
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from mtrl.core.errors import expected, missing, reading
+from mtrl.core.memory import check_content
 from mtrl.data import safe_pickle
 from mtrl.data.images import LabelledImages, Split
 
 CIFAR_SHAPE = (3, 32, 32)
+_COMPRESSED = 15
 
 
 def cifar10(root: Path | str) -> Split:
@@ -148,12 +152,18 @@ def _there(path: Path) -> Path:
 
 
 def _bytes(path: Path) -> bytes:
-    _there(path)
-    with (
-        reading(path, "readable and whole"),
-        gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file,
-    ):
-        return file.read()
+    with reading(_there(path), "readable and whole"):
+        return b"".join(_gunzipped(path)) if path.suffix == ".gz" else path.read_bytes()
+
+
+def _gunzipped(path: Path) -> Iterator[bytes]:
+    """The content of a compressed file, piece by piece, as long as it fits the file's size."""
+    done = 0
+    with gzip.open(path) as file:
+        while part := file.read(1 << 20):
+            done += len(part)
+            check_content(path, done)
+            yield part
 
 
 def _mnist_file(path: Path) -> Path:
@@ -213,6 +223,7 @@ def _svhn_file(path: Path) -> LabelledImages:
     except ModuleNotFoundError as error:
         raise missing("SVHN's files", "SciPy", "vision") from error
     with reading(_there(path), "a MATLAB 5 file"):
+        _check_mat(path)
         content = loadmat(path, variable_names=["X", "y"])
     images, labels = content.get("X"), content.get("y")
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
@@ -222,6 +233,23 @@ def _svhn_file(path: Path) -> LabelledImages:
         raise expected(f"`y` of {path}", f"{images.shape[3]} labels", "none")
     digits = _labels(f"`y` of {path}", labels.reshape(-1), images.shape[3], 10, first=1) % 10
     return LabelledImages(torch.from_numpy(images.transpose(3, 2, 0, 1).copy()), torch.from_numpy(digits))
+
+
+def _check_mat(path: Path) -> None:
+    """Refuse a MATLAB 5 file whose compressed elements (type 15, size, zlib's stream) hold far more than it has."""
+    done = 0
+    with open(path, "rb") as file:
+        order = "<" if file.read(128)[126:] == b"IM" else ">"
+        while len(head := file.read(8)) == 8:
+            kind, size = struct.unpack(f"{order}2I", head)
+            if kind != _COMPRESSED:
+                file.seek(size, os.SEEK_CUR)
+                continue
+            stream, rest = zlib.decompressobj(), file.read(size)
+            while rest and not stream.eof:
+                done += len(stream.decompress(rest, 1 << 20))
+                rest = stream.unconsumed_tail
+                check_content(path, done)
 
 
 def _labels(what: str, found: Any, count: int, classes: int, first: int = 0) -> NDArray[np.int64]:

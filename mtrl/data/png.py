@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mtrl.core.errors import expected, reading
+from mtrl.core.memory import check_content
 
 
 def read_png(path: Path) -> NDArray[np.uint8]:
@@ -22,6 +23,7 @@ def read_png(path: Path) -> NDArray[np.uint8]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path, formats=["PNG"]) as image:
+                check_content(path, image.width * image.height * len(image.getbands()))
                 image.load()
                 pixels = np.asarray(image)
         except FileNotFoundError as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,6 +22,8 @@ import numpy as np
 from mtrl.core.errors import UserError, reading
 
 _PLAIN_KINDS = "biufcSU"
+_MADE, _MADE_PER_BYTE = 1 << 20, 4
+"""Bytes that calls may make of a pickle, and for each of its own: arrays of old protocols are text first."""
 
 
 class _DType:
@@ -111,10 +113,13 @@ class _Unpickler(pickle._Unpickler):
     """The one written in Python: its memo is a dictionary, where that in C has room for the largest place named."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    stack: list[Any]
 
-    def __init__(self, file: Any, allowed: Mapping[tuple[str, str], Any], path: Path, encoding: str) -> None:
-        super().__init__(file, fix_imports=False, encoding=encoding)
+    def __init__(self, data: bytes, allowed: Mapping[tuple[str, str], Any], path: Path, encoding: str) -> None:
+        super().__init__(io.BytesIO(data), fix_imports=False, encoding=encoding)  # it has no room for more than it has
         self._allowed, self._path = allowed, path
+        self._changed = (_Array, *(kind for kind in allowed.values() if isinstance(kind, type)))
+        self._left = _MADE_PER_BYTE * len(data) + _MADE
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -134,6 +139,48 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray  # type: ignore[attr-defined]
 
+    def _count(self) -> None:
+        """Of what a call has just made, which may be the same text again and again."""
+        made = self.stack[-1]
+        self._left -= made.nbytes if isinstance(made, np.ndarray) else len(made) if isinstance(made, bytes) else 0
+        if self._left < 0:
+            raise ValueError("more bytes than the file has")
+
+    def _calling(load: Callable[[Any], None]) -> Callable[[Any], None]:  # type: ignore[misc]
+        def counted(self: _Unpickler) -> None:
+            load(self)
+            self._count()
+
+        return counted
+
+    def _keyed(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:  # type: ignore[misc]
+        """Python's hash of a tuple in a tuple, a million times over, ends the process."""
+
+        def checked(self: _Unpickler) -> None:
+            if any(isinstance(key, tuple | frozenset) for key in self.stack[keys]):
+                raise TypeError("a key that is no text or number")
+            load(self)
+
+        return checked
+
+    def _load_build(self) -> None:
+        """BUILD, for what the caller has lent alone: functions have attributes too."""
+        if not isinstance(self.stack[-2], self._changed):
+            raise TypeError("attributes of what is no instance of its classes")
+        pickle._Unpickler.load_build(self)  # type: ignore[attr-defined]
+
+    dispatch[pickle.BUILD[0]] = _load_build
+    for _code in (pickle.REDUCE, pickle.BUILD, pickle.OBJ, pickle.INST, pickle.NEWOBJ, pickle.NEWOBJ_EX):
+        dispatch[_code[0]] = _calling(dispatch[_code[0]])
+    for _code, _keys in (
+        (pickle.SETITEM, slice(-2, -1)),
+        (pickle.SETITEMS, slice(None, None, 2)),
+        (pickle.DICT, slice(None, None, 2)),
+        (pickle.ADDITEMS, slice(None)),
+        (pickle.FROZENSET, slice(None)),
+    ):
+        dispatch[_code[0]] = _keyed(dispatch[_code[0]], _keys)
+
     def persistent_load(self, pid: Any) -> Any:
         raise TypeError("a persistent reference")
 
@@ -151,6 +198,6 @@ def load(path: Path | str, allowed: Mapping[tuple[str, str], Any] = NUMPY, *, en
     """
     path = Path(path)
     with reading(path, "a readable pickle"):
-        file = io.BytesIO(path.read_bytes())  # which never makes room for more than it has
+        data = path.read_bytes()
     with reading(path, "a whole pickle"):
-        return _Unpickler(file, allowed, path, encoding).load()  # type: ignore[attr-defined]
+        return _Unpickler(data, allowed, path, encoding).load()  # type: ignore[attr-defined]

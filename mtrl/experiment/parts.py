@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mtrl.agents import AGENTS
+from mtrl.core.cores import usable_device
 from mtrl.core.errors import UserError, expected
 from mtrl.core.memory import keep_freed_memory
 from mtrl.core.registry import Registry
@@ -43,7 +44,7 @@ class Experiment:
         keep_freed_memory()
         if config.threads:
             torch.set_num_threads(config.threads)
-        self.device = _device(config.device)
+        self.device = usable_device(config.device)
         torch.manual_seed(config.seed)
         _check_fit(config)
         self.suite = SUITES.build(config.benchmark)
@@ -137,12 +138,3 @@ def _check_choice(registry: Registry, found: str, fits: Callable[[Any], bool], w
     if not fits(registry.config_class(found)):
         fitting = [kind for kind in registry.kinds if fits(registry.config_class(kind))]
         raise expected(f"Option `{registry.group}`", f"{' or '.join(fitting) or 'one that fits'} {where}", found)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros((), device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise expected("Option `device`", "auto, cpu, or a GPU that PyTorch sees", name) from error

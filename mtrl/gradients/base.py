@@ -208,5 +208,6 @@ def primary_tasks(option: str, chosen: Sequence[str | int], tasks: Sequence[str]
         index = list(tasks).index(choice) if choice in tasks else int(choice) if choice.isdecimal() else num_tasks
         known = f" ({', '.join(tasks)})" if tasks else ""
         check(index < num_tasks, option, f"tasks{known} or indexes below {num_tasks}", choice)
+        check(not mask[index], option, "tasks different from each other", choice)
         mask[index] = True
     return mask if chosen else ~mask

@@ -37,7 +37,7 @@ def read_descriptions(path: str | Path) -> Tensor:
     path = Path(path).expanduser()
     with reading(path, "a table of embeddings as .npy or JSON"):
         if path.suffix == ".npy":
-            found = np.load(path, allow_pickle=False)
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
         else:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
             found = list(content.values()) if isinstance(content, dict) else content

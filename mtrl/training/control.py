@@ -18,8 +18,8 @@ from mtrl.training.evaluation import Evaluation, Policy, Progress, greedy
 from mtrl.training.evaluation import evaluate as evaluate_policy
 from mtrl.training.trainer import Trainer
 
-_LARGEST = float(np.finfo(np.float32).max)
-"""Learners compute in single precision, where larger numbers are infinite."""
+_LARGEST = float(np.sqrt(np.finfo(np.float32).max))
+"""Learners compute in single precision, where the squares of larger numbers are infinite."""
 
 
 class ControlSuite(Protocol):
@@ -48,11 +48,11 @@ class EpisodeStatistics:
         self._returns = np.zeros((num_tasks, envs_per_task))
         self._solved = np.zeros((num_tasks, envs_per_task), bool)
         self._ended = np.zeros((3 + len(measures), num_tasks))  # episodes, successes, returns, measures
-        self._totals = np.zeros((2, num_tasks, envs_per_task))  # of observations and rewards
-        self._sum = np.zeros((num_tasks, envs_per_task))
+        self._extremes = np.zeros((2, 2, num_tasks, envs_per_task))  # least and most of observations and rewards
+        self._found = np.zeros((num_tasks, envs_per_task))
 
     def add(self, step: StepResult) -> None:
-        self._add_totals(step)
+        self._add_extremes(step)
         self._returns += step.reward
         self._solved |= step.success
         over = step.terminated | step.truncated
@@ -62,14 +62,15 @@ class EpisodeStatistics:
             self._returns[over] = 0
             self._solved[over] = False
 
-    def _add_totals(self, step: StepResult) -> None:
-        """Up to the first number that is not finite, so that it is known whose it was before it reached all tasks."""
-        if not -_LARGEST < self._totals.sum() < _LARGEST:
+    def _add_extremes(self, step: StepResult) -> None:
+        """Up to the first number that is too large, so that it is known whose it was before it reached all tasks."""
+        if not -_LARGEST < self._extremes.min() <= self._extremes.max() < _LARGEST:
             return
-        for observation in (step.observation, step.next_observation):
-            rows = observation.reshape(*self._sum.shape, -1)
-            self._totals[0] += np.add.reduce(rows, -1, dtype=np.float64, out=self._sum)
-        self._totals[1] += step.reward
+        for part, widen in zip(self._extremes, (np.minimum, np.maximum), strict=True):
+            for observation in (step.observation, step.next_observation):
+                rows = observation.reshape(*self._found.shape, -1)
+                widen(part[0], widen.reduce(rows, -1, out=self._found, dtype=np.float64), out=part[0])
+            widen(part[1], step.reward, out=part[1])
 
     def report(self) -> dict[str, FloatArray]:
         """{success, return}: means (T,) over the episodes since the last report, NaN where a task had none."""
@@ -79,9 +80,10 @@ class EpisodeStatistics:
         self._ended[:] = 0
         return result
 
-    def totals(self) -> dict[str, FloatArray]:
-        """{observations, rewards}: sums (T,) over the steps up to the first number that is not finite."""
-        return dict(zip(("observations", "rewards"), self._totals.sum(-1), strict=True))
+    def largest(self) -> dict[str, FloatArray]:
+        """{observations, rewards}: the largest absolute numbers (T,), infinite where no network can learn from them."""
+        found = np.abs(self._extremes).max((0, -1))
+        return dict(zip(("observations", "rewards"), np.where(found >= _LARGEST, np.inf, found), strict=True))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {k: torch.from_numpy(v.copy()) for k, v in vars(self).items() if isinstance(v, np.ndarray)}
@@ -104,8 +106,8 @@ class ControlTrainer(Trainer):
         found = self.episodes.report()
         return {name: found[name] for name in found if name != "success" or self.suite.spec.tells_success}
 
-    def data_totals(self) -> dict[str, FloatArray]:
-        return self.episodes.totals()
+    def largest_data(self) -> dict[str, FloatArray]:
+        return self.episodes.largest()
 
     @contextlib.contextmanager
     def clock(self, name: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ from mtrl.training.evaluation import Evaluation, Progress
 
 _WATCHED = ("loss", "grad_norm", "penalty")
 """Metrics of an update that are to be finite, by the ends of their names."""
+_DATA = "the training data's "
 
 
 @dataclass
@@ -166,8 +167,8 @@ class Trainer:
         """
         raise NotImplementedError
 
-    def data_totals(self) -> dict[str, FloatArray]:
-        """name -> (T,): sums over all training data, which are finite as long as the data are."""
+    def largest_data(self) -> dict[str, FloatArray]:
+        """name -> (T,): the largest absolute numbers of all training data; NaN, or infinite, if any cannot be used."""
         return {}
 
     def check_finite(self, metrics: Metrics) -> None:
@@ -179,7 +180,7 @@ class Trainer:
             NotFinite: it names the tasks, the quantity and the step.
         """
         groups: list[dict[str, Tensor]] = [
-            {f"the {name}": torch.from_numpy(total).float() for name, total in self.data_totals().items()},
+            {f"{_DATA}{name}": torch.from_numpy(largest) for name, largest in self.largest_data().items()},
             {name: value for name, value in metrics.items() if name.endswith(_WATCHED)},
             {f"the agent's {name}": value for name, value in _tensors(self.agent.state_dict())},
         ]
@@ -244,7 +245,8 @@ def _unsound(numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _described(name: str, value: Tensor, tasks: Sequence[str]) -> str:
     """What is not finite, and in which tasks where a tensor has a row for each of them."""
-    what = f"{'NaN' if bool(value.isnan().any()) else 'an infinite number'} in {name}"
+    large = "a number too large to learn from" if name.startswith(_DATA) else "an infinite number"
+    what = f"{'NaN' if bool(value.isnan().any()) else large} in {name}"
     if value.shape[:1] != (len(tasks),) or "shared." in name or "optimizer" in name:
         return f"{what} (shared by all tasks)"
     bad: list[int] = (~value.reshape(len(tasks), -1).isfinite().all(1)).nonzero().flatten().tolist()

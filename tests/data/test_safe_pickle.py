@@ -135,6 +135,41 @@ def test_a_size_that_is_only_named_takes_no_memory(tmp_path: Path, data: bytes) 
         tracemalloc.stop()
 
 
+_ENCODE = b"c_codecs\nencode\n"
+_DEEP = b")" + b"\x85" * 500_000  # ((((...,),),),)
+
+
+@pytest.mark.parametrize("data", [b"}" + _DEEP + b"Ns.", b"(" + _DEEP + b"Nd.", b"\x8f(" + _DEEP + b"\x90."])
+def test_a_deep_key_does_not_end_the_process(tmp_path: Path, data: bytes) -> None:
+    """Python's own hash of it overflows the stack."""
+    (tmp_path / "deep").write_bytes(b"\x80\x04" + data)
+    with pytest.raises(UserError, match="a key that is no text or number"):
+        safe_pickle.load(tmp_path / "deep")
+
+
+def test_what_is_lent_is_not_changed(tmp_path: Path) -> None:
+    before = safe_pickle._encode.__defaults__
+    state = b"N}X\x0c\x00\x00\x00__defaults__X\x03\x00\x00\x00utfs\x86b."
+    (tmp_path / "changing").write_bytes(b"\x80\x04" + _ENCODE + state)
+    with pytest.raises(UserError, match="attributes of what is no instance"):
+        safe_pickle.load(tmp_path / "changing")
+    assert safe_pickle._encode.__defaults__ == before
+
+
+def test_calls_make_no_more_than_the_file_accounts_for(tmp_path: Path) -> None:
+    """The same text made bytes again and again: 300 times the file."""
+    text = b"A" * 100_000
+    kept = b"X" + len(text).to_bytes(4, "little") + text + b"q\x00" + _ENCODE + b"q\x01"
+    (tmp_path / "many").write_bytes(b"\x80\x04" + kept + b"](" + b"h\x01h\x00\x85R" * 300 + b"e.")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="more bytes than the file has"):
+            safe_pickle.load(tmp_path / "many")
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"File .*none should be a readable pickle\. Found 'No such file or directory'"):
         safe_pickle.load(tmp_path / "none")

@@ -144,6 +144,16 @@ def test_any_options_are_taken_or_refused_in_one_line(options: list[tuple[str, s
     ("option", "message"),
     [
         ("threads=1000000000", "`threads` should be 0 to 1024"),
+        ("seed=glob(*)", "`seed` should be one value here"),
+        ("benchmark=glob(*)", "`benchmark` should be one of"),
+        (f"steps={'9' * 400}", "`steps` should be below 2^63"),
+        (f"agent.learning_rate={'9' * 400}", "`agent.learning_rate` should be a finite number"),
+        (f"agent.gamma={'9' * 5000}", "`agent.gamma` should be one value"),
+        (f"seed={'[' * 5000}", "`seed` should be"),
+        (f"{'k' * 10_000}=3", "Option `kkk"),
+        (f"network.{'k' * 10_000}=3", "Option `network.kkk"),
+        ("training.update_to_data=inf", "`training.update_to_data` should be a finite number"),
+        ("tasks=[turn-0,turn-0]", "`benchmark.tasks` should be different from each other"),
         ("agent.learning_rate=inf", "`agent.learning_rate` should be a finite number"),
         ("agent.target_entropy=nan", "`agent.target_entropy` should be a finite number"),
         (f"seed={2**70}", "`seed` should be"),
@@ -153,4 +163,18 @@ def test_any_options_are_taken_or_refused_in_one_line(options: list[tuple[str, s
 def test_numbers_without_a_meaning_are_refused(option: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", *TOY, option, "--show"]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1 and len(error) < 5000
+
+
+def test_a_sweep_may_have_hundreds_of_runs() -> None:
+    seeds = [f"seed={number}" for number in range(300)]
+    assert experiment.sweep([*TOY, f"seed={','.join(s.removeprefix('seed=') for s in seeds)}"]) == [
+        [*TOY, seed] for seed in seeds
+    ]
+    assert experiment.sweep([*TOY, "seed=range(0,300)"]) == [[*TOY, seed] for seed in seeds]
+
+
+def test_networks_that_no_memory_holds_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "networks", "--benchmark", "toy", "network.width=1000000000000"]) == 2
+    error = capsys.readouterr().err
+    assert "Memory should suffice" in error and error.count("\n") == 1

@@ -99,6 +99,12 @@ def test_methods_of_critics_need_critics(capsys: pytest.CaptureFixture[str]) -> 
         ["nonsense"],
         [],
         ["evaluate", "nowhere", "--episodes", "many"],
+        ["bench", "update", "--device", "nonsense"],
+        ["bench", "precision", "--device", "cuda:99"],
+        ["bench", "update", "--suites", "mt11"],
+        ["bench", "update", "--repetitions", "0"],
+        ["data", "fetch", "mnist", "--root", ""],
+        ["data", "fetch", "cifar11"],
     ],
 )
 def test_bad_commands_end_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,9 +108,12 @@ def observation(value: float) -> Callable[[StepResult], None]:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (reward(np.nan), "NaN in the rewards (task turn-90)"),
-        (reward(1e300), "an infinite number in the rewards (task turn-90)"),
-        (observation(-np.inf), "an infinite number in the observations (task turn-180)"),
+        (reward(np.nan), "NaN in the training data's rewards (task turn-90)"),
+        (reward(1e300), "a number too large to learn from in the training data's rewards (task turn-90)"),
+        (reward(-1e20), "a number too large to learn from in the training data's rewards (task turn-90)"),
+        (observation(np.nan), "NaN in the training data's observations (task turn-180)"),
+        (observation(-np.inf), "a number too large to learn from in the training data's observations (task turn-180)"),
+        (observation(1e38), "a number too large to learn from in the training data's observations (task turn-180)"),
     ],
 )
 @pytest.mark.parametrize("first", [5, 35])
@@ -129,6 +132,15 @@ def test_data_are_named_by_their_task_and_the_last_sound_checkpoint_is_kept(
     kept = checkpoints.latest(run_folder() / "checkpoints")
     assert kept is not None and kept.name == ("step_1" if first < 20 else "step_30") and str(kept) in error
     assert all_finite(checkpoints.load(kept)["trainer"]) and all_finite(checkpoints.load_replay(kept))
+
+
+def test_normalisation_does_not_hide_a_large_observation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(monkeypatch, observation(1e38), range(1))
+    options = ["steps=16", "training.log_every=16", "training.final_episodes=1"]
+    assert cli.main(["train", *LOOPS["on_policy"], *options]) == 2
+    assert "a number too large to learn from in the training data's observations" in capsys.readouterr().err
 
 
 def test_a_rollback_goes_on_from_the_checkpoint_with_other_random_numbers(

@@ -1,0 +1,59 @@
+"""What a command prints may have nowhere to go, as after `| head` or on a full disk: no reason to stop a long run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+
+class _Lasting:
+    """A text stream that goes on into nothing once a write to it has failed."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+        """The first failure."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._kept():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._kept():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
+            with open(os.devnull, "wb") as nowhere:  # also for what is buffered, and for processes started from here
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+
+@contextlib.contextmanager
+def lasting_output() -> Iterator[None]:
+    """While entered, standard output and standard error may be lost without an end to what prints to them.
+
+    Raises:
+        OSError: at the end, where standard output is not whole, unless its reader has had enough of it.
+    """
+    with contextlib.ExitStack() as stack:
+        out = stack.enter_context(contextlib.redirect_stdout(_Lasting(sys.stdout))) if sys.stdout else None
+        err = stack.enter_context(contextlib.redirect_stderr(_Lasting(sys.stderr))) if sys.stderr else None
+        try:
+            yield
+        finally:
+            for stream in filter(None, (out, err)):
+                stream.flush()
+        if out is not None and out.error is not None and not isinstance(out.error, BrokenPipeError):
+            out.error.filename = "standard output"
+            raise out.error
