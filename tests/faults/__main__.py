@@ -2,6 +2,7 @@
 
 A run that was disturbed must end like one that was not: the same tensors in its last checkpoint and its policies, the
 same rows of metrics, each once, and the same evaluations. The parts are `kills` (SIGKILL at random moments; the same
+command again), `torn` and `flips` (checkpoints cut at every boundary of their records, or with one bit changed), `disk`
 (a disk that is full) and `writers` (the same command twice at once). Every finished piece is a line in faults.jsonl, so
 that the same command goes on where it was; what did not hold is tried again. Exit code 1 where something did not hold.
 

@@ -10,21 +10,22 @@ from mtrl import experiment
 from tests.faults.commands import Command, outcome
 
 COMMON = ["device=cpu", "threads=1", "experiment=x", "video=false", "training.final_episodes=1"]
-SMALL = ["network.width=16", "network.depth=1", "training.evaluation_episodes=1"]
+SMALL = ["steps=120", "network.width=16", "network.depth=1", "training.evaluation_episodes=1"]
+SHORT = ["benchmark.horizon=40", "training.evaluate_every=60", *SMALL]
+TWO = "tasks=[reach_target,push_button]"
 TRAINERS: dict[str, tuple[int, int, list[str]]] = {
-    "sac": (50, 15, ["benchmark=mt10", "steps=300", "training.learning_starts=50", "training.evaluate_every=150",
-                    "agent.batch_size=8", *SMALL]),
-    "ppo": (50, 15, ["benchmark=mt10", "agent=ppo", "training=on_policy", "steps=300", "training.envs_per_task=1",
-                     "training.rollout_steps=40", "agent.minibatches=2", *SMALL]),
-    "pushing": (20, 15, ["recipe=pushing", "steps=300", "training.learning_starts=45", "training.evaluate_every=150",
-                         "training.buffer_size=200", *SMALL]),
+    "sac": (50, 6, ["benchmark=mt10", "training.learning_starts=30", "agent.batch_size=8", *SHORT]),
+    "ppo": (50, 6, ["benchmark=mt10", "agent=ppo", "training=on_policy", "training.envs_per_task=1",
+                    "training.rollout_steps=16", "agent.minibatches=2", *SHORT]),
+    "pushing": (20, 6, ["recipe=pushing", "benchmark.num_goals=20", "benchmark.held_out_goals=5",
+                        "training.learning_starts=30", "training.buffer_size=200", *SHORT]),
     "cloning": (20, 1, ["recipe=keyframes", "benchmark.image_size=16", "network.channels=[4,8]", "agent.batch_size=2",
-                        "steps=20", "training.cache=../demos"]),
+                        TWO, "steps=20", "training.cache=../demos"]),
     "supervised": (20, 64, ["benchmark=digits", "network.width=8", "steps=1280", "training.evaluate_every=640"]),
     "auxiliary": (20, 50, ["recipe=auxiliary_digits", "network.width=8", "steps=1000", "training.evaluate_every=500"]),
 }  # fmt: skip
 """Trainer -> how often it is killed in all, steps between two checkpoints, and the options of a run of seconds."""
-DEMOS = ["demos", "collect", "benchmark=keyframes", "benchmark.image_size=16", "--episodes", "2", "--jobs", "1"]
+DEMOS = ["demos", "collect", "benchmark=keyframes", "benchmark.image_size=16", TWO, "--episodes", "2", "--jobs", "1"]
 
 
 class Case:
