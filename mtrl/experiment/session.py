@@ -37,7 +37,7 @@ class Session:
         self._require_room()
         seed_process(config.seed)
         self.trainer = experiment.trainer.start()
-        self._best, self._rows = -math.inf, None
+        self._best_score, self._rows = -math.inf, None
         self.resumed_from = self._resume()
         with contextlib.ExitStack() as stack:
             self.log = stack.enter_context(MetricLog(folder, self.resumed_from, self._rows))
@@ -82,7 +82,7 @@ class Session:
             trainer.load_data_state(found.replay)
             restore_random_state(found.state["random"])
             trainer.seconds |= found.state["seconds"]
-            self._best, self._rows = found.state.get("best", -math.inf), found.state.get("rows")
+            self._best_score, self._rows = found.state.get("best", -math.inf), found.state.get("rows")
         checkpoints.set_aside(found)
         checkpoints.go_back(folder.checkpoints, trainer.step)
         return trainer.step
@@ -188,8 +188,8 @@ class Session:
         result, facts = self.experiment.evaluate(training.evaluation_episodes, training.protocol)
         self._record(result, facts)
         score = result.mean(result.per_task[result.headline])
-        if score > self._best:
-            self._best = score
+        if score > self._best_score:
+            self._best_score = score
             checkpoints.save_best(self.folder.checkpoints, self.trainer.step, self.experiment.agent.policy_state())
 
     def _record(self, result: Evaluation, facts: dict[str, Any]) -> None:
@@ -204,7 +204,7 @@ class Session:
         trainer = self.trainer
         trainer.check_finite(self._metrics)
         state = {"trainer": trainer.state_dict(), "random": random_state(), "seconds": dict(trainer.seconds)}
-        state |= {"best": self._best, "rows": self.log.rows}
+        state |= {"best": self._best_score, "rows": self.log.rows}
         checkpoints.save(self.folder.checkpoints, trainer.step, state, trainer.data_state())
 
     def _finish(self) -> dict[str, Any]:
