@@ -38,6 +38,8 @@ class Session:
         seed_process(config.seed)
         self.trainer = experiment.trainer.start()
         self._best_score, self._rows = -math.inf, None
+        self._metrics: Metrics = {}
+        """Of the last update; there is not one in every step."""
         self.resumed_from = self._resume()
         with contextlib.ExitStack() as stack:
             self.log = stack.enter_context(MetricLog(folder, self.resumed_from, self._rows))
@@ -45,7 +47,6 @@ class Session:
             stack.pop_all()
         self.interrupts = Interrupts()
         self.progress = Progress(config.steps, self.trainer.step, headline=self.trainer.headline)
-        self._metrics: Metrics = {}
         self._restart_clock()
 
     def _require_room(self) -> None:
@@ -83,6 +84,7 @@ class Session:
             restore_random_state(found.state["random"])
             trainer.seconds |= found.state["seconds"]
             self._best_score, self._rows = found.state.get("best", -math.inf), found.state.get("rows")
+            self._metrics = found.state.get("metrics", {})
         checkpoints.set_aside(found)
         checkpoints.go_back(folder.checkpoints, trainer.step)
         return trainer.step
@@ -149,7 +151,6 @@ class Session:
         trainer.reseed()
         seed_process(trainer.stream)
         self.log.go_back(step or 0, self._rows)
-        self._metrics = {}
         self._restart_clock()
         self.progress.note(f"{error} Rollback {done + 1} of {when.max_rollbacks}, to step {step}.")
 
@@ -205,6 +206,7 @@ class Session:
         trainer.check_finite(self._metrics)
         state = {"trainer": trainer.state_dict(), "random": random_state(), "seconds": dict(trainer.seconds)}
         state |= {"best": self._best_score, "rows": self.log.rows}
+        state["metrics"] = {name: value.detach().clone() for name, value in self._metrics.items()}
         checkpoints.save(self.folder.checkpoints, trainer.step, state, trainer.data_state())
 
     def _finish(self) -> dict[str, Any]:

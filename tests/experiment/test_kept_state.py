@@ -21,6 +21,7 @@ from mtrl.experiment.parts import Experiment
 from mtrl.monitoring import checkpoints
 from mtrl.monitoring.run import RunFolder
 from mtrl.training.off_policy import OffPolicyTrainer
+from mtrl.training.on_policy import OnPolicyTrainer
 from tests.support.tiny_runs import TINY, files, run_folder
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -90,6 +91,35 @@ def test_a_run_killed_before_its_result_has_the_last_evaluation_once(monkeypatch
     assert cli.main(["train", *EVALUATED]) == 0
     lines = (run_folder() / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [10, 20, 20, 30, 40, 40, 50, 60, 60, 60]
+
+
+def test_rows_after_a_kill_have_the_metrics_of_the_last_update_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are written more often than a rollout is full, and the run is killed in the middle of one."""
+    options = [word for word in TINY if "learning_starts" not in word and "batch_size" not in word]
+    options += ["agent=ppo", "training=on_policy", "training.rollout_steps=20", "training.envs_per_task=1",
+                "agent.minibatches=1", "training.log_every=5", "training.checkpoint_every=15"]  # fmt: skip
+    assert cli.main(["train", *options, "experiment=whole"]) == 0
+    add = OnPolicyTrainer.advance
+
+    def killed(trainer: OnPolicyTrainer) -> Any:
+        if trainer.step == 33:
+            raise ArithmeticError("killed")
+        return add(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OnPolicyTrainer, "advance", killed)
+        with pytest.raises(ArithmeticError):
+            cli.main(["train", *options, "experiment=parts"])
+    assert cli.main(["train", *options, "experiment=parts"]) == 0
+    rows = [(Path("runs/toy", name, "seed_1") / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    kept = [
+        [
+            {k: v for k, v in json.loads(row).items() if k != "time" and "throughput" not in k}
+            for row in text.splitlines()
+        ]
+        for text in rows
+    ]
+    assert kept[0] == kept[1] and sum("critic/grad_norm" in row for row in kept[0]) == 9
 
 
 def test_python_and_numpy_draw_the_same_in_every_run_of_a_seed() -> None:

@@ -16,7 +16,6 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
-import importlib
 import json
 import sys
 import time
@@ -30,7 +29,6 @@ from tests.faults.commands import Fact
 from tests.faults.parts import DISKS, KILLS_PER_RUN, PAIRS, disk, flips, kills, torn, writers
 
 ROOT = Path(__file__).resolve().parents[2]
-IMPORTED = ("torch.utils.tensorboard.writer", "mtrl.report", "mtrl.envs.metaworld.engine", "sklearn.datasets")
 PARTS = ("kills", "torn", "flips", "disk", "writers")
 
 
@@ -83,8 +81,6 @@ def main() -> int:
     trainers = options.trainers.split(",")
     if not {*options.parts} <= {*PARTS} or not {*trainers} <= {*TRAINERS}:
         parser.error(f"Parts should be among {', '.join(PARTS)}, and trainers among {', '.join(TRAINERS)}.")
-    for module in IMPORTED:
-        importlib.import_module(module)
     options.output.mkdir(parents=True, exist_ok=True)
     file, cases = options.output / "faults.jsonl", dict[str, Case]()
     old = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

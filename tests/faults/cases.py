@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import shutil
 import time
 from pathlib import Path
 
-from mtrl import experiment
 from tests.faults.commands import Command, outcome
 
 COMMON = ["device=cpu", "threads=1", "experiment=x", "video=false", "training.final_episodes=1"]
@@ -36,17 +37,22 @@ class Case:
         _, every, options = TRAINERS[name]
         often = [f"training.log_every={every}", f"training.checkpoint_every={every}"]
         self.words = ["train", *options, *often, *COMMON]
-        experiment.compose(self.words[1:])  # imports what the options choose
         if name == "cloning" and not (self.work / "demos").exists():
             _require(Command([*DEMOS, "--output", "demos"], self.work, "demos").finish())
         shutil.rmtree(self.work / "whole", ignore_errors=True)
-        begin = time.monotonic()
         command = Command(self.words, self.work / "whole")
         command.wait(command.begun)
-        self.seconds_to_start = time.monotonic() - begin
+        started = time.monotonic()
         _require(command.finish())
-        self.seconds = time.monotonic() - begin - self.seconds_to_start
+        self.seconds = time.monotonic() - started
         self.wanted = outcome(self.work / "whole")
+        for module in command.modules.read_text().splitlines():
+            with contextlib.suppress(Exception):  # some have names that are no modules'
+                importlib.import_module(module)
+        again, begin = Command(self.words, self.fresh("again")), time.monotonic()
+        again.wait(again.begun)
+        self.seconds_to_start = time.monotonic() - begin
+        again.kill()
 
     def fresh(self, name: str) -> Path:
         shutil.rmtree(self.work / name, ignore_errors=True)

@@ -36,6 +36,7 @@ class Command:
         folder.mkdir(parents=True, exist_ok=True)
         self.output = folder.with_name(f"{folder.name}-{name}.txt")
         self.output.unlink(missing_ok=True)
+        self.modules = self.output.with_suffix(".modules")
         self.code: int | None = None
         self.process = os.fork()
         if not self.process:
@@ -61,6 +62,7 @@ class Command:
             return 1
         finally:
             sys.stdout.flush()
+            self.modules.write_text("\n".join(sys.modules))
 
     def ended(self, block: bool = False) -> bool:
         if self.code is None:
