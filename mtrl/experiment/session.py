@@ -57,7 +57,7 @@ class Session:
         require_room(what, needed, free_bytes(device) if needed else None, where)
         # Two checkpoints stay, and while a third is written what is in all of them is one file on the disk.
         kept = needed + 2 * trainer.changed_bytes(self.experiment.config.training.checkpoint_every)
-        there = {file.stat().st_ino: file.stat().st_size for file in folder.rglob("*")}
+        there = {file.stat().st_ino: file.stat().st_size for file in folder.rglob("*.pt")}
         free = shutil.disk_usage(self.folder.path).free + sum(there.values())
         require_room(what, kept, free, "the disk, with its checkpoints")
 
