@@ -28,6 +28,9 @@ TRAINERS: dict[str, tuple[int, int, list[str]]] = {
 """Trainer -> how often it is killed in all, steps between two checkpoints, and the options of a run of seconds."""
 DEMOS = ["demos", "collect", "benchmark=keyframes", "benchmark.image_size=16", TWO, "--episodes", "2", "--jobs", "1"]
 
+DEVICES = ("mujoco.egl", "mujoco.osmesa", "mujoco.glfw", "OpenGL")
+"""Modules that open what a forked process cannot use."""
+
 
 class Case:
     """A trainer's run in the work folder: undisturbed once, for what it must end with and how long it takes."""
@@ -47,8 +50,9 @@ class Case:
         self.seconds = time.monotonic() - started
         self.wanted = outcome(self.work / "whole")
         for module in command.modules.read_text().splitlines():
-            with contextlib.suppress(Exception):  # some have names that are no modules'
-                importlib.import_module(module)
+            if not module.startswith(DEVICES):
+                with contextlib.suppress(Exception):  # some have names that are no modules'
+                    importlib.import_module(module)
         again, begin = Command(self.words, self.fresh("again")), time.monotonic()
         again.wait(again.begun)
         self.seconds_to_start = time.monotonic() - begin
