@@ -21,7 +21,7 @@ PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train results-check test test-parity test-grid lint format docs bench clean
+.PHONY: help train results-check test test-parity test-grid test-faults lint format docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ test-parity: $(VENV)/.installed-test ## the long comparisons with independent im
 
 test-grid: $(VENV)/.installed-test ## every combination of the methods
 	$(PYTEST) -m grid $(ARGS)
+
+test-faults: $(VENV)/.installed-test ## kill and damage training runs; figures in results/faults; goes on where interrupted
+	$(BIN)/python -m tests.faults $(ARGS)
 
 lint: $(VENV)/.installed-test ## ruff and pyright
 	$(BIN)/ruff check

@@ -72,10 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_imports(study)
     study.set_defaults(command="study")
 
-    evaluate = commands.add_parser("evaluate", help="evaluate the newest checkpoint of a run")
+    evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint of a run")
     evaluate.add_argument("folder", metavar="RUN", help="the run's folder")
     evaluate.add_argument("--episodes", type=int, default=50, help="per task (50, each goal once)")
     evaluate.add_argument("--protocol", choices=("goals", "upstream"), default="goals", help="how goals are drawn")
+    which = "the newest one, or the best by the evaluations on the way"
+    evaluate.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help=which)
     evaluate.add_argument("--device", default="cpu", help="cpu, cuda, ... or auto")
     evaluate.add_argument("--video", action="store_true", help="also write a short video")
     evaluate.add_argument("--json", action="store_true", help="print the whole result as JSON")

@@ -153,7 +153,8 @@ def _study(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from mtrl import experiment
 
-    parts, folder, facts = experiment.evaluate_run(options.folder, options.episodes, options.protocol, options.device)
+    arguments = (options.folder, options.episodes, options.protocol, options.device)
+    parts, folder, facts = experiment.evaluate_run(*arguments, checkpoint=options.checkpoint)
     if options.json:
         print(json.dumps(facts))
     else:

@@ -1,11 +1,20 @@
-"""How the C library handles the large arrays that every update allocates and frees."""
+"""Memory: how the C library handles the large arrays that every update allocates and frees, and how much there is."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import re
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtrl.core.errors import expected
+
+if TYPE_CHECKING:
+    import torch
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEEP = 1 << 30
@@ -38,3 +47,51 @@ def peak_bytes() -> int:
     """The largest resident memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def require_room(what: str, needed: float, found: float | None, where: str) -> None:
+    """Refuse, before anything is allocated, what needs more bytes than there are.
+
+    Args:
+        found: None where it is not known.
+
+    Raises:
+        UserError: it names both in gigabytes.
+    """
+    if found is not None and needed > found:
+        raise expected(what, f"one that fits {where}: it needs {needed / 1e9:,.2f} GB", f"{found / 1e9:,.2f} GB free")
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """The memory that can still be had there: on the CPU what the system and the process's control groups leave.
+
+    None where it is not known: on systems other than Linux.
+    """
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        system = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        return min([system, *_left_in_groups()])
+    except (OSError, StopIteration):
+        return None
+
+
+def _left_in_groups() -> Iterator[int]:
+    """What each limit of the process's control groups leaves (cgroups, of both versions)."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root = Path("/sys/fs/cgroup", controllers)
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            with contextlib.suppress(OSError, ValueError):  # no such group is seen from inside, or there is no limit
+                limit, usage = (int((folder / name).read_text()) for name in names)
+                cached = re.search(r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.M)
+                yield max(0, limit - usage + (int(cached[1]) if cached else 0))
+            if folder == root:
+                break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -38,6 +39,8 @@ class ReplayBuffer:
 
     _scalars: ClassVar[int] = 2
     """Single numbers at the end of a row."""
+    block_bytes: ClassVar[int] = 1 << 24
+    """Of what a checkpoint holds as one file."""
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class ReplayBuffer:
         self._offsets = torch.arange(num_tasks, device=device) * capacity
         self._position = 0
         self._size = 0
+        self._total = 0
         self._limit = torch.zeros((), dtype=torch.int64, device=device)
 
     def __len__(self) -> int:
@@ -74,6 +78,7 @@ class ReplayBuffer:
         self._rows[:, self._position : self._position + first] = new[:, :first]
         self._rows[:, : count - first] = new[:, first:]
         self._position = (self._position + count) % self.capacity
+        self._total += count
         self._resize(min(self._size + count, self.capacity))
 
     def _fields(self, transitions: Transitions) -> list[Tensor]:
@@ -103,12 +108,29 @@ class ReplayBuffer:
         return Transitions(observation, action, reward.squeeze(-1), next_observation, terminated.squeeze(-1))
 
     def state_dict(self) -> dict[str, Any]:
-        """Only the written rows, so that a young buffer saves small."""
-        return {"rows": self._rows[:, : self._size].contiguous(), "position": self._position}
+        """The written rows, in blocks of steps that are views of the buffer, to be saved before more is added."""
+        return {"blocks": dict(self._blocks()), "position": self._position, "total": self._total}
+
+    def _blocks(self) -> Iterator[tuple[str, Tensor]]:
+        """Blocks (T, steps, row). Its name says where one begins, and how many transitions of a task there were when
+        one was last written to it: of blocks of one run, those of one name are the same."""
+        length = max(1, self.block_bytes // self._rows[:, :1].nbytes)
+        newest = (self._position - 1) % self.capacity
+        for first in range(0, self._size, length):
+            end = min(first + length, self._size)
+            age = 0 if first <= newest < end else (newest - end + 1) % self.capacity
+            yield f"{first}_{self._total - age}", self._rows[:, first:end]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        rows: Tensor = state["rows"]
-        check_saved(rows, self._rows)
-        self._position = state["position"]
-        self._resize(rows.shape[1])
-        self._rows[:, : self._size] = rows
+        blocks: list[Tensor] = list(state["blocks"].values())
+        shapes = {(block.shape[0], block.shape[2]) for block in blocks}
+        size = sum(block.shape[1] for block in blocks)
+        if not shapes <= {(self.num_tasks, self._rows.shape[2])} or size > self.capacity:
+            raise ValueError(
+                f"A saved replay should fit (T, at most capacity, row) = {tuple(self._rows.shape)}. "
+                f"Found {size} steps, and (T, row) of {shapes}."
+            )
+        self._position, self._total = state["position"], state["total"]
+        self._resize(size)
+        for part, block in zip(self._rows[:, :size].split([b.shape[1] for b in blocks], 1), blocks, strict=True):
+            part.copy_(block)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrl.core.config import check
+from mtrl.core.config import check, check_choice
 from mtrl.core.errors import expected, reading
 from mtrl.core.specs import GoalSpec
 from mtrl.core.types import FloatArray
@@ -20,23 +20,33 @@ from mtrl.monitoring import checkpoints
 from mtrl.monitoring.progress import counter
 from mtrl.monitoring.run import RunFolder
 
+CHECKPOINTS = ("newest", "best")
 
-def load(path: Path | str, device: str = "cpu") -> tuple[Experiment, RunFolder, int]:
-    """The experiment of a run folder with its newest networks, the folder, and the step they are of.
+
+def load(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]) -> tuple[Experiment, RunFolder, int]:
+    """The experiment of a run folder with its networks, the folder, and the step they are of.
+
+    checkpoint: newest, or best: what an evaluation on the way (`training.evaluate_every`) found best, the first of
+    equals. Only the newest can go on learning.
 
     Raises:
         UserError: there is no such run, it has no checkpoint, or one that does not fit its configuration.
     """
+    check_choice("checkpoint", checkpoint, CHECKPOINTS)
     folder = RunFolder.load(path)
     config = restore(folder.config)
     config.device = device
     config.agent = config.agent.for_acting()
-    found = checkpoints.newest(folder.checkpoints, with_replay=False)
-    if found is None and not folder.policy.exists():
+    found, policy = None, checkpoints.best(folder.checkpoints)
+    if checkpoint == "best" and policy is None:
+        raise expected(f"Run {folder.path}", "a run with evaluations on the way (training.evaluate_every)", "none")
+    if checkpoint != "best" or policy is None:
+        found, policy = checkpoints.newest(folder.checkpoints, with_replay=False), folder.policy
+    if found is None and not policy.exists():
         raise expected(f"Run {folder.path}", "a run with a checkpoint or its policy.pt", "none")
     experiment = Experiment(config)
-    state = found.state if found else checkpoints.load_policy(folder.policy)
-    with reading(found.path if found else folder.policy, f"one that fits {folder.path}/config.yaml", "Checkpoint"):
+    state = found.state if found else checkpoints.load_policy(policy)
+    with reading(found.path if found else policy, f"one that fits {folder.path}/config.yaml", "Checkpoint"):
         if found:
             state = state["trainer"]
             experiment.agent.load_state_dict(state["agent"])
@@ -46,11 +56,16 @@ def load(path: Path | str, device: str = "cpu") -> tuple[Experiment, RunFolder, 
 
 
 def evaluate_run(
-    path: Path | str, episodes: int, protocol: str = "goals", device: str = "cpu", keep: bool = True
+    path: Path | str,
+    episodes: int,
+    protocol: str = "goals",
+    device: str = "cpu",
+    keep: bool = True,
+    checkpoint: str = CHECKPOINTS[0],
 ) -> tuple[Experiment, RunFolder, dict[str, Any]]:
-    """Evaluate a run's newest checkpoint, and `keep` the result in its `evaluations/`."""
+    """Evaluate a run's newest or best checkpoint (see `load`), and `keep` the result in its `evaluations/`."""
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
-    experiment, folder, step = load(path, device)
+    experiment, folder, step = load(path, device, checkpoint)
     _, facts = experiment.evaluate(episodes, protocol, counter("episodes"))
     facts = {"step": step, **facts}
     if keep:
@@ -105,6 +120,6 @@ class LoadedPolicy:
         return index
 
 
-def load_policy(path: Path | str, device: str = "cpu") -> LoadedPolicy:
-    """The policy of a run folder's newest checkpoint."""
-    return LoadedPolicy(load(path, device)[0])
+def load_policy(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]) -> LoadedPolicy:
+    """The policy of a run folder's newest checkpoint, or of the best (see `load`)."""
+    return LoadedPolicy(load(path, device, checkpoint)[0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import shutil
 import time
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from mtrl import configs
 from mtrl.core.errors import UserError, expected, reading
+from mtrl.core.memory import free_bytes, require_room
 from mtrl.core.types import Metrics
 from mtrl.experiment.config import ExperimentConfig, free_keys
 from mtrl.experiment.parts import Experiment
@@ -19,7 +22,7 @@ from mtrl.monitoring.drawing import SECONDS
 from mtrl.monitoring.interrupt import Interrupts, Stopped
 from mtrl.monitoring.metrics import MetricLog, read_metrics
 from mtrl.monitoring.progress import Progress, counter
-from mtrl.monitoring.random_state import random_state, restore_random_state
+from mtrl.monitoring.random_state import random_state, restore_random_state, seed_process
 from mtrl.monitoring.run import RunFolder
 from mtrl.training.evaluation import Evaluation
 from mtrl.training.trainer import NotFinite
@@ -31,16 +34,32 @@ class Session:
     def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
         self.experiment, self.folder = experiment, folder
         config = experiment.config
+        self._require_room()
+        seed_process(config.seed)
         self.trainer = experiment.trainer.start()
+        self._best_score, self._rows = -math.inf, None
+        self._metrics: Metrics = {}
+        """Of the last update; there is not one in every step."""
         self.resumed_from = self._resume()
         with contextlib.ExitStack() as stack:
-            self.log = stack.enter_context(MetricLog(folder, self.resumed_from))
+            self.log = stack.enter_context(MetricLog(folder, self.resumed_from, self._rows))
             folder.begin()
             stack.pop_all()
         self.interrupts = Interrupts()
         self.progress = Progress(config.steps, self.trainer.step, headline=self.trainer.headline)
-        self._metrics: Metrics = {}
         self._restart_clock()
+
+    def _require_room(self) -> None:
+        """Refuse what will not fit, before anything is allocated."""
+        trainer, device, folder = self.experiment.trainer, self.experiment.device, self.folder.checkpoints
+        what, needed = "The replay (training.buffer_size)", trainer.data_bytes
+        where = "the memory" if device.type == "cpu" else f"the memory of {device}"
+        require_room(what, needed, free_bytes(device) if needed else None, where)
+        # Two checkpoints stay, and while a third is written what is in all of them is one file on the disk.
+        kept = needed + 2 * trainer.changed_bytes(self.experiment.config.training.checkpoint_every)
+        there = {file.stat().st_ino: file.stat().st_size for file in folder.rglob("*.pt")}
+        free = shutil.disk_usage(self.folder.path).free + sum(there.values())
+        require_room(what, kept, free, "the disk, with its checkpoints")
 
     def _restart_clock(self) -> None:
         self._logged = (self.trainer.step, self.trainer.updates, dict(self.trainer.seconds), time.perf_counter())
@@ -64,7 +83,10 @@ class Session:
             trainer.load_data_state(found.replay)
             restore_random_state(found.state["random"])
             trainer.seconds |= found.state["seconds"]
+            self._best_score, self._rows = found.state.get("best", -math.inf), found.state.get("rows")
+            self._metrics = found.state.get("metrics", {})
         checkpoints.set_aside(found)
+        checkpoints.go_back(folder.checkpoints, trainer.step)
         return trainer.step
 
     def run(self) -> dict[str, Any]:
@@ -127,8 +149,8 @@ class Session:
         step = self._resume()
         trainer.rollbacks = done + 1
         trainer.reseed()
-        self.log.go_back(step or 0)
-        self._metrics = {}
+        seed_process(trainer.stream)
+        self.log.go_back(step or 0, self._rows)
         self._restart_clock()
         self.progress.note(f"{error} Rollback {done + 1} of {when.max_rollbacks}, to step {step}.")
 
@@ -164,7 +186,12 @@ class Session:
     def _evaluate(self) -> None:
         self.trainer.check_finite(self._metrics)
         training = self.experiment.config.training
-        self._record(*self.experiment.evaluate(training.evaluation_episodes, training.protocol))
+        result, facts = self.experiment.evaluate(training.evaluation_episodes, training.protocol)
+        self._record(result, facts)
+        score = result.mean(result.per_task[result.headline])
+        if score > self._best_score:
+            self._best_score = score
+            checkpoints.save_best(self.folder.checkpoints, self.trainer.step, self.experiment.agent.policy_state())
 
     def _record(self, result: Evaluation, facts: dict[str, Any]) -> None:
         step = self.trainer.step
@@ -178,6 +205,8 @@ class Session:
         trainer = self.trainer
         trainer.check_finite(self._metrics)
         state = {"trainer": trainer.state_dict(), "random": random_state(), "seconds": dict(trainer.seconds)}
+        state |= {"best": self._best_score, "rows": self.log.rows}
+        state["metrics"] = {name: value.detach().clone() for name, value in self._metrics.items()}
         checkpoints.save(self.folder.checkpoints, trainer.step, state, trainer.data_state())
 
     def _finish(self) -> dict[str, Any]:

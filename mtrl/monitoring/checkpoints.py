@@ -1,9 +1,12 @@
 """Checkpoints that are either whole or absent, whatever kills the process.
 
-A checkpoint is a folder `step_<n>/` with `state.pt` and `replay.pt`. It is written under another name, synced to the
-disk and renamed; older ones go only after that. Both files are ZIP archives that hold a checksum of each record, which
-PyTorch writes and does not read: all are checked before anything is used. Loading never runs code
-(`torch.load(weights_only=True)`), and saving refuses what could not be loaded that way.
+A checkpoint is a folder `step_<n>/` with `state.pt`, `replay.pt` and a file for each block of a large replay. It is
+written under another name, synced to the disk and renamed; older ones go only after that. A block that the checkpoint
+before has too is not written again, but is one file under two names (a hard link). Files are ZIP archives that hold a
+checksum of each record, which PyTorch writes and does not read: all are checked before anything is used. Loading never
+runs code (`torch.load(weights_only=True)`), and saving refuses what could not be loaded that way.
+
+Beside the checkpoints, `best_<n>.pt` is the policy after step n, if no evaluation on the way before was better.
 """
 
 from __future__ import annotations
@@ -24,8 +27,8 @@ from torch import Tensor
 from mtrl.core.errors import UserError, expected, reading
 from mtrl.monitoring.files import sync_folder
 
-_STEP = re.compile(r"step_(\d+)")
-STATE, REPLAY = "state.pt", "replay.pt"
+_STEP, _BEST, _BLOCK = re.compile(r"step_(\d+)"), re.compile(r"best_(\d+)\.pt"), re.compile(r"\w+")
+STATE, REPLAY, BLOCKS = "state.pt", "replay.pt", "blocks"
 _SAVING, _REPLACED, _DAMAGED = ".saving-", ".replaced-", "damaged-"
 _LOADABLE = (type(None), bool, int, float, str, bytes, complex, torch.dtype, torch.device, torch.Size)
 
@@ -36,23 +39,28 @@ def save(folder: Path, step: int, state: Mapping[str, Any], replay: Mapping[str,
     Args:
         folder: the run's `checkpoints/`.
         state: tensors, numbers, strings and dicts, lists and tuples of them.
-        replay: the same, usually large.
+        replay: the same, usually large. Under `blocks` it may have tensors by name, none of which needs to be copied
+            for saving: one of the same name in the checkpoint before has to be the same, and is not written again.
         keep: how many checkpoints stay.
 
     Raises:
         TypeError: `state` or `replay` holds what could not be loaded again; nothing is written.
         UserError: the folder cannot be written; earlier checkpoints are as they were.
     """
-    parts = {STATE: state, REPLAY: replay}
+    blocks: Mapping[str, Tensor] = replay.get(BLOCKS, {})
+    parts = {STATE: state, REPLAY: dict(replay) | ({BLOCKS: list(blocks)} if blocks else {})}
     for name, part in parts.items():
         _require_loadable(part, name)
-    final, aside = folder / f"step_{step}", folder / f"{_SAVING}step_{step}"
+    final, aside, before = folder / f"step_{step}", folder / f"{_SAVING}step_{step}", latest(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         for name, part in parts.items():
             _write(aside / name, part)
+        for name, block in blocks.items():
+            if before is None or not _linked(before / _block_file(name), aside / _block_file(name)):
+                _write(aside / _block_file(name), {"block": block.detach().cpu().clone()})  # without what is around it
         sync_folder(aside)
         _rename(aside, final)
     except (OSError, RuntimeError) as error:
@@ -111,10 +119,7 @@ def set_aside(found: Found) -> None:
 
 def step_of(checkpoint: Path) -> int:
     """The step in a checkpoint's name."""
-    match = _STEP.fullmatch(checkpoint.name)
-    if match is None:
-        raise expected(f"Checkpoint {checkpoint}", "named step_<n>", checkpoint.name)
-    return int(match[1])
+    return _number(_STEP, checkpoint)
 
 
 def load(checkpoint: Path) -> dict[str, Any]:
@@ -123,8 +128,16 @@ def load(checkpoint: Path) -> dict[str, Any]:
 
 
 def load_replay(checkpoint: Path) -> dict[str, Any]:
-    """The replay saved in a checkpoint folder (see `Found`). Raises UserError where the file is missing or damaged."""
-    return _read(checkpoint / REPLAY, mmap=True)
+    """The replay saved in a checkpoint folder (see `Found`). Raises UserError where a file is missing or damaged."""
+    replay = _read(checkpoint / REPLAY, mmap=True)
+    if BLOCKS in replay:
+        names = replay[BLOCKS]
+        if not isinstance(names, list) or not all(isinstance(name, str) and _BLOCK.fullmatch(name) for name in names):
+            raise expected(f"Checkpoint file {checkpoint / REPLAY}", "one that names its blocks", names)
+        replay[BLOCKS] = {name: _read(checkpoint / _block_file(name), mmap=True).get("block") for name in names}
+        if not all(isinstance(block, Tensor) for block in replay[BLOCKS].values()):
+            raise expected(f"Blocks of checkpoint {checkpoint}", "tensors", "others")
+    return replay
 
 
 def save_policy(path: Path, step: int, policy: Mapping[str, Any]) -> None:
@@ -144,6 +157,25 @@ def load_policy(path: Path) -> dict[str, Any]:
     return _read(path, mmap=False)
 
 
+def save_best(folder: Path, step: int, policy: Mapping[str, Any]) -> None:
+    """Keep the policy after `step` steps, which the evaluation then found better than all before. The ones before stay
+    as long as a checkpoint from which training could go on again does not know of this one."""
+    save_policy(folder / f"best_{step}.pt", step, policy)
+
+
+def best(folder: Path) -> Path | None:
+    """The file of the best policy; None where there was no evaluation on the way."""
+    found = _bests(folder)
+    return found[-1] if found else None
+
+
+def go_back(folder: Path, step: int) -> None:
+    """Forget the best policies after `step`, as training goes on from there."""
+    for path in _bests(folder):
+        if _number(_BEST, path) > step:
+            path.unlink()
+
+
 def clean(folder: Path) -> None:
     """Remove what a crash left half written or half removed. Only while no other process saves here."""
     for path in folder.glob(f"{_REPLACED}step_*"):
@@ -152,19 +184,49 @@ def clean(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             os.replace(path, final)
-    for path in folder.glob(f"{_SAVING}step_*"):
-        shutil.rmtree(path)
+    for path in folder.glob(f"{_SAVING}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _listed(folder: Path) -> list[Path]:
-    """The checkpoints' folders, by step. A folder that may not be read is not one without checkpoints."""
+    """The checkpoints' folders, by step."""
+    return _named(folder, _STEP)
+
+
+def _bests(folder: Path) -> list[Path]:
+    """The files of best policies, by step."""
+    return _named(folder, _BEST)
+
+
+def _named(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """What is so called, by its number. A folder that may not be read is not one without checkpoints."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise expected(f"Folder {folder}", "a folder that can be read", error.strerror) from error
-    return sorted((folder / name for name in names if _STEP.fullmatch(name)), key=step_of)
+    return sorted((folder / name for name in names if pattern.fullmatch(name)), key=lambda path: _number(pattern, path))
+
+
+def _number(pattern: re.Pattern[str], path: Path) -> int:
+    match = pattern.fullmatch(path.name)
+    if match is None:
+        raise expected(f"Checkpoint {path}", f"named as {pattern.pattern}", path.name)
+    return int(match[1])
+
+
+def _block_file(name: str) -> str:
+    return f"block_{name}.pt"
+
+
+def _linked(old: Path, new: Path) -> bool:
+    """Give an existing file a second name, where there is one and the file system can do that."""
+    try:
+        os.link(old, new)
+    except OSError:
+        return False
+    return True
 
 
 def _write(path: Path, part: Mapping[str, Any]) -> None:
@@ -191,8 +253,13 @@ def _rename(aside: Path, final: Path) -> None:
 
 
 def _prune(folder: Path, keep: int) -> None:
-    for path in _listed(folder)[: -max(keep, 1)]:
+    listed = _listed(folder)
+    for path in listed[: -max(keep, 1)]:
         shutil.rmtree(path, ignore_errors=True)
+    oldest = step_of(listed[-keep:][0])
+    known = [path for path in _bests(folder) if _number(_BEST, path) <= oldest]
+    for path in known[:-1]:
+        path.unlink(missing_ok=True)
 
 
 def _read(path: Path, mmap: bool) -> dict[str, Any]:

@@ -13,6 +13,12 @@ import torch
 from mtrl.core.errors import expected
 
 
+def seed_process(seed: int) -> None:
+    """Let the states of Python and NumPy (global) follow from a seed. Our own code draws from neither; others' may."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
 def random_state(generators: Mapping[str, torch.Generator] | None = None) -> dict[str, Any]:
     """The states of Python, NumPy (global), PyTorch (CPU, every CUDA device) and the given generators."""
     version, words, gauss = random.getstate()

@@ -101,14 +101,22 @@ class GoalTrainer(OffPolicyTrainer):
     replay: Any
     _acting: TaskSubset = ALL_TASKS
 
-    def _make_replay(self) -> Any:
+    @property
+    def _capacity(self) -> int:
+        return self.config.buffer_size
+
+    def changed_bytes(self, steps: int) -> int:
+        """All: any goal may have been played, and its ring is not kept in blocks."""
+        return self.data_bytes
+
+    def _make_replay(self, capacity: int, device: torch.device) -> Any:
         spec, config, n_step = self.suite.spec, self.config, self.agent.config.n_step
         check(n_step == 1, "agent.n_step", "1 where tasks are goals", n_step)
-        sizes = (spec.observation_size, spec.action_size, self.envs.num_tasks, self.agent.device)
+        sizes = (spec.observation_size, spec.action_size, spec.goals_per_batch, device)
         if config.replay == "hindsight":
             relabel = self.suite.relabeller()
-            return HindsightReplay(spec.goals, config.buffer_size, *sizes, relabel=relabel)
-        return GoalReplay(spec.goals, config.buffer_size, *sizes)
+            return HindsightReplay(spec.goals, capacity, *sizes, relabel=relabel)
+        return GoalReplay(spec.goals, capacity, *sizes)
 
     @property
     def tasks_per_step(self) -> int:

@@ -73,7 +73,7 @@ class OffPolicyTrainer(ControlTrainer):
     def start(self) -> Self:
         """Make new environments and an empty replay."""
         self.envs = self.suite.make_envs(self.seed, self.config.envs_per_task)
-        self.replay: Any = self._make_replay()
+        self.replay: Any = self._make_replay(self._capacity, self.agent.device)
         self.episodes = EpisodeStatistics(self.envs.num_tasks, self.envs.envs_per_task, self.measures)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
         self._credit = 0.0
@@ -81,11 +81,14 @@ class OffPolicyTrainer(ControlTrainer):
         self._stepper = ThreadPoolExecutor(1, "mtrl-environments")
         return self
 
-    def _make_replay(self) -> Any:
+    @property
+    def _capacity(self) -> int:
+        return min(self.config.buffer_size, self.steps + self.config.envs_per_task)
+
+    def _make_replay(self, capacity: int, device: torch.device) -> Any:
         spec, config = self.suite.spec, self.config
-        capacity = min(config.buffer_size, self.steps + config.envs_per_task)
         sizes = (spec.observation_size, spec.action_size)
-        learner, options = self.agent.config, dict[str, Any](device=self.agent.device)
+        learner, options = self.agent.config, dict[str, Any](device=device)
         if learner.n_step == 1:
             return ReplayBuffer(spec.num_tasks, capacity, *sizes, **options)
         options |= {"steps": learner.n_step, "discount": learner.gamma, "copies": config.envs_per_task}
@@ -167,6 +170,14 @@ class OffPolicyTrainer(ControlTrainer):
         self._credit = state["credit"]
         self.episodes.load_state_dict(state["episodes"])
         self._observation = torch.tensor(self.envs.load_state_dict(state["envs"]))
+
+    @property
+    def data_bytes(self) -> int:
+        return self._capacity * self._make_replay(1, torch.device("meta")).bytes
+
+    def changed_bytes(self, steps: int) -> int:
+        new = self.data_bytes * min(steps, self._capacity) // self._capacity
+        return min(self.data_bytes, new + 2 * ReplayBuffer.block_bytes)
 
     def data_state(self) -> dict[str, Any]:
         return self.replay.state_dict()

@@ -210,8 +210,20 @@ class Trainer:
         self.agent.load_state_dict(state["agent"])
 
     def data_state(self) -> dict[str, Any]:
-        """The large part, such as a replay, of which only the newest is kept; {} where there is none."""
+        """The large part, such as a replay; {} where there is none.
+
+        It may hold views, and is to be saved (`monitoring.checkpoints.save`) before the next step.
+        """
         return {}
+
+    @property
+    def data_bytes(self) -> int:
+        """What `start` will allocate for `data_state`; 0 where that is not large."""
+        return 0
+
+    def changed_bytes(self, steps: int) -> int:
+        """How many of `data_bytes` a checkpoint writes at most, that many steps after another."""
+        return self.data_bytes
 
     def load_data_state(self, state: dict[str, Any]) -> None:
         """Take over what `data_state` gave."""

@@ -98,7 +98,28 @@ def test_state_goes_on_exactly(total: int) -> None:
 def test_a_young_buffer_saves_only_what_it_holds() -> None:
     buffer = ReplayBuffer(T, 1000, O, A)
     buffer.add(transitions(0, 2))
-    assert buffer.state_dict()["rows"].untyped_storage().nbytes() == T * 2 * (2 * O + A + 2) * 4
+    assert sum(block.nbytes for block in buffer.state_dict()["blocks"].values()) == T * 2 * (2 * O + A + 2) * 4
+
+
+@pytest.mark.parametrize("capacity", [7, 12, 40])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_blocks_of_one_name_are_the_same_and_hold_all(
+    capacity: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a checkpoint need not write again: over laps of the ring, whatever is between two checkpoints."""
+    buffer, seen = ReplayBuffer(T, capacity, O, A), dict[str, torch.Tensor]()
+    monkeypatch.setattr(ReplayBuffer, "block_bytes", 4 * T * (2 * O + A + 2) * 4)
+    for step in range(30):
+        buffer.add(transitions(step * count, count))
+        blocks = buffer.state_dict()["blocks"]
+        for name, block in blocks.items():
+            assert torch.equal(seen.setdefault(name, block.clone()), block)
+        rewards = torch.cat([block[..., -2] for block in blocks.values()], 1)
+        assert [set(row.tolist()) for row in rewards] == contents(buffer)
+    kept = list(buffer.state_dict()["blocks"])
+    buffer.add(transitions(30 * count, 1))
+    changed = set(buffer.state_dict()["blocks"]) - set(kept)
+    assert len(changed) == 1 and len(kept) == -(-min(capacity, 30 * count) // 4)
 
 
 def test_memory_is_as_stated() -> None:

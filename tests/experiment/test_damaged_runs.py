@@ -57,6 +57,7 @@ READERS: dict[str, list[list[str]]] = {
     f"{RUN}/affinity.json": [PLOTS[4], GROUP],
     f"{RUN}/checkpoints/step_12/state.pt": [EXTEND, EVALUATE],
     f"{RUN}/checkpoints/step_12/replay.pt": [EXTEND, EVALUATE],
+    f"{RUN}/checkpoints/step_12/block_0_12.pt": [EXTEND, EVALUATE],
     f"{RUN}/checkpoints": [EXTEND, EVALUATE],
     f"{RUN}/evaluations": [EXTEND, EVALUATE],
     f"{RUN}/tensorboard": [EXTEND],
@@ -193,7 +194,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("file", ["state.pt", "replay.pt"])
+@pytest.mark.parametrize("file", ["state.pt", "replay.pt", "block_0_12.pt"])
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
 def test_the_checkpoint_before_a_damaged_one_is_taken(
     damage: Callable[[Path], None], file: str, run: Path, place: Place

@@ -218,3 +218,80 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path) -> None:
     torch.save([1], tmp_path / "step_1" / "state.pt")
     with pytest.raises(UserError, match="a list, no dictionary"):
         checkpoints.load(tmp_path / "step_1")
+
+
+def blocks(*names: str) -> dict[str, Any]:
+    """Views of one tensor, each full of the number in its name."""
+    whole = torch.cat([torch.full((2, 3), float(name.split("_")[1])) for name in names], 1)
+    return {"position": 1, "blocks": dict(zip(names, whole.split(3, 1), strict=True))}
+
+
+def numbers(folder: Path) -> list[float]:
+    found = checkpoints.newest(folder)
+    assert found is not None and all(block.shape == (2, 3) for block in found.replay["blocks"].values())
+    return [block.unique().item() for block in found.replay["blocks"].values()]
+
+
+def saved_blocks(folder: Path) -> Path:
+    checkpoints.save(folder, 1, {}, blocks("0_3", "3_4"))
+    checkpoints.save(folder, 2, {}, blocks("0_3", "3_6", "6_7"))
+    return folder
+
+
+def test_a_block_that_the_checkpoint_before_has_is_not_written_again(tmp_path: Path) -> None:
+    saved_blocks(tmp_path)
+    assert numbers(tmp_path) == [3.0, 6.0, 7.0]
+    assert (tmp_path / "step_1/block_0_3.pt").samefile(tmp_path / "step_2/block_0_3.pt")
+    assert names(tmp_path / "step_2") == ["block_0_3.pt", "block_3_6.pt", "block_6_7.pt", "replay.pt", "state.pt"]
+    assert (tmp_path / "step_2/block_6_7.pt").stat().st_size < 2000, "without the tensor that it is a part of"
+    checkpoints.save(tmp_path, 3, {}, blocks("0_8"))
+    checkpoints.save(tmp_path, 4, {}, blocks("0_9"))
+    assert numbers(tmp_path) == [9.0] and {path.name for path in tmp_path.rglob("*_8.pt")} == {"block_0_8.pt"}
+
+
+def test_where_files_cannot_have_two_names_blocks_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert numbers(saved_blocks(tmp_path)) == [3.0, 6.0, 7.0]
+    assert not (tmp_path / "step_1/block_0_3.pt").samefile(tmp_path / "step_2/block_0_3.pt")
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-99])])
+def test_a_damaged_block_is_found(tmp_path: Path, damage: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(saved_blocks(tmp_path) / "step_2/block_3_6.pt")
+    assert numbers(tmp_path) == [3.0, 4.0]
+    assert "block_3_6.pt should be whole and readable" in capsys.readouterr().err
+    damage(tmp_path / "step_1/block_3_4.pt")
+    with pytest.raises(UserError, match="No checkpoint before is whole"):
+        checkpoints.newest(tmp_path)
+
+
+@pytest.mark.parametrize("found", [["../../x"], "0_3", [1], ["0_3", "none"]])
+def test_a_replay_that_names_no_blocks_of_its_own_is_refused(tmp_path: Path, found: Any) -> None:
+    checkpoints.save(tmp_path, 1, {}, blocks("0_3"))
+    torch.save({"blocks": found}, tmp_path / "step_1/replay.pt")
+    with pytest.raises(UserError, match=r"should be"):
+        checkpoints.load_replay(tmp_path / "step_1")
+
+
+def test_the_best_policy_stays_as_long_as_training_may_go_on_from_before_it(tmp_path: Path) -> None:
+    assert checkpoints.best(tmp_path) is None
+    kept = []
+    for step in range(1, 9):
+        if step in (2, 3, 6):
+            checkpoints.save_best(tmp_path, step, {"weight": torch.full((2,), float(step))})
+        checkpoints.save(tmp_path, step, {}, {})
+        kept.append([name for name in names(tmp_path) if name.startswith("best")])
+    assert kept == [[], ["best_2.pt"], *[["best_2.pt", "best_3.pt"]], *[["best_3.pt"]] * 2,
+                    *[["best_3.pt", "best_6.pt"]], *[["best_6.pt"]] * 2]  # fmt: skip
+
+
+@pytest.mark.parametrize(("step", "expected"), [(6, 6), (5, 3), (1, None)])
+def test_training_that_goes_back_forgets_what_was_best_after(tmp_path: Path, step: int, expected: int | None) -> None:
+    for number in (3, 6):
+        checkpoints.save_best(tmp_path, number, {"weight": torch.full((2,), float(number))})
+    checkpoints.go_back(tmp_path, step)
+    best = checkpoints.best(tmp_path)
+    assert (best and checkpoints.load_policy(best)["step"]) == expected

@@ -55,6 +55,19 @@ def test_rows_after_the_resumed_checkpoint_are_replaced(run):
     assert [(event.step, event.value) for event in board.Scalars("loss")] == rows
 
 
+def test_rows_of_the_checkpoints_own_step_that_came_after_it_are_dropped(run: RunFolder) -> None:
+    """As by the evaluation at the end of a run that was killed before it had its result."""
+    with MetricLog(run) as log:
+        for value in (1.0, 2.0, 3.0):
+            log.write(10, {"loss": value})
+        assert log.rows == 3
+        log.go_back(10, 2)
+        assert log.rows == 2
+    with MetricLog(run, 10, 1) as log:
+        log.write(10, {"loss": 4.0})
+    assert [row["loss"] for row in read_metrics(run.metrics)] == [1.0, 4.0]
+
+
 def test_without_a_checkpoint_the_history_starts_anew(run):
     write(run, None, [0, 10])
     write(run, None, [0])

@@ -8,7 +8,7 @@ import torch
 
 from mtrl.core.errors import UserError
 from mtrl.monitoring import checkpoints
-from mtrl.monitoring.random_state import random_state, restore_random_state
+from mtrl.monitoring.random_state import random_state, restore_random_state, seed_process
 
 
 def draws(generator: torch.Generator) -> list:
@@ -16,6 +16,14 @@ def draws(generator: torch.Generator) -> list:
         random.random(), random.gauss(), np.random.rand(), np.random.randn(),
         torch.rand(()).item(), torch.randn((), generator=generator).item(),
     ]  # fmt: skip
+
+
+def test_all_states_follow_from_the_seed() -> None:
+    found = []
+    for seed in (2**40 + 1, 2**40 + 1, 7):
+        seed_process(seed)
+        found.append([random.random(), np.random.rand()])
+    assert found[0] == found[1] and not {*found[0]} & {*found[2]}
 
 
 def test_draws_repeat_after_a_round_trip_through_a_checkpoint(tmp_path):
