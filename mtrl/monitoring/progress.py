@@ -6,13 +6,14 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TextIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
 from mtrl.monitoring.statistics import shown
 
+Item = TypeVar("Item")
 _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
@@ -119,18 +120,19 @@ class Counter:
         unit: str,
         *,
         stream: TextIO | None = None,
+        delay: float = 1.0,
         interval: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """unit: the plural of what is counted. What takes less than a second is not shown."""
+        """unit: the plural of what is counted; delay: seconds before the bar is drawn, as what takes less needs none."""
         self._stream, self._unit = sys.stderr if stream is None else stream, unit
         self._clock, self._interval, self.done = clock, interval, 0
         self._begin = self._printed = clock()
         self._bar = None
         if self._stream.isatty():
             self._bar = tqdm(
-                total=0, file=self._stream, bar_format=f"{_BAR.removesuffix('{postfix}')} {unit}{{postfix}}", delay=1,
-                unit_scale=True, dynamic_ncols=True, mininterval=0.25, leave=False,
+                total=0, file=self._stream, bar_format=_BAR.replace("{postfix}", f" {unit}{{postfix}}"), leave=False,
+                unit_scale=True, dynamic_ncols=True, delay=delay, mininterval=min(delay, 0.25),
             )  # fmt: skip
 
     def __call__(self, done: int, total: int) -> None:
@@ -161,6 +163,14 @@ def counting(total: int, unit: str) -> Iterator[Callable[..., None]]:
         counter(counter.done + number, total)
 
     yield more
+
+
+def counted(items: Sequence[Item], unit: str) -> Iterator[Item]:
+    """The items one after another, shown as done when the next is asked for."""
+    with counting(len(items), unit) as one_more:
+        for item in items:
+            yield item
+            one_more()
 
 
 def say(text: str) -> None:
