@@ -124,7 +124,7 @@ class Counter:
         interval: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """unit: the plural of what is counted; delay: seconds before the bar is drawn, as what takes less needs none."""
+        """unit: the plural of what is counted; delay: seconds before a bar is drawn, as what takes less needs none."""
         self._stream, self._unit = sys.stderr if stream is None else stream, unit
         self._clock, self._interval, self.done = clock, interval, 0
         self._begin = self._printed = clock()
