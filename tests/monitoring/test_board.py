@@ -1,5 +1,6 @@
 """What TensorBoard finds in a run's folder, read by its own readers, and the command that opens it."""
 
+import importlib
 import json
 import os
 import re
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 
 from mtrl import cli
@@ -23,11 +23,11 @@ from mtrl.monitoring.run import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("reach (v3)", "push")
-OPTIONS = {"network.width": 8, "surgery.kind": "none", "benchmark.tasks": ["a", "b"], "agent.clip": None}
+OPTIONS = {"network.width": 8, "benchmark.tasks": ["a", "b"], "agent.clip": None}
 
 
-def write(path: Path, resume: int | None = None, with_matrix: bool = False, **more: Any) -> None:
-    options = {**OPTIONS, **more}
+def write(path: Path, resume: int | None = None, with_matrix: bool = False, surgery: str = "none") -> None:
+    options = {**OPTIONS, "surgery.kind": surgery}
     with RunFolder.open(path, {"steps": 100}) as run, MetricLog(run, resume, options=options) as log:
         run.begin()
         log.write(10, {"train/success": [0.0, 1.0], "actor/loss": [1.0, 2.0], "speed": 3.0}, TASKS)
@@ -42,7 +42,7 @@ def board(path: Path) -> EventAccumulator:
 
 def charts(found: EventAccumulator) -> dict[str, dict[str, list[str]]]:
     """{category: {chart: the scalars in it}} of the layout written last, in its order."""
-    layout = layout_pb2.Layout()
+    layout: Any = importlib.import_module("tensorboard.plugins.custom_scalar.layout_pb2").Layout()
     layout.ParseFromString(found.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0])
     names = found.Tags()["scalars"]
     return {
@@ -103,7 +103,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     """Where `mtrl watch` shows two experiments, one of them of two seeds; ctrl-C ends it well."""
     for seed in (1, 2):
         write(tmp_path / f"runs/mt10/one/seed_{seed}")
-    write(tmp_path / "runs/mt10/two/seed_1", **{"surgery.kind": "pcgrad"})
+    write(tmp_path / "runs/mt10/two/seed_1", surgery="pcgrad")
     command = [sys.executable, "-m", "mtrl.cli", "watch", "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(
