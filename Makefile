@@ -79,7 +79,7 @@ $(VENV)/.installed-train: $(VENV)/.created $(DISTRIBUTION)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.created $(DISTRIBUTION)
-	$(PIP) --editable ".[dev,video,surgery,statistics,aux,vision]"
+	$(PIP) --editable ".[dev,video,surgery,statistics,aux,vision,wandb]"
 	@touch $@ $(VENV)/.installed-train
 
 $(VENV)/.installed-docs: $(VENV)/.created $(DISTRIBUTION)

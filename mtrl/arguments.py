@@ -1,4 +1,4 @@
-"""What the command line takes: its commands, their options and the help."""
+"""What the command line takes: its commands, their options, and the help with its examples."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from mtrl.core.config import PICTURES
 from mtrl.core.errors import UserError, expected
 
 BENCHES = ("update", "growth", "train", "on_policy", "precision", "cloning", "auxiliary", "envs", "startup")
-_TRAIN = (
-    "Example: mtrl train benchmark=mt10 network=mint surgery=pcgrad seed=1 steps=2000000. "
-    "Values with commas between them are runs one after another: surgery=none,pcgrad seed=1,2,3 are six."
-)
+DATA_SETS = ("cifar10", "cifar100", "mnist", "svhn")
+SHELLS = ("bash", "zsh", "fish")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors in one line, like all others."""
+    """Errors in one line, like all others; help with examples at its end."""
+
+    def __init__(self, *, examples: str = "", **options: Any) -> None:
+        lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
+        options |= {"epilog": f"examples:\n{lines}"} if lines else {}
+        super().__init__(**options, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
@@ -40,95 +43,47 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if word.endswith("\r"):
             what = "without a carriage return (Windows line end): save the script that holds it with Unix line ends"
             raise expected(f"The word {word.strip()!r}", what, word)
-    parser = _parser()
-    options, rest = parser.parse_known_args(words)
+    found = parser()
+    options, rest = found.parse_known_args(words)
     if rest and hasattr(options, "options") and not any(word.startswith("-") for word in rest):
         options.options += rest
     elif rest:
         flag = rest[0].lstrip("-").partition("=")[0]
         hint = f"; options are written {flag}=VALUE" if hasattr(options, "options") and rest[0] != "-" else ""
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+        found.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mtrl", description="One agent, many robot tasks.")
-    parser.add_argument("--version", action="version", version=f"mtrl {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+_ALL = """
+mtrl train benchmark=mt10 surgery=pcgrad seed=1,2,3   three runs
+mtrl watch                                            curves while they train
+mtrl report runs/mt10                                 a page of all of them
+"""
 
-    train = commands.add_parser("train", help="train an agent, or go on with a run", description=_TRAIN)
-    train.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
-    train.add_argument("--config", type=_path, metavar="FILE", help="start from a run's config.yaml, or a group's")
-    train.add_argument("--show", action="store_true", help="print the whole configuration and stop")
-    _add_imports(train)
-    train.set_defaults(command="train")
 
-    study = commands.add_parser("study", help="make the runs that a file names, keep, table and draw them")
-    study.add_argument("study", type=_path, metavar="STUDY", help="a folder with a study.yaml, such as results/mt10")
-    study.add_argument("options", nargs="*", metavar="LABEL | key=value", help="some of the runs; overrides of all")
-    study.add_argument("--jobs", type=int, default=1, help="runs at once; more than 1 have one thread each (1)")
-    study.add_argument("--report", action="store_true", help="no runs: table and draw what is kept already")
-    study.add_argument("--check", action="store_true", help="evaluate the kept policies again instead, and compare")
-    _add_imports(study)
-    study.set_defaults(command="study")
-
-    evaluate = commands.add_parser("evaluate", help="evaluate a checkpoint of a run")
-    evaluate.add_argument("folder", metavar="RUN", help="the run's folder")
-    evaluate.add_argument("--episodes", type=int, default=50, help="per task (50, each goal once)")
-    evaluate.add_argument("--protocol", choices=("goals", "upstream"), default="goals", help="how goals are drawn")
-    which = "the newest one, or the best by the evaluations on the way"
-    evaluate.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help=which)
-    evaluate.add_argument("--device", default="cpu", help="cpu, cuda, ... or auto")
-    evaluate.add_argument("--video", action="store_true", help="also write a short video")
-    evaluate.add_argument("--json", action="store_true", help="print the whole result as JSON")
-    _add_imports(evaluate)
-    evaluate.set_defaults(command="evaluate")
-
-    _add_demos(commands)
-
-    listing = commands.add_parser("list", help="what there is to choose from")
-    listing.add_argument("what", nargs="?", help="one of benchmarks, networks, weighting, surgery, agents, recipes")
-    listing.add_argument("--benchmark", help="count the networks' parameters on this benchmark")
-    listing.add_argument("options", nargs="*", metavar="key=value", help="with --benchmark: options of the networks")
-    _add_imports(listing)
-    listing.set_defaults(command="list")
-
-    bench = commands.add_parser("bench", help="measure speed on this machine")
-    bench.add_argument("what", choices=BENCHES)
-    bench.add_argument("--json", action="store_true", help="print the rows as JSON")
-    bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
-    bench.add_argument("--suites", default="", help="update, train, on_policy: mt10, mt50 or both")
-    bench.add_argument("--repetitions", type=int, default=50, help="update: of each row")
-    bench.add_argument(
-        "--compiled", action="store_true", help="update: compiled ones too, after a minute each; train: those"
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    found = _Parser(
+        prog="mtrl", description="One agent, many robot tasks. `mtrl COMMAND --help` says more.", examples=_ALL
     )
-    bench.add_argument("--device", default="cpu", help="update, train, precision: cpu, cuda, ...")
-    bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
-    bench.set_defaults(command="bench")
+    found.add_argument("--version", action="version", version=f"mtrl {__version__}")
+    commands = found.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    for add in (_train, _study, _evaluate, _demos, _list, _bench, _data, _plot, _watch, _report, _compare, _group):
+        add(commands)
+    _completion(commands)
+    return found
 
-    data = commands.add_parser("data", help="download image data sets")
-    data.add_argument("what", choices=("fetch",))
-    data.add_argument("name", help="cifar10, cifar100, mnist or svhn")
-    data.add_argument("--root", type=_path, default=Path("data"), help="where benchmark.root looks for it (data)")
-    data.set_defaults(command="data")
 
-    plot = commands.add_parser("plot", help="draw runs")
-    plot.add_argument("folders", nargs="+", metavar="RUN")
-    plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], help="what to draw (curves)")
-    plot.add_argument("--output", type=_path, help="the picture's path (learning_curves.png in the run)")
-    _add_imports(plot)
-    plot.set_defaults(command="plot")
+def _command(commands: Any, name: str, help: str, examples: str, description: str = "") -> argparse.ArgumentParser:
+    """A command. What `help` says of it in the list of commands begins its own help, too."""
+    text = f"{help[:1].upper()}{help[1:]}.{description and chr(10)}{description}"
+    made = commands.add_parser(name, help=help, description=text, examples=examples)
+    made.set_defaults(command=name, json=False)
+    return made
 
-    _add_reports(commands)
 
-    group = commands.add_parser("group", help="find the tasks to train together, from a run's affinities")
-    group.add_argument("folder", metavar="RUN", help="a run with diagnostics=transference")
-    group.add_argument("--groups", type=int, required=True, metavar="K", help="groups at most")
-    group.add_argument("--network", help="whose losses' affinities: critic (the default) or actor")
-    group.add_argument("--output", type=_path, help="the folder of the groups' configurations (groups/ in the run)")
-    _add_imports(group)
-    group.set_defaults(command="group")
-    return parser
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print the result as JSON, all else on stderr")
 
 
 def _add_imports(command: argparse.ArgumentParser) -> None:
@@ -136,38 +91,197 @@ def _add_imports(command: argparse.ArgumentParser) -> None:
     command.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=what)
 
 
-def _add_reports(commands: Any) -> None:
-    report = commands.add_parser("report", help="write what runs were, and what they reached, as one web page")
+def _train(commands: Any) -> None:
+    examples = """
+    mtrl train benchmark=mt10 network=mint surgery=pcgrad steps=2000000
+    mtrl train benchmark=mt10 surgery=none,pcgrad seed=1,2,3   six runs
+    mtrl train recipe=quick --show
+    mtrl train --config runs/mt10/RUN/seed_1/config.yaml seed=2
+    """
+    several = "Values with commas between them are runs of their own, in every combination."
+    train = _command(commands, "train", "train an agent, or go on with a run", examples, several)
+    train.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
+    train.add_argument("--config", type=_path, metavar="FILE", help="start from a run's config.yaml, or a group's")
+    train.add_argument("--show", action="store_true", help="print the whole configuration and stop")
+    _add_json(train)
+    _add_imports(train)
+
+
+def _study(commands: Any) -> None:
+    examples = """
+    mtrl study results/mt10 --jobs 2
+    mtrl study results/mt10 --report
+    mtrl study results/mt10 --check --json
+    """
+    keys = (
+        "Keys of a study.yaml: `runs` (labels with overrides), `common` (overrides), `seeds`,\n"
+        "`title`, `prepare` (commands), `equal`, `controls`, `lines`, `metric`, `pictures`."
+    )
+    study = _command(commands, "study", "make the runs that a file names, keep, table and draw them", examples, keys)
+    study.add_argument("study", type=_path, metavar="STUDY", help="a folder with a study.yaml, such as results/mt10")
+    study.add_argument("options", nargs="*", metavar="LABEL | key=value", help="some of the runs; overrides of all")
+    study.add_argument("--jobs", type=int, default=1, help="runs at once; more than 1 have one thread each (1)")
+    study.add_argument("--report", action="store_true", help="no runs: table and draw what is kept already")
+    study.add_argument("--check", action="store_true", help="evaluate the kept policies again instead, and compare")
+    _add_json(study)
+    _add_imports(study)
+
+
+def _evaluate(commands: Any) -> None:
+    examples = """
+    mtrl evaluate runs/mt10/RUN/seed_1
+    mtrl evaluate runs/mt10/RUN/seed_1 --episodes 10 --video
+    mtrl evaluate runs/mt10/RUN/seed_1 --json > result.json
+    """
+    evaluate = _command(commands, "evaluate", "evaluate a checkpoint of a run", examples)
+    evaluate.add_argument("folder", metavar="RUN", help="the run's folder")
+    evaluate.add_argument("--episodes", type=int, default=50, help="per task (50, each goal once)")
+    evaluate.add_argument("--protocol", choices=("goals", "upstream"), default="goals", help="how goals are drawn")
+    which = "the newest one, or the best by the evaluations on the way"
+    evaluate.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help=which)
+    evaluate.add_argument("--device", default="cpu", help="cpu, cuda, ... or auto")
+    evaluate.add_argument("--video", action="store_true", help="also write a short video")
+    _add_json(evaluate)
+    _add_imports(evaluate)
+
+
+def _demos(commands: Any) -> None:
+    examples = """
+    mtrl demos collect benchmark=keyframes --episodes 100 --jobs 2
+    mtrl demos cache rlbench_data benchmark=rlbench
+    """
+    demos = _command(commands, "demos", "collect demonstrations, or make a cache of those you have", examples)
+    actions = demos.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
+    examples = """
+    mtrl demos collect benchmark=keyframes --episodes 100 --jobs 2
+    mtrl demos collect benchmark=keyframes 'benchmark.tasks=[stack_wine]'
+    """
+    collect = _command(actions, "collect", "let a benchmark's experts show its tasks", examples)
+    collect.add_argument("options", nargs="*", metavar="key=value", help="benchmark=keyframes and its options")
+    collect.add_argument("--episodes", type=int, default=100, help="of each task (100)")
+    collect.add_argument("--seed", type=int, default=1, help="of the scenes")
+    collect.add_argument("--layout", choices=("cache", "rlbench"), default="cache", help="what to write")
+    collect.add_argument("--jobs", type=int, default=0, help="processes; as many as there are cores if not given")
+    examples = """
+    mtrl demos cache rlbench_data benchmark=rlbench --episodes 100
+    """
+    cache = _command(actions, "cache", "make a cache of demonstrations in RLBench's folders", examples)
+    cache.add_argument("folder", type=_path, help="that holds <task>/variation<N>/episodes/episode<M>")
+    cache.add_argument("options", nargs="*", metavar="key=value", help="benchmark=rlbench and its options")
+    cache.add_argument("--episodes", type=int, help="of each task; all if not given")
+    for action in (collect, cache):
+        action.add_argument("--output", type=_path, default=Path("demos"), help="folder; a benchmark gets one in it")
+        _add_imports(action)
+
+
+def _list(commands: Any) -> None:
+    examples = """
+    mtrl list
+    mtrl list surgery --json
+    mtrl list networks --benchmark mt10 network.width=256
+    """
+    cost = "A method's cost is the time of an update, as a multiple of joint training."
+    listing = _command(commands, "list", "what there is to choose from", examples, cost)
+    what = "one of benchmarks, networks, weighting, surgery, diagnostics, agents, recipes"
+    listing.add_argument("what", nargs="?", help=what)
+    listing.add_argument("--benchmark", help="count the networks' parameters on this benchmark")
+    listing.add_argument("options", nargs="*", metavar="key=value", help="with --benchmark: options of the networks")
+    _add_json(listing)
+    _add_imports(listing)
+
+
+def _bench(commands: Any) -> None:
+    examples = """
+    mtrl bench update --suites mt10
+    mtrl bench update --methods all --json > update.json
+    mtrl bench envs --quick
+    """
+    bench = _command(commands, "bench", "measure speed on this machine", examples)
+    bench.add_argument("what", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
+    bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
+    bench.add_argument("--suites", default="", help="update, train, on_policy: mt10, mt50 or both")
+    bench.add_argument("--repetitions", type=int, default=50, help="update: of each row")
+    compiled = "update: compiled ones too, after a minute each; train: those"
+    bench.add_argument("--compiled", action="store_true", help=compiled)
+    bench.add_argument("--device", default="cpu", help="update, train, precision: cpu, cuda, ...")
+    bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
+    _add_json(bench)
+
+
+def _data(commands: Any) -> None:
+    data = _command(commands, "data", "download image data sets", "mtrl data fetch cifar100")
+    data.add_argument("what", choices=("fetch",))
+    data.add_argument("name", help=", ".join(DATA_SETS))
+    data.add_argument("--root", type=_path, default=Path("data"), help="where benchmark.root looks for it (data)")
+
+
+def _plot(commands: Any) -> None:
+    examples = """
+    mtrl plot runs/mt10/RUN/seed_1 runs/mt10/OTHER/seed_1
+    mtrl plot runs/mt10/RUN/seed_1 --kind conflicts --output conflicts.png
+    """
+    plot = _command(commands, "plot", "draw runs", examples)
+    plot.add_argument("folders", nargs="+", metavar="RUN", help="the runs' folders")
+    plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], help="what to draw (curves)")
+    plot.add_argument("--output", type=_path, help="the picture's path (learning_curves.png in the run)")
+    _add_imports(plot)
+
+
+def _watch(commands: Any) -> None:
+    examples = """
+    mtrl watch
+    mtrl watch runs/mt10/RUN --port 6007
+    """
+    watch = _command(commands, "watch", "show runs in TensorBoard, while they train or after", examples)
+    watch.add_argument("folder", nargs="?", type=_path, default=Path("runs"), metavar="RUN", help="or a folder (runs)")
+    watch.add_argument("--port", type=int, help="of the address (the first free one from 6006 on)")
+    watch.add_argument("--host", default="localhost", help="0.0.0.0 lets other machines see it (localhost)")
+
+
+def _report(commands: Any) -> None:
+    examples = """
+    mtrl report runs/mt10/RUN/seed_1
+    mtrl report runs/mt10 --output mt10.html
+    """
+    report = _command(commands, "report", "write what runs were, and what they reached, as one web page", examples)
     report.add_argument("folders", nargs="+", type=_path, metavar="RUN", help="a run, or a folder with runs in it")
     report.add_argument("--output", type=_path, metavar="FILE", help="the page (report.html in the run, or around all)")
     report.add_argument("--title", default="", help="the page's heading")
-    report.set_defaults(command="report")
-    compare = commands.add_parser("compare", help="tell how sure it is that methods are better than another")
+
+
+def _compare(commands: Any) -> None:
+    examples = """
+    mtrl compare runs/mt10/RUN --against runs/mt10/OTHER
+    mtrl compare runs/mt10/RUN --against runs/mt10/OTHER --json
+    """
+    compare = _command(commands, "compare", "tell how sure it is that methods are better than another", examples)
     compare.add_argument("folders", nargs="+", type=_path, metavar="RUN", help="a run, or a folder with runs in it")
     against = "the runs of the one method that they are compared with"
     compare.add_argument("--against", nargs="+", type=_path, required=True, metavar="RUN", help=against)
     across = "also where reward version, horizon, episodes, goals, steps, ... differ"
     compare.add_argument("--across-protocols", action="store_true", help=across)
-    compare.add_argument("--json", action="store_true", help="print everything as JSON")
-    compare.set_defaults(command="compare")
+    _add_json(compare)
 
 
-def _add_demos(commands: Any) -> None:
-    demos = commands.add_parser("demos", help="collect demonstrations, or make a cache of those you have")
-    actions = demos.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
-    collect = actions.add_parser("collect", help="let a benchmark's experts show its tasks")
-    collect.add_argument("options", nargs="*", metavar="key=value", help="benchmark=keyframes and its options")
-    collect.add_argument("--episodes", type=int, default=100, help="of each task (100)")
-    collect.add_argument("--seed", type=int, default=1, help="of the scenes")
-    collect.add_argument("--layout", choices=("cache", "rlbench"), default="cache", help="what to write")
-    collect.add_argument("--output", type=_path, default=Path("demos"), help="folder; a benchmark gets one in it")
-    collect.add_argument("--jobs", type=int, default=0, help="processes; as many as there are cores if not given")
-    _add_imports(collect)
-    collect.set_defaults(command="collect")
-    cache = actions.add_parser("cache", help="make a cache of demonstrations in RLBench's folders")
-    cache.add_argument("folder", type=_path, help="that holds <task>/variation<N>/episodes/episode<M>")
-    cache.add_argument("options", nargs="*", metavar="key=value", help="benchmark=rlbench and its options")
-    cache.add_argument("--episodes", type=int, help="of each task; all if not given")
-    cache.add_argument("--output", type=_path, default=Path("demos"), help="folder; a benchmark gets one in it")
-    _add_imports(cache)
-    cache.set_defaults(command="cache")
+def _group(commands: Any) -> None:
+    examples = """
+    mtrl train benchmark=mt10 diagnostics=transference experiment=RUN
+    mtrl group runs/mt10/RUN/seed_1 --groups 3
+    """
+    group = _command(commands, "group", "find the tasks to train together, from a run's affinities", examples)
+    group.add_argument("folder", metavar="RUN", help="a run with diagnostics=transference")
+    group.add_argument("--groups", type=int, required=True, metavar="K", help="groups at most")
+    group.add_argument("--network", help="whose losses' affinities: critic (the default) or actor")
+    group.add_argument("--output", type=_path, help="the folder of the groups' configurations (groups/ in the run)")
+    _add_json(group)
+    _add_imports(group)
+
+
+def _completion(commands: Any) -> None:
+    examples = """
+    eval "$(mtrl completion bash)"        in ~/.bashrc; zsh: in ~/.zshrc
+    mtrl completion fish | source         in ~/.config/fish/config.fish
+    """
+    what = "print the script by which a shell completes mtrl"
+    completion = _command(commands, "completion", what, examples)
+    completion.add_argument("shell", choices=SHELLS)

@@ -1,6 +1,7 @@
-"""The command line: mtrl train | study | evaluate | demos | list | bench | data | plot | report | compare | group.
+"""The command line: what each command of `arguments.py` does.
 
-Bad input ends in one line that says what was expected and what was found, and exit code 2.
+A command yields its results, each as what `--json` prints and as text. They are all that stands on stdout; progress and
+messages go to stderr. Bad input ends in one line that says what was expected and what was found, and exit code 2.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from mtrl.arguments import parse
+from mtrl.arguments import parse, parser
 from mtrl.core.errors import UserError, expected
 from mtrl.core.output import lasting_output
-from mtrl.core.registry import find, import_by_name
+from mtrl.core.registry import import_by_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
 LONGEST = 4000
@@ -29,8 +30,19 @@ LONGEST = 4000
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+class Shown(NamedTuple):
+    """A result. Text without facts is for readers alone, who find it on stderr where facts are asked for."""
+
+    text: str
+    facts: Any = None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks what can follow
+        from mtrl import completion
+
+        completion.answer(parser())
     try:
         with lasting_output():
             return _code(arguments)
@@ -42,7 +54,8 @@ def _code(arguments: Sequence[str] | None) -> int:
     try:
         options = parse(arguments)
         import_by_name(getattr(options, "imports", []))
-        COMMANDS[options.command](options)
+        for shown in COMMANDS[options.command](options):
+            _show(shown, options.json)
     except UserError as error:
         message = " ".join(str(error).split())
         longest = message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"
@@ -68,21 +81,32 @@ def _failed(error: OSError) -> int:
     return BAD_INPUT
 
 
-def _collect(options: argparse.Namespace) -> None:
+def _show(shown: Shown, as_json: bool) -> None:
+    from mtrl.monitoring.files import plain
+
+    if as_json and shown.facts is not None:
+        print(json.dumps(plain(shown.facts), allow_nan=False), flush=True)
+    else:
+        print(shown.text, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+
+def _collect(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.experiment import demonstrations
 
     arguments = (options.options, options.episodes, options.seed, options.output, options.layout, options.jobs)
-    print(f"Demonstrations: {demonstrations.collect(*arguments)}")
+    yield Shown(f"Demonstrations: {demonstrations.collect(*arguments)}")
 
 
-def _cache(options: argparse.Namespace) -> None:
+def _cache(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.experiment import demonstrations
 
-    print(f"Demonstrations: {demonstrations.cache(options.folder, options.options, options.episodes, options.output)}")
+    folder = demonstrations.cache(options.folder, options.options, options.episodes, options.output)
+    yield Shown(f"Demonstrations: {folder}")
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl import configs, experiment
+    from mtrl.monitoring.progress import say
 
     sweep = experiment.sweep(options.options)
     imports = [f"imports=[{','.join(options.imports)}]"] if options.imports else []
@@ -93,45 +117,49 @@ def _train(options: argparse.Namespace) -> None:
     if options.show:
         import yaml
 
-        print(yaml.safe_dump_all(map(configs.plain, runs), sort_keys=False, allow_unicode=True), end="")
+        shown = [configs.plain(run) for run in runs]
+        yield Shown(yaml.safe_dump_all(shown, sort_keys=False, allow_unicode=True).rstrip("\n"), shown)
         return
     folders = []
     for number, config in enumerate(runs, 1):
         if len(runs) > 1:
-            print(f"Run {number} of {len(runs)}: {' '.join(sweep[number - 1])}", flush=True)
-        folders.append(_train_one(config))
+            say(f"Run {number} of {len(runs)}: {' '.join(sweep[number - 1])}")
+        folders.append((yield from _train_one(config)))
     if len(runs) > 1:
-        print(f"Together: mtrl report {shlex.join(map(str, folders))}")
+        yield Shown(f"Together: mtrl report {shlex.join(map(str, folders))}")
 
 
-def _train_one(config: Any) -> Path:
+def _train_one(config: Any) -> Generator[Shown, None, Path]:
+    """Train one run, and return its folder."""
     from mtrl import experiment
 
     parts, folder, result = experiment.train(config)
-    _report(result)
+    yield Shown(_results(result), {"run": str(folder.path), **result})
     if config.video and not list(folder.videos.glob("*.mp4")):
-        _video(parts, folder)
-    print(f"Learning curves: {folder.path / 'learning_curves.png'}")
-    _report_of(folder)
-    print(f"Run: {folder.path}")
+        yield _video(parts, folder)
+    yield Shown(f"Learning curves: {folder.path / 'learning_curves.png'}")
+    yield from _report_of(folder)
+    yield Shown(f"Run: {folder.path}")
     return folder.path
 
 
-def _report_of(folder: Any) -> None:
+def _report_of(folder: Any) -> Iterator[Shown]:
     """Name the report of a run, and write it if the run has just ended. What goes wrong there does not fail the run."""
+    from mtrl.monitoring.progress import say
+
     try:
         from mtrl import report
 
         path = folder.path / report.NAME
         if folder.status != "finished" or not path.exists():
             path = report.write([folder.path])
-        print(f"Report: {path}")
+        yield Shown(f"Report: {path}")
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"mtrl: no report ({reason}); `mtrl report {folder.path}` tries again.", file=sys.stderr)
+        say(f"mtrl: no report ({reason}); `mtrl report {folder.path}` tries again.")
 
 
-def _study(options: argparse.Namespace) -> None:
+def _study(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.experiment import study
 
     overrides = [word for word in options.options if "=" in word]
@@ -141,83 +169,67 @@ def _study(options: argparse.Namespace) -> None:
     if not options.check:
         if not options.report:
             study.run_study(options.study, labels, overrides, options.jobs)
-        print(study.table(study.report(options.study)))
-        print(f"Results: {options.study}")
+        facts = study.report(options.study)
+        yield Shown(study.table(facts), facts)
+        yield Shown(f"Results: {options.study}")
         return
     for run, kept, now in study.check_study(options.study, labels):
-        print(f"{run}: {kept:.4g} when it was kept, {now:.4g} now", flush=True)
+        facts = {"run": str(run), "kept": kept, "now": now}
+        yield Shown(f"{run}: {kept:.4g} when it was kept, {now:.4g} now", facts)
         if abs(kept - now) > study.TOLERANCE * max(1.0, abs(kept)):
             raise expected(f"The policy of {run}", f"within {study.TOLERANCE} of the score that it is kept with", now)
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def _evaluate(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl import experiment
 
     arguments = (options.folder, options.episodes, options.protocol, options.device)
     parts, folder, facts = experiment.evaluate_run(*arguments, checkpoint=options.checkpoint)
-    if options.json:
-        print(json.dumps(facts))
-    else:
-        _report(facts)
+    yield Shown(_results(facts), facts)
     if options.video:
-        _video(parts, folder, sys.stderr if options.json else sys.stdout)
+        yield _video(parts, folder)
 
 
-def _report(facts: dict[str, Any]) -> None:
+def _results(facts: dict[str, Any]) -> str:
+    """The table of an evaluation, and the best on the way if that is known."""
     from mtrl.monitoring.statistics import shown
     from mtrl.monitoring.tables import result_table
 
     if not facts["tasks"]:
-        print("Not evaluated (training.final_episodes=0).")
-        return
+        return "Not evaluated (training.final_episodes=0)."
     rows = list(facts["tasks"].values())
     means = [key for key in rows[0] if key.startswith("mean_")]
     means.sort(key=lambda key: key != f"mean_{facts['headline']}")
     values = {key.removeprefix("mean_"): [row[key] for row in rows] for key in means}
-    print(result_table(list(facts["tasks"]), values, facts["episodes"], facts.get("mean_over")))
+    text = result_table(list(facts["tasks"]), values, facts["episodes"], facts.get("mean_over"))
     if (best := facts.get("best")) is not None:
         name = facts["headline"]
         value = shown(name, best[f"mean_{name}"])
-        print(f"Best mean {name} on the way: {value} after {best['step']} steps, chosen by the test itself.")
+        text += f"\nBest mean {name} on the way: {value} after {best['step']} steps, chosen by the test itself."
+    return text
 
 
-def _video(parts: Any, folder: Any, stream: Any = None) -> None:
+def _video(parts: Any, folder: Any) -> Shown:
     """A short video, or one line that says what is missing for one."""
     path = folder.videos / "rollout.mp4"
     message = parts.write_video(path)
-    print(f"Video: {path}" if message is None else f"No video: {message}", file=stream or sys.stdout)
+    return Shown(f"Video: {path}" if message is None else f"No video: {message}")
 
 
-def _list(options: argparse.Namespace) -> None:
-    from mtrl import configs, experiment
-
-    groups = {"benchmarks": "benchmark", "networks": "network", "agents": "agent", "recipes": "recipe"}
-    known = ["benchmark", "network", "weighting", "surgery", "diagnostics", "agent", "recipe"]
-    wanted = groups.get(options.what, options.what)
-    if wanted is not None and wanted not in known:
-        raise expected("What to list", f"one of {', '.join(known)}", options.what)
+def _list(options: argparse.Namespace) -> Iterator[Shown]:
     if options.benchmark is not None:
-        _list_parameters(options)
-        return
-    for group in [wanted] if wanted else known:
-        print(f"{group}=")
-        for name in configs.choices(group, experiment.REGISTRIES):
-            registry = find(experiment.REGISTRIES, group, name)
-            summary = registry.summary(name) if registry else configs.summary(group, name)
-            print(f"  {name:<22}{summary}")
+        from mtrl.experiment import counts
+
+        rows = counts.parameter_counts(options.benchmark, options.options)
+        yield Shown(counts.parameter_table(rows), rows)
+    else:
+        from mtrl.experiment import catalogue
+
+        facts = catalogue.listed(options.what)
+        yield Shown(catalogue.table(facts), facts)
 
 
-def _list_parameters(options: argparse.Namespace) -> None:
-    from mtrl import experiment
-
-    rows = experiment.parameter_counts(options.benchmark, options.options)
-    names = [name for name in rows[0] if name != "kind"]
-    print(f"{'network':<20}" + "".join(f"{name:>12}" for name in names))
-    for row in rows:
-        print(f"{row['kind']:<20}" + "".join(f"{row[name]:>12,}" for name in names))
-
-
-def _bench(options: argparse.Namespace) -> None:
+def _bench(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.bench import report
     from mtrl.core.cores import usable_device
 
@@ -234,48 +246,61 @@ def _bench(options: argparse.Namespace) -> None:
         named = bench.methods() if options.methods == "all" else options.methods.split(",")
         chosen |= {"chosen": named, "repetitions": options.repetitions}
     result = bench.measure(options.quick, **chosen)
-    print(json.dumps(result) if options.json else report.table(result))
+    yield Shown(report.table(result), result)
 
 
-def _data(options: argparse.Namespace) -> None:
+def _data(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.data.fetch import fetch
-    from mtrl.monitoring.progress import counter
+    from mtrl.monitoring.progress import Counter
 
-    for path in fetch(options.name, options.root, lambda name: counter(f"bytes of {name}")):
-        print(path)
+    for path in fetch(options.name, options.root, lambda name: Counter(f"bytes of {name}")):
+        yield Shown(str(path))
 
 
-def _plot(options: argparse.Namespace) -> None:
+def _plot(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl import experiment
 
-    print(experiment.plot_runs([Path(folder) for folder in options.folders], options.output, options.kind))
+    yield Shown(str(experiment.plot_runs([Path(folder) for folder in options.folders], options.output, options.kind)))
 
 
-def _report_page(options: argparse.Namespace) -> None:
+def _watch(options: argparse.Namespace) -> Iterator[Shown]:
+    from mtrl.monitoring.board import Watch
+
+    board = Watch(options.folder, options.host, options.port)
+    yield Shown(f"TensorBoard: {board.address} (ctrl-C ends it)")
+    board.wait()
+
+
+def _report(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl import report
 
-    print(f"Report: {report.write(options.folders, options.output, options.title)}")
+    yield Shown(f"Report: {report.write(options.folders, options.output, options.title)}")
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _compare(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.experiment import compare
 
     facts = compare.compare_runs(options.folders, options.against, options.across_protocols)
-    print(json.dumps(facts) if options.json else compare.table(facts))
+    yield Shown(compare.table(facts), facts)
 
 
-def _group(options: argparse.Namespace) -> None:
+def _group(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl import experiment
     from mtrl.gradients.grouping import table
 
     found = experiment.group_run(options.folder, options.groups, options.network, options.output)
-    print(table(found.tasks, found.grouping))
     imports = "".join(f"--import {module} " for module in options.imports)
-    for file in found.files:
-        print(f"mtrl train {imports}--config {shlex.quote(str(file))}")
+    commands = [f"mtrl train {imports}--config {shlex.quote(str(file))}" for file in found.files]
+    yield Shown("\n".join([table(found.tasks, found.grouping), *commands]), {**found.facts(), "commands": commands})
 
 
-COMMANDS = {
+def _completion(options: argparse.Namespace) -> Iterator[Shown]:
+    from mtrl import completion
+
+    yield Shown(completion.script(options.shell))
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], Iterator[Shown]]] = {
     "train": _train,
     "study": _study,
     "evaluate": _evaluate,
@@ -283,11 +308,13 @@ COMMANDS = {
     "bench": _bench,
     "data": _data,
     "plot": _plot,
-    "report": _report_page,
+    "watch": _watch,
+    "report": _report,
     "compare": _compare,
     "group": _group,
     "collect": _collect,
     "cache": _cache,
+    "completion": _completion,
 }
 
 if __name__ == "__main__":

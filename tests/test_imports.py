@@ -34,7 +34,8 @@ ARROWS: dict[str, set[str]] = {
     "report": {"experiment", "monitoring", "core"},
     "bench": {"experiment", *PARTS, *FOUNDATIONS, "execution", "core"},
     "arguments": {"core"},
-    "cli": {"arguments", "bench", "report", "experiment", *PARTS, *FOUNDATIONS, "configs", "core"},
+    "completion": {"configs", "core", "experiment"},
+    "cli": {"arguments", "completion", "bench", "report", "experiment", *PARTS, *FOUNDATIONS, "configs", "core"},
     "scripts": {"cli", "experiment"},
     # `import mtrl` must stay light: only `mtrl.load_policy` reaches further, on first use.
     "mtrl": {"experiment"},
@@ -51,6 +52,8 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "matplotlib": ("mtrl.monitoring",),
     "rliable": ("mtrl.monitoring",),
     "ray": ("mtrl.experiment",),
+    "tensorboard": ("mtrl.monitoring",),
+    "wandb": ("mtrl.monitoring",),
 }
 """Where in the package each heavy library may be imported; `ray` spreads whole runs, so it belongs to the wiring."""
 

@@ -65,7 +65,8 @@ def lines(language: str) -> list[str]:
 COMMANDS, READ = lines("bash"), lines("sh")
 IMPORTING = [line for line in COMMANDS if "--import" in line]
 TRAIN = [line for line in COMMANDS if line.startswith("mtrl train") and line not in IMPORTING]
-OTHER = [line for line in COMMANDS if line.startswith("mtrl ") and line not in [*TRAIN, *IMPORTING]]
+WATCH = [line for line in COMMANDS if line.startswith("mtrl watch")]  # ends when interrupted: see test_board
+OTHER = [line for line in COMMANDS if line.startswith("mtrl ") and line not in [*TRAIN, *IMPORTING, *WATCH]]
 FILES = dict(blocks("python", titled=True))
 
 
@@ -177,7 +178,7 @@ def test_every_file_of_ones_own_is_run() -> None:
     assert set(FILES) == {f"{stem(line)}.py" for line in IMPORTING}
 
 
-@pytest.mark.parametrize("line", [line for line in READ if line.startswith("mtrl ")])
+@pytest.mark.parametrize("line", [*WATCH, *(line for line in READ if line.startswith("mtrl "))])
 def test_commands_that_are_only_read_are_valid(line: str) -> None:
     options = parse(words(line))
     if options.command == "train":

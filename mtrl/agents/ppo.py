@@ -1,4 +1,4 @@
-"""Multi-task proximal policy optimisation: a Gaussian policy for each task, values normalised for each task.
+"""Multi-task PPO: a Gaussian policy for each task, values normalised for each task (Schulman et al. 2017).
 
 Schulman et al. 2017 ("Proximal Policy Optimization Algorithms"), with generalised advantages (Schulman et al. 2016) and
 a task axis: actor and critic have one loss per task each, and `MultiTaskOptimizer` decides what becomes of the

@@ -1,4 +1,4 @@
-"""Multi-task soft actor-critic: twin critics, a tanh-Gaussian actor, one temperature per task.
+"""Multi-task soft actor-critic: twin critics, a tanh-Gaussian actor, one temperature per task (Haarnoja et al. 2018).
 
 Haarnoja et al. 2018 ("Soft Actor-Critic Algorithms and Applications"), with a task axis: every loss is one
 per task, and `MultiTaskOptimizer` decides what becomes of the T gradients of actor and critic.

@@ -1,4 +1,4 @@
-"""Multi-task TD3: a deterministic actor, twin critics whose target policy is smoothed, and delayed actor updates.
+"""Multi-task TD3: a deterministic actor, twin critics, smoothed targets, delayed actor updates (Fujimoto et al. 2018).
 
 Fujimoto, van Hoof & Meger 2018 ("Addressing Function Approximation Error in Actor-Critic Methods", Algorithm 1), with a
 task axis as in `sac`.

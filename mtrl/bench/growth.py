@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import product
 from typing import Any
 
 from mtrl.bench.report import machine
+from mtrl.monitoring.progress import counted
 
 TASKS = (1, 5, 10, 25, 50, 100)
 METHODS = ("none", "pcgrad", "auto_lambda")
@@ -31,10 +33,9 @@ def measure(quick: bool = False) -> dict[str, Any]:
     among many.
     """
     rows = []
-    for tasks in TASKS[:2] if quick else TASKS:
-        for method in METHODS:
-            arguments = [sys.executable, "-c", _CODE, str(tasks), method, "3" if quick else "15"]
-            done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-            ms, peak = json.loads(done.stdout)
-            rows.append({"tasks": tasks, "update": method, "ms": ms, "ms_per_task": ms / tasks, "peak_mb": peak})
+    for tasks, method in counted([*product(TASKS[:2] if quick else TASKS, METHODS)], "processes"):
+        arguments = [sys.executable, "-c", _CODE, str(tasks), method, "3" if quick else "15"]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        ms, peak = json.loads(done.stdout)
+        rows.append({"tasks": tasks, "update": method, "ms": ms, "ms_per_task": ms / tasks, "peak_mb": peak})
     return {"bench": "growth", "machine": machine(), "rows": rows}

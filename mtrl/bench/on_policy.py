@@ -9,6 +9,7 @@ from mtrl.bench.report import machine
 from mtrl.core.config import check
 from mtrl.experiment.config import compose
 from mtrl.experiment.parts import Experiment
+from mtrl.monitoring.progress import counted
 
 RECIPES = {"mt10": "quick", "mt50": "mt50"}
 """Whose sizes are measured."""
@@ -34,7 +35,7 @@ def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: st
 def _rows(suite: str, device: str, quick: bool) -> list[dict[str, Any]]:
     trainers = {name: _trainer(suite, device, options, quick) for name, options in METHODS.items()}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in trainers}
-    for _ in range(1 + (1 if quick else ROLLOUTS)):
+    for _ in counted(range(1 + (1 if quick else ROLLOUTS)), "rounds"):
         for name, trainer in trainers.items():
             found[name].append(_rollout(trainer))
     for trainer in trainers.values():

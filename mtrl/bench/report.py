@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from mtrl.monitoring import provenance
+from mtrl.monitoring.progress import counted
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int, warmup: int = 5) -> dict[str, list[float]]:
     """Seconds of each call, taken in turn (A B C A B C ...), so that a noisy machine is noisy for all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for repetition in range(warmup + repetitions):
+    for repetition in counted(range(warmup + repetitions), "rounds"):
         for name, call in calls.items():
             begin = time.perf_counter()
             call()

@@ -20,6 +20,7 @@ from mtrl.core.cores import available_cores
 from mtrl.core.memory import keep_freed_memory, peak_bytes
 from mtrl.envs import SUITES
 from mtrl.gradients import Methods
+from mtrl.monitoring.progress import counted
 from mtrl.networks import NETWORKS
 from mtrl.training import TRAININGS
 
@@ -130,7 +131,7 @@ def _rows(suite: str, size: Size, rounds: int, steps: int, device: str, executio
     calls |= {"environments": _environments(alone), **{name: t.advance for name, t in trainers.items()}}
     seconds: dict[str, list[float]] = {name: [] for name in threads}
     waits: dict[str, list[float]] = {name: [] for name in threads}
-    for _ in range(rounds):
+    for _ in counted(range(rounds), "rounds"):
         for name, (learner, _) in threads.items():
             torch.set_num_threads(learner or available_cores())
             waited, now = _block(calls[name], steps, trainers.get(name), device)

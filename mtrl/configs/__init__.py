@@ -217,18 +217,18 @@ def overrides(registries: Sequence[Registry], saved: dict[str, Any], further: Se
         elif key in groups and "kind" in value:
             found.append(f"{key}={value['kind']}")
         for prefix, part in parts.items():
-            pairs = [(p, leaf) for p, leaf in _leaves(prefix, part) if p not in changed and p != f"{prefix}.kind"]
+            pairs = [(p, leaf) for p, leaf in leaves(prefix, part) if p not in changed and p != f"{prefix}.kind"]
             found += [f"{p}={values.quoted(leaf)}" for p, leaf in pairs]
     return [*found, *further]
 
 
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+def leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
     """The dotted names and values of all that is nested in a value."""
     if not isinstance(value, dict):
         yield prefix, value
         return
     for name, part in value.items():
-        yield from _leaves(f"{prefix}.{name}", part)
+        yield from leaves(f"{prefix}.{name}".lstrip("."), part)
 
 
 def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, Any]) -> Any:
@@ -275,12 +275,12 @@ def _made(composed: DictConfig, registries: Iterable[Registry]) -> Any:
             with typed_as({registry.usual: registry.group}):
                 OmegaConf.to_object(composed[registry.group] or OmegaConf.create())
     config = OmegaConf.to_object(composed)
-    for name, value in _leaves("", plain(config)):
+    for name, value in leaves("", plain(config)):
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float) and not math.isfinite(number):
-                raise expected(f"Option `{name.lstrip('.')}`", "a finite number", number)
+                raise expected(f"Option `{name}`", "a finite number", number)
             if isinstance(number, int) and abs(number) >= 2**63:
-                raise expected(f"Option `{name.lstrip('.')}`", "below 2^63", number)
+                raise expected(f"Option `{name}`", "below 2^63", number)
     return config
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from mtrl import configs
 from mtrl.agents import AGENTS
-from mtrl.core.config import check, path_option, runtime_option, runtime_options
+from mtrl.core.config import check, check_choice, path_option, runtime_option, runtime_options
 from mtrl.core.errors import UserError, expected
 from mtrl.core.registry import Registry
 from mtrl.envs import SUITES
@@ -26,7 +26,7 @@ CRITIC = tuple(Registry(f"critic_{r.group}", r.package, usual=r.group) for r in 
 METHODS = (WEIGHTINGS, SURGERIES, *CRITIC, DIAGNOSTICS)
 REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, *METHODS, AGENTS, TRAININGS)
 
-_SHORT = {
+SHORT = {
     "tasks": "benchmark.tasks",
     "replay": "training.replay",
     "on_nonfinite": "training.on_nonfinite",
@@ -66,6 +66,8 @@ class ExperimentConfig:
     """The folder of all runs."""
     video: bool = runtime_option(False)
     """Film one episode of every task at the end."""
+    wandb: str = runtime_option("off")
+    """Whether Weights & Biases gets a copy of the numbers: off, offline (for `wandb sync`) or online."""
     imports: list[str] = field(default_factory=list)
     """Modules that add kinds, named by --import. To read their names in a file never runs them."""
 
@@ -76,6 +78,7 @@ class ExperimentConfig:
         check(0 <= self.seed < 2**63, "seed", "0 or more, and below 2^63", self.seed)
         check(0 <= self.threads <= _MOST_THREADS, "threads", f"0 to {_MOST_THREADS}", self.threads)
         check(_is_path(self.runs) and self.runs != "", "runs", "the path of a folder", self.runs)
+        check_choice("wandb", self.wandb, ("off", "offline", "online"))
         check(is_name(self.experiment), "experiment", USABLE, self.experiment)
         if self.diagnostics:  # a recipe may have options of one that is not chosen, which are then a plain dict
             chosen = {kind: part for kind, part in self.diagnostics.items() if not isinstance(part, dict)}
@@ -101,6 +104,11 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     data, ...), and what a method's paper has for it (`published` of the method's Config), holds where neither a recipe
     nor an override chooses otherwise.
     """
+    return configs.compose(ExperimentConfig, REGISTRIES, completed(overrides))
+
+
+def completed(overrides: Sequence[str]) -> list[str]:
+    """The overrides without short forms, after those that go with what they choose."""
     given = [_written_out(override) for override in overrides]
     chosen = {key: value for key, _, value in (o.partition("=") for o in given)}
     _check_imports(chosen.get("imports", ""))
@@ -108,7 +116,7 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     implied = _implied(benchmark) if benchmark in SUITES.kinds else {}
     usual = [f"{option}={value}" for option, value in implied.items() if option not in chosen]
     usual += [f"{option}={value}" for option, value in _published([*usual, *given]).items()]
-    return configs.compose(ExperimentConfig, REGISTRIES, [*usual, *given])
+    return [*usual, *given]
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -143,7 +151,7 @@ def _written_out(override: str) -> str:
     key, equals, value = override.partition("=")
     if key == "task" and equals:
         return f"benchmark.tasks=[{value}]"
-    return _SHORT.get(key, key) + equals + value
+    return SHORT.get(key, key) + equals + value
 
 
 def run_name(config: ExperimentConfig) -> str:
@@ -215,6 +223,12 @@ def free_keys(config: ExperimentConfig) -> set[str]:
     parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
     below = {f"{group}.{name}" for group, part in parts.items() if part for name in runtime_options(type(part))}
     return runtime_options(type(config)) | below
+
+
+def told_apart(config: ExperimentConfig) -> dict[str, Any]:
+    """The options, by dotted name, in which experiments may differ: not the seed, nor what changes no result."""
+    free = {"seed", *free_keys(config)}
+    return {name: value for name, value in configs.leaves("", configs.plain(config)) if name not in free}
 
 
 def _check_imports(listed: str) -> None:

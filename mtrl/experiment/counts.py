@@ -40,3 +40,10 @@ def _actor_and_critics(kind: str, benchmark: str, options: Sequence[str]) -> dic
 def _classifier(kind: str, benchmark: str, options: Sequence[str]) -> dict[str, Any]:
     sizes = _sizes(_experiment(kind, benchmark, options).agent.network)
     return {"kind": kind, "classifier": sum(sizes.values()), **sizes}
+
+
+def parameter_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The counts as lines for a terminal."""
+    names = [name for name in rows[0] if name != "kind"]
+    lines = [f"{'network':<20}" + "".join(f"{name:>12}" for name in names)]
+    return "\n".join([*lines, *(f"{row['kind']:<20}" + "".join(f"{row[n]:>12,}" for n in names) for row in rows)])

@@ -21,7 +21,7 @@ from mtrl.data.demo_cache import CacheWriter, task_facts
 from mtrl.data.demos import Demo, decision_frames, keyframes
 from mtrl.envs import SUITES
 from mtrl.experiment.config import compose
-from mtrl.monitoring.progress import Count, counting
+from mtrl.monitoring.progress import counting
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _in_process(job: _Job) -> None:
     _collect(job, lambda: _queue.put(1))
 
 
-def _spread(jobs: Sequence[_Job], workers: int, count: Count) -> None:
+def _spread(jobs: Sequence[_Job], workers: int, count: Callable[..., None]) -> None:
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     with ProcessPoolExecutor(workers, context, _begin, (queue, imported)) as pool:

@@ -24,6 +24,16 @@ class GroupedRun:
     files: list[Path]
     """The configuration of each group's run."""
 
+    def facts(self) -> dict[str, Any]:
+        """The groups and each task's mean affinity from the one that serves it, in JSON's types."""
+        groups = [[self.tasks[task] for task in group] for group in self.grouping.groups]
+        serving = {
+            task: {"group": group + 1, "affinity": score}
+            for task, group, score in zip(self.tasks, self.grouping.serving, self.grouping.scores, strict=True)
+        }
+        proven = {"sum": self.grouping.total, "optimal": self.grouping.optimal}
+        return {"groups": groups, "tasks": serving, **proven, "files": list(map(str, self.files))}
+
 
 def group_run(path: Path | str, groups: int, network: str | None = None, output: Path | None = None) -> GroupedRun:
     """Find the best groups of a run's tasks, and write a configuration for `mtrl train --config` for each.

@@ -17,7 +17,7 @@ from mtrl.data.demos import Frame
 from mtrl.experiment.config import restore
 from mtrl.experiment.parts import Experiment
 from mtrl.monitoring import checkpoints
-from mtrl.monitoring.progress import counter
+from mtrl.monitoring.progress import Counter
 from mtrl.monitoring.run import RunFolder
 
 CHECKPOINTS = ("newest", "best")
@@ -66,7 +66,7 @@ def evaluate_run(
     """Evaluate a run's newest or best checkpoint (see `load`), and `keep` the result in its `evaluations/`."""
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
     experiment, folder, step = load(path, device, checkpoint)
-    _, facts = experiment.evaluate(episodes, protocol, counter("episodes"))
+    _, facts = experiment.evaluate(episodes, protocol, Counter("episodes"))
     facts = {"step": step, **facts}
     if keep:
         _keep(folder, step, facts)

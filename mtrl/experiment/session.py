@@ -14,14 +14,15 @@ from mtrl import configs
 from mtrl.core.errors import UserError, expected, reading
 from mtrl.core.memory import free_bytes, require_room
 from mtrl.core.types import Metrics
-from mtrl.experiment.config import ExperimentConfig, free_keys
+from mtrl.experiment.config import ExperimentConfig, free_keys, told_apart
 from mtrl.experiment.parts import Experiment
 from mtrl.experiment.pictures import plot_runs
 from mtrl.monitoring import checkpoints
 from mtrl.monitoring.drawing import SECONDS
 from mtrl.monitoring.interrupt import Interrupts, Stopped
 from mtrl.monitoring.metrics import MetricLog, read_metrics
-from mtrl.monitoring.progress import Progress, counter
+from mtrl.monitoring.mirror import Mirror
+from mtrl.monitoring.progress import Counter, Progress, say
 from mtrl.monitoring.random_state import random_state, restore_random_state, seed_process
 from mtrl.monitoring.run import RunFolder
 from mtrl.training.evaluation import Evaluation
@@ -42,7 +43,9 @@ class Session:
         """Of the last update; there is not one in every step."""
         self.resumed_from = self._resume()
         with contextlib.ExitStack() as stack:
-            self.log = stack.enter_context(MetricLog(folder, self.resumed_from, self._rows))
+            mirror = Mirror(config.wandb, folder)
+            log = MetricLog(folder, self.resumed_from, self._rows, options=told_apart(config), mirror=mirror)
+            self.log = stack.enter_context(log)
             folder.begin()
             stack.pop_all()
         self.interrupts = Interrupts()
@@ -214,8 +217,8 @@ class Session:
         episodes, protocol = config.training.final_episodes, config.training.protocol
         facts: dict[str, Any] = {"episodes": 0, "tasks": {}}
         if episodes:
-            print(f"Evaluating: {config.training.evaluates(episodes)} of {len(tasks)} tasks.", flush=True)
-            result, facts = self.experiment.evaluate(episodes, protocol, counter("episodes"))
+            say(f"Evaluating: {config.training.evaluates(episodes)} of {len(tasks)} tasks.")
+            result, facts = self.experiment.evaluate(episodes, protocol, Counter("episodes"))
             self._record(result, facts)
             if trainer.reports_best and config.training.evaluate_every:
                 facts["best"] = self._best(f"mean_{result.headline}")
@@ -258,7 +261,7 @@ def train(config: ExperimentConfig) -> tuple[Experiment, RunFolder, dict[str, An
             folder.discard()
             raise
         if session.resumed_from is not None:
-            print(f"Going on from step {session.resumed_from} of {folder.path}.", flush=True)
+            say(f"Going on from step {session.resumed_from} of {folder.path}.")
         else:
-            print(f"New run {folder.path}: {config.steps:,} steps, tasks: {len(experiment.tasks)}.", flush=True)
+            say(f"New run {folder.path}: {config.steps:,} steps, tasks: {len(experiment.tasks)}.")
         return experiment, folder, session.run()

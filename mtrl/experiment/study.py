@@ -43,6 +43,7 @@ from mtrl.experiment.pictures import plot_runs, plot_scores
 from mtrl.experiment.runs import SOLVED, Scores
 from mtrl.monitoring.files import write_json
 from mtrl.monitoring.interrupt import Interrupts
+from mtrl.monitoring.progress import say
 from mtrl.monitoring.run import POLICY, read_result, run_path
 from mtrl.monitoring.statistics import is_share
 
@@ -53,6 +54,8 @@ TOLERANCE = 0.03
 """By how much a mean score may differ where a kept policy is evaluated again, on a processor that rounds otherwise."""
 _NEEDED = {"headline": str, "seed": int, "steps_total": int, "updates": int, "training_seconds": {str: float}}
 """Of a result, beside its scores."""
+_STDERR = 2
+"""Of this process, as a file descriptor."""
 _SHAPES: dict[str, Any] = {
     "runs": {str: {"overrides": [str], "seeds": [int]}}, "common": [str], "seeds": [int], "title": str,
     "prepare": [str], "equal": str, "controls": [str], "lines": {str: float}, "metric": str, "pictures": {str: str},
@@ -224,7 +227,8 @@ class _Processes(Interrupts):
         with self._lock:
             if self.pending:
                 return 1
-            print(f"== mtrl {shlex.join(shown)}", flush=True)
+            say(f"== mtrl {shlex.join(shown)}")
+            options = {"stdout": _STDERR, **options}  # what a run prints is no result of the study
             process: subprocess.Popen[Any] = subprocess.Popen(command, process_group=0, **options)
             self._running.add(process)
         code = process.wait()

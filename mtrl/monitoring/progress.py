@@ -6,13 +6,14 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TextIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
 from mtrl.monitoring.statistics import shown
 
+Item = TypeVar("Item")
 _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
@@ -110,38 +111,68 @@ class Progress:
         print(f"step {step}/{self._total}, {self._facts()}", file=self._stream, flush=True)
 
 
-def counter(unit: str) -> Callable[[int, int], None] | None:
-    """Takes how many are done and how many there are; a bar on a terminal, None where there is none."""
-    if not sys.stderr.isatty():
-        return None
-    bar = tqdm(total=0, file=sys.stderr, bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit}", unit=unit)
+class Counter:
+    """Shows how many of something are done, their rate and the time left: a bar on a terminal, elsewhere a plain line
+    every `interval` seconds."""
 
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-        if done >= total:
-            bar.close()
+    def __init__(
+        self,
+        unit: str,
+        *,
+        stream: TextIO | None = None,
+        delay: float = 1.0,
+        interval: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """unit: the plural of what is counted; delay: seconds before a bar is drawn, as what takes less needs none."""
+        self._stream, self._unit = sys.stderr if stream is None else stream, unit
+        self._clock, self._interval, self.done = clock, interval, 0
+        self._begin = self._printed = clock()
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=0, file=self._stream, bar_format=_BAR.replace("{postfix}", f" {unit}{{postfix}}"), leave=False,
+                unit_scale=True, dynamic_ncols=True, delay=delay, mininterval=min(delay, 0.25),
+            )  # fmt: skip
 
-    return show
+    def __call__(self, done: int, total: int) -> None:
+        """Tell that `done` of `total` are done."""
+        self.done, now = done, self._clock()
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.set_postfix_str(self._facts(now, total), refresh=False)
+            self._bar.update(done - self._bar.n)
+            if done >= total:
+                self._bar.close()
+        elif now - self._printed >= self._interval:
+            self._printed = now
+            print(f"{done}/{total} {self._unit}, {self._facts(now, total)}", file=self._stream, flush=True)
 
-
-class Count:
-    """Counts up to a known number: a bar on a terminal, elsewhere a plain line every half minute."""
-
-    def __init__(self, total: int, unit: str, interval: float = 30.0) -> None:
-        self.total, self.unit, self.done = total, unit, 0
-        self._show, self._interval, self._printed = counter(unit), interval, time.monotonic()
-
-    def __call__(self, more: int = 1) -> None:
-        self.done += more
-        if self._show is not None:
-            self._show(self.done, self.total)
-        elif time.monotonic() - self._printed >= self._interval:
-            self._printed = time.monotonic()
-            print(f"{self.done}/{self.total} {self.unit}", file=sys.stderr, flush=True)
+    def _facts(self, now: float, total: int) -> str:
+        speed = self.done / max(now - self._begin, 1e-9)
+        left = f", {tqdm.format_interval((total - self.done) / speed)} left" if 0 < self.done < total else ""
+        return f"{tqdm.format_sizeof(speed) if speed >= 1000 else f'{speed:.3g}'}/s{left}"
 
 
 @contextlib.contextmanager
-def counting(total: int, unit: str) -> Iterator[Count]:
-    """A `Count` for a block of work."""
-    yield Count(total, unit)
+def counting(total: int, unit: str) -> Iterator[Callable[..., None]]:
+    """Within it, a call of what it gives tells that one more of `total`, or as many as it is told, are done."""
+    counter = Counter(unit)
+
+    def more(number: int = 1) -> None:
+        counter(counter.done + number, total)
+
+    yield more
+
+
+def counted(items: Sequence[Item], unit: str) -> Iterator[Item]:
+    """The items one after another, shown as done when the next is asked for."""
+    with counting(len(items), unit) as one_more:
+        for item in items:
+            yield item
+            one_more()
+
+
+def say(text: str) -> None:
+    """A line for whoever watches, on stderr: stdout has results alone."""
+    print(text, file=sys.stderr, flush=True)

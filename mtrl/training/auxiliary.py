@@ -18,7 +18,7 @@ import torch
 from mtrl.core.config import check
 from mtrl.core.types import Metrics
 from mtrl.data.images import ImageData, mixed_seed
-from mtrl.monitoring.progress import counter
+from mtrl.monitoring.progress import Counter
 from mtrl.monitoring.random_state import random_state, restore_random_state
 from mtrl.training import supervised
 from mtrl.training.supervised import SupervisedTrainer
@@ -84,7 +84,7 @@ class AuxiliaryTrainer(SupervisedTrainer):
         begin = time.perf_counter()
         self.agent.set_rate(self.rate(self.step))
         with seeded(self.stream, epoch):
-            self._label_metrics = self.agent.train_labels(self.epochs.data, epoch, counter("labels"))
+            self._label_metrics = self.agent.train_labels(self.epochs.data, epoch, Counter("labels"))
         self.seconds["labels"] += time.perf_counter() - begin
 
     def state_dict(self) -> dict[str, Any]:

@@ -269,7 +269,7 @@ def test_a_compiled_run_learns_as_a_plain_one_and_goes_on_as_one(
     learned = [list(runners.tensors([state["trainer"]["agent"][k] for k in ("actor", "critic")])) for state in found]
     assert distance(*learned) < 1e-4
     assert cli.main([*run, "steps=40", "agent.execution=plain", "experiment=one"]) == 0
-    assert "Going on from step 30" in capsys.readouterr().out
+    assert "Going on from step 30" in capsys.readouterr().err
     assert cli.main(["evaluate", str(tmp_path / "toy" / "one" / "seed_1"), "--episodes", "2"]) == 0
 
 

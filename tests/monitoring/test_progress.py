@@ -2,7 +2,7 @@
 
 import io
 
-from mtrl.monitoring.progress import Progress
+from mtrl.monitoring.progress import Counter, Progress, counted
 
 
 class Clock:
@@ -82,3 +82,29 @@ def test_nothing_is_printed_where_nothing_happened():
     with Progress(10, stream=(stream := io.StringIO())):
         pass
     assert stream.getvalue() == ""
+
+
+def count(stream: io.StringIO, seconds: int, delay: float = 0.0) -> str:
+    clock = Clock()
+    counter = Counter("episodes", stream=stream, delay=delay, clock=clock)
+    for second in range(1, seconds + 1):
+        clock.now = float(second)
+        counter(4 * second, 1000)
+    return stream.getvalue()
+
+
+def test_what_is_counted_has_its_rate_and_the_time_left_in_plain_lines():
+    times = [(120, "03:40"), (240, "03:10"), (360, "02:40")]
+    expected = [f"{done}/1000 episodes, 4/s, {left} left" for done, left in times]
+    assert count(io.StringIO(), 95).splitlines() == expected
+
+
+def test_what_is_counted_is_a_bar_on_a_terminal_unless_it_is_short():
+    text = count(Terminal(), 100)
+    assert "\r" in text and "400/1.00k episodes, 4/s, 02:30 left" in text and "\n" not in text
+    assert count(Terminal(), 100, delay=1000.0) == ""
+
+
+def test_counted_gives_every_item_once_and_prints_nothing_where_it_is_short(capsys):
+    assert [*counted("abc", "letters")] == ["a", "b", "c"]
+    assert capsys.readouterr() == ("", "")

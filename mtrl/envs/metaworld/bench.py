@@ -27,6 +27,7 @@ from mtrl.envs.metaworld.probes import places_of
 from mtrl.envs.metaworld.starts import INTEGRATION
 from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
 from mtrl.envs.metaworld.workers import Workers
+from mtrl.monitoring.progress import counted
 
 _TURN = 0.4
 """Seconds, about, that one of them runs before the next has its turn."""
@@ -86,7 +87,7 @@ def _compare(kind: str, copies: int, seconds: float, package: Run) -> list[dict[
 
 def _interleaved(runs: dict[str, Run], seconds: float, bounds: Sequence[_BoundRun]) -> dict[str, list[float]]:
     speeds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(max(1, round(seconds / _TURN))):
+    for _ in counted(range(max(1, round(seconds / _TURN))), "rounds"):
         for bound in bounds:
             bound.copy_states()
         for name, run in runs.items():

@@ -1,0 +1,72 @@
+"""What can follow on the command line, for the shell: commands and flags by argcomplete, key=value options by ours.
+
+Nothing that is offered is imported, so that an answer takes as long as `mtrl list`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Any
+
+import argcomplete
+from argcomplete.completers import FilesCompleter
+from argcomplete.shell_integration import shellcode
+
+from mtrl import configs
+from mtrl.core.errors import UserError
+from mtrl.core.registry import find
+from mtrl.experiment.config import REGISTRIES, SHORT, ExperimentConfig, completed
+
+_GROUPS = (*dict.fromkeys(registry.group for registry in REGISTRIES), "recipe")
+
+
+def script(shell: str) -> str:
+    """What the shell evaluates once, so that it asks `answer` from then on."""
+    return shellcode(["mtrl"], shell=shell)
+
+
+def answer(parser: argparse.ArgumentParser) -> None:
+    """Tell the shell what can stand where the cursor is, and end the process."""
+    argcomplete.autocomplete(parser, always_complete_options=False, default_completer=_Completer())
+
+
+class _Completer(FilesCompleter):
+    """Files and folders, but for key=value options."""
+
+    def __call__(self, prefix: str, *, action: Any = None, parsed_args: Any = None, **context: Any) -> list[str]:
+        if getattr(action, "dest", "") != "options":
+            return super().__call__(prefix, **context)
+        given = getattr(parsed_args, "options", None) or []
+        return [*options(prefix, [word for word in given if "=" in word])]
+
+
+def options(prefix: str, given: Sequence[str] = ()) -> Iterator[str]:
+    """The ways to go on with `prefix`: an option's name, or the kinds of a group; `given` are the other options."""
+    key, equals, value = prefix.partition("=")
+    if equals:
+        before = "".join(re.findall(r"^.*[,\[]", value))  # of several kinds with commas between them
+        found = (f"{key}={before}{kind}" for kind in (configs.choices(key, REGISTRIES) if key in _GROUPS else ()))
+    else:
+        found = _parts(key.partition(".")[0], given) if "." in key else _names()
+    yield from (word for word in found if word.startswith(prefix))
+
+
+def _names() -> Iterator[str]:
+    """The options without a dot, and the groups that have more behind one."""
+    yield from (f"{name}=" for name in ["task", *SHORT, *(field.name for field in fields(ExperimentConfig))])
+    yield from (f"{group}." for group in _GROUPS if group != "recipe")
+
+
+def _parts(group: str, given: Sequence[str]) -> Iterator[str]:
+    """The options of what is chosen in a group."""
+    try:
+        kinds = configs.selected(ExperimentConfig, completed(given)).get(group, [])
+    except UserError:
+        return
+    for kind in kinds:
+        if registry := find(REGISTRIES, group, kind):
+            prefix = f"{group}.{kind}" if registry.many else group
+            yield from (f"{prefix}.{name}=" for name in registry.options(kind) if name != "kind")
