@@ -68,10 +68,10 @@ class MetaWorldVectorEnv(VectorEnv):
         # A copy that was drawn by None is to have the same goals.
         self._made_by["seed"] = given.seed
         self.arguments, self.num_envs = given, count
-        self._mode = AutoresetMode(given.autoreset_mode)
-        self.envs.autoreset, self.envs.keeps_goals = self._mode == AutoresetMode.SAME_STEP, in_turn
+        self.autoreset_mode = AutoresetMode(given.autoreset_mode)
+        self.envs.autoreset, self.envs.keeps_goals = self.autoreset_mode == AutoresetMode.SAME_STEP, in_turn
         self.render_mode = given.render_mode
-        self.metadata = {"autoreset_mode": self._mode, "render_modes": ["rgb_array"], "render_fps": 80}
+        self.metadata = {"autoreset_mode": self.autoreset_mode, "render_modes": ["rgb_array"], "render_fps": 80}
         codes = np.repeat(np.eye(len(self.tasks)), count // len(self.tasks), axis=0)
         self._codes = codes if given.use_one_hot else codes[:, :0]
         self._make_spaces()
@@ -155,7 +155,7 @@ class MetaWorldVectorEnv(VectorEnv):
         info = self._info(result, np.ones(self.num_envs, np.bool_))
         if ended.any() and self.envs.autoreset:
             info |= self._final(result, ended)
-        if self._mode == AutoresetMode.NEXT_STEP:
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             self._waiting = ended
         self._returns[ended], self._lengths[ended], self._begun[ended] = 0, 0, time.perf_counter()
         return self._flat(result.observation), reward, terminated, truncated, info
