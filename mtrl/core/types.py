@@ -7,7 +7,7 @@ A batch is task-major: the first axis is always the task, in the suite's order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -49,10 +49,13 @@ class TaskLoss(Protocol):
 
     `shared` maps a name to a tensor of its own shape, or, where per-task gradients are wanted, to a
     view with a task axis of stride 0 in front: (T, *shape). `own` and `own_buffers` map to (T, *shape).
-    Returns the losses (T,) and auxiliary tensors (metrics and new buffers), which carry no gradient.
+    Returns the losses (T,), or a list of T scalars where each has a graph of its own, and auxiliary tensors (metrics
+    and new buffers), which carry no gradient.
     """
 
-    def __call__(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]: ...
+    def __call__(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any
+    ) -> tuple[Tensor | Sequence[Tensor], Metrics]: ...
 
 
 class TaskParameters(Protocol):
@@ -65,11 +68,16 @@ class TaskParameters(Protocol):
     shared: Any
     """name -> parameter (*shape)"""
     own: Any
-    """name -> parameter (T, *shape)"""
+    """name -> parameter (T, *shape), or (*shape) where it is in `owner`"""
 
     @property
     def tensors(self) -> tuple[Tensors, Tensors, Tensors]:
         """(shared, own, own_buffers), as a `TaskLoss` takes them."""
+        ...
+
+    @property
+    def owner(self) -> Mapping[str, int]:
+        """name -> the one task that owns a parameter without a task axis"""
         ...
 
     def per_task_leaves(self) -> dict[str, Tensor]:

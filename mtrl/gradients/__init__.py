@@ -10,6 +10,7 @@ from mtrl.gradients.weightings import WEIGHTINGS
 if TYPE_CHECKING:
     from mtrl.gradients.base import Context, Diagnostic, Surgery, Weighting
     from mtrl.gradients.methods import Methods
+    from mtrl.gradients.module import ModuleOptimizer
     from mtrl.gradients.optimizer import MultiTaskOptimizer
 
 __all__ = [
@@ -19,9 +20,10 @@ __all__ = [
     "Context",
     "Diagnostic",
     "Methods",
+    "ModuleOptimizer",
     "MultiTaskOptimizer",
     "Surgery",
     "Weighting",
 ]
 
-__getattr__ = lazily(__name__, __all__, "base", "optimizer", "methods")
+__getattr__ = lazily(__name__, __all__, "base", "optimizer", "methods", "module")

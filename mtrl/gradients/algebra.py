@@ -121,6 +121,11 @@ def along(gradient: Tensor, direction: Tensor, ensemble: int | None) -> Tensor:
     return torch.stack(parts).sum(0)
 
 
-def like(weights: Tensor, gradient: Tensor) -> Tensor:
-    """weights (T,) shaped to multiply a gradient (T, *shape)."""
-    return weights.view(-1, *[1] * (gradient.ndim - 1))
+def like(weights: Tensor, gradient: Tensor, owner: int | None = None) -> Tensor:
+    """weights (T,) shaped to multiply a gradient (T, *shape); the owner's, where a gradient (*shape) has one."""
+    return weights.view(-1, *[1] * (gradient.ndim - 1)) if owner is None else weights[owner]
+
+
+def stacked(losses: Tensor | Sequence[Tensor]) -> Tensor:
+    """Losses as one tensor (T,)."""
+    return losses if isinstance(losses, Tensor) else torch.stack(list(losses))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import TaskLoss, TaskParameters, Tensors
-from mtrl.gradients.algebra import along, combine, like
+from mtrl.gradients.algebra import along, combine, like, stacked
 
 ESTIMATORS = ("exact", "finite_difference", "second_order")
 
@@ -51,14 +51,15 @@ class LookAhead:
         """The losses (S,) on a batch with these tensors, and with the current ones where none is given."""
         all_shared, all_own, buffers = self.network.tensors
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        return self.task_losses({**all_shared, **shared}, {**all_own, **own}, copies, batch)[0]
+        return stacked(self.task_losses({**all_shared, **shared}, {**all_own, **own}, copies, batch)[0])
 
     @torch.no_grad()
     def step(self, weights: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """weights λ (S,) -> the trained tensors of θ', as (shared, own)."""
         scaled = weights * self.factor
         shared = {n: self._moved(self.network.shared[n], combine(g, scaled)) for n, g in self.shared.items()}
-        own = {n: self._moved(self.network.own[n], like(scaled, g) * g, self.subset) for n, g in self.own.items()}
+        own = {n: like(scaled, g, self.network.owner.get(n)) * g for n, g in self.own.items()}
+        own = {n: self._moved(self.network.own[n], g, self.subset) for n, g in own.items()}
         return shared, own
 
     def derivative(self, weights: Tensor, estimator: str = "exact") -> Tensor:
@@ -103,7 +104,10 @@ class LookAhead:
         for name, direction in shared.items():
             total += along(self.shared[name], direction, self.network.ensemble)
         for name, direction in own.items():
-            total += (self.own[name] * direction).flatten(1).sum(1)
+            product, owner = self.own[name] * direction, self.network.owner.get(name)
+            total[slice(None) if owner is None else owner] += (
+                product.flatten(1).sum(1) if owner is None else product.sum()
+            )
         return -self.factor * total
 
     def _difference(self, weights: Tensor) -> Tensor:

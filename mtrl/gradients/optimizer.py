@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mtrl.core.errors import expected
 from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
 from mtrl.core.types import Metrics, TaskLoss, TaskParameters, Tensors
-from mtrl.gradients.algebra import gramian, like, rows
+from mtrl.gradients.algebra import gramian, like, rows, stacked
 from mtrl.gradients.base import Context, Diagnostic, Surgery, Weighting
 from mtrl.gradients.look_ahead import LookAhead, derivatives
 from mtrl.gradients.surgery.none import NoSurgery
@@ -65,10 +65,6 @@ class MultiTaskOptimizer(nn.Module):
         (T,) bool: all tasks if not given."""
         super().__init__()
         surgery = NoSurgery() if surgery is None else surgery
-        needs = {"Surgery": surgery.needs_gradients, "This weighting": weighting.needs_gramian}
-        for name, needed in {**needs, "A diagnostic": bool(diagnostics)}.items():
-            if needed and not network.tensors[0]:
-                raise expected(name, "used with a network that shares parameters", "one that shares none")
         self._network = [network]  # in a list, since it saves its own state
         self.optimizer = optimizer
         self.weighting = weighting
@@ -85,6 +81,14 @@ class MultiTaskOptimizer(nn.Module):
         self.primary = nn.Buffer(self.everyone.clone() if primary is None else primary.clone())
         self.conflict_rate = nn.Buffer(torch.zeros(network.num_tasks, network.num_tasks))
         self.diagnostics = nn.ModuleList(diagnostics)
+        self.check_shared()
+
+    def check_shared(self) -> None:
+        """Raise `UserError` where a method compares gradients and the network shares no parameter."""
+        needs = {"Surgery": self.surgery.needs_gradients, "This weighting": self.weighting.needs_gramian}
+        for name, needed in {**needs, "A diagnostic": len(self.diagnostics) > 0}.items():
+            if needed and not self.network.tensors[0]:
+                raise expected(name, "used with a network that shares parameters", "one that shares none")
 
     @property
     def network(self) -> TaskParameters:
@@ -121,12 +125,8 @@ class MultiTaskOptimizer(nn.Module):
         extras: vectors (T,) for the weighting, by name. subset: the S tasks of the batch. Parameters that
         other tasks own get a gradient of zero.
         """
-        if self.needs_second_batch and second_batch is None:
-            raise expected("This weighting", "given a second batch of the training data", second_batch)
-        network = self.network.at(subset)
-        factor = 1.0 / network.num_tasks if self.reduction == "mean" else 1.0
-        update = _Update(network, subset, task_losses, batch, second_batch, extras or {}, factor)
-        metrics, context = self._per_task_step(update) if self.per_task else self._joint_step(update)
+        update = self._update(task_losses, batch, second_batch, extras, subset)
+        metrics, context = self._differentiate(update)
         if self.max_grad_norm is not None:
             metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.network.parameters(), self.max_grad_norm)
         for diagnostic in self._watching():
@@ -138,6 +138,29 @@ class MultiTaskOptimizer(nn.Module):
             self._learn_from_step(update, context.losses)
         self.step_count += 1
         return metrics
+
+    def backward(self, task_losses: TaskLoss, batch: Any) -> Metrics:
+        """Write the gradients of `step` without clipping, and leave the optimiser's step to the caller."""
+        metrics, _ = self._differentiate(self._update(task_losses, batch))
+        self.step_count += 1
+        return metrics
+
+    def _update(
+        self,
+        task_losses: TaskLoss,
+        batch: Any,
+        second_batch: Any = None,
+        extras: dict[str, Tensor] | None = None,
+        subset: TaskSubset = ALL_TASKS,
+    ) -> _Update:
+        if self.needs_second_batch and second_batch is None:
+            raise expected("This weighting", "given a second batch of the training data", second_batch)
+        network = self.network.at(subset)
+        factor = 1.0 / network.num_tasks if self.reduction == "mean" else 1.0
+        return _Update(network, subset, task_losses, batch, second_batch, extras or {}, factor)
+
+    def _differentiate(self, update: _Update) -> tuple[Metrics, Context]:
+        return self._per_task_step(update) if self.per_task else self._joint_step(update)
 
     def _watching(self) -> Iterator[Diagnostic]:
         for diagnostic in self.diagnostics:
@@ -158,7 +181,8 @@ class MultiTaskOptimizer(nn.Module):
         return weights
 
     def _joint_step(self, update: _Update) -> tuple[Metrics, Context]:
-        losses, aux = update.task_losses(*update.network.tensors, update.batch)
+        found, aux = update.task_losses(*update.network.tensors, update.batch)
+        losses = stacked(found)
         context = self._context(losses, update)
         weights = self._weights(context, update.subset)
         self.optimizer.zero_grad(set_to_none=True)
@@ -173,10 +197,11 @@ class MultiTaskOptimizer(nn.Module):
         tensors, all_own, buffers = network.tensors
         if not network.shared_input:
             tensors = network.per_task_leaves()
-        losses, aux = update.task_losses(tensors, all_own, buffers, update.batch)
+        found, aux = update.task_losses(tensors, all_own, buffers, update.batch)
+        losses = stacked(found)
         leaves, own = _trained(tensors), _trained(all_own)
         differentiate = _separate_gradients if network.shared_input else _gradients
-        in_graph, owned = differentiate(losses, leaves, own, create_graph=self.surgery.has_penalty)
+        in_graph, owned = differentiate(found, leaves, own, create_graph=self.surgery.has_penalty)
         shared = {n: g.detach() for n, g in in_graph.items()}
         grams = self._gramians(shared, network.num_tasks)
         gram, ahead = grams.sum(0), None
@@ -191,7 +216,8 @@ class MultiTaskOptimizer(nn.Module):
         if not self.surgery.has_penalty:
             # Not in place: two parameters may have one gradient tensor, and diagnostics see it afterwards.
             combined = self._combined(shared, grams, weights, update)
-            self._write(combined, {n: g * like(scaled, g) for n, g in owned.items()}, update.subset)
+            owned = {n: g * like(scaled, g, network.owner.get(n)) for n, g in owned.items()}
+            self._write(combined, owned, update.subset)
             return metrics, context
         penalty = self.surgery.penalty(gramian(self._blocks(in_graph)))
         shared, owned = _gradients(torch.dot(losses, scaled) + penalty, leaves, own)
@@ -255,7 +281,7 @@ class MultiTaskOptimizer(nn.Module):
     def _learn_from_step(self, update: _Update, before: Tensor) -> None:
         shared, own, buffers = update.network.tensors
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        after = update.task_losses(shared, own, copies, update.batch)[0]
+        after = stacked(update.task_losses(shared, own, copies, update.batch)[0])
         self.weighting.after_step(before, update.subset.scatter(after, self.last_weights))
 
 
@@ -271,15 +297,15 @@ def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _gradients(
-    losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool = False
+    losses: Tensor | Sequence[Tensor], shared: Tensors, own: Tensors, *, create_graph: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The gradients of the losses' sum, which are each task's own where tensors have a task axis: one backward pass."""
-    found = derivatives(losses.sum(), [*shared.values(), *own.values()], graph=create_graph)
+    found = derivatives(stacked(losses).sum(), [*shared.values(), *own.values()], graph=create_graph)
     return dict(zip(shared, found, strict=False)), dict(zip(own, found[len(shared) :], strict=True))
 
 
 def _separate_gradients(
-    losses: Tensor, shared: Tensors, own: Tensors, *, create_graph: bool
+    losses: Tensor | Sequence[Tensor], shared: Tensors, own: Tensors, *, create_graph: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Gradients (T, *shape) of T losses of the same inputs: one backward pass through the shared part for each."""
 
@@ -288,7 +314,7 @@ def _separate_gradients(
 
     tasks = [gradients(loss, shared) for loss in losses]
     found = {name: torch.stack(gradients) for name, gradients in zip(shared, zip(*tasks, strict=True), strict=True)}
-    owned = gradients(losses.sum(), own) if own else []
+    owned = gradients(stacked(losses).sum(), own) if own else []
     return found, dict(zip(own, owned, strict=True))
 
 

@@ -121,6 +121,7 @@ class TaskNetwork(nn.Module):
         tables = [[{n: t for n, t, _ in _tensors(m)} for m in first]]
         tables += [[_owned_tensors(factory(code)) for _ in range(ensemble or 1)] for code in codes[1:]]
         self.shared, self.own = nn.ParameterDict(), nn.ParameterDict()
+        self.owner: dict[str, int] = {}  # every tensor that tasks own has a task axis
         self._own_buffers = nn.Module()
         names: dict[str, str] = {}
         self._axes: dict[str, int] = {}
@@ -211,7 +212,7 @@ class _NetworkOfSome:
     def __init__(self, network: TaskNetwork, subset: SomeTasks) -> None:
         self._network, self._subset = network, subset
         self.num_tasks, self.ensemble, self.shared_input = len(subset.task), network.ensemble, network.shared_input
-        self.shared, self.own = network.shared, network.own
+        self.shared, self.own, self.owner = network.shared, network.own, network.owner
 
     def at(self, subset: TaskSubset) -> TaskNetwork | _NetworkOfSome:
         return self._network.at(subset)

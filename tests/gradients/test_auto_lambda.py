@@ -56,6 +56,7 @@ class Bare(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.owner: dict[str, int] = {}
         generator = torch.Generator().manual_seed(0)
         shared, own = (torch.randn(*n, dtype=torch.float64, generator=generator) for n in ((INPUT,), (T, 1)))
         self.shared, self.own = nn.ParameterDict({"w": shared}), nn.ParameterDict({"h": own})

@@ -68,7 +68,7 @@ def test_curvature_of_a_quadratic_is_its_hessian_along_the_step() -> None:
         return (data @ w.unsqueeze(-1)).squeeze(-1).square().mean(-1), {}
 
     class Linear(torch.nn.Module):
-        num_tasks, ensemble, shared_input = T, None, False
+        num_tasks, ensemble, shared_input, owner = T, None, False, {}
 
         def __init__(self) -> None:
             super().__init__()

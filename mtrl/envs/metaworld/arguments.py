@@ -30,6 +30,8 @@ _WORDS = {
     "benchmark.horizon": "max_episode_steps", "benchmark.num_goals": "num_goals",
 }  # fmt: skip
 """Options of the command line, and the arguments here that mean the same."""
+_LARGEST = 4096
+"""Pixels along a side of a picture."""
 _ELSEWHERE = {
     "reward_normalization_method": "gymnasium.wrappers.vector.NormalizeReward",
     "normalize_observations": "gymnasium.wrappers.vector.NormalizeObservation",
@@ -63,13 +65,18 @@ class Arguments:
     `call("sample_tasks")` takes the next (meta-learning)."""
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP
     """When an ended episode restarts: in the same step, in the next one, or only by `reset(options=...)`."""
+    observation: str = "state"
+    """state (39); pixels: pictures (height, width, 3) uint8; or both, as {"state": ..., "pixels": ...}."""
     render_mode: str | None = None
     """rgb_array or nothing."""
-    camera_name: str | None = None
-    """Camera of `render`: one of the model's, by default corner2."""
-    width: int = 480
-    """Width of pictures in pixels."""
-    height: int = 480
+    camera_name: str | Sequence[str] = "corner2"
+    """Camera of pictures: one of the model's. With a list of K cameras, observations have (K, height, width, 3)."""
+    width: int | None = None
+    """Width of pictures in pixels: by default 84 where they are observations, else 480. Pictures are square if width
+    or height alone is given."""
+    height: int | None = None
+    copy: bool = True
+    """Whether observations are copies. Without, the next step writes over them, and allocates nothing for them."""
     threads: int | None = None
     """Threads that step the copies; one per core if not given."""
     vector_strategy: str = "sync"
@@ -82,6 +89,12 @@ class Arguments:
         _check_choice("vector_strategy", self.vector_strategy, ("sync", "async"))
         _check_choice("task_select", self.task_select, (None, "random", "pseudorandom"))
         _check_choice("render_mode", self.render_mode, (None, "rgb_array"))
+        _check_choice("observation", self.observation, ("state", "pixels", "both"))
+        if not self.cameras:
+            raise expected("Argument `camera_name`", "a camera or several", self.camera_name)
+        for side in ("width", "height"):
+            if (found := getattr(self, side)) is not None and not 1 <= found <= _LARGEST:
+                raise expected(f"Argument `{side}`", f"1 to {_LARGEST} pixels", found)
         modes = tuple(mode.value for mode in AutoresetMode)
         if not isinstance(self.autoreset_mode, AutoresetMode):
             _check_choice("autoreset_mode", self.autoreset_mode, modes)
@@ -102,6 +115,16 @@ class Arguments:
         if self.terminate_on_success is None:
             self.terminate_on_success = self.split == "test"
         self.task_select = self.task_select or ("pseudorandom" if self.split else "random")
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return (self.camera_name,) if isinstance(self.camera_name, str) else tuple(self.camera_name)
+
+    @property
+    def picture(self) -> tuple[int, int]:
+        """(height, width)"""
+        usual = 480 if self.observation == "state" else 84
+        return self.height or self.width or usual, self.width or self.height or usual
 
     def config(self) -> Config:
         """These tasks as a benchmark of the command line, which checks values."""
@@ -142,7 +165,8 @@ def parse(kind: str, split: Split, given: dict[str, Any]) -> Arguments:
             near = difflib.get_close_matches(name, [*known, *_ALIASES], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UserError(f"Arguments of these environments should be {', '.join(known)}. Found {name!r}.{hint}")
-        values[ours] = value
+        if ours != "camera_name" or value is not None:  # the package's default
+            values[ours] = value
     return Arguments(**values, kind=kind, split=split)
 
 

@@ -72,6 +72,8 @@ class BatchedEnvs:
     """(T, N): episodes that ended because the copy failed, since the last reset."""
     autoreset: bool = True
     """Whether an ended episode restarts in the same step; otherwise `restart` does it."""
+    before_restart: Callable[[BoolArray], Any]
+    """Called by a step with the copies (T, N) that have ended, before they restart."""
     keeps_goals: bool = False
     """Whether a copy's next episode has the goal of the one before, unless `restart` asks for new ones."""
 
@@ -102,7 +104,7 @@ class BatchedEnvs:
         self.terminate_on_success, self._after_success = terminate_on_success, steps_after_success
         self._schedule, self._specs, self._with_info = schedule, specs, with_info
         self._draws = GoalDraws([len(found) for found in goals.values()], envs_per_task, in_turn)
-        self._warn = LimitedWarnings(logger)
+        self._warn, self.before_restart = LimitedWarnings(logger), lambda ended: None
         self._allocate()
         self.threads = threads or min(available_cores(), self.num_tasks * envs_per_task)
         self._workers = Workers(self.threads)
@@ -187,6 +189,7 @@ class BatchedEnvs:
         self.observation[...] = self.next_observation
         ended = self._terminated | self._truncated
         if self.autoreset and ended.any():
+            self.before_restart(ended)
             self._begin(ended)
         self._ready = True
         return self._step_result

@@ -125,9 +125,10 @@ class TaskPhysics:
         mujoco.mj_setState(self.models[0], data, physics, INTEGRATION)
         self._clocks[n] = data.time
 
-    def state(self, n: int) -> NDArray[np.float64]:
-        """(P,): MuJoCo's state vector."""
-        vector = np.empty(mujoco.mj_stateSize(self.models[0], INTEGRATION))
+    def state(self, n: int, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """(P,): MuJoCo's state vector, in the first part of `out` if given."""
+        size = mujoco.mj_stateSize(self.models[0], INTEGRATION)
+        vector = np.empty(size) if out is None else out[:size]
         mujoco.mj_getState(self.models[0], self.datas[n], vector, INTEGRATION)
         return vector
 

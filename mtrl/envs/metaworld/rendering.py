@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from mtrl.core.config import check
 from mtrl.core.errors import expected
-from mtrl.core.types import FloatArray
+from mtrl.core.types import BoolArray, FloatArray
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.models import whole_model
 from mtrl.envs.metaworld.package_envs import PackageEnvs
@@ -23,32 +24,36 @@ from mtrl.envs.offscreen import graphics_context, offscreen_backend
 from mtrl.monitoring.video import MACRO_BLOCK, Clip, Frame, check_writer, tile, write_video
 
 _CAMERA = "corner2"
+_EVERYTHING = mujoco.mjtCatBit.mjCAT_ALL.value
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 
 
 class Renderer:
-    """Pictures of one model from one of its cameras, without shadows, reflections and multisampling.
+    """Pictures of one model from some of its cameras, without shadows, reflections and multisampling.
 
-    Use it in a `with` block: the graphics context is freed at its end.
+    Use it in a `with` block: the graphics context is freed at its end. It belongs to the thread that makes it.
 
     Args:
         width, height: in pixels; square if only one is given.
-        camera: by default the corner camera, turned upright.
+        cameras: K names; the corner camera, corner2, is turned upright.
 
     Raises:
         UserError: the model has no such camera.
     """
 
-    def __init__(self, model: mujoco.MjModel, width: int, height: int | None = None, camera: str | None = None) -> None:
-        height, cameras = height or width, [model.camera(i).name for i in range(model.ncam)]
-        if camera is not None and camera not in cameras:
-            raise expected("Argument `camera_name`", f"one of {', '.join(cameras)}", camera)
-        self._model, self._turned = model, camera in (None, _CAMERA)
+    def __init__(
+        self, model: mujoco.MjModel, width: int, height: int | None = None, cameras: Sequence[str] = (_CAMERA,)
+    ) -> None:
+        height, known = height or width, [model.camera(i).name for i in range(model.ncam)]
+        for camera in cameras:
+            if camera not in known:
+                raise expected("Argument `camera_name`", f"one of {', '.join(known)}", camera)
+        self._model = model
+        # OpenGL's rows begin at the bottom. The corner camera is upside down: left and right are what is left to turn.
         self._picture = np.empty((height, width, 3), np.uint8)
+        turned, flipped = self._picture[:, ::-1], self._picture[::-1]
+        self._views = [(_fixed(model.camera(name).id), turned if name == _CAMERA else flipped) for name in cameras]
         self._area = mujoco.MjrRect(0, 0, width, height)
-        self._camera = mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._camera.fixedcamid = model.camera(camera or _CAMERA).id
         self._options = mujoco.MjvOption()
         self._scene = mujoco.MjvScene(model, maxgeom=2000)
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
@@ -72,45 +77,100 @@ class Renderer:
         self._context.free()
         self._graphics.free()
 
-    def frame(self, data: mujoco.MjData) -> Frame:
-        """(height, width, 3): the state in `data`, after its forward dynamics."""
+    def draw(self, data: mujoco.MjData, out: NDArray[np.uint8]) -> None:
+        """Write the state in `data`, after its forward dynamics, into `out` (K, height, width, 3)."""
         self._graphics.make_current()
-        everything = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, everything, self._scene)
-        mujoco.mjr_render(self._area, self._scene, self._context)
-        mujoco.mjr_readPixels(self._picture, None, self._area, self._context)
-        # OpenGL's rows begin at the bottom. The corner camera is upside down: left and right are what is left to turn.
-        return (self._picture[:, ::-1] if self._turned else self._picture[::-1]).copy()
+        for (camera, picture), place in zip(self._views, out, strict=True):
+            mujoco.mjv_updateScene(self._model, data, self._options, None, camera, _EVERYTHING, self._scene)
+            mujoco.mjr_render(self._area, self._scene, self._context)
+            mujoco.mjr_readPixels(self._picture, None, self._area, self._context)
+            place[...] = picture
+
+    def frame(self, data: mujoco.MjData) -> Frame:
+        """(height, width, 3): the same from the first of the cameras."""
+        out = np.empty((len(self._views), *self._picture.shape), np.uint8)
+        self.draw(data, out)
+        return out[0]
+
+
+def _fixed(camera: int) -> mujoco.MjvCamera:
+    fixed = mujoco.MjvCamera()
+    fixed.type, fixed.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, camera
+    return fixed
 
 
 class EnginePictures:
-    """Pictures of all copies of an engine, which itself has models without visuals.
+    """Pictures of all copies of an engine, which itself has models without visuals, drawn on all of its threads.
 
     Args:
-        width, height, camera: see `Renderer`.
+        width, height, cameras: see `Renderer`.
+
+    Raises:
+        RenderingUnavailable: there is no offscreen OpenGL.
+        UserError: the models have no such camera.
     """
 
-    def __init__(self, envs: BatchedEnvs, width: int, height: int, camera: str | None) -> None:
-        self._envs = envs
-        self._models = [whole_model(task) for task in envs.tasks]
-        self._datas = [mujoco.MjData(model) for model in self._models]
-        self._renderers = [Renderer(model, width, height, camera) for model in self._models]
+    pictures: NDArray[np.uint8]
+    """(T, N, K, height, width, 3), as they were last drawn. The memory is reused."""
 
-    def draw(self) -> list[Frame]:
-        """(height, width, 3) of each copy, task after task."""
-        frames = []
-        for model, data, renderer, physics in zip(
-            self._models, self._datas, self._renderers, self._envs.physics, strict=True
-        ):
-            for n in range(self._envs.envs_per_task):
-                model.body_pos[:], model.site_pos[:] = physics.positions(n)
-                mujoco.mj_setState(model, data, physics.state(n), _STATE)
-                mujoco.mj_forward(model, data)
-                frames.append(renderer.frame(data))
-        return frames
+    def __init__(self, envs: BatchedEnvs, width: int, height: int, cameras: Sequence[str] = (_CAMERA,)) -> None:
+        offscreen_backend()
+        self.pictures = np.zeros((envs.num_tasks, envs.envs_per_task, len(cameras), height, width, 3), np.uint8)
+        self._everyone = np.ones(self.pictures.shape[:2], np.bool_)
+        self._threads, self._painters = [], []
+        try:
+            for copies in np.array_split(np.argwhere(self._everyone), envs.threads):
+                # A graphics context can be used in one thread alone.
+                self._threads.append(ThreadPoolExecutor(1, "mtrl-pictures"))
+                making = self._threads[-1].submit(_Painter, envs, copies.tolist(), self.pictures, cameras)
+                self._painters.append(making.result())
+        except BaseException:
+            self.close()
+            raise
+
+    def draw(self, which: BoolArray | None = None) -> NDArray[np.uint8]:
+        """Draw the copies marked in `which` (T, N), or all, and return `pictures`."""
+        chosen = self._everyone if which is None else which
+        drawing = [
+            thread.submit(painter.draw, chosen) for thread, painter in zip(self._threads, self._painters, strict=True)
+        ]
+        for part in drawing:
+            part.result()
+        return self.pictures
 
     def close(self) -> None:
-        for renderer in self._renderers:
+        for thread, painter in zip(self._threads, self._painters, strict=False):
+            thread.submit(painter.close).result()
+        for thread in self._threads:
+            thread.shutdown()
+
+
+class _Painter:
+    """What one thread draws: some (task, copy) of an engine."""
+
+    def __init__(
+        self, envs: BatchedEnvs, copies: list[tuple[int, int]], pictures: NDArray[np.uint8], cameras: Sequence[str]
+    ) -> None:
+        self._envs, self._copies, self._pictures = envs, copies, pictures
+        height, width = pictures.shape[-3:-1]
+        self._scenes: dict[int, tuple[Any, Any, Renderer]] = {}
+        for task in dict.fromkeys(task for task, _ in copies):
+            model = whole_model(envs.tasks[task])
+            self._scenes[task] = (model, mujoco.MjData(model), Renderer(model, width, height, cameras))
+        self._state = np.empty(max((mujoco.mj_stateSize(m, _STATE) for m, *_ in self._scenes.values()), default=0))
+
+    def draw(self, which: BoolArray) -> None:
+        for task, n in self._copies:
+            if which[task, n]:
+                model, data, renderer = self._scenes[task]
+                physics = self._envs.physics[task]
+                model.body_pos[:], model.site_pos[:] = physics.positions(n)
+                mujoco.mj_setState(model, data, physics.state(n, self._state), _STATE)
+                mujoco.mj_forward(model, data)
+                renderer.draw(data, self._pictures[task, n])
+
+    def close(self) -> None:
+        for *_, renderer in self._scenes.values():
             renderer.close()
 
 

@@ -18,14 +18,14 @@ from mtrl.core.errors import expected
 class SB3VecEnv(VecEnv):
     """A vector environment whose episodes restart in the same step, as stable-baselines3's `VecEnv`.
 
-    Observations are float32, infos a list with `episode`, `terminal_observation` and `TimeLimit.truncated` where an
-    episode has ended, so that no `Monitor` is needed.
+    Observations are float32, or uint8 where they are pictures. Infos are a list with `episode`, `terminal_observation`
+    and `TimeLimit.truncated` where an episode has ended, so that no `Monitor` is needed.
 
     Args:
         envs: with `AutoresetMode.SAME_STEP`, as ``gymnasium.make_vec("mtrl/MT1-v3", task="reach-v3", num_envs=8)``.
 
     Raises:
-        UserError: the environments restart at another time, or observations are no vectors.
+        UserError: the environments restart at another time, or observations are of several parts.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
@@ -34,11 +34,12 @@ class SB3VecEnv(VecEnv):
             raise expected("Argument `envs`", "of environments with AutoresetMode.SAME_STEP", mode)
         space = envs.single_observation_space
         if not isinstance(space, Box):
-            raise expected("Argument `envs`", "of environments whose observations are vectors", space)
+            raise expected("Argument `envs`", "of environments whose observations are vectors or pictures", space)
         self.envs = envs
         self._envs: Any = envs  # gymnasium's base class lacks `call` and its like, which all its environments have
-        low, high = (bound.astype(np.float32) for bound in (space.low, space.high))
-        super().__init__(envs.num_envs, Box(low, high, dtype=np.float32), envs.single_action_space)
+        self._dtype: Any = np.uint8 if space.dtype == np.uint8 else np.float32
+        low, high = (bound.astype(self._dtype) for bound in (space.low, space.high))
+        super().__init__(envs.num_envs, Box(low, high, dtype=self._dtype), envs.single_action_space)
         self._actions: Any = None
         self._totals, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
 
@@ -48,7 +49,7 @@ class SB3VecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self._totals[:], self._lengths[:] = 0, 0
-        return np.asarray(observation, np.float32)
+        return np.asarray(observation, self._dtype)
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = actions
@@ -60,7 +61,7 @@ class SB3VecEnv(VecEnv):
         self._lengths += 1
         infos = [self._info(i, info, bool(done[i]), bool(truncated[i] & ~terminated[i])) for i in range(self.num_envs)]
         self._totals[done], self._lengths[done] = 0, 0
-        return np.asarray(observation, np.float32), reward.astype(np.float32), done, infos
+        return np.asarray(observation, self._dtype), reward.astype(np.float32), done, infos
 
     def _info(self, i: int, info: dict[str, Any], done: bool, cut: bool) -> dict[str, Any]:
         """What sub-environment i reports of this step."""
@@ -72,7 +73,7 @@ class SB3VecEnv(VecEnv):
             statistics = info["final_info"].get("episode", {})
             seconds = float(statistics["t"][i]) if "t" in statistics else 0.0
             own["episode"] = {"r": float(self._totals[i]), "l": int(self._lengths[i]), "t": seconds}
-            own["terminal_observation"] = np.asarray(info["final_obs"][i], np.float32)
+            own["terminal_observation"] = np.asarray(info["final_obs"][i], self._dtype)
         return own
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:

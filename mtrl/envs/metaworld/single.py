@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtrl.core.errors import UserError, expected
+from mtrl.envs.metaworld.observing import unbatched
 from mtrl.envs.metaworld.vector import MetaWorldVectorEnv
 
 
-class MetaWorldEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
-    """Observations (O,) float64, actions (4,) in [-1, 1]; `arguments` are those of `MetaWorldVectorEnv`.
+class MetaWorldEnv(gymnasium.Env[Any, NDArray[Any]]):
+    """Observations (O,) float64 unless `observation` asks for pixels, actions (4,) in [-1, 1]; `arguments` are those
+    of `MetaWorldVectorEnv`.
 
     Raises:
         UserError: the benchmark has several tasks, or an argument is wrong.
@@ -31,18 +33,16 @@ class MetaWorldEnv(gymnasium.Env[NDArray[Any], NDArray[Any]]):
         self.observation_space = self._envs.single_observation_space
         self.action_space = self._envs.single_action_space
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
-        return self._envs.reset(seed=seed)[0][0], {}
+        return unbatched(self._envs.reset(seed=seed)[0])[0], {}
 
-    def step(self, action: NDArray[Any]) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[Any]) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         if np.shape(action) != (4,):
             raise expected("An action", "of shape (4,)", np.shape(action))
         observation, reward, terminated, truncated, infos = self._envs.step(np.asarray(action)[None])
         info = {name: values[0].item() for name, values in infos.items() if not name.startswith("_")}
-        return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+        return unbatched(observation)[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> Any:
         """(height, width, 3), None without a render mode."""

@@ -23,12 +23,10 @@ from mtrl.core.errors import expected
 from mtrl.core.types import StepResult
 from mtrl.envs.metaworld.arguments import META_LEARNING, MULTI_TASK, Split, in_words_of_arguments, parse
 from mtrl.envs.metaworld.engine import BatchedEnvs
-from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE
+from mtrl.envs.metaworld.observing import Observation, Observer, unbatched
 
 Array = NDArray[Any]
 _SPLITS: tuple[Split, ...] = ("train", "test")
-_GOAL = slice(2 * CURRENT_SIZE, OBSERVATION_SIZE)
-"""Of an observation, after the current frame and the one before."""
 
 
 class MetaWorldVectorEnv(VectorEnv):
@@ -48,8 +46,6 @@ class MetaWorldVectorEnv(VectorEnv):
         UserError: an argument is unknown or has an impossible value.
     """
 
-    _pictures: Any = None
-
     def __init__(self, kind: str, num_envs: int = 1, *, split: Split = "", **arguments: Any) -> None:
         self._made_by = {"kind": kind, "num_envs": num_envs, "split": split, **arguments}
         with in_words_of_arguments():
@@ -68,27 +64,23 @@ class MetaWorldVectorEnv(VectorEnv):
         # A copy that was drawn by None is to have the same goals.
         self._made_by["seed"] = given.seed
         self.arguments, self.num_envs = given, count
-        self._mode = AutoresetMode(given.autoreset_mode)
-        self.envs.autoreset, self.envs.keeps_goals = self._mode == AutoresetMode.SAME_STEP, in_turn
+        self.autoreset_mode = AutoresetMode(given.autoreset_mode)
+        self.envs.autoreset, self.envs.keeps_goals = self.autoreset_mode == AutoresetMode.SAME_STEP, in_turn
         self.render_mode = given.render_mode
-        self.metadata = {"autoreset_mode": self._mode, "render_modes": ["rgb_array"], "render_fps": 80}
-        codes = np.repeat(np.eye(len(self.tasks)), count // len(self.tasks), axis=0)
-        self._codes = codes if given.use_one_hot else codes[:, :0]
-        self._make_spaces()
+        self.metadata = {"autoreset_mode": self.autoreset_mode, "render_modes": ["rgb_array"], "render_fps": 80}
+        self._observe = Observer(self.envs, given)
+        self.single_observation_space = self._observe.space
+        self.single_action_space = Box(-1.0, 1.0, (4,), np.float32)
+        self.observation_space = batch_space(self.single_observation_space, count)
+        self.action_space = batch_space(self.single_action_space, count)
         self._started = False
         self._returns, self._lengths, self._begun = np.zeros(count), np.zeros(count, np.int64), np.zeros(count)
         self._waiting = np.zeros(count, np.bool_)
 
-    def _make_spaces(self) -> None:
-        self.single_observation_space = Box(-np.inf, np.inf, (OBSERVATION_SIZE + self._codes.shape[1],), np.float64)
-        self.single_action_space = Box(-1.0, 1.0, (4,), np.float32)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
-        """Start episodes anew: (num_envs, O).
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start episodes anew: (num_envs, O), or what `observation` says.
 
         Args:
             seed: the goals that follow depend on it: one for all, or a list of one for each sub-environment, where None
@@ -110,7 +102,7 @@ class MetaWorldVectorEnv(VectorEnv):
             observation = self._restart(seed, which)
         self._returns[which], self._lengths[which], self._waiting[which] = 0, 0, False
         self._begun[which] = time.perf_counter()
-        return self._flat(observation), {}
+        return self._observe(observation), {}
 
     def _restart(self, seed: Any, which: NDArray[np.bool_]) -> Array:
         if isinstance(seed, int | np.integer) and which.all():
@@ -133,8 +125,8 @@ class MetaWorldVectorEnv(VectorEnv):
             raise expected("The option `reset_mask`", what, f"{found.dtype} of shape {found.shape}")
         return found
 
-    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Actions (num_envs, 4) in [-1, 1]; all arrays that come back are copies.
+    def step(self, actions: Array) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
+        """Actions (num_envs, 4) in [-1, 1]; all arrays that come back are copies, save as `copy` says.
 
         Raises:
             UserError: the actions are of another shape.
@@ -155,14 +147,14 @@ class MetaWorldVectorEnv(VectorEnv):
         info = self._info(result, np.ones(self.num_envs, np.bool_))
         if ended.any() and self.envs.autoreset:
             info |= self._final(result, ended)
-        if self._mode == AutoresetMode.NEXT_STEP:
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             self._waiting = ended
         self._returns[ended], self._lengths[ended], self._begun[ended] = 0, 0, time.perf_counter()
-        return self._flat(result.observation), reward, terminated, truncated, info
+        return self._observe(result.observation), reward, terminated, truncated, info
 
     def _final(self, result: StepResult, ended: NDArray[np.bool_]) -> dict[str, Any]:
         final = np.full(self.num_envs, None, dtype=object)
-        reached = self._flat(result.next_observation)
+        reached = self._observe.final(result.next_observation)
         for i in np.flatnonzero(ended):
             final[i] = reached[i]
         values = {"r": self._returns, "l": self._lengths, "t": time.perf_counter() - self._begun}
@@ -177,26 +169,13 @@ class MetaWorldVectorEnv(VectorEnv):
         info = {name: np.where(which, value.reshape(-1), 0) for name, value in terms.items()}
         return info | {f"_{name}": which.copy() for name in terms}
 
-    def _flat(self, observation: Array) -> Array:
-        rows = np.concatenate([observation.reshape(self.num_envs, -1), self._codes], axis=1)
-        if self.arguments.split:
-            rows[:, _GOAL] = 0.0
-        return rows
-
     def render(self) -> tuple[Array, ...] | None:
         """A picture (height, width, 3) of each sub-environment, None without a render mode.
 
         Raises:
             RenderingUnavailable: there is no offscreen OpenGL.
         """
-        if self.render_mode is None:
-            return None
-        if self._pictures is None:
-            from mtrl.envs.metaworld.rendering import EnginePictures
-
-            given = self.arguments
-            self._pictures = EnginePictures(self.envs, given.width, given.height, given.camera_name)
-        return tuple(self._pictures.draw())
+        return None if self.render_mode is None else self._observe.render()
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
         """An attribute of every sub-environment; those of Meta-World's that its own loops ask for are there."""
@@ -238,9 +217,9 @@ class MetaWorldVectorEnv(VectorEnv):
         if name == "sample_tasks":
             if not self._started:
                 self.reset()
-            observation = self._flat(self.envs.restart(np.ones_like(self.envs.faults, np.bool_), new_goals=True))
+            observation = self._observe(self.envs.restart(np.ones_like(self.envs.faults, np.bool_), new_goals=True))
             self._returns[:], self._lengths[:], self._waiting[:] = 0, 0, False
-            return tuple((row, {}) for row in observation)
+            return tuple((row, {}) for row in unbatched(observation))
         return self.render() or () if name == "render" else self.get_attr(name)
 
     def state_dict(self) -> dict[str, Any]:
@@ -249,11 +228,11 @@ class MetaWorldVectorEnv(VectorEnv):
         toggles = {"terminate_on_success": self.envs.terminate_on_success, "keeps_goals": self.envs.keeps_goals}
         return {"envs": self.envs.state_dict(), **own, **toggles}
 
-    def load_state_dict(self, state: dict[str, Any]) -> Array:
-        """Go back to a saved state and return its observations (num_envs, O)."""
+    def load_state_dict(self, state: dict[str, Any]) -> Observation:
+        """Go back to a saved state and return its observations."""
         self.envs.terminate_on_success = state["terminate_on_success"]
         self.envs.keeps_goals = state["keeps_goals"]
-        observation = self._flat(self.envs.load_state_dict(state["envs"]))
+        observation = self._observe(self.envs.load_state_dict(state["envs"]))
         self._returns, self._lengths = np.array(state["returns"]), np.array(state["lengths"], np.int64)
         self._waiting, self._started = np.array(state["waiting"], np.bool_), True
         self._begun[:] = time.perf_counter()
@@ -265,9 +244,8 @@ class MetaWorldVectorEnv(VectorEnv):
         return _copied, (self._made_by, self.state_dict() if self._started else None, kept)
 
     def close_extras(self, **kwargs: Any) -> None:
-        if self._pictures is not None:
-            self._pictures.close()
-        if "envs" in vars(self):  # it may have been refused
+        if "_observe" in vars(self):  # it may have been refused
+            self._observe.close()
             self.envs.close()
 
 

@@ -1,0 +1,197 @@
+"""Any weighting and surgery on the losses of any module: `ModuleOptimizer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtrl.core.errors import expected
+from mtrl.core.subset import TaskSubset
+from mtrl.core.types import Metrics, Tensors
+from mtrl.gradients.methods import Methods
+from mtrl.gradients.surgery import SURGERIES
+from mtrl.gradients.weightings import WEIGHTINGS
+
+Losses = Tensor | Sequence[Tensor]
+"""T scalars, or (T,)."""
+
+
+class ModuleOptimizer(nn.Module):
+    """Takes T losses of a module of your own, weights them, operates on the shared gradients and takes one step.
+
+    A `MultiTaskOptimizer` of a module that knows of no task axis. A parameter that one loss alone depends on is owned
+    by that task and gets its weighted gradient; every other is shared and takes part in surgery. `owner` has what was
+    found. The gradients of what is shared take one backward pass for each loss.
+
+        optimizer = ModuleOptimizer(model, torch.optim.Adam(model.parameters()), num_tasks=2, surgery="pcgrad")
+        metrics = optimizer.step([first_loss, second_loss])  # in place of zero_grad, backward and step
+
+    `state_dict` holds the state of the methods. The module and its optimiser have their own.
+
+    Args:
+        module: all that the losses depend on; an `nn.ModuleList` joins several.
+        optimizer: of the module's parameters.
+        num_tasks: T.
+        surgery, weighting: a name, or a configuration with options: ``SURGERIES.config_class("cagrad")(c=0.4)``.
+        owned: what each task owns, by names of parameters or of parts of the module: {"heads.0": 0, "heads.1": 1}. By
+            default, it is found at the first step from what each loss depends on.
+        options: those of `MultiTaskOptimizer`: reduction ("mean" or "sum" of the weighted losses), max_grad_norm,
+            generator.
+
+    Raises:
+        UserError: there is no such method, the methods do not fit each other, or a name in `owned` is unknown.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        num_tasks: int,
+        *,
+        surgery: str | Any = "none",
+        weighting: str | Any = "equal",
+        owned: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self._tasks = _ModuleTasks(module, num_tasks)
+        self._known = owned is not None
+        self._tasks.divide({} if owned is None else self._tasks.owners(owned))
+        chosen = (config if not isinstance(config, str) else registry.config_class(config)()
+                  for registry, config in ((WEIGHTINGS, weighting), (SURGERIES, surgery)))  # fmt: skip
+        self.methods = Methods(*chosen).optimizer(self._tasks, optimizer, **options)
+        self.methods.to(next(module.parameters()).device)
+
+    @property
+    def owner(self) -> dict[str, int]:
+        """name -> task, of the parameters that one task owns; all others are shared."""
+        return self._tasks.owner
+
+    def step(self, losses: Losses | Callable[[], Losses], second: Callable[[], Losses] | None = None) -> Metrics:
+        """One update of the module. Returns tensors: loss (T,), weight (T,), with surgery cosine (T, T) and its like.
+
+        Args:
+            losses: a list of T scalars, or a function that computes them with the module. Methods that look at the
+                losses again, as auto_lambda and famo do, take only a function. One tensor (T,) does where `owned` is
+                given.
+            second: the same of another batch, for auto_lambda.
+
+        Raises:
+            UserError: there are not T losses, or they should come as a function or a list.
+        """
+        weighting = self.methods.weighting
+        again = weighting.needs_look_ahead or weighting.needs_losses_after
+        if again and not callable(losses):
+            raise expected("Losses", "a function that computes them, for this weighting", type(losses).__name__)
+        batches = self._batch(losses), None if second is None else _Batch(second, None)
+        return self.methods.step(self._tasks.losses, *batches)
+
+    def backward(self, losses: Losses) -> Metrics:
+        """Write the gradients of `step` into `.grad`, in place of zero_grad and backward, and take no step.
+
+        Raises:
+            UserError: as `step`; for methods that look at the losses again, which have `step` alone.
+        """
+        if self.methods.weighting.needs_look_ahead or self.methods.weighting.needs_losses_after:
+            raise expected("This weighting", "used by `step`, since it looks at the losses again", "`backward`")
+        return self.methods.backward(self._tasks.losses, self._batch(losses))
+
+    def _batch(self, given: Losses | Callable[[], Losses]) -> _Batch:
+        losses = given() if callable(given) else given
+        shapes, tasks = [tuple(loss.shape) for loss in losses], self._tasks.num_tasks
+        if shapes != [()] * tasks:
+            raise expected("Losses", f"{tasks} scalars", f"shapes {shapes}")
+        if not self._known:
+            self._tasks.divide(self._tasks.users(losses))
+            self.methods.check_shared()
+            self._known = True
+        return _Batch(given if callable(given) else None, losses)
+
+
+class _Batch:
+    """How to compute the losses, and the losses themselves for the first who asks."""
+
+    def __init__(self, function: Callable[[], Losses] | None, losses: Losses | None) -> None:
+        self.function, self._losses = function, losses
+
+    def take(self) -> Losses | None:
+        losses, self._losses = self._losses, None
+        return losses
+
+
+class _Caller(nn.Module):
+    """Calls a function, in which the module has the tensors that this module is called with."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, function: Callable[[], Losses]) -> Losses:
+        return function()
+
+
+class _ModuleTasks:
+    """A module as the optimiser sees it (`TaskParameters`): all tasks have one input, and owned parameters no axis."""
+
+    ensemble: int | None = None
+    shared_input: bool = True
+
+    def __init__(self, module: nn.Module, num_tasks: int) -> None:
+        self._module, self._caller, self.num_tasks = module, _Caller(module), num_tasks
+        self.shared: dict[str, nn.Parameter] = dict(module.named_parameters())
+        self.own: dict[str, nn.Parameter] = {}
+        self.owner: dict[str, int] = {}
+
+    @property
+    def tensors(self) -> tuple[Tensors, Tensors, Tensors]:
+        return self.shared, self.own, dict(self._module.named_buffers())
+
+    def per_task_leaves(self) -> dict[str, Tensor]:
+        return {name: p.detach().expand(self.num_tasks, *p.shape).requires_grad_() for name, p in self.shared.items()}
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self._module.parameters()
+
+    def at(self, subset: TaskSubset) -> _ModuleTasks:
+        return self
+
+    def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: _Batch) -> tuple[Losses, Metrics]:
+        """The losses that were given, then those of the tensors (`TaskLoss`)."""
+        given = batch.take()
+        if given is not None or batch.function is None:
+            assert given is not None
+            return given, {}
+        tensors = {f"module.{name}": tensor for name, tensor in {**shared, **own, **own_buffers}.items()}
+        return torch.func.functional_call(self._caller, tensors, (batch.function,)), {}
+
+    def divide(self, owner: Mapping[str, int]) -> None:
+        for name, task in owner.items():
+            self.own[name], self.owner[name] = self.shared.pop(name), task
+
+    def owners(self, named: Mapping[str, int]) -> dict[str, int]:
+        """The owner of each parameter that a name means."""
+        owner: dict[str, int] = {}
+        for part, task in named.items():
+            found = [name for name in self.shared if name == part or name.startswith(f"{part}.")]
+            if not found:
+                raise expected("Argument `owned`", "of names of the module's parameters or parts", part)
+            if not 0 <= task < self.num_tasks:
+                raise expected("Argument `owned`", f"of tasks below {self.num_tasks}", task)
+            owner |= dict.fromkeys(found, task)
+        return owner
+
+    def users(self, losses: Losses) -> dict[str, int]:
+        """The owner of each parameter that one loss alone depends on."""
+        if isinstance(losses, Tensor):
+            what = "a list of T scalars, from which owners of parameters are found, unless `owned` names them"
+            raise expected("Losses", what, f"one tensor {tuple(losses.shape)}")
+        trained = {name: p for name, p in self.shared.items() if p.requires_grad}
+        users: dict[str, list[int]] = {name: [] for name in trained}
+        for task, loss in enumerate(losses):
+            found = torch.autograd.grad(loss, list(trained.values()), retain_graph=True, allow_unused=True)
+            for name, gradient in zip(trained, found, strict=True):
+                users[name] += [task] * (gradient is not None)
+        return {name: tasks[0] for name, tasks in users.items() if len(tasks) == 1}

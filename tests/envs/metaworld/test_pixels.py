@@ -1,0 +1,133 @@
+"""Observations that are pictures: the package's own renderer draws the same, at the right moments of an episode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import metaworld  # noqa: F401  (registers Meta-World/MT1)
+import mujoco
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import mtrl.envs.metaworld  # noqa: F401  (registers mtrl/MT1-v3 and its like)
+from mtrl.core.errors import UserError
+from mtrl.envs.metaworld.starts import INTEGRATION
+
+TASKS = ["reach-v3", "door-open-v3"]
+make: Any = gymnasium.make_vec
+pytestmark = pytest.mark.usefixtures("offscreen")
+
+
+def custom(**options: Any) -> Any:
+    return make("mtrl/custom-mt-envs-v3", envs_list=TASKS, num_envs=4, seed=1, **{"width": 48, "height": 32, **options})
+
+
+def actions(steps: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).uniform(-1, 1, (steps, 4, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("camera", ["corner2", "topview", "gripperPOV"])
+def test_pictures_are_those_of_the_packages_renderer(
+    camera: str, offscreen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit, where the package's renderer too goes without shadows, reflections and multisampling."""
+    monkeypatch.setenv("MUJOCO_GL", offscreen)
+    ours = custom(observation="pixels", camera_name=camera)
+    ours.reset(seed=0)
+    for action in actions(8):
+        pictures = ours.step(action)[0]
+    for task, physics in enumerate(ours.unwrapped.envs.physics):
+        options = {"render_mode": "rgb_array", "camera_name": camera, "width": 48, "height": 32}
+        theirs: Any = make("Meta-World/MT1", env_name=TASKS[task], seed=1, vector_strategy="sync", **options)
+        theirs.reset()
+        env = theirs.envs[0].unwrapped
+        env.model.vis.quality.offsamples = 0
+        scene = env.mujoco_renderer._get_viewer("rgb_array").scn  # pyright: ignore[reportPrivateUsage]
+        for flag in ("mjRND_SHADOW", "mjRND_REFLECTION"):
+            scene.flags[getattr(mujoco.mjtRndFlag, flag)] = False  # pyright: ignore[reportAttributeAccessIssue]
+        for n in range(2):
+            env.model.body_pos[:], env.model.site_pos[:] = physics.positions(n)
+            mujoco.mj_setState(env.model, env.data, physics.state(n), INTEGRATION)  # pyright: ignore[reportAttributeAccessIssue]
+            mujoco.mj_forward(env.model, env.data)  # pyright: ignore[reportAttributeAccessIssue]
+            picture = env.render()
+            picture = picture[::-1, ::-1] if camera == "corner2" else picture  # upside down in the package
+            assert picture.std() > 5
+            np.testing.assert_array_equal(pictures[2 * task + n], picture)
+        theirs.close()
+    ours.close()
+
+
+def test_where_an_episode_ends_its_last_picture_comes_back_and_the_next_one_begins() -> None:
+    """Against environments whose episodes go on, and the first pictures of the same goals."""
+    ending = custom(observation="both", max_episode_steps=3)
+    plain, going = custom(max_episode_steps=3), custom(observation="pixels")
+    first = [envs.reset(seed=0)[0] for envs in (ending, plain, going)]
+    np.testing.assert_array_equal(first[0]["pixels"], first[2])
+    for step, action in enumerate(actions(5)):
+        results = [envs.step(action) for envs in (ending, plain, going)]
+        (both, _, _, truncated, info), (state, *_, told), (pixels, *_) = results
+        assert ending.observation_space.contains(both)
+        np.testing.assert_array_equal(both["state"], state)
+        assert truncated.all() == (step == 2)
+        if step == 2:
+            for i, final in enumerate(info["final_obs"]):
+                np.testing.assert_array_equal(final["pixels"], pixels[i])
+                np.testing.assert_array_equal(final["state"], told["final_obs"][i])
+        shown = ending.call("sample_tasks") if step == 4 else None
+        same = [(a == b).all() for a, b in zip(both["pixels"], pixels, strict=True)]
+        assert all(same) if step < 2 else not any(same)
+        assert shown is None or {name: part.shape for name, part in shown[3][0].items()} == {
+            "state": (39,), "pixels": (32, 48, 3)
+        }  # fmt: skip
+    for envs in (ending, plain, going):
+        envs.close()
+
+
+def test_pictures_do_not_depend_on_threads_and_memory_is_reused_where_asked() -> None:
+    found = []
+    for threads in (1, 3):
+        for copy in (True, False):
+            envs = custom(observation="pixels", threads=threads, copy=copy, camera_name=["corner", "topview"])
+            first = envs.reset(seed=0)[0]
+            second, third = (envs.step(action)[0] for action in actions(2))
+            assert np.shares_memory(second, third) == np.shares_memory(first, third) == (not copy)
+            assert third.shape == (4, 2, 32, 48, 3) and not (third[:, 0] == third[:, 1]).all()
+            found.append(third.copy())
+            envs.close()
+    assert all((found[0] == other).all() for other in found[1:])
+
+
+def test_one_copy_and_stable_baselines3_see_pictures_too() -> None:
+    env: Any = gymnasium.make("mtrl/MT1-v3", task="reach-v3", observation="pixels", width=24)
+    picture, _ = env.reset(seed=0)
+    assert env.observation_space.contains(picture) and picture.shape == (24, 24, 3)
+    assert env.observation_space.contains(env.step(env.action_space.sample())[0])
+    env.close()
+    pytest.importorskip("stable_baselines3", reason="the extra `aux` is not installed")
+    from mtrl.envs.metaworld.sb3 import SB3VecEnv
+
+    envs = SB3VecEnv(custom(observation="pixels", max_episode_steps=2))
+    pictures: Any = envs.reset()
+    assert pictures.dtype == np.uint8 and envs.observation_space.contains(pictures[0])
+    for action in actions(2):
+        envs.step_async(action)
+        *_, infos = envs.step_wait()
+    assert envs.observation_space.contains(infos[0]["terminal_observation"])
+    envs.close()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"observation": "picture"}, "`observation` should be one of state, pixels, both"),
+        ({"width": 0}, "`width` should be 1 to 4096 pixels. Found 0"),
+        ({"observation": "pixels", "camera_name": ["corner", "nowhere"]}, "`camera_name` should be one of"),
+        ({"observation": "pixels", "camera_name": []}, "`camera_name` should be"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_one_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match="Found") as raised:
+        custom(**options).reset()
+    assert message in str(raised.value)
