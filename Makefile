@@ -21,7 +21,7 @@ PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train results-check test test-parity test-grid lint format docs bench clean
+.PHONY: help train results-check test test-parity test-grid lint format docs pictures bench check-image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,9 +56,15 @@ format: $(VENV)/.installed-test ## let ruff fix and format the code
 docs: $(VENV)/.installed-docs ## build the documentation site: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS)
 
+pictures: $(VENV)/.installed-test ## draw the README's pictures: a curve, and a screenshot by Chromium
+	$(BIN)/python scripts/pictures.py
+
 bench: $(VENV)/.installed-train ## time the updates and the environments
 	$(BIN)/mtrl bench update $(ARGS)
 	$(BIN)/mtrl bench envs $(ARGS)
+
+check-image: $(VENV)/.installed-train ## build docker/mujoco in a folder, without an engine; needs root and debootstrap
+	$(BIN)/python scripts/check_image.py --pip-args="$(PIP_ARGS)" $(ARGS)
 
 clean: ## remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
