@@ -75,6 +75,7 @@ $(VENV)/.created:
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 13) or sys.exit("mtrl needs Python 3.11 to 3.13; `$(PYTHON)` is %d.%d. Name another: make PYTHON=python3.12" % v[:2])'
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "mtrl needs Python's venv, which \`$(PYTHON)\` lacks (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
+	@echo "Installing into $(VENV), some minutes: about 1.5 GB with PyTorch's CPU build, 5 GB with pip's usual one for Linux."
 	@touch $@
 
 $(VENV)/.installed-train: $(VENV)/.created $(DISTRIBUTION)
