@@ -67,7 +67,7 @@ class Image:
 
     def __init__(self, root: Path, context: Path, binds: Sequence[str], arguments: Mapping[str, str]) -> None:
         self.root, self.context, self.arguments = root, context, dict(arguments)
-        self.always: list[Mount] = [(Path(path), path, True) for path in ("/etc/resolv.conf", *binds)]
+        self.always: list[Mount] = [(Path(path), path, True) for path in ("/etc/hosts", "/etc/resolv.conf", *binds)]
         self.env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         self.user, self.folder, self.entry = "0", "/", [""]
         self.layers: dict[str, int] = {}
@@ -87,7 +87,8 @@ class Image:
                 self.inside(["/bin/sh", "-c", command], found, {**passed, **self.arguments})
                 self.layers[command.rpartition("/")[2]] = size(self.root) - before
             elif name == "ARG":
-                self.arguments.setdefault(rest.partition("=")[0], "")
+                argument, _, usual = rest.partition("=")
+                self.arguments.setdefault(argument, usual.strip('"'))
             elif name == "ENV":
                 pairs = [item.partition("=") for item in shlex.split(rest)]
                 self.env |= {key: value.replace("$PATH", self.env["PATH"]) for key, _, value in pairs}

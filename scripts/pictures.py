@@ -21,7 +21,7 @@ from mtrl import cli, report
 ROOT = Path(__file__).resolve().parents[1]
 STUDY, SCREENSHOT = ROOT / "results/mt10", ROOT / "docs/pictures/report.png"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDTH, HEIGHT = 1280, 1690
+WIDTH, HEIGHT = 1280, 1600
 
 
 def browser() -> str | None:

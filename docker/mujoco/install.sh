@@ -23,6 +23,7 @@ system() {
     apt-get update
     apt-get install --yes --no-install-recommends \
         python3 python3-venv gcc libc6-dev libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6
+    apt-get clean
     rm -rf /var/lib/apt/lists/*
     # Runs go into a volume: a new one gets the owner and the rights that its folder has in the image.
     install -d -m 1777 /workspace /workspace/runs
