@@ -21,7 +21,7 @@ PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train results-check test test-parity test-grid test-faults lint format docs bench clean
+.PHONY: help train results-check test test-parity test-grid test-faults lint format docs pictures bench check-image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,9 +59,15 @@ format: $(VENV)/.installed-test ## let ruff fix and format the code
 docs: $(VENV)/.installed-docs ## build the documentation site: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS)
 
+pictures: $(VENV)/.installed-test ## draw the README's pictures: a curve, and a screenshot by Chromium
+	$(BIN)/python scripts/pictures.py
+
 bench: $(VENV)/.installed-train ## time the updates and the environments
 	$(BIN)/mtrl bench update $(ARGS)
 	$(BIN)/mtrl bench envs $(ARGS)
+
+check-image: $(VENV)/.installed-train ## build docker/mujoco in a folder, without an engine; needs root and debootstrap
+	$(BIN)/python scripts/check_image.py --pip-args="$(PIP_ARGS)" $(ARGS)
 
 clean: ## remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -72,6 +78,7 @@ $(VENV)/.created:
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 13) or sys.exit("mtrl needs Python 3.11 to 3.13; `$(PYTHON)` is %d.%d. Name another: make PYTHON=python3.12" % v[:2])'
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "mtrl needs Python's venv, which \`$(PYTHON)\` lacks (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
+	@echo "Installing into $(VENV), some minutes: about 1.5 GB with PyTorch's CPU build, 5 GB with pip's usual one for Linux."
 	@touch $@
 
 $(VENV)/.installed-train: $(VENV)/.created $(DISTRIBUTION)

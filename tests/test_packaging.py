@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from importlib.metadata import entry_points, requires, version
 from pathlib import Path, PurePosixPath
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -20,6 +22,11 @@ import mtrl
 
 ROOT = Path(__file__).resolve().parents[1]
 LINKS = ("agents", "envs", "configs")
+TINY = [
+    "steps=6", "device=cpu", "network.width=8", "benchmark.horizon=4", "training.log_every=3",
+    "training.envs_per_task=1", "training.rollout_steps=3", "training.final_episodes=1", "agent.epochs=1",
+    "agent.minibatches=1", "video=false",
+]  # fmt: skip
 
 
 def distribution_requirements() -> list[Requirement]:
@@ -33,22 +40,59 @@ def pins() -> dict[str, Requirement]:
 
 
 @pytest.fixture(scope="module")
-def wheel_files(tmp_path_factory: pytest.TempPathFactory) -> list[PurePosixPath]:
-    """The files of a wheel built, without a network, from a copy of the sources, links included."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a source distribution, and the wheel built from it, without a network; links are there too."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, source / name)
+    for path in ROOT.iterdir():
+        if path.is_file() and path.suffix != ".log":
+            shutil.copy(path, source / path.name)
     for name in ("mtrl", "scripts", "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in LINKS:
         (source / name).symlink_to(os.readlink(ROOT / name))
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "wheel"]
-    built = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=source)
-    assert built.returncode == 0, built.stdout + built.stderr
-    (wheel,) = (source / "wheel").glob("*.whl")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", "dist"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=source)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return source / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel_files(wheel: Path) -> list[PurePosixPath]:
     with zipfile.ZipFile(wheel) as archive:
         return [PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")]
+
+
+def test_the_source_distribution_holds_the_package_and_what_belongs_to_it(built: Path) -> None:
+    (file,) = built.glob("*.tar.gz")
+    with tarfile.open(file) as archive:
+        names = {PurePosixPath(member.name) for member in archive if member.isfile()}
+    top = {path.parts[1] for path in names if len(path.parts) == 2}
+    assert {"README.md", "LICENSE", "NOTICE", "CHANGELOG.md", "CITATION.cff", "SECURITY.md", "constraints.txt"} <= top
+    assert {path.parts[1] for path in names if len(path.parts) > 2} == {"mtrl", "mtrl_toolkit.egg-info"}
+
+
+def test_the_installed_wheel_trains_from_any_folder(wheel: Path, tmp_path: Path) -> None:
+    """Its code, presets and page are those of the wheel, as nothing of the repository is on the path."""
+    place, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place), str(wheel)]
+    subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
+    environment = {**os.environ, "PYTHONPATH": str(place)}
+    where = [sys.executable, "-c", "import mtrl; print(mtrl.__file__)"]
+    found = subprocess.run(where, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()) == place / "mtrl/__init__.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "mtrl.cli", "train", "recipe=quick", *TINY],
+        cwd=elsewhere, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len([*elsewhere.rglob("result.json")]) == 1
 
 
 def test_the_wheel_holds_only_mtrl_at_its_top(wheel_files: list[PurePosixPath]) -> None:
@@ -83,8 +127,14 @@ def test_every_folder_with_code_is_a_package() -> None:
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
-def test_the_version_is_the_distributions() -> None:
-    assert mtrl.__version__ == version("mtrl-toolkit") == "0.1.0"
+def test_one_version_is_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.findall(r"^## \[(\d.*?)\]", changes, flags=re.MULTILINE)[0]
+    assert mtrl.__version__ == version("mtrl-toolkit") == citation["version"] == newest
+
+
+def test_the_package_says_what_it_has() -> None:
     assert "load_policy" in dir(mtrl)
     with pytest.raises(AttributeError, match="has no attribute 'load_polcy'"):
         mtrl.__getattr__("load_polcy")

@@ -1,4 +1,4 @@
-"""What README and docs/ say holds: commands and snippets run with tiny sizes; links, options and files exist.
+"""What README, CONTRIBUTING, SECURITY and docs/ say holds: commands run with tiny sizes; links, options, files exist.
 
 What stands in a `bash` block is run, each line once, wherever it stands. What would take a simulator, an installation
 or hours stands in a `sh` block: its options are checked. A `python` block with a title is a file of that name.
@@ -27,7 +27,9 @@ from mtrl.monitoring.video import RenderingUnavailable
 from tests.support.image_files import archive, cifar100
 
 ROOT = Path(__file__).resolve().parents[1]
-_FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_FILES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
+    (ROOT / "docs").rglob("*.md")
+)
 PAGES = {path: path.read_text(encoding="utf-8") for path in _FILES}
 TEXT = "\n".join(PAGES.values())
 TINY = [
@@ -221,9 +223,9 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 
 def test_every_kind_of_command_is_one_that_is_tested() -> None:
-    """Docker needs an engine that no test machine has; its script is run by hand (see docker/mujoco)."""
+    """Docker needs an engine that no test machine has; `make check-image` does without one."""
     assert {line.split()[0] for line in COMMANDS} <= {"mtrl", "make", "docker", "apt-get"}
-    assert {line.split()[0] for line in READ} <= {"mtrl", "python", "python3", ".venv/bin/pip"}
+    assert {line.split()[0] for line in READ} <= {"mtrl", "python", "python3", ".venv/bin/pip", "pipx", "uvx", "make"}
     assert all((ROOT / line.split()[1]).is_file() for line in READ if line.startswith("python "))
 
 
@@ -275,7 +277,7 @@ def anchors(page: str) -> set[str]:
 
 def test_every_page_is_in_the_navigation_and_the_readme_is_short() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    pages = [path.relative_to(ROOT / "docs").as_posix() for path in PAGES if path.name != "README.md"]
+    pages = [path.relative_to(ROOT).as_posix().removeprefix("docs/") for path in PAGES if path.name != "README.md"]
     assert [page for page in pages if f"- {page}\n" not in navigation] == []
     assert len(PAGES[ROOT / "README.md"].splitlines()) <= 150
 

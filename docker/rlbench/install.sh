@@ -42,6 +42,7 @@ apt-get install --yes --no-install-recommends \
     libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-render0 libxcb-shape0 libxcb-shm0 \
     libxcb-sync1 libxcb-xfixes0 libxcb-xinerama0 libxcb-xkb1 libxi6 libxrender1 libxext6 libsm6 libice6 \
     libavcodec58 libavformat58 libswscale5 liblua5.1-0
+rm -rf /var/lib/apt/lists/*
 
 mkdir -p "$COPPELIASIM_ROOT"
 if [ -f "$archive" ]; then
@@ -77,6 +78,7 @@ pip --constraint "$root/constraints.txt" ${PIP_ARGS:-} cffi setuptools wheel sci
 # shellcheck disable=SC2086
 pip --no-build-isolation --no-deps ${PIP_ARGS:-} "$source_copy/PyRep" "$source_copy/RLBench"
 install -m 0755 "$here/entrypoint.sh" "$prefix/bin/mtrl-rlbench"
+install -D "$here/smoke.py" "$prefix/share/smoke.py"
 
 cd /
 if [ "${SMOKE:-1}" != 0 ]; then

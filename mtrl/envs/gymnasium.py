@@ -96,7 +96,8 @@ class Config(ChosenTasks):
             raise expected(f"Actions of {name}", "a vector with bounds", str(actions))
         if not env.observation_space.is_np_flattenable:
             raise expected(f"Observations of {name}", "such that they can be flattened", str(env.observation_space))
-        return RescaleAction(FlattenObservation(env), np.float32(-1), np.float32(1))
+        one = np.dtype(actions.dtype).type(1)  # another type of number would be cast with a warning
+        return RescaleAction(FlattenObservation(env), -one, one)
 
 
 class GymnasiumSuite(Suite[Config, ControlSpec]):

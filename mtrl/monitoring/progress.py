@@ -100,7 +100,9 @@ class Progress:
         seconds = max(now - before, 1e-9)
         speed = (step - first_step) / seconds
         left = tqdm.format_interval((self._total - step) / speed) if speed > 0 else "?"
-        facts = [f"{speed:.0f} steps/s", f"{((updates or 0) - (first_updates or 0)) / seconds:.1f} updates/s"]
+        facts = [f"{speed:.0f} steps/s"]
+        made = (updates or 0) - (first_updates or 0)  # none in the midst of a rollout, which is nothing to worry about
+        facts += [f"{made / seconds:.1f} updates/s"] if made else []
         facts += [f"{left} left"] if step < self._total else []
         facts += [] if self._value is None else [f"{self._headline} {shown(self._headline, self._value)}"]
         return ", ".join(facts)

@@ -60,6 +60,10 @@ class Wide(Quick):
         return np.full((60, 700, 3), 20 * self.count, np.uint8)
 
 
+class Double(Quick):
+    action_space = gymnasium.spaces.Box(-3, 5, (1,), np.float64)
+
+
 def register(name: str, env: type[gymnasium.Env[Any, Any]]) -> None:
     if name not in gymnasium.registry:
         gymnasium.register(name, cast("Any", env), max_episode_steps=200)
@@ -67,6 +71,7 @@ def register(name: str, env: type[gymnasium.Env[Any, Any]]) -> None:
 
 register(IDS[1], Quick)
 register("mtrl-test/Wide-v0", Wide)
+register("mtrl-test/Double-v0", Double)
 
 
 def suite(**options: Any) -> GymnasiumSuite:
@@ -96,8 +101,10 @@ def test_a_task_is_its_environment() -> None:
         assert same == (number < 200), "the true successor where an episode ends, and the next one's beginning"
 
 
-def test_actions_are_scaled_and_success_is_what_the_environment_says() -> None:
-    envs = suite(solved_at=1e9).make_envs(0, 1)
+@pytest.mark.parametrize("second", ["mtrl-test/Quick-v0", "mtrl-test/Double-v0"])
+def test_actions_are_scaled_and_success_is_what_the_environment_says(second: str) -> None:
+    """Of single and of double precision, neither with a warning."""
+    envs = suite(ids=[IDS[0], second], solved_at=1e9).make_envs(0, 1)
     found = []
     for value in (-1.0, 0.0, 1.0, 7.0, 0.5):
         step = envs.step(np.full((2, 1, 1), value, np.float32))
