@@ -12,7 +12,7 @@ from mtrl import __version__
 from mtrl.core.config import PICTURES
 from mtrl.core.errors import UserError, expected
 
-BENCHES = ("update", "growth", "train", "on_policy", "precision", "cloning", "auxiliary", "envs", "startup")
+BENCHES = ("update", "growth", "train", "on_policy", "precision", "cloning", "auxiliary", "envs", "rivals", "startup")
 _TRAIN = (
     "Example: mtrl train benchmark=mt10 network=mint surgery=pcgrad seed=1 steps=2000000. "
     "Values with commas between them are runs one after another: surgery=none,pcgrad seed=1,2,3 are six."
@@ -89,7 +89,10 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="print the rows as JSON")
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
     bench.add_argument("--suites", default="", help="update, train, on_policy: mt10, mt50 or both")
-    bench.add_argument("--repetitions", type=int, default=50, help="update: of each row")
+    bench.add_argument("--repetitions", type=int, default=50, help="update, rivals: of each update")
+    checkout = "update, rivals: a checkout of metaworld-algorithms, whose updates are timed too"
+    bench.add_argument("--jax-baselines", type=Path, metavar="FOLDER", help=checkout)
+    bench.add_argument("--jax-python", default=sys.executable, help="the interpreter for them, which has JAX")
     bench.add_argument(
         "--compiled", action="store_true", help="update: compiled ones too, after a minute each; train: those"
     )
