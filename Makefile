@@ -21,7 +21,7 @@ PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train results-check test test-parity test-grid test-faults lint format docs pictures bench check-image clean
+.PHONY: help train results-check test test-parity test-grid test-faults lint format docs pictures bench bench-rivals check-image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -69,6 +69,11 @@ bench: $(VENV)/.installed-train ## time the updates and the environments
 check-image: $(VENV)/.installed-train ## build docker/mujoco in a folder, without an engine; needs root and debootstrap
 	$(BIN)/python scripts/check_image.py --pip-args="$(PIP_ARGS)" $(ARGS)
 
+bench-rivals: $(VENV)/.installed-bench ## time ours and all rivals; writes results/bench/rivals.json and the tables of it
+	$(BIN)/mtrl bench rivals --json $(ARGS) > $(VENV)/rivals.json
+	mv $(VENV)/rivals.json results/bench/rivals.json
+	$(BIN)/python -m mtrl.bench.rivals results/bench/rivals.json README.md docs/speed.md
+
 clean: ## remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find mtrl scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -87,6 +92,10 @@ $(VENV)/.installed-train: $(VENV)/.created $(DISTRIBUTION)
 
 $(VENV)/.installed-test: $(VENV)/.created $(DISTRIBUTION)
 	$(PIP) --editable ".[dev,video,surgery,statistics,aux,vision,wandb]"
+	@touch $@ $(VENV)/.installed-train
+
+$(VENV)/.installed-bench: $(VENV)/.created $(DISTRIBUTION)
+	$(PIP) --editable ".[video,surgery,bench]"
 	@touch $@ $(VENV)/.installed-train
 
 $(VENV)/.installed-docs: $(VENV)/.created $(DISTRIBUTION)

@@ -200,7 +200,10 @@ def _bench(commands: Any) -> None:
     bench.add_argument("what", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
     bench.add_argument("--suites", default="", help="update, train, on_policy: mt10, mt50 or both")
-    bench.add_argument("--repetitions", type=int, default=50, help="update: of each row")
+    bench.add_argument("--repetitions", type=int, default=50, help="update, rivals: of each update")
+    checkout = "update, rivals: a checkout of metaworld-algorithms, whose updates are timed too"
+    bench.add_argument("--jax-baselines", type=_path, metavar="FOLDER", help=checkout)
+    bench.add_argument("--jax-python", default=sys.executable, help="the interpreter for them, which has JAX")
     compiled = "update: compiled ones too, after a minute each; train: those"
     bench.add_argument("--compiled", action="store_true", help=compiled)
     bench.add_argument("--device", default="cpu", help="update, train, precision: cpu, cuda, ...")

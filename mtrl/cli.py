@@ -244,7 +244,10 @@ def _bench(options: argparse.Namespace) -> Iterator[Shown]:
         chosen["compiled"] = options.compiled
     if options.what == "update":
         named = bench.methods() if options.methods == "all" else options.methods.split(",")
-        chosen |= {"chosen": named, "repetitions": options.repetitions}
+        chosen |= {"chosen": named}
+    if options.what in ("rivals", "update"):
+        chosen |= {"jax_baselines": options.jax_baselines, "jax_python": options.jax_python}
+        chosen |= {"repetitions": options.repetitions}
     result = bench.measure(options.quick, **chosen)
     yield Shown(report.table(result), result)
 

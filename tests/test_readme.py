@@ -20,6 +20,7 @@ import pytest
 
 from mtrl import cli, experiment
 from mtrl.arguments import parse
+from mtrl.bench import rivals
 from mtrl.data import fetch
 from mtrl.envs.offscreen import offscreen_backend
 from mtrl.experiment.study import Study
@@ -290,3 +291,11 @@ def test_the_first_results_are_those_that_are_kept() -> None:
     minutes = ", ".join(f"{seconds / 60:.0f}" for seconds in kept["training_seconds"])
     row = f"seeds {seeds} | **{100 * kept['mean']:.1f} %** | {scores} % | {minutes} minutes |"
     assert row in PAGES[ROOT / "README.md"]
+
+
+def test_the_tables_of_speed_are_those_of_the_result_that_is_kept() -> None:
+    """`make bench-rivals` writes both."""
+    result = json.loads((ROOT / "results/bench/rivals.json").read_text(encoding="utf-8"))
+    pages = [PAGES[ROOT / "README.md"], PAGES[ROOT / "docs/speed.md"]]
+    assert [rivals.rewritten(page, result) for page in pages] == pages
+    assert set(re.findall(r"<!-- rivals: (\w+)", "".join(pages))) == set(rivals.TABLES)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
 import torch
 
 from mtrl.agents import AGENTS
+from mtrl.bench.jax_baselines import Updates, jax_updates
 from mtrl.bench.peers import matrix_products, naive_pcgrad, torchjd_pcgrad
 from mtrl.bench.plain_sac import Backward, PlainSAC, joint
 from mtrl.bench.report import interleaved, machine, timed
@@ -107,40 +110,59 @@ def measure(
     repetitions: int = 50,
     compiled: bool = False,
     device: str = "cpu",
+    jax_baselines: Path | None = None,
+    jax_python: str = sys.executable,
 ) -> dict[str, Any]:
     """Milliseconds of a full SAC update with multi-head networks, and their ratio to the faster of two joint ones.
 
     `plain` is the update in ordinary layers on (T·B) rows, written apart from the toolkit as its check; `joint` the
     toolkit's update without surgery. `products` are the matrix products of the joint update alone, `naive_pcgrad` T
     backward passes and projections of whole vectors, `torchjd_pcgrad` that library's, where it is installed.
-    `solver_ms` is the time within an update that a Gramian surgery takes to choose its coefficients (in most of
-    torchjd's methods a solver, in PCGrad its projections), and `ratio_without` the ratio of the rest. `compiled` adds
-    joint and PCGrad's updates under `agent.execution=compiled`. On a GPU: see `gpu_rows`.
+    `jax_joint` and `jax_pcgrad` are those of the JAX baselines, where a checkout is given. `solver_ms` is the time
+    within an update that a Gramian surgery takes to choose its coefficients (in most of torchjd's methods a solver, in
+    PCGrad its projections), and `ratio_without` the ratio of the rest. `compiled` adds joint and PCGrad's updates under
+    `agent.execution=compiled`. On a GPU: see `gpu_rows`.
+
+    Args:
+        jax_baselines: a checkout of metaworld-algorithms; needs a CPU.
+        jax_python: the interpreter that has JAX.
 
     Raises:
-        UserError: a method that there is not.
+        UserError: a method that there is not; baselines that cannot be run.
     """
     unknown = set(chosen) - set(methods())
     check(not unknown, "--methods", f"among {', '.join(methods())}", ", ".join(sorted(unknown)))
     check(repetitions >= 1, "--repetitions", "a positive integer", repetitions)
     check(set(suites) <= set(SUITES), "--suites", f"among {', '.join(SUITES)}", ", ".join(suites))
+    check(jax_baselines is None or device == "cpu", "--device", "cpu where --jax-baselines is given", device)
     keep_freed_memory()
-    rows = []
+    repetitions, few = (5, 1) if quick else (repetitions, 5)
+    sizes = {"observation": OBSERVATION, "action": ACTION, "batch": BATCH, "width": WIDTH, "depth": DEPTH}
+    rows, versions = [], dict[str, Any]()
     for suite in suites:
-        tasks = SUITES[suite]
         if device != "cpu":
-            rows += gpu_rows(suite, chosen, 5 if quick else repetitions, device)
+            rows += gpu_rows(suite, chosen, repetitions, device)
             continue
-        solvers: dict[str, list[float]] = {method: [] for method in chosen}
-        ours = {method: full_update(tasks, method, seconds) for method, seconds in solvers.items()}
-        calls = {"plain": _plain(tasks), "joint": full_update(tasks), **ours}
-        if compiled:
-            calls |= {f"{m}_compiled": updates(tasks, k, execution="compiled") for m, k in COMPILED.items()}
-        calls["products"] = matrix_products(tasks, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH)
-        found = _rows(suite, calls, _peers(tasks), 5 if quick else repetitions, 1 if quick else 5 if tasks <= 10 else 2)
-        rows += [row | _solver_columns(row, solvers.get(row["update"], [])) for row in found]
-    sizes = {"network": "multi_head", "width": WIDTH, "depth": DEPTH, "batch_per_task": BATCH}
-    return {"bench": "update", **sizes, "machine": machine(), "rows": rows}
+        with jax_updates(jax_baselines, jax_python, tasks=SUITES[suite], **sizes) as (rivals, found):
+            versions |= found
+            rows += cpu_rows(suite, chosen, repetitions, few, compiled, rivals)
+    facts = {"network": "multi_head", "width": WIDTH, "depth": DEPTH, "batch_per_task": BATCH}
+    return {"bench": "update", **facts, **versions, "machine": machine(), "rows": rows}
+
+
+def cpu_rows(
+    suite: str, chosen: Sequence[str], repetitions: int, few: int, compiled: bool, rivals: Updates
+) -> list[dict[str, Any]]:
+    """Rows of one suite; `rivals` take turns with ours."""
+    tasks = SUITES[suite]
+    solvers: dict[str, list[float]] = {method: [] for method in chosen}
+    ours = {method: full_update(tasks, method, seconds) for method, seconds in solvers.items()}
+    calls = {"plain": _plain(tasks), "joint": full_update(tasks), **ours}
+    if compiled:
+        calls |= {f"{m}_compiled": updates(tasks, k, execution="compiled") for m, k in COMPILED.items()}
+    calls |= {"products": matrix_products(tasks, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH), **rivals}
+    found = _rows(suite, calls, _peers(tasks), repetitions, few if tasks <= 10 else min(few, 2))
+    return [row | _solver_columns(row, solvers.get(row["update"], [])) for row in found]
 
 
 def gpu_rows(suite: str, chosen: Sequence[str], repetitions: int, device: str, count: int = 20) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +24,7 @@ def collect() -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": _command(sys.argv),
         "git": _git(Path(__file__)),
-        "packages": _versions(),
+        "packages": versions(DISTRIBUTIONS),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_model(),
@@ -34,9 +34,10 @@ def collect() -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Those of the distributions that are installed."""
     found = {}
-    for name in DISTRIBUTIONS:
+    for name in distributions:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Environment steps per second: our engine, the package's vector environment, and the physics alone.
+"""Environment steps per second: our engine, EnvPool, the package's vector environments, and the physics alone.
 
 All are measured in turn in one process on the same cores, so that a noisy machine is noisy for all alike.
 """
@@ -12,7 +12,9 @@ import itertools
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -21,11 +23,12 @@ import mujoco
 import numpy as np
 
 from mtrl.envs.metaworld.engine import BatchedEnvs
+from mtrl.envs.metaworld.envpool_pools import FACTS, EnvPools, envpool_installed
 from mtrl.envs.metaworld.models import whole_model
 from mtrl.envs.metaworld.physics import SUBSTEPS
 from mtrl.envs.metaworld.probes import places_of
 from mtrl.envs.metaworld.starts import INTEGRATION
-from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
+from mtrl.envs.metaworld.suite import GOALS, Config, MetaWorldSuite
 from mtrl.envs.metaworld.workers import Workers
 from mtrl.monitoring.progress import counted
 
@@ -34,34 +37,47 @@ _TURN = 0.4
 _TURNS = (250, 100, 50, 20, 10, 5)
 """Steps in a turn: divisors of an episode's 500, so that episodes end with a turn and not within."""
 _BOUND = "bound"
+_ONE = "pick-place-v3"
+"""The task of mt1."""
+_MOST_IN_POOLS = 200
+"""EnvPool keeps a model for each environment, which takes 20 MB."""
 Run = Callable[[], float]
 """Takes a turn and says how many environment steps it has made in a second."""
 
 
 def bench(
-    kinds: Sequence[str] = ("mt10", "mt50"), copies: Sequence[int] = (1, 4, 16), seconds: float = 5.0
+    kinds: Sequence[str] = ("mt1", "mt10", "mt50"), copies: Sequence[int] = (1, 4, 16), seconds: float = 5.0
 ) -> list[dict[str, Any]]:
     """A row for each suite, number of copies and engine: steps per second, and their ratio to the bound.
 
     ``bound`` is 5 ``mj_step`` and one ``mj_forward`` from Python with our models on the same threads, from the states
     and with the commands of the engine's own turn; ``bound_full`` the same with the package's models, visuals included;
     ``bound_resting`` with the last commands for the whole turn, so that the robots come to rest, which is less work for
-    the solver. ``package`` is the package's own vector environment in one process; it has one copy of each task and
-    nearly the same speed with more. ``peak_mb`` is the memory of a process with our engine and nothing else.
+    the solver. ``package_sync`` and ``package_async`` are the package's own vector environments, in one process and
+    with a process for each environment; they have one copy of each task, sixteen of mt1's, and nearly the same speed
+    with more. ``peak_mb`` is the memory of a process with our engine and nothing else.
+
+    ``envpool`` has a pool for each task; pools step one after the other, and ``envpool_overlapped`` all at once. These
+    rows are there where EnvPool is installed, for at most 200 environments. Columns ``mujoco`` and ``goals`` tell how
+    they differ: EnvPool follows metaworld 3.0.0 with a later MuJoCo of its own, and draws each episode's goal anew.
 
     Args:
         seconds: for each row.
     """
     rows = []
     for kind in kinds:
-        with contextlib.closing(_PackageRun(kind)) as package:
+        with _package_runs(kind) as package:
             for n in copies:
                 rows += _compare(kind, n, seconds, package)
     return rows
 
 
-def _compare(kind: str, copies: int, seconds: float, package: Run) -> list[dict[str, Any]]:
-    suite = MetaWorldSuite(Config(kind))
+def _config(kind: str) -> Config:
+    return Config(kind, tasks=[_ONE] if kind == "mt1" else [])
+
+
+def _compare(kind: str, copies: int, seconds: float, package: dict[str, Run]) -> list[dict[str, Any]]:
+    suite = MetaWorldSuite(_config(kind))
     envs = suite.batched_envs(0, copies)
     envs.reset()
     steps = next((k for k in _TURNS if k * envs.num_tasks * copies < _TURN * 20000), _TURNS[-1])
@@ -71,15 +87,20 @@ def _compare(kind: str, copies: int, seconds: float, package: Run) -> list[dict[
         f"{_BOUND}_full": _BoundRun(ours, whole=True),
         f"{_BOUND}_resting": _BoundRun(ours, whole=False, resting=True),
     }
+    few = envs.num_tasks * copies <= _MOST_IN_POOLS
+    pools = EnvPools(envs.tasks if few and envpool_installed() else (), copies)
+    pool_runs = _pool_runs(pools)
     try:
-        speeds = _interleaved({"ours": ours, **bounds, "package": package}, seconds, tuple(bounds.values()))
+        runs = {"ours": ours, **bounds, **pool_runs, **package}
+        speeds = _interleaved(runs, seconds, tuple(bounds.values()))
     finally:
-        for part in (envs, *bounds.values()):
+        for part in (envs, pools, *bounds.values()):
             part.close()
     rows = []
     for name, values in speeds.items():
         row = {"suite": kind, "copies": copies, "threads": envs.threads, "engine": name}
         row["steps_per_second"] = median(values)
+        row |= FACTS if name in pool_runs else {"mujoco": mujoco.__version__, "goals": f"{GOALS} a task"}
         row["of_bound"] = median(value / bound for value, bound in zip(values, speeds[_BOUND], strict=True))
         rows.append(row | ({"peak_mb": _peak_mb(kind, copies)} if name == "ours" else {}))
     return rows
@@ -105,7 +126,7 @@ def _peak_mb(kind: str, copies: int) -> float:
     code = (
         "import numpy as np\n"
         "from mtrl.envs.metaworld.suite import Config, MetaWorldSuite\n"
-        f"envs = MetaWorldSuite(Config({kind!r})).make_envs(0, {copies})\n"
+        f"envs = MetaWorldSuite(Config({kind!r}, tasks={_config(kind).tasks!r})).make_envs(0, {copies})\n"
         "envs.reset()\n"
         "for _ in range(20): envs.step(np.zeros((envs.num_tasks, envs.envs_per_task, 4), np.float32))\n"
         "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
@@ -133,23 +154,34 @@ class _EngineRun:
         return len(self.commands) * envs.num_tasks * envs.envs_per_task / seconds
 
 
-class _PackageRun:
-    """``gymnasium.make_vec("Meta-World/MT10", ...)`` and its like."""
+def _turn(step: Callable[[np.ndarray], Any], actions: Iterator[np.ndarray]) -> float:
+    """Take steps for as long as a turn lasts."""
+    begin, steps = time.perf_counter(), 0
+    while (passed := time.perf_counter() - begin) < _TURN:
+        step(now := next(actions))
+        steps += now.size // 4
+    return steps / passed
 
-    def __init__(self, kind: str) -> None:
-        self._envs = gymnasium.make_vec(f"Meta-World/{kind.upper()}", vector_strategy="sync", seed=0)
-        self._envs.reset()
-        self._actions = itertools.cycle(_actions(self._envs.num_envs))
 
-    def __call__(self) -> float:
-        begin, steps = time.perf_counter(), 0
-        while (passed := time.perf_counter() - begin) < _TURN:
-            self._envs.step(next(self._actions))
-            steps += self._envs.num_envs
-        return steps / passed
+@contextlib.contextmanager
+def _package_runs(kind: str) -> Iterator[dict[str, Run]]:
+    """``gymnasium.make_vec("Meta-World/MT10", ...)`` and its like; processes are forked before anything has threads."""
+    name, options = (kind.upper(), {}) if kind != "mt1" else ("custom-mt-envs", {"envs_list": [_ONE] * 16})
+    with contextlib.ExitStack() as stack, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
+        runs = {}
+        for mode in ("async", "sync"):
+            envs = gymnasium.make_vec(f"Meta-World/{name}", vector_strategy=mode, seed=0, **options)
+            stack.enter_context(contextlib.closing(envs))
+            envs.reset()
+            runs[f"package_{mode}"] = partial(_turn, envs.step, itertools.cycle(_actions(envs.num_envs)))
+        yield runs
 
-    def close(self) -> None:
-        self._envs.close()
+
+def _pool_runs(pools: EnvPools) -> dict[str, Run]:
+    actions = itertools.cycle(_actions(len(pools), pools.copies))
+    steps = {"envpool": pools.step, "envpool_overlapped": pools.step_overlapped}
+    return {name: partial(_turn, step, actions) for name, step in steps.items() if len(pools)}
 
 
 class _BoundRun:

@@ -1,0 +1,71 @@
+"""A process that takes updates of the JAX baselines, run by an interpreter that has JAX; it imports nothing of mtrl.
+
+    python jax_worker.py CHECKOUT '{"tasks": 10, "width": 400, ...}'
+
+Writes one line of JSON with the versions once it is ready. For each line that it reads, `joint` or `pcgrad`, it takes a
+whole update (sampling, critics, actor, temperatures, targets) and writes an empty line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+METHODS = ("joint", "pcgrad")
+ROWS = 2000
+"""Random transitions of each task in the replay."""
+
+
+def make_update(method: str, sizes: dict[str, int]) -> Callable[[], None]:
+    """One update of multi-head SAC as in the checkout's `examples`; like ours it clips no gradients."""
+    gymnasium, jax, np = (importlib.import_module(name) for name in ("gymnasium", "jax", "numpy"))
+    names = ("config.networks", "config.nn", "config.optim", "rl.algorithms")
+    networks, nn, optim, algorithms = (importlib.import_module(f"metaworld_algorithms.{name}") for name in names)
+    tasks, rows = sizes["tasks"], sizes["tasks"] * sizes["batch"]
+    optimizer = optim.PCGradConfig(num_tasks=tasks) if method == "pcgrad" else optim.OptimizerConfig()
+    layers = nn.MultiHeadConfig(num_tasks=tasks, width=sizes["width"], depth=sizes["depth"], optimizer=optimizer)
+    config = algorithms.MTSACConfig(
+        num_tasks=tasks,
+        actor_config=networks.ContinuousActionPolicyConfig(network_config=layers),
+        critic_config=networks.QValueFunctionConfig(network_config=layers),
+    )
+    spaces = SimpleNamespace(
+        observation_space=gymnasium.spaces.Box(-1, 1, (sizes["observation"] + tasks,)),
+        action_space=gymnasium.spaces.Box(-1, 1, (sizes["action"],)),
+    )
+    agent: Any = algorithms.MTSAC.initialize(config, spaces, seed=0)
+    replay = agent.spawn_replay_buffer(spaces, SimpleNamespace(buffer_size=ROWS * tasks), seed=0)
+    generator, codes = np.random.default_rng(0), np.eye(tasks)
+    for _ in range(ROWS):
+        seen, following = (np.hstack([generator.normal(size=(tasks, sizes["observation"])), codes]) for _ in range(2))
+        actions, rewards = generator.uniform(-1, 1, (tasks, sizes["action"])), generator.uniform(size=tasks)
+        replay.add(seen, following, actions, rewards, np.zeros(tasks))
+
+    def update() -> None:
+        nonlocal agent
+        agent, _ = agent.update(replay.sample(rows))
+        jax.block_until_ready((agent.actor, agent.critic, agent.alpha))
+
+    return update
+
+
+def main() -> None:
+    checkout, sizes = sys.argv[1], json.loads(sys.argv[2])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    sys.path.insert(0, checkout)
+    updates = {method: make_update(method, sizes) for method in METHODS}
+    versions = {name: importlib.import_module(name).__version__ for name in ("jax", "flax", "optax")}
+    print(json.dumps(versions | {"python": sys.version.split()[0]}), file=answers, flush=True)
+    for line in sys.stdin:
+        updates[line.strip()]()
+        print(file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""mtrl bench rivals: environments and updates beside rivals in one run, and the tables of them on pages.
+
+    python -m mtrl.bench.rivals results/bench/rivals.json README.md docs/speed.md
+
+writes the tables of a result into pages; `make bench-rivals` does both. A table stands after a comment that begins with
+`rivals: NAME`, where NAME is one of `TABLES`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mtrl.bench import envs, update
+from mtrl.monitoring import provenance
+
+UPDATES = {
+    "plain": "plain | joint training in ordinary layers, written apart from the toolkit",
+    "joint": "joint | joint training",
+    "pcgrad": "**PCGrad** | ours",
+    "joint_compiled": "joint, compiled | `agent.execution=compiled`",
+    "pcgrad_compiled": "**PCGrad, compiled** | ours",
+    "products": "products alone | the matrix products of the joint update, nothing else",
+    "jax_joint": "joint, JAX | the JAX baselines (metaworld-algorithms), compiled",
+    "jax_pcgrad": "PCGrad, JAX | likewise",
+    "naive_pcgrad": "PCGrad, T backward passes | as public code does it, with projections of whole vectors",
+    "torchjd_pcgrad": "PCGrad, torchjd | by torchjd",
+}
+ENGINES = {
+    "ours": "ours",
+    "bound": "bare physics",
+    "envpool": "EnvPool, in turn",
+    "envpool_overlapped": "EnvPool, overlapped",
+    "package_sync": "`metaworld`, sync",
+    "package_async": "`metaworld`, async",
+}
+SUITES = {"mt1": "one task", "mt10": "MT10", "mt50": "MT50"}
+
+
+def measure(
+    quick: bool = False,
+    repetitions: int = 50,
+    jax_baselines: Path | None = None,
+    jax_python: str = sys.executable,
+) -> dict[str, Any]:
+    """Rows of `mtrl bench envs` and of `mtrl bench update --compiled`, taken one after the other in one process.
+
+    Raises:
+        UserError: as `mtrl.bench.update.measure`.
+    """
+    suites = ("mt10",) if quick else tuple(update.SUITES)
+    jax: dict[str, Any] = {"jax_baselines": jax_baselines, "jax_python": jax_python}
+    stepping = envs.measure(quick)
+    updates = update.measure(quick, suites=suites, repetitions=repetitions, compiled=not quick, **jax)
+    packages = provenance.versions((*provenance.DISTRIBUTIONS, "envpool"))
+    return {**updates, "bench": "rivals", "packages": packages, "rows": stepping["rows"] + updates["rows"]}
+
+
+def updates_table(result: dict[str, Any]) -> list[list[str]]:
+    """Milliseconds of each update, a column for each suite."""
+    ms = _values(result, "update", "ms")
+    suites = list(dict.fromkeys(suite for suite, *_ in ms))
+    rows = [
+        [text, *(_number(ms.get((suite, None, name)), " ms") for suite in suites)]
+        for name, text in UPDATES.items()
+        if any((suite, None, name) in ms for suite in suites)
+    ]
+    return [["update | what it is", *(SUITES[suite] for suite in suites)], *rows]
+
+
+def environments_table(result: dict[str, Any]) -> list[list[str]]:
+    """Steps a second of each engine, a row for each suite and number of copies."""
+    speeds = _values(result, "engine", "steps_per_second")
+    engines = {name: text for name, text in ENGINES.items() if any(name == engine for *_, engine in speeds)}
+    places = dict.fromkeys((suite, copies) for suite, copies, _ in speeds)
+    rows = []
+    for suite, copies in places:
+        label = f"{SUITES[suite]}, {copies} {'copy' if copies == 1 else 'copies'}"
+        rows.append([label, *(_number(speeds.get((suite, copies, name))) for name in engines)])
+    return [["", *engines.values()], *rows]
+
+
+def summary_table(result: dict[str, Any]) -> list[list[str]]:
+    """The README's: PCGrad's updates, and environments with four copies of each task."""
+    ms, speeds = _values(result, "update", "ms"), _values(result, "engine", "steps_per_second")
+    machine = result["machine"]
+    table = [[f"{machine['cores']} cores, {machine['processor']}", "`mtrl`", "rivals"]]
+    for suite in dict.fromkeys(suite for suite, *_ in ms):
+        now = {name: value for (where, _, name), value in ms.items() if where == suite}
+        ours = _named(now, {"pcgrad": "", "joint": "joint training", "pcgrad_compiled": "compiled"}, " ms")
+        theirs = {"jax_pcgrad": "JAX baselines", "jax_joint": "their joint training"}
+        theirs |= {"torchjd_pcgrad": "torchjd", "naive_pcgrad": "public PCGrad code"}
+        table.append([f"PCGrad update, {SUITES[suite]}", ours, _named(now, theirs, " ms")])
+    for suite in dict.fromkeys(suite for suite, copies, _ in speeds if copies == 4):
+        now = {name: value for (where, copies, name), value in speeds.items() if (where, copies) == (suite, 4)}
+        for better in ("envpool", "package"):
+            both = [value for name, value in now.items() if name.startswith(better)]
+            now |= {better: max(both)} if both else {}
+        theirs = {"envpool": "EnvPool", "package": "`metaworld`", "bound": "bare MuJoCo physics"}
+        ours = _number(now["ours"], " steps/s")
+        table.append([f"Environments of {SUITES[suite]}, 4 copies", ours, _named(now, theirs, " steps/s")])
+    return table
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[list[str]]]] = {
+    "summary": summary_table,
+    "updates": updates_table,
+    "environments": environments_table,
+}
+
+
+def rewritten(page: str, result: dict[str, Any]) -> str:
+    """The page with the result's tables in place of those that stand there."""
+    for name, make in TABLES.items():
+        head, *rows = ["| " + " | ".join(cells).lstrip() + " |" for cells in make(result)]
+        rule = re.sub(r"[^|]+", "---", head)
+        table = "".join(f"{line}\n" for line in (head, rule, *rows))
+        pattern = rf"(<!-- rivals: {name}\b.*?-->\n\n)(?:\|.*\n)+"
+        page = re.sub(pattern, lambda found, table=table: found[1] + table, page)
+    return page
+
+
+def _values(result: dict[str, Any], what: str, value: str) -> dict[tuple[str, int | None, str], float]:
+    """{(suite, copies, name): value} of the rows that have a name under `what`."""
+    return {(row["suite"], row.get("copies"), row[what]): row[value] for row in result["rows"] if what in row}
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    return "–" if value is None else f"{value:,.0f}{unit}"
+
+
+def _named(values: dict[str, float], names: dict[str, str], unit: str) -> str:
+    """Those of the names that have a value: `torchjd 535 ms, public PCGrad code 593 ms`."""
+    known = {text: values[name] for name, text in names.items() if name in values}
+    return ", ".join(f"{text} {_number(value, unit)}".strip() for text, value in known.items())
+
+
+def main() -> None:
+    result = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    for path in map(Path, sys.argv[2:]):
+        path.write_text(rewritten(path.read_text(encoding="utf-8"), result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""EnvPool's Meta-World (https://github.com/sail-sg/envpool), a rival in speed: rewards and observations in C++."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mtrl.core.cores import available_cores
+
+FACTS = {"mujoco": "3.6.0", "goals": "anew"}
+"""What differs from the package in EnvPool 1.2.5: the MuJoCo that it is built with, and where goals come from."""
+
+
+def envpool_installed() -> bool:
+    return importlib.util.find_spec("envpool") is not None
+
+
+class EnvPools:
+    """A pool of N environments for each of T tasks, since a pool has one task only.
+
+    A pool has as many threads as environments, and at most as many as there are cores.
+    """
+
+    def __init__(self, tasks: Sequence[str], copies: int) -> None:
+        self.copies = copies
+        self._pools: list[Any] = [self._make(task, 1000 * t) for t, task in enumerate(tasks)]
+        for pool in self._pools:
+            pool.reset()
+
+    def _make(self, task: str, seed: int) -> Any:
+        name = task.removesuffix("-v3").title().replace("-", "")
+        threads = min(self.copies, available_cores())
+        options = {"num_envs": self.copies, "num_threads": threads, "seed": seed, "partially_observable": False}
+        return importlib.import_module("envpool").make(f"MetaWorld/{name}-v3", env_type="gymnasium", **options)
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def step(self, actions: np.ndarray) -> list[np.ndarray]:
+        """One pool after the other: actions (T, N, 4) -> observations, T of (N, 39)."""
+        return [pool.step(now)[0] for pool, now in zip(self._pools, actions, strict=True)]
+
+    def step_overlapped(self, actions: np.ndarray) -> list[np.ndarray]:
+        """The same with all pools at work at once."""
+        for pool, now in zip(self._pools, actions, strict=True):
+            pool.send(now)
+        return [pool.recv()[0] for pool in self._pools]
+
+    def close(self) -> None:
+        self._pools.clear()
