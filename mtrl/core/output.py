@@ -40,7 +40,7 @@ class _Lasting:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
-def _without_files(hook: Callable[[Any], None]) -> Callable[[Any], None]:
+def _without_files(hook: Callable[[Any], object]) -> Callable[[Any], object]:
     """For threads, such as TensorBoard's, whose failure to write a file is raised again where their work is given."""
     return lambda arguments: None if isinstance(arguments.exc_value, OSError) else hook(arguments)
 
