@@ -76,7 +76,8 @@ def _code(arguments: Sequence[str] | None) -> int:
 
 
 def _failed(error: OSError) -> int:
-    found = f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+    place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
+    found = f"{error.strerror or error}{place}"
     print(f"mtrl: Files should be readable, and writable where they are written. Found {found}.", file=sys.stderr)
     return BAD_INPUT
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from mtrl.core.memory import peak_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,3 +42,28 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     return figures
+
+
+MOST_MEMORY = 512 << 20
+"""Bytes by which all the malformed inputs of a test may raise the process's peak."""
+
+
+@pytest.fixture
+def malformed(record_property: Callable[[str, object], None]) -> Iterator[Callable[[], None]]:
+    """To be called for each malformed input that a test generates; how many there were ends the report of the tests."""
+    calls: Counter[str] = Counter()
+    before = peak_bytes()
+    yield lambda: calls.update(["malformed"])
+    record_property("malformed", calls.total())
+    assert peak_bytes() - before < MOST_MEMORY
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    counts: Counter[str] = Counter()
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if getattr(report, "when", None) == "teardown":
+            name = report.nodeid.partition("::")[0]
+            counts[name] += sum(value for key, value in report.user_properties if key == "malformed")
+    if counts.total():
+        parts = ", ".join(f"{count} in {name}" for name, count in counts.items() if count)
+        terminalreporter.write_line(f"Malformed inputs generated: {counts.total()} ({parts}).")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -39,6 +40,11 @@ class _Lasting:
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
+def _without_files(hook: Callable[[Any], object]) -> Callable[[Any], object]:
+    """For threads, such as TensorBoard's, whose failure to write a file is raised again where their work is given."""
+    return lambda arguments: None if isinstance(arguments.exc_value, OSError) else hook(arguments)
+
+
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
     """While entered, standard output and standard error may be lost without an end to what prints to them.
@@ -47,6 +53,8 @@ def lasting_output() -> Iterator[None]:
         OSError: at the end, where standard output is not whole, unless its reader has had enough of it.
     """
     with contextlib.ExitStack() as stack:
+        stack.callback(setattr, threading, "excepthook", threading.excepthook)
+        threading.excepthook = _without_files(threading.excepthook)
         out = stack.enter_context(contextlib.redirect_stdout(_Lasting(sys.stdout))) if sys.stdout else None
         err = stack.enter_context(contextlib.redirect_stderr(_Lasting(sys.stderr))) if sys.stderr else None
         try:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+import torch
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from mtrl.core.errors import UserError
 from mtrl.data import image_files, rlbench_layout
+from mtrl.data.demo_cache import DemoCache
 from mtrl.networks.care import read_descriptions
 from tests.support import image_files as written
-from tests.support.keyframe_toys import CAMERAS, demo
+from tests.support.damage import damages
+from tests.support.keyframe_toys import CAMERAS, SIZE, TASKS, demo, write_cache
 
 Read = Callable[[], Any]
 
@@ -43,6 +47,8 @@ def files(root: Path) -> dict[str, tuple[Read, Path]]:
     names = {"celeba.csv": "image_id,Bald,Smiling\n1.jpg,-1,1\n", "celeba.txt": "1\nBald Smiling\n1.jpg -1 1\n"}
     lists = {name: text(root / name, content) for name, content in names.items()}
     table = text(root / "table.json", '{"reach": [1, 2.5], "push": [3, -4]}')
+    write_cache(root / "cache", 2)
+    cache: Read = lambda: DemoCache(root / "cache", TASKS, CAMERAS, SIZE).batch(torch.zeros(len(TASKS), 1).long())  # noqa: E731
     return {
         "cifar10": (lambda: image_files.cifar10(root), root / "cifar-10-batches-py" / "data_batch_1"),
         "cifar100": (lambda: image_files.cifar100(root), root / "cifar-100-python" / "meta"),
@@ -54,6 +60,9 @@ def files(root: Path) -> dict[str, tuple[Read, Path]]:
         "positions": (read, path / rlbench_layout.LOW_DIM),
         "colours": (read, path / f"{CAMERAS[0]}_rgb" / "0.png"),
         "depth": (read, path / f"{CAMERAS[0]}_depth" / "0.png"),
+        "facts": (cache, root / "cache" / TASKS[0] / "facts.json"),
+        "stages": (cache, root / "cache" / TASKS[1] / "stage.bin"),
+        "poses": (cache, root / "cache" / TASKS[1] / "pose.bin"),
     }
 
 
@@ -68,6 +77,9 @@ KINDS = [
     "positions",
     "colours",
     "depth",
+    "facts",
+    "stages",
+    "poses",
 ]
 
 
@@ -80,29 +92,37 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Read, 
 
 
 @st.composite
-def changes(draw: st.DrawFn) -> tuple[float, int, bytes]:
-    """Where (a share of the file), how many bytes go there, and what comes in their place."""
+def exchanges(draw: st.DrawFn, content: bytes) -> Callable[[Path], None]:
+    """Some bytes at any place (a share of the file) give way to others."""
     cut = draw(st.sampled_from([0, 1, 1, 4, 20, 10**9]))
-    return draw(st.floats(0, 1)), cut, draw(st.binary(min_size=0 if cut else 1, max_size=8))
+    place = round(draw(st.floats(0, 1)) * len(content))
+    put = draw(st.binary(min_size=0 if cut else 1, max_size=8))
+    return lambda path: void(path.write_bytes(content[:place] + put + content[place + cut :]))
 
 
+def void(_: object) -> None: ...
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(800, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_changed_file_is_read_or_refused_in_one_line(kind: str, prepared: Any) -> None:
+def test_a_changed_file_is_read_or_refused_in_one_line(
+    kind: str, count: int, prepared: Any, malformed: Callable[[], None]
+) -> None:
     read, path, whole = prepared[kind]
     read()
 
-    @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-    @given(changes())
-    def check(change: tuple[float, int, bytes]) -> None:
-        share, cut, put = change
-        place = round(share * len(whole))
-        path.write_bytes(whole[:place] + put + whole[place + cut :])
+    @seed(count)
+    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(exchanges(whole) | damages(path.name, whole))
+    def check(damage: Callable[[Path], None]) -> None:
+        malformed()
+        damage(path)
         try:
             read()
         except UserError as error:
-            assert "\n" not in str(error) and path.name in str(error)
+            assert "\n" not in str(error) and (str(path.parent) in str(error) or not path.is_file())
+        finally:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            path.write_bytes(whole)
 
-    try:
-        check()
-    finally:
-        path.write_bytes(whole)
+    check()

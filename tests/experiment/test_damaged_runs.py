@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -21,7 +22,9 @@ import mtrl
 from mtrl import cli
 from mtrl.core.errors import UserError
 from mtrl.monitoring import checkpoints, provenance
+from mtrl.monitoring import files as files_module
 from mtrl.monitoring import run as run_module
+from mtrl.monitoring.metrics import MetricLog
 from mtrl.training.off_policy import OffPolicyTrainer
 from tests.support.damage import damages
 from tests.support.tiny_runs import TINY, files
@@ -150,7 +153,9 @@ def assert_in_one_line(command: list[str], place: Place) -> None:
 
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("count", [10, pytest.param(150, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
-def test_a_damaged_file_gives_a_right_result_or_one_line(name: str, count: int, place: Place) -> None:
+def test_a_damaged_file_gives_a_right_result_or_one_line(
+    name: str, count: int, place: Place, malformed: Callable[[], None]
+) -> None:
     path = Path(name)
     content = place.files.get(path)
 
@@ -164,10 +169,12 @@ def test_a_damaged_file_gives_a_right_result_or_one_line(name: str, count: int, 
     @given(st.sampled_from(READERS[name]), damages(path.name, content))
     def check(command: list[str], damage: Callable[[Path], None]) -> None:
         damage(path)
+        malformed()
         try:
             assert_in_one_line(command, place)
             if path.name in ("config.yaml", "state.pt", "policy.pt"):
                 load_policy(path)
+            assert set(os.listdir()) <= {"runs", STUDY, "groups"}
         finally:
             place.restore()
 
@@ -291,3 +298,51 @@ def test_a_signal_loses_no_row_and_no_evaluation(run: Path, monkeypatch: pytest.
     assert steps[0] == steps[1] == [4, 4, 8, 8, 12, 12, 12]
     names = [sorted(file.name for file in (p / "evaluations").iterdir()) for p in (whole, parts)]
     assert names[0] == names[1]
+
+
+def at_step_7(monkeypatch: pytest.MonkeyPatch, happen: Callable[[], None]) -> None:
+    store = OffPolicyTrainer._store
+
+    def _store(trainer: OffPolicyTrainer, *arguments: Any) -> None:
+        if trainer.step == 7:
+            happen()
+        store(trainer, *arguments)
+
+    monkeypatch.setattr(OffPolicyTrainer, "_store", _store)
+
+
+def full(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+FAULTS: dict[str, Callable[[pytest.MonkeyPatch, Path], None]] = {
+    "the run is gone": lambda _, folder: shutil.rmtree(folder),
+    "tensorboard is gone": lambda _, folder: shutil.rmtree(folder / "tensorboard"),
+    "evaluations are gone": lambda _, folder: shutil.rmtree(folder / "evaluations"),
+    "checkpoints are gone": lambda _, folder: shutil.rmtree(folder / "checkpoints"),
+    "no room for a row": lambda patch, _: patch.setattr(MetricLog, "write", full),
+    "no room for an evaluation": lambda patch, _: patch.setattr(files_module.os, "fsync", full),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_disk_that_fails_in_training_ends_in_one_line_and_a_run_that_goes_on(
+    fault: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", *OPTIONS, "training.evaluate_every=4", "training.evaluation_episodes=1", "experiment=y"]
+    folder = run.parent.parent / "y/seed_1"
+    with monkeypatch.context() as patch:
+        at_step_7(patch, lambda: FAULTS[fault](patch, folder))
+        code, _, err = call(command)
+    assert code in (0, 2) and "Traceback" not in err and "Exception" not in err
+    if "room" in fault:
+        assert code == 2 and err.splitlines()[-1].endswith("Found No space left on device.")
+    assert call(command)[0] == 0
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [4, 4, 8, 8, 12, 12, 12]
+
+
+def test_an_evaluation_without_room_is_shown_and_not_kept(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files_module.os, "fsync", full)
+    code, out, err = call(EVALUATE)
+    assert code == 0 and json.loads(out)["tasks"] and "is not kept in" in err and err.count("\n") == 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from mtrl import cli, experiment
@@ -131,13 +132,23 @@ VALUES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(["=", ""]), st.sampled_from(VALUES)), max_size=3))
-def test_any_options_are_taken_or_refused_in_one_line(options: list[tuple[str, str, str]]) -> None:
-    stream = io.StringIO()
-    with redirect_stdout(io.StringIO()), redirect_stderr(stream):
-        code = cli.main(["train", *TOY, *map("".join, options), "--show"])
-    assert code in (0, 2) and stream.getvalue().count("\n") == (code == 2)
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
+def test_any_options_are_taken_or_refused_in_one_line(count: int, malformed: Callable[[], None]) -> None:
+    value = st.sampled_from(VALUES) | TEXT | HARD.map("".join) | st.floats().map(str) | st.integers().map(str)
+    option = st.tuples(st.sampled_from(KEYS) | TEXT, st.sampled_from(["=", "=", ""]), value)
+
+    @seed(count)
+    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.lists(option, min_size=1, max_size=3))
+    def check(options: list[tuple[str, str, str]]) -> None:
+        malformed()
+        stream = io.StringIO()
+        with redirect_stdout(io.StringIO()), redirect_stderr(stream):
+            code = cli.main(["train", *TOY, *map("".join, options), "--show"])
+        assert code in (0, 2) and stream.getvalue().count("\n") == (code == 2)
+        assert os.listdir() == []
+
+    check()
 
 
 @pytest.mark.parametrize(
