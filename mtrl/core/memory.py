@@ -52,10 +52,12 @@ def require_room(what: str, needed: float, found: float | None, where: str) -> N
 def free_bytes(device: torch.device) -> int | None:
     """The memory that can still be had there: on the CPU what the system and the process's control groups leave.
 
-    None where it is not known: on systems other than Linux.
+    None where it is not known: on other devices, and on systems other than Linux.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         system = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
