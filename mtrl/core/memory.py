@@ -46,7 +46,11 @@ def require_room(what: str, needed: float, found: float | None, where: str) -> N
         UserError: it names both in gigabytes.
     """
     if found is not None and needed > found:
-        raise expected(what, f"one that fits {where}: it needs {needed / 1e9:,.2f} GB", f"{found / 1e9:,.2f} GB free")
+        raise expected(what, f"one that fits {where}: it needs {_gigabytes(needed)}", f"{_gigabytes(found)} free")
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e9:.2g} GB"
 
 
 def free_bytes(device: torch.device) -> int | None:
