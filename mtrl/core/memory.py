@@ -59,18 +59,24 @@ def require_room(what: str, needed: float, found: float | None, where: str) -> N
         UserError: it names both in gigabytes.
     """
     if found is not None and needed > found:
-        raise expected(what, f"one that fits {where}: it needs {needed / 1e9:,.2f} GB", f"{found / 1e9:,.2f} GB free")
+        raise expected(what, f"one that fits {where}: it needs {_gigabytes(needed)}", f"{_gigabytes(found)} free")
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e9:.2g} GB"
 
 
 def free_bytes(device: torch.device) -> int | None:
     """The memory that can still be had there: on the CPU what the system and the process's control groups leave.
 
-    None where it is not known: on systems other than Linux.
+    None where it is not known: on other devices, and on systems other than Linux.
     """
     if device.type == "cuda":
         import torch
 
         return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         system = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))

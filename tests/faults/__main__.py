@@ -49,10 +49,11 @@ def pieces(part: str, trainers: list[str], lines: list[Fact], share: float) -> I
         if not done("sac"):
             yield "sac", "sac", torn if part == "torn" else flips
     else:
-        do, count = (disk, DISKS) if part == "disk" else (writers, PAIRS)
+        # A run with a replay is refused before it fills a disk.
+        trainer, do, count = ("ppo", disk, DISKS) if part == "disk" else ("sac", writers, PAIRS)
         for number in range(count):
-            if not done(name := f"sac {number}"):
-                yield "sac", name, lambda case, n=number: do(case, n)
+            if not done(name := f"{trainer} {number}"):
+                yield trainer, name, lambda case, n=number: do(case, n)
 
 
 def summary(lines: list[Fact]) -> Fact:

@@ -71,22 +71,21 @@ def _end(case: Case, folder: Path, command: Command) -> Fact:
 def torn(case: Case) -> Fact:
     """The newest checkpoint's files cut at both ends of each of their records, and of each record's header."""
     cuts = {}
-    for file in (checkpoints.STATE, checkpoints.REPLAY):
-        path = _last(case) / file
+    for path in sorted(_last(case).iterdir()):
         with zipfile.ZipFile(path) as archive:
             records, directory = archive.infolist(), archive.start_dir
         sizes = {0, directory, path.stat().st_size - 1}
         for record in records:
             data = record.header_offset + 30 + len(record.filename)
             sizes |= {record.header_offset, data, record.header_offset - 1, data + record.file_size // 2}
-        cuts[file] = sorted(size for size in sizes if 0 <= size < path.stat().st_size)
+        cuts[path.name] = sorted(size for size in sizes if 0 <= size < path.stat().st_size)
     damages = [(file, lambda content, size=size: content[:size]) for file in cuts for size in cuts[file]]
     return _damaged(case, damages)
 
 
 def flips(case: Case) -> Fact:
     """One bit of the newest checkpoint's files changed, at random places."""
-    draw = random.Random(case.name)
+    draw, files = random.Random(case.name), sorted(path.name for path in _last(case).iterdir())
 
     def flipped(content: bytes, place: float, bit: int) -> bytes:
         changed = bytearray(content)
@@ -96,15 +95,14 @@ def flips(case: Case) -> Fact:
     damages = []
     for number in range(FLIPS):
         place, bit = draw.random(), draw.randrange(8)
-        file = (checkpoints.STATE, checkpoints.REPLAY)[number % 2]
-        damages.append((file, lambda content, place=place, bit=bit: flipped(content, place, bit)))
+        damages.append((files[number % len(files)], lambda content, place=place, bit=bit: flipped(content, place, bit)))
     return _damaged(case, damages)
 
 
 def _damaged(case: Case, damages: Iterable[tuple[str, Callable[[bytes], bytes]]]) -> Fact:
     """Whether each damage is found, so that the checkpoint before is taken, or changes no number."""
     newest = _last(case)
-    contents = {file: (newest / file).read_bytes() for file in (checkpoints.STATE, checkpoints.REPLAY)}
+    contents = {path.name: path.read_bytes() for path in newest.iterdir()}
     whole = checkpoints.newest(newest.parent)
     assert whole is not None
     wanted, tried, found, silent = digest(whole.state, whole.replay), 0, 0, []
