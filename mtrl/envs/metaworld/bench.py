@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
+import os
 import subprocess
 import sys
 import time
@@ -27,12 +29,17 @@ from mtrl.envs.metaworld.probes import places_of
 from mtrl.envs.metaworld.starts import INTEGRATION
 from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
 from mtrl.envs.metaworld.workers import Workers
+from mtrl.envs.offscreen import offscreen_backend
+from mtrl.monitoring.video import RenderingUnavailable
 
 _TURN = 0.4
 """Seconds, about, that one of them runs before the next has its turn."""
 _TURNS = (250, 100, 50, 20, 10, 5)
 """Steps in a turn: divisors of an episode's 500, so that episodes end with a turn and not within."""
 _BOUND = "bound"
+_PICTURE = 84
+"""Pixels along a side."""
+logger = logging.getLogger(__name__)
 Run = Callable[[], float]
 """Takes a turn and says how many environment steps it has made in a second."""
 
@@ -47,6 +54,8 @@ def bench(
     ``bound_resting`` with the last commands for the whole turn, so that the robots come to rest, which is less work for
     the solver. ``package`` is the package's own vector environment in one process; it has one copy of each task and
     nearly the same speed with more. ``peak_mb`` is the memory of a process with our engine and nothing else.
+    ``pixels`` and ``package_pixels`` are the same with a picture of 84 × 84 of every state, where there is offscreen
+    OpenGL; they have one copy of each task.
 
     Args:
         seconds: for each row.
@@ -56,6 +65,7 @@ def bench(
         with contextlib.closing(_PackageRun(kind)) as package:
             for n in copies:
                 rows += _compare(kind, n, seconds, package)
+        rows += _pictures(kind, seconds)
     return rows
 
 
@@ -82,6 +92,19 @@ def _compare(kind: str, copies: int, seconds: float, package: Run) -> list[dict[
         row["of_bound"] = median(value / bound for value, bound in zip(values, speeds[_BOUND], strict=True))
         rows.append(row | ({"peak_mb": _peak_mb(kind, copies)} if name == "ours" else {}))
     return rows
+
+
+def _pictures(kind: str, seconds: float) -> list[dict[str, Any]]:
+    """The rows of one suite with pictures; none where nothing can be drawn."""
+    try:
+        os.environ.setdefault("MUJOCO_GL", offscreen_backend())  # the package's pictures do without a window, too
+    except RenderingUnavailable as error:
+        logger.warning("No rows with pictures: %s", error)
+        return []
+    with contextlib.closing(_PixelRun(kind)) as ours, contextlib.closing(_PackageRun(kind, _PICTURE)) as package:
+        speeds = _interleaved({"pixels": ours, "package_pixels": package}, seconds, ())
+    fixed = {"suite": kind, "copies": 1, "threads": ours.threads}
+    return [fixed | {"engine": name, "steps_per_second": median(values)} for name, values in speeds.items()]
 
 
 def _interleaved(runs: dict[str, Run], seconds: float, bounds: Sequence[_BoundRun]) -> dict[str, list[float]]:
@@ -133,10 +156,13 @@ class _EngineRun:
 
 
 class _PackageRun:
-    """``gymnasium.make_vec("Meta-World/MT10", ...)`` and its like."""
+    """``gymnasium.make_vec("Meta-World/MT10", ...)`` and its like; with a `picture` side, a picture of each state."""
 
-    def __init__(self, kind: str) -> None:
-        self._envs = gymnasium.make_vec(f"Meta-World/{kind.upper()}", vector_strategy="sync", seed=0)
+    def __init__(self, kind: str, picture: int | None = None) -> None:
+        drawn = {"render_mode": "rgb_array", "camera_name": "corner2", "width": picture, "height": picture}
+        options = {} if picture is None else drawn
+        self._envs: Any = gymnasium.make_vec(f"Meta-World/{kind.upper()}", vector_strategy="sync", seed=0, **options)
+        self._draws = picture is not None
         self._envs.reset()
         self._actions = itertools.cycle(_actions(self._envs.num_envs))
 
@@ -144,11 +170,24 @@ class _PackageRun:
         begin, steps = time.perf_counter(), 0
         while (passed := time.perf_counter() - begin) < _TURN:
             self._envs.step(next(self._actions))
+            if self._draws:
+                self._envs.render()
             steps += self._envs.num_envs
         return steps / passed
 
     def close(self) -> None:
         self._envs.close()
+
+
+class _PixelRun(_PackageRun):
+    """Our vector environment where observations are pictures."""
+
+    def __init__(self, kind: str) -> None:
+        options = {"observation": "pixels", "width": _PICTURE, "copy": False}
+        self._envs: Any = gymnasium.make_vec(f"mtrl/{kind.upper()}-v3", seed=0, **options)
+        self.threads, self._draws = self._envs.unwrapped.envs.threads, False
+        self._envs.reset()
+        self._actions = itertools.cycle(_actions(self._envs.num_envs))
 
 
 class _BoundRun:

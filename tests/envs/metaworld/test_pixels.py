@@ -36,8 +36,7 @@ def test_pictures_are_those_of_the_packages_renderer(
     monkeypatch.setenv("MUJOCO_GL", offscreen)
     ours = custom(observation="pixels", camera_name=camera)
     ours.reset(seed=0)
-    for action in actions(8):
-        pictures = ours.step(action)[0]
+    pictures = [ours.step(action)[0] for action in actions(8)][-1]
     for task, physics in enumerate(ours.unwrapped.envs.physics):
         options = {"render_mode": "rgb_array", "camera_name": camera, "width": 48, "height": 32}
         theirs: Any = make("Meta-World/MT1", env_name=TASKS[task], seed=1, vector_strategy="sync", **options)
@@ -111,9 +110,7 @@ def test_one_copy_and_stable_baselines3_see_pictures_too() -> None:
     envs = SB3VecEnv(custom(observation="pixels", max_episode_steps=2))
     pictures: Any = envs.reset()
     assert pictures.dtype == np.uint8 and envs.observation_space.contains(pictures[0])
-    for action in actions(2):
-        envs.step_async(action)
-        *_, infos = envs.step_wait()
+    infos = [envs.step(action)[-1] for action in actions(2)][-1]
     assert envs.observation_space.contains(infos[0]["terminal_observation"])
     envs.close()
 
