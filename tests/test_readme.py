@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ TRAIN = [line for line in COMMANDS if line.startswith("mtrl train") and line not
 WATCH = [line for line in COMMANDS if line.startswith("mtrl watch")]  # ends when interrupted: see test_board
 OTHER = [line for line in COMMANDS if line.startswith("mtrl ") and line not in [*TRAIN, *IMPORTING, *WATCH]]
 FILES = dict(blocks("python", titled=True))
+LIBRARIES = {"stable_baselines3": "the extra `aux`", "torchjd": "the extra `surgery`", "torchrl": "torchrl"}
+"""What a snippet may import, and what installs it."""
 
 
 def words(line: str) -> list[str]:
@@ -84,13 +87,14 @@ def stem(line: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the two runs that examples name, and the same as another method's."""
+    """A folder with the two runs that examples name, the same as another method's, and a kept policy."""
     path = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         for seed in (1, 2):
             assert cli.main(["train", "benchmark=mt10", *TINY, *RUN, f"seed={seed}"]) == 0
         shutil.copytree("runs/mt10/RUN", "runs/mt10/OTHER")
+        shutil.copytree(ROOT / "results/mt10/quick/seed_1", "results/mt10/quick/seed_1")
     return path
 
 
@@ -165,11 +169,16 @@ def test_other_commands_run(
     assert capsys.readouterr().out
 
 
+def tiny_own(line: str) -> list[str]:
+    """The same for a file of one's own, which this process does not import."""
+    return [*TINY_IMAGES, *SMALLER["conv"], "benchmark.train_size=12"] if stem(line) == "stripes" else TINY
+
+
 @pytest.mark.parametrize("line", IMPORTING)
 def test_files_of_ones_own_run(line: str, tmp_path: Path) -> None:
     """In a process of its own, whose registries are the only ones that know them afterwards."""
     (tmp_path / f"{stem(line)}.py").write_text(FILES[f"{stem(line)}.py"], encoding="utf-8")
-    more = TINY if line.startswith("mtrl train") else []
+    more = tiny_own(line) if line.startswith("mtrl train") else []
     command = [sys.executable, "-m", "mtrl.cli", *words(line), *more]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -192,8 +201,10 @@ def test_commands_that_are_only_read_are_valid(line: str) -> None:
 @pytest.mark.parametrize("source", [text for _, text in blocks("python")])
 def test_python_examples_run(source: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    if "stable_baselines3" in source:
-        pytest.importorskip("stable_baselines3", reason="the extra `aux` is not installed")
+    for library, extra in LIBRARIES.items():
+        if library in source:
+            with warnings.catch_warnings(action="ignore"):  # of its own
+                pytest.importorskip(library, reason=f"{extra} is not installed")
     try:
         exec(compile(source, "snippet.py", "exec"), {})
     except RenderingUnavailable as error:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
+import os
 import subprocess
 import sys
 import time
@@ -30,7 +32,9 @@ from mtrl.envs.metaworld.probes import places_of
 from mtrl.envs.metaworld.starts import INTEGRATION
 from mtrl.envs.metaworld.suite import GOALS, Config, MetaWorldSuite
 from mtrl.envs.metaworld.workers import Workers
+from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.progress import counted
+from mtrl.monitoring.video import RenderingUnavailable
 
 _TURN = 0.4
 """Seconds, about, that one of them runs before the next has its turn."""
@@ -41,6 +45,9 @@ _ONE = "pick-place-v3"
 """The task of mt1."""
 _MOST_IN_POOLS = 200
 """EnvPool keeps a model for each environment, which takes 20 MB."""
+_PICTURE = 84
+"""Pixels along a side."""
+logger = logging.getLogger(__name__)
 Run = Callable[[], float]
 """Takes a turn and says how many environment steps it has made in a second."""
 
@@ -57,6 +64,9 @@ def bench(
     with a process for each environment; they have one copy of each task, sixteen of mt1's, and nearly the same speed
     with more. ``peak_mb`` is the memory of a process with our engine and nothing else.
 
+    ``pixels`` and ``package_pixels`` have one copy of each task and a picture of 84 × 84 of every state, where there is
+    offscreen OpenGL; mt1 has no such rows.
+
     ``envpool`` has a pool for each task; pools step one after the other, and ``envpool_overlapped`` all at once. These
     rows are there where EnvPool is installed, for at most 200 environments. Columns ``mujoco`` and ``goals`` tell how
     they differ: EnvPool follows metaworld 3.0.0 with a later MuJoCo of its own, and draws each episode's goal anew.
@@ -69,6 +79,7 @@ def bench(
         with _package_runs(kind) as package:
             for n in copies:
                 rows += _compare(kind, n, seconds, package)
+        rows += _pictures(kind, seconds) if kind != "mt1" else []
     return rows
 
 
@@ -104,6 +115,25 @@ def _compare(kind: str, copies: int, seconds: float, package: dict[str, Run]) ->
         row["of_bound"] = median(value / bound for value, bound in zip(values, speeds[_BOUND], strict=True))
         rows.append(row | ({"peak_mb": _peak_mb(kind, copies)} if name == "ours" else {}))
     return rows
+
+
+def _pictures(kind: str, seconds: float) -> list[dict[str, Any]]:
+    """The rows of one suite with pictures; none where nothing can be drawn."""
+    try:
+        os.environ.setdefault("MUJOCO_GL", offscreen_backend())  # the package's pictures do without a window, too
+    except RenderingUnavailable as error:
+        logger.warning("No rows with pictures: %s", error)
+        return []
+    drawn = {"width": _PICTURE, "height": _PICTURE}
+    with contextlib.ExitStack() as stack:
+        ours = _reset(stack, f"mtrl/{kind.upper()}-v3", observation="pixels", copy=False, **drawn)
+        options = {"vector_strategy": "sync", "render_mode": "rgb_array", "camera_name": "corner2"}
+        package = _reset(stack, f"Meta-World/{kind.upper()}", **options, **drawn)
+        steps = {"pixels": ours.step, "package_pixels": lambda actions: (package.step(actions), package.render())}
+        actions = itertools.cycle(_actions(package.num_envs))
+        speeds = _interleaved({name: partial(_turn, step, actions) for name, step in steps.items()}, seconds, ())
+        fixed = {"suite": kind, "copies": 1, "threads": ours.unwrapped.envs.threads}
+    return [fixed | {"engine": name, "steps_per_second": median(values)} for name, values in speeds.items()]
 
 
 def _interleaved(runs: dict[str, Run], seconds: float, bounds: Sequence[_BoundRun]) -> dict[str, list[float]]:
@@ -166,16 +196,23 @@ def _turn(step: Callable[[np.ndarray], Any], actions: Iterator[np.ndarray]) -> f
 @contextlib.contextmanager
 def _package_runs(kind: str) -> Iterator[dict[str, Run]]:
     """``gymnasium.make_vec("Meta-World/MT10", ...)`` and its like; processes are forked before anything has threads."""
-    name, options = (kind.upper(), {}) if kind != "mt1" else ("custom-mt-envs", {"envs_list": [_ONE] * 16})
+    name, options = kind.upper(), dict[str, Any]()
+    if kind == "mt1":
+        name, options = "custom-mt-envs", {"envs_list": [_ONE] * 16}
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
         runs = {}
         for mode in ("async", "sync"):
-            envs = gymnasium.make_vec(f"Meta-World/{name}", vector_strategy=mode, seed=0, **options)
-            stack.enter_context(contextlib.closing(envs))
-            envs.reset()
+            envs = _reset(stack, f"Meta-World/{name}", vector_strategy=mode, **options)
             runs[f"package_{mode}"] = partial(_turn, envs.step, itertools.cycle(_actions(envs.num_envs)))
         yield runs
+
+
+def _reset(stack: contextlib.ExitStack, name: str, **options: Any) -> Any:
+    envs = gymnasium.make_vec(name, seed=0, **options)
+    stack.enter_context(contextlib.closing(envs))
+    envs.reset()
+    return envs
 
 
 def _pool_runs(pools: EnvPools) -> dict[str, Run]:

@@ -117,13 +117,14 @@ class EnginePictures:
         offscreen_backend()
         self.pictures = np.zeros((envs.num_tasks, envs.envs_per_task, len(cameras), height, width, 3), np.uint8)
         self._everyone = np.ones(self.pictures.shape[:2], np.bool_)
-        self._threads, self._painters = [], []
+        # A graphics context can be used in one thread alone.
+        self._threads = [ThreadPoolExecutor(1, "mtrl-pictures") for _ in range(envs.threads)]
+        self._painters: list[_Painter] = []
+        shares = np.array_split(np.argwhere(self._everyone), envs.threads)
+        parts = zip(self._threads, shares, strict=True)
+        making = [thread.submit(_Painter, envs, part.tolist(), self.pictures, cameras) for thread, part in parts]
         try:
-            for copies in np.array_split(np.argwhere(self._everyone), envs.threads):
-                # A graphics context can be used in one thread alone.
-                self._threads.append(ThreadPoolExecutor(1, "mtrl-pictures"))
-                making = self._threads[-1].submit(_Painter, envs, copies.tolist(), self.pictures, cameras)
-                self._painters.append(making.result())
+            self._painters += [part.result() for part in making]
         except BaseException:
             self.close()
             raise

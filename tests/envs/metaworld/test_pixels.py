@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import mtrl.envs.metaworld  # noqa: F401  (registers mtrl/MT1-v3 and its like)
 from mtrl.core.errors import UserError
+from mtrl.envs.metaworld import bench
 from mtrl.envs.metaworld.starts import INTEGRATION
 
 TASKS = ["reach-v3", "door-open-v3"]
@@ -36,8 +37,7 @@ def test_pictures_are_those_of_the_packages_renderer(
     monkeypatch.setenv("MUJOCO_GL", offscreen)
     ours = custom(observation="pixels", camera_name=camera)
     ours.reset(seed=0)
-    for action in actions(8):
-        pictures = ours.step(action)[0]
+    pictures = [ours.step(action)[0] for action in actions(8)][-1]
     for task, physics in enumerate(ours.unwrapped.envs.physics):
         options = {"render_mode": "rgb_array", "camera_name": camera, "width": 48, "height": 32}
         theirs: Any = make("Meta-World/MT1", env_name=TASKS[task], seed=1, vector_strategy="sync", **options)
@@ -111,9 +111,7 @@ def test_one_copy_and_stable_baselines3_see_pictures_too() -> None:
     envs = SB3VecEnv(custom(observation="pixels", max_episode_steps=2))
     pictures: Any = envs.reset()
     assert pictures.dtype == np.uint8 and envs.observation_space.contains(pictures[0])
-    for action in actions(2):
-        envs.step_async(action)
-        *_, infos = envs.step_wait()
+    infos = [envs.step(action)[-1] for action in actions(2)][-1]
     assert envs.observation_space.contains(infos[0]["terminal_observation"])
     envs.close()
 
@@ -131,3 +129,35 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(options: dict[str, Any], me
     with pytest.raises(UserError, match="Found") as raised:
         custom(**options).reset()
     assert message in str(raised.value)
+
+
+def test_the_bench_has_a_row_of_ours_and_one_of_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one task in place of ten; both draw each state once."""
+    drawn = []
+
+    def one_task(name: str, **options: Any) -> Any:
+        other = {"task": "reach-v3"} if name.startswith("mtrl/") else {"env_name": "reach-v3"}
+        envs = make(name.replace("MT10", "MT1"), **options, **other)
+        counts = {"steps": 0, "pictures": 0}
+        drawn.append(counts)
+
+        def counted(what: str, function: Any) -> Any:
+            def call(*arguments: Any) -> Any:
+                counts[what] += 1
+                return function(*arguments)
+
+            return call
+
+        drawing = (envs.unwrapped._observe, "_draw") if name.startswith("mtrl/") else (envs, "render")
+        monkeypatch.setattr(*drawing, counted("pictures", getattr(*drawing)))
+        monkeypatch.setattr(envs, "step", counted("steps", envs.step))
+        return envs
+
+    monkeypatch.setattr(bench.gymnasium, "make_vec", one_task)
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    rows = bench._pictures("mt10", 0.4)
+    assert [row["engine"] for row in rows] == ["pixels", "package_pixels"]
+    assert all(row["steps_per_second"] > 0 for row in rows)
+    (ours, theirs) = drawn
+    assert 0 < ours["steps"] == ours["pictures"] - 1, "and the first state's"
+    assert 0 < theirs["steps"] == theirs["pictures"]
