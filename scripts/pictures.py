@@ -21,7 +21,7 @@ from mtrl import cli, report
 ROOT = Path(__file__).resolve().parents[1]
 STUDY, SCREENSHOT = ROOT / "results/mt10", ROOT / "docs/pictures/report.png"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDTH, HEIGHT = 1280, 1600
+WIDTH, HEIGHT = 1280, 1000
 
 
 def browser() -> str | None:
@@ -29,7 +29,9 @@ def browser() -> str | None:
 
 
 def screenshot(page: Path, picture: Path, program: str) -> None:
-    """The upper part of a page, at desktop width; its network is cut."""
+    """The results and curves of a report, at desktop width, without what was run; its network is cut."""
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace('<section id="what">', '<section id="what" hidden>'), encoding="utf-8")
     with tempfile.TemporaryDirectory() as profile:
         flags = [f"--user-data-dir={profile}", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         flags += ["--proxy-server=127.0.0.1:9", "--no-first-run", "--virtual-time-budget=5000"]
