@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import mtrl
+from mtrl.core import errors
 
 ROOT = Path(__file__).resolve().parents[1]
 LINKS = ("agents", "envs", "configs")
@@ -111,6 +112,14 @@ def test_the_wheel_holds_all_sources_and_presets(wheel_files: list[PurePosixPath
 def test_the_wheel_holds_the_licences(wheel_files: list[PurePosixPath]) -> None:
     names = {path.name for path in wheel_files if path.parts[0] != "mtrl"}
     assert {"LICENSE", "NOTICE"} <= names
+
+
+def test_a_missing_extra_is_named_so_that_it_can_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a clone by its own files, which an installed package does not have."""
+    assert "pip install -e '.[video]' -c constraints.txt" in str(errors.missing("Videos", "imageio", "video"))
+    monkeypatch.setattr(errors, "_CONSTRAINTS", tmp_path / "constraints.txt")
+    told = str(errors.missing("Videos", "imageio", "video"))
+    assert "mtrl-toolkit again as before, with its extra [video]. Found no imageio." in told
 
 
 @pytest.mark.parametrize("name", LINKS)

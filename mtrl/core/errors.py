@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
+"""Of a clone; an installed package has none."""
+
 
 class UserError(ValueError):
     """Bad input from outside. Its message is one line; the command line prints it and exits with 2."""
@@ -49,5 +52,6 @@ def reading(path: Path | str, expectation: str, what: str = "File") -> Iterator[
 
 def missing(what: str, package: str, extra: str, found: str = "") -> UserError:
     """What cannot be used because an optional package is not installed, or what else was found."""
-    command = f"pip install -e '.[{extra}]' -c constraints.txt"
-    return UserError(f"{what} should be used with {package} installed: {command}. Found {found or f'no {package}'}.")
+    in_clone = f"pip install -e '.[{extra}]' -c constraints.txt"
+    how = in_clone if _CONSTRAINTS.exists() else f"install mtrl-toolkit again as before, with its extra [{extra}]"
+    return UserError(f"{what} should be used with {package} installed: {how}. Found {found or f'no {package}'}.")
