@@ -1,4 +1,4 @@
-"""mtrl bench envs: environment steps a second, against the package's vector environment and the physics alone."""
+"""mtrl bench envs: environment steps a second, against EnvPool, the package's environments and the physics alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mtrl.bench.report import machine
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Rows of `mtrl.envs.metaworld.bench` for MT10 and MT50 with 1, 4 and 16 copies of each task."""
+    """Rows of `mtrl.envs.metaworld.bench` for one task, MT10 and MT50 with 1, 4 and 16 copies of each task."""
     from mtrl.envs.metaworld.bench import bench
 
     rows = bench(("mt10",), (1, 4), 1.0) if quick else bench()

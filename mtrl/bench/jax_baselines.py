@@ -20,7 +20,7 @@ from mtrl.core.config import check
 from mtrl.core.errors import expected
 
 _NEEDED = "a Python 3.12 or later with jax, flax, distrax, optax, orbax-checkpoint, jaxtyping, gymnasium and wandb"
-Updates = dict[str, Callable[[], None]]
+Updates = dict[str, Callable[[], Any]]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from mtrl import cli
 from mtrl.bench import envs, rivals, update
+from mtrl.core.errors import UserError
 
 MODULES = {
     "jax": "__version__ = '1'\ndef block_until_ready(tree): assert len(tree) == 3",
@@ -91,10 +92,6 @@ def test_rows_of_the_jax_baselines(checkout: Path, capsys: pytest.CaptureFixture
         (["--jax-baselines", "."], "Option `--jax-baselines` should be a checkout of metaworld-algorithms"),
         (["--jax-baselines", "CHECKOUT", "--jax-python", "no-such-python"], "Found 'no-such-python'"),
         (["--jax-baselines", "CHECKOUT"], "Option `--jax-python` should be a Python 3.12 or later with jax"),
-        (
-            ["--jax-baselines", "CHECKOUT", "--device", "cuda"],
-            "Option `--device` should be cpu where --jax-baselines is given",
-        ),
     ],
 )
 def test_what_cannot_be_timed_is_refused(
@@ -110,6 +107,11 @@ def test_what_cannot_be_timed_is_refused(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert "no JAX here" in error or arguments != ["--jax-baselines", "CHECKOUT"]
+
+
+def test_baselines_are_timed_on_a_cpu_only(checkout: Path) -> None:
+    with pytest.raises(UserError, match="should be cpu where --jax-baselines is given"):
+        update.measure(True, suites=("mt10",), device="cuda", jax_baselines=checkout)
 
 
 def rows(engines: dict[str, float], updates: dict[str, float]) -> list[dict[str, Any]]:

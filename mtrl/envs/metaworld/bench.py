@@ -196,9 +196,8 @@ def _turn(step: Callable[[np.ndarray], Any], actions: Iterator[np.ndarray]) -> f
 @contextlib.contextmanager
 def _package_runs(kind: str) -> Iterator[dict[str, Run]]:
     """``gymnasium.make_vec("Meta-World/MT10", ...)`` and its like; processes are forked before anything has threads."""
-    name, options = kind.upper(), dict[str, Any]()
-    if kind == "mt1":
-        name, options = "custom-mt-envs", {"envs_list": [_ONE] * 16}
+    name = "custom-mt-envs" if kind == "mt1" else kind.upper()
+    options: dict[str, Any] = {"envs_list": [_ONE] * 16} if kind == "mt1" else {}
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*fork.*", DeprecationWarning)
         runs = {}
