@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,9 @@ class MetricLog:
     """Appends one row per `write` to a run's metrics.
 
     `resume_step` is the step of the checkpoint that training goes on from, and `rows` how many rows there were then:
-    later ones, written by a process that then died, are dropped here and hidden in TensorBoard. A step of None starts
-    from nothing and drops all. `options` are the run's, by dotted name, for tables of experiments. `mirror` gets the
-    numbers, too.
+    later ones, written by a process that then died, are hidden in TensorBoard, and dropped with the next row. A step of
+    None starts from nothing and drops all. `options` are the run's, by dotted name, for tables of experiments. `mirror`
+    gets the numbers, too.
     Drawing a matrix costs 0.1 s (T=10) to 0.4 s (T=50), so each gets an image at most every `image_interval` seconds.
     """
 
@@ -52,10 +52,11 @@ class MetricLog:
         self._open(-1 if resume_step is None else resume_step, rows)
 
     def _open(self, last: int, rows: int | None) -> None:
-        self.rows = _drop_after(self._folder.metrics, last, rows)
+        self._kept = _rows_until(self._folder.metrics, last, rows)
+        self.rows = len(self._kept)
         group = "/".join(self._folder.path.parts[-3:-1])
         self._board = Board(self._folder.tensorboard, last + 1, self._options, group)
-        self._file = open(self._folder.metrics, "a", encoding="utf-8")  # noqa: SIM115
+        self._file: TextIO | None = None
 
     def go_back(self, step: int, rows: int | None = None) -> None:
         """Drop the rows after `step`, or after the first `rows`, as training goes on from there."""
@@ -85,6 +86,10 @@ class MetricLog:
                     values[part] = float(array)
         rounded = {name: _rounded(array) for name, array in arrays.items()}
         row = {"step": int(step), "time": round(time.time(), 3), **values, **rounded}
+        if self._file is None:  # only now are rows dropped: a run that is refused at its start keeps them
+            write_atomic(self._folder.metrics, "".join(self._kept))
+            self._file = open(self._folder.metrics, "a", encoding="utf-8")  # noqa: SIM115
+            self._kept = []
         self._file.write(json.dumps(plain(row), allow_nan=False) + "\n")
         self._file.flush()
         self.rows += 1
@@ -109,7 +114,8 @@ class MetricLog:
             self._mirror.close()
 
     def _close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         self._board.close()
 
     def __enter__(self) -> MetricLog:
@@ -172,11 +178,6 @@ def _is_number(value: Any) -> bool:
     return value is None or (type(value) in (int, float) and abs(value) < _LARGEST)
 
 
-def _drop_after(path: Path, last: int, rows: int | None) -> int:
-    """Leave the rows up to a step, `rows` of them at most, and nothing of a line that was cut off. Returns how many."""
-    if not path.exists():
-        return 0
-    kept = [line for line, row in _lines(path) if row["step"] <= last][:rows]
-    if len("".join(kept).encode()) != path.stat().st_size:
-        write_atomic(path, "".join(kept))
-    return len(kept)
+def _rows_until(path: Path, last: int, rows: int | None) -> list[str]:
+    """The rows up to a step, `rows` of them at most, without a line that was cut off."""
+    return [line for line, row in _lines(path) if row["step"] <= last][:rows] if path.exists() else []

@@ -235,7 +235,7 @@ def stack(label: str, seeds: Sequence[Sequence[Row]], name: str) -> tuple[FloatA
     """All seeds' curves (runs, tasks, K) at the steps (K,) within every one of them; UserError if there are none."""
     tasks = tasks_of(seeds, name)
     parts = [curves(rows, tasks, name) for rows in seeds]
-    if not parts or not tasks:
+    if not tasks or not all(len(steps) for steps, _ in parts):
         raise expected(f"Metrics of {label}", f"rows with '{name}/<task>'", "none")
     first, last = max(steps[0] for steps, _ in parts), min(steps[-1] for steps, _ in parts)
     grid = np.unique(np.concatenate([steps for steps, _ in parts]))

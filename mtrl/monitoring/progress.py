@@ -11,8 +11,6 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
-from mtrl.monitoring.statistics import shown
-
 Item = TypeVar("Item")
 _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
 
@@ -93,6 +91,8 @@ class Progress:
             self._seen.popleft()
 
     def _facts(self) -> str:
+        from mtrl.monitoring.statistics import shown  # here, as it loads numpy, which a refused command does without
+
         first, (now, step, updates) = self._seen[0], self._seen[-1]
         if len(self._seen) > 1 and self._seen[1][0] - self._seen[0][0] >= self._window:
             first = self._begin

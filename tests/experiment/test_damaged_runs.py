@@ -26,7 +26,7 @@ from mtrl.monitoring import files as files_module
 from mtrl.monitoring import run as run_module
 from mtrl.monitoring.metrics import MetricLog
 from mtrl.training.off_policy import OffPolicyTrainer
-from tests.support.damage import damages
+from tests.support.damage import damages, flip
 from tests.support.tiny_runs import TINY, files
 
 OPTIONS = [
@@ -195,12 +195,6 @@ def run(place: Place) -> Iterator[Path]:
     place.restore()
 
 
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 @pytest.mark.parametrize("file", ["state.pt", "replay.pt", "block_0_12.pt"])
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
 def test_the_checkpoint_before_a_damaged_one_is_taken(
@@ -208,7 +202,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(
 ) -> None:
     damage(run / "checkpoints/step_12" / file)
     code, out, err = call(EXTEND)
-    assert code == 0 and "Going on from step 6" in out
+    assert code == 0 and "Going on from step 6" in err
     assert f"step_12/{file} should be whole" in err and "The checkpoint before is taken." in err
     assert place.numbers(EXTEND, out) == place.extended
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["damaged-step_12", "step_12", "step_14"]
@@ -221,8 +215,8 @@ def no_checkpoints(run: Path) -> None:
 
 
 def only_damaged_ones(run: Path) -> None:
-    for path in run.glob("checkpoints/*/replay.pt"):
-        flip(path)
+    for path in {path.stat().st_ino: path for path in run.glob("checkpoints/*/replay.pt")}.values():
+        flip(path)  # once, also where two checkpoints have one file
 
 
 def a_damaged_record(run: Path) -> None:

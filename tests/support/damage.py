@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,3 +79,14 @@ def damages(draw: st.DrawFn, name: str, content: bytes | None) -> Callable[[Path
             path.write_bytes(b"" if kind == "empty" else bytes(new))
 
     return damage
+
+
+def flip(path: Path) -> None:
+    """One bit of the first record, as what fills the space between records means nothing."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        first = archive.infolist()[0]
+    header = content[first.header_offset :]
+    lengths = [int.from_bytes(header[at : at + 2], "little") for at in (26, 28)]  # of its name and what fills the space
+    content[first.header_offset + 30 + sum(lengths) + first.file_size // 2] ^= 1
+    path.write_bytes(content)
