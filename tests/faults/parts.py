@@ -146,7 +146,9 @@ def disk(case: Case, number: int) -> Fact:
 @contextlib.contextmanager
 def _small_disk(folder: Path, size: int) -> Iterator[tuple[int | None, Callable[[], None]]]:
     """Mount a small tmpfs there; where that is not allowed, give a limit of each file instead."""
-    folder.mkdir(parents=True)
+    if folder.is_mount():  # of a command that was killed
+        subprocess.run(["umount", folder], check=True)
+    folder.mkdir(parents=True, exist_ok=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], capture_output=True)
     if mounted.returncode:
         yield max(size // 40, 4096), lambda: None
