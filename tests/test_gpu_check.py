@@ -97,6 +97,7 @@ def test_it_judges_what_the_benches_measure(
     clock.takes(BatchedEnvs, "step", 3.0)
     clock.takes(SAC, "update", 2.0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("mtrl.core.cores.usable_device", lambda name, _: torch.device(name))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     monkeypatch.setattr(script, "subprocess", SimpleNamespace(run=run_on(tests), PIPE=subprocess.PIPE))
     monkeypatch.setattr(sys, "argv", ["gpu_check", "--output", str(tmp_path / "found")])
