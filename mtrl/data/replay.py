@@ -122,7 +122,8 @@ class ReplayBuffer:
             yield f"{first}_{self._total - age}", self._rows[:, first:end]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        blocks: list[Tensor] = list(state["blocks"].values())
+        """state: of `state_dict`, or {rows, position}, which the first checkpoints of format 1 have."""
+        blocks: list[Tensor] = [state["rows"]] if "rows" in state else list(state["blocks"].values())
         shapes = {(block.shape[0], block.shape[2]) for block in blocks}
         size = sum(block.shape[1] for block in blocks)
         if not shapes <= {(self.num_tasks, self._rows.shape[2])} or size > self.capacity:
@@ -130,7 +131,7 @@ class ReplayBuffer:
                 f"A saved replay should fit (T, at most capacity, row) = {tuple(self._rows.shape)}. "
                 f"Found {size} steps, and (T, row) of {shapes}."
             )
-        self._position, self._total = state["position"], state["total"]
+        self._position, self._total = state["position"], state.get("total", size)
         self._resize(size)
         for part, block in zip(self._rows[:, :size].split([b.shape[1] for b in blocks], 1), blocks, strict=True):
             part.copy_(block)

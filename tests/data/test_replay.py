@@ -84,11 +84,15 @@ def test_a_step_larger_than_the_ring_is_refused() -> None:
 
 
 @pytest.mark.parametrize("total", [3, 5, 8])
-def test_state_goes_on_exactly(total: int) -> None:
+@pytest.mark.parametrize("old", [False, True])
+def test_state_goes_on_exactly(total: int, old: bool) -> None:
+    """Also from the form that the first checkpoints have."""
     buffer, copy = ReplayBuffer(T, 5, O, A), ReplayBuffer(T, 5, O, A)
     for k in range(total):
         buffer.add(transitions(k, 1))
-    copy.load_state_dict(buffer.state_dict())
+    state = buffer.state_dict()
+    rows = torch.cat(list(state["blocks"].values()), 1)
+    copy.load_state_dict({"rows": rows, "position": state["position"]} if old else state)
     for b in (buffer, copy):
         b.add(transitions(total, 2))
     draws = [b.sample(50, torch.Generator().manual_seed(1)) for b in (buffer, copy)]
