@@ -109,6 +109,8 @@ def test_a_rollout_becomes_a_video(tmp_path: Path) -> None:
     envs = suite.first_episodes(0, ["push-v3"])
     assert rollout_video(policy, envs, path, tasks=suite.tasks, size=64) == {"push-v3": False}
     assert seen == [(2, 1, 39)] * 12 and frames_in(path) == 7 + 16, "every second step and the last, which stays"
+    suite.film(policy, path, 0)  # what a run calls, of all of its tasks
+    assert frames_in(path) == 7 + 16
     with pytest.raises(UserError, match="multiple of 16"):
         rollout_video(policy, envs, path, tasks=suite.tasks, size=100)
     with pytest.raises(UserError, match="among reach-v3, push-v3"):

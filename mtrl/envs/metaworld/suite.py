@@ -148,7 +148,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
     def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> None:
         """Write a video of one episode of at most ten tasks."""
         envs = self.first_episodes(seed, self.tasks[:10])
-        rollout_video(policy, envs, path, tasks=self.tasks, size=160, steps_per_frame=10, frames_per_second=8)
+        rollout_video(policy, envs, path, tasks=self.tasks, size=160)
 
     def description(self) -> dict[str, Any]:
         return {
