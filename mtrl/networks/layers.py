@@ -232,23 +232,23 @@ class Generator(nn.Module):
 class _SharedLayerNorm(torch.autograd.Function):
     """Layer normalisation with one scale and shift for all tasks, whose gradients are kept apart for each task.
 
-    Forward and backward are one operation each, as in joint training; only the per-task sums are computed in addition.
+    The forward pass is one operation, as in joint training. The backward pass is one for each task, which gives the
+    gradients of the task's rows, scale and shift together.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """x (T, B, features); scale and shift (T, features) with T of stride 0."""
         output, mean, inverse = torch.native_layer_norm(x, x.shape[-1:], scale[0], shift[0], 1e-5)
-        ctx.save_for_backward(x, scale, mean, inverse)
+        ctx.save_for_backward(x, mean, inverse, scale, shift)
         return output
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        x, scale, mean, inverse = ctx.saved_tensors
-        grad, size, only_x = grads[0], x.shape[-1:], [True, False, False]
-        scaled = grad * scale.unsqueeze(-2)  # with the task axis, for second derivatives
-        grad_x = torch.ops.aten.native_layer_norm_backward(scaled, x, size, mean, inverse, None, None, only_x)[0]
-        return grad_x, (grad * F.layer_norm(x, size)).sum(-2), grad.sum(-2)
+        differentiate, size = torch.ops.aten.native_layer_norm_backward, grads[0].shape[-1:]
+        tasks = zip(grads[0], *ctx.saved_tensors, strict=True)
+        found = [differentiate(grad, x, size, *saved, [True] * 3) for grad, x, *saved in tasks]
+        return tuple(torch.stack(gradients) for gradients in zip(*found, strict=True))
 
 
 class LayerNorm(nn.Module):
