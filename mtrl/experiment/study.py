@@ -10,6 +10,7 @@ A study is a folder with a `study.yaml`:
       long: {overrides: [recipe=mt10], seeds: [1]}
     prepare: [demos collect ...]     # commands of mtrl that come first
     equal: steps_total               # what all runs should have had equally much of
+    halving: [1, 2, 4]               # rungs: the better half goes on to so many times its steps (see `halving`)
     controls: [blind]                # labels that should fail: a task they solve does not count
     lines: {TOPPO (reported): 0.972} # published figures
     metric: evaluation/success       # of the curves
@@ -38,6 +39,7 @@ from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.core.records import read_yaml, require
 from mtrl.experiment.config import USABLE, ExperimentConfig, check_sweep, compose, is_name, run_name
+from mtrl.experiment.halving import Rungs
 from mtrl.experiment.load import evaluate_run
 from mtrl.experiment.pictures import plot_runs, plot_scores
 from mtrl.experiment.runs import SOLVED, Scores
@@ -58,7 +60,8 @@ _STDERR = 2
 """Of this process, as a file descriptor."""
 _SHAPES: dict[str, Any] = {
     "runs": {str: {"overrides": [str], "seeds": [int]}}, "common": [str], "seeds": [int], "title": str,
-    "prepare": [str], "equal": str, "controls": [str], "lines": {str: float}, "metric": str, "pictures": {str: str},
+    "prepare": [str], "equal": str, "halving": [int], "controls": [str], "lines": {str: float},
+    "metric": str, "pictures": {str: str},
 }  # fmt: skip
 
 
@@ -72,6 +75,7 @@ class Study:
     title: str = ""
     prepare: list[str] = field(default_factory=list)
     equal: str = ""
+    halving: list[int] = field(default_factory=list)
     controls: list[str] = field(default_factory=list)
     lines: dict[str, float] = field(default_factory=dict)
     metric: str = ""
@@ -104,9 +108,13 @@ class Study:
         place = [f"runs=runs/{self.folder.resolve().name}", f"experiment={label}", f"seed={seed}"]
         return [*place, *self.runs[label], *overrides]
 
+    def place(self, label: str, seed: int) -> Path:
+        """Where a run of this study is kept."""
+        return self.folder / label / f"seed_{seed}"
+
     def kept(self, label: str, file: str = "result.json") -> list[Path]:
         """The folders of this label's runs of which a file is kept, by seed."""
-        found = (self.folder / label / f"seed_{seed}" for seed in self.seeds[label])
+        found = (self.place(label, seed) for seed in self.seeds[label])
         return [path for path in found if (path / file).is_file()]
 
 
@@ -120,18 +128,41 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
     for label in labels:
         if label not in study.runs:
             raise expected("A label", f"one of {', '.join(study.runs)}", label)
-    commands = [study.command(label, seed, overrides) for label in labels or study.runs for seed in study.seeds[label]]
-    configs = [compose(command) for command in commands]
-    check_sweep(configs)
+    if study.halving:
+        check(not labels, "A study that halves its runs", "repeated as a whole, without labels", " ".join(labels))
+    every = [(label, seed) for label in labels or study.runs for seed in study.seeds[label]]
+    check_sweep([compose(study.command(*run, overrides)) for run in every])
     with (processes := _Processes()), ThreadPoolExecutor(jobs) as pool:
         for line in study.prepare:
             code = pool.submit(processes.mtrl, shlex.split(line)).result()
             processes.check()
             if code:
                 raise expected(f"mtrl {line}", "able to end well", "an error, see above")
-        one: Callable[..., int] = lambda command, config: _one(study, processes, command, config, alone=jobs == 1)  # noqa: E731
-        codes = [*pool.map(one, commands, configs)]
-        processes.check()
+        if not study.halving:
+            _make(study, processes, pool, every, overrides, alone=jobs == 1)
+        for rung, factor in enumerate(study.halving):
+            due = (rungs := Rungs(study)).missing(rung)
+            _make(study, processes, pool, due, overrides, alone=jobs == 1, factor=factor)
+            rungs.keep([(*run, _mean_score(_read(study.place(*run)))) for run in due])
+
+
+def _make(
+    study: Study,
+    processes: _Processes,
+    pool: ThreadPoolExecutor,
+    runs: Sequence[tuple[str, int]],
+    overrides: Sequence[str],
+    alone: bool,
+    factor: int = 1,
+) -> None:
+    """Make runs (label, seed) of `factor` times their steps, or go on with them, and keep them."""
+    commands = [study.command(*run, overrides) for run in runs]
+    configs = [compose(command) for command in commands]
+    if factor != 1:
+        commands = [[*command, f"steps={factor * of.steps}"] for command, of in zip(commands, configs, strict=True)]
+    one: Callable[..., int] = lambda command, config: _one(study, processes, command, config, alone)  # noqa: E731
+    codes = [*pool.map(one, commands, configs)]
+    processes.check()
     failed = [shlex.join(command) for command, code in zip(commands, codes, strict=True) if code]
     if failed:
         raise expected("Every run", "able to end well", f"{len(failed)} that did not, first: mtrl train {failed[0]}")
@@ -156,14 +187,19 @@ def report(path: Path) -> dict[str, Any]:
 
 
 def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
-    """What the runs of each label reached; `counted` are the tasks that no control solves."""
+    """What the runs of each label reached; `counted` are the tasks that no control solves. Where runs are halved, those
+    that ended in the same rung should have an equal budget."""
     equal = {study.equal: float} if study.equal else {}
     results = {label: [_read(folder, equal) for folder in study.kept(label)] for label in labels}
+    rungs = {label: Rungs(study).means(label) for label in results} if study.halving else {}
     if study.equal:
         budgets = {label: sorted({run[study.equal] for run in runs}) for label, runs in results.items()}
-        if len({tuple(budget) for budget in budgets.values()}) > 1:
+        reached = {(len(rungs.get(label, [])), tuple(budget)) for label, budget in budgets.items()}
+        if len(reached) > len({rung for rung, _ in reached}):
             raise expected("The runs of a study", f"of equal {study.equal}", budgets)
     rows = {label: _row(runs) for label, runs in results.items()}
+    for label, means in rungs.items():
+        rows[label]["rungs"] = [round(value, 4) for value in means]
     controls = [run for label in study.controls for run in results.get(label, [])]
     tasks = list(dict.fromkeys(task for row in rows.values() for task in row["tasks"]))
     guessed = Scores.of(controls) if controls else None
@@ -179,9 +215,8 @@ def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, flo
     for label in labels or study.runs:
         for folder in study.kept(label, POLICY):
             before = _read(folder)
-            name = f"mean_{before['headline']}"
             again = evaluate_run(folder, before["episodes"], before["protocol"], keep=False)[2]
-            found.append((f"{label}/{folder.name}", before[name], again[name]))
+            found.append((f"{label}/{folder.name}", _mean_score(before), _mean_score(again)))
     return found
 
 
@@ -241,6 +276,10 @@ def _read(folder: Path, further: Mapping[str, Any] | None = None) -> dict[str, A
     return read_result(folder / "result.json", {**_NEEDED, **(further or {})})
 
 
+def _mean_score(result: Mapping[str, Any]) -> float:
+    return float(result[f"mean_{result['headline']}"])
+
+
 def _row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One label: its budget, and its scores over seeds and tasks."""
     scores = Scores.of(runs)
@@ -264,7 +303,8 @@ def _row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def table(facts: Mapping[str, Any]) -> str:
     """The summary as lines for a terminal."""
     width = max(map(len, facts["runs"]), default=0)
-    heads = ("seeds", "mean", "IQM", "95 % interval", "solved", "minutes")
+    heads = ["seeds", "mean", "IQM", "95 % interval", "solved", "minutes"]
+    heads += ["rungs"] if any("rungs" in row for row in facts["runs"].values()) else []
     lines = [f"{'run':<{width}}" + "".join(f"{head:>15}" for head in heads)]
     for label, row in facts["runs"].items():
         scale, unit = (100, " %") if is_share(row["metric"]) else (1, "")
@@ -272,7 +312,8 @@ def table(facts: Mapping[str, Any]) -> str:
         values = [f"{row[name] * scale:.1f}{unit}" for name in ("mean", "interquartile_mean")]
         between = f"{low * scale:.1f}–{high * scale:.1f}" if row["interval_95"] else "-"
         minutes = f"{mean(row['training_seconds']) / 60:.1f}"
-        cells = (len(row["seeds"]), *values, between, f"{row['solved']} of {len(facts['counted'])}", minutes)
+        cells = [len(row["seeds"]), *values, between, f"{row['solved']} of {len(facts['counted'])}", minutes]
+        cells += ["  " + ", ".join(f"{value * scale:.1f}" for value in row["rungs"])] if "rungs" in row else []
         lines.append(f"{label:<{width}}" + "".join(f"{cell:>15}" for cell in cells))
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +163,26 @@ def test_a_signal_to_a_study_ends_its_runs_with_their_checkpoints(elsewhere: Pat
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the run's process has ended
         os.close(lock)
     assert Path("runs/small/toy/two").exists() == (jobs == 2), "no run begins after the signal"
+
+
+def test_the_better_half_of_the_runs_goes_on_and_nothing_is_repeated(elsewhere: Path) -> None:
+    sizes = {"tiny": 2, "small": 4, "middle": 8, "large": 16}
+    runs = {label: [f"network.width={width}"] for label, width in sizes.items()}
+    folder = study(elsewhere / "halved", common=TINY, runs=runs, halving=[1, 2, 3], equal="updates", pictures={})
+    assert main(["study", str(folder)]) == 0
+    scores = {label: found["1"] for label, found in json.loads((folder / "rungs.json").read_text()).items()}
+    rungs = [[label for label in sizes if len(scores[label]) > rung] for rung in range(3)]
+    assert [len(alive) for alive in rungs] == [4, 2, 1]
+    for rung, (before, after) in enumerate(pairwise(rungs)):
+        dropped = set(before) - set(after)
+        assert min(scores[label][rung] for label in after) >= max(scores[label][rung] for label in dropped)
+    for label, found in scores.items():
+        result = json.loads((folder / label / "seed_1/result.json").read_text())
+        assert result["steps_per_task"] == 60 * len(found), "a rung is so many times the steps"
+        assert result["mean_success"] == found[-1], "and its score that of the policy at its end"
+    rows = json.loads((folder / "summary.json").read_text())["runs"]
+    assert {label: row["rungs"] for label, row in rows.items()} == scores
+    before = {path: path.read_bytes() for path in Path("runs/halved").rglob("metrics.jsonl")}
+    assert main(["study", str(folder)]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert main(["study", str(folder), "small"]) == 2, "half of the study's runs cannot be halved"

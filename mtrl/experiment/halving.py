@@ -1,0 +1,57 @@
+"""Successive halving: all runs of a study get a small budget, the better half of them a larger one, and so on.
+
+Jamieson & Talwalkar 2016 ("Non-stochastic Best Arm Identification and Hyperparameter Optimization"). A run that goes on
+is the same run with more steps. What is better is the mean score over seeds and tasks at the end of a rung.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from mtrl.core.records import read_json
+from mtrl.monitoring.files import write_json
+
+if TYPE_CHECKING:
+    from mtrl.experiment.study import Study
+
+FILE = "rungs.json"
+"""Beside the study: label -> seed -> its score at the end of each rung that it had."""
+
+
+class Rungs:
+    """The scores of a study's runs at the end of each rung, as far as they are known."""
+
+    def __init__(self, study: Study) -> None:
+        self._path, self._seeds = study.folder / FILE, study.seeds
+        self.scores: dict[str, dict[str, list[float]]] = {}
+        if self._path.is_file():
+            self.scores = read_json(self._path, {str: {str: [float]}})
+
+    def alive(self, rung: int) -> list[str]:
+        """The labels that take part in a rung: all in the first, then the better half of those before."""
+        labels = list(self._seeds)
+        for before in range(rung):
+            ranked = sorted(labels, key=lambda label: -self.means(label)[before])  # ties: the study's order
+            labels = ranked[: math.ceil(len(ranked) / 2)]
+        return [label for label in self._seeds if label in labels]
+
+    def missing(self, rung: int) -> list[tuple[str, int]]:
+        """The runs (label, seed) of a rung whose scores are not known."""
+        runs = [(label, seed) for label in self.alive(rung) for seed in self._seeds[label]]
+        return [(label, seed) for label, seed in runs if len(self._of(label, seed)) <= rung]
+
+    def keep(self, scores: Sequence[tuple[str, int, float]]) -> None:
+        """Add the scores of a rung: (label, seed, score)."""
+        for label, seed, score in scores:
+            self._of(label, seed).append(score)
+        write_json(self._path, self.scores)
+
+    def means(self, label: str) -> list[float]:
+        """The label's mean over seeds at the end of each rung that all its seeds had."""
+        return [mean(scores) for scores in zip(*(self._of(label, seed) for seed in self._seeds[label]), strict=False)]
+
+    def _of(self, label: str, seed: int) -> list[float]:
+        return self.scores.setdefault(label, {}).setdefault(str(seed), [])
