@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+WIDTH = 120
+"""Characters, with its indentation, of a value that stays on one line. Numbers in a row always do."""
+
 
 def sync_folder(folder: Path) -> None:
     """Make the folder's own entries (creations, renames) survive a power cut."""
@@ -48,5 +51,20 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` (see `plain`) as indented JSON, atomically."""
-    write_atomic(path, json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+    """Write `value` (see `plain`) as JSON for readers, atomically."""
+    write_atomic(path, _in_lines(plain(value)) + "\n")
+
+
+def _in_lines(value: Any, indent: str = "") -> str:
+    """JSON in which a dictionary, or a list that holds others, takes more than one line only if one is too short."""
+    line, further = json.dumps(value, allow_nan=False), indent + "  "
+    if len(indent) + len(line) <= WIDTH:
+        return line
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {_in_lines(item, further)}" for key, item in value.items()]
+    elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        parts = [_in_lines(item, further) for item in value]
+    else:
+        return line
+    opening, closing = line[0], line[-1]
+    return f"{opening}\n{further}" + f",\n{further}".join(parts) + f"\n{indent}{closing}"
