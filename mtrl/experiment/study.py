@@ -10,7 +10,7 @@ A study is a folder with a `study.yaml`:
       long: {overrides: [recipe=mt10], seeds: [1]}
     prepare: [demos collect ...]     # commands of mtrl that come first
     equal: steps_total               # what all runs should have had equally much of
-    halving: [1, 2, 4]               # rungs: the better half goes on to so many times its steps (see `halving`)
+    halving: [1, 2, 4]               # rungs: the better half goes on to so many times its steps (see `rungs`)
     controls: [blind]                # labels that should fail: a task they solve does not count
     lines: {TOPPO (reported): 0.972} # published figures
     metric: evaluation/success       # of the curves
@@ -39,9 +39,9 @@ from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.core.records import read_yaml, require
 from mtrl.experiment.config import USABLE, ExperimentConfig, check_sweep, compose, is_name, run_name
-from mtrl.experiment.halving import Rungs
 from mtrl.experiment.load import evaluate_run
 from mtrl.experiment.pictures import plot_runs, plot_scores
+from mtrl.experiment.rungs import Rungs
 from mtrl.experiment.runs import SOLVED, Scores
 from mtrl.monitoring.files import write_json
 from mtrl.monitoring.interrupt import Interrupts
