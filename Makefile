@@ -21,7 +21,7 @@ PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train results-check test test-parity test-grid test-faults lint format docs pictures bench bench-rivals check-image clean
+.PHONY: help train results-check test test-parity test-grid test-faults soak lint format docs pictures bench bench-rivals check-image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ test-grid: $(VENV)/.installed-test ## every combination of the methods
 
 test-faults: $(VENV)/.installed-test ## kill and damage training runs; figures in results/faults; goes on where interrupted
 	$(BIN)/python -m tests.faults $(ARGS)
+
+soak: $(VENV)/.installed-test ## train for 3 hours: is memory flat? figures in results/faults; goes on where interrupted
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.soak $(ARGS)
 
 lint: $(VENV)/.installed-test ## ruff and pyright
 	$(BIN)/ruff check
