@@ -54,15 +54,16 @@ def sample(process: int) -> Sample:
     `own_mb` is what the processes have allocated. `resident_mb` has the pages of libraries and other files, too, which
     come and go as the system likes.
     """
-    found = dict.fromkeys(("processes", "own_mb", "resident_mb", "threads", "files"), 0.0)
+    found = np.zeros(5)
     for each in tree(process):
         with contextlib.suppress(OSError):  # a child that has just ended
             folder = Path(f"/proc/{each}")
             memory = dict(re.findall(r"^(\w+): +(\d+) kB", (folder / "smaps_rollup").read_text(), re.M))
-            facts = (1, int(memory["Anonymous"]) / 1e3, int(memory["Rss"]) / 1e3)
-            counts = (len(os.listdir(folder / part)) for part in ("task", "fd"))
-            found = {name: found[name] + value for name, value in zip(found, (*facts, *counts), strict=True)}
-    return {name: round(value, 3) if name.endswith("mb") else int(value) for name, value in found.items()}
+            counts = [len(os.listdir(folder / part)) for part in ("task", "fd")]
+            found += [1, int(memory["Anonymous"]) / 1e3, int(memory["Rss"]) / 1e3, *counts]
+    processes, own, resident, threads, files = found.round(3).tolist()
+    facts = {"processes": int(processes), "own_mb": own, "resident_mb": resident}
+    return facts | {"threads": int(threads), "files": int(files)}
 
 
 def judged(samples: Sequence[Sample], warmup: float = WARMUP) -> list[list[Sample]]:
