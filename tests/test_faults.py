@@ -58,10 +58,10 @@ def test_states_differ_by_one_number_its_type_its_shape_and_its_name() -> None:
 
 def hours(process: int, level: float, growth: float = 0.0, threads: int = 4, kept: int = 0) -> list[dict[str, Any]]:
     """Three hours of one process, a sample a minute: memory doubles in its first minutes and then grows by `growth` MB
-    an hour, and `kept` threads of an evaluation stay in each hour."""
+    an hour, beside what updates take and give back, and `kept` threads of an evaluation stay in each hour."""
     lines = []
     for minute in range(181):
-        memory = level * min(1.0, 0.5 + minute / 20) + growth * minute / 60
+        memory = level * min(1.0, 0.5 + minute / 20) + growth * minute / 60 + (0, 150, 70, 180, 90)[minute % 5]
         facts = {"process": process, "seconds": 60.0 * minute, "step": minute, "processes": 1}
         counts = {"threads": threads + kept * (minute // 60) + (minute % 7 == 0), "files": 5 + (minute % 5 == 0)}
         lines.append(facts | {"own_mb": memory, "resident_mb": memory + 100} | counts)

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ LOAD = ["recipe=quick", "experiment=soak", "device=cpu", "threads=1", "steps=100
         "training.evaluate_every=8000", "training.evaluation_episodes=2", "training.checkpoint_every=8000"]  # fmt: skip
 WARMUP = 900.0
 """Seconds of each process that are not judged: allocators, caches and compiled code settle."""
+WINDOW = 600.0
+"""Seconds, of which the least memory counts."""
 MOST = 1.0
 """Megabytes an hour."""
 MEMORY = {"own_mb": "own memory (MB)", "resident_mb": "resident memory (MB)"}
@@ -67,17 +69,32 @@ def sample(process: int) -> Sample:
 
 
 def judged(samples: Sequence[Sample], warmup: float = WARMUP) -> list[list[Sample]]:
-    """The samples after the warm-up of each process, those with two or more."""
+    """The samples after the warm-up of each process, those of two windows or more."""
     numbers = sorted({line["process"] for line in samples})
     parts = [[line for line in samples if line["process"] == n and line["seconds"] >= warmup] for n in numbers]
-    return [part for part in parts if len(part) > 1]
+    return [part for part in parts if len(windows(part)) > 1]
 
 
-def slope(parts: Sequence[Sequence[Sample]], name: str) -> float:
-    """The growth an hour that fits all processes best, each of which starts from a level of its own."""
-    hours, values = ([np.array([line[key] for line in part]) for part in parts] for key in ("seconds", name))
-    centred = [(x / 3600 - x.mean() / 3600, y - y.mean()) for x, y in zip(hours, values, strict=True)]
-    return float(sum((x * y).sum() for x, y in centred) / sum((x * x).sum() for x, _ in centred))
+def windows(part: Sequence[Sample]) -> list[Sequence[Sample]]:
+    """The samples of each whole WINDOW of a process."""
+    first = part[0]["seconds"] if part else 0.0
+    count = int((part[-1]["seconds"] - first) // WINDOW) if part else 0
+    edges = [(first + WINDOW * n, first + WINDOW * (n + 1)) for n in range(count)]
+    return [[line for line in part if low <= line["seconds"] < high] for low, high in edges]
+
+
+def slope(parts: Sequence[Sequence[Sample]], name: str, of: Callable[..., float] = min) -> float:
+    """The growth an hour, of the least in each window, that fits all processes best, each from a level of its own.
+
+    Memory goes up and down by a hundred megabytes with every update, and what is never given back raises the least.
+    """
+    numerator = denominator = 0.0
+    for part in map(windows, parts):
+        hours = WINDOW / 3600 * np.arange(len(part))
+        hours -= hours.mean()
+        numerator += hours @ np.array([of(line[name] for line in window) for window in part])
+        denominator += hours @ hours
+    return float(numerator / denominator)
 
 
 def left_behind(part: Sequence[Sample], name: str) -> int:
@@ -87,7 +104,7 @@ def left_behind(part: Sequence[Sample], name: str) -> int:
 
 
 def summary(samples: Sequence[Sample], warmup: float = WARMUP) -> dict[str, Any]:
-    """What came out; `holds` is None where no process was watched for longer than its warm-up."""
+    """What came out; `holds` is None where no process was watched for two windows after its warm-up."""
     parts = judged(samples, warmup)
     ends = {line["process"]: line["seconds"] for line in samples}
     facts: dict[str, Any] = {"load": " ".join(["mtrl train", *LOAD]), "hours": round(sum(ends.values()) / 3600, 3)}
@@ -96,6 +113,7 @@ def summary(samples: Sequence[Sample], warmup: float = WARMUP) -> dict[str, Any]
     if not parts:
         return facts | {"holds": None}
     facts |= {f"{name}_an_hour": round(slope(parts, name), 3) for name in MEMORY}
+    facts["peak_mb_an_hour"] = round(slope(parts, "own_mb", max), 3)
     facts |= {f"{name}_left_behind": max(left_behind(part, name) for part in parts) for name in COUNTS}
     flat = facts["own_mb_an_hour"] < MOST and facts["resident_mb_an_hour"] < MOST
     return facts | {"holds": flat and all(facts[f"{name}_left_behind"] <= 0 for name in COUNTS)}
@@ -110,7 +128,7 @@ def draw(samples: Sequence[Sample], facts: dict[str, Any], path: Path) -> None:
         hours = [begin + line["seconds"] / 3600 for line in part]
         for place, (name, label) in enumerate([*MEMORY.items(), *COUNTS.items()]):
             which, colour = axes[place // 2], drawing.COLOURS[place]
-            which.plot(hours, [line[name] for line in part], color=colour, label=label if not begin else None)
+            which.plot(hours, [line[name] for line in part], color=colour, lw=0.8, label=None if begin else label)
         for which in axes:
             which.axvspan(begin, min(hours[-1], begin + facts["warmup_seconds"] / 3600), color="#eeeeee", zorder=0)
         begin = hours[-1]
@@ -119,7 +137,9 @@ def draw(samples: Sequence[Sample], facts: dict[str, Any], path: Path) -> None:
         which.grid(color=drawing.GRID)
         which.legend(loc="lower right")
     if facts["holds"] is not None:
-        axes[0].set_title(f"own memory {facts['own_mb_an_hour']:+.2f} MB an hour after the warm-up", fontsize=10)
+        axes[0].set_title(
+            f"least own memory of each ten minutes: {facts['own_mb_an_hour']:+.2f} MB an hour", fontsize=10
+        )
     axes[1].set_xlabel("hours")
     drawing.save(figure, path)
 
