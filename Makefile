@@ -62,7 +62,7 @@ format: $(VENV)/.installed-test ## let ruff fix and format the code
 docs: $(VENV)/.installed-docs ## build the documentation site: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS)
 
-pictures: $(VENV)/.installed-test ## draw the README's pictures: a curve, and a screenshot by Chromium
+pictures: $(VENV)/.installed-test $(VENV)/.installed-docs ## draw the README's curve, and screenshots by Chromium
 	$(BIN)/python scripts/pictures.py
 
 bench: $(VENV)/.installed-train ## time the updates and the environments
