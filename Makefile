@@ -21,7 +21,7 @@ PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train results-check test test-parity test-grid test-faults lint format docs pictures bench bench-rivals check-image clean
+.PHONY: help train results-check test test-parity test-grid test-faults soak lint format docs pictures bench bench-rivals check-image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +47,9 @@ test-grid: $(VENV)/.installed-test ## every combination of the methods
 test-faults: $(VENV)/.installed-test ## kill and damage training runs; figures in results/faults; goes on where interrupted
 	$(BIN)/python -m tests.faults $(ARGS)
 
+soak: $(VENV)/.installed-test ## train for 3 hours: is memory flat? figures in results/faults; goes on where interrupted
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.soak $(ARGS)
+
 lint: $(VENV)/.installed-test ## ruff and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -59,7 +62,7 @@ format: $(VENV)/.installed-test ## let ruff fix and format the code
 docs: $(VENV)/.installed-docs ## build the documentation site: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS)
 
-pictures: $(VENV)/.installed-test ## draw the README's pictures: a curve, and a screenshot by Chromium
+pictures: $(VENV)/.installed-test $(VENV)/.installed-docs ## draw the README's curve, and screenshots by Chromium
 	$(BIN)/python scripts/pictures.py
 
 bench: $(VENV)/.installed-train ## time the updates and the environments

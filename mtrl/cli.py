@@ -237,7 +237,7 @@ def _bench(options: argparse.Namespace) -> Iterator[Shown]:
     bench = importlib.import_module(f"mtrl.bench.{options.what}")
     suites: dict[str, Any] = {"suites": tuple(options.suites.split(","))} if options.suites else {}
     chosen: dict[str, Any] = {}
-    if options.what in ("on_policy", "precision", "train", "update"):
+    if options.what in ("guards", "on_policy", "precision", "train", "update"):
         chosen = {"device": str(usable_device(options.device, "--device"))}
     if options.what in ("on_policy", "train", "update"):
         chosen |= suites

@@ -1,63 +1,173 @@
-"""Draw the README's pictures: results/mt10/comparison.png, and a screenshot of the report of the same runs.
+"""Draw the pictures of README and docs/: results/mt10/comparison.png, and screenshots in docs/pictures.
 
     make pictures
 
-Needs the extra `statistics`, and Chromium for the screenshot (on Debian: apt-get install chromium). Exit code 2, with
-the curve drawn, where there is none.
+Needs the extras `dev`, `docs` and `statistics`, and Chromium with its driver for the screenshots (on Debian: apt-get
+install chromium chromium-driver). Exit code 2, with the curve drawn, where there is none.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from mtrl import cli
+from mtrl.experiment.config import restore, told_apart
+from mtrl.experiment.runs import find_runs
+from mtrl.monitoring.board import Board, Watch
 
 ROOT = Path(__file__).resolve().parents[1]
-STUDY, SCREENSHOT = ROOT / "results/mt10", ROOT / "docs/pictures/report.png"
+STUDY, METHODS, PICTURES = ROOT / "results/mt10", ROOT / "results/pushing", ROOT / "docs/pictures"
 TITLE = "MT10 on two CPU cores"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDTH, HEIGHT = 1280, 1000
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome"), ("chromedriver",)
+WIDTH, HEIGHT, COLOURS = 1280, 1000, 64
+PATIENCE = 300
+"""Seconds for a page to be ready."""
+SITE_PAGE = "methods/surgery.html"
+_DEEP = """
+const deep = (root, wanted, found = []) => {  // TensorBoard's parts are in shadow roots
+    for (const part of root.querySelectorAll("*")) {
+        if (part.matches(wanted)) found.push(part);
+        if (part.shadowRoot) deep(part.shadowRoot, wanted, found);
+    }
+    return found;
+};
+"""
+_CHARTS = "return deep(document, 'vz-line-chart2').length"
+_TABLE = """
+const seen = cell => cell.getBoundingClientRect().height > 0;
+const cells = deep(document, "vaadin-grid-cell-content").filter(seen).map(cell => cell.textContent.trim());
+return cells.includes("pushing/mint") ? cells.join() : "";
+"""
+OPTIONS = ("network.kind", "surgery.kind", "weighting.kind")
+"""Those that the table of experiments shows: few, as there is room for few."""
+BOARDS = [
+    (STUDY / "quick/seed_5", "tensorboard.png", "custom_scalars", ".*/", _CHARTS, 830),
+    (METHODS, "hparams.png", "hparams", "evaluation/mean_success$", _TABLE, 480),
+]
+"""(runs, picture, tab, its metrics, JavaScript that says what it shows, height)"""
 
 
-def browser() -> str | None:
-    return next((path for path in map(shutil.which, BROWSERS) if path), None)
+def programs() -> list[str] | None:
+    """The browser and its driver, if there are both."""
+    found = [next(filter(None, map(shutil.which, names)), None) for names in PROGRAMS]
+    return [path for path in found if path] if all(found) else None
 
 
-def screenshot(page: Path, picture: Path, program: str) -> None:
-    """The results and curves of a report, at desktop width, without what was run; its network is cut."""
-    text = page.read_text(encoding="utf-8")
-    page.write_text(text.replace('<section id="what">', '<section id="what" hidden>'), encoding="utf-8")
-    with tempfile.TemporaryDirectory() as profile:
-        flags = [f"--user-data-dir={profile}", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        flags += ["--proxy-server=127.0.0.1:9", "--no-first-run", "--virtual-time-budget=5000"]
-        shot = [f"--window-size={WIDTH},{HEIGHT}", f"--screenshot={Path(profile) / 'page.png'}", page.as_uri()]
-        subprocess.run([program, *flags, *shot], check=True, capture_output=True, timeout=120)
-        with Image.open(Path(profile) / "page.png") as image:
-            image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(picture, optimize=True)
+@contextlib.contextmanager
+def browser(program: str, driver: str) -> Iterator[Any]:
+    """Chromium without a window; it reaches this machine and no network."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "hide-scrollbars"):
+        options.add_argument(f"--{word}")
+    options.add_argument("--proxy-server=127.0.0.1:9")
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    shape = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+    opened.set_script_timeout(PATIENCE)
+    opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
+    try:
+        yield opened
+    finally:
+        opened.quit()
+
+
+def screenshot(page: Any, picture: Path, height: int = HEIGHT) -> None:
+    """The top of what the browser shows."""
+    with Image.open(io.BytesIO(page.get_screenshot_as_png())) as image:
+        top = image.convert("RGB").crop((0, 0, WIDTH, height))
+        top.quantize(COLOURS, dither=Image.Dither.NONE).save(picture, optimize=True)
+
+
+def wait(page: Any, shown: str) -> None:
+    """Wait until the page says the same in five seconds one after another; `shown` is JavaScript that returns it, and
+    something empty where the page is not ready.
+
+    Raises:
+        TimeoutError: it is not ready in time.
+    """
+    said = [None]
+    for _ in range(PATIENCE):
+        said = [*said[-4:], page.execute_script(shown)]
+        if said[-1] and said == [said[-1]] * 5:
+            return
+        time.sleep(1)
+    raise TimeoutError(f"{page.current_url} should be ready after {PATIENCE} seconds.")
+
+
+def report(page: Any, folder: Path, picture: Path) -> None:
+    """The results and curves of a report, without what was run."""
+    file = folder / "report.html"
+    if cli.main(["report", str(STUDY / "quick"), "--output", str(file), "--title", TITLE]) != 0:
+        raise SystemExit("The report of the screenshot should be written.")
+    results(page, file, picture)
+
+
+def results(page: Any, file: Path, picture: Path) -> None:
+    page.get(file.as_uri())
+    page.execute_script("document.querySelector('#what').hidden = true")
+    screenshot(page, picture)
+
+
+def watched(runs: list[Path], wanted: str) -> str:
+    """The address of a TensorBoard in the working folder that has the wanted metrics of kept runs, as if they had just
+    trained."""
+    for run in find_runs(runs):
+        config = restore(run.folder.config)
+        names = Path(config.benchmark.name, *run.path.parts[-2:])
+        options = {name: value for name, value in told_apart(config).items() if name in OPTIONS}
+        board = Board("runs" / names, 0, options, str(names.parent))
+        for row in run.rows:
+            values = {name: value for name, value in row.items() if isinstance(value, float) and re.match(wanted, name)}
+            board.scalars(row["step"], values, [name.split("/")[2] for name in values if "/success/" in name])
+        board.close()
+    return Watch(Path("runs")).address
+
+
+def tensorboard(page: Any, runs: Path, picture: Path, tab: str, wanted: str, shown: str, height: int) -> None:
+    page.get(f"{watched([runs], wanted)}#{tab}")
+    wait(page, f"{_DEEP} {shown}")
+    screenshot(page, picture, height)
+
+
+def site(page: Any, folder: Path, picture: Path) -> None:
+    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder / "site")]
+    subprocess.run(words, cwd=ROOT, check=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
+    page.get((folder / "site" / SITE_PAGE).as_uri())
+    screenshot(page, picture)
 
 
 def main() -> int:
     if (code := cli.main(["study", str(STUDY), "--report"])) != 0:
         return code
-    if (program := browser()) is None:
+    if (found := programs()) is None:
         print(
-            f"The screenshot of a report needs Chromium (on Debian: apt-get install chromium): none of "
-            f"{', '.join(BROWSERS)} is on the PATH. {SCREENSHOT} is as it was.",
+            f"Screenshots need Chromium and its driver (on Debian: apt-get install chromium chromium-driver): none of "
+            f"{' or '.join(map(', '.join, PROGRAMS))} is on the PATH. {PICTURES} is as it was.",
             file=sys.stderr,
         )
         return 2
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder).resolve() / "report.html"
-        if (code := cli.main(["report", str(STUDY / "quick"), "--output", str(page), "--title", TITLE])) != 0:
-            return code
-        screenshot(page, SCREENSHOT, program)
-    print(f"Written: {STUDY / 'comparison.png'} and {SCREENSHOT}")
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), browser(*found) as page:
+        report(page, Path(folder), PICTURES / "report.png")
+        site(page, Path(folder), PICTURES / "site.png")
+    for runs, picture, *view in BOARDS:
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), browser(*found) as page:
+            tensorboard(page, runs, PICTURES / picture, *view)
+    print(f"Written: {STUDY / 'comparison.png'}, and screenshots in {PICTURES}")
     return 0
 
 

@@ -1,7 +1,12 @@
-"""`make test-faults` goes on where it was, and tells states apart."""
+"""`make test-faults` goes on where it was, and tells states apart; `make soak` finds what grows."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +16,8 @@ from tests.faults.__main__ import pieces, summary
 from tests.faults.cases import TRAINERS
 from tests.faults.commands import digest
 from tests.faults.parts import DISKS, KILLS_PER_RUN, PAIRS
+from tests.faults.soak import draw, sample, tree
+from tests.faults.soak import summary as soaked
 
 
 def done(part: str, limit: int, lines: list[dict[str, Any]]) -> list[str]:
@@ -47,3 +54,55 @@ def test_states_differ_by_one_number_its_type_its_shape_and_its_name() -> None:
     ]
     assert digest(state) == digest({"a": torch.arange(6.0), "b": [1, (True, None)]})
     assert len({digest(other) for other in [state, *others]}) == 1 + len(others)
+
+
+def hours(process: int, level: float, growth: float = 0.0, threads: int = 4, kept: int = 0) -> list[dict[str, Any]]:
+    """Three hours of one process, a sample a minute: memory doubles in its first minutes and then grows by `growth` MB
+    an hour, beside what updates take and give back, and `kept` threads of an evaluation stay in each hour."""
+    lines = []
+    for minute in range(181):
+        memory = level * min(1.0, 0.5 + minute / 20) + growth * minute / 60 + (0, 150, 70, 180, 90)[minute % 5]
+        facts = {"process": process, "seconds": 60.0 * minute, "step": minute, "processes": 1}
+        counts = {"threads": threads + kept * (minute // 60) + (minute % 7 == 0), "files": 5 + (minute % 5 == 0)}
+        lines.append(facts | {"own_mb": memory, "resident_mb": memory + 100} | counts)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("growth", "kept", "holds"), [(0.0, 0, True), (0.9, 0, True), (1.1, 0, False), (0.0, 1, False)]
+)
+def test_a_soak_finds_what_grows_also_where_processes_follow_each_other(
+    growth: float, kept: int, holds: bool, tmp_path: Path
+) -> None:
+    lines = [*hours(1, 400, growth, kept=kept), *hours(2, 900, growth, kept=kept)]
+    facts = soaked(lines)
+    assert facts["own_mb_an_hour"] == pytest.approx(growth, abs=1e-3)
+    assert facts["hours"] == 6 and facts["hours_judged"] == 5.5 and facts["processes"] == 2
+    assert facts["threads_left_behind"] == 2 * kept and facts["files_left_behind"] == 0
+    assert facts["holds"] is holds
+    draw(lines, facts, tmp_path / "soak.png")
+    assert (tmp_path / "soak.png").stat().st_size > 1000
+
+
+def test_a_soak_shorter_than_its_warmup_says_nothing() -> None:
+    assert soaked(hours(1, 400)[:5])["holds"] is None
+
+
+def test_a_sample_counts_memory_threads_and_files_of_a_process_and_its_child() -> None:
+    before, ready = sample(os.getpid()), "import sys, os; m = b'1' * 50_000_000; print(flush=True); sys.stdin.read()"
+    opened = open(os.devnull)  # noqa: SIM115
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    with opened, subprocess.Popen([sys.executable, "-c", ready], stdin=-1, stdout=-1) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        now, own = sample(os.getpid()), sample(child.pid)
+        assert child.pid in tree(os.getpid())
+        child.communicate()
+    stop.set()
+    thread.join()
+    assert now["processes"] == before["processes"] + 1 and own["own_mb"] > 50
+    assert now["threads"] == before["threads"] + 2
+    assert now["files"] == before["files"] + 3 + own["files"]
+    assert now["own_mb"] > before["own_mb"] + 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -10,26 +11,53 @@ from PIL import Image
 from scripts import pictures
 
 
-def test_without_chromium_the_curve_is_drawn_and_the_screenshot_stays(
+def test_without_chromium_the_curve_is_drawn_and_the_screenshots_stay(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands = []
     monkeypatch.setattr(pictures.cli, "main", lambda words: commands.append(words) or 0)
     monkeypatch.setenv("PATH", "")
-    before = pictures.SCREENSHOT.read_bytes()
+    before = {file: file.read_bytes() for file in pictures.PICTURES.iterdir()}
     assert pictures.main() == 2
     assert commands == [["study", str(pictures.STUDY), "--report"]]
-    assert pictures.SCREENSHOT.read_bytes() == before
-    assert "needs Chromium (on Debian: apt-get install chromium)" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in pictures.PICTURES.iterdir()} == before
+    assert (
+        "need Chromium and its driver (on Debian: apt-get install chromium chromium-driver)" in capsys.readouterr().err
+    )
+
+
+def test_every_screenshot_of_the_pages_is_one_that_is_made() -> None:
+    made = {"report.png", "site.png", *(picture for _, picture, *_ in pictures.BOARDS)}
+    assert {file.name for file in pictures.PICTURES.glob("*.png")} == made
+    assert all(file.stat().st_size < 200_000 for file in pictures.PICTURES.glob("*.png"))
 
 
 def test_a_page_is_photographed_without_its_first_section(tmp_path: Path) -> None:
-    if (program := pictures.browser()) is None:
-        pytest.skip("no Chromium is installed (on Debian: apt-get install chromium)")
+    if (found := pictures.programs()) is None:
+        pytest.skip("no Chromium is installed (on Debian: apt-get install chromium chromium-driver)")
     page = tmp_path / "page.html"
     colours = '<section id="what"><div style="background:#f00;height:1000px"></div></section>'
     page.write_text(f'<body style="margin:0;background:#00f">{colours}</body>', encoding="utf-8")
-    pictures.screenshot(page, tmp_path / "page.png", program)
+    with pictures.browser(*found) as browser:
+        pictures.results(browser, page, tmp_path / "page.png")
     with Image.open(tmp_path / "page.png") as image:
         assert image.size == (pictures.WIDTH, pictures.HEIGHT)
         assert image.convert("RGB").getcolors() == [(pictures.WIDTH * pictures.HEIGHT, (0, 0, 255))]
+
+
+def test_a_page_is_waited_for_until_it_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Page:
+        current_url = "page"
+
+        def __init__(self) -> None:
+            self.said = ["", 1, 2, 2, "", 3, 3, 3, 3, 3, 4]
+
+        def execute_script(self, _: str) -> Any:
+            return self.said.pop(0)
+
+    monkeypatch.setattr(pictures.time, "sleep", lambda _: None)
+    pictures.wait(page := Page(), "")
+    assert page.said == [4]
+    monkeypatch.setattr(pictures, "PATIENCE", 1)
+    with pytest.raises(TimeoutError, match="page should be ready"):
+        pictures.wait(page, "")

@@ -9,7 +9,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtrl.core.errors import expected
 
@@ -26,10 +26,24 @@ def keep_freed_memory() -> bool:
     An update at T = 50 allocates tens of arrays of 20 to 60 MB. Above 32 MB glibc maps each of them anew, and the
     system zeroes every page of it: as much time as the arithmetic on it. Elsewhere than with glibc nothing changes.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _glibc("mallopt")
     return mallopt is not None and all(mallopt(option, _KEEP) for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
+
+
+def return_freed_memory() -> bool:
+    """Give the system what is freed by now; True where it could.
+
+    For after rare work with large arrays that it uses in part, such as the environments of an evaluation. They lie in
+    another place each time, where arrays kept by `keep_freed_memory` are free, and the process would grow with every
+    page that one of them has used so far.
+    """
+    trim = _glibc("malloc_trim")
+    return trim is not None and bool(trim(0))
+
+
+def _glibc(name: str) -> Any:
+    """A function of the C library, if it is glibc's."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
 
 
 def check_content(path: Path, size: int) -> None:

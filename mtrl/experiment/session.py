@@ -12,7 +12,7 @@ import numpy as np
 
 from mtrl import configs
 from mtrl.core.errors import UserError, expected, reading
-from mtrl.core.memory import free_bytes, require_room
+from mtrl.core.memory import free_bytes, require_room, return_freed_memory
 from mtrl.core.types import Metrics
 from mtrl.experiment.config import ExperimentConfig, free_keys, told_apart
 from mtrl.experiment.parts import Experiment
@@ -195,6 +195,7 @@ class Session:
         if score > self._best_score:
             self._best_score = score
             checkpoints.save_best(self.folder.checkpoints, self.trainer.step, self.experiment.agent.policy_state())
+        return_freed_memory()
 
     def _record(self, result: Evaluation, facts: dict[str, Any]) -> None:
         step = self.trainer.step
@@ -211,6 +212,7 @@ class Session:
         state |= {"best": self._best_score, "rows": self.log.rows}
         state["metrics"] = {name: value.detach().clone() for name, value in self._metrics.items()}
         checkpoints.save(self.folder.checkpoints, trainer.step, state, trainer.data_state())
+        return_freed_memory()
 
     def _finish(self) -> dict[str, Any]:
         config, trainer, tasks = self.experiment.config, self.trainer, self.experiment.tasks

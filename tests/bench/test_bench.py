@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,8 @@ from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.gradients.surgery.pcgrad import PCGrad
 from mtrl.gradients.surgery.torchjd_methods import TorchJD
 from mtrl.gradients.weightings.dwa import DWA
+from mtrl.monitoring import checkpoints
+from mtrl.training.trainer import Trainer
 from tests.support.clock import Beside, Clock
 
 T, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH = 3, 5, 2, 16, 2, 8
@@ -233,6 +236,31 @@ def test_rows_of_the_on_policy_bench(capsys: pytest.CaptureFixture[str], monkeyp
     assert plain["env_steps_per_second"] == pytest.approx(4 * 10 * 8 / 32e-3), "four steps of ten tasks in eight copies"
     assert pcgrad["ms"] == pytest.approx(44.0) and pcgrad["of_plain"] == pytest.approx(44 / 32)
     assert cli.main(["bench", "on_policy", "--suites", "mt25"]) == 2
+
+
+def test_shares_of_the_guards_bench(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Steps of 3 ms beside updates of 20 ms, and rollouts of four steps and an update of 32 ms; each check takes 1 ms,
+    and each checkpoint 50 ms more."""
+    monkeypatch.chdir(tmp_path)
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr("mtrl.training.off_policy.ThreadPoolExecutor", Beside(clock))
+    clock.takes(BatchedEnvs, "step", 3.0)
+    clock.takes(SAC, "update", 20.0)
+    clock.takes(PPO, "learn", 32.0)
+    clock.takes(Trainer, "check_finite", 1.0)
+    clock.takes(checkpoints, "save", 50.0)
+    assert cli.main(["bench", "guards", "--quick", "--json"]) == 0
+    sac, ppo = json.loads(capsys.readouterr().out)["rows"]
+    assert (sac["learner"], ppo["learner"]) == ("sac", "ppo")
+    assert [row["step_ms"] for row in (sac, ppo)] == pytest.approx([20.0, 44 / 4 / 8]), "eight copies of each task"
+    assert [row["update_ms"] for row in (sac, ppo)] == pytest.approx([20.0, 1.0])
+    assert [row["check_of_updates"] for row in (sac, ppo)] == pytest.approx([1 / 20 / 50, 1 / 50])
+    assert [row["checkpoint_of_run"] for row in (sac, ppo)] == pytest.approx([51 / 20 / 200, 51 / 1.375 / 200])
+    assert sac["holds"] and not ppo["holds"]
+    assert sac["saved_mb"] > 200 * 10 * 84 * 4 / 1e6 > ppo["saved_mb"], "a row of 84 numbers for each transition"
+    assert not any((tmp_path / "runs").iterdir())
 
 
 def test_rows_of_the_growth_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
