@@ -115,7 +115,7 @@ def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """The metric that matters most for learning curves, of those with a value in these runs' rows, or else with null."""
+    """The metric that matters most for learning curves, of those that have values in these runs' rows."""
     rows = [row for found in runs for row in found]
     valued, all_keys = {k for row in rows for k, v in row.items() if v is not None}, {k for row in rows for k in row}
     ordered = (name for keys in (valued, all_keys) for name in HEADLINES if any(k.startswith(f"{name}/") for k in keys))
