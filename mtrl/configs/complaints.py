@@ -29,8 +29,8 @@ def explained(error: BaseException, overrides: Sequence[str]) -> UserError:
         return unknown_option(str(key or name), [field.name for field in fields(owner)] if is_dataclass(owner) else [])
     for pattern, kind in _KINDS.items():
         if key and (found := re.match(pattern, message)):
-            typed = dict(override.partition("=")[::2] for override in overrides)
-            return expected(f"Option `{key}`", kind, typed.get(key, found[1]))
+            typed = {option: value for option, _, value in (override.partition("=") for override in overrides)}
+            return expected(f"Option `{key}`", kind, typed.get(str(key), found[1]))
     subject = f"Option `{key}`" if key else f"Option {named!r}" if named else "The configuration"
     return UserError(f"{subject} should be valid. Found: {message}.")
 
