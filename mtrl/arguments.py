@@ -260,7 +260,7 @@ def _compare(commands: Any) -> None:
     mtrl compare runs/mt10/RUN --against runs/mt10/OTHER
     mtrl compare runs/mt10/RUN --against runs/mt10/OTHER --json
     """
-    compare = _command(commands, "compare", "tell how sure it is that methods are better than another", examples)
+    compare = _command(commands, "compare", "tell how sure it is that one method is better than another", examples)
     compare.add_argument("folders", nargs="+", type=_path, metavar="RUN", help="a run, or a folder with runs in it")
     against = "the runs of the one method that they are compared with"
     compare.add_argument("--against", nargs="+", type=_path, required=True, metavar="RUN", help=against)

@@ -1,7 +1,8 @@
 """The command line: what each command of `arguments.py` does.
 
-A command yields its results, each as what `--json` prints and as text. They are all that stands on stdout; progress and
-messages go to stderr. Bad input ends in one line that says what was expected and what was found, and exit code 2.
+A command yields its results, each as text and as the facts that `--json` prints. Only they are written to stdout;
+progress and messages go to stderr. Bad input ends in exit code 2 and one line, which says what was expected and what
+was found.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from mtrl.core.registry import import_by_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
 LONGEST = 4000
-"""Letters of a message: an option's name may have been thousands."""
+"""Letters of an error message. A longer one, which quotes what was typed, is cut in the middle."""
 # Read by OpenMP when torch is loaded. Threads that wait by spinning take the cores from the environments' threads, and
 # on a machine that does anything else an update takes ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Shown(NamedTuple):
-    """A result. Text without facts is for readers alone, who find it on stderr where facts are asked for."""
+    """A result. Where `--json` asks for facts, text that has none goes to stderr."""
 
     text: str
     facts: Any = None
@@ -66,7 +67,7 @@ def _code(arguments: Sequence[str] | None) -> int:
         return INTERRUPTED
     except OSError as error:  # a full disk, a folder that has gone: what was written before is whole
         return _failed(error)
-    except (MemoryError, RuntimeError) as error:  # PyTorch's own errors are only told by what they say
+    except (MemoryError, RuntimeError) as error:  # PyTorch's own are known by their text alone
         if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
             raise
         found = " ".join((str(error) or "none left").partition("\n")[0].split())
@@ -145,7 +146,7 @@ def _train_one(config: Any) -> Generator[Shown, None, Path]:
 
 
 def _report_of(folder: Any) -> Iterator[Shown]:
-    """Name the report of a run, and write it if the run has just ended. What goes wrong there does not fail the run."""
+    """Name the report of a run, and write it first if the run has just ended. No failure of this fails the run."""
     from mtrl.monitoring.progress import say
 
     try:
@@ -192,7 +193,7 @@ def _evaluate(options: argparse.Namespace) -> Iterator[Shown]:
 
 
 def _results(facts: dict[str, Any]) -> str:
-    """The table of an evaluation, and the best on the way if that is known."""
+    """The table of an evaluation, and a line on the best evaluation during training if that is known."""
     from mtrl.monitoring.statistics import shown
     from mtrl.monitoring.tables import result_table
 

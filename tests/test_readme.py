@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tomllib
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -80,9 +81,9 @@ def words(line: str) -> list[str]:
     return shlex.split(line, comments=True)[1:]
 
 
-def stem(line: str) -> str:
-    """The module that a command imports."""
-    return words(line)[words(line).index("--import") + 1]
+def stems(line: str) -> list[str]:
+    """The modules that a command imports."""
+    return [module for word, module in pairwise(words(line)) if word == "--import"]
 
 
 @pytest.fixture(scope="module")
@@ -171,23 +172,24 @@ def test_other_commands_run(
 
 def tiny_own(line: str) -> list[str]:
     """The same for a file of one's own, which this process does not import."""
-    return [*TINY_IMAGES, *SMALLER["conv"], "benchmark.train_size=12"] if stem(line) == "stripes" else TINY
+    return [*TINY_IMAGES, *SMALLER["conv"], "benchmark.train_size=12"] if stems(line) == ["stripes"] else TINY
 
 
 @pytest.mark.parametrize("line", IMPORTING)
 def test_files_of_ones_own_run(line: str, tmp_path: Path) -> None:
     """In a process of its own, whose registries are the only ones that know them afterwards."""
-    (tmp_path / f"{stem(line)}.py").write_text(FILES[f"{stem(line)}.py"], encoding="utf-8")
+    for module in stems(line):
+        (tmp_path / f"{module}.py").write_text(FILES[f"{module}.py"], encoding="utf-8")
     more = tiny_own(line) if line.startswith("mtrl train") else []
     command = [sys.executable, "-m", "mtrl.cli", *words(line), *more]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert {stem(line): stem(line), "my_envs": "mine/Point-v0"}[stem(line)] in done.stdout
+    assert all({"my_envs": "mine/Point-v0"}.get(module, module) in done.stdout for module in stems(line))
 
 
 def test_every_file_of_ones_own_is_run() -> None:
-    assert set(FILES) == {f"{stem(line)}.py" for line in IMPORTING}
+    assert set(FILES) == {f"{module}.py" for line in IMPORTING for module in stems(line)}
 
 
 @pytest.mark.parametrize("line", [*WATCH, *(line for line in READ if line.startswith("mtrl "))])

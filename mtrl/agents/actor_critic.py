@@ -40,22 +40,22 @@ class ActorCriticConfig(ValueConfig, NormalisationConfig):
     max_grad_norm: float | None = option(None, "positive")
     """Clip the norm of each network's final gradient."""
     reduction: str = option("mean", ("mean", "sum"))
-    """How weighted task losses become one: mean or sum."""
+    """How the weighted task losses are combined: mean or sum."""
     precision: str = option("tf32", precision.CHOICES)
-    """Of the networks' products: tf32 (on a GPU that has it, else float32), float32 or bfloat16. Parameters, gradients
-    and the tasks' inner products are float32 or float64 in any case."""
+    """Precision of the networks' matrix products: tf32 (on a GPU that has it, else float32), float32 or bfloat16.
+    Parameters, gradients and the tasks' inner products are float32 or float64 in any case."""
 
 
 class ActorCritic(Agent):
-    """The agent of T tasks with one network for the actor and one, or an ensemble of E, for the critics."""
+    """An agent for T tasks: a network for the actor, and one for the critic or an ensemble of E critics."""
 
     acting: ClassVar[tuple[str, ...]] = ("actor", "observation_normalisation")
     outputs_per_action: ClassVar[int]
     """Outputs of the actor for each entry of an action."""
     critic_sees_action: ClassVar[bool]
-    """Whether critics give Q(s, a), or V(s)."""
+    """Whether critics estimate Q(s, a) rather than V(s)."""
     extras: ClassVar[tuple[str, ...]] = ()
-    """Names of what its updates give to weightings (`Context.extras`)."""
+    """Names of the tensors that its updates pass to weightings (`Context.extras`)."""
     ensemble: int | None = None
     """E; None for a single critic without that axis."""
 
@@ -94,7 +94,7 @@ class ActorCritic(Agent):
         self.actor_optimizer = self._optimizer(methods, self.actor, "actor", critic=self.critic_optimizer)
 
     def wrap_actor(self, factory: Factory) -> Factory:
-        """The actor's network, around that of the architecture."""
+        """The factory of the actor's network; a learner may wrap the architecture's."""
         return factory
 
     def policy(self, output: Tensor, explore: bool, subset: TaskSubset) -> Tensor:
@@ -170,7 +170,7 @@ class ActorCritic(Agent):
         return [self.critic]
 
     def step_critics(self, batches: Sequence[Any], subset: TaskSubset, **settings: Any) -> Metrics:
-        """One step on one batch, or two; settings: those of `MultiTaskOptimizer.step`."""
+        """One step on one batch, or two (`needs_second_batch`); settings: those of `MultiTaskOptimizer.step`."""
         self.head.observe(batches[0].target, subset, self.value_networks)
         metrics = self.critic_optimizer.step(self.critic_losses, *batches, subset=subset, **settings)
         return {f"critic/{name}": value for name, value in metrics.items()}

@@ -34,13 +34,13 @@ class OffPolicyConfig(ActorCriticConfig):
     batch_size: int = option(128, "a positive integer")
     """B: transitions per task and update."""
     num_critics: int = option(2, "a positive integer")
-    """E: critics whose minimum is the target."""
+    """E: critics. Targets take the least of their values."""
     reward_scale: float = option(1.0, "positive")
     """Factor of every reward in the critics' targets."""
     execution: str = runtime_option("auto", runners.CHOICES)
     """How updates run: plain, captured (one CUDA graph), compiled (by PyTorch in half a minute; on a GPU captured too),
-    or auto: where the methods allow it, captured on a GPU and compiled after 50,000 updates, compiled after 5,000 on a
-    CPU with a compiler."""
+    or auto. Where the methods allow it, auto captures on a GPU and compiles after 50,000 updates; on a CPU with a
+    compiler it compiles after 5,000."""
     updates_per_launch: int = runtime_option(8, "a positive integer")
     """Updates in one captured graph, if a step of the environments calls for that many."""
 
@@ -69,10 +69,10 @@ class OffPolicyActorCritic(ActorCritic):
         host_bound = self.critic_optimizer.host_bound or self.actor_optimizer.host_bound
         self.execution = runners.choose(config.execution, self.device, host_bound)
         self._learner: tuple[Draw, runners.Runner] | None = None
-        self._updates = 0  # as `critic_optimizer.step_count`, without asking the device
+        self._updates = 0  # equals `critic_optimizer.step_count`, which is on the device
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """The steps of one update on normalised batches: one, or two where `needs_second_batch`."""
+        """Take the steps of one update. batches: one that is normalised, or two where `needs_second_batch`."""
         raise NotImplementedError
 
     def _target_of(self, network: TaskNetwork) -> TaskNetwork:
@@ -91,10 +91,10 @@ class OffPolicyActorCritic(ActorCritic):
         return batch._replace(observation=observed[0], next_observation=observed[1], reward=reward)
 
     def learn(self, draw: Draw, count: int) -> Metrics:
-        """`count` updates, each on what `draw` gives, as `Config.execution` says; the metrics of the last.
+        """Make `count` updates, each on a batch from `draw`, as `Config.execution` says; return the last one's metrics.
 
-        If updates are compiled or captured, `draw` runs only at first: it should read tensors that change in place, and
-        draw from `generator`. The metrics are then tensors that the next call may overwrite.
+        Compiled and captured updates call `draw` only while they are recorded: it should read tensors that change in
+        place, and take its random numbers from `generator`. The next call may then overwrite the metrics.
         """
         if self._learner is None or self._learner[0] != draw:
             self._learner = draw, self._runner(draw)
@@ -118,7 +118,7 @@ class OffPolicyActorCritic(ActorCritic):
         )
 
     def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics:
-        """One step of everything on a batch (T, B, ..). Nothing is read back.
+        """One update of all networks on a batch (T, B, ..), without waiting for the device.
 
         Where `batch.subset` is some of the tasks, the metrics are means over them. A second batch is of the same tasks.
         """

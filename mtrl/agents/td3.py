@@ -26,16 +26,16 @@ class Config(OffPolicyConfig):
     policy_delay: int = option(2, "a positive integer")
     """d: every d-th update moves the actor and the target networks too."""
     exploration_noise: list[float] = field(default_factory=lambda: [0.1])
-    """Deviation of the normal noise on training actions: of every task, or one value for each."""
+    """Standard deviation of the normal noise on training actions: one value for all tasks, or one for each."""
     target_policy_noise: float = option(0.2, "0 or more")
-    """Deviation of the noise that smooths the target policy."""
+    """Standard deviation of the noise that smooths the target policy."""
     target_noise_clip: float = option(0.5, "0 or more")
     """Largest size of that noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         noise = self.exploration_noise
-        check(min(noise, default=-1.0) >= 0, "agent.exploration_noise", "a list of 0 or more each", noise)
+        check(min(noise, default=-1.0) >= 0, "agent.exploration_noise", "a list of values of 0 or more", noise)
 
 
 class ActorBatch(NamedTuple):
@@ -57,7 +57,7 @@ class TD3(OffPolicyActorCritic):
         self.target_actor = self._target_of(self.actor)
 
     def policy(self, output: Tensor, explore: bool, subset: TaskSubset) -> Tensor:
-        """tanh of the output, with `explore` plus the task's noise."""
+        """tanh of the output; with `explore`, the task's noise is added."""
         action = output.tanh()
         if not explore:
             return action

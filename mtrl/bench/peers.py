@@ -1,4 +1,4 @@
-"""What an update costs elsewhere: PCGrad as public code and as `torchjd` do it, and the matrix products alone."""
+"""Updates to compare ours with: PCGrad by public code and by `torchjd`, and the matrix products alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def torchjd_pcgrad() -> Backward | None:
 def matrix_products(
     num_tasks: int, observation: int, action: int, width: int, depth: int, batch: int
 ) -> Callable[[], Any]:
-    """The matrix products of one joint update with twin critics and nothing else, into memory that is there already."""
+    """The matrix products alone of one joint update with twin critics, written into memory allocated before."""
     rows = num_tasks * batch
     actor = _Products(1, rows, [observation, *[width] * depth, 2 * action])
     critics = _Products(2, rows, [observation + action, *[width] * depth, 1])
@@ -75,7 +75,7 @@ def matrix_products(
 
 
 class _Products:
-    """Products of layers (in, out) with `rows` rows, for E members; the output layers as one of all tasks."""
+    """Products of layers (in, out) with `rows` rows, for E members. The tasks' output layers count as a single one."""
 
     def __init__(self, ensemble: int, rows: int, sizes: list[int]) -> None:
         self._values = [torch.randn(ensemble, rows, size) for size in sizes]

@@ -29,7 +29,8 @@ def explained(error: BaseException, overrides: Sequence[str]) -> UserError:
         return unknown_option(str(key or name), [field.name for field in fields(owner)] if is_dataclass(owner) else [])
     for pattern, kind in _KINDS.items():
         if key and (found := re.match(pattern, message)):
-            return expected(f"Option `{key}`", kind, found[1])
+            typed = {option: value for option, _, value in (override.partition("=") for override in overrides)}
+            return expected(f"Option `{key}`", kind, typed.get(str(key), found[1]))
     subject = f"Option `{key}`" if key else f"Option {named!r}" if named else "The configuration"
     return UserError(f"{subject} should be valid. Found: {message}.")
 
@@ -40,6 +41,7 @@ _KINDS = {
     r"Value '(.*)' of type '.*' could not be converted to Integer": "an integer",
     r"Value '(.*)' of type '.*' could not be converted to Float": "a number",
     r"Value '(.*)' is not a valid bool": "true or false",
+    r"Invalid value assigned: (.*) is not a ListConfig": "a list in brackets, as [first,second]",
 }
 """What OmegaConf says of a value of the wrong type, and what it should be."""
 

@@ -17,6 +17,7 @@ PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity")
 """What `mtrl plot --kind` draws."""
 Limits = str | tuple[str, ...]
 _INTERVAL = re.compile(r"in ([\[(]?)(\S+?)(?:, |\.\.)(\S+?)([\])]?)")
+_FORMS = re.compile(r"positive|a positive integer|-?\d+ or more")
 _TYPED: ContextVar[dict[str, str] | None] = ContextVar("typed", default=None)
 
 
@@ -46,7 +47,13 @@ def option(default: Any, limits: Limits | None, **metadata: Any) -> Any:
 
     limits: the choices, or of a number what error messages say of it: "positive", "a positive integer", "2 or more", or
     an interval such as "in [0, 1)" or "in 1..500". None is within the limits of every number.
+
+    Raises:
+        UserError: limits of another form.
     """
+    if isinstance(limits, str) and not _FORMS.fullmatch(limits) and not _INTERVAL.fullmatch(limits):
+        known = '"positive", "a positive integer", "2 or more", "in [0, 1)", "in 1..500", or a tuple of the choices'
+        raise expected("The limits of an option", f"None, {known}", limits)
     return field(default=default, metadata={"limits": limits, **metadata})
 
 

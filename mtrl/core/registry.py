@@ -154,7 +154,8 @@ def _import(module: str, what: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise  # something else that it needs
-        raise expected(what, "a module that Python finds (installed, or on PYTHONPATH)", module) from error
+        places = "in this folder, installed, or on PYTHONPATH"
+        raise expected(what, f"a module that Python finds ({places}), named without .py", module) from error
 
 
 @functools.cache

@@ -20,9 +20,13 @@ from mtrl.monitoring.statistics import Interval, interquartile_mean
 
 _DEPTH = 4
 """How many folders deep runs are looked for: <study>/<benchmark>/<experiment>/seed_<n>."""
-HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return", "loss")
-"""Of the test images rather than the training batches; `evaluation/success` is of training on demonstrations, without
-episodes, `train/return` of environments that do not tell when they are solved, and `loss` of runs without scores."""
+HEADLINES = (
+    "train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return", "evaluation/return",
+    "loss",
+)  # fmt: skip
+"""The metrics of learning curves, the most telling first. Accuracy is of the test images rather than the training
+batches. Training on demonstrations has `evaluation/success` alone, as has a run too short for an episode to end.
+Environments that do not tell when they are solved have returns, and runs without scores have `loss`."""
 SOLVED = 0.8
 """The share of episodes from which on a task counts as solved."""
 _RECORD: dict[str, Any] = {
@@ -111,9 +115,11 @@ def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """The metric that matters most for learning curves, of those that these runs' rows have."""
-    keys = {key for rows in runs for row in rows for key in row}
-    return next((name for name in HEADLINES if any(key.startswith(f"{name}/") for key in keys)), HEADLINES[0])
+    """The metric that matters most for learning curves, of those that have values in these runs' rows."""
+    rows = [row for found in runs for row in found]
+    valued, all_keys = {k for row in rows for k, v in row.items() if v is not None}, {k for row in rows for k in row}
+    ordered = (name for keys in (valued, all_keys) for name in HEADLINES if any(k.startswith(f"{name}/") for k in keys))
+    return next(ordered, HEADLINES[0])
 
 
 @dataclass(frozen=True)

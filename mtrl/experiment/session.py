@@ -127,7 +127,8 @@ class Session:
             if before == 0:
                 self._save()  # from here on a run without a checkpoint is one that has lost it
             self.progress.update(trainer.step, trainer.updates)
-            if _due(before, trainer.step, when.log_every):
+            ends_early = steps <= trainer.step < when.log_every  # its end is then the only row of training
+            if ends_early or _due(before, trainer.step, when.log_every):
                 self._log()
             if when.evaluate_every and _due(before, trainer.step, when.evaluate_every):
                 self._evaluate()
@@ -219,7 +220,7 @@ class Session:
         episodes, protocol = config.training.final_episodes, config.training.protocol
         facts: dict[str, Any] = {"episodes": 0, "tasks": {}}
         if episodes:
-            say(f"Evaluating: {config.training.evaluates(episodes)} of {len(tasks)} tasks.")
+            say(f"Evaluating: {config.training.evaluates(episodes)} of {len(tasks)} task{'s' * (len(tasks) > 1)}.")
             result, facts = self.experiment.evaluate(episodes, protocol, Counter("episodes"))
             self._record(result, facts)
             if trainer.reports_best and config.training.evaluate_every:

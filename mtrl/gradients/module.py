@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrl.core.errors import expected
+from mtrl.core.registry import Registry
 from mtrl.core.subset import TaskSubset
 from mtrl.core.types import Metrics, Tensors
 from mtrl.gradients.methods import Methods
@@ -60,8 +61,7 @@ class ModuleOptimizer(nn.Module):
         self._tasks = _ModuleTasks(module, num_tasks)
         self._known = owned is not None
         self._tasks.divide({} if owned is None else self._tasks.owners(owned))
-        chosen = (config if not isinstance(config, str) else registry.config_class(config)()
-                  for registry, config in ((WEIGHTINGS, weighting), (SURGERIES, surgery)))  # fmt: skip
+        chosen = _options_of(WEIGHTINGS, weighting), _options_of(SURGERIES, surgery)
         self.methods = Methods(*chosen).optimizer(self._tasks, optimizer, **options)
         self.methods.to(next(module.parameters()).device)
 
@@ -109,6 +109,14 @@ class ModuleOptimizer(nn.Module):
             self.methods.check_shared()
             self._known = True
         return _Batch(given if callable(given) else None, losses)
+
+
+def _options_of(registry: Registry, chosen: Any) -> Any:
+    """The options of a method that is given by its name, or by its options."""
+    options = registry.config_class(chosen)() if isinstance(chosen, str) else chosen
+    if getattr(options, "kind", None) not in registry.kinds:
+        raise expected(f"Argument `{registry.group}`", "a method's name, or a configuration by config_class", chosen)
+    return options
 
 
 class _Batch:

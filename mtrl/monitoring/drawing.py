@@ -113,8 +113,10 @@ def log_axis(panel: Axes) -> None:
 
 
 def steps_axis(panel: Axes) -> None:
+    """Steps, or minutes: 2k and 3M, but 0.05, as 50m would be read as fifty minutes."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    large = EngFormatter(sep="")
+    panel.xaxis.set_major_formatter(lambda value, _: large.format_data(value) if value >= 1 else f"{value:.3g}")
     panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     panel.set_xlim(left=0.0)

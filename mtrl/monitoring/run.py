@@ -93,7 +93,8 @@ class RunFolder:
         """
         path = Path(path)
         if not path.is_dir():
-            raise expected(f"Run folder {path}", "an existing folder that holds config.yaml", "no such folder")
+            found = "a file" if path.exists() else "no such folder"
+            raise expected(f"Run folder {path}", "an existing folder that holds config.yaml", found)
         return cls(path, read_config(path), "finished" if (path / "result.json").exists() else "resume")
 
     def begin(self) -> None:
@@ -268,7 +269,9 @@ def read_config(path: Path, what: str = "File") -> dict[str, Any]:
         UserError: there is none, it cannot be read, or is one of another version.
     """
     if path.is_dir() and not (path / "config.yaml").exists():
-        raise expected(f"Run folder {path}", "a run, with a config.yaml in it", "none")
+        runs = ", ".join(sorted(config.parent.name for config in path.glob("*/config.yaml")))
+        found = f"runs in it: {runs}" if runs else "none"
+        raise expected(f"Run folder {path}", "a run, with a config.yaml in it", found)
     file = path / "config.yaml" if path.is_dir() else path
     config = read_yaml(file, {}, what)
     found = config.pop("format", FORMAT)

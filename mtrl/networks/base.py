@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrl.core.config import Options, option
+from mtrl.core.errors import expected
 from mtrl.core.subset import SomeTasks, TaskSubset
 from mtrl.core.types import Tensors
 
@@ -44,6 +45,16 @@ def _tensors(module: nn.Module, prefix: str = "", inherited: bool = False) -> It
         yield prefix + name, tensor, is_owned
     for name, child in module.named_children():
         yield from _tensors(child, f"{prefix}{name}.", is_owned)
+
+
+def _check_layers(module: nn.Module) -> None:
+    """Refuse PyTorch's own layers, which fail or compute something else when their parameters have a task axis."""
+    for name, part in module.named_modules():
+        container = isinstance(part, nn.ParameterList | nn.ParameterDict)
+        plain = type(part).__module__.startswith("torch.nn.") and not container
+        if plain and next(part.parameters(recurse=False), None) is not None:
+            what = "a layer that accepts a task axis, as those of mtrl.networks.layers and mtrl.networks.convolution do"
+            raise expected(f"Part `{name}` of a network", what, f"torch.nn.{type(part).__name__}")
 
 
 def _owned_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -118,6 +129,7 @@ class TaskNetwork(nn.Module):
         codes = torch.eye(num_tasks) if codes is None else codes
         self.num_tasks, self.ensemble, self.shared_input = num_tasks, ensemble, shared_input
         first = [factory(codes[0]) for _ in range(ensemble or 1)]
+        _check_layers(first[0])
         tables = [[{n: t for n, t, _ in _tensors(m)} for m in first]]
         tables += [[_owned_tensors(factory(code)) for _ in range(ensemble or 1)] for code in codes[1:]]
         self.shared, self.own = nn.ParameterDict(), nn.ParameterDict()
@@ -133,7 +145,7 @@ class TaskNetwork(nn.Module):
             stacked = _stack([[t[name].detach() for t in members] for members in sources], ensemble)
             if not isinstance(tensor, nn.Parameter):
                 if not is_owned:
-                    raise TypeError(f"Buffer `{name}` should belong to an owned module. Found it shared.")
+                    raise expected(f"Buffer `{name}` of a network", "part of an owned module", "a shared one")
                 self._own_buffers.register_buffer(key, stacked)
             elif is_owned:
                 self.own[key] = nn.Parameter(stacked, tensor.requires_grad)

@@ -59,7 +59,7 @@ class TrainingConfig:
 
     def evaluates(self, episodes: int) -> str:
         """What an evaluation looks at, for messages."""
-        return f"{episodes} episodes of each"
+        return f"{episodes} episode{'s' * (episodes > 1)} of each"
 
 
 class TrainedAgent(Protocol):

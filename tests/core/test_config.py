@@ -78,3 +78,10 @@ def test_a_subclass_keeps_the_limits_of_an_option_unless_it_gives_its_own() -> N
 def test_the_kind_is_that_of_the_class() -> None:
     with pytest.raises(UserError, match=r"`agent.kind` should be one of other. Found 'usual'"):
         Other(kind="usual")
+
+
+@pytest.mark.parametrize("limits", ["non-negative", "> 0", "0 and more", "in 0 to 1", "1.5 or more"])
+def test_limits_of_another_form_are_refused_where_they_are_written(limits: str) -> None:
+    with pytest.raises(UserError, match=r"\"2 or more\", .* a tuple of the choices. Found ") as caught:
+        option(0, limits)
+    assert repr(limits) in str(caught.value)

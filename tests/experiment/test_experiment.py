@@ -20,7 +20,9 @@ from mtrl.core.errors import UserError
 from mtrl.data.replay import ReplayBuffer
 from mtrl.experiment.config import experiment_name
 from mtrl.experiment.load import load
+from mtrl.experiment.runs import headline
 from mtrl.monitoring import checkpoints
+from mtrl.monitoring.metrics import read_metrics
 from mtrl.training.off_policy import OffPolicyTrainer
 from tests.support.tiny_runs import TINY, files, run_folder
 
@@ -177,6 +179,27 @@ def test_a_run_of_warm_up_alone_says_so(capsys: pytest.CaptureFixture[str]) -> N
     capsys.readouterr()
     assert cli.main(["train", *TINY, "experiment=learns"]) == 0
     assert "No updates" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("benchmark", ["toy", "gymnasium"])  # Pendulum-v1 does not tell when it is solved
+def test_a_run_shorter_than_an_episode_and_a_log_interval_has_a_row_and_curves(benchmark: str) -> None:
+    """However it is evaluated. Resumed and extended, no step has two rows of training."""
+    short = [*TINY, f"benchmark={benchmark}", "training.log_every=500", "training.final_episodes=0"]
+    assert cli.main(["train", *short, "steps=7"]) == 0
+    assert (run_folder() / "learning_curves.png").exists()
+    (run_folder() / "result.json").unlink()  # as if killed after its last checkpoint
+    assert cli.main(["train", *short, "steps=7"]) == 0
+    assert [row["step"] for row in read_metrics(run_folder() / "metrics.jsonl")] == [7]
+    assert cli.main(["train", *short, "steps=9"]) == 0
+    assert [row["step"] for row in read_metrics(run_folder() / "metrics.jsonl")] == [7, 9]
+
+
+def test_curves_are_of_the_metric_that_has_values() -> None:
+    """A run too short for an episode to end has those of its evaluation; one without values has one that it names."""
+    null, known = {"step": 5, "train/return/a": None}, {"step": 5, "evaluation/return/a": -3.0}
+    assert headline([[null, known]]) == "evaluation/return"
+    assert headline([[null]]) == "train/return"
+    assert headline([[null, known, {"step": 9, "train/return/a": -2.0}]]) == "train/return"
 
 
 def test_evaluate_repeats_the_final_evaluation(capsys: pytest.CaptureFixture[str]) -> None:

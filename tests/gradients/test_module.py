@@ -194,6 +194,9 @@ def test_what_does_not_fit_is_refused_in_one_line(problem: tuple[Regression, Net
         made(weighting="auto_lambda").step(lambda: net.losses(regression.batch()))
     with pytest.raises(UserError, match=r"surgery` should be one of .* Did you mean 'pcgrad'"):
         made(surgery="pcgrd")
+    for wrong in (None, SURGERIES.build(config(SURGERIES, "pcgrad"), num_tasks=T), config(WEIGHTINGS, "dwa")):
+        with pytest.raises(UserError, match="`surgery` should be a method's name, or a configuration"):
+            made(surgery=wrong)
     with pytest.raises(UserError, match="Surgery should be used with a network that shares parameters"):
         heads = ModuleOptimizer(net.heads, adam(net.heads), T, surgery="pcgrad")
         heads.step([head(torch.ones(8, dtype=torch.float64)).sum() for head in net.heads])

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 
 from mtrl.core.errors import UserError
 from mtrl.monitoring import plots, plots_scores
+from mtrl.monitoring.drawing import steps_axis
 from tests.support.figures import image, labels, lines, panels, shows_all, texts, ticks
 
 RED, BLUE = 0, 2
@@ -132,6 +133,18 @@ def test_runs_of_different_lengths_and_steps_are_compared(tmp_path: Path, drawn:
     np.testing.assert_allclose(mint, [2.0 * common, 0.175 + common / 20_000])
     np.testing.assert_allclose(film, [2000.0 * np.arange(6), 0.175 + np.arange(6) / 20])
     assert labels(panel.get_legend()) == ["mint (2 seeds)", "film (1 seed)"] and shows_all(panel)
+
+
+@pytest.mark.parametrize(("last", "unit"), [(0.2, ""), (5.0, ""), (4e3, "k"), (5e6, "M")])
+def test_an_axis_shortens_large_numbers_and_no_small_ones(last: float, unit: str) -> None:
+    """0.05 minutes are not 50m, which would be read as fifty minutes."""
+    panel = Figure().add_subplot()
+    panel.plot([0.0, last], [0.0, 1.0])
+    steps_axis(panel)
+    found = {place: panel.xaxis.get_major_formatter()(place) for place in panel.get_xticks() if place}
+    assert {text.strip(".0123456789") for text in found.values()} == {unit}
+    scale = {"": 1.0, "k": 1e3, "M": 1e6}[unit]
+    assert [scale * float(text.rstrip(unit)) for text in found.values()] == pytest.approx(list(found))
 
 
 def test_the_band_is_around_the_line_and_as_wide_as_the_seeds_differ(tmp_path: Path, drawn: Drawn) -> None:

@@ -135,6 +135,13 @@ def test_loading_names_the_path_and_what_was_expected(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(UserError, match=f"{path}.*config.yaml"):
             RunFolder.load(path)
+    for seed in ("seed_2", "seed_1"):
+        (tmp_path / seed).mkdir()
+        (tmp_path / seed / "config.yaml").touch()
+    with pytest.raises(UserError, match="Found 'runs in it: seed_1, seed_2'"):
+        RunFolder.load(tmp_path)
+    with pytest.raises(UserError, match="Found 'a file'"):
+        RunFolder.load(tmp_path / "seed_1" / "config.yaml")
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(UserError, match="readable YAML") as error:
         RunFolder.load(tmp_path)

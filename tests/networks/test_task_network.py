@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mtrl.core.errors import UserError
 from mtrl.networks import NETWORKS, TaskNetwork
-from mtrl.networks.layers import LayerNorm
+from mtrl.networks.layers import LayerNorm, owned
 
 T, B, INPUT, OUTPUT = 4, 5, 7, 3
 ENSEMBLES = pytest.mark.parametrize("ensemble", [None, 2], ids=["single", "twin"])
@@ -104,6 +106,13 @@ def test_double_backward_through_the_per_task_gradients(kind: str) -> None:
     numerical = (moved[0] - moved[1]) / (2 * step)
     product = sum((e * d).sum() for e, d in zip(exact, direction, strict=True) if e is not None)
     torch.testing.assert_close(product, numerical, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mark", [lambda module: module, owned], ids=["shared", "owned"])
+@pytest.mark.parametrize("layer", [nn.Linear(INPUT, OUTPUT), nn.LayerNorm(INPUT), nn.BatchNorm1d(INPUT), nn.PReLU()])
+def test_layers_that_know_of_no_task_axis_are_refused(layer: nn.Module, mark: Callable[[nn.Module], nn.Module]) -> None:
+    with pytest.raises(UserError, match=rf"Part `1` .* accepts a task axis.* Found 'torch.nn.{type(layer).__name__}'"):
+        TaskNetwork(lambda code: nn.Sequential(nn.ReLU(), mark(copy.deepcopy(layer))), T)
 
 
 def test_independent_networks_share_nothing() -> None:

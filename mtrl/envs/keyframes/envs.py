@@ -19,7 +19,7 @@ class KeyframeCopies:
     """Implements `KeyframeEnvs` on scenes that no demonstration has.
 
     Copies move side by side, in as many threads as there are cores: physics takes most of the time. Pictures are drawn
-    in the caller's thread, which the graphics context belongs to.
+    in the caller's thread, which owns the graphics context.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class KeyframeCopies:
         self._renderer.close()
 
     def _each(self, work: Callable[[int, int, Episode], None]) -> None:
-        """Do something with every copy, given its task, its number and its episode."""
+        """Call `work` with the task, the number and the episode of every copy, side by side."""
         jobs = [(task, copy, episode) for task, row in enumerate(self.episodes) for copy, episode in enumerate(row)]
         for _ in self._threads.map(lambda job: work(*job), jobs):
-            pass  # an exception comes out here
+            pass  # raises what a copy has raised
 
     def _observe(self, episode: Episode) -> Frame:
         return observe(episode.world, self._cameras, self._renderer.size, self._renderer)

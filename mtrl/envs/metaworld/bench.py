@@ -1,6 +1,6 @@
 """Environment steps per second: our engine, EnvPool, the package's vector environments, and the physics alone.
 
-All are measured in turn in one process on the same cores, so that a noisy machine is noisy for all alike.
+They take turns in one process on the same cores, so that whatever else the machine does slows all of them alike.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -37,9 +37,9 @@ from mtrl.monitoring.progress import counted
 from mtrl.monitoring.video import RenderingUnavailable
 
 _TURN = 0.4
-"""Seconds, about, that one of them runs before the next has its turn."""
+"""About how many seconds one of them runs before the next has its turn."""
 _TURNS = (250, 100, 50, 20, 10, 5)
-"""Steps in a turn: divisors of an episode's 500, so that episodes end with a turn and not within."""
+"""Possible numbers of steps in a turn. They divide an episode's 500 steps, so that no episode ends within a turn."""
 _BOUND = "bound"
 _ONE = "pick-place-v3"
 """The task of mt1."""
@@ -49,7 +49,7 @@ _PICTURE = 84
 """Pixels along a side."""
 logger = logging.getLogger(__name__)
 Run = Callable[[], float]
-"""Takes a turn and says how many environment steps it has made in a second."""
+"""Takes a turn and returns its environment steps per second."""
 
 
 def bench(
@@ -57,12 +57,14 @@ def bench(
 ) -> list[dict[str, Any]]:
     """A row for each suite, number of copies and engine: steps per second, and their ratio to the bound.
 
-    ``bound`` is 5 ``mj_step`` and one ``mj_forward`` from Python with our models on the same threads, from the states
-    and with the commands of the engine's own turn; ``bound_full`` the same with the package's models, visuals included;
-    ``bound_resting`` with the last commands for the whole turn, so that the robots come to rest, which is less work for
-    the solver. ``package_sync`` and ``package_async`` are the package's own vector environments, in one process and
-    with a process for each environment; they have one copy of each task, sixteen of mt1's, and nearly the same speed
-    with more. ``peak_mb`` is the memory of a process with our engine and nothing else.
+    ``bound`` is the physics alone, called from Python: 5 ``mj_step`` and one ``mj_forward`` with our models on the same
+    threads. It starts from the states of the engine's own turn and repeats its commands. ``bound_full`` uses the
+    package's models, visuals included. ``bound_resting`` keeps the last commands for the whole turn: the robots come to
+    rest, which is less work for the solver.
+
+    ``package_sync`` and ``package_async`` are the package's own vector environments, in one process and with a process
+    for each environment. They have one copy of each task, of mt1's sixteen; more copies hardly change their speed.
+    ``peak_mb`` is the memory of a process with our engine and nothing else.
 
     ``pixels`` and ``package_pixels`` have one copy of each task and a picture of 84 × 84 of every state, where there is
     offscreen OpenGL; mt1 has no such rows.
@@ -120,7 +122,7 @@ def _compare(kind: str, copies: int, seconds: float, package: dict[str, Run]) ->
 def _pictures(kind: str, seconds: float) -> list[dict[str, Any]]:
     """The rows of one suite with pictures; none where nothing can be drawn."""
     try:
-        os.environ.setdefault("MUJOCO_GL", offscreen_backend())  # the package's pictures do without a window, too
+        os.environ.setdefault("MUJOCO_GL", offscreen_backend())  # so that the package draws without a window, too
     except RenderingUnavailable as error:
         logger.warning("No rows with pictures: %s", error)
         return []
@@ -149,7 +151,7 @@ def _interleaved(runs: dict[str, Run], seconds: float, bounds: Sequence[_BoundRu
 def _peak_mb(kind: str, copies: int) -> float:
     """Largest resident memory of a process that steps the engine, everything included; NaN where there is no /proc.
 
-    Not `resource.getrusage`: on Linux a child starts with its parent's maximum.
+    `resource.getrusage` does not tell it: on Linux a child process starts with its parent's maximum.
     """
     if not sys.platform.startswith("linux"):
         return float("nan")
@@ -223,7 +225,7 @@ def _pool_runs(pools: EnvPools) -> dict[str, Run]:
 class _BoundRun:
     """The physics of the engine's last turn, and nothing else.
 
-    Copies of a task share a model, with the bodies where the first copy has them.
+    Copies of a task share one model, whose bodies lie where those of the first copy do.
     """
 
     def __init__(self, ours: _EngineRun, whole: bool, resting: bool = False) -> None:

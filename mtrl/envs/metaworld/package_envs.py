@@ -50,7 +50,7 @@ class _Spec:
     terminate_on_success: bool
     steps_after_success: int | None
     schedule: NDArray[np.int64] | None
-    """The goals of its episodes, after which it stands still; without one, goals are drawn for ever."""
+    """Goal indices of its episodes, after which the copy stands still. None: goals are drawn at random, without end."""
 
 
 class _Copy:
@@ -62,7 +62,7 @@ class _Copy:
         self.rng = np.random.default_rng(0)
         self.goal, self.played, self.parked = 0, 0, False
         self.last = 0
-        """The step of the episode at which it is truncated."""
+        """The step at which the present episode is truncated."""
 
     def reset(self, seed: np.random.SeedSequence) -> None:
         self.rng = np.random.default_rng(seed)
@@ -99,9 +99,9 @@ class _Copy:
             row["observation"][...] = row["next_observation"]
 
     def _advance(self) -> bool:
-        """Step the environment; return whether it failed, in which case the episode ends where it was, without reward.
+        """Step the environment and return whether it failed. A failed step keeps the last observation; its reward is 0.
 
-        MuJoCo silently resets a state that became unstable, which shows in its clock.
+        MuJoCo resets an unstable state without an error; only its clock, which goes back, shows it.
         """
         row, clock = self.row, self.env.data.time
         try:
@@ -136,7 +136,7 @@ class _Copy:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a saved state. The reset makes those attributes that are views of the simulator."""
+        """Go back to a saved state. `reset` makes the attributes that are views of the simulator's memory."""
         self.rng.bit_generator.state = state["rng"]
         self.goal, self.played, self.parked, self.last = state["episode"]
         self.env.set_task(self.spec.goals[self.goal])
@@ -148,7 +148,7 @@ class _Copy:
         arrays = {name: value.cpu().numpy() for name, value in state["arrays"].items()}
         model, data = self.env.model, self.env.data
         model.body_pos[:], model.site_pos[:] = arrays["body_pos"], arrays["site_pos"]
-        # Forward dynamics fill the derived quantities and may touch the solver's warm start: so set the state twice.
+        # mj_forward computes what follows from the state, but may change the solver's warm start: set the state again.
         mujoco.mj_setState(model, data, arrays["physics"], INTEGRATION)
         mujoco.mj_forward(model, data)
         mujoco.mj_setState(model, data, arrays["physics"], INTEGRATION)
@@ -166,7 +166,7 @@ def _attributes(env: SawyerXYZEnv) -> dict[str, Any]:
 
 
 def _to_plain(value: Any) -> Any:
-    # NumPy scalars stay apart from Python's numbers: the two meet float32 actions by different rules.
+    # NumPy scalars are kept as such: combined with float32 actions they give other types than Python's numbers do.
     return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray | np.generic) else value
 
 
@@ -231,7 +231,7 @@ class PackageEnvs:
         return [copy.env for copy in self._copies]
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
+        """Start again from `seed`; without one from that of the last reset, so that the same goals follow."""
         self._seed = self._seed if seed is None else seed
         streams = np.random.SeedSequence(self._seed).spawn(len(self._copies))
         for copy, stream in zip(self._copies, streams, strict=True):

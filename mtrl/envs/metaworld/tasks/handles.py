@@ -14,7 +14,7 @@ _PULL_RADIUS = 0.05
 
 
 def press_v2(s: State) -> Outcome:
-    """Closeness of the fingers and of the handle's height to its goal together, 10 at the goal."""
+    """Fingers near the handle and a handle near the goal's height are rewarded together; the goal itself gives 10."""
     obj, start = s.observation[4:7], s.handle_init
     to_target, to_obj = abs(obj[2] - s.target[2]), distance(obj, s.tcp)
     in_place = within(to_target, _PRESS_RADIUS, abs(abs(start[2] - s.target[2]) - _PRESS_RADIUS))
@@ -25,7 +25,7 @@ def press_v2(s: State) -> Outcome:
 
 
 def _pull(s: State, to_target: float, margin: float, raised: bool, pad: float, radius: float, success: bool) -> Outcome:
-    """Grasp and closeness to the goal together, a bonus for holding the handle if ``raised``; 10 at the goal."""
+    """A grasp near the goal is rewarded, with a bonus while the handle is held and ``raised``; the goal gives 10."""
     obj, opened = s.observation[4:7], s.observation[3] > 0
     in_place = within(to_target, _PULL_RADIUS, margin)
     grasped, single = kernels.gripper_caging(s, obj, radius, pad, 0.01)
@@ -38,7 +38,7 @@ def _pull(s: State, to_target: float, margin: float, raised: bool, pad: float, r
 
 
 def pull_v2(s: State) -> Outcome:
-    """See `_pull`; what counts is the handle's height."""
+    """`_pull`, where the distance to the goal is one of height."""
     obj = s.observation[4:7]
     to_target, margin = abs(s.target[2] - obj[2]), abs(s.target[2] - s.obj_init[2])
     # The package compares the handle's y with the initial z, so in effect this always holds.
@@ -47,7 +47,7 @@ def pull_v2(s: State) -> Outcome:
 
 
 def pull_side_v2(s: State) -> Outcome:
-    """See `_pull`; what counts is the distance to the goal in space."""
+    """`_pull`, where the distance to the goal is one in space."""
     obj = s.observation[4:7]
     to_target, margin = distance(obj, s.target), distance(s.obj_init, s.target)
     return _pull(s, to_target, margin, obj[2] - 0.01 > s.obj_init[2], 0.06, 0.032, to_target <= 0.08)
