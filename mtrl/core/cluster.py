@@ -27,7 +27,10 @@ def connected(what: str, address: str, option: str) -> Iterator[Any]:
     Raises:
         UserError: Ray is not installed, or there is no cluster at the address.
     """
+    place = address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use over the network
+    if place == "local":
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # and open ports for other machines
     try:
         import ray
     except ImportError as error:
@@ -35,7 +38,6 @@ def connected(what: str, address: str, option: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    place = address or os.environ.get("RAY_ADDRESS") or "local"
     alone: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
     try:
         ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **alone)
