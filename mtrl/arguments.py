@@ -12,7 +12,9 @@ from mtrl import __version__
 from mtrl.core.config import PICTURES
 from mtrl.core.errors import UserError, expected
 
-BENCHES = ("update", "growth", "train", "on_policy", "precision", "cloning", "auxiliary", "envs", "rivals", "startup")
+BENCHES = (
+    "update", "growth", "train", "on_policy", "scale", "precision", "cloning", "auxiliary", "envs", "rivals", "startup",
+)  # fmt: skip
 DATA_SETS = ("cifar10", "cifar100", "mnist", "svhn")
 SHELLS = ("bash", "zsh", "fish")
 
