@@ -194,14 +194,14 @@ def options(config: type[_Made], group: str, overrides: Sequence[str]) -> _Made:
     Raises:
         UserError: an override names no option, or gives a value of the wrong type or range.
     """
-    made, names = OmegaConf.structured(config), [field.name for field in fields(config)]
+    made, names = OmegaConf.create({group: OmegaConf.structured(config)}), [field.name for field in fields(config)]
     try:
         for key, _, text in (override.partition("=") for override in overrides):
             name = key.removeprefix(f"{group}.")
             if name not in names:
                 raise unknown_option(key, names)
-            OmegaConf.update(made, name, values.read(key, text, values.hint(config, [name])))
-        found = OmegaConf.to_object(made)
+            OmegaConf.update(made, key, values.read(key, text, values.hint(config, [name])))
+        found = OmegaConf.to_object(made[group])
     except OmegaConfBaseException as error:
         raise explained(error, overrides) from error
     assert isinstance(found, config)

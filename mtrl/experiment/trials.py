@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -132,8 +132,9 @@ def run_trials(trials: Sequence[Trial], options: SweepConfig, imports: Sequence[
         UserError: Ray is missing, there is no such cluster, or a trial failed.
         Stopped: there was a signal.
     """
-    with connected("A sweep", options.address, "ray.address") as ray, Interrupts() as interrupts:
-        _Sweep(ray, trials, options, imports).run(interrupts)
+    if any(trial.state != "finished" for trial in trials):
+        with connected("A sweep", options.address, "ray.address") as ray, Interrupts() as interrupts:
+            _Sweep(ray, trials, options, imports).run(interrupts)
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
         first = f"{len(failed)} that did not, first: {failed[0].label} ({failed[0].why}; see {failed[0].path}.log)"
@@ -153,7 +154,7 @@ class _Sweep:
         self._block = Block()
 
     def run(self, interrupts: Interrupts) -> None:
-        self._look()
+        self._look(range(len(self._trials)))
         for number, trial in enumerate(self._trials):
             if trial.state == "finished":
                 self._say(number, "has finished before")
@@ -163,7 +164,7 @@ class _Sweep:
         with self._block:
             while self._running:
                 done, _ = self._ray.wait([*self._running], timeout=_INTERVAL)
-                self._look()
+                self._look(self._running.values())
                 for task in done:
                     self._end(self._running.pop(task), task)
                 for task, number in self._running.items():
@@ -192,10 +193,10 @@ class _Sweep:
         if self._running and not any(r.get("CPU", 0) >= cpus and r.get("GPU", 0) >= gpus for r in found):
             self._block.note(f"No machine here has ray.cpus={cpus} and ray.gpus={gpus:g}: waiting for one to join.")
 
-    def _look(self) -> None:
-        for number, trial in enumerate(self._trials):
-            before = trial.state
-            rows = trial.look()
+    def _look(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            trial = self._trials[number]
+            before, rows = trial.state, trial.look()
             if self._halving is not None:
                 for row in rows:
                     self._halving.add(number, row)

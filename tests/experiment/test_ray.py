@@ -20,7 +20,7 @@ from tests.faults.commands import digest, outcome
 from tests.support.rays import cluster, command, parent, processes
 
 pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]' -c constraints.txt")
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore:::ray")]
+pytestmark = [pytest.mark.timeout(2500), pytest.mark.filterwarnings("ignore:::ray")]
 
 TRIAL = [
     "benchmark=toy", "steps=300", "network.width=8", "agent.batch_size=4", "training.learning_starts=20", "device=cpu",
@@ -92,8 +92,8 @@ def test_a_sweep_whose_workers_are_killed_ends_in_what_its_runs_alone_give(
 
     monkeypatch.chdir(tmp_path / "swept")
     capsys.readouterr()
-    assert cli.main(["sweep", *TRIAL, *SWEPT, f"ray.address={address}"]) == 0
-    assert capsys.readouterr().err.count("has finished before") == 12
+    assert cli.main(["sweep", *TRIAL, *SWEPT, "ray.address=nowhere"]) == 0, "a finished sweep needs no cluster"
+    assert capsys.readouterr().out == printed
     assert cli.main(["report", "runs"]) == 0
 
 
