@@ -7,6 +7,7 @@ receives all steps and sends all policies through one network card; its update t
 
 from __future__ import annotations
 
+import time
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ class Rollout(NamedTuple):
     """One rollout and its update."""
 
     collect: float
-    """Seconds."""
+    """Seconds, with what the learner does to take the steps over."""
     update: float
     sent: dict[str, float]
     """Bytes of policy, noise, steps and states, to and from all collectors."""
@@ -39,9 +40,9 @@ def measure(quick: bool = False) -> dict[str, Any]:
     """
     size = 20 if quick else 500
     found = {workers: _rollouts(workers, size, 1 if quick else ROLLOUTS) for workers in MEASURED}
-    rows = [_row(workers, size, median_of(rollouts)) for workers, rollouts in found.items()]
+    rows = [row_of(workers, size, median_of(rollouts)) for workers, rollouts in found.items()]
     one = median_of(found[1])
-    rows += [_row(workers, size, _computed(workers, one), computed=True) for workers in COMPUTED]
+    rows += [row_of(workers, size, computed(workers, one), is_computed=True) for workers in COMPUTED]
     for row in rows:
         row["of_one"] = row["env_steps_per_second"] / rows[0]["env_steps_per_second"]
     return {"bench": "scale", "machine": machine(), "network_bytes_per_second": NETWORK, "rows": rows}
@@ -54,12 +55,12 @@ def _rollouts(workers: int, size: int, number: int) -> list[Rollout]:
     found = []
     try:
         for _ in counted(range(1 + number), f"rollouts of {workers}"):  # the first one also starts the collectors
-            seconds, sent = dict(trainer.seconds), dict(trainer.collector.bytes)
+            begin, before, sent = time.perf_counter(), trainer.seconds["update"], dict(trainer.collector.bytes)
             while trainer.advance() is None:
                 pass
-            took = {name: value - seconds[name] for name, value in trainer.seconds.items()}
-            bytes_sent = {name: value - sent[name] for name, value in trainer.collector.bytes.items()}
-            found.append(Rollout(took["act"] + took["step"], took["update"], bytes_sent))
+            update = trainer.seconds["update"] - before
+            sent = {name: value - sent[name] for name, value in trainer.collector.bytes.items()}
+            found.append(Rollout(time.perf_counter() - begin - update, update, sent))
     finally:
         trainer.close()
     return found[1:]
@@ -68,22 +69,22 @@ def _rollouts(workers: int, size: int, number: int) -> list[Rollout]:
 def median_of(rollouts: list[Rollout]) -> Rollout:
     """The median of each number."""
     sent = {name: median(rollout.sent[name] for rollout in rollouts) for name in rollouts[0].sent}
-    seconds = (median(getattr(rollout, name) for rollout in rollouts) for name in ("collect", "update"))
-    return Rollout(*seconds, sent)
+    collect, update = (median(getattr(rollout, name) for rollout in rollouts) for name in ("collect", "update"))
+    return Rollout(collect, update, sent)
 
 
-def _computed(workers: int, one: Rollout) -> Rollout:
+def computed(workers: int, one: Rollout) -> Rollout:
     """A rollout of many collectors, from that of one."""
     sent = {name: value * workers for name, value in one.sent.items()}
     return Rollout(one.collect + sum(sent.values()) / NETWORK, one.update * workers, sent)
 
 
-def _row(workers: int, size: int, found: Rollout, computed: bool = False) -> dict[str, Any]:
+def row_of(workers: int, size: int, found: Rollout, is_computed: bool = False) -> dict[str, Any]:
     steps = 10 * COPIES * size * workers
     total = found.collect + found.update
     return {
         "collectors": workers,
-        "from": "computed" if computed else "measured",
+        "from": "computed" if is_computed else "measured",
         "env_steps_per_second": steps / total,
         "collect_s": found.collect,
         "update_s": found.update,

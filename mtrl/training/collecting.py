@@ -125,5 +125,5 @@ def _together(steps: Sequence[Step]) -> Step:
     """The steps of all parts as one."""
     observation, action = (torch.cat([getattr(step, name) for step in steps], 1) for name in ("observation", "action"))
     names = ("observation", "reward", "terminated", "truncated", "next_observation", "success")
-    arrays = {name: np.concatenate([getattr(step.result, name) for step in steps], 1) for name in names}
+    arrays: dict[str, Any] = {n: np.concatenate([getattr(step.result, n) for step in steps], 1) for n in names}
     return Step(observation, action, StepResult(**arrays))

@@ -33,7 +33,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     try:
         for _ in range(NODES - 1):
             found.add_node(**options)
-        yield found.address
+        yield str(found.address)
     finally:
         found.shutdown()
     until = time.monotonic() + 60
