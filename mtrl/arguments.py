@@ -112,14 +112,14 @@ def _train(commands: Any) -> None:
 
 def _sweep(commands: Any) -> None:
     examples = """
-    mtrl sweep benchmark=mt10 network=mint,film surgery=none,pcgrad seed=range(1,11)
-    mtrl sweep benchmark=mt10 'seed=range(1,5)' ray.address=auto ray.cpus=4 ray.gpus=0.25
+    mtrl sweep benchmark=mt10 network=mint,film surgery=none,pcgrad 'seed=range(1,9)'
+    mtrl sweep benchmark=mt10 'seed=range(1,5)' ray.address=auto ray.cpus=4
     mtrl sweep benchmark=mt10 agent.learning_rate=1e-4,3e-4,1e-3 ray.asha=100000
     """
     keys = (
-        "The words are those of `mtrl train`; each run is one of its runs, and the same command again goes on.\n"
-        "ray.address: host:port or auto; ray.cpus, ray.gpus: of each run; ray.restarts: of a run that has died;\n"
-        "ray.asha, ray.keep, ray.metric: stop the worse runs early, see docs/scale.md."
+        "The words are those of `mtrl train`. The same command again goes on. Options of Ray:\n"
+        "ray.address: host:port, or auto; ray.cpus, ray.gpus: of each run; ray.restarts:\n"
+        "of one that has died; ray.asha, ray.keep, ray.metric: stop the worse runs early."
     )
     sweep = _command(commands, "sweep", "train many runs at once, on one machine or a Ray cluster", examples, keys)
     sweep.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
