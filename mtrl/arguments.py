@@ -13,7 +13,7 @@ from mtrl.core.config import PICTURES
 from mtrl.core.errors import UserError, expected
 
 BENCHES = (
-    *("update", "growth", "train", "on_policy", "precision", "cloning", "auxiliary"),
+    *("update", "growth", "train", "on_policy", "scale", "precision", "cloning", "auxiliary"),
     *("envs", "guards", "rivals", "startup"),
 )
 DATA_SETS = ("cifar10", "cifar100", "mnist", "svhn")
@@ -71,7 +71,8 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--version", action="version", version=f"mtrl {__version__}")
     commands = found.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    for add in (_train, _study, _evaluate, _demos, _list, _bench, _data, _plot, _watch, _report, _compare, _group):
+    _train(commands)
+    for add in (_sweep, _study, _evaluate, _demos, _list, _bench, _data, _plot, _watch, _report, _compare, _group):
         add(commands)
     _completion(commands)
     return found
@@ -108,6 +109,23 @@ def _train(commands: Any) -> None:
     train.add_argument("--show", action="store_true", help="print the whole configuration and stop")
     _add_json(train)
     _add_imports(train)
+
+
+def _sweep(commands: Any) -> None:
+    examples = """
+    mtrl sweep benchmark=mt10 network=mint,film surgery=none,pcgrad 'seed=range(1,9)'
+    mtrl sweep benchmark=mt10 'seed=range(1,5)' ray.address=auto ray.cpus=4
+    mtrl sweep benchmark=mt10 agent.learning_rate=1e-4,3e-4,1e-3 ray.asha=100000
+    """
+    keys = (
+        "The words are those of `mtrl train`. The same command again goes on. Options of Ray:\n"
+        "ray.address: host:port, or auto; ray.cpus, ray.gpus: of each run; ray.restarts:\n"
+        "of one that has died; ray.asha, ray.keep, ray.metric: stop the worse runs early."
+    )
+    sweep = _command(commands, "sweep", "train many runs at once, on one machine or a Ray cluster", examples, keys)
+    sweep.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
+    _add_json(sweep)
+    _add_imports(sweep)
 
 
 def _study(commands: Any) -> None:

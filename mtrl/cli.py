@@ -131,6 +131,28 @@ def _train(options: argparse.Namespace) -> Iterator[Shown]:
         yield Shown(f"Together: mtrl report {shlex.join(map(str, folders))}")
 
 
+def _sweep(options: argparse.Namespace) -> Iterator[Shown]:
+    from mtrl import configs, experiment
+    from mtrl.experiment import trials
+    from mtrl.monitoring.statistics import shown
+
+    own = [word for word in options.options if word.startswith("ray.")]
+    words = experiment.sweep([word for word in options.options if word not in own])
+    sweep = configs.options(trials.SweepConfig, "ray", own)
+    imports = [f"imports=[{','.join(options.imports)}]"] if options.imports else []
+    runs = [experiment.compose([*run, *imports]) for run in words]
+    experiment.check_sweep(runs)
+    found = trials.trials_of(words, runs)
+    trials.run_trials(found, sweep, options.imports)
+    for trial in found:
+        result = trial.result or {}
+        name = result.get("headline", "")
+        text = f"{name} {shown(name, result[f'mean_{name}'])}" if name else f"{trial.state} at step {trial.step:,}"
+        yield Shown(f"{trial.label}: {text}", {"run": str(trial.path), "state": trial.state, **result})
+    folders = dict.fromkeys(os.path.relpath(trial.path.parent) for trial in found)
+    yield Shown(f"Together: mtrl report {shlex.join(folders)}")
+
+
 def _train_one(config: Any) -> Generator[Shown, None, Path]:
     """Train one run, and return its folder."""
     from mtrl import experiment
@@ -307,6 +329,7 @@ def _completion(options: argparse.Namespace) -> Iterator[Shown]:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], Iterator[Shown]]] = {
     "train": _train,
+    "sweep": _sweep,
     "study": _study,
     "evaluate": _evaluate,
     "list": _list,

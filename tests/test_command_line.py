@@ -19,8 +19,8 @@ from tests.support.tiny_runs import TINY, run_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
-    "", "train", "study", "evaluate", "demos", "demos collect", "demos cache", "list", "bench", "data", "plot", "watch",
-    "report", "compare", "group", "completion",
+    "", "train", "sweep", "study", "evaluate", "demos", "demos collect", "demos cache", "list", "bench", "data", "plot",
+    "watch", "report", "compare", "group", "completion",
 ]  # fmt: skip
 
 
@@ -45,8 +45,8 @@ def test_help_fits_one_screen_and_its_examples_are_commands(
     assert calls and len(calls) == len(examples)
     for call in calls:
         options = arguments.parse(shlex.split(call)[1:])
-        if options.command == "train" and options.config is None:
-            for run in experiment.sweep(options.options):
+        if options.command == "sweep" or (options.command == "train" and options.config is None):
+            for run in experiment.sweep([word for word in options.options if not word.startswith("ray.")]):
                 experiment.compose(run)
     assert command == "" or any(call.startswith(f"mtrl {command}") for call in calls)
 

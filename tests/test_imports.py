@@ -52,11 +52,11 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "torchjd": ("mtrl.gradients",),
     "matplotlib": ("mtrl.monitoring",),
     "rliable": ("mtrl.monitoring",),
-    "ray": ("mtrl.experiment",),
+    "ray": ("mtrl.core.cluster",),
     "tensorboard": ("mtrl.monitoring",),
     "wandb": ("mtrl.monitoring",),
 }
-"""Where in the package each heavy library may be imported; `ray` spreads whole runs, so it belongs to the wiring."""
+"""Where in the package each heavy library may be imported."""
 
 LINKS = {"agents", "envs", "configs"}
 

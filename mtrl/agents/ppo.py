@@ -169,16 +169,25 @@ class PPO(ActorCritic):
 
     def policy(self, output: Tensor, explore: bool, subset: Any) -> Tensor:
         """The means, or a sample, within [-1, 1]."""
-        return (self._sampled(output) if explore else output.chunk(2, -1)[0]).clamp(-1, 1)
+        action = self._sampled(output, self.noise(output.shape[:-1])) if explore else output.chunk(2, -1)[0]
+        return action.clamp(-1, 1)
 
-    def _sampled(self, output: Tensor) -> Tensor:
+    def _sampled(self, output: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = self.distribution(output)
-        return mean + log_std.exp() * self.noise(mean.shape[:-1])
+        return mean + log_std.exp() * noise
 
     @torch.no_grad()
-    def explore(self, observation: Tensor) -> Tensor:
-        """observation (T, N, O) -> sampled actions (T, N, A), which are not clipped."""
-        return self._sampled(self.actor(self._normalised("observation", observation.to(self.device))))
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """observation (T, N, O), standard normal noise (T, N, A) -> actions (T, N, A), which are not clipped."""
+        return self._sampled(self.actor(self._normalised("observation", observation.to(self.device))), noise)
+
+    def exploring_state(self) -> dict[str, Any]:
+        """What `explore` depends on."""
+        return {"policy": self.policy_state(), "max_log_std": self.max_log_std}
+
+    def load_exploring_state(self, state: Mapping[str, Any]) -> None:
+        self.load_policy_state(state["policy"])
+        self.max_log_std.copy_(state["max_log_std"])
 
     def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
         """Up to `epochs` passes over a rollout; see `training.on_policy.Agent`.

@@ -59,7 +59,7 @@ def _rollout(trainer: Any) -> dict[str, float]:
 
 
 def _row(suite: str, name: str, rollouts: list[dict[str, float]], trainer: Any) -> dict[str, Any]:
-    steps = trainer.config.rollout_steps * trainer.envs.num_tasks * trainer.envs.envs_per_task
+    steps = trainer.config.rollout_steps * trainer.tasks_per_step * trainer.config.envs_per_task
     total = median([sum(seconds.values()) for seconds in rollouts])
     parts = {f"{part}_ms": 1e3 * median([seconds[part] for seconds in rollouts]) for part in rollouts[0]}
     return {"suite": suite, "surgery": name, "env_steps_per_second": steps / total, "ms": 1e3 * total, **parts}

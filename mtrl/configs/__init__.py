@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from hydra import compose as hydra_compose
@@ -27,12 +27,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mtrl.configs import values
 from mtrl.configs.complaints import MALFORMED, explained, unknown_option
-from mtrl.core.config import typed_as
+from mtrl.core.config import Options, typed_as
 from mtrl.core.errors import UserError, expected
 from mtrl.core.records import require
 from mtrl.core.registry import Registry, find, unknown_kind
 
 FOLDER = Path(__file__).parent
+_Made = TypeVar("_Made", bound=Options)
 
 
 def choices(group: str, registries: Iterable[Registry]) -> list[str]:
@@ -185,6 +186,26 @@ def _alternatives(override: str) -> list[str]:
     if value is None or not value.is_discrete_sweep() or value.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return [override]
     return [f"{key}={one}" for one in value.sweep_string_iterator()]
+
+
+def options(config: type[_Made], group: str, overrides: Sequence[str]) -> _Made:
+    """An instance of a dataclass of options from `<group>.<option>=value` overrides, outside of any registry.
+
+    Raises:
+        UserError: an override names no option, or gives a value of the wrong type or range.
+    """
+    made, names = OmegaConf.create({group: OmegaConf.structured(config)}), [field.name for field in fields(config)]
+    try:
+        for key, _, text in (override.partition("=") for override in overrides):
+            name = key.removeprefix(f"{group}.")
+            if name not in names:
+                raise unknown_option(key, names)
+            OmegaConf.update(made, key, values.read(key, text, values.hint(config, [name])))
+        found = OmegaConf.to_object(made[group])
+    except OmegaConfBaseException as error:
+        raise explained(error, overrides) from error
+    assert isinstance(found, config)
+    return found
 
 
 def plain(config: Any) -> Any:

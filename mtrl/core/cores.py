@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from mtrl.core.errors import expected
@@ -20,6 +23,32 @@ B = TypeVar("B")
 def available_cores() -> int:
     """Those that this process may run on, where the system tells; at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def free_cores(count: int) -> Iterator[list[int]]:
+    """The numbers of cores that nobody else has from here meanwhile; [] where so many are not free, or all are wanted.
+
+    A file for each core is locked, which the system undoes if the process dies.
+    """
+    if not hasattr(os, "sched_getaffinity") or count >= available_cores():
+        yield []
+        return
+    place = Path(tempfile.gettempdir()) / f"mtrl-cores-{os.getuid()}"
+    place.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        found = list[int]()
+        for core in sorted(os.sched_getaffinity(0)):
+            file = stack.enter_context((place / str(core)).open("w"))
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found.append(core)
+            if len(found) == count:
+                break
+        if len(found) < count:
+            stack.close()
+            found.clear()
+        yield found
 
 
 def usable_device(name: str, option: str = "Option `device`") -> torch.device:

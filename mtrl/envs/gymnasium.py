@@ -123,8 +123,8 @@ class GymnasiumSuite(Suite[Config, ControlSpec]):
             sizes = flatdim(env.observation_space), flatdim(env.action_space)
         return ControlSpec((name,), *sizes, self.config.horizon_of(name), tells_success=tells)
 
-    def make_envs(self, seed: int, envs_per_task: int) -> GymnasiumEnvs:
-        return GymnasiumEnvs(self, (seed, _TRAINING), envs_per_task)
+    def make_envs(self, seed: int, envs_per_task: int, copies: range | None = None) -> GymnasiumEnvs:
+        return GymnasiumEnvs(self, (seed, _TRAINING), envs_per_task, copies)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> GymnasiumEnvs:
         """Under either protocol, episode e of a task has a seed of its own and ends by the environment's rules."""
@@ -171,14 +171,26 @@ class GymnasiumEnvs:
     Episode e of environment n is the (e N + n)-th of its task, which has a seed of its own.
     """
 
-    def __init__(self, suite: GymnasiumSuite, seed: tuple[int, int], envs_per_task: int, **options: Any) -> None:
-        """seed: a number, and the purpose, so that training and evaluation differ; options: of `gymnasium.make`."""
+    def __init__(
+        self,
+        suite: GymnasiumSuite,
+        seed: tuple[int, int],
+        envs_per_task: int,
+        copies: range | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        seed: a number, and the purpose, so that training and evaluation differ.
+        copies: of the N environments of each task, those that are here; all if not given.
+        options: of `gymnasium.make`.
+        """
         spec, config = suite.spec, suite.config
-        self.num_tasks, self.envs_per_task = spec.num_tasks, envs_per_task
+        self._numbers, self._all = range(envs_per_task) if copies is None else copies, envs_per_task
+        self.num_tasks, self.envs_per_task = spec.num_tasks, len(self._numbers)
         self._names, self._seed = spec.tasks, seed
-        self._envs = [[config.make(name, **options) for _ in range(envs_per_task)] for name in spec.tasks]
+        self._envs = [[config.make(name, **options) for _ in self._numbers] for name in spec.tasks]
         self._thresholds = [config.threshold_of(name) for name in spec.tasks]
-        shape = (self.num_tasks, envs_per_task)
+        shape = (self.num_tasks, self.envs_per_task)
         self._observation, self._next_observation = np.zeros((2, *shape, spec.observation_size), np.float32)
         self._actions = np.zeros((*shape, spec.horizon, spec.action_size), np.float32)
         self._reward, self._return = np.zeros((2, *shape))
@@ -205,7 +217,7 @@ class GymnasiumEnvs:
 
     def _begin(self, place: tuple[int, ...]) -> None:
         task, n = place
-        number = int(self._episode[place]) * self.envs_per_task + n
+        number = int(self._episode[place]) * self._all + self._numbers[n]
         seed = int(np.random.SeedSequence((*self._seed, task, number)).generate_state(1)[0])
         self._observation[place] = self._envs[task][n].reset(seed=seed)[0]
         self._length[place], self._return[place] = 0, 0.0

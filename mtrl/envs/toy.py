@@ -66,8 +66,8 @@ class ToySuite(Suite[Config, ControlSpec]):
         tasks = tuple(config.names()[t] for t in config.turns())
         self.spec = ControlSpec(tasks, OBSERVATION_SIZE, 2, config.horizon)
 
-    def make_envs(self, seed: int, envs_per_task: int) -> ToyEnvs:
-        return ToyEnvs(self.config, seed, envs_per_task)
+    def make_envs(self, seed: int, envs_per_task: int, copies: range | None = None) -> ToyEnvs:
+        return ToyEnvs(self.config, seed, envs_per_task, copies=copies)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> ToyEnvs:
         """One copy for each episode. Either protocol draws new starts and goals."""
@@ -91,13 +91,24 @@ class ToyEnvs:
     The reward is 1 − d / (2√2), d the distance to the goal after the move: within [0, 1].
     """
 
-    def __init__(self, config: Config, seed: int, envs_per_task: int, terminate_on_success: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        seed: int,
+        envs_per_task: int,
+        terminate_on_success: bool = False,
+        copies: range | None = None,
+    ) -> None:
+        """copies: of the `envs_per_task` that draw together, those that are here; all if not given."""
         turns = np.array(config.turns())
-        self.num_tasks, self.envs_per_task = len(turns), envs_per_task
+        self._drawn = (len(turns), envs_per_task, 2)
+        copies = range(envs_per_task) if copies is None else copies
+        self._here = slice(copies.start, copies.stop)
+        self.num_tasks, self.envs_per_task = len(turns), len(copies)
         self._config, self._terminate = config, terminate_on_success
         angle = 2 * np.pi * turns / config.num_tasks
         self._rotation = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], -1).reshape(-1, 2, 2)
-        shape = (self.num_tasks, envs_per_task)
+        shape = (self.num_tasks, self.envs_per_task)
         self._position, self._velocity, self._goal = (np.zeros((*shape, 2)) for _ in range(3))
         self._length = np.zeros(shape, np.int64)
         self._next_observation, self._observation = (np.zeros((*shape, OBSERVATION_SIZE)) for _ in range(2))
@@ -151,17 +162,18 @@ class ToyEnvs:
 
     def _reward(self, distance: FloatArray) -> FloatArray:
         if self._config.shuffled_rewards:
-            elsewhere = self._rng.uniform(-1, 1, self._goal.shape)
+            elsewhere = self._rng.uniform(-1, 1, self._drawn)[:, self._here]
             distance = np.linalg.norm(self._goal - elsewhere, axis=-1)
         return 1 - distance / np.sqrt(8)
 
     def _begin(self, where: np.ndarray) -> None:
-        """Give new episodes to the copies in `where` (T, N)."""
+        """Give new episodes to the copies in `where` (T, N): in training to all at once, as all are equally long."""
         if not where.any():
             return
-        start, goal = self._rng.uniform(-0.9, 0.9, (2, *self._goal.shape))
+        start, goal = self._rng.uniform(-0.9, 0.9, (2, *self._drawn))
         while (near := np.linalg.norm(goal - start, axis=-1) < MIN_DISTANCE).any():
             goal[near] = self._rng.uniform(-0.9, 0.9, (int(near.sum()), 2))
+        start, goal = start[:, self._here], goal[:, self._here]
         self._position[where], self._goal[where] = start[where], goal[where]
         self._velocity[where] = 0
         self._length[where] = 0

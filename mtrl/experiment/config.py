@@ -30,6 +30,10 @@ SHORT = {
     "tasks": "benchmark.tasks",
     "replay": "training.replay",
     "on_nonfinite": "training.on_nonfinite",
+    "collector": "training.collector",
+    "collector.workers": "training.workers",
+    "collector.address": "training.collector_address",
+    "collector.cpus": "training.collector_cpus",
 }
 _LONGEST_NAME = 200
 """Bytes: file systems allow 255."""

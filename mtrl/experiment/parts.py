@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 
+from mtrl import configs
 from mtrl.agents import AGENTS
 from mtrl.core.cores import usable_device
 from mtrl.core.errors import UserError, expected
 from mtrl.core.memory import keep_freed_memory
-from mtrl.core.registry import Registry
+from mtrl.core.registry import Registry, import_by_name
 from mtrl.core.specs import GoalSpec
 from mtrl.envs import SUITES
-from mtrl.experiment.config import ExperimentConfig, run_name
+from mtrl.experiment.config import ExperimentConfig, restore, run_name
 from mtrl.gradients import Methods
 from mtrl.monitoring.run import run_path
 from mtrl.training import TRAININGS
@@ -61,6 +62,7 @@ class Experiment:
             config.training, agent=self.agent, suite=self.suite, seed=config.seed, steps=config.steps
         )
         self.trainer.counted = counted_tasks(config, self.suite)
+        self.trainer.rebuild = functools.partial(_rebuilt, configs.plain(config), config.imports)
 
     @property
     def tasks(self) -> list[str]:
@@ -96,6 +98,13 @@ class Experiment:
         except PermissionError as error:
             return f"{path} may not be written ({error.strerror})."
         return None
+
+
+def _rebuilt(saved: dict[str, Any], imports: list[str]) -> tuple[Any, Any]:
+    """The agent, on the CPU, and the suite of a saved configuration."""
+    import_by_name(imports)
+    again = Experiment(replace(restore(saved), device="cpu", threads=1))
+    return again.agent, again.suite
 
 
 def _methods(config: ExperimentConfig, suite: Any) -> Methods:

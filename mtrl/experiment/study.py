@@ -22,11 +22,9 @@ Beside the study, `<label>/seed_<n>/` keeps what a reader needs of a finished ru
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +39,7 @@ from mtrl.core.records import read_yaml, require
 from mtrl.experiment.config import USABLE, ExperimentConfig, check_sweep, compose, is_name, run_name
 from mtrl.experiment.load import evaluate_run
 from mtrl.experiment.pictures import plot_runs, plot_scores
+from mtrl.experiment.processes import start
 from mtrl.experiment.rungs import Rungs
 from mtrl.experiment.runs import SOLVED, Scores
 from mtrl.monitoring.files import write_json
@@ -250,21 +249,13 @@ class _Processes(Interrupts):
 
     def mtrl(self, arguments: list[str], log: Path | None = None) -> int:
         """Run a command of mtrl and return its code; with a log, on one thread and silently."""
-        command = [sys.executable, "-m", "mtrl.cli", *arguments]
-        if log is None:
-            return self._call(command, arguments)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as out:
-            alone = {"stdout": out, "stderr": subprocess.STDOUT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
-            return self._call([*command, "threads=1"], arguments, **alone)
-
-    def _call(self, command: list[str], shown: list[str], **options: Any) -> int:
         with self._lock:
             if self.pending:
                 return 1
-            say(f"== mtrl {shlex.join(shown)}")
-            options = {"stdout": _STDERR, **options}  # what a run prints is no result of the study
-            process: subprocess.Popen[Any] = subprocess.Popen(command, process_group=0, **options)
+            say(f"== mtrl {shlex.join(arguments)}")
+            # What a run prints is no result of the study.
+            alone: dict[str, Any] = {"stdout": _STDERR} if log is None else {"log": log, "threads": 1}
+            process = start(arguments, **alone)
             self._running.add(process)
         code = process.wait()
         with self._lock:

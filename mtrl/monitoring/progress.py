@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 from collections import deque
@@ -154,6 +155,43 @@ class Counter:
         speed = self.done / max(now - self._begin, 1e-9)
         left = f", {tqdm.format_interval((total - self.done) / speed)} left" if 0 < self.done < total else ""
         return f"{tqdm.format_sizeof(speed) if speed >= 1000 else f'{speed:.3g}'}/s{left}"
+
+
+class Block:
+    """Lines that are drawn anew in place at the end of a terminal, below what `note` has said. Elsewhere only the notes
+    are printed."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._lines: list[str] = []
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Replace the lines."""
+        if self._stream.isatty():
+            self._erase()
+            width = shutil.get_terminal_size().columns - 1
+            self._lines = [line[:width] for line in lines]
+            self._stream.write("".join(f"{line}\n" for line in self._lines))
+            self._stream.flush()
+
+    def note(self, text: str) -> None:
+        """Print a line above them."""
+        lines = self._lines
+        self._erase()
+        print(text, file=self._stream, flush=True)
+        self.show(lines)
+
+    def _erase(self) -> None:
+        if self._lines:
+            self._stream.write(f"\x1b[{len(self._lines)}F\x1b[J")
+            self._lines = []
+
+    def __enter__(self) -> Block:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last lines where they are."""
+        self._lines = []
 
 
 @contextlib.contextmanager

@@ -97,6 +97,12 @@ class RunFolder:
             raise expected(f"Run folder {path}", "an existing folder that holds config.yaml", found)
         return cls(path, read_config(path), "finished" if (path / "result.json").exists() else "resume")
 
+    @classmethod
+    def is_finished(cls, path: Path, config: Mapping[str, Any], *, ignore: Collection[str] = ()) -> bool:
+        """Whether `open` would find this run finished."""
+        there = (path / "config.yaml").exists() and (path / "result.json").exists()
+        return there and not _changes(read_config(path), _plain_yaml(config), ignore)
+
     def begin(self) -> None:
         """Bring the folder of a run that goes on to its configuration; an old result of fewer steps moves to
         `evaluations/`. Call it when nothing can be refused any more."""
@@ -184,6 +190,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Collection[str]) -> dict[str, tuple[Any, Any]]:
+    """The `differences` in keys that are not ignored, alone or with all that is below them."""
+    ignored = tuple(f"{key}." for key in ignore)
+    return {key: values for key, values in differences(old, new).items() if not f"{key}.".startswith(ignored)}
+
+
 def _enter(
     path: Path, config: dict[str, Any], ignore: Collection[str], steps_key: str
 ) -> tuple[Status, Callable[[], None] | None]:
@@ -193,11 +205,7 @@ def _enter(
         _write_config(path, config)
         return "new", None
     old = read_config(path)
-    changed = {
-        key: values
-        for key, values in differences(old, config).items()
-        if not any(key == ignored or key.startswith(f"{ignored}.") for ignored in ignore)
-    }
+    changed = _changes(old, config, ignore)
     steps = changed.pop(steps_key, None)
     if changed or (steps is not None and not _larger(*steps)):
         changed |= {} if steps is None else {steps_key: steps}

@@ -36,6 +36,15 @@ class ControlSuite(Protocol):
         ...
 
 
+class PartialSuite(ControlSuite, Protocol):
+    """What loops whose environments stand in parts need of a benchmark."""
+
+    def make_envs(self, seed: int, envs_per_task: int, copies: range | None = None) -> TaskVectorEnv:
+        """copies: the numbers of those that are wanted, of a task's `envs_per_task`; all if not given. They do what
+        they would do among all."""
+        ...
+
+
 class EpisodeStatistics:
     """Returns and successes of the training episodes that ended since the last report.
 

@@ -1,7 +1,8 @@
 """On-policy training: collect a rollout with the current policy, learn from it, throw it away.
 
 Actions are computed on one core, environments step on all cores with their own engine, and the learner updates on all
-cores; nothing is collected with a policy that is no longer the current one.
+cores; nothing is collected with a policy that is no longer the current one. With `training.collector=ray` processes of
+a Ray cluster collect the rollout, and the numbers stay the same.
 """
 
 from __future__ import annotations
@@ -10,15 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
-import torch
-from torch import Tensor
-
-from mtrl.core.config import check
-from mtrl.core.cores import torch_threads
+from mtrl.core.config import check, check_choice, runtime_option
 from mtrl.core.specs import ControlSpec, Spec
-from mtrl.core.types import Metrics, TaskVectorEnv
+from mtrl.core.types import Metrics
 from mtrl.data.rollout import Rollout
-from mtrl.training.control import ControlSuite, ControlTrainer, EpisodeStatistics
+from mtrl.training.collecting import Actor, Collector, LocalCollector
+from mtrl.training.control import ControlTrainer, EpisodeStatistics, PartialSuite
 from mtrl.training.trainer import TrainingConfig
 
 
@@ -33,21 +31,32 @@ class Config(TrainingConfig):
     """N: environments of each task, stepped side by side."""
     rollout_steps: int = 500
     """R: steps of each environment between two updates of the policy."""
+    workers: int = 1
+    """W: parts that a task's environments are divided into; with collector=ray a process for each."""
+    collector: str = runtime_option("local")
+    """Where rollouts are collected: local, or ray for processes on the machines of a Ray cluster."""
+    collector_address: str = runtime_option("")
+    """With collector=ray: host:port of the cluster, or auto; a new one of this machine alone if not given."""
+    collector_cpus: int = runtime_option(1)
+    """With collector=ray: cores of each process."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("envs_per_task", "rollout_steps"):
+        for name in ("envs_per_task", "rollout_steps", "workers", "collector_cpus"):
             check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
+        check_choice("training.collector", self.collector, ("local", "ray"))
+        divisor = f"a divisor of training.envs_per_task ({self.envs_per_task})"
+        check(self.envs_per_task % self.workers == 0, "training.workers", divisor, self.workers)
+
+    @property
+    def parts(self) -> list[range]:
+        """The copies of each part, by their numbers among the N of a task."""
+        size = self.envs_per_task // self.workers
+        return [range(first, first + size) for first in range(0, self.envs_per_task, size)]
 
 
-class Agent(Protocol):
+class Agent(Actor, Protocol):
     """What the loop needs of a learner."""
-
-    device: torch.device
-
-    def explore(self, observation: Tensor) -> Tensor:
-        """observation (T, N, O) -> sampled actions (T, N, A), which may lie outside [-1, 1]."""
-        ...
 
     def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
         """Learn from a full rollout. Returns metrics and the number of optimiser steps of the actor.
@@ -61,36 +70,39 @@ class OnPolicyTrainer(ControlTrainer):
     """One agent, its environments and the rollout under way. A run goes on from a checkpoint bit for bit, also from
     the middle of a rollout."""
 
-    envs: TaskVectorEnv
+    collector: Collector
     rollout: Rollout
 
-    def __init__(self, config: Config, *, agent: Agent, suite: ControlSuite, seed: int, steps: int) -> None:
+    def __init__(self, config: Config, *, agent: Agent, suite: PartialSuite, seed: int, steps: int) -> None:
         super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
-        self._observation: Tensor | None = None
 
     def start(self) -> Self:
         """Make new environments and an empty rollout."""
         spec, config = self.suite.spec, self.config
-        self.envs = self.suite.make_envs(self.seed, config.envs_per_task)
+        self.collector = self._collector()
         shape = (spec.num_tasks, config.rollout_steps, config.envs_per_task)
         self.rollout = Rollout(*shape, spec.observation_size, spec.action_size, self.agent.device)
         self.episodes = EpisodeStatistics(spec.num_tasks, config.envs_per_task)
         return self
 
+    def _collector(self) -> Collector:
+        config = self.config
+        if config.collector == "ray":
+            from mtrl.training.ray_collector import RayCollector  # the others do without Ray
+
+            assert self.rebuild is not None, "a trainer of an experiment"
+            shape = (self.suite.spec.num_tasks, config.envs_per_task)
+            return RayCollector(config, self.agent, self.rebuild, shape, self.seed, self.clock)
+        envs = [self.suite.make_envs(self.seed, config.envs_per_task, part) for part in config.parts]
+        return LocalCollector(self.agent, envs, self.clock)
+
     def advance(self) -> Metrics | None:
-        """One step of every environment, and the update where that completes a rollout."""
-        if self._observation is None:
-            self._observation = torch.tensor(self.envs.reset(), dtype=torch.float32)
-        with self.clock("act"), torch_threads(1):
-            action = self.agent.explore(self._observation)
-            played = action.clamp(-1, 1).cpu().numpy()
-        with self.clock("step"):
-            result = self.envs.step(played)
-        self.rollout.add(self._observation, action, result)
-        self._observation = torch.tensor(result.observation, dtype=torch.float32)
-        self.episodes.add(result)
-        self.step += self.envs.envs_per_task
+        """The steps that the collector takes at once, and the update where they complete a rollout."""
+        for observation, action, result in self.collector.collect(self.rollout.steps - self.rollout.filled):
+            self.rollout.add(observation, action, result)
+            self.episodes.add(result)
+            self.step += self.config.envs_per_task
         if not self.rollout.is_full:
             return None
         with self.clock("update"):
@@ -100,17 +112,17 @@ class OnPolicyTrainer(ControlTrainer):
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"rollout": self.rollout, "envs": self.envs, "episodes": self.episodes}
+        own = {"rollout": self.rollout, "envs": self.collector, "episodes": self.episodes}
         return super().state_dict() | {name: part.state_dict() for name, part in own.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.rollout.load_state_dict(state["rollout"])
         self.episodes.load_state_dict(state["episodes"])
-        self._observation = torch.tensor(self.envs.load_state_dict(state["envs"]), dtype=torch.float32)
+        self.collector.load_state_dict(state["envs"])
 
     def close(self) -> None:
-        self.envs.close()
+        self.collector.close()
 
 
 def build(config: Config, **parts: Any) -> OnPolicyTrainer:

@@ -105,6 +105,8 @@ class Trainer:
         """Indexes of the tasks that means over tasks are taken over; None for all."""
         self.seconds: dict[str, float] = {}
         """Where the time went, from the first step on."""
+        self.rebuild: Callable[[], tuple[Any, Any]] | None = None
+        """Builds the agent, on the CPU, and the suite once more. It can be pickled, for a process that collects."""
 
     def start(self) -> Self:
         """Open what training needs, once.

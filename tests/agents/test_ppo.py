@@ -40,7 +40,7 @@ def rollout(agent: PPO, seed: int = 0, ends: float = 0.1) -> Rollout:
     observation = rng.normal(size=(T, N, O))
     for _ in range(R):
         now = torch.tensor(observation, dtype=torch.float32)
-        action = agent.explore(now)
+        action = agent.explore(now, agent.noise(now.shape[:-1]))
         successor: Any = rng.normal(size=(T, N, O))
         ended: Any = rng.random((2, T, N)) < ends
         observation = np.where(ended.any(0)[..., None], rng.normal(size=(T, N, O)), successor)

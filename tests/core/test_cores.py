@@ -1,14 +1,17 @@
-"""Two computations at once, and PyTorch's threads."""
+"""Two computations at once, PyTorch's threads, and cores of one's own."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from mtrl.core.cores import side_by_side, torch_threads
+from mtrl.core.cores import free_cores, side_by_side, torch_threads
 
 
 @pytest.fixture(params=[2, 5])
@@ -54,3 +57,14 @@ def test_what_fails_fails_after_the_other_has_ended(threads: int, failing: int) 
         side_by_side(lambda: one(0), lambda: one(1))
     assert ended == [1 - failing]
     assert torch.get_num_threads() == threads
+
+
+def test_nobody_has_a_core_that_another_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7}, raising=False)
+    with free_cores(1) as one, free_cores(2) as two:
+        assert (one, two) == ([2], [3, 5])
+        with free_cores(2) as too_many, free_cores(1) as last, free_cores(1) as none:
+            assert (too_many, last, none) == ([], [7], [])
+    with free_cores(3) as again, free_cores(4) as all_of_them:
+        assert (again, all_of_them) == ([2, 3, 5], [])

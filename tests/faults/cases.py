@@ -8,7 +8,7 @@ import shutil
 import time
 from pathlib import Path
 
-from tests.faults.commands import Command, outcome
+from tests.faults.commands import Command, outcome, run_in
 
 COMMON = ["device=cpu", "threads=1", "experiment=x", "video=false", "training.final_episodes=1"]
 SMALL = ["steps=120", "network.width=16", "network.depth=1", "training.evaluation_episodes=1"]
@@ -48,7 +48,7 @@ class Case:
         started = time.monotonic()
         _require(command.finish())
         self.seconds = time.monotonic() - started
-        self.wanted = outcome(self.work / "whole")
+        self.wanted = outcome(run_in(self.work / "whole"))
         for module in command.modules.read_text().splitlines():
             if not module.startswith(DEVICES):
                 with contextlib.suppress(Exception):  # some have names that are no modules'
@@ -64,7 +64,7 @@ class Case:
 
     def differences(self, folder: Path) -> list[str]:
         """In what a run's end differs from the undisturbed one's."""
-        found = outcome(folder)
+        found = outcome(run_in(folder))
         return [name for name, value in self.wanted.items() if value != found[name]]
 
 

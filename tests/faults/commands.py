@@ -101,9 +101,8 @@ def run_in(folder: Path) -> Path:
     return next(folder.glob("runs/*/x/seed_1"))
 
 
-def outcome(folder: Path) -> Fact:
-    """All that a run leaves, without what tells the time."""
-    run = run_in(folder)
+def outcome(run: Path) -> Fact:
+    """All that a run leaves in its folder, without what tells the time."""
     found = checkpoints.newest(run / "checkpoints")
     best = checkpoints.best(run / "checkpoints")
     assert found is not None

@@ -1,8 +1,9 @@
 """The bar is for terminals, the lines for log files."""
 
 import io
+import re
 
-from mtrl.monitoring.progress import Counter, Progress, counted
+from mtrl.monitoring.progress import Block, Counter, Progress, counted
 
 
 class Clock:
@@ -108,3 +109,27 @@ def test_what_is_counted_is_a_bar_on_a_terminal_unless_it_is_short():
 def test_counted_gives_every_item_once_and_prints_nothing_where_it_is_short(capsys):
     assert [*counted("abc", "letters")] == ["a", "b", "c"]
     assert capsys.readouterr() == ("", "")
+
+
+def screen(written: str) -> list[str]:
+    """What a terminal shows of lines and of moves to an earlier one, from which on all is erased."""
+    lines: list[str] = []
+    for part in re.split(r"(\x1b\[\d+F\x1b\[J)", written):
+        if move := re.match(r"\x1b\[(\d+)F", part):
+            del lines[len(lines) - int(move[1]) :]
+        else:
+            lines += part.splitlines()
+    return lines
+
+
+def test_a_block_stays_below_what_is_said_and_goes_with_its_lines():
+    terminal, file = Terminal(), io.StringIO()
+    for stream in (terminal, file):
+        with Block(stream) as block:
+            block.show(["two trials", "one"])
+            block.note("one has finished")
+            block.show(["two trials"])
+            block.show(["two trials", "other"])
+            block.note("other has finished")
+    assert screen(terminal.getvalue()) == ["one has finished", "other has finished", "two trials", "other"]
+    assert file.getvalue() == "one has finished\nother has finished\n"

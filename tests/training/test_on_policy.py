@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mtrl import experiment
+from mtrl.core.errors import UserError
 from mtrl.training.on_policy import OnPolicyTrainer
 
 SMALL = [
@@ -61,9 +62,27 @@ def test_successors_are_true_and_episodes_end_where_they_end() -> None:
     assert follows.all(-1)[~ended[:, :6]].all() and not follows.all(-1)[ended[:, :6]].any()
 
 
+def test_parts_of_the_environments_give_the_transitions_that_all_together_give() -> None:
+    """To rounding: products of other sizes may be rounded otherwise."""
+    found = []
+    for workers in (1, 3):
+        _, loop = trainer("training.envs_per_task=6", f"training.workers={workers}", "benchmark.horizon=5")
+        for _ in range(7):
+            loop.advance()
+        found.append(loop.rollout.state_dict())
+    for name, whole in found[0].items():
+        torch.testing.assert_close(found[1][name], whole, rtol=1e-5, atol=1e-6)
+
+
+def test_parts_divide_the_environments_evenly() -> None:
+    with pytest.raises(UserError, match=r"`training.workers` should be a divisor of training.envs_per_task \(3\)"):
+        trainer("collector.workers=2")
+
+
 @pytest.mark.parametrize("stop", [3, 8, 21])
-def test_a_run_goes_on_from_the_middle_of_a_rollout_bit_for_bit(stop: int) -> None:
-    options = ["agent.normalise_rewards=true", "surgery=pcgrad"]
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_run_goes_on_from_the_middle_of_a_rollout_bit_for_bit(stop: int, workers: int) -> None:
+    options = ["agent.normalise_rewards=true", "surgery=pcgrad", f"training.workers={workers}"]
     (one, first), (other, second) = trainer(*options), trainer(*options, "seed=9")
     for _ in range(stop):
         first.advance()

@@ -61,7 +61,7 @@ class BatchedEnvs:
         threads: by default, one per core.
         known: first states of episodes, shared with other environments of the same goals.
         with_info: whether to compute what `info` gives.
-        in_turn: each copy plays goals of its own, one after another; see `GoalDraws`.
+        draws: what gives the copies the goals of their episodes; by default any of the task's, at random.
         specs: {task: its definition}, for variants of the package's tasks.
 
     Raises:
@@ -91,7 +91,7 @@ class BatchedEnvs:
         threads: int | None = None,
         known: Known | None = None,
         with_info: bool = False,
-        in_turn: bool = False,
+        draws: GoalDraws | None = None,
         specs: Mapping[str, TaskSpec] = TASKS,
     ) -> None:
         check(envs_per_task >= 1, "envs_per_task", "a positive integer", envs_per_task)
@@ -103,7 +103,7 @@ class BatchedEnvs:
         self._seed, self._horizon = seed, np.resize(horizon, envs_per_task)
         self.terminate_on_success, self._after_success = terminate_on_success, steps_after_success
         self._schedule, self._specs, self._with_info = schedule, specs, with_info
-        self._draws = GoalDraws([len(found) for found in goals.values()], envs_per_task, in_turn)
+        self._draws = draws or GoalDraws([len(found) for found in goals.values()], envs_per_task)
         self._warn, self.before_restart = LimitedWarnings(logger), lambda ended: None
         self._allocate()
         self.threads = threads or min(available_cores(), self.num_tasks * envs_per_task)

@@ -17,11 +17,15 @@ class GoalDraws:
     Args:
         counts: the number of goals of each task.
         copies: N.
+        here: the numbers of those copies that are drawn for, if not all; they get what they would get among all.
     """
 
-    def __init__(self, counts: Sequence[int], copies: int, in_turn: bool = False) -> None:
-        self._counts = [count for count in counts for _ in range(copies)]
-        shares = [np.arange(n, count, copies) for count in counts for n in range(copies)]
+    def __init__(self, counts: Sequence[int], copies: int, in_turn: bool = False, here: range | None = None) -> None:
+        here = range(copies) if here is None else here
+        self._streams = [t * copies + n for t in range(len(counts)) for n in here]
+        self._all = len(counts) * copies
+        self._counts = [count for count in counts for _ in here]
+        shares = [np.arange(n, count, copies) for count in counts for n in here]
         self._shares = shares if in_turn else None
         self._orders = [share.copy() for share in shares]
         self._places = [-1] * len(shares)
@@ -33,7 +37,8 @@ class GoalDraws:
     def seed(self, seeds: int | Sequence[int | None]) -> None:
         """Restart the streams: all from one seed, or each from its own; None leaves a stream as it is."""
         if isinstance(seeds, int | np.integer):
-            sources: Sequence[Any] = np.random.SeedSequence(int(seeds)).spawn(len(self))
+            streams = np.random.SeedSequence(int(seeds)).spawn(self._all)
+            sources: Sequence[Any] = [streams[number] for number in self._streams]
         else:
             sources = seeds
         for copy, source in enumerate(sources):

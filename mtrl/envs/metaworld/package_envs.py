@@ -187,6 +187,7 @@ class PackageEnvs:
         seed: every copy draws its goals from a stream of its own, made from it.
         schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, ...; then it stands still, at the
             last observation, with zero rewards and no ends.
+        copies: the numbers of those of the N copies that are here, if not all. They do what they would do among all.
     """
 
     def __init__(
@@ -195,6 +196,7 @@ class PackageEnvs:
         seed: int,
         envs_per_task: int,
         *,
+        copies: range | None = None,
         reward_version: str = "v2",
         horizon: int | Sequence[int] = MAX_HORIZON,
         terminate_on_success: bool = False,
@@ -203,16 +205,19 @@ class PackageEnvs:
     ) -> None:
         check(envs_per_task >= 1, "envs_per_task", "a positive integer", envs_per_task)
         self.tasks = tuple(goals)
-        self.num_tasks, self.envs_per_task = len(goals), envs_per_task
+        here = range(envs_per_task) if copies is None else copies
+        self.num_tasks, self.envs_per_task = len(goals), len(here)
+        self._streams = [t * envs_per_task + n for t in range(self.num_tasks) for n in here]
+        self._all = self.num_tasks * envs_per_task
         self._seed, self._started = seed, False
         horizons = np.resize(horizon, envs_per_task).tolist()
-        shape = (self.num_tasks, envs_per_task)
+        shape = (self.num_tasks, self.envs_per_task)
         self._arrays: dict[str, Any] = {name: np.zeros((*shape, *size), kind) for name, (kind, size) in _FIELDS.items()}
         self._copies: list[_Copy] = []
         for t, task in enumerate(self.tasks):
-            for n in range(envs_per_task):
+            for place, n in enumerate(here):
                 order = None if schedule is None else schedule[t, n::envs_per_task]
-                row = {name: array[t, n, ...] for name, array in self._arrays.items()}
+                row = {name: array[t, place, ...] for name, array in self._arrays.items()}
                 spec = _Spec(
                     task, goals[task], reward_version, horizons[n], terminate_on_success, steps_after_success, order
                 )
@@ -233,9 +238,9 @@ class PackageEnvs:
     def reset(self, seed: int | None = None) -> FloatArray:
         """Start again from `seed`; without one from that of the last reset, so that the same goals follow."""
         self._seed = self._seed if seed is None else seed
-        streams = np.random.SeedSequence(self._seed).spawn(len(self._copies))
-        for copy, stream in zip(self._copies, streams, strict=True):
-            copy.reset(stream)
+        streams = np.random.SeedSequence(self._seed).spawn(self._all)
+        for copy, number in zip(self._copies, self._streams, strict=True):
+            copy.reset(streams[number])
         self._started = True
         return self._arrays["observation"]
 

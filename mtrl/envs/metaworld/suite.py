@@ -21,6 +21,7 @@ from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.core.types import FloatArray, TaskVectorEnv
 from mtrl.envs.metaworld.engine import BatchedEnvs
+from mtrl.envs.metaworld.goals import GoalDraws
 from mtrl.envs.metaworld.models import make_physics_env
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON, PackageEnvs
 from mtrl.envs.metaworld.rendering import rollout_video
@@ -99,10 +100,15 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         found = draw_goals(tuple(self.tasks if whole is None else whole), seed, whole is not None)
         return {task: found[task][: self.config.num_goals] for task in self.tasks}
 
-    def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
-        if self.config.engine == "batched":
+    def make_envs(self, seed: int, envs_per_task: int, copies: range | None = None) -> TaskVectorEnv:
+        rules = self._rules(None)
+        if self.config.engine == "package":
+            return PackageEnvs(self.goals(seed), seed, envs_per_task, copies=copies, **rules)
+        if copies is None:
             return self.batched_envs(seed, envs_per_task)
-        return PackageEnvs(self.goals(seed), seed, envs_per_task, **self._rules(None))
+        draws = GoalDraws([self.config.num_goals] * len(self.tasks), envs_per_task, here=copies)
+        horizon = [rules["horizon"][n % len(rules["horizon"])] for n in copies]
+        return self.batched_envs(seed, len(copies), draws=draws, horizon=horizon)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str = "goals") -> TaskVectorEnv:
         """Environments that terminate on success and play `episodes` episodes a task, then stand still.
@@ -122,7 +128,8 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         self, seed: int, envs_per_task: int, order: NDArray[np.int64] | None = None, **options: Any
     ) -> BatchedEnvs:
         """The batched engine with `options` of its own; with an order of goals, it terminates on success."""
-        return BatchedEnvs(self.goals(seed), seed, envs_per_task, **self._rules(order), known=self._known, **options)
+        rules = self._rules(order) | options
+        return BatchedEnvs(self.goals(seed), seed, envs_per_task, known=self._known, **rules)
 
     def scheduled_envs(self, seed: int, order: NDArray[np.int64], tasks: Sequence[str]) -> PackageEnvs:
         """One copy of each of some `tasks`, which terminates on success and plays the goals `order` (len(tasks), E)."""

@@ -23,6 +23,7 @@ from mtrl.core.errors import expected
 from mtrl.core.types import StepResult
 from mtrl.envs.metaworld.arguments import META_LEARNING, MULTI_TASK, Split, in_words_of_arguments, parse
 from mtrl.envs.metaworld.engine import BatchedEnvs
+from mtrl.envs.metaworld.goals import GoalDraws
 from mtrl.envs.metaworld.observing import Observation, Observer, unbatched
 
 Array = NDArray[Any]
@@ -56,10 +57,11 @@ class MetaWorldVectorEnv(VectorEnv):
             if count % len(self.tasks):
                 raise expected("Argument `num_envs`", f"a multiple of {len(self.tasks)}", given.num_envs)
             in_turn = given.task_select == "pseudorandom"
+            draws = GoalDraws([len(found) for found in goals.values()], count // len(goals), in_turn)
             self.envs = BatchedEnvs(
-                goals, given.seed or 0, count // len(self.tasks), reward_version=reward_version,
+                goals, given.seed or 0, count // len(goals), reward_version=reward_version,
                 horizon=given.max_episode_steps or 500, terminate_on_success=bool(given.terminate_on_success),
-                threads=given.threads, with_info=True, in_turn=in_turn,
+                threads=given.threads, with_info=True, draws=draws,
             )  # fmt: skip
         # A copy that was drawn by None is to have the same goals.
         self._made_by["seed"] = given.seed

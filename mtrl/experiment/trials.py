@@ -1,0 +1,263 @@
+"""Sweeps on Ray: each run of a sweep is `mtrl train` in a process of its own, on any machine of a cluster.
+
+What a sweep knows lies in the runs' folders, which all machines share. A trial that has died is started again and goes
+on from its checkpoint; the same sweep, started again, goes on with all that have not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mtrl import configs
+from mtrl.core.cluster import connected
+from mtrl.core.config import Options, option
+from mtrl.core.errors import expected
+from mtrl.experiment.config import ExperimentConfig, free_keys, run_name
+from mtrl.experiment.halving import Halving
+from mtrl.experiment.processes import run_in_worker
+from mtrl.monitoring.interrupt import Interrupts
+from mtrl.monitoring.progress import Block
+from mtrl.monitoring.run import RunFolder, run_path
+from mtrl.monitoring.statistics import shown
+
+_INTERVAL = 1.0
+"""Seconds between two looks at the trials."""
+_REFUSED = 2
+"""Exit code of what cannot be repaired by another start."""
+
+
+@dataclass
+class SweepConfig(Options):
+    """Options of a sweep, `ray.<name>` on the command line."""
+
+    option_group: ClassVar[str] = "ray"
+
+    address: str = ""
+    """host:port of a cluster, or auto for the one that this machine is part of; this machine alone if not given."""
+    cpus: int = option(1, "a positive integer")
+    """Cores of each trial; its threads are as many."""
+    gpus: float = option(0.0, "0 or more")
+    """GPUs of each trial, or a fraction of one, which trials then share."""
+    restarts: int = option(3, "0 or more")
+    """How often a trial that has died is started again."""
+    asha: int = option(0, "0 or more")
+    """Steps after which trials are compared for the first time and the worse ones stopped (ASHA); 0 for never."""
+    keep: int = option(3, "2 or more")
+    """With asha: one of so many trials goes on, and the next comparison comes after so many times the steps."""
+    metric: str = "train/mean_success"
+    """With asha: the number of metrics.jsonl that is compared, larger is better."""
+
+
+@dataclass
+class Trial:
+    """One run of a sweep."""
+
+    words: list[str]
+    config: ExperimentConfig
+    label: str
+    """The words in which it differs from others."""
+    state: str = "waiting"
+    """waiting, running, finished, stopped (by the comparison) or failed."""
+    restarts: int = 0
+    why: str = ""
+    """Why it failed."""
+    path: Path = field(init=False)
+    step: int = field(init=False, default=0)
+    value: str = field(init=False, default="")
+    """What matters most of its last rows, as text."""
+    _read: int = field(init=False, default=0)
+    _logged: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.path = run_path(config.runs, config.benchmark.name, run_name(config), config.seed).absolute()
+        if RunFolder.is_finished(self.path, configs.plain(config), ignore=free_keys(config)):
+            self.state = "finished"
+
+    def submitted(self) -> None:
+        self.state, self._logged = "waiting", _size(self.path.with_suffix(".log"))
+
+    def look(self) -> list[dict[str, Any]]:
+        """See whether it has begun, and return the rows that its metrics have got since the last look."""
+        if self.state == "waiting" and _size(self.path.with_suffix(".log")) > self._logged:
+            self.state = "running"
+        metrics = self.path / "metrics.jsonl"
+        if _size(metrics) <= self._read:  # a run that has gone back writes rows anew
+            self._read = min(self._read, _size(metrics))
+            return []
+        with metrics.open("rb") as file:
+            file.seek(self._read)
+            whole = file.read().rpartition(b"\n")
+        self._read += len(whole[0]) + len(whole[1])
+        rows = [json.loads(line) for line in whole[0].splitlines() if line.startswith(b"{")]
+        for row in rows:
+            self._note(row)
+        return rows
+
+    def _note(self, row: dict[str, Any]) -> None:
+        self.step = row["step"]
+        for prefix in ("evaluation", "train"):
+            for name in ("success", "accuracy", "return"):
+                if row.get(f"{prefix}/mean_{name}") is not None:
+                    self.value = f"{name} {shown(name, row[f'{prefix}/mean_{name}'])}"
+                    return
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        return RunFolder.load(self.path).result if self.state == "finished" else None
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def trials_of(words: Sequence[list[str]], runs: Sequence[ExperimentConfig]) -> list[Trial]:
+    """The trials of a sweep; `words` are the overrides of each run."""
+    varied = [i for i, column in enumerate(zip(*words, strict=True)) if len(set(column)) > 1]
+    labels = [" ".join(word for i, word in enumerate(run) if i in varied or not varied) for run in words]
+    return [Trial(*parts) for parts in zip(words, runs, labels, strict=True)]
+
+
+def run_trials(trials: Sequence[Trial], options: SweepConfig, imports: Sequence[str] = ()) -> None:
+    """Make the runs of a sweep that have not finished, as many at once as the cluster has room for.
+
+    A first signal lets all of them save the step that they are in, and ends the sweep.
+
+    Raises:
+        UserError: Ray is missing, there is no such cluster, or a trial failed.
+        Stopped: there was a signal.
+    """
+    if any(trial.state != "finished" for trial in trials):
+        with connected("A sweep", options.address, "ray.address") as ray, Interrupts() as interrupts:
+            _Sweep(ray, trials, options, imports).run(interrupts)
+    failed = [trial for trial in trials if trial.state == "failed"]
+    if failed:
+        first = f"{len(failed)} that did not, first: {failed[0].label} ({failed[0].why}; see {failed[0].path}.log)"
+        raise expected("Every trial", "able to end well", first)
+
+
+class _Sweep:
+    """The trials under way."""
+
+    def __init__(self, ray: Any, trials: Sequence[Trial], options: SweepConfig, imports: Sequence[str]) -> None:
+        self._ray, self._trials, self._options = ray, trials, options
+        self._imports = [word for module in imports for word in ("--import", module)]
+        needs = {"num_cpus": options.cpus, "num_gpus": options.gpus, "max_retries": 0}
+        self._task = ray.remote(**needs)(run_in_worker)
+        self._running: dict[Any, int] = {}
+        self._halving = Halving(options.metric, options.asha, options.keep) if options.asha else None
+        self._block = Block()
+
+    def run(self, interrupts: Interrupts) -> None:
+        self._look(range(len(self._trials)))
+        for number, trial in enumerate(self._trials):
+            if trial.state == "finished":
+                self._say(number, "has finished before")
+            elif not self._stops(number):
+                self._submit(number)
+        self._check_room()
+        with self._block:
+            while self._running:
+                done, _ = self._ray.wait([*self._running], timeout=_INTERVAL)
+                self._look(self._running.values())
+                for task in done:
+                    self._end(self._running.pop(task), task)
+                for task, number in self._running.items():
+                    if self._trials[number].state == "running" and self._stops(number):
+                        self._ray.cancel(task)
+                if interrupts.pending:
+                    self._stop()
+                    interrupts.check()
+                self._block.show(self._table())
+
+    def _submit(self, number: int) -> None:
+        trial = self._trials[number]
+        trial.submitted()
+        # Collectors of a trial are to join this cluster rather than to begin one of their own.
+        env = {"RAY_ADDRESS": self._ray.get_runtime_context().gcs_address}
+        if not self._options.gpus:
+            env["CUDA_VISIBLE_DEVICES"] = ""
+        command = ["train", *self._imports, *trial.words]
+        task = self._task.remote(command, trial.path, Path.cwd(), self._options.cpus, env)
+        self._running[task] = number
+
+    def _check_room(self) -> None:
+        """Say so where no machine can ever take a trial: one that can may still join."""
+        cpus, gpus = self._options.cpus, self._options.gpus
+        found = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if self._running and not any(r.get("CPU", 0) >= cpus and r.get("GPU", 0) >= gpus for r in found):
+            self._block.note(f"No machine here has ray.cpus={cpus} and ray.gpus={gpus:g}: waiting for one to join.")
+
+    def _look(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            trial = self._trials[number]
+            before, rows = trial.state, trial.look()
+            if self._halving is not None:
+                for row in rows:
+                    self._halving.add(number, row)
+            if trial.state != before:
+                self._say(number, f"begins, {trial.label}")
+
+    def _stops(self, number: int) -> bool:
+        """Whether a trial is to do no more steps, as others are better."""
+        trial = self._trials[number]
+        if self._halving is None or not self._halving.stops(number):
+            return False
+        if trial.state != "stopped":
+            trial.state = "stopped"
+            self._say(number, f"is stopped at step {trial.step:,} ({trial.value}), as others are better")
+        return True
+
+    def _end(self, number: int, task: Any) -> None:
+        """Decide what comes after a trial's process has ended."""
+        trial, errors = self._trials[number], self._ray.exceptions
+        try:
+            found = self._ray.get(task)
+        except errors.TaskCancelledError:
+            found = "it was stopped"
+        except errors.RayTaskError as error:
+            found = f"an error, {error.cause}"
+        except errors.RayError as error:
+            found = -1, f"its worker has died, {type(error).__name__}"
+        if trial.state == "stopped":
+            return
+        code, why = found if isinstance(found, tuple) else (found, f"exit code {found}")
+        if code == 0:
+            trial.state = "finished"
+            self._say(number, f"has finished, {trial.value}")
+        elif isinstance(code, str) or code == _REFUSED or trial.restarts >= self._options.restarts:
+            trial.state, trial.why = "failed", code if isinstance(code, str) else why
+            self._say(number, f"has failed: {trial.why}")
+        else:
+            trial.restarts += 1
+            self._say(number, f"has ended early ({why}) and goes on, restart {trial.restarts}")
+            self._submit(number)
+
+    def _stop(self) -> None:
+        """Let all trials save the step that they are in."""
+        self._block.note("The trials save their last steps.")
+        for task in self._running:
+            self._ray.cancel(task)
+        self._ray.wait([*self._running], num_returns=len(self._running))
+
+    def _say(self, number: int, what: str) -> None:
+        self._block.note(f"Trial {number + 1} of {len(self._trials)} {what}")
+
+    def _table(self) -> list[str]:
+        states = [trial.state for trial in self._trials]
+        counts = {state: states.count(state) for state in dict.fromkeys(states)}
+        restarts = sum(trial.restarts for trial in self._trials)
+        lines = [f"{len(states)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+        lines[0] += f"; {restarts} restarts" if restarts else ""
+        running = [trial for trial in self._trials if trial.state == "running"]
+        room = max(os.get_terminal_size(2).lines - 3, 1) if os.isatty(2) else len(running)
+        width = max((len(trial.label) for trial in running), default=0)
+        for trial in running[:room]:
+            share = min(trial.step / trial.config.steps, 1)
+            lines.append(f"  {trial.label:<{width}}  {share:>4.0%} of {trial.config.steps:,} steps  {trial.value}")
+        return lines

@@ -1,0 +1,210 @@
+"""Rollouts collected by processes of a Ray cluster, one for each part of the environments.
+
+A rollout takes one call of each process. The policy goes there as one block of bytes, and what exploration draws as one
+array; the steps come back as one array for each field, with where the environments of the part are then. So the learner
+always has all that another process needs in the place of one that has died: it takes the same steps again, and none is
+lost or counted twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mtrl.core.cluster import connected
+from mtrl.core.cores import free_cores
+from mtrl.core.errors import UserError, expected
+from mtrl.core.types import BoolArray, FloatArray, StepResult
+from mtrl.training.collecting import Actor, Clock, Part, PartState, Step
+
+if TYPE_CHECKING:
+    from mtrl.training.on_policy import Config
+
+_MOST_LOST = 10
+"""Processes that may die in one rollout."""
+Rebuild = Callable[[], tuple[Any, Any]]
+"""Builds agent and suite."""
+
+
+class Block(NamedTuple):
+    """R steps of a part's n copies of every task."""
+
+    observation: NDArray[np.float32]
+    """(T, R + 1, n, O): what was acted on, and what to act on next."""
+    action: NDArray[np.float32]
+    """(T, R, n, A)"""
+    reward: FloatArray
+    """(T, R, n)"""
+    ends: BoolArray
+    """(3, T, R, n): terminated, truncated, success."""
+    last: NDArray[np.float32]
+    """(episodes that ended, O): their last observations, step by step."""
+
+    @classmethod
+    def of(cls, steps: Sequence[Step], following: torch.Tensor, last: Sequence[NDArray[Any]]) -> Block:
+        """following: (T, n, O), what to act on next."""
+        observation = torch.stack([*(step.observation for step in steps), following], 1).numpy()
+        action = torch.stack([step.action for step in steps], 1).numpy()
+        reward = np.stack([step.result.reward for step in steps], 1)
+        names = ("terminated", "truncated", "success")
+        ends = np.stack([np.stack([getattr(step.result, name) for step in steps], 1) for name in names])
+        return cls(observation, action, reward, ends, np.concatenate(last, dtype=np.float32))
+
+    @property
+    def next_observation(self) -> NDArray[np.float32]:
+        """(T, R, n, O): the true successors."""
+        found = self.observation[:, 1:].copy()
+        np.moveaxis(found, 1, 0)[np.moveaxis(self.ends[0] | self.ends[1], 1, 0)] = self.last
+        return found
+
+
+class Worker:
+    """One part, in a process of its own."""
+
+    def __init__(self, rebuild: Rebuild, seed: int, envs_per_task: int, copies: range, cores: int) -> None:
+        self._held = contextlib.ExitStack()  # the cores stay with the process
+        if free := self._held.enter_context(free_cores(cores)):
+            os.sched_setaffinity(0, free)
+        self._agent, suite = rebuild()
+        self._part = Part(self._agent, suite.make_envs(seed, envs_per_task, copies))
+
+    def collect(self, policy: bytes, noise: NDArray[np.float32], state: bytes | None) -> tuple[Block, bytes]:
+        """Steps with one policy, and where the environments are after them.
+
+        Args:
+            policy: what `Actor.exploring_state` gave, packed.
+            noise: (T, R, n, A)
+            state: where to begin, packed, if this process is not there.
+        """
+        self._agent.load_exploring_state(_unpacked(policy))
+        if state is not None:
+            self._part.load_state_dict(_unpacked(state))
+        steps, last = list[Step](), list[NDArray[Any]]()
+        for drawn in torch.from_numpy(noise.copy()).unbind(1):
+            step = self._part.step(drawn, lambda _: contextlib.nullcontext())
+            result = step.result
+            last.append(result.next_observation[result.terminated | result.truncated])
+            arrays = (result.reward.copy(), result.terminated.copy(), result.truncated.copy())
+            kept = StepResult(_NONE, *arrays, next_observation=_NONE, success=result.success.copy())
+            steps.append(step._replace(result=kept))
+        assert self._part.observation is not None
+        return Block.of(steps, self._part.observation, last), _packed(self._part.envs.state_dict())
+
+
+_NONE = np.zeros(0)
+"""In the place of observations that a block has elsewhere."""
+
+
+class RayCollector:
+    """Whole rollouts, from W processes at once.
+
+    Args:
+        shape: (T, N)
+        seed: of the environments.
+
+    Raises:
+        UserError: Ray is missing, there is no such cluster, or it has too few cores.
+    """
+
+    def __init__(
+        self, config: Config, agent: Actor, rebuild: Rebuild, shape: tuple[int, int], seed: int, clock: Clock
+    ) -> None:
+        self._config, self._agent, self._shape, self._clock = config, agent, shape, clock
+        self._open = contextlib.ExitStack()
+        where = (config.collector_address, "training.collector_address")
+        self._ray = self._open.enter_context(connected("training.collector=ray", *where))
+        self._check_cores()
+        start = self._ray.remote(num_cpus=config.collector_cpus)(Worker).remote
+        cores = config.collector_cpus
+        self._start = lambda part: start(rebuild, seed, shape[1], config.parts[part], cores)
+        self._workers = [self._start(part) for part in range(config.workers)]
+        self._states: list[bytes | None] = [None] * config.workers
+        """Where the environments of each part are, packed; None at the very beginning."""
+        self._behind: set[int] = set()
+        """Parts whose process is not there."""
+        self.lost = 0
+        """Processes that have died."""
+        self.bytes = dict.fromkeys(("policy", "noise", "steps", "states"), 0)
+        """Sent so far, to all processes and from them."""
+
+    def _check_cores(self) -> None:
+        config, found = self._config, int(self._ray.cluster_resources().get("CPU", 0))
+        if found < config.workers * config.collector_cpus:
+            what = f"at most {found // config.collector_cpus}: the cluster has {found} cores"
+            raise expected("Option `training.workers`", what, config.workers)
+
+    def collect(self, most: int) -> Iterator[Step]:
+        with self._clock("act"):
+            noise = torch.stack([self._agent.noise(self._shape) for _ in range(most)], 1).cpu()
+            shares = [share.numpy() for share in noise.chunk(self._config.workers, 2)]
+            policy = _packed(self._agent.exploring_state())
+        with self._clock("step"):
+            blocks = self._blocks(policy, shares)
+        yield from _steps(blocks)
+
+    def _blocks(self, policy: bytes, noise: Sequence[NDArray[np.float32]]) -> list[Block]:
+        """The steps of each part. A process that dies is replaced, and the other one begins where the rollout began."""
+        sent, found, lost = self._ray.put(policy), dict[int, tuple[Block, bytes]](), 0
+        while missing := [part for part in range(len(noise)) if part not in found]:
+            states = {part: self._states[part] if part in self._behind else None for part in missing}
+            calls = {part: self._workers[part].collect.remote(sent, noise[part], states[part]) for part in missing}
+            for part, call in calls.items():
+                try:
+                    found[part] = self._ray.get(call)
+                    self._behind.discard(part)
+                except self._ray.exceptions.RayActorError as error:
+                    lost += 1
+                    if lost > _MOST_LOST:
+                        raise UserError(f"Collectors should live. Found {lost} that died in one rollout.") from error
+                    self._workers[part] = self._start(part)
+                    self._behind.add(part)
+                except self._ray.exceptions.RayTaskError as error:
+                    raise error.cause from None
+        blocks, self._states[:] = zip(*(found[part] for part in range(len(noise))), strict=True)
+        self.lost += lost
+        sizes = (len(policy) * len(noise), noise[0].nbytes * len(noise))
+        sizes += (sum(field.nbytes for block in blocks for field in block), sum(len(found[part][1]) for part in found))
+        for name, size in zip(self.bytes, sizes, strict=True):
+            self.bytes[name] += size
+        return list(blocks)
+
+    def state_dict(self) -> list[PartState]:
+        return [_unpacked(state) for state in self._states if state is not None]
+
+    def load_state_dict(self, state: Sequence[PartState]) -> None:
+        self._states = [_packed(part) for part in state]
+        self._behind = set(range(len(state)))
+
+    def close(self) -> None:
+        for worker in self._workers:
+            self._ray.kill(worker)
+        self._open.close()
+
+
+def _steps(blocks: Sequence[Block]) -> Iterator[Step]:
+    """The steps of all parts together, one after another."""
+    names = ("observation", "action", "reward", "next_observation")
+    observation, action, reward, successor = (np.concatenate([getattr(b, name) for b in blocks], 2) for name in names)
+    terminated, truncated, success = np.concatenate([block.ends for block in blocks], 3)
+    for r in range(reward.shape[1]):
+        arrays = (reward[:, r], terminated[:, r], truncated[:, r], successor[:, r], success[:, r])
+        result = StepResult(observation[:, r + 1], *arrays)
+        yield Step(torch.from_numpy(observation[:, r]), torch.from_numpy(action[:, r]), result)
+
+
+def _packed(state: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def _unpacked(state: bytes) -> dict[str, Any]:
+    """On the CPU: another process need not have the learner's GPU."""
+    return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)

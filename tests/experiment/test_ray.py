@@ -1,0 +1,150 @@
+"""Sweeps and collectors on a Ray cluster of two nodes: what comes out is what one process alone computes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from mtrl import cli, experiment
+from mtrl.training.on_policy import OnPolicyTrainer
+from tests.faults.commands import digest, outcome
+from tests.support.rays import cluster, command, parent, processes
+
+pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]' -c constraints.txt")
+pytestmark = [pytest.mark.timeout(2500), pytest.mark.filterwarnings("ignore:::ray")]
+
+TRIAL = [
+    "benchmark=toy", "steps=300", "network.width=8", "agent.batch_size=4", "training.learning_starts=20", "device=cpu",
+    "training.final_episodes=2", "training.log_every=50", "training.checkpoint_every=60",
+]  # fmt: skip
+SWEPT = ["network=multi_head,mint", "surgery=none,pcgrad", "seed=range(1,4)"]
+KILLS = 3
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with cluster(monkeypatch) as found:
+        yield found
+
+
+class Killer(threading.Thread):
+    """Ends the sweep by a signal once a trial has a checkpoint; then kills workers of trials that have one, and at last
+    the process of a trial."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self._folder, self.killed, self.again = folder, dict[int, Path](), threading.Event()
+
+    def run(self) -> None:
+        while len(self.killed) < KILLS:
+            for lock in self._folder.glob("runs/toy/*/seed_*/.lock"):
+                with contextlib.suppress(OSError, ValueError):
+                    self._visit(lock.parent, int(lock.read_text()))
+            time.sleep(0.01)
+
+    def _visit(self, run: Path, pid: int) -> None:
+        begun = any(run.glob("checkpoints/step_*")) and not (run / "result.json").exists()
+        if begun and not self.again.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert self.again.wait(600)
+        elif begun and run not in self.killed.values() and len(self.killed) < KILLS and command(pid):
+            worker = parent(pid)
+            assert command(worker).startswith("ray::"), command(worker)
+            self.killed[pid] = run
+            os.kill(pid if len(self.killed) == KILLS else worker, signal.SIGKILL)
+
+
+def test_a_sweep_whose_workers_are_killed_ends_in_what_its_runs_alone_give(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("swept", "alone"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "swept")
+    killer = Killer(tmp_path / "swept")
+    killer.start()
+    assert cli.main(["sweep", *TRIAL, *SWEPT, f"ray.address={address}"]) == 130
+    assert "mtrl: interrupted" in capsys.readouterr().err
+    for lock in Path("runs").rglob(".lock"):
+        assert not command(int(lock.read_text())), "it has saved its step and ended"
+    killer.again.set()
+    assert cli.main(["sweep", *TRIAL, *SWEPT, f"ray.address={address}"]) == 0
+    printed, told = capsys.readouterr()
+    assert len(killer.killed) == KILLS and len(re.findall("goes on, restart 1", told)) == KILLS, told
+    assert printed.count("success") == 12 and "Together: mtrl report" in printed
+    cores = {re.findall(r"\(cores: (\w+)", log.read_text())[0] for log in Path("runs").rglob("seed_*.log")}
+    assert len(os.sched_getaffinity(0)) < 2 or cores <= {str(core) for core in os.sched_getaffinity(0)}
+
+    monkeypatch.chdir(tmp_path / "alone")
+    assert cli.main(["train", *TRIAL, *SWEPT, "threads=1"]) == 0
+    runs = sorted(path.relative_to("runs") for path in Path("runs").glob("*/*/seed_*"))
+    assert len(runs) == 12
+    for run in runs:
+        assert outcome(tmp_path / "swept/runs" / run) == outcome(tmp_path / "alone/runs" / run), run
+
+    monkeypatch.chdir(tmp_path / "swept")
+    capsys.readouterr()
+    assert cli.main(["sweep", *TRIAL, *SWEPT, "ray.address=nowhere"]) == 0, "a finished sweep needs no cluster"
+    assert capsys.readouterr().out == printed
+    assert cli.main(["report", "runs"]) == 0
+
+
+PPO = [
+    "benchmark=toy", "agent=ppo", "training=on_policy", "device=cpu", "network.width=16", "network.depth=1",
+    "training.envs_per_task=4", "training.rollout_steps=200", "agent.epochs=2", "agent.minibatches=2", "steps=1000000",
+    "collector.workers=2", "agent.final_max_std=0.3",
+]  # fmt: skip
+
+
+def trainer(*options: str) -> OnPolicyTrainer:
+    return cast("OnPolicyTrainer", experiment.Experiment(experiment.compose([*PPO, *options])).trainer.start())
+
+
+def rollout(loop: OnPolicyTrainer) -> dict[str, Any]:
+    """Go on to the next update, and return all that it leaves."""
+    while loop.advance() is None:
+        pass
+    episodes = {name: value.tolist() for name, value in loop.report().items()}
+    state = {key: value for key, value in loop.state_dict().items() if key != "episodes"}
+    return {"state": digest(state), "transitions": digest(vars(loop.rollout)), "episodes": episodes}
+
+
+def kill_a_collector(title: str, seconds: float = 300) -> None:
+    """Kill a process of this test's cluster once its title is this."""
+    mark = f"MTRL_TEST_CLUSTER={os.environ['MTRL_TEST_CLUSTER']}"
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := [pid for pid in processes(mark) if command(pid) == title]:
+            os.kill(found[0], signal.SIGKILL)
+            return
+    raise AssertionError(f"no process {title}")
+
+
+def test_two_collectors_one_of_them_killed_give_what_one_process_gives(address: str) -> None:
+    alone, spread = trainer(), trainer("collector=ray", f"collector.address={address}")
+    try:
+        assert rollout(alone) == rollout(spread)
+        kill_a_collector("ray::Worker")  # while it waits
+        assert rollout(alone) == rollout(spread)
+        killer = threading.Thread(target=kill_a_collector, args=["ray::Worker.collect"])
+        killer.start()
+        while killer.is_alive():  # while it collects
+            assert rollout(alone) == rollout(spread)
+        assert rollout(alone) == rollout(spread)
+        assert cast("Any", spread.collector).lost == 2
+        saved = {"spread": spread.state_dict(), "alone": alone.state_dict()}
+        assert rollout(alone) == rollout(spread)
+        spread.load_state_dict(saved["alone"])
+        alone.load_state_dict(saved["spread"])
+        assert rollout(alone) == rollout(spread)
+    finally:
+        alone.close()
+        spread.close()

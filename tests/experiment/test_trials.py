@@ -1,0 +1,85 @@
+"""Sweeps, as far as they go without Ray: what they refuse, and what they see of their trials."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtrl import cli, configs, experiment
+from mtrl.experiment.trials import SweepConfig, Trial, trials_of
+
+WORDS = ["benchmark=toy", "steps=100", "surgery=none,pcgrad", "seed=1,2"]
+
+
+@pytest.fixture
+def trials(elsewhere: Path) -> list[Trial]:
+    words = experiment.sweep(WORDS)
+    return trials_of(words, [experiment.compose(run) for run in words])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ray.cpu=2"], "Option `ray.cpu` should be one of address, cpus, gpus, restarts, asha, keep, metric."),
+        (["ray.cpus=0"], "Option `ray.cpus` should be a positive integer. Found 0."),
+        (["ray.cpus=some"], "Option `ray.cpus` should be an integer. Found 'some'."),
+        (["ray.gpus=-1"], "Option `ray.gpus` should be 0 or more."),
+        (["ray.keep=1"], "Option `ray.keep` should be 2 or more."),
+        (["ray"], "An option should read key=value. Found 'ray'."),
+        (["training.log_every=10,20"], "runs that differ in more than a name can tell"),
+    ],
+)
+def test_what_is_wrong_is_refused_in_one_line(
+    words: list[str], message: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["sweep", *WORDS, *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not Path("runs").exists()
+
+
+@pytest.mark.parametrize("words", [["sweep", *WORDS], ["train", *WORDS[:2], "agent=ppo", "training=on_policy"]])
+def test_without_ray_one_line_says_what_to_install(
+    words: list[str], elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    spread = ["collector=ray"] if words[0] == "train" else []
+    assert cli.main([*words, *spread]) == 2
+    error = capsys.readouterr().err
+    assert "used with Ray installed: pip install -e '.[ray]'" in error and error.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_trials_are_called_by_what_they_differ_in(trials: list[Trial]) -> None:
+    labels = ["surgery=none seed=1", "surgery=none seed=2", "surgery=pcgrad seed=1", "surgery=pcgrad seed=2"]
+    assert [trial.label for trial in trials] == labels
+    assert len({trial.path for trial in trials}) == 4 and all(trial.state == "waiting" for trial in trials)
+
+
+def test_a_trial_is_seen_to_begin_and_its_rows_come_once_each(trials: list[Trial]) -> None:
+    trial = trials[0]
+    trial.submitted()
+    assert trial.look() == [] and trial.state == "waiting"
+    trial.path.mkdir(parents=True)
+    trial.path.with_suffix(".log").write_text("== mtrl train")
+    rows = [{"step": step, "train/mean_success": step / 100} for step in (20, 40, 60)]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    metrics = trial.path / "metrics.jsonl"
+    metrics.write_text(lines[0] + lines[1][:9])
+    assert trial.look() == rows[:1] and trial.state == "running"
+    assert (trial.step, trial.value) == (20, "success 20 %")
+    metrics.write_text("".join(lines))
+    assert trial.look() == rows[1:] and trial.look() == []
+    metrics.write_text(lines[0])  # it has gone back to a checkpoint
+    assert trial.look() == []
+    metrics.write_text("".join(lines[:2]))
+    assert trial.look() == rows[1:2] and trial.step == 40
+    trial.submitted()
+    assert trial.state == "waiting", "until its new process has begun"
+
+
+def test_options_are_read_as_those_of_runs_are() -> None:
+    found = configs.options(SweepConfig, "ray", ["ray.cpus=2e0", "ray.gpus=1", "ray.address='host:1'"])
+    assert (found.cpus, found.gpus, found.address) == (2, 1.0, "host:1")

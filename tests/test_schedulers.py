@@ -1,0 +1,82 @@
+"""scripts/slurm and scripts/kubernetes: their commands are mtrl's, and a signal puts a job back into the queue."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mtrl import experiment
+from mtrl.arguments import parse
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+SEEDS = SCRIPTS / "slurm/seeds.sh"
+MTRL = """#!/bin/sh
+echo "$@" threads-variable=$OMP_NUM_THREADS > words
+trap 'sleep 0.2; exit 130' USR1
+touch begun
+while [ ! -e enough ]; do sleep 0.05; done
+exit $(cat enough)
+"""
+
+
+def slurm(folder: Path) -> subprocess.Popen[bytes]:
+    """The job of the seventh seed, with stand-ins for mtrl and Slurm."""
+    for name, text in {"mtrl": MTRL, "scontrol": '#!/bin/sh\necho "$@" > requeued\n'}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    given = {"SLURM_ARRAY_JOB_ID": "31", "SLURM_ARRAY_TASK_ID": "7", "SLURM_CPUS_PER_TASK": "4"}
+    path = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    job = subprocess.Popen(["bash", str(SEEDS), "benchmark=toy"], cwd=folder, env={**os.environ, **given, **path})
+    until = time.monotonic() + 60
+    while not (folder / "begun").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    return job
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_lets_the_run_save_and_the_job_go_back_into_the_queue(tmp_path: Path, number: int) -> None:
+    job = slurm(tmp_path)
+    job.send_signal(number)
+    assert job.wait(60) == 130
+    assert (tmp_path / "requeued").read_text() == "requeue 31_7\n"
+    assert (tmp_path / "words").read_text() == "train benchmark=toy seed=7 threads=4 threads-variable=4\n"
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_job_that_ends_by_itself_has_the_code_of_its_run(tmp_path: Path, code: int) -> None:
+    job = slurm(tmp_path)
+    (tmp_path / "enough").write_text(str(code))
+    assert job.wait(60) == code and not (tmp_path / "requeued").exists()
+
+
+def commands() -> list[list[str]]:
+    """What the examples run, and what they say to run."""
+    job = yaml.safe_load((SCRIPTS / "kubernetes/seeds.yaml").read_text())
+    container: dict[str, Any] = job["spec"]["template"]["spec"]["containers"][0]
+    sweep = yaml.safe_load((SCRIPTS / "kubernetes/sweep.yaml").read_text())["spec"]
+    slurm = re.findall(r"^#   sbatch .*seeds.sh (.*)", SEEDS.read_text(), flags=re.MULTILINE)
+    seed = [word.replace("$(JOB_COMPLETION_INDEX)", "7") for word in container["args"]]
+    return [seed, shlex.split(sweep["entrypoint"])[1:], *(["train", *shlex.split(words)] for words in slurm)]
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_their_commands_are_runs(words: list[str]) -> None:
+    options = parse(words).options
+    for run in experiment.sweep([word for word in options if not word.startswith("ray.")]):
+        experiment.compose(run)
+
+
+def test_every_trial_fits_into_a_pod() -> None:
+    spec = yaml.safe_load((SCRIPTS / "kubernetes/sweep.yaml").read_text())["spec"]
+    for group in spec["rayClusterSpec"]["workerGroupSpecs"]:
+        cores = int(group["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"])
+        assert cores % int(re.findall(r"ray.cpus=(\d+)", spec["entrypoint"])[0]) == 0
