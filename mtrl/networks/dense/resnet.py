@@ -1,9 +1,9 @@
 """The parts of networks for pixels: a dilated ResNet, and the heads of DeepLab (atrous spatial pyramid pooling).
 
 He et al. 2015, with the stride of a bottleneck in its 3×3 convolution; Chen et al. 2017 for the head. Both compute what
-torchvision's do, which has no dilated ResNet-18, knows no task axis, and whose batch norms would follow trial steps. The
-last two stages keep the size of their input and widen their filters instead, so that the features have an eighth of
-the pixels of a picture along a side.
+torchvision's do, which has no dilated ResNet-18, knows no task axis, and whose batch norms would follow trial steps.
+The last two stages keep the size of their input and widen their filters instead, so that the features have an eighth
+of the pixels of a picture along a side.
 """
 
 from __future__ import annotations
