@@ -20,7 +20,10 @@ from mtrl.monitoring.statistics import Interval, interquartile_mean
 
 _DEPTH = 4
 """How many folders deep runs are looked for: <study>/<benchmark>/<experiment>/seed_<n>."""
-HEADLINES = ("train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return", "loss")
+HEADLINES = (
+    "train/success", "evaluation/accuracy", "train/accuracy", "evaluation/score", "train/score", "evaluation/success",
+    "train/return", "loss",
+)  # fmt: skip
 """Of the test images rather than the training batches; `evaluation/success` is of training on demonstrations, without
 episodes, `train/return` of environments that do not tell when they are solved, and `loss` of runs without scores."""
 SOLVED = 0.8

@@ -246,6 +246,7 @@ def _row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     scores = Scores.of(runs)
     means = [mean(values) for values in scores.on(scores.counted).tolist()]
     middle = scores.interquartile_mean
+    deltas = [round(run["delta_mtl"], 3) for run in runs if run.get("delta_mtl") is not None]
     return {
         "metric": scores.metric,
         "seeds": scores.seeds,
@@ -258,13 +259,15 @@ def _row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "interquartile_mean": middle.point,
         "interval_95": [middle.low, middle.high] if len(runs) > 1 else None,
         "tasks": dict(zip(scores.tasks, map(mean, scores.values.T.tolist()), strict=True)),
-    }
+    } | ({"delta_mtl_of_each_seed": deltas} if deltas else {})
 
 
 def table(facts: Mapping[str, Any]) -> str:
     """The summary as lines for a terminal."""
     width = max(map(len, facts["runs"]), default=0)
     heads = ("seeds", "mean", "IQM", "95 % interval", "solved", "minutes")
+    with_delta = any("delta_mtl_of_each_seed" in row for row in facts["runs"].values())
+    heads += ("Δ_MTL",) * with_delta
     lines = [f"{'run':<{width}}" + "".join(f"{head:>15}" for head in heads)]
     for label, row in facts["runs"].items():
         scale, unit = (100, " %") if is_share(row["metric"]) else (1, "")
@@ -273,6 +276,8 @@ def table(facts: Mapping[str, Any]) -> str:
         between = f"{low * scale:.1f}–{high * scale:.1f}" if row["interval_95"] else "-"
         minutes = f"{mean(row['training_seconds']) / 60:.1f}"
         cells = (len(row["seeds"]), *values, between, f"{row['solved']} of {len(facts['counted'])}", minutes)
+        deltas = row.get("delta_mtl_of_each_seed")
+        cells += (f"{mean(deltas):+.1f} %" if deltas else "-",) * with_delta
         lines.append(f"{label:<{width}}" + "".join(f"{cell:>15}" for cell in cells))
     return "\n".join(lines)
 

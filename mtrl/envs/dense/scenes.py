@@ -11,10 +11,10 @@ picture has, whatever the seed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -59,6 +59,18 @@ VERSION = 1
 
 @dataclass
 class Config(DenseConfig):
+    defaults: ClassVar[Mapping[str, str]] = {
+        "network.depth": "18",
+        "network.scale": "0.25",
+        "network.stem_stride": "2",
+        "network.head_width": "32",
+        "network.rates": "[2,4,6]",
+        "network.dropout": "0",
+        "agent.batch_size": "16",
+        "agent.learning_rate": "0.05",
+        "steps": "16000",
+    }
+    """For two CPU cores."""
     kind: str = "scenes"
     image_size: int = option(64, f"in 16..{PIXELS}")
     """Pixels of an edge of every picture."""
