@@ -72,8 +72,7 @@ class Augmentation:
 
         def moved(x: Tensor, smooth: bool) -> Tensor:
             if scale != 1:
-                mode = {"mode": "bilinear", "align_corners": False} if smooth else {"mode": "nearest-exact"}
-                x = F.interpolate(x.unsqueeze(0), larger, **mode).squeeze(0)
+                x = F.interpolate(x.unsqueeze(0), larger, mode="bilinear" if smooth else "nearest-exact").squeeze(0)
             x = x[..., top : top + rows, left : left + columns]
             return x.flip(-1) if mirrored else x
 

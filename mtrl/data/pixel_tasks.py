@@ -23,6 +23,8 @@ ANGLES = {"within_11": 11.25, "within_22": 22.5, "within_30": 30.0}
 """The shares of pixels whose normal is off by less than these degrees."""
 NEAR = 1.25
 """A depth within this factor of the true one counts as found."""
+_SMALLEST = 1e-6
+"""Added to the squared lengths of outputs."""
 _BIN = 0.01
 """Degrees: how exactly a tally keeps angles."""
 
@@ -138,7 +140,8 @@ class Normals(PixelTask):
         return F.normalize(output, dim=1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        found = self.prediction(output)
+        # Almost the prediction, but with bounded derivatives, also second ones, where the output is zero.
+        found = output * (output.square().sum(1, keepdim=True) + _SMALLEST).rsqrt()
         different = 1 - (found * target).sum(1) if self.form == "cosine" else (found - target).abs().sum(1)
         return _mean(different, self._valid(target))
 

@@ -215,7 +215,7 @@ class SupervisedTrainer(Trainer):
         self._seen, self._total = state["seen"], state["total"].to(self.agent.device)
 
     @property
-    def policy(self) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
+    def policy(self) -> Callable[[NDArray[np.uint8]], Any]:
         """Images as they come, uint8 (T, B, C, H, W), or (1, B, C, H, W) where tasks share them -> classes (T, B).
 
         Images are normalised by the training set, which has to be there.
@@ -239,7 +239,7 @@ class SupervisedTrainer(Trainer):
         classes = np.asarray(self.policy(batch), np.int64)[task]
         return classes if images.ndim == 4 else classes[0]
 
-    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Accuracy:
+    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
         """Classify every test image, whatever the number of episodes and the protocol."""
         data = self.suite.data.to(self.agent.device)
         found = classes_on_test(self.agent.predict, data, progress)

@@ -101,12 +101,16 @@ def test_a_dilated_convolution_with_a_stride_and_a_bias_is_pytorchs() -> None:
         torch.testing.assert_close([gradient[task] for gradient in found], list(alone))
 
 
+def _ones(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+    return torch.ones_like(output)
+
+
 def test_attention_of_ones_passes_the_features_on() -> None:
     """With masks of 1, what the fourth stage makes goes to the head unchanged: the network is Split's."""
     config = DENSE_NETWORKS.config_class("mtan")(**SMALL)
     mtan = MTAN(config, 3, OUTPUTS).double()
     for mask in mtan.masks:
-        mask.register_forward_hook(lambda module, inputs, output: torch.ones_like(output))
+        mask.register_forward_hook(_ones)
     x = images()[0]
     with torch.no_grad():
         trunk = nn.Sequential(

@@ -163,7 +163,7 @@ DAMAGE: dict[str, tuple[str, str, Any, str]] = {
     "another size": (
         "cityscapes", "seg/0.png", lambda p: Image.new("L", (5000, 5000)).save(p), "4 x 6 pixels. Found 'L of 5000",
     ),
-    "in colour": ("cityscapes", "seg/0.png", lambda p: Image.new("RGB", CITY[::-1]).save(p), "L or P of"),
+    "in colour": ("cityscapes", "seg/0.png", lambda p: Image.new("RGB", (CITY[1], CITY[0])).save(p), "L or P of"),
     "no picture": ("cityscapes", "part_seg/0.tif", lambda p: p.write_text("part"), "a whole TIFF"),
     "none": ("cityscapes", "image/0.png", lambda p: p.unlink(), "there. Found"),
 }  # fmt: skip
