@@ -19,8 +19,9 @@ from torch import Tensor
 from mtrl.core.errors import expected
 from mtrl.core.specs import DenseSpec, Spec
 from mtrl.core.types import FloatArray, Metrics
-from mtrl.data.dense import DenseBatch, DenseData, DenseEpochs, stacked
+from mtrl.data.dense import DenseBatch, DenseData, DenseEpochs, Picture, stacked
 from mtrl.data.pixel_tasks import PixelTask
+from mtrl.monitoring.pixels import side_by_side
 from mtrl.training import supervised
 from mtrl.training.evaluation import Evaluation, Progress
 from mtrl.training.supervised import SupervisedTrainer
@@ -103,6 +104,17 @@ class DenseTrainer(SupervisedTrainer):
 
     def _compared(self, task: int) -> tuple[str, bool]:
         return self.agent.tasks[task].compared
+
+    def pictures(self) -> dict[str, Any]:
+        """The first test picture, with the truth and what the agent tells of each task beside it: (H, 3 W, 3)."""
+        image, targets = self.suite.data.test[0]
+        told = zip(self.agent.tasks, self.agent.outputs(stacked([Picture(image, targets)]).images), strict=True)
+        found = [task.prediction(output)[0].cpu().numpy() for task, output in told]
+        spec = self.suite.spec
+        return {
+            f"predictions/{task}": side_by_side(kind, image.numpy(), target.numpy(), values)
+            for task, kind, target, values in zip(spec.tasks, spec.kinds, targets, found, strict=True)
+        }
 
     @property
     def policy(self) -> Callable[[NDArray[np.uint8]], list[NDArray[Any]]]:

@@ -65,6 +65,11 @@ def test_delta_has_the_signs_of_the_measures(options: list[str], capsys: pytest.
     assert set(found["tasks"]["noise"]) == {"mean_score", "mean_absolute_error"}
     shown = capsys.readouterr().out
     assert f"Δ_MTL: {found['delta_mtl']:+.2f} %" in shown and "4 images per task" in shown
+    names = {"segmentation", "depth", "normals", "noise"}
+    drawn = Experiment(compose(joint)).trainer.pictures()
+    assert {name: picture.shape for name, picture in drawn.items()} == {
+        f"predictions/{name}": (SIZE[0], 3 * SIZE[1], 3) for name in names
+    }
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert f"{found['delta_mtl']:+.1f} %" in page
     rows = read_metrics(folder / "metrics.jsonl")

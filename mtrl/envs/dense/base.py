@@ -52,13 +52,15 @@ class DenseSuite(Suite[Any, DenseSpec]):
         tasks: Mapping[str, tuple[str, int]],
         image_shape: tuple[int, int, int],
         read: Callable[[], tuple[Pictures, Pictures]],
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Args:
             tasks: name -> (kind, channels) of all tasks that there are, of which `config.tasks` chooses some.
             read: gives the training and the test pictures, with the targets of all tasks in this order.
+            facts: what else changes what a result means.
         """
-        self.config, self._read = config, read
+        self.config, self._read, self._facts = config, read, facts or {}
         whole = {**tasks, **({"noise": ("noise", 1)} if config.noise_task else {})}
         config.check_tasks(whole)
         fits = all(want <= have for want, have in zip(config.crop, image_shape[1:], strict=False))
@@ -98,4 +100,5 @@ class DenseSuite(Suite[Any, DenseSpec]):
             "split_seed": config.split_seed,
             "augmentation": {"scales": config.scales, "crop": config.crop, "flip": config.flip},
             "test": "all test pictures",
+            **self._facts,
         }

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -170,4 +171,5 @@ def build(config: Config) -> DenseSuite:
         train, test = (pictures(root, size, counts[stream], seed, stream) for stream in STREAMS)
         return train, test
 
-    return DenseSuite(config, TARGETS, (3, size, size), read)
+    facts = {"scenes": {**counts, "version": VERSION}, "mujoco": version("mujoco")}
+    return DenseSuite(config, TARGETS, (3, size, size), read, facts)
