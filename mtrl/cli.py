@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import os
 import re
 import shlex
@@ -222,10 +223,12 @@ def _results(facts: dict[str, Any]) -> str:
     if not facts["tasks"]:
         return "Not evaluated (training.final_episodes=0)."
     rows = list(facts["tasks"].values())
-    means = [key for key in rows[0] if key.startswith("mean_")]
+    means = list(dict.fromkeys(key for row in rows for key in row if key.startswith("mean_")))
     means.sort(key=lambda key: key != f"mean_{facts['headline']}")
-    values = {key.removeprefix("mean_"): [row[key] for row in rows] for key in means}
+    values = {key.removeprefix("mean_"): [row.get(key, math.nan) for row in rows] for key in means}
     text = result_table(list(facts["tasks"]), values, facts["episodes"], facts.get("mean_over"))
+    if (delta := facts.get("delta_mtl")) is not None:
+        text += f"\nΔ_MTL: {delta:+.2f} % against single tasks."
     if (best := facts.get("best")) is not None:
         name = facts["headline"]
         value = shown(name, best[f"mean_{name}"])

@@ -48,6 +48,10 @@ TINY_CLONING = [
 TINY_PUSHING = ["benchmark.num_goals=3", "benchmark.goals_per_rollout=2", "benchmark.held_out_goals=2"]
 MT = ("mt1", "mt10", "mt25", "mt50", "custom", "toy", "gymnasium")
 TINY_IMAGES = ["steps=8", "device=cpu", "training.log_every=4", "agent.batch_size=4"]
+TINY_SCENES = [
+    "benchmark.train_scenes=4", "benchmark.test_scenes=2", "benchmark.image_size=16", "network.scale=0.03",
+    "network.head_width=2", "network.rates=[1]",
+]  # fmt: skip
 SMALLER = {
     "vgg16": ["network.scale=0.03"], "conv": ["network.width=2", "network.fc_width=4"],
     "conv_mint": ["network.width=2", "network.fc_width=4"],
@@ -126,6 +130,8 @@ def tiny(line: str) -> list[str]:
     if config.benchmark.kind == "keyframes":
         small = [] if config.agent.kind == "mean_pose" else ["network.channels=[4,8]"]
         return [*TINY_CLONING, f"experiment={abs(hash(line))}", *small]
+    if config.benchmark.kind == "scenes":
+        return [*TINY_IMAGES, *TINY_SCENES]
     if config.benchmark.kind.startswith("cifar"):
         cifar100(Path("data"), 400)
     else:

@@ -37,7 +37,30 @@ class Config(OneNetworkConfig):
     reduction: str = "sum"
 
 
-class Supervised(OneNetwork):
+class SupervisedLearner(OneNetwork):
+    """Stochastic gradient descent on the labels of T tasks."""
+
+    def __init__(self, config: Config, network: TaskNetwork, **context: Any) -> None:
+        """context: as of `OneNetwork`."""
+        options = {"lr": config.learning_rate, "momentum": config.momentum, "weight_decay": config.weight_decay}
+        super().__init__(config, network, functools.partial(torch.optim.SGD, **options), **context)
+
+    def set_rate(self, factor: float) -> None:
+        """Use `factor` times the configured learning rate from now on."""
+        for group in self.optimizer.optimizer.param_groups:
+            group["lr"] = factor * self.config.learning_rate
+
+    def update(self, batch: Any, second_batch: Any = None) -> Metrics:
+        """One step on a batch. Nothing is read back; running statistics move once, with the training forward."""
+        self.network.train()
+        return self.optimizer.step(self.losses, batch, second_batch)
+
+    def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]:
+        """The loss of each task, (T,), and how good it is on the batch."""
+        raise NotImplementedError
+
+
+class Supervised(SupervisedLearner):
     """The classifier of T tasks."""
 
     def __init__(self, config: Config, *, network: Any, spec: ImageSpec, **context: Any) -> None:
@@ -45,20 +68,9 @@ class Supervised(OneNetwork):
         most = max(spec.num_classes)
         factory = IMAGE_NETWORKS.build(network, image_shape=spec.image_shape, output_size=most)
         made = TaskNetwork(factory, spec.num_tasks, shared_input=spec.shared_input)
-        options = {"lr": config.learning_rate, "momentum": config.momentum, "weight_decay": config.weight_decay}
-        super().__init__(config, made, functools.partial(torch.optim.SGD, **options), **context)
+        super().__init__(config, made, **context)
         classes = torch.tensor(spec.num_classes, device=self.device)
         self._absent = torch.arange(most, device=self.device) >= classes.view(-1, 1, 1)  # (T, 1, K)
-
-    def set_rate(self, factor: float) -> None:
-        """Use `factor` times the configured learning rate from now on."""
-        for group in self.optimizer.optimizer.param_groups:
-            group["lr"] = factor * self.config.learning_rate
-
-    def update(self, batch: ImageBatch, second_batch: ImageBatch | None = None) -> Metrics:
-        """One step on a batch. Nothing is read back; running statistics move once, with the training forward."""
-        self.network.train()
-        return self.optimizer.step(self.losses, batch, second_batch)
 
     def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ImageBatch) -> tuple[Tensor, Metrics]:
         """Mean cross-entropy of each task, (T,), and its accuracy on the batch."""

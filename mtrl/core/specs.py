@@ -87,3 +87,17 @@ class ImageSpec(Spec):
     """Classes of each task, (T,)."""
     shared_input: bool = False
     """Whether all tasks label the same images, whose task axis is 1 in a batch."""
+
+
+@dataclass(frozen=True)
+class DenseSpec(Spec):
+    """Several things to tell of each pixel of one picture. A batch is `data.dense.DenseBatch`: pictures and targets."""
+
+    defaults: ClassVar[Mapping[str, str]] = {"agent": "dense", "training": "dense", "network": "split"}
+
+    image_shape: tuple[int, int, int]
+    """(C, H, W) of a whole picture"""
+    kinds: tuple[str, ...]
+    """The kind of each task, (T,): one of `data.pixel_tasks.KINDS`."""
+    channels: tuple[int, ...]
+    """Numbers that each task predicts for a pixel, (T,): of a segmentation, its classes."""

@@ -2,4 +2,4 @@
 
 from mtrl.core.registry import Registry
 
-SUITES = Registry("benchmark", __name__, folders=("images",))
+SUITES = Registry("benchmark", __name__, folders=("images", "dense"))

@@ -18,13 +18,14 @@ from mtrl.core.errors import UserError, expected
 from mtrl.core.registry import Registry
 from mtrl.envs import SUITES
 from mtrl.gradients import DIAGNOSTICS, SURGERIES, WEIGHTINGS
-from mtrl.networks import IMAGE_NETWORKS, KEYFRAME_NETWORKS, NETWORKS
+from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, NETWORKS
 from mtrl.training import TRAININGS
 
 CRITIC = tuple(Registry(f"critic_{r.group}", r.package, usual=r.group) for r in (WEIGHTINGS, SURGERIES))
 """The same methods, for the critics alone."""
 METHODS = (WEIGHTINGS, SURGERIES, *CRITIC, DIAGNOSTICS)
-REGISTRIES = (SUITES, NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, *METHODS, AGENTS, TRAININGS)
+NETWORK_KINDS = (NETWORKS, IMAGE_NETWORKS, DENSE_NETWORKS, KEYFRAME_NETWORKS)
+REGISTRIES = (SUITES, *NETWORK_KINDS, *METHODS, AGENTS, TRAININGS)
 
 SHORT = {
     "tasks": "benchmark.tasks",

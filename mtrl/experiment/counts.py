@@ -8,16 +8,17 @@ from typing import Any
 from mtrl.core.config import check
 from mtrl.experiment.config import compose
 from mtrl.experiment.parts import Experiment
-from mtrl.networks import IMAGE_NETWORKS, NETWORKS, TaskNetwork
+from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, NETWORKS, TaskNetwork
 
 
 def parameter_counts(benchmark: str, options: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """For every architecture of a benchmark its trained numbers: of actor and twin critics, or of the classifier."""
+    """For every architecture of a benchmark its trained numbers: of actor and twin critics, or of the one network."""
     usual = compose([f"benchmark={benchmark}", "device=cpu"])
     if usual.network.kind in NETWORKS.kinds:
         return [_actor_and_critics(kind, benchmark, options) for kind in NETWORKS.kinds]
-    check(usual.agent.kind == "supervised", "--benchmark", "one whose networks can be compared", benchmark)
-    return [_classifier(kind, benchmark, options) for kind in IMAGE_NETWORKS.kinds]
+    of_pictures = {"supervised": IMAGE_NETWORKS, "dense": DENSE_NETWORKS}
+    check(usual.agent.kind in of_pictures, "--benchmark", "one whose networks can be compared", benchmark)
+    return [_of_pictures(kind, benchmark, options) for kind in of_pictures[usual.agent.kind].kinds]
 
 
 def _experiment(kind: str, benchmark: str, options: Sequence[str]) -> Experiment:
@@ -37,9 +38,9 @@ def _actor_and_critics(kind: str, benchmark: str, options: Sequence[str]) -> dic
     return row | {"critics": sum(p.numel() for p in agent.critic.parameters())}
 
 
-def _classifier(kind: str, benchmark: str, options: Sequence[str]) -> dict[str, Any]:
+def _of_pictures(kind: str, benchmark: str, options: Sequence[str]) -> dict[str, Any]:
     sizes = _sizes(_experiment(kind, benchmark, options).agent.network)
-    return {"kind": kind, "classifier": sum(sizes.values()), **sizes}
+    return {"kind": kind, "parameters": sum(sizes.values()), **sizes}
 
 
 def parameter_table(rows: Sequence[dict[str, Any]]) -> str:

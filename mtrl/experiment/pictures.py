@@ -20,6 +20,7 @@ from mtrl.experiment.runs import Run, by_experiment
 from mtrl.experiment.runs import headline as curve_metric
 from mtrl.monitoring import plots, plots_methods, plots_scores
 from mtrl.monitoring.run import RunFolder
+from mtrl.monitoring.statistics import OF_IMAGES
 
 plot_scores = plots_scores.scores
 
@@ -60,7 +61,8 @@ def plot_runs(
         of_means = {"returns": f"{metric.partition('/')[0]}/return", "counted": counted_tasks(config, suite)}
         return plots.learning_curves(rows[0], list(suite.tasks), picture, headline=metric, **of_means)
     groups = {label: [_of_counted(run, metric) for run in found] for label, found in by_experiment(runs).items()}
-    images: dict[str, Any] = {"steps_name": "training images per task"} if metric.endswith("accuracy") else {}
+    of_images = metric.rpartition("/")[2] in OF_IMAGES
+    images: dict[str, Any] = {"steps_name": "training images per task"} if of_images else {}
     if images and _lowest(rows, metric) > 0.5:
         images["limits"] = (0.5, 1.005)
     look = {"title": title, "lines": lines, **images}

@@ -21,8 +21,8 @@ from mtrl.monitoring.statistics import Interval, interquartile_mean
 _DEPTH = 4
 """How many folders deep runs are looked for: <study>/<benchmark>/<experiment>/seed_<n>."""
 HEADLINES = (
-    "train/success", "evaluation/accuracy", "train/accuracy", "evaluation/success", "train/return", "evaluation/return",
-    "loss",
+    "train/success", "evaluation/accuracy", "train/accuracy", "evaluation/score", "train/score", "evaluation/success",
+    "train/return", "evaluation/return", "loss",
 )  # fmt: skip
 """The metrics of learning curves, the most telling first. Accuracy is of the test images rather than the training
 batches. Training on demonstrations has `evaluation/success` alone, as has a run too short for an episode to end.

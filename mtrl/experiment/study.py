@@ -276,6 +276,7 @@ def _row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     scores = Scores.of(runs)
     means = [mean(values) for values in scores.on(scores.counted).tolist()]
     middle = scores.interquartile_mean
+    deltas = [round(run["delta_mtl"], 3) for run in runs if run.get("delta_mtl") is not None]
     return {
         "metric": scores.metric,
         "seeds": scores.seeds,
@@ -288,14 +289,25 @@ def _row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "interquartile_mean": middle.point,
         "interval_95": [middle.low, middle.high] if len(runs) > 1 else None,
         "tasks": dict(zip(scores.tasks, map(mean, scores.values.T.tolist()), strict=True)),
-    }
+    } | ({"delta_mtl_of_each_seed": deltas} if deltas else {})
+
+
+def _further(row: Mapping[str, Any]) -> dict[str, str]:
+    """Cells of the table that only some studies have, by column."""
+    cells, scale = dict[str, str](), 100 if is_share(row["metric"]) else 1
+    if deltas := row.get("delta_mtl_of_each_seed"):
+        cells["Δ_MTL"] = f"{mean(deltas):+.1f} %"
+    if "rungs" in row:
+        cells["rungs"] = "  " + ", ".join(f"{value * scale:.1f}" for value in row["rungs"])
+    return cells
 
 
 def table(facts: Mapping[str, Any]) -> str:
     """The summary as lines for a terminal."""
     width = max(map(len, facts["runs"]), default=0)
-    heads = ["seeds", "mean", "IQM", "95 % interval", "solved", "minutes"]
-    heads += ["rungs"] if any("rungs" in row for row in facts["runs"].values()) else []
+    further = {label: _further(row) for label, row in facts["runs"].items()}
+    columns = list(dict.fromkeys(name for cells in further.values() for name in cells))
+    heads = ["seeds", "mean", "IQM", "95 % interval", "solved", "minutes", *columns]
     lines = [f"{'run':<{width}}" + "".join(f"{head:>15}" for head in heads)]
     for label, row in facts["runs"].items():
         scale, unit = (100, " %") if is_share(row["metric"]) else (1, "")
@@ -304,7 +316,7 @@ def table(facts: Mapping[str, Any]) -> str:
         between = f"{low * scale:.1f}–{high * scale:.1f}" if row["interval_95"] else "-"
         minutes = f"{mean(row['training_seconds']) / 60:.1f}"
         cells = [len(row["seeds"]), *values, between, f"{row['solved']} of {len(facts['counted'])}", minutes]
-        cells += ["  " + ", ".join(f"{value * scale:.1f}" for value in row["rungs"])] if "rungs" in row else []
+        cells += [further[label].get(name, "-") for name in columns]
         lines.append(f"{label:<{width}}" + "".join(f"{cell:>15}" for cell in cells))
     return "\n".join(lines)
 

@@ -164,7 +164,12 @@ def read_result(file: Path, further: Mapping[str, Any] | None = None) -> dict[st
     """A `result.json`, with the means of every task that it has; further: the shapes of what else is needed."""
     found = read_json(file, {"episodes": int, "tasks": {str: {}}, **(further or {})})
     rows = {task: {k: v for k, v in row.items() if k.startswith("mean_")} for task, row in found["tasks"].items()}
-    shapes: dict[str, Any] = {"mean_over": [str], "best": {"step": int}, "training_seconds": {str: float}}
+    shapes: dict[str, Any] = {
+        "mean_over": [str],
+        "best": {"step": int},
+        "training_seconds": {str: float},
+        "delta_mtl": float,
+    }
     for name in found.keys() & shapes.keys():
         require(found[name], shapes[name], f"File {file}", name)
     if rows:

@@ -11,7 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from mtrl.core.errors import expected, missing
 
-SHARES = ("success", "accuracy", "precision", "recall", "f1")
+OF_IMAGES = ("accuracy", "score")
+"""The metrics that are of test images, and not of episodes."""
+SHARES = ("success", *OF_IMAGES, "precision", "recall", "f1", "miou", "pixel_accuracy", "within_11", "within_22",
+          "within_30")  # fmt: skip
 """The metrics that are shares in [0, 1] and shown in per cent."""
 
 

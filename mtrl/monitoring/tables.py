@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mtrl.monitoring.statistics import shown
+from mtrl.monitoring.statistics import OF_IMAGES, shown
 
 
 def result_table(
@@ -15,7 +16,7 @@ def result_table(
     """A line per task with each of its values, the mean over `episodes` (of an accuracy: images); then that over tasks.
 
     Args:
-        values: name -> (T,). The first matters most.
+        values: name -> (T,). The first matters most. A task that has no such value has NaN, and the mean then, too.
         mean_over: the tasks that the last line is of; all if not given.
     """
     columns = [np.asarray(column, dtype=np.float64) for column in values.values()]
@@ -26,7 +27,7 @@ def result_table(
     head = f"{'task':<{width}}" + "".join(f"  {name:>10}" for name in values)
     rule = "-" * len(head)
     mean = _line(label, values, [float(column[counted].mean()) for column in columns], width)
-    unit = "image" if "accuracy" in values else "episode"
+    unit = "image" if any(name in OF_IMAGES for name in values) else "episode"
     count = f"1 {unit}" if episodes == 1 else f"{episodes} {unit}s"
     return "\n".join(
         [head, rule, *(_line(task, values, row, width) for task, *row in rows), rule, f"{mean}  ({count} per task)"]
@@ -34,4 +35,7 @@ def result_table(
 
 
 def _line(task: str, names: Iterable[str], values: Sequence[float], width: int) -> str:
-    return f"{task:<{width}}" + "".join(f"  {shown(*pair):>10}" for pair in zip(names, values, strict=True))
+    cells = ["" if math.isnan(value) else shown(name, value) for name, value in zip(names, values, strict=True)]
+    return f"{task:<{width}}" + "".join(
+        f"  {cell:>{max(10, len(name))}}" for name, cell in zip(names, cells, strict=True)
+    )

@@ -1,9 +1,10 @@
-"""Task-conditioned architectures, one per file: those for vectors are here, others in `images` and `keyframes`."""
+"""Task-conditioned architectures, one per file; those for pictures are in `images`, `dense` and `keyframes`."""
 
 from typing import TYPE_CHECKING
 
 from mtrl.core.lazy import lazily
 from mtrl.core.registry import Registry
+from mtrl.networks.dense import DENSE_NETWORKS
 from mtrl.networks.images import IMAGE_NETWORKS
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
 
@@ -12,6 +13,14 @@ if TYPE_CHECKING:
 
 NETWORKS = Registry("network", __name__)
 
-__all__ = ["IMAGE_NETWORKS", "KEYFRAME_NETWORKS", "NETWORKS", "Factory", "NetworkConfig", "TaskNetwork"]
+__all__ = [
+    "DENSE_NETWORKS",
+    "IMAGE_NETWORKS",
+    "KEYFRAME_NETWORKS",
+    "NETWORKS",
+    "Factory",
+    "NetworkConfig",
+    "TaskNetwork",
+]
 
 __getattr__ = lazily(__name__, __all__, "base")

@@ -25,51 +25,60 @@ class _TaskConv(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int) -> Tensor:
-        """x (T, B, in, H, W); weight (T, out, in, k, k), the task axis of stride 0."""
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: tuple[int, int, int]) -> Tensor:
+        """x (T, B, in, H, W); weight (T, out, in, k, k), the task axis of stride 0; stride, padding and dilation."""
         ctx.save_for_backward(x, weight)
-        ctx.padding = padding
-        return F.conv2d(x.flatten(0, 1), weight[0], padding=padding).unflatten(0, x.shape[:2])
+        ctx.geometry = geometry
+        return F.conv2d(x.flatten(0, 1), weight[0], None, *geometry).unflatten(0, x.shape[:2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad, padding, grad_x, grad_weight = grads[0], ctx.padding, None, None
+        grad, geometry, grad_x, grad_weight = grads[0], ctx.geometry, None, None
         if ctx.needs_input_grad[0]:
             rows = x.flatten(0, 1).shape
-            grad_x = conv2d_input(rows, weight[0], grad.flatten(0, 1), padding=padding).view(x.shape)  # type: ignore[arg-type]
+            grad_x = conv2d_input(rows, weight[0], grad.flatten(0, 1), *geometry).view(x.shape)  # type: ignore[arg-type]
         if ctx.needs_input_grad[1]:
             pairs = zip(x, grad, strict=True)
-            grad_weight = torch.stack([conv2d_weight(a, weight.shape[1:], g, padding=padding) for a, g in pairs])  # type: ignore[arg-type]
+            grad_weight = torch.stack([conv2d_weight(a, weight.shape[1:], g, *geometry) for a, g in pairs])  # type: ignore[arg-type]
         return grad_x, grad_weight, None
 
 
-def conv2d(x: Tensor, weight: Tensor, padding: int) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, padding: int, stride: int = 1, dilation: int = 1) -> Tensor:
     """x (B, in, H, W), (T, B, in, H, W) or (1, B, in, H, W); weight (out, in, k, k) or (T, out, in, k, k)."""
+    geometry = (stride, padding, dilation)
     if x.ndim == 4:
-        return F.conv2d(x, weight, padding=padding)
+        return F.conv2d(x, weight, None, *geometry)
     if weight.ndim == 5 and weight.shape[0] == 1:
         weight = weight.squeeze(0)
     if weight.ndim == 4:
-        return F.conv2d(x.flatten(0, 1), weight, padding=padding).unflatten(0, x.shape[:2])
+        return F.conv2d(x.flatten(0, 1), weight, None, *geometry).unflatten(0, x.shape[:2])
     tasks, outputs = weight.shape[:2]
     x = x.expand(tasks, *x.shape[1:])
     if weight.stride(0) == 0:
-        return _TaskConv.apply(x, weight, padding)  # type: ignore[no-any-return]
-    grouped = F.conv2d(x.transpose(0, 1).flatten(1, 2), weight.flatten(0, 1), padding=padding, groups=tasks)
+        return _TaskConv.apply(x, weight, geometry)  # type: ignore[no-any-return]
+    grouped = F.conv2d(x.transpose(0, 1).flatten(1, 2), weight.flatten(0, 1), None, *geometry, groups=tasks)
     return grouped.unflatten(1, (tasks, outputs)).transpose(0, 1)
 
 
 class Conv2d(nn.Module):
-    """A 3×3 convolution that keeps the size; no bias, as a batch norm follows. weight (out, in, 3, 3)."""
+    """A convolution of odd `size` that keeps the size of images, or divides it by `stride`. weight (out, in, k, k).
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    There is no bias unless asked for, as a batch norm usually follows.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int = 3, *, stride: int = 1, dilation: int = 1, bias: bool = False
+    ) -> None:
         super().__init__()
-        bound = math.sqrt(6 / (9 * inputs))  # He et al. 2015, for ReLU
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3).uniform_(-bound, bound))
+        bound = math.sqrt(6 / (size * size * inputs))  # He et al. 2015, for ReLU
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, size, size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.stride, self.dilation, self.padding = stride, dilation, dilation * (size - 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight, padding=1)
+        output = conv2d(x, self.weight, self.padding, self.stride, self.dilation)
+        return output if self.bias is None else output + _over_images(self.bias)
 
 
 class Statistics(nn.Module):

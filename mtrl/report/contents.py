@@ -105,6 +105,7 @@ def _method(method: Method, metric: str) -> dict[str, Any]:
         "ring": method.place >= len(COLOURS),
         "seeds": [run.seed for run in method.runs],
         "middle": None,
+        "delta": None,
         "finished": len(finished),
         "step": [run.rows[-1]["step"] for run in method.runs if run.rows],
     }
@@ -115,7 +116,9 @@ def _method(method: Method, metric: str) -> dict[str, Any]:
     results = [run.result or {} for run in finished]
     seconds = [sum(result.get("training_seconds", {}).values()) for result in results]
     solved = (counted.mean(0) >= SOLVED).sum() if is_share(metric) else None
+    deltas = [result["delta_mtl"] for result in results if result.get("delta_mtl") is not None]
     return facts | {
+        "delta": f"{mean(deltas):+.1f} %" if deltas else None,
         "middle": shown(metric, middle.point, 1),
         "interval": f"{shown(metric, middle.low, 1)} to {shown(metric, middle.high, 1)}" if known else None,
         "bar": [middle.point, *([middle.low, middle.high] if known else [middle.point] * 2)]

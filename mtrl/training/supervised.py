@@ -53,7 +53,7 @@ class Config(TrainingConfig):
     decay: float = 0.5
     """See `milestone`."""
     single_task: str = path_option("")
-    """Where the single tasks' accuracies are: the folder of a run or of several, or a `result.json`."""
+    """Where single tasks' results are, for Δ_MTL: the folder of a run or of several, or a `result.json`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,31 +109,40 @@ class Accuracy(Evaluation):
         return facts | {"tasks": rows}
 
 
-def delta_mtl(accuracy: FloatArray, single: FloatArray) -> float:
-    """Δ_MTL = 100/T Σ_t (M_t − B_t) / B_t for accuracies M (T,) against the single tasks' B (T,)."""
-    return float(100 * np.mean((accuracy - single) / single))
+def delta_mtl(values: FloatArray, single: FloatArray, less_is_better: Sequence[bool] = ()) -> float:
+    """Δ_MTL = 100/T Σ_t ± (M_t − B_t) / B_t for values M (T,) against the single tasks' B (T,), in per cent.
+
+    less_is_better: of each task, whether a smaller value is a better one, so that its sign is −; none if not given.
+    """
+    sign = np.where(less_is_better, -1.0, 1.0) if less_is_better else 1.0
+    return float(100 * np.mean(sign * (values - single) / single))
 
 
-def single_task_accuracies(path: Path | str, tasks: Sequence[str]) -> FloatArray:
-    """The accuracies (T,) in the results of single-task runs: one file, a run's folder, or a folder of runs.
+def single_task_values(path: Path | str, measures: Mapping[str, str]) -> FloatArray:
+    """What single-task runs reached, (T,): one file, a run's folder, or a folder of runs, whose others do not count.
 
     Where a task has several results (seeds), their mean counts.
+
+    Args:
+        measures: task -> the name of its value, such as accuracy.
 
     Raises:
         UserError: there is no result for a task, or a file is malformed.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.rglob("result.json"))
-    found: dict[str, list[float]] = {task: [] for task in tasks}
+    found: dict[str, list[float]] = {task: [] for task in measures}
     for file in files:
         rows = read_json(file, {"tasks": {str: {}}})["tasks"]
+        if len(rows) > 1 and path.is_dir():
+            continue
         for task in found.keys() & rows.keys():
-            require(rows[task], {"mean_accuracy": float}, f"File {file}", task)
-            found[task].append(rows[task]["mean_accuracy"])
+            require(rows[task], {f"mean_{measures[task]}": float}, f"File {file}", task)
+            found[task].append(rows[task][f"mean_{measures[task]}"])
     missing = [task for task, values in found.items() if not values]
     if missing:
         raise expected(f"Single-task results in {path}", f"with every task, {missing[0]} too", f"{len(files)} results")
-    return np.array([np.mean(found[task]) for task in tasks])
+    return np.array([np.mean(values) for values in found.values()])
 
 
 class SupervisedTrainer(Trainer):
@@ -141,22 +150,30 @@ class SupervisedTrainer(Trainer):
 
     unit, headline, reports_best = "images", "accuracy", True
 
-    agent: Agent
-    suite: ImageBenchmark
+    agent: Any
+    """An `Agent`."""
+    suite: Any
+    """An `ImageBenchmark`."""
 
     def start(self) -> Self:
         """Read the images."""
         if self.config.single_task:
             self._single_task()  # complain before the training, not after it
-        self._data = self.suite.data.to(self.agent.device)
+        self._data = self._read()
         self._draw_batches()
         self.seconds = {"data": 0.0, "update": 0.0}
-        self._right, self._seen = torch.zeros(self.suite.spec.num_tasks, device=self.agent.device), 0
+        self._total, self._seen = torch.zeros(self.suite.spec.num_tasks, device=self.agent.device), 0
         return self
 
+    def _read(self) -> Any:
+        return self.suite.data.to(self.agent.device)
+
+    def _epochs(self, seed: int) -> Any:
+        """The training batches that follow from a seed."""
+        return Epochs(self._data, self.agent.config.batch_size, seed)
+
     def _draw_batches(self) -> None:
-        size = self.agent.config.batch_size
-        self.epochs, self.second = (Epochs(self._data, size, seed) for seed in (self.stream, self.stream + 1_000_003))
+        self.epochs, self.second = (self._epochs(seed) for seed in (self.stream, self.stream + 1_000_003))
 
     def reseed(self) -> None:
         super().reseed()
@@ -175,7 +192,7 @@ class SupervisedTrainer(Trainer):
         ready = time.perf_counter()
         self.agent.set_rate(self.rate(self.step))
         metrics = self.agent.update(*batches)
-        self._right += metrics["accuracy"]
+        self._total += metrics[self.headline]
         self._seen += 1
         self.updates += 1
         self.step += self.agent.config.batch_size
@@ -184,21 +201,21 @@ class SupervisedTrainer(Trainer):
         return metrics
 
     def report(self) -> dict[str, FloatArray]:
-        """Accuracy (T,) on the training batches since the last report, as they were before their update."""
-        mean = self._right / self._seen if self._seen else torch.full_like(self._right, torch.nan)
-        self._right, self._seen = torch.zeros_like(self._right), 0
-        return {"accuracy": mean.double().cpu().numpy()}
+        """What counts most (T,) on the training batches since the last report, as it was before their update."""
+        mean = self._total / self._seen if self._seen else torch.full_like(self._total, torch.nan)
+        self._total, self._seen = torch.zeros_like(self._total), 0
+        return {self.headline: mean.double().cpu().numpy()}
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"right": self._right.cpu(), "seen": self._seen}
+        return super().state_dict() | {"total": self._total.cpu(), "seen": self._seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._draw_batches()
-        self._seen, self._right = state["seen"], state["right"].to(self.agent.device)
+        self._seen, self._total = state["seen"], state["total"].to(self.agent.device)
 
     @property
-    def policy(self) -> Callable[[NDArray[np.uint8]], NDArray[np.int64]]:
+    def policy(self) -> Callable[[NDArray[np.uint8]], Any]:
         """Images as they come, uint8 (T, B, C, H, W), or (1, B, C, H, W) where tasks share them -> classes (T, B).
 
         Images are normalised by the training set, which has to be there.
@@ -222,22 +239,31 @@ class SupervisedTrainer(Trainer):
         classes = np.asarray(self.policy(batch), np.int64)[task]
         return classes if images.ndim == 4 else classes[0]
 
-    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Accuracy:
+    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
         """Classify every test image, whatever the number of episodes and the protocol."""
         data = self.suite.data.to(self.agent.device)
         found = classes_on_test(self.agent.predict, data, progress)
         accuracy = np.array([np.mean(labels == classes) for labels, classes in found])
         macro = np.array([macro_scores(labels, classes) for labels, classes in found]).T
-        delta = delta_mtl(accuracy[self._counted], self._single_task()) if self.config.single_task else None
+        delta = self._delta(accuracy[self._counted]) if self.config.single_task else None
         return Accuracy(accuracy, int(data.test.counts.max()), delta, dict(zip(MACRO, macro, strict=True)))
 
     @property
     def _counted(self) -> list[int]:
         return list(range(self.suite.spec.num_tasks)) if self.counted is None else self.counted
 
+    def _compared(self, task: int) -> tuple[str, bool]:
+        """The value of a task that Δ_MTL compares, and whether less of it is better."""
+        return self.headline, False
+
     def _single_task(self) -> FloatArray:
         """Of the tasks that count."""
-        return single_task_accuracies(self.config.single_task, [self.suite.spec.tasks[t] for t in self._counted])
+        measures = {self.suite.spec.tasks[t]: self._compared(t)[0] for t in self._counted}
+        return single_task_values(self.config.single_task, measures)
+
+    def _delta(self, values: FloatArray) -> float:
+        """Δ_MTL of the tasks that count, from the value of each that is compared."""
+        return delta_mtl(values, self._single_task(), [self._compared(t)[1] for t in self._counted])
 
 
 def classes_on_test(

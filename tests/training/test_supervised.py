@@ -17,7 +17,7 @@ from mtrl import experiment
 from mtrl.core.errors import UserError
 from mtrl.experiment import Experiment, compose
 from mtrl.monitoring.metrics import read_metrics
-from mtrl.training.supervised import Accuracy, classes_on_test, delta_mtl, macro_scores, single_task_accuracies
+from mtrl.training.supervised import Accuracy, classes_on_test, delta_mtl, macro_scores, single_task_values
 from tests.support.figures import panels
 
 pytest.importorskip("sklearn", reason="the extra `vision` is not installed")
@@ -129,8 +129,10 @@ def test_precision_recall_and_f1_are_scikit_learns(classes: int) -> None:
 
 
 def test_delta_mtl_is_its_equation() -> None:
-    """Two tasks, +10 % and −20 % of the single tasks': −5 %."""
-    assert delta_mtl(np.array([0.55, 0.64]), np.array([0.5, 0.8])) == pytest.approx(-5.0)
+    """Two tasks, +10 % and −20 % of the single tasks': −5 %; of an error, to be 20 % less is better: +15 %."""
+    values, single = np.array([0.55, 0.64]), np.array([0.5, 0.8])
+    assert delta_mtl(values, single) == pytest.approx(-5.0)
+    assert delta_mtl(values, single, [False, True]) == pytest.approx(15.0)
 
 
 def result(path: Path, accuracies: dict[str, float]) -> None:
@@ -143,12 +145,13 @@ def test_single_task_results_of_several_runs_and_seeds(tmp_path: Path) -> None:
     result(tmp_path / "even" / "seed_1" / "result.json", {"even": 0.8})
     result(tmp_path / "even" / "seed_2" / "result.json", {"even": 0.6})
     result(tmp_path / "odd" / "seed_1" / "result.json", {"odd": 0.5})
-    np.testing.assert_allclose(single_task_accuracies(tmp_path, ["even", "odd"]), [0.7, 0.5])
+    result(tmp_path / "joint" / "seed_1" / "result.json", {"even": 0.1, "odd": 0.1})  # is no single-task run
+    np.testing.assert_allclose(single_task_values(tmp_path, dict.fromkeys(["even", "odd"], "accuracy")), [0.7, 0.5])
     with pytest.raises(UserError, match="with every task, noise too"):
-        single_task_accuracies(tmp_path, ["even", "noise"])
+        single_task_values(tmp_path, dict.fromkeys(["even", "noise"], "accuracy"))
     (tmp_path / "even" / "seed_1" / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"seed_1/result\.json") as caught:
-        single_task_accuracies(tmp_path, ["even", "odd"])
+        single_task_values(tmp_path, dict.fromkeys(["even", "odd"], "accuracy"))
     assert "\n" not in str(caught.value)
 
 
@@ -157,7 +160,7 @@ def test_delta_in_the_result_of_a_run(tmp_path: Path, drawn: dict[str, Figure]) 
     runs = f"runs={tmp_path}"
     for task in ("even", "odd"):
         experiment.train(compose([*DOMAINS, f"task={task}", "steps=320", runs, f"experiment=single-{task}"]))
-    single = single_task_accuracies(tmp_path / "digit_domains", ["even", "odd"])
+    single = single_task_values(tmp_path / "digit_domains", dict.fromkeys(["even", "odd"], "accuracy"))
     options = [*DOMAINS, "surgery=pcgrad", "steps=320", runs, "experiment=joint"]
     _, _, found = experiment.train(compose([*options, f"training.single_task={tmp_path / 'digit_domains'}"]))
     accuracy = np.array([found["tasks"][task]["mean_accuracy"] for task in ("even", "odd")])

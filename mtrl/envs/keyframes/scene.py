@@ -32,7 +32,8 @@ FIELD_OF_VIEW = {"left_shoulder": 40.0, "right_shoulder": 40.0, "overhead": 40.0
 PIXELS = 480
 """The largest edge of a picture."""
 AUDIENCE = "audience"
-"""A further camera, for films only."""
+"""A further camera, for films and for pictures from anywhere (`World.place_camera`)."""
+FIELD_OF_VIEW[AUDIENCE] = 45.0
 
 _CAMERAS = {
     "left_shoulder": "-0.175 0.2 1.98|-0.17364818 -0.98480775 0 0.89253885 -0.15737867 0.42261826",
@@ -105,7 +106,7 @@ _SCENE = """
 
 def _camera(name: str, place: str) -> str:
     position, axes = place.split("|")
-    return f'<camera name="{name}" pos="{position}" xyaxes="{axes}" fovy="{FIELD_OF_VIEW.get(name, 45.0)}"/>'
+    return f'<camera name="{name}" pos="{position}" xyaxes="{axes}" fovy="{FIELD_OF_VIEW[name]}"/>'
 
 
 @functools.cache

@@ -75,6 +75,21 @@ class World:
             joint.qpos[:] = [*position, *quaternion]
             joint.qvel[:] = 0
 
+    def show_gripper(self, position: FloatArray) -> None:
+        """Have the gripper somewhere else at once, as it is at home, for a picture: no time passes."""
+        self.data.joint("hand").qpos[:3] = position
+        self._aim(Pose(position, HOME.quaternion))
+        mujoco.mj_forward(self.model, self.data)
+
+    def place_camera(self, name: str, position: FloatArray, target: FloatArray) -> None:
+        """Have a camera of the world at `position` look at `target`, upright, until time passes."""
+        back = (position - target) / np.linalg.norm(position - target)
+        right = np.cross([0.0, 0.0, 1.0], back)
+        right /= np.linalg.norm(right)
+        camera = self.data.camera(name)
+        camera.xpos[:] = position
+        camera.xmat[:] = np.stack([right, np.cross(back, right), back], 1).flatten()
+
     def turn_joint(self, name: str, value: float) -> None:
         """Put a hinge or slide of the scene into a position."""
         self.data.joint(name).qpos[0] = value

@@ -33,6 +33,7 @@ from mtrl.gradients.look_ahead import ESTIMATORS
 class Config(WeightingConfig):
     published: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "cifar100": {"learning_rate": "3e-4"},
+        "cityscapes": {"learning_rate": "3e-5"},
         "rlbench": {"learning_rate": "3e-5"},
     }
     kind: str = "auto_lambda"

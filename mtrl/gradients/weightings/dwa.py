@@ -20,8 +20,13 @@ from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 @dataclass
 class Config(WeightingConfig):
-    published: ClassVar[Mapping[str, Mapping[str, str]]] = {"cifar100": {"window": "78"}}
-    """An epoch of Auto-λ's comparison: 2,500 images of each task in batches of 32."""
+    published: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "cifar100": {"window": "78"},
+        "nyuv2": {"window": "198"},
+        "cityscapes": {"window": "743"},
+    }
+    """An epoch of Auto-λ's comparison: of CIFAR-100, 2,500 images of each task in batches of 32; of the others, 795 and
+    2,975 pictures in batches of 4."""
     kind: str = "dwa"
     temperature: float = option(2.0, "positive")
     """The larger, the more alike the weights."""

@@ -1,0 +1,74 @@
+"""Multi-task prediction for pixels: a loss of its kind for each task, with every weighting and surgery.
+
+Auto-λ paper, Sec. 5.1: SGD with momentum 0.9, learning rate 0.1, weight decay 1e-4, batches of 4. All tasks see the
+same pictures, so the shared part runs once, and per-task gradients are a backward pass through it for each task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mtrl.agents import supervised
+from mtrl.core.config import option
+from mtrl.core.specs import DenseSpec, Spec
+from mtrl.core.types import Metrics, Tensors
+from mtrl.data.dense import DenseBatch
+from mtrl.data.pixel_tasks import KINDS, Normals, PixelTask
+from mtrl.networks import DENSE_NETWORKS, TaskNetwork
+
+
+@dataclass
+class Config(supervised.Config):
+    specs: ClassVar[tuple[type[Spec], ...]] = (DenseSpec,)
+    trainings: ClassVar[tuple[str, ...]] = ("dense",)
+    kind: str = "dense"
+    batch_size: int = 4
+    """B: pictures of an update."""
+    weight_decay: float = 1e-4
+    """SGD's weight decay."""
+    normals_loss: str = option("cosine", ("cosine", "l1"))
+    """Of surface normals: cosine (1 minus the cosine of the angle, the MTAN paper) or l1 (Auto-λ's code)."""
+
+
+class Dense(supervised.SupervisedLearner):
+    """What T tasks tell of each pixel."""
+
+    def __init__(self, config: Config, *, network: Any, spec: DenseSpec, **context: Any) -> None:
+        """network: its configuration; context: as of `OneNetwork`."""
+        made = [KINDS[kind](channels) for kind, channels in zip(spec.kinds, spec.channels, strict=True)]
+        self.tasks: list[PixelTask] = [
+            replace(task, form=config.normals_loss) if isinstance(task, Normals) else task for task in made
+        ]
+        factory = DENSE_NETWORKS.build(network, image_channels=spec.image_shape[0], outputs=max(spec.channels))
+        super().__init__(config, TaskNetwork(factory, spec.num_tasks, shared_input=True), **context)
+
+    def update(self, batch: DenseBatch, second_batch: DenseBatch | None = None) -> Metrics:
+        second = None if second_batch is None else second_batch.to(self.device)
+        return super().update(batch.to(self.device), second)
+
+    def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: DenseBatch) -> tuple[Tensor, Metrics]:
+        """The loss of each task, (T,), and its score on the batch."""
+        outputs = self._of_tasks(self.network.call(shared, own, own_buffers, batch.images))
+        found = list(zip(self.tasks, outputs, batch.targets, strict=True))
+        losses = torch.stack([task.loss(output, target) for task, output, target in found])
+        with torch.no_grad():
+            scores = [task.measures(task.tally(output, target))["score"] for task, output, target in found]
+        return losses, {"score": torch.stack(scores)}
+
+    def _of_tasks(self, outputs: Tensor) -> list[Tensor]:
+        """The network's output (T, B, K, H, W) without the channels that a task does not have, (B, channels, H, W)."""
+        return [output[:, : task.channels] for task, output in zip(self.tasks, outputs, strict=True)]
+
+    @torch.no_grad()
+    def outputs(self, images: Tensor) -> list[Tensor]:
+        """images (1, B, C, H, W) -> each task's output (B, channels, H, W), by the running statistics."""
+        self.network.eval()
+        return self._of_tasks(self.network(images.to(self.device)))
+
+
+def build(config: Config, **context: Any) -> Dense:
+    return Dense(config, **context)

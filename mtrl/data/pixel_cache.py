@@ -1,0 +1,65 @@
+"""Pictures and their targets as memory-mapped arrays: a folder with one `.npy` file for each, made once.
+
+A folder is written aside and renamed when it is whole, so that several processes may make the same one at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrl.core.errors import expected, reading
+
+Layout = Mapping[str, tuple[Any, tuple[int, ...]]]
+"""name -> (type, shape) of an array"""
+Arrays = dict[str, NDArray[Any]]
+
+
+def made_once(folder: Path, layout: Layout, fill: Callable[[Arrays], None]) -> Arrays:
+    """The arrays of a folder, read-only. Where there is no such folder, `fill` is given the arrays to write.
+
+    Raises:
+        UserError: the folder cannot be written, or a file in it is missing, damaged or of another shape.
+    """
+    if not folder.exists():
+        with reading(folder, "a folder that can be written", "Folder"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            files = {name: aside / f"{name}.npy" for name in layout}
+            arrays: Arrays = {
+                name: np.lib.format.open_memmap(files[name], "w+", dtype, shape)
+                for name, (dtype, shape) in layout.items()
+            }
+            fill(arrays)
+            for array in arrays.values():
+                array.flush()  # type: ignore[attr-defined]
+            with contextlib.suppress(OSError):  # another process was faster
+                os.replace(aside, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return {name: mapped(folder / f"{name}.npy", *expectation) for name, expectation in layout.items()}
+
+
+def mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array of a `.npy` file, of which nothing is read yet.
+
+    dtype: the array's, or a kind of numbers such as `np.floating`.
+
+    Raises:
+        UserError: the file is missing or damaged, or its array is of another type or shape.
+    """
+    with reading(path, "a whole array"):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, dtype) or array.shape != shape:
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise expected(f"File {path}", f"an array of {dtype.__name__} {shape}", found)
+    return array

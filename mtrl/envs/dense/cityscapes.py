@@ -1,0 +1,103 @@
+"""CityScapes: 19 classes, 10 of parts, and disparity of streets (Cordts et al. 2016), as the code of Auto-λ reads it.
+
+`<root>/cityscapes/{train,val}/`: `image/<i>.png`; `seg/<i>.png`, the data set's numbers of classes, of which 19 count;
+`depth/<i>.png`, 16 bits, disparity (p − 1) / (256 · 4) in pixels of the smaller pictures, 0 where there is none; and
+`part_seg/<i>.tif` (Meletis et al. 2020), numbers of class · 10⁵ + instance · 10² + part. Four parts of people and
+riders and five of cars, trucks and buses count; what has no part is the class 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mtrl.core.config import check
+from mtrl.core.errors import expected
+from mtrl.data import dense_files
+from mtrl.data.dense import Picture, Pictures
+from mtrl.envs.dense.base import DenseConfig, DenseSuite
+
+CLASSES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""The numbers that the data set has for the 19 classes that count."""
+PEOPLE, VEHICLES = (24, 25), (26, 27, 28)
+PEOPLE_PARTS, VEHICLE_PARTS = 4, 5
+TARGETS = {
+    "segmentation": ("segmentation", len(CLASSES)),
+    "parts": ("segmentation", 1 + PEOPLE_PARTS + VEHICLE_PARTS),
+    "disparity": ("disparity", 1),
+}
+ENDINGS: Mapping[str, str] = {"image": ".png", "seg": ".png", "part_seg": ".tif", "depth": ".png"}
+
+
+@dataclass
+class Config(DenseConfig):
+    kind: str = "cityscapes"
+    size: list[int] = field(default_factory=lambda: [256, 512])
+    """Height and width of the files' pictures."""
+    scales: list[float] = field(default_factory=lambda: [1.0, 1.2, 1.5])
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(len(self.size) == 2 and min(self.size) >= 1, "benchmark.size", "a height and a width", self.size)
+
+
+def classes_of(numbers: NDArray[Any]) -> NDArray[np.float32]:
+    """The data set's numbers of classes, 0 to 255 -> 0 to 18, or −1."""
+    table = np.full(256, -1.0, np.float32)
+    table[list(CLASSES)] = np.arange(len(CLASSES))
+    return table[numbers]
+
+
+def parts_of(numbers: NDArray[Any]) -> NDArray[np.float32]:
+    """Numbers of parts -> 0 where there is none, 1 to 4 of people, 5 to 9 of vehicles."""
+    category, part = np.where(numbers >= 100_000, numbers // 100_000, -1), numbers % 100
+    people = np.isin(category, PEOPLE) & (part >= 1) & (part <= PEOPLE_PARTS)
+    vehicles = np.isin(category, VEHICLES) & (part >= 1) & (part <= VEHICLE_PARTS)
+    return np.select([people, vehicles], [part, part + PEOPLE_PARTS], 0).astype(np.float32)
+
+
+def disparity_of(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Pixels of 16 bits -> disparity, −1 where there is none."""
+    return np.where(pixels > 0, (pixels.astype(np.float32) - 1) / (256 * 4), -1).astype(np.float32)
+
+
+class CityScapesPictures:
+    """A part of the data set. Each picture is read when it is asked for."""
+
+    def __init__(self, folder: Path, size: dense_files.Size) -> None:
+        self._folder, self._size = folder, size
+        self._count = dense_files.count_numbered(folder, dict(ENDINGS))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Picture:
+        image = self._pixels("image", index, "PNG", ["RGB"])
+        seg = self._pixels("seg", index, "PNG", ["L", "P"])
+        parts = self._pixels("part_seg", index, "TIFF", ["I"])
+        if parts.min() < 0:
+            raise expected(f"File {self._folder / 'part_seg' / f'{index}.tif'}", "of numbers from 0", int(parts.min()))
+        disparity = self._pixels("depth", index, "PNG", ["I;16", "I"])
+        found = (classes_of(seg), parts_of(parts), disparity_of(disparity))
+        targets = [torch.from_numpy(values).unsqueeze(0) for values in found]
+        return Picture(torch.from_numpy(image.astype(np.float32) / 255).movedim(-1, 0), targets)
+
+    def _pixels(self, name: str, index: int, form: str, modes: list[str]) -> NDArray[Any]:
+        return dense_files.picture(self._folder / name / f"{index}{ENDINGS[name]}", form, modes, self._size)
+
+
+def build(config: Config) -> DenseSuite:
+    size = config.size[0], config.size[1]
+
+    def read() -> tuple[Pictures, Pictures]:
+        train, test = (CityScapesPictures(Path(config.root) / "cityscapes" / part, size) for part in ("train", "val"))
+        return train, test
+
+    return DenseSuite(config, TARGETS, (3, *size), read)

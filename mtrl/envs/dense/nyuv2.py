@@ -1,0 +1,65 @@
+"""NYUv2: 13 classes, depth and surface normals of rooms (Silberman et al. 2012), as MTAN's authors publish it.
+
+`<root>/nyuv2/{train,val}/{image,label,depth,normal}/<i>.npy`, 795 and 654 pictures of 288×384: arrays (H, W, C) of
+floats, labels from −1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from mtrl.core.config import check
+from mtrl.data import dense_files
+from mtrl.data.dense import Picture, Pictures
+from mtrl.envs.dense.base import DenseConfig, DenseSuite
+
+TARGETS = {"segmentation": ("segmentation", 13), "depth": ("depth", 1), "normals": ("normals", 3)}
+FILES: Mapping[str, int] = {"image": 3, "label": 1, "depth": 1, "normal": 3}
+"""folder -> channels of its arrays"""
+
+
+@dataclass
+class Config(DenseConfig):
+    defaults: ClassVar[Mapping[str, str]] = {"agent.normals_loss": "l1"}
+    kind: str = "nyuv2"
+    size: list[int] = field(default_factory=lambda: [288, 384])
+    """Height and width of the files' pictures."""
+    scales: list[float] = field(default_factory=lambda: [1.0, 1.2, 1.5])
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(len(self.size) == 2 and min(self.size) >= 1, "benchmark.size", "a height and a width", self.size)
+
+
+class NYUv2Pictures:
+    """A part of the data set. Each picture is read when it is asked for."""
+
+    def __init__(self, folder: Path, size: dense_files.Size) -> None:
+        self._folder, self._size = folder, size
+        self._count = dense_files.count_numbered(folder, dict.fromkeys(FILES, ".npy"))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Picture:
+        paths = {name: self._folder / name / f"{index}.npy" for name in FILES}
+        arrays = {name: dense_files.array(paths[name], self._size, channels) for name, channels in FILES.items()}
+        arrays["label"] = dense_files.labels(paths["label"], arrays["label"], TARGETS["segmentation"][1])
+        image, *targets = (torch.from_numpy(values).movedim(-1, 0) for values in arrays.values())
+        return Picture(image, targets)
+
+
+def build(config: Config) -> DenseSuite:
+    size = config.size[0], config.size[1]
+
+    def read() -> tuple[Pictures, Pictures]:
+        train, test = (NYUv2Pictures(Path(config.root) / "nyuv2" / part, size) for part in ("train", "val"))
+        return train, test
+
+    return DenseSuite(config, TARGETS, (3, *size), read)
