@@ -28,12 +28,14 @@ class Config(OneNetworkConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ImageSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("supervised",)
     kind: str = "supervised"
+    optimizer: str = option("sgd", ("sgd", "adam"))
+    """sgd, or adam."""
     learning_rate: float = option(0.1, "positive")
-    """SGD's learning rate at the start of the schedule."""
+    """The optimiser's learning rate at the start of the schedule."""
     momentum: float = option(0.9, "in [0, 1)")
     """SGD's momentum."""
     weight_decay: float = option(5e-4, "0 or more")
-    """SGD's weight decay."""
+    """The optimiser's weight decay: added to the gradient, also by Adam."""
     reduction: str = "sum"
 
 
@@ -45,8 +47,10 @@ class Supervised(OneNetwork):
         most = max(spec.num_classes)
         factory = IMAGE_NETWORKS.build(network, image_shape=spec.image_shape, output_size=most)
         made = TaskNetwork(factory, spec.num_tasks, shared_input=spec.shared_input)
-        options = {"lr": config.learning_rate, "momentum": config.momentum, "weight_decay": config.weight_decay}
-        super().__init__(config, made, functools.partial(torch.optim.SGD, **options), **context)
+        options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        sgd = functools.partial(torch.optim.SGD, momentum=config.momentum)
+        made_by: Any = sgd if config.optimizer == "sgd" else torch.optim.Adam
+        super().__init__(config, made, functools.partial(made_by, **options), **context)
         classes = torch.tensor(spec.num_classes, device=self.device)
         self._absent = torch.arange(most, device=self.device) >= classes.view(-1, 1, 1)  # (T, 1, K)
 

@@ -25,51 +25,56 @@ class _TaskConv(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, padding: int, stride: int) -> Tensor:
         """x (T, B, in, H, W); weight (T, out, in, k, k), the task axis of stride 0."""
         ctx.save_for_backward(x, weight)
-        ctx.padding = padding
-        return F.conv2d(x.flatten(0, 1), weight[0], padding=padding).unflatten(0, x.shape[:2])
+        ctx.options = {"padding": padding, "stride": stride}
+        return F.conv2d(x.flatten(0, 1), weight[0], **ctx.options).unflatten(0, x.shape[:2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad, padding, grad_x, grad_weight = grads[0], ctx.padding, None, None
+        grad, options, grad_x, grad_weight = grads[0], ctx.options, None, None
         if ctx.needs_input_grad[0]:
             rows = x.flatten(0, 1).shape
-            grad_x = conv2d_input(rows, weight[0], grad.flatten(0, 1), padding=padding).view(x.shape)  # type: ignore[arg-type]
+            grad_x = conv2d_input(rows, weight[0], grad.flatten(0, 1), **options).view(x.shape)  # type: ignore[arg-type]
         if ctx.needs_input_grad[1]:
             pairs = zip(x, grad, strict=True)
-            grad_weight = torch.stack([conv2d_weight(a, weight.shape[1:], g, padding=padding) for a, g in pairs])  # type: ignore[arg-type]
-        return grad_x, grad_weight, None
+            grad_weight = torch.stack([conv2d_weight(a, weight.shape[1:], g, **options) for a, g in pairs])  # type: ignore[arg-type]
+        return grad_x, grad_weight, None, None
 
 
-def conv2d(x: Tensor, weight: Tensor, padding: int) -> Tensor:
+def conv2d(x: Tensor, weight: Tensor, padding: int, stride: int = 1) -> Tensor:
     """x (B, in, H, W), (T, B, in, H, W) or (1, B, in, H, W); weight (out, in, k, k) or (T, out, in, k, k)."""
     if x.ndim == 4:
-        return F.conv2d(x, weight, padding=padding)
+        return F.conv2d(x, weight, padding=padding, stride=stride)
     if weight.ndim == 5 and weight.shape[0] == 1:
         weight = weight.squeeze(0)
     if weight.ndim == 4:
-        return F.conv2d(x.flatten(0, 1), weight, padding=padding).unflatten(0, x.shape[:2])
+        return F.conv2d(x.flatten(0, 1), weight, padding=padding, stride=stride).unflatten(0, x.shape[:2])
     tasks, outputs = weight.shape[:2]
     x = x.expand(tasks, *x.shape[1:])
     if weight.stride(0) == 0:
-        return _TaskConv.apply(x, weight, padding)  # type: ignore[no-any-return]
-    grouped = F.conv2d(x.transpose(0, 1).flatten(1, 2), weight.flatten(0, 1), padding=padding, groups=tasks)
+        return _TaskConv.apply(x, weight, padding, stride)  # type: ignore[no-any-return]
+    side_by_side = x.transpose(0, 1).flatten(1, 2), weight.flatten(0, 1)
+    grouped = F.conv2d(*side_by_side, padding=padding, stride=stride, groups=tasks)
     return grouped.unflatten(1, (tasks, outputs)).transpose(0, 1)
 
 
 class Conv2d(nn.Module):
-    """A 3×3 convolution that keeps the size; no bias, as a batch norm follows. weight (out, in, 3, 3)."""
+    """A convolution that keeps the size, divided by its stride; no bias, as a batch norm follows.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    weight (out, in, k, k), k odd.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
-        bound = math.sqrt(6 / (9 * inputs))  # He et al. 2015, for ReLU
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3).uniform_(-bound, bound))
+        bound = math.sqrt(6 / (kernel**2 * inputs))  # He et al. 2015, for ReLU
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel).uniform_(-bound, bound))
+        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return conv2d(x, self.weight, padding=1)
+        return conv2d(x, self.weight, self.weight.shape[-1] // 2, self.stride)
 
 
 class Statistics(nn.Module):
@@ -145,6 +150,23 @@ class Pool(nn.Module):
             return torch.maximum(rows[..., 0::2], rows[..., 1::2])
         pooled = F.max_pool2d(x.flatten(0, -4), 2)
         return pooled.unflatten(0, x.shape[:-3])
+
+
+class ChannelDropout(nn.Module):
+    """In training, drops each channel of each image with a probability, and scales the others (Tompson et al. 2015).
+
+    A task axis of 1, where all tasks see the same images, keeps one mask for all of them.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (.., C, H, W)"""
+        if not self.training or not self.rate:
+            return x
+        return x * F.dropout(x.new_ones(*x.shape[:-2], 1, 1), self.rate)
 
 
 class MeanPool(nn.Module):
