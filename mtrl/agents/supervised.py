@@ -28,22 +28,26 @@ class Config(OneNetworkConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ImageSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("supervised",)
     kind: str = "supervised"
+    optimizer: str = option("sgd", ("sgd", "adam"))
+    """sgd, or adam."""
     learning_rate: float = option(0.1, "positive")
-    """SGD's learning rate at the start of the schedule."""
+    """The optimiser's learning rate at the start of the schedule."""
     momentum: float = option(0.9, "in [0, 1)")
     """SGD's momentum."""
     weight_decay: float = option(5e-4, "0 or more")
-    """SGD's weight decay."""
+    """The optimiser's weight decay: added to the gradient, also by Adam."""
     reduction: str = "sum"
 
 
 class SupervisedLearner(OneNetwork):
-    """Stochastic gradient descent on the labels of T tasks."""
+    """Gradient descent on the labels of T tasks."""
 
     def __init__(self, config: Config, network: TaskNetwork, **context: Any) -> None:
         """context: as of `OneNetwork`."""
-        options = {"lr": config.learning_rate, "momentum": config.momentum, "weight_decay": config.weight_decay}
-        super().__init__(config, network, functools.partial(torch.optim.SGD, **options), **context)
+        options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        sgd = functools.partial(torch.optim.SGD, momentum=config.momentum)
+        made_by: Any = sgd if config.optimizer == "sgd" else torch.optim.Adam
+        super().__init__(config, network, functools.partial(made_by, **options), **context)
 
     def set_rate(self, factor: float) -> None:
         """Use `factor` times the configured learning rate from now on."""

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+STATISTICS_ROWS = 1000
+"""Images whose pixels are counted at once: of a large data set, all at once would not fit the memory."""
+
 
 class LabelledImages(NamedTuple):
     """M images and their labels."""
@@ -25,6 +28,7 @@ class Split(NamedTuple):
 
     train: LabelledImages
     test: LabelledImages
+    validation: LabelledImages | None = None
 
 
 class ImageBatch(NamedTuple):
@@ -42,7 +46,9 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of uint8 images (M, C, H, W), as (C, 1, 1) in [0, 1]."""
     count = images.numel() / images.shape[1]
     values = torch.arange(256, dtype=torch.float64) / 255
-    histograms = torch.stack([torch.bincount(c.flatten().long(), minlength=256) for c in images.cpu().unbind(1)])
+    histograms = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for part in images.split(STATISTICS_ROWS):
+        histograms += torch.stack([torch.bincount(c.flatten(), minlength=256) for c in part.cpu().unbind(1)])
     shares = histograms.double() / count
     mean = shares @ values
     variance = shares @ values.square() - mean.square()
@@ -109,10 +115,13 @@ class ImageData(NamedTuple):
     """Pixels that a training image is shifted by at most."""
     flip: bool
     """Whether training images are mirrored."""
+    validation: TaskImages | None = None
+    """What chooses the best of a run's evaluations, where the data set has such a part."""
 
     def to(self, device: torch.device | str) -> ImageData:
         moved = (self.train.to(device), self.test.to(device), self.mean.to(device), self.deviation.to(device))
-        return ImageData(*moved, self.padding, self.flip)
+        validation = None if self.validation is None else self.validation.to(device)
+        return ImageData(*moved, self.padding, self.flip, validation)
 
 
 def task_images(

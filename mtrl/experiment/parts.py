@@ -118,6 +118,12 @@ def _methods(config: ExperimentConfig, suite: Any) -> Methods:
     )
 
 
+def primary_tasks(config: ExperimentConfig, suite: Any) -> list[int]:
+    """Indexes of the tasks that a method of the configuration names as primary; of all tasks where none does."""
+    primary = _methods(config, suite).primary()
+    return list(range(suite.spec.num_tasks)) if primary is None else primary
+
+
 def counted_tasks(config: ExperimentConfig, suite: Any) -> list[int] | None:
     """Indexes of the tasks that means are taken over: primary ones where a method is told of them, never noise.
 
@@ -125,9 +131,8 @@ def counted_tasks(config: ExperimentConfig, suite: Any) -> list[int] | None:
     """
     if isinstance(suite.spec, GoalSpec):
         return None
-    primary = _methods(config, suite).primary()
-    chosen = range(suite.spec.num_tasks) if primary is None else primary
-    counted = [t for t in chosen if suite.tasks[t] not in suite.spec.uncounted] or list(chosen)
+    chosen = primary_tasks(config, suite)
+    counted = [t for t in chosen if suite.tasks[t] not in suite.spec.uncounted] or chosen
     return counted if len(counted) < suite.spec.num_tasks else None
 
 

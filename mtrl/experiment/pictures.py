@@ -15,7 +15,7 @@ from mtrl.core.errors import expected
 from mtrl.core.suite import Suite
 from mtrl.envs import SUITES
 from mtrl.experiment.config import restore
-from mtrl.experiment.parts import counted_tasks
+from mtrl.experiment.parts import counted_tasks, primary_tasks
 from mtrl.experiment.runs import Run, by_experiment
 from mtrl.experiment.runs import headline as curve_metric
 from mtrl.monitoring import plots, plots_methods, plots_scores
@@ -37,8 +37,8 @@ def plot_runs(
     """Draw one run, or several: experiments against each other, seeds together.
 
     Args:
-        kind: curves (learning curves), conflicts, lambdas (task weights), triad or affinity. Conflicts, lambdas and
-            affinities are one run's.
+        kind: curves (learning curves), conflicts, lambdas (task weights), triad, affinity, or relationships (the last
+            weights by primary tasks, of a sweep of these). Conflicts, lambdas and affinities are one run's.
         headline: the metric to draw, such as evaluation/success; by default the one that matters most.
         title, lines: of curves of several experiments; see `plots.compare_runs`.
     """
@@ -48,6 +48,8 @@ def plot_runs(
     runs = [Run.load(path) for path in paths]
     if kind == "triad":
         return _triad(runs, output or place(runs[0].folder.path, "triad.png"))
+    if kind == "relationships":
+        return _relationships(runs, output or Path("relationships.png"))
     if kind != "curves":
         return _of_one(runs, kind, output)
     config = restore(runs[0].folder.config)
@@ -103,14 +105,38 @@ def _of_one(runs: Sequence[Run], kind: str, output: Path | None) -> Path:
 
 
 def _triad(runs: Sequence[Run], picture: Path) -> Path:
-    tasks = _tasks(runs[0])
+    tasks = _same_tasks(runs)
     rows = {}
     for label, found in by_experiment(runs).items():
         for run in found:
-            if _tasks(run) != tasks:
-                raise expected(f"Run {run.path}", f"of the tasks of {runs[0].path}", ", ".join(_tasks(run)))
             rows[label if len(found) == 1 else f"{label}/{run.path.name}"] = run.rows
     return plots_methods.triad(rows, tasks, picture)
+
+
+def _relationships(runs: Sequence[Run], picture: Path) -> Path:
+    tasks = _same_tasks(runs)
+    found: dict[str, list[Sequence[Mapping[str, Any]]]] = {}
+    primaries = [(_primary(run), run) for run in runs]
+    for chosen, run in sorted(primaries, key=lambda pair: (len(pair[0]) < len(tasks), pair[0])):
+        label = " + ".join(tasks[t] for t in chosen) if len(chosen) < len(tasks) else "all"
+        found.setdefault(label, []).append(run.rows)
+    return plots_methods.relationships(found, tasks, picture)
+
+
+def _primary(run: Run) -> list[int]:
+    """The indexes of a run's primary tasks; all where it names none."""
+    config = restore(run.folder.config)
+    suite: Suite = SUITES.build(config.benchmark)
+    return primary_tasks(config, suite)
+
+
+def _same_tasks(runs: Sequence[Run]) -> list[str]:
+    """The tasks that all of these runs have."""
+    tasks = _tasks(runs[0])
+    for run in runs:
+        if _tasks(run) != tasks:
+            raise expected(f"Run {run.path}", f"of the tasks of {runs[0].path}", ", ".join(_tasks(run)))
+    return tasks
 
 
 def _affinity(folder: RunFolder, picture: Path) -> Path:

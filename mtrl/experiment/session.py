@@ -192,7 +192,7 @@ class Session:
         training = self.experiment.config.training
         result, facts = self.experiment.evaluate(training.evaluation_episodes, training.protocol)
         self._record(result, facts)
-        score = result.mean(result.per_task[result.headline])
+        score = result.mean(result.per_task[result.chosen_by])
         if score > self._best_score:
             self._best_score = score
             checkpoints.save_best(self.folder.checkpoints, self.trainer.step, self.experiment.agent.policy_state())
@@ -224,7 +224,7 @@ class Session:
             result, facts = self.experiment.evaluate(episodes, protocol, Counter("episodes"))
             self._record(result, facts)
             if trainer.reports_best and config.training.evaluate_every:
-                facts["best"] = self._best(f"mean_{result.headline}")
+                facts["best"] = self._best(f"mean_{result.headline}", f"mean_{result.chosen_by}")
         final = {
             "steps_per_task": trainer.step,
             "steps_total": trainer.step * self.trainer.tasks_per_step,
@@ -239,11 +239,11 @@ class Session:
         plot_runs([self.folder.path])
         return final
 
-    def _best(self, name: str) -> dict[str, Any]:
-        """The first of the evaluations on the way and at the end that has the largest mean."""
-        found = [row for row in read_metrics(self.folder.metrics) if row.get(f"evaluation/{name}") is not None]
-        best = max(found, key=lambda row: row[f"evaluation/{name}"])
-        return {name: best[f"evaluation/{name}"], "step": best["step"]}
+    def _best(self, name: str, chosen_by: str) -> dict[str, Any]:
+        """The first of the evaluations on the way and at the end that has the largest mean of what chooses it."""
+        found = [row for row in read_metrics(self.folder.metrics) if row.get(f"evaluation/{chosen_by}") is not None]
+        best = max(found, key=lambda row: row[f"evaluation/{chosen_by}"])
+        return {key: best[f"evaluation/{key}"] for key in dict.fromkeys((name, chosen_by))} | {"step": best["step"]}
 
 
 def _due(before: int, now: int, every: int) -> bool:

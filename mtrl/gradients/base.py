@@ -141,8 +141,9 @@ class Weighting(nn.Module):
 class Surgery(nn.Module):
     """Makes one gradient of each shared parameter from the tasks' gradients. This base class sums them as they are.
 
-    A method overrides one of three: `coefficients` where inner products determine the result, `combine` where it takes
-    the gradients themselves, or `penalty` where it adds a loss on the gradients. Every method is scaled so that
+    A method overrides one of three: `coefficients` where inner products determine the result (and `choose` where they
+    leave a choice), `combine` where it takes the gradients themselves, or `penalty` where it adds a loss on the
+    gradients. Every method is scaled so that
     identical gradients give the plain update, unless its documentation says otherwise.
     """
 
@@ -150,6 +151,8 @@ class Surgery(nn.Module):
     """Whether it needs each task's own gradient. Without, one joint backward pass does it all."""
     has_penalty: ClassVar[bool] = False
     """Whether `penalty` is to be differentiated, which costs a second backward pass."""
+    needs_look_ahead: ClassVar[bool] = False
+    """Whether `coefficients` gives several combinations, (C, T), of which `choose` takes one by trial steps."""
     on_host: bool = False
     """As in `Weighting`."""
     takes_some_tasks: bool = True
@@ -165,6 +168,13 @@ class Surgery(nn.Module):
         The shared gradient becomes Σ_i c_i g_i, times the reduction's factor.
         """
         return torch.ones_like(gramian.diagonal())
+
+    def choose(self, candidates: Tensor, weights: Tensor, context: Context) -> tuple[Tensor, Metrics]:
+        """Of candidates (C, S), factors of the unweighted gradients, the ones to use, (S,), and metrics to log.
+
+        weights (S,): of the losses, which the candidates have in them. All without the reduction's factor.
+        """
+        raise NotImplementedError
 
     def combine(
         self, gradients: Tensor, coefficients: Tensor, weights: Tensor, generator: torch.Generator | None

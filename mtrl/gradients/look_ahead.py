@@ -54,12 +54,16 @@ class LookAhead:
         return stacked(self.task_losses({**all_shared, **shared}, {**all_own, **own}, copies, batch)[0])
 
     @torch.no_grad()
-    def step(self, weights: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """weights λ (S,) -> the trained tensors of θ', as (shared, own)."""
+    def step(self, weights: Tensor, coefficients: Tensor | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """weights λ (S,) -> the trained tensors of θ', as (shared, own).
+
+        coefficients (S,): of the shared gradients, in place of λ.
+        """
         scaled = weights * self.factor
-        shared = {n: self._moved(self.network.shared[n], combine(g, scaled)) for n, g in self.shared.items()}
+        factors = scaled if coefficients is None else coefficients * self.factor
+        shared = {n: self.moved(self.network.shared[n], combine(g, factors)) for n, g in self.shared.items()}
         own = {n: like(scaled, g, self.network.owner.get(n)) * g for n, g in self.own.items()}
-        own = {n: self._moved(self.network.own[n], g, self.subset) for n, g in own.items()}
+        own = {n: self.moved(self.network.own[n], g, self.subset) for n, g in own.items()}
         return shared, own
 
     def derivative(self, weights: Tensor, estimator: str = "exact") -> Tensor:
@@ -68,14 +72,28 @@ class LookAhead:
         methods = {"exact": self._exact, "finite_difference": self._difference, "second_order": self._unrolled}
         return self.subset.scatter(methods[estimator](self.subset.gather(weights)), weights)
 
-    def _moved(self, parameter: Tensor, gradient: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
-        """A parameter after the step; of one with a task axis, the rows of the tasks of `subset`."""
+    def moved(
+        self,
+        parameter: Tensor,
+        gradient: Tensor,
+        subset: TaskSubset = ALL_TASKS,
+        *,
+        rate: float | None = None,
+        plain: bool = False,
+    ) -> Tensor:
+        """A parameter after the step; of one with a task axis, the rows of the tasks of `subset`.
+
+        rate: α, where it is not the optimiser's; plain: without momentum and weight decay.
+        """
         group, value = self._groups[parameter], subset.gather(parameter.detach())
+        rate = self.rate(parameter) if rate is None else rate
+        if plain:
+            return value - rate * gradient
         direction = gradient + group.get("weight_decay", 0.0) * value
         momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             direction = direction + group["momentum"] * subset.gather(momentum)
-        return value - self.rate(parameter) * direction
+        return value - rate * direction
 
     def _values(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The trained tensors of θ as (shared, own), detached."""
@@ -128,8 +146,8 @@ class LookAhead:
         shared, own = ({n: p.clone().requires_grad_() for n, p in table.items()} for table in self._values())
         loss = torch.dot(self.losses(shared, own, self.batch), weights * self.factor)
         gradients = iter(derivatives(loss, [*shared.values(), *own.values()], graph=True))
-        shared = {n: self._moved(self.network.shared[n], next(gradients)) for n in shared}
-        own = {n: self._moved(self.network.own[n], next(gradients), self.subset) for n in own}
+        shared = {n: self.moved(self.network.shared[n], next(gradients)) for n in shared}
+        own = {n: self.moved(self.network.own[n], next(gradients), self.subset) for n in own}
         return torch.autograd.grad(self._primary_loss(shared, own), weights)[0]
 
 

@@ -75,17 +75,16 @@ class ModuleOptimizer(nn.Module):
 
         Args:
             losses: a list of T scalars, or a function that computes them with the module. Methods that look at the
-                losses again, as auto_lambda and famo do, take only a function. One tensor (T,) does where `owned` is
-                given.
+                losses again (auto_lambda, famo, transference) take only a function. One tensor (T,) does where `owned`
+                is given.
             second: the same of another batch, for auto_lambda.
 
         Raises:
             UserError: there are not T losses, or they should come as a function or a list.
         """
-        weighting = self.methods.weighting
-        again = weighting.needs_look_ahead or weighting.needs_losses_after
+        again = self.methods.computes_again
         if again and not callable(losses):
-            raise expected("Losses", "a function that computes them, for this weighting", type(losses).__name__)
+            raise expected("Losses", f"a function that computes them, for {again}", type(losses).__name__)
         batches = self._batch(losses), None if second is None else _Batch(second, None)
         return self.methods.step(self._tasks.losses, *batches)
 
@@ -95,8 +94,8 @@ class ModuleOptimizer(nn.Module):
         Raises:
             UserError: as `step`; for methods that look at the losses again, which have `step` alone.
         """
-        if self.methods.weighting.needs_look_ahead or self.methods.weighting.needs_losses_after:
-            raise expected("This weighting", "used by `step`, since it looks at the losses again", "`backward`")
+        if again := self.methods.computes_again:
+            raise expected(again.capitalize(), "used by `step`, since it looks at the losses again", "`backward`")
         return self.methods.backward(self._tasks.losses, self._batch(losses))
 
     def _batch(self, given: Losses | Callable[[], Losses]) -> _Batch:

@@ -101,6 +101,12 @@ class MultiTaskOptimizer(nn.Module):
         return wanted or self.surgery.needs_gradients or len(self.diagnostics) > 0
 
     @property
+    def computes_again(self) -> str | None:
+        """A method that computes the losses once more, with other tensors or after the step; None if there is none."""
+        weighting = self.weighting.needs_look_ahead or self.weighting.needs_losses_after
+        return "this weighting" if weighting else "this surgery" if self.surgery.needs_look_ahead else None
+
+    @property
     def host_bound(self) -> str | None:
         """A method that works on the host, so that no captured graph can hold a step; None if there is none."""
         parts = [("this weighting", self.weighting.on_host), ("this surgery", self.surgery.on_host)]
@@ -205,7 +211,7 @@ class MultiTaskOptimizer(nn.Module):
         shared = {n: g.detach() for n, g in in_graph.items()}
         grams = self._gramians(shared, network.num_tasks)
         gram, ahead = grams.sum(0), None
-        if self.weighting.needs_look_ahead or self.diagnostics:
+        if self.weighting.needs_look_ahead or self.surgery.needs_look_ahead or self.diagnostics:
             batches = (update.batch, update.second_batch if self.needs_second_batch else update.batch)
             settings = (self.primary, factor, shared, owned, update.subset)
             ahead = LookAhead(network, self.optimizer, update.task_losses, *batches, *settings)
@@ -215,10 +221,10 @@ class MultiTaskOptimizer(nn.Module):
         scaled = weights * factor
         if not self.surgery.has_penalty:
             # Not in place: two parameters may have one gradient tensor, and diagnostics see it afterwards.
-            combined = self._combined(shared, grams, weights, update)
+            combined, found = self._combined(shared, grams, weights, update, context)
             owned = {n: g * like(scaled, g, network.owner.get(n)) for n, g in owned.items()}
             self._write(combined, owned, update.subset)
-            return metrics, context
+            return metrics | found, context
         penalty = self.surgery.penalty(gramian(self._blocks(in_graph)))
         shared, owned = _gradients(torch.dot(losses, scaled) + penalty, leaves, own)
         summed = network.shared_input
@@ -249,15 +255,24 @@ class MultiTaskOptimizer(nn.Module):
         members = zip(*(rows(g, self.network.ensemble) for g in shared.values()), strict=True)
         return torch.stack([gramian(blocks).double() for blocks in members])
 
-    def _combined(self, shared: Tensors, grams: Tensor, weights: Tensor, update: _Update) -> dict[str, Tensor]:
-        """The shared gradients after surgery: name -> (*shape)."""
+    def _combined(
+        self, shared: Tensors, grams: Tensor, weights: Tensor, update: _Update, context: Context
+    ) -> tuple[dict[str, Tensor], Metrics]:
+        """The shared gradients after surgery, name -> (*shape), and the surgery's metrics."""
         primary, scaled = update.subset.gather(self.primary), weights * update.factor
-        coefficients = self._coefficients(grams, weights.double(), primary).mul(update.factor).to(weights.dtype)
+        coefficients, metrics = self._coefficients(grams, weights.double(), primary), {}
         coefficients = coefficients if self.per_member else coefficients[0]
-        return {n: self.surgery.combine(g, coefficients, scaled, self.generator) for n, g in shared.items()}
+        if self.surgery.needs_look_ahead:
+            coefficients, metrics = self.surgery.choose(coefficients, weights, context)
+        coefficients = coefficients.mul(update.factor).to(weights.dtype)
+        found = {n: self.surgery.combine(g, coefficients, scaled, self.generator) for n, g in shared.items()}
+        return found, metrics
 
     def _coefficients(self, grams: Tensor, weights: Tensor, primary: Tensor) -> Tensor:
-        """Gramians (M, S, S) and weights (S,) -> coefficients (M, S). Both are of the unweighted gradients."""
+        """Gramians (M, S, S) and weights (S,) -> coefficients (M, S), or (M, C, S) where a choice is left.
+
+        Both are of the unweighted gradients.
+        """
         found = []
         for surgery, gram in zip([self.surgery, *self._others], grams, strict=True):
             assert isinstance(surgery, Surgery)

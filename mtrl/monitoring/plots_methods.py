@@ -95,6 +95,31 @@ def lambdas(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path
     return save(figure, path)
 
 
+def relationships(runs: Mapping[str, Sequence[Sequence[Row]]], tasks: Sequence[str], path: Path | str) -> Path:
+    """Figs. 3 and 11 of the Auto-λ paper: the last weights of all tasks, a row for each choice of primary tasks.
+
+    runs: {primary tasks: the rows of each run that had them}, whose weights are averaged; a panel for each network.
+
+    Raises:
+        UserError: a run has no weights.
+    """
+    name = f"weight/{tasks[0]}"
+    parts = max((parts_of(rows, name, "rows with task weights") for found in runs.values() for rows in found), key=len)
+    side = 0.62 if len(tasks) <= LINES else 0.3
+    label = 0.4 + 0.075 * max(map(len, [*tasks, *runs]))
+    height = len(parts) * (max(1.2, side * len(runs)) + 0.5) + label
+    figure = new_figure(1.5 + label + side * len(tasks), height, "")
+    for panel, part in zip(figure.subplots(len(parts), 1, squeeze=False)[:, 0], parts, strict=True):
+        last = [[curves(rows, tasks, f"{part}weight")[1][:, -1] for rows in found] for found in runs.values()]
+        array = np.array([np.mean(each, 0) for each in last])
+        limits = (min(0.0, float(array.min())), float(array.max()))
+        _matrix(panel, array, f"{_title(part)}last task weights", "Blues", limits, plain=True)
+        panel.set_yticks(range(len(runs)), list(runs), fontsize=8)
+        panel.set_xticks(range(len(tasks)), tasks, rotation=90, fontsize=8)
+        panel.set_ylabel("primary tasks", fontsize=9)
+    return save(figure, path)
+
+
 def triad(runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], path: Path | str) -> Path:
     """Fig. 4 of the PCGrad paper for runs {label: rows}: curvature, shares of updates, likeness of norms; returns.
 
@@ -210,8 +235,10 @@ def task_rows(panel: Axes, steps: FloatArray, values: FloatArray, tasks: Sequenc
     panel.figure.colorbar(drawn, ax=panel, fraction=0.03, pad=0.01).ax.tick_params(labelsize=7)
 
 
-def _matrix(panel: Axes, array: FloatArray, title: str, colours: str, limits: tuple[float, float]) -> None:
-    """With its values where the tasks are few."""
+def _matrix(
+    panel: Axes, array: FloatArray, title: str, colours: str, limits: tuple[float, float], plain: bool = False
+) -> None:
+    """With its values where the tasks are few: plain ones and those with signs as they are, others in per cent."""
     drawn = panel.imshow(array, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
@@ -219,12 +246,13 @@ def _matrix(panel: Axes, array: FloatArray, title: str, colours: str, limits: tu
     bar = panel.inset_axes((1.03, 0.0, 0.05, 1.0))
     scale = panel.figure.colorbar(drawn, cax=bar, ticks=[limits[0], sum(limits) / 2, limits[1]]).ax
     scale.tick_params(labelsize=7)
-    if limits[0] >= 0:
+    if limits[0] >= 0 and not plain:
         percent_axis(scale)
-    if len(array) <= LINES:
+    if max(array.shape) <= LINES:
         for (row, column), value in np.ndenumerate(array):
             ink = "white" if abs(value) > 0.6 * limits[1] else INK
-            text = f"{value:.2f}".replace("0.", ".", 1) if limits[0] < 0 else f"{100 * value:.0f}"
+            decimal = f"{value:.2f}" if plain else f"{value:.2f}".replace("0.", ".", 1)
+            text = decimal if plain or limits[0] < 0 else f"{100 * value:.0f}"
             panel.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink)
 
 

@@ -156,6 +156,23 @@ class Pool(nn.Module):
         return pooled.unflatten(0, x.shape[:-3])
 
 
+class ChannelDropout(nn.Module):
+    """In training, drops each channel of each image with a probability, and scales the others (Tompson et al. 2015).
+
+    A task axis of 1, where all tasks see the same images, keeps one mask for all of them.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (.., C, H, W)"""
+        if not self.training or not self.rate:
+            return x
+        return x * F.dropout(x.new_ones(*x.shape[:-2], 1, 1), self.rate)
+
+
 class MeanPool(nn.Module):
     """Mean over all pixels: (.., C, H, W) to (.., C, 1, 1)."""
 

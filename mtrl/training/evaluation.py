@@ -55,6 +55,11 @@ class Evaluation:
         """The name of the value that matters most."""
         return next(iter(self.per_task))
 
+    @property
+    def chosen_by(self) -> str:
+        """The name of the value by which the best of several evaluations is chosen."""
+        return self.headline
+
     def names(self, tasks: Sequence[str]) -> Sequence[str]:
         """What the values of `per_task` are of: the tasks, unless they are evaluated in groups."""
         return tasks

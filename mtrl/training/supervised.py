@@ -24,7 +24,7 @@ from mtrl.core.errors import expected
 from mtrl.core.records import read_json, require
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import FloatArray, Metrics
-from mtrl.data.images import Epochs, ImageBatch, ImageData, normalised
+from mtrl.data.images import Epochs, ImageBatch, ImageData, TaskImages, normalised
 from mtrl.training.evaluation import Evaluation, Progress
 from mtrl.training.trainer import TrainedAgent, Trainer, TrainingConfig
 
@@ -94,15 +94,23 @@ class Accuracy(Evaluation):
     """Δ_MTL in per cent, where single-task results were given."""
     macro: Mapping[str, FloatArray] = field(default_factory=dict)
     """precision, recall and f1, each (T,): means over a task's classes."""
+    validation: FloatArray | None = None
+    """(T,): the accuracy on the validation images, where there are any; it chooses the best evaluation."""
 
     @property
     def per_task(self) -> dict[str, FloatArray]:
-        return {"accuracy": self.accuracy, **self.macro}
+        validation = {} if self.validation is None else {"validation_accuracy": self.validation}
+        return {"accuracy": self.accuracy, **self.macro, **validation}
+
+    @property
+    def chosen_by(self) -> str:
+        return self.headline if self.validation is None else "validation_accuracy"
 
     def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
         named = {f"mean_{name}": values for name, values in self.per_task.items()}
         facts = {"headline": self.headline, "episodes": self.images}
         facts |= {name: self.mean(values) for name, values in named.items()}
+        facts["mean_error"] = 1 - self.mean(self.accuracy)
         if self.delta is not None:
             facts["delta_mtl"] = self.delta
         rows = {task: {name: float(values[t]) for name, values in named.items()} for t, task in enumerate(tasks)}
@@ -243,10 +251,12 @@ class SupervisedTrainer(Trainer):
         """Classify every test image, whatever the number of episodes and the protocol."""
         data = self.suite.data.to(self.agent.device)
         found = classes_on_test(self.agent.predict, data, progress)
-        accuracy = np.array([np.mean(labels == classes) for labels, classes in found])
+        accuracy = _accuracy(found)
+        checked = None if data.validation is None else classes_on_test(self.agent.predict, data, part=data.validation)
         macro = np.array([macro_scores(labels, classes) for labels, classes in found]).T
         delta = self._delta(accuracy[self._counted]) if self.config.single_task else None
-        return Accuracy(accuracy, int(data.test.counts.max()), delta, dict(zip(MACRO, macro, strict=True)))
+        validation = None if checked is None else _accuracy(checked)
+        return Accuracy(accuracy, int(data.test.counts.max()), delta, dict(zip(MACRO, macro, strict=True)), validation)
 
     @property
     def _counted(self) -> list[int]:
@@ -266,18 +276,28 @@ class SupervisedTrainer(Trainer):
         return delta_mtl(values, self._single_task(), [self._compared(t)[1] for t in self._counted])
 
 
+def _accuracy(found: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> FloatArray:
+    return np.array([np.mean(labels == classes) for labels, classes in found])
+
+
 def classes_on_test(
-    predict: Callable[[Tensor], Tensor], data: ImageData, progress: Callable[[int, int], None] | None = None
+    predict: Callable[[Tensor], Tensor],
+    data: ImageData,
+    progress: Callable[[int, int], None] | None = None,
+    part: TaskImages | None = None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Labels and what `predict` ((T, B, C, H, W) -> (T, B)) takes them for, (n_t,) each, of each task's test images."""
-    test = data.test
+    """Labels and what `predict` ((T, B, C, H, W) -> (T, B)) takes them for, (n_t,) each, of each task's test images.
+
+    part: the images to classify in place of the test images.
+    """
+    test = data.test if part is None else part
     tasks, width = test.labels.shape
     parts = []
     for begin in range(0, width, EVALUATION_ROWS):
-        part = slice(begin, begin + EVALUATION_ROWS)
-        parts.append(predict(normalised(test.pool[test.rows[:, part]], data.mean, data.deviation)))
+        end = min(begin + EVALUATION_ROWS, width)
+        parts.append(predict(normalised(test.pool[test.rows[:, begin:end]], data.mean, data.deviation)))
         if progress is not None:
-            progress(min(part.stop, width) * tasks, width * tasks)
+            progress(end * tasks, width * tasks)
     labels, classes = test.labels.cpu().numpy(), torch.cat(parts, 1).cpu().numpy()
     return [(labels[t, :count], classes[t, :count]) for t, count in enumerate(test.counts.tolist())]
 

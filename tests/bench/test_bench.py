@@ -19,7 +19,7 @@ from mtrl import cli
 from mtrl.agents.bc import BC
 from mtrl.agents.ppo import PPO
 from mtrl.agents.sac import SAC
-from mtrl.bench import cloning, growth, report, startup, train, update
+from mtrl.bench import cloning, growth, report, shared_input, startup, train, update
 from mtrl.bench.peers import naive_pcgrad, torchjd_pcgrad
 from mtrl.bench.plain_sac import MultiHead, PlainSAC, joint
 from mtrl.data.demo_cache import DemoCache
@@ -314,3 +314,19 @@ def test_the_peers_take_the_gradients_of_pcgrad(name: str) -> None:
 def test_unknown_rows_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bench", "update", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_gradients_of_forty_tasks_of_one_input_are_the_same_by_passes_and_batched(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their sum is joint training's; the gradient by the features is a combination of its own."""
+    for name, value in {"TASKS": 4, "BATCH": 3, "SIZE": 8, "WIDTH": 2}.items():
+        monkeypatch.setattr(shared_input, name, value)
+    found = {name: call() for name, call in shared_input.ways().items()}
+    for whole, each, batched, other in zip(*found.values(), strict=True):
+        torch.testing.assert_close(each, batched, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(each.sum(0), whole, atol=1e-6, rtol=1e-4)
+        assert other.shape == whole.shape and other.isfinite().all()
+    assert cli.main(["bench", "shared_input", "--quick", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["update"] for row in rows] == ["joint", "passes", "batched", "features"] and rows[0]["ratio"] == 1

@@ -39,7 +39,9 @@ KEPT = f"{STUDY}/x/seed_1"
 TRAIN = ["train", *OPTIONS]
 EXTEND = ["train", *OPTIONS, "steps=14"]
 EVALUATE = ["evaluate", RUN, "--episodes", "1", "--json"]
-PLOTS = [["plot", RUN, "--kind", kind] for kind in ("curves", "conflicts", "lambdas", "triad", "affinity")]
+PLOTS = [
+    ["plot", RUN, "--kind", kind] for kind in ("curves", "conflicts", "lambdas", "triad", "affinity", "relationships")
+]
 GROUP = ["group", RUN, "--groups", "1", "--output", "groups"]
 PAGE = ["report", RUN]
 REPORT, CHECK = ["study", STUDY, "--report"], ["study", STUDY, "--check"]

@@ -78,3 +78,27 @@ def test_tasks_with_one_teacher_gain_from_each_other() -> None:
     problem.teachers = torch.stack([problem.teachers[0], problem.teachers[0], -problem.teachers[0]])
     found = problem.train(problem.optimizer("equal", "none", diagnostics=[affinity(every=1)]), 30)[-1]["affinity"]
     assert found[0, 1] > 0 > found[0, 2] and found[1, 0] > 0 > found[2, 0]
+
+
+def test_affinities_by_rate_and_with_momentum() -> None:
+    """Divided by α, and after a step as SGD with momentum takes it when it sees one task's gradient alone."""
+    problem = Regression("film")
+    sgd = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
+    method = problem.optimizer("equal", "none", diagnostics=[affinity(every=1, momentum=True, per_rate=True)], sgd=sgd)
+    expected = []
+    for k in range(3):
+        batch, network = problem.batch(2 * k), problem.network
+        shared, own, buffers = network.tensors
+        losses = problem.losses(shared, own, buffers, batch)[0]
+        for loss in losses:
+            gradients = torch.autograd.grad(loss, list(shared.values()), retain_graph=True)
+            twins = {n: p.detach().clone().requires_grad_() for n, p in shared.items()}
+            step = torch.optim.SGD(twins.values(), **sgd)
+            for parameter, twin, gradient in zip(shared.values(), twins.values(), gradients, strict=True):
+                twin.grad = gradient
+                step.state[twin] = {n: s.clone() for n, s in method.optimizer.state.get(parameter, {}).items()}
+            step.step()
+            after = problem.losses(twins, own, buffers, batch)[0]
+            expected.append(((1 - after / losses) / 0.05).detach())
+        found = problem.train(method, 1, first=k)[0]["affinity"]
+    torch.testing.assert_close(found, torch.stack(expected).view(3, T, T).mean(0), rtol=1e-9, atol=1e-12)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from mtrl.core.errors import UserError
 from mtrl.networks import IMAGE_NETWORKS, NETWORKS, TaskNetwork
-from mtrl.networks.convolution import BatchNorm, Conv2d, Pool, conv2d
+from mtrl.networks.convolution import BatchNorm, ChannelDropout, Conv2d, Pool, conv2d
 
 T, B, SHAPE, OUTPUT = 3, 4, (2, 6, 6), 3
-SMALL: dict[str, dict[str, Any]] = {"vgg16": {"scale": 1 / 16}}
+SMALL: dict[str, dict[str, Any]] = {"vgg16": {"scale": 1 / 16}, "resnet18": {"width": 2, "blocks": 1}}
 CONV = {"width": 4, "depth": 2, "fc_width": 6, "fc_depth": 1}
 VARIANTS = [
     ("vgg16", {"batch_norm": "task"}),
@@ -26,6 +26,7 @@ VARIANTS = [
     ("conv_mint", {"output_mint": True}),
     ("conv_cross_stitch", {}),
     ("conv_routing", {"blocks": 2}),
+    ("resnet18", {"last_pixels": 1}),
 ]
 EACH = pytest.mark.parametrize(
     ("kind", "options"), VARIANTS, ids=[f"{k}-{'-'.join(map(str, o.values()))}" for k, o in VARIANTS]
@@ -112,19 +113,21 @@ def test_every_kind_is_tested_here(kind: str) -> None:
     assert kind in {k for k, _ in VARIANTS} and kind not in NETWORKS.kinds
 
 
-def test_the_merged_convolution_is_one_per_task() -> None:
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 2), (5, 3)])
+def test_the_merged_convolution_is_one_per_task(kernel: int, stride: int) -> None:
     """Forward, input and weight gradients of T plain convolutions, with shared, per-task and owned weights."""
     x = images().requires_grad_()
-    weight = torch.randn(5, 2, 3, 3, dtype=torch.float64, requires_grad=True)
-    grad = torch.randn(T, B, 5, 6, 6, dtype=torch.float64)
-    plain = torch.stack([F.conv2d(image, weight, padding=1) for image in x])
+    weight = torch.randn(5, 2, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    options: dict[str, Any] = {"padding": kernel // 2, "stride": stride}
+    plain = torch.stack([F.conv2d(image, weight, **options) for image in x])
+    grad = torch.randn_like(plain)
     expected_x, expected_weight = torch.autograd.grad((plain * grad).sum(), [x, weight])
-    each = torch.stack([torch.autograd.grad((F.conv2d(i, weight, padding=1) * g).sum(), weight)[0]
+    each = torch.stack([torch.autograd.grad((F.conv2d(i, weight, **options) * g).sum(), weight)[0]
                         for i, g in zip(x.detach(), grad, strict=True)])  # fmt: skip
     leaf = weight.detach().expand(T, -1, -1, -1, -1).requires_grad_()
     owned = weight.detach().repeat(T, 1, 1, 1, 1).requires_grad_()
     for given, gradient in ((weight, expected_weight), (leaf, each), (owned, each)):
-        output = conv2d(x, given, 1)
+        output = conv2d(x, given, **options)
         torch.testing.assert_close(output, plain)
         found_x, found = torch.autograd.grad((output * grad).sum(), [x, given])
         torch.testing.assert_close(found_x, expected_x)
@@ -215,8 +218,45 @@ def test_vgg16_ends_in_pytorchs_average_pool_where_that_is_asked_for() -> None:
     assert IMAGE_NETWORKS.module("vgg16").trunk_size(config, (3, 32, 32)) == before.shape[1]
 
 
+def test_resnet18_has_its_published_parameters() -> None:
+    """11,168,832 of the trunk for small images, batch norms included, and 2048 features of a picture of 64×64."""
+    config = IMAGE_NETWORKS.config_class("resnet18")()
+    trunk = IMAGE_NETWORKS.build(config, image_shape=(3, 64, 64), output_size=None)(torch.zeros(1))
+    assert sum(p.numel() for p in trunk.parameters()) == 11_168_832
+    assert IMAGE_NETWORKS.module("resnet18").trunk_size(config, (3, 64, 64)) == 2048
+
+
+def test_resnet18_is_plain_pytorch_with_its_weights() -> None:
+    """The first stages by functional calls: a shortcut of the identity, and one that halves the image."""
+    config = IMAGE_NETWORKS.config_class("resnet18")(width=3, blocks=1, dropout=0.5)
+    trunk = IMAGE_NETWORKS.build(config, image_shape=(3, 8, 8), output_size=None)(torch.zeros(1)).eval()
+    x = torch.randn(4, 3, 8, 8)
+
+    def conv(x: Tensor, layer: nn.Module, norm: nn.Module, stride: int = 1) -> Tensor:
+        y = F.conv2d(x, layer.weight, padding=layer.weight.shape[-1] // 2, stride=stride)
+        return F.batch_norm(y, norm.statistics.mean, norm.statistics.variance, norm.scale, norm.shift)
+
+    expected = F.relu(conv(x, trunk[0], trunk[1]))
+    for block, stride in ((trunk[4], 1), (trunk[5], 2)):
+        inner = conv(F.relu(conv(expected, *block.first[:2], stride)), *block.second[1:])
+        expected = F.relu(inner + (conv(expected, *block.shortcut, stride) if stride == 2 else expected))
+    torch.testing.assert_close(trunk[:6](x), expected)
+
+
+@pytest.mark.parametrize("lead", [(4000,), (1, 4000), (2, 2000)])
+def test_whole_channels_are_dropped_in_training_alone(lead: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer, x = ChannelDropout(0.3), torch.rand(*lead, 2, 3, 3) + 1
+    found = layer(x)
+    kept = (found != 0).flatten(0, -4)
+    assert torch.equal(kept.all((2, 3)), kept.any((2, 3))), "all of a channel's pixels, or none"
+    torch.testing.assert_close(found[found != 0], (x / 0.7)[found != 0])
+    assert abs(kept.double().mean() - 0.7) < 0.02 and kept[:, 0, 0, 0].ne(kept[:, 1, 0, 0]).any()
+    assert layer.eval()(x) is x
+
+
 def test_a_trunk_has_the_size_it_says() -> None:
-    for kind in ("vgg16", "conv"):
+    for kind in ("vgg16", "conv", "resnet18"):
         config = IMAGE_NETWORKS.config_class(kind)(**SMALL.get(kind, CONV))
         trunk = IMAGE_NETWORKS.build(config, image_shape=SHAPE, output_size=None)(torch.zeros(1))
         size = IMAGE_NETWORKS.module(kind).trunk_size(config, SHAPE)
@@ -270,6 +310,7 @@ def test_an_image_network_is_refused_where_vectors_are_needed() -> None:
         ("conv", {"owned": "trunk"}, "owned"),
         ("conv", {"width": 0}, "width"),
         ("conv_routing", {"blocks": 0}, "blocks"),
+        ("resnet18", {"dropout": 1.0}, "dropout"),
         ("conv_cross_stitch", {"own_share": 1.5}, "own_share"),
     ],
 )

@@ -106,7 +106,7 @@ def classifier(
 ) -> Supervised:
     """The supervised agent of T small image tasks."""
     torch.manual_seed(seed)
-    sizes = {"scale": 1 / 32} if network == "vgg16" else SMALL_IMAGE_NETWORK
+    sizes = {"vgg16": {"scale": 1 / 32}, "resnet18": {"width": 2, "blocks": 1}}.get(network, SMALL_IMAGE_NETWORK)
     return AGENTS.build(
         AGENTS.config_class("supervised")(**{"batch_size": B, "learning_rate": 0.05, **agent}),
         network=IMAGE_NETWORKS.config_class(network)(**{**sizes, **(options or {})}),

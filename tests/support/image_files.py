@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from mtrl.data.celeba import ATTRIBUTES
 
 RNG = np.random.default_rng(0)
 PIXELS = 3072
@@ -83,3 +86,27 @@ def archive(names: dict[str, bytes]) -> bytes:
             info.size = len(content)
             file.addfile(info, io.BytesIO(content))
     return stream.getvalue()
+
+
+def celeba(root: Path, pictures: int = 12, *, kaggle: bool = False) -> np.ndarray:
+    """Faces of 178×218 whose grey tells the attributes, in the published files or in Kaggle's; labels (M, 40).
+
+    Picture k belongs to the part that its place in thirds says: so much for training, validation and testing.
+    """
+    folder = root / "celeba"
+    place = folder / "img_align_celeba" / "img_align_celeba" if kaggle else folder / "img_align_celeba"
+    place.mkdir(parents=True)
+    labels = np.random.default_rng(1).integers(2, size=(pictures, len(ATTRIBUTES)))
+    names, end = [f"{k + 1:06d}.jpg" for k in range(pictures)], ".csv" if kaggle else ".txt"
+    for name, row in zip(names, labels, strict=True):
+        grey = np.full((218, 178, 3), 40, np.uint8)
+        grey[:109] += np.uint8(150 * row[0])
+        grey[109:, :, 1] += np.uint8(150 * row[1])
+        Image.fromarray(grey).save(place / name)
+    mark = "," if kaggle else " "
+    lines = [mark.join([name, *(f"{v:>{2 * (not kaggle)}}" for v in 2 * row - 1)]) for name, row in zip(names, labels)]  # noqa: B905
+    head = [mark.join(["image_id", *ATTRIBUTES])] if kaggle else [str(pictures), " ".join(ATTRIBUTES)]
+    (folder / f"list_attr_celeba{end}").write_text("\n".join([*head, *lines]) + "\n")
+    parts = [f"{name}{mark}{3 * k // pictures}" for k, name in enumerate(names)]
+    (folder / f"list_eval_partition{end}").write_text("\n".join(["image_id,partition"] * kaggle + parts) + "\n")
+    return labels

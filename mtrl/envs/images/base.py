@@ -98,8 +98,9 @@ class ImageSuite(Suite[Any, ImageSpec]):
             self._part(split.train, self.config.train_size, generator),
             self._part(split.test, None, generator),
         )
+        validation = None if split.validation is None else self._part(split.validation, None, generator)
         mean, deviation = channel_statistics(split.train.images)
-        return ImageData(train, test, mean, deviation, self.config.padding, self.config.flip)
+        return ImageData(train, test, mean, deviation, self.config.padding, self.config.flip, validation)
 
     def _part(self, part: LabelledImages, size: int | None, generator: torch.Generator) -> TaskImages:
         rows, labels, human = self._divide(part)

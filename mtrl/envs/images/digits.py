@@ -121,7 +121,7 @@ def overlaid(split: Split, shift: int, seed: int) -> Split:
     """
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for part in split:
+    for part in (split.train, split.test):
         other = torch.randperm(len(part.images), generator=generator)
         first, second = F.pad(part.images, (0, shift, 0, shift)), F.pad(part.images[other], (shift, 0, shift, 0))
         labels = torch.stack([part.labels, part.labels[other]], 1)

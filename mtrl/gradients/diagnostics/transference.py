@@ -30,6 +30,10 @@ class Config(DiagnosticConfig):
     """The losses to measure of an agent with both: actor, critic or both."""
     step_size: float | None = option(None, "positive")
     """α; the optimiser's learning rate if not given."""
+    momentum: bool = False
+    """Whether the step has the momentum and weight decay of SGD, too."""
+    per_rate: bool = False
+    """Whether affinities are divided by α, so that those of a falling learning rate count alike in the mean."""
 
 
 class Transference(Diagnostic):
@@ -55,12 +59,16 @@ class Transference(Diagnostic):
         ahead = context.look_ahead
         assert ahead is not None
         table = {n: ahead.network.shared[n] for n in ahead.shared}
-        rates = {n: self.config.step_size or ahead.rate(p) for n, p in table.items()}
+        config = self.config
         before, found = context.losses.double(), []
         for task in range(len(before)):
-            moved = {n: p - rates[n] * ahead.shared[n][task] for n, p in table.items()}
+            step = {n: ahead.shared[n][task] for n in table}
+            options: dict[str, Any] = {"rate": config.step_size, "plain": not config.momentum}
+            moved = {n: ahead.moved(p, step[n], **options) for n, p in table.items()}
             found.append(before - ahead.losses(moved, {}, ahead.batch).double())
         gains = torch.stack(found)
+        if config.per_rate:
+            gains = gains / (config.step_size or ahead.rate(next(iter(table.values()))))
         return torch.where(before != 0, gains / torch.where(before != 0, before, 1.0), 0.0) if self.ratio else gains
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""Transference: at every step, the combination of gradients after which the losses fall most (Fifty et al. 2020).
+
+Each candidate J gives a trial step θ_J' on the batch of the update, of shared parameters along Σ_(i in J) g_i and of
+owned ones as usual. The one of the highest total transference, Σ_j (1 − L_j(θ_J') / L_j(θ)) over the primary tasks, is
+taken. Where a loss of the batch is not positive, as an actor's may be, differences L_j(θ) − L_j(θ_J') take the place of
+the shares, in the whole step. The first of equals is taken.
+
+Candidates are as long as their sum: one task alone takes a shorter step than all together, as in the paper. Trial steps
+have the learning rate, momentum and weight decay of SGD, and no preconditioning for Adam. Each costs a forward pass.
+Losses are computed by new tensors, so that nothing has to be put back. Which tasks a candidate may hold, the paper's
+abstract leaves open: `candidates` says it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from mtrl.core.config import check
+from mtrl.core.types import Metrics
+from mtrl.gradients.base import Context, Surgery, SurgeryConfig
+from mtrl.gradients.surgery.pcgrad import PCGrad
+
+KINDS = ("all", "pcgrad", "single", "pairs", "others", "subsets")
+MOST_SUBSETS = 10
+"""Tasks of which all subsets may be candidates: 1023 trial steps."""
+WINDOW = 100
+"""Updates that the logged shares average over."""
+
+
+@dataclass
+class Config(SurgeryConfig):
+    kind: str = "transference"
+    candidates: list[str] = field(default_factory=lambda: ["all", "pcgrad", "single"])
+    """What to choose from: all (the plain sum), pcgrad, single (each task alone), pairs, others (all but one), subsets
+    (every one, of ten tasks at most), or indexes of tasks, as 0+2+3."""
+    primary: list[str] = field(default_factory=list)
+    """Names or indexes of the tasks whose transference counts; all of them if empty."""
+
+    def primary_tasks(self) -> Sequence[str]:
+        return self.primary
+
+
+def _sets(candidate: str, tasks: int) -> list[tuple[int, ...]]:
+    """The sets of tasks that a word of `candidates` means; none for pcgrad, which is no set."""
+    sizes = {"all": [tasks], "single": [1], "pairs": [2], "others": [tasks - 1], "subsets": range(1, tasks + 1)}
+    check(candidate != "subsets" or tasks <= MOST_SUBSETS, "surgery.candidates", f"{MOST_SUBSETS} tasks", tasks)
+    if candidate in KINDS:
+        return [chosen for size in sizes.get(candidate, []) for chosen in itertools.combinations(range(tasks), size)]
+    indexes = [int(part) if part.isdecimal() else tasks for part in candidate.split("+")]
+    sound = max(indexes) < tasks and len(set(indexes)) == len(indexes)
+    check(sound, "surgery.candidates", f"of {', '.join(KINDS)}, or indexes below {tasks} as 0+1", candidate)
+    return [tuple(indexes)]
+
+
+class Transference(Surgery):
+    needs_look_ahead = True
+
+    def __init__(self, candidates: Sequence[str], num_tasks: int) -> None:
+        super().__init__()
+        check(len(candidates) > 0, "surgery.candidates", "one or more", list(candidates))
+        groups = {name: _sets(name, num_tasks) for name in candidates if name != "pcgrad"}
+        rows = [[float(task in chosen) for task in range(num_tasks)] for sets in groups.values() for chosen in sets]
+        groups |= {"pcgrad": [()]} if "pcgrad" in candidates else {}
+        self.names = tuple(groups)
+        self.takes_some_tasks = all(name in KINDS for name in groups)  # indexes would mean another task in each batch
+        self.projects = "pcgrad" in groups
+        of = [number for number, sets in enumerate(groups.values()) for _ in sets]
+        self.sets = nn.Buffer(torch.tensor(rows, dtype=torch.float64).view(-1, num_tasks), persistent=False)
+        self.group = nn.Buffer(torch.eye(len(groups))[of], persistent=False)
+        self.shares = nn.Buffer(torch.zeros(len(groups)))
+
+    def noise(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Tensor | None:
+        return PCGrad().noise(num_tasks, generator, device) if self.projects else None
+
+    def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
+        """The factors (C, T) of every candidate."""
+        if not self.projects:
+            return self.sets
+        return torch.cat([self.sets, PCGrad().coefficients(gramian, primary, noise).unsqueeze(0)])
+
+    @torch.no_grad()
+    def choose(self, candidates: Tensor, weights: Tensor, context: Context) -> tuple[Tensor, Metrics]:
+        gains = self.transference(candidates, weights, context)
+        best = gains.nan_to_num(-torch.inf).argmax(0, keepdim=True)
+        share = (context.step + 1).clamp(max=WINDOW).reciprocal()
+        self.shares.lerp_(self.group.index_select(0, best).squeeze(0), share)
+        shares = {f"chosen/{name}": share for name, share in zip(self.names, self.shares.clone(), strict=True)}
+        chosen, gain = (t.index_select(0, best).squeeze(0) for t in (candidates, gains))
+        return chosen, {"transference": gain, **shares}
+
+    @torch.no_grad()
+    def transference(self, candidates: Tensor, weights: Tensor, context: Context) -> Tensor:
+        """The total transference of each candidate, (C,) float64."""
+        ahead = context.look_ahead
+        assert ahead is not None
+        steps = (ahead.step(weights, candidate.to(weights)) for candidate in candidates.unbind())
+        after = torch.stack([ahead.losses(shared, own, ahead.batch) for shared, own in steps]).double()
+        before, primary = (ahead.subset.gather(t) for t in (context.losses.double(), context.primary))
+        unit = torch.where(((before > 0) | ~primary).all(), before, 1.0)
+        return torch.where(primary, (before - after) / unit, 0.0).sum(1)
+
+
+def build(config: Config, *, num_tasks: int) -> Surgery:
+    return Transference(config.candidates, num_tasks)
