@@ -164,9 +164,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), browser(*found) as page:
         report(page, Path(folder), PICTURES / "report.png")
         site(page, Path(folder), PICTURES / "site.png")
-    for runs, picture, *view in BOARDS:
+    for runs, picture, tab, wanted, shown, height in BOARDS:
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), browser(*found) as page:
-            tensorboard(page, runs, PICTURES / picture, *view)
+            tensorboard(page, runs, PICTURES / picture, tab, wanted, shown, height)
     print(f"Written: {STUDY / 'comparison.png'}, and screenshots in {PICTURES}")
     return 0
 

@@ -31,8 +31,9 @@ ROOT = Path(__file__).resolve().parents[2]
 Sample = dict[str, Any]
 LOAD = ["recipe=quick", "experiment=soak", "device=cpu", "threads=1", "steps=1000000000", "training.log_every=4000",
         "training.evaluate_every=8000", "training.evaluation_episodes=2", "training.checkpoint_every=8000"]  # fmt: skip
-WARMUP = 900.0
-"""Seconds of each process that are not judged: allocators, caches and compiled code settle."""
+WARMUP = 1800.0
+"""Seconds of each process that are not judged. Until then starts of the 500 goals are met for the first time and kept,
+and more contacts at once than before, for which the physics has reserved memory."""
 WINDOW = 600.0
 """Seconds, of which the least memory counts."""
 MOST = 1.0
