@@ -113,8 +113,8 @@ def _train(commands: Any) -> None:
 
 def _sweep(commands: Any) -> None:
     examples = """
-    mtrl sweep benchmark=mt10 network=mint,film surgery=none,pcgrad 'seed=range(1,9)'
-    mtrl sweep benchmark=mt10 'seed=range(1,5)' ray.address=auto ray.cpus=4
+    mtrl sweep benchmark=mt10 network=mint,film surgery=none,pcgrad seed=1,2,3
+    mtrl sweep benchmark=mt10 seed=1,2,3,4 ray.address=auto ray.cpus=4 ray.gpus=0.25
     mtrl sweep benchmark=mt10 agent.learning_rate=1e-4,3e-4,1e-3 ray.asha=100000
     """
     keys = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ _LONGEST = 200
 @contextlib.contextmanager
 def connected(what: str, address: str, option: str) -> Iterator[Any]:
     """The module `ray`, connected to a cluster; to the one that this process is connected to already, if it is.
+
+    What is printed meanwhile goes to stderr: Ray tells of dead workers on stdout, where results alone belong.
 
     Args:
         what: what needs Ray, for a complaint.
@@ -45,6 +48,7 @@ def connected(what: str, address: str, option: str) -> Iterator[Any]:
         found = f"{place}: {' '.join(str(error).split())[:_LONGEST]}"
         raise expected(f"Option `{option}`", "the address of a Ray cluster that runs", found) from error
     try:
-        yield ray
+        with contextlib.redirect_stdout(sys.stderr):
+            yield ray
     finally:
         ray.shutdown()
