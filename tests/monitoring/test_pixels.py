@@ -30,6 +30,12 @@ def test_the_same_values_have_the_same_colours(kind: str) -> None:
         assert len(np.unique(second.reshape(-1, 3), axis=0)) == 5
 
 
+def test_a_prediction_that_is_not_finite_has_a_picture() -> None:
+    truth, told = np.ones((1, 2, 2)), np.array([[[np.nan, np.inf], [-np.inf, 1.0]]])
+    shown = side_by_side("depth", np.ones((3, 2, 2)), truth, told)[:, 4:, 0]
+    assert shown.tolist() == [[0, 255], [0, 255]]
+
+
 def test_what_is_not_known_is_black() -> None:
     image, nothing = np.ones((3, 2, 2)), {"segmentation": -1.0, "normals": 0.0, "depth": 0.0}
     for kind, value in nothing.items():
