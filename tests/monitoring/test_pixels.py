@@ -18,7 +18,7 @@ def test_the_same_values_have_the_same_colours(kind: str) -> None:
     image = rng.uniform(size=(3, HEIGHT, WIDTH))
     truth = rng.uniform(0.2, 1, (3 if kind == "normals" else 1, HEIGHT, WIDTH))
     if kind == "segmentation":
-        truth = np.arange(HEIGHT * WIDTH).reshape(1, HEIGHT, WIDTH) % 5
+        truth = np.arange(HEIGHT * WIDTH, dtype=np.float64).reshape(1, HEIGHT, WIDTH) % 5
     told = truth.copy()
     told[:, 0, 0] = 3 if kind == "segmentation" else 0.1
     shown = side_by_side(kind, image, truth, told)
