@@ -18,6 +18,7 @@ def side_by_side(kind: str, image: FloatArray, truth: FloatArray, told: FloatArr
 
     kind: as in `data.pixel_tasks`; image (3, H, W) in [0, 1]; truth and told (c, H, W), a segmentation as classes.
     """
+    told = np.nan_to_num(told, nan=0.0, posinf=1e9, neginf=-1e9)  # training stops at these, after its picture
     largest = max(float(np.max(truth)), 1e-6)
     panels = [255 * image.transpose(1, 2, 0), _coloured(kind, truth, largest), _coloured(kind, told, largest)]
     return np.concatenate(panels, axis=1).round().clip(0, 255).astype(np.uint8)

@@ -18,7 +18,7 @@ def test_the_same_values_have_the_same_colours(kind: str) -> None:
     image = rng.uniform(size=(3, HEIGHT, WIDTH))
     truth = rng.uniform(0.2, 1, (3 if kind == "normals" else 1, HEIGHT, WIDTH))
     if kind == "segmentation":
-        truth = np.arange(HEIGHT * WIDTH).reshape(1, HEIGHT, WIDTH) % 5
+        truth = np.arange(HEIGHT * WIDTH, dtype=np.float64).reshape(1, HEIGHT, WIDTH) % 5
     told = truth.copy()
     told[:, 0, 0] = 3 if kind == "segmentation" else 0.1
     shown = side_by_side(kind, image, truth, told)
@@ -28,6 +28,12 @@ def test_the_same_values_have_the_same_colours(kind: str) -> None:
     assert not alike[0, 0] and alike.sum() == HEIGHT * WIDTH - 1
     if kind == "segmentation":
         assert len(np.unique(second.reshape(-1, 3), axis=0)) == 5
+
+
+def test_a_prediction_that_is_not_finite_has_a_picture() -> None:
+    truth, told = np.ones((1, 2, 2)), np.array([[[np.nan, np.inf], [-np.inf, 1.0]]])
+    shown = side_by_side("depth", np.ones((3, 2, 2)), truth, told)[:, 4:, 0]
+    assert shown.tolist() == [[0, 255], [0, 255]]
 
 
 def test_what_is_not_known_is_black() -> None:

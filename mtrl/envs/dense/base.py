@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -41,6 +42,20 @@ class DenseConfig(ChosenTasks):
         check(bool(self.scales) and min(self.scales) >= 1, "benchmark.scales", "factors of 1 or more", self.scales)
         fine = len(self.crop) in (0, 2) and min(self.crop, default=1) >= 1
         check(fine, "benchmark.crop", "a height and a width, or empty", self.crop)
+
+
+@dataclass
+class FilesConfig(DenseConfig):
+    """Options of benchmarks whose pictures are read from published files, with the Auto-λ paper's augmentation."""
+
+    size: list[int] = field(default_factory=list)
+    """Height and width of the files' pictures."""
+    scales: list[float] = field(default_factory=lambda: [1.0, 1.2, 1.5])
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(len(self.size) == 2 and min(self.size) >= 1, "benchmark.size", "a height and a width", self.size)
 
 
 class DenseSuite(Suite[Any, DenseSpec]):
@@ -102,3 +117,16 @@ class DenseSuite(Suite[Any, DenseSpec]):
             "test": "all test pictures",
             **self._facts,
         }
+
+
+def of_files(
+    config: FilesConfig, tasks: Mapping[str, tuple[str, int]], part: Callable[[Path, tuple[int, int]], Pictures]
+) -> DenseSuite:
+    """The suite of a data set in `<root>/<kind>/train` and `val`; part: gives the pictures of such a folder."""
+    height, width = config.size
+
+    def read() -> tuple[Pictures, Pictures]:
+        train, test = (part(Path(config.root) / config.kind / name, (height, width)) for name in ("train", "val"))
+        return train, test
+
+    return DenseSuite(config, tasks, (3, height, width), read)

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.data import dense_files
-from mtrl.data.dense import Picture, Pictures
-from mtrl.envs.dense.base import DenseConfig, DenseSuite
+from mtrl.data.dense import Picture
+from mtrl.envs.dense.base import DenseSuite, FilesConfig, of_files
 
 CLASSES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The numbers that the data set has for the 19 classes that count."""
@@ -36,16 +35,9 @@ ENDINGS: Mapping[str, str] = {"image": ".png", "seg": ".png", "part_seg": ".tif"
 
 
 @dataclass
-class Config(DenseConfig):
+class Config(FilesConfig):
     kind: str = "cityscapes"
     size: list[int] = field(default_factory=lambda: [256, 512])
-    """Height and width of the files' pictures."""
-    scales: list[float] = field(default_factory=lambda: [1.0, 1.2, 1.5])
-    flip: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(len(self.size) == 2 and min(self.size) >= 1, "benchmark.size", "a height and a width", self.size)
 
 
 def classes_of(numbers: NDArray[Any]) -> NDArray[np.float32]:
@@ -94,10 +86,4 @@ class CityScapesPictures:
 
 
 def build(config: Config) -> DenseSuite:
-    size = config.size[0], config.size[1]
-
-    def read() -> tuple[Pictures, Pictures]:
-        train, test = (CityScapesPictures(Path(config.root) / "cityscapes" / part, size) for part in ("train", "val"))
-        return train, test
-
-    return DenseSuite(config, TARGETS, (3, *size), read)
+    return of_files(config, TARGETS, CityScapesPictures)

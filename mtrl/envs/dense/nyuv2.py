@@ -13,10 +13,9 @@ from typing import ClassVar
 
 import torch
 
-from mtrl.core.config import check
 from mtrl.data import dense_files
-from mtrl.data.dense import Picture, Pictures
-from mtrl.envs.dense.base import DenseConfig, DenseSuite
+from mtrl.data.dense import Picture
+from mtrl.envs.dense.base import DenseSuite, FilesConfig, of_files
 
 TARGETS = {"segmentation": ("segmentation", 13), "depth": ("depth", 1), "normals": ("normals", 3)}
 FILES: Mapping[str, int] = {"image": 3, "label": 1, "depth": 1, "normal": 3}
@@ -24,17 +23,10 @@ FILES: Mapping[str, int] = {"image": 3, "label": 1, "depth": 1, "normal": 3}
 
 
 @dataclass
-class Config(DenseConfig):
+class Config(FilesConfig):
     defaults: ClassVar[Mapping[str, str]] = {"agent.normals_loss": "l1"}
     kind: str = "nyuv2"
     size: list[int] = field(default_factory=lambda: [288, 384])
-    """Height and width of the files' pictures."""
-    scales: list[float] = field(default_factory=lambda: [1.0, 1.2, 1.5])
-    flip: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(len(self.size) == 2 and min(self.size) >= 1, "benchmark.size", "a height and a width", self.size)
 
 
 class NYUv2Pictures:
@@ -56,10 +48,4 @@ class NYUv2Pictures:
 
 
 def build(config: Config) -> DenseSuite:
-    size = config.size[0], config.size[1]
-
-    def read() -> tuple[Pictures, Pictures]:
-        train, test = (NYUv2Pictures(Path(config.root) / "nyuv2" / part, size) for part in ("train", "val"))
-        return train, test
-
-    return DenseSuite(config, TARGETS, (3, *size), read)
+    return of_files(config, TARGETS, NYUv2Pictures)
