@@ -29,7 +29,7 @@ class _TaskConv(torch.autograd.Function):
         """x (T, B, in, H, W); weight (T, out, in, k, k), the task axis of stride 0."""
         ctx.save_for_backward(x, weight)
         ctx.options = {"padding": padding, "stride": stride}
-        return F.conv2d(x.flatten(0, 1), weight[0], **ctx.options).unflatten(0, x.shape[:2])
+        return F.conv2d(x.flatten(0, 1), weight[0], padding=padding, stride=stride).unflatten(0, x.shape[:2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

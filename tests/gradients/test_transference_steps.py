@@ -15,7 +15,7 @@ from mtrl.gradients import SURGERIES
 from mtrl.gradients.optimizer import MultiTaskOptimizer
 from tests.support.gradient_toys import Regression, T, classifier, config, image_batch
 
-SGD = {"lr": 0.3, "momentum": 0.9, "weight_decay": 0.01}
+SGD: dict[str, Any] = {"lr": 0.3, "momentum": 0.9, "weight_decay": 0.01}
 SETS = [s for size in range(1, T + 1) for s in itertools.combinations(range(T), size)]
 
 
