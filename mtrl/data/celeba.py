@@ -57,7 +57,11 @@ def celeba(root: Path | str, size: int, announce: Callable[[str], None] = lambda
         raise expected(f"Folder {folder}", where, "none")
     lists = {name: _listed(folder, name) for name in ("list_attr_celeba", "list_eval_partition")}
     cache = folder / f"cache_{size}"
-    facts = {"format": FORMAT, "size": size, **{name: zlib.crc32(_content(path)) for name, path in lists.items()}}
+    facts: dict[str, object] = {
+        "format": FORMAT,
+        "size": size,
+        **{name: zlib.crc32(_content(path)) for name, path in lists.items()},
+    }
     if not _is_of(cache, facts):
         announce(f"Decoding the pictures in {folder} into {cache}, once.")
         _write(cache, facts, folder, lists)

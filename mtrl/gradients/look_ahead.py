@@ -86,14 +86,14 @@ class LookAhead:
         rate: α, where it is not the optimiser's; plain: without momentum and weight decay.
         """
         group, value = self._groups[parameter], subset.gather(parameter.detach())
-        rate = self.rate(parameter) if rate is None else rate
+        alpha = self.rate(parameter) if rate is None else rate
         if plain:
-            return value - rate * gradient
+            return value - alpha * gradient
         direction = gradient + group.get("weight_decay", 0.0) * value
         momentum = self.optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             direction = direction + group["momentum"] * subset.gather(momentum)
-        return value - rate * direction
+        return value - alpha * direction
 
     def _values(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The trained tensors of θ as (shared, own), detached."""

@@ -324,8 +324,8 @@ def test_gradients_of_forty_tasks_of_one_input_are_the_same_by_passes_and_batche
         monkeypatch.setattr(shared_input, name, value)
     found = {name: call() for name, call in shared_input.ways().items()}
     for whole, each, batched, other in zip(*found.values(), strict=True):
-        torch.testing.assert_close(each, batched, atol=1e-6, rtol=1e-4)
-        torch.testing.assert_close(each.sum(0), whole, atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(each, batched, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(each.sum(0), whole, atol=1e-4, rtol=1e-3)
         assert other.shape == whole.shape and other.isfinite().all()
     assert cli.main(["bench", "shared_input", "--quick", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]

@@ -83,9 +83,9 @@ def test_tasks_with_one_teacher_gain_from_each_other() -> None:
 def test_affinities_by_rate_and_with_momentum() -> None:
     """Divided by α, and after a step as SGD with momentum takes it when it sees one task's gradient alone."""
     problem = Regression("film")
-    sgd = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
+    sgd: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1}
     method = problem.optimizer("equal", "none", diagnostics=[affinity(every=1, momentum=True, per_rate=True)], sgd=sgd)
-    expected = []
+    expected, found = [], torch.empty(0)
     for k in range(3):
         batch, network = problem.batch(2 * k), problem.network
         shared, own, buffers = network.tensors

@@ -15,7 +15,7 @@ from mtrl.gradients import SURGERIES
 from mtrl.gradients.optimizer import MultiTaskOptimizer
 from tests.support.gradient_toys import Regression, T, classifier, config, image_batch
 
-SGD = {"lr": 0.3, "momentum": 0.9, "weight_decay": 0.01}
+SGD: dict[str, Any] = {"lr": 0.3, "momentum": 0.9, "weight_decay": 0.01}
 SETS = [s for size in range(1, T + 1) for s in itertools.combinations(range(T), size)]
 
 
@@ -146,7 +146,7 @@ def test_trial_steps_move_no_statistics(shared_input: bool) -> None:
 @pytest.mark.parametrize(
     ("candidates", "match"),
     [
-        ([], "one or more"),
+        ([], "leave a combination of 3 tasks"),
         (["every"], "indexes below 3 as 0\\+1"),
         (["0+3"], "indexes below 3"),
         (["1+1"], "indexes below 3"),
@@ -155,6 +155,11 @@ def test_trial_steps_move_no_statistics(shared_input: bool) -> None:
 def test_candidates_that_mean_nothing_are_refused(candidates: list[str], match: str) -> None:
     with pytest.raises(UserError, match=match):
         SURGERIES.build(transference(candidates=candidates), num_tasks=T)
+
+
+def test_one_task_has_no_pairs_and_no_others() -> None:
+    with pytest.raises(UserError, match="leave a combination of 1 tasks"):
+        SURGERIES.build(transference(candidates=["pairs", "others"]), num_tasks=1)
 
 
 def test_subsets_of_many_tasks_are_refused() -> None:

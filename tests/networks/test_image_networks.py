@@ -229,17 +229,18 @@ def test_resnet18_has_its_published_parameters() -> None:
 def test_resnet18_is_plain_pytorch_with_its_weights() -> None:
     """The first stages by functional calls: a shortcut of the identity, and one that halves the image."""
     config = IMAGE_NETWORKS.config_class("resnet18")(width=3, blocks=1, dropout=0.5)
-    trunk = IMAGE_NETWORKS.build(config, image_shape=(3, 8, 8), output_size=None)(torch.zeros(1)).eval()
+    trunk: Any = IMAGE_NETWORKS.build(config, image_shape=(3, 8, 8), output_size=None)(torch.zeros(1)).eval()
     x = torch.randn(4, 3, 8, 8)
 
-    def conv(x: Tensor, layer: nn.Module, norm: nn.Module, stride: int = 1) -> Tensor:
+    def conv(x: Tensor, layer: Any, norm: Any, stride: int = 1) -> Tensor:
         y = F.conv2d(x, layer.weight, padding=layer.weight.shape[-1] // 2, stride=stride)
         return F.batch_norm(y, norm.statistics.mean, norm.statistics.variance, norm.scale, norm.shift)
 
     expected = F.relu(conv(x, trunk[0], trunk[1]))
     for block, stride in ((trunk[4], 1), (trunk[5], 2)):
-        inner = conv(F.relu(conv(expected, *block.first[:2], stride)), *block.second[1:])
-        expected = F.relu(inner + (conv(expected, *block.shortcut, stride) if stride == 2 else expected))
+        inner = conv(F.relu(conv(expected, block.first[0], block.first[1], stride)), block.second[1], block.second[2])
+        shortcut = conv(expected, block.shortcut[0], block.shortcut[1], stride) if stride == 2 else expected
+        expected = F.relu(inner + shortcut)
     torch.testing.assert_close(trunk[:6](x), expected)
 
 

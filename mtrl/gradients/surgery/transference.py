@@ -47,7 +47,8 @@ class Config(SurgeryConfig):
 
 def _sets(candidate: str, tasks: int) -> list[tuple[int, ...]]:
     """The sets of tasks that a word of `candidates` means; none for pcgrad, which is no set."""
-    sizes = {"all": [tasks], "single": [1], "pairs": [2], "others": [tasks - 1], "subsets": range(1, tasks + 1)}
+    sizes = {"all": [tasks], "single": [1], "pairs": [2], "subsets": range(1, tasks + 1)}
+    sizes["others"] = [tasks - 1] if tasks > 1 else []
     check(candidate != "subsets" or tasks <= MOST_SUBSETS, "surgery.candidates", f"{MOST_SUBSETS} tasks", tasks)
     if candidate in KINDS:
         return [chosen for size in sizes.get(candidate, []) for chosen in itertools.combinations(range(tasks), size)]
@@ -62,10 +63,11 @@ class Transference(Surgery):
 
     def __init__(self, candidates: Sequence[str], num_tasks: int) -> None:
         super().__init__()
-        check(len(candidates) > 0, "surgery.candidates", "one or more", list(candidates))
         groups = {name: _sets(name, num_tasks) for name in candidates if name != "pcgrad"}
         rows = [[float(task in chosen) for task in range(num_tasks)] for sets in groups.values() for chosen in sets]
         groups |= {"pcgrad": [()]} if "pcgrad" in candidates else {}
+        some = any(groups.values())
+        check(some, "surgery.candidates", f"words that leave a combination of {num_tasks} tasks", list(candidates))
         self.names = tuple(groups)
         self.takes_some_tasks = all(name in KINDS for name in groups)  # indexes would mean another task in each batch
         self.projects = "pcgrad" in groups
