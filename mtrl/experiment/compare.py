@@ -9,7 +9,7 @@ from typing import Any
 
 from mtrl.core.errors import UserError, expected
 from mtrl.experiment.runs import Run, Scores, brief, by_experiment, find_runs, protocol
-from mtrl.monitoring.run import differences
+from mtrl.monitoring.changes import differences
 from mtrl.monitoring.statistics import Band, Interval, compare, is_share, middle_mean, shown
 
 _NAMED = 4

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +228,17 @@ def free_keys(config: ExperimentConfig) -> set[str]:
     parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
     below = {f"{group}.{name}" for group, part in parts.items() if part for name in runtime_options(type(part))}
     return runtime_options(type(config)) | below
+
+
+def defaults(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
+    """The default of every option, by group: what a run means that is older than the option."""
+    parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
+    return {group: _defaults(part) for group, part in parts.items() if part}
+
+
+def _defaults(options: Any) -> dict[str, Any]:
+    made = {f.name: f.default_factory() for f in fields(options) if f.default_factory is not MISSING}
+    return {f.name: f.default for f in fields(options) if f.default is not MISSING} | made
 
 
 def told_apart(config: ExperimentConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mtrl import configs
 from mtrl.core.errors import UserError, expected, reading
 from mtrl.core.memory import free_bytes, require_room, return_freed_memory
 from mtrl.core.types import Metrics
-from mtrl.experiment.config import ExperimentConfig, free_keys, told_apart
+from mtrl.experiment.config import ExperimentConfig, defaults, free_keys, told_apart
 from mtrl.experiment.parts import Experiment
 from mtrl.experiment.pictures import plot_runs
 from mtrl.monitoring import checkpoints
@@ -255,7 +255,7 @@ def train(config: ExperimentConfig) -> tuple[Experiment, RunFolder, dict[str, An
     """Train, or go on with, or just report the run that the configuration describes."""
     experiment = Experiment(config)
     saved = configs.plain(config)
-    with RunFolder.open(experiment.path, saved, ignore=free_keys(config)) as folder:
+    with RunFolder.open(experiment.path, saved, ignore=free_keys(config), defaults=defaults(config)) as folder:
         if folder.status == "finished" and folder.result is not None:
             return experiment, folder, folder.result
         try:

@@ -17,7 +17,7 @@ from mtrl import configs
 from mtrl.core.cluster import connected
 from mtrl.core.config import Options, option
 from mtrl.core.errors import expected
-from mtrl.experiment.config import ExperimentConfig, free_keys, run_name
+from mtrl.experiment.config import ExperimentConfig, defaults, free_keys, run_name
 from mtrl.experiment.halving import Halving
 from mtrl.experiment.processes import run_in_worker
 from mtrl.monitoring.interrupt import Interrupts
@@ -76,7 +76,8 @@ class Trial:
     def __post_init__(self) -> None:
         config = self.config
         self.path = run_path(config.runs, config.benchmark.name, run_name(config), config.seed).absolute()
-        if RunFolder.is_finished(self.path, configs.plain(config), ignore=free_keys(config)):
+        settings: dict[str, Any] = {"ignore": free_keys(config), "defaults": defaults(config)}
+        if RunFolder.is_finished(self.path, configs.plain(config), **settings):
             self.state = "finished"
 
     def submitted(self) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
@@ -14,6 +15,7 @@ import yaml
 from mtrl.core.errors import UserError, expected
 from mtrl.core.records import read_json, read_yaml, require
 from mtrl.monitoring import checkpoints, provenance
+from mtrl.monitoring.changes import changes, completed, listed
 from mtrl.monitoring.files import write_atomic, write_json
 
 Status = Literal["new", "resume", "extend", "finished"]
@@ -56,13 +58,20 @@ class RunFolder:
 
     @classmethod
     def open(
-        cls, path: Path | str, config: Mapping[str, Any], *, ignore: Collection[str] = (), steps_key: str = "steps"
+        cls,
+        path: Path | str,
+        config: Mapping[str, Any],
+        *,
+        ignore: Collection[str] = (),
+        defaults: Mapping[str, Any] = MappingProxyType({}),
+        steps_key: str = "steps",
     ) -> RunFolder:
         """Create the run, or come back to it, and hold it against other processes until `close`.
 
         `status` says which: "new", "resume" (same config), "extend" (only `steps_key` is larger) or "finished" (same
         config and a result). Of a run that exists nothing changes before `begin`.
-        `ignore` names dotted keys that may differ, alone or with all that is below them.
+        `ignore` names dotted keys that may differ, alone or with all that is below them. `defaults` has, by group, the
+        values of options that the configuration of an older run may lack.
 
         Raises:
             UserError: another key differs, the folder holds something else, cannot be written or is in use.
@@ -75,7 +84,7 @@ class RunFolder:
         created = _make_folders(path)
         lock = _take_lock(path, created)
         try:
-            status, begin = _enter(path, config, ignore, steps_key)
+            status, begin = _enter(path, config, ignore, _plain_yaml(defaults), steps_key)
         except OSError as error:
             os.close(lock)
             raise expected(f"Run folder {path}", "writable", error.strerror) from error
@@ -98,10 +107,17 @@ class RunFolder:
         return cls(path, read_config(path), "finished" if (path / "result.json").exists() else "resume")
 
     @classmethod
-    def is_finished(cls, path: Path, config: Mapping[str, Any], *, ignore: Collection[str] = ()) -> bool:
+    def is_finished(
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        *,
+        ignore: Collection[str] = (),
+        defaults: Mapping[str, Any] = MappingProxyType({}),
+    ) -> bool:
         """Whether `open` would find this run finished."""
         there = (path / "config.yaml").exists() and (path / "result.json").exists()
-        return there and not _changes(read_config(path), _plain_yaml(config), ignore)
+        return there and not changes(completed(read_config(path), _plain_yaml(defaults)), _plain_yaml(config), ignore)
 
     def begin(self) -> None:
         """Bring the folder of a run that goes on to its configuration; an old result of fewer steps moves to
@@ -183,26 +199,8 @@ def read_result(file: Path, further: Mapping[str, Any] | None = None) -> dict[st
     return found
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """The dotted keys at which two nested configs differ, each with its old and new value ("absent" for none)."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in {**old, **new}:
-        left, right = old.get(key, "absent"), new.get(key, "absent")
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            found.update(differences(left, right, f"{prefix}{key}."))
-        elif left != right and not (left != left and right != right):
-            found[f"{prefix}{key}"] = (left, right)
-    return found
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Collection[str]) -> dict[str, tuple[Any, Any]]:
-    """The `differences` in keys that are not ignored, alone or with all that is below them."""
-    ignored = tuple(f"{key}." for key in ignore)
-    return {key: values for key, values in differences(old, new).items() if not f"{key}.".startswith(ignored)}
-
-
 def _enter(
-    path: Path, config: dict[str, Any], ignore: Collection[str], steps_key: str
+    path: Path, config: dict[str, Any], ignore: Collection[str], defaults: Mapping[str, Any], steps_key: str
 ) -> tuple[Status, Callable[[], None] | None]:
     """Decide the run's status under its lock, and how an old run's folder comes to it; write the files of a new one."""
     if not (path / "config.yaml").exists():
@@ -210,13 +208,13 @@ def _enter(
         _write_config(path, config)
         return "new", None
     old = read_config(path)
-    changed = _changes(old, config, ignore)
+    changed = changes(completed(old, defaults), config, ignore)
     steps = changed.pop(steps_key, None)
     if changed or (steps is not None and not _larger(*steps)):
         changed |= {} if steps is None else {steps_key: steps}
         raise UserError(
             f"Run {path} should keep its configuration: only a larger {steps_key!r} extends it, and another "
-            f"experiment=NAME starts another run. Found {_listed(changed)}."
+            f"experiment=NAME starts another run. Found {listed(changed)}."
         )
     if steps is None and (path / "result.json").exists():
         return "finished", None
@@ -247,13 +245,6 @@ def _reconfigure(path: Path, old: dict[str, Any], config: dict[str, Any], extend
         if moves:
             os.replace(kept, result)
         raise
-
-
-def _listed(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
-    """The first differences, and how many more there are."""
-    first = [f"{key}: {before!r} -> {after!r}" for key, (before, after) in sorted(changed.items())[:most]]
-    more = len(changed) - len(first)
-    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
 
 
 def _larger(old: Any, new: Any) -> bool:

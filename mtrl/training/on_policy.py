@@ -119,7 +119,8 @@ class OnPolicyTrainer(ControlTrainer):
         super().load_state_dict(state)
         self.rollout.load_state_dict(state["rollout"])
         self.episodes.load_state_dict(state["episodes"])
-        self.collector.load_state_dict(state["envs"])
+        envs = state["envs"]
+        self.collector.load_state_dict(envs if isinstance(envs, list) else [envs])  # one part was kept without a list
 
     def close(self) -> None:
         self.collector.close()

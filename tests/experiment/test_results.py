@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mtrl.experiment.config import restore
-from mtrl.monitoring.run import RunFolder, differences
+from mtrl.monitoring.changes import differences
+from mtrl.monitoring.run import RunFolder
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 RUNS = sorted(path.parent for path in RESULTS.rglob("config.yaml"))

@@ -50,6 +50,22 @@ def test_same_config_resumes_and_adds_provenance(tmp_path):
     assert len(record.pop("resumed")) == 1 and record == started
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_that_is_older_than_an_option_has_its_default(tmp_path, finished):
+    path = created(tmp_path / "run", finished=finished)
+    younger = {**CONFIG, "network": {**CONFIG["network"], "depth": 3}}
+    settings = {"defaults": {"network": {"kind": "mlp", "depth": 3, "rate": 1.0}}}
+    with RunFolder.open(path, younger, **settings) as run:
+        assert run.status == ("finished" if finished else "resume")
+        assert RunFolder.is_finished(path, younger, **settings) == finished
+        run.begin()
+    assert finished or RunFolder.load(path).config == younger
+    for changed in ({"depth": 4}, {"depth": 3, "rate": 1.0}):
+        other = {**CONFIG, "network": {**CONFIG["network"], **changed}}
+        with pytest.raises(UserError, match="should keep its configuration"):
+            RunFolder.open(path, other, **settings)
+
+
 def test_tuples_and_lists_are_the_same_config(tmp_path):
     path = created(tmp_path / "run", {"steps": 1, "width": (400, 400), "rate": 1e-5, "nan": float("nan")})
     with RunFolder.open(path, {"steps": 1, "width": [400, 400], "rate": 1e-5, "nan": float("nan")}) as run:

@@ -96,6 +96,18 @@ def test_a_run_goes_on_from_the_middle_of_a_rollout_bit_for_bit(stop: int, worke
     assert first.report().keys() == second.report().keys() == {"success", "return"}
 
 
+def test_environments_in_one_part_are_also_read_without_a_list() -> None:
+    """As the first checkpoints have them."""
+    (_, first), (_, second) = trainer(), trainer("seed=9")
+    for _ in range(11):
+        first.advance()
+    state = first.state_dict()
+    second.load_state_dict(state | {"envs": state["envs"][0]})
+    for loop in (first, second):
+        loop.advance()
+    assert torch.equal(first.rollout.observation[:, :4], second.rollout.observation[:, :4])
+
+
 @pytest.mark.parametrize("options", [[], ["surgery=pcgrad", "network=film"], ["agent.value_head=hl_gauss"]])
 def test_it_solves_the_toy_and_without_rewards_it_does_not(options: list[str]) -> None:
     size = ["network.width=64", "network.depth=2", "training.envs_per_task=16", "training.rollout_steps=32"]

@@ -1,0 +1,37 @@
+"""In what two configurations of a run differ."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """The dotted keys at which two nested configs differ, each with its old and new value ("absent" for none)."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in {**old, **new}:
+        left, right = old.get(key, "absent"), new.get(key, "absent")
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found.update(differences(left, right, f"{prefix}{key}."))
+        elif left != right and not (left != left and right != right):
+            found[f"{prefix}{key}"] = (left, right)
+    return found
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Collection[str]) -> dict[str, tuple[Any, Any]]:
+    """The `differences` in keys that are not ignored, alone or with all that is below them."""
+    ignored = tuple(f"{key}." for key in ignore)
+    return {key: values for key, values in differences(old, new).items() if not f"{key}.".startswith(ignored)}
+
+
+def completed(old: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved configuration with the keys of its groups that are younger than it, at their defaults."""
+    groups = {key: {**value, **old.get(key, {})} for key, value in defaults.items()}
+    return {**old, **{key: group for key, group in groups.items() if isinstance(old.get(key), dict)}}
+
+
+def listed(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
+    """The first differences, and how many more there are."""
+    first = [f"{key}: {before!r} -> {after!r}" for key, (before, after) in sorted(changed.items())[:most]]
+    more = len(changed) - len(first)
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")
