@@ -19,7 +19,7 @@ from tests.support.image_files import cifar10, cifar100, idx, mnist, svhn, write
 
 def test_cifar10_keeps_pixels_and_labels(tmp_path: Path) -> None:
     parts = cifar10(tmp_path)
-    train, test = image_files.cifar10(tmp_path)
+    train, test = image_files.cifar10(tmp_path)[:2]
     assert train.images.shape == (20, 3, 32, 32) and train.images.dtype == torch.uint8
     third = parts["data_batch_3"]
     assert train.labels[8:12].tolist() == third[b"labels"]
@@ -55,7 +55,7 @@ def test_pickles_of_python_2_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_mnist(tmp_path: Path, suffix: str) -> None:
     parts = mnist(tmp_path, suffix)
-    train, test = image_files.mnist(tmp_path)
+    train, test = image_files.mnist(tmp_path)[:2]
     assert np.array_equal(train.images[:, 0].numpy(), parts["train-images-idx3"])
     assert test.labels.tolist() == parts["t10k-labels-idx1"].tolist()
 
@@ -75,7 +75,7 @@ def test_mnist_lies_where_others_put_it(tmp_path: Path, place: str) -> None:
             path.unlink()
             path.mkdir()
             (path / path.name).write_bytes(content)
-    train, test = image_files.mnist(tmp_path)
+    train, test = image_files.mnist(tmp_path)[:2]
     assert np.array_equal(train.images[:, 0].numpy(), parts["train-images-idx3"])
     assert test.labels.tolist() == parts["t10k-labels-idx1"].tolist()
 
@@ -114,7 +114,7 @@ def test_whole_numbers_of_any_type_are_labels(tmp_path: Path, kind: type) -> Non
 
 def test_svhn_labels_ten_as_zero(tmp_path: Path) -> None:
     content = svhn(tmp_path)
-    train, _ = image_files.svhn(tmp_path)
+    train, _ = image_files.svhn(tmp_path)[:2]
     assert train.labels.tolist() == [1, 0, 9, 0]
     assert train.images[2, 1, 4, 9] == content["X"][4, 9, 1, 2]
 

@@ -54,7 +54,7 @@ def test_places_within_superclasses_agree_between_the_parts(tmp_path: Path) -> N
     """Training and test images of one class get one label, whatever images there are."""
     files.cifar100(tmp_path)
     split, _, _ = image_files.cifar100(tmp_path)
-    tables = [dict(zip(p.labels.tolist(), within_superclass(p).tolist(), strict=True)) for p in split]
+    tables = [dict(zip(p.labels.tolist(), within_superclass(p).tolist(), strict=True)) for p in split[:2]]
     assert tables[0] == tables[1]
 
 
