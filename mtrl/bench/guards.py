@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from mtrl import configs
 from mtrl.bench.report import interleaved, machine
 from mtrl.core.types import Transitions
 from mtrl.experiment.config import compose
@@ -52,7 +51,7 @@ def _session(options: list[str]) -> Iterator[Any]:
     Path("runs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir="runs") as runs:
         experiment = Experiment(compose([*options, f"runs={runs}"]))
-        with RunFolder.open(experiment.path, configs.plain(experiment.config)) as folder:
+        with RunFolder.open(experiment.path, {}) as folder:
             session = Session(experiment, folder)
             with session.log, contextlib.closing(session.trainer):
                 yield session
