@@ -215,12 +215,15 @@ class SupervisedTrainer(Trainer):
         return {self.headline: mean.double().cpu().numpy()}
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"total": self._total.cpu(), "seen": self._seen}
+        return super().state_dict() | {"right": self._total.cpu(), "seen": self._seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._draw_batches()
-        self._seen, self._total = state["seen"], state["total"].to(self.agent.device)
+        self._seen, self._total = (
+            state["seen"],
+            state["right"].to(self.agent.device),
+        )  # the key of the first checkpoints
 
     @property
     def policy(self) -> Callable[[NDArray[np.uint8]], Any]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -54,7 +55,7 @@ def test_same_config_resumes_and_adds_provenance(tmp_path):
 def test_a_run_that_is_older_than_an_option_has_its_default(tmp_path, finished):
     path = created(tmp_path / "run", finished=finished)
     younger = {**CONFIG, "network": {**CONFIG["network"], "depth": 3}}
-    settings = {"defaults": {"network": {"kind": "mlp", "depth": 3, "rate": 1.0}}}
+    settings: dict[str, Any] = {"defaults": {"network": {"kind": "mlp", "depth": 3, "rate": 1.0}}}
     with RunFolder.open(path, younger, **settings) as run:
         assert run.status == ("finished" if finished else "resume")
         assert RunFolder.is_finished(path, younger, **settings) == finished
