@@ -223,7 +223,7 @@ class SupervisedTrainer(Trainer):
         self._seen, self._total = (
             state["seen"],
             state["right"].to(self.agent.device),
-        )  # the key of the first checkpoints
+        )
 
     @property
     def policy(self) -> Callable[[NDArray[np.uint8]], Any]:
