@@ -181,6 +181,7 @@ def read_result(file: Path, further: Mapping[str, Any] | None = None) -> dict[st
     found = read_json(file, {"episodes": int, "tasks": {str: {}}, **(further or {})})
     rows = {task: {k: v for k, v in row.items() if k.startswith("mean_")} for task, row in found["tasks"].items()}
     shapes: dict[str, Any] = {
+        **dict.fromkeys(("steps_per_task", "steps_total", "updates"), int),
         "mean_over": [str],
         "best": {"step": int},
         "training_seconds": {str: float},

@@ -211,3 +211,12 @@ def test_a_run_without_its_configuration_is_not_taken_for_a_new_one(tmp_path):
     (path / "checkpoints" / "step_10").mkdir()
     with pytest.raises(UserError, match="checkpoints"):
         RunFolder.open(path, CONFIG)
+
+
+@pytest.mark.parametrize("name", ["steps_per_task", "steps_total", "updates", "training_seconds", "mean_over"])
+@pytest.mark.parametrize("value", [None, {"a": [1]}, "many"])
+def test_what_others_show_of_a_result_is_of_its_kind(tmp_path, name, value):
+    path = created(tmp_path / "run", finished=True)
+    (path / "result.json").write_text(json.dumps({**RESULT, name: value}))
+    with pytest.raises(UserError, match=rf"result.json.*{name}"):
+        _ = RunFolder.load(path).result
