@@ -136,7 +136,7 @@ def _study(commands: Any) -> None:
     """
     keys = (
         "Keys of a study.yaml: `runs` (labels with overrides), `common` (overrides), `seeds`,\n"
-        "`title`, `prepare` (commands), `equal`, `halving`, `controls`, `lines`, `metric`, `pictures`."
+        "`title`, `prepare` (commands), `equal`, `halving`, `controls`, `lines`, `metric`,\n`pictures`."
     )
     study = _command(commands, "study", "make the runs that a file names, keep, table and draw them", examples, keys)
     study.add_argument("study", type=_path, metavar="STUDY", help="a folder with a study.yaml, such as results/mt10")

@@ -139,7 +139,8 @@ def complete(monkeypatch: pytest.MonkeyPatch) -> Any:
     ("prefix", "given", "found"),
     [
         ("netw", [], {"network=", "network."}),
-        ("network=m", [], {"network=mint", "network=mlp", "network=moore", "network=multi_head"}),
+        ("network=mi", [], {"network=mint"}),
+        ("network=mo", [], {"network=moore"}),
         ("network=mlp,mi", [], {"network=mlp,mint"}),
         ("diagnostics=[triad,tra", [], {"diagnostics=[triad,transference"}),
         ("surgery.p", ["surgery=gcs"], {"surgery.primary=", "surgery.per_critic="}),

@@ -248,7 +248,16 @@ def test_every_make_target_that_is_named_exists() -> None:
 def test_every_kind_of_command_is_one_that_is_tested() -> None:
     """Docker needs an engine that no test machine has; `make check-image` does without one."""
     assert {line.split()[0] for line in COMMANDS} <= {"mtrl", "make", "docker", "apt-get"}
-    assert {line.split()[0] for line in READ} <= {"mtrl", "python", "python3", ".venv/bin/pip", "pipx", "uvx", "make"}
+    assert {line.split()[0] for line in READ} <= {
+        "mtrl",
+        "python",
+        "python3",
+        ".venv/bin/pip",
+        "pipx",
+        "uvx",
+        "npm",
+        "make",
+    }
     assert all((ROOT / line.split()[1]).is_file() for line in READ if line.startswith("python "))
 
 

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +238,8 @@ def defaults(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
 
 def _defaults(options: Any) -> dict[str, Any]:
     made = {f.name: f.default_factory() for f in fields(options) if f.default_factory is not MISSING}
-    return {f.name: f.default for f in fields(options) if f.default is not MISSING} | made
+    found = {f.name: f.default for f in fields(options) if f.default is not MISSING} | made
+    return {name: asdict(value) if is_dataclass(value) else value for name, value in found.items()}  # type: ignore[arg-type]
 
 
 def told_apart(config: ExperimentConfig) -> dict[str, Any]:

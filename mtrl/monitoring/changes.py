@@ -26,8 +26,10 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Collection[s
 
 def completed(old: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """A saved configuration with the keys of its groups that are younger than it, at their defaults."""
-    groups = {key: {**value, **old.get(key, {})} for key, value in defaults.items()}
-    return {**old, **{key: group for key, group in groups.items() if isinstance(old.get(key), dict)}}
+    groups = [
+        key for key, value in defaults.items() if isinstance(value, Mapping) and isinstance(old.get(key), Mapping)
+    ]
+    return {**old, **{key: {**defaults[key], **completed(old[key], defaults[key])} for key in groups}}
 
 
 def listed(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
