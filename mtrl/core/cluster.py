@@ -47,8 +47,8 @@ def connected(what: str, address: str, option: str) -> Iterator[Any]:
     except Exception as error:  # Ray's own start raises nothing more special
         found = f"{place}: {' '.join(str(error).split())[:_LONGEST]}"
         raise expected(f"Option `{option}`", "the address of a Ray cluster that runs", found) from error
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
             yield ray
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()  # it tells the rest
