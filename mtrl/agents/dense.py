@@ -35,7 +35,7 @@ class Config(supervised.Config):
 
 
 class Dense(supervised.SupervisedLearner):
-    """What T tasks tell of each pixel."""
+    """The network that predicts T things for each pixel."""
 
     def __init__(self, config: Config, *, network: Any, spec: DenseSpec, **context: Any) -> None:
         """network: its configuration; context: as of `OneNetwork`."""

@@ -91,7 +91,7 @@ class ImageSpec(Spec):
 
 @dataclass(frozen=True)
 class DenseSpec(Spec):
-    """Several things to tell of each pixel of one picture. A batch is `data.dense.DenseBatch`: pictures and targets."""
+    """Several things to predict for each pixel of one picture. A batch is a `data.dense.DenseBatch`."""
 
     defaults: ClassVar[Mapping[str, str]] = {"agent": "dense", "training": "dense", "network": "split"}
 

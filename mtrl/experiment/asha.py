@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-class Halving:
+class ASHA:
     """The values of trials at the rungs; larger ones are better.
 
     Args:

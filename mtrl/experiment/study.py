@@ -10,7 +10,7 @@ A study is a folder with a `study.yaml`:
       long: {overrides: [recipe=mt10], seeds: [1]}
     prepare: [demos collect ...]     # commands of mtrl that come first
     equal: steps_total               # what all runs should have had equally much of
-    halving: [1, 2, 4]               # rungs: the better half goes on to so many times its steps (see `rungs`)
+    halving: [1, 2, 4]               # multiples of a run's steps; after each, the better half goes on (see `rungs`)
     controls: [blind]                # labels that should fail: a task they solve does not count
     lines: {TOPPO (reported): 0.972} # published figures
     metric: evaluation/success       # of the curves
@@ -190,7 +190,8 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
     that ended in the same rung should have an equal budget."""
     equal = {study.equal: float} if study.equal else {}
     results = {label: [_read(folder, equal) for folder in study.kept(label)] for label in labels}
-    rungs = {label: Rungs(study).means(label) for label in results} if study.halving else {}
+    kept = Rungs(study)
+    rungs = {label: kept.means(label) for label in results} if study.halving else {}
     if study.equal:
         budgets = {label: sorted({run[study.equal] for run in runs}) for label, runs in results.items()}
         reached = {(len(rungs.get(label, [])), tuple(budget)) for label, budget in budgets.items()}

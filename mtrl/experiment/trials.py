@@ -17,8 +17,8 @@ from mtrl import configs
 from mtrl.core.cluster import connected
 from mtrl.core.config import Options, option
 from mtrl.core.errors import expected
+from mtrl.experiment.asha import ASHA
 from mtrl.experiment.config import ExperimentConfig, defaults, free_keys, run_name
-from mtrl.experiment.halving import Halving
 from mtrl.experiment.processes import run_in_worker
 from mtrl.monitoring.interrupt import Interrupts
 from mtrl.monitoring.progress import Block
@@ -151,7 +151,7 @@ class _Sweep:
         needs = {"num_cpus": options.cpus, "num_gpus": options.gpus, "max_retries": 0}
         self._task = ray.remote(**needs)(run_in_worker)
         self._running: dict[Any, int] = {}
-        self._halving = Halving(options.metric, options.asha, options.keep) if options.asha else None
+        self._asha = ASHA(options.metric, options.asha, options.keep) if options.asha else None
         self._block = Block()
 
     def run(self, interrupts: Interrupts) -> None:
@@ -198,16 +198,16 @@ class _Sweep:
         for number in numbers:
             trial = self._trials[number]
             before, rows = trial.state, trial.look()
-            if self._halving is not None:
+            if self._asha is not None:
                 for row in rows:
-                    self._halving.add(number, row)
+                    self._asha.add(number, row)
             if trial.state != before:
                 self._say(number, f"begins, {trial.label}")
 
     def _stops(self, number: int) -> bool:
         """Whether a trial is to do no more steps, as others are better."""
         trial = self._trials[number]
-        if self._halving is None or not self._halving.stops(number):
+        if self._asha is None or not self._asha.stops(number):
             return False
         if trial.state != "stopped":
             trial.state = "stopped"

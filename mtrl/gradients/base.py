@@ -143,8 +143,8 @@ class Surgery(nn.Module):
 
     A method overrides one of three: `coefficients` where inner products determine the result (and `choose` where they
     leave a choice), `combine` where it takes the gradients themselves, or `penalty` where it adds a loss on the
-    gradients. Every method is scaled so that
-    identical gradients give the plain update, unless its documentation says otherwise.
+    gradients. Every method is scaled so that identical gradients give the plain update, unless its documentation says
+    otherwise.
     """
 
     needs_gradients: ClassVar[bool] = True

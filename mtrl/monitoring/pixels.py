@@ -1,4 +1,4 @@
-"""Pictures of what tasks tell of each pixel."""
+"""Pictures of predictions for each pixel."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ _TURN = 0.618034
 """Of the circle of hues from one class to the next: the golden section keeps neighbours apart."""
 
 
-def side_by_side(kind: str, image: FloatArray, truth: FloatArray, told: FloatArray) -> NDArray[np.uint8]:
-    """A picture, the truth and what is told of it, (H, 3 W, 3).
+def side_by_side(kind: str, image: FloatArray, truth: FloatArray, predicted: FloatArray) -> NDArray[np.uint8]:
+    """A picture, the truth and the prediction, (H, 3 W, 3).
 
-    kind: as in `data.pixel_tasks`; image (3, H, W) in [0, 1]; truth and told (c, H, W), a segmentation as classes.
+    kind: as in `data.pixel_tasks`; image (3, H, W) in [0, 1]; truth and predicted (c, H, W), a segmentation as classes.
     """
-    told = np.nan_to_num(told, nan=0.0, posinf=1e9, neginf=-1e9)  # training stops at these, after its picture
+    predicted = np.nan_to_num(
+        predicted, nan=0.0, posinf=1e9, neginf=-1e9
+    )  # training stops at these, once the picture is logged
     largest = max(float(np.max(truth)), 1e-6)
-    panels = [255 * image.transpose(1, 2, 0), _coloured(kind, truth, largest), _coloured(kind, told, largest)]
+    panels = [255 * image.transpose(1, 2, 0), _coloured(kind, truth, largest), _coloured(kind, predicted, largest)]
     return np.concatenate(panels, axis=1).round().clip(0, 255).astype(np.uint8)
 
 

@@ -63,7 +63,7 @@ class DenseBenchmark(Protocol):
 
 @dataclass(frozen=True)
 class Measures(Evaluation):
-    """How well each task is told on the test pictures."""
+    """How well each task is predicted on the test pictures."""
 
     measures: Sequence[Mapping[str, float]]
     """Of each task, by name; `score` is the first."""
@@ -106,10 +106,10 @@ class DenseTrainer(SupervisedTrainer):
         return self.agent.tasks[task].compared
 
     def pictures(self) -> dict[str, Any]:
-        """The first test picture, with the truth and what the agent tells of each task beside it: (H, 3 W, 3)."""
+        """The first test picture, with the truth and the prediction of each task beside it: (H, 3 W, 3)."""
         image, targets = self.suite.data.test[0]
-        told = zip(self.agent.tasks, self.agent.outputs(stacked([Picture(image, targets)]).images), strict=True)
-        found = [task.prediction(output)[0].cpu().numpy() for task, output in told]
+        outputs = zip(self.agent.tasks, self.agent.outputs(stacked([Picture(image, targets)]).images), strict=True)
+        found = [task.prediction(output)[0].cpu().numpy() for task, output in outputs]
         spec = self.suite.spec
         return {
             f"predictions/{task}": side_by_side(kind, image.numpy(), target.numpy(), values)
@@ -118,14 +118,14 @@ class DenseTrainer(SupervisedTrainer):
 
     @property
     def policy(self) -> Callable[[NDArray[np.uint8]], list[NDArray[Any]]]:
-        """Pictures, uint8 (B, C, H, W) -> what each task tells, (B, c, H, W): classes, metres, unit vectors."""
+        """Pictures, uint8 (B, C, H, W) -> each task's prediction, (B, c, H, W): classes, metres, unit vectors."""
 
-        def tell(images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        def predict(images: NDArray[np.uint8]) -> list[NDArray[Any]]:
             pixels = torch.from_numpy(images).float().div(127.5).sub(1).unsqueeze(0)
             found = zip(self.agent.tasks, self.agent.outputs(pixels), strict=True)
             return [task.prediction(output).cpu().numpy() for task, output in found]
 
-        return tell
+        return predict
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> NDArray[Any]:
         """observation, uint8 pictures (C, H, W) or (B, C, H, W) -> (c, H, W) or (B, c, H, W)."""

@@ -220,10 +220,8 @@ class SupervisedTrainer(Trainer):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._draw_batches()
-        self._seen, self._total = (
-            state["seen"],
-            state["right"].to(self.agent.device),
-        )
+        self._seen = state["seen"]
+        self._total = state["right"].to(self.agent.device)  # under the key that checkpoints have always had
 
     @property
     def policy(self) -> Callable[[NDArray[np.uint8]], Any]:

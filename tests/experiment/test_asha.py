@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from mtrl.experiment.halving import Halving
+from mtrl.experiment.asha import ASHA
 
 
 def rows(value: float, steps: int, every: int = 10) -> list[dict[str, float | int | None]]:
@@ -18,15 +18,15 @@ def test_the_best_third_of_each_rung_goes_on_whatever_the_order() -> None:
     values = dict(enumerate([0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 0.0, 0.6, 0.5]))
     for seed in range(20):
         order = random.Random(seed).sample(sorted(values), len(values))
-        halving = Halving("score", 30, 3)
+        asha = ASHA("score", 30, 3)
         for trial in order:
             for row in rows(values[trial], 30):
-                halving.add(trial, row)
-        assert {trial for trial in values if not halving.stops(trial)} == {1, 3, 5}
+                asha.add(trial, row)
+        assert {trial for trial in values if not asha.stops(trial)} == {1, 3, 5}
         for trial in (t for t in order if t in (1, 3, 5)):
             for row in rows(values[trial], 90):
-                halving.add(trial, row)
-        assert {trial for trial in (1, 3, 5) if not halving.stops(trial)} == {1}
+                asha.add(trial, row)
+        assert {trial for trial in (1, 3, 5) if not asha.stops(trial)} == {1}
 
 
 @pytest.mark.parametrize(
@@ -40,16 +40,16 @@ def test_the_best_third_of_each_rung_goes_on_whatever_the_order() -> None:
     ],
 )
 def test_only_a_value_at_a_rung_is_compared(row: dict[str, float | int | None], stops: bool) -> None:
-    halving = Halving("score", 30, 3)
-    halving.add(0, {"step": 30, "score": 0.5})
-    assert not halving.stops(0), "the first to get there goes on"
-    halving.add(1, row)
-    assert halving.stops(1) == stops
+    asha = ASHA("score", 30, 3)
+    asha.add(0, {"step": 30, "score": 0.5})
+    assert not asha.stops(0), "the first to get there goes on"
+    asha.add(1, row)
+    assert asha.stops(1) == stops
 
 
 def test_the_first_row_at_a_rung_counts() -> None:
-    halving = Halving("score", 30, 2)
+    asha = ASHA("score", 30, 2)
     for trial, first in enumerate([0.4, 0.6]):
-        halving.add(trial, {"step": 31, "score": first})
-        halving.add(trial, {"step": 40, "score": 1.0 - first})
-    assert halving.stops(0) and not halving.stops(1)
+        asha.add(trial, {"step": 31, "score": first})
+        asha.add(trial, {"step": 40, "score": 1.0 - first})
+    assert asha.stops(0) and not asha.stops(1)

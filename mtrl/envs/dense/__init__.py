@@ -1,1 +1,1 @@
-"""Several things to tell of each pixel of a picture, as benchmarks: one source of data per file."""
+"""Benchmarks with several things to predict for each pixel of a picture, one source of data per file."""
