@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -16,11 +16,11 @@ from torch import Tensor
 from mtrl.agents.base import Agent
 from mtrl.agents.normalisation import NormalisationConfig, ObservationNormaliser, RewardNormaliser
 from mtrl.agents.value_heads import ValueConfig, build_head
-from mtrl.core.config import option
+from mtrl.core.config import option, runtime_option
 from mtrl.core.specs import ControlSpec, GoalSpec
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
-from mtrl.execution import precision
+from mtrl.execution import precision, runners
 from mtrl.gradients import Methods, MultiTaskOptimizer
 from mtrl.networks import NETWORKS, Factory, TaskNetwork
 
@@ -44,6 +44,13 @@ class ActorCriticConfig(ValueConfig, NormalisationConfig):
     precision: str = option("tf32", precision.CHOICES)
     """Precision of the networks' matrix products: tf32 (on a GPU that has it, else float32), float32 or bfloat16.
     Parameters, gradients and the tasks' inner products are float32 or float64 in any case."""
+    execution: str = runtime_option("auto", runners.CHOICES)
+    """How updates run: plain, captured (one CUDA graph), compiled (by PyTorch in half a minute; on a GPU captured too),
+    or auto. Where the methods allow it, auto captures on a GPU and compiles after 50,000 updates; on a CPU with a
+    compiler it compiles after 5,000. An update of PPO is an optimiser step on a minibatch, and is not captured."""
+
+    def for_acting(self) -> Self:
+        return replace(self, execution="plain")
 
 
 class ActorCritic(Agent):

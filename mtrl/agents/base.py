@@ -136,7 +136,7 @@ def continue_generator(generator: torch.Generator, state: Tensor) -> None:
         generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
 
 
-def branch(generator: torch.Generator) -> torch.Generator:
-    """Another generator, whose numbers follow from this one's state. This one stays as it is."""
+def branch(generator: torch.Generator, into: torch.Generator | None = None) -> torch.Generator:
+    """Another generator, `into` if given, whose numbers follow from this one's state. This one stays as it is."""
     seed = zlib.crc32(generator.get_state().numpy().tobytes())
-    return torch.Generator(generator.device).manual_seed(seed)
+    return (torch.Generator(generator.device) if into is None else into).manual_seed(seed)

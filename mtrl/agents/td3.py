@@ -6,7 +6,7 @@ task axis as in `sac`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,7 +17,6 @@ from mtrl.agents.off_policy import CriticBatch, Draw, OffPolicyActorCritic, OffP
 from mtrl.core.config import check, option
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
-from mtrl.execution import runners
 
 
 @dataclass
@@ -63,7 +62,7 @@ class TD3(OffPolicyActorCritic):
             return action
         return (action + subset.gather(self._exploration) * self.noise(action.shape[:-1])).clamp(-1, 1)
 
-    def _runner(self, draw: Draw) -> runners.Runner:
+    def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
         """Updates of the critics alone and full updates are captured or compiled separately. The host chooses by
         counting updates, without asking the device. The actor's metrics are those of its last update."""
         critics_only = self._executed(lambda: self._take(self._critic_equations, *draw()))
