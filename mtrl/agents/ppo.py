@@ -78,7 +78,7 @@ class Config(ActorCriticConfig):
     popart: bool = True
     execution: str = "plain"
     popart_rate: float = 0.2
-    """How far the targets' statistics move towards those of a rollout."""
+    """How far the targets' statistics move towards those of a rollout, and then of each of its minibatches."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
