@@ -140,7 +140,7 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
         if not study.halving:
             _make(study, processes, pool, every, overrides, alone=jobs == 1)
         for rung, factor in enumerate(study.halving):
-            due = (rungs := Rungs(study)).missing(rung)
+            due = (rungs := Rungs(study.folder, study.seeds)).missing(rung)
             _make(study, processes, pool, due, overrides, alone=jobs == 1, factor=factor)
             rungs.keep([(*run, _mean_score(_read(study.place(*run)))) for run in due])
 
@@ -190,7 +190,7 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
     that ended in the same rung should have an equal budget."""
     equal = {study.equal: float} if study.equal else {}
     results = {label: [_read(folder, equal) for folder in study.kept(label)] for label in labels}
-    kept = Rungs(study)
+    kept = Rungs(study.folder, study.seeds)
     rungs = {label: kept.means(label) for label in results} if study.halving else {}
     if study.equal:
         budgets = {label: sorted({run[study.equal] for run in runs}) for label, runs in results.items()}
