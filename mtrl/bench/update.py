@@ -194,7 +194,7 @@ def _rows(
 
 
 def _solver_columns(row: dict[str, Any], seconds: list[float]) -> dict[str, float]:
-    """Of the two calls in each repetition, after the warm-up; nothing for methods without such calls."""
+    """The columns for the time in a method's solver, which each repetition calls twice; {} for methods without one."""
     if not seconds:
         return {}
     calls = seconds[-2 * row["repetitions"] :]

@@ -36,12 +36,12 @@ from mtrl.core.errors import UserError, expected
 
 class _Entry(NamedTuple):
     package: str
-    """Of the registry."""
+    """The package of the registry that has the method."""
     module: str
 
 
 _registries: dict[str, list[Registry]] = {}
-"""Of each group."""
+"""Group -> its registries."""
 imported: list[str] = []
 """The modules that the user named, for processes that start others."""
 

@@ -140,7 +140,7 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray  # type: ignore[attr-defined]
 
     def _count(self) -> None:
-        """Of what a call has just made, which may be the same text again and again."""
+        """Count what a call has just made. Otherwise a file could make the same text again and again."""
         made = self.stack[-1]
         self._left -= made.nbytes if isinstance(made, np.ndarray) else len(made) if isinstance(made, bytes) else 0
         if self._left < 0:
@@ -191,7 +191,7 @@ def load(path: Path | str, allowed: Mapping[tuple[str, str], Any] = NUMPY, *, en
     Args:
         allowed: (module, name) -> the object that this global stands for. `NUMPY` has what arrays need; add to it
             only classes that do nothing when they are called or given attributes.
-        encoding: of the strings in a pickle of Python 2 ("bytes", or "latin1" where it holds arrays).
+        encoding: how the strings of a pickle of Python 2 are read ("bytes", or "latin1" where it holds arrays).
 
     Raises:
         UserError: there is no such file, it names another global, or it is no whole pickle. Nothing of it has run.

@@ -54,9 +54,9 @@ GUESSED = 0.2
 TOLERANCE = 0.03
 """By how much a mean score may differ where a kept policy is evaluated again, on a processor that rounds otherwise."""
 _NEEDED = {"headline": str, "seed": int, "steps_total": int, "updates": int, "training_seconds": {str: float}}
-"""Of a result, beside its scores."""
+"""What a study needs of a result, beside its scores."""
 _STDERR = 2
-"""Of this process, as a file descriptor."""
+"""The file descriptor of this process's standard error."""
 _SHAPES: dict[str, Any] = {
     "runs": {str: {"overrides": [str], "seeds": [int]}}, "common": [str], "seeds": [int], "title": str,
     "prepare": [str], "equal": str, "halving": [int], "controls": [str], "lines": {str: float},

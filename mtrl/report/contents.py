@@ -23,7 +23,7 @@ from mtrl.report.method import Method
 _ENOUGH = 3
 """Points that make a learning curve."""
 _POINTS = 120
-"""Of a learning curve of several seeds: each is resampled thousands of times."""
+"""The most points of a learning curve. Each point of several seeds is resampled thousands of times."""
 
 
 def of(groups: Mapping[str, Sequence[Run]], target: Path, title: str) -> dict[str, Any]:

@@ -20,12 +20,13 @@ class Method:
 
     @functools.cached_property
     def scores(self) -> Scores | None:
-        """Of its finished runs; None where there is none."""
+        """The scores of its finished runs; None where no run has finished."""
         results = [run.result for run in self.runs if run.result is not None]
         return Scores.of(results) if results else None
 
     @property
     def rows(self) -> list[list[dict[str, Any]]]:
-        """Of its finished runs, as others would shorten the common range; of all runs where none has finished."""
+        """The logged rows of its finished runs, or of all runs where none has finished. Unfinished runs would shorten
+        the range of steps that all have."""
         finished = [run for run in self.runs if run.result is not None]
         return [run.rows for run in finished or self.runs]
