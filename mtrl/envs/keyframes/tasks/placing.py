@@ -104,7 +104,7 @@ class StackWine(Task):
 
     @staticmethod
     def _reachable(rack: FloatArray, bottle: FloatArray) -> bool:
-        """The rack does not stand where the gripper comes along the table."""
+        """Whether the rack leaves room for the gripper, which comes to the bottle along the table."""
         return bool(rack[0] > bottle[0] or abs(rack[1] - bottle[1]) > 0.18)
 
     def plan(self, world: World) -> list[Waypoint]:
