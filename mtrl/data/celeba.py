@@ -151,7 +151,7 @@ def _write(cache: Path, facts: dict[str, object], folder: Path, lists: dict[str,
 
 
 def _decoded(paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """The decoded pictures, in order. All cores decode, `_AT_ONCE` pictures at a time, so that memory holds only these."""
+    """The decoded pictures, in order. All cores decode `_AT_ONCE` pictures at a time, which memory then holds."""
     with ThreadPoolExecutor() as pool:
         for begin in range(0, len(paths), _AT_ONCE):
             yield from pool.map(decode, paths[begin : begin + _AT_ONCE])
