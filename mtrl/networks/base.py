@@ -49,6 +49,8 @@ def _tensors(module: nn.Module, prefix: str = "", inherited: bool = False) -> It
 
 def _check_layers(module: nn.Module) -> None:
     """Refuse PyTorch's own layers, which fail or compute something else when their parameters have a task axis."""
+    if not isinstance(module, nn.Module):
+        raise expected("A network", "a torch.nn.Module", module)
     for name, part in module.named_modules():
         container = isinstance(part, nn.ParameterList | nn.ParameterDict)
         plain = type(part).__module__.startswith("torch.nn.") and not container
@@ -127,6 +129,8 @@ class TaskNetwork(nn.Module):
         """
         super().__init__()
         codes = torch.eye(num_tasks) if codes is None else codes
+        if isinstance(factory, nn.Module) or not callable(factory):
+            raise expected("What a network's build returns", "a function of a task's code that gives a module", factory)
         self.num_tasks, self.ensemble, self.shared_input = num_tasks, ensemble, shared_input
         first = [factory(codes[0]) for _ in range(ensemble or 1)]
         _check_layers(first[0])

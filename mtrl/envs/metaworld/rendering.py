@@ -49,7 +49,7 @@ class Renderer:
             if camera not in known:
                 raise expected("Argument `camera_name`", f"one of {', '.join(known)}", camera)
         self._model = model
-        # OpenGL's rows begin at the bottom. The corner camera is upside down: left and right are what is left to turn.
+        # OpenGL's rows begin at the bottom. The corner camera is upside down, so that only left and right are swapped.
         self._picture = np.empty((height, width, 3), np.uint8)
         turned, flipped = self._picture[:, ::-1], self._picture[::-1]
         self._views = [(_fixed(model.camera(name).id), turned if name == _CAMERA else flipped) for name in cameras]
@@ -217,7 +217,7 @@ def rollout_video(
         steps_per_frame: 5 at 16 frames a second is real time; good policies solve most tasks within a second of it.
 
     Raises:
-        RenderingUnavailable: no offscreen OpenGL or no video writer; nothing has run then.
+        RenderingUnavailable: there is no offscreen OpenGL or no video writer. This is found before the first episode.
         UserError: a task that the policy does not know, or an impossible size.
     """
     check(set(envs.tasks) <= set(tasks), "tasks", f"among {', '.join(tasks)}", list(envs.tasks))
@@ -237,7 +237,7 @@ def _play(
     """One episode of each task; where one has ended, the environment stands still at its end.
 
     Args:
-        rows: where the policy has the tasks of ``envs`` among its ``num_tasks``.
+        rows: the index of each task of ``envs`` among the policy's ``num_tasks``.
     """
     recordings = [_Recording(env) for env in envs.envs]
     first = envs.reset()
