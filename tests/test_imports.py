@@ -53,6 +53,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "matplotlib": ("mtrl.monitoring",),
     "rliable": ("mtrl.monitoring",),
     "ray": ("mtrl.core.cluster",),
+    "optuna": ("mtrl.experiment.search",),
     "tensorboard": ("mtrl.monitoring",),
     "wandb": ("mtrl.monitoring",),
 }
