@@ -126,7 +126,7 @@ def _train(options: argparse.Namespace) -> Iterator[Shown]:
         if len(runs) > 1:
             say(f"Run {number} of {len(runs)}: {' '.join(sweep[number - 1])}")
         folders.append((yield from _train_one(config)))
-    if len(runs) > 1:
+    if len(runs) > 1 and experiment.leads():
         yield Shown(f"Together: mtrl report {shlex.join(map(str, folders))}")
 
 
@@ -168,6 +168,8 @@ def _train_one(config: Any) -> Generator[Shown, None, Path]:
     from mtrl.monitoring.tables import result_text
 
     parts, folder, result = experiment.train(config)
+    if not experiment.leads():  # the first of several processes tells and draws
+        return folder.path
     yield Shown(result_text(result), {"run": str(folder.path), **result})
     if config.video and not list(folder.videos.glob("*.mp4")):
         yield _video(parts, folder)
