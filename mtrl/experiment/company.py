@@ -2,7 +2,7 @@
 
 Every process has the whole run, its environments and its random numbers, and computes its share of each update
 (`execution.processes`), so that all stay the same. The first one leads: it logs, evaluates and saves, and tells the
-others before each step that it takes. They need its folder only where it goes on from a checkpoint.
+others before each step that it takes. They read its folder where it goes on from a checkpoint, and at the end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ class Order(enum.IntEnum):
 
 def leads() -> bool:
     """Whether this process keeps the run, be it alone or the first of several."""
-    return not dist.is_torchelastic_launched() or int(os.environ["RANK"]) == 0
+    return not _launched() or int(os.environ["RANK"]) == 0
+
+
+def _launched() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 class Company:
@@ -64,7 +69,7 @@ class Company:
 @contextlib.contextmanager
 def joined() -> Iterator[Company]:
     """Join the processes that torchrun has started beside this one, each with a GPU of its own if there are any."""
-    if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+    if not _launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield Company()
         return
     if torch.cuda.is_available():

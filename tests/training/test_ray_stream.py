@@ -39,7 +39,7 @@ def test_each_step_counts_once_while_collectors_die_and_a_run_goes_on(
     watch = Watch(loop)
     for steps in range(100, 500, 100):
         metrics = watch.learn(steps)
-    assert loop.collector.lost > 3 and max(watch.stale) <= least
+    assert loop.collector.lost > 0 and max(watch.stale) <= least
     assert metrics["collector/largest_staleness"] <= least and loop.report()["return"].shape == (4,)
     state, data = loop.state_dict(), loop.data_state()
     other = trainer(monkeypatch, 4, 0.2, *options, "seed=9", f"training.max_staleness={least}")
