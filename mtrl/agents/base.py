@@ -26,6 +26,8 @@ class AgentConfig(Options):
     """The kinds of data that the learner works with."""
     trainings: ClassVar[tuple[str, ...]]
     """The training loops that it works with."""
+    divides_batches: ClassVar[bool] = False
+    """Whether several processes can learn together, each from its share of every batch."""
 
     kind: str = ""
 
@@ -119,6 +121,7 @@ class OneNetwork(Agent):
             max_grad_norm=config.max_grad_norm,
             generator=self.generator,
         ).to(self.device)
+        self.network.divide(self.optimizer.processes)
 
     @property
     def needs_second_batch(self) -> bool:

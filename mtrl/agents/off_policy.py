@@ -114,6 +114,7 @@ class OffPolicyActorCritic(ActorCritic):
         """One update of all networks on a batch (T, B, ..), without waiting for the device.
 
         Where `batch.subset` is some of the tasks, the metrics are means over them. A second batch is of the same tasks.
+        Of several processes, each is given the whole batch and learns from its share.
         """
         return self._take(self.equations, batch, second_batch)
 
@@ -121,7 +122,8 @@ class OffPolicyActorCritic(ActorCritic):
         self, steps: Callable[..., Metrics], batch: Transitions, second_batch: Transitions | None = None
     ) -> Metrics:
         with precision.network_products(self.config.precision, self.device):
-            metrics = steps([self.prepare(b) for b in (batch, second_batch) if b is not None], batch.subset)
+            batches = [self.prepare(self.processes.share(b)) for b in (batch, second_batch) if b is not None]
+            metrics = steps(batches, batch.subset)
         return batch.subset.summary(metrics)
 
     def move_target(self, target: TaskNetwork, network: TaskNetwork) -> None:

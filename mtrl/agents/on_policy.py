@@ -24,7 +24,7 @@ B = TypeVar("B")
 class OnPolicyActorCritic(ActorCritic):
     """A learner whose actor and critic V(s) take steps on the same minibatches, on a CPU side by side.
 
-    `config.execution` may compile the steps of either network, and `explored`.
+    `config.execution` may compile the steps of either network, and `explore`.
     """
 
     critic_sees_action: ClassVar[bool] = False
@@ -35,13 +35,23 @@ class OnPolicyActorCritic(ActorCritic):
         self.execution = self._choose_execution()
         self._start_calls()
 
-    def explored(self, observation: Tensor, noise: Tensor) -> Metrics:
-        """observation (T, N, O), standard normal noise (T, N, A) -> "action" (T, N, A), which may be clipped later."""
-        raise NotImplementedError
+    @torch.no_grad()
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """As that of every learner; it may be compiled."""
+        return self._exploring(observation.to(self.device), noise)["action"]
+
+    def exploring_state(self) -> dict[str, Any]:
+        updates = self.actor_optimizer.step_count  # after which acting is compiled
+        return super().exploring_state() | {"updates": updates}
+
+    def load_exploring_state(self, state: Mapping[str, Any]) -> None:
+        super().load_exploring_state(state)
+        self.actor_optimizer.step_count.copy_(state["updates"])
 
     def _start_calls(self) -> None:
         """Forget what has been compiled, which would go on with the tensors that it read."""
-        self._exploring = FixedCalls(self.explored, partial(self._built, "exploring"))
+        explore = super().explore
+        self._exploring = FixedCalls(lambda *seen: {"action": explore(*seen)}, partial(self._built, "exploring"))
         self._steps = {
             "critic": MinibatchSteps(lambda b: self.step_critics(b, ALL_TASKS), partial(self._built, "critic")),
             "actor": MinibatchSteps(lambda b: self.step_actor(b, ALL_TASKS), partial(self._built, "actor")),
@@ -58,7 +68,7 @@ class OnPolicyActorCritic(ActorCritic):
     def take_pass(self, minibatches: int) -> tuple[Metrics, Tensor]:
         """One pass over the data. Returns the metrics of its last minibatch, and the mean of actor/kl over all."""
         order = torch.randperm(self._steps["actor"].size, device=self.device, generator=self.generator)
-        parts = order.tensor_split(minibatches)
+        parts = [self.processes.share(part[None])[0] for part in order.tensor_split(minibatches)]
         chosen = [[part, parts[n - 1]] if self.needs_second_batch else [part] for n, part in enumerate(parts)]
         divergence = torch.zeros((), device=self.device)
 

@@ -28,7 +28,7 @@ from mtrl.agents.base import branch
 from mtrl.agents.on_policy import OnPolicyActorCritic
 from mtrl.core.config import check, option
 from mtrl.core.specs import ControlSpec, Spec
-from mtrl.core.subset import ALL_TASKS
+from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.rollout import Rollout
 from mtrl.execution import precision
@@ -143,32 +143,19 @@ class PPO(OnPolicyActorCritic):
         mean, log_std = output.chunk(2, -1)
         return mean, log_std.clamp(max=self.max_log_std).clamp(min=math.log(self.config.min_std))
 
-    def policy(self, output: Tensor, explore: bool, subset: Any) -> Tensor:
-        """The means, or a sample, within [-1, 1]."""
-        action = self._sampled(output, self.noise(output.shape[:-1])) if explore else output.chunk(2, -1)[0]
-        return action.clamp(-1, 1)
+    def greedy(self, output: Tensor) -> Tensor:
+        return output.chunk(2, -1)[0]
 
-    def _sampled(self, output: Tensor, noise: Tensor) -> Tensor:
+    def sampled(self, output: Tensor, noise: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         mean, log_std = self.distribution(output)
         return mean + log_std.exp() * noise
 
-    @torch.no_grad()
-    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """observation (T, N, O), standard normal noise (T, N, A) -> actions (T, N, A), which are not clipped."""
-        return self._exploring(observation.to(self.device), noise)["action"]
-
-    def explored(self, observation: Tensor, noise: Tensor) -> Metrics:
-        return {"action": self._sampled(self.actor(self._normalised("observation", observation)), noise)}
-
     def exploring_state(self) -> dict[str, Any]:
-        """What `explore` depends on."""
-        updates = self.actor_optimizer.step_count  # after which acting is compiled
-        return {"policy": self.policy_state(), "max_log_std": self.max_log_std, "updates": updates}
+        return super().exploring_state() | {"max_log_std": self.max_log_std}
 
     def load_exploring_state(self, state: Mapping[str, Any]) -> None:
-        self.load_policy_state(state["policy"])
+        super().load_exploring_state(state)
         self.max_log_std.copy_(state["max_log_std"])
-        self.actor_optimizer.step_count.copy_(state["updates"])
 
     def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
         """Up to `epochs` passes over a rollout; see `training.on_policy.Agent`.

@@ -13,6 +13,7 @@ from mtrl.core.config import Options, option
 from mtrl.core.errors import expected
 from mtrl.core.subset import SomeTasks, TaskSubset
 from mtrl.core.types import Tensors
+from mtrl.execution.processes import Processes
 
 Factory = Callable[[Tensor], nn.Module]
 """Builds the network of one task from that task's code (C,)."""
@@ -200,6 +201,12 @@ class TaskNetwork(nn.Module):
         if self.ensemble is None:
             return tensor
         return tensor.transpose(0, 1) if has_task_axis else tensor.unsqueeze(1)
+
+    def divide(self, processes: Processes) -> None:
+        """Let batch norms take their statistics over the shares that several processes have of a batch."""
+        for part in self._template[0].modules():
+            if hasattr(part, "processes"):
+                setattr(part, "processes", processes)  # noqa: B010  (a module's attributes are typed as tensors)
 
     def train(self, mode: bool = True) -> TaskNetwork:
         """In training, batch norms use the batch and move their statistics, the `own_buffers` of the call, in place."""
