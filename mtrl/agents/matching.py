@@ -1,20 +1,21 @@
 """Semantic matching: the features of a class are made alike in all tasks of one label space, and tasks share labels.
 
-Zhou, Chaib-draa & Wang, "Multi-task Learning by Leveraging the Semantic Information", AAAI 2021. With the head h_t of
-task t, its images i and labels, the centroid C_t of each class's features and the relations α_t of task t (they sum to
-one),
+Zhou, Chaib-draa & Wang, "Multi-task Learning by Leveraging the Semantic Information", AAAI 2021. Task t has a head h_t
+on shared features, relations α_t to all tasks, which sum to one, and a centroid of the features of each class, C_t:
 
-    L_t = Σ_i α_ti R_i(h_t) + λ Σ_{k≠t} α_tk d(C_t, C_k)
-    α_t = argmin Σ_i α_i (c₁ R_i(h_t) + c₃ d(C_t, C_i)) + c₂ ‖α‖₂   over the simplex
+    L_t = Σ_i α_ti R_i(h_t) + λ Σ_i α_ti d(C_t, C_i)
+    α_t = argmin Σ_i α_i (c₁ R_i(h_t) + c₃ d(C_t, C_i)) + c₂ ‖α‖₂ over the simplex
 
-R_i(h_t) is the mean cross-entropy of head t on the images of task i, in which each class has the same total weight: the
-ratio of a uniform label distribution to the task's. d is the mean squared difference of the features' centroids over the
+R_i(h_t) is the mean cross-entropy of head t on the images of task i, in which each class has the same total weight (the
+ratio of a uniform label distribution to that of the task). d is the mean squared difference of the centroids over the
 classes that both tasks have shown. Centroids are moving averages over batches, whose last term has a gradient.
 
-Where the paper's equations were not to be had, the authors' code (MIT licence) decided. Ours differs from it: a class
-that a batch lacks keeps its centroid, where theirs falls towards zero; centroids are of the shared features before the
-heads; α follows moving averages of R and d at every update, where their code solves for it after each epoch with both
-at zero, which makes all relations equal; the class weights are factors in place of a sampler.
+Only the abstract of the paper was at hand, so its authors' code (fanzhouai/SMTL) decided on the equations. Ours differs
+from that code: a class that a batch lacks keeps its centroid, where theirs falls towards zero; centroids are of the
+features before the heads; class weights are factors in place of a sampler; α follows moving averages of R and d at each
+update. There it is solved for after each epoch, with R left at zero and, for digits, d too, so that all relations
+become equal. It has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1; our defaults of c₁, c₃ and λ were chosen on seeds that no result
+has.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ AVERAGING = 0.02
 @dataclass
 class Config(supervised.Config):
     kind: str = "matching"
-    semantic_weight: float = option(0.1, "0 or more")
+    semantic_weight: float = option(1.0, "0 or more")
     """λ: the weight of the distance of centroids; 0 for none."""
     centroid_rate: float = option(0.3, "in (0, 1]")
     """The share of a batch in the moving average of the centroids."""
@@ -50,10 +51,10 @@ class Config(supervised.Config):
     """α: learned, equal for all tasks, or own: each head learns from the images of its own task alone, and centroids
     are matched equally."""
     error_weight: float = option(0.0, "0 or more")
-    """c₁: how much a task that is hard for a head counts less for it, where relations are learned; 1 in the paper."""
+    """c₁: how much a task that is hard for a head counts less for it, where relations are learned."""
     norm_weight: float = option(1.0, "positive")
     """c₂: the pull of learned relations towards equal ones."""
-    distance_weight: float = option(0.5, "0 or more")
+    distance_weight: float = option(10.0, "0 or more")
     """c₃: how much a distant task counts less, where relations are learned."""
     class_weights: bool = True
     """Whether each class of a task has the same total weight, whatever its number of images."""
