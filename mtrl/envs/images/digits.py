@@ -22,7 +22,7 @@ _AUXILIARY = {"agent": "auxiliary", "training": "auxiliary", "network": "conv"}
 
 
 @dataclass
-class _SklearnConfig(ImageConfig):
+class SklearnConfig(ImageConfig):
     test_share: float = option(0.5, "in (0, 1)")
     """Share of the 1,797 images that `split_seed` sets aside."""
 
@@ -35,7 +35,7 @@ class _PairsConfig(TaskImageConfig):
 
 
 @dataclass
-class DigitsConfig(_SklearnConfig, PrimaryImageConfig):
+class DigitsConfig(SklearnConfig, PrimaryImageConfig):
     """scikit-learn's digits: even or odd is the primary task, which digit the human auxiliary label."""
 
     defaults: ClassVar[Mapping[str, str]] = _AUXILIARY
@@ -58,7 +58,7 @@ class SvhnConfig(PrimaryImageConfig):
 
 
 @dataclass
-class DigitDomainsConfig(_SklearnConfig, TaskImageConfig):
+class DigitDomainsConfig(SklearnConfig, TaskImageConfig):
     """scikit-learn's digits as two tasks of five classes: which even digit, which odd one."""
 
     defaults: ClassVar[Mapping[str, str]] = _CONV
@@ -66,7 +66,7 @@ class DigitDomainsConfig(_SklearnConfig, TaskImageConfig):
 
 
 @dataclass
-class MultiDigitsConfig(_SklearnConfig, _PairsConfig):
+class MultiDigitsConfig(SklearnConfig, _PairsConfig):
     """Two of scikit-learn's digits on one image, one task for each: all tasks see the same images."""
 
     kind: str = "multi_digits"

@@ -1,0 +1,203 @@
+"""Semantic matching: the features of a class are made alike in all tasks of one label space, and tasks share labels.
+
+Zhou, Chaib-draa & Wang, "Multi-task Learning by Leveraging the Semantic Information", AAAI 2021. Task t has a head h_t
+on shared features, relations α_t to all tasks, which sum to one, and a centroid of the features of each class, C_t:
+
+    L_t = Σ_i α_ti R_i(h_t) + λ Σ_i α_ti d(C_t, C_i)
+    α_t = argmin Σ_i α_i (c₁ R_i(h_t) + c₃ d(C_t, C_i)) + c₂ ‖α‖₂ over the simplex
+
+R_i(h_t) is the mean cross-entropy of head t on the images of task i, in which each class has the same total weight (the
+ratio of a uniform label distribution to that of the task). d is the mean squared difference of the centroids over the
+classes that both tasks have shown. Centroids are moving averages over batches, whose last term has a gradient.
+
+Only the abstract of the paper was at hand, so its authors' code (fanzhouai/SMTL) decided on the equations. Ours differs
+from that code: a class that a batch lacks keeps its centroid, where theirs falls towards zero; centroids are of the
+features before the heads; class weights are factors in place of a sampler; α follows moving averages of R and d at each
+update. There it is solved for after each epoch, with R left at zero and, for digits, d too, so that all relations
+become equal. It has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1; our defaults of c₁, c₃ and λ were chosen on seeds that no result
+has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtrl.agents import supervised
+from mtrl.agents.supervised import SupervisedLearner
+from mtrl.core.config import check, option
+from mtrl.core.specs import ImageSpec
+from mtrl.core.types import Metrics, Tensors
+from mtrl.data.images import ImageBatch
+from mtrl.networks import IMAGE_NETWORKS, TaskNetwork
+from mtrl.networks.layers import Linear, owned
+
+AVERAGING = 0.02
+"""The share of a batch in the moving averages of the errors R and the distances d."""
+
+
+@dataclass
+class Config(supervised.Config):
+    kind: str = "matching"
+    semantic_weight: float = option(1.0, "0 or more")
+    """λ: the weight of the distance of centroids; 0 for none."""
+    centroid_rate: float = option(0.3, "in (0, 1]")
+    """The share of a batch in the moving average of the centroids."""
+    relations: str = option("learned", ("learned", "equal", "own"))
+    """α: learned, equal for all tasks, or own: each head learns from the images of its own task alone, and centroids
+    are matched equally."""
+    error_weight: float = option(0.0, "0 or more")
+    """c₁: how much a task that is hard for a head counts less for it, where relations are learned."""
+    norm_weight: float = option(1.0, "positive")
+    """c₂: the pull of learned relations towards equal ones."""
+    distance_weight: float = option(10.0, "0 or more")
+    """c₃: how much a distant task counts less, where relations are learned."""
+    class_weights: bool = True
+    """Whether each class of a task has the same total weight, whatever its number of images."""
+
+
+class _Memory(nn.Module):
+    """What is remembered of one task; every task has its own."""
+
+    def __init__(self, classes: int, features: int, tasks: int) -> None:
+        super().__init__()
+        self.centroids = nn.Buffer(torch.zeros(classes, features))
+        self.counts = nn.Buffer(torch.zeros(classes))
+        self.errors = nn.Buffer(torch.zeros(tasks))
+        self.distances = nn.Buffer(torch.zeros(tasks))
+
+
+class _Classifier(nn.Module):
+    """images (T, B, C, H, W) -> (T, T, B, F + K): the features of each task's images, and every head's logits of them.
+
+    The first axis is that of the heads. The features are the same along it.
+    """
+
+    def __init__(self, trunk: nn.Module, features: int, classes: int, tasks: int) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, owned(Linear(features, classes))
+        self.memory = owned(_Memory(classes, features, tasks))
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.trunk(images)
+        logits = self.head(features.flatten(0, 1).unsqueeze(0)).unflatten(1, features.shape[:2])
+        return torch.cat([features.expand(len(logits), *features.shape), logits], -1)
+
+
+class Matching(SupervisedLearner):
+    """The classifier of T tasks of one label space."""
+
+    def __init__(self, config: Config, *, network: Any, spec: ImageSpec, **context: Any) -> None:
+        """network: its configuration, whose heads are replaced by one layer for each task; context: of `OneNetwork`.
+
+        Raises:
+            UserError: tasks have different numbers of classes, or label the same images.
+        """
+        one = len(set(spec.num_classes)) == 1 and not spec.shared_input
+        check(one, "benchmark", "one whose tasks have the same classes and images of their own", list(spec.tasks))
+        trunk = IMAGE_NETWORKS.build(network, image_shape=spec.image_shape, output_size=None)
+        self.features = IMAGE_NETWORKS.module(network.kind).trunk_size(network, spec.image_shape)
+        sizes = (self.features, spec.num_classes[0], spec.num_tasks)
+        # Each loss depends on the images of all tasks, as with a shared input.
+        made = TaskNetwork(lambda code: _Classifier(trunk(code), *sizes), spec.num_tasks, shared_input=True)
+        super().__init__(config, made, **context)
+        self._same = torch.eye(spec.num_tasks, device=self.device)
+
+    def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ImageBatch) -> tuple[Tensor, Metrics]:
+        """L_t, (T,); the accuracy of each head on its own images; α and the distances of centroids, (T, T)."""
+        memory = [own_buffers[f"memory/{name}"] for name in ("centroids", "counts", "errors", "distances")]
+        centroids, counts, mean_errors, mean_distances = memory
+        output = self.network.call(shared, own, own_buffers, batch.images)
+        features, logits = output[0, ..., : self.features], output[..., self.features :]
+        sums, present = class_sums(features, batch.labels, logits.shape[-1])
+        counts = counts + present
+        errors = self._errors(logits, batch.labels, counts)
+        centroids = moved_centroids(centroids, sums, present, counts, self.config.centroid_rate)
+        distances = centroid_distances(centroids, counts > 0)
+        if self.network.training:
+            averages = (mean_errors.lerp(errors, AVERAGING), mean_distances.lerp(distances, AVERAGING))
+            with torch.no_grad():
+                for kept, new in zip(memory, (centroids, counts, *averages), strict=True):
+                    kept.copy_(new)
+        relations, matching = self._relations(mean_errors, mean_distances)
+        losses = (relations * errors).sum(1) + self.config.semantic_weight * (matching * distances).sum(1)
+        own_logits = logits.detach().diagonal(dim1=0, dim2=1).movedim(-1, 0)
+        accuracy = (own_logits.argmax(-1) == batch.labels).float().mean(1)
+        return losses, {"accuracy": accuracy, "relation": relations, "distance": distances.detach()}
+
+    def _errors(self, logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+        """R (T heads, T tasks) of logits (T, T, B, K)."""
+        rows = F.cross_entropy(logits.flatten(0, 2), labels.expand(len(logits), -1, -1).flatten(), reduction="none")
+        rows = rows.view(logits.shape[:3])
+        if not self.config.class_weights:
+            return rows.mean(-1)
+        return (rows * class_weights(counts).gather(1, labels)).mean(-1)
+
+    def _relations(self, errors: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """(T, T) each: α of the errors, and α of the distances."""
+        equal = torch.full_like(self._same, 1 / len(self._same))
+        if self.config.relations == "learned":
+            cost = self.config.error_weight * errors + self.config.distance_weight * distances
+            equal = relations(cost, self.config.norm_weight)
+        return self._same if self.config.relations == "own" else equal, equal
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """images (T, B, C, H, W) -> the likeliest classes (T, B) by the head of each task."""
+        self.network.eval()
+        logits = self.network(images.to(self.device))[..., self.features :]
+        return logits.diagonal(dim1=0, dim2=1).movedim(-1, 0).argmax(-1)
+
+
+def class_sums(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """features (T, B, F), labels (T, B) -> the features' sum over each class, (T, K, F), and its images, (T, K)."""
+    members = F.one_hot(labels, classes).to(features)
+    return members.mT @ features, members.sum(1)
+
+
+def moved_centroids(old: Tensor, sums: Tensor, present: Tensor, counts: Tensor, rate: float) -> Tensor:
+    """(1 − rate) old + rate · (mean of the batch), (T, K, F). A class's first mean is taken as it is.
+
+    present (T, K): images of each class in the batch; counts: the same in all batches so far, this one included.
+    """
+    mean = sums / present.clamp(min=1).unsqueeze(-1)
+    share = torch.where(counts == present, 1.0, rate) * (present > 0)
+    return old.lerp(mean, share.unsqueeze(-1).to(mean))
+
+
+def centroid_distances(centroids: Tensor, seen: Tensor) -> Tensor:
+    """d (T, T) of centroids (T, K, F): mean squared differences over the classes that both tasks have seen, (T, K)."""
+    squares = (centroids.unsqueeze(1) - centroids.unsqueeze(0)).square().mean(-1)
+    both = seen.unsqueeze(1) & seen.unsqueeze(0)
+    return (squares * both).sum(-1) / both.sum(-1).clamp(min=1)
+
+
+def class_weights(counts: Tensor) -> Tensor:
+    """n / (m n_c) for the n_c images of each class c, (T, K), and the m classes that a task has; 0 for the others."""
+    classes = (counts > 0).sum(1, keepdim=True)
+    return torch.where(counts > 0, counts.sum(1, keepdim=True) / (classes * counts).clamp(min=1), 0.0)
+
+
+def relations(cost: Tensor, norm_weight: float) -> Tensor:
+    """The rows α ≥ 0, Σ α = 1 that minimise cost · α + norm_weight ‖α‖₂, (T, T).
+
+    By the conditions of Karush, Kuhn and Tucker, α is proportional to max(ν − cost, 0), with ν such that the norm of
+    max(ν − cost, 0) is norm_weight. The k smallest costs lie below ν, of which ν solves a quadratic equation.
+    """
+    ordered = cost.double().sort(1).values
+    ordered = ordered - ordered[:, :1]
+    index = torch.arange(1, cost.shape[1] + 1, device=cost.device)
+    first, second = ordered.cumsum(1), ordered.square().cumsum(1)
+    below = (index * ordered.square() - 2 * ordered * first + second < norm_weight**2).sum(1, keepdim=True)
+    total, squares = first.gather(1, below - 1), second.gather(1, below - 1)
+    level = (total + (total.square() - below * (squares - norm_weight**2)).clamp(min=0).sqrt()) / below
+    excess = (level - (cost.double() - cost.double().amin(1, keepdim=True))).clamp(min=0)
+    return (excess / excess.sum(1, keepdim=True)).to(cost)
+
+
+def build(config: Config, **context: Any) -> Matching:
+    return Matching(config, **context)
