@@ -36,7 +36,7 @@ def test_each_step_counts_once_while_collectors_die_and_a_run_goes_on(
     least = workers * -(-5 * 4 // workers // 4)
     options = [f"agent={agent}", "training.envs_per_task=4", f"collector.workers={workers}"]
     loop = trainer(monkeypatch, 3, 0.2, *options, f"training.max_staleness={least}")
-    watch = Watch(loop)
+    watch, metrics = Watch(loop), dict[str, Any]()
     for steps in range(100, 500, 100):
         metrics = watch.learn(steps)
     assert loop.collector.lost > 0 and max(watch.stale) <= least
