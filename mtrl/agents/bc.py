@@ -45,7 +45,7 @@ class BC(OneNetwork):
     """The policy of T tasks, trained on batches of keyframes."""
 
     def __init__(self, config: Config, *, network: Any, spec: KeyframeSpec, **context: Any) -> None:
-        """network: its configuration; context: as of `OneNetwork`."""
+        """network: its configuration; context: as in `OneNetwork`."""
         factory = KEYFRAME_NETWORKS.build(network, cameras=len(spec.cameras), image_size=spec.image_size)
         adam = functools.partial(torch.optim.Adam, lr=config.learning_rate, fused=True)
         super().__init__(config, TaskNetwork(factory, spec.num_tasks), adam, **context)

@@ -39,7 +39,7 @@ class Dense(supervised.SupervisedLearner):
     """The network that predicts T things for each pixel."""
 
     def __init__(self, config: Config, *, network: Any, spec: DenseSpec, **context: Any) -> None:
-        """network: its configuration; context: as of `OneNetwork`."""
+        """network: its configuration; context: as in `OneNetwork`."""
         made = [KINDS[kind](channels) for kind, channels in zip(spec.kinds, spec.channels, strict=True)]
         self.tasks: list[PixelTask] = [
             replace(task, form=config.normals_loss) if isinstance(task, Normals) else task for task in made

@@ -104,7 +104,7 @@ class SAC(OffPolicyActorCritic):
         return self.bootstrapped(batch, self.target_q(batch, action) - alpha * log_prob)
 
     def actor_batch(self, batch: Transitions, alpha: Tensor, noise: Tensor | None = None) -> ActorBatch:
-        """Arguments as of `critic_batch`."""
+        """Arguments as in `critic_batch`."""
         noise = self.noise_of_share(batch.reward.shape) if noise is None else noise
         return ActorBatch(batch.observation, noise, alpha, batch.subset)
 

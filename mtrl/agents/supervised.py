@@ -44,7 +44,7 @@ class SupervisedLearner(OneNetwork):
     """Gradient descent on the labels of T tasks."""
 
     def __init__(self, config: Config, network: TaskNetwork, **context: Any) -> None:
-        """context: as of `OneNetwork`."""
+        """context: as in `OneNetwork`."""
         options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
         sgd = functools.partial(torch.optim.SGD, momentum=config.momentum)
         made_by: Any = sgd if config.optimizer == "sgd" else torch.optim.Adam
@@ -72,7 +72,7 @@ class Supervised(SupervisedLearner):
     """The classifier of T tasks."""
 
     def __init__(self, config: Config, *, network: Any, spec: ImageSpec, **context: Any) -> None:
-        """network: its configuration; context: as of `OneNetwork`."""
+        """network: its configuration; context: as in `OneNetwork`."""
         most = max(spec.num_classes)
         factory = IMAGE_NETWORKS.build(network, image_shape=spec.image_shape, output_size=most)
         made = TaskNetwork(factory, spec.num_tasks, shared_input=spec.shared_input)

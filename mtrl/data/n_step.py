@@ -25,7 +25,7 @@ class NStepReplay(ReplayBuffer):
     def __init__(
         self, *sizes: Any, steps: int, discount: float, copies: int, device: torch.device | str = "cpu"
     ) -> None:
-        """sizes: as of `ReplayBuffer`; steps: n; discount: γ; copies: N, the transitions of each `add`."""
+        """sizes: as in `ReplayBuffer`; steps: n; discount: γ; copies: N, the transitions of each `add`."""
         super().__init__(*sizes, device=device)
         self._copies = copies
         self._steps = torch.arange(steps, device=device)

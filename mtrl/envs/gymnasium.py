@@ -110,7 +110,7 @@ class GymnasiumSuite(Suite[Config, ControlSpec]):
         names = tuple(name for spec in alone for name in spec.tasks)
         for name, found in zip(names, sizes, strict=True):
             if found != sizes[0]:
-                raise expected(f"Observation and action of {name}", f"of sizes {sizes[0]} as of {names[0]}", found)
+                raise expected(f"Observation and action of {name}", f"of sizes {sizes[0]}, as {names[0]} has", found)
         horizon, tells = max(spec.horizon for spec in alone), all(spec.tells_success for spec in alone)
         self.spec = ControlSpec(names, *sizes[0], horizon, tells_success=tells)
 

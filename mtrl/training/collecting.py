@@ -108,7 +108,7 @@ class Explorer(Protocol):
     """What chooses the actions of a part."""
 
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """As of `Actor`."""
+        """As in `Actor`."""
         ...
 
 

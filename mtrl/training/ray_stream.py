@@ -59,7 +59,7 @@ class RayStream(RayWorkers):
         steps: R, of each copy in one call.
         each: updates for the steps of one call, at most.
         most: updates that a policy may be behind when its steps are taken.
-        rest: as of `RayWorkers`.
+        rest: as in `RayWorkers`.
     """
 
     def __init__(self, steps: int, each: int, most: int, *rest: Any) -> None:

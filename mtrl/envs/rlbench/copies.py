@@ -32,7 +32,7 @@ class RLBenchCopies:
     envs_per_task = 1
 
     def __init__(self, simulators: Sequence[Any], tasks: Sequence[str], seed: int, horizon: int) -> None:
-        """simulators: one for each task, with `reset`, `step` and `close` as of `Simulator`; horizon: in keyframes."""
+        """simulators: one for each task, with `reset`, `step` and `close` as in `Simulator`; horizon: in keyframes."""
         self.num_tasks = len(tasks)
         self._simulators, self._tasks, self._seed, self._horizon = list(simulators), list(tasks), seed, horizon
         self._frames: list[list[Frame]] = []
