@@ -243,7 +243,7 @@ def test_results_without_success_are_returns(elsewhere: Path, capsys: pytest.Cap
         ("benchmark.ids=[NoSuch-v0]", "`benchmark.ids` should be ids registered with Gymnasium"),
         ("benchmark.ids=['this:Pendulum-v1']", "`benchmark.ids` should be ids registered with Gymnasium"),
         ("benchmark.ids=[CartPole-v1]", "Actions of CartPole-v1 should be a vector with bounds. Found 'Discrete"),
-        ("benchmark.ids=[Pendulum-v1,MountainCarContinuous-v0]", r"of sizes \(3, 1\) as of Pendulum-v1. Found .2, 1"),
+        ("benchmark.ids=[Pendulum-v1,MountainCarContinuous-v0]", r"of sizes \(3, 1\) as Pendulum-v1 has. Found .2, 1"),
         ("benchmark.ids=[InvertedPendulum-v2]", "`benchmark.horizon` should be a number of steps"),
         ("benchmark.ids=[]", "`benchmark.ids` should be a list of ids"),
         ("benchmark.solved_at=inf", "`benchmark.solved_at` should be a finite number"),
