@@ -59,6 +59,9 @@ def test_pictures_are_those_of_the_packages_renderer(
             assert picture.std() > 5
             np.testing.assert_array_equal(pictures[2 * task + n], picture)
         theirs.close()
+        # Its OpenGL objects end with it. Later, they would be deleted in the context of the next one.
+        del theirs, env, scene
+        gc.collect()
     ours.close()
 
 
