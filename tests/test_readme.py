@@ -79,7 +79,7 @@ WATCH = [line for line in COMMANDS if line.startswith("mtrl watch")]  # ends whe
 OTHER = [line for line in COMMANDS if line.startswith("mtrl ") and line not in [*TRAIN, *IMPORTING, *WATCH]]
 FILES = dict(blocks("python", titled=True))
 PARALLEL = "parallel.py"
-LIBRARIES = {"stable_baselines3": "the extra `aux`", "torchjd": "the extra `surgery`", "torchrl": "torchrl"}
+LIBRARIES = {"stable_baselines3": "the extra `aux`", "torchjd": "the extra `surgery`", "torchrl": "the extra `dev`"}
 """What a snippet may import, and what installs it."""
 
 
