@@ -152,11 +152,14 @@ class PopArt(ValueHead):
 
     No map of a distribution's logits scales its mean, so such a head only has normalised targets, and its values move
     as slowly as the statistics do.
+
+    With `largest`, σ never falls. Otherwise a task whose returns become nearly constant has a small σ and so a large a,
+    and its gradients of what tasks share outweigh those of all others.
     """
 
-    def __init__(self, head: ValueHead, num_tasks: int, rate: float) -> None:
+    def __init__(self, head: ValueHead, num_tasks: int, rate: float, largest: bool = False) -> None:
         super().__init__()
-        self.head, self.rate, self.output_size = head, rate, head.output_size
+        self.head, self.rate, self.largest, self.output_size = head, rate, largest, head.output_size
         self.mean = nn.Buffer(torch.zeros(num_tasks, dtype=torch.float64))
         self.variance = nn.Buffer(torch.ones(num_tasks, dtype=torch.float64))
         self.count = nn.Buffer(torch.zeros(num_tasks, dtype=torch.float64))
@@ -189,9 +192,12 @@ class PopArt(ValueHead):
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
         """The n-th batch has the share β / (1 − (1 − β)ⁿ), so that no statistic remembers where it started."""
         before, deviation, is_first = self.mean.clone(), self.deviation, self.count == 0
+        least = torch.where(is_first, 0.0, self.variance) if self.largest else None
         count = subset.gather(self.count) + 1
         merge(self.mean, self.variance, target.double(), self.rate / (1 - (1 - self.rate) ** count), subset)
         subset.write(self.count, count)
+        if least is not None:
+            self.variance.clamp_(min=least)
         if not self.head.is_linear:
             return
         scale = torch.where(is_first, 1.0, deviation / self.deviation)
@@ -223,6 +229,9 @@ class ValueConfig(AgentConfig):
     """Whether critics learn their targets minus each task's running mean, divided by its deviation."""
     popart_rate: float = option(3e-4, "in (0, 1]")
     """How far these statistics move towards those of a batch."""
+    popart_scale: str = option("present", ("present", "largest"))
+    """Which deviation targets are divided by: the running one (present), or the largest that it has been (largest),
+    which gives tasks whose returns are nearly constant small gradients."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -236,6 +245,6 @@ def build_head(config: ValueConfig, num_tasks: int) -> ValueHead:
     kind = _KINDS[config.value_head]
     head = ValueHead() if kind is None else kind(*config.support, config.bins)
     if config.popart:
-        return PopArt(head, num_tasks, config.popart_rate)
+        return PopArt(head, num_tasks, config.popart_rate, config.popart_scale == "largest")
     use_symlog = kind is not None if config.symlog is None else config.symlog
     return Symlog(head) if use_symlog else head
