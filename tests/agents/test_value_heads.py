@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -153,20 +154,39 @@ def test_popart_learns_only_of_the_tasks_that_a_batch_has() -> None:
         torch.testing.assert_close(getattr(head, name), torch.cat([getattr(h, name) for h in apart]))
 
 
+@pytest.mark.parametrize("scale", ["present", "largest"])
 @pytest.mark.parametrize("network", NETWORKS.kinds)
-def test_popart_keeps_outputs_while_the_statistics_move(network: str) -> None:
+def test_popart_keeps_outputs_while_the_statistics_move(network: str, scale: str) -> None:
     """Of critics and targets, ensembles of every architecture, output layers that tasks share included."""
-    learner = agent("none", network, popart=True, popart_rate=0.5)
+    learner = agent("none", network, popart=True, popart_rate=0.5, popart_scale=scale)
     data = Experience(learner)
     learner.learn(data.draw, 3)
     head, inputs = learner.head, torch.randn(T, B, O + A)
     before = [head.value(net(inputs)).detach() for net in (learner.critic, learner.target)]
     statistics = head.mean.clone()
-    for scale in (100.0, 1e-3):
-        head.observe(scale * torch.randn(T, B) - scale, ALL_TASKS, (learner.critic, learner.target))
+    for size in (100.0, 1e-3):
+        head.observe(size * torch.randn(T, B) - size, ALL_TASKS, (learner.critic, learner.target))
         for net, values in zip((learner.critic, learner.target), before, strict=True):
             torch.testing.assert_close(head.value(net(inputs)), values, rtol=1e-9, atol=1e-9)
     assert (head.mean != statistics).all() and all(v.std() > 0 for v in before)
+
+
+def test_returns_that_become_constant_give_small_gradients_where_the_largest_deviation_counts() -> None:
+    """Targets whose size falls to a ten-thousandth: the present deviation makes the task's gradients as much larger."""
+
+    def learned(scale: str) -> tuple[list[Tensor], Tensor]:
+        learner = agent("none", "multi_head", popart=True, popart_rate=0.5, popart_scale=scale)
+        deviations: list[Tensor] = []
+        for k in range(40):
+            sizes = torch.tensor([1.0, 1.0, 1.0 if k < 2 else 1e-4]).view(T, 1)
+            learner.head.observe(sizes * torch.randn(T, B), ALL_TASKS, learner.value_networks)
+            deviations.append(learner.head.deviation.clone())
+        return deviations, learner.critic.own["1/scale"].detach().abs().reshape(T, -1).amax(1)
+
+    deviations, factors = learned("largest")
+    assert all((later >= earlier).all() for earlier, later in pairwise(deviations)) and (factors <= 1).all()
+    deviations, factors = learned("present")
+    assert deviations[-1][2] < 1e-3 and factors[2] > 1000 and (factors[:2] < 10).all()
 
 
 def test_popart_trains_tasks_of_unlike_scale_alike() -> None:
