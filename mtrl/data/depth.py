@@ -1,4 +1,4 @@
-"""Depth as RLBench stores it, and the points that follow from it."""
+"""Depth as RLBench stores it, and the world points computed from it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def unpack_depth(colours: NDArray[np.uint8], near: float, far: float) -> FloatAr
 
 
 def shrink(image: Image, camera: CameraModel, size: int, name: str = "Picture") -> tuple[Image, CameraModel]:
-    """Image and camera at `size` × `size` pixels: colours averaged, depth and mask picked, never interpolated.
+    """Image and camera at `size` × `size` pixels: colours are averaged; depth and mask take single pixels' values.
 
-    name: what an error calls the image.
+    name: the image's name in errors.
 
     Raises:
         UserError: the image is not square, or not a whole multiple of `size`.
@@ -55,7 +55,7 @@ def shrink(image: Image, camera: CameraModel, size: int, name: str = "Picture") 
 
 
 def point_cloud(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> Tensor:
-    """World points of every pixel: R [(u − c_x) z / f_x, (v − c_y) z / f_y, z] + C, u and v whole numbers.
+    """World points of all pixels (u, v): R [(u − c_x) z / f_x, (v − c_y) z / f_y, z] + C.
 
     depth (.., H, W), intrinsics (.., 3, 3), extrinsics (.., 4, 4) camera to world -> (.., 3, H, W), metres.
     """
