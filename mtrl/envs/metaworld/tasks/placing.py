@@ -39,7 +39,7 @@ def bin_picking_v2(s: State) -> Outcome:
 
 
 def bin_picking_v1(s: State) -> Outcome:
-    """Reach, lift and carry the object, and open the gripper over the goal. Once placed, only opening and progress count."""
+    """Reach, lift and carry the object, and open the gripper over the goal. Once placed, only the end counts."""
     obj = s.observation[4:7]
     placing = distance_xy(obj, s.target)
     reach, reach_reward = kernels.approach(s, obj, s.init_tcp[2], 1.0, near_xy=0.06)
