@@ -23,7 +23,8 @@ COMMANDS = {
 def measure(quick: bool = False) -> dict[str, Any]:
     """Median seconds of each command from start to end, in turn with an empty program and `import torch`.
 
-    Raises: RuntimeError: a command ends in an unexpected way.
+    Raises:
+        RuntimeError: a command ends in an unexpected way.
     """
     programs = {name: ["-m", "mtrl.cli", *words] for name, words in COMMANDS.items()}
     programs = {"python": ["-c", ""], "torch": ["-c", "import torch"], **programs}

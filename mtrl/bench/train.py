@@ -66,7 +66,8 @@ def measure(
 
     Updates are those at the beginning of a run (op by op, or captured on a GPU), or `compiled`, as in long runs.
 
-    Raises: UserError: a suite is not one of Meta-World's.
+    Raises:
+        UserError: a suite is not one of Meta-World's.
     """
     known = ("mt10", "mt25", "mt50")
     check(set(suites) <= set(known), "--suites", f"among {', '.join(known)}", ", ".join(suites))

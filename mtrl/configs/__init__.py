@@ -261,7 +261,8 @@ def leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
 def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, Any]) -> Any:
     """The configuration object from which `plain` made `saved`.
 
-    Raises: UserError: `saved` holds a key or value that this version does not know.
+    Raises:
+        UserError: `saved` holds a key or value that this version does not know.
     """
     groups = {registry.group: registry for registry in registries}
     optional = [group for line in _defaults(root.kind) if isinstance(line, dict) for group in line if not line[group]]

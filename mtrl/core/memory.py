@@ -49,8 +49,8 @@ def _glibc(name: str) -> Any:
 def check_content(path: Path, size: int) -> None:
     """Refuse a compressed file whose content is far larger than the file, before it takes memory.
 
-    Raises: ValueError: it has more than 16 MiB plus 100 times the file's size. Real data sets have less than a tenth of
-    it.
+    Raises:
+        ValueError: it has more than 16 MiB plus 100 times the file's size. Real data sets have less than a tenth of it.
     """
     most = (16 << 20) + 100 * path.stat().st_size
     if size > most:
@@ -66,9 +66,11 @@ def peak_bytes() -> int:
 def require_room(what: str, needed: float, found: float | None, where: str) -> None:
     """Check, before anything is allocated, that there is enough memory.
 
-    Args: found: the free bytes; None if unknown.
+    Args:
+        found: the free bytes; None if unknown.
 
-    Raises: UserError: there is not enough; the message names both numbers in gigabytes.
+    Raises:
+        UserError: there is not enough; the message names both numbers in gigabytes.
     """
     if found is not None and needed > found:
         raise expected(what, f"one that fits {where}: it needs {_gigabytes(needed)}", f"{_gigabytes(found)} free")

@@ -50,7 +50,8 @@ def _without_files(hook: Callable[[Any], object]) -> Callable[[Any], object]:
 def lasting_output() -> Iterator[None]:
     """Inside the block, the program continues even if it can no longer write to standard output or standard error.
 
-    Raises: OSError: at the end, if part of standard output was lost, unless its reader had closed it.
+    Raises:
+        OSError: at the end, if part of standard output was lost, unless its reader had closed it.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, threading, "excepthook", threading.excepthook)

@@ -79,7 +79,8 @@ def picture(path: Path, form: str, modes: Sequence[str], size: Size) -> NDArray[
 def labels(path: Path, values: NDArray[Any], classes: int) -> NDArray[np.float32]:
     """The labels: whole numbers from −1 to `classes` − 1.
 
-    Raises: UserError: there are other values.
+    Raises:
+        UserError: there are other values.
     """
     wrong = (values < -1) | (values >= classes) | (values != np.round(values))
     if wrong.any():

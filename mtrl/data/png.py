@@ -16,7 +16,8 @@ from mtrl.core.memory import check_content
 def read_png(path: Path) -> NDArray[np.uint8]:
     """The pixels (H, W, 3).
 
-    Raises: UserError: the file is missing, truncated, or not a picture of 8-bit colours.
+    Raises:
+        UserError: the file is missing, truncated, or not a picture of 8-bit colours.
     """
     with reading(path, "a whole PNG picture"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)

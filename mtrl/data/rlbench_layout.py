@@ -64,8 +64,9 @@ def read_demo(
 ) -> Demo:
     """Read an episode, with pictures only from the named cameras and only at `frames` (all if not given; () for none).
 
-    Raises: UserError: a file, which the message names, is missing or damaged, or older than RLBench 1.1.0, which did
-    not save camera models.
+    Raises:
+        UserError: a file, which the message names, is missing or damaged, or older than RLBench 1.1.0, which did not
+            save camera models.
     """
     episode = Path(episode)
     made, seed = read_low_dim(episode / LOW_DIM)

@@ -41,7 +41,8 @@ class _Observation(_Attributes):
 def read_low_dim(path: Path) -> tuple[list[Frame], int | None]:
     """The frames of an episode, without pictures, and the seed of its scene, or None if the file does not reveal it.
 
-    Raises: UserError: the file is missing or damaged, names another class, or does not hold a demonstration.
+    Raises:
+        UserError: the file is missing or damaged, names another class, or does not hold a demonstration.
     """
     # Each file gets classes of its own, so that attributes set by one file cannot reach another.
     classes = {name: type(name[1], (_Attributes,), {}) for name in (DEMO, OBSERVATION, *_OF_TWO_ARMS)}

@@ -33,7 +33,8 @@ context.free()
 def offscreen_backend() -> str:
     """egl or osmesa (on a Mac, cgl): the first that works here, or the one that `MUJOCO_GL` names.
 
-    Raises: RenderingUnavailable: none works.
+    Raises:
+        RenderingUnavailable: none works.
     """
     candidates = _candidates()
     for backend in candidates:
@@ -54,7 +55,8 @@ def offscreen_backend() -> str:
 def _candidates() -> list[str]:
     """The backends that environment variables allow.
 
-    Raises: RenderingUnavailable: they allow none.
+    Raises:
+        RenderingUnavailable: they allow none.
     """
     wanted, platform = (os.environ.get(name, "").lower().strip() for name in ("MUJOCO_GL", "PYOPENGL_PLATFORM"))
     if wanted not in (*_BACKENDS, *_ANY):

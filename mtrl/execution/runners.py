@@ -59,9 +59,11 @@ def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
     auto stays auto if nothing is bound to the host and there is a GPU or a compiler. Updates are then captured on a GPU
     and, after `PATIENCE` updates, compiled if that works. Otherwise auto becomes plain.
 
-    Args: host_bound: the part of the update that waits for the device or depends on the host; None if there is none.
+    Args:
+        host_bound: the part of the update that waits for the device or depends on the host; None if there is none.
 
-    Raises: UserError: the execution is impossible on this device, or with that part.
+    Raises:
+        UserError: the execution is impossible on this device, or with that part.
     """
     check_choice("agent.execution", wanted, CHOICES)
     on_gpu = device.type == "cuda"

@@ -154,7 +154,8 @@ def counted_tasks(config: ExperimentConfig, suite: Any) -> list[int] | None:
 def _check_fit(config: ExperimentConfig) -> None:
     """Check, before anything is built, that the training loop and the agent work with the benchmark's data.
 
-    Raises: UserError: one of them does not; the message names those that do.
+    Raises:
+        UserError: one of them does not; the message names those that do.
     """
     spec, training = config.benchmark.spec_type, config.training.kind
     _check_choice(TRAININGS, training, lambda c: spec in c.specs, f"for benchmark {config.benchmark.name}")

@@ -137,7 +137,8 @@ class Methods:
     def refuse(self, learner: str) -> None:
         """Check that no method is chosen, for a learner that cannot use any.
 
-        Raises: UserError: a method is chosen; the message names its option.
+        Raises:
+            UserError: a method is chosen; the message names its option.
         """
         plain = {"weighting": "equal", "surgery": "none", "critic_weighting": None, "critic_surgery": None}
         for option, usual in plain.items():

@@ -90,7 +90,8 @@ class ModuleOptimizer(nn.Module):
     def backward(self, losses: Losses) -> Metrics:
         """Write the gradients of `step` into `.grad`, in place of zero_grad and backward, and take no step.
 
-        Raises: UserError: as in `step`; and for methods that compute the losses again, which work with `step` only.
+        Raises:
+            UserError: as in `step`; and for methods that compute the losses again, which work with `step` only.
         """
         if again := self.methods.computes_again:
             raise expected(again.capitalize(), "used by `step`, since it looks at the losses again", "`backward`")

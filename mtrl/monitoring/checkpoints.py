@@ -93,7 +93,8 @@ def latest(folder: Path) -> Path | None:
 def newest(folder: Path, with_replay: bool = True) -> Found | None:
     """The newest complete checkpoint; None if there are no checkpoints. A line is printed for each damaged one.
 
-    Raises: UserError: all checkpoints are damaged, or the folder cannot be read.
+    Raises:
+        UserError: all checkpoints are damaged, or the folder cannot be read.
     """
     damaged: list[Path] = []
     for path in reversed(found := _listed(folder)):

@@ -123,7 +123,8 @@ def relationships(runs: Mapping[str, Sequence[Sequence[Row]]], tasks: Sequence[s
 def triad(runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], path: Path | str) -> Path:
     """Fig. 4 of the PCGrad paper for runs {label: rows}: curvature, shares of updates, similar norms, and returns.
 
-    Raises: UserError: a run has no rows of `diagnostics=triad`.
+    Raises:
+        UserError: a run has no rows of `diagnostics=triad`.
     """
     needed = "rows of a run with diagnostics=triad"
     parts = max((parts_of(rows, "triad/curvature", needed) for rows in runs.values()), key=len)

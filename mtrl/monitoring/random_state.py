@@ -46,7 +46,8 @@ def restore_random_state(state: Mapping[str, Any], generators: Mapping[str, torc
     A generator saved on another kind of device cannot continue with the same draws. It gets a seed made from its saved
     state, so that it does not repeat earlier draws. CUDA devices that are missing now are left out.
 
-    Raises: UserError: the generators' names differ from those that were saved; nothing is restored.
+    Raises:
+        UserError: the generators' names differ from those that were saved; nothing is restored.
     """
     generators = generators or {}
     if generators.keys() != state["generators"].keys():

@@ -270,7 +270,8 @@ def _write_config(path: Path, config: dict[str, Any]) -> None:
 def read_config(path: Path, what: str = "File") -> dict[str, Any]:
     """The configuration in a run's folder, or in a file, which may have been written by hand.
 
-    Raises: UserError: there is none, it cannot be read, or it is of another version.
+    Raises:
+        UserError: there is none, it cannot be read, or it is of another version.
     """
     if path.is_dir() and not (path / "config.yaml").exists():
         runs = ", ".join(sorted(config.parent.name for config in path.glob("*/config.yaml")))

@@ -19,7 +19,8 @@ _ONE, _ALL = 2_000_000, 8_000_000
 def of(named: Mapping[str, Run], target: Path) -> list[dict[str, Any]]:
     """The films of each run: the run's name, and either `data` or a relative `link`.
 
-    Raises: UserError: a film cannot be read.
+    Raises:
+        UserError: a film cannot be read.
     """
     found, room = [], _ALL
     for name, run in named.items():

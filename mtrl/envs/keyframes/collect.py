@@ -28,7 +28,8 @@ def collect(
     action and after every action but the last), or at every frame. Scenes are left out in which the expert does not
     succeed with the task's number of keyframes. `Demo.seed` is the number of the scene.
 
-    Raises: RenderingUnavailable: there is no offscreen OpenGL. This is found before anything is simulated.
+    Raises:
+        RenderingUnavailable: there is no offscreen OpenGL. This is found before anything is simulated.
     """
     with Renderer(image_size) as renderer:
         for task in tasks:

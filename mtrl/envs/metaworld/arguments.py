@@ -151,7 +151,8 @@ class Arguments:
 def parse(kind: str, split: Split, given: dict[str, Any]) -> Arguments:
     """Read the arguments of an environment. Meta-World's names are accepted.
 
-    Raises: UserError: an argument is unknown, or has an impossible value.
+    Raises:
+        UserError: an argument is unknown, or has an impossible value.
     """
     known = [f.name for f in fields(Arguments) if f.name not in ("kind", "split")]
     values: dict[str, Any] = {}

@@ -15,7 +15,8 @@ class Commands:
     """The commands of T tasks × N copies, as the package's ``set_xyz_action`` makes them.
 
     Args:
-        envs: the package's environment of each task, which has the scale of actions and the hand's limits. copies: N.
+        envs: the package's environment of each task, which has the scale of actions and the hand's limits.
+        copies: N.
     """
 
     def __init__(self, envs: Sequence[Any], copies: int) -> None:

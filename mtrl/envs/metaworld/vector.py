@@ -130,7 +130,8 @@ class MetaWorldVectorEnv(VectorEnv):
     def step(self, actions: Array) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
         """Step with actions (num_envs, 4) in [-1, 1]. Returned arrays are copies, except observations with copy=False.
 
-        Raises: UserError: the actions have another shape.
+        Raises:
+            UserError: the actions have another shape.
         """
         if np.shape(actions) != (self.num_envs, 4):
             raise expected("Actions", f"of shape {(self.num_envs, 4)}", np.shape(actions))

@@ -28,7 +28,8 @@ _SHARES = 2
 class Workers:
     """A pool of ``count`` threads, including the caller's.
 
-    Args: count: with 1, everything runs in the caller's thread.
+    Args:
+        count: with 1, everything runs in the caller's thread.
     """
 
     def __init__(self, count: int) -> None:

@@ -43,7 +43,8 @@ def draw_goals(seed: int, count: int, *, held_out: bool = False) -> Goals:
 def check_goals(goals: Any) -> Goals:
     """Check goals, and return them as numbers (n, 4).
 
-    Raises: UserError: they have another shape, or a number is infinite or out of its range.
+    Raises:
+        UserError: they have another shape, or a number is infinite or out of its range.
     """
     what = "Goals (n, 4)"
     try:

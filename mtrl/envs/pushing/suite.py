@@ -127,7 +127,8 @@ class PushingSuite(Suite[Config, GoalSpec]):
     def relabeller(self) -> Relabel:
         """A function that replaces goals of batches in hindsight. Goals whose puck has hardly moved are kept.
 
-        Raises: UserError: the reward depends on more than the goal.
+        Raises:
+            UserError: the reward depends on more than the goal.
         """
         kind = self.config.reward
         check(kind in ("distance", "sparse"), "benchmark.reward", "distance or sparse with hindsight", kind)

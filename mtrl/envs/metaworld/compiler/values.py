@@ -94,7 +94,8 @@ def is_number(value: Value) -> bool:
 def converted(value: Value, kind: Type) -> Value:
     """Convert a value to a type: number literals to any number, bool to double, static tuples to structs.
 
-    Raises: Untranslatable: any other conversion; a change of precision has to be written in the source.
+    Raises:
+        Untranslatable: any other conversion; a change of precision has to be written in the source.
     """
     if value.type == kind:
         return value
