@@ -116,7 +116,7 @@ class ToyEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart from `seed`. By default it is the last reset's, so that the same starts and goals follow."""
+        """Restart from `seed`. By default this is the last reset's seed, so that the same starts and goals follow."""
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._begin(np.ones((self.num_tasks, self.envs_per_task), bool))

@@ -82,7 +82,7 @@ def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: in
         prefix = ["-c", _TIED, str(os.getpid()), cores]
         process = start(arguments, log, threads=threads, prefix=prefix, cwd=folder, env=env)
         try:
-            while process.poll() is None:  # Ray's KeyboardInterrupt comes between two steps of Python
+            while process.poll() is None:  # polling lets Ray's KeyboardInterrupt arrive, which needs Python to run
                 time.sleep(0.1)
         except KeyboardInterrupt:
             process.terminate()

@@ -233,7 +233,7 @@ class _Sweep:
         self._running[task] = number
 
     def _check_room(self) -> None:
-        """Print a line if no machine can run a trial. The sweep then waits, since such a machine may still join."""
+        """Print a line if no machine can run a trial. The sweep then waits, since a suitable machine may still join."""
         cpus, gpus = self._options.cpus, self._options.gpus
         found = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if self._running and not any(r.get("CPU", 0) >= cpus and r.get("GPU", 0) >= gpus for r in found):

@@ -17,10 +17,10 @@ from mtrl.execution.precision import float32_products
 from mtrl.gradients import inner_products
 
 CHUNK = 4096
-"""The most columns multiplied at once. A product of few rows and very many columns would run on one core."""
+"""The most columns in one product. PyTorch computes a product with few rows and very many columns on one core."""
 
 GPU_CHUNK = 512
-"""The most columns multiplied at once on a GPU. With few rows, only hundreds of products at once keep it busy."""
+"""The most columns in one product on a GPU. With few rows, only hundreds of products at once keep it busy."""
 
 HEAD = 32
 """Rows of a block of the product. Blocks above the diagonal mirror those below it."""
@@ -58,13 +58,13 @@ def gramian(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def _split(blocks: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The chunks of all blocks and the rests of all blocks, without empty ones."""
+    """The chunks of all blocks, and the remaining columns of all blocks, without empty tensors."""
     split = [_chunks(block, GPU_CHUNK if block.is_cuda else CHUNK) for block in blocks]
     return [equal for equal, _ in split if equal.numel()], [rest for _, rest in split if rest.numel()]
 
 
 def _chunks(block: Tensor, widest: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """Views of a block (T, n): C chunks (C, T, c), with C = 0 for a narrow block, and the rest (T, n − C c)."""
+    """Views of a block (T, n): C chunks (C, T, c), with C = 0 for a narrow block, and the remaining columns."""
     columns = block.shape[1]
     count = math.ceil(columns / widest) if columns >= widest else 0
     if count and block.is_cuda:
@@ -75,7 +75,8 @@ def _chunks(block: Tensor, widest: int = CHUNK) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _even_count(columns: int, least: int) -> int:
-    """A number of chunks, from `least` to 2 · `least`, that leaves no rest and aligns each chunk to four numbers."""
+    """A number of chunks, from `least` to 2 · `least`, that divides the columns into aligned chunks, if there is
+    one."""
     return next((count for count in range(least, 2 * least + 1) if columns % (4 * count) == 0), least)
 
 

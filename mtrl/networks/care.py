@@ -6,7 +6,8 @@ followed by a softmax, gives α; with z = Σ_j α_j z_j, [z, c_i] is the input o
 and Fig. 3; arXiv 2102.06177). Encoders and contexts have 50 units as in the authors' code. There are two deviations.
 The actor and each critic have their own encoders and contexts; the authors share them and train them by the critics'
 loss. In the paper no gradient flows from the attention into the context (`detach_context=true`). By default it flows
-here, because penalties on gradients and look-aheads need true gradients of the loss, which they differentiate again.
+here, because gradient penalties and look-aheads differentiate gradients again, and are correct only if these are the
+true gradients of the loss.
 """
 
 from __future__ import annotations

@@ -63,8 +63,7 @@ def owned(module: M) -> M:
 
 
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
-    """rows (L.., R, in) @ weight (L.., in, out), where L is empty or (E,). Rows shared by all members may have E =
-    1."""
+    """rows (L.., R, in) @ weight (L.., in, out), where L is empty or (E,). Shared rows may have E = 1."""
     return rows @ weight if weight.ndim == 2 else torch.bmm(rows.expand(weight.shape[0], -1, -1), weight)
 
 

@@ -141,7 +141,7 @@ class TaskArithmetic:
         return dict(zip(self.latched, self.state.T, strict=True))
 
     def remember(self, memory: Mapping[str, FloatRows]) -> None:
-        """Restore such a `memory`."""
+        """Restore latched numbers that `memory` has returned."""
         for name, column in zip(self.latched, self.state.T, strict=True):
             column[...] = memory[name]
         for n in range(len(self._states)):

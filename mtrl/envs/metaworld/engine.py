@@ -154,7 +154,7 @@ class BatchedEnvs:
         return self._commands.controls
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes from `seed`. By default it is the last reset's, so that the same goals follow."""
+        """Restart all episodes from `seed`. By default this is the last reset's seed, so that the same goals follow."""
         self._seed = self._seed if seed is None else seed
         self.seed(self._seed)
         self._played[...], self._parked[...], self._ready = 0, False, True

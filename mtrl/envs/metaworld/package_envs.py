@@ -237,7 +237,7 @@ class PackageEnvs:
         return [copy.env for copy in self._copies]
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes from `seed`. By default it is the last reset's, so that the same goals follow."""
+        """Restart all episodes from `seed`. By default this is the last reset's seed, so that the same goals follow."""
         self._seed = self._seed if seed is None else seed
         streams = np.random.SeedSequence(self._seed).spawn(self._all)
         for copy, number in zip(self._copies, self._streams, strict=True):

@@ -143,7 +143,7 @@ class PushEnvs:
         return self._engine.faults.reshape(self.distance.shape)
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes from `seed`. By default it is the last reset's, so that the same goals follow."""
+        """Restart all episodes from `seed`. By default this is the last reset's seed, so that the same goals follow."""
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._draw()

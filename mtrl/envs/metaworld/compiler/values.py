@@ -114,7 +114,7 @@ def converted(value: Value, kind: Type) -> Value:
 
 
 def settled(value: Value) -> Value:
-    """The form for variables and arguments: float literals as doubles, tuples as structs, the rest unchanged."""
+    """Convert to the form for variables and arguments: float literals as doubles, tuples as structs."""
     if isinstance(value.type, Static):
         known = value.type.value
         if isinstance(known, float):
@@ -125,7 +125,7 @@ def settled(value: Value) -> Value:
 
 
 def written(value: Value) -> Value:
-    """The form for members of structs: as `settled`, and with integers as doubles."""
+    """Convert to the form for members of structs: as in `settled`, and with integers as doubles."""
     if isinstance(value.type, Static) and isinstance(value.type.value, bool | int):
         return converted(value, BOOL if isinstance(value.type.value, bool) else DOUBLE)
     return settled(value)

@@ -231,7 +231,7 @@ def pad_caging(s: State, obj: Vector, obj_radius: float, grip_margin: float, xz_
     return (caging + gripping) / 2.0
 
 
-# v2: carrying an object to the goal
+# v2 rewards for carrying an object to the goal
 
 
 def carried(s: State) -> tuple[Vector, float, float, float, float]:

@@ -44,7 +44,8 @@ def assembly_v2(s: State) -> Outcome:
 
 
 def disassemble_v2(s: State) -> Outcome:
-    """Rewards grabbing the wrench and lifting its ring to 10 cm above the goal. The goal's height is success."""
+    """Rewards grabbing the wrench and lifting its ring to 10 cm above the goal. Success needs a height above the
+    goal."""
     error = distance(kernels.plus(s.target, (0.0, 0.0, 0.1)), s.ring)
     in_place = 0.1 * float(s.ring[2] > 0.02) + 0.9 * within(error, 0.02, 0.2)
     grab, single = kernels.gripper_caging(s, _handle(s), 0.015, 0.02, 0.01)
@@ -52,8 +53,8 @@ def disassemble_v2(s: State) -> Outcome:
 
 
 def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float, near: float) -> tuple[bool, float]:
-    """Like `kernels.lift`, but a held wrench must also be within ``near`` of the fingers. The reward is that for a
-    wrench that is not held."""
+    """Like `kernels.lift`, but a held wrench must also be within ``near`` of the fingers. Its reward is that of a
+    wrench which is not held."""
     ground = rest + 0.005
     dropped = z < ground and placing > 0.02 and reach > 0.02
     held = z >= height - 0.01 and reach < near and not dropped

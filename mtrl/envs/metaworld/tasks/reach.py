@@ -10,7 +10,7 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 
 def _outcome(reward: float, to_target: float, in_place: float, wall: bool) -> Outcome:
-    """For the other terms, the package reports zeros with a wall, and the distance to the goal without one."""
+    """Without a wall, the package reports the distance to the goal as other terms, too; with a wall, zeros."""
     near, grasped = (0.0, 0.0) if wall else (to_target, 1.0)
     return Outcome(reward, to_target <= 0.05, near, grasped, near, in_place, to_target)
 
