@@ -156,8 +156,7 @@ class Matching(SupervisedLearner):
 
 
 def class_sums(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """features (T, B, F), labels (T, B) -> sums of each class's features, (T, K, F), and its number of images, (T,
-    K)."""
+    """features (T, B, F), labels (T, B) -> per class, the sum of features (T, K, F) and the images (T, K)."""
     members = F.one_hot(labels, classes).to(features)
     return members.mT @ features, members.sum(1)
 

@@ -17,7 +17,7 @@ _LARGEST = 2**24 - 1
 
 
 def pack_depth(depth: FloatArray, near: float, far: float) -> NDArray[np.uint8]:
-    """Depth (H, W) in metres as the colours (H, W, 3) of an RGB PNG: 24 bits between near and far, red highest."""
+    """Depth (H, W) in metres as the colours (H, W, 3) of a PNG: 24 bits between near and far, the highest 8 in red."""
     share = (np.asarray(depth, np.float64) - near) / (far - near)
     value = np.rint(share.clip(0, 1) * _LARGEST).astype(np.uint32)
     return np.stack([value >> 16, value >> 8 & 255, value & 255], -1).astype(np.uint8)

@@ -75,8 +75,7 @@ def _chunks(block: Tensor, widest: int = CHUNK) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _even_count(columns: int, least: int) -> int:
-    """A number of chunks, from `least` to 2 · `least`, that divides the columns into aligned chunks, if there is
-    one."""
+    """A number of chunks, from `least` to 2 · `least`, that makes the chunks aligned, if there is one."""
     return next((count for count in range(least, 2 * least + 1) if columns % (4 * count) == 0), least)
 
 

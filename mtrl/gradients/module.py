@@ -140,8 +140,8 @@ class _Caller(nn.Module):
 
 
 class _ModuleTasks:
-    """A module as the optimiser sees it (`TaskParameters`): tasks share one input, owned parameters lack a task
-    axis."""
+    """A module as the optimiser sees it (`TaskParameters`): one input for all tasks; no task axis for owned
+    parameters."""
 
     ensemble: int | None = None
     shared_input: bool = True

@@ -22,7 +22,7 @@ from mtrl.monitoring.run import RunFolder
 
 Row = dict[str, Any]
 _LARGEST = 1e300
-"""A larger number in a file is no measurement."""
+"""Larger numbers in a file are refused, since they cannot be measurements."""
 _MATRIX_DIGITS = 4
 """Significant digits of a matrix's entries in the file. Affinities may be small."""
 

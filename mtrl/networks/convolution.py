@@ -27,8 +27,7 @@ class _TaskConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: tuple[int, int, int]) -> Tensor:
-        """x (T, B, in, H, W); weight (T, out, in, k, k) with a task axis of stride 0; geometry: stride, padding,
-        dilation."""
+        """x (T, B, in, H, W); weight (T, out, in, k, k), with stride 0 along T; geometry: stride, padding, dilation."""
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
         return F.conv2d(x.flatten(0, 1), weight[0], None, *geometry).unflatten(0, x.shape[:2])
@@ -128,8 +127,7 @@ class BatchNorm(nn.Module):
         return mean, variance
 
     def _running(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The running statistics; only the first task's if all tasks share images and layers, so that they are
-        equal."""
+        """The running statistics; only the first task's if images and layers are shared, so that all are equal."""
         same = self.scale.ndim == 1 and x.ndim == 5 and x.shape[0] == 1
         mean, variance = self.statistics.mean, self.statistics.variance
         return (mean[:1], variance[:1]) if same and mean.ndim == 2 else (mean, variance)

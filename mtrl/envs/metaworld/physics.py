@@ -24,8 +24,7 @@ SUBSTEPS = 5
 CONTROLS = 5
 """Position of the mocap body (3), then the two fingers' commands."""
 SOUND, UNSTABLE, ERROR = 0, 1, 2
-"""The outcome of a copy's last step. Unstable: MuJoCo has found too large or infinite numbers, and has reset the
-state."""
+"""The outcome of a copy's last step. Unstable: MuJoCo has found too large or infinite numbers, and reset the state."""
 
 
 class TaskPhysics:

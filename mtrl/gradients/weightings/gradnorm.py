@@ -1,4 +1,4 @@
-"""GradNorm: weights that keep the tasks' gradient norms in step with how far each has come (Chen et al. 2018, Alg. 1).
+"""GradNorm: weights that balance the tasks' gradient norms by how far each task has come (Chen et al. 2018, Alg. 1).
 
 Let n_i be the norm of ∇L_i, G_i = w_i n_i, and r_i = L_i / L_i(0) divided by its mean over tasks, where L(0) are the
 losses of the first update. w descends Σ_i |G_i − mean(G) r_i^α| with mean(G) r_i^α held fixed, so its gradient is
