@@ -23,11 +23,11 @@ from mtrl.gradients.algebra import like
 @dataclass
 class NormalisationConfig(AgentConfig):
     normalise_observations: str = option("none", ("none", "shared", "per_task"))
-    """Observations minus their running mean, divided by their deviation: none, shared (over all tasks) or per_task."""
+    """Subtract running means and divide by running deviations: none, shared (over all tasks) or per_task."""
     observation_clip: float = option(10.0, "positive")
     """Largest size of a normalised observation's entries."""
     normalise_rewards: bool = False
-    """Rewards divided by the running deviation of their task's discounted returns."""
+    """Whether rewards are divided by the running deviation of their task's discounted returns."""
     min_deviation: float = option(0.01, "positive")
     """Deviations of observations and returns count as at least this."""
 

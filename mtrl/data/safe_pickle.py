@@ -117,7 +117,7 @@ class _Unpickler(pickle._Unpickler):
     stack: list[Any]
 
     def __init__(self, data: bytes, allowed: Mapping[tuple[str, str], Any], path: Path, encoding: str) -> None:
-        super().__init__(io.BytesIO(data), fix_imports=False, encoding=encoding)  # it has no room for more
+        super().__init__(io.BytesIO(data), fix_imports=False, encoding=encoding)  # it never returns more than it has
         self._allowed, self._path = allowed, path
         self._changed = (_Array, *(kind for kind in allowed.values() if isinstance(kind, type)))
         self._left = _MADE_PER_BYTE * len(data) + _MADE
@@ -131,7 +131,7 @@ class _Unpickler(pickle._Unpickler):
             ) from None
 
     def _load_bytearray(self) -> None:
-        """The opcode BYTEARRAY8. Python's own method allocates the size that the file states before it reads them."""
+        """The opcode BYTEARRAY8. Python's own method first allocates the size that the file states."""
         size = int.from_bytes(self.read(8), "little")  # type: ignore[attr-defined]
         data = self.read(size)  # type: ignore[attr-defined]
         if len(data) != size:

@@ -21,7 +21,7 @@ def side_by_side(kind: str, image: FloatArray, truth: FloatArray, predicted: Flo
     """
     predicted = np.nan_to_num(
         predicted, nan=0.0, posinf=1e9, neginf=-1e9
-    )  # training reports such predictions itself, after this picture
+    )  # training refuses infinite predictions, but only after this picture
     largest = max(float(np.max(truth)), 1e-6)
     panels = [255 * image.transpose(1, 2, 0), _coloured(kind, truth, largest), _coloured(kind, predicted, largest)]
     return np.concatenate(panels, axis=1).round().clip(0, 255).astype(np.uint8)

@@ -1,9 +1,9 @@
 """Transference: at every step, the combination of gradients after which the losses fall most (Fifty et al. 2020).
 
-Each candidate is a set J of tasks. It gives a trial step θ_J' on the batch of the update, in which shared parameters
-move along Σ_(i in J) g_i and owned ones as usual. Total transference is the sum over the primary tasks of
-1 − L_j(θ_J') / L_j(θ). The candidate with the highest is chosen, or the first of several. If a loss of the batch is not
-positive, as an actor's may be, the whole step compares differences L_j(θ) − L_j(θ_J') instead.
+Each candidate is PCGrad's result, or the sum of the gradients g_i over a set J of tasks. It gives a trial step θ_J' on
+the batch of the update, in which shared parameters move along it and owned ones as usual. Total transference is the sum
+over the primary tasks of 1 − L_j(θ_J') / L_j(θ). The candidate with the highest is chosen, or the first of several. If
+a loss of the batch is not positive, as an actor's may be, the whole step compares differences L_j(θ) − L_j(θ_J').
 
 Candidates are not rescaled: one task alone takes a shorter step than all together, as in the paper. Trial steps have
 the learning rate, momentum and weight decay of SGD, and no preconditioning for Adam. Each costs a forward pass on new

@@ -10,7 +10,7 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 
 def _outcome(reward: float, to_target: float, in_place: float, wall: bool) -> Outcome:
-    """Without a wall, the package reports the distance to the goal as other terms, too; with a wall, zeros."""
+    """The other terms as the package reports them: with a wall zeros, without one the distance to the goal and 1."""
     near, grasped = (0.0, 0.0) if wall else (to_target, 1.0)
     return Outcome(reward, to_target <= 0.05, near, grasped, near, in_place, to_target)
 
