@@ -96,7 +96,7 @@ def side_by_side(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]
         return first(), second()
     half, tracked = torch.get_num_threads() // 2, torch.is_grad_enabled()
 
-    def prepare() -> None:  # both are settings of each thread
+    def prepare() -> None:  # autograd and the number of threads are set per thread
         torch.set_num_threads(half)
         torch.set_grad_enabled(tracked)
 

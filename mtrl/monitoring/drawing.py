@@ -41,7 +41,7 @@ def new_figure(
     width: float, height: float, title: str, layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
     """layout=None leaves the margins to the caller, since measuring them takes seconds with many panels or labels."""
-    # The variable may name a backend that is not installed here, such as a notebook's.
+    # MPLBACKEND may name a backend that is not installed here, such as a notebook's.
     import_despite("matplotlib", "MPLBACKEND")
     from matplotlib.figure import Figure
 

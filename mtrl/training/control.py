@@ -41,7 +41,8 @@ class PartialSuite(ControlSuite, Protocol):
     """What a loop needs of a benchmark if its environments are divided into parts."""
 
     def make_envs(self, seed: int, envs_per_task: int, copies: range | None = None) -> TaskVectorEnv:
-        """copies: which of a task's `envs_per_task` copies to make; all if not given. The others change nothing."""
+        """copies: which of a task's `envs_per_task` copies to make; all if not given. It does not affect their
+        numbers."""
         ...
 
 

@@ -28,7 +28,7 @@ def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path,
 
     Args:
         envs: one copy of each of `names`; it stays open.
-        size: pixels of a task's square, a multiple of 16.
+        size: pixels along a side of a task's square, a multiple of 16.
 
     Raises:
         RenderingUnavailable: there is no video writer. This is found before the first episode.

@@ -16,7 +16,7 @@ from mtrl.core.errors import expected
 
 
 class SB3VecEnv(VecEnv):
-    """Makes a vector environment whose episodes restart in the same step a stable-baselines3 `VecEnv`.
+    """A stable-baselines3 `VecEnv`, made from a vector environment whose episodes restart in the same step.
 
     Observations are float32, or uint8 for pictures. When an episode ends, its info has `episode`,
     `terminal_observation` and `TimeLimit.truncated`, so that no `Monitor` is needed.
