@@ -1,9 +1,9 @@
 """The kinds of each part: the modules of our packages, with one method each, and the methods that users add.
 
-A method's module defines `Config`, a dataclass whose fields are its options, and usually `build(config, ...)`. A new
-method of ours is one new file with its name. A module that adapts several methods of another library defines `CONFIGS =
-{"kind": Class, ...}` instead. A module with neither is a helper. Modules are imported when they are chosen; until then
-only their source is read.
+A method's module defines `Config`, a dataclass whose fields are its options, and usually `build(config, ...)`. Each of
+our own methods is one file with its name. A module that adapts several methods of another library instead defines
+`CONFIGS = {"kind": Class, ...}`. A module with neither is a helper. Modules are imported when they are chosen; until
+then only their source is read.
 
 Users add their own methods without changing this package. An installed package declares an entry point, in a group
 named like the package of ours in which the module would be:
@@ -11,8 +11,8 @@ named like the package of ours in which the module would be:
     [project.entry-points."mtrl.networks"]
     wide = "my_package.wide"
 
-A module that is not installed is named by `mtrl train --import my_module`. It calls `NETWORKS.add("wide",
-"my_package.wide")` when it is imported.
+A module that is not installed is named by `mtrl train --import my_module`. When it is imported, it calls
+`NETWORKS.add("wide", "my_package.wide")`.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Config(TrainingConfig):
     final_episodes: int = 100
     """Episodes per task in the evaluation at the end (the Auto-λ paper: 100)."""
     cache: str = path_option("demos", changes_results=True)
-    """Folder of the caches. `mtrl demos` writes that of a suite to <cache>/<suite>."""
+    """Folder of the caches. A suite's cache is <cache>/<suite>, where `mtrl demos` writes it."""
     demos: int | None = None
     """Demonstrations of each task to learn from; all if not given (the Auto-λ paper: 100)."""
     priority: bool = False
@@ -127,7 +127,7 @@ class CloningTrainer(Trainer):
         return self
 
     def advance(self) -> Metrics:
-        """One update."""
+        """Make one update."""
         begin = time.perf_counter()
         drawn = self._next or self._draw()
         batches = drawn.batches.result()

@@ -33,11 +33,11 @@ class Pose(NamedTuple):
         return Pose(self.position + np.array([0.0, 0.0, height]), self.quaternion)
 
     def point(self, x: float, y: float, z: float) -> FloatArray:
-        """(3,): a point given in this frame, in world coordinates."""
+        """World coordinates (3,) of a point that is given in this frame."""
         return self.position + rotation_matrix(self.quaternion) @ np.array([x, y, z])
 
     def local(self, position: FloatArray) -> FloatArray:
-        """(3,): a point given in world coordinates, in this frame."""
+        """Coordinates (3,) in this frame of a point that is given in the world."""
         return rotation_matrix(self.quaternion).T @ (position - self.position)
 
 

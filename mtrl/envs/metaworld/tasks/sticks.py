@@ -64,7 +64,8 @@ def stick_pull_v2(s: State) -> Outcome:
 
 
 def _stick_v1(s: State, c2: float, c3: float) -> tuple[float, float]:
-    """Reach and lift the stick, bring it to the object, and that to the goal. Returns reward and distance.
+    """Reach and lift the stick, bring it to the object, and the object to the goal. Returns the reward and the object's
+    planar distance to the goal.
 
     As in the package, the object is read from entries 6 to 8 of the observation, although these are the stick's height
     and half of its quaternion.
