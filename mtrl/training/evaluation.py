@@ -1,8 +1,8 @@
 """Evaluation: a fixed number of episodes per task, all of them chosen before they start.
 
 Episodes terminate on success, and their last step decides whether they count as solved, as in Meta-World's own
-`metaworld.evaluation.evaluation`. The suite chooses the goals of the episodes (`Suite.make_evaluation_envs(seed,
-episodes, protocol)`):
+`metaworld.evaluation.evaluation`. The suite chooses the goals of the episodes
+(`Suite.make_evaluation_envs(seed, episodes, protocol)`):
 
 - ``goals`` (default): each of the benchmark's goals once; with fewer episodes than goals, the first `episodes` of an
   order shuffled by the seed.
