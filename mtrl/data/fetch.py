@@ -104,7 +104,7 @@ def _download(source: Source, path: Path, show: Show | None) -> None:
     finally:
         aside.unlink(missing_ok=True)
         for folder in new:
-            with contextlib.suppress(OSError):  # a folder that has the file, or was not made, stays
+            with contextlib.suppress(OSError):  # the folder has the file, or does not exist
                 folder.rmdir()
 
 

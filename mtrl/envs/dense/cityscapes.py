@@ -1,9 +1,10 @@
 """CityScapes: 19 classes, 10 part classes, and disparity of streets (Cordts et al. 2016), as Auto-λ's code reads it.
 
 `<root>/cityscapes/{train,val}/` has four folders: `image/<i>.png`; `seg/<i>.png` with the data set's class numbers, of
-which 19 count; `depth/<i>.png` with 16 bits per pixel p, for the disparity (p − 1) / (256 · 4) in pixels of the smaller
-pictures, or 0 where it is unknown; and `part_seg/<i>.tif` (Meletis et al. 2020) with the numbers class · 10⁵ + instance
-· 10² + part. Four parts of people and riders and five of cars, trucks and buses count; all else is class 0.
+which 19 count; `depth/<i>.png` with 16-bit values p, where p = 0 means unknown and otherwise (p − 1) / (256 · 4) is the
+disparity in pixels of the smaller pictures; and `part_seg/<i>.tif` (Meletis et al. 2020) with the numbers
+class · 10⁵ + instance · 10² + part. Four parts of people and riders and five of cars, trucks and buses count; all else
+is class 0.
 """
 
 from __future__ import annotations

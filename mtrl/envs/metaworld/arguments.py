@@ -40,7 +40,7 @@ _ELSEWHERE = {
 
 @dataclass
 class Arguments:
-    """The arguments of `gymnasium.make_vec("mtrl/MT10-v3", ...)` and its like."""
+    """The arguments of `gymnasium.make_vec("mtrl/MT10-v3", ...)` and similar calls."""
 
     num_envs: int = 1
     """T · N; 1 stands for one copy of each task. In meta-learning, it may also be called `meta_batch_size`."""
