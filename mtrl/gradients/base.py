@@ -114,7 +114,7 @@ class Weighting(nn.Module):
     looks_at_second_batch: bool = True
     """Whether the losses after a trial step are taken on another batch than the step."""
     needs_losses_after: ClassVar[bool] = False
-    """Whether `after_step` is to be called, which costs one more forward pass."""
+    """Whether `after_step` has to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False
     """Whether it is undefined for negative losses, such as an actor may have. `Methods` never uses it on those."""
     on_host: bool = False

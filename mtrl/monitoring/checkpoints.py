@@ -60,7 +60,8 @@ def save(folder: Path, step: int, state: Mapping[str, Any], replay: Mapping[str,
             _write(aside / name, part)
         for name, block in blocks.items():
             if before is None or not _linked(before / _block_file(name), aside / _block_file(name)):
-                _write(aside / _block_file(name), {"block": block.detach().cpu().clone()})  # without its neighbours
+                # The clone leaves out the rest of the storage that the block is a view of.
+                _write(aside / _block_file(name), {"block": block.detach().cpu().clone()})
         sync_folder(aside)
         _rename(aside, final)
     except (OSError, RuntimeError) as error:

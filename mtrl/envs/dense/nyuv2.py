@@ -1,7 +1,7 @@
 """NYUv2: 13 classes, depth and surface normals of rooms (Silberman et al. 2012), as MTAN's authors publish it.
 
-`<root>/nyuv2/{train,val}/{image,label,depth,normal}/<i>.npy` hold 795 and 654 pictures of 288×384 as float arrays (H,
-W, C). Labels begin at −1, which means unknown.
+`<root>/nyuv2/{train,val}/{image,label,depth,normal}/<i>.npy` hold 795 and 654 pictures of 288×384 as float arrays
+(H, W, C). Labels begin at −1, which means unknown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The methods that torchjd computes from a Gramian (Quinton & Rey, MIT), behind one adapter.
 
 The Gramian is first divided by the mean of the tasks' squared gradient norms, so that torchjd's constants mean the same
-at every scale. The methods solve it in float64 on the CPU, so they wait for the device. torchjd's weights average or
+at every scale. The methods run in float64 on the CPU, so they wait for the device. torchjd's weights average or
 sum over tasks, depending on the method; here each is scaled so that identical gradients give the plain update. There
 are two exceptions: CAGrad gives 1 + c times the plain update, as in its paper, and PCD gives a gradient as long as T
 times the primary one. Coefficients are one for a single task, and where all gradients are zero. MGDA is solved here,

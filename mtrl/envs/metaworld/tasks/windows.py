@@ -28,7 +28,7 @@ def window_open_v2(s: State) -> Outcome:
 
 
 def window_close_v2(s: State) -> Outcome:
-    """See `_slide`: measured from the handle's start and with a steeper reach."""
+    """See `_slide`: measured from the handle's start, with a steeper reward for reaching."""
     return _slide(s, s.window_handle_init, "gaussian")
 
 
