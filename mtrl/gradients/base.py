@@ -97,7 +97,7 @@ class Context:
     extras: dict[str, Tensor] = field(default_factory=dict)
     """What the learner adds, such as log_alpha (T,)."""
     look_ahead: LookAhead | None = None
-    """If needed: the losses after a trial step, and their derivatives by the weights."""
+    """If needed: the losses after a trial step, and their derivatives with respect to the weights."""
     generator: torch.Generator | None = None
     """The source of randomness."""
 

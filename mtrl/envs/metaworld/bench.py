@@ -225,7 +225,7 @@ def _pool_runs(pools: EnvPools) -> dict[str, Run]:
 class _BoundRun:
     """Repeats only the physics of the engine's last turn.
 
-    Copies of a task share one model, whose bodies are at the places of the first copy's.
+    Copies of a task share one model, with bodies placed as in the first copy.
     """
 
     def __init__(self, ours: _EngineRun, whole: bool, resting: bool = False) -> None:
