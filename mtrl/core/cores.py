@@ -71,7 +71,7 @@ def usable_device(name: str, option: str = "Option `device`") -> torch.device:
 def torch_threads(count: int) -> Iterator[None]:
     """Inside the block, PyTorch's operations use `count` threads.
 
-    One is best for the small products of acting. With more, PyTorch's threads would wait actively for the next
+    One is best for the small matrix products of acting. With more, PyTorch's threads would wait actively for the next
     operation, and occupy the cores on which the environments are stepped next.
     """
     import torch

@@ -14,7 +14,7 @@ METHODS = ("rl", "maxl", "human", "none")
 
 @dataclass
 class PPOConfig(Options):
-    """Options of the label agent, PPO. The first three are the paper's, which names no others.
+    """Options of the label agent, PPO. The first three are from the paper, which names no others.
 
     The last four are stable-baselines3's defaults. A rollout has 2,000 images and a mini-batch 100, which are whole
     training batches; stable-baselines3 has 2,048 and 64.
@@ -72,7 +72,7 @@ class Config(AgentConfig):
     method: str = option("rl", METHODS)
     """Who gives auxiliary labels: rl, maxl, human, or none."""
     weight_aware: bool = False
-    """Whether rl or maxl also give each image's weight."""
+    """Whether rl or maxl also gives each image's weight."""
     batch_size: int = option(100, "a positive integer")
     """B_T: images of a training batch."""
     reward_size: int = option(256, "a positive integer")
