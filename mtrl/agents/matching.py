@@ -188,7 +188,7 @@ def relations(cost: Tensor, norm_weight: float) -> Tensor:
     """The rows α ≥ 0, Σ α = 1 that minimise cost · α + norm_weight ‖α‖₂, (T, T).
 
     By the conditions of Karush, Kuhn and Tucker, α is proportional to max(ν − cost, 0), with ν such that the norm of
-    max(ν − cost, 0) is norm_weight. The k smallest costs lie below ν, of which ν solves a quadratic equation.
+    max(ν − cost, 0) is norm_weight. ν solves a quadratic equation in those costs that lie below it, the k smallest.
     """
     ordered = cost.double().sort(1).values
     ordered = ordered - ordered[:, :1]

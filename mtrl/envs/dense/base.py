@@ -1,4 +1,4 @@
-"""The common part of benchmarks for pixels, in which each picture has the targets of all tasks."""
+"""The common part of dense-prediction benchmarks, in which each picture has the targets of all tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mtrl.data.dense import Augmentation, Chosen, DenseData, Pictures, WithNoise
 
 @dataclass
 class DenseConfig(ChosenTasks):
-    """Options of every benchmark for pixels."""
+    """Options of every dense-prediction benchmark."""
 
     spec_type: ClassVar[type[Spec]] = DenseSpec
 

@@ -22,7 +22,7 @@ _SWITCH_INTERVAL = 2e-5
 thread's arithmetic would delay the physics of all others."""
 _PATIENCE = 1.0
 _SHARES = 2
-"""A chunk of `shares` takes at most one in so many of the copies that are left for a thread."""
+"""A chunk of `shares` takes at most 1/_SHARES of the copies that are left for each thread."""
 
 
 class Workers:

@@ -1,4 +1,4 @@
-"""The parts of networks for pixels: a dilated ResNet, and DeepLab's heads (atrous spatial pyramid pooling).
+"""The parts of networks for dense prediction: a dilated ResNet, and DeepLab's heads (atrous spatial pyramid pooling).
 
 The ResNet is that of He et al. 2015 with the stride of a bottleneck in its 3×3 convolution; the head is that of Chen et
 al. 2017. Both compute what torchvision's do. torchvision has no dilated ResNet-18 and no task axis, and trial steps
@@ -29,7 +29,7 @@ EXPANSION = 4
 
 @dataclass
 class DenseConfig(Options):
-    """Options of all networks for pixels. The default sizes are those of the Auto-λ paper."""
+    """Options of all networks for dense prediction. The default sizes are those of the Auto-λ paper."""
 
     option_group: ClassVar[str] = "network"
 
