@@ -12,9 +12,9 @@ centroids over the classes that both tasks have shown. Centroids are moving aver
 through the newest batch alone.
 
 Only the abstract of the paper was at hand, so the equations follow its authors' code (fanzhouai/SMTL). Ours differs
-from that code in four points. A class that a batch lacks keeps its centroid; there it falls towards zero. Centroids are
-of the features before the heads. Class weights are factors in place of a sampler. α follows moving averages of R and d
-at each update; there it is solved for after each epoch, with R left at zero and, for digits, d too, so that all
+from that code in four points. A class that a batch lacks keeps its centroid; in theirs it falls towards zero. Centroids
+are of the features before the heads. Class weights are factors in place of a sampler. α follows moving averages of R
+and d at each update; theirs solves for α after each epoch, with R left at zero and, for digits, d too, so that all
 relations become equal. Their code has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1; our defaults of c₁, c₃ and λ were chosen on seeds
 that no published result uses.
 """

@@ -1,8 +1,8 @@
 """The off-policy loop where tasks are goals: rollouts and updates each take a few of many goals (Mint paper, Sec. 6.3).
 
 A rollout plays N paths of each of T goals side by side, all from start to horizon. An update draws T of the goals that
-have data, and B transitions of each. Steps are counted per goal under way, over its N paths, so T times as many are
-taken in all.
+have data, and B transitions of each. Steps are counted for each goal of a rollout, over its N paths: T goals take T
+times as many in all.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The methods that torchjd computes from a Gramian (Quinton & Rey, MIT), behind one adapter.
 
 The Gramian is first divided by the mean of the tasks' squared gradient norms, so that torchjd's constants mean the same
-at every scale. The methods run in float64 on the CPU, so they wait for the device. torchjd's weights average or
-sum over tasks, depending on the method; here each is scaled so that identical gradients give the plain update. There
-are two exceptions: CAGrad gives 1 + c times the plain update, as in its paper, and PCD gives a gradient as long as T
+at every scale. The methods run in float64 on the CPU, so they wait for the device. torchjd's weights average or sum
+over tasks, depending on the method; here each is scaled so that identical gradients give the plain update. There are
+two exceptions: CAGrad gives 1 + c times the plain update, as in its paper, and PCD gives a gradient as long as T
 times the primary one. Coefficients are one for a single task, and where all gradients are zero. MGDA is solved here,
 since torchjd stops before reaching its solution. IMTL-G and Aligned-MTL may give a task a negative weight, and IMTL-G's
 weights are unbounded where gradients nearly cancel; both are properties of the methods.
@@ -116,7 +116,7 @@ class FairGrad(TorchJDConfig):
 
     kind: str = "fairgrad"
     alpha: float = option(1.0, "positive")
-    """α: 1 for proportional fairness, larger for more of it."""
+    """α: 1 for proportional fairness; the larger, the closer to max-min fairness."""
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         return WithoutZeros(aggregation.FairGradWeighting(alpha=self.alpha))

@@ -54,7 +54,7 @@ def bin_picking_v1(s: State) -> Outcome:
 
 
 def _on_shelf(s: State, obj: Vector, in_place: float) -> tuple[bool, float]:
-    """Whether the puck is under the shelf in front of the goal; and its closeness, reduced there and 0 behind the goal."""
+    """Whether the puck is under the shelf in front of the goal; and its closeness, reduced there, 0 behind the goal."""
     x, y, z = obj
     goal_x, goal_y = s.target[0], s.target[1]
     front_y = goal_y - _SHELF_DEPTH
