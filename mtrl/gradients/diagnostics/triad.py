@@ -37,7 +37,7 @@ class Config(DiagnosticConfig):
     option_group: ClassVar[str] = "diagnostics.triad"
     kind: str = "triad"
     window: int = option(100, "a positive integer")
-    """Updates that a logged value is the mean of; 1 for the last update alone."""
+    """Updates over which logged values are averaged; 1 for the last update alone."""
 
 
 class Triad(Diagnostic):

@@ -2,7 +2,7 @@
 
 λ_k = T softmax_k(w_k / temperature) with w_k = L_k(t−1) / L_k(t−2), where L_k(t) is the mean loss of epoch t. As
 reinforcement learning has no epochs, a `window` of updates counts as one; the weights are 1 during the first two. A
-loss should not change its sign. If it was exactly zero, its w is 1.
+loss should not change its sign. Where L_k(t−2) is exactly zero, w_k is 1.
 """
 
 from __future__ import annotations
