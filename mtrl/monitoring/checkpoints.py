@@ -287,7 +287,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _require_loadable(value: Any, where: str) -> None:
-    """Refuse when saving what `weights_only` would refuse when loading, when it is too late."""
+    """Refuse to save what `weights_only` would later refuse to load."""
     if isinstance(value, Tensor) or type(value) in _LOADABLE:
         return
     if type(value) in (dict, OrderedDict):

@@ -70,7 +70,7 @@ class Arguments:
     render_mode: str | None = None
     """rgb_array or nothing."""
     camera_name: str | Sequence[str] = "corner2"
-    """The camera of pictures, one of the model's. With a list of K cameras, observations are (K, height, width, 3)."""
+    """The model's camera that takes the pictures. With a list of K cameras, observations are (K, height, width, 3)."""
     width: int | None = None
     """Width of pictures in pixels: by default 84 if they are observations, otherwise 480. Pictures are square if only
     the width or only the height is given."""

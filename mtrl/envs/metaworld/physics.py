@@ -106,7 +106,7 @@ class TaskPhysics:
         self.set_state(n, start.physics)
 
     def _place(self) -> None:
-        """Write positions of bodies and sites into all models. The first one has to be reset after starts are made in it.
+        """Write positions of bodies and sites into all models, also into the first one, in which starts are made.
 
         Shared models get the positions that all copies have in common. The others are set before each step.
         """
