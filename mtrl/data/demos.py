@@ -115,7 +115,7 @@ def keyframes(demo: Demo | Sequence[Frame]) -> list[int]:
 
     The last frame is a keyframe, and so is each frame at which the gripper has changed or the arm has stopped. The arm
     stops at a frame if every joint is slower than 0.1 rad/s, the gripper is the same from two frames before to one
-    after, it is not the second-last frame, and there was no other stop in the 4 frames before. If the last two
+    after, the frame is not the second-last, and there was no other stop in the 4 frames before. If the last two
     keyframes are adjacent, only the last is kept. Frame 0 is never a keyframe.
     """
     frames = demo.frames if isinstance(demo, Demo) else demo

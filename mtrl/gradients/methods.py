@@ -64,7 +64,7 @@ class Methods:
 
     @classmethod
     def of(cls, kind: str = "none", **more: Any) -> Methods:
-        """One weighting or surgery by its name, with its defaults. If it needs a primary task, the first task is primary."""
+        """One weighting or surgery by its name, with its defaults. If it needs a primary task, it gets the first."""
         if kind in WEIGHTINGS.kinds:
             return cls(weighting=WEIGHTINGS.config_class(kind)(), **more)
         config = SURGERIES.config_class(kind)()
