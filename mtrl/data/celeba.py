@@ -69,7 +69,7 @@ def celeba(root: Path | str, size: int, announce: Callable[[str], None] = lambda
 
 
 def partition(path: Path) -> tuple[list[str], NDArray[np.int64]]:
-    """File names (M) and their parts (M,) in {0, 1, 2}. Each line is a picture's, with a blank or, in a CSV, a comma.
+    """File names (M) and their parts (M,) in {0, 1, 2}. There is a line for each, with a blank or, in a CSV, a comma.
 
     Raises:
         UserError: a line is malformed.

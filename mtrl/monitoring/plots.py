@@ -160,7 +160,7 @@ def compare_values(
     """Draw metrics of several runs, with a panel for each metric and a line for each run.
 
     Args:
-        runs: {label: rows}. A run without a metric is left out of its panel. If a step has two values, as from an
+        runs: {label: rows}. A run without a metric is left out of that panel. If a step has two values, as from an
             evaluation during training and the one at the end, the later one is drawn.
         panels: (metric, title); metrics whose title begins with "success" are shares.
         step_scale: a row's step times this is environment steps in all.
