@@ -1,4 +1,4 @@
-"""mtrl bench auxiliary: RL-AUX's labelling by stable-baselines3, one image per step, and of whole training batches."""
+"""mtrl bench auxiliary: RL-AUX's labelling one image per step (stable-baselines3) and by whole training batches."""
 
 from __future__ import annotations
 

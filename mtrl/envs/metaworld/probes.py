@@ -121,7 +121,7 @@ def address_of(array: NDArray[Any]) -> int:
 
 
 def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
-    """One array that covers the memory of all parts and between them, and the indexes of the parts' elements in it.
+    """One array over the memory from the first part to the last, and the indexes of the parts' elements in it.
 
     The caller keeps the parts' owners alive and uses only these elements.
     """

@@ -2,9 +2,9 @@
 
 This follows the Auto-λ paper's code for a dilated ResNet. In each stage, a task multiplies the features of the last
 block by a mask. Two 1×1 convolutions compute the mask from the features before the last block and from the task's
-attended features of the stage before. Between two stages the attended features pass a bottleneck that the tasks share;
-the first bottleneck is followed by a 2×2 pool. The fourth stage's attended features go to the task's head. A task owns
-its masks and its head.
+attended features of the stage before. Between two stages the attended features pass through a bottleneck that the tasks
+share; the first bottleneck is followed by a 2×2 pool. The fourth stage's attended features go to the task's head. A
+task owns its masks and its head.
 """
 
 from __future__ import annotations
