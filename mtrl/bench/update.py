@@ -168,7 +168,7 @@ def cpu_rows(
 
 
 def gpu_rows(suite: str, chosen: Sequence[str], repetitions: int, device: str, count: int = 20) -> list[dict[str, Any]]:
-    """Milliseconds of an update among `count` updates without waiting for the device in between: op by op, captured in
+    """Milliseconds per update, over `count` updates without waiting for the device in between: op by op, captured in
     each precision, and compiled."""
     calls = {}
     for method in ("none", *chosen):

@@ -50,7 +50,7 @@ def check_content(path: Path, size: int) -> None:
     """Refuse a compressed file whose content is far larger than the file, before it takes memory.
 
     Raises:
-        ValueError: it has more than 16 MiB plus 100 times the file's size. Real data sets have less than a tenth of it.
+        ValueError: it has more than 16 MiB plus 100 times the file's size. Real data sets stay below a tenth of that.
     """
     most = (16 << 20) + 100 * path.stat().st_size
     if size > most:

@@ -31,7 +31,7 @@ _BIN = 0.01
 
 @dataclass(frozen=True)
 class PixelTask(ABC):
-    """One kind of task. `score`, the first of its measures, is a share in [0, 1] of which more is better."""
+    """One kind of task. `score`, the first of its measures, is a share in [0, 1]; higher is better."""
 
     channels: int
     """Numbers predicted for each pixel; for segmentation, the number of classes."""
