@@ -113,7 +113,7 @@ class CloningTrainer(Trainer):
             try:  # fail before training, not after it
                 self.suite.check_evaluation()
             except UserError as error:
-                without = "Training needs none of it without scores: training.final_episodes=0"
+                without = "Training without scores needs none of this: training.final_episodes=0"
                 raise UserError(f"{error} {without} training.evaluate_every=0.") from error
         folder = Path(config.cache) / self.suite.name
         self.cache = DemoCache(folder, spec.tasks, spec.cameras, spec.image_size, demos=config.demos)

@@ -137,11 +137,11 @@ class TaskArithmetic:
         self._recall(n)
 
     def memory(self) -> dict[str, FloatRows]:
-        """{name: (N,)}: the latched numbers of the task."""
+        """{name: (N,)}: the numbers that the task keeps from step to step."""
         return dict(zip(self.latched, self.state.T, strict=True))
 
     def remember(self, memory: Mapping[str, FloatRows]) -> None:
-        """Restore latched numbers that `memory` has returned."""
+        """Restore numbers that `memory` has returned."""
         for name, column in zip(self.latched, self.state.T, strict=True):
             column[...] = memory[name]
         for n in range(len(self._states)):

@@ -9,7 +9,7 @@ Vector: TypeAlias = tuple[float, ...]
 
 
 class State:
-    """One copy of a task after a step; see `base` for the probes, constants and latched numbers that tasks add."""
+    """One copy of a task after a step; see `base` for the probes, constants and state that tasks add."""
 
     hand: Vector
     left_pad: Vector
