@@ -30,7 +30,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
     """Milliseconds and peak memory of a full SAC update, for each number of tasks and method in a process of its own.
 
     Sizes are those of `mtrl bench update`; `none` is joint training. `ms_per_task` shows whether a task costs less
-    among many.
+    when there are many.
     """
     rows = []
     for tasks, method in counted([*product(TASKS[:2] if quick else TASKS, METHODS)], "processes"):

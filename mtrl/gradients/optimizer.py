@@ -243,7 +243,7 @@ class MultiTaskOptimizer(nn.Module):
         return metrics | {"penalty": penalty.detach()}, context
 
     def _conflicts(self, gram: Tensor, subset: TaskSubset) -> Metrics:
-        """`conflict_metrics`, and `conflicts` (T, T): in which share of recent updates two tasks conflicted.
+        """`conflict_metrics`, and `conflicts` (T, T): the share of recent updates in which two tasks conflicted.
 
         `conflicts` is left out where batches hold only some tasks, since each pair then meets too seldom.
         """
@@ -282,7 +282,7 @@ class MultiTaskOptimizer(nn.Module):
     def _coefficients(self, grams: Tensor, weights: Tensor, primary: Tensor) -> Tensor:
         """Gramians (M, S, S) and weights (S,) -> coefficients (M, S), or (M, C, S) where a choice is left.
 
-        Both are of the unweighted gradients.
+        Both refer to the unweighted gradients.
         """
         found = []
         for surgery, gram in zip([self.surgery, *self._others], grams, strict=True):
