@@ -11,7 +11,7 @@ from types import ModuleType
 def import_despite(module: str, *variables: str) -> ModuleType:
     """Import a module. If that fails, try again without these environment variables.
 
-    Some libraries read on import how to draw. That must not stop a program that draws nothing, or in another way.
+    Some libraries read on import how to draw. A bad value must not stop a program that does not draw with them.
     """
     try:
         return importlib.import_module(module)
