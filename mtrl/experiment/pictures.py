@@ -80,7 +80,7 @@ def place(folder: Path, name: str) -> Path:
 
 
 def _of_counted(run: Run, name: str) -> list[dict[str, Any]]:
-    """The rows without a metric's values for tasks that do not count in means."""
+    """The rows, in which a metric has no values of tasks that are left out of means."""
     config = restore(run.folder.config)
     suite: Suite = SUITES.build(config.benchmark)
     counted = counted_tasks(config, suite)
