@@ -32,7 +32,7 @@ class Search:
         words: overrides, of which at least one gives a range. Values separated by commas are choices.
         imports: further words of every trial.
         count: the number of trials in all.
-        metric: the name of the number in metrics.jsonl whose last value should be large.
+        metric: the name of the number in metrics.jsonl whose last value is maximised.
 
     Raises:
         UserError: Optuna is missing, or a word's range holds values that its option cannot take.

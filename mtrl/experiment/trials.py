@@ -151,8 +151,8 @@ def run_trials(
             _Sweep(ray, trials, options, imports, search).run(interrupts)
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
-        first = f"{len(failed)} that did not, first: {failed[0].label} ({failed[0].why}; see {failed[0].path}.log)"
-        raise expected("Every trial", "able to end well", first)
+        first = f"{len(failed)} that are not, first: {failed[0].label} ({failed[0].why}; see {failed[0].path}.log)"
+        raise expected("Every trial", "completed", first)
 
 
 class _Sweep:
