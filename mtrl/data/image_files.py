@@ -1,7 +1,7 @@
 """Readers of image data sets in the files that their authors publish.
 
 Each takes the folder that holds the data set's own folder or files, and returns its training and test images. An absent
-or malformed file ends in one line with its name. Pickles may contain only what a list allows.
+or malformed file gives an error of one line with its name. Pickles may contain only what a list allows.
 """
 
 from __future__ import annotations

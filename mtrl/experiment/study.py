@@ -136,7 +136,7 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
             code = pool.submit(processes.mtrl, shlex.split(line)).result()
             processes.check()
             if code:
-                raise expected(f"mtrl {line}", "able to end well", "an error, see above")
+                raise expected(f"mtrl {line}", "able to finish", "an error, see above")
         if not study.halving:
             _make(study, processes, pool, every, overrides, alone=jobs == 1)
         for rung, factor in enumerate(study.halving):
@@ -164,7 +164,7 @@ def _make(
     processes.check()
     failed = [shlex.join(command) for command, code in zip(commands, codes, strict=True) if code]
     if failed:
-        raise expected("Every run", "able to end well", f"{len(failed)} that did not, first: mtrl train {failed[0]}")
+        raise expected("Every run", "completed", f"{len(failed)} that are not, first: mtrl train {failed[0]}")
 
 
 def report(path: Path) -> dict[str, Any]:
