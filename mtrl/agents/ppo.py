@@ -58,7 +58,7 @@ class Config(ActorCriticConfig):
     """Optimiser steps of one pass; each sees an equal share of every task's transitions."""
     advantage_scale: str = option("largest", ("largest", "present"))
     """What a task's advantages are divided by: their deviation in this rollout (present), or the task's largest
-    deviation so far (largest), with which tasks that are already solved have small gradients."""
+    deviation so far (largest), which gives tasks that are already solved small gradients."""
     clip_range: float = option(0.2, "positive")
     """ε: the surrogate gains nothing from ratios beyond 1 ± ε."""
     target_kl: float | None = option(0.02, "positive")

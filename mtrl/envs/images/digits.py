@@ -91,7 +91,7 @@ CONFIGS = {
 
 
 def sklearn_digits(test_share: float, seed: int) -> Split:
-    """scikit-learn's 1,797 images of 8×8 pixels with 17 greys, stretched to bytes and divided at random.
+    """scikit-learn's 1,797 images of 8×8 pixels with 17 greys, scaled to 0..255 and split at random.
 
     Raises:
         UserError: scikit-learn is not installed.
