@@ -1,6 +1,6 @@
-"""What can follow on the command line, for the shell: commands and flags by argcomplete, key=value options by ours.
+"""Shell completion: argcomplete completes commands and flags; this module adds the key=value options.
 
-Nothing that is offered is imported, so that an answer takes as long as `mtrl list`.
+It imports nothing that it offers, so that an answer is as fast as `mtrl list`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _GROUPS = (*dict.fromkeys(registry.group for registry in REGISTRIES), "recipe")
 
 
 def script(shell: str) -> str:
-    """What the shell evaluates once, so that it asks `answer` from then on."""
+    """The code that the shell evaluates once. From then on it asks `answer`."""
     return shellcode(["mtrl"], shell=shell)
 
 
 def answer(parser: argparse.ArgumentParser) -> None:
-    """Tell the shell what can stand where the cursor is, and end the process."""
+    """Tell the shell what can be typed at the cursor, and end the process."""
     argcomplete.autocomplete(parser, always_complete_options=False, default_completer=_Completer())
 
 
 class _Completer(FilesCompleter):
-    """Files and folders, but for key=value options."""
+    """Completes files and folders, except where key=value options are expected."""
 
     def __call__(self, prefix: str, *, action: Any = None, parsed_args: Any = None, **context: Any) -> list[str]:
         if getattr(action, "dest", "") != "options":
@@ -44,10 +44,10 @@ class _Completer(FilesCompleter):
 
 
 def options(prefix: str, given: Sequence[str] = ()) -> Iterator[str]:
-    """The ways to go on with `prefix`: an option's name, or the kinds of a group; `given` are the other options."""
+    """What can follow `prefix`: an option's name, or the kinds of a group. given: the other options."""
     key, equals, value = prefix.partition("=")
     if equals:
-        before = "".join(re.findall(r"^.*[,\[]", value))  # of several kinds with commas between them
+        before = "".join(re.findall(r"^.*[,\[]", value))  # several kinds can be listed with commas
         found = (f"{key}={before}{kind}" for kind in (configs.choices(key, REGISTRIES) if key in _GROUPS else ()))
     else:
         found = _parts(key.partition(".")[0], given) if "." in key else _names()
@@ -55,13 +55,13 @@ def options(prefix: str, given: Sequence[str] = ()) -> Iterator[str]:
 
 
 def _names() -> Iterator[str]:
-    """The options without a dot, and the groups that have more behind one."""
+    """The options without a dot, and the groups that have options behind a dot."""
     yield from (f"{name}=" for name in ["task", *SHORT, *(field.name for field in fields(ExperimentConfig))])
     yield from (f"{group}." for group in _GROUPS if group != "recipe")
 
 
 def _parts(group: str, given: Sequence[str]) -> Iterator[str]:
-    """The options of what is chosen in a group."""
+    """The options of the kind chosen in a group."""
     try:
         kinds = configs.selected(ExperimentConfig, completed(given)).get(group, [])
     except UserError:

@@ -18,7 +18,7 @@ def generalised_advantages(
 ) -> Tensor:
     """Â_t = Σ_k (γλ)^k δ_(t+k) within an episode, δ_t = r_t + γ (1 − terminated_t) V(s_(t+1)) − V(s_t); all (T, R, N).
 
-    The sum ends where an episode ends; a truncated one is bootstrapped from its true last state.
+    The sum ends where an episode ends. A truncated episode is bootstrapped from its true last state.
     """
     delta = reward + gamma * (1 - terminated) * next_value - value
     decay = gamma * gae_lambda * (1 - ended)

@@ -1,4 +1,4 @@
-"""The common part of learners: what they accept, how they are saved and loaded, and those with a single network."""
+"""The base classes of learners: what they accept, and how they are saved and loaded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AgentConfig(Options):
     kind: str = ""
 
     def for_acting(self) -> Self:
-        """The options for acting alone, maybe on another device than in training."""
+        """The options for acting alone, possibly on another device than in training."""
         return self
 
 
@@ -46,11 +46,11 @@ class Agent:
     device: torch.device
     generator: torch.Generator
     announce: Callable[[str], None] = staticmethod(lambda _: None)
-    """Called with one line for the user, such as how updates run. A run replaces it by its progress bar's."""
+    """Called with one line for the user, such as how updates run. A run replaces it by its progress bar's function."""
 
     @property
     def needs_second_batch(self) -> bool:
-        """Whether `update` is to be given a second batch of the same tasks, for a weighting that looks ahead."""
+        """Whether `update` needs a second batch of the same tasks, for a weighting that looks ahead."""
         return False
 
     def _parts(self) -> dict[str, Any]:
@@ -72,13 +72,13 @@ class Agent:
         continue_generator(self.generator, state["generator"].cpu())
 
     def policy_state(self) -> dict[str, Any]:
-        """What `act` needs without exploration, and no more."""
+        """Only the state that `act` needs without exploration."""
         if not self.acting:
             return self.state_dict()
         return {name: part.state_dict() for name, part in self._parts().items() if name in self.acting}
 
     def load_policy_state(self, state: Mapping[str, Any]) -> None:
-        """Take over the result of `policy_state`. The learner can then act, but not continue its training."""
+        """Load the result of `policy_state`. The learner can then act, but not continue its training."""
         if not self.acting:
             self.load_state_dict(state)
         for name in self.acting:
@@ -140,6 +140,6 @@ def continue_generator(generator: torch.Generator, state: Tensor) -> None:
 
 
 def branch(generator: torch.Generator, into: torch.Generator | None = None) -> torch.Generator:
-    """Another generator, `into` if given, whose numbers follow from this one's state. This one stays as it is."""
+    """A generator seeded by the unchanged state of `generator`; `into`, if given, is seeded and returned."""
     seed = zlib.crc32(generator.get_state().numpy().tobytes())
     return (torch.Generator(generator.device) if into is None else into).manual_seed(seed)

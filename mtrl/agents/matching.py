@@ -1,21 +1,22 @@
-"""Semantic matching: the features of a class are made alike in all tasks of one label space, and tasks share labels.
+"""Semantic matching: tasks with the same classes learn similar features of each class, and learn from each other.
 
 Zhou, Chaib-draa & Wang, "Multi-task Learning by Leveraging the Semantic Information", AAAI 2021. Task t has a head h_t
-on shared features, relations α_t to all tasks, which sum to one, and a centroid of the features of each class, C_t:
+on shared features, relations α_t to all tasks, which sum to one, and the centroids C_t of each class's features:
 
     L_t = Σ_i α_ti R_i(h_t) + λ Σ_i α_ti d(C_t, C_i)
     α_t = argmin Σ_i α_i (c₁ R_i(h_t) + c₃ d(C_t, C_i)) + c₂ ‖α‖₂ over the simplex
 
-R_i(h_t) is the mean cross-entropy of head t on the images of task i, in which each class has the same total weight (the
-ratio of a uniform label distribution to that of the task). d is the mean squared difference of the centroids over the
-classes that both tasks have shown. Centroids are moving averages over batches, whose last term has a gradient.
+R_i(h_t) is the mean cross-entropy of head t on the images of task i, in which each class has the same total weight (an
+image's weight is the ratio of a uniform label distribution to the task's). d is the mean squared difference of the
+centroids over the classes that both tasks have shown. Centroids are moving averages over batches; gradients pass
+through the newest batch alone.
 
-Only the abstract of the paper was at hand, so its authors' code (fanzhouai/SMTL) decided on the equations. Ours differs
-from that code: a class that a batch lacks keeps its centroid, where theirs falls towards zero; centroids are of the
-features before the heads; class weights are factors in place of a sampler; α follows moving averages of R and d at each
-update. There it is solved for after each epoch, with R left at zero and, for digits, d too, so that all relations
-become equal. It has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1; our defaults of c₁, c₃ and λ were chosen on seeds that no result
-has.
+Only the abstract of the paper was at hand, so the equations follow its authors' code (fanzhouai/SMTL). Ours differs
+from that code in four points. A class that a batch lacks keeps its centroid; in theirs it falls towards zero. Centroids
+are of the features before the heads. Class weights are factors in place of a sampler. α follows moving averages of R
+and d at each update; theirs solves for α after each epoch, with R left at zero and, for digits, d too, so that all
+relations become equal. Their code has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1; our defaults of c₁, c₃ and λ were chosen on seeds
+that no published result uses.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ AVERAGING = 0.02
 
 @dataclass
 class Config(supervised.Config):
-    divides_batches: ClassVar[bool] = False  # its memory is of the images that a process sees
+    divides_batches: ClassVar[bool] = False  # its centroids know only the images of their own process
     kind: str = "matching"
     semantic_weight: float = option(1.0, "0 or more")
     """λ: the weight of the distance of centroids; 0 for none."""
@@ -52,17 +53,17 @@ class Config(supervised.Config):
     """α: learned, equal for all tasks, or own: each head learns from the images of its own task alone, and centroids
     are matched equally."""
     error_weight: float = option(0.0, "0 or more")
-    """c₁: how much a task that is hard for a head counts less for it, where relations are learned."""
+    """c₁: how much less a head learns from a task that is hard for it, where relations are learned."""
     norm_weight: float = option(1.0, "positive")
     """c₂: the pull of learned relations towards equal ones."""
     distance_weight: float = option(10.0, "0 or more")
-    """c₃: how much a distant task counts less, where relations are learned."""
+    """c₃: how much less a head learns from a task with distant centroids, where relations are learned."""
     class_weights: bool = True
     """Whether each class of a task has the same total weight, whatever its number of images."""
 
 
 class _Memory(nn.Module):
-    """What is remembered of one task; every task has its own."""
+    """The moving averages of one task; every task has its own."""
 
     def __init__(self, classes: int, features: int, tasks: int) -> None:
         super().__init__()
@@ -73,9 +74,9 @@ class _Memory(nn.Module):
 
 
 class _Classifier(nn.Module):
-    """images (T, B, C, H, W) -> (T, T, B, F + K): the features of each task's images, and every head's logits of them.
+    """images (T, B, C, H, W) -> (T heads, T, B, F + K): the features of each task's images, and every head's logits.
 
-    The first axis is that of the heads. The features are the same along it.
+    The features are the same for all heads.
     """
 
     def __init__(self, trunk: nn.Module, features: int, classes: int, tasks: int) -> None:
@@ -93,7 +94,7 @@ class Matching(SupervisedLearner):
     """The classifier of T tasks of one label space."""
 
     def __init__(self, config: Config, *, network: Any, spec: ImageSpec, **context: Any) -> None:
-        """network: its configuration, whose heads are replaced by one layer for each task; context: of `OneNetwork`.
+        """network: a configuration, whose heads are replaced by one layer for each task; context: that of `OneNetwork`.
 
         Raises:
             UserError: tasks have different numbers of classes, or label the same images.
@@ -155,7 +156,7 @@ class Matching(SupervisedLearner):
 
 
 def class_sums(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """features (T, B, F), labels (T, B) -> the features' sum over each class, (T, K, F), and its images, (T, K)."""
+    """features (T, B, F), labels (T, B) -> per class, the sum of features (T, K, F) and the images (T, K)."""
     members = F.one_hot(labels, classes).to(features)
     return members.mT @ features, members.sum(1)
 
@@ -163,7 +164,7 @@ def class_sums(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, 
 def moved_centroids(old: Tensor, sums: Tensor, present: Tensor, counts: Tensor, rate: float) -> Tensor:
     """(1 − rate) old + rate · (mean of the batch), (T, K, F). A class's first mean is taken as it is.
 
-    present (T, K): images of each class in the batch; counts: the same in all batches so far, this one included.
+    present (T, K): images of each class in the batch; counts (T, K): images in all batches so far, this one included.
     """
     mean = sums / present.clamp(min=1).unsqueeze(-1)
     share = torch.where(counts == present, 1.0, rate) * (present > 0)
@@ -178,7 +179,7 @@ def centroid_distances(centroids: Tensor, seen: Tensor) -> Tensor:
 
 
 def class_weights(counts: Tensor) -> Tensor:
-    """n / (m n_c) for the n_c images of each class c, (T, K), and the m classes that a task has; 0 for the others."""
+    """n / (m n_c) for each class c with n_c of the task's n images, m being its number of classes; 0 for the others."""
     classes = (counts > 0).sum(1, keepdim=True)
     return torch.where(counts > 0, counts.sum(1, keepdim=True) / (classes * counts).clamp(min=1), 0.0)
 
@@ -187,7 +188,7 @@ def relations(cost: Tensor, norm_weight: float) -> Tensor:
     """The rows α ≥ 0, Σ α = 1 that minimise cost · α + norm_weight ‖α‖₂, (T, T).
 
     By the conditions of Karush, Kuhn and Tucker, α is proportional to max(ν − cost, 0), with ν such that the norm of
-    max(ν − cost, 0) is norm_weight. The k smallest costs lie below ν, of which ν solves a quadratic equation.
+    max(ν − cost, 0) is norm_weight. ν solves a quadratic equation in those costs that lie below it, the k smallest.
     """
     ordered = cost.double().sort(1).values
     ordered = ordered - ordered[:, :1]

@@ -1,4 +1,4 @@
-"""A control for keyframe tasks: the mean target of each task and stage, whatever the pictures show."""
+"""A control condition for keyframe tasks: the mean target of each task and stage, whatever the pictures show."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MeanPose(Agent):
         return F.one_hot(stage.clamp(max=self.config.stages - 1), self.config.stages).double()
 
     def act(self, observation: KeyframeObservation) -> Tensor:
-        """(T, N, 8): the mean position, the mean quaternion made unit length, the commoner state of the gripper."""
+        """Actions (T, N, 8): mean position, normalised mean quaternion, and the gripper's more frequent state."""
         mean = self.sums / self.counts.clamp(min=1).unsqueeze(-1)
         rows = (self._one_hot(observation.stage.to(self.device)) @ mean).float()
         position, quaternion, gripper = rows.split([3, 4, 1], -1)

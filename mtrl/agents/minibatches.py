@@ -25,7 +25,7 @@ class FixedCalls:
         self._made: dict[tuple[Any, ...], tuple[list[Tensor], Runner]] = {}
 
     def prepare(self, *arguments: Tensor) -> None:
-        """Compile what is called with such arguments, if that is to be done now."""
+        """Compile the function for arguments of these shapes, if compilation is due."""
         self._prepared(arguments)[1].prepare()
 
     def __call__(self, *arguments: Tensor) -> Metrics:
@@ -43,10 +43,10 @@ class FixedCalls:
 
 
 class MinibatchSteps(FixedCalls):
-    """Optimiser steps of one network on parts of its data. A call names the places (B,) of a minibatch among R N."""
+    """Optimiser steps of one network on parts of its data. A call takes the indexes (B,) of a minibatch."""
 
     def __init__(self, step: Callable[[list[Any]], Metrics], build: Build) -> None:
-        """step: one optimiser step on one minibatch, or on two where `ActorCritic.needs_second_batch`."""
+        """step: takes one optimiser step on one minibatch, or on two where `ActorCritic.needs_second_batch` is true."""
         super().__init__(lambda *places: step([self._at(place) for place in places]), build)
         self._data: Any = None
 

@@ -1,8 +1,8 @@
 """Running normalisation of observations and rewards.
 
-Statistics are taken from transitions as they are stored: on the host, between updates, in float64. Updates read tensors
-on the learner's device, which change in place so that a captured graph sees each change. A loaded policy keeps the
-statistics that were saved with it.
+Statistics are taken from transitions when they are stored: on the host, between updates, in float64. Updates read
+tensors on the learner's device that change in place, so that a captured graph sees each change. A loaded policy keeps
+the statistics that were saved with it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from mtrl.gradients.algebra import like
 @dataclass
 class NormalisationConfig(AgentConfig):
     normalise_observations: str = option("none", ("none", "shared", "per_task"))
-    """Observations minus their running mean, divided by their deviation: none, shared (over all tasks) or per_task."""
+    """Subtract running means and divide by running deviations: none, shared (over all tasks) or per_task."""
     observation_clip: float = option(10.0, "positive")
     """Largest size of a normalised observation's entries."""
     normalise_rewards: bool = False
-    """Rewards divided by the running deviation of their task's discounted returns."""
+    """Whether rewards are divided by the running deviation of their task's discounted returns."""
     min_deviation: float = option(0.01, "positive")
     """Deviations of observations and returns count as at least this."""
 
 
 def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor, subset: TaskSubset) -> None:
-    """Merge the mean and variance (G, *shape) of a subset's groups in place with those of new values (S, n, *shape).
+    """Merge into the mean and variance (G, *shape), in place, those of new values (S, n, *shape) of the subset.
 
-    share (S,): the weight of the new values, in [0, 1]. The result is exact for shares of the counts (Chan, Golub &
-    LeVeque 1983); with constant shares it forgets exponentially.
+    share (S,): the weight of the new values, in [0, 1]. If it is their share of all values, the result is exact (Chan,
+    Golub & LeVeque 1983); if it is constant, old values are forgotten exponentially.
     """
     before, spread, share = subset.gather(mean), subset.gather(variance), like(share, mean)
     apart = values.mean(1) - before
@@ -46,7 +46,7 @@ def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor, subset:
 
 
 class RunningMoments:
-    """Mean and variance (G, *shape) of all values so far in each of G groups: float64 on the CPU, (0, 1) at first."""
+    """Mean and variance (G, *shape) of all values so far in each of G groups: float64 on the CPU, 0 and 1 at first."""
 
     def __init__(self, groups: int, *shape: int) -> None:
         self.count = torch.zeros(groups, dtype=torch.float64)
@@ -54,7 +54,7 @@ class RunningMoments:
         self.variance = torch.ones(groups, *shape, dtype=torch.float64)
 
     def add(self, values: Tensor, subset: TaskSubset = ALL_TASKS) -> None:
-        """values (S, n, *shape): n of each of the groups of `subset`."""
+        """values (S, n, *shape): n values of each group in `subset`."""
         count = subset.gather(self.count) + values.shape[1]
         merge(self.mean, self.variance, values.double().cpu(), values.shape[1] / count, subset)
         subset.write(self.count, count)
@@ -119,8 +119,8 @@ class ObservationNormaliser(_Normaliser):
 class RewardNormaliser(_Normaliser):
     """r -> r / deviation of the task's discounted returns G ← γ G + r, taken at every step of every copy.
 
-    As Gymnasium's `NormalizeReward`, with statistics for each task. There G continues after a truncation, and drops its
-    past at the last reward of an episode that terminates. Here G restarts after every episode.
+    This is Gymnasium's `NormalizeReward` with statistics for each task, except that G restarts after every episode. In
+    Gymnasium, G continues after a truncation, and forgets its past at the last reward of an episode that terminates.
     """
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, discount: float, device: torch.device) -> None:
@@ -132,7 +132,7 @@ class RewardNormaliser(_Normaliser):
         return reward * _of(subset, self._scale)
 
     def observe(self, transitions: Transitions) -> None:
-        """Take in one step of N copies of each task. Where tasks take turns, they change when episodes end."""
+        """Take in one step of N copies of each task. Where tasks take turns, they change only when episodes end."""
         assert transitions.truncated is not None
         before = self._returns if len(self._returns) else torch.zeros_like(transitions.reward, dtype=torch.float64)
         returns = self._discount * before + transitions.reward

@@ -22,7 +22,7 @@ B = TypeVar("B")
 
 
 class OnPolicyActorCritic(ActorCritic):
-    """A learner whose actor and critic V(s) take steps on the same minibatches, on a CPU side by side.
+    """A learner whose actor and critic V(s) take steps on the same minibatches; on a CPU, both at the same time.
 
     `config.execution` may compile the steps of either network, and `explore`.
     """
@@ -31,17 +31,17 @@ class OnPolicyActorCritic(ActorCritic):
 
     def __init__(self, config: Any, **context: Any) -> None:
         super().__init__(config, **context)
-        self.critic_optimizer.generator = torch.Generator(self.device)  # it steps beside the actor's
+        self.critic_optimizer.generator = torch.Generator(self.device)  # the two optimisers step at the same time
         self.execution = self._choose_execution()
         self._start_calls()
 
     @torch.no_grad()
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """As `ActorCritic.explore`, which is compiled where `config.execution` says so."""
+        """`ActorCritic.explore`, compiled where `config.execution` says so."""
         return self._exploring(observation.to(self.device), noise)["action"]
 
     def exploring_state(self) -> dict[str, Any]:
-        updates = self.actor_optimizer.step_count  # after which acting is compiled
+        updates = self.actor_optimizer.step_count  # acting is compiled after some of them
         return super().exploring_state() | {"updates": updates}
 
     def load_exploring_state(self, state: Mapping[str, Any]) -> None:
@@ -49,19 +49,19 @@ class OnPolicyActorCritic(ActorCritic):
         self.actor_optimizer.step_count.copy_(state["updates"])
 
     def _start_calls(self) -> None:
-        """Start without compiled functions: those made before would read the tensors of an earlier state."""
+        """Start without compiled functions, since earlier ones read the tensors of an earlier state."""
         explore = super().explore
         self._exploring = FixedCalls(lambda *seen: {"action": explore(*seen)}, partial(self._built, "exploring"))
         self._steps = {
             "critic": MinibatchSteps(lambda b: self.step_critics(b, ALL_TASKS), partial(self._built, "critic")),
             "actor": MinibatchSteps(lambda b: self.step_actor(b, ALL_TASKS), partial(self._built, "actor")),
         }
-        for group in self._groups():  # a number would be compiled as a constant, a tensor is read at each step
+        for group in self._groups():  # a number would be compiled as a constant; a tensor is read at each step
             rate = float(group["lr"])
             group["lr"] = rate if self.execution == "plain" else torch.tensor(rate, dtype=torch.float64)
 
     def load_minibatches(self, **data: Any) -> None:
-        """Take the steps to come on these data of `actor` and `critic`, named tuples of tensors (T, R N, ..)."""
+        """Set the data of the next steps of `actor` and `critic`: named tuples of tensors (T, R N, ..)."""
         for name, batch in data.items():
             self._steps[name].load(batch)
 
@@ -83,8 +83,8 @@ class OnPolicyActorCritic(ActorCritic):
 
         if self._coupling is not None:
             return steps("critic", "actor"), divergence
-        with torch_threads(max(1, torch.get_num_threads() // 2)):  # as many as `side_by_side` gives to each
-            for minibatch in (chosen[0], chosen[-1]):  # the parts have two sizes at most
+        with torch_threads(max(1, torch.get_num_threads() // 2)):  # `side_by_side` gives this many to each
+            for minibatch in (chosen[0], chosen[-1]):  # minibatches have at most two sizes
                 for network in self._steps.values():
                     network.prepare(*minibatch)
         of_critic, of_actor = self.at_once(lambda: steps("critic"), lambda: steps("actor"))
@@ -92,7 +92,7 @@ class OnPolicyActorCritic(ActorCritic):
 
     @property
     def _coupling(self) -> str | None:
-        """What makes the steps of one network depend on those of the other, or on the host; None for nothing."""
+        """Why the two networks' steps cannot be separated, or depend on the host; None if nothing prevents it."""
         optimizers = (self.actor_optimizer, self.critic_optimizer)
         borrowed = "a weighting that both networks share" if any(o.weighting.borrowed for o in optimizers) else None
         return next((o.host_bound for o in optimizers if o.host_bound), borrowed)
@@ -105,7 +105,7 @@ class OnPolicyActorCritic(ActorCritic):
         return "plain"
 
     def _built(self, part: str, update: runners.Update) -> runners.Runner:
-        """What runs the steps of a network, `execution`."""
+        """The runner of a network's steps, plain or compiled as `execution` says."""
         names = [name for name in self._parts() if name.startswith(part) or (part == "critic" and name == "value_head")]
         optimizer = self.critic_optimizer if part == "critic" else self.actor_optimizer
         assert optimizer.generator is not None
@@ -122,7 +122,7 @@ class OnPolicyActorCritic(ActorCritic):
         return [g for o in (self.actor_optimizer, self.critic_optimizer) for g in o.optimizer.param_groups]
 
     def set_rate(self, rate: float) -> None:
-        """Adam's learning rate from here on."""
+        """Set Adam's learning rate from now on."""
         for group in self._groups():
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
@@ -134,5 +134,5 @@ class OnPolicyActorCritic(ActorCritic):
         self._start_calls()
 
     def at_once(self, critic: Callable[[], A], actor: Callable[[], B]) -> tuple[A, B]:
-        """What concerns either network alone, at the same time where the host computes."""
+        """Call both functions, each of which concerns one network alone; on a CPU, at the same time."""
         return side_by_side(critic, actor) if self.device.type == "cpu" else (critic(), actor())

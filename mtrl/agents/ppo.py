@@ -1,15 +1,15 @@
 """Multi-task PPO: a Gaussian policy for each task, values normalised for each task (Schulman et al. 2017).
 
 Schulman et al. 2017 ("Proximal Policy Optimization Algorithms"), with generalised advantages (Schulman et al. 2016) and
-a task axis: actor and critic have one loss per task each, and `MultiTaskOptimizer` decides what becomes of the
-gradients of either. Advantages are normalised within each task, by default by the largest deviation that the task has
-had. With `popart`, the default, the critic's targets are normalised within each task too, as in TOPPO (arXiv
-2605.11473). The actor's output layer starts a hundred times smaller than usual, so that the first actions are near zero
-(Andrychowicz et al. 2021, "What Matters for On-Policy Deep Actor-Critic Methods?").
+a task axis: actor and critic each have one loss per task, and a `MultiTaskOptimizer` combines the gradients of each.
+Advantages are normalised within each task, by default by the largest deviation that the task has had. With `popart`,
+the default, the critic's targets are normalised within each task too, as in TOPPO (arXiv 2605.11473). The actor's
+output layer starts a hundred times smaller than usual, so that the first actions are near zero (Andrychowicz et al.
+2021, "What Matters for On-Policy Deep Actor-Critic Methods?").
 
-Deviations do not depend on the state: every task owns one for each entry of an action. Actions are sampled from the
-Gaussian and clipped by the environment alone. Old log-probabilities are computed anew when a rollout is complete, with
-the observations' statistics that the update sees, so that its ratios begin at one.
+The policy's deviations do not depend on the state: every task owns one for each entry of an action. Actions are sampled
+from the Gaussian, and only the environment clips them. Old log-probabilities are computed again when a rollout is
+complete, with the observation statistics that the update uses, so that its ratios begin at one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Config(ActorCriticConfig):
     learning_rate: float = 5e-4
     """Adam's learning rate at the start."""
     final_learning_rate: float = option(1.0, "in [0, 1]")
-    """Share of the learning rate that is left at the last step; it falls linearly."""
+    """Share of the learning rate that is left at the last step. The rate falls linearly."""
     adam_eps: float = 1e-5
     gae_lambda: float = option(0.95, "in [0, 1]")
     """λ of generalised advantages."""
@@ -57,8 +57,8 @@ class Config(ActorCriticConfig):
     minibatches: int = option(8, "a positive integer")
     """Optimiser steps of one pass; each sees an equal share of every task's transitions."""
     advantage_scale: str = option("largest", ("largest", "present"))
-    """What a task's advantages are divided by: their deviation in this rollout (present), or the task's largest so far
-    (largest), which gives tasks that are learned small gradients."""
+    """What a task's advantages are divided by: their deviation in this rollout (present), or the task's largest
+    deviation so far (largest), which gives tasks that are already solved small gradients."""
     clip_range: float = option(0.2, "positive")
     """ε: the surrogate gains nothing from ratios beyond 1 ± ε."""
     target_kl: float | None = option(0.02, "positive")
@@ -72,13 +72,13 @@ class Config(ActorCriticConfig):
     max_std: float = 0.6
     """Greatest deviation of the actions, at the start."""
     final_max_std: float = 0.6
-    """Greatest deviation of the actions at the last step; it falls linearly."""
+    """Greatest deviation of the actions at the last step. The limit falls linearly."""
     max_grad_norm: float | None = 1.0
     normalise_observations: str = "shared"
     popart: bool = True
     execution: str = "plain"
     popart_rate: float = 0.2
-    """How far the targets' statistics move towards those of a rollout, and then of each of its minibatches."""
+    """How far the targets' statistics move towards those of a rollout, and then towards those of each minibatch."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,7 +93,7 @@ class ActorBatch(NamedTuple):
     action: Tensor
     """(T, B, A)"""
     log_prob: Tensor
-    """(T, B): of the actions under the policy before the update."""
+    """(T, B): log-probabilities of the actions under the policy before the update."""
     advantage: Tensor
     """(T, B)"""
 
@@ -158,9 +158,9 @@ class PPO(OnPolicyActorCritic):
         self.max_log_std.copy_(state["max_log_std"])
 
     def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
-        """Up to `epochs` passes over a rollout; see `training.on_policy.Agent`.
+        """Take up to `epochs` passes over a rollout; see `training.on_policy.Agent`.
 
-        The host reads one number after each pass, the divergence that decides on the next.
+        After each pass the host reads one number: the divergence, which decides whether there is another pass.
         """
         self._schedule(progress)
         branch(self.generator, self.critic_optimizer.generator)
@@ -190,7 +190,7 @@ class PPO(OnPolicyActorCritic):
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> Metrics:
-        """Make the data of the passes, each field (T, R N, ..). Returns metrics of the rollout."""
+        """Make the data of the passes, with fields (T, R N, ..). Returns metrics of the rollout."""
         self._observe(rollout)
         batch = rollout.transitions()
         observation, successor = (

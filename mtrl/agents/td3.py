@@ -62,8 +62,8 @@ class TD3(OffPolicyActorCritic):
         return output.tanh() + subset.gather(self._exploration) * noise
 
     def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
-        """Updates of the critics alone and full updates are captured or compiled separately. The host chooses by
-        counting updates, without asking the device. The actor's metrics are those of its last update."""
+        """Two kinds of updates, of the critics alone and of everything, are captured or compiled separately. The host
+        chooses by counting updates, without asking the device. The actor's metrics are those of its last update."""
         critics_only = self._executed(lambda: self._take(self._critic_equations, *draw()))
         whole = self._executed(lambda: self.update(*draw()))
         latest: Metrics = {}
@@ -79,7 +79,7 @@ class TD3(OffPolicyActorCritic):
         return self.step_critics([self.critic_batch(b) for b in batches], subset)
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """One step of critics, actor and both targets; `learn` takes the last three at every d-th update only."""
+        """One step of all networks. Only at every d-th update does `learn` move the actor and both targets."""
         metrics = self._critic_equations(batches, subset)
         metrics |= self.step_actor([ActorBatch(b.observation, b.subset) for b in batches], subset)
         self.move_target(self.target, self.critic)

@@ -1,6 +1,6 @@
 """What a critic's outputs mean: the value of an output, and its loss for a target.
 
-Every head has an `output_size`, and for outputs (.., output_size) `value(output)` and `loss(output, target)` (..,).
+Every head has an `output_size`. `value(output)` and `loss(output, target)` map outputs (.., output_size) to (..,).
 `Symlog` and `PopArt` change the scale of another head's targets.
 """
 
@@ -25,7 +25,7 @@ from mtrl.networks.film import FiLM
 from mtrl.networks.layers import owned
 
 SMOOTHING = 0.75
-"""Deviation of HL-Gauss's target in widths of a bin (Farebrother et al. 2024, Sec. 3.2)."""
+"""Deviation of HL-Gauss's target, in bin widths (Farebrother et al. 2024, Sec. 3.2)."""
 MIN_DEVIATION, MAX_DEVIATION = 1e-4, 1e6
 """Bounds of the deviation of PopArt's targets (Hessel et al. 2019)."""
 
@@ -35,10 +35,10 @@ class ValueHead(nn.Module):
 
     output_size = 1
     is_linear = True
-    """Whether values equal outputs, so that a linear map of outputs is one of values."""
+    """Whether values are the outputs themselves, so that a linear map of outputs is a linear map of values."""
 
     def wrap(self, factory: Factory) -> Factory:
-        """The network whose outputs this head is given."""
+        """The factory of the networks whose outputs this head reads."""
         return factory
 
     def value(self, output: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
@@ -50,7 +50,7 @@ class ValueHead(nn.Module):
         return (output.squeeze(-1) - target).square()
 
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
-        """Learn from an update's targets (T, B), before its losses are computed from these networks' outputs."""
+        """Learn from an update's targets (T, B), before the outputs of these networks enter its losses."""
 
 
 class Categorical(ValueHead):
@@ -77,7 +77,7 @@ class Categorical(ValueHead):
 
 
 class TwoHot(Categorical):
-    """A target's projection is its two nearest bins, weighted so that their mean is the target.
+    """Projects a target onto its two nearest bins, weighted so that their mean is the target.
 
     Centres b_1 = low, .., b_K = high; for y in [b_k, b_(k+1)] p_(k+1) = (y − b_k) / (b_(k+1) − b_k) = 1 − p_k
     (Bellemare et al. 2017; Hafner et al. 2023, "Mastering Diverse Domains through World Models", Eq. 9).
@@ -94,7 +94,7 @@ class TwoHot(Categorical):
 
 
 class HLGauss(Categorical):
-    """A target's projection is a Gaussian around it: the mass that falls into each bin.
+    """Projects a target onto all bins: each gets the mass of a Gaussian around the target that falls into it.
 
     p_k ∝ Φ((e_(k+1) − y) / σ) − Φ((e_k − y) / σ) with edges e_1 = low, .., e_(K+1) = high and σ = 0.75 widths (Imani &
     White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). Its mean is y, except within two widths of an end.
@@ -120,11 +120,11 @@ def symexp(x: Tensor) -> Tensor:
 
 
 class Symlog(ValueHead):
-    """Another head in symlog(y) = sign(y) log(1 + |y|) (Hafner et al. 2023): values are symexp of its values.
+    """Trains another head on symlog(y) = sign(y) log(1 + |y|) (Hafner et al. 2023); values are symexp of its values.
 
-    A distribution's value is thus symexp of its mean, as in MuZero and TD-MPC2. DreamerV3's mean of symexp needs output
-    layers that start at zero, since the outermost bins outweigh all others. The mean of noisy targets is
-    underestimated in size.
+    A distribution's value is thus symexp of its mean, as in MuZero and TD-MPC2. DreamerV3 takes the mean of symexp,
+    which needs output layers that start at zero, since the outermost bins outweigh all others. With noisy targets, the
+    values are too small in magnitude.
     """
 
     is_linear = False
@@ -141,20 +141,20 @@ class Symlog(ValueHead):
 
 
 class PopArt(ValueHead):
-    """Another head on (y − μ) / σ, with the running mean μ and deviation σ of each task's targets.
+    """Trains another head on (y − μ) / σ, with the running mean μ and deviation σ of each task's targets.
 
     van Hasselt et al. 2016, "Learning values across many orders of magnitude"; for each task Hessel et al. 2019,
-    "Multi-task Deep Reinforcement Learning with PopArt". Values σ n + μ stay the same when the statistics move:
-    the papers rescale the weights of the last layer, which here may be shared between tasks. So every task owns a scale
-    a and a shift b behind the network, n = a f(s) + b, which start at (1, 0), are trained with it, and are rescaled:
-    a ← a σ/σ', b ← (σ b + μ − μ') / σ'. That works for every architecture and ensemble. The first batch sets the
-    statistics and rescales nothing, since there is nothing learned yet to keep.
+    "Multi-task Deep Reinforcement Learning with PopArt". Values σ n + μ stay the same when the statistics move. To that
+    end the papers rescale the weights of the last layer, which here may be shared between tasks. So every task owns a
+    scale a and a shift b behind the network, n = a f(s) + b, which start at (1, 0), are trained with it, and are
+    rescaled: a ← a σ/σ', b ← (σ b + μ − μ') / σ'. That works for every architecture and ensemble. The first batch sets
+    the statistics and rescales nothing, since nothing has been learned yet.
 
-    No map of a distribution's logits scales its mean, so such a head only has normalised targets, and its values move
-    as slowly as the statistics do.
+    A distribution's mean cannot be rescaled through its logits. Such a head only has its targets normalised, and its
+    values move as slowly as the statistics do.
 
     With `largest`, σ never falls. Otherwise a task whose returns become nearly constant has a small σ and so a large a,
-    and its gradients of what tasks share outweigh those of all others.
+    and its gradients of the shared parameters outweigh those of all others.
     """
 
     def __init__(self, head: ValueHead, num_tasks: int, rate: float, largest: bool = False) -> None:
@@ -190,7 +190,7 @@ class PopArt(ValueHead):
 
     @torch.no_grad()
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
-        """The n-th batch has the share β / (1 − (1 − β)ⁿ), so that no statistic remembers where it started."""
+        """The n-th batch has the share β / (1 − (1 − β)ⁿ), so that no statistic depends on its initial value."""
         before, deviation, is_first = self.mean.clone(), self.deviation, self.count == 0
         least = torch.where(is_first, 0.0, self.variance) if self.largest else None
         count = subset.gather(self.count) + 1
@@ -221,10 +221,10 @@ class ValueConfig(AgentConfig):
     bins: int = option(101, "2 or more")
     """Bins of a distribution."""
     support: list[float] = field(default_factory=lambda: [-10.0, 10.0])
-    """The lowest and the highest value of the bins, in symlog or in deviations with `symlog` or `popart`. Targets are
-    clipped to them."""
+    """The lowest and the highest value of the bins, to which targets are clipped: after symlog with `symlog`, in
+    deviations with `popart`."""
     symlog: bool | None = None
-    """Whether critics learn sign(x) log(1 + |x|) of targets x; by default, distributions without `popart` do."""
+    """Whether critics learn sign(x) log(1 + |x|) of targets x. By default, distributions without `popart` do."""
     popart: bool = False
     """Whether critics learn their targets minus each task's running mean, divided by its deviation."""
     popart_rate: float = option(3e-4, "in (0, 1]")

@@ -1,1 +1,1 @@
-"""Speed on this machine, as rows that anyone can measure again: mtrl bench update | envs."""
+"""Measures speed on this machine: mtrl bench update, envs, and others, one per file."""

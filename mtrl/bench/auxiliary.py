@@ -1,4 +1,4 @@
-"""mtrl bench auxiliary: RL-AUX's labels, one image a step through stable-baselines3 against whole training batches."""
+"""mtrl bench auxiliary: RL-AUX's labelling one image per step (stable-baselines3) and by whole training batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NETWORKS: dict[str, tuple[str, tuple[int, int, int], dict[str, Any]]] = {
 
 
 class Idle:
-    """A learner that does nothing: what is left of an epoch then is the labelling."""
+    """A learner that does nothing, so that only the labelling takes time."""
 
     def train_batch(self, images: Tensor, labels: Tensor, auxiliary: Tensor | None, weight: Tensor | None) -> Metrics:
         return {}
@@ -38,7 +38,7 @@ class Idle:
         """Nothing to copy."""
 
     def restore(self, snapshot: Any) -> None:
-        """Nothing to go back to."""
+        """Nothing to restore."""
 
 
 def images(shape: tuple[int, int, int], count: int) -> ImageData:
@@ -50,7 +50,7 @@ def images(shape: tuple[int, int, int], count: int) -> ImageData:
 
 
 def _rollout(name: str, engine: str, count: int, learner: Learner | None) -> Callable[[], Any]:
-    """Collecting the labels of `count` images; `learner` instead of the agent's own, if given."""
+    """A function that collects the labels of `count` images, with `learner` in place of the agent's own if given."""
     kind, shape, options = NETWORKS[name]
     torch.manual_seed(0)
     ppo = AGENTS.config_class("auxiliary")().ppo
@@ -76,10 +76,10 @@ def _rollout(name: str, engine: str, count: int, learner: Learner | None) -> Cal
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Microseconds for each image of an epoch of label collection, step by step and batched, and their ratio.
+    """Microseconds per image in an epoch of label collection, step by step and batched, and their ratio.
 
-    `labels` is the labelling alone: main mode, where there is no reward, and a main network that does nothing. `epoch`
-    has the main network's steps and the rewards as well, which cost the same on both paths.
+    `labels` is the labelling alone: mode `main`, which has no rewards, with a main network that does nothing. `epoch`
+    includes the main network's steps and the rewards, which cost the same in both cases.
     """
     count, repetitions = (200, 2) if quick else (1000, 7)
     rows = []

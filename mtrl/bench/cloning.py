@@ -1,4 +1,4 @@
-"""mtrl bench cloning: how much of its time learning from demonstrations spends in updates, and how many there are."""
+"""mtrl bench cloning: updates per second of behaviour cloning, and the share of time spent in them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHANNELS = [16, 32, 64]
 
 @dataclass
 class _Suite:
-    """What a trainer needs to know of the demonstrations."""
+    """What a trainer needs to know about the demonstrations."""
 
     name: str
     spec: KeyframeSpec
@@ -37,10 +37,10 @@ class _Suite:
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Updates a second and the share of time in them, joint, with PCGrad, and joint on moved pictures.
+    """Updates per second and the share of time in them: joint, with PCGrad, and joint on shifted pictures.
 
-    Ten tasks of `recipe=keyframes` in size, on a memory-mapped cache of noise. What is not in updates is waiting for
-    the next batch, which is gathered meanwhile.
+    There are ten tasks with the sizes of `recipe=keyframes`, on a memory-mapped cache of noise. The rest of the time is
+    spent waiting for the next batch, which is gathered during the update.
     """
     demos, updates = (2, 3) if quick else (100, 40)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""mtrl bench growth: how time and memory of an update grow with the number of tasks."""
+"""mtrl bench growth: how an update's time and memory grow with the number of tasks."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ print(json.dumps([1e3 * median(seconds), peak_bytes() / 1e6]))
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Milliseconds and peak memory of a full SAC update, each number of tasks and method in a process of its own.
+    """Milliseconds and peak memory of a full SAC update, for each number of tasks and method in a process of its own.
 
-    Sizes are those of `mtrl bench update`; `none` is joint training. `ms_per_task` tells whether a task costs less
-    among many.
+    Sizes are those of `mtrl bench update`; `none` is joint training. `ms_per_task` shows whether a task costs less
+    when there are many.
     """
     rows = []
     for tasks, method in counted([*product(TASKS[:2] if quick else TASKS, METHODS)], "processes"):

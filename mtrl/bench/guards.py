@@ -1,4 +1,4 @@
-"""mtrl bench guards: the share of a run's time that checks for infinite numbers, and checkpoints, take."""
+"""mtrl bench guards: the share of a run's time taken by checks for infinite numbers and by checkpoints."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from mtrl.monitoring.progress import counted
 from mtrl.monitoring.run import RunFolder
 
 RUNS = {"sac": ["benchmark=mt10", "training.learning_starts=100"], "ppo": ["recipe=quick"]}
-"""Default settings; an early first update of SAC changes no time of those after it."""
+"""Default settings, except that SAC's first update comes early, which does not affect later ones."""
 QUICK = ["network.width=16", "training.checkpoint_every=200", "training.log_every=50"]
 QUICK_OF = {"sac": ["agent.batch_size=8"], "ppo": ["training.rollout_steps=4", "agent.minibatches=1"]}
 ROUNDS, STEPS = 6, 10
-"""How often each is timed, and after how many steps of SAC; of PPO after a whole rollout."""
+"""How often each is timed, and after how many steps of SAC. PPO is timed after a whole rollout."""
 MOST_OF_UPDATES, MOST_OF_RUN = 0.01, 0.02
 """The largest shares that are accepted."""
 _ROWS = 1000
@@ -34,12 +34,13 @@ _ROWS = 1000
 
 
 def measure(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
-    """Milliseconds of a step of every task, of its updates, of a check for numbers that are not finite, and of a
-    checkpoint with the check in it, on the disk of `runs/`.
+    """Milliseconds of a step of every task, of its updates, of a check for infinite numbers, and of a checkpoint, which
+    includes a check, on the disk of `runs/`.
 
-    `check_of_updates` is the time of one check, divided by that of the updates between two checks. `checkpoint_of_run`
-    is the time of one checkpoint, divided by that between two checkpoints. Whenever a replay is saved, it has
-    `checkpoint_every` new transitions of each task, and `saved_mb` are written. `holds`: below 1 % and 2 %.
+    `check_of_updates` is the time of one check divided by the time of the updates between two checks.
+    `checkpoint_of_run` is the time of one checkpoint divided by the time between two checkpoints. Whenever a replay is
+    saved, it has `checkpoint_every` new transitions of each task, and `saved_mb` are written. `holds` says whether the
+    two shares are below 1 % and 2 %.
     """
     rows = [_row(name, quick, device) for name in RUNS]
     return {"bench": "guards", "device": device, "machine": machine(), "rows": rows}
@@ -76,7 +77,7 @@ def _row(name: str, quick: bool, device: str) -> dict[str, Any]:
 
 
 def _steps(session: Any, count: int) -> tuple[float, float]:
-    """Take `count` steps of every environment; (seconds, those of updates) of a step of every task."""
+    """Take `count` steps of every environment. Returns seconds per step of every task: in all, and in updates."""
     trainer, before, begin = session.trainer, session.trainer.seconds["update"], time.perf_counter()
     first = trainer.step
     for _ in range(count):
@@ -88,7 +89,7 @@ def _steps(session: Any, count: int) -> tuple[float, float]:
 
 
 def _save(session: Any, every: int) -> tuple[float, float]:
-    """Save `every` steps after the last checkpoint; seconds, and megabytes written."""
+    """Save `every` steps after the last checkpoint. Returns seconds, and megabytes written."""
     trainer = session.trainer
     if hasattr(trainer, "replay"):
         _fill(trainer, every)
@@ -102,7 +103,7 @@ def _save(session: Any, every: int) -> tuple[float, float]:
 
 
 def _fill(trainer: Any, count: int) -> None:
-    """Add random transitions, which take as long to save as any."""
+    """Add random transitions, which take as long to save as real ones."""
     spec = trainer.suite.spec
     for first in range(0, count, _ROWS):
         shape = (spec.num_tasks, min(_ROWS, count - first))

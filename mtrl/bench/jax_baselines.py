@@ -1,6 +1,6 @@
-"""What an update costs in the JAX baselines of Meta-World, where there is a checkout of them.
+"""Measures updates of Meta-World's JAX baselines, if there is a checkout of them.
 
-They are metaworld-algorithms, https://github.com/rainx0r/metaworld-algorithms. They compile whole updates.
+They are metaworld-algorithms, https://github.com/rainx0r/metaworld-algorithms, which compile whole updates.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ Updates = dict[str, Callable[[], Any]]
 
 @contextmanager
 def jax_updates(checkout: Path | None, python: str, **sizes: int) -> Iterator[tuple[Updates, dict[str, Any]]]:
-    """Their joint and PCGrad updates, on all cores of a process of their own, and their versions.
+    """Their joint and PCGrad updates, in a process of their own on all cores, and their versions.
 
     Args:
-        checkout: the folder that holds `metaworld_algorithms`; without one there are no updates.
+        checkout: the folder that contains `metaworld_algorithms`; without one there are no updates.
         python: the interpreter that has JAX.
         sizes: tasks, batch (of each task), width, depth, observation and action.
 
     Raises:
-        UserError: the folder or the interpreter is not what it should be.
+        UserError: the folder or the interpreter is not a suitable one.
     """
     if checkout is None:
         yield {}, {}
         return
     found = (checkout / "metaworld_algorithms").is_dir()
     check(found, "--jax-baselines", "a checkout of metaworld-algorithms", str(checkout))
-    # Isolated: neither our PYTHONPATH nor the worker's neighbours are for this interpreter.
+    # Isolated, as neither our PYTHONPATH nor the modules beside the worker fit this interpreter.
     command = [python, "-I", jax_worker.__file__, str(checkout.resolve()), json.dumps(sizes)]
     with tempfile.TemporaryFile("w+") as errors, _started(command, stderr=errors) as process:
 

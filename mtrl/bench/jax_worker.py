@@ -1,9 +1,9 @@
-"""A process that takes updates of the JAX baselines, run by an interpreter that has JAX; it imports nothing of mtrl.
+"""A process that runs updates of the JAX baselines, with an interpreter that has JAX. It does not import mtrl.
 
     python jax_worker.py CHECKOUT '{"tasks": 10, "width": 400, ...}'
 
-Writes one line of JSON with the versions once it is ready. For each line that it reads, `joint` or `pcgrad`, it takes a
-whole update (sampling, critics, actor, temperatures, targets) and writes an empty line.
+When it is ready, it writes one line of JSON with the versions. For each line that it reads, `joint` or `pcgrad`, it
+runs a whole update (sampling, critics, actor, temperatures, targets) and writes an empty line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROWS = 2000
 
 
 def make_update(method: str, sizes: dict[str, int]) -> Callable[[], None]:
-    """One update of multi-head SAC as in the checkout's `examples`; like ours it clips no gradients."""
+    """An update of multi-head SAC as in the checkout's `examples`. Like ours, it clips no gradients."""
     gymnasium, jax, np = (importlib.import_module(name) for name in ("gymnasium", "jax", "numpy"))
     names = ("config.networks", "config.nn", "config.optim", "rl.algorithms")
     networks, nn, optim, algorithms = (importlib.import_module(f"metaworld_algorithms.{name}") for name in names)
@@ -57,7 +57,7 @@ def make_update(method: str, sizes: dict[str, int]) -> Callable[[], None]:
 def main() -> None:
     checkout, sizes = sys.argv[1], json.loads(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # keeps output of libraries out of the answers
     sys.path.insert(0, checkout)
     updates = {method: make_update(method, sizes) for method in METHODS}
     versions = {name: importlib.import_module(name).__version__ for name in ("jax", "flax", "optax")}

@@ -1,4 +1,4 @@
-"""mtrl bench on_policy: steps a second of on-policy training, and what acting, physics and updates take of it."""
+"""mtrl bench on_policy: steps per second of on-policy training, and the time for acting, physics and updates."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mtrl.experiment.parts import Experiment
 from mtrl.monitoring.progress import counted
 
 RECIPES = {"mt10": "quick", "mt50": "mt50"}
-"""Whose sizes are measured."""
+"""The recipes whose sizes are used."""
 METHODS = {"none": [], "pcgrad": ["surgery=pcgrad"]}
-"""Surgeries of actor and critic that are measured, and their options."""
+"""The surgeries of actor and critic that are measured, with their options."""
 EXECUTIONS = ("plain", "compiled")
-"""Values of `agent.execution` that are measured; the first alone on a GPU."""
+"""The values of `agent.execution` that are measured; on a GPU only the first."""
 ROLLOUTS = 6
 
 
 def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: str = "cpu") -> dict[str, Any]:
-    """Environment steps a second with the first policies of a run; methods take turns, one rollout each.
+    """Environment steps per second with the first policies of a run. Methods take turns, with one rollout each.
 
-    Physics becomes dearer as the policy gets better, since hands and objects touch: a run's own log tells by how much.
-    `of_joint` compares a method's milliseconds with those of no surgery under the same `agent.execution`.
+    Physics takes longer as the policy improves, since hands then touch objects; a run's own log shows how much.
+    `of_joint` is the ratio of a method's time to that without surgery under the same `agent.execution`.
 
     Raises:
-        UserError: a suite that has no on-policy recipe.
+        UserError: a suite has no on-policy recipe.
     """
     check(set(suites) <= set(RECIPES), "--suites", f"among {', '.join(RECIPES)}", ", ".join(suites))
     rows = [row for suite in suites for row in _rows(suite, device, quick)]

@@ -1,7 +1,7 @@
-"""Joint multi-head SAC in ordinary layers, as an independent yardstick for speed and for the numbers.
+"""Joint multi-head SAC in ordinary layers, as an independent reference for speed and for numbers.
 
-Nothing here uses the task axis, `TaskNetwork` or `MultiTaskOptimizer`: (T·B) rows go through `nn.Linear`
-trunks, each task's rows through its own output layer, and one optimiser steps each network.
+Nothing here uses the task axis, `TaskNetwork` or `MultiTaskOptimizer`. (T·B) rows go through `nn.Linear` trunks, each
+task's rows go through its own output layer, and each network has one optimiser.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mtrl.core.types import Transitions
 DISCOUNT, RATE = 0.99, 0.005
 
 Backward = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor]], None]
-"""(losses (T,), shared parameters, the tasks' own): leaves the update's gradients in `.grad`."""
+"""Called with (losses (T,), shared parameters, owned parameters). It writes the update's gradients to `.grad`."""
 
 
 def joint(losses: Tensor, shared: Sequence[Tensor], own: Sequence[Tensor]) -> None:
@@ -42,9 +42,9 @@ class MultiHead(nn.Module):
 
 
 class PlainSAC:
-    """Twin critics, targets, tanh-Gaussian actor, one temperature per task.
+    """SAC with twin critics, target networks, a tanh-Gaussian actor, and one temperature per task.
 
-    backward: what becomes of the tasks' losses; by default, the gradient of their mean.
+    backward: makes gradients from the tasks' losses; by default, the gradient of their mean.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""mtrl bench precision: what networks in bfloat16 do to the tasks' gradients and their conflicts, and to the time."""
+"""mtrl bench precision: the effect of networks in bfloat16 on the tasks' gradients, their conflicts, and the time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ KINDS = ("float32", "bfloat16")
 
 
 def measure(quick: bool = False, tasks: int = 10, device: str = "cpu") -> dict[str, Any]:
-    """Errors of the tasks' gradients of shared parameters against those in float64, at the same parameters and batch.
+    """Errors of the tasks' shared gradients, relative to those in float64 with the same parameters and batch.
 
-    `error` is ‖g − g₆₄‖ / ‖g₆₄‖, the median over tasks and states of a run; `signs` the share of pairs of tasks whose
-    inner product has another sign than in float64, whatever its size; `clear_signs` among pairs whose cosine is beyond
-    ±0.01. `ms` is a whole PCGrad update.
+    `error` is the median of ‖g − g₆₄‖ / ‖g₆₄‖ over tasks and states of a run. `signs` is the share of pairs of tasks
+    whose inner product has another sign than in float64, whatever its size; `clear_signs` is the same among pairs whose
+    cosine is beyond ±0.01. `ms` is the time of a whole PCGrad update.
     """
     keep_freed_memory()
     learners = {kind: update.make_agent(tasks, "pcgrad", device, precision=kind) for kind in KINDS}

@@ -1,4 +1,4 @@
-"""What all measurements share: taking turns, the machine they ran on, and a table of their rows."""
+"""The common part of all measurements: taking turns, facts about the machine, and a table of the rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtrl.monitoring.progress import counted
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int, warmup: int = 5) -> dict[str, list[float]]:
-    """Seconds of each call, taken in turn (A B C A B C ...), so that a noisy machine is noisy for all alike."""
+    """Seconds of each call, taken in turn (A B C A B C ...), so that a machine's noise affects all equally."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for repetition in counted(range(warmup + repetitions), "rounds"):
         for name, call in calls.items():
@@ -27,7 +27,7 @@ def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int, warmup: i
 
 
 def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
-    """The function, which adds the seconds of each call to the list."""
+    """The function, wrapped so that it adds the seconds of each call to the list."""
 
     def measured(*arguments: Any) -> Any:
         begin = time.perf_counter()

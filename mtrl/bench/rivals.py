@@ -1,8 +1,8 @@
-"""mtrl bench rivals: environments and updates beside rivals in one run, and the tables of them on pages.
+"""mtrl bench rivals: measures environments and updates beside rivals in one run, and writes tables into pages.
 
     python -m mtrl.bench.rivals results/bench/rivals.json README.md docs/speed.md
 
-writes the tables of a result into pages; `make bench-rivals` does both. A table stands after a comment that begins with
+writes the tables of a result into pages; `make bench-rivals` does both. Each table follows a comment that begins with
 `rivals: NAME`, where NAME is one of `TABLES`.
 """
 
@@ -61,7 +61,7 @@ def measure(
 
 
 def updates_table(result: dict[str, Any]) -> list[list[str]]:
-    """Milliseconds of each update, a column for each suite."""
+    """The table of milliseconds of each update, with a column for each suite."""
     ms = _values(result, "update", "ms")
     suites = list(dict.fromkeys(suite for suite, *_ in ms))
     rows = [
@@ -73,7 +73,7 @@ def updates_table(result: dict[str, Any]) -> list[list[str]]:
 
 
 def environments_table(result: dict[str, Any]) -> list[list[str]]:
-    """Steps a second of each engine, a row for each suite and number of copies."""
+    """The table of steps per second of each engine, with a row for each suite and number of copies."""
     speeds = _values(result, "engine", "steps_per_second")
     engines = {name: text for name, text in ENGINES.items() if any(name == engine for *_, engine in speeds)}
     places = dict.fromkeys((suite, copies) for suite, copies, _ in speeds)
@@ -85,7 +85,7 @@ def environments_table(result: dict[str, Any]) -> list[list[str]]:
 
 
 def summary_table(result: dict[str, Any]) -> list[list[str]]:
-    """The README's: PCGrad's updates, and environments with four copies of each task."""
+    """The README's table: PCGrad's updates, and environments with four copies of each task."""
     ms, speeds = _values(result, "update", "ms"), _values(result, "engine", "steps_per_second")
     machine = result["machine"]
     table = [[f"{machine['cores']} cores, {machine['processor']}", "`mtrl`", "rivals"]]
@@ -114,7 +114,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[list[str]]]] = {
 
 
 def rewritten(page: str, result: dict[str, Any]) -> str:
-    """The page with the result's tables in place of those that stand there."""
+    """The page with its tables replaced by the result's."""
     for name, make in TABLES.items():
         head, *rows = ["| " + " | ".join(cells).lstrip() + " |" for cells in make(result)]
         rule = re.sub(r"[^|]+", "---", head)
@@ -134,7 +134,7 @@ def _number(value: float | None, unit: str = "") -> str:
 
 
 def _named(values: dict[str, float], names: dict[str, str], unit: str) -> str:
-    """Those of the names that have a value: `torchjd 535 ms, public PCGrad code 593 ms`."""
+    """The values of those names that have one, as text: `torchjd 535 ms, public PCGrad code 593 ms`."""
     known = {text: values[name] for name, text in names.items() if name in values}
     return ", ".join(f"{text} {_number(value, unit)}".strip() for text, value in known.items())
 

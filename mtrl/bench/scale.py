@@ -1,9 +1,9 @@
 """mtrl bench scale: training with collectors on Ray, measured with one and two, and computed for more.
 
-PPO: each collector has the copies of one machine, so that a rollout grows with their number (`training.workers`). What
-is computed takes the measured seconds and bytes: collectors work at the same time, each on a core of its own; the
-learner receives all steps and sends all policies through one network card; its update takes time in proportion to the
-steps.
+PPO: each collector has the copies of one machine, so that a rollout grows with the number of collectors
+(`training.workers`). The computed rows use the measured seconds and bytes, and assume that collectors work at the same
+time, each on its own core, that the learner receives all steps and sends all policies through one network card, and
+that its update takes time in proportion to the steps.
 
 SAC: collectors work while the learner makes the updates for the steps before, one for every eight steps of each task.
 """
@@ -21,24 +21,24 @@ from mtrl.monitoring.progress import counted
 
 MEASURED, COMPUTED = (1, 2), (10, 100, 1000)
 NETWORK = 1.25e9
-"""Bytes a second that the learner's network card is taken to carry: 10 Gbit/s."""
+"""The assumed speed of the learner's network card in bytes per second: 10 Gbit/s."""
 ROLLOUTS, COPIES = 4, 8
 CALLS = 60
-"""Calls of SAC's collectors that are measured."""
+"""The number of measured calls of SAC's collectors."""
 
 
 class Rollout(NamedTuple):
     """One rollout and its update."""
 
     collect: float
-    """Seconds, with what the learner does to take the steps over."""
+    """Seconds, including the learner's work to take over the steps."""
     update: float
     sent: dict[str, float]
-    """Bytes of policy, noise, steps and states, to and from all collectors."""
+    """Bytes of policies, noise, steps and states, to and from all collectors."""
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """MT10 with the sizes of `recipe=quick`.
+    """Rows for MT10 with the sizes of `recipe=quick`.
 
     Raises:
         UserError: Ray is missing, or the machine has fewer than two cores.
@@ -73,14 +73,14 @@ def _rollouts(workers: int, size: int, number: int) -> list[Rollout]:
 
 
 def median_of(rollouts: list[Rollout]) -> Rollout:
-    """The median of each number."""
+    """A rollout with the median of each number."""
     sent = {name: median(rollout.sent[name] for rollout in rollouts) for name in rollouts[0].sent}
     collect, update = (median(getattr(rollout, name) for rollout in rollouts) for name in ("collect", "update"))
     return Rollout(collect, update, sent)
 
 
 def computed(workers: int, one: Rollout) -> Rollout:
-    """A rollout of many collectors, from that of one."""
+    """A rollout of many collectors, computed from a rollout of one."""
     sent = {name: value * workers for name, value in one.sent.items()}
     return Rollout(one.collect + sum(sent.values()) / NETWORK, one.update * workers, sent)
 
@@ -104,7 +104,7 @@ def row_of(workers: int, size: int, found: Rollout, is_computed: bool = False) -
 
 
 def _asynchronous(workers: int, calls: int) -> dict[str, Any]:
-    """SAC: steps a second, bytes, and how many updates policies were behind."""
+    """SAC's steps per second, bytes, and by how many updates policies were behind."""
     options = ["agent.batch_size=64", "training.learning_starts=1", f"training.envs_per_task={COPIES * workers}"]
     options += ["training.update_to_data=0.125", "network.width=64", "collector=ray", f"collector.workers={workers}"]
     trainer: Any = Experiment(compose(["benchmark=mt10", "device=cpu", *options])).trainer.start()

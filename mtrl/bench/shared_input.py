@@ -1,10 +1,11 @@
-"""mtrl bench shared_input: what the gradients of forty tasks of the same images cost, computed in four ways.
+"""mtrl bench shared_input: the cost of gradients for forty tasks on the same images, computed in four ways.
 
 - joint: one backward pass of the sum of the losses, for comparison.
 - passes: one backward pass for each task's gradient of the shared trunk. This is what surgery uses.
 - batched: the same gradients by one call with `is_grads_batched`, which holds all forty at once.
-- features: each task's gradient by the trunk's last features, and one backward pass of a combination of these (MGDA-UB,
-  Sener & Koltun 2018). It never computes a task's gradient of the trunk; its inner products only bound those.
+- features: each task's gradient with respect to the trunk's last features, and one backward pass of a combination of
+  these (MGDA-UB, Sener & Koltun 2018). It never computes a task's gradient of the trunk, only bounds of its inner
+  products.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TASKS, BATCH, SIZE, WIDTH = 40, 16, 32, 16
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """CPU milliseconds of each way on one thread, in turn, and their ratios to joint."""
+    """CPU milliseconds of each way on one thread, measured in turn, and their ratios to joint."""
     with torch_threads(1):
         calls = ways()
         seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -44,7 +45,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
 
 
 def ways() -> dict[str, Callable[[], Any]]:
-    """Forward passes of a trunk and forty heads in plain layers, and each way to gradients of the trunk."""
+    """Each way to compute gradients of a trunk under forty heads in plain layers, including the forward pass."""
     torch.manual_seed(0)
     config = IMAGE_NETWORKS.config_class("resnet18")(width=WIDTH)
     shape = (3, SIZE, SIZE)
@@ -74,7 +75,7 @@ def ways() -> dict[str, Callable[[], Any]]:
         last = trunk(images)
         leaf = last.detach().expand(TASKS, BATCH, size).requires_grad_()
         each = torch.autograd.grad(losses(leaf).sum(), leaf)[0]
-        weights = gramian([each.flatten(1)]).diagonal().rsqrt().to(each)  # in place of a method's coefficients
+        weights = gramian([each.flatten(1)]).diagonal().rsqrt().to(each)  # stands for a method's coefficients
         return list(torch.autograd.grad(last, shared, torch.einsum("t,tbf->bf", weights, each)))
 
     return {"joint": joint, "passes": passes, "batched": batched, "features": features}

@@ -1,4 +1,4 @@
-"""mtrl bench startup: how long the command line takes to say something, as whole processes."""
+"""mtrl bench startup: how long commands take from start to end, as whole processes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ COMMANDS = {
     "unknown kind": ["train", "benchmark=toi"],
     "configuration": ["train", "benchmark=toy", "--show"],
 }
-"""The last loads PyTorch, the others do not; `python` and `torch` are what the machine takes for these alone."""
+"""Only the last command loads PyTorch. `python` and `torch` are the times for these alone."""
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Median seconds of each command from its start to its end, in turn with an empty program and `import torch`.
+    """Median seconds of each command from start to end, in turn with an empty program and `import torch`.
 
     Raises:
-        RuntimeError: a command neither does what it should nor refuses it.
+        RuntimeError: a command ends in an unexpected way.
     """
     programs = {name: ["-m", "mtrl.cli", *words] for name, words in COMMANDS.items()}
     programs = {"python": ["-c", ""], "torch": ["-c", "import torch"], **programs}

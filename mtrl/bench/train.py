@@ -1,4 +1,4 @@
-"""mtrl bench train: environments and updates end to end, in turn and side by side, against each of them alone."""
+"""mtrl bench train: environments and updates together, in turn or side by side, compared with each of them alone."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from mtrl.training import TRAININGS
 
 @dataclass(frozen=True)
 class Size:
-    """One size of learner, and how many copies of each task feed how many updates."""
+    """A learner's size, and the numbers of copies of each task and of updates per step."""
 
     width: int
     batch_size: int
     envs_per_task: int
     update_to_data: float
     steps: int
-    """Vector steps of a block, which take about a quarter of a second on two cores."""
+    """Vector steps in a block, which take about a quarter of a second on two cores."""
     threads: int = 0
     """The learner's threads, while environments step on all cores; 0 for all cores."""
 
@@ -55,18 +55,19 @@ Call = Callable[[], Any]
 def measure(
     quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: str = "cpu", compiled: bool = False
 ) -> dict[str, Any]:
-    """Milliseconds of one step of all environments and its updates, multi-head SAC with PCGrad.
+    """Milliseconds of one step of all environments with its updates, for multi-head SAC with PCGrad.
 
-    `environments` and `updates` are each alone, on all cores. `in_turn` alternates; `side_by_side` is the default, with
-    all cores for the environments and the learner's threads of the size; in `split` half of the cores step the
-    environments and the others learn. `of_sum` and `of_larger` compare with the sum of the two alone and the larger of
-    them; `waiting` is the share of the time in which the learner waited for the environments. `summary` says which
-    order is the fastest, and whether the default takes at most 1.05 times the sum and 1.15 times the larger.
+    `environments` and `updates` are measured alone, each on all cores. `in_turn` alternates between them. In
+    `side_by_side`, the default of runs, environments use all cores, and the learner `Size.threads`. In `split`, half of
+    the cores step the environments and the others learn. `of_sum` and `of_larger` are ratios to the sum, and to the
+    larger, of the times alone. `waiting` is the share of time in which the learner waited for the environments.
+    `summary` says which order is the fastest, and whether the default takes at most 1.05 times the sum and 1.15 times
+    the larger.
 
-    Updates are those of a run's beginning, operation by operation or captured on a GPU, or `compiled`, as in long runs.
+    Updates are those at the beginning of a run (op by op, or captured on a GPU), or `compiled`, as in long runs.
 
     Raises:
-        UserError: a suite that is not one of Meta-World's.
+        UserError: a suite is not one of Meta-World's.
     """
     known = ("mt10", "mt25", "mt50")
     check(set(suites) <= set(known), "--suites", f"among {', '.join(known)}", ", ".join(suites))
@@ -112,7 +113,7 @@ def _trainer(suite: str, size: Size, device: str, execution: str, threads: int, 
 
 
 def _threads(size: Size) -> dict[str, tuple[int, int]]:
-    """What is measured -> threads of (learner, environments), 0 where there is no such part."""
+    """Measured order -> threads of (learner, environments); 0 if it does not have that part."""
     cores = available_cores()
     learner, half = size.threads or cores, max(1, cores // 2)
     threads = {"environments": (0, cores), "updates": (cores, 0)}
@@ -136,7 +137,7 @@ def _rows(suite: str, size: Size, rounds: int, steps: int, device: str, executio
             torch.set_num_threads(learner or available_cores())
             waited, now = _block(calls[name], steps, trainers.get(name), device)
             seconds[name].append(now)
-            waits[name].append(waited if name != "in_turn" else 0.0)  # there it is the work itself
+            waits[name].append(waited if name != "in_turn" else 0.0)  # in turn, this is the work itself
     torch.set_num_threads(available_cores())
     for trainer in trainers.values():
         trainer.close()
@@ -146,8 +147,8 @@ def _rows(suite: str, size: Size, rounds: int, steps: int, device: str, executio
 
 
 def _block(call: Call, steps: int, trainer: Any, device: str) -> tuple[float, float]:
-    """(seconds waited for the environments, seconds) of one of `steps` calls: blocks of all calls take turns, so that a
-    noisy machine is noisy for all alike."""
+    """(seconds waited for the environments, seconds) per call, in a block of `steps` calls. The blocks of all orders
+    take turns, so that a machine's noise affects all equally."""
     waited, begin = _waited(trainer), time.perf_counter()
     for _ in range(steps):
         call()

@@ -1,4 +1,4 @@
-"""mtrl bench update: how long a whole SAC update takes, joint and with surgery, against ordinary layers."""
+"""mtrl bench update: the time of a whole SAC update, joint and with surgery, compared with ordinary layers."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def make_agent(num_tasks: int, method: str, device: str = "cpu", **options: Any)
 
 
 def full_update(num_tasks: int, method: str = "none", solver: list[float] | None = None) -> Callable[[], Any]:
-    """One full update: sampling, critics, actor, temperatures, targets. `solver` collects the seconds of each call of
-    a Gramian surgery's solver: the critics', the actor's, and so on."""
+    """A function for one full update: sampling, critics, actor, temperatures, targets. solver: a list that collects the
+    seconds of each call of a Gramian surgery's solver, alternating between critics and actor."""
     agent, replay = make_agent(num_tasks, method), filled_replay(num_tasks)
     count = 2 if agent.needs_second_batch else 1
     for part in (agent.critic_optimizer, agent.actor_optimizer):
@@ -70,8 +70,8 @@ def full_update(num_tasks: int, method: str = "none", solver: list[float] | None
 
 
 def updates(num_tasks: int, method: str, count: int = 1, device: str = "cpu", **options: Any) -> Callable[[], Any]:
-    """A function that does `count` full updates, with the agent's options for execution and precision, and waits for
-    the device to finish."""
+    """A function that makes `count` full updates and waits for the device. options: the agent's, for execution and
+    precision."""
     agent, replay = make_agent(num_tasks, method, device, **options), filled_replay(num_tasks, device)
     batches = 2 if agent.needs_second_batch else 1
 
@@ -92,7 +92,7 @@ def _plain(num_tasks: int, backward: Backward = joint) -> Callable[[], Any]:
 
 
 def _peers(num_tasks: int) -> dict[str, Callable[[], Any]]:
-    """The same update elsewhere, for comparison."""
+    """The same update by other code, for comparison."""
     torchjd = torchjd_pcgrad()
     peers = {"naive_pcgrad": _plain(num_tasks, naive_pcgrad)}
     peers |= {"torchjd_pcgrad": _plain(num_tasks, torchjd)} if torchjd is not None else {}
@@ -100,7 +100,7 @@ def _peers(num_tasks: int) -> dict[str, Callable[[], Any]]:
 
 
 def methods() -> list[str]:
-    """Every surgery and weighting but the plain ones."""
+    """Every surgery and weighting except the plain ones."""
     return [kind for registry in (SURGERIES, WEIGHTINGS) for kind in registry.kinds if kind not in ("none", "equal")]
 
 
@@ -121,16 +121,16 @@ def measure(
     - naive_pcgrad: T backward passes, and projections of whole vectors. torchjd_pcgrad: torchjd's, where installed.
     - jax_joint, jax_pcgrad: those of the JAX baselines, where a checkout is given.
 
-    `solver_ms` is the time that a Gramian surgery takes to choose its coefficients, and `ratio_without` the ratio
-    without this time. `compiled` adds joint and PCGrad's updates under `agent.execution=compiled`. See `gpu_rows` for
-    a GPU.
+    `solver_ms` is the time in which a Gramian surgery chooses its coefficients, and `ratio_without` the ratio without
+    this time. `compiled` adds the updates of joint training and PCGrad with `agent.execution=compiled`. See `gpu_rows`
+    for a GPU.
 
     Args:
         jax_baselines: a checkout of metaworld-algorithms; needs a CPU.
         jax_python: the interpreter that has JAX.
 
     Raises:
-        UserError: a method that there is not; baselines that cannot be run.
+        UserError: there is no such method, or the baselines cannot be run.
     """
     unknown = set(chosen) - set(methods())
     check(not unknown, "--methods", f"among {', '.join(methods())}", ", ".join(sorted(unknown)))
@@ -168,8 +168,8 @@ def cpu_rows(
 
 
 def gpu_rows(suite: str, chosen: Sequence[str], repetitions: int, device: str, count: int = 20) -> list[dict[str, Any]]:
-    """Milliseconds of an update when `count` updates follow each other without waiting for the device: op by op,
-    captured in each precision, and compiled."""
+    """Milliseconds per update, over `count` updates without waiting for the device in between: op by op, captured in
+    each precision, and compiled."""
     calls = {}
     for method in ("none", *chosen):
         captured = [("captured", precision) for precision in ("tf32", "float32", "bfloat16")]
@@ -185,7 +185,7 @@ def gpu_rows(suite: str, chosen: Sequence[str], repetitions: int, device: str, c
 def _rows(
     suite: str, calls: dict[str, Callable[[], Any]], peers: dict[str, Callable[[], Any]], repetitions: int, few: int
 ) -> list[dict[str, Any]]:
-    """Ours in turn, `repetitions` times; then the slow peers in turn with our joint update, `few` times."""
+    """Our calls in turn, `repetitions` times; then the slow peers in turn with our joint update, `few` times."""
     seconds = interleaved(calls, repetitions)
     base = min(median(seconds["plain"]), median(seconds["joint"]))
     found = [_row(suite, name, values, base) for name, values in seconds.items()]
@@ -196,7 +196,7 @@ def _rows(
 
 
 def _solver_columns(row: dict[str, Any], seconds: list[float]) -> dict[str, float]:
-    """The columns for the time in a method's solver, which each repetition calls twice; {} for methods without one."""
+    """The columns for the time in a method's solver, which each update calls twice; {} for methods without one."""
     if not seconds:
         return {}
     calls = seconds[-2 * row["repetitions"] :]

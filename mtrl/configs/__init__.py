@@ -1,8 +1,8 @@
 """Presets, as YAML in Hydra's config groups, and the composition of a configuration from them.
 
-The options themselves are dataclasses beside what they configure; each registry's methods become one config
-group, so that `network=mint network.width=200` composes with no further declaration. Only the methods chosen are
-imported.
+The options themselves are fields of dataclasses beside the code that they configure. The methods of each registry form
+one config group, so that `network=mint network.width=200` works without further declarations. Only the chosen methods
+are imported.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Made = TypeVar("_Made", bound=Options)
 
 
 def choices(group: str, registries: Iterable[Registry]) -> list[str]:
-    """What may stand behind `<group>=`: the registry's methods, and the YAML presets beside this file."""
+    """What can follow `<group>=`: the registry's methods, and the YAML presets beside this file."""
     kinds = {kind: registry for registry in registries if registry.group == group for kind in registry.kinds}
     presets = {path.stem for path in FOLDER.glob("*/*.yaml") if path.parent.name == group}
     for kind in presets & kinds.keys():
@@ -47,7 +47,7 @@ def choices(group: str, registries: Iterable[Registry]) -> list[str]:
 
 
 def summary(group: str, name: str) -> str:
-    """What a YAML preset says of itself: its first comment that is not an instruction to Hydra."""
+    """A YAML preset's description: its first comment that is not an instruction to Hydra."""
     lines = (FOLDER / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comments = (line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line)
     return next(comments, "")
@@ -103,7 +103,7 @@ def _set(
 def _owners(
     key: str, root: type[Any], registries: Sequence[Registry], chosen: Mapping[str, Sequence[str]]
 ) -> tuple[list[type[Any]], list[str]]:
-    """The dataclasses of the kinds chosen that may have an option, and its name in them: several where it is nested."""
+    """The dataclasses of the chosen kinds that may have an option, and its path of names in them."""
     group, *names = key.split(".")
     if not names:
         return [root], [group]
@@ -115,7 +115,7 @@ def _owners(
 
 
 def is_whole(root: type[Any], registries: Sequence[Registry], key: str, overrides: Sequence[str]) -> bool:
-    """Whether an option of the kinds chosen takes whole numbers alone."""
+    """Whether an option of the chosen kinds takes only whole numbers."""
     owners, names = _owners(key, root, registries, selected(root, overrides))
     return any(values.is_whole(values.hint(owner, names)) for owner in owners)
 
@@ -125,7 +125,7 @@ def _is_path(owners: Iterable[type[Any]], names: Sequence[str]) -> bool:
 
 
 def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, list[str]]:
-    """The kinds in each group: what overrides choose, else what their recipe chooses, else the defaults."""
+    """The kinds in each group: those that overrides choose, otherwise those of their recipe, otherwise the defaults."""
     given: dict[str, Any] = {key: value for key, _, value in (override.partition("=") for override in overrides)}
     usual: dict[str, Any] = {}
     for line in [*_defaults(root.kind), *_defaults(f"recipe/{given.get('recipe')}")]:
@@ -135,7 +135,7 @@ def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, list[str]]:
 
 
 def preset(group: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """What the preset of a group sets that the overrides choose; {} where they choose none."""
+    """The settings of a group's preset that the overrides choose; {} if they choose none."""
     name = next((value for key, _, value in (o.partition("=") for o in reversed(overrides)) if key == group), "")
     return _content(f"{group}/{name}")
 
@@ -149,11 +149,11 @@ def _listed(choice: Any) -> list[str]:
 
 @functools.cache
 def _content(preset: str) -> dict[str, Any]:
-    """A preset as it is written, empty where there is no such file."""
+    """A preset as it is written; empty if there is no such file."""
     path = FOLDER / f"{preset}.yaml"
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # what a user chose may be no file's name at all
+    except (OSError, ValueError):  # the user's choice may not be a valid file name
         return {}
 
 
@@ -169,9 +169,10 @@ def _kind(group: str, choice: str) -> str:
 
 
 def sweep(root: type[Any], registries: Sequence[Registry], overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each run that they ask for, in order: `seed=1,2` are two runs, and so is `seed=range(1,3)`.
+    """The overrides of each run of a sweep, in order: `seed=1,2` means two runs, and so does `seed=range(1,3)`.
 
-    With several such overrides, every combination; the last varies first. This is Hydra's syntax. Paths stay single.
+    Several such overrides give every combination; the last one varies first. This is Hydra's syntax. A path is always a
+    single value.
     """
     found = [alternatives(override) for override in overrides]
     groups = selected(root, overrides)
@@ -185,7 +186,7 @@ def sweep(root: type[Any], registries: Sequence[Registry], overrides: Sequence[s
 
 
 def alternatives(override: str) -> list[str]:
-    """The overrides that one with several values stands for."""
+    """Split an override with several values into overrides with one value each."""
     key, _, text = override.partition("=")
     value = values.parse(text)
     if value is None or not value.is_discrete_sweep() or value.value_type == ValueType.GLOB_CHOICE_SWEEP:
@@ -227,9 +228,9 @@ def plain(config: Any) -> Any:
 
 
 def overrides(registries: Sequence[Registry], saved: dict[str, Any], further: Sequence[str] = ()) -> list[str]:
-    """The `key=value` overrides that give the configuration `plain` wrote, changed by `further` ones.
+    """The `key=value` overrides that restore the configuration written by `plain`, changed by `further` ones.
 
-    A group that `further` chooses anew is taken from there with all its options.
+    If `further` chooses another kind in a group, all options of the group come from there.
     """
     changed = {override.partition("=")[0] for override in further}
     groups, found = {registry.group: registry for registry in registries}, []
@@ -249,7 +250,7 @@ def overrides(registries: Sequence[Registry], saved: dict[str, Any], further: Se
 
 
 def leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The dotted names and values of all that is nested in a value."""
+    """The dotted names and values of everything nested in a value."""
     if not isinstance(value, dict):
         yield prefix, value
         return
@@ -258,10 +259,10 @@ def leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, Any]) -> Any:
-    """The configuration object that `plain` was made of.
+    """The configuration object from which `plain` made `saved`.
 
     Raises:
-        UserError: it holds a key or value that this version does not know.
+        UserError: `saved` holds a key or value that this version does not know.
     """
     groups = {registry.group: registry for registry in registries}
     optional = [group for line in _defaults(root.kind) if isinstance(line, dict) for group in line if not line[group]]
@@ -295,7 +296,7 @@ def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> 
 
 
 def _made(composed: DictConfig, registries: Iterable[Registry]) -> Any:
-    """The configuration object, in which every number is finite, and a whole one no longer than 63 bits."""
+    """The configuration object, after checking that numbers are finite, and whole ones have at most 63 bits."""
     for registry in registries:
         if registry.usual:
             with typed_as({registry.usual: registry.group}):
@@ -311,9 +312,9 @@ def _made(composed: DictConfig, registries: Iterable[Registry]) -> Any:
 
 
 def _check_override(override: str, registries: Sequence[Registry], optional: Sequence[str]) -> None:
-    """Say what is wrong where Hydra's own message would not: no `=`, or an unknown choice of a group.
+    """Raise our own error where Hydra's would not help: for a missing `=`, or an unknown choice of a group.
 
-    optional: the groups in which nothing may be chosen (null).
+    optional: the groups in which a choice may be left out (null).
     """
     key, equals, value = override.partition("=")
     if not equals:

@@ -1,4 +1,4 @@
-"""What to say of a configuration that cannot be composed."""
+"""Error messages for a configuration that cannot be composed."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def explained(error: BaseException, overrides: Sequence[str]) -> UserError:
 
 
 MALFORMED = (OmegaConfBaseException, LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
-"""What OmegaConf, and checks of values, raise for a file that somebody has edited."""
+"""What OmegaConf and checks of values raise for a file that was edited by hand."""
 _KINDS = {
     r"Value '(.*)' of type '.*' could not be converted to Integer": "an integer",
     r"Value '(.*)' of type '.*' could not be converted to Float": "a number",
     r"Value '(.*)' is not a valid bool": "true or false",
     r"Invalid value assigned: (.*) is not a ListConfig": "a list in brackets, as [first,second]",
 }
-"""What OmegaConf says of a value of the wrong type, and what it should be."""
+"""OmegaConf's message for a value of the wrong type -> what the value should be."""
 
 
 def unknown_option(option: str, known: Sequence[str]) -> UserError:
-    """An option that its part does not have, and those that it has."""
+    """The error for an option that its part does not have. It lists those that it has."""
     prefix, _, name = option.rpartition(".")
     if not known:
         return UserError(f"Option `{option}` should be a known option (see `mtrl list`). Found an unknown key.")

@@ -1,6 +1,6 @@
-"""The values of options: text as it was typed, whole numbers however they are written, the rest in Hydra's syntax.
+"""Reads the values of options: text as it is typed, whole numbers in any notation, and the rest in Hydra's syntax.
 
-The declared type of an option decides how its value is read, so that no character of a path or a name means anything.
+The declared type of an option decides how its value is read, so that paths and names have no special characters.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from mtrl.core.config import is_path_option
 from mtrl.core.errors import UserError, expected
 
 _LARGEST_EXPONENT = 30
-"""Whole numbers beyond 10 to this power are no option's value."""
+"""No option takes whole numbers beyond 10 to this power."""
 
 
 def hint(owner: type[Any], names: Iterable[str]) -> Any:
-    """The declared type of a dataclass's option; `names` lead to it, of several where dataclasses are nested."""
+    """The declared type of a dataclass's option. names: the path to it, through nested dataclasses."""
     found: Any = owner
     for name in names:
         found = _hints(found).get(name) if is_dataclass(found) else None
@@ -44,9 +44,9 @@ def _hints(owner: Any) -> dict[str, Any]:
 
 
 def read(option: str, text: str, declared: Any, path: bool = False) -> Any:
-    """What an option is set to by `text`.
+    """The value to which `text` sets an option.
 
-    Text is taken as it is typed; where one pair of quotes encloses all of it, what is inside. In a path, `~` is the
+    Text is taken as it is typed. If a pair of quotes encloses all of it, the quotes are removed. In a path, `~` is the
     home folder.
 
     Raises:
@@ -72,10 +72,10 @@ def read(option: str, text: str, declared: Any, path: bool = False) -> Any:
 
 
 def parse(text: str) -> Override | None:
-    """A value in Hydra's syntax, None where it is none."""
+    """Parse a value in Hydra's syntax; None if it is not one."""
     try:
         return OverridesParser.create().parse_override(f"value={text}")
-    except (HydraException, ValueError, RecursionError):  # thousands of digits, or of brackets
+    except (HydraException, ValueError, RecursionError):  # there are thousands of digits or brackets
         return None
 
 
@@ -95,7 +95,7 @@ def _element(value: Any) -> str:
 
 
 def as_typed(value: Any) -> Any:
-    """`value` with all its text written so that OmegaConf sees no interpolation in it."""
+    """`value` with all text escaped, so that OmegaConf sees no interpolation in it."""
     if isinstance(value, dict):
         return {key: as_typed(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -116,12 +116,12 @@ def _path(option: str, text: str) -> str:
 
 
 def _kinds(declared: Any) -> tuple[Any, ...]:
-    """The types that a value may have: those of a union, or the one."""
+    """The types that a value may have: the members of a union, or the type itself."""
     return get_args(declared) if get_origin(declared) in (Union, UnionType) else (declared,)
 
 
 def is_whole(declared: Any) -> bool:
-    """Whether a declared type has whole numbers and no others."""
+    """Whether the only numbers of a declared type are whole numbers."""
     kinds = _kinds(declared)
     return int in kinds and float not in kinds
 
@@ -135,7 +135,7 @@ def _whole(value: Any, declared: Any) -> Any:
 
 
 def _integer(text: str) -> int | None:
-    """The whole number that a text is, however it is written; None where it is none."""
+    """The whole number that a text stands for in any notation; None if it is not one."""
     try:
         number = Decimal(text)
     except InvalidOperation:

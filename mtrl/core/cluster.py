@@ -1,4 +1,4 @@
-"""The one place where Ray is imported: a connection to the machines that sweeps and collectors run on."""
+"""Connects to the machines on which sweeps and collectors run. Ray is imported only here."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from mtrl.core.errors import expected, missing
 
 _LONGEST = 200
-"""Letters that a complaint takes from Ray's own."""
+"""The most characters of Ray's message that an error of ours quotes."""
 
 
 @contextlib.contextmanager
 def connected(what: str, address: str, option: str) -> Iterator[Any]:
-    """The module `ray`, connected to a cluster; to the one that this process is connected to already, if it is.
+    """The module `ray`, connected to a cluster. An existing connection of this process is used again.
 
-    What is printed meanwhile goes to stderr: Ray tells of dead workers on stdout, where results alone belong.
+    Inside the block, all output goes to stderr: Ray reports dead workers on stdout, which is only for results.
 
     Args:
-        what: what needs Ray, for a complaint.
-        address: `host:port`, or `auto` for the cluster that this machine is part of. Empty: the variable RAY_ADDRESS;
-            where there is none, a new cluster of this machine alone, which ends with the connection.
+        what: what needs Ray, for error messages.
+        address: `host:port`, or `auto` for the cluster that this machine is part of. If empty, the environment variable
+            RAY_ADDRESS; without that, a new cluster of only this machine, which ends with the connection.
         option: the option that gave the address.
 
     Raises:
@@ -33,7 +33,7 @@ def connected(what: str, address: str, option: str) -> Iterator[Any]:
     place = address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use over the network
     if place == "local":
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # and open ports for other machines
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # Ray would open ports for other machines
     try:
         import ray
     except ImportError as error:
@@ -44,11 +44,11 @@ def connected(what: str, address: str, option: str) -> Iterator[Any]:
     alone: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
     try:
         ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **alone)
-    except Exception as error:  # Ray's own start raises nothing more special
+    except Exception as error:  # Ray's start raises nothing more specific
         found = f"{place}: {' '.join(str(error).split())[:_LONGEST]}"
         raise expected(f"Option `{option}`", "the address of a Ray cluster that runs", found) from error
     with contextlib.redirect_stdout(sys.stderr):
         try:
             yield ray
         finally:
-            ray.shutdown()  # it tells the rest
+            ray.shutdown()  # the error above says enough

@@ -1,4 +1,4 @@
-"""Limits of configuration values; the configuration classes stand beside what they configure."""
+"""Limits of configuration values. The configuration classes themselves are beside the code that they configure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TYPED: ContextVar[dict[str, str] | None] = ContextVar("typed", default=None)
 
 @contextlib.contextmanager
 def typed_as(groups: dict[str, str]) -> Iterator[None]:
-    """While entered, `check` calls options by the group that they were typed with: {usual group: that group}."""
+    """Inside the block, `check` names options by the group that the user typed. groups: {usual group: typed group}."""
     token = _TYPED.set(groups)
     try:
         yield
@@ -43,13 +43,13 @@ def check_choice(name: str, found: str, choices: tuple[str, ...]) -> None:
 
 
 def option(default: Any, limits: Limits | None, **metadata: Any) -> Any:
-    """The field of an option whose values have limits. A subclass that changes the default keeps them.
+    """The field of an option whose values have limits. A subclass that changes the default keeps the limits.
 
-    limits: the choices, or of a number what error messages say of it: "positive", "a positive integer", "2 or more", or
-    an interval such as "in [0, 1)" or "in 1..500". None is within the limits of every number.
+    limits: the choices; or for a number, the text that error messages show: "positive", "a positive integer", "2 or
+    more", or an interval such as "in [0, 1)" or "in 1..500". The value None is always allowed for a number.
 
     Raises:
-        UserError: limits of another form.
+        UserError: the limits have another form.
     """
     if isinstance(limits, str) and not _FORMS.fullmatch(limits) and not _INTERVAL.fullmatch(limits):
         known = '"positive", "a positive integer", "2 or more", "in [0, 1)", "in 1..500", or a tuple of the choices'
@@ -79,7 +79,7 @@ class Options:
 
 @functools.cache
 def _limits(config: type[Any]) -> dict[str, Limits]:
-    """The limits of a dataclass's options, each from the most derived class that gives any; `kind` is not to change."""
+    """The limits of a dataclass's options, each from the most derived class that gives any. `kind` must not change."""
     kind: dict[str, Limits] = {"kind": (config.kind,)} if getattr(config, "kind", "") else {}
     tables = (owner.__dict__.get("__dataclass_fields__", {}) for owner in reversed(config.__mro__))
     return kind | {f.name: f.metadata["limits"] for table in tables for f in table.values() if f.metadata.get("limits")}
@@ -96,12 +96,12 @@ def _fits(value: float, limits: str) -> bool:
 
 
 def runtime_option(default: Any, limits: Limits | None = None) -> Any:
-    """The field of an option that does not change results, so that two starts of the same run may differ in it."""
+    """The field of an option that does not change results, so that a run may be resumed with another value."""
     return option(default, limits, changes_results=False)
 
 
 def path_option(default: str, changes_results: bool = False) -> Any:
-    """The field of an option that is a path, or the name of a folder: commas in it never mean several runs."""
+    """The field of an option that is a path or the name of a folder. Commas in it never make several runs."""
     return field(default=default, metadata={"changes_results": changes_results, "path": True})
 
 
@@ -110,6 +110,6 @@ def is_path_option(option: Field[Any]) -> bool:
 
 
 def runtime_options(config: type[Any]) -> set[str]:
-    """The names of a dataclass's runtime options; a subclass that gives one another default leaves it one."""
+    """The names of a dataclass's runtime options, including those whose default a subclass has changed."""
     declared = [f for owner in config.__mro__ for f in owner.__dict__.get("__dataclass_fields__", {}).values()]
     return {f.name for f in declared if not f.metadata.get("changes_results", True)} & {f.name for f in fields(config)}

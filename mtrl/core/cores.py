@@ -1,4 +1,4 @@
-"""What there is to compute on: cores and devices."""
+"""The cores and devices that can be used."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ B = TypeVar("B")
 
 
 def available_cores() -> int:
-    """Those that this process may run on, where the system tells; at least 1."""
+    """The number of cores on which this process may run, if the system reports it; at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def free_cores(count: int) -> Iterator[list[int]]:
-    """The numbers of cores that nobody else has from here meanwhile; [] where so many are not free, or all are wanted.
+    """Reserve `count` cores inside the block, and yield their numbers; [] if so many are not free, or all are wanted.
 
-    A file for each core is locked, which the system undoes if the process dies.
+    A lock on a file for each core keeps other processes of ours away. The system frees it if the process dies.
     """
     if not hasattr(os, "sched_getaffinity") or count >= available_cores():
         yield []
@@ -52,7 +52,7 @@ def free_cores(count: int) -> Iterator[list[int]]:
 
 
 def usable_device(name: str, option: str = "Option `device`") -> torch.device:
-    """The device of this name; for "auto" a GPU where there is one.
+    """The device of this name; for "auto" a GPU if there is one.
 
     Raises:
         UserError: PyTorch cannot compute there.
@@ -69,10 +69,10 @@ def usable_device(name: str, option: str = "Option `device`") -> torch.device:
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """PyTorch's operations that are called here run in so many threads.
+    """Inside the block, PyTorch's operations use `count` threads.
 
-    One is right for the small products of acting: PyTorch's other threads wait actively for the next operation, and
-    would hold the cores that the environments are stepped on next.
+    One is best for the small matrix products of acting. With more, PyTorch's threads would wait actively for the next
+    operation, and occupy the cores on which the environments are stepped next.
     """
     import torch
 
@@ -85,7 +85,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def side_by_side(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-    """The results of both, at the same time, each with half of PyTorch's threads; in turn where there is one thread.
+    """Run both functions at the same time, each with half of PyTorch's threads, or in turn if there is one thread.
 
     Two independent chains of small operations use two cores better than operations that are each split between the
     cores. Neither may change what the other reads, draw from the same generator, or change settings of the process.
@@ -96,7 +96,7 @@ def side_by_side(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]
         return first(), second()
     half, tracked = torch.get_num_threads() // 2, torch.is_grad_enabled()
 
-    def prepare() -> None:  # both are settings of each thread
+    def prepare() -> None:  # autograd and the number of threads are set per thread
         torch.set_num_threads(half)
         torch.set_grad_enabled(tracked)
 

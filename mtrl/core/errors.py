@@ -1,4 +1,4 @@
-"""The one kind of error a user can cause."""
+"""The one kind of error that a user can cause."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class UserError(ValueError):
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 400
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 60
-"""How a complaint shows what was found: whole, unless it is of thousands of letters."""
+"""How a message shows what was found: whole, unless it has thousands of characters."""
 
 
 def expected(what: str, expectation: str, found: Any) -> UserError:
-    """The project's one form of complaint: what should be what, and what was found instead."""
+    """The project's one form of error: what should be what, and what was found instead."""
     return UserError(f"{what} should be {expectation}. Found {shown(found)}.")
 
 
 def shown(found: Any) -> str:
-    """A value as complaints show it."""
+    """A value as error messages show it."""
     try:
         return _SHORT.repr(found)
     except ValueError:  # Python refuses to write out whole numbers of thousands of digits
@@ -37,9 +37,9 @@ def shown(found: Any) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path | str, expectation: str, what: str = "File") -> Iterator[None]:
-    """Make every failure to read a file the project's complaint: damaged files fail in many ways, by each library.
+    """Turn every failure to read a file into a UserError, since each library fails on damaged files in its own ways.
 
-    what: how the complaint calls the file before it names its path.
+    what: the word before the file's path in the message.
     """
     try:
         yield
@@ -51,7 +51,7 @@ def reading(path: Path | str, expectation: str, what: str = "File") -> Iterator[
 
 
 def missing(what: str, package: str, extra: str, found: str = "") -> UserError:
-    """What cannot be used because an optional package is not installed, or what else was found."""
+    """The error for something that needs an optional package. found: what is wrong, if it is not simply missing."""
     in_clone = f"pip install -e '.[{extra}]' -c constraints.txt"
     how = in_clone if _CONSTRAINTS.exists() else f"install mtrl-toolkit again as before, with its extra [{extra}]"
     return UserError(f"{what} should be used with {package} installed: {how}. Found {found or f'no {package}'}.")

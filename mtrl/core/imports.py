@@ -1,4 +1,4 @@
-"""Importing libraries that a variable of the environment can keep from being imported."""
+"""Imports libraries whose import an environment variable can break."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from types import ModuleType
 
 
 def import_despite(module: str, *variables: str) -> ModuleType:
-    """Import a module; where that fails, without these variables of the environment.
+    """Import a module. If that fails, try again without these environment variables.
 
-    A library that reads on import how it is to draw should not stop a program that draws nothing, or draws otherwise.
+    Some libraries read on import how to draw. A bad value must not stop a program that does not draw with them.
     """
     try:
         return importlib.import_module(module)
@@ -27,7 +27,7 @@ def import_despite(module: str, *variables: str) -> ModuleType:
 
 
 def _forget(package: str) -> None:
-    """Let what a failed import has left be imported again, save for compiled modules, which can be loaded only once."""
+    """Remove what a failed import has left, so that it can be repeated. Compiled modules stay: they load only once."""
     for name, module in list(sys.modules.items()):
         if name.startswith(f"{package}.") and str(getattr(module, "__file__", "")).endswith(".py"):
             del sys.modules[name]

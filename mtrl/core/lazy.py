@@ -1,4 +1,4 @@
-"""Packages whose names are imported on first use, so that what does not compute anything starts at once."""
+"""Packages whose names are imported on first use, so that commands that compute nothing start at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def lazily(package: str, names: Sequence[str], *modules: str) -> Callable[[str], Any]:
-    """A package's `__getattr__` for `names`, each from the first of the package's `modules` that has it."""
+    """A package's `__getattr__` for `names`. Each comes from the first of the package's `modules` that has it."""
 
     def get(name: str) -> Any:
         for module in modules if name in names else ():

@@ -1,4 +1,4 @@
-"""Memory: how the C library handles the large arrays that every update allocates and frees, and how much there is."""
+"""Memory: how the C library handles the large arrays of each update, and how much memory there is."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _KEEP = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Let the process reuse arrays of up to 1 GiB instead of giving them back to the system; True where it does.
+    """Let the process reuse the memory of arrays up to 1 GiB instead of returning it. Returns whether that works.
 
-    An update at T = 50 allocates tens of arrays of 20 to 60 MB. Above 32 MB glibc maps each of them anew, and the
-    system zeroes every page of it: as much time as the arithmetic on it. Elsewhere than with glibc nothing changes.
+    An update at T = 50 allocates tens of arrays of 20 to 60 MB. Above 32 MB glibc maps new memory for each, and the
+    system zeroes every page of it, which takes as long as the arithmetic. Without glibc, nothing changes.
     """
     mallopt = _glibc("mallopt")
     return mallopt is not None and all(mallopt(option, _KEEP) for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
 
 
 def return_freed_memory() -> bool:
-    """Give the system what is freed by now; True where it could.
+    """Return freed memory to the system. Returns whether that was possible.
 
-    For after rare work with large arrays that it uses in part, such as the environments of an evaluation. They lie in
-    another place each time, where arrays kept by `keep_freed_memory` are free, and the process would grow with every
-    page that one of them has used so far.
+    It is for use after rare work with large, partly used arrays, such as the environments of an evaluation. Their place
+    differs each time within the memory that `keep_freed_memory` keeps, so the process would grow with every page that
+    any of them has used.
     """
     trim = _glibc("malloc_trim")
     return trim is not None and bool(trim(0))
@@ -47,10 +47,10 @@ def _glibc(name: str) -> Any:
 
 
 def check_content(path: Path, size: int) -> None:
-    """Refuse a compressed file of which far more would come than it has bytes, before it takes memory.
+    """Refuse a compressed file whose content is far larger than the file, before it takes memory.
 
     Raises:
-        ValueError: more than 16 MiB and 100 times its own size. Pictures and data sets have less than a tenth of it.
+        ValueError: it has more than 16 MiB plus 100 times the file's size. Real data sets stay below a tenth of that.
     """
     most = (16 << 20) + 100 * path.stat().st_size
     if size > most:
@@ -64,13 +64,13 @@ def peak_bytes() -> int:
 
 
 def require_room(what: str, needed: float, found: float | None, where: str) -> None:
-    """Refuse, before anything is allocated, what needs more bytes than there are.
+    """Check, before anything is allocated, that there is enough memory.
 
     Args:
-        found: None where it is not known.
+        found: the free bytes; None if unknown.
 
     Raises:
-        UserError: it names both in gigabytes.
+        UserError: there is not enough; the message names both numbers in gigabytes.
     """
     if found is not None and needed > found:
         raise expected(what, f"one that fits {where}: it needs {_gigabytes(needed)}", f"{_gigabytes(found)} free")
@@ -81,9 +81,9 @@ def _gigabytes(count: float) -> str:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """The memory that can still be had there: on the CPU what the system and the process's control groups leave.
+    """The bytes still free on a device: on the CPU, what the system and the process's control groups leave.
 
-    None where it is not known: on other devices, and on systems other than Linux.
+    None if unknown: on devices other than CPUs and GPUs, and on systems other than Linux.
     """
     if device.type == "cuda":
         import torch
@@ -100,7 +100,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _left_in_groups() -> Iterator[int]:
-    """What each limit of the process's control groups leaves (cgroups, of both versions)."""
+    """The bytes that each limit of the process's control groups leaves (cgroups, both versions)."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
@@ -109,7 +109,7 @@ def _left_in_groups() -> Iterator[int]:
         names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
-            with contextlib.suppress(OSError, ValueError):  # no such group is seen from inside, or there is no limit
+            with contextlib.suppress(OSError, ValueError):  # the group is not visible from inside, or has no limit
                 limit, usage = (int((folder / name).read_text()) for name in names)
                 cached = re.search(r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.M)
                 yield max(0, limit - usage + (int(cached[1]) if cached else 0))

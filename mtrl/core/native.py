@@ -1,4 +1,4 @@
-"""C that is compiled when it is first needed: no file is kept, and who calls it has another way without a compiler."""
+"""Compiles C code when it is first needed. No file is kept, and callers can do without a compiler."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import tempfile
 from pathlib import Path
 
 FAILURES = (OSError, AttributeError, subprocess.SubprocessError)
-"""What `compiled` and the use of its library raise where there is no compiler, or not the right one."""
+"""What `compiled`, and calls of its library, raise if there is no suitable compiler."""
 
 
 @functools.cache
 def compiled(source: str, *flags: str) -> ctypes.CDLL:
-    """The library of this C source, by ``cc`` or what the variable ``CC`` names; its functions release Python's lock.
+    """Compile C source by ``cc``, or what the variable ``CC`` names. The library's functions release Python's lock.
 
     Raises one of `FAILURES`.
     """

@@ -1,4 +1,4 @@
-"""What a command prints may have nowhere to go, as after `| head` or on a full disk: no reason to stop a long run."""
+"""Keeps a long run going when its output cannot be written, as after `| head` or on a full disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class _Lasting:
-    """A text stream that goes on into nothing once a write to it has failed."""
+    """A text stream that discards everything after a write to it has failed."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -36,19 +36,19 @@ class _Lasting:
             yield
         except OSError as error:
             self.error = self.error or error
-            with open(os.devnull, "wb") as nowhere:  # also for what is buffered, and for processes started from here
+            with open(os.devnull, "wb") as nowhere:  # also for buffered text and for child processes
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def _without_files(hook: Callable[[Any], object]) -> Callable[[Any], object]:
-    """A hook that keeps quiet about files that could not be written: threads such as TensorBoard's raise that error
-    again where they were given the work."""
+    """A hook that ignores files that could not be written: threads such as TensorBoard's raise that error again in the
+    thread that gave them the work."""
     return lambda arguments: None if isinstance(arguments.exc_value, OSError) else hook(arguments)
 
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
-    """While entered, a program goes on where it can no longer write to standard output or standard error.
+    """Inside the block, the program continues even if it can no longer write to standard output or standard error.
 
     Raises:
         OSError: at the end, if part of standard output was lost, unless its reader had closed it.

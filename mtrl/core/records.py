@@ -1,8 +1,8 @@
-"""JSON and YAML files that may have been damaged or edited: read whole and in the right shape, or refused in one line.
+"""Reads JSON and YAML files that may have been damaged or edited, and refuses wrong ones in one line.
 
-A shape is a type or a union of types (`int | None`), `[shape]` for a list, `{str: shape}` for a mapping of any names,
-or `{"name": shape, ...}` for a mapping that has these and maybe others. `int` takes whole numbers of 64 bits, `float`
-finite numbers, and `object` anything.
+A shape is a type or a union of types (`int | None`), `[shape]` for a list, `{str: shape}` for a mapping with any names,
+or `{"name": shape, ...}` for a mapping with these names and possibly others. `int` accepts whole numbers of 64 bits,
+`float` finite numbers, and `object` anything.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def read_json(path: Path, shape: Any) -> Any:
     """The content of a JSON file.
 
     Raises:
-        UserError: it is missing, unreadable, no JSON or of another shape.
+        UserError: it is missing, unreadable, not JSON, or of another shape.
     """
     with reading(path, "a readable file of whole JSON"):
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
@@ -32,7 +32,7 @@ def read_json(path: Path, shape: Any) -> Any:
 
 
 def read_yaml(path: Path, shape: Any, what: str = "File") -> Any:
-    """The content of a YAML file; what: how errors call the file before they name its path."""
+    """The content of a YAML file. what: the word before the file's path in errors."""
     with reading(path, "a readable YAML file", what):
         text = path.read_text(encoding="utf-8-sig")
         value = yaml.safe_load(text)
@@ -42,7 +42,7 @@ def read_yaml(path: Path, shape: Any, what: str = "File") -> Any:
 
 
 def require(value: Any, shape: Any, what: str, place: str = "") -> None:
-    """Raise UserError unless a value has a shape; place: where in `what` it stands."""
+    """Raise UserError unless a value has a shape. place: the value's place within `what`."""
     if isinstance(shape, list):
         if not isinstance(value, list):
             _complain(what, place, "a list", value)
@@ -59,7 +59,7 @@ def require(value: Any, shape: Any, what: str, place: str = "") -> None:
 
 
 def _require_small(value: Any, letters: int) -> None:
-    """Refuse what aliases in aliases would make far larger than the file, when it is gone through."""
+    """Refuse nested YAML aliases, which can make the content far larger than the file."""
     left, waiting = 1000 + 10 * letters, [value]
     while waiting:
         found = waiting.pop()

@@ -1,17 +1,17 @@
-"""The kinds of each part: our packages' modules, one method each, and those that others add.
+"""The kinds of each part: the modules of our packages, with one method each, and the methods that users add.
 
-A method's module defines `Config`, a dataclass whose fields are its options, and mostly `build(config, ...)`. A new
-method of ours is one new file, named after it; a module that adapts several methods of another library defines
-`CONFIGS = {"kind": Class, ...}` instead, and a module with neither is a helper. Modules are imported when chosen; until
-then their source alone is read.
+A method's module defines `Config`, a dataclass whose fields are its options, and usually `build(config, ...)`. Each of
+our own methods is one file with its name. A module that adapts several methods of another library instead defines
+`CONFIGS = {"kind": Class, ...}`. A module with neither is a helper. Modules are imported when they are chosen; until
+then only their source is read.
 
-Others add theirs without a change here. The entry points of an installed package are named like the package of ours in
-which the module would stand:
+Users add their own methods without changing this package. An installed package declares an entry point, in a group
+named like the package of ours in which the module would be:
 
     [project.entry-points."mtrl.networks"]
     wide = "my_package.wide"
 
-A module that is not installed, but named by `mtrl train --import my_module`, instead calls, when it is imported,
+A module that is not installed is named by `mtrl train --import my_module`. When it is imported, it calls
 `NETWORKS.add("wide", "my_package.wide")`.
 """
 
@@ -43,25 +43,25 @@ class _Entry(NamedTuple):
 _registries: dict[str, list[Registry]] = {}
 """Group -> its registries."""
 imported: list[str] = []
-"""The modules that the user named, for processes that start others."""
+"""The modules that the user named by --import, to pass on to child processes."""
 
 
 @dataclass(frozen=True)
 class Registry:
-    """The methods of one package, and what others add to them."""
+    """The methods of one package, and those that users add to it."""
 
     group: str
     """The name of the configuration group, for messages: network, surgery, ..."""
     package: str
     many: bool = False
-    """Whether a run may choose several, each with its options under `<group>.<kind>`."""
+    """Whether a run may choose several methods, each with its options under `<group>.<kind>`."""
 
     usual: str = ""
-    """The group that the options' checks name, where this is another group for the same methods."""
+    """The usual group of these methods, which checks of their options name, if this is another group for them."""
     folders: tuple[str, ...] = ()
-    """Packages within `package` that hold methods of this registry too."""
+    """Packages within `package` that also hold methods of this registry."""
     makes: str = ""
-    """The class, with its module, of what is built."""
+    """The class of the built methods, with its module."""
 
     def __post_init__(self) -> None:
         _registries.setdefault(self.group, []).append(self)
@@ -71,7 +71,7 @@ class Registry:
         return tuple(sorted(kind for kind, entry in _table(self.group).items() if entry.package == self.package))
 
     def add(self, kind: str, module: str) -> None:
-        """Add a method: its name, and its module, which is imported when the method is chosen.
+        """Add a method by its name and its module, which is imported when the method is chosen.
 
         Raises:
             UserError: the name is taken in this group.
@@ -99,8 +99,8 @@ class Registry:
         """Build the method that `config.kind` names.
 
         Raises:
-            UserError: its module has no `build` that takes these arguments, or builds something else. One of several
-                methods (`many`) may build None.
+            UserError: its module has no `build` that takes these arguments, or it builds something else. With `many`,
+                it may also build None.
         """
         module = self.module(config.kind)
         build, arguments = getattr(module, "build", None), ", ".join(["config", *(f"{name}=" for name in context)])
@@ -111,14 +111,14 @@ class Registry:
             raise expected(f"The module {module.__name__}", f"one with build({arguments})", found) from error
         made = build(config, **context)  # type: ignore[misc]
         place, _, name = self.makes.rpartition(".")
-        if made is None and self.many:  # one of several may have nothing to do here
+        if made is None and self.many:  # one of several methods may have nothing to do here
             return None
         if place and not isinstance(made, getattr(importlib.import_module(place), name)):
             raise expected(f"What {module.__name__}.build returns", f"a {self.makes}", made)
         return made
 
     def summary(self, kind: str) -> str:
-        """The first line of the documentation of the method: its module's, or its own among several of a module."""
+        """The first line of the method's documentation: its module's, or its class's if the module has several."""
         try:
             return source.summary(self.place(kind), kind)
         except LookupError:
@@ -134,7 +134,7 @@ class Registry:
             return [field.name for field in dataclasses.fields(self.config_class(kind))]
 
     def constant(self, kind: str, name: str) -> Any:
-        """A class constant of the method's Config, None where it has none of this name."""
+        """A class constant of the method's Config; None if there is none of this name."""
         try:
             return source.constant(self.place(kind), kind, name)
         except LookupError:
@@ -142,12 +142,12 @@ class Registry:
 
 
 def find(registries: Iterable[Registry], group: str, kind: str) -> Registry | None:
-    """The registry of a group that has a kind: a group may have several, as networks for vectors and for images."""
+    """The registry that has a kind. A group may have several, such as networks for vectors and for images."""
     return next((r for r in registries if r.group == group and kind in r.kinds), None)
 
 
 def unknown_kind(group: str, known: Sequence[str], found: str, many: bool = False) -> UserError:
-    """What to say of a kind that a group does not have. many: whether several may be chosen."""
+    """The error for a kind that a group does not have. many: whether several may be chosen."""
     near = difflib.get_close_matches(found, known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else "A module of your own that adds it is named with --import MODULE."
     several = f", or several in brackets, as [{','.join(known)}], or none, as []" if many else ""
@@ -155,7 +155,7 @@ def unknown_kind(group: str, known: Sequence[str], found: str, many: bool = Fals
 
 
 def import_by_name(modules: Iterable[str]) -> None:
-    """Import modules that the user names, from the working directory too, so that they can add methods.
+    """Import modules that the user names, also from the working directory, so that they can add methods.
 
     Raises:
         UserError: there is no such module, or it adds a name that is taken.
@@ -164,7 +164,7 @@ def import_by_name(modules: Iterable[str]) -> None:
         if not all(name.isidentifier() for name in module.split(".")):
             raise expected("--import", "a module's dotted name", module)
         if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())  # last, so that no file here hides a library's
+            sys.path.append(os.getcwd())  # last, so that no local file hides a library
         _import(module, "--import")
         imported.append(module)
 
@@ -174,14 +174,14 @@ def _import(module: str, what: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # something else that it needs
+            raise  # a module that it imports is missing
         places = "in this folder, installed, or on PYTHONPATH"
         raise expected(what, f"a module that Python finds ({places}), named without .py", module) from error
 
 
 @functools.cache
 def _table(group: str) -> dict[str, _Entry]:
-    """The kinds of all registries of a group: a name means one thing, whatever else its network is for."""
+    """The kinds of all registries of a group. A name must be unique among them."""
     table: dict[str, _Entry] = {}
     for registry in _registries[group]:
         for package in (registry.package, *(f"{registry.package}.{folder}" for folder in registry.folders)):

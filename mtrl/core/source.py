@@ -1,8 +1,8 @@
-"""What a module's source says of its options, read without running it: to import every method takes seconds.
+"""Reads a module's options from its source without running it, since importing every method takes seconds.
 
-A module that defines `Config` is one method, and one with a dictionary `CONFIGS` of such classes is several. Where the
-source does not say it plainly (a class made by a function, a computed value), these functions raise `LookupError`; then
-the module has to be imported.
+A module that defines `Config` is one method; one with a dictionary `CONFIGS` of such classes is several. If the source
+does not state something plainly (a class made by a function, a computed value), these functions raise `LookupError`,
+and the module has to be imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 
 class Imported(NamedTuple):
-    """A name that a module has from elsewhere: a module's attribute, or the module itself."""
+    """A name that a module imports: an attribute of another module, or that module itself."""
 
     module: str
     name: str = ""
@@ -31,7 +31,7 @@ class Class(NamedTuple):
 
 
 def kinds(module: str) -> list[str]:
-    """The methods that a module defines: none for a helper."""
+    """The methods that a module defines; a helper defines none."""
     names = _names(module)
     if "CONFIGS" in names:
         return list(_configs(module))
@@ -46,14 +46,14 @@ def submodules(package: str) -> list[str]:
 
 
 def summary(module: str, kind: str) -> str:
-    """The first line of documentation: the module's, or its class's where the module has several methods."""
+    """The first line of documentation: the module's, or the class's if the module has several methods."""
     several = "CONFIGS" in _names(module)
     text = ast.get_docstring(_config(module, kind).node if several else _tree(module))
     return (text or "").strip().partition("\n")[0]
 
 
 def options(module: str, kind: str) -> list[str]:
-    """The names of the options, as `dataclasses.fields` has them."""
+    """The names of the options, as `dataclasses.fields` would give them."""
     found: dict[str, None] = {}
     for owner in reversed(_order(_config(module, kind))):
         for line in owner.node.body:
@@ -65,7 +65,7 @@ def options(module: str, kind: str) -> list[str]:
 
 
 def constant(module: str, kind: str, name: str) -> Any:
-    """A constant of the class, None where it has none of this name; what it has from elsewhere is imported for that."""
+    """A constant of the class; None if it has none of this name. Names that it refers to may have to be imported."""
     for owner in _order(_config(module, kind)):
         value = _assigned(owner.node.body).get(name)
         if value is not None:
@@ -80,7 +80,7 @@ def constant(module: str, kind: str, name: str) -> Any:
 
 
 def _find(module: str) -> ModuleSpec | None:
-    """Where a module is, without importing the packages that it is in."""
+    """Find a module's file without importing the packages around it."""
     loaded = getattr(sys.modules.get(module), "__spec__", None)
     if loaded is not None:
         return loaded
@@ -117,7 +117,7 @@ def _assigned(body: list[ast.stmt]) -> dict[str, ast.expr]:
 
 @functools.cache
 def _names(module: str) -> dict[str, Any]:
-    """The names of a module's top level: classes, expressions of what it assigns, and what it imports."""
+    """The names at a module's top level: classes, assigned expressions, and imports."""
     body = _tree(module).body
     spec = _find(module)
     package = module if spec and spec.submodule_search_locations is not None else module.rpartition(".")[0]
@@ -169,13 +169,13 @@ def _resolved(module: str, expression: ast.expr | None) -> Class:
 
 
 def _order(owner: Class) -> list[Class]:
-    """A dataclass and its bases in Python's order: what several have as a base comes after all of them."""
+    """A dataclass and its bases in Python's order: a common base comes after all classes that have it."""
     found = list(_lineage(owner))
     return [base for number, base in enumerate(found) if base not in found[number + 1 :]]
 
 
 def _lineage(owner: Class) -> Iterator[Class]:
-    """A dataclass and its bases, which are to be dataclasses too."""
+    """A dataclass and its bases, which must also be dataclasses."""
     decorators = [ast.unparse(decorator).partition("(")[0] for decorator in owner.node.decorator_list]
     if decorators not in (["dataclass"], ["dataclasses.dataclass"]) or owner.node.keywords:
         raise LookupError(f"{owner.node.name} of {owner.module} as a plain dataclass")

@@ -1,4 +1,4 @@
-"""Which of the tasks a batch is of: all of them, or some of many."""
+"""The tasks to which a batch belongs: all of them, or some of many."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class TaskSubset:
-    """All T tasks, in the suite's order. Every method gives back what it is given."""
+    """All T tasks, in the suite's order. Every method returns its argument unchanged."""
 
     def gather(self, whole: Tensor) -> Tensor:
         """The entries of the batch's tasks in a tensor of all tasks: (T, ..) -> (S, ..)."""
@@ -43,9 +43,9 @@ class SomeTasks(TaskSubset):
     """S of the T tasks. Where tasks are goals, a batch may also hold goals that training does not know."""
 
     task: Tensor
-    """(S,) int64: the index of each among the suite's tasks; of an unknown goal, the nearest known one's."""
+    """(S,) int64: the index of each task in the suite; for an unknown goal, that of the nearest known one."""
     code: Tensor
-    """(S, C): what networks see of each task, in place of the code that they keep for it."""
+    """(S, C): the code that networks see for each task, in place of the one that they store."""
 
     def gather(self, whole: Tensor) -> Tensor:
         return whole.index_select(0, self.task)

@@ -1,9 +1,9 @@
-"""CelebA: faces and their forty attributes, from the published files through a memory-mapped cache of small pictures.
+"""CelebA: faces and their forty attributes, from the published files via a memory-mapped cache of small pictures.
 
 `<root>/celeba` has `img_align_celeba/*.jpg`, `list_attr_celeba.txt` and `list_eval_partition.txt`, as its authors (Liu
-et al. 2015) and torchvision lay them out, or the `.csv` lists and the nested picture folder that Kaggle passes around.
-The first use decodes every picture once and keeps it at a given size in `<root>/celeba/cache_<size>`: 202,599 of 64×64
-take 2.5 GB, of which training reads only what it draws. The cache is made again where a list has changed.
+et al. 2015) and torchvision lay them out, or the `.csv` lists and the nested picture folder of Kaggle's archive. The
+first use decodes every picture once and keeps it at a given size in `<root>/celeba/cache_<size>`. The 202,599 pictures
+take 2.5 GB at 64×64, of which training reads only what it draws. If a list has changed, the cache is made again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _AT_ONCE = 256
 def celeba(root: Path | str, size: int, announce: Callable[[str], None] = lambda _: None) -> Split:
     """CelebA's three parts: pictures (M, 3, size, size), memory-mapped, and labels (M, 40) in {0, 1}.
 
-    announce: takes one line for the user where the cache has to be made.
+    announce: called with one line for the user if the cache has to be made.
 
     Raises:
         UserError: a file is absent or damaged, or the lists do not fit each other.
@@ -69,7 +69,7 @@ def celeba(root: Path | str, size: int, announce: Callable[[str], None] = lambda
 
 
 def partition(path: Path) -> tuple[list[str], NDArray[np.int64]]:
-    """File names (M) and their parts (M,) in {0, 1, 2}: a line for each picture, with a blank or, in a CSV, a comma.
+    """File names (M) and their parts (M,) in {0, 1, 2}. There is a line for each, with a blank or, in a CSV, a comma.
 
     Raises:
         UserError: a line is malformed.
@@ -84,7 +84,7 @@ def partition(path: Path) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def _listed(folder: Path, name: str) -> Path:
-    """The list in the text file, or in the CSV."""
+    """The path of a list: its text file, or its CSV."""
     for path in (folder / f"{name}.txt", folder / f"{name}.csv"):
         if path.is_file():
             return path
@@ -97,7 +97,7 @@ def _content(path: Path) -> bytes:
 
 
 def _is_of(cache: Path, facts: dict[str, object]) -> bool:
-    """Whether the cache was made of these lists."""
+    """Whether the cache was made from these lists."""
     path = cache / "facts.json"
     if not path.is_file():
         return False
@@ -123,7 +123,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _write(cache: Path, facts: dict[str, object], folder: Path, lists: dict[str, Path]) -> None:
-    """Decode every picture, in the order of the parts, into a folder that takes its name when it is whole."""
+    """Decode every picture, in the order of the parts, into a folder that gets its name when it is complete."""
     names, files, labels = celeba_attributes(lists["list_attr_celeba"])
     if tuple(names) != ATTRIBUTES:
         what = f"the {len(ATTRIBUTES)} attributes of CelebA in their order"
@@ -146,7 +146,7 @@ def _write(cache: Path, facts: dict[str, object], folder: Path, lists: dict[str,
             for pixels in _decoded([pictures / files[k] for k in order], lambda path: picture(path, size)):
                 file.write(pixels.tobytes())
             file.flush()
-            os.fsync(file.fileno())  # a cache that has its name is whole, after a power cut too
+            os.fsync(file.fileno())  # a cache with its final name is complete, even after a power cut
         (aside / "facts.json").write_text(json.dumps({**facts, "counts": counts}, indent=2), encoding="utf-8")
 
 
@@ -159,7 +159,7 @@ def _decoded(paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]])
 
 @contextlib.contextmanager
 def _new_folder(place: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of another when it is complete."""
+    """A folder to fill, which replaces `place` when it is complete."""
     aside = place.with_name(f".{place.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -181,7 +181,7 @@ def _picture_folder(folder: Path) -> Path:
 
 
 def picture(path: Path, size: int) -> NDArray[np.uint8]:
-    """A picture's colours (3, size, size), averaged over the pixels that each new one covers.
+    """A picture's colours (3, size, size). Each new pixel is the mean of the old pixels that it covers.
 
     Raises:
         UserError: the file is absent or damaged.

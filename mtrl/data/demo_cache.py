@@ -31,7 +31,7 @@ _FACTS = "facts.json"
 
 
 class KeyframeObservation(NamedTuple):
-    """What a policy sees. Task-major; C cameras of H × W pixels."""
+    """What a policy sees, with the task axis in front; C cameras of H × W pixels."""
 
     rgb: Tensor
     """(T, B, C, H, W, 3) uint8"""
@@ -42,11 +42,11 @@ class KeyframeObservation(NamedTuple):
     extrinsics: Tensor
     """(T, B, C, 4, 4): camera to world."""
     pose: Tensor
-    """(T, B, 7): the gripper now, xyz and quaternion xyzw with w ≥ 0."""
+    """(T, B, 7): the current gripper pose, xyz and quaternion xyzw with w ≥ 0."""
     gripper: Tensor
     """(T, B): 1 open, 0 closed."""
     stage: Tensor
-    """(T, B) int64: keyframes reached before."""
+    """(T, B) int64: the number of keyframes reached so far."""
 
     def to(self, device: torch.device | str) -> KeyframeObservation:
         return KeyframeObservation(*(t.to(device, non_blocking=True) for t in self))
@@ -61,7 +61,7 @@ class KeyframeBatch(NamedTuple):
     target_gripper: Tensor
     """(T, B)"""
     importance: Tensor
-    """(T, B): factors of the samples' losses, 1 where all samples are equally likely."""
+    """(T, B): factors of the samples' losses; 1 if all samples are equally likely."""
 
     def to(self, device: torch.device | str) -> KeyframeBatch:
         others = (t.to(device, non_blocking=True) for t in self[1:])
@@ -85,9 +85,9 @@ def _layout(cameras: int, size: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
 
 
 def observe(frame: Frame, cameras: Sequence[str], size: int, name: str = "what is shown now") -> dict[str, Any]:
-    """The arrays of a `KeyframeObservation` that one frame gives: rgb, depth, intrinsics, extrinsics, pose, gripper.
+    """One frame's arrays for a `KeyframeObservation`: rgb, depth, intrinsics, extrinsics, pose and gripper.
 
-    name: what an error calls the frame.
+    name: the frame's name in errors.
 
     Raises:
         UserError: a camera's picture or depth is missing, or has a size that does not fit.
@@ -113,7 +113,7 @@ def observe(frame: Frame, cameras: Sequence[str], size: int, name: str = "what i
 def samples(demo: Demo, cameras: Sequence[str], size: int, name: str = "the demonstration") -> list[dict[str, Any]]:
     """One sample for each stage of a demonstration: what its decision frame shows, and the keyframe after it.
 
-    name: what an error calls the demonstration.
+    name: the demonstration's name in errors.
     """
     keys = keyframes(demo)
     made = []
@@ -162,13 +162,13 @@ class CacheWriter:
                 file.close()
             shutil.rmtree(self._aside, ignore_errors=True)
             for folder in self._new:
-                with contextlib.suppress(OSError):  # it holds a cache
+                with contextlib.suppress(OSError):  # the folder may hold other tasks
                     folder.rmdir()
 
     def add(self, demo: Demo, name: str = "the demonstration") -> int:
-        """Append the samples of a demonstration; return how many (its number of keyframes).
+        """Append the samples of a demonstration. Returns their number, which is its number of keyframes.
 
-        name: what an error calls the demonstration.
+        name: the demonstration's name in errors.
         """
         made = samples(demo, self.cameras, self.size, name)
         for sample in made:
@@ -207,12 +207,12 @@ def task_facts(folder: Path, task: str) -> dict[str, Any] | None:
 
 
 class DemoCache:
-    """The samples of T tasks, memory-mapped. `batch` gathers; nothing is decoded."""
+    """The samples of T tasks, memory-mapped. `batch` only gathers them, without decoding."""
 
     def __init__(
         self, folder: Path | str, tasks: Sequence[str], cameras: Sequence[str], size: int, demos: int | None = None
     ) -> None:
-        """demos: use only the first so many demonstrations of each task.
+        """demos: the number of demonstrations of each task to use, from the first on; all if not given.
 
         Raises:
             UserError: a task is missing, empty, or was written with other cameras or picture sizes.
@@ -222,7 +222,7 @@ class DemoCache:
         self.counts = torch.tensor([sum(f["keyframes"][:demos]) for f in found])
         """(T,): samples of each task."""
         self.stages = torch.tensor([max(f["keyframes"][:demos]) for f in found])
-        """(T,): the most keyframes that a demonstration has."""
+        """(T,): the largest number of keyframes in a demonstration."""
         self._selected = [[f["cameras"].index(name) for name in self.cameras] for f in found]
         self._arrays = [self._mapped(task, f) for task, f in zip(self.tasks, found, strict=True)]
 
@@ -259,7 +259,7 @@ class DemoCache:
         return arrays
 
     def batch(self, index: Tensor, importance: Tensor | None = None) -> KeyframeBatch:
-        """The samples with these numbers (T, B), each within its task; importance (T, B)."""
+        """The samples with these indexes (T, B) within their tasks. importance (T, B): factors of their losses."""
         rows = index.cpu().numpy()
         observation = KeyframeObservation(*(self._gather(name, rows) for name in KeyframeObservation._fields))
         pose, gripper = (self._gather(name, rows) for name in ("target_pose", "target_gripper"))

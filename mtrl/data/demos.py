@@ -17,10 +17,10 @@ from mtrl.core.types import FloatArray
 CAMERAS = ("left_shoulder", "right_shoulder", "overhead", "wrist", "front")
 """RLBench's five cameras, by its names."""
 POLICY_CAMERAS = ("left_shoulder", "right_shoulder", "wrist")
-"""The three that the Auto-λ paper's policy sees."""
+"""The three cameras that the Auto-λ paper's policy sees."""
 
 STOPPED = 0.1
-"""rad/s: the arm stands still where every joint is slower."""
+"""rad/s: the arm counts as stopped if every joint is slower than this."""
 _REST = 4
 """Frames after a stop in which no further stop counts."""
 
@@ -70,9 +70,9 @@ class Frame:
     joint_positions: FloatArray
     """(J,): rad."""
     cameras: dict[str, CameraModel] = field(default_factory=dict)
-    """By camera; a moving camera has another model in each frame."""
+    """Camera -> its model. A moving camera has a different model in each frame."""
     images: dict[str, Image] = field(default_factory=dict)
-    """By camera; may be empty where the frame is no decision frame."""
+    """Camera -> its image. It may be empty if the frame is not a decision frame."""
 
 
 @dataclass
@@ -83,23 +83,23 @@ class Demo:
     frames: list[Frame]
     variation: int = 0
     descriptions: list[str] = field(default_factory=list)
-    """The task in words; may be empty."""
+    """The task in words. It may be empty."""
     seed: int | None = None
-    """Seed of the scene, where known."""
+    """Seed of the scene, if known."""
 
     def __len__(self) -> int:
         return len(self.frames)
 
 
 def canonical_quaternion(quaternion: FloatArray) -> FloatArray:
-    """Quaternions (.., 4) xyzw as the one of q and −q with w ≥ 0, of length 1."""
+    """Normalise quaternions (.., 4) xyzw, and choose the one of q and −q with w ≥ 0."""
     quaternion = np.asarray(quaternion)
     unit = quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True)
     return np.where(unit[..., 3:] < 0, -unit, unit)
 
 
 def rotation_matrix(quaternion: FloatArray) -> FloatArray:
-    """(3, 3) of a unit quaternion xyzw."""
+    """The rotation matrix (3, 3) of a unit quaternion xyzw."""
     x, y, z, w = quaternion
     return np.array(
         [
@@ -113,9 +113,10 @@ def rotation_matrix(quaternion: FloatArray) -> FloatArray:
 def keyframes(demo: Demo | Sequence[Frame]) -> list[int]:
     """The indexes of the frames at which something happens (James and Davison 2022, ARM; RLBench's convention).
 
-    A keyframe is the last frame, one at which the gripper has changed, or one at which the arm stopped: every joint
-    slower than 0.1 rad/s, the gripper the same from two frames before to one after, not the second-last frame, and
-    no other stop in the 4 frames before. Of two adjacent final keyframes only the last is kept. Frame 0 is none.
+    The last frame is a keyframe, and so is each frame at which the gripper has changed or the arm has stopped. The arm
+    stops at a frame if every joint is slower than 0.1 rad/s, the gripper is the same from two frames before to one
+    after, the frame is not the second-last, and there was no other stop in the 4 frames before. If the last two
+    keyframes are adjacent, only the last is kept. Frame 0 is never a keyframe.
     """
     frames = demo.frames if isinstance(demo, Demo) else demo
     found: list[int] = []
@@ -139,5 +140,5 @@ def _stands_still(frames: Sequence[Frame], i: int) -> bool:
 
 
 def decision_frames(keyframes: Sequence[int]) -> list[int]:
-    """Where a policy that acts from keyframe to keyframe decides: frame 0 and all keyframes but the last."""
+    """The frames at which a keyframe policy decides: frame 0 and all keyframes but the last."""
     return [0, *keyframes[:-1]] if keyframes else []

@@ -14,12 +14,12 @@ from mtrl.data.images import mixed_seed
 
 
 class DenseBatch(NamedTuple):
-    """Pictures, and what each task should make of them."""
+    """Pictures, and each task's targets for them."""
 
     images: Tensor
     """(1, B, C, H, W) in [-1, 1]: all tasks see the same pictures"""
     targets: tuple[Tensor, ...]
-    """One tensor (B, c, H, W) for each task, in the form that its kind takes (see `data.pixel_tasks`)"""
+    """One tensor (B, c, H, W) for each task, in the form of its kind (see `data.pixel_tasks`)"""
 
     def to(self, device: torch.device | str) -> DenseBatch:
         return DenseBatch(self.images.to(device), tuple(target.to(device) for target in self.targets))
@@ -44,21 +44,21 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to training pictures."""
+    """Random changes to training pictures."""
 
     scales: tuple[float, ...] = (1.0,)
-    """A picture becomes larger by one of these factors, 1 or more."""
+    """A picture is enlarged by one of these factors, each 1 or more."""
     crop: tuple[int, int] | None = None
-    """Height and width of what is cut out of it; those that it had if not given."""
+    """Height and width of the part that is cut out; the original size if not given."""
     flip: bool = False
-    """Whether every other picture is mirrored, left to right."""
+    """Whether pictures are mirrored left to right with probability 1/2."""
 
     def __call__(self, picture: Picture, kinds: Sequence[str], generator: torch.Generator) -> Picture:
-        """Enlarge, cut and mirror a picture and its targets alike.
+        """Enlarge, cut and mirror a picture and its targets in the same way.
 
-        Colours and noise are interpolated, the other targets picked. To enlarge a picture is to come closer: depth is
-        divided by the factor, and disparity multiplied; what is invalid stays so. A mirrored normal points the other
-        way along x, its first component.
+        Colours and noise are interpolated; the other targets take the nearest value. Enlarging a picture means coming
+        closer: depth is divided by the factor, and disparity multiplied. Invalid values stay invalid. Mirroring changes
+        the sign of a normal's first component, x.
         """
         scale = self.scales[int(torch.randint(len(self.scales), (), generator=generator))]
         height, width = picture.image.shape[-2:]
@@ -95,7 +95,7 @@ def _adjusted(target: Tensor, kind: str, scale: float, mirrored: bool) -> Tensor
 
 
 class WithNoise:
-    """Pictures with one more target: a fixed map of uniform noise for each, which follows from a seed."""
+    """Adds a target to pictures: a map of uniform noise for each, which depends only on a seed."""
 
     def __init__(self, pictures: Pictures, seed: int) -> None:
         self._pictures, self._seed = pictures, seed
@@ -110,7 +110,7 @@ class WithNoise:
 
 
 class Chosen:
-    """Some pictures of a part, in this order, with the targets of some tasks."""
+    """Some pictures of a part, in a given order, with the targets of some tasks."""
 
     def __init__(self, pictures: Pictures, rows: Sequence[int], tasks: Sequence[int]) -> None:
         self._pictures, self._rows, self._tasks = pictures, rows, tasks
@@ -132,9 +132,9 @@ class DenseData(NamedTuple):
 
 
 class DenseEpochs:
-    """Batches of training pictures, epoch by epoch, as a function of the batch's number alone.
+    """Batches of training pictures, epoch by epoch, which depend only on the seed and the batch's number.
 
-    Order, scales, crops and flips of batch k follow from the seed and k, so that a run continues exactly from there.
+    This includes their order, scales, crops and flips, so that a run continues exactly from any batch.
     """
 
     def __init__(self, data: DenseData, kinds: Sequence[str], batch_size: int, seed: int) -> None:
@@ -155,7 +155,7 @@ class DenseEpochs:
 
 
 def stacked(pictures: Sequence[Picture]) -> DenseBatch:
-    """A batch of pictures of one size."""
+    """Make a batch of pictures of one size."""
     images = torch.stack([picture.image for picture in pictures]).unsqueeze(0)
     columns = zip(*(picture.targets for picture in pictures), strict=True)
     return DenseBatch(2 * images - 1, tuple(torch.stack(column) for column in columns))

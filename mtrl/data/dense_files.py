@@ -1,4 +1,4 @@
-"""Files of data sets with targets for each pixel: the numbered pictures of a folder, checked before they are read."""
+"""Reads and checks the numbered pictures in folders of data sets with targets for each pixel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Size = tuple[int, int]
 
 
 def count_numbered(folder: Path, endings: dict[str, str]) -> int:
-    """How many pictures a part has: files 0, 1, 2, ... with these endings in each of its folders.
+    """The number of pictures in a part, whose folders have files 0, 1, 2, ... with these endings.
 
     endings: folder -> the ending of its files, such as .npy.
 
@@ -42,7 +42,7 @@ def count_numbered(folder: Path, endings: dict[str, str]) -> int:
 
 
 def array(path: Path, size: Size, channels: int) -> NDArray[np.float32]:
-    """The finite numbers (H, W, channels) of a `.npy` file; an array (H, W) does for one channel.
+    """The finite numbers (H, W, channels) in a `.npy` file. For one channel, an array (H, W) will do.
 
     Raises:
         UserError: the file is missing, damaged, or its array has another shape.
@@ -61,10 +61,10 @@ def array(path: Path, size: Size, channels: int) -> NDArray[np.float32]:
 def picture(path: Path, form: str, modes: Sequence[str], size: Size) -> NDArray[Any]:
     """The pixels of a PNG or TIFF file, (H, W) or (H, W, 3).
 
-    modes: Pillow's names of the kinds of pixels allowed.
+    modes: Pillow's names for the allowed kinds of pixels.
 
     Raises:
-        UserError: the file is missing or damaged, or a picture of another size or kind of pixels.
+        UserError: the file is missing or damaged, or has another size or kind of pixels.
     """
     with reading(path, f"a whole {form} picture"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -77,10 +77,10 @@ def picture(path: Path, form: str, modes: Sequence[str], size: Size) -> NDArray[
 
 
 def labels(path: Path, values: NDArray[Any], classes: int) -> NDArray[np.float32]:
-    """Whole numbers from −1 to `classes` − 1.
+    """The labels: whole numbers from −1 to `classes` − 1.
 
     Raises:
-        UserError: there are others.
+        UserError: there are other values.
     """
     wrong = (values < -1) | (values >= classes) | (values != np.round(values))
     if wrong.any():

@@ -1,4 +1,4 @@
-"""Depth as RLBench stores it, and the points that follow from it."""
+"""Depth as RLBench stores it, and the world points computed from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGEST = 2**24 - 1
 
 
 def pack_depth(depth: FloatArray, near: float, far: float) -> NDArray[np.uint8]:
-    """Depth (H, W) in metres as the colours (H, W, 3) of an RGB PNG: 24 bits between near and far, red highest."""
+    """Depth (H, W) in metres as the colours (H, W, 3) of a PNG: 24 bits between near and far, the highest 8 in red."""
     share = (np.asarray(depth, np.float64) - near) / (far - near)
     value = np.rint(share.clip(0, 1) * _LARGEST).astype(np.uint32)
     return np.stack([value >> 16, value >> 8 & 255, value & 255], -1).astype(np.uint8)
@@ -30,9 +30,9 @@ def unpack_depth(colours: NDArray[np.uint8], near: float, far: float) -> FloatAr
 
 
 def shrink(image: Image, camera: CameraModel, size: int, name: str = "Picture") -> tuple[Image, CameraModel]:
-    """Image and camera at `size` × `size` pixels: colours averaged, depth and mask picked, never interpolated.
+    """Image and camera at `size` × `size` pixels: colours are averaged; depth and mask take single pixels' values.
 
-    name: what an error calls the image.
+    name: the image's name in errors.
 
     Raises:
         UserError: the image is not square, or not a whole multiple of `size`.
@@ -55,7 +55,7 @@ def shrink(image: Image, camera: CameraModel, size: int, name: str = "Picture") 
 
 
 def point_cloud(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> Tensor:
-    """World points of every pixel: R [(u − c_x) z / f_x, (v − c_y) z / f_y, z] + C, u and v whole numbers.
+    """World points of all pixels (u, v): R [(u − c_x) z / f_x, (v − c_y) z / f_y, z] + C.
 
     depth (.., H, W), intrinsics (.., 3, 3), extrinsics (.., 4, 4) camera to world -> (.., 3, H, W), metres.
     """

@@ -1,4 +1,4 @@
-"""Downloads of the image data sets, each file checked against its published MD5 before it counts as there."""
+"""Downloads the image data sets. Each file is checked against its published MD5 before it is put in place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtrl.core.errors import UserError, expected, reading
 
 _CHUNK = 1 << 20
 Show = Callable[[int, int], None]
-"""Takes bytes done and bytes there are (0 if the server does not say)."""
+"""Called with the bytes done and the bytes in all (0 if the server does not say)."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Source:
     url: str
     md5: str
     folder: str = ""
-    """Below the root; an archive is unpacked into the root itself."""
+    """The folder below the root. An archive is unpacked into the root itself."""
 
     @property
     def name(self) -> str:
@@ -56,10 +56,10 @@ SOURCES: dict[str, tuple[Source, ...]] = {
 
 
 def fetch(name: str, root: Path | str, progress: Callable[[str], Show | None] | None = None) -> list[Path]:
-    """Download a data set to where its reader looks for it; files that are there and whole are left alone.
+    """Download a data set to where its reader looks for it. Files that are already there and intact are kept.
 
     Args:
-        progress: takes a file's name and gives what shows its download.
+        progress: takes a file's name and returns the function that shows its download.
 
     Raises:
         UserError: there is no such data set, it cannot be downloaded, or its checksum is another.
@@ -104,7 +104,7 @@ def _download(source: Source, path: Path, show: Show | None) -> None:
     finally:
         aside.unlink(missing_ok=True)
         for folder in new:
-            with contextlib.suppress(OSError):  # the file is in it, or it could not be made
+            with contextlib.suppress(OSError):  # the folder has the file, or does not exist
                 folder.rmdir()
 
 

@@ -1,4 +1,4 @@
-"""Replay where each step and each batch sees only some of the tasks: one ring for each goal."""
+"""Replay for tasks that are goals: one ring for each goal, since each step and each batch sees only some goals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mtrl.core.types import Transitions
 from mtrl.data.replay import check_saved, draw_below
 
 Relabel = Callable[[Transitions, Tensor], Transitions]
-"""(batch of T goals, reached (T, O)) -> the batch as if its t-th goal were what the state reached[t] achieves."""
+"""(batch of T goals, reached (T, O)) -> the batch as if its t-th goal were the one that state reached[t] achieves."""
 
 
 class GoalReplay:
@@ -42,7 +42,7 @@ class GoalReplay:
         self._total = 0
 
     def __len__(self) -> int:
-        """Transitions added in all, those overwritten included."""
+        """Transitions added in all, including overwritten ones."""
         return self._total
 
     @property
@@ -55,7 +55,7 @@ class GoalReplay:
         return self._written.clamp(max=self.capacity)
 
     def add(self, transitions: Transitions) -> None:
-        """Store N transitions of each of the T goals of `transitions.subset`, all different; fields (T, N, ..)."""
+        """Store N transitions of each of the T distinct goals in `transitions.subset`; fields (T, N, ..)."""
         observation, action, reward, next_observation, terminated, goals = transitions[:6]
         assert isinstance(goals, SomeTasks)
         columns = [observation, action, next_observation, reward.unsqueeze(-1), terminated.unsqueeze(-1)]
@@ -71,7 +71,7 @@ class GoalReplay:
     def sample(
         self, batch_size: int, generator: torch.Generator | None = None, goals: TaskSubset = ALL_TASKS
     ) -> Transitions:
-        """Draw (T, B) transitions of some of `goals`, or of T random ones of all that have transitions."""
+        """Draw (T, B) transitions of `goals`; by default, of T random goals that have transitions."""
         chosen = goals if isinstance(goals, SomeTasks) else self._draw_goals(generator)
         fields = self._draw(chosen.task, batch_size, generator).split(self._sizes, -1)
         observation, action, next_observation, reward, terminated = fields
@@ -79,19 +79,19 @@ class GoalReplay:
         return Transitions(observation, action, *scalars, chosen)
 
     def _draw_goals(self, generator: torch.Generator | None) -> SomeTasks:
-        """The goals with the largest random numbers, since `multinomial` would wait for the device."""
+        """Draw goals as those with the largest random numbers, since `multinomial` would wait for the device."""
         draw = torch.rand(len(self._goals), device=self._rows.device, generator=generator)
         task = draw.masked_fill_(self._written == 0, -1).topk(self.goals_per_batch).indices
         return SomeTasks(task, self._goals[task])
 
     def _draw(self, task: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-        """(T, count, row): uniform, with replacement, from the rows written of each goal."""
+        """Draw (T, count, row), uniformly and with replacement, from the rows that each goal has."""
         shape = (len(task), count)
         index = draw_below(self.sizes[task].unsqueeze(1), shape, generator) + self.capacity * task.unsqueeze(1)
         return self._rows.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, shape)
 
     def state_dict(self) -> dict[str, Any]:
-        """Only as many columns as the fullest ring has written."""
+        """The state, with only as many columns as the fullest ring has filled."""
         used = int(self.sizes.max())
         return {"rows": self._rows[:, :used].contiguous(), "written": self._written.clone()}
 
@@ -104,10 +104,10 @@ class GoalReplay:
 
 
 class HindsightReplay(GoalReplay):
-    """Replaces half of a batch's goals, on average, by what some episode has achieved.
+    """Replaces half of a batch's goals, on average, by goals that episodes have achieved.
 
-    Andrychowicz et al. 2017, strategy "random". Here the new goal comes from a state stored for the same goal, and
-    replaces it in the whole batch, so that networks that are conditioned on goals see each goal once.
+    Andrychowicz et al. 2017, strategy "random". Here the new goal comes from a state stored for the old goal, and
+    replaces it in the whole batch, so that goal-conditioned networks see each goal once.
     """
 
     share = 0.5

@@ -1,7 +1,7 @@
-"""Readers of image data sets in the files their authors publish.
+"""Readers of image data sets in the files that their authors publish.
 
-Each takes the folder that holds the data set's own folder or files, and gives its training and test images. What is
-absent or malformed ends in one line with the file's name. Pickles are read with a list of what they may hold.
+Each takes the folder that holds the data set's own folder or files, and returns its training and test images. An absent
+or malformed file gives an error of one line with its name. Pickles may contain only what a list allows.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def svhn(root: Path | str) -> Split:
 def mnist(root: Path | str) -> Split:
     """MNIST from `<root>/mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte`, each plain or with `.gz`.
 
-    The folder may be torchvision's `MNIST/raw` too, and a file may have a dot in place of the second hyphen, or lie in
-    a folder of its own name.
+    The folder may also be torchvision's `MNIST/raw`. A file may have a dot in place of the second hyphen, or be in a
+    folder of its own name.
 
     Raises:
         UserError: a file is absent or malformed.
@@ -107,8 +107,8 @@ def idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Tensor]:
     """CelebA's `list_attr_celeba.txt` or `.csv`: attribute names (K), file names (M) and values (M, K) in {0, 1}.
 
-    The text file: the number of images, the names, then a line for each image with its name and K times 1 or −1. The
-    CSV that is also passed around: a line with `image_id` and the names, then the same lines, with commas.
+    The text file has the number of images, the names, and then a line for each image with its name and K times 1 or −1.
+    The CSV in Kaggle's archive has a line with `image_id` and the names, and then the same lines with commas.
 
     Raises:
         UserError: the file is absent or a line is malformed.
@@ -137,7 +137,7 @@ def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Ten
 
 
 def _folder(root: Path | str, names: Sequence[str], fetched: str) -> Path:
-    """The first of these folders that there is."""
+    """The first of these folders that exists."""
     folders = [Path(root) / name for name in names]
     for folder in folders:
         if folder.is_dir():
@@ -157,7 +157,7 @@ def _bytes(path: Path) -> bytes:
 
 
 def _gunzipped(path: Path) -> Iterator[bytes]:
-    """The content of a compressed file, piece by piece, as long as it fits the file's size."""
+    """The content of a compressed file, read piece by piece, and refused if it is too large for the file."""
     done = 0
     with gzip.open(path) as file:
         while part := file.read(1 << 20):
@@ -236,7 +236,7 @@ def _svhn_file(path: Path) -> LabelledImages:
 
 
 def _check_mat(path: Path) -> None:
-    """Refuse a MATLAB 5 file whose compressed elements (type 15, size, zlib's stream) hold far more than it has."""
+    """Refuse a MATLAB 5 file whose compressed elements (type 15, size, zlib stream) are far larger than the file."""
     done = 0
     with open(path, "rb") as file:
         order = "<" if file.read(128)[126:] == b"IM" else ">"
@@ -253,7 +253,7 @@ def _check_mat(path: Path) -> None:
 
 
 def _labels(what: str, found: Any, count: int, classes: int, first: int = 0) -> NDArray[np.int64]:
-    """Whole numbers (count,) from `first` to `first` + `classes` − 1, of any type that holds them."""
+    """Check labels (count,): whole numbers of any type from `first` to `first` + `classes` − 1."""
     try:
         values = np.array(found, dtype=np.float64)
     except (TypeError, ValueError) as error:

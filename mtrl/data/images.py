@@ -1,4 +1,4 @@
-"""Labelled images as tensors, and augmentation of a whole batch at once."""
+"""Labelled images as tensors, and the augmentation of a whole batch at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STATISTICS_ROWS = 1000
-"""Images whose pixels are counted at once: of a large data set, all at once would not fit the memory."""
+"""Images whose statistics are computed at once. All images of a large data set would not fit into memory."""
 
 
 class LabelledImages(NamedTuple):
@@ -20,7 +20,7 @@ class LabelledImages(NamedTuple):
     labels: Tensor
     """(M,) int64, or (M, K) for K labels of each image"""
     coarse: Tensor | None = None
-    """(M,) int64: the group that the label belongs to, where the data set has groups."""
+    """(M,) int64: the label's group, if the data set has groups."""
 
 
 class Split(NamedTuple):
@@ -32,7 +32,7 @@ class Split(NamedTuple):
 
 
 class ImageBatch(NamedTuple):
-    """A task-major batch of images."""
+    """A batch of images with the task axis in front."""
 
     images: Tensor
     """(T, B, C, H, W) float; (1, B, C, H, W) where all tasks see the same images"""
@@ -62,10 +62,10 @@ def normalised(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
-    """Shift each image by up to `padding` pixels either way, zeros coming in, and mirror every other one.
+    """Shift each image by up to `padding` pixels in each direction, filling in zeros, and mirror half of them.
 
-    images (..., C, H, W) float -> the same shape. Every image has its own draw; all move at once, by one gather
-    along each axis.
+    images (..., C, H, W) float -> the same shape. Every image has random numbers of its own. One gather along each axis
+    moves all of them.
     """
     *lead, channels, height, width = images.shape
     rows = images.reshape(-1, channels, height, width)
@@ -85,7 +85,7 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, *, padding: int, f
 
 
 class TaskImages(NamedTuple):
-    """T tasks' images and labels: rows of one pool, so that no image is kept twice."""
+    """The images and labels of T tasks, as rows of one pool, so that no image is stored twice."""
 
     pool: Tensor
     """(M, C, H, W) uint8"""
@@ -94,9 +94,9 @@ class TaskImages(NamedTuple):
     labels: Tensor
     """(T, n) int64"""
     counts: Tensor
-    """(T,) int64: how many of a task's n columns are filled; the others hold row 0 and label −1"""
+    """(T,) int64: how many of a task's n columns are filled. The others hold row 0 and label −1."""
     human: Tensor | None = None
-    """(T, n) int64: auxiliary labels that people gave, within [ψ y, ψ (y + 1)) for the label y and ψ subclasses"""
+    """(T, n) int64: auxiliary labels given by people, in [ψ y, ψ (y + 1)) for label y and ψ subclasses"""
 
     def to(self, device: torch.device | str) -> TaskImages:
         return TaskImages(*(None if t is None else t.to(device) for t in self))  # type: ignore[arg-type]
@@ -112,11 +112,11 @@ class ImageData(NamedTuple):
     deviation: Tensor
     """(C, 1, 1)"""
     padding: int
-    """Pixels that a training image is shifted by at most."""
+    """The most pixels by which a training image is shifted."""
     flip: bool
     """Whether training images are mirrored."""
     validation: TaskImages | None = None
-    """What chooses the best of a run's evaluations, where the data set has such a part."""
+    """The images that choose the best of a run's evaluations, if the data set has such a part."""
 
     def to(self, device: torch.device | str) -> ImageData:
         moved = (self.train.to(device), self.test.to(device), self.mean.to(device), self.deviation.to(device))
@@ -127,7 +127,7 @@ class ImageData(NamedTuple):
 def task_images(
     pool: Tensor, rows: list[Tensor], labels: list[Tensor], human: list[Tensor] | None = None
 ) -> TaskImages:
-    """Tasks of unequal size side by side: rows and labels (n_t,) of each task."""
+    """Combine tasks of different sizes. rows, labels: (n_t,) for each task."""
     counts = torch.tensor([len(task) for task in labels])
     width = int(counts.max())
 
@@ -138,10 +138,10 @@ def task_images(
 
 
 class Epochs:
-    """Batches of T tasks' training images, epoch by epoch, as a function of the batch's number alone.
+    """Batches of T tasks' training images, epoch by epoch, which depend only on the seed and the batch's number.
 
-    In an epoch the largest task's images come once each in random order, and a smaller task's start over. Order, crops
-    and flips of batch k follow from the seed and k, so that a run continues exactly from the number k.
+    In an epoch, each image of the largest task comes once, in random order, and a smaller task's images repeat. As
+    order, crops and flips depend on nothing else, a run continues exactly from any batch.
     """
 
     def __init__(self, data: ImageData, batch_size: int, seed: int) -> None:
@@ -161,7 +161,7 @@ class Epochs:
         return torch.stack(orders).to(self.data.train.pool.device)
 
     def columns(self, number: int) -> Tensor:
-        """The columns (T, B) of `TaskImages` that make batch `number`; (1, B) where tasks see the same images."""
+        """The columns (T, B) of `TaskImages` that form batch `number`; (1, B) where tasks see the same images."""
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffled(epoch)
@@ -182,7 +182,7 @@ class Epochs:
 
 
 def mixed_seed(*numbers: int) -> int:
-    """A seed of 63 bits from several numbers."""
+    """Make a seed of 63 bits from several numbers."""
     state = 0x9E3779B97F4A7C15
     for number in numbers:
         state = (state ^ (number + 0x632BE59BD9B4E019)) * 0xD1342543DE82EF95 % (1 << 64)

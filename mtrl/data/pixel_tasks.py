@@ -1,9 +1,9 @@
-"""What a task predicts for each pixel of a picture: the loss and the measures of each kind of task.
+"""Kinds of tasks that predict something for each pixel of a picture, with their losses and measures.
 
-All tensors have the batch and the channels in front, (B, C, H, W), and every mean is over valid pixels: a label of −1,
-a depth of 0, a disparity of −1 and a normal of zero say that nothing is known of a pixel. The measures of a data set
-are those of the sum of its batches' tallies, so that each pixel counts alike. Losses, marks and measures are those of
-the Auto-λ paper (Sec. 5.1) and its authors' code, but for normals' loss, of which `Normals` has two.
+All tensors are (B, C, H, W), and every mean is over valid pixels. A label of −1, a depth of 0, a disparity of −1 or a
+normal of zero marks a pixel whose truth is unknown. A data set's measures are computed from the sum of its batches'
+tallies, so that each pixel counts the same. Losses, marks of unknown pixels and measures are those of the Auto-λ paper
+(Sec. 5.1) and its authors' code, except that `Normals` has two losses.
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -1
-"""The label of pixels that no class is known of."""
+"""The label of pixels whose class is unknown."""
 ANGLES = {"within_11": 11.25, "within_22": 22.5, "within_30": 30.0}
-"""The shares of pixels whose normal is off by less than these degrees."""
+"""Names of the shares of pixels whose normal is off by less than so many degrees."""
 NEAR = 1.25
-"""A depth within this factor of the true one counts as found."""
+"""A depth within this factor of the true one counts as correct."""
 _SMALLEST = 1e-6
-"""Added to the squared lengths of outputs."""
+"""Added to the squared lengths of outputs, against division by zero."""
 _BIN = 0.01
-"""Degrees: how exactly a tally keeps angles."""
+"""Degrees: the width of a tally's bins of angles."""
 
 
 @dataclass(frozen=True)
 class PixelTask(ABC):
-    """One kind of task. `score`, the first of its measures, is a share in [0, 1] of which more is better."""
+    """One kind of task. `score`, the first of its measures, is a share in [0, 1]; higher is better."""
 
     channels: int
-    """Numbers predicted for each pixel: of a segmentation, its classes."""
+    """Numbers predicted for each pixel; for segmentation, the number of classes."""
 
     compared: ClassVar[tuple[str, bool]]
     """The measure that Δ_MTL compares, and whether less of it is better."""
 
     def prediction(self, output: Tensor) -> Tensor:
-        """What the network's output (B, channels, H, W) says: the same shape, or (B, 1, H, W) classes."""
+        """The prediction from a network's output (B, channels, H, W): the same shape, or classes (B, 1, H, W)."""
         return output
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The mean loss of the valid pixels, (); 0 where there are none."""
+        """The mean loss over valid pixels, (); 0 if there are none."""
 
     @abstractmethod
     def tally(self, output: Tensor, target: Tensor) -> Tensor:
-        """Sums over pixels, (K,) float64. Those of several batches are added."""
+        """Sums over pixels, (K,) float64. The tallies of several batches can be added."""
 
     @abstractmethod
     def measures(self, tally: Tensor) -> dict[str, Tensor]:
-        """name -> () of a tally; NaN where no pixel is valid."""
+        """name -> () from a tally; NaN if no pixel is valid."""
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Over valid pixels of values (B, 1, H, W)."""
+    """The mean over valid pixels of values (B, 1, H, W)."""
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
 
 def _counts(index: Tensor, valid: Tensor, size: int) -> Tensor:
-    """How often each whole number below `size` is among the valid ones, (size,) float64."""
+    """How often each whole number below `size` occurs at valid pixels, (size,) float64."""
     weight = valid.flatten().double()
     return torch.zeros(size, dtype=torch.float64, device=index.device).scatter_add_(0, index.flatten(), weight)
 
 
 class Segmentation(PixelTask):
-    """Classes: cross-entropy; mean intersection over union, and pixel accuracy. target (B, 1, H, W) has the labels.
+    """Classes. Loss: cross-entropy. Measures: mean intersection over union (mIoU), pixel accuracy.
 
-    The mean is over the classes that are there or are predicted.
+    target: labels (B, 1, H, W). mIoU is the mean over the classes that occur or are predicted.
     """
 
     compared = ("miou", False)
@@ -84,7 +84,7 @@ class Segmentation(PixelTask):
         return _mean(losses, labels != IGNORED)
 
     def tally(self, output: Tensor, target: Tensor) -> Tensor:
-        """The confusion matrix: the true class in the row, the predicted one in the column."""
+        """The confusion matrix: true classes are rows, predicted ones are columns."""
         labels = target.long()
         valid = labels != IGNORED
         return _counts(labels.clamp(min=0) * self.channels + self.prediction(output), valid, self.channels**2)
@@ -98,7 +98,7 @@ class Segmentation(PixelTask):
 
 
 class Depth(PixelTask):
-    """Metres along the optical axis: L1; absolute and relative error, and the share within a quarter of the truth."""
+    """Metres along the optical axis. Loss: L1. Measures: absolute and relative error, share within a factor of 1.25."""
 
     compared = ("absolute_error", True)
     invalid: ClassVar[float] = 0.0
@@ -121,14 +121,14 @@ class Depth(PixelTask):
 
 
 class Disparity(Depth):
-    """Inverse depth, of which 0 means far away: as `Depth`."""
+    """Inverse depth, where 0 means far away. Loss and measures are those of `Depth`."""
 
     invalid = -1.0
 
 
 @dataclass(frozen=True)
 class Normals(PixelTask):
-    """Unit vectors: cosine or L1 loss; mean and median angle in degrees, and shares within some angles.
+    """Unit vectors. Loss: cosine or L1. Measures: mean and median angle in degrees, and shares within some angles.
 
     cosine: 1 − ⟨n, n*⟩, as in the MTAN paper; l1: Σ|n − n*| over the three components, as in Auto-λ's code.
     """
@@ -140,7 +140,7 @@ class Normals(PixelTask):
         return F.normalize(output, dim=1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        # Almost the prediction, but with bounded derivatives, also second ones, where the output is zero.
+        # Almost the prediction, but its first and second derivatives are bounded at an output of zero.
         found = output * (output.square().sum(1, keepdim=True) + _SMALLEST).rsqrt()
         different = 1 - (found * target).sum(1) if self.form == "cosine" else (found - target).abs().sum(1)
         return _mean(different, self._valid(target))
@@ -150,11 +150,11 @@ class Normals(PixelTask):
         return (target != 0).any(1)
 
     def tally(self, output: Tensor, target: Tensor) -> Tensor:
-        """How many pixels have each angle, in bins, and the sum of the angles."""
+        """The number of pixels in each bin of angles, and the sum of the angles."""
         found, valid = self.prediction(output), self._valid(target)
         apart, together = ((found + sign * target).norm(dim=1) for sign in (-1, 1))
         angle = torch.rad2deg(2 * torch.atan2(apart, together))  # exact for small angles, unlike acos
-        angle = angle.nan_to_num(180.0)  # an index below; what is not finite is reported elsewhere
+        angle = angle.nan_to_num(180.0)  # used as an index below; infinite outputs are reported elsewhere
         bins = _counts((angle / _BIN).long(), valid, math.ceil(180 / _BIN) + 1)
         return torch.cat([bins, torch.where(valid, angle, 0).double().sum().unsqueeze(0)])
 
@@ -167,7 +167,7 @@ class Normals(PixelTask):
 
 
 class Noise(PixelTask):
-    """A fixed map of uniform noise, which nothing can be learned of: L1; absolute error."""
+    """A fixed map of uniform noise, from which nothing can be learned. Loss: L1. Measure: absolute error."""
 
     compared = ("absolute_error", True)
 

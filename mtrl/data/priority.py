@@ -1,7 +1,7 @@
-"""Which samples to draw next: uniformly, or by the loss they had last (prioritised replay, Schaul et al. 2016).
+"""Draws samples uniformly, or by their last loss (prioritised replay, Schaul et al. 2016).
 
-Prioritisation is within each task, as in the Auto-λ paper's baseline: P(i) = p_i^α / Σ_k p_k^α with p_i the sample's
-last loss plus ε, and losses are weighed by (n P(i))^−β, divided by the largest of the batch's task.
+Prioritisation is within each task, as in the Auto-λ paper's baseline: P(i) = p_i^α / Σ_k p_k^α, where p_i is the
+sample's last loss plus ε. Losses are weighted by (n P(i))^−β, divided by the largest such weight of the task's batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def draw_uniform(counts: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
-    """Sample numbers (T, B), uniform with replacement below each task's count; counts (T,)."""
+    """Draw indexes (T, B), uniformly and with replacement, below each task's count. counts (T,)."""
     uniform = torch.rand(len(counts), batch_size, dtype=torch.float64, generator=generator)
     return (uniform * counts.unsqueeze(1)).long()
 
@@ -28,7 +28,7 @@ class Priorities:
         self._values = filled.double()
 
     def draw(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Sample numbers (T, B), and the factors (T, B) of their losses."""
+        """Draw indexes (T, B), and return them with the factors (T, B) of their losses."""
         scaled = self._values.pow(self.alpha) * (self._values > 0)
         cumulative = scaled.cumsum(1)
         total = cumulative[:, -1:]
@@ -40,7 +40,7 @@ class Priorities:
         return index, (factor / factor.amax(1, keepdim=True)).float()
 
     def update(self, index: Tensor, losses: Tensor) -> None:
-        """The losses (T, B) that the samples `index` (T, B) have just had."""
+        """Set priorities from the new losses (T, B) of the samples `index` (T, B)."""
         self._values.scatter_(1, index, losses.double().abs() + self.epsilon)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """RLBench's folders of demonstrations, read and written without RLBench.
 
-<root>/<task>/variation<N>/episodes/episode<M>/ with `low_dim_obs.pkl`, `variation_descriptions.pkl` beside the
-episodes, and `<camera>_{rgb,depth,mask}/<frame>.png`; or <root>/<task>/all_variations/episodes/episode<M>/, where each
-episode has `variation_number.pkl` and `variation_descriptions.pkl` of its own.
+There are two layouts. In <root>/<task>/variation<N>/episodes/episode<M>/, an episode has `low_dim_obs.pkl` and
+`<camera>_{rgb,depth,mask}/<frame>.png`, and `variation_descriptions.pkl` is beside the episodes. In
+<root>/<task>/all_variations/episodes/episode<M>/, each episode also has its own `variation_number.pkl` and
+`variation_descriptions.pkl`.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ LOW_DIM, DESCRIPTIONS, VARIATION = "low_dim_obs.pkl", "variation_descriptions.pk
 
 
 def episodes(root: Path | str, task: str, variation: int | None = None) -> list[Path]:
-    """The folders of a task's episodes, in the order of their numbers; of one variation if given.
+    """The folders of a task's episodes, in the order of their numbers. variation: take only this one.
 
-    `all_variations` may hold the episodes of `variation<N>` again: one whose `low_dim_obs.pkl` lies there too counts
+    `all_variations` may contain the episodes of `variation<N>` again. Episodes with the same `low_dim_obs.pkl` count
     once. Folders with other names, such as "episode1 (copy)", are not read.
 
     Raises:
@@ -49,7 +50,7 @@ def episodes(root: Path | str, task: str, variation: int | None = None) -> list[
 
 
 def _content(episode: Path) -> bytes | Path:
-    """What tells an episode from others: the digest of what its arm did, or its folder if that is missing."""
+    """What identifies an episode: the digest of its `low_dim_obs.pkl`, or its folder if that file is missing."""
     file = episode / LOW_DIM
     return hashlib.sha256(file.read_bytes()).digest() if file.is_file() else episode
 
@@ -61,10 +62,11 @@ def read_demo(
     frames: Sequence[int] | None = None,
     masks: bool = False,
 ) -> Demo:
-    """One episode; pictures of the named cameras only, and only at `frames` (all if not given; () for none).
+    """Read an episode, with pictures only from the named cameras and only at `frames` (all if not given; () for none).
 
     Raises:
-        UserError: a file is missing, damaged, or older than RLBench 1.1.0, which kept no cameras. It is named.
+        UserError: a file, which the message names, is missing or damaged, or older than RLBench 1.1.0, which did not
+            save camera models.
     """
     episode = Path(episode)
     made, seed = read_low_dim(episode / LOW_DIM)
@@ -97,7 +99,7 @@ def _image(episode: Path, camera: str, index: int, frame: Frame, masks: bool) ->
 
 
 def _handles(colours: Any) -> Any:
-    """Object handles of a mask's colours: R + 256 G + 65536 B."""
+    """The object handles that a mask's colours encode: R + 256 G + 65536 B."""
     return colours.astype(np.int64) @ np.array([1, 256, 65536])
 
 
@@ -111,7 +113,7 @@ def _variation(episode: Path) -> int:
 
 
 def _descriptions(episode: Path) -> list[str]:
-    """What the task is in words; none where the file is missing or not one of words."""
+    """The task in words; empty if the file is missing or holds something else."""
     for path in (episode / DESCRIPTIONS, episode.parents[1] / DESCRIPTIONS):
         try:
             found = safe_pickle.load(path, {})
@@ -123,9 +125,9 @@ def _descriptions(episode: Path) -> list[str]:
 
 
 def write_demo(demo: Demo, root: Path | str, episode: int, *, all_variations: bool = False) -> Path:
-    """Write a demonstration whose frames all have pictures; return the folder of the episode.
+    """Write a demonstration whose frames all have pictures. Returns the episode's folder.
 
-    RLBench's own `get_stored_demos` wants all five cameras in each frame.
+    RLBench's own `get_stored_demos` needs all five cameras in each frame.
     """
     folder = Path(root) / demo.task / (_MIXED if all_variations else f"variation{demo.variation}")
     path = folder / "episodes" / f"episode{episode}"

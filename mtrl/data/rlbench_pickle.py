@@ -1,4 +1,4 @@
-"""`low_dim_obs.pkl`: a pickled `rlbench.demo.Demo` of `rlbench.backend.observation.Observation`s, without RLBench."""
+"""Reads and writes `low_dim_obs.pkl`, a pickled `rlbench.demo.Demo`, without RLBench."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from mtrl.data.demos import CAMERAS, CameraModel, Demo, Frame, rotation_matrix
 DEMO, OBSERVATION = ("rlbench.demo", "Demo"), ("rlbench.backend.observation", "Observation")
 _TWO_ARMED = "BimanualObservation"
 _OF_TWO_ARMS = [(OBSERVATION[0], name) for name in (_TWO_ARMED, "UnimanualObservation", "UnimanualObservationData")]
-"""Classes of the version of RLBench for two arms."""
+"""Classes in the two-arm version of RLBench."""
 _PICTURES = ("rgb", "depth", "mask", "point_cloud")
 _LOW_DIM = {"gripper_pose": (7,), "gripper_open": (), "joint_velocities": None, "joint_positions": None}
-"""Attribute -> shape; None for one number of each joint."""
+"""Attribute -> shape; None for one number per joint."""
 _UNIT_TOLERANCE = 1e-2
 _PARTS = {"extrinsics": (4, 4), "intrinsics": (3, 3), "near": (), "far": ()}
 """The parts of a camera's model: name -> shape."""
 
 
 class _Attributes:
-    """Stands for one of RLBench's classes: it takes attributes, and does nothing."""
+    """Stands in for one of RLBench's classes. It takes attributes, and does nothing."""
 
 
 class _Demo(_Attributes):
-    """Written as RLBench's Demo."""
+    """Pickled as RLBench's Demo."""
 
 
 class _Observation(_Attributes):
-    """Written as RLBench's Observation."""
+    """Pickled as RLBench's Observation."""
 
 
 def read_low_dim(path: Path) -> tuple[list[Frame], int | None]:
-    """The frames of an episode, without pictures, and the seed of its scene, or None where the file does not tell it.
+    """The frames of an episode, without pictures, and the seed of its scene, or None if the file does not reveal it.
 
     Raises:
-        UserError: the file is missing or damaged, names another class, or is not one of a demonstration.
+        UserError: the file is missing or damaged, names another class, or does not hold a demonstration.
     """
     # Each file gets classes of its own, so that attributes set by one file cannot reach another.
     classes = {name: type(name[1], (_Attributes,), {}) for name in (DEMO, OBSERVATION, *_OF_TWO_ARMS)}
@@ -58,7 +58,7 @@ def read_low_dim(path: Path) -> tuple[list[Frame], int | None]:
 
 
 def _seed(state: Any) -> int | None:
-    """The seed of the random generator that RLBench saved; None where the generator had been used before."""
+    """The seed of the random generator that RLBench saved; None if numbers had been drawn before."""
     try:
         first = int(state[1][0])
         return first if np.array_equal(state[1], _generator_state(first)[1]) else None
@@ -67,12 +67,12 @@ def _seed(state: Any) -> int | None:
 
 
 def _generator_state(seed: int) -> Any:
-    """What `numpy.random.get_state` gives after `numpy.random.seed(seed)`."""
+    """The value of `numpy.random.get_state()` after `numpy.random.seed(seed)`."""
     return np.random.RandomState(seed).get_state()
 
 
 def frame_of(observation: Any, where: str) -> Frame:
-    """One of RLBench's observations as a frame without pictures. `where` is what an error message names."""
+    """One of RLBench's observations as a frame without pictures. where: its name in errors."""
     named = {name: getattr(observation, name, None) for name in _LOW_DIM}
     pose, gripper, velocities, positions = (_numbers(v, _LOW_DIM[name], name, where) for name, v in named.items())
     length = float(np.linalg.norm(pose[3:]))
@@ -82,7 +82,7 @@ def frame_of(observation: Any, where: str) -> Frame:
 
 
 def _numbers(found: Any, shape: tuple[int, ...] | None, name: str, where: str) -> FloatArray:
-    """Finite numbers of this shape, or of any number of joints; an array of one number is one number."""
+    """Check and return finite numbers of a shape, or of any number of joints. One number may come in an array."""
     try:
         array = np.array(found, np.float64)
     except (TypeError, ValueError) as error:
@@ -91,13 +91,13 @@ def _numbers(found: Any, shape: tuple[int, ...] | None, name: str, where: str) -
     wanted = "(J,)" if shape is None else str(shape)
     if array.shape != shape and (shape is not None or array.ndim != 1):
         raise expected(where, f"with {name} of shape {wanted}", "none" if found is None else array.shape)
-    if not (np.abs(array) <= np.finfo(np.float32).max).all():  # as a cache keeps them
+    if not (np.abs(array) <= np.finfo(np.float32).max).all():  # caches store float32
         raise expected(where, f"with finite numbers in {name}", array.tolist())
     return array
 
 
 def _cameras(observation: Any, where: str) -> dict[str, CameraModel]:
-    """The models of the cameras. Versions of RLBench before 1.1.0 saved none."""
+    """The camera models. Versions of RLBench before 1.1.0 saved none."""
     misc = getattr(observation, "misc", None)
     misc = misc if isinstance(misc, dict) else {}
     found = {}
@@ -116,7 +116,7 @@ def _cameras(observation: Any, where: str) -> dict[str, CameraModel]:
 
 
 def write_low_dim(demo: Demo, path: Path) -> None:
-    """Write what `read_low_dim` reads, in the form that RLBench itself unpickles, under NumPy 1 and 2."""
+    """Write a file for `read_low_dim`, which RLBench itself can unpickle with NumPy 1 and 2."""
     written = _Demo()
     written.__dict__ = {
         "_observations": [_observation(frame, demo) for frame in demo.frames],
@@ -151,14 +151,14 @@ def _observation(frame: Frame, demo: Demo) -> _Observation:
 
 
 def _matrix(pose: FloatArray) -> FloatArray:
-    """(4, 4) of a pose (7,)."""
+    """The matrix (4, 4) of a pose (7,)."""
     matrix = np.eye(4)
     matrix[:3, 3], matrix[:3, :3] = pose[:3], rotation_matrix(pose[3:] / np.linalg.norm(pose[3:]))
     return matrix
 
 
 class _Pickler(pickle._Pickler):
-    """Names RLBench's classes in place of ours, and NumPy 1's modules, which NumPy 2 knows too."""
+    """Names RLBench's classes in place of ours, and NumPy 1's modules, which NumPy 2 also knows."""
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         written = {_Demo: DEMO, _Observation: OBSERVATION}.get(obj) if isinstance(obj, type) else None

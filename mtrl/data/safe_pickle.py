@@ -1,11 +1,11 @@
-"""Reading pickles from elsewhere without running anything of theirs.
+"""Reads untrusted pickles without running any of their code.
 
-A pickle is a program: it may import any function and call it. Here it may name only what the caller allows, and each
-of these names stands for the caller's own object. Everything else is refused by name before it is looked up.
+A pickle is a program that may import any function and call it. Here it may name only what the caller allows, and each
+of these names stands for an object of the caller. Every other name is refused before it is looked up.
 
-NumPy's own constructors are not safe to lend: `ndarray(shape, object, buffer=bytes)`, or a dtype whose state says
-"object" where its flags do not, make references to arbitrary addresses. So `NUMPY` holds stand-ins, which build
-arrays of numbers, booleans and strings from their bytes and refuse all else.
+NumPy's own constructors are not safe: `ndarray(shape, object, buffer=bytes)`, or a dtype whose state says "object"
+where its flags do not, make references to arbitrary addresses. So `NUMPY` holds stand-ins, which build arrays of
+numbers, booleans and strings from their bytes and refuse everything else.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from mtrl.core.errors import UserError, reading
 
 _PLAIN_KINDS = "biufcSU"
 _MADE, _MADE_PER_BYTE = 1 << 20, 4
-"""How many bytes the calls of a pickle may make: a constant, and more for each byte of the file. Old protocols write
-arrays as text first, so a whole file may need several times its size."""
+"""How many bytes the calls of a pickle may produce: a constant, and more for each byte of the file. Old protocols write
+arrays as text first, so a valid file may need several times its size."""
 
 
 class _DType:
-    """Stands for `numpy.dtype`: a plain kind of number or string, and its byte order."""
+    """Stands in for `numpy.dtype`: a plain kind of number or string, and its byte order."""
 
     def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
         if not isinstance(code, str):
@@ -46,7 +46,7 @@ class _DType:
 
 
 class _Array(np.ndarray):
-    """Stands for an array that is about to be given its content."""
+    """Stands in for an array that will be given its content."""
 
     def __setstate__(self, state: Any) -> None:
         """(version, shape, dtype, Fortran order, bytes)."""
@@ -61,7 +61,7 @@ class _Array(np.ndarray):
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> Any:
-    """An empty array, whose content follows."""
+    """An empty array, whose content follows in the pickle."""
     if kind is not _ndarray:
         raise TypeError("array of an unknown class")
     return np.ndarray.__new__(_Array, (0,), np.int8)
@@ -85,14 +85,14 @@ def _scalar(kind: Any, data: Any = b"") -> Any:
 
 
 def _encode(text: Any, encoding: Any = "latin1", *_: Any) -> bytes:
-    """How bytes are written by protocol 2 and below; other codecs would be imported by name."""
+    """Protocols up to 2 write bytes in this way. Other codecs would be imported by name."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise TypeError(f"encoding {encoding!r}")
     return text.encode("latin1")
 
 
 def _no_bytes(*arguments: Any) -> bytes:
-    """How protocol 2 and below write b""."""
+    """Protocols up to 2 write b"" in this way."""
     if arguments:
         raise TypeError("bytes made by a call")
     return b""
@@ -107,18 +107,17 @@ NUMPY: dict[tuple[str, str], Any] = {
     **{(f"{p}.multiarray", "scalar"): _scalar for p in ("numpy.core", "numpy._core")},
     **{(f"{p}.numeric", "_frombuffer"): _frombuffer for p in ("numpy.core", "numpy._core")},
 }
-"""What arrays and scalars are made of, as NumPy 1 and 2 name it."""
+"""The parts of pickled arrays and scalars, by their names in NumPy 1 and 2."""
 
 
 class _Unpickler(pickle._Unpickler):
-    """The unpickler written in Python. A file may name any place of the memo, for which the one in C would allocate
-    room."""
+    """The unpickler written in Python. The one in C would allocate room for any memo index that a file names."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
     stack: list[Any]
 
     def __init__(self, data: bytes, allowed: Mapping[tuple[str, str], Any], path: Path, encoding: str) -> None:
-        super().__init__(io.BytesIO(data), fix_imports=False, encoding=encoding)  # it has no room for more than it has
+        super().__init__(io.BytesIO(data), fix_imports=False, encoding=encoding)  # it never returns more than it has
         self._allowed, self._path = allowed, path
         self._changed = (_Array, *(kind for kind in allowed.values() if isinstance(kind, type)))
         self._left = _MADE_PER_BYTE * len(data) + _MADE
@@ -132,7 +131,7 @@ class _Unpickler(pickle._Unpickler):
             ) from None
 
     def _load_bytearray(self) -> None:
-        """BYTEARRAY8. Python's own method allocates the size that the file names before it looks for the bytes."""
+        """The opcode BYTEARRAY8. Python's own method first allocates the size that the file states."""
         size = int.from_bytes(self.read(8), "little")  # type: ignore[attr-defined]
         data = self.read(size)  # type: ignore[attr-defined]
         if len(data) != size:
@@ -142,7 +141,7 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray  # type: ignore[attr-defined]
 
     def _count(self) -> None:
-        """Count what a call has just made. Otherwise a file could make the same text again and again."""
+        """Count the bytes that a call has just produced. Otherwise a file could repeat the same text endlessly."""
         made = self.stack[-1]
         self._left -= made.nbytes if isinstance(made, np.ndarray) else len(made) if isinstance(made, bytes) else 0
         if self._left < 0:
@@ -156,7 +155,7 @@ class _Unpickler(pickle._Unpickler):
         return counted
 
     def _keyed(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:  # type: ignore[misc]
-        """Refuse nested tuples as keys: Python hashes them recursively, and a million levels would end the process."""
+        """Refuse nested tuples as keys: Python hashes them recursively, and would crash on a million levels."""
 
         def checked(self: _Unpickler) -> None:
             if any(isinstance(key, tuple | frozenset) for key in self.stack[keys]):
@@ -166,7 +165,7 @@ class _Unpickler(pickle._Unpickler):
         return checked
 
     def _load_build(self) -> None:
-        """BUILD, only for objects of the caller's classes. Otherwise a file could set attributes of functions."""
+        """The opcode BUILD, only for instances of the caller's classes. Otherwise a file could change functions."""
         if not isinstance(self.stack[-2], self._changed):
             raise TypeError("attributes of what is no instance of its classes")
         pickle._Unpickler.load_build(self)  # type: ignore[attr-defined]
@@ -188,15 +187,16 @@ class _Unpickler(pickle._Unpickler):
 
 
 def load(path: Path | str, allowed: Mapping[tuple[str, str], Any] = NUMPY, *, encoding: str = "ASCII") -> Any:
-    """What the pickle at `path` holds. Arrays come as a subclass of `numpy.ndarray`.
+    """The content of the pickle at `path`. Arrays are returned as a subclass of `numpy.ndarray`.
 
     Args:
-        allowed: (module, name) -> the object that this global stands for. `NUMPY` has what arrays need; add to it
-            only classes that do nothing when they are called or given attributes.
-        encoding: how the strings of a pickle of Python 2 are read ("bytes", or "latin1" where it holds arrays).
+        allowed: (module, name) -> the object for which this global stands. `NUMPY` has what arrays need; add only
+            classes that do nothing when they are called or given attributes.
+        encoding: how to read the strings in a Python 2 pickle ("bytes", or "latin1" if it holds arrays).
 
     Raises:
-        UserError: there is no such file, it names another global, or it is no whole pickle. Nothing of it has run.
+        UserError: there is no such file, it names another global, or it is not a complete pickle. None of its code
+            has run.
     """
     path = Path(path)
     with reading(path, "a readable pickle"):

@@ -9,10 +9,10 @@ from mtrl.data.demo_cache import KeyframeObservation
 
 
 def shifted(seen: KeyframeObservation, pixels: int, generator: torch.Generator) -> KeyframeObservation:
-    """Move each camera's picture by up to `pixels` along each axis, the border repeated.
+    """Move each camera's picture by up to `pixels` along each axis, repeating the border.
 
     Colours, depth and the principal point move together, so that every pixel that stays in view keeps its world point
-    exactly; repeated border pixels get depths of their neighbours, and points off the surface.
+    exactly. Repeated border pixels get their neighbours' depths, so their points are off the surface.
     """
     lead = seen.depth.shape[:3]
     moves = torch.randint(-pixels, pixels + 1, (2, *lead), generator=generator)
@@ -28,5 +28,5 @@ def shifted(seen: KeyframeObservation, pixels: int, generator: torch.Generator) 
 
 
 def _sources(move: Tensor, size: int) -> Tensor:
-    """Which old row or column each new one shows, (T, B, C, size)."""
+    """The old row or column that each new one shows, (T, B, C, size)."""
     return (torch.arange(size) + move.unsqueeze(-1)).clamp(0, size - 1)

@@ -1,7 +1,7 @@
 """Drawing MuJoCo scenes without a display, through EGL or OSMesa.
 
 A subprocess finds out which of the two works, because a broken driver can crash its process. The context is then made
-directly, so `MUJOCO_GL` need not be set before mujoco is imported; where it is set, it is obeyed.
+directly, so `MUJOCO_GL` need not be set before mujoco is imported. If it is set, it is obeyed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def offscreen_backend() -> str:
     """egl or osmesa (on a Mac, cgl): the first that works here, or the one that `MUJOCO_GL` names.
 
     Raises:
-        RenderingUnavailable: none does.
+        RenderingUnavailable: none works.
     """
     candidates = _candidates()
     for backend in candidates:
@@ -53,7 +53,7 @@ def offscreen_backend() -> str:
 
 
 def _candidates() -> list[str]:
-    """The backends that the environment's variables allow.
+    """The backends that environment variables allow.
 
     Raises:
         RenderingUnavailable: they allow none.
@@ -71,13 +71,13 @@ def _candidates() -> list[str]:
 
 
 class OffscreenContext:
-    """An OpenGL context of mujoco's for pictures of up to width x height pixels. It is current in a `with` block only.
+    """A mujoco OpenGL context for pictures of up to width x height pixels. It is current only in a `with` block.
 
     Another library's renderer can become garbage at any time. Python then deletes it in any thread, and OpenGL deletes
-    what has the same numbers in the context that is current there: ours would draw wrong pictures, or crash. Therefore
-    nothing is collected inside the block, and an empty context is current after it.
+    objects with the same numbers in the context that is current there: ours would draw wrong pictures, or crash.
+    Therefore no garbage is collected inside the block, and an empty context is current after it.
 
-    Its thread is the one that makes it.
+    The context belongs to the thread that makes it.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -94,13 +94,13 @@ class OffscreenContext:
         _collections.go_on()
 
     def free(self) -> None:
-        """Free both contexts; what mujoco has made in them is the caller's to free, in a `with` block."""
+        """Free both contexts. The caller must first free what mujoco has made in them, in a `with` block."""
         self._context.free()
         self._empty.free()
 
 
 class _Collections:
-    """The garbage collector of the process, which stands still while any thread needs it to."""
+    """Pauses the process's garbage collector while any thread needs that."""
 
     def __init__(self) -> None:
         self._lock, self._pauses, self._enabled = threading.Lock(), 0, False

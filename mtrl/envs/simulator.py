@@ -1,7 +1,7 @@
 """Imports MuJoCo whatever `MUJOCO_GL` says. A package that uses `mujoco` or `metaworld` imports this module first.
 
-That variable concerns drawing, which reads it itself (see `offscreen`). The first few of MuJoCo's warnings go to the
-log, instead of the terminal and a file MUJOCO_LOG.TXT in the working folder.
+The variable matters only for drawing, where it is read separately (see `offscreen`). The first few of MuJoCo's warnings
+go to the log, instead of to the terminal and a file MUJOCO_LOG.TXT in the working folder.
 """
 
 from __future__ import annotations

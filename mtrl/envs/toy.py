@@ -1,8 +1,8 @@
-"""A small multi-task suite for tests and smoke runs: point masses whose controls are turned against each other.
+"""A small multi-task suite for tests and smoke runs: point masses whose controls are rotated against each other.
 
-Every task is the same plane with a start and a goal; the action of task t is rotated by 2πt/T before it moves the
-point. The observation does not tell the tasks apart, so in the same state task 0 and task T/2 want opposite actions:
-their gradients conflict wherever they share weights. Pure NumPy, some 10^6 steps a second.
+All tasks have the same plane with a start and a goal. The action of task t is rotated by 2πt/T before it moves the
+point. The observation does not distinguish tasks, so in the same state task 0 and task T/2 need opposite actions, and
+their gradients conflict wherever they share weights. It is pure NumPy, with some 10^6 steps a second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SPEED = 0.15
 GOAL_RADIUS = 0.1
 """The task is solved within this distance of the goal."""
 MIN_DISTANCE = 0.8
-"""Least distance of start and goal."""
+"""The least distance between start and goal."""
 OBSERVATION_SIZE = 6
 """Position (2), last move (2), goal minus position (2)."""
 _STATE = ("position", "velocity", "goal", "length")
@@ -39,9 +39,9 @@ class Config(ChosenTasks):
 
     kind: str = "toy"
     num_tasks: int = option(4, "a positive integer")
-    """T, unless some of them are chosen, by names such as turn-90."""
+    """T, unless some tasks are chosen by names such as turn-90."""
     horizon: int = option(25, "a positive integer")
-    """Steps after which an episode is truncated; the farthest goal takes 16."""
+    """Steps after which an episode is truncated. The farthest goal takes 16."""
     shuffled_rewards: bool = False
     """Whether rewards are those of random points, so that nothing can be learned."""
 
@@ -70,7 +70,7 @@ class ToySuite(Suite[Config, ControlSpec]):
         return ToyEnvs(self.config, seed, envs_per_task, copies=copies)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> ToyEnvs:
-        """One copy for each episode. Either protocol draws new starts and goals."""
+        """One copy for each episode. Both protocols draw new starts and goals."""
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         return ToyEnvs(self.config, seed, episodes, terminate_on_success=True)
@@ -86,9 +86,9 @@ class ToySuite(Suite[Config, ControlSpec]):
 
 
 class ToyEnvs:
-    """T tasks × N copies of the point mass; implements `TaskVectorEnv`. The arrays are float64.
+    """T tasks × N copies of the point mass. Implements `TaskVectorEnv`, with float64 arrays.
 
-    The reward is 1 − d / (2√2), d the distance to the goal after the move: within [0, 1].
+    The reward is 1 − d / (2√2), which is in [0, 1]. d is the distance to the goal after the move.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ToyEnvs:
         terminate_on_success: bool = False,
         copies: range | None = None,
     ) -> None:
-        """copies: of the `envs_per_task` that draw together, those that are here; all if not given."""
+        """copies: which of the `envs_per_task` copies to make; all if not given. Each behaves as it would among all."""
         turns = np.array(config.turns())
         self._drawn = (len(turns), envs_per_task, 2)
         copies = range(envs_per_task) if copies is None else copies
@@ -116,7 +116,7 @@ class ToyEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start anew from `seed`, or from the seed of the last reset: the same starts and goals follow."""
+        """Restart from `seed`. By default this is the last reset's seed, so that the same starts and goals follow."""
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._begin(np.ones((self.num_tasks, self.envs_per_task), bool))
@@ -144,7 +144,7 @@ class ToyEnvs:
         return {**arrays, "start": self._start, "rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Go back to a saved state.
+        """Restore a saved state.
 
         Raises:
             UserError: it is the state of another number of tasks or copies.
@@ -158,7 +158,7 @@ class ToyEnvs:
         return self._observe(self._observation)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """There is nothing to close."""
 
     def _reward(self, distance: FloatArray) -> FloatArray:
         if self._config.shuffled_rewards:
@@ -167,7 +167,7 @@ class ToyEnvs:
         return 1 - distance / np.sqrt(8)
 
     def _begin(self, where: np.ndarray) -> None:
-        """Give new episodes to the copies in `where` (T, N): in training to all at once, as all are equally long."""
+        """Start new episodes for the copies in `where` (T, N). In training, all copies end at the same time."""
         if not where.any():
             return
         start, goal = self._rng.uniform(-0.9, 0.9, (2, *self._drawn))

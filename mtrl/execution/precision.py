@@ -12,7 +12,7 @@ CHOICES = ("tf32", "float32", "bfloat16")
 
 @contextlib.contextmanager
 def float32_products(level: str) -> Iterator[None]:
-    """Inside, products of float32 matrices have this precision: highest, or high, which is TF32 where there is it."""
+    """Inside the block, products of float32 matrices have this precision: highest, or high (TF32 if available)."""
     before = torch.get_float32_matmul_precision()
     if level != before:
         torch.set_float32_matmul_precision(level)
@@ -30,5 +30,5 @@ def network_level(precision: str, device: torch.device) -> str:
 
 
 def network_products(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Where networks are computed with one of `CHOICES`."""
+    """A block in which networks are computed with one of `CHOICES`."""
     return float32_products(network_level(precision, device))

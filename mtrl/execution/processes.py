@@ -1,9 +1,9 @@
-"""Learning by several processes: each takes its share of every task's batch, as one process would take the whole.
+"""Learning by several processes, each of which takes its share of every task's batch.
 
-The losses of a task, and its gradients, are averaged over the processes as soon as they are computed. So everything
-that follows from them, the Gramian and surgery, weights and trial steps, is that of the whole batch, and the same in
-every process. Averaging the gradient after surgery, as `DistributedDataParallel` would, is not: projections of parts
-of a batch are not parts of its projection.
+Each task's loss and gradients are averaged over the processes as soon as they are computed. So everything that follows
+(Gramian, surgery, weights and trial steps) is that of the whole batch, and the same in every process. Averaging the
+gradients after surgery, as `DistributedDataParallel` would, gives something else: the mean of projections for parts of
+a batch is not the projection for the whole batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ B = TypeVar("B")
 
 
 class Processes:
-    """P processes that make updates together, or this one alone.
+    """P processes that make updates together, or only this one.
 
     All have the same parameters and draw the same random numbers. Each process calls every method, in the same order.
     """
@@ -34,7 +34,7 @@ class Processes:
         self.rank = 0 if group is None else dist.get_rank(group)
 
     def share(self, batch: B) -> B:
-        """This process's part of a batch: of all tensors in nested tuples, the P-th part of their second axis.
+        """This process's part of a batch: 1/P of the second axis of all tensors in nested tuples.
 
         Raises:
             UserError: that axis cannot be divided by P.
@@ -60,7 +60,7 @@ class Processes:
         return torch.cat(parts, 1)
 
     def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Tensors that have the same shapes in every process -> their means. Gradients of these are averaged too."""
+        """The means over processes of tensors with the same shapes in each. Gradients are averaged, too."""
         found = list(tensors)
         for places in self._by_kind(found):
             flat = _Mean.apply(torch.cat([found[i].reshape(-1) for i in places]), self)
@@ -78,7 +78,7 @@ class Processes:
 
     @torch.no_grad()
     def agree(self, tensors: Iterable[Tensor]) -> None:
-        """Give tensors the values that they have in the first process, in place."""
+        """Copy the first process's values into the tensors of all processes."""
         found = list(tensors)
         for places in self._by_kind(found):
             flat = torch.cat([found[i].reshape(-1) for i in places])
@@ -87,13 +87,12 @@ class Processes:
                 found[i].copy_(part.view(found[i].shape))
 
     def _by_kind(self, tensors: Sequence[Tensor]) -> Iterator[list[int]]:
-        """The places of tensors of one type each, which travel together; none where this process is alone."""
+        """Groups of indexes of tensors with the same type, which are sent together; none if this process is alone."""
         for kind in dict.fromkeys(t.dtype for t in tensors) if self.count > 1 else ():
             yield [i for i, t in enumerate(tensors) if t.dtype == kind]
 
     def losses(self, task_losses: TaskLoss) -> TaskLoss:
-        """The same losses of the whole batch, each connected to the graph of this process's share, and the means of
-        what comes with them."""
+        """Losses with the value for the whole batch and the graph of this process's share, and averaged metrics."""
         if self.count == 1:
             return task_losses
 
@@ -114,9 +113,9 @@ class Processes:
     def derivatives(
         self, value: Tensor, by: Sequence[Tensor], *, again: bool = False, graph: bool = False
     ) -> list[Tensor]:
-        """The gradients of a scalar, means over the processes; zero by a tensor that it does not depend on.
+        """The gradients of a scalar, averaged over the processes; zero for tensors that it does not depend on.
 
-        again: the graph of `value` will be differentiated once more; graph: so will the gradients.
+        again: whether the graph of `value` will be differentiated again; graph: whether the gradients will be.
         """
         kept = again or graph
         found = torch.autograd.grad(value, by, None, kept, graph, allow_unused=True, materialize_grads=True)
@@ -124,7 +123,7 @@ class Processes:
 
 
 class _Mean(torch.autograd.Function):
-    """The mean over processes. A loss of it depends on the tensor of every process, so its gradients are averaged."""
+    """The mean over processes. A loss of the mean depends on every process's tensor, so gradients are averaged."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, processes: Processes) -> Tensor:
@@ -139,7 +138,7 @@ class _Mean(torch.autograd.Function):
 
 
 class _Valued(torch.autograd.Function):
-    """A tensor's graph with another value."""
+    """Gives a tensor another value, but keeps its graph."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, value: Tensor) -> Tensor:

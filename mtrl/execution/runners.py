@@ -1,8 +1,8 @@
-"""How updates are run: op by op, captured in a CUDA graph, or compiled, which on a GPU is captured too.
+"""Ways to run updates: op by op, captured in a CUDA graph, or compiled (on a GPU, compiled updates are also captured).
 
-All run one function without arguments that draws its batches, changes parameters, optimiser state and buffers in
-place and reads nothing back to the host. Compiled and captured, Python runs only at first: what the function does may
-depend on tensors alone, each at its own address.
+All run one function without arguments. It draws its batches, changes parameters, optimiser state and buffers in place
+and reads nothing back to the host. In compiled and captured updates, Python runs only the first time, so the function
+may depend only on tensors, each at a fixed address.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ logger = logging.getLogger(__name__)
 
 CHOICES = ("auto", "plain", "compiled", "captured")
 TESTED = ("2.11", "2.13", "2.14")
-"""Versions of PyTorch under which tracing and compilation, which use its private parts, were tested."""
+"""Versions of PyTorch with which tracing and compilation were tested; both use private parts of it."""
 PRIVATE = ("torch._inductor.compile_fx", "torch._inductor.decomposition", "torch.fx.experimental.proxy_tensor")
 """Private parts of PyTorch that compilation needs; a later version may lack them."""
 PATIENCE = {"cpu": 5_000, "cuda": 50_000}
-"""Updates after which auto compiles: half a minute of compilation pays only in a run that is long."""
+"""Updates after which auto compiles: half a minute of compilation is worth it only in a long run."""
 TOLERANCE = 0.1
-"""Of what an update changes in a tensor: how far auto lets a faster update of the same state be from the plain one. It
-is to find faults; rounding alone is a hundred times less."""
+"""How far a faster update may differ from the plain one, relative to the change that it makes to a tensor; otherwise
+auto does not use it. This detects faults: differences by rounding are a hundred times smaller."""
 WARMUP = 3
-"""Updates before a capture: libraries choose their kernels and optimisers make their state."""
+"""Updates before a capture, in which libraries choose their kernels and optimisers make their state."""
 
 Update = Callable[[], Metrics]
 
 
 class Runner(Protocol):
     def prepare(self) -> object:
-        """Make ready for the next call, which may take long; the state is afterwards what it was."""
+        """Get ready for the next call. This may take long, and leaves the state as it was."""
         ...
 
     def __call__(self, count: int, /) -> Metrics:
-        """Run so many updates and return the metrics of the last, in tensors that the next call may overwrite."""
+        """Run `count` updates. Returns the last one's metrics, in tensors that the next call may overwrite."""
         ...
 
 
 def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
-    """The execution that an option asks for.
+    """The execution for a value of the option.
 
-    It stays auto where nothing is bound to the host, on a GPU or with a compiler: captured on a GPU and, once a run
-    has had `PATIENCE` updates, compiled, if that works; else it is plain.
+    auto stays auto if nothing is bound to the host and there is a GPU or a compiler. Updates are then captured on a GPU
+    and, after `PATIENCE` updates, compiled if that works. Otherwise auto becomes plain.
 
     Args:
-        host_bound: what part of the update waits for the device or depends on the host; None for nothing.
+        host_bound: the part of the update that waits for the device or depends on the host; None if there is none.
 
     Raises:
-        UserError: it makes no sense on this device, or with that part.
+        UserError: the execution is impossible on this device, or with that part.
     """
     check_choice("agent.execution", wanted, CHOICES)
     on_gpu = device.type == "cuda"
@@ -89,16 +89,16 @@ def build(
     announce: Callable[[str], None] = lambda _: None,
     products: str = "highest",
 ) -> Runner:
-    """What runs `update` as `choose` chose.
+    """The runner of `update` for an execution that `choose` returned.
 
     Args:
-        state: all tensors that an update changes, in nested dictionaries and lists; new ones after the first update
-            should start at zero, as Adam's moments do.
+        state: all tensors that an update changes, in nested dictionaries and lists. Tensors that appear with the first
+            update should start at zero, as Adam's moments do.
         generator: the source of all randomness of an update.
-        per_launch: updates in one launch of a graph, where so many are asked for at once.
-        done: how many updates there have been, those before a resumed run included.
-        announce: told of what takes long.
-        products: the precision of float32 products in `update`, but for those in full precision inside of it.
+        per_launch: updates in one launch of a graph, if a call asks for so many.
+        done: returns the number of updates so far, including those before a resume.
+        announce: called with a line for the user before something slow.
+        products: the precision of float32 products in `update`, except those that it makes in full precision.
     """
     plain = Plain(update)
     if kind == "plain":
@@ -112,13 +112,13 @@ def build(
     captured = Captured(plain, snapshot, generator, per_launch)
     if kind == "captured":
         return captured
-    # A compiler may fail, or be wrong: its update is used where it is the plain one from the state at hand.
+    # A compiler may fail or be wrong: its update is used only if it matches the plain one from the current state.
     patience = PATIENCE[generator.device.type] if kind == "auto" else 0
     return Auto(plain, [*([(0, captured)] if on_gpu else []), (patience, compiled)], done, snapshot)
 
 
 class Snapshot:
-    """Puts back, bit for bit, what trial updates change: tensors where they are, and the generator."""
+    """Restores, bit for bit, what trial updates change: tensors, in place, and the generator."""
 
     def __init__(self, state: Callable[[], Mapping[str, Any]], generator: torch.Generator) -> None:
         self._state, self._generator = state, generator
@@ -139,9 +139,9 @@ class Snapshot:
         self._generator.set_state(random)
 
     def largest_difference(self, first: Runner, second: Runner) -> float:
-        """Of one update from this state either way: the largest ‖second − first‖ / ‖first − before‖ of a tensor.
+        """The largest ‖second − first‖ / ‖first − before‖ of a tensor, after one update from this state by each runner.
 
-        What rounding leaves of a tensor that the update hardly moves does not count.
+        Rounding differences in tensors that the update hardly changes do not count.
         """
         before, ways = [t.double() for t in tensors(self._state())], []
         for runner in (first, second):
@@ -172,12 +172,12 @@ class Plain:
 
 
 class Auto:
-    """Op by op, and faster ways after so many updates each; one that fails is not used, and the log says why."""
+    """Runs op by op, and in faster ways after some updates. A way that fails is not used, and the log says why."""
 
     def __init__(
         self, plain: Runner, stages: Sequence[tuple[int, Runner]], done: Callable[[], int], snapshot: Snapshot
     ) -> None:
-        """stages: (updates after which, way), in this order."""
+        """stages: (number of updates after which it begins, runner), in this order."""
         self._plain, self._stages, self._done, self._snapshot = plain, list(stages), done, snapshot
         self._runner = plain
 
@@ -193,7 +193,7 @@ class Auto:
             except UserError:
                 raise
             except Exception as error:
-                logger.warning("Updates run as before, since something faster failed: %s", error)
+                logger.warning("A faster way failed, so updates run as before: %s", error)
 
     def __call__(self, count: int) -> Metrics:
         self.prepare()
@@ -201,7 +201,7 @@ class Auto:
 
 
 class Captured:
-    """Updates as CUDA graphs: one of a single update, and one of `per_launch` where as many are asked for at once."""
+    """Updates as CUDA graphs: one for a single update, and one for `per_launch` updates, if a call asks for so many."""
 
     def __init__(self, runner: Runner, snapshot: Snapshot, generator: torch.Generator, per_launch: int) -> None:
         self._recorded, self._snapshot, self._generator = runner, snapshot, generator
@@ -210,7 +210,7 @@ class Captured:
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Metrics]] = {}
 
     def prepare(self, size: int = 1) -> None:
-        """Capture so many updates, if that has not been done; the state is then what it was."""
+        """Capture `size` updates, if that has not been done. The state does not change."""
         if size not in self._graphs:
             self._graphs[size] = self._capture(size)
 
@@ -225,7 +225,7 @@ class Captured:
         return metrics
 
     def _capture(self, size: int) -> tuple[torch.cuda.CUDAGraph, Metrics]:
-        """Warm-up and capture are on one stream, so that the backward pass stays on it too."""
+        """Warm up and capture on one stream, so that the backward pass also stays on it."""
         graph, stream = torch.cuda.CUDAGraph(), self._stream or torch.cuda.Stream(self._generator.device)
         self._stream = stream
         with self._snapshot:
@@ -235,7 +235,7 @@ class Captured:
                     self._recorded(1)
             torch.cuda.current_stream(stream.device).wait_stream(stream)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # newer versions of PyTorch register by themselves, and say so
+                warnings.simplefilter("ignore")  # newer versions of PyTorch register by themselves, and warn about it
                 graph.register_generator_state(self._generator)
             with torch.cuda.graph(graph, stream=stream):
                 metrics = self._recorded(size)
@@ -256,7 +256,7 @@ def _is_tested() -> bool:
 
 
 def _finds_compiler() -> bool:
-    """Whether PyTorch's C++ compiler seems to be there; asking PyTorch itself would take seconds."""
+    """Whether PyTorch's C++ compiler seems to be installed. Asking PyTorch itself would take seconds."""
     command = shlex.split(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++"))
     return bool(command) and shutil.which(command[0]) is not None
 

@@ -1,11 +1,11 @@
 """An update as one graph of array operations: traced once, run without Python, and compiled by PyTorch's inductor.
 
-Tracing runs the update once and records what reaches the arrays, after automatic differentiation: per-task gradients,
+Tracing runs the update once and records its array operations, after automatic differentiation: per-task gradients,
 optimiser steps and surgery are all in one graph, and nothing is left to be differentiated. Random draws stay outside
 and are made in the update's order, so that the same generator gives the same numbers as in the plain update.
 
-A compiled graph has one precision for all of its float32 products, that of the networks; products that the update makes
-in full precision within it (the Gramian's, for example) become an operation of their own that sets its precision.
+A compiled graph has one precision for all of its float32 products, that of the networks. Products that the update makes
+in full precision (such as the Gramian's) become an operation of their own that sets its precision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Call = Callable[..., Sequence[Tensor]]
 
 
 class _Draw(NamedTuple):
-    """A random tensor of the update, whose arguments are all constants."""
+    """A random draw of the update, whose arguments are all constants."""
 
     function: Callable[..., Tensor]
     arguments: tuple[Any, ...]
@@ -35,7 +35,7 @@ class _Draw(NamedTuple):
 
 
 class _Drawing(TorchFunctionMode):
-    """Makes random draws beside what is being traced, for which each is a tensor as any other, and keeps how."""
+    """Keeps random draws out of the trace, which sees each as an ordinary tensor, and records how to repeat them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class _Drawing(TorchFunctionMode):
 
 
 class Traced:
-    """Runs an update as a graph; compiled, or operation by operation in the order of the plain update."""
+    """Runs an update as a graph, either compiled or operation by operation in the order of the plain update."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Traced:
         announce: Callable[[str], None] = lambda _: None,
         products: str = "highest",
     ) -> None:
-        """snapshot: a context that puts back what the update changes; announce: told of what takes long.
+        """snapshot: a context that undoes what the update changes; announce: called with a line before something slow.
 
         products: the precision of the networks' float32 products, highest or high.
         """
@@ -79,12 +79,12 @@ class Traced:
         self._state: list[Tensor] = []
 
     def prepare(self) -> Call:
-        """Trace and compile, if that has not been done; the state is then what it was."""
+        """Trace and compile, if that has not been done. The state does not change."""
         if self._call is None:
             if self._compiled:
                 self._announce("Updates are being compiled: about half a minute.")
             with self._snapshot:
-                self._update()  # optimisers make their state
+                self._update()  # optimisers make their state in the first update
                 self._call = self._trace()
         return self._call
 
@@ -121,13 +121,13 @@ class Traced:
 
 
 def _lift(module: fx.GraphModule, drawn: Sequence[Tensor]) -> list[Tensor]:
-    """Turn what was drawn, then the other tensors that the graph holds, into its inputs, and return the latter."""
+    """Turn random draws, then the other tensors that the graph holds, into its inputs. Returns those other tensors."""
     graph, held = module.graph, dict[str, list[fx.Node]]()
     for node in graph.nodes:
         if node.op == "get_attr" and isinstance(getattr(module, node.target), Tensor):
             held.setdefault(node.target, []).append(node)
     names = {id(getattr(module, name)): name for name in held}
-    draws = [names.get(id(value), "") for value in drawn]  # none for what nothing reads
+    draws = [names.get(id(value), "") for value in drawn]  # "" for draws that nothing reads
     others = [name for name in held if name not in draws]
     with graph.inserting_before(next(iter(graph.nodes))):
         inputs = [graph.placeholder(f"draw_{k}") for k in range(len(draws))]
@@ -144,7 +144,7 @@ def _lift(module: fx.GraphModule, drawn: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _compile(graph: fx.GraphModule, inputs: list[Tensor]) -> Call:
-    """The graph without mutations but for copies at its end, compiled for inputs of these shapes."""
+    """The graph, compiled for inputs of these shapes, without mutations except copies at its end."""
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.decomposition import select_decomp_table
@@ -154,7 +154,7 @@ def _compile(graph: fx.GraphModule, inputs: list[Tensor]) -> Call:
     pure = make_fx(functionalize(graph), decomposition_table=select_decomp_table(), tracing_mode="fake")(*inputs)
     counters = _without_counters(pure)
     on_cpu = all(tensor.device.type == "cpu" for tensor in inputs)
-    with config.patch(cpp_wrapper=on_cpu):  # one function in C++, which lets other threads run Python meanwhile
+    with config.patch(cpp_wrapper=on_cpu):  # one C++ function, during which other threads can run Python
         compiled: Any = compile_fx_inner(pure, inputs)
 
     def call(*values: Tensor) -> Sequence[Tensor]:
@@ -167,10 +167,10 @@ def _compile(graph: fx.GraphModule, inputs: list[Tensor]) -> Call:
 
 
 def _without_counters(pure: fx.GraphModule) -> list[int]:
-    """Let the graph return the numbers that it would change, such as an optimiser's count of steps, after its results.
+    """Let the graph return the scalars that it would change, such as an optimiser's step count, after its results.
 
-    PyTorch 2.13's compiler may read such a number in one kernel before another has changed it, where the graph means
-    the new one. Returns the inputs that they are.
+    PyTorch 2.13's compiler may read the old value of such a scalar in one kernel before another kernel has changed it.
+    Returns the inputs that hold these scalars.
     """
     graph, places, new = pure.graph, list[int](), list[fx.Node]()
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
@@ -190,10 +190,10 @@ def _without_counters(pure: fx.GraphModule) -> list[int]:
 
 @torch.library.custom_op("mtrl::exact_product", mutates_args=())
 def exact_product(first: Tensor, second: Tensor) -> Tensor:
-    """A product in full precision whatever the precision around it: (n, k) by (k,) or (k, m), (b, n, k) by (b, k, m).
+    """A product in full precision, whatever is set around it: (n, k) by (k,) or (k, m), or (b, n, k) by (b, k, m).
 
-    It calls the same function of PyTorch as the plain update does for these shapes (mv, mm or bmm): another function
-    may add in another order, and on some processors it does.
+    It calls the same PyTorch function as the plain update does for these shapes (mv, mm or bmm), since another function
+    may add in another order on some processors.
     """
     with float32_products("highest"):
         return torch.matmul(first, second)
@@ -205,7 +205,7 @@ def _(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _exact_products() -> dict[Any, Callable[..., Any]]:
-    """How tracing records products made under the highest precision; others as they are."""
+    """Let tracing record products made under the highest precision as `exact_product`, and others as they are."""
 
     def exact(first: Tensor, second: Tensor) -> Any:
         return exact_product(first, second) if torch.get_float32_matmul_precision() == "highest" else NotImplemented
@@ -234,7 +234,7 @@ def _adam(
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
 ) -> None:
-    """PyTorch's fused Adam in elementary operations, which the compiler fuses in its own way (Kingma & Ba 2015)."""
+    """PyTorch's fused Adam in elementary operations, which the compiler can fuse itself (Kingma & Ba 2015)."""
     if weight_decay or amsgrad or maximize or grad_scale is not None:
         raise expected("Option `agent.execution`", "plain with this optimiser", "compiled")
     for parameter, gradient, mean, square, step in zip(parameters, gradients, means, squares, steps, strict=True):
@@ -247,7 +247,7 @@ def _adam(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the compiler's warnings about its own parts."""
+    """Hide the compiler's warnings about its own parts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

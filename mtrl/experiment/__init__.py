@@ -1,4 +1,4 @@
-"""The only wiring: a configuration becomes parts, and parts become a run."""
+"""The only place that wires parts together: a configuration becomes parts, and parts become a run."""
 
 from typing import TYPE_CHECKING
 

@@ -1,9 +1,9 @@
-"""Early stopping of the trials of a sweep by asynchronous successive halving, from the rows of their metrics.
+"""Early stopping of a sweep's trials by asynchronous successive halving, from the rows of their metrics.
 
-Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (ASHA), in the form that stops trials: one is
-compared at its steps r, rη, rη², ... with all that have got there before, and goes on if it is among the best 1/η of
-them. What is decided follows from the rows alone, so that nothing else is kept: the same sweep, started again, judges
-each trial against all rows there are by then, and goes on with those that are among the best now.
+This is the stopping form of Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (ASHA): at steps r,
+rη, rη², ... a trial is compared with all trials that have reached this step so far, and continues if it is among the
+best 1/η of them. Decisions depend on the rows alone, so nothing else is stored. When the same sweep is started again,
+it judges each trial against all rows that exist by then, and continues those that are now among the best.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 
 class ASHA:
-    """The values of trials at the rungs; larger ones are better.
+    """The values of trials at the rungs. Larger values are better.
 
     Args:
-        metric: the name of a row's value.
-        first: r, steps.
-        keep: η, the share of trials that go on is 1/η.
+        metric: the name of the value in a row.
+        first: r, in steps.
+        keep: η; a share of 1/η of the trials continues.
     """
 
     def __init__(self, metric: str, first: int, keep: int) -> None:
@@ -28,7 +28,7 @@ class ASHA:
         self._values: defaultdict[int, dict[int, float]] = defaultdict(dict)
 
     def add(self, trial: int, row: Mapping[str, Any]) -> None:
-        """Take a row of a trial, by its number. Of each rung, the first row at or after it counts."""
+        """Add a row of the trial with this number. For each rung, the first row at or after it counts."""
         value = row.get(self._metric)
         if value is None:
             return

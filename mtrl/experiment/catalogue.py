@@ -1,4 +1,4 @@
-"""What there is to choose from, and what each method costs; nothing that is listed is imported."""
+"""Lists all choices, and what each method costs, without importing them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtrl.experiment.config import REGISTRIES
 GROUPS = ("benchmark", "network", "weighting", "surgery", "diagnostics", "agent", "recipe")
 _PLURALS = {f"{group}s": group for group in ("benchmark", "network", "agent", "recipe")}
 _PAPER = re.compile(r" ?\(([^()]*(?:\b(?:19|20)\d\d\b|paper|Auto-λ)[^()]*)\)")
-"""The brackets of a summary in which its source stands."""
+"""The parentheses in a summary that name its source."""
 
 
 def listed(what: str | None = None) -> dict[str, dict[str, dict[str, Any]]]:
@@ -50,7 +50,7 @@ def _group(group: str, costs: Mapping[str, Sequence[float]]) -> dict[str, dict[s
 
 
 def table(facts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """A line for each: its name, its cost where that was measured, what it is, and its paper."""
+    """A line for each choice: its name, its cost if it was measured, what it is, and its paper."""
     lines = []
     for group, kinds in facts.items():
         priced = any(row["cost"] for row in kinds.values())

@@ -1,8 +1,8 @@
-"""A run that several processes learn, one for each GPU: `torchrun --nproc-per-node 2 -m mtrl.cli train ...`.
+"""A run on several processes, one for each GPU: `torchrun --nproc-per-node 2 -m mtrl.cli train ...`.
 
-Every process has the whole run, its environments and its random numbers, and computes its share of each update
-(`execution.processes`), so that all stay the same. The first one leads: it logs, evaluates and saves, and tells the
-others before each step that it takes. They read its folder where it goes on from a checkpoint, and at the end.
+Every process has the whole run, with its environments and random numbers, and computes its share of each update
+(`execution.processes`), so that all have the same state. The first process leads: it logs, evaluates and saves, and
+tells the others before each step. They read its folder when it loads a checkpoint, and at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mtrl.monitoring.run import RunFolder
 from mtrl.training.trainer import Trainer
 
 _LONGEST = datetime.timedelta(days=1)
-"""How long the others wait while the first process evaluates or saves. They notice by themselves when it ends."""
+"""How long the others wait while the first process evaluates or saves. If it dies, they notice at once."""
 
 
 class Order(enum.IntEnum):
@@ -36,7 +36,7 @@ class Order(enum.IntEnum):
 
 
 def leads() -> bool:
-    """Whether this process keeps the run, be it alone or the first of several."""
+    """Whether this process keeps the run's folder: it is alone, or the first of several."""
     return not _launched() or int(os.environ["RANK"]) == 0
 
 
@@ -56,7 +56,7 @@ class Company:
             dist.broadcast(torch.tensor(int(order)), 0)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes have arrived here."""
         if self._several:
             dist.barrier()
 
@@ -68,7 +68,7 @@ class Company:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Company]:
-    """Join the processes that torchrun has started beside this one, each with a GPU of its own if there are any."""
+    """Join the other processes that torchrun started. Each uses a GPU of its own, if there are GPUs."""
     if not _launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield Company()
         return
@@ -80,13 +80,13 @@ def joined() -> Iterator[Company]:
         yield company
     finally:
         if leads():
-            with contextlib.suppress(RuntimeError):  # where the others have ended by the same error
+            with contextlib.suppress(RuntimeError):  # the others may have ended by the same error
                 company.tell(Order.END)
         dist.destroy_process_group()
 
 
 def take_over(trainer: Trainer, found: checkpoints.Found) -> None:
-    """Bring a trainer that was started, and the process's random numbers, to a checkpoint."""
+    """Load a checkpoint into a started trainer and into the process's random generators."""
     with reading(found.path, "one that fits the run's config.yaml", "Checkpoint"):
         trainer.load_state_dict(found.state["trainer"])
         trainer.load_data_state(found.replay)
@@ -94,14 +94,14 @@ def take_over(trainer: Trainer, found: checkpoints.Found) -> None:
 
 
 def reseed(trainer: Trainer, rollbacks: int) -> None:
-    """Let a trainer go on with other random numbers, after it has gone back to a checkpoint so many times."""
+    """Let a trainer continue with other random numbers. rollbacks: how often it has gone back to a checkpoint."""
     trainer.rollbacks = rollbacks
     trainer.reseed()
     seed_process(trainer.stream)
 
 
 def follow(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFolder, dict[str, object]]:
-    """Take the steps that the first process takes, until it ends; return what it returns.
+    """Take the same steps as the first process until it ends. Returns what the first process returns.
 
     Raises:
         Stopped: the first process ended without a result.
@@ -109,7 +109,7 @@ def follow(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunF
     experiment = Experiment(config)
     seed_process(config.seed)
     trainer, done = experiment.trainer.start(), 0
-    with contextlib.closing(trainer), Interrupts():  # a signal that comes to all ends the first one, after its step
+    with contextlib.closing(trainer), Interrupts():  # a signal ends only the first process itself
         while (order := company.told()) is not Order.END:
             if order is Order.ADVANCE:
                 trainer.advance()

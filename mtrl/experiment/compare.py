@@ -1,4 +1,4 @@
-"""Methods against each other: how sure is it that one is better?"""
+"""Compares methods: how certain is it that one is better than another?"""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mtrl.monitoring.changes import differences
 from mtrl.monitoring.statistics import Band, Interval, compare, is_share, middle_mean, shown
 
 _NAMED = 4
-"""Differences that a message names."""
+"""The most differences that a message names."""
 
 
 def compare_runs(ones: Sequence[Path], against: Sequence[Path], across_protocols: bool = False) -> dict[str, Any]:
-    """Compare each method of one side with the only method of the other side, over the tasks that both have.
+    """Compare each method in `ones` with the only method in `against`, over the tasks that both have.
 
     Args:
         ones, against: folders of runs, or folders that hold runs.
         across_protocols: whether to compare runs whose results mean different things (reward version, horizon, ...).
 
     Returns:
-        `metric`, `against`, and `comparisons`, each with differences {point, low, high}, whose bounds are None where a
-        side has one run; all in plain types.
+        `metric`, `against`, and `comparisons`, each with differences {point, low, high}; all in plain types. Bounds are
+            None where a side has only one run.
 
     Raises:
         UserError: a side has no finished run, the protocols or metrics differ, or no task is common.
@@ -70,7 +70,7 @@ def _results(what: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _protocol_differences(results: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """What differs between the protocols of runs: its name, and the values of the first two that differ in it."""
+    """The parts of the protocol in which runs differ: name -> the first two different values."""
     first, found = protocol(results[0]), dict[str, list[Any]]()
     for other in results[1:]:
         for key, pair in differences(first, protocol(other)).items():
@@ -117,7 +117,7 @@ def _rows(band: Band) -> list[Interval]:
 
 
 def _row(here: float, there: float, difference: Interval, chance: Interval) -> dict[str, Any]:
-    """Two values, and how they stand to each other, with None for bounds that are not known."""
+    """Two values, their difference and the chance of improvement, with None for unknown bounds."""
     both = {"difference": difference, "probability_of_improvement": chance}
     known = {
         name: {key: value if value == value else None for key, value in interval._asdict().items()}
@@ -160,7 +160,7 @@ def _cells(metric: str, row: dict[str, Any]) -> list[str]:
 
 
 def _notes(found: dict[str, Any], label: str, other: str) -> list[str]:
-    """What is missing, in words."""
+    """Sentences on what is missing."""
     named = {
         f"Seeds that {label} lacks": found["missing_seeds"]["here"],
         f"Seeds that {other} lacks": found["missing_seeds"]["against"],

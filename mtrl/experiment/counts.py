@@ -1,4 +1,4 @@
-"""How large each architecture is on a benchmark."""
+"""Counts the parameters of each architecture on a benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Demonstrations on disk: collected from a benchmark's experts, or taken over from RLBench's folders."""
+"""Demonstrations on disk: collected from a benchmark's experts, or imported from RLBench's folders."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class _Job:
 def collect(
     options: Sequence[str], episodes: int, seed: int, output: Path, layout: str = "cache", jobs: int = 0
 ) -> Path:
-    """Write `episodes` demonstrations of each task; tasks that are there already as asked for stay as they are.
+    """Write `episodes` demonstrations of each task. Tasks that already have what is asked for are skipped.
 
     Args:
-        options: key=value, of which benchmark=... names a suite with experts.
-        output: the folder that gets one of the benchmark's name.
+        options: key=value words; benchmark=... must name a suite with experts.
+        output: the folder in which the benchmark gets a folder of its name.
         layout: cache (decision samples only) or rlbench (every frame and all five cameras, in its folders).
         jobs: processes, each on one task at a time; one per core if 0.
 
@@ -119,7 +119,7 @@ def _collect(job: _Job, count: Callable[[], None]) -> None:
 
 
 _queue: Any = None
-"""In a process of `_spread`: where it tells of each demonstration."""
+"""In a process of `_spread`: the queue to which it reports each demonstration."""
 
 
 def _begin(queue: Any, modules: list[str]) -> None:
@@ -150,11 +150,11 @@ def _spread(jobs: Sequence[_Job], workers: int, count: Callable[..., None]) -> N
 
 
 def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Path) -> Path:
-    """Make a cache of the demonstrations in RLBench's folders; return the cache's folder.
+    """Make a cache of the demonstrations in RLBench's folders. Returns the cache's folder.
 
     Args:
         folder: the one that holds <task>/variation<N>/episodes/episode<M>.
-        options: key=value; the benchmark's tasks, cameras and image_size say what is taken.
+        options: key=value words; the benchmark's tasks, cameras and image_size choose what is taken.
         episodes: how many to take of each task, in the order of their numbers; all if not given.
 
     Raises:
@@ -177,6 +177,6 @@ def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Pa
 
 
 def _with_decision_pictures(path: Path, cameras: Sequence[str]) -> Demo:
-    """A demonstration with the pictures at its decision frames only: others are not decoded."""
+    """Read a demonstration and decode only the pictures of its decision frames."""
     keys = keyframes(rlbench_layout.read_demo(path, cameras, frames=()))
     return rlbench_layout.read_demo(path, cameras, frames=decision_frames(keys))

@@ -1,4 +1,4 @@
-"""From the affinities of a run to runs that train its best groups of tasks."""
+"""Turns the affinities measured in a run into configurations that train its best groups of tasks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GroupedRun:
     """The configuration of each group's run."""
 
     def facts(self) -> dict[str, Any]:
-        """The groups and each task's mean affinity from the one that serves it, in JSON's types."""
+        """The groups, and each task's mean affinity from the group that serves it, in plain types."""
         groups = [[self.tasks[task] for task in group] for group in self.grouping.groups]
         serving = {
             task: {"group": group + 1, "affinity": score}
@@ -39,11 +39,11 @@ def group_run(path: Path | str, groups: int, network: str | None = None, output:
     """Find the best groups of a run's tasks, and write a configuration for `mtrl train --config` for each.
 
     Args:
-        network: whose losses the affinities are of, where the run measured several: critic or actor.
+        network: critic or actor, if the run measured the affinities of both.
         output: the folder of the configurations; `groups/` in the run if not given.
 
     Raises:
-        UserError: the run has no affinities, or its benchmark cannot be had in parts.
+        UserError: the run has no affinities, or its benchmark does not let users choose tasks.
     """
     folder = RunFolder.load(path)
     found = folder.read_affinities()

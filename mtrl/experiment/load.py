@@ -1,4 +1,4 @@
-"""What can be done with a run folder: load it, evaluate it, use its policy."""
+"""Uses of a run folder: load it, evaluate it, use its policy."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ CHECKPOINTS = ("newest", "best")
 
 
 def load(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]) -> tuple[Experiment, RunFolder, int]:
-    """The experiment of a run folder with its networks, the folder, and the step they are of.
+    """The experiment of a run folder with its trained networks, the folder, and the step that they have reached.
 
-    checkpoint: newest, or best: what an evaluation on the way (`training.evaluate_every`) found best, the first of
-    equals. Only the newest can go on learning.
+    checkpoint: newest, or best, which an evaluation during training (`training.evaluate_every`) found best; the first
+    of several equal ones. Only the newest can continue training.
 
     Raises:
         UserError: there is no such run, it has no checkpoint, or one that does not fit its configuration.
@@ -63,7 +63,7 @@ def evaluate_run(
     keep: bool = True,
     checkpoint: str = CHECKPOINTS[0],
 ) -> tuple[Experiment, RunFolder, dict[str, Any]]:
-    """Evaluate a run's newest or best checkpoint (see `load`), and `keep` the result in its `evaluations/`."""
+    """Evaluate a run's newest or best checkpoint (see `load`). keep: write the result to its `evaluations/`."""
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
     experiment, folder, step = load(path, device, checkpoint)
     _, facts = experiment.evaluate(episodes, protocol, Counter("episodes"))
@@ -81,7 +81,7 @@ def _keep(folder: RunFolder, step: int, facts: dict[str, Any]) -> None:
 
 
 class LoadedPolicy:
-    """A trained policy: `act(observation, task)` gives the deterministic action, or the class of an image."""
+    """A trained policy: `act(observation, task)` returns the deterministic action, or the class of an image."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
@@ -98,11 +98,11 @@ class LoadedPolicy:
         """observation (O,) or (B, O) of one task -> action (A,) or (B, A) in [-1, 1].
 
         Args:
-            observation: of a keyframe task, a `Frame`; the action is then the next keyframe (8,). Of a classification
-                task, uint8 images (C, H, W) or (B, C, H, W); what is given is then their classes, () or (B,).
+            observation: for a keyframe task, a `Frame`; the result is then the next keyframe (8,). For a classification
+                task, uint8 images (C, H, W) or (B, C, H, W); the result is then their classes, () or (B,).
             task: its name or index.
-            stage: how many keyframes are done, in a keyframe task.
-            goal: where tasks are goals, one of them, known or new, instead.
+            stage: for a keyframe task, the number of keyframes reached.
+            goal: where tasks are goals, a goal, known or new, in place of `task`.
 
         Raises:
             UserError: an unknown task, a goal out of its range, or an observation of another size.

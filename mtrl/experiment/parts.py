@@ -1,4 +1,4 @@
-"""The only wiring: a configuration becomes parts."""
+"""Builds the parts of a run from a configuration. Parts are wired together only here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Experiment:
     methods: Methods = field(init=False)
     agent: Any = field(init=False)
     trainer: Trainer = field(init=False)
-    """Not started."""
+    """The trainer, not yet started."""
     device: torch.device = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class Experiment:
     def evaluate(
         self, episodes: int, protocol: str, progress: Callable[[int, int], None] | None = None
     ) -> tuple[Evaluation, dict[str, Any]]:
-        """What the agent can do, and its JSON form with every choice of the protocol."""
+        """Evaluate the agent. Returns the result, and its JSON form with every choice of the protocol."""
         begin = time.perf_counter()
         result = replace(self.trainer.evaluate(episodes, protocol, progress), counted=self.trainer.counted)
         seconds = round(time.perf_counter() - begin, 3)
@@ -91,7 +91,7 @@ class Experiment:
         return result, {**facts, **self.suite.description(), **result.to_json(self.tasks)}
 
     def write_video(self, path: Path) -> str | None:
-        """Film one episode of every task; where that cannot be done, one line that says what is missing."""
+        """Film one episode of every task. If that is impossible, print one line that says what is missing."""
         try:
             self.suite.film(self.trainer.policy, path, self.config.seed)
         except UserError as error:
@@ -102,7 +102,7 @@ class Experiment:
 
 
 def _rebuilt(saved: dict[str, Any], imports: list[str]) -> tuple[Any, Any]:
-    """The agent, on the CPU, and the suite of a saved configuration."""
+    """Build the agent, on the CPU, and the suite of a saved configuration."""
     import_by_name(imports)
     again = Experiment(replace(restore(saved), device="cpu", threads=1))
     return again.agent, again.suite
@@ -120,7 +120,7 @@ def _methods(config: ExperimentConfig, suite: Any) -> Methods:
 
 
 def _process_group(config: ExperimentConfig) -> Any:
-    """The processes of `torch.distributed` that this one learns with, if there are any.
+    """The `torch.distributed` processes that learn together with this one, if there are any.
 
     Raises:
         UserError: the agent cannot learn with others.
@@ -134,15 +134,15 @@ def _process_group(config: ExperimentConfig) -> Any:
 
 
 def primary_tasks(config: ExperimentConfig, suite: Any) -> list[int]:
-    """Indexes of the tasks that a method of the configuration names as primary; of all tasks where none does."""
+    """Indexes of the tasks that a gradient method names as primary; all tasks if none does."""
     primary = _methods(config, suite).primary()
     return list(range(suite.spec.num_tasks)) if primary is None else primary
 
 
 def counted_tasks(config: ExperimentConfig, suite: Any) -> list[int] | None:
-    """Indexes of the tasks that means are taken over: primary ones where a method is told of them, never noise.
+    """Indexes of the tasks over which means are taken: the primary ones, if a method names any, but never noise.
 
-    None where all count, or where tasks are goals, which are evaluated in groups.
+    None where all tasks count, or where tasks are goals, which are evaluated in groups.
     """
     if isinstance(suite.spec, GoalSpec):
         return None
@@ -152,10 +152,10 @@ def counted_tasks(config: ExperimentConfig, suite: Any) -> list[int] | None:
 
 
 def _check_fit(config: ExperimentConfig) -> None:
-    """Refuse a training loop or an agent that does not work with the benchmark's data, before anything is built.
+    """Check, before anything is built, that the training loop and the agent work with the benchmark's data.
 
     Raises:
-        UserError: it names those that do.
+        UserError: one of them does not; the message names those that do.
     """
     spec, training = config.benchmark.spec_type, config.training.kind
     _check_choice(TRAININGS, training, lambda c: spec in c.specs, f"for benchmark {config.benchmark.name}")

@@ -34,13 +34,13 @@ def plot_runs(
     title: str = "",
     lines: Mapping[str, float] | None = None,
 ) -> Path:
-    """Draw one run, or several: experiments against each other, seeds together.
+    """Draw one run, or compare several experiments, each over its seeds.
 
     Args:
         kind: curves (learning curves), conflicts, lambdas (task weights), triad, affinity, or relationships (the last
-            weights by primary tasks, of a sweep of these). Conflicts, lambdas and affinities are one run's.
-        headline: the metric to draw, such as evaluation/success; by default the one that matters most.
-        title, lines: of curves of several experiments; see `plots.compare_runs`.
+            weights by primary tasks, from a sweep over these). Conflicts, lambdas and affinity take one run.
+        headline: the metric to draw, such as evaluation/success; by default the most important one.
+        title, lines: for curves of several experiments; see `plots.compare_runs`.
     """
     check_choice("--kind", kind, PICTURES)
     if not paths:
@@ -72,7 +72,7 @@ def plot_runs(
 
 
 def place(folder: Path, name: str) -> Path:
-    """Where a picture or report goes: into its folder, or where that may not be written into the working folder."""
+    """The path of a picture or report: in its folder or, if that is not writable, in the working folder."""
     if os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         return folder / name
     print(f"mtrl: {name} is drawn here, as {folder} may not be written.", file=sys.stderr)
@@ -80,7 +80,7 @@ def place(folder: Path, name: str) -> Path:
 
 
 def _of_counted(run: Run, name: str) -> list[dict[str, Any]]:
-    """The rows without a metric's values of tasks that no mean is taken over."""
+    """The rows, in which a metric has no values of tasks that are left out of means."""
     config = restore(run.folder.config)
     suite: Suite = SUITES.build(config.benchmark)
     counted = counted_tasks(config, suite)
@@ -154,7 +154,7 @@ def _tasks(run: Run) -> list[str]:
 
 
 def _plot_panels(suite: Suite, runs: Sequence[Run], output: Path | None) -> Path:
-    """The metrics that the suite names, every run a line."""
+    """Draw the metrics that the suite names, with a line for every run."""
     path = output or (place(runs[0].folder.path, "learning_curves.png") if len(runs) == 1 else Path("comparison.png"))
     lines = {
         f"{label}, {run.path.name.replace('_', ' ')}": run.rows

@@ -1,6 +1,6 @@
-"""Commands of mtrl in processes of their own, started here or by a worker of Ray.
+"""Runs commands of mtrl in processes of their own, started here or by a Ray worker.
 
-Ray's workers import this module, so it loads neither PyTorch nor the configuration.
+Ray workers import this module, so it loads neither PyTorch nor the configuration.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 from mtrl.core.cores import free_cores
 
 STOPPED = 143
-"""Exit code of a process that ends by SIGTERM, as a shell reports it."""
+"""Exit code of a process that SIGTERM has ended, as a shell reports it."""
 _LONGEST_SAVE = 300.0
-"""Seconds that a run whose worker has died is given to save its last step."""
+"""Seconds in which a run whose worker has died may save its last step."""
 _TIED = """
 import ctypes, os, signal, sys
 parent, cores, *command = sys.argv[1:]
@@ -34,8 +34,8 @@ if os.getppid() != int(parent):
     sys.exit("The process that started this one has died.")
 os.execv(sys.executable, [sys.executable, *command])
 """
-"""Stays on the cores given and gets SIGTERM when its parent dies (prctl PR_SET_PDEATHSIG), then becomes the command.
-Ray ends the children of a worker that ends, but not those of one that is killed."""
+"""Binds the process to the given cores, makes it receive SIGTERM when its parent dies (prctl PR_SET_PDEATHSIG), and
+turns it into the command. Without this, the child of a killed Ray worker would go on."""
 
 
 def start(
@@ -44,9 +44,9 @@ def start(
     """Start a command of mtrl in a process and a process group of its own.
 
     Args:
-        log: gets, at its end, what the command prints.
-        threads: how many the command uses; 0 leaves the choice to it.
-        prefix: what Python runs in place of the command, which follows as its arguments.
+        log: the file to which the command's output is appended.
+        threads: how many threads the command uses; 0 leaves the choice to it.
+        prefix: arguments of Python that run another program, which gets the command as its arguments.
         options: further arguments of `subprocess.Popen`.
     """
     limits = {"OMP_NUM_THREADS": str(threads)} if threads else {}
@@ -60,15 +60,15 @@ def start(
 
 
 def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: int, env: dict[str, str]) -> int | str:
-    """Run a command that trains one run, in a worker of Ray, and return its exit code, or what is wrong.
+    """Run a command that trains one run, in a Ray worker. Returns its exit code, or a message on what is wrong.
 
-    The command has `threads` cores of its own if as many are free, and ends with its worker, or when Ray cancels this:
-    then it saves the step that it is in.
+    The command gets `threads` cores of its own if so many are free. It ends with its worker, or when Ray cancels this
+    task; then it saves after its current step.
 
     Args:
-        run: the folder of the run, a path that starts at the root.
-        folder: where the command is to run, the same on all machines.
-        env: variables of the command.
+        run: the run's folder, as an absolute path.
+        folder: the working folder of the command, the same on all machines.
+        env: environment variables of the command.
     """
     if not folder.is_dir():
         return f"Folder {folder} should be there on every machine of the cluster (a shared file system). Found none."
@@ -82,7 +82,7 @@ def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: in
         prefix = ["-c", _TIED, str(os.getpid()), cores]
         process = start(arguments, log, threads=threads, prefix=prefix, cwd=folder, env=env)
         try:
-            while process.poll() is None:  # Ray's KeyboardInterrupt comes between two steps of Python
+            while process.poll() is None:  # polling lets Ray's KeyboardInterrupt arrive, which needs Python to run
                 time.sleep(0.1)
         except KeyboardInterrupt:
             process.terminate()
@@ -104,6 +104,6 @@ def _free(lock: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a new run, or a file system on which the run itself says what is wrong
+    except OSError:  # the run is new, or it will report what is wrong with the file system
         return True
     return True

@@ -1,7 +1,7 @@
 """Successive halving: all runs of a study get a small budget, the better half of them a larger one, and so on.
 
 Jamieson & Talwalkar 2016 ("Non-stochastic Best Arm Identification and Hyperparameter Optimization"). A run that goes on
-is the same run with more steps. What is better is the mean score over seeds and tasks at the end of a rung.
+is the same run with more steps. Runs are ranked by their mean score over seeds and tasks at the end of a rung.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mtrl.core.records import read_json
 from mtrl.monitoring.files import write_json
 
 FILE = "rungs.json"
-"""Beside the study: label -> seed -> its score at the end of each rung that it had."""
+"""The file beside the study with label -> seed -> the run's score at the end of each of its rungs."""
 
 
 class Rungs:
     """The scores of a study's runs at the end of each rung, as far as they are known."""
 
     def __init__(self, folder: Path, seeds: Mapping[str, Sequence[int]]) -> None:
-        """folder: the study's; seeds: of each of its labels."""
+        """folder: the study's folder; seeds: label -> its seeds."""
         self._path, self._seeds = folder / FILE, seeds
         self.scores: dict[str, dict[str, list[float]]] = {}
         if self._path.is_file():
@@ -32,7 +32,7 @@ class Rungs:
         """The labels that take part in a rung: all in the first, then the better half of those before."""
         labels = list(self._seeds)
         for before in range(rung):
-            ranked = sorted(labels, key=lambda label: -self.means(label)[before])  # ties: the study's order
+            ranked = sorted(labels, key=lambda label: -self.means(label)[before])  # ties keep the study's order
             labels = ranked[: math.ceil(len(ranked) / 2)]
         return [label for label in self._seeds if label in labels]
 
@@ -48,7 +48,7 @@ class Rungs:
         write_json(self._path, self.scores)
 
     def means(self, label: str) -> list[float]:
-        """The label's mean over seeds at the end of each rung that all its seeds had."""
+        """The label's mean over seeds at the end of each rung that all of its seeds have finished."""
         return [mean(scores) for scores in zip(*(self._of(label, seed) for seed in self._seeds[label]), strict=False)]
 
     def _of(self, label: str, seed: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""Runs on disk as pictures, reports and comparisons see them: found in folders, the seeds of an experiment together."""
+"""Finds runs in folders and groups the seeds of each experiment, for pictures, reports and comparisons."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from mtrl.monitoring.run import RunFolder
 from mtrl.monitoring.statistics import Interval, interquartile_mean
 
 _DEPTH = 4
-"""How many folders deep runs are looked for: <study>/<benchmark>/<experiment>/seed_<n>."""
+"""How many levels deep runs are looked for: <study>/<benchmark>/<experiment>/seed_<n>."""
 HEADLINES = (
     "train/success", "evaluation/accuracy", "train/accuracy", "evaluation/score", "train/score", "evaluation/success",
     "train/return", "evaluation/return", "loss",
 )  # fmt: skip
-"""The metrics of learning curves, the most telling first. Accuracy is of the test images rather than the training
-batches. Training on demonstrations has `evaluation/success` alone, as has a run too short for an episode to end.
-Environments that do not tell when they are solved have returns, and runs without scores have `loss`."""
+"""The metrics of learning curves, the most informative first. Accuracy is that on test images, not on training batches.
+Behaviour cloning has only `evaluation/success`, and so has a run too short for an episode to end. Environments that do
+not report success have returns, and runs without scores have `loss`."""
 SOLVED = 0.8
-"""The share of episodes from which on a task counts as solved."""
+"""The share of solved episodes from which on a task counts as solved."""
 _RECORD: dict[str, Any] = {
     "started": str, "command": [str], "packages": {str: str}, "git": {"commit": str, "dirty": bool},
 }  # fmt: skip
-"""What is read of a process that worked on a run, where it is known."""
+"""What is read about each process that worked on a run, where it is known."""
 _OUTCOMES = {"updates", "training_seconds", "seed", "seconds", "config", "tasks", "best", "steps_total", "delta_mtl"}
 
 
 class Run:
-    """A run's folder and what is read from it, on first use."""
+    """A run's folder, whose contents are read on first use."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -56,13 +56,13 @@ class Run:
 
     @functools.cached_property
     def result(self) -> dict[str, Any] | None:
-        """What it reached, or None where it has not finished, or has not been evaluated."""
+        """The run's result; None where it has not finished or has not been evaluated."""
         found = self.folder.result
         return found if found and found["tasks"] else None
 
     @functools.cached_property
     def provenance(self) -> dict[str, Any]:
-        """Where it comes from; empty where that is not recorded."""
+        """The run's provenance; empty where it was not recorded."""
         file = self.folder.path / "provenance.json"
         found = read_json(file, {}) if file.exists() else {}
         require(found.get("resumed", []), [{}], f"File {file}", "resumed")
@@ -74,7 +74,7 @@ class Run:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs that paths name: each is a run, or a folder with runs in it.
+    """The runs in `paths`, each of which is a run or a folder that contains runs.
 
     Raises:
         UserError: a path has no run.
@@ -89,9 +89,9 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def _inside(path: Path, depth: int) -> Iterator[Path]:
-    """The runs in a folder, by name; 10 comes after 9."""
+    """The runs in a folder, sorted by name with 10 after 9."""
     if (path / "config.yaml").is_file() or not path.is_dir():
-        yield path  # which `Run.load` refuses where it is no folder
+        yield path  # `Run.load` refuses it if it is not a folder
     elif depth:
         names = sorted(os.listdir(path), key=lambda name: (len(name), name))
         for name in sorted(names, key=lambda name: name.rstrip("0123456789")):
@@ -100,7 +100,7 @@ def _inside(path: Path, depth: int) -> Iterator[Path]:
 
 
 def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """The runs by the name of their experiment's folder, or by more of its path where the same seed is there twice."""
+    """The runs by the name of their experiment's folder. The name has more of the path if a seed would occur twice."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.path.parent.name, []).append(run)
@@ -115,7 +115,7 @@ def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """The metric that matters most for learning curves, of those that have values in these runs' rows."""
+    """The most important metric for learning curves among those that have values in these runs' rows."""
     rows = [row for found in runs for row in found]
     valued, all_keys = {k for row in rows for k, v in row.items() if v is not None}, {k for row in rows for k in row}
     ordered = (name for keys in (valued, all_keys) for name in HEADLINES if any(k.startswith(f"{name}/") for k in keys))
@@ -124,24 +124,24 @@ def headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 
 @dataclass(frozen=True)
 class Scores:
-    """What R runs of one method reached on T tasks, each the mean over an evaluation's episodes."""
+    """The scores of R runs of one method on T tasks, each a mean over an evaluation's episodes."""
 
     metric: str
-    """The name of the value that matters most, such as success."""
+    """The name of the most important value, such as success."""
     seeds: list[int | None]
     tasks: list[str]
-    """T names; where tasks are goals, of the groups that they are evaluated in."""
+    """T names; where tasks are goals, the names of the groups in which they are evaluated."""
     values: FloatArray
     """(R, T)"""
     counted: list[str]
-    """The tasks that means are taken over."""
+    """The tasks over which means are taken."""
 
     @classmethod
     def of(cls, results: Sequence[Mapping[str, Any]]) -> Scores:
         """The scores of finished runs. A task that some of the runs lack is left out.
 
         Raises:
-            UserError: the results have no task, or not the same metric, in common.
+            UserError: the results have no task in common, or different metrics.
         """
         metrics = list(dict.fromkeys(result["headline"] for result in results))
         tasks = [task for task in results[0]["tasks"] if all(task in result["tasks"] for result in results)]
@@ -162,12 +162,12 @@ class Scores:
 
 
 def protocol(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Every choice that changes what a result means: all of it but what the run reached, and how fast."""
+    """Every choice that affects what a result means: the whole result except scores and speed."""
     return {key: value for key, value in result.items() if key not in _OUTCOMES and not key.startswith("mean_")}
 
 
 def brief(value: Any, most: int = 60) -> str:
-    """A value of a configuration or a protocol in at most so many characters."""
+    """A value of a configuration or a protocol as text, shortened to at most `most` characters."""
     if isinstance(value, list) and value:
         text = ", ".join(map(brief, value))
         return text if len(text) <= most else f"{len(value)} values"

@@ -1,7 +1,7 @@
-"""Search spaces of sweeps: Optuna proposes each trial from what those before have reached.
+"""Search spaces of sweeps: Optuna proposes each trial from the results of earlier ones.
 
 Akiba et al. 2019, "Optuna: A Next-generation Hyperparameter Optimization Framework", with its tree-structured Parzen
-estimator. What was proposed and reached lies in a journal beside the runs, from which the same sweep goes on.
+estimator. A journal beside the runs keeps proposals and results, so that the same sweep can be continued.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _SPAN = re.compile(r"(log|interval)\((.*)\)")
 
 
 def is_searched(word: str) -> bool:
-    """Whether an override spans values of its option, as key=log(1e-4,1e-2) or key=interval(0.9,1)."""
+    """Whether an override gives a range, such as key=log(1e-4,1e-2) or key=interval(0.9,1)."""
     return _SPAN.fullmatch(word.partition("=")[2]) is not None
 
 
 class Search:
-    """Trials that are proposed one by one.
+    """Proposes trials one by one.
 
     Args:
-        words: overrides, of which some span values; where one has values with commas between them, they are choices.
+        words: overrides, of which at least one gives a range. Values separated by commas are choices.
         imports: further words of every trial.
-        count: trials in all.
-        metric: the number of metrics.jsonl whose last value is to be large.
+        count: the number of trials in all.
+        metric: the name of the number in metrics.jsonl whose last value is maximised.
 
     Raises:
-        UserError: Optuna is missing, or a word spans what its option cannot be.
+        UserError: Optuna is missing, or a word's range holds values that its option cannot take.
     """
 
     def __init__(self, words: Sequence[str], imports: Sequence[str], count: int, metric: str) -> None:
@@ -52,7 +52,7 @@ class Search:
         self._space = {word: found for word in words if (found := self._distribution(word, usual))}
         first = {word: _ends(distribution)[0] for word, distribution in self._space.items()}
         ends = [{**first, word: end} for word, distribution in self._space.items() for end in _ends(distribution)]
-        config, *_ = (self.config(self._chosen(values)) for values in ends)  # all, before the first run begins
+        config, *_ = (self.config(self._chosen(values)) for values in ends)  # checks all before the first run
         facts = json.dumps([sorted(words), list(imports), metric])
         folder = Path(config.runs) / config.benchmark.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ class Search:
         self._before = [(trial.number, self._chosen(trial.params)) for trial in before]
 
     def _distribution(self, word: str, usual: Sequence[str]) -> Any:
-        """The values of a word; None where it has one."""
+        """The distribution of a word's values; None if it has a single value."""
         key, _, text = word.partition("=")
         if not (match := _SPAN.fullmatch(text)):
             choices = alternatives(word)
@@ -85,7 +85,7 @@ class Search:
         return kind(low, high, log=is_log)
 
     def _chosen(self, values: Mapping[str, Any]) -> list[str]:
-        """The words of a trial. Its numbers have four digits, so that they can be read."""
+        """The words of a trial. Numbers are rounded to four digits, to be readable."""
         found = []
         for word in self._words:
             value = values.get(word, word)
@@ -98,11 +98,11 @@ class Search:
         return compose([*words, *self._imports])
 
     def label(self, words: Sequence[str]) -> str:
-        """Those of a trial's words that are searched."""
+        """The words of a trial whose values are searched, as its label."""
         return " ".join(own for own, word in zip(words, self._words, strict=True) if word in self._space)
 
     def ask(self) -> tuple[int, list[str]] | None:
-        """The number and the words of the next trial, first of those before; None where there are enough."""
+        """The number and the words of the next trial; unfinished ones come first. None if there are enough."""
         if self._before:
             return self._before.pop(0)
         if len(self._study.get_trials(deepcopy=False)) >= self.count:
@@ -111,13 +111,13 @@ class Search:
         return trial.number, self._chosen(trial.params)
 
     def tell(self, number: int, value: float | None) -> None:
-        """What a trial has reached; None where it has no such number. The first that is told counts."""
+        """Report a trial's result; None if its metric has no value. Only the first report counts."""
         state = {"state": self._failed} if value is None else {}
         self._study.tell(number, value, skip_if_finished=True, **state)
 
     @property
     def best(self) -> str:
-        """The words of the best trial so far and what it has reached, "" where none has a number."""
+        """The words of the best trial so far, and its result; "" if no trial has one."""
         values = {t.number: t.value for t in self._study.get_trials(deepcopy=False) if t.value is not None}
         if not values:
             return ""
@@ -127,5 +127,5 @@ class Search:
 
 
 def _ends(distribution: Any) -> Sequence[Any]:
-    """The extreme values, or all choices."""
+    """The lowest and highest value of a range, or all choices."""
     return getattr(distribution, "choices", None) or (distribution.low, distribution.high)

@@ -1,23 +1,23 @@
-"""Studies: a file that names runs, and what is kept, tabled and drawn of them.
+"""Studies: a file names runs; their results are kept, summarised in a table and drawn.
 
 A study is a folder with a `study.yaml`:
 
     title: MT10 against the clock
-    common: [video=false]            # overrides of every run
+    common: [video=false]            # overrides for every run
     seeds: [1, 2, 3]
     runs:
       quick: [recipe=quick]          # label: its overrides
       long: {overrides: [recipe=mt10], seeds: [1]}
-    prepare: [demos collect ...]     # commands of mtrl that come first
-    equal: steps_total               # what all runs should have had equally much of
+    prepare: [demos collect ...]     # commands of mtrl that run first
+    equal: steps_total               # a part of the result that must be equal in all runs
     halving: [1, 2, 4]               # multiples of a run's steps; after each, the better half goes on (see `rungs`)
     controls: [blind]                # labels that should fail: a task they solve does not count
     lines: {TOPPO (reported): 0.972} # published figures
-    metric: evaluation/success       # of the curves
+    metric: evaluation/success       # for the curves
     pictures: {comparison.png: curves, scores.png: scores}
 
-Runs lie in `runs/<study>/`, each an ordinary run: finished ones are not repeated, and others go on where they stopped.
-Beside the study, `<label>/seed_<n>/` keeps what a reader needs of a finished run, its policy included.
+Runs are ordinary runs in `runs/<study>/`: finished ones are not repeated, and others continue where they stopped.
+Beside the study, `<label>/seed_<n>/` keeps what a reader needs of a finished run, including its policy.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from mtrl.monitoring.statistics import is_share
 
 KEPT = ("config.yaml", "metrics.jsonl", "result.json", "provenance.json", POLICY)
 GUESSED = 0.2
-"""A task counts if no control solves more of it."""
+"""A task counts if no control solves a larger share of its episodes."""
 TOLERANCE = 0.03
-"""By how much a mean score may differ where a kept policy is evaluated again, on a processor that rounds otherwise."""
+"""How much a mean score may differ when a kept policy is evaluated again, on a processor with other rounding."""
 _NEEDED = {"headline": str, "seed": int, "steps_total": int, "updates": int, "training_seconds": {str: float}}
-"""What a study needs of a result, beside its scores."""
+"""What a study needs in a result besides scores."""
 _STDERR = 2
 """The file descriptor of this process's standard error."""
 _SHAPES: dict[str, Any] = {
@@ -103,22 +103,22 @@ class Study:
         return cls(file.parent, runs, {label: entry["seeds"] for label, entry in entries.items()}, **found)
 
     def command(self, label: str, seed: int, overrides: Sequence[str]) -> list[str]:
-        """The overrides of one run; later ones win."""
+        """The overrides of one run. Later ones take precedence."""
         place = [f"runs=runs/{self.folder.resolve().name}", f"experiment={label}", f"seed={seed}"]
         return [*place, *self.runs[label], *overrides]
 
     def place(self, label: str, seed: int) -> Path:
-        """Where a run of this study is kept."""
+        """The folder in which a run of this study is kept."""
         return self.folder / label / f"seed_{seed}"
 
     def kept(self, label: str, file: str = "result.json") -> list[Path]:
-        """The folders of this label's runs of which a file is kept, by seed."""
+        """The folders of this label's kept runs that have `file`, by seed."""
         found = (self.place(label, seed) for seed in self.seeds[label])
         return [path for path in found if (path / file).is_file()]
 
 
 def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs: int = 1) -> None:
-    """Make the runs that are missing, `jobs` at once, and keep what is small of each.
+    """Make the missing runs, `jobs` at a time, and keep the small files of each.
 
     Raises:
         UserError: the study, a label or an override is wrong (before the first run), or a run failed.
@@ -136,7 +136,7 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
             code = pool.submit(processes.mtrl, shlex.split(line)).result()
             processes.check()
             if code:
-                raise expected(f"mtrl {line}", "able to end well", "an error, see above")
+                raise expected(f"mtrl {line}", "able to finish", "an error, see above")
         if not study.halving:
             _make(study, processes, pool, every, overrides, alone=jobs == 1)
         for rung, factor in enumerate(study.halving):
@@ -154,7 +154,7 @@ def _make(
     alone: bool,
     factor: int = 1,
 ) -> None:
-    """Make runs (label, seed) of `factor` times their steps, or go on with them, and keep them."""
+    """Make or continue runs (label, seed) up to `factor` times their steps, and keep them."""
     commands = [study.command(*run, overrides) for run in runs]
     configs = [compose(command) for command in commands]
     if factor != 1:
@@ -164,11 +164,11 @@ def _make(
     processes.check()
     failed = [shlex.join(command) for command, code in zip(commands, codes, strict=True) if code]
     if failed:
-        raise expected("Every run", "able to end well", f"{len(failed)} that did not, first: mtrl train {failed[0]}")
+        raise expected("Every run", "completed", f"{len(failed)} that are not, first: mtrl train {failed[0]}")
 
 
 def report(path: Path) -> dict[str, Any]:
-    """Write `summary.json` and the pictures of what is kept, and return the summary."""
+    """Write `summary.json` and the pictures of the kept runs. Returns the summary."""
     study = Study.read(path)
     labels = [label for label in study.runs if study.kept(label)]
     if not labels:
@@ -186,8 +186,8 @@ def report(path: Path) -> dict[str, Any]:
 
 
 def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
-    """What the runs of each label reached; `counted` are the tasks that no control solves. Where runs are halved, those
-    that ended in the same rung should have an equal budget."""
+    """The scores of each label's runs. `counted` are the tasks that no control solves. With halving, runs that ended in
+    the same rung should have an equal budget."""
     equal = {study.equal: float} if study.equal else {}
     results = {label: [_read(folder, equal) for folder in study.kept(label)] for label in labels}
     kept = Rungs(study.folder, study.seeds)
@@ -210,7 +210,7 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, float]]:
-    """Evaluate every kept policy again: (run, the mean score it is kept with, the one it has now)."""
+    """Evaluate every kept policy again. Yields (run, the kept mean score, the new one)."""
     study, found = Study.read(path), list[tuple[str, float, float]]()
     for label in labels or study.runs:
         for folder in study.kept(label, POLICY):
@@ -221,7 +221,7 @@ def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, flo
 
 
 def _one(study: Study, processes: _Processes, command: list[str], config: ExperimentConfig, alone: bool) -> int:
-    """Make one run, or go on with it, and keep it."""
+    """Make or continue one run, and keep it."""
     path = run_path(config.runs, config.benchmark.name, run_name(config), config.seed)
     code = processes.mtrl(["train", *command], None if alone else path.with_suffix(".log"))
     if code == 0:
@@ -234,12 +234,12 @@ def _one(study: Study, processes: _Processes, command: list[str], config: Experi
 
 
 class _Processes(Interrupts):
-    """Commands in processes of their own. A signal that this process gets goes to each of them, once: they are no part
-    of its group, to which a terminal sends. They save and end, and none starts after it."""
+    """Commands in processes of their own. They are not in this process's group, to which a terminal sends signals, so
+    this class passes each signal on to them once. They then save and end, and no further one starts."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._lock = threading.Lock()  # taken in other threads than the one that handles signals
+        self._lock = threading.Lock()  # taken by worker threads and by `handle`, so that no thread waits for itself
         self._running: set[subprocess.Popen[Any]] = set()
 
     def handle(self, number: int) -> None:
@@ -249,12 +249,12 @@ class _Processes(Interrupts):
                 process.send_signal(number)
 
     def mtrl(self, arguments: list[str], log: Path | None = None) -> int:
-        """Run a command of mtrl and return its code; with a log, on one thread and silently."""
+        """Run a command of mtrl. Returns its exit code. With a log, it runs silently and on one thread."""
         with self._lock:
             if self.pending:
                 return 1
             say(f"== mtrl {shlex.join(arguments)}")
-            # What a run prints is no result of the study.
+            # stdout is for the study's result, so a run's output goes to stderr.
             alone: dict[str, Any] = {"stdout": _STDERR} if log is None else {"log": log, "threads": 1}
             process = start(arguments, **alone)
             self._running.add(process)
@@ -273,7 +273,7 @@ def _mean_score(result: Mapping[str, Any]) -> float:
 
 
 def _row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One label: its budget, and its scores over seeds and tasks."""
+    """The row of one label: its budget, and its scores over seeds and tasks."""
     scores = Scores.of(runs)
     means = [mean(values) for values in scores.on(scores.counted).tolist()]
     middle = scores.interquartile_mean
@@ -294,7 +294,7 @@ def _row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _further(row: Mapping[str, Any]) -> dict[str, str]:
-    """Cells of the table that only some studies have, by column."""
+    """The table's cells in columns that only some studies have."""
     cells, scale = dict[str, str](), 100 if is_share(row["metric"]) else 1
     if deltas := row.get("delta_mtl_of_each_seed"):
         cells["Δ_MTL"] = f"{mean(deltas):+.1f} %"
@@ -323,7 +323,7 @@ def table(facts: Mapping[str, Any]) -> str:
 
 
 def _draw_scores(study: Study, facts: Mapping[str, Any], path: Path) -> None:
-    """A row for each task, a column for each label, where scores are shares and the tasks the same."""
+    """Draw a row for each task and a column for each label, if scores are shares and all labels have the same tasks."""
     rows = facts["runs"]
     tasks = list(next(iter(rows.values()))["tasks"])
     if not all(is_share(row["metric"]) and list(row["tasks"]) == tasks for row in rows.values()):

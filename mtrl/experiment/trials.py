@@ -1,7 +1,7 @@
 """Sweeps on Ray: each run of a sweep is `mtrl train` in a process of its own, on any machine of a cluster.
 
-What a sweep knows lies in the runs' folders, which all machines share. A trial that has died is started again and goes
-on from its checkpoint; the same sweep, started again, goes on with all that have not finished.
+The state of a sweep is in the runs' folders, which all machines share. A trial that has died is started again from its
+checkpoint. The same sweep, started again, continues all trials that have not finished.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mtrl.monitoring.run import RunFolder, run_path
 from mtrl.monitoring.statistics import shown
 
 _INTERVAL = 1.0
-"""Seconds between two looks at the trials."""
+"""Seconds between two checks of the trials."""
 _REFUSED = 2
-"""Exit code of what cannot be repaired by another start."""
+"""Exit code of an error that starting again cannot repair."""
 
 
 @dataclass
@@ -40,21 +40,21 @@ class SweepConfig(Options):
     option_group: ClassVar[str] = "ray"
 
     address: str = ""
-    """host:port of a cluster, or auto for the one that this machine is part of; this machine alone if not given."""
+    """host:port of a cluster, or auto for the cluster of this machine. If not given, only this machine is used."""
     cpus: int = option(1, "a positive integer")
-    """Cores of each trial; its threads are as many."""
+    """Cores of each trial, and its number of threads."""
     gpus: float = option(0.0, "0 or more")
-    """GPUs of each trial, or a fraction of one, which trials then share."""
+    """GPUs of each trial. With a fraction, several trials share a GPU."""
     restarts: int = option(3, "0 or more")
     """How often a trial that has died is started again."""
     asha: int = option(0, "0 or more")
-    """Steps after which trials are compared for the first time and the worse ones stopped (ASHA); 0 for never."""
+    """Steps after which trials are first compared, and the worse ones stopped (ASHA); 0 for never."""
     keep: int = option(3, "2 or more")
-    """With asha: one of so many trials goes on, and the next comparison comes after so many times the steps."""
+    """With asha, η: one in η trials goes on, and each comparison comes after η times as many steps as the last."""
     metric: str = "train/mean_success"
-    """With asha or a search: the number of metrics.jsonl that is compared, larger is better."""
+    """With asha or a search: the name of the number in metrics.jsonl that is compared. Larger is better."""
     trials: int = option(20, "a positive integer")
-    """With a search (options given as log(LOW,HIGH) or interval(LOW,HIGH)): trials in all."""
+    """With a search (options given as log(LOW,HIGH) or interval(LOW,HIGH)): the number of trials in all."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Trial:
     words: list[str]
     config: ExperimentConfig
     label: str
-    """The words in which it differs from others."""
+    """The overrides in which it differs from other trials."""
     state: str = "waiting"
     """waiting, running, finished, stopped (by the comparison) or failed."""
     restarts: int = 0
@@ -73,7 +73,7 @@ class Trial:
     path: Path = field(init=False)
     step: int = field(init=False, default=0)
     value: str = field(init=False, default="")
-    """What matters most of its last rows, as text."""
+    """The most important value in its last rows, as text."""
     _read: int = field(init=False, default=0)
     _logged: int = field(init=False, default=0)
 
@@ -88,11 +88,11 @@ class Trial:
         self.state, self._logged = "waiting", _size(self.path.with_suffix(".log"))
 
     def look(self) -> list[dict[str, Any]]:
-        """See whether it has begun, and return the rows that its metrics have got since the last look."""
+        """Check whether the trial has begun. Returns the rows added to its metrics since the last check."""
         if self.state == "waiting" and _size(self.path.with_suffix(".log")) > self._logged:
             self.state = "running"
         metrics = self.path / "metrics.jsonl"
-        if _size(metrics) <= self._read:  # a run that has gone back writes rows anew
+        if _size(metrics) <= self._read:  # a run that has gone back to a checkpoint rewrites rows
             self._read = min(self._read, _size(metrics))
             return []
         with metrics.open("rb") as file:
@@ -113,7 +113,7 @@ class Trial:
                     return
 
     def last(self, metric: str) -> float | None:
-        """The last value of a number of its metrics, if it has any."""
+        """The last value of a metric, if it has any."""
         rows = read_metrics(self.path / "metrics.jsonl") if _size(self.path / "metrics.jsonl") else []
         return next((row[metric] for row in reversed(rows) if row.get(metric) is not None), None)
 
@@ -127,7 +127,7 @@ def _size(file: Path) -> int:
 
 
 def trials_of(words: Sequence[list[str]], runs: Sequence[ExperimentConfig]) -> list[Trial]:
-    """The trials of a sweep; `words` are the overrides of each run."""
+    """The trials of a sweep. words: the overrides of each run."""
     varied = [i for i, column in enumerate(zip(*words, strict=True)) if len(set(column)) > 1]
     labels = [" ".join(word for i, word in enumerate(run) if i in varied or not varied) for run in words]
     return [Trial(*parts) for parts in zip(words, runs, labels, strict=True)]
@@ -136,11 +136,11 @@ def trials_of(words: Sequence[list[str]], runs: Sequence[ExperimentConfig]) -> l
 def run_trials(
     trials: list[Trial], options: SweepConfig, imports: Sequence[str] = (), search: Search | None = None
 ) -> None:
-    """Make the runs of a sweep that have not finished, as many at once as the cluster has room for.
+    """Make the unfinished runs of a sweep, as many at a time as the cluster has room for.
 
-    search: adds the trials that it proposes to `trials`, which it begins with none of.
+    search: adds the trials that it proposes to `trials`, which is empty at first.
 
-    A first signal lets all of them save the step that they are in, and ends the sweep.
+    After a first signal, all trials save their current step, and the sweep ends.
 
     Raises:
         UserError: Ray is missing, there is no such cluster, or a trial failed.
@@ -151,8 +151,8 @@ def run_trials(
             _Sweep(ray, trials, options, imports, search).run(interrupts)
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
-        first = f"{len(failed)} that did not, first: {failed[0].label} ({failed[0].why}; see {failed[0].path}.log)"
-        raise expected("Every trial", "able to end well", first)
+        first = f"{len(failed)} that are not, first: {failed[0].label} ({failed[0].why}; see {failed[0].path}.log)"
+        raise expected("Every trial", "completed", first)
 
 
 class _Sweep:
@@ -163,7 +163,7 @@ class _Sweep:
     ) -> None:
         self._ray, self._trials, self._options, self._search = ray, trials, options, search
         self._proposed: dict[int, int] = {}
-        """The numbers that trials have in the search."""
+        """Each trial's number in the search."""
         self._imports = [word for module in imports for word in ("--import", module)]
         needs = {"num_cpus": options.cpus, "num_gpus": options.gpus, "max_retries": 0}
         self._task = ray.remote(**needs)(run_in_worker)
@@ -197,7 +197,7 @@ class _Sweep:
                 self._block.show(self._table())
 
     def _propose(self) -> None:
-        """Begin as many proposed trials as there is room for."""
+        """Start as many proposed trials as there is room for."""
         while self._search and len(self._running) < self._room and (asked := self._search.ask()):
             number, words = len(self._trials), asked[1]
             self._proposed[number] = asked[0]
@@ -210,21 +210,21 @@ class _Sweep:
                 self._submit(number)
 
     def _tell(self, number: int) -> None:
-        """Let the search know what a trial that has ended has reached."""
+        """Report the result of a trial that has ended to the search."""
         trial = self._trials[number]
         if self._search and trial.state in ("finished", "stopped", "failed"):
             self._search.tell(self._proposed[number], trial.last(self._search.metric))
 
     @property
     def _room(self) -> int:
-        """Trials that the cluster can run at once; one where it cannot run any yet."""
+        """How many trials the cluster can run at a time; 1 if it cannot run any yet."""
         found, needs = self._ray.cluster_resources(), {"CPU": self._options.cpus, "GPU": self._options.gpus}
         return max(1, int(min(found.get(kind, 0) / need for kind, need in needs.items() if need)))
 
     def _submit(self, number: int) -> None:
         trial = self._trials[number]
         trial.submitted()
-        # Collectors of a trial are to join this cluster rather than to begin one of their own.
+        # A trial's collectors must join this cluster instead of starting another one.
         env = {"RAY_ADDRESS": self._ray.get_runtime_context().gcs_address}
         if not self._options.gpus:
             env["CUDA_VISIBLE_DEVICES"] = ""
@@ -233,7 +233,7 @@ class _Sweep:
         self._running[task] = number
 
     def _check_room(self) -> None:
-        """Say so where no machine can ever take a trial: one that can may still join."""
+        """Print a line if no machine can run a trial. The sweep then waits, since a suitable machine may still join."""
         cpus, gpus = self._options.cpus, self._options.gpus
         found = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if self._running and not any(r.get("CPU", 0) >= cpus and r.get("GPU", 0) >= gpus for r in found):
@@ -250,7 +250,7 @@ class _Sweep:
                 self._say(number, f"begins, {trial.label}")
 
     def _stops(self, number: int) -> bool:
-        """Whether a trial is to do no more steps, as others are better."""
+        """Whether to stop a trial, because others are better."""
         trial = self._trials[number]
         if self._asha is None or not self._asha.stops(number):
             return False
@@ -260,7 +260,7 @@ class _Sweep:
         return True
 
     def _end(self, number: int, task: Any) -> None:
-        """Decide what comes after a trial's process has ended."""
+        """Decide what to do after a trial's process has ended."""
         trial, errors = self._trials[number], self._ray.exceptions
         try:
             found = self._ray.get(task)
@@ -285,7 +285,7 @@ class _Sweep:
             self._submit(number)
 
     def _stop(self) -> None:
-        """Let all trials save the step that they are in."""
+        """Let all trials save their current step."""
         self._block.note("The trials save their last steps.")
         for task in self._running:
             self._ray.cancel(task)

@@ -1,4 +1,4 @@
-"""Adam for the few numbers that a weighting learns, its moments in buffers."""
+"""Adam for the few numbers that a weighting learns, with its moments in buffers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 class Adam(nn.Module):
     """Kingma & Ba 2015, Algorithm 1, on one vector (n,); weight decay is an L2 term in the gradient.
 
-    It does what `torch.optim.Adam` does. Its state is in buffers, so that a weighting's `state_dict` holds it, and in
-    float64, because squares of large losses overflow. Each element counts its own steps, so that inactive ones rest.
+    It computes what `torch.optim.Adam` does. Its state is in buffers, so that a weighting's `state_dict` holds it, and
+    in float64, because squares of large losses overflow. Each element counts its own steps: inactive ones do not
+    change.
     """
 
     def __init__(
@@ -22,7 +23,7 @@ class Adam(nn.Module):
 
     @torch.no_grad()
     def step(self, values: Tensor, gradient: Tensor, active: Tensor | None = None) -> None:
-        """Move `values` (n,) in place against `gradient` (n,); only where `active` (n,) bool, if given."""
+        """Move `values` (n,) in place against `gradient` (n,), and only where `active` (n,) bool is true, if given."""
         gradient = gradient.to(self.mean) + self.weight_decay * values
         rate = torch.ones_like(self.mean) if active is None else active.to(self.mean)
         self.mean.add_(rate * (1 - self.betas[0]) * (gradient - self.mean))

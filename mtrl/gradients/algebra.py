@@ -1,6 +1,6 @@
-"""Linear algebra on per-task gradients kept as blocks, one (T, n) matrix per tensor.
+"""Linear algebra on per-task gradients, which are kept as blocks: one (T, n) matrix per tensor.
 
-Float32 products have their full precision whatever is set for the networks: TF32 can flip the sign of a conflict.
+Float32 products have full precision, whatever is set for the networks: TF32 can flip the sign of a conflict.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from mtrl.execution.precision import float32_products
 from mtrl.gradients import inner_products
 
 CHUNK = 4096
-"""The most columns multiplied at once: a product of few rows and very many columns would run on one core."""
+"""The most columns in one product. PyTorch computes a product with few rows and very many columns on one core."""
 
 GPU_CHUNK = 512
-"""The most columns multiplied at once on a GPU, which few rows fill only by hundreds of products."""
+"""The most columns in one product on a GPU. With few rows, only hundreds of products at once keep it busy."""
 
 HEAD = 32
-"""Rows of a block of the product. Blocks below the diagonal follow from those above it."""
+"""Rows of a block of the product. Blocks above the diagonal mirror those below it."""
 
 
 def rows(gradient: Tensor, ensemble: int | None) -> list[Tensor]:
-    """A per-task gradient (T, *shape) or (T, E, *shape) as (T, n) matrices, columns in the order of memory: no copy.
+    """A per-task gradient (T, *shape) or (T, E, *shape) as (T, n) matrices, without a copy, in memory order.
 
     The backward pass stores the gradients of an ensemble member by member.
     """
@@ -42,9 +42,9 @@ def _lying(gradient: Tensor) -> Tensor:
 
 
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
-    """Inner products of the tasks' gradients: blocks (T, n_b) -> (T, T), in full precision of their type.
+    """Inner products of the tasks' gradients: blocks (T, n_b) -> (T, T), in the full precision of their type.
 
-    Float32 on a CPU with a C compiler gives float64, in which products beyond float32's range are finite.
+    On a CPU with a C compiler, float32 blocks give a float64 result, so that large products stay finite.
     """
     if inner_products.takes(blocks):
         return inner_products.gramian(list(blocks))
@@ -58,13 +58,13 @@ def gramian(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def _split(blocks: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The chunks and the rest of each block, without empty ones."""
+    """The chunks of all blocks, and the remaining columns of all blocks, without empty tensors."""
     split = [_chunks(block, GPU_CHUNK if block.is_cuda else CHUNK) for block in blocks]
     return [equal for equal, _ in split if equal.numel()], [rest for _, rest in split if rest.numel()]
 
 
 def _chunks(block: Tensor, widest: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """Views of a block (T, n): chunks (C, T, c), none if it is narrow, and the rest (T, n − C c)."""
+    """Views of a block (T, n): C chunks (C, T, c), with C = 0 for a narrow block, and the remaining columns."""
     columns = block.shape[1]
     count = math.ceil(columns / widest) if columns >= widest else 0
     if count and block.is_cuda:
@@ -75,12 +75,12 @@ def _chunks(block: Tensor, widest: int = CHUNK) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _even_count(columns: int, least: int) -> int:
-    """A number of chunks, from `least` to twice that, which leaves no rest and aligns each chunk to four numbers."""
+    """A number of chunks, from `least` to 2 · `least`, that makes the chunks aligned, if there is one."""
     return next((count for count in range(least, 2 * least + 1) if columns % (4 * count) == 0), least)
 
 
 def _symmetric_product(chunks: Sequence[Tensor], head: int) -> Tensor:
-    """Σ chunk chunkᵀ over chunks (C, T, n), (T, T): the upper blocks beyond the first `head` rows are mirrored."""
+    """Σ chunk chunkᵀ over chunks (C, T, n) -> (T, T). Blocks above the diagonal mirror those below it."""
     left = torch.cat([torch.bmm(chunk, chunk[:, :head].mT) for chunk in chunks]).sum(0)
     if len(left) <= head:
         return left
@@ -105,7 +105,7 @@ def combine(gradient: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def _combined(block: Tensor, coefficients: Tensor) -> Tensor:
-    """Σ_t c_t block[t] of a block (T, n), (n,)."""
+    """Σ_t c_t block[t]: a block (T, n) -> (n,)."""
     equal, rest = _chunks(block, 4 * CHUNK)
     parts = [torch.bmm(coefficients.expand(len(equal), 1, -1), equal).flatten()] if len(equal) else []
     parts += [torch.mv(rest.T, coefficients)] if rest.numel() or not parts else []
@@ -113,7 +113,7 @@ def _combined(block: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def along(gradient: Tensor, direction: Tensor, ensemble: int | None) -> Tensor:
-    """⟨g_t, d⟩ of a per-task gradient (T, *shape) or (T, E, *shape) with one direction of its shape, (T,)."""
+    """⟨g_t, d⟩, (T,), for a per-task gradient (T, *shape) or (T, E, *shape) and a direction without the task axis."""
     lying = _lying(gradient)
     direction = direction if lying is gradient else direction.mT
     members = [direction] if ensemble is None else direction.unbind(0)
@@ -123,7 +123,7 @@ def along(gradient: Tensor, direction: Tensor, ensemble: int | None) -> Tensor:
 
 
 def like(weights: Tensor, gradient: Tensor, owner: int | None = None) -> Tensor:
-    """weights (T,) shaped to multiply a gradient (T, *shape); the owner's, where a gradient (*shape) has one."""
+    """weights (T,) shaped to multiply a gradient (T, *shape); for a gradient (*shape) of one task, its weight."""
     return weights.view(-1, *[1] * (gradient.ndim - 1)) if owner is None else weights[owner]
 
 
@@ -133,7 +133,7 @@ def stacked(losses: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def conflict_metrics(gram: Tensor) -> Metrics:
-    """Of a Gramian (T, T): gradient norms (T,), cosines (T, T) and the share of conflicting pairs."""
+    """Gradient norms (T,), cosines (T, T) and the share of conflicting pairs, from a Gramian (T, T)."""
     norms = gram.diagonal().clamp(min=0).sqrt()
     cosine = gram / (norms.unsqueeze(0) * norms.unsqueeze(1)).clamp(min=torch.finfo(gram.dtype).tiny)
     conflict = (gram < 0).sum() / max(len(gram) * (len(gram) - 1), 1)

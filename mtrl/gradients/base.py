@@ -1,4 +1,4 @@
-"""The interfaces of gradient methods, and what they see of an update."""
+"""The interfaces of gradient methods, and what these see of an update."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class WeightingConfig(Options):
     option_group: ClassVar[str] = "weighting"
 
     actor_weights: str = option("auto", ("auto", "own", "critic", "equal"))
-    """Weights of an actor's losses, which have either sign: own, the critic's of the same update (critic), or equal.
-    auto: critic for a weighting that needs positive losses, own for others."""
+    """Weights of an actor's losses, which may be negative: its own (own), the critic's of the same update (critic), or
+    equal. auto: critic for a weighting that needs positive losses, own for others."""
 
     def primary_tasks(self) -> Sequence[str]:
         """Names or indexes of the tasks that count; all tasks if empty."""
@@ -40,7 +40,7 @@ class SurgeryConfig(Options):
 
     option_group: ClassVar[str] = "surgery"
     requires_primary: ClassVar[bool] = False
-    """Whether the method means nothing without a choice of primary tasks."""
+    """Whether the method needs a choice of primary tasks."""
     primary_limit: ClassVar[int | None] = None
     """The most primary tasks that the method allows; None for any number."""
 
@@ -49,7 +49,7 @@ class SurgeryConfig(Options):
         return ()
 
     def each_member(self) -> bool:
-        """Whether each member of an ensemble has surgery of its own."""
+        """Whether surgery acts on each member of an ensemble separately."""
         return False
 
 
@@ -58,7 +58,7 @@ class GramianConfig(SurgeryConfig):
     """The options of a method that works on inner products."""
 
     per_critic: bool = False
-    """Operate on each critic by the inner products of its own gradients, instead of their sum over critics."""
+    """Whether surgery uses each critic's own inner products, instead of their sum over the critics."""
 
     def each_member(self) -> bool:
         return self.per_critic
@@ -69,7 +69,7 @@ class DiagnosticConfig(Options):
     """Options that `Methods` reads of a diagnostic. Configurations that do not derive from it have these defaults."""
 
     affinity: ClassVar[str | None] = None
-    """The metric (T, T), if any, that says how much a step of the row's task helps the column's task."""
+    """The name of its metric (T, T), if any, that says how much a step for the row's task helps the column's task."""
 
 
 def declared(config: Any, kind: type[C]) -> C:
@@ -79,7 +79,7 @@ def declared(config: Any, kind: type[C]) -> C:
 
 @dataclass
 class Context:
-    """What a weighting sees of one update: vectors of all T tasks. Nothing in it is connected to a graph.
+    """What a weighting sees of one update: vectors of all T tasks. Nothing in it is connected to an autograd graph.
 
     Where a batch holds only some tasks, the losses of the others are zero and their weights have no effect.
     """
@@ -93,12 +93,11 @@ class Context:
     present: Tensor
     """(T,) bool: the tasks of this batch."""
     gramian: Tensor | None = None
-    """(S, S): inner products of the unweighted gradients of the shared parameters, of the tasks present, where asked
-    for."""
+    """(S, S), if needed: inner products of the present tasks' unweighted gradients of the shared parameters."""
     extras: dict[str, Tensor] = field(default_factory=dict)
     """What the learner adds, such as log_alpha (T,)."""
     look_ahead: LookAhead | None = None
-    """The losses after a trial step, and their derivatives by the weights, where asked for."""
+    """If needed: the losses after a trial step, and their derivatives with respect to the weights."""
     generator: torch.Generator | None = None
     """The source of randomness."""
 
@@ -113,13 +112,13 @@ class Weighting(nn.Module):
     needs_gramian: ClassVar[bool] = False
     needs_look_ahead: ClassVar[bool] = False
     looks_at_second_batch: bool = True
-    """Whether the losses after a trial step are of another batch than the step's."""
+    """Whether the losses after a trial step are taken on another batch than the step."""
     needs_losses_after: ClassVar[bool] = False
-    """Whether `after_step` is to be called, which costs one more forward pass."""
+    """Whether `after_step` has to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False
-    """Whether it is undefined for losses of either sign, such as an actor's. `Methods` never uses it on those."""
+    """Whether it is undefined for negative losses, such as an actor may have. `Methods` never uses it on those."""
     on_host: bool = False
-    """Whether it waits for the device or depends on more than tensors, so that no captured graph can hold it."""
+    """Whether it waits for the device or reads more than tensors, so that a captured graph cannot contain it."""
     needs_extras: ClassVar[tuple[str, ...]] = ()
     """The names of `Context.extras` that it reads; only some learners give them."""
     borrowed: ClassVar[bool] = False
@@ -139,20 +138,20 @@ class Weighting(nn.Module):
 
 
 class Surgery(nn.Module):
-    """Makes one gradient of each shared parameter from the tasks' gradients. This base class sums them as they are.
+    """Combines the tasks' gradients of each shared parameter into one. This base class sums them as they are.
 
     A method overrides one of three: `coefficients` where inner products determine the result (and `choose` where they
-    leave a choice), `combine` where it takes the gradients themselves, or `penalty` where it adds a loss on the
+    leave a choice), `combine` where it needs the gradients themselves, or `penalty` where it adds a loss on the
     gradients. Every method is scaled so that identical gradients give the plain update, unless its documentation says
     otherwise.
     """
 
     needs_gradients: ClassVar[bool] = True
-    """Whether it needs each task's own gradient. Without, one joint backward pass does it all."""
+    """Whether it needs each task's own gradient. If not, one joint backward pass is enough."""
     has_penalty: ClassVar[bool] = False
-    """Whether `penalty` is to be differentiated, which costs a second backward pass."""
+    """Whether it has a `penalty`, which costs a second backward pass."""
     needs_look_ahead: ClassVar[bool] = False
-    """Whether `coefficients` gives several combinations, (C, T), of which `choose` takes one by trial steps."""
+    """Whether `coefficients` returns several combinations, (C, T), of which `choose` takes one after trial steps."""
     on_host: bool = False
     """As in `Weighting`."""
     takes_some_tasks: bool = True
@@ -163,26 +162,26 @@ class Surgery(nn.Module):
         return None
 
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
-        """Inner products (T, T) float64 of the weighted gradients, all zero where one is not finite -> (T,).
+        """The coefficients c (T,) of the shared gradient Σ_i c_i g_i, still without the reduction's factor.
 
-        The shared gradient becomes Σ_i c_i g_i, times the reduction's factor.
+        gramian (T, T), float64: inner products of the weighted gradients; all zero if any of them is not finite.
         """
         return torch.ones_like(gramian.diagonal())
 
     def choose(self, candidates: Tensor, weights: Tensor, context: Context) -> tuple[Tensor, Metrics]:
-        """Of candidates (C, S), factors of the unweighted gradients, the ones to use, (S,), and metrics to log.
+        """Choose one of the candidates (C, S), which are factors of the unweighted gradients. Returns it, and metrics.
 
-        weights (S,): of the losses, which the candidates have in them. All without the reduction's factor.
+        weights (S,): weights of the losses, already contained in the candidates. Both lack the reduction's factor.
         """
         raise NotImplementedError
 
     def combine(
         self, gradients: Tensor, coefficients: Tensor, weights: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """The gradient (*shape) of one parameter from the tasks' unweighted ones (T, *shape).
+        """The gradient (*shape) of one parameter, from the tasks' unweighted gradients (T, *shape).
 
-        coefficients: (T,), or (E, T) for an ensemble, the weights included; weights: (T,). Both have the reduction's
-        factor.
+        coefficients: (T,), or (E, T) for an ensemble; they contain the weights. weights: (T,). Both contain the
+        reduction's factor.
         """
         return combine(gradients, coefficients)
 
@@ -192,8 +191,8 @@ class Surgery(nn.Module):
 
 
 class Diagnostic(nn.Module):
-    """Watches the updates of one network and changes none of them. It sees the tasks' gradients: the context has a
-    Gramian, and a look-ahead with the gradients of the unweighted losses. All of its state is buffers.
+    """Watches the updates of one network and changes none of them. Each context that it sees has a Gramian, and a
+    look-ahead with the gradients of the unweighted losses. All of its state is buffers.
     """
 
     on_host: bool = False
@@ -203,7 +202,7 @@ class Diagnostic(nn.Module):
         """Look at the parameters before they change."""
 
     def after_step(self, context: Context) -> Metrics:
-        """The metrics of this update; the parameters have changed, the context has not."""
+        """The metrics of this update. The parameters have changed; the context still describes the state before."""
         raise NotImplementedError
 
 

@@ -1,10 +1,10 @@
 """Which tasks to train together, from their affinities (Fifty et al. 2021, TAG).
 
-Each task is served by one of at most k groups, and its score there is the mean affinity that the group's other members
-have with it; alone it neither gains nor loses: 0. A task may also be in a group that serves others only. The groups
-with the largest sum of scores are found exactly for up to 12 tasks: a first solution by greedy choice and exchange
-bounds what can be in the best, and an integer programme chooses among the rest. Beyond that, by local search from
-several starts, without a proof.
+Each task is served by one of at most k groups. Its score there is the mean affinity that the group's other members have
+with it, or 0 if it is alone. A task may also be in a group that serves only others. For up to 12 tasks, the groups with
+the largest sum of scores are found exactly: exchanges improve a first solution, which excludes most groups, and an
+integer programme chooses among the rest. For more tasks, a local search from several starts finds good groups, without
+a proof that they are the best.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Grouping:
     scores: list[float]
     """Each task's mean affinity from its group, (T,)."""
     optimal: bool
-    """Whether no other groups are better."""
+    """Whether it is proven that no other groups are better."""
 
     @property
     def total(self) -> float:
@@ -42,7 +42,7 @@ class Grouping:
 
 
 def best_groups(affinity: ArrayLike, groups: int) -> Grouping:
-    """At most `groups` groups for an affinity (T, T), whose entry ij is how much task i helps task j.
+    """The best groups, at most `groups`, for an affinity (T, T) whose entry ij is how much task i helps task j.
 
     Raises:
         UserError: the matrix is not square and finite, or there are more groups than tasks.
@@ -62,13 +62,13 @@ def best_groups(affinity: ArrayLike, groups: int) -> Grouping:
 
 
 def _scores(matrix: FloatArray, members: BoolArray) -> FloatArray:
-    """Groups (G, T) -> (G, T): each member's mean affinity from the others, −inf for the rest. 0 for one alone."""
+    """Groups (G, T) -> scores (G, T): each member's mean affinity from the others, 0 if alone; −inf for non-members."""
     others = np.maximum(members.sum(1, keepdims=True) - 1, 1)
     return np.where(members, members.astype(np.float64) @ matrix / others, -np.inf)
 
 
 def _grouping(matrix: FloatArray, members: BoolArray, optimal: bool) -> Grouping:
-    """The result with those groups of (G, T) that serve a task, in the order of these tasks."""
+    """The result with those groups of (G, T) that serve a task, in the order of the first task of each."""
     scores = _scores(matrix, members)
     serving = scores.argmax(0)
     used = list(dict.fromkeys(serving.tolist()))
@@ -77,7 +77,7 @@ def _grouping(matrix: FloatArray, members: BoolArray, optimal: bool) -> Grouping
 
 
 def _exchanged(scores: FloatArray, groups: int) -> NDArray[np.int64]:
-    """A good choice of rows of (G, T): the group of all tasks, then single rows exchanged as long as that helps."""
+    """A good choice of rows of (G, T). It starts with the group of all tasks and exchanges rows while that helps."""
     chosen = np.full(groups, len(scores) - 1)
     for _ in range(10 * groups):
         before = scores[chosen].max(0).sum()
@@ -91,13 +91,13 @@ def _exchanged(scores: FloatArray, groups: int) -> NDArray[np.int64]:
 
 
 def _programme(scores: FloatArray, groups: int, first: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The best rows of (G, T): which groups exist (0/1), and which of them serves each task, largest sum of scores."""
+    """The rows of (G, T) with the largest sum of scores. Unknowns: which groups exist, and whom each serves."""
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import coo_array
 
     best = scores.max(0)
-    # A task's loss is what it falls short of its best score. In a better solution than the first, no task's loss may
-    # be larger than the sum of all losses in the first.
+    # A task's deficit is its best possible score minus its score. In a solution better than the first one, no task's
+    # deficit can be larger than the sum of all deficits in the first.
     slack = (best - scores[first].max(0)).sum() + 1e-12 * (1 + np.abs(best).max())
     rows, tasks = np.nonzero(scores >= best - slack)
     kept, row = np.unique(rows, return_inverse=True)
@@ -122,7 +122,7 @@ def _programme(scores: FloatArray, groups: int, first: NDArray[np.int64]) -> NDA
 
 
 def _searched(matrix: FloatArray, groups: int, generator: np.random.Generator) -> BoolArray:
-    """Groups (k, T) by changing one membership at a time as long as that helps, from random partitions."""
+    """Groups (k, T), found from random partitions by changing one membership at a time while that helps."""
     tasks, best, record = len(matrix), np.ones((1, len(matrix)), bool), -np.inf
     for _ in range(_STARTS):
         members = generator.integers(groups, size=tasks) == np.arange(groups)[:, None]

@@ -1,7 +1,7 @@
 """Inner products of a few very long rows, in C: twice as fast as a BLAS, which is made for other shapes.
 
-Only half of the products are computed, in tiles that stay in registers while the rows are read once. Each 4096 columns
-are summed in float32 and these sums in float64, in an order that does not depend on the number of threads.
+Only half of the products are computed, in tiles that stay in registers while the rows are read once. Runs of 4096
+columns are summed in float32, and these sums in float64, in an order that does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mtrl.core.native import FAILURES, compiled
 logger = logging.getLogger(__name__)
 
 PARTS = 16
-"""How many partial sums there are. More threads than this do not help."""
+"""The number of partial sums. More threads than this do not help."""
 FLAGS = ("-O3", "-march=native", "-fopenmp")
 SOURCE = r"""
 #include <string.h>
@@ -34,12 +34,10 @@ enum { LANES = 8, TILE = 3 };
 enum { COLUMNS = 4096 };
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
 
-/* Adds the products of rows i.. and j.., so many of each, over columns first.. to last. */
-static void tile(const float **rows, long tasks, long i, long j, long first, long last, double *sums) {
-    const float *left[TILE], *right[TILE];
-    lanes products[TILE][TILE];
-    long column = first;
-    for (long k = 0; k < TILE; k++) {  /* beyond the last row: that row again, whose products are dropped */
+/* Adds the products of TILE rows from i and TILE rows from j, over the columns from first to last. */ static void
+tile(const float **rows, long tasks, long i, long j, long first, long last, double *sums) {
+    const float *left[TILE], *right[TILE]; lanes products[TILE][TILE]; long column = first; for (long k = 0; k < TILE;
+    k++) {  /* beyond the last row, repeat it; those products are dropped */
         left[k] = rows[i + k < tasks ? i + k : tasks - 1];
         right[k] = rows[j + k < tasks ? j + k : tasks - 1];
     }
@@ -58,8 +56,8 @@ static void tile(const float **rows, long tasks, long i, long j, long first, lon
         }
 }
 
-/* sums (parts, tasks, tasks): the lower half of each, of every parts-th piece of the blocks' columns.
-   Returns whether one is near the end of float32's range, or beyond. */
+/* sums (parts, tasks, tasks): part k sums every parts-th piece of the blocks' columns from k on; lower halves only.
+   Returns whether a sum is near the end of float32's range, or beyond. */
 long gramian(const float **blocks, const long *widths, const long *strides, long count, long tasks, long parts,
              double *sums) {
     #pragma omp parallel for schedule(static)
@@ -85,14 +83,14 @@ long gramian(const float **blocks, const long *widths, const long *strides, long
 
 
 def takes(blocks: Sequence[Tensor]) -> bool:
-    """Whether `gramian` can multiply these blocks: float32 on a CPU, not to be differentiated, with a C compiler."""
+    """Whether `gramian` can multiply these blocks: float32 on a CPU, no gradient needed, and a C compiler installed."""
     kind = all(b.dtype == torch.float32 and b.device.type == "cpu" and not b.requires_grad for b in blocks)
     return kind and _library() is not None
 
 
 @torch.library.custom_op("mtrl::gramian", mutates_args=())
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
-    """Blocks (T, n_b) -> (T, T) float64, as a custom operation that a graph can hold.
+    """Blocks (T, n_b) -> (T, T) float64, as a custom operator that a compiled graph can contain.
 
     It has the precision of float32 and the range of float64: products that overflow float32 are computed again.
     """
@@ -115,7 +113,7 @@ def _(blocks: Sequence[Tensor]) -> Tensor:
 
 @functools.cache
 def _library() -> Any:
-    """The C function; None where it cannot be compiled, for a reason that is logged."""
+    """The C function; None where it cannot be compiled. The reason is logged."""
     try:
         function = compiled(SOURCE, *FLAGS).gramian
     except FAILURES as error:

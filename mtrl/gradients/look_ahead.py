@@ -21,10 +21,10 @@ class LookAhead:
     """The step θ' = θ − α (r Σ_i λ_i ∇L_i(θ) + μ m + δ θ) and the primary tasks' loss after it.
 
     α is the optimiser's learning rate, r the reduction's factor; momentum μ m and weight decay δ θ are those of the
-    optimiser where it has them. Adaptive optimisers are not preconditioned, nor is there surgery or clipping. Losses
-    are taken of new tensors and of copies of the buffers, so that parameters and statistics stay as they are. A
-    parameter that is not trained has no gradient here, and stays. The gradients and losses are of the S tasks of the
-    batch; the weights and derivatives of all T.
+    optimiser where it has them. There is no preconditioning for adaptive optimisers, no surgery and no clipping. Losses
+    are computed with new tensors and copies of the buffers, so parameters and statistics do not change. Parameters that
+    are not trained have no gradient here and do not move. Gradients and losses are those of the S tasks of the batch,
+    weights and derivatives those of all T tasks.
     """
 
     network: TaskParameters
@@ -43,14 +43,14 @@ class LookAhead:
     subset: TaskSubset
     """The tasks of the batch."""
     processes: Processes
-    """Those that the losses and gradients are means over."""
+    """The processes over which losses and gradients are averaged."""
 
     def __post_init__(self) -> None:
         self._groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
         self._primary = self.subset.gather(self.primary)
 
     def losses(self, shared: Tensors, own: Tensors, batch: Any) -> Tensor:
-        """The losses (S,) on a batch with these tensors, and with the current ones where none is given."""
+        """The losses (S,) on a batch, with these tensors in place of the current ones."""
         all_shared, all_own, buffers = self.network.tensors
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
         return stacked(self.task_losses({**all_shared, **shared}, {**all_own, **own}, copies, batch)[0])
@@ -59,7 +59,7 @@ class LookAhead:
     def step(self, weights: Tensor, coefficients: Tensor | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """weights λ (S,) -> the trained tensors of θ', as (shared, own).
 
-        coefficients (S,): of the shared gradients, in place of λ.
+        coefficients (S,): factors of the shared gradients, in place of λ.
         """
         scaled = weights * self.factor
         factors = scaled if coefficients is None else coefficients * self.factor
@@ -83,9 +83,9 @@ class LookAhead:
         rate: float | None = None,
         plain: bool = False,
     ) -> Tensor:
-        """A parameter after the step; of one with a task axis, the rows of the tasks of `subset`.
+        """A parameter after the step; if it has a task axis, only the rows of the tasks of `subset`.
 
-        rate: α, where it is not the optimiser's; plain: without momentum and weight decay.
+        rate: α in place of the optimiser's; plain: without momentum and weight decay.
         """
         group, value = self._groups[parameter], subset.gather(parameter.detach())
         alpha = self.rate(parameter) if rate is None else rate
@@ -103,7 +103,7 @@ class LookAhead:
         return shared, {n: self.subset.gather(self.network.own[n].detach()) for n in self.own}
 
     def rate(self, parameter: Tensor) -> Any:
-        """α of a parameter: a number, or a tensor () of a capturable optimiser."""
+        """α of a parameter: a number, or a tensor () with a capturable optimiser."""
         return self._groups[parameter]["lr"]
 
     def _primary_loss(self, shared: Tensors, own: Tensors) -> Tensor:

@@ -1,4 +1,4 @@
-"""The gradient methods of a learner, and which of them go together."""
+"""The gradient methods of a learner, and the checks that they fit together."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ V = TypeVar("V")
 
 
 class Borrowed(Weighting):
-    """The weights that another network's optimiser used last: the critic's, in the same update."""
+    """Takes the weights that another network's optimiser used last: the critic's, in the same update."""
 
     borrowed = True
     takes_some_tasks = True
@@ -52,19 +52,19 @@ class Methods:
     weighting: Any = field(default_factory=equal.Config)
     surgery: Any = field(default_factory=no_surgery.Config)
     critic_weighting: Any = None
-    """The critics' weighting and surgery, where they are not the actor's."""
+    """The critics' weighting and surgery, where they differ from the actor's."""
     critic_surgery: Any = None
     diagnostics: Sequence[Any] = ()
     tasks: Sequence[str] = ()
     """The tasks' names, for `primary=[...]`."""
     tasks_per_batch: int | None = None
-    """S: how many of the tasks a batch holds, where they are not all."""
+    """S: how many tasks a batch holds, if not all."""
     process_group: Any = None
-    """The processes of `torch.distributed` that learn together; this one alone if not given."""
+    """The `torch.distributed` processes that learn together; only this one if not given."""
 
     @classmethod
     def of(cls, kind: str = "none", **more: Any) -> Methods:
-        """One weighting or surgery by its name, with its defaults; the first task is primary where one has to be."""
+        """One weighting or surgery by its name, with its defaults. If it needs a primary task, it gets the first."""
         if kind in WEIGHTINGS.kinds:
             return cls(weighting=WEIGHTINGS.config_class(kind)(), **more)
         config = SURGERIES.config_class(kind)()
@@ -85,9 +85,9 @@ class Methods:
         """The optimiser of one network.
 
         Args:
-            part: "actor" or "critic" of a learner with both. An actor's losses have either sign.
+            part: "actor" or "critic" of a learner with both. An actor's losses may be negative.
             critic: an actor's critic, whose weights it may borrow.
-            extras: the names of what the learner's updates give to weightings (`Context.extras`).
+            extras: the names of the `Context.extras` that the learner gives to weightings.
             options: those of `MultiTaskOptimizer`: reduction, max_grad_norm, generator, process_group.
 
         Raises:
@@ -129,16 +129,16 @@ class Methods:
         return None
 
     def affinities(self, metrics: Mapping[str, V]) -> dict[str, V]:
-        """Those metrics of an update that are affinities between tasks, by network; "all" where it has no name."""
+        """The metrics of an update that are affinities between tasks, by network; "all" if it has no name."""
         names = {declared(config, DiagnosticConfig).affinity for config in self.diagnostics}
         places = {name: name.rpartition("/") for name in metrics}
         return {place[0] or "all": metrics[name] for name, place in places.items() if place[2] in names}
 
     def refuse(self, learner: str) -> None:
-        """Refuse every method, for a learner that has no place for them.
+        """Check that no method is chosen, for a learner that cannot use any.
 
         Raises:
-            UserError: it names the option that chooses one.
+            UserError: a method is chosen; the message names its option.
         """
         plain = {"weighting": "equal", "surgery": "none", "critic_weighting": None, "critic_surgery": None}
         for option, usual in plain.items():
@@ -174,7 +174,7 @@ class Methods:
         return Borrowed(critic) if choice == "critic" and critic is not None else weighting
 
     def _primary(self, part: str | None, weighting: Any, surgery: Any, num_tasks: int) -> Tensor:
-        """The primary tasks (T,) bool that either configuration names; where both do, they must agree."""
+        """The primary tasks (T,) bool that either configuration names. If both name tasks, they must agree."""
         owned = {"weighting": self.critic_weighting, "surgery": self.critic_surgery} if part == "critic" else {}
         with typed_as({group: f"critic_{group}" for group, config in owned.items() if config is not None}):
             return self._primary_tasks(weighting, surgery, num_tasks)

@@ -21,20 +21,20 @@ Losses = Tensor | Sequence[Tensor]
 
 
 class ModuleOptimizer(nn.Module):
-    """Takes T losses of a module of your own, weights them, operates on the shared gradients and takes one step.
+    """Weights T losses of your own module, applies surgery to the shared gradients and takes one optimiser step.
 
-    A `MultiTaskOptimizer` of a module that knows of no task axis. A parameter that one loss alone depends on is owned
-    by that task and gets its weighted gradient; every other is shared and takes part in surgery. `owner` has what was
-    found. The gradients of what is shared take one backward pass for each loss.
+    It is a `MultiTaskOptimizer` for modules without a task axis. A parameter that affects one loss alone is owned by
+    that task and gets its weighted gradient; every other parameter is shared and takes part in surgery. `owner` shows
+    what was found. The gradients of shared parameters take one backward pass for each loss.
 
         optimizer = ModuleOptimizer(model, torch.optim.Adam(model.parameters()), num_tasks=2, surgery="pcgrad")
         metrics = optimizer.step([first_loss, second_loss])  # in place of zero_grad, backward and step
 
-    `state_dict` holds the state of the methods. The module and its optimiser have their own.
+    `state_dict` holds the state of the methods. Save those of the module and its optimiser separately.
 
     Args:
-        module: all that the losses depend on; an `nn.ModuleList` joins several.
-        optimizer: of the module's parameters.
+        module: everything that the losses depend on; an `nn.ModuleList` joins several modules.
+        optimizer: the optimiser of the module's parameters.
         num_tasks: T.
         surgery, weighting: a name, or a configuration with options: ``SURGERIES.config_class("cagrad")(c=0.4)``.
         owned: what each task owns, by names of parameters or of parts of the module: {"heads.0": 0, "heads.1": 1}. By
@@ -43,7 +43,7 @@ class ModuleOptimizer(nn.Module):
             generator, process_group (where several processes learn together, in place of `DistributedDataParallel`).
 
     Raises:
-        UserError: there is no such method, the methods do not fit each other, or a name in `owned` is unknown.
+        UserError: there is no such method, the methods do not fit together, or a name in `owned` is unknown.
     """
 
     def __init__(
@@ -71,16 +71,15 @@ class ModuleOptimizer(nn.Module):
         return self._tasks.owner
 
     def step(self, losses: Losses | Callable[[], Losses], second: Callable[[], Losses] | None = None) -> Metrics:
-        """One update of the module. Returns tensors: loss (T,), weight (T,), with surgery cosine (T, T) and its like.
+        """One update of the module. Returns tensors: loss (T,), weight (T,) and, with surgery, cosine (T, T) and more.
 
         Args:
-            losses: a list of T scalars, or a function that computes them with the module. Methods that look at the
-                losses again (auto_lambda, famo, transference) take only a function. One tensor (T,) does where `owned`
-                is given.
-            second: the same of another batch, for auto_lambda.
+            losses: a list of T scalars, or a function that computes them with the module. Methods that compute the
+                losses again (auto_lambda, famo, transference) need a function. With `owned`, one tensor (T,) will do.
+            second: a function that computes the losses of another batch, for auto_lambda.
 
         Raises:
-            UserError: there are not T losses, or they should come as a function or a list.
+            UserError: there are not T losses, or a function or a list is needed.
         """
         again = self.methods.computes_again
         if again and not callable(losses):
@@ -92,7 +91,7 @@ class ModuleOptimizer(nn.Module):
         """Write the gradients of `step` into `.grad`, in place of zero_grad and backward, and take no step.
 
         Raises:
-            UserError: as `step`; for methods that look at the losses again, which have `step` alone.
+            UserError: as in `step`; and for methods that compute the losses again, which work with `step` only.
         """
         if again := self.methods.computes_again:
             raise expected(again.capitalize(), "used by `step`, since it looks at the losses again", "`backward`")
@@ -119,7 +118,7 @@ def _options_of(registry: Registry, chosen: Any) -> Any:
 
 
 class _Batch:
-    """How to compute the losses, and the losses themselves for the first who asks."""
+    """How to compute the losses, and the losses already computed, which `take` returns once."""
 
     def __init__(self, function: Callable[[], Losses] | None, losses: Losses | None) -> None:
         self.function, self._losses = function, losses
@@ -130,7 +129,7 @@ class _Batch:
 
 
 class _Caller(nn.Module):
-    """Calls a function, in which the module has the tensors that this module is called with."""
+    """Calls a function. `functional_call` on this module replaces the user's parameters while the function runs."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -141,7 +140,8 @@ class _Caller(nn.Module):
 
 
 class _ModuleTasks:
-    """A module as the optimiser sees it (`TaskParameters`): all tasks have one input, and owned parameters no axis."""
+    """A module as the optimiser sees it (`TaskParameters`): one input for all tasks; no task axis for owned
+    parameters."""
 
     ensemble: int | None = None
     shared_input: bool = True
@@ -166,7 +166,7 @@ class _ModuleTasks:
         return self
 
     def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: _Batch) -> tuple[Losses, Metrics]:
-        """The losses that were given, then those of the tensors (`TaskLoss`)."""
+        """At the first call the losses that were given, later those computed with these tensors (`TaskLoss`)."""
         given = batch.take()
         if given is not None or batch.function is None:
             assert given is not None

@@ -29,22 +29,22 @@ class _Update:
     """The inputs of one update."""
 
     network: TaskParameters
-    """Restricted to the tasks of the batch (`TaskParameters.at`)."""
+    """The network, restricted to the tasks of the batch (`TaskParameters.at`)."""
     subset: TaskSubset
     task_losses: TaskLoss
     batch: Any
     second_batch: Any
     extras: dict[str, Tensor]
     factor: float
-    """Of the reduction: 1 / S for the mean, 1 for the sum."""
+    """The reduction's factor: 1 / S for the mean, 1 for the sum."""
 
 
 class MultiTaskOptimizer(nn.Module):
-    """Takes T losses, weights them, operates on the shared gradients and takes one optimiser step.
+    """Weights T losses, applies surgery to the shared gradients and takes one optimiser step.
 
-    Weights scale losses. Surgery acts on the shared parameters' gradients of the weighted losses; a parameter that a
-    task owns gets its task's weighted gradient, never surgery. Clipping applies to the final gradient. Without
-    surgery, and with a weighting that needs no gradients, one joint backward pass does it all.
+    Weights scale losses. Surgery acts on the shared parameters' gradients of the weighted losses. A parameter that a
+    task owns gets its task's weighted gradient, never surgery. Clipping applies to the final gradient. Without surgery,
+    and with a weighting that needs no gradients, one joint backward pass is enough.
 
     A parameter that no loss depends on gets a gradient of zero. One with `requires_grad_(False)` gets none.
     """
@@ -64,9 +64,10 @@ class MultiTaskOptimizer(nn.Module):
         diagnostics: Sequence[Diagnostic] = (),
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
-        """surgery: none if not given; per_member: whether each member of an ensemble has surgery of its own; primary
-        (T,) bool: all tasks if not given; process_group: the processes that learn together, each from batches of its
-        own. All take the parameters of the first one, and need a `generator` in the same state, or none."""
+        """surgery: none if not given; per_member: whether surgery acts on each member of an ensemble separately;
+        primary (T,) bool: all tasks if not given; process_group: the processes that learn together, each from batches
+        of its own. All start with the parameters of the first process, and need a `generator` in the same state, or
+        none."""
         super().__init__()
         self.processes = Processes(process_group)
         self.processes.agree([*network.parameters(), *network.tensors[2].values()])
@@ -110,13 +111,13 @@ class MultiTaskOptimizer(nn.Module):
 
     @property
     def computes_again(self) -> str | None:
-        """A method that computes the losses once more, with other tensors or after the step; None if there is none."""
+        """What computes the losses again, with other tensors or after the step; None if nothing does."""
         weighting = self.weighting.needs_look_ahead or self.weighting.needs_losses_after
         return "this weighting" if weighting else "this surgery" if self.surgery.needs_look_ahead else None
 
     @property
     def host_bound(self) -> str | None:
-        """A method that works on the host, so that no captured graph can hold a step; None if there is none."""
+        """What works on the host, so that a captured graph cannot contain a step; None if nothing does."""
         parts = [("this weighting", self.weighting.on_host), ("this surgery", self.surgery.on_host)]
         parts += [("this diagnostic", diagnostic.on_host) for diagnostic in self._watching()]
         parts += [("several processes", self.processes.count > 1)]
@@ -124,7 +125,7 @@ class MultiTaskOptimizer(nn.Module):
 
     @property
     def needs_second_batch(self) -> bool:
-        """Whether `step` is to be given another batch of the same data."""
+        """Whether `step` needs a second batch of the same data."""
         return self.weighting.needs_look_ahead and self.weighting.looks_at_second_batch
 
     def step(
@@ -137,8 +138,8 @@ class MultiTaskOptimizer(nn.Module):
     ) -> Metrics:
         """One update of the network's parameters. Returns tensors: losses (S,), weights (S,) and further metrics.
 
-        extras: vectors (T,) for the weighting, by name. subset: the S tasks of the batch. Parameters that
-        other tasks own get a gradient of zero.
+        extras: vectors (T,) for the weighting, by name; subset: the S tasks of the batch. Parameters that other tasks
+        own get a gradient of zero.
         """
         update = self._update(task_losses, batch, second_batch, extras, subset)
         metrics, context = self._differentiate(update)
@@ -230,7 +231,7 @@ class MultiTaskOptimizer(nn.Module):
         metrics = {"loss": losses.detach(), "weight": weights, **self._conflicts(gram, update.subset), **aux}
         scaled = weights * factor
         if not self.surgery.has_penalty:
-            # Not in place: two parameters may have one gradient tensor, and diagnostics see it afterwards.
+            # Not in place: two parameters may share a gradient tensor, and diagnostics read it afterwards.
             combined, found = self._combined(shared, grams, weights, update, context)
             owned = {n: g * like(scaled, g, network.owner.get(n)) for n, g in owned.items()}
             self._write(combined, owned, update.subset)
@@ -242,9 +243,9 @@ class MultiTaskOptimizer(nn.Module):
         return metrics | {"penalty": penalty.detach()}, context
 
     def _conflicts(self, gram: Tensor, subset: TaskSubset) -> Metrics:
-        """`conflict_metrics`, and `conflicts` (T, T): in what share of recent updates each pair of tasks conflicted.
+        """`conflict_metrics`, and `conflicts` (T, T): the share of recent updates in which two tasks conflicted.
 
-        Where batches hold only some tasks, a pair meets too seldom for the latter.
+        `conflicts` is left out where batches hold only some tasks, since each pair then meets too seldom.
         """
         metrics = conflict_metrics(gram)
         if isinstance(subset, SomeTasks):
@@ -257,7 +258,7 @@ class MultiTaskOptimizer(nn.Module):
         return [block for g in shared.values() for block in rows(g, self.network.ensemble)]
 
     def _gramians(self, shared: Tensors, tasks: int) -> Tensor:
-        """(1, S, S) float64, or (E, S, S) where each member has its own; zero where nothing is shared."""
+        """Gramians (1, S, S) float64, or (E, S, S) if each member has its own; zero if nothing is shared."""
         if not shared:
             return torch.zeros(1, tasks, tasks, dtype=torch.float64, device=self.primary.device)
         if not self.per_member:
@@ -281,14 +282,14 @@ class MultiTaskOptimizer(nn.Module):
     def _coefficients(self, grams: Tensor, weights: Tensor, primary: Tensor) -> Tensor:
         """Gramians (M, S, S) and weights (S,) -> coefficients (M, S), or (M, C, S) where a choice is left.
 
-        Both are of the unweighted gradients.
+        Both refer to the unweighted gradients.
         """
         found = []
         for surgery, gram in zip([self.surgery, *self._others], grams, strict=True):
             assert isinstance(surgery, Surgery)
             noise = surgery.noise(len(weights), self.generator, gram.device)
             weighted = gram * weights.unsqueeze(0) * weights.unsqueeze(1)
-            # Inner products that are not finite tell nothing. The metrics show which task has them.
+            # Nothing follows from inner products that are not finite. The metrics show which task has them.
             sound = torch.where(weighted.isfinite().all(), weighted, 0.0)
             found.append(weights * surgery.coefficients(sound, primary, noise))
         return torch.stack(found)
@@ -305,14 +306,14 @@ class MultiTaskOptimizer(nn.Module):
     def _gradients(
         self, losses: Tensor | Sequence[Tensor], shared: Tensors, own: Tensors, *, create_graph: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The gradients of the losses' sum, each task's own where tensors have a task axis: one backward pass."""
+        """The gradients of the losses' sum, per task where tensors have a task axis, by one backward pass."""
         found = self.processes.derivatives(stacked(losses).sum(), [*shared.values(), *own.values()], graph=create_graph)
         return dict(zip(shared, found, strict=False)), dict(zip(own, found[len(shared) :], strict=True))
 
     def _separate_gradients(
         self, losses: Tensor | Sequence[Tensor], shared: Tensors, own: Tensors, *, create_graph: bool
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Gradients (T, *shape) of T losses of the same inputs: one backward pass through the shared part for each."""
+        """Gradients (T, *shape) of T losses of the same inputs: each takes a backward pass through the shared part."""
 
         def gradients(loss: Tensor, tensors: Tensors) -> list[Tensor]:
             return self.processes.derivatives(loss, list(tensors.values()), again=True, graph=create_graph)

@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, metrics, checkpoints, pictures and tables."""
+"""The records of a run: its folder, metrics, checkpoints, pictures and tables."""

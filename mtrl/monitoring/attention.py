@@ -9,7 +9,7 @@ from mtrl.core.types import FloatArray
 
 
 def attention_image(rgb: NDArray[np.uint8], attention: FloatArray) -> NDArray[np.uint8]:
-    """The cameras' pictures side by side, grey where nothing is attended to and red where most is.
+    """The cameras' pictures side by side: grey where attention is zero, red where it is largest.
 
     rgb (C, H, W, 3); attention (C, h, w), h and w divisors of H and W; returns (H, C·W, 3).
     """

@@ -1,11 +1,11 @@
-"""TensorBoard's view of a run, and `mtrl watch`, which opens it. The layout:
+"""TensorBoard's view of a run, and `mtrl watch`, which opens it. This is its layout:
 
 | tab | what it shows |
 |---|---|
 | Custom Scalars | each metric of all tasks, such as `evaluation/success`, as a chart with a line for each task |
 | Images | matrices of the tasks (cosines, conflicts, affinities), and pictures of the training loop |
 | HParams | a row for each experiment, with its options and the means over its seeds |
-| Scalars | every number of `metrics.jsonl` by its name there |
+| Scalars | every number of `metrics.jsonl`, by its name in that file |
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from mtrl.core.errors import UserError, expected
 from mtrl.monitoring.statistics import is_share
 
 _FIRST = ("evaluation", "train")
-"""The categories of charts that stand before all others."""
+"""The categories of charts that come before all others."""
 
 
 class Board:
     """Writes the event files of one run.
 
     Args:
-        first_step: events of earlier processes from this step on are hidden.
+        first_step: earlier processes' events from this step on are hidden.
         options: the run's options by dotted name, without its seed.
         group: the experiment whose seeds are one row of the table of options.
     """
@@ -47,7 +47,7 @@ class Board:
             self._writer.file_writer.add_summary(summary.hparams_pb(values, trial_id=group))
 
     def scalars(self, step: int, values: Mapping[str, float], tasks: Sequence[str] = ()) -> None:
-        """Write `{name: value}`; of what ends in the names of `tasks`, there is a chart with all of them."""
+        """Write `{name: value}`. Metrics whose names end in those of `tasks` share a chart."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         new = values.keys() - self._names
@@ -108,7 +108,7 @@ def _plain(value: Any) -> bool | float | str:
 
 
 def _layout(charts: set[str]) -> dict[str, dict[str, list[Any]]]:
-    """{category: {chart: kind and patterns of names}}; shares such as success come first."""
+    """{category: {chart: kind and patterns of names}}. Shares such as success come first."""
     layout: dict[str, dict[str, list[Any]]] = {category: {} for category in _FIRST}
     for chart in sorted(charts, key=lambda chart: (not is_share(chart), chart)):
         layout.setdefault(chart.partition("/")[0], {})[chart] = ["Multiline", [f"^{re.escape(chart)}/"]]

@@ -1,4 +1,4 @@
-"""In what two configurations of a run differ."""
+"""Finds the differences between two configurations of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """The dotted keys at which two nested configs differ, each with its old and new value ("absent" for none)."""
+    """The dotted keys at which two nested configs differ, with the old and the new value ("absent" if missing)."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in {**old, **new}:
         left, right = old.get(key, "absent"), new.get(key, "absent")
@@ -19,13 +19,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Collection[str]) -> dict[str, tuple[Any, Any]]:
-    """The `differences` in keys that are not ignored, alone or with all that is below them."""
+    """The `differences`, except in ignored keys and everything below them."""
     ignored = tuple(f"{key}." for key in ignore)
     return {key: values for key, values in differences(old, new).items() if not f"{key}.".startswith(ignored)}
 
 
 def completed(old: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved configuration with the keys of its groups that are younger than it, at their defaults."""
+    """A saved configuration, completed with the defaults of options that were added to its groups since."""
     groups = [
         key for key, value in defaults.items() if isinstance(value, Mapping) and isinstance(old.get(key), Mapping)
     ]

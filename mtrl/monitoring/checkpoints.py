@@ -1,12 +1,12 @@
-"""Checkpoints that are either whole or absent, whatever kills the process.
+"""Checkpoints that are either complete or absent, whatever kills the process.
 
 A checkpoint is a folder `step_<n>/` with `state.pt`, `replay.pt` and a file for each block of a large replay. It is
-written under another name, synced to the disk and renamed; older ones go only after that. A block that the checkpoint
-before has too is not written again, but is one file under two names (a hard link). Files are ZIP archives that hold a
-checksum of each record, which PyTorch writes and does not read: all are checked before anything is used. Loading never
-runs code (`torch.load(weights_only=True)`), and saving refuses what could not be loaded that way.
+written under another name, synced to the disk and renamed; only then are older ones deleted. A block that is already in
+the checkpoint before is not written again, but gets a hard link. Files are ZIP archives with a checksum for each
+record. PyTorch writes these checksums but does not read them, so this module checks all of them before anything is
+used. Loading never runs code (`torch.load(weights_only=True)`), and saving refuses what could not be loaded that way.
 
-Beside the checkpoints, `best_<n>.pt` is the policy after step n, if no evaluation on the way before was better.
+Beside the checkpoints, `best_<n>.pt` is the policy after step n, if no earlier evaluation during training was better.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def save(folder: Path, step: int, state: Mapping[str, Any], replay: Mapping[str,
 
     Args:
         folder: the run's `checkpoints/`.
-        state: tensors, numbers, strings and dicts, lists and tuples of them.
-        replay: the same, usually large. Under `blocks` it may have tensors by name, none of which needs to be copied
-            for saving: one of the same name in the checkpoint before has to be the same, and is not written again.
-        keep: how many checkpoints stay.
+        state: tensors, numbers, strings, and dicts, lists and tuples of them.
+        replay: the same, usually large. Under `blocks` it may have tensors by name, which are saved without a copy.
+            If the checkpoint before has a block of the same name, it must be equal, and is not written again.
+        keep: how many checkpoints remain.
 
     Raises:
         TypeError: `state` or `replay` holds what could not be loaded again; nothing is written.
-        UserError: the folder cannot be written; earlier checkpoints are as they were.
+        UserError: the folder cannot be written; earlier checkpoints are not changed.
     """
     blocks: Mapping[str, Tensor] = replay.get(BLOCKS, {})
     parts = {STATE: state, REPLAY: dict(replay) | ({BLOCKS: list(blocks)} if blocks else {})}
@@ -60,12 +60,13 @@ def save(folder: Path, step: int, state: Mapping[str, Any], replay: Mapping[str,
             _write(aside / name, part)
         for name, block in blocks.items():
             if before is None or not _linked(before / _block_file(name), aside / _block_file(name)):
-                _write(aside / _block_file(name), {"block": block.detach().cpu().clone()})  # without what is around it
+                # The clone leaves out the rest of the storage that the block is a view of.
+                _write(aside / _block_file(name), {"block": block.detach().cpu().clone()})
         sync_folder(aside)
         _rename(aside, final)
     except (OSError, RuntimeError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        # PyTorch's writer closes its file after a failed write, and that fails with less to say.
+        # PyTorch's writer also fails when it closes the file after a failed write; the first error says more.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(f"Checkpoint {final} should be writable. Found {_first_line(cause)}.") from error
     _prune(folder, keep)
@@ -73,28 +74,28 @@ def save(folder: Path, step: int, state: Mapping[str, Any], replay: Mapping[str,
 
 
 class Found(NamedTuple):
-    """A checkpoint that is whole."""
+    """A complete checkpoint."""
 
     path: Path
     state: dict[str, Any]
     replay: dict[str, Any]
-    """On the CPU its tensors are mapped from the file and read on use, so that copying them into the buffer never holds
-    them twice; the file itself is never written. {} if not asked for."""
+    """Tensors on the CPU that are mapped from the file and read on use, so that copying them into the replay buffer
+    needs no second copy in memory. The file itself is never written. {} if not requested."""
     damaged: list[Path]
-    """Newer checkpoints, which are not whole."""
+    """Newer checkpoints, which are damaged."""
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint of the largest step, whole or not; None where there is none."""
+    """The checkpoint of the largest step, even if it is damaged; None if there is none."""
     found = _listed(folder)
     return found[-1] if found else None
 
 
 def newest(folder: Path, with_replay: bool = True) -> Found | None:
-    """The newest checkpoint that is whole, or None where there are none at all. Of each that is not, a line says so.
+    """The newest complete checkpoint; None if there are no checkpoints. A line is printed for each damaged one.
 
     Raises:
-        UserError: there are checkpoints, none of which is whole, or the folder cannot be read.
+        UserError: all checkpoints are damaged, or the folder cannot be read.
     """
     damaged: list[Path] = []
     for path in reversed(found := _listed(folder)):
@@ -110,7 +111,7 @@ def newest(folder: Path, with_replay: bool = True) -> Found | None:
 
 
 def set_aside(found: Found) -> None:
-    """Rename the damaged checkpoints after the one that training goes on from: later ones would count as older."""
+    """Rename the damaged checkpoints: their steps are larger than those of checkpoints still to come."""
     for path in found.damaged:
         aside = path.with_name(f"{_DAMAGED}{path.name}")
         shutil.rmtree(aside, ignore_errors=True)
@@ -141,7 +142,7 @@ def load_replay(checkpoint: Path) -> dict[str, Any]:
 
 
 def save_policy(path: Path, step: int, policy: Mapping[str, Any]) -> None:
-    """Write what is needed to act, and the step that it is of, as one file: it is whole or absent."""
+    """Write the state that acting needs, and its step, to one file, which is either complete or absent."""
     state, aside = {"step": step, "agent": policy}, path.with_name(f"{_SAVING}{path.name}")
     _require_loadable(state, path.name)
     try:
@@ -153,31 +154,31 @@ def save_policy(path: Path, step: int, policy: Mapping[str, Any]) -> None:
 
 
 def load_policy(path: Path) -> dict[str, Any]:
-    """{step, agent} of a file that `save_policy` wrote. Raises UserError where it is missing or damaged."""
+    """{step, agent} from a file that `save_policy` wrote. Raises UserError where it is missing or damaged."""
     return _read(path, mmap=False)
 
 
 def save_best(folder: Path, step: int, policy: Mapping[str, Any]) -> None:
-    """Keep the policy after `step` steps, which the evaluation then found better than all before. The ones before stay
-    as long as a checkpoint from which training could go on again does not know of this one."""
+    """Keep the policy after `step` steps, which is the best so far. Earlier ones stay while a checkpoint exists that is
+    older than this one, since training may go back to it."""
     save_policy(folder / f"best_{step}.pt", step, policy)
 
 
 def best(folder: Path) -> Path | None:
-    """The file of the best policy; None where there was no evaluation on the way."""
+    """The file of the best policy; None if there was no evaluation during training."""
     found = _bests(folder)
     return found[-1] if found else None
 
 
 def go_back(folder: Path, step: int) -> None:
-    """Forget the best policies after `step`, as training goes on from there."""
+    """Delete the best policies after `step`, since training continues from there."""
     for path in _bests(folder):
         if _number(_BEST, path) > step:
             path.unlink()
 
 
 def clean(folder: Path) -> None:
-    """Remove what a crash left half written or half removed. Only while no other process saves here."""
+    """Remove what a crash left half written or half removed. No other process may be saving here."""
     for path in folder.glob(f"{_REPLACED}step_*"):
         final = folder / path.name.removeprefix(_REPLACED)
         if final.exists():
@@ -199,7 +200,7 @@ def _bests(folder: Path) -> list[Path]:
 
 
 def _named(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """What is so called, by its number. A folder that may not be read is not one without checkpoints."""
+    """The entries whose names match, sorted by number. An unreadable folder is an error, not an empty list."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -221,7 +222,7 @@ def _block_file(name: str) -> str:
 
 
 def _linked(old: Path, new: Path) -> bool:
-    """Give an existing file a second name, where there is one and the file system can do that."""
+    """Make a hard link. Returns False if the file does not exist, or the file system has no hard links."""
     try:
         os.link(old, new)
     except OSError:
@@ -237,7 +238,7 @@ def _write(path: Path, part: Mapping[str, Any]) -> None:
 
 
 def _rename(aside: Path, final: Path) -> None:
-    """Put the new one in place. One of the same step is moved away first; after a crash `clean` brings it back."""
+    """Put the new checkpoint in place. One of the same step is moved first, and restored by `clean` after a crash."""
     replaced = final.with_name(f"{_REPLACED}{final.name}")
     if final.exists():
         shutil.rmtree(replaced, ignore_errors=True)
@@ -272,7 +273,7 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
 
 
 def _verify(path: Path) -> None:
-    """Compare every record with its checksum. Records are never compressed, so that none is larger than the file."""
+    """Compare every record with its checksum. Compressed records are refused, so that none is larger than the file."""
     with zipfile.ZipFile(path) as archive:
         if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
             raise ValueError("a compressed record")
@@ -286,7 +287,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _require_loadable(value: Any, where: str) -> None:
-    """Refuse at saving what `weights_only` would refuse at loading, when it is too late."""
+    """Refuse to save what `weights_only` would later refuse to load."""
     if isinstance(value, Tensor) or type(value) in _LOADABLE:
         return
     if type(value) in (dict, OrderedDict):

@@ -1,6 +1,6 @@
-"""How all pictures look: paper, ink, grid and axes.
+"""The common look of all pictures: paper, ink, grid and axes.
 
-matplotlib is imported when a picture is drawn, and only its objects are used: no window, no global figures.
+matplotlib is imported when a picture is drawn. Only its objects are used, so there are no windows or global figures.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ Row = Mapping[str, Any]
 FloatArray = NDArray[np.float64]
 STEPS = "environment steps per task"
 SECONDS = "throughput/seconds"
-"""The metric that says how long training has taken so far, without evaluations."""
+"""The metric with the seconds that training has taken so far, without evaluations."""
 _SVG_REST = re.compile(r"<metadata>.*?</metadata>|<!--.*?-->|(?<=>)\s+(?=<)|font-family: [^;]*;", re.DOTALL)
-"""Parts of matplotlib's SVG that a page has no use for."""
+"""Parts of matplotlib's SVG that a page does not need."""
 INK, GRID, BLUE = "#222222", "#dddddd", "#1f5fa8"
 COLOURS = ("#1f5fa8", "#d1622b", "#2e8b57", "#8b4aa3", "#b8912a", "#c23b5a", "#3aa0b0", "#6b6b6b")
 
 
 def look(place: int) -> dict[str, Any]:
-    """Colour and dash of the line with this number, from 0."""
+    """Colour and dash of the line with this number, counted from 0."""
     return {"color": COLOURS[place % len(COLOURS)], "linestyle": "-" if place < len(COLOURS) else "--"}
 
 
 def new_figure(
     width: float, height: float, title: str, layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
-    """`layout=None` leaves the margins to the caller: measuring them takes seconds for many panels or labels."""
-    # The variable may name a backend that is not installed here, such as a notebook's.
+    """layout=None leaves the margins to the caller, since measuring them takes seconds with many panels or labels."""
+    # MPLBACKEND may name a backend that is not installed here, such as a notebook's.
     import_despite("matplotlib", "MPLBACKEND")
     from matplotlib.figure import Figure
 
@@ -65,7 +65,7 @@ def save(figure: Figure, path: Path | str) -> Path:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as one `<svg>` without a background, for a page that sets its colours and its font.
+    """The figure as one `<svg>` without a background, for a page that sets colours and font itself.
 
     Ink, grid and COLOURS[k] become the page's variables --ink, --grid and --ck. Text stays text.
     """
@@ -80,7 +80,7 @@ def svg(figure: Figure) -> str:
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     text = _SVG_REST.sub("", text[text.index("<svg") :])
-    text = re.sub(r' (width|height)="[^"]*"', "", text, count=2)  # the page decides; viewBox has the proportions
+    text = re.sub(r' (width|height)="[^"]*"', "", text, count=2)  # viewBox keeps the proportions
     named = set(re.findall(r"#([\w.-]+)", text))
     text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in named else "", text)
     for colour, name in {INK: "ink", GRID: "grid", **{c: f"c{k}" for k, c in enumerate(COLOURS)}}.items():
@@ -102,8 +102,8 @@ def percent_axis(panel: Axes) -> None:
 
 
 def log_axis(panel: Axes) -> None:
-    """Make the y axis logarithmic, with labels at powers of ten; also at 2 and 5 times these where they are few. Call
-    it after the curves are drawn, as it reads their range."""
+    """Make the y axis logarithmic, with labels at powers of ten and, if these are few, also at 2 and 5 times them. Call
+    it after drawing the curves, since it reads their range."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     panel.set_yscale("log")
@@ -114,7 +114,7 @@ def log_axis(panel: Axes) -> None:
 
 
 def steps_axis(panel: Axes) -> None:
-    """Label steps or minutes with 2k and 3M, but small numbers as 0.05: 50m would be read as fifty minutes."""
+    """Label steps or minutes as 2k or 3M, but small numbers as 0.05, since 50m would be read as fifty minutes."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     large = EngFormatter(sep="")

@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves either the old content or the new, never half of one."""
+"""Writes files so that a crash leaves either the old content or the new, never half of one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 WIDTH = 120
-"""Characters, with its indentation, of a value that stays on one line. Numbers in a row always do."""
+"""The most characters, with indentation, of a value on one line. Lists of numbers are always on one line."""
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the folder's own entries (creations, renames) survive a power cut."""
+    """Make changes to the folder's entries (creations, renames) survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -56,7 +56,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _in_lines(value: Any, indent: str = "") -> str:
-    """JSON in which a dictionary, or a list that holds others, takes more than one line only if one is too short."""
+    """JSON in which a dictionary or a nested list takes several lines only if it does not fit on one."""
     line, further = json.dumps(value, allow_nan=False), indent + "  "
     if len(indent) + len(line) <= WIDTH:
         return line

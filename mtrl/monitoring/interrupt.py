@@ -1,4 +1,4 @@
-"""Ctrl-C and termination that wait for a whole step, so that what is saved then is a state to go on from exactly."""
+"""Ctrl-C and termination signals wait for the end of a step, so that the saved state can be continued exactly."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal came, and the step that it came in has been finished."""
+    """A signal has arrived, and the current step has been finished."""
 
 
 class Interrupts:
-    """While entered, a first signal only makes `check` raise; a second one interrupts at once.
+    """Inside the block, a first signal only makes `check` raise; a second one interrupts at once.
 
-    Outside of the main thread, which alone may handle signals, nothing changes. A signal that the process was started
-    to ignore, as by nohup, stays ignored. A process that is forked meanwhile still ends by the first signal.
+    It has no effect outside the main thread, since only that may handle signals. Signals that the process was started
+    to ignore, as by nohup, stay ignored. A process that is forked inside the block still ends by the first signal.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Interrupts:
         self.handle(number)
 
     def handle(self, number: int) -> None:
-        """What a signal does."""
+        """React to a signal."""
         if self.pending:
             raise KeyboardInterrupt
         self.pending = True

@@ -1,4 +1,4 @@
-"""Metrics, written twice: `metrics.jsonl` is the truth, TensorBoard the view."""
+"""Writes metrics twice: to `metrics.jsonl`, which everything reads, and to TensorBoard, for looking at."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mtrl.monitoring.run import RunFolder
 
 Row = dict[str, Any]
 _LARGEST = 1e300
-"""Numbers beyond this in a file were not measured."""
+"""Larger numbers in a file are refused, since they cannot be measurements."""
 _MATRIX_DIGITS = 4
 """Significant digits of a matrix's entries in the file. Affinities may be small."""
 
@@ -30,11 +30,11 @@ _MATRIX_DIGITS = 4
 class MetricLog:
     """Appends one row per `write` to a run's metrics.
 
-    `resume_step` is the step of the checkpoint that training goes on from, and `rows` how many rows there were then:
-    later ones, written by a process that then died, are hidden in TensorBoard, and dropped with the next row. A step of
-    None starts from nothing and drops all. `options` are the run's, by dotted name, for tables of experiments. `mirror`
-    gets the numbers, too.
-    Drawing a matrix costs 0.1 s (T=10) to 0.4 s (T=50), so each gets an image at most every `image_interval` seconds.
+    `resume_step` is the step of the checkpoint from which training continues, and `rows` the number of rows at that
+    time. Later rows, written by a process that then died, are hidden in TensorBoard and dropped when the next row is
+    written. A step of None starts anew and drops all rows. `options` are the run's options by dotted name, for tables
+    of experiments. `mirror` gets the numbers, too. Drawing a matrix takes 0.1 s (T=10) to 0.4 s (T=50), so each gets an
+    image at most every `image_interval` seconds.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class MetricLog:
         self._file: TextIO | None = None
 
     def go_back(self, step: int, rows: int | None = None) -> None:
-        """Drop the rows after `step`, or after the first `rows`, as training goes on from there."""
+        """Drop the rows after `step`, or after the first `rows`, since training continues from there."""
         self._close()
         self._open(step, rows)
 
@@ -72,9 +72,9 @@ class MetricLog:
         """Write one row; NaN and infinities become null in the file.
 
         Args:
-            metrics: `{name: number or array}`. A vector (T,) is written as `name/<task>`; a matrix (T, T) is rounded to
-                4 digits in the file, and now and then an image in TensorBoard. Of any other array each part along its
-                first axis is written as `name/<index>`.
+            metrics: `{name: number or array}`. A vector (T,) is written as `name/<task>`. A matrix (T, T) is rounded to
+                4 digits in the file, and from time to time drawn as an image in TensorBoard. Any other array is split
+                along its first axis into `name/<index>`.
             tasks: the T names.
         """
         values, arrays = dict[str, float](), dict[str, NDArray[np.float64]]()
@@ -86,7 +86,7 @@ class MetricLog:
                     values[part] = float(array)
         rounded = {name: _rounded(array) for name, array in arrays.items()}
         row = {"step": int(step), "time": round(time.time(), 3), **values, **rounded}
-        if self._file is None:  # only now are rows dropped: a run that is refused at its start keeps them
+        if self._file is None:  # rows are dropped only now, so that a run that is refused at its start keeps them
             write_atomic(self._folder.metrics, "".join(self._kept))
             self._file = open(self._folder.metrics, "a", encoding="utf-8")  # noqa: SIM115
             self._kept = []
@@ -137,7 +137,7 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def _parts(name: str, array: NDArray[np.float64], tasks: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """What is written of a metric: numbers, and matrices of the tasks."""
+    """The entries that are written for a metric: numbers, and matrices of the tasks."""
     if array.ndim == 0 or array.shape == (len(tasks), len(tasks)):
         yield name, array
         return
@@ -179,5 +179,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _rows_until(path: Path, last: int, rows: int | None) -> list[str]:
-    """The rows up to a step, `rows` of them at most, without a line that was cut off."""
+    """The rows up to a step, at most `rows` of them, without a line that was cut off."""
     return [line for line, row in _lines(path) if row["step"] <= last][:rows] if path.exists() else []

@@ -1,8 +1,7 @@
-"""Weights & Biases gets a copy of the numbers in `metrics.jsonl`, where the option `wandb` asks for it.
+"""Copies the numbers in `metrics.jsonl` to Weights & Biases, if the option `wandb` says so.
 
-Project, entity and account are those of its own variables (WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY). A run that
-resumes continues the same run there, whose name is kept in the run's folder. A failure there never changes or stops a
-run.
+Project, entity and account come from its environment variables (WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY). A resumed
+run continues the same run there, whose id is kept in the run's folder. A failure there never changes or stops a run.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from mtrl.monitoring.run import RunFolder
 
 
 class Mirror:
-    """Writes to one run of Weights & Biases until something there fails; the rest of the run is then without it.
+    """Writes to one run of Weights & Biases. After a failure there, it writes no more.
 
     Args:
         mode: off (which writes nothing), offline or online.
-        folder: the run's.
+        folder: the run's folder.
 
     Raises:
         UserError: wandb is not installed.
@@ -44,7 +43,7 @@ class Mirror:
             self._give_up(error)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write `{name: value}`. Weights & Biases drops numbers of steps before the last one that it has."""
+        """Write `{name: value}`. Weights & Biases drops numbers for steps before the last one it has."""
         if self._run is not None:
             try:
                 self._run.log(dict(values), step=step)

@@ -1,6 +1,6 @@
-"""Pictures of a run: learning curves, matrices between tasks, several runs against each other.
+"""Pictures of runs: learning curves, matrices between tasks, and comparisons of several runs.
 
-matplotlib is imported when a picture is drawn, and only its objects are used: no window, no global figures.
+matplotlib is imported when a picture is drawn. Only its objects are used, so there are no windows or global figures.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def learning_curves(
     step_scale: float = 1.0,
     counted: Sequence[int] | None = None,
 ) -> Path:
-    """Draw one run: the means of the headline and of the return above, the headline of every task below.
+    """Draw one run: above, the means of the headline metric and of the return; below, each task's headline metric.
 
     Args:
-        rows: rows of `metrics.jsonl`; those without the metric in question are passed over.
-        headline: the name whose values are under `<headline>/<task>`.
-        returns: the same for returns; that panel is left out where there are no such values, or they are the headline.
-        step_scale: times a row's step gives environment steps per task.
-        counted: indexes of the tasks that the means are taken over; all if not given.
+        rows: rows of `metrics.jsonl`. Those without a metric are skipped for it.
+        headline: the prefix of the values `<headline>/<task>`.
+        returns: the same for returns. That panel is left out if there are no such values, or they are the headline.
+        step_scale: a row's step times this is environment steps per task.
+        counted: indexes of the tasks over which means are taken; all if not given.
     """
     steps, rates = curves(rows, tasks, headline)
     return_steps, values = curves(rows if returns != headline else [], tasks, returns, required=False)
@@ -93,17 +93,17 @@ def compare_runs(
     lines: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> Path:
-    """Draw several experiments: interquartile mean over seeds and tasks, with a 95 % stratified-bootstrap band
-    where an experiment has two seeds or more. A second panel has them over the time of training, where rows tell it.
+    """Draw several experiments: the interquartile mean over seeds and tasks, with a 95 % stratified-bootstrap band
+    if an experiment has two seeds or more. If rows record the time, a second panel shows the mean over training time.
 
     Args:
-        experiments: `{label: one list of rows per seed}`; tasks are read off the rows.
+        experiments: `{label: one list of rows per seed}`; tasks are found in the rows.
         limits: the range of the axis of success rates.
-        lines: {label: published value} to draw across.
+        lines: {label: published value}, drawn as horizontal lines.
     """
     timed = {label: [[*by_minute(rows)] for rows in seeds] for label, seeds in experiments.items()}
     both = [(experiments, step_scale, steps_name)]
-    with contextlib.suppress(UserError):  # rows without a time, or seeds of which one took longer to begin than another
+    with contextlib.suppress(UserError):  # raised if rows have no time, or the seeds no time in common
         for label, seeds in timed.items():
             stack(label, seeds, headline)
         both.append((timed, 1.0, "minutes of training"))
@@ -123,7 +123,7 @@ def compare_runs(
 
 
 def by_minute(rows: Sequence[Row]) -> Iterator[Row]:
-    """The rows that tell how long training has taken, with the minutes in the place of their steps."""
+    """The rows that record the training time, with minutes in place of their steps."""
     for row in rows:
         if SECONDS in row:
             yield {**row, "step": row[SECONDS] / 60}
@@ -157,13 +157,13 @@ def compare_panel(
 def compare_values(
     runs: Mapping[str, Sequence[Row]], path: Path | str, panels: Sequence[tuple[str, str]], *, step_scale: float = 1.0
 ) -> Path:
-    """Draw some metrics of some runs, a panel for each metric, a line for each run.
+    """Draw metrics of several runs, with a panel for each metric and a line for each run.
 
     Args:
-        runs: {label: rows}; a run without a metric is left out of its panel, and of two values of one step the later
-            one is drawn: an evaluation on the way and the one at the end.
-        panels: (metric, title); those whose title begins with "success" are shares.
-        step_scale: times a row's step gives environment steps in all.
+        runs: {label: rows}. A run without a metric is left out of that panel. If a step has two values, as from an
+            evaluation during training and the one at the end, the later one is drawn.
+        panels: (metric, title); metrics whose title begins with "success" are shares.
+        step_scale: a row's step times this is environment steps in all.
     """
     columns = min(len(panels), 2)
     lines = math.ceil(len(panels) / columns)
@@ -187,7 +187,7 @@ def compare_values(
 def matrix(
     array: ArrayLike, labels: Sequence[str], title: str, path: Path | str, *, limit: float | None = None
 ) -> Path:
-    """Draw a matrix (T, T) between tasks, zero white, with its values where T is at most 12.
+    """Draw a matrix (T, T) between tasks, with zero in white, and with its values if T is at most 12.
 
     Args:
         limit: the value of the strongest colour; by default 1, or the largest magnitude if that is more.
@@ -211,7 +211,7 @@ def matrix_image(
 def curves(
     rows: Sequence[Row], tasks: Sequence[str], name: str, required: bool = True
 ) -> tuple[FloatArray, FloatArray]:
-    """The rows' steps (K,) and values (T, K) of a per-task metric; null is NaN, and rows of nothing else are left out.
+    """Steps (K,) and values (T, K) of a per-task metric. A null becomes NaN; rows with only nulls are left out.
 
     Raises:
         UserError: no row has the metric for every task, and it is `required`.
@@ -226,13 +226,13 @@ def curves(
 
 
 def tasks_of(seeds: Iterable[Sequence[Row]], name: str) -> list[str]:
-    """The tasks that rows have a metric of."""
+    """The tasks for which the rows have a metric."""
     keys = dict.fromkeys(key for rows in seeds for row in rows for key in row if key.startswith(f"{name}/"))
     return [key.removeprefix(f"{name}/") for key in keys]
 
 
 def stack(label: str, seeds: Sequence[Sequence[Row]], name: str) -> tuple[FloatArray, FloatArray]:
-    """All seeds' curves (runs, tasks, K) at the steps (K,) within every one of them; UserError if there are none."""
+    """All seeds' curves (runs, tasks, K), and K steps in the range common to all; UserError if there are none."""
     tasks = tasks_of(seeds, name)
     parts = [curves(rows, tasks, name) for rows in seeds]
     if not tasks or not all(len(steps) for steps, _ in parts):
@@ -250,13 +250,13 @@ def stack(label: str, seeds: Sequence[Sequence[Row]], name: str) -> tuple[FloatA
 
 
 def _interpolated(grid: FloatArray, steps: FloatArray, values: FloatArray) -> FloatArray:
-    """Values at the grid's steps from those that are known; NaN before the first."""
+    """The values interpolated at the grid's steps from the known ones; NaN before the first."""
     known = np.isfinite(values)
     return np.interp(grid, steps[known], values[known], left=np.nan) if known.any() else np.full(grid.shape, np.nan)
 
 
 def _mean_panel(panel: Axes, steps: FloatArray, values: FloatArray, title: str) -> None:
-    """Every task faint, their mean bold."""
+    """Draw every task as a faint line, and their mean as a bold one."""
     for row in values:
         panel.plot(steps, row, color=BLUE, alpha=0.22, linewidth=0.9)
     marker = "o" if len(steps) <= 30 else None
@@ -267,14 +267,14 @@ def _mean_panel(panel: Axes, steps: FloatArray, values: FloatArray, title: str) 
 
 
 def _mean(values: FloatArray) -> FloatArray:
-    """(T, K) -> (K,) over the tasks that are known, NaN where none is."""
+    """(T, K) -> (K,): means over the tasks with known values; NaN where there are none."""
     known = np.isfinite(values)
     count = known.sum(axis=0)
     return np.where(count > 0, np.where(known, values, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _last(values: FloatArray) -> float:
-    """The last known mean over tasks of (T, K), NaN where there is none."""
+    """The last known mean over tasks of (T, K); NaN if there is none."""
     mean = _mean(values)
     known = mean[np.isfinite(mean)]
     return float(known[-1]) if known.size else math.nan
@@ -291,7 +291,7 @@ def _task_panels(
 
 
 def _task_panel(panel: Axes, steps: FloatArray, rate: FloatArray, task: str, name: str, room: float) -> None:
-    """The task's name shrinks to `room` points; the last value stands below a high curve and above a low one."""
+    """Draw one task. Its name shrinks to `room` points; the last value is below a high curve and above a low one."""
     last = _last(rate[None])
     panel.fill_between(steps, 0.0, rate, color=BLUE, alpha=0.18, linewidth=0)
     panel.plot(steps, rate, color=BLUE, linewidth=1.6)
@@ -337,7 +337,7 @@ def _matrix_figure(array: FloatArray, labels: Sequence[str], title: str, limit: 
 
 
 def _short(array: FloatArray, scale: float) -> list[str]:
-    """Every number in a few characters: the decimals that tell values of about `scale` apart, or its power of ten."""
+    """Every number as a short text, with decimals that suit values of about `scale`, or as a power of ten."""
     exponent = math.floor(math.log10(scale))
     decimals = max(1 - exponent, 0)
     if not -2 < exponent < 4:

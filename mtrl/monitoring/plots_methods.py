@@ -1,4 +1,4 @@
-"""Pictures of what the gradient methods met and did: conflicts, task weights, and the tragic triad."""
+"""Pictures of what gradient methods encounter and do: conflicts, task weights, and the tragic triad."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINES = 12
-"""Tasks drawn as a line each; more become rows of a picture."""
+"""The most tasks drawn as lines; more are drawn as the rows of a picture."""
 DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 
@@ -38,7 +38,7 @@ def conflicts(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Pa
     """For each network: how often pairs of tasks conflict, their mean cosines, and the tasks' gradient norms.
 
     Raises:
-        UserError: no row has cosines, which only updates with the tasks' gradients give.
+        UserError: no row has cosines; only updates that compute each task's gradient log them.
     """
     parts = parts_of(rows, "cosine", "rows with cosines (of a run with surgery, diagnostics, ... and updates)")
     size = len(tasks)
@@ -96,9 +96,9 @@ def lambdas(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path
 
 
 def relationships(runs: Mapping[str, Sequence[Sequence[Row]]], tasks: Sequence[str], path: Path | str) -> Path:
-    """Figs. 3 and 11 of the Auto-λ paper: the last weights of all tasks, a row for each choice of primary tasks.
+    """Figs. 3 and 11 of the Auto-λ paper: the last weights of all tasks, with a row for each choice of primary tasks.
 
-    runs: {primary tasks: the rows of each run that had them}, whose weights are averaged; a panel for each network.
+    runs: {primary tasks: the rows of each run with this choice}; their weights are averaged. Each network has a panel.
 
     Raises:
         UserError: a run has no weights.
@@ -121,10 +121,10 @@ def relationships(runs: Mapping[str, Sequence[Sequence[Row]]], tasks: Sequence[s
 
 
 def triad(runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], path: Path | str) -> Path:
-    """Fig. 4 of the PCGrad paper for runs {label: rows}: curvature, shares of updates, likeness of norms; returns.
+    """Fig. 4 of the PCGrad paper for runs {label: rows}: curvature, shares of updates, similar norms, and returns.
 
     Raises:
-        UserError: a run has no such rows.
+        UserError: a run has no rows of `diagnostics=triad`.
     """
     needed = "rows of a run with diagnostics=triad"
     parts = max((parts_of(rows, "triad/curvature", needed) for rows in runs.values()), key=len)
@@ -168,14 +168,14 @@ def _finish_triad_row(panels: Sequence[Axes], part: str) -> None:
 
 
 def _share_axis(panel: Axes) -> None:
-    """From 0 to 100 %, and room for a legend."""
+    """Let the axis go from 0 to 100 %, with room for a legend."""
     panel.set_ylim(-0.03, 1.42)
     panel.set_yticks(np.linspace(0, 1, 6))
     percent_axis(panel)
 
 
 def _outcomes(panel: Axes, runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], name: str) -> None:
-    """Each task's return or success, or their mean where there are more tasks than dashes."""
+    """Draw each task's return or success, or their mean if there are more tasks than line styles."""
     few, known = len(tasks) <= len(DASHES), False
     for (_, rows), colour in zip(runs.items(), COLOURS, strict=False):
         steps, values = curves(rows, tasks, name, required=False)
@@ -212,7 +212,7 @@ def _legend(figure: Figure, runs: Iterable[str]) -> None:
 def task_curves(
     panel: Axes, rows: Sequence[Row], tasks: Sequence[str], name: str, title: str, labelled: bool, legend: bool
 ) -> None:
-    """A line for each task."""
+    """Draw a line for each task."""
     steps, values = curves(rows, tasks, name)
     for number, (task, row) in enumerate(zip(tasks, values, strict=True)):
         turn, colour = divmod(number, len(COLOURS))
@@ -224,7 +224,7 @@ def task_curves(
 
 
 def task_rows(panel: Axes, steps: FloatArray, values: FloatArray, tasks: Sequence[str], title: str) -> None:
-    """A picture with a row for each of many tasks."""
+    """Draw a picture with a row for each of many tasks."""
     extent = (float(steps[0]), float(steps[-1]) + 1e-9, len(tasks) - 0.5, -0.5)
     drawn = panel.imshow(values, aspect="auto", cmap="viridis", extent=extent, interpolation="nearest")
     panel.set_title(title, fontsize=10.5, loc="left", color=INK)
@@ -238,7 +238,7 @@ def task_rows(panel: Axes, steps: FloatArray, values: FloatArray, tasks: Sequenc
 def _matrix(
     panel: Axes, array: FloatArray, title: str, colours: str, limits: tuple[float, float], plain: bool = False
 ) -> None:
-    """With its values where the tasks are few: plain ones and those with signs as they are, others in per cent."""
+    """Draw a matrix, with its values if the tasks are few: in per cent, unless `plain` is true or some are negative."""
     drawn = panel.imshow(array, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
@@ -264,7 +264,7 @@ def curve_axes(panel: Axes, title: str, labelled: bool = True) -> None:
 
 
 def parts_of(rows: Sequence[Row], name: str, needed: str) -> list[str]:
-    """The prefixes under which a metric is logged, such as `critic/`, or "" of an agent with one network."""
+    """The prefixes under which a metric is logged, such as `critic/`; "" for an agent with one network."""
     found = dict.fromkeys(k[: -len(name)] for row in rows for k in row if k == name or k.endswith(f"/{name}"))
     if not found:
         raise expected("Metrics", needed, f"{len(rows)} rows without")
@@ -276,21 +276,21 @@ def _title(part: str) -> str:
 
 
 def _scalar(rows: Sequence[Row], name: str) -> tuple[FloatArray, FloatArray]:
-    """Steps (K,) and values (K,), null as NaN."""
+    """Steps (K,) and values (K,), with null as NaN."""
     found = [row for row in rows if name in row]
     values = [math.nan if row[name] is None else row[name] for row in found]
     return np.array([row["step"] for row in found], dtype=np.float64), np.array(values, dtype=np.float64)
 
 
 def matrices(rows: Sequence[Row], name: str) -> tuple[FloatArray, FloatArray]:
-    """Steps (K,) and matrices (K, T, T), or numbers (K,) where those are logged under that name."""
+    """Steps (K,) and matrices (K, T, T), or numbers (K,) if numbers are logged under that name."""
     found = [row for row in rows if name in row]
     steps = np.array([row["step"] for row in found], dtype=np.float64)
     return steps, np.array([row[name] for row in found], dtype=np.float64)
 
 
 def _smooth(values: FloatArray) -> FloatArray:
-    """The running mean over a twentieth of the points, of those that are known."""
+    """The running mean over a twentieth of the points, leaving out unknown ones."""
     half = max(len(values) // 40, 0)
     windows = [values[max(k - half, 0) : k + half + 1] for k in range(len(values))]
     return np.array([np.nanmean(w) if np.isfinite(w).any() else math.nan for w in windows])

@@ -1,4 +1,4 @@
-"""The pictures of a report's page: one small panel each, as SVG in the page's colours, without legends and titles."""
+"""The pictures of a report's page: small single panels as SVG in the page's colours, without legends and titles."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def learning(
 
 
 def profiles(bands: Mapping[int, Band], thresholds: FloatArray, metric: str) -> str:
-    """Performance profiles {number of its colour: shares (K,) above each of K thresholds}."""
+    """Performance profiles {number of a colour: shares (K,) above each of K thresholds}."""
     figure, panel = _panel()
     for place, band in bands.items():
         panel.step(thresholds, band.point, where="post", **look(place), linewidth=2.0)
@@ -59,11 +59,11 @@ def profiles(bands: Mapping[int, Band], thresholds: FloatArray, metric: str) -> 
 
 
 def pairs(runs: Sequence[tuple[int, Sequence[Row]]], metric: str, limits: tuple[float, float]) -> str:
-    """A line for each run: the mean over pairs of tasks of a matrix (T, T) logged as `metric`, or a number logged so.
+    """A line for each run: a number logged as `metric`, or the mean over pairs of tasks of a matrix (T, T).
 
     Args:
-        runs: (number of its colour, rows).
-        limits: the range of the axis, which is in per cent where it has no negative numbers.
+        runs: (number of a colour, rows).
+        limits: the range of the axis, which is in per cent if it has no negative numbers.
     """
     figure, panel = _panel()
     for place, rows in runs:
@@ -79,7 +79,7 @@ def pairs(runs: Sequence[tuple[int, Sequence[Row]]], metric: str, limits: tuple[
 
 
 def weights(rows: Sequence[Row], tasks: Sequence[str], metric: str) -> str:
-    """The tasks' weights of one run: lines as `task_looks` has them, or a row of colours each where they are many."""
+    """The tasks' weights of one run, as lines in the looks of `task_looks`, or as rows of colours if there are many."""
     steps, values = curves(rows, tasks, metric)
     if len(tasks) > LINES:
         figure = new_figure(4.4, 1.0 + 0.11 * len(tasks), "")
@@ -93,14 +93,14 @@ def weights(rows: Sequence[Row], tasks: Sequence[str], metric: str) -> str:
 
 
 def task_looks(number: int) -> list[tuple[int, int]]:
-    """The numbers of colour and dash of each of so many lines; none where they are too many for lines."""
+    """The numbers of colour and dash for each of `number` lines; none if there are too many for lines."""
     if number > LINES:
         return []
     return [(k % len(COLOURS), k // len(COLOURS) % len(DASHES)) for k in range(number)]
 
 
 def sparkline(curves: Sequence[tuple[int, FloatArray, FloatArray]], limits: tuple[float, float]) -> str:
-    """Curves without axes, (number of its colour, x (K,), y (K,)) each, in a box of 100 by 24."""
+    """Curves without axes in a box of 100 by 24. Each curve is (number of a colour, x (K,), y (K,))."""
     last = max(float(x[-1]) for _, x, _ in curves) or 1.0
     low, high = limits[0], max(limits[1], limits[0] + 1e-9)
     lines = []

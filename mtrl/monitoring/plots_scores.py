@@ -23,16 +23,16 @@ def scores(
     controls: int = 0,
     uncounted: Collection[str] = (),
 ) -> Path:
-    """Draw shares (T, M) in [0, 1] with their values, a row for each task and one for the mean of all.
+    """Draw shares (T, M) in [0, 1] with their values: a row for each task, and one for the mean of all.
 
     Args:
-        controls: how many of the last methods stand apart, behind a gap.
+        controls: how many of the last methods are set apart by a gap.
         uncounted: tasks whose names are grey.
     """
     values = np.asarray(shares, dtype=np.float64)
     if values.shape != (len(tasks), len(methods)):
         raise ValueError(f"Shares should have shape {(len(tasks), len(methods))}. Found {values.shape}.")
-    # A row and a column of nothing set the mean and the controls apart.
+    # An empty row and an empty column set the mean and the controls apart.
     rows = np.vstack([values, np.full((1, len(methods)), np.nan), values.mean(0, keepdims=True)])
     first = len(methods) - controls
     places = [place + (controls > 0 and place >= first) for place in range(len(methods))]

@@ -1,4 +1,4 @@
-"""How far training is: a bar on a terminal, now and then a plain line in a log file."""
+"""Shows the progress of training: as a bar on a terminal, and as occasional plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class Progress:
-    """Shows steps and updates per second, the time left and the mean of what matters most, such as success.
+    """Shows steps and updates per second, the time left and the mean of the most important value, such as success.
 
-    Rates are those of the last `window` seconds, so that a warm-up without updates does not distort them for long;
-    where one step took all of them, as when updates are compiled, those since the beginning.
+    Rates are taken over the last `window` seconds, so that a warm-up without updates does not distort them for long. If
+    one step took longer than that, as when updates are compiled, they are taken since the beginning.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class Progress:
         window: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """headline: the name of the value shown; interval: seconds between two lines where `stream` (stderr by default)
-        is no terminal."""
+        """headline: the name of the value shown; interval: seconds between two lines if `stream` (stderr by default) is
+        not a terminal."""
         self._stream = sys.stderr if stream is None else stream
         self._headline = headline
         self._total, self._clock, self._interval, self._window = total_steps, clock, interval, window
@@ -51,7 +51,7 @@ class Progress:
             )  # fmt: skip
 
     def update(self, step: int, updates: int, value: float | None = None) -> None:
-        """Tell that `step` steps and `updates` gradient updates are done in all; None keeps the value shown."""
+        """Report that `step` steps and `updates` gradient updates are done in all. None keeps the value shown."""
         self._value = self._value if value is None else value
         self._record(step, updates)
         if self._bar is not None:
@@ -92,7 +92,7 @@ class Progress:
             self._seen.popleft()
 
     def _facts(self) -> str:
-        from mtrl.monitoring.statistics import shown  # here, as it loads numpy, which a refused command does without
+        from mtrl.monitoring.statistics import shown  # late, since refused commands do not need numpy
 
         first, (now, step, updates) = self._seen[0], self._seen[-1]
         if len(self._seen) > 1 and self._seen[1][0] - self._seen[0][0] >= self._window:
@@ -102,7 +102,7 @@ class Progress:
         speed = (step - first_step) / seconds
         left = tqdm.format_interval((self._total - step) / speed) if speed > 0 else "?"
         facts = [f"{speed:.0f} steps/s"]
-        made = (updates or 0) - (first_updates or 0)  # none in the midst of a rollout, which is nothing to worry about
+        made = (updates or 0) - (first_updates or 0)  # 0 during a rollout, which is not worth showing
         facts += [f"{made / seconds:.1f} updates/s"] if made else []
         facts += [f"{left} left"] if step < self._total else []
         facts += [] if self._value is None else [f"{self._headline} {shown(self._headline, self._value)}"]
@@ -115,8 +115,8 @@ class Progress:
 
 
 class Counter:
-    """Shows how many of something are done, their rate and the time left: a bar on a terminal, elsewhere a plain line
-    every `interval` seconds."""
+    """Shows how many of something are done, their rate and the time left: as a bar on a terminal, elsewhere as a plain
+    line every `interval` seconds."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Counter:
         interval: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """unit: the plural of what is counted; delay: seconds before a bar is drawn, as what takes less needs none."""
+        """unit: the plural of what is counted; delay: seconds before a bar is drawn, since shorter work needs none."""
         self._stream, self._unit = sys.stderr if stream is None else stream, unit
         self._clock, self._interval, self.done = clock, interval, 0
         self._begin = self._printed = clock()
@@ -139,7 +139,7 @@ class Counter:
             )  # fmt: skip
 
     def __call__(self, done: int, total: int) -> None:
-        """Tell that `done` of `total` are done."""
+        """Report that `done` of `total` are done."""
         self.done, now = done, self._clock()
         if self._bar is not None:
             self._bar.total = total
@@ -158,8 +158,8 @@ class Counter:
 
 
 class Block:
-    """Lines that are drawn anew in place at the end of a terminal, below what `note` has said. Elsewhere only the notes
-    are printed."""
+    """Lines at the end of a terminal that are redrawn in place, below the lines of `note`. Elsewhere only the notes are
+    printed."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
@@ -196,7 +196,7 @@ class Block:
 
 @contextlib.contextmanager
 def counting(total: int, unit: str) -> Iterator[Callable[..., None]]:
-    """Within it, a call of what it gives tells that one more of `total`, or as many as it is told, are done."""
+    """Yields a function that reports progress: each call counts one more of `total`, or as many as it is given."""
     counter = Counter(unit)
 
     def more(number: int = 1) -> None:
@@ -206,7 +206,7 @@ def counting(total: int, unit: str) -> Iterator[Callable[..., None]]:
 
 
 def counted(items: Sequence[Item], unit: str) -> Iterator[Item]:
-    """The items one after another, shown as done when the next is asked for."""
+    """Yield the items one after another. Each counts as done when the next one is requested."""
     with counting(len(items), unit) as one_more:
         for item in items:
             yield item
@@ -214,5 +214,5 @@ def counted(items: Sequence[Item], unit: str) -> Iterator[Item]:
 
 
 def say(text: str) -> None:
-    """A line for whoever watches, on stderr: stdout has results alone."""
+    """Print a line for the user on stderr, since stdout is only for results."""
     print(text, file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ DISTRIBUTIONS = ("mtrl-toolkit", "torch", "numpy", "gymnasium", "metaworld", "mu
 
 
 def collect() -> dict[str, Any]:
-    """Describe this process in plain JSON types. What is not installed or not known is null or left out."""
+    """Describe this process in plain JSON types. What is not installed or unknown is null or left out."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": _command(sys.argv),
@@ -35,7 +35,7 @@ def collect() -> dict[str, Any]:
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
-    """Those of the distributions that are installed."""
+    """The versions of those distributions that are installed."""
     found = {}
     for name in distributions:
         try:
@@ -55,13 +55,13 @@ def cpu_model() -> str:
 
 
 def _command(words: Sequence[str]) -> list[str]:
-    """As it can be typed anywhere: our own program by its name, not by where it lies."""
+    """The command as it can be typed anywhere: with our own program's name in place of its path."""
     ours = Path(words[0]).name == "mtrl" or Path(words[0]).parts[-2:] == ("mtrl", "cli.py")
     return ["mtrl", *words[1:]] if ours else list(words)
 
 
 def _git(source: Path) -> dict[str, Any] | None:
-    """The commit that holds `source`, <package>/<part>/<file>; none where git does not track it, as when installed."""
+    """The commit that contains `source`, <package>/<part>/<file>. It is empty if git does not track the file."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source.parent), *arguments]
@@ -69,7 +69,7 @@ def _git(source: Path) -> dict[str, Any] | None:
 
     try:
         git("ls-files", "--error-unmatch", source.name)
-        # Of the package alone: results that are written into the repository do not change the code.
+        # Only the package counts: results written into the repository do not change the code.
         changed = git("status", "--porcelain", "--", str(source.parents[1]))
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.SubprocessError):

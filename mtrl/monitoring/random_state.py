@@ -1,4 +1,4 @@
-"""Every random state of a process, in the plain types a checkpoint can hold."""
+"""All random states of a process, in the plain types that a checkpoint can hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtrl.core.errors import expected
 
 
 def seed_process(seed: int) -> None:
-    """Let the states of Python and NumPy (global) follow from a seed. Our own code draws from neither; others' may."""
+    """Seed the global generators of Python and NumPy. Our own code does not use them, but other libraries may."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
@@ -41,13 +41,13 @@ def random_state(generators: Mapping[str, torch.Generator] | None = None) -> dic
 
 
 def restore_random_state(state: Mapping[str, Any], generators: Mapping[str, torch.Generator] | None = None) -> None:
-    """Go back to a state of `random_state`, so that every later draw is the same.
+    """Restore a state from `random_state`, so that all later draws are the same.
 
-    A generator saved on another kind of device cannot go on with the same draws: it gets a seed made from its
-    saved state, so that it does not repeat earlier ones. CUDA devices that are not there now are left out.
+    A generator saved on another kind of device cannot continue with the same draws. It gets a seed made from its saved
+    state, so that it does not repeat earlier draws. CUDA devices that are missing now are left out.
 
     Raises:
-        UserError: the names of the generators are not those that were saved; nothing is restored.
+        UserError: the generators' names differ from those that were saved; nothing is restored.
     """
     generators = generators or {}
     if generators.keys() != state["generators"].keys():

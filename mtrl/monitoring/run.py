@@ -1,4 +1,4 @@
-"""A run's folder: one seed of one experiment on one benchmark, and the rules for coming back to it."""
+"""A run's folder, which holds one seed of one experiment on one benchmark, and the rules for resuming it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mtrl.monitoring.files import write_atomic, write_json
 Status = Literal["new", "resume", "extend", "finished"]
 _FOLDERS = ("tensorboard", "evaluations", "videos", "checkpoints")
 POLICY = "policy.pt"
-"""The file of a finished run with what is needed to act, and no more."""
+"""The file of a finished run that contains only what acting needs."""
 _BEFORE_CONFIG = {".lock", "provenance.json", *_FOLDERS}
 FORMAT = 1
-"""The version of run folders, in the first line of `config.yaml`. It grows when older folders can no longer be read."""
+"""The version of run folders, in the first line of `config.yaml`. It rises when older folders become unreadable."""
 
 
 def run_path(root: Path | str, benchmark: str, experiment: str, seed: int) -> Path:
@@ -33,7 +33,7 @@ def run_path(root: Path | str, benchmark: str, experiment: str, seed: int) -> Pa
 
 
 class RunFolder:
-    """A run on disk. Open it to train (`open`, exclusive) or to read (`load`)."""
+    """A run on disk. Use `open` to train it, which locks the folder, or `load` to read it."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class RunFolder:
         defaults: Mapping[str, Any] = MappingProxyType({}),
         steps_key: str = "steps",
     ) -> RunFolder:
-        """Create the run, or come back to it, and hold it against other processes until `close`.
+        """Create the run, or resume it, and lock it against other processes until `close`.
 
         `status` says which: "new", "resume" (same config), "extend" (only `steps_key` is larger) or "finished" (same
-        config and a result). Of a run that exists nothing changes before `begin`.
-        `ignore` names dotted keys that may differ, alone or with all that is below them. `defaults` has, by group, the
-        values of options that the configuration of an older run may lack.
+        config and a result). An existing run does not change before `begin`.
+        `ignore` names dotted keys that may differ, with everything below them. `defaults` has, by group, the values of
+        options that the configuration of an older run may lack.
 
         Raises:
             UserError: another key differs, the folder holds something else, cannot be written or is in use.
@@ -120,14 +120,14 @@ class RunFolder:
         return there and not changes(completed(read_config(path), _plain_yaml(defaults)), _plain_yaml(config), ignore)
 
     def begin(self) -> None:
-        """Bring the folder of a run that goes on to its configuration; an old result of fewer steps moves to
+        """Adapt the folder of an existing run to its configuration. An old result of fewer steps moves to
         `evaluations/`. Call it when nothing can be refused any more."""
         if self._begin is not None:
             self._begin()
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What `finish` wrote, or None where the run has not finished."""
+        """The result that `finish` wrote; None if the run has not finished."""
         file = self.path / "result.json"
         return read_result(file) if file.exists() else None
 
@@ -139,7 +139,7 @@ class RunFolder:
         return path
 
     def read_affinities(self) -> dict[str, Any]:
-        """What `write_affinities` kept. Raises UserError where nothing was."""
+        """The result of `write_affinities`. Raises UserError if there is none."""
         if not self.affinities.exists():
             needed = "trained with diagnostics=transference and logged once"
             raise expected(f"Run {self.path}", needed, f"no {self.affinities.name}")
@@ -150,7 +150,7 @@ class RunFolder:
         return found
 
     def write_affinities(self, step: int, tasks: Sequence[str], affinities: Mapping[str, Any]) -> None:
-        """Keep the affinities {network: (T, T)} so far as `affinity.json`."""
+        """Write the current affinities {network: (T, T)} to `affinity.json`."""
         write_json(self.affinities, {"step": step, "tasks": list(tasks), "affinity": affinities})
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -158,13 +158,13 @@ class RunFolder:
         write_json(self.path / "result.json", result)
 
     def discard(self) -> None:
-        """Remove a new run, which turned out to be impossible, with the folders made for it."""
+        """Remove a new run that turned out to be impossible, with the folders made for it."""
         if self.status == "new":
             shutil.rmtree(self.path)
             _remove_folders([folder for folder in self._created if folder.exists()])
 
     def close(self) -> None:
-        """Let other processes have the folder."""
+        """Unlock the folder for other processes."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -177,7 +177,7 @@ class RunFolder:
 
 
 def read_result(file: Path, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A `result.json`, with the means of every task that it has; further: the shapes of what else is needed."""
+    """Read a `result.json`, and check that it has means for every task. further: the types of other needed entries."""
     found = read_json(file, {"episodes": int, "tasks": {str: {}}, **(further or {})})
     rows = {task: {k: v for k, v in row.items() if k.startswith("mean_")} for task, row in found["tasks"].items()}
     shapes: dict[str, Any] = {
@@ -203,7 +203,7 @@ def read_result(file: Path, further: Mapping[str, Any] | None = None) -> dict[st
 def _enter(
     path: Path, config: dict[str, Any], ignore: Collection[str], defaults: Mapping[str, Any], steps_key: str
 ) -> tuple[Status, Callable[[], None] | None]:
-    """Decide the run's status under its lock, and how an old run's folder comes to it; write the files of a new one."""
+    """Decide the run's status under its lock, and write a new run's files. Returns it, and what `begin` calls."""
     if not (path / "config.yaml").exists():
         write_json(path / "provenance.json", provenance.collect())
         _write_config(path, config)
@@ -234,7 +234,7 @@ def _enter(
 
 
 def _reconfigure(path: Path, old: dict[str, Any], config: dict[str, Any], extended: Any) -> None:
-    """Put the result of `extended` steps aside, if any, and write the configuration; or, where it fails, neither."""
+    """Move the result of `extended` steps, if any, and write the configuration. If writing fails, undo the move."""
     result, kept = path / "result.json", path / "evaluations" / f"result_{extended}_steps.json"
     moves = extended is not None and result.exists()
     if moves:
@@ -271,7 +271,7 @@ def read_config(path: Path, what: str = "File") -> dict[str, Any]:
     """The configuration in a run's folder, or in a file, which may have been written by hand.
 
     Raises:
-        UserError: there is none, it cannot be read, or is one of another version.
+        UserError: there is none, it cannot be read, or it is of another version.
     """
     if path.is_dir() and not (path / "config.yaml").exists():
         runs = ", ".join(sorted(config.parent.name for config in path.glob("*/config.yaml")))
@@ -289,7 +289,7 @@ def read_config(path: Path, what: str = "File") -> dict[str, Any]:
 
 
 def _require_empty(path: Path) -> None:
-    """A folder without config must be empty, or what a crash before its config was written left."""
+    """Refuse a folder without a config, unless it is empty, or a crash left it before its config was written."""
     names = sorted(name for name in os.listdir(path) if name[0] != ".")
     foreign = [name for name in names if name not in _BEFORE_CONFIG or [*(path / name).glob("*")]]
     if foreign:
@@ -297,7 +297,7 @@ def _require_empty(path: Path) -> None:
 
 
 def _make_folders(path: Path) -> list[Path]:
-    """Create what is missing; on failure undo that. Returns the new folders, outermost first."""
+    """Create missing folders, and undo this on failure. Returns the new folders, outermost first."""
     if (path / "config.yaml").exists():
         return []
     wanted = [*reversed(path.parents), path, *(path / name for name in _FOLDERS)]
@@ -319,7 +319,7 @@ def _remove_folders(created: list[Path]) -> None:
 
 
 def _take_lock(path: Path, created: list[Path]) -> int:
-    """An open descriptor that holds the run's lock; the system frees it when the process ends, however it ends."""
+    """An open descriptor that holds the run's lock. The system frees the lock when the process ends for any reason."""
     try:
         lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:

@@ -12,26 +12,26 @@ from numpy.typing import ArrayLike, NDArray
 from mtrl.core.errors import expected, missing
 
 OF_IMAGES = ("accuracy", "score")
-"""The metrics that are of test images, and not of episodes."""
+"""The metrics that are measured on test images instead of episodes."""
 SHARES = ("success", *OF_IMAGES, "precision", "recall", "f1", "miou", "pixel_accuracy", "within_11", "within_22",
           "within_30")  # fmt: skip
-"""The metrics that are shares in [0, 1] and shown in per cent."""
+"""The metrics that are shares in [0, 1]; they are shown in per cent."""
 
 
 def is_share(metric: str) -> bool:
-    """metric: its name, which may have a prefix as in train/success."""
+    """metric: a name, possibly with a prefix as in train/success."""
     return metric.rpartition("/")[2] in SHARES
 
 
 def shown(metric: str, value: float, digits: int = 0) -> str:
-    """A value of a metric in a few characters: 43 %, or -251.4. digits: behind the point of a percentage."""
+    """A metric's value as a short text: 43 %, or -251.4. digits: decimals of a percentage."""
     return (
         f"{100 * value:.{digits}f} %" if is_share(metric) else f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     )
 
 
 class Interval(NamedTuple):
-    """An estimate and the bounds of its interval; NaN bounds where there is one run and nothing to resample."""
+    """An estimate and the bounds of its interval. Bounds are NaN for a single run, which cannot be resampled."""
 
     point: float
     low: float
@@ -74,20 +74,20 @@ def performance_profile(
 
 
 class Comparison(NamedTuple):
-    """How scores A (runs, T tasks) stand to scores B (other runs, the same tasks), with 95 % intervals.
+    """Compares scores A (runs, T tasks) with scores B (other runs, the same tasks), with 95 % intervals.
 
-    The probability of improvement is that of a run of A having a higher score than one of B, ties counted as half:
-    P(A > B) + P(A = B) / 2, the Mann-Whitney statistic, averaged over tasks.
+    The probability of improvement is the probability that a run of A has a higher score than one of B, where ties count
+    half: P(A > B) + P(A = B) / 2, the Mann-Whitney statistic, averaged over tasks.
     """
 
     interquartile_mean: Interval
-    """That of A less that of B."""
+    """A's interquartile mean minus B's."""
     mean: Interval
-    """The mean of A less that of B."""
+    """A's mean minus B's."""
     improvement: Interval
     """The probability of improvement."""
     task_means: Band
-    """(T,): each task's mean of A less that of B."""
+    """(T,): for each task, A's mean minus B's."""
     task_improvements: Band
     """(T,): each task's probability of improvement."""
 
@@ -106,7 +106,7 @@ def compare(
 
 
 def _differences(scores: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(runs, T) twice -> (3 + 2 T,), in the order of `Comparison`."""
+    """Scores of A and of B, each (runs, T) -> (3 + 2 T,) numbers, in the order of `Comparison`."""
     means = scores.mean(0) - others.mean(0)
     improvements = 0.5 + 0.5 * np.sign(scores[:, None] - others[None]).mean((0, 1))
     middle = middle_mean(scores[..., None]) - middle_mean(others[..., None])
@@ -121,10 +121,10 @@ def _estimate(
     confidence: float,
 ) -> Band:
     """`function` of arrays (runs, tasks, ...) and its percentile interval, by rliable's stratified bootstrap: runs are
-    resampled within each task. There are no intervals where an array has one run, and nothing to resample.
+    resampled within each task. There is no interval if an array has a single run, which cannot be resampled.
 
-    rliable draws from NumPy's global generator whatever `random_state` it is given: it is seeded for the call
-    and then put back.
+    rliable draws from NumPy's global generator whatever `random_state` it is given, so this generator is seeded for the
+    call and restored afterwards.
     """
     if not all(np.isfinite(array).all() for array in arrays):
         raise expected("Scores", "finite", "NaN or infinity")
@@ -132,7 +132,7 @@ def _estimate(
     if min(map(len, arrays)) == 1:
         return Band(point, np.full_like(point, np.nan), np.full_like(point, np.nan))
     library = _rliable()
-    scores = arrays[0] if len(arrays) == 1 else list(arrays)  # a list has its arrays resampled independently
+    scores = arrays[0] if len(arrays) == 1 else list(arrays)  # the arrays of a list are resampled independently
     before = np.random.get_state()
     np.random.seed(seed)
     try:
@@ -153,7 +153,7 @@ def _rliable() -> ModuleType:
 
 
 def middle_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(runs, tasks, K) -> (K,): a quarter of the values cut off at either end, rounded down."""
+    """(runs, tasks, K) -> (K,): means without a quarter of the values, rounded down, at either end."""
     values = np.sort(scores.reshape(-1, scores.shape[-1]), axis=0)
     cut = len(values) // 4
     return values[cut : len(values) - cut].mean(axis=0)

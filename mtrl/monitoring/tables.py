@@ -12,7 +12,7 @@ from mtrl.monitoring.statistics import OF_IMAGES, shown
 
 
 def result_text(facts: Mapping[str, Any]) -> str:
-    """The table of a `result.json`, and a line on the best evaluation during training if that is known."""
+    """The table of a `result.json`, and a line on the best evaluation during training, if there is one."""
     if not facts["tasks"]:
         return "Not evaluated (training.final_episodes=0)."
     rows = list(facts["tasks"].values())
@@ -25,18 +25,18 @@ def result_text(facts: Mapping[str, Any]) -> str:
     if (best := facts.get("best")) is not None:
         name = facts["headline"]
         value = shown(name, best[f"mean_{name}"])
-        text += f"\nBest mean {name} on the way: {value} after {best['step']} steps, chosen by the test itself."
+        text += f"\nBest mean {name} during training: {value} after {best['step']} steps, chosen on the test data."
     return text
 
 
 def result_table(
     tasks: Sequence[str], values: Mapping[str, Sequence[float]], episodes: int, mean_over: Sequence[str] | None = None
 ) -> str:
-    """A line per task with each of its values, the mean over `episodes` (of an accuracy: images); then that over tasks.
+    """A line with the values of each task, which are means over `episodes` (or images), and a line with their means.
 
     Args:
-        values: name -> (T,). The first matters most. A task that has no such value has NaN, and the mean then, too.
-        mean_over: the tasks that the last line is of; all if not given.
+        values: name -> (T,), the most important first. NaN if a task has no such value; the mean is then NaN, too.
+        mean_over: the tasks over which the means are taken; all if not given.
     """
     columns = [np.asarray(column, dtype=np.float64) for column in values.values()]
     rows = [*zip(tasks, *columns, strict=True)]

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from mtrl.core.errors import UserError, missing
 
 Frame = NDArray[np.uint8]
-"""(H, W, 3), the first row on top."""
+"""(H, W, 3), with the first row at the top."""
 
 MACRO_BLOCK = 16
-"""Pictures of other than multiples of it would be scaled by the encoder."""
+"""The encoder would scale pictures whose sides are not multiples of this."""
 _CAPTION_HEIGHT = 16
 _RUNNING = (255, 255, 255)
 _FINAL = {True: (90, 230, 90), False: (255, 110, 110), None: _RUNNING}
 
 
 class RenderingUnavailable(UserError):
-    """Something that pictures or videos need is not installed."""
+    """Raised if something that pictures or videos need is not installed."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Clip:
 
     title: str
     frames: Sequence[Frame]
-    """At least one, all of one size. The last one stays until the longest clip ends."""
+    """At least one frame, and all of one size. The last one stays until the longest clip ends."""
     solved: bool | None
-    """Shown by the colour of the title, from the last frame on; None where it is not known."""
+    """Whether the task was solved, shown by the colour of the title from the last frame on; None if unknown."""
 
 
 def check_writer() -> None:
@@ -73,13 +73,13 @@ def tile(clips: Sequence[Clip]) -> Iterator[Frame]:
 
 
 def reduced(frame: Frame, side: int) -> Frame:
-    """The frame with both sides at most `side` pixels, each the mean of a square of its pixels."""
+    """Shrink the frame until both sides have at most `side` pixels, each the mean of a square of old pixels."""
     image: Any = importlib.import_module("PIL.Image").fromarray(np.asarray(frame, np.uint8))
     return np.asarray(image.reduce(math.ceil(max(image.size) / side)))
 
 
 def write_video(path: Path, frames: Iterable[Frame], frames_per_second: int) -> Path:
-    """Write an H.264 mp4, whose last frame stays for a second; it appears under its name when it is complete.
+    """Write an H.264 mp4 whose last frame stays for a second. The file appears under its name when it is complete.
 
     Raises:
         RenderingUnavailable: the extra `video` is not installed.
@@ -111,7 +111,7 @@ def write_video(path: Path, frames: Iterable[Frame], frames_per_second: int) -> 
 
 
 def _caption(text: str, width: int, colour: tuple[int, int, int]) -> Frame:
-    """(_CAPTION_HEIGHT, width, 3): the text on black."""
+    """The text on black, (_CAPTION_HEIGHT, width, 3)."""
     image: Any = importlib.import_module("PIL.Image").new("RGB", (width, _CAPTION_HEIGHT))
     importlib.import_module("PIL.ImageDraw").Draw(image).text((4, 2), text, fill=colour)
     return np.asarray(image)

@@ -1,12 +1,13 @@
 """CARE: a mixture of encoders, attended to by a context from the task's description (Sodhani et al. 2021).
 
-k encoders give z_1(s), .., z_k(s). The context c_i of task i is a small network of its description's sentence embedding
-(`descriptions`), or, without one, of a vector that the task owns. α = softmax of another small network of c_i;
-z = Σ_j α_j z_j, and [z, c_i] is the input of a perceptron (paper, Sec. 4 and Fig. 3; arXiv 2102.06177). Encoders and
-contexts have 50 units as in the authors' code. Deviations: the actor and each critic have encoders and contexts of
-their own, where the authors share them and train them by the critics' loss. The paper lets no gradient flow from the
-attention into the context (`detach_context=true`); by default it flows, because penalties on gradients and look-aheads
-differentiate gradients again, and are right only for gradients of a function.
+k encoders give z_1(s), .., z_k(s). A small network computes the context c_i of task i from the sentence embedding of
+its description (`descriptions`) or, without one, from a vector that the task owns. Another small network of c_i,
+followed by a softmax, gives α; with z = Σ_j α_j z_j, [z, c_i] is the input of a multi-layer perceptron (paper, Sec. 4
+and Fig. 3; arXiv 2102.06177). Encoders and contexts have 50 units as in the authors' code. There are two deviations.
+The actor and each critic have their own encoders and contexts; the authors share them and train them by the critics'
+loss. In the paper no gradient flows from the attention into the context (`detach_context=true`). By default it flows
+here, because gradient penalties and look-aheads differentiate gradients again, and are correct only if these are the
+true gradients of the loss.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mtrl.networks.layers import Linear, TaskVector, Torso, owned, weighted_sum
 def read_descriptions(path: str | Path) -> Tensor:
     """The sentence embeddings of T tasks, (T, D), float32, from a .npy file or JSON.
 
-    JSON: a list of T lists of numbers, or a mapping of T names to such lists. Rows are in the order of the tasks.
+    JSON: a list of T lists of numbers, or a mapping from T names to such lists. Rows are in the order of the tasks.
 
     Raises:
         UserError: there is no such file, or it holds no finite matrix.
@@ -52,7 +53,7 @@ def _perceptron(input_size: int, width: int, depth: int, output_size: int) -> nn
 
 
 class Context(nn.Module):
-    """The task's context c, which its forward gives as one row, (1, size)."""
+    """The task's context c. forward returns it as one row, (1, size)."""
 
     def __init__(self, description: Tensor | None, size: int) -> None:
         super().__init__()
@@ -93,7 +94,7 @@ class Care(nn.Module):
 class Config(NetworkConfig):
     kind: str = "care"
     encoders: int = option(4, "a positive integer")
-    """k (the authors' commands: 4 for MT10)."""
+    """k: the number of encoders (the authors' commands: 4 for MT10)."""
     encoder_width: int = option(50, "a positive integer")
     """Units of the encoders' hidden layer and output, and of the context."""
     temperature: float = option(1.0, "positive")
@@ -101,8 +102,8 @@ class Config(NetworkConfig):
     detach_context: bool = False
     """Whether no gradient flows from the attention into the context, as in the paper."""
     descriptions: str = ""
-    """A file of sentence embeddings, a row for each task in the tasks' order: .npy (T, D), or JSON, a list of rows or a
-    mapping of names to rows. Without one, each task learns an embedding of its own."""
+    """A file of sentence embeddings with a row for each task, in the tasks' order: .npy (T, D), or JSON (a list of
+    rows, or a mapping from names to rows). Without one, each task learns an embedding of its own."""
 
     def for_goals(self) -> Config:
         check(not self.descriptions, "network.descriptions", "left out where tasks are goals", self.descriptions)

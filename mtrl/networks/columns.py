@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class ColumnLinear(nn.Module):
     """K linear layers of one size. weight (K, out, in), bias (K, out).
 
-    forward: (.., B, in), given to all columns, or (.., K, B, in), one for each -> (.., K, B, out).
+    forward: (.., B, in) for all columns, or (.., K, B, in) with an input for each -> (.., K, B, out).
     """
 
     def __init__(self, columns: int, input_size: int, output_size: int) -> None:
@@ -21,7 +21,7 @@ class ColumnLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(columns, output_size).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, *, every: bool) -> Tensor:
-        """every: x is the same for all columns, and has no axis for them."""
+        """every: whether x is the same for all columns and has no column axis."""
         x = x.unsqueeze(-3) if every else x
         return x @ self.weight.mT + self.bias.unsqueeze(-2)
 

@@ -27,7 +27,7 @@ class _TaskConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: tuple[int, int, int]) -> Tensor:
-        """x (T, B, in, H, W); weight (T, out, in, k, k), the task axis of stride 0; stride, padding and dilation."""
+        """x (T, B, in, H, W); weight (T, out, in, k, k), with stride 0 along T; geometry: stride, padding, dilation."""
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
         return F.conv2d(x.flatten(0, 1), weight[0], None, *geometry).unflatten(0, x.shape[:2])
@@ -65,7 +65,7 @@ def conv2d(x: Tensor, weight: Tensor, padding: int, stride: int = 1, dilation: i
 class Conv2d(nn.Module):
     """A convolution of odd `size` that keeps the size of images, or divides it by `stride`. weight (out, in, k, k).
 
-    There is no bias unless asked for, as a batch norm usually follows.
+    By default it has no bias, as a batch norm usually follows.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class BatchNorm(nn.Module):
         self.statistics = owned(Statistics(channels))
         self.momentum, self.eps, self.tracking = 0.1, 1e-5, True
         self.processes = Processes()
-        """Those that have a share of each batch, whose statistics are of all shares."""
+        """The processes that divide each batch. Statistics are taken over all their shares."""
 
     def forward(self, x: Tensor) -> Tensor:
         mean, variance = self._batch(x) if self.training else self._running(x)
@@ -127,14 +127,14 @@ class BatchNorm(nn.Module):
         return mean, variance
 
     def _running(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The first task's where all tasks have seen the same images through the same layers, so that all are equal."""
+        """The running statistics; only the first task's if images and layers are shared, so that all are equal."""
         same = self.scale.ndim == 1 and x.ndim == 5 and x.shape[0] == 1
         mean, variance = self.statistics.mean, self.statistics.variance
         return (mean[:1], variance[:1]) if same and mean.ndim == 2 else (mean, variance)
 
 
 def _over_images(values: Tensor) -> Tensor:
-    """(C,) or (T, C) to multiply (.., B, C, H, W)."""
+    """Reshape (C,) or (T, C) so that it can multiply (.., B, C, H, W)."""
     return values.unsqueeze(-1).unsqueeze(-1).unsqueeze(-4)
 
 
@@ -163,9 +163,9 @@ class Pool(nn.Module):
 
 
 class ChannelDropout(nn.Module):
-    """In training, drops each channel of each image with a probability, and scales the others (Tompson et al. 2015).
+    """In training, drops channels of each image at random, and scales the others (Tompson et al. 2015).
 
-    A task axis of 1, where all tasks see the same images, keeps one mask for all of them.
+    Where all tasks see the same images (a task axis of size 1), they share one mask.
     """
 
     def __init__(self, rate: float) -> None:

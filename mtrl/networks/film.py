@@ -1,7 +1,7 @@
 """FiLM: an owned scale and shift of every shared layer's units (Perez et al. 2018; Mint paper, Sec. 6).
 
-The Mint paper applies it after the activation, the FiLM paper before: `position`. Where tasks are goals, a small shared
-network generates scale and shift from the goal.
+The Mint paper applies it after the activation and the FiLM paper before it; `position` chooses. Where tasks are goals,
+a small shared network generates scale and shift from the goal.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ class GeneratedFiLM(nn.Module):
 class Config(NetworkConfig):
     kind: str = "film"
     position: str = option("after", ("before", "after"))
-    """Where the scale and shift stand: before or after the activation."""
+    """Where scale and shift are applied: before or after the activation."""
     generator: str = option("auto", ("auto", "none", "full"))
-    """Scale and shift from the task's code (full), or owned by each task (none); auto: full where tasks are goals."""
+    """Scale and shift are generated from the task's code (full) or owned by each task (none). auto: full where tasks
+    are goals."""
     generator_width: int = option(64, "a positive integer")
-    """Hidden units of the networks that generate them."""
+    """Hidden units of the networks that generate scale and shift."""
 
     def for_goals(self) -> Config:
         return replace(self, generator="full") if self.generator == "auto" else self

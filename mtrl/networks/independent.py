@@ -1,4 +1,4 @@
-"""One network per task, nothing shared: every tensor is owned."""
+"""One network per task: every tensor is owned, and nothing is shared."""
 
 from __future__ import annotations
 

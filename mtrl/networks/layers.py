@@ -1,4 +1,4 @@
-"""Layers for one task that accept any leading axes in front of their parameters.
+"""Layers written for one task that accept any leading axes in front of their parameters.
 
 A layer is written as if there were one task: `x` is (B, features), `weight` is (out, in). When a
 `TaskNetwork` calls it, parameters and inputs carry leading axes (T,) or (E, T), and the same code computes
@@ -39,8 +39,8 @@ class _LogisticTanh(torch.autograd.Function):
 
 
 class Tanh(nn.Module):
-    """tanh x, in place. On a CPU by PyTorch's logistic function, which is six times as fast as its tanh and differs by
-    1e-7 at most."""
+    """tanh x, in place. On a CPU it uses PyTorch's logistic function, which is six times as fast as its tanh; results
+    differ by at most 1e-7."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.dtype == torch.float32:
@@ -63,12 +63,12 @@ def owned(module: M) -> M:
 
 
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
-    """rows (L.., R, in) @ weight (L.., in, out), L empty or (E,). Rows that all members share may have E = 1."""
+    """rows (L.., R, in) @ weight (L.., in, out), where L is empty or (E,). Shared rows may have E = 1."""
     return rows @ weight if weight.ndim == 2 else torch.bmm(rows.expand(weight.shape[0], -1, -1), weight)
 
 
 def _weight_products(grad: Tensor, x: Tensor) -> Tensor:
-    """gradᵀ x of each task, (L.., T, out, in). Products are slow along a short axis, so the wider one is the last."""
+    """gradᵀ x of each task, (L.., T, out, in). Products are slow along a short axis, so the wider axis comes last."""
     return grad.mT @ x if grad.shape[-1] <= x.shape[-1] else (x.mT @ grad).mT
 
 
@@ -82,7 +82,7 @@ class _SharedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, per_task: bool) -> Tensor:
-        """x (L.., T, B, in); weight (L.., out, in) and bias (L.., out), or per_task with T of stride 0 after L."""
+        """x (L.., T, B, in); weight (L.., out, in), bias (L.., out); per_task: they have T with stride 0 after L."""
         ctx.save_for_backward(x, weight)
         ctx.per_task = per_task
         if per_task:
@@ -185,7 +185,7 @@ class CodedLinear(nn.Module):
 
 
 class TaskVector(nn.Module):
-    """A vector of the task, fixed or trained; its forward gives it as one row, (1, C)."""
+    """A vector of the task, fixed or trained. forward returns it as one row, (1, C)."""
 
     def __init__(self, value: Tensor, *, trained: bool = False) -> None:
         super().__init__()
@@ -230,10 +230,10 @@ class Generator(nn.Module):
 
 
 class _SharedLayerNorm(torch.autograd.Function):
-    """Layer normalisation with one scale and shift for all tasks, whose gradients are kept apart for each task.
+    """Layer normalisation with one scale and shift for all tasks, whose gradients are kept for each task separately.
 
-    The forward pass is one operation, as in joint training. The backward pass is one for each task, which gives the
-    gradients of the task's rows, scale and shift together.
+    The forward pass is one operation, as in joint training. The backward pass is one operation for each task, which
+    gives the gradients of the task's rows, scale and shift together.
     """
 
     @staticmethod
@@ -304,7 +304,7 @@ class Torso(nn.Module):
 
     @classmethod
     def of(cls, config: NetworkConfig, input_size: int, **layers: Any) -> Self:
-        """The trunk that a network's options describe; layers: further arguments of the constructor."""
+        """The trunk described by a network's options. layers: further arguments of the constructor."""
         layers |= {"layer_norm": config.layer_norm, "activation": config.activation}
         return cls(input_size, config.width, config.depth, **layers)
 

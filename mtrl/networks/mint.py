@@ -1,9 +1,9 @@
 """Mint: matrix interleaving, an owned square matrix and bias after every shared layer (Mint paper, Sec. 4).
 
-y = M_i σ(W x + b) + β_i for task i, in the order linear, activation, Mint. M starts at the identity and β at
-zero (the paper is silent), so that the network starts as joint training. Whether the output layer gets one
-is ambiguous in the paper: `output_mint`. Where tasks are goals z, small shared networks generate M(z) and β(z) (Eq. 5),
-with M(z) = I + G(z) and G zero at the start; G = U(z) V(z)ᵀ (`generator=low_rank`) has far fewer parameters.
+y = M_i σ(W x + b) + β_i for task i, in the order linear, activation, Mint. M starts at the identity and β at zero (the
+paper is silent), so that the network starts as a plain shared one. The paper leaves open whether a Mint layer follows
+the output layer; `output_mint` decides. Where tasks are goals z, small shared networks generate M(z) and β(z) (Eq. 5),
+with M(z) = I + G(z) and G zero at the start. G = U(z) V(z)ᵀ (`generator=low_rank`) has far fewer parameters.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ class Config(NetworkConfig):
     published: ClassVar[Mapping[str, Mapping[str, str]]] = {"mt50": {"width": "150"}, "pushing": {"width": "200"}}
     kind: str = "mint"
     width: int = 160
-    """The paper's width for MT10 (150 for MT50, 200 for pushing)."""
+    """Units of each hidden layer (the paper: 160 for MT10, 150 for MT50, 200 for pushing)."""
     output_mint: bool = False
-    """Whether the output layer is followed by a Mint layer too."""
+    """Whether a Mint layer follows the output layer, too."""
     generator: str = option("auto", ("auto", "none", "full", "low_rank"))
-    """Matrices and biases from the task's code (full, or low_rank), or owned by each task (none); auto: full where
-    tasks are goals."""
+    """Matrices and biases are generated from the task's code (full, or low_rank) or owned by each task (none). auto:
+    full where tasks are goals."""
     generator_width: int = option(64, "a positive integer")
-    """Hidden units of the networks that generate them (the paper: "simple neural networks")."""
+    """Hidden units of the networks that generate matrices and biases (the paper: "simple neural networks")."""
     rank: int = option(8, "a positive integer")
     """Rank of the matrices' difference from the identity, with generator=low_rank."""
 

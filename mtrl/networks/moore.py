@@ -1,11 +1,11 @@
 """MOORE: experts' features made orthonormal, and combined by weights of each task (Hendawy et al. 2024).
 
 For a state s the features h_1(s), .., h_k(s) of k experts become an orthonormal basis v_1, .., v_k by Gram–Schmidt
-(paper, Sec. 4; arXiv 2311.11385). Task i sees tanh(Σ_j w_ij v_j) and has a head of its own. The paper's task encoder is
-a linear layer without a bias on the task's one-hot code, which amounts to a vector w_i that each task owns. As in the
+(paper, Sec. 4; arXiv 2311.11385). Task i has a head of its own on tanh(Σ_j w_ij v_j). The paper's task encoder is a
+linear layer without a bias on the task's one-hot code, which amounts to a vector w_i that each task owns. As in the
 authors' code for Meta-World, an expert's last layer is linear, and no activation follows the basis. Deviations: layers
-start as all layers of this package do, not by Xavier's rule; linearly dependent features give vectors shorter than 1
-instead of a division by zero; weights and heads are owned, so that no surgery acts on them.
+are initialised as all layers of this package, not by Xavier's rule; linearly dependent features give vectors shorter
+than 1 instead of a division by zero; weights and heads are owned, so that no surgery acts on them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SMALLEST = 1e-6
 
 
 def orthonormal(features: Sequence[Tensor]) -> list[Tensor]:
-    """Gram–Schmidt over k tensors (.., d), separately for each leading index; returns k tensors (.., d)."""
+    """Gram–Schmidt over k tensors (.., d), separately for each leading index. Returns k tensors (.., d)."""
     basis: list[Tensor] = []
     for feature in features:
         rest = feature
@@ -61,7 +61,7 @@ class Config(NetworkConfig):
     published: ClassVar[Mapping[str, Mapping[str, str]]] = {"mt50": {"experts": "6"}}
     kind: str = "moore"
     experts: int = option(4, "a positive integer")
-    """k (the paper: 4 for MT10, 6 for MT50); each has `depth` layers, the last one linear."""
+    """k: the number of experts (the paper: 4 for MT10, 6 for MT50). Each has `depth` layers, the last one linear."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

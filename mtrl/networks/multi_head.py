@@ -15,7 +15,7 @@ from mtrl.networks.layers import CodedLinear, Linear, Torso, owned
 class Config(NetworkConfig):
     kind: str = "multi_head"
     task_code: bool = False
-    """Whether the first layer sees the task's code too, as in `mlp`."""
+    """Whether the first layer also sees the task's code, as in `mlp`."""
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:

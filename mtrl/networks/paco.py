@@ -5,11 +5,11 @@ and task i alone trains its K numbers w_i (paper, Sec. 3; arXiv 2210.11653). Tas
 
 Deviations from the authors' code:
 
-- Actor and critics have a w each; theirs have one together.
+- The actor and each critic have a w of their own; theirs share one.
 - The sets start as independent layers, and w_i as a random vector of length 1, so that composed layers have a layer's
   usual scale. Theirs start as K equal sets.
 - Layer norms, which the paper does not use, are shared and not composed.
-- Masking and resetting of tasks whose losses explode is not part of an architecture, and is left out.
+- The masking and resetting of tasks with exploding losses is left out, as it is not part of an architecture.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mtrl.networks.layers import ACTIVATIONS, LayerNorm, TaskVector, linear, own
 
 
 def composed(weights: Tensor, sets: Tensor, axes: int) -> Tensor:
-    """Σ_k weights[.., k] sets[.., k, *shape]: weights (K,), (T, K) or (E, T, K) -> their leading axes, then shape.
+    """Σ_k weights[.., k] sets[.., k, *shape], with the leading axes of weights (K,), (T, K) or (E, T, K), then shape.
 
-    sets: (K, *shape) with as many `axes` in shape, for all tasks; or (T, K, *shape), (E, 1 or T, K, *shape).
+    sets: (K, *shape) for all tasks, (T, K, *shape) or (E, 1 or T, K, *shape); axes: the number of axes in shape.
     """
     flat, shape = sets.flatten(-axes), sets.shape[-axes:]
     if flat.ndim == 2:
@@ -67,7 +67,7 @@ class PaCo(nn.Module):
 class Config(NetworkConfig):
     kind: str = "paco"
     parameter_sets: int = option(5, "a positive integer")
-    """K (the authors' code: 5 for MT10)."""
+    """K: the number of parameter sets (the authors' code: 5 for MT10)."""
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:

@@ -1,6 +1,6 @@
 """Soft modularization: shared modules, mixed by routing weights from the task and the state (Yang et al. 2020).
 
-With f(s) the state's embedding, h(z) the task's and L layers of n modules (paper 002; Yang et al., Sec. 4):
+With the state's embedding f(s), the task's embedding h(z) and L layers of n modules (Sec. 4):
 p¹ = W_d¹ σ(f ⊙ h), p^(l+1) = W_d^l σ(W_u^l p^l ⊙ (f ⊙ h)), p̂ = softmax over the incoming modules,
 g_i^(l+1) = Σ_j p̂_ij^l σ(W_j^l g_j^l), and the output is the sum of the last layer's modules.
 Here h(z) is a vector that each task owns, which equals a linear layer on its one-hot code.
@@ -21,7 +21,7 @@ from mtrl.networks.layers import ACTIVATIONS, LayerNorm, Linear, TaskVector, Tor
 
 
 class ModuleLayer(nn.Module):
-    """n modules side by side: a list of n (B, inputs) to a list of n (B, outputs)."""
+    """n modules side by side: maps a list of n tensors (B, inputs) to a list of n tensors (B, outputs)."""
 
     def __init__(self, modules: int, inputs: int, outputs: int, layer_norm: bool, activation: str) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Superposition: a fixed random context of the task changes every layer's input (Cheung et al. 2019).
 
-y = W C_i x + b with C_i drawn once for each task i and layer, so that one matrix holds several tasks' weights:
-rotational superposition has a random orthogonal matrix, uniform over all of them, and binary superposition a diagonal
-of random signs. The Mint paper compares with the rotational one. A buffer holds C_i: T n² numbers for n inputs.
+y = W C_i x + b with C_i drawn once for each task i and layer, so that one matrix W holds several tasks' weights. In
+rotational superposition, C_i is a uniformly random orthogonal matrix; in binary superposition, a diagonal of random
+signs. The Mint paper compares with the rotational form. The C_i are stored as buffers: T n² numbers for n inputs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mtrl.networks.layers import Linear, TaskVector, Torso, linear, owned
 
 
 class Rotation(nn.Module):
-    """A fixed random orthogonal matrix (size, size) times x."""
+    """Multiplies x by a fixed random orthogonal matrix (size, size)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Rotation(nn.Module):
 
 
 class Signs(TaskVector):
-    """A fixed random sign of each of `size` inputs, times x."""
+    """Multiplies each of `size` inputs by a fixed random sign."""
 
     def __init__(self, size: int) -> None:
         super().__init__(torch.randint(2, (size,)) * 2.0 - 1.0)
@@ -39,7 +39,7 @@ class Signs(TaskVector):
 
 
 class SuperposedLinear(nn.Module):
-    """A linear layer on C x, C the task's fixed context."""
+    """A linear layer on C x, where C is the task's fixed context."""
 
     def __init__(self, input_size: int, output_size: int, context: str) -> None:
         super().__init__()

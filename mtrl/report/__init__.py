@@ -1,4 +1,4 @@
-"""One web page of what runs were and what they reached: one file, without a network."""
+"""Makes a web page about runs and their results: a single file that needs no network."""
 
 from mtrl.report.page import NAME, write
 

@@ -1,4 +1,4 @@
-"""What stands on the page: everything that the template shows, as names, numbers and finished pictures."""
+"""The contents of the page: everything that the template shows, as names, numbers and finished pictures."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mtrl.report import gradients, origin, videos
 from mtrl.report.method import Method
 
 _ENOUGH = 3
-"""Points that make a learning curve."""
+"""The fewest points of a learning curve."""
 _POINTS = 120
 """The most points of a learning curve. Each point of several seeds is resampled thousands of times."""
 
 
 def of(groups: Mapping[str, Sequence[Run]], target: Path, title: str) -> dict[str, Any]:
-    """Everything that `page.html` names.
+    """Everything that `page.html` refers to.
 
     Raises:
         UserError: the runs are of several benchmarks, or a file of a run cannot be read.
@@ -63,8 +63,8 @@ def of(groups: Mapping[str, Sequence[Run]], target: Path, title: str) -> dict[st
 
 
 def _curve_metric(methods: Sequence[Method], metric: str) -> str:
-    """The metric of the learning curves: that of evaluations on the way, which are of the policy itself, where there
-    are enough of them, or else the one that matters most of those that were logged often enough."""
+    """The metric of the learning curves: that of evaluations during training, which measure the policy itself, if there
+    are enough of them. Otherwise it is the most important metric that was logged often enough."""
     rows = [found for method in methods for found in method.rows]
     for name in (f"evaluation/{metric}", *HEADLINES):
         counts = (sum(any(key.startswith(f"{name}/") for key in row) for row in found) for found in rows)
@@ -110,7 +110,7 @@ def _method(method: Method, metric: str) -> dict[str, Any]:
 
 
 def _run(run: Run, metric: str) -> list[Any]:
-    """One run's row: its steps of each task, updates, score and minutes, of those that are known."""
+    """One run's row: its steps per task, updates, score and minutes, as far as they are known."""
     if (result := run.result) is None:
         return [f"not finished, at {run.rows[-1]['step']:,}" if run.rows else "not begun", "–", "–", "–"]
     score = result.get(f"mean_{metric}")
@@ -124,7 +124,7 @@ def _run(run: Run, metric: str) -> list[Any]:
 
 
 def _curves(methods: Sequence[Method], metric: str) -> dict[str, Any]:
-    """Learning curves over steps, and over the time of training where the rows tell it."""
+    """Learning curves over steps and, if the rows record it, over training time."""
     steps = {method.place: _drawable(method, method.rows, metric) for method in methods}
     by_time = [[list(plots.by_minute(rows)) for rows in method.rows] for method in methods]
     times = {method.place: _drawable(method, rows, metric) for method, rows in zip(methods, by_time, strict=True)}
@@ -138,7 +138,7 @@ def _curves(methods: Sequence[Method], metric: str) -> dict[str, Any]:
     left_out = [method.label for method in methods if not steps[method.place]]
     untimed = [method.label for method in methods if not times[method.place] and steps[method.place]]
     several = any(len(rows) > 1 for rows in steps.values())
-    kinds = {"evaluation": "in evaluations on the way", "train": "of the episodes of training, which explore"}
+    kinds = {"evaluation": "in evaluations during training", "train": "in training episodes, which explore"}
     what = f"{metric.rpartition('/')[2]} {kinds.get(metric.partition('/')[0], '')}".strip()
     return {
         "metric": metric,
@@ -151,7 +151,7 @@ def _curves(methods: Sequence[Method], metric: str) -> dict[str, Any]:
 
 
 def _drawable(method: Method, seeds: Sequence[Sequence[Row]], metric: str) -> list[list[Row]]:
-    """The rows of a method's seeds that have a metric, thinned out; none where they have no range in common."""
+    """The rows of a method's seeds that have a metric, thinned out; none if the seeds have no steps in common."""
     rows = [_thinned([row for row in found if any(k.startswith(f"{metric}/") for k in row)]) for found in seeds]
     rows = [found for found in rows if found]
     try:
@@ -161,13 +161,13 @@ def _drawable(method: Method, seeds: Sequence[Sequence[Row]], metric: str) -> li
 
 
 def _thinned(rows: list[Row]) -> list[Row]:
-    """At most some `_POINTS` rows, the last one of them."""
+    """About `_POINTS` rows at most, including the last one."""
     every = -(-len(rows) // _POINTS)
     return rows[::-1][::every][::-1] if rows else []
 
 
 def _tasks(methods: Sequence[Method], metric: str, curves: str) -> dict[str, Any]:
-    """The table of tasks: a row each with every method's score, and its curves."""
+    """The table of tasks: a row for each task, with every method's score and curves."""
     scored = {method.place: method.scores for method in methods if method.scores and method.scores.metric == metric}
     names = list(dict.fromkeys(task for scores in scored.values() for task in scores.tasks))
     names = names or plots.tasks_of([rows for method in methods for rows in method.rows], curves)
@@ -186,7 +186,7 @@ def _tasks(methods: Sequence[Method], metric: str, curves: str) -> dict[str, Any
 
 
 def _cell(scores: Scores | None, task: str, metric: str, limits: tuple[float, float]) -> dict[str, Any] | None:
-    """One method's score of a task: its value, its text, its colour's strength in [0, 1], and each seed's."""
+    """One method's score on a task: its value, its text, its colour's strength in [0, 1], and each seed's score."""
     if scores is None or task not in scores.tasks:
         return None
     seeds = scores.on([task])[:, 0].tolist()
@@ -197,7 +197,7 @@ def _cell(scores: Scores | None, task: str, metric: str, limits: tuple[float, fl
 
 
 def _task_lines(methods: Sequence[Method], metric: str) -> dict[str, list[tuple[int, FloatArray, FloatArray]]]:
-    """Task -> (number of the colour, steps (K,), mean over seeds (K,)) of each method that has curves."""
+    """Task -> (number of a colour, steps (K,), mean over seeds (K,)) for each method that has curves."""
     found: dict[str, list[tuple[int, FloatArray, FloatArray]]] = {}
     for method in methods:
         if rows := _drawable(method, method.rows, metric):
@@ -216,7 +216,7 @@ def _spark(lines: list[tuple[int, FloatArray, FloatArray]] | None, metric: str) 
 
 
 def _profiles(methods: Sequence[Method], metric: str) -> Markup | None:
-    """Performance profiles, where there are scores of two tasks or more."""
+    """Performance profiles, if there are scores on two tasks or more."""
     found = {method.place: method.scores.on(method.scores.counted) for method in methods if method.scores}
     found = {place: array for place, array in found.items() if array.shape[1] > 1}
     if not found:

@@ -1,4 +1,4 @@
-"""What runs have logged of their tasks' gradients: conflicts, cosines, weights."""
+"""What runs have logged about their tasks' gradients: conflicts, cosines, weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtrl.monitoring.plots_methods import matrices, parts_of
 from mtrl.report.method import Method
 
 _SAME = 1e-6
-"""Weights that differ by less from one are equal weights, and not drawn."""
+"""Weights that differ from one by less than this count as equal weights, and are not drawn."""
 
 
 def of(methods: Sequence[Method]) -> dict[str, Any]:
@@ -25,14 +25,14 @@ def of(methods: Sequence[Method]) -> dict[str, Any]:
 
 
 def _pairs(methods: Sequence[Method]) -> list[tuple[str, Markup]]:
-    """For each network, the share of conflicting pairs and their mean cosine, a line for each run."""
+    """For each network, the share of conflicting pairs and the mean cosine of pairs, with a line for each run."""
     pictures = []
     share, cosine = (-0.03, 1.03), (-1.03, 1.03)
     kinds = {"conflicts": ("conflicting pairs of tasks", share), "cosine": ("mean cosine of pairs of tasks", cosine)}
     logged = {part for method in methods for rows in method.rows for part in _parts(rows, "cosine")}
     for part in sorted(logged, reverse=True):
         for kind, (title, limits) in kinds.items():
-            named = (f"{part}{kind}", f"{part}{kind.removesuffix('s')}")  # of many goals, a number for all pairs
+            named = (f"{part}{kind}", f"{part}{kind.removesuffix('s')}")  # one number if tasks are goals
             each = [(m.place, rows) for m in methods for rows in m.rows]
             name = next((name for name in named if any(name in row for _, rows in each for row in rows)), "")
             runs = [(place, rows) for place, rows in each if any(_tells_of_pairs(row.get(name)) for row in rows)]
@@ -42,7 +42,7 @@ def _pairs(methods: Sequence[Method]) -> list[tuple[str, Markup]]:
 
 
 def _tells_of_pairs(value: Any) -> bool:
-    """Whether it is a number for all pairs, or a matrix of two tasks or more."""
+    """Whether a value is a number for all pairs, or a matrix of two tasks or more."""
     return len(value) > 1 if isinstance(value, list) else value is not None
 
 
@@ -70,7 +70,7 @@ def _names(rows: Sequence[Row], part: str, number: int) -> list[str]:
 
 
 def _weights(methods: Sequence[Method]) -> dict[str, Any]:
-    """A picture for each network and method whose weights are not equal throughout, of its first run that has them."""
+    """A picture for each network and method whose weights are not always equal, from its first run that has weights."""
     pictures, equal = [], []
     for method in methods:
         run = next((rows for rows in method.rows if any("weight/" in key for row in rows for key in row)), [])

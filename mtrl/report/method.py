@@ -20,13 +20,13 @@ class Method:
 
     @functools.cached_property
     def scores(self) -> Scores | None:
-        """The scores of its finished runs; None where no run has finished."""
+        """The scores of its finished runs; None if no run has finished."""
         results = [run.result for run in self.runs if run.result is not None]
         return Scores.of(results) if results else None
 
     @property
     def rows(self) -> list[list[dict[str, Any]]]:
-        """The logged rows of its finished runs, or of all runs where none has finished. Unfinished runs would shorten
-        the range of steps that all have."""
+        """The logged rows of its finished runs, or of all runs if none has finished. Unfinished runs would shorten the
+        range of steps that all have in common."""
         finished = [run for run in self.runs if run.result is not None]
         return [run.rows for run in finished or self.runs]

@@ -1,4 +1,4 @@
-"""What runs are: their protocol, how their configurations differ, where they come from, and how to repeat them."""
+"""Describes runs: their protocol, how their configurations differ, where they come from, and how to repeat them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mtrl.core.records import require
 from mtrl.experiment.runs import Run, brief, protocol
 
 _OF_A_RUN = {"seed", "runs", "experiment", "video", "device", "threads"}
-"""Options that differ between runs and say nothing about their method."""
+"""Options that may differ between runs of the same method."""
 _PARTS = ("benchmark", "network", "weighting", "surgery", "critic_weighting", "critic_surgery", "agent", "training")
 _HIDDEN = {"headline", "reported"}
-"""Facts of a protocol that stand elsewhere, as do versions."""
+"""Facts of a protocol that the page shows elsewhere. It shows versions elsewhere, too."""
 _MACHINE = ("commit", "python", "platform", "cpu", "cores", "gpu", "torch_threads")
 
 Facts = dict[str, Any]
@@ -31,7 +31,7 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> Facts:
 
 
 def split(facts: Sequence[Mapping[str, Any]]) -> tuple[Facts, dict[str, list[Any]]]:
-    """What all have in common, and {name: the value of each} of the rest; a dash for what one does not have."""
+    """The facts that all have in common, and {name: the value of each} for the others, with a dash for missing ones."""
     names = dict.fromkeys(name for each in facts for name in each)
     columns = {name: [each.get(name, "–") for each in facts] for name in names}
     same = {name: values[0] for name, values in columns.items() if all(value == values[0] for value in values)}
@@ -45,7 +45,7 @@ def benchmark(run: Run) -> str:
 
 
 def of_protocol(runs: Sequence[Run]) -> Facts:
-    """The evaluation protocol, and in what runs differ from each other."""
+    """The evaluation protocol, and the parts of it in which runs differ."""
     facts = [flat(protocol(run.result)) for run in runs if run.result is not None]
     same, differing = split(facts) if facts else ({}, {})
     shown = {name: value for name, value in same.items() if value is not None and name not in _HIDDEN}
@@ -56,7 +56,7 @@ def of_protocol(runs: Sequence[Run]) -> Facts:
 
 
 def of_configurations(groups: Mapping[str, Sequence[Run]]) -> Facts:
-    """The parts of the first method, and the options in which methods differ, with each one's value."""
+    """The parts of the first method, and the options in which methods differ, with each method's value."""
     flats = {label: [_options(run) for run in runs] for label, runs in groups.items()}
     _, differing = split([options for found in flats.values() for options in found])
     values = {
@@ -78,7 +78,7 @@ def _options(run: Run) -> Facts:
 
 
 def of_machines(named: Mapping[str, Run]) -> Facts:
-    """Where runs come from: versions and machines that they share, then those of each."""
+    """The origin of runs: versions and machines that they share, then those of each run."""
     same, differing = split([_origin(run) for run in named.values()])
     rows = {name: [values[number] for values in differing.values()] for number, name in enumerate(named)}
     return {"same": {k: v for k, v in same.items() if v is not None}, "heads": list(differing), "rows": rows}
@@ -95,7 +95,7 @@ def _origin(run: Run) -> Facts:
 
 
 def commands(named: Mapping[str, Run], target: Path) -> list[tuple[str, dict[str, list[str]]]]:
-    """By commit, or "" where it is not known, the commands by which runs were made: {command: names of its runs}."""
+    """Commit, or "" if unknown -> {command that made runs: names of these runs}."""
     found: dict[str, dict[str, list[str]]] = {}
     for name, run in named.items():
         records = [run.provenance, *run.provenance.get("resumed", [])]
@@ -107,7 +107,7 @@ def commands(named: Mapping[str, Run], target: Path) -> list[tuple[str, dict[str
 
 
 def _commit(record: Mapping[str, Any]) -> str:
-    """The commit of a record, unless its code had changes that no commit has."""
+    """The commit of a record, unless its code had uncommitted changes."""
     git = record.get("git") or {}
     commit = str(git.get("commit"))
     return commit if re.fullmatch("[0-9a-f]{7,64}", commit) and not git.get("dirty") else ""

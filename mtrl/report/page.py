@@ -1,7 +1,7 @@
-"""The page as a file: where it goes, and what it may overwrite.
+"""The page as a file: its place, and what it may overwrite.
 
-`page.html` is the template. It escapes all that it is given, and the page's own policy lets a browser run nothing but
-`page.js`: what stands in a run's files is shown, and never run.
+`page.html` is the template. It escapes everything that it is given, and the page's security policy lets a browser run
+only `page.js`. So the text in a run's files is shown, and never run.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from mtrl.report import contents
 NAME = "report.html"
 _HERE = Path(__file__).parent
 _MARK = '<meta name="generator" content="mtrl report">'
-"""How a page is known to be one of ours."""
+"""The mark by which a page is recognised as ours."""
 
 
 def write(paths: Sequence[Path], output: Path | None = None, title: str = "") -> Path:
-    """Write the report of runs, or of all runs in folders, and return its path.
+    """Write the report of runs, or of all runs in folders. Returns its path.
 
     Args:
-        output: report.html in the folder that has all of them, if not given.
+        output: the file; by default, report.html in the folder that contains all runs.
 
     Raises:
         UserError: there is no run, one cannot be read, runs are of several benchmarks, or the file is not a report of
@@ -52,7 +52,7 @@ def write(paths: Sequence[Path], output: Path | None = None, title: str = "") ->
 
 
 def render(runs: Sequence[Run], target: Path, title: str = "") -> str:
-    """The page; links in it are relative to the folder of `target`."""
+    """The page. Its links are relative to the folder of `target`."""
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -70,7 +70,7 @@ def render(runs: Sequence[Run], target: Path, title: str = "") -> str:
 
 
 def _place(paths: Sequence[Path], runs: Sequence[Run]) -> Path:
-    """In the run, or in the folder around all that was named, unless that is around the working folder too."""
+    """The default path: in the run, or in the folder around all named paths, unless it has the working folder in it."""
     if len(runs) == 1:
         return place(runs[0].folder.path, NAME)
     if len(paths) == 1:

@@ -1,4 +1,4 @@
-"""The films of runs: in the page where they are small, beside it where they are not."""
+"""The films of runs: small ones are put into the page, larger ones are linked."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mtrl.core.errors import expected
 from mtrl.experiment.runs import Run
 
 _ONE, _ALL = 2_000_000, 8_000_000
-"""Bytes of one film, and of all films, that are put into the page."""
+"""The most bytes of one film, and of all films together, that are put into the page."""
 
 
 def of(named: Mapping[str, Run], target: Path) -> list[dict[str, Any]]:
-    """The films of each run: its name, and `data` or else a relative `link`.
+    """The films of each run: the run's name, and either `data` or a relative `link`.
 
     Raises:
-        UserError: one cannot be read.
+        UserError: a film cannot be read.
     """
     found, room = [], _ALL
     for name, run in named.items():
         for file in sorted(run.folder.videos.glob("*.mp4")):
             if not file.is_file() or not file.resolve().is_relative_to(run.path):
-                continue  # in a folder from elsewhere, a link may lead to any file of this machine
+                continue  # in a downloaded folder, a link may point to any file on this machine
             size = file.stat().st_size
             video: dict[str, Any] = {"name": f"{name}, {file.name}", "data": None, "megabytes": size / 1e6}
             if size <= min(_ONE, room):

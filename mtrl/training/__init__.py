@@ -1,4 +1,4 @@
-"""Training loops, one per file, each with its trainer. They know neither benchmarks nor gradient methods."""
+"""Training loops, one per file, each with its trainer. They do not depend on benchmarks or gradient methods."""
 
 from mtrl.core.registry import Registry
 

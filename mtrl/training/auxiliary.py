@@ -1,7 +1,8 @@
-"""Epochs of label training and of main training, in turn (paper 003, App. B), and accuracy on the whole test set.
+"""Epochs of label training alternate with epochs of main training (RL-AUX, App. B); all test images are evaluated.
 
 A step is one training image of the main network. The learning rate halves every 50 epochs. The paper reports the best
-test accuracy on the way (early stopping): with `training.evaluate_every` the result has it beside the last network's.
+test accuracy during training (early stopping). With `training.evaluate_every`, the result has this beside the final
+one.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ class Config(supervised.Config):
 
     kind: str = "auxiliary"
     schedule: str = "step"
-    """Of the main network's learning rate: step, cosine to zero at the last step, or constant."""
+    """How the main network's learning rate falls: step, cosine (to zero at the last step), or constant."""
     milestone: int = 50
-    """Epochs after which the schedule `step` multiplies the learning rate by `decay`, again and again."""
+    """The schedule `step` multiplies the learning rate by `decay` whenever so many epochs have passed."""
     label_every: int = 1
     """Epochs of main training for each epoch of label training."""
 
@@ -53,15 +54,15 @@ class Agent(supervised.Agent, Protocol):
 class AuxiliaryTrainer(SupervisedTrainer):
     """Trains the source of labels before an epoch of the main network.
 
-    An epoch of label training and the main network's first batch after it are one step, and its random draws are a
-    function of the seed and the epoch.
+    One call of `advance` covers an epoch of label training and the main network's first batch after it. Label
+    training's random draws depend only on the seed and the epoch, so that a resumed run repeats them.
     """
 
     agent: Any
     """An `Agent`."""
 
     def start(self) -> Self:
-        """Read the images, and make what the source of labels needs of them."""
+        """Read the images, and prepare the source of labels for them."""
         super().start()
         self.agent.prepare(self.epochs.data)
         self.seconds["labels"] = 0.0
@@ -97,7 +98,7 @@ class AuxiliaryTrainer(SupervisedTrainer):
 
 @contextlib.contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """The global generators seeded by these numbers for a while, as stable-baselines3 draws from no others."""
+    """Seed the global generators by these numbers inside the block, since stable-baselines3 draws from no others."""
     before, seed = random_state(), mixed_seed(*numbers)
     torch.manual_seed(seed)
     np.random.seed(seed % (1 << 32))

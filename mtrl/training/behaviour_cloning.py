@@ -1,4 +1,4 @@
-"""Learning from demonstrations: updates on batches of a cache, evaluated by playing episodes."""
+"""Behaviour cloning: updates on batches of cached demonstrations, and evaluation by playing episodes."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ class Config(TrainingConfig):
     log_every: int = 50
     """Updates between two rows of metrics."""
     checkpoint_every: int = 1000
-    """Updates between two checkpoints; one is saved at the end and on an interrupt in any case."""
+    """Updates between two checkpoints. One is always saved at the end and on an interrupt."""
     final_episodes: int = 100
-    """Episodes per task of the evaluation at the end (the Auto-λ paper: 100)."""
+    """Episodes per task in the evaluation at the end (the Auto-λ paper: 100)."""
     cache: str = path_option("demos", changes_results=True)
-    """Folder of the caches; a suite's is <cache>/<suite>, as `mtrl demos` writes it."""
+    """Folder of the caches. A suite's cache is <cache>/<suite>, where `mtrl demos` writes it."""
     demos: int | None = None
-    """Demonstrations of each task to learn from; all if not given (the paper: 100)."""
+    """Demonstrations of each task to learn from; all if not given (the Auto-λ paper: 100)."""
     priority: bool = False
     """Draw samples by their last loss, within each task (prioritised replay)."""
     priority_alpha: float = 0.6
-    """How much the loss decides, from 0 (uniform)."""
+    """How strongly a sample's loss raises its probability; 0 for uniform sampling."""
     priority_beta: float = 0.4
-    """How much of the bias the losses' factors undo, up to 1."""
+    """How much of the sampling bias the losses' weights correct, up to 1."""
     evaluation_copies: int = 5
     """Episodes of each task that are played side by side."""
     shift: int = 0
-    """Pixels that pictures are moved by at most, points with them, differently in each sample and camera."""
+    """The most pixels by which pictures and their points are shifted at random, for each sample and camera."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +81,7 @@ class KeyframeSuite(Protocol):
     spec: KeyframeSpec
 
     def make_evaluation_envs(self, seed: int, envs_per_task: int) -> KeyframeEnvs:
-        """Copies whose scenes no demonstration has."""
+        """Environments whose scenes occur in no demonstration."""
         ...
 
     def check_evaluation(self) -> None:
@@ -91,7 +91,7 @@ class KeyframeSuite(Protocol):
 
 @dataclass
 class _Drawn:
-    """A batch on its way: what is to be gathered, and the generator's state before it was drawn."""
+    """A batch under way: its samples, the generator's state before they were drawn, and the gathering in progress."""
 
     before: Tensor
     index: list[Tensor]
@@ -99,7 +99,7 @@ class _Drawn:
 
 
 class CloningTrainer(Trainer):
-    """One agent and a cache, and how far they are. The next batch is gathered while the agent learns from this one."""
+    """Trains an agent from a cache of demonstrations. While it learns from a batch, the next one is gathered."""
 
     unit = "iterations"
 
@@ -110,10 +110,10 @@ class CloningTrainer(Trainer):
         """Open the cache of the suite's demonstrations."""
         spec, config = self.suite.spec, self.config
         if config.final_episodes or config.evaluate_every:
-            try:  # complain before the training, not after it
+            try:  # fail before training, not after it
                 self.suite.check_evaluation()
             except UserError as error:
-                without = "Training needs none of it without scores: training.final_episodes=0"
+                without = "Training without scores needs none of this: training.final_episodes=0"
                 raise UserError(f"{error} {without} training.evaluate_every=0.") from error
         folder = Path(config.cache) / self.suite.name
         self.cache = DemoCache(folder, spec.tasks, spec.cameras, spec.image_size, demos=config.demos)
@@ -127,11 +127,11 @@ class CloningTrainer(Trainer):
         return self
 
     def advance(self) -> Metrics:
-        """One update."""
+        """Make one update."""
         begin = time.perf_counter()
         drawn = self._next or self._draw()
         batches = drawn.batches.result()
-        # Priorities depend on this update's losses: then the next batch cannot be drawn ahead of it.
+        # With priorities the next batch depends on this update's losses, so it cannot be drawn ahead.
         self._next = None if self.priorities else self._draw()
         ready = time.perf_counter()
         metrics = self.agent.update(*batches)
@@ -167,7 +167,7 @@ class CloningTrainer(Trainer):
         return batch._replace(observation=moved)
 
     def pictures(self) -> dict[str, Any]:
-        """Where the agent looks in the last batch's first sample of each task: name -> (H, C·W, 3)."""
+        """Pictures of where the agent looks in the last batch's first sample of each task: name -> (H, C·W, 3)."""
         if self._seen is None:
             return {}
         first = KeyframeObservation(*(t[:, :1] for t in self._seen.observation))
@@ -178,7 +178,7 @@ class CloningTrainer(Trainer):
         return {f"attention/{task}": attention_image(rgb[0], where[0]) for task, rgb, where in rows}
 
     def state_dict(self) -> dict[str, Any]:
-        """A batch that is drawn and not used yet is drawn again."""
+        """A batch that was drawn and not used is drawn again after loading."""
         state = super().state_dict()
         state["generator"] = self._next.before if self._next else self.generator.get_state()
         return state | ({"priorities": self.priorities.state_dict()} if self.priorities else {})
@@ -200,7 +200,7 @@ class CloningTrainer(Trainer):
 
     @property
     def policy(self) -> Callable[[Sequence[Sequence[Frame]], int], FloatArray]:
-        """Frames (T × N) and the number of keyframes done -> keyframes (T, N, 8) to go to next."""
+        """Frames (T × N) and the number of keyframes reached -> the next keyframes (T, N, 8)."""
         observer = Observer(self.suite.spec.cameras, self.suite.spec.image_size)
 
         def act(frames: Sequence[Sequence[Frame]], stage: int) -> FloatArray:
@@ -210,13 +210,13 @@ class CloningTrainer(Trainer):
         return act
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> FloatArray:
-        """observation, a `Frame` -> the keyframe (8,) to go to next."""
+        """observation: a `Frame`. Returns the next keyframe (8,)."""
         if not isinstance(observation, Frame):
             raise expected("Observation", f"what {self.suite.name} shows", type(observation).__name__)
         return self.policy([[observation]] * self.suite.spec.num_tasks, stage)[task, 0]
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
-        """Play `episodes` episodes of every task, the same ones under any protocol."""
+        """Play `episodes` episodes of every task. `protocol` has no effect."""
         copies, spec = min(self.config.evaluation_copies, episodes), self.suite.spec
         with contextlib.closing(self.suite.make_evaluation_envs(self.seed, copies)) as envs:
             return play(self.agent, envs, episodes, spec.cameras, spec.image_size, progress)

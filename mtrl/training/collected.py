@@ -1,4 +1,4 @@
-"""Off-policy training whose environments stand in processes of a Ray cluster, and step while the agent learns."""
+"""Off-policy training whose environments run in processes of a Ray cluster, and step while the agent learns."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mtrl.training.ray_stream import Arrival, RayStream
 class CollectedTrainer(OffPolicyTrainer):
     """An agent that learns from what collectors send, and sends them its policy.
 
-    A step of `advance` takes what one collector sends: R steps of its copies. It then makes the updates that they earn,
-    while all collectors go on. In what order steps come is left to time, so a run does not repeat exactly; what it
-    counts is exact all the same (see `ray_stream`), also where it goes on from a checkpoint.
+    Each call of `advance` takes what one collector sends, R steps of its copies, and makes the updates that these steps
+    pay for, while all collectors go on. The order in which steps arrive depends on timing, so a run does not repeat
+    exactly. Its counts of steps and updates are exact nevertheless (see `ray_stream`), also after a resume.
     """
 
     def start(self) -> Self:
@@ -38,7 +38,7 @@ class CollectedTrainer(OffPolicyTrainer):
         shape = (self.suite.spec.num_tasks, config.envs_per_task)
         bounds = (config.collector_steps, config.updates_per_call, config.max_staleness)
         self.collector = RayStream(*bounds, config, self.agent, self.rebuild, shape, self.seed, self.clock)
-        self._stale = [0.0, 0.0, 0.0]  # calls, sum and largest of their staleness since the last report
+        self._stale = [0.0, 0.0, 0.0]  # since the last report: calls, and the sum and largest of their staleness
         return self
 
     @property
@@ -51,7 +51,7 @@ class CollectedTrainer(OffPolicyTrainer):
         return self.updates if self.step >= self.config.learning_starts else -1
 
     def advance(self) -> Metrics | None:
-        """The steps of one call, and the updates that they earn."""
+        """Take the steps of one call, and make the updates that they pay for."""
         with self.clock("step"):
             arrival = self.collector.take(self._version)
         new = self._take(arrival)
@@ -61,7 +61,7 @@ class CollectedTrainer(OffPolicyTrainer):
         return None if metrics is None else {**metrics, **self._staleness()}
 
     def _take(self, arrival: Arrival) -> int:
-        """Store the steps, and return how many of each task they are."""
+        """Store the steps. Returns their number per task."""
         block, copies = arrival.block, slice(arrival.copies.start, arrival.copies.stop)
         steps, successor = block.reward.shape[1], block.next_observation
         arrays = (block.observation[:, :-1], block.action, block.reward, successor, *block.ends[:2])  # read-only
@@ -77,7 +77,7 @@ class CollectedTrainer(OffPolicyTrainer):
         return new
 
     def _staleness(self) -> Metrics:
-        """Updates that policies were behind when their steps were taken since the last report: the mean, the most."""
+        """By how many updates the collectors' policies were behind, since the last report: the mean and the most."""
         calls, total, largest = self._stale
         found = {"staleness": total / calls, "largest_staleness": largest}
         return {f"collector/{name}": torch.tensor(value) for name, value in found.items()}

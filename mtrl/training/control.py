@@ -1,4 +1,4 @@
-"""What training loops of environments have in common: evaluation by episodes, the policy, and training statistics."""
+"""The common part of training loops with environments: evaluation by episodes, the policy, and training statistics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mtrl.training.evaluation import evaluate as evaluate_policy
 from mtrl.training.trainer import Trainer
 
 _LARGEST = float(np.sqrt(np.finfo(np.float32).max))
-"""Learners compute in single precision, where the squares of larger numbers are infinite."""
+"""The largest usable number: learners compute in single precision, where squares of larger ones are infinite."""
 
 
 class ControlSuite(Protocol):
@@ -32,27 +32,28 @@ class ControlSuite(Protocol):
         ...
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> TaskVectorEnv:
-        """Environments for evaluation: terminate on success, goals by `protocol` (see `training.evaluation`)."""
+        """Environments for evaluation. They terminate on success; `protocol` chooses goals (see
+        `training.evaluation`)."""
         ...
 
 
 class PartialSuite(ControlSuite, Protocol):
-    """What loops whose environments stand in parts need of a benchmark."""
+    """What a loop needs of a benchmark if its environments are divided into parts."""
 
     def make_envs(self, seed: int, envs_per_task: int, copies: range | None = None) -> TaskVectorEnv:
-        """copies: the numbers of those that are wanted, of a task's `envs_per_task`; all if not given. They do what
-        they would do among all."""
+        """copies: which of a task's `envs_per_task` copies to make; all if not given. It does not affect their
+        numbers."""
         ...
 
 
 class EpisodeStatistics:
     """Returns and successes of the training episodes that ended since the last report.
 
-    An episode counts as a success where the task was solved at any of its steps: training does not stop there.
+    An episode counts as a success if the task was solved at any of its steps, since training does not end it there.
     """
 
     def __init__(self, num_tasks: int, envs_per_task: int, measures: Sequence[str] = ()) -> None:
-        """measures: those of the steps that are reported too, as they are when an episode ends."""
+        """measures: names of `StepResult.measures` to report as well, with their values at the end of an episode."""
         self._measures = measures
         self._returns = np.zeros((num_tasks, envs_per_task))
         self._solved = np.zeros((num_tasks, envs_per_task), bool)
@@ -61,7 +62,7 @@ class EpisodeStatistics:
         self._found = np.zeros((num_tasks, envs_per_task))
 
     def add(self, step: StepResult, copies: slice = slice(None)) -> None:
-        """copies: those of each task that the step is of."""
+        """copies: which copies of each task took the step."""
         self._add_extremes(step, copies)
         returns, solved = self._returns[:, copies], self._solved[:, copies]
         returns += step.reward
@@ -74,7 +75,7 @@ class EpisodeStatistics:
             solved[over] = False
 
     def _add_extremes(self, step: StepResult, copies: slice) -> None:
-        """Up to the first number that is too large, so that it is known whose it was before it reached all tasks."""
+        """Stop at the first number that is too large, while its task is known: soon it spreads to all tasks."""
         if not -_LARGEST < self._extremes.min() <= self._extremes.max() < _LARGEST:
             return
         found = self._found[:, copies]
@@ -85,7 +86,7 @@ class EpisodeStatistics:
             widen(part[1], step.reward, out=part[1])
 
     def report(self) -> dict[str, FloatArray]:
-        """{success, return}: means (T,) over the episodes since the last report, NaN where a task had none."""
+        """Success and return (T,), averaged over the episodes since the last report; NaN where a task had none."""
         count = np.where(self._ended[0] > 0, self._ended[0], np.nan)
         names = ("success", "return", *self._measures)
         result: dict[str, FloatArray] = dict(zip(names, self._ended[1:] / count, strict=True))
@@ -93,7 +94,7 @@ class EpisodeStatistics:
         return result
 
     def largest(self) -> dict[str, FloatArray]:
-        """{observations, rewards}: the largest absolute numbers (T,), infinite where no network can learn from them."""
+        """The largest absolute observations and rewards (T,); infinite where no network can learn from them."""
         found = np.abs(self._extremes).max((0, -1))
         return dict(zip(("observations", "rewards"), np.where(found >= _LARGEST, np.inf, found), strict=True))
 
@@ -123,7 +124,7 @@ class ControlTrainer(Trainer):
 
     @contextlib.contextmanager
     def clock(self, name: str) -> Iterator[None]:
-        """Count the seconds inside; those of a step that runs beside an update are only the wait for its end."""
+        """Count the seconds inside the block. A step that runs during an update counts only while it is waited for."""
         begin = time.perf_counter()
         yield
         self.seconds[name] += time.perf_counter() - begin

@@ -1,8 +1,8 @@
-"""Epochs over pictures with targets for each pixel, and the measures of each task on all test pictures.
+"""Epochs over pictures with targets for each pixel; each task is measured on all test pictures.
 
-A step is one training picture. A task's score is the share that its kind is judged by (`data.pixel_tasks`), so that
-tasks of different kinds have one number of which more is better; the result has the kind's own measures beside it.
-Δ_MTL takes those that the Auto-λ paper compares: mIoU, the absolute error of depth or disparity, normals' mean angle.
+A step is one training picture. A task's score is a share defined by its kind (`data.pixel_tasks`), so that tasks of all
+kinds have one number, the higher the better; the result has the kind's own measures beside it. Δ_MTL compares what the
+Auto-λ paper does: mIoU, the absolute error of depth or disparity, and the mean angle of normals.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Measures(Evaluation):
 
     @property
     def per_task(self) -> dict[str, FloatArray]:
-        """NaN where a measure is none of a task's."""
+        """name -> (T,): every measure; NaN for tasks that do not have it."""
         names = dict.fromkeys(name for found in self.measures for name in found)
         return {name: np.array([found.get(name, np.nan) for found in self.measures]) for name in names}
 
@@ -87,7 +87,7 @@ class Measures(Evaluation):
 
 
 class DenseTrainer(SupervisedTrainer):
-    """An agent for pixels and its training pictures; the number of updates done says which batch comes next."""
+    """Trains an agent for dense prediction. The number of updates done says which batch of pictures comes next."""
 
     headline = "score"
 
@@ -106,7 +106,7 @@ class DenseTrainer(SupervisedTrainer):
         return self.agent.tasks[task].compared
 
     def pictures(self) -> dict[str, Any]:
-        """The first test picture, with the truth and the prediction of each task beside it: (H, 3 W, 3)."""
+        """For each task the first test picture, its truth and the prediction, side by side: (H, 3 W, 3)."""
         image, targets = self.suite.data.test[0]
         outputs = zip(self.agent.tasks, self.agent.outputs(stacked([Picture(image, targets)]).images), strict=True)
         found = [task.prediction(output)[0].cpu().numpy() for task, output in outputs]
@@ -118,7 +118,7 @@ class DenseTrainer(SupervisedTrainer):
 
     @property
     def policy(self) -> Callable[[NDArray[np.uint8]], list[NDArray[Any]]]:
-        """Pictures, uint8 (B, C, H, W) -> each task's prediction, (B, c, H, W): classes, metres, unit vectors."""
+        """Pictures, uint8 (B, C, H, W) -> each task's prediction, (B, c, H, W), as classes, metres or unit vectors."""
 
         def predict(images: NDArray[np.uint8]) -> list[NDArray[Any]]:
             pixels = torch.from_numpy(images).float().div(127.5).sub(1).unsqueeze(0)
@@ -128,7 +128,7 @@ class DenseTrainer(SupervisedTrainer):
         return predict
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> NDArray[Any]:
-        """observation, uint8 pictures (C, H, W) or (B, C, H, W) -> (c, H, W) or (B, c, H, W)."""
+        """observation: uint8 pictures (C, H, W) or (B, C, H, W). Returns (c, H, W) or (B, c, H, W)."""
         images, channels = np.asarray(observation), self.suite.spec.image_shape[0]
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-3] != channels:
             found = f"{images.dtype} of shape {images.shape}"
@@ -137,7 +137,7 @@ class DenseTrainer(SupervisedTrainer):
         return found if images.ndim == 4 else found[0]
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Measures:
-        """Measure all test pictures, whatever the number of episodes and the protocol."""
+        """Measure all test pictures. `episodes` and `protocol` have no effect."""
         test, tasks, size = self.suite.data.test, self.agent.tasks, self.agent.config.batch_size
         tallies: list[Any] = [0] * len(tasks)
         for begin in range(0, len(test), size):

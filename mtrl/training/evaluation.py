@@ -1,15 +1,15 @@
-"""Evaluation: a fixed number of episodes per task, every one of them chosen before it starts.
+"""Evaluation: a fixed number of episodes per task, all of them chosen before they start.
 
-Success is that of the step that ends the episode, with termination on success, as in Meta-World's own
-`metaworld.evaluation.evaluation`. Which goals the episodes have is the suite's part
+Episodes terminate on success, and their last step decides whether they count as solved, as in Meta-World's own
+`metaworld.evaluation.evaluation`. The suite chooses the goals of the episodes
 (`Suite.make_evaluation_envs(seed, episodes, protocol)`):
 
 - ``goals`` (default): each of the benchmark's goals once; with fewer episodes than goals, the first `episodes` of an
   order shuffled by the seed.
 - ``upstream``: a goal drawn with replacement for each episode, as the package does.
 
-With N copies side by side, "the first episodes to finish" would favour the short ones, which are the successful
-ones. So episode e belongs to copy e mod N, as the (e div N)-th that this copy plays.
+With N copies side by side, counting the first episodes to finish would favour short ones, which are the successful
+ones. So episode e is assigned to copy e mod N, as the (e div N)-th that this copy plays.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from mtrl.core.subset import TaskSubset
 from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
 
 Policy = Callable[..., FloatArray]
-"""Observations (T, N, O) to actions (T, N, A); where tasks are goals, also given which (`TaskSubset`)."""
+"""Maps observations (T, N, O) to actions (T, N, A). Where tasks are goals, it also takes the `TaskSubset`."""
 Progress = Callable[[int, int], None]
-"""Called after each step that ends an episode, with the episodes done and those to do, over all tasks."""
+"""Called after each step that ends an episode, with the number of episodes done and of all, over all tasks."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found. Every value of a task is a mean over its episodes or samples."""
+    """The result of an evaluation. Every value of a task is a mean over its episodes or samples."""
 
     counted: Sequence[int] | None = field(default=None, kw_only=True)
     """Indexes of the tasks that means over tasks are taken over; None for all."""
@@ -47,12 +47,12 @@ class Evaluation:
 
     @property
     def per_task(self) -> dict[str, FloatArray]:
-        """name -> (T,), or one value for each of `names`; the first matters most."""
+        """name -> (T,), or one value for each of `names`. The first name is the most important."""
         raise NotImplementedError
 
     @property
     def headline(self) -> str:
-        """The name of the value that matters most."""
+        """The name of the most important value."""
         return next(iter(self.per_task))
 
     @property
@@ -61,7 +61,7 @@ class Evaluation:
         return self.headline
 
     def names(self, tasks: Sequence[str]) -> Sequence[str]:
-        """What the values of `per_task` are of: the tasks, unless they are evaluated in groups."""
+        """The names of the entries in `per_task`: the tasks, unless they are evaluated in groups."""
         return tasks
 
     def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
@@ -89,12 +89,12 @@ def greedy(agent: Actor) -> Policy:
 
 @dataclass(frozen=True)
 class EvaluationResult(Evaluation):
-    """E episodes of each of T tasks, in the order of the suite's goals."""
+    """The result of E episodes of each of T tasks, in the order of the suite's goals."""
 
     success: BoolArray
     """(T, E)"""
     returns: FloatArray
-    """(T, E): undiscounted, up to the end of the episode (success or horizon)."""
+    """(T, E): undiscounted sums of rewards up to the end of the episode (success or horizon)."""
     lengths: NDArray[np.int64]
     """(T, E): steps."""
     tells_success: bool = True
@@ -131,7 +131,7 @@ class EvaluationResult(Evaluation):
 
 
 class _Tally:
-    """Counts the episodes of every copy up to its share."""
+    """Counts the episodes of every copy, up to the number assigned to it."""
 
     def __init__(self, num_tasks: int, copies: int, episodes: int, tells_success: bool) -> None:
         self.episodes, self.copies = episodes, copies
@@ -143,7 +143,7 @@ class _Tally:
         self.result = EvaluationResult(np.zeros(shape, bool), np.zeros(shape), np.zeros(shape, np.int64), tells_success)
 
     def add(self, step: StepResult) -> bool:
-        """Take in one step; return whether it ended an episode that counts."""
+        """Take in one step. Returns whether it ended an episode that counts."""
         self.score += step.reward
         self.steps += 1
         ended = step.terminated | step.truncated

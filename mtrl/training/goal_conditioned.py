@@ -1,8 +1,8 @@
-"""The off-policy loop where tasks are goals: each rollout and each update sees a few of many (Mint paper, Sec. 6.3).
+"""The off-policy loop where tasks are goals: rollouts and updates each take a few of many goals (Mint paper, Sec. 6.3).
 
-A rollout plays N paths of each of T goals side by side, all from start to horizon; an update draws T of the goals that
-have data, and B transitions of each. Steps count the paths' steps of each of the T goals under way, so that T times as
-many are taken in all.
+A rollout plays N paths of each of T goals side by side, all from start to horizon. An update draws T of the goals that
+have data, and B transitions of each. Steps are counted for each goal of a rollout, over its N paths: T goals take T
+times as many in all.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class Config(off_policy.Config):
     envs_per_task: int = 3
     """N: paths of each goal, played side by side."""
     replay: str = "uniform"
-    """uniform, or hindsight: half of a batch's goals are replaced by one that a stored state of theirs achieves."""
+    """uniform, or hindsight: half of a batch's goals are replaced by goals that their own stored states achieved."""
     buffer_size: int = 5000
     """Transitions kept per goal: 200 goals take 200 MB."""
     evaluate_first: bool = True
     evaluation_episodes: int = 50
-    """Goals of an evaluation on the way, one episode each: so many of those trained on and of those held out."""
+    """Goals trained on, and as many held out, that an evaluation during training plays for one episode each."""
     final_episodes: int = 200
-    """Goals of the evaluation at the end, likewise."""
+    """Goals of each group in the evaluation at the end."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,11 +61,11 @@ class Config(off_policy.Config):
 
 
 class GoalEnvs(TaskVectorEnv, Protocol):
-    """T of many goals × N copies, whose episodes start and end together."""
+    """N copies for each of T out of many goals. Their episodes start and end together."""
 
     @property
     def present(self) -> SomeTasks:
-        """The goals of the episodes that the next step is of."""
+        """The goals of the episodes to which the next step belongs."""
         ...
 
 
@@ -73,12 +73,12 @@ class GoalSuite(ControlSuite, Protocol):
     """A benchmark whose tasks are goals; its `spec` is a `GoalSpec`."""
 
     goals: FloatArray
-    """(G, C): its tasks."""
+    """(G, C): the goals trained on, its tasks."""
     held_out: FloatArray
-    """(H, C): never trained on."""
+    """(H, C): goals that are never trained on."""
 
     def relabeller(self) -> Relabel:
-        """For hindsight. Raises UserError where rewards do not follow from goals alone."""
+        """Computes rewards for replaced goals, for hindsight. Raises UserError where rewards need more than goals."""
         ...
 
     def make_goal_envs(self, goals: FloatArray) -> GoalEnvs:
@@ -86,7 +86,7 @@ class GoalSuite(ControlSuite, Protocol):
         ...
 
     def subset_of(self, goals: Any) -> SomeTasks:
-        """What networks are told of goals (n, C)."""
+        """The subset that tells networks which goals (n, C) they act for."""
         ...
 
 
@@ -107,7 +107,7 @@ class GoalTrainer(OffPolicyTrainer):
         return self.config.buffer_size
 
     def changed_bytes(self, steps: int) -> int:
-        """All: any goal may have been played, and its ring is not kept in blocks."""
+        """All of them: any goal may have been played, and its ring is not kept in blocks."""
         return self.data_bytes
 
     def _make_replay(self, capacity: int, device: torch.device) -> Any:
@@ -141,7 +141,7 @@ class GoalTrainer(OffPolicyTrainer):
         return [first, self.replay.sample(size, generator, first.subset)] if self.agent.needs_second_batch else [first]
 
     def report(self) -> dict[str, FloatArray]:
-        """Means () over the episodes since the last report, whichever goals they had."""
+        """Means () over all episodes since the last report, whatever their goals."""
         return {name: np.asarray(values.mean()) for name, values in super().report().items()}
 
     def _act_on(self, rows: FloatArray, task: int | None, goal: Any) -> FloatArray:
@@ -150,7 +150,7 @@ class GoalTrainer(OffPolicyTrainer):
         return self.policy(rows[None], self.suite.subset_of([goal]))[0]
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> GoalEvaluation:
-        """Play the first `episodes` goals trained on, and of those held out, with the deterministic policy."""
+        """Play the first `episodes` goals trained on, and as many held-out goals, with the deterministic policy."""
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         chosen = {GROUPS[0]: self.suite.goals[:episodes], GROUPS[1]: self.suite.held_out[:episodes]}
         total, done = sum(len(goals) for goals in chosen.values()), 0
@@ -170,7 +170,7 @@ class GoalTrainer(OffPolicyTrainer):
 
 @dataclass(frozen=True)
 class GoalEvaluation(Evaluation):
-    """One episode of each of n goals trained on and m held out."""
+    """The result of one episode for each of n goals trained on and m held-out goals."""
 
     groups: dict[str, dict[str, FloatArray]]
     """group -> name -> (n,) or (m,): success (the place was reached at some step), distance (metres, at the end),
@@ -206,7 +206,7 @@ class GoalEvaluation(Evaluation):
 
 
 def play(policy: Any, envs: GoalEnvs, horizon: int) -> dict[str, FloatArray]:
-    """One episode of each goal to its end, success or not; see `GoalEvaluation.groups`."""
+    """Play one whole episode of each goal, beyond any success. Returns a group of `GoalEvaluation.groups`."""
     observation, goals = envs.reset(), envs.present
     total, solved = np.zeros(observation.shape[:2]), np.zeros(observation.shape[:2], bool)
     step: StepResult | None = None

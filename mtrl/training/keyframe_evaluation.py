@@ -19,12 +19,12 @@ from mtrl.training.evaluation import EvaluationResult
 
 class KeyframePolicy(Protocol):
     def act(self, observation: KeyframeObservation) -> Tensor:
-        """Keyframes (T, N, 8) to go to next."""
+        """The next keyframes (T, N, 8)."""
         ...
 
 
 class Observer:
-    """Frames (T × N) as one observation; a copy that has ended keeps what it showed last."""
+    """Makes one observation of frames (T × N). A copy that has ended keeps its last frame."""
 
     def __init__(self, cameras: Sequence[str], size: int) -> None:
         self.cameras, self.size = cameras, size
@@ -48,7 +48,7 @@ def play(
     size: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
-    """Play the episodes 0 .. `episodes` − 1 of every task. A return is 1 for a solved episode, a length in keyframes.
+    """Play the episodes 0 .. `episodes` − 1 of every task. A solved episode returns 1; lengths are in keyframes.
 
     Raises:
         UserError: `episodes` is not positive.

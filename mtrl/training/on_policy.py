@@ -1,8 +1,8 @@
 """On-policy training: collect a rollout with the current policy, learn from it, throw it away.
 
-Actions are computed on one core, environments step on all cores with their own engine, and the learner updates on all
-cores; nothing is collected with a policy that is no longer the current one. With `training.collector=ray` processes of
-a Ray cluster collect the rollout, and the numbers stay the same.
+Actions are computed on one core; environments with their own engine step on all cores, and so do the learner's updates.
+Nothing is collected with an outdated policy. With `training.collector=ray`, processes of a Ray cluster collect the
+rollout, and the numbers stay the same.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class Agent(Actor, Protocol):
     """What the loop needs of a learner."""
 
     def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
-        """Learn from a full rollout. Returns metrics and the number of optimiser steps of the actor.
+        """Learn from a full rollout. Returns metrics and the actor's number of optimiser steps.
 
-        progress: the share of the run's steps that is done, for schedules.
+        progress: the share of the run's steps taken so far, for schedules.
         """
         ...
 
 
 class OnPolicyTrainer(ControlTrainer):
-    """One agent, its environments and the rollout under way. A run goes on from a checkpoint bit for bit, also from
-    the middle of a rollout."""
+    """One agent, its environments and the rollout under way. A run continues from a checkpoint bit for bit, even in the
+    middle of a rollout."""
 
     collector: Collector
     rollout: Rollout
@@ -72,7 +72,7 @@ class OnPolicyTrainer(ControlTrainer):
     def _collector(self) -> Collector:
         config = self.config
         if config.collector == "ray":
-            from mtrl.training.ray_collector import RayCollector  # the others do without Ray
+            from mtrl.training.ray_collector import RayCollector  # only here, so that other runs do not need Ray
 
             assert self.rebuild is not None, "a trainer of an experiment"
             shape = (self.suite.spec.num_tasks, config.envs_per_task)
@@ -81,7 +81,7 @@ class OnPolicyTrainer(ControlTrainer):
         return LocalCollector(self.agent, envs, self.clock)
 
     def advance(self) -> Metrics | None:
-        """The steps that the collector takes at once, and the update where they complete a rollout."""
+        """Take the collector's next steps, and learn if they complete a rollout."""
         for observation, action, result in self.collector.collect(self.rollout.steps - self.rollout.filled):
             self.rollout.add(observation, action, result)
             self.episodes.add(result)
@@ -103,7 +103,7 @@ class OnPolicyTrainer(ControlTrainer):
         self.rollout.load_state_dict(state["rollout"])
         self.episodes.load_state_dict(state["episodes"])
         envs = state["envs"]
-        self.collector.load_state_dict(envs if isinstance(envs, list) else [envs])  # one part was kept without a list
+        self.collector.load_state_dict(envs if isinstance(envs, list) else [envs])  # early checkpoints had no list
 
     def close(self) -> None:
         self.collector.close()

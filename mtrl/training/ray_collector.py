@@ -1,9 +1,8 @@
 """Rollouts collected by processes of a Ray cluster, one for each part of the environments.
 
-A rollout takes one call of each process. The policy goes there as one block of bytes, and what exploration draws as one
-array; the steps come back as one array for each field, with where the environments of the part are then. So the learner
-always has all that another process needs in the place of one that has died: it takes the same steps again, and none is
-lost or counted twice.
+A rollout takes one call of each process. The policy is sent as one block of bytes, and the exploration noise as one
+array. The steps come back as one array for each field, with the state of the part's environments. So when a process
+dies, the learner has everything that a new one needs to take the same steps again: none is lost or counted twice.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from mtrl.core.types import BoolArray, FloatArray, StepResult
 from mtrl.training.collecting import RANDOM, Actor, Clock, CollectorConfig, Part, PartState, Step
 
 _MOST_LOST = 10
-"""Processes that may die in one rollout."""
+"""The most processes that may die in one rollout."""
 Rebuild = Callable[[], tuple[Any, Any]]
 """Builds agent and suite."""
 
@@ -34,7 +33,7 @@ class Block(NamedTuple):
     """R steps of a part's n copies of every task."""
 
     observation: NDArray[np.float32]
-    """(T, R + 1, n, O): what was acted on, and what to act on next."""
+    """(T, R + 1, n, O): the observations of the R steps, and the next one to act on."""
     action: NDArray[np.float32]
     """(T, R, n, A)"""
     reward: FloatArray
@@ -42,11 +41,11 @@ class Block(NamedTuple):
     ends: BoolArray
     """(3, T, R, n): terminated, truncated, success."""
     last: NDArray[np.float32]
-    """(episodes that ended, O): their last observations, step by step."""
+    """(episodes that ended, O): their last observations, in the order of the steps."""
 
     @classmethod
     def of(cls, steps: Sequence[Step], following: torch.Tensor, last: Sequence[NDArray[Any]]) -> Block:
-        """following: (T, n, O), what to act on next."""
+        """following: (T, n, O), the next observations to act on."""
         observation = torch.stack([*(step.observation for step in steps), following], 1).numpy()
         action = torch.stack([step.action for step in steps], 1).numpy()
         reward = np.stack([step.result.reward for step in steps], 1)
@@ -60,29 +59,29 @@ class Block(NamedTuple):
 
     @property
     def next_observation(self) -> NDArray[np.float32]:
-        """(T, R, n, O): the true successors."""
+        """(T, R, n, O): the true successors, also at the end of an episode."""
         found = self.observation[:, 1:].copy()
         np.moveaxis(found, 1, 0)[np.moveaxis(self.ends[0] | self.ends[1], 1, 0)] = self.last
         return found
 
 
 class Worker:
-    """One part, in a process of its own."""
+    """Collects the steps of one part of the environments, in a process of its own."""
 
     def __init__(self, rebuild: Rebuild, seed: int, envs_per_task: int, copies: range, cores: int) -> None:
-        self._held = contextlib.ExitStack()  # the cores stay with the process
+        self._held = contextlib.ExitStack()  # the process keeps its cores until it ends
         if free := self._held.enter_context(free_cores(cores)):
             os.sched_setaffinity(0, free)
         self._agent, suite = rebuild()
         self._part = Part(self._agent, suite.make_envs(seed, envs_per_task, copies))
 
     def collect(self, policy: bytes, noise: NDArray[np.float32], state: bytes | None) -> tuple[Block, bytes]:
-        """Steps with one policy, and where the environments are after them.
+        """Take steps with one policy. Returns them and the packed state of the environments.
 
         Args:
-            policy: what `Actor.exploring_state` gave, packed; empty for random actions.
+            policy: the result of `Actor.exploring_state`, packed; empty for random actions.
             noise: (T, R, n, A)
-            state: where to begin, packed, if this process is not there.
+            state: the packed state to begin from; None to go on from the current one.
         """
         self._part.agent = self._agent if policy else RANDOM
         if policy:
@@ -102,15 +101,15 @@ class Worker:
 
 
 _NONE = np.zeros(0)
-"""In the place of observations that a block has elsewhere."""
+"""Stands for observations that a block stores elsewhere."""
 
 
 class RayWorkers:
-    """The processes, one for each part, and where the environments of each part are.
+    """The processes, one for each part, and the state of the environments in each part.
 
     Args:
         shape: (T, N)
-        seed: of the environments.
+        seed: the environments' seed.
 
     Raises:
         UserError: Ray is missing, there is no such cluster, or it has too few cores.
@@ -129,13 +128,13 @@ class RayWorkers:
         self._start = lambda part: start(rebuild, seed, shape[1], config.parts[part], cores)
         self._workers = [self._start(part) for part in range(config.workers)]
         self._states: list[bytes | None] = [None] * config.workers
-        """Where the environments of each part are, packed; None at the very beginning."""
+        """The packed state of the environments in each part; None before the first call."""
         self._behind: set[int] = set()
-        """Parts whose process is not there."""
+        """Parts whose process has to load its state before the next call."""
         self.lost = 0
         """Processes that have died."""
         self.bytes: dict[str, int] = dict.fromkeys(["policy", "noise", "steps", "states"], 0)
-        """Sent so far, to all processes and from them."""
+        """Bytes sent so far, to and from all processes."""
 
     def _check_cores(self) -> None:
         config, found = self._config, int(self._ray.cluster_resources().get("CPU", 0))
@@ -144,13 +143,13 @@ class RayWorkers:
             raise expected("Option `training.workers`", what, config.workers)
 
     def _call(self, part: int, policy: Any, noise: NDArray[np.float32]) -> Any:
-        """Let a process collect, from where the environments of its part are."""
+        """Let a process collect, from the current state of its part."""
         state = self._states[part] if part in self._behind else None
         self._behind.discard(part)
         return self._workers[part].collect.remote(policy, noise, state)
 
     def _answer(self, call: Any, part: int) -> tuple[Block, bytes] | None:
-        """What a call gave; None where its process has died. Another one is then in its place."""
+        """The result of a call. If its process has died, another one is started, and None is returned."""
         try:
             return self._ray.get(call)  # type: ignore[no-any-return]
         except self._ray.exceptions.RayActorError:
@@ -172,7 +171,7 @@ class RayWorkers:
 
 
 class RayCollector(RayWorkers):
-    """Whole rollouts, from W processes at once."""
+    """Collects whole rollouts with W processes at once."""
 
     def collect(self, most: int) -> Iterator[Step]:
         with self._clock("act"):
@@ -184,7 +183,7 @@ class RayCollector(RayWorkers):
         yield from _steps(blocks)
 
     def _blocks(self, policy: bytes, noise: Sequence[NDArray[np.float32]]) -> list[Block]:
-        """The steps of each part. A process that dies is replaced, and the other one begins where the rollout began."""
+        """The steps of each part. A process that dies is replaced by one that begins where the rollout began."""
         sent, found, before = self._ray.put(policy), dict[int, tuple[Block, bytes]](), self.lost
         while missing := [part for part in range(len(noise)) if part not in found]:
             calls = {part: self._call(part, sent, noise[part]) for part in missing}
@@ -205,7 +204,7 @@ class RayCollector(RayWorkers):
 
 
 def _steps(blocks: Sequence[Block]) -> Iterator[Step]:
-    """The steps of all parts together, one after another."""
+    """Join the parts, and yield their steps one after another."""
     names = ("observation", "action", "reward", "next_observation")
     observation, action, reward, successor = (np.concatenate([getattr(b, name) for b in blocks], 2) for name in names)
     terminated, truncated, success = np.concatenate([block.ends for block in blocks], 3)
@@ -222,5 +221,5 @@ def packed(state: dict[str, Any]) -> bytes:
 
 
 def unpacked(state: bytes) -> dict[str, Any]:
-    """On the CPU: another process need not have the learner's GPU."""
+    """Undo `packed`, on the CPU: another process may not have the learner's GPU."""
     return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)

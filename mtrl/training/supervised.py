@@ -1,8 +1,8 @@
 """Epochs over labelled images with a learning-rate schedule, and accuracy on the whole test set.
 
 A step is one training image of each task. The evaluation takes every test image, whatever number of episodes is asked
-for. Against the accuracies of single tasks, Δ_MTL is the mean relative difference in per cent (Auto-λ paper, Sec. 5.1).
-Means over tasks and Δ_MTL are over the primary tasks where a method is told of them, and never over a task of noise.
+for. Δ_MTL is the mean relative difference to single tasks' accuracies, in per cent (Auto-λ paper, Sec. 5.1). Means over
+tasks, and Δ_MTL, are taken over the primary tasks if a method has any, and never include a task of noise.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Config(TrainingConfig):
     final_episodes: int = 10_000
     """No effect: every test image counts."""
     schedule: str = "cosine"
-    """Of the learning rate: cosine to zero at the last step, step (see `milestone`), or constant."""
+    """How the learning rate falls: cosine (to zero at the last step), step (see `milestone`), or constant."""
     milestone: int = 100_000
-    """Steps after which the schedule `step` multiplies the learning rate by `decay`, again and again."""
+    """The schedule `step` multiplies the learning rate by `decay` whenever so many steps have passed."""
     decay: float = 0.5
     """See `milestone`."""
     single_task: str = path_option("")
-    """Where single tasks' results are, for Δ_MTL: the folder of a run or of several, or a `result.json`."""
+    """Single tasks' results, for Δ_MTL: a run's folder, a folder of runs, or a `result.json`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,7 +84,7 @@ class ImageBenchmark(Protocol):
 
 @dataclass(frozen=True)
 class Accuracy(Evaluation):
-    """Shares of test images that are classified rightly."""
+    """Shares of test images that are classified correctly."""
 
     accuracy: FloatArray
     """(T,)"""
@@ -118,21 +118,21 @@ class Accuracy(Evaluation):
 
 
 def delta_mtl(values: FloatArray, single: FloatArray, less_is_better: Sequence[bool] = ()) -> float:
-    """Δ_MTL = 100/T Σ_t ± (M_t − B_t) / B_t for values M (T,) against the single tasks' B (T,), in per cent.
+    """Δ_MTL = 100/T Σ_t ± (M_t − B_t) / B_t of values M (T,) against the single tasks' B (T,), in per cent.
 
-    less_is_better: of each task, whether a smaller value is a better one, so that its sign is −; none if not given.
+    less_is_better: for each task, whether a smaller value is better, so that its sign is −; no task if not given.
     """
     sign = np.where(less_is_better, -1.0, 1.0) if less_is_better else 1.0
     return float(100 * np.mean(sign * (values - single) / single))
 
 
 def single_task_values(path: Path | str, measures: Mapping[str, str]) -> FloatArray:
-    """What single-task runs reached, (T,): one file, a run's folder, or a folder of runs, whose others do not count.
+    """The values (T,) that single-task runs reached. path: one file, a run's folder, or a folder of runs.
 
-    Where a task has several results (seeds), their mean counts.
+    Runs of other tasks do not count. If a task has several results (seeds), their mean counts.
 
     Args:
-        measures: task -> the name of its value, such as accuracy.
+        measures: each task's name -> the name of its value, such as accuracy.
 
     Raises:
         UserError: there is no result for a task, or a file is malformed.
@@ -154,7 +154,7 @@ def single_task_values(path: Path | str, measures: Mapping[str, str]) -> FloatAr
 
 
 class SupervisedTrainer(Trainer):
-    """A classifier and its training images; the number of updates done says which batch comes next."""
+    """Trains a classifier. The number of updates done says which batch of images comes next."""
 
     unit, headline, reports_best = "images", "accuracy", True
 
@@ -166,7 +166,7 @@ class SupervisedTrainer(Trainer):
     def start(self) -> Self:
         """Read the images."""
         if self.config.single_task:
-            self._single_task()  # complain before the training, not after it
+            self._single_task()  # fail before training, not after it
         self._data = self._read()
         self._draw_batches()
         self.seconds = {"data": 0.0, "update": 0.0}
@@ -177,7 +177,7 @@ class SupervisedTrainer(Trainer):
         return self.suite.data.to(self.agent.device)
 
     def _epochs(self, seed: int) -> Any:
-        """The training batches that follow from a seed."""
+        """The training batches, in an order that depends only on the seed."""
         return Epochs(self._data, self.agent.config.batch_size, seed)
 
     def _draw_batches(self) -> None:
@@ -209,7 +209,7 @@ class SupervisedTrainer(Trainer):
         return metrics
 
     def report(self) -> dict[str, FloatArray]:
-        """What counts most (T,) on the training batches since the last report, as it was before their update."""
+        """The headline value (T,) on the training batches since the last report, taken before each one's update."""
         mean = self._total / self._seen if self._seen else torch.full_like(self._total, torch.nan)
         self._total, self._seen = torch.zeros_like(self._total), 0
         return {self.headline: mean.double().cpu().numpy()}
@@ -221,13 +221,13 @@ class SupervisedTrainer(Trainer):
         super().load_state_dict(state)
         self._draw_batches()
         self._seen = state["seen"]
-        self._total = state["right"].to(self.agent.device)  # under the key that checkpoints have always had
+        self._total = state["right"].to(self.agent.device)  # the key that checkpoints have always used
 
     @property
     def policy(self) -> Callable[[NDArray[np.uint8]], Any]:
-        """Images as they come, uint8 (T, B, C, H, W), or (1, B, C, H, W) where tasks share them -> classes (T, B).
+        """Raw images, uint8 (T, B, C, H, W), or (1, B, C, H, W) where tasks share them -> classes (T, B).
 
-        Images are normalised by the training set, which has to be there.
+        Images are normalised by the training set's statistics, so its files must be present.
         """
         mean, deviation = (s.to(self.agent.device) for s in (self.suite.data.mean, self.suite.data.deviation))
 
@@ -238,7 +238,7 @@ class SupervisedTrainer(Trainer):
         return classify
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> NDArray[np.int64]:
-        """observation, uint8 images (C, H, W) or (B, C, H, W) -> their classes, () or (B,)."""
+        """observation: uint8 images (C, H, W) or (B, C, H, W). Returns their classes, () or (B,)."""
         spec, images = self.suite.spec, np.asarray(observation)
         if images.dtype != np.uint8 or images.shape[-3:] != spec.image_shape or images.ndim > 4:
             found = f"{images.dtype} of shape {images.shape}"
@@ -249,7 +249,7 @@ class SupervisedTrainer(Trainer):
         return classes if images.ndim == 4 else classes[0]
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
-        """Classify every test image, whatever the number of episodes and the protocol."""
+        """Classify every test image. `episodes` and `protocol` have no effect."""
         data = self.suite.data.to(self.agent.device)
         found = classes_on_test(self.agent.predict, data, progress)
         accuracy = _accuracy(found)
@@ -264,16 +264,16 @@ class SupervisedTrainer(Trainer):
         return list(range(self.suite.spec.num_tasks)) if self.counted is None else self.counted
 
     def _compared(self, task: int) -> tuple[str, bool]:
-        """The value of a task that Δ_MTL compares, and whether less of it is better."""
+        """Which value of a task Δ_MTL compares, and whether less of it is better."""
         return self.headline, False
 
     def _single_task(self) -> FloatArray:
-        """Of the tasks that count."""
+        """The single-task results of the tasks that count."""
         measures = {self.suite.spec.tasks[t]: self._compared(t)[0] for t in self._counted}
         return single_task_values(self.config.single_task, measures)
 
     def _delta(self, values: FloatArray) -> float:
-        """Δ_MTL of the tasks that count, from the value of each that is compared."""
+        """Δ_MTL over the tasks that count, from the compared value of each."""
         return delta_mtl(values, self._single_task(), [self._compared(t)[1] for t in self._counted])
 
 
@@ -287,9 +287,9 @@ def classes_on_test(
     progress: Callable[[int, int], None] | None = None,
     part: TaskImages | None = None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Labels and what `predict` ((T, B, C, H, W) -> (T, B)) takes them for, (n_t,) each, of each task's test images.
+    """The labels and the predicted classes, (n_t,) each, of each task's test images.
 
-    part: the images to classify in place of the test images.
+    predict: (T, B, C, H, W) -> (T, B); part: the images to classify in place of the test images.
     """
     test = data.test if part is None else part
     tasks, width = test.labels.shape
@@ -304,9 +304,9 @@ def classes_on_test(
 
 
 def macro_scores(labels: NDArray[np.int64], classes: NDArray[np.int64]) -> tuple[float, float, float]:
-    """Precision, recall and F1 of predicted classes (n,), means over all classes that are there or are predicted.
+    """Precision, recall and F1 of predicted classes (n,), averaged over all classes that occur or are predicted.
 
-    A class that is never predicted has precision 0, and one that is not there recall 0.
+    A class that is never predicted has precision 0, and one that never occurs has recall 0.
     """
     known = np.union1d(labels, classes)[:, None]
     there, predicted, right = ((a == known).sum(1) for a in (labels, classes, np.where(labels == classes, labels, -1)))

@@ -1,6 +1,7 @@
 """Auxiliary learning: a primary task helped by auxiliary labels from RL-AUX, MAXL, people, or none.
 
-Paper 003: epochs of label training alternate with epochs of training the main network, a trunk with two heads.
+Epochs of label training alternate with epochs of training the main network, which is a trunk with two heads (Goldfeder,
+So & Lipson, "Generating Auxiliary Tasks with Reinforcement Learning", RL-AUX).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Auxiliary(Agent):
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network: the architecture of the trunks; the weights here are the images', so weightings have no place."""
+        """network: the architecture of the trunks; methods: none, since the only weights here are those of images."""
         one = "one with a single primary task for agent=auxiliary"
         check(spec.num_tasks == 1, "benchmark", one, f"{spec.num_tasks} tasks")
         methods.refuse("agent=auxiliary")
@@ -97,11 +98,11 @@ class Auxiliary(Agent):
         self.learner.set_rate(factor)
 
     def prepare(self, data: ImageData) -> None:
-        """Make what depends on the data. Raises UserError where these lack what the method needs."""
+        """Make what depends on the data. Raises UserError where the data lack what the method needs."""
         self.labels.prepare(data)
 
     def train_labels(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
-        """Epoch `number` of label training, after which the main network is as it was."""
+        """Train the labels for epoch `number`. The main network is the same afterwards."""
         return self.labels.epoch(data, number, progress)
 
     def update(self, batch: ImageBatch, second_batch: ImageBatch | None = None) -> Metrics:

@@ -1,15 +1,16 @@
-"""RL-AUX's environment: each step hands out one training image and takes its auxiliary label (paper 003, Sec. 3, 4).
+"""RL-AUX's environment: each step hands out one training image and takes its auxiliary label (RL-AUX, Sec. 3, 4).
 
-After B_T labels the main network takes a step on the batch; the reward, zero until then, is
-−L_primary on B_R random training images ± c·H(p̄), H the entropy of the mean label probabilities there. As printed,
-Eq. 3 and 4 add Σ p̄ log p̄ = −H, which pays for collapsed labels, against the text's purpose: the default is +c·H, and
-`entropy_sign="paper"` the literal form. An episode is one epoch of the training images.
+After B_T labels the main network takes a step on the batch. The reward is zero until then; after the step it is
+−L_primary on B_R random training images ± c·H(p̄), where H is the entropy of the mean label probabilities on those
+images. As printed, Eq. 3 and 4 add Σ p̄ log p̄ = −H, which rewards collapsed labels, although the text wants to prevent
+them. So the default is +c·H; `entropy_sign="paper"` is the printed form. An episode is one epoch of the training
+images.
 
-There are two modes. In mode `agent`, the main network is reset to the canonical one at the end of an episode. In mode
-`main`, no reward is calculated, and the network at the end becomes the canonical one.
+There are two modes. In mode `agent`, the main network returns to its canonical weights at the end of an episode. In
+mode `main`, no reward is calculated, and the weights at the end become the canonical ones.
 
-Where the paper leaves a choice: the last batch of an epoch holds what remains; the reward's loss is that of the
-evaluation mode of the network; the images of the reward are drawn with replacement and not augmented.
+Our choices where the paper is silent: the last batch of an epoch holds what remains; the reward's loss is computed with
+the network in evaluation mode; the images of the reward are drawn with replacement and not augmented.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from mtrl.data.images import ImageData, crop_and_flip, normalised
 
 Observation = dict[str, Any]
 LabelProbabilities = Callable[[Tensor, Tensor], Tensor]
-"""Images (B, C, H, W) and their primary labels (B,) to label probabilities (B, K)."""
+"""Maps images (B, C, H, W) and their primary labels (B,) to label probabilities (B, K)."""
 
 
 class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
     """Observation: the image (C, H, W) and its primary label; action: an auxiliary label in [0, K), or a label and a
-    weight class. `step` and `step_batch` do the same; the latter takes the labels of a whole training batch."""
+    weight class. `step_batch` does the same as `step` for a whole training batch of labels at once."""
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
@@ -99,7 +100,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         return self._observation(), reward, terminated, False, {}
 
     def step_batch(self, actions: NDArray[Any]) -> tuple[float, bool]:
-        """Label the whole current batch at once; the reward of its last step, and whether the epoch is over."""
+        """Label the whole current batch at once. Returns the reward of its last step, and whether the epoch is over."""
         self._actions[:] = actions
         self._place = len(self._actions)
         return self._train()
@@ -126,14 +127,14 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
 
     @property
     def _shown(self) -> int:
-        """The place in the batch of the image shown; at the end of an episode still its last image."""
+        """The index in the batch of the image shown. At the end of an episode, it stays at the last image."""
         return min(self._place, len(self._actions) - 1)
 
     def _observation(self) -> Observation:
         return {"image": self._host[0][self._shown], "label": self._host[1][self._shown]}
 
     def _train(self) -> tuple[float, bool]:
-        """Train the main network on the labelled batch; the reward, and whether that was the last batch."""
+        """Train the main network on the labelled batch. Returns the reward, and whether that was the last batch."""
         images, labels = self.batch
         actions = torch.from_numpy(self._actions).to(images.device)
         auxiliary, weight = (actions[:, 0], weight_of_class(actions[:, 1])) if actions.ndim == 2 else (actions, None)

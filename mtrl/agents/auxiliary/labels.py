@@ -1,7 +1,7 @@
 """Where auxiliary labels come from, and their arithmetic: hierarchy, masked softmax, focal loss, weights, entropy.
 
-RL-AUX (paper 003), Eq. 3, 5, 6 and 8, and MAXL (Liu et al. 2019), whose masked softmax and focal loss it takes over.
-K = ψ · C auxiliary classes, ψ subclasses of each of C primary classes.
+Equations 3, 5, 6 and 8 of RL-AUX, which takes its masked softmax and focal loss from MAXL (Liu et al. 2019). There are
+K = ψ · C auxiliary classes: ψ subclasses of each of C primary classes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Labels:
     """A source of auxiliary labels. This base class learns nothing."""
 
     def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
-        """Learn to label for one epoch, after which the main network is as it was."""
+        """Learn to label for one epoch. The main network is the same afterwards."""
         return {}
 
     def prepare(self, data: ImageData) -> None:

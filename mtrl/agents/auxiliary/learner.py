@@ -46,7 +46,7 @@ class TwoHeads(nn.Module):
 
 
 class Objective(NamedTuple):
-    """ℓ_i = ℓ_primary + λ w_i ℓ_auxiliary, the mean over a batch (paper 003, Eq. 2 and 7)."""
+    """ℓ_i = ℓ_primary + λ w_i ℓ_auxiliary, averaged over a batch (RL-AUX, Eq. 2 and 7)."""
 
     sizes: Sizes
     auxiliary_weight: float
@@ -71,7 +71,7 @@ class Objective(NamedTuple):
         auxiliary: Tensor | None,
         weight: Tensor | None,
     ) -> tuple[Tensor, Metrics]:
-        """The loss (), and its parts; auxiliary (B,) or (B, K), weight (B,), both None without auxiliary task."""
+        """Returns the loss () and its parts. auxiliary (B,) or (B, K), weight (B,): None without an auxiliary task."""
         primary = self.primary(logits[0], labels)
         if auxiliary is None:
             return primary, {"primary_loss": primary.detach()}

@@ -1,11 +1,11 @@
-"""MAXL: a label network trained through the main network's step (Liu et al. 2019; paper 003, Sec. 2 and 3).
+"""MAXL: a label network trained through the main network's step (Liu et al. 2019; RL-AUX, Sec. 2 and 3).
 
-With θ⁺ = θ − α ∇_θ L(θ, φ), L the main network's loss with the labels of the label network φ (soft, masked by the
-hierarchy), φ descends on L_primary(θ⁺) − c·H(p̄) on the same batch, H the entropy of the mean label probabilities. Its
-gradient goes through the gradient in θ⁺: second order, by `torch.func`. The weight-aware variant has one more output,
-squashed to [0, 1], that gives each image's weight by Eq. 8. L_primary is a focal loss with γ = 2, as in the code of
-MAXL's authors (`agent.primary_focusing`). Here the batch norms of both networks use the batch alone, and their running
-statistics stay.
+Let L(θ, φ) be the main network's loss with the soft labels of the label network φ, masked by the hierarchy. With
+θ⁺ = θ − α ∇_θ L(θ, φ), φ descends L_primary(θ⁺) − c·H(p̄) on the same batch, where H(p̄) is the entropy of the mean
+label probabilities. The derivative goes through the gradient in θ⁺, so it is of second order (`torch.func`). The
+weight-aware variant has one more output, squashed to [0, 1], that gives each image's weight by Eq. 8. L_primary is a
+focal loss with γ = 2, as in the code of MAXL's authors (`agent.primary_focusing`). Here the batch norms of both
+networks use the batch alone and do not change their running statistics.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class MAXLLabels(Labels):
         return primary - self.config.entropy_weight * batch_entropy(probability)
 
     def update(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step of the label network; the main network stays as it is. Returns the loss ()."""
+        """One step of the label network. The main network does not change. Returns the loss ()."""
         rate = self.config.inner_rate or self.learner.optimizer.param_groups[0]["lr"]
         self.network.train()
         self.learner.network.train()

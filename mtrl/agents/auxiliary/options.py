@@ -14,10 +14,10 @@ METHODS = ("rl", "maxl", "human", "none")
 
 @dataclass
 class PPOConfig(Options):
-    """Options of the label agent, PPO: the first three as in the paper, which names no other.
+    """Options of the label agent, PPO. The first three are from the paper, which names no others.
 
-    The last four are stable-baselines3's defaults. The rollout of 2,000 and the mini-batch of 100 are whole training
-    batches, where stable-baselines3 has 2,048 and 64.
+    The last four are stable-baselines3's defaults. A rollout has 2,000 images and a mini-batch 100, which are whole
+    training batches; stable-baselines3 has 2,048 and 64.
     """
 
     option_group: ClassVar[str] = "agent.ppo"
@@ -44,7 +44,7 @@ class PPOConfig(Options):
 
 @dataclass
 class MAXLConfig(Options):
-    """Defaults follow paper 003, and where it is silent MAXL's own paper and its authors' code."""
+    """Defaults follow the RL-AUX paper and, where it is silent, MAXL's own paper and its authors' code."""
 
     option_group: ClassVar[str] = "agent.maxl"
 
@@ -64,7 +64,7 @@ class MAXLConfig(Options):
 
 @dataclass
 class Config(AgentConfig):
-    """Defaults are those of paper 003, App. B, where it gives them."""
+    """Defaults are those of the RL-AUX paper, App. B, where it gives them."""
 
     specs: ClassVar[tuple[type[Spec], ...]] = (ImageSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("auxiliary",)
@@ -72,7 +72,7 @@ class Config(AgentConfig):
     method: str = option("rl", METHODS)
     """Who gives auxiliary labels: rl, maxl, human, or none."""
     weight_aware: bool = False
-    """Whether rl or maxl also give each image's weight."""
+    """Whether rl or maxl also gives each image's weight."""
     batch_size: int = option(100, "a positive integer")
     """B_T: images of a training batch."""
     reward_size: int = option(256, "a positive integer")
@@ -90,16 +90,16 @@ class Config(AgentConfig):
     focusing: float = option(2.0, "0 or more")
     """γ of the auxiliary focal loss (MAXL's; the paper names none)."""
     primary_focusing: float | None = option(None, "0 or more")
-    """γ of the primary focal loss. If not given, 2 with method=maxl, as in its authors' code, and 0, which is the
+    """γ of the primary focal loss. By default, 2 with method=maxl, as in its authors' code, and 0, which is the
     cross-entropy, with the others. (RL-AUX's published code has 2 throughout; its paper does not name the loss.)"""
     mask_head: bool = False
-    """Mask the auxiliary head's softmax by the hierarchy too, and not the labels alone."""
+    """Whether the hierarchy masks the auxiliary head's softmax, too, and not the labels alone."""
     entropy_weight: float = option(1.0, "0 or more")
     """c: weight of the entropy in RL-AUX's reward."""
     entropy_sign: str = option("spread", ("spread", "paper"))
     """spread: reward many labels; paper: the sign as printed, which rewards few."""
     reset_every: str = option("epoch", ("epoch", "batch"))
-    """When agent training resets the main network: after each epoch or batch."""
+    """When agent training resets the main network: after each epoch or after each batch."""
     head_width: int = option(512, "0 or more")
     """Hidden units of each head; 0 for a single linear layer."""
     engine: str = option("batched", ("batched", "steps"))

@@ -1,10 +1,10 @@
-"""RL-AUX's label agent: stable-baselines3's PPO with a policy of its own (paper 003, Sec. 3 and App. C.2).
+"""RL-AUX's label agent: stable-baselines3's PPO with a policy of its own (RL-AUX, Sec. 3 and App. C.2).
 
-The policy: a trunk like the main network's, 256 features, one linear layer to the K labels (masked by the image's
-primary label; with weights, 21 more logits) and one to the value. `BatchedPPO` labels whole training batches in one
-forward; given the same labels it collects what PPO collects step by step. Batch norms use running statistics
-throughout, refreshed before each epoch: with those of the mini-batch a new policy would differ from the old one before
-its first update.
+The policy has a trunk like the main network's with 256 features, one linear layer to the K labels (masked by the
+image's primary label; with weights, 21 more logits) and one to the value. `BatchedPPO` labels whole training batches in
+one forward pass; given the same labels it collects what PPO collects step by step. Batch norms always use running
+statistics, refreshed before each epoch: with the statistics of a mini-batch, the new policy would differ from the old
+one before its first update.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from mtrl.networks.convolution import BatchNorm
 from mtrl.networks.layers import Linear
 
 _NEVER = -1e8
-"""A logit whose probability is zero and whose product with it stays finite."""
+"""The logit of an impossible label: its probability is zero, and probability times logit stays finite."""
 
 
 class LabelFeatures(BaseFeaturesExtractor):
-    """{image, label one-hot} -> features of the image, then the one-hot label, (B, features + C)."""
+    """Maps an image and its one-hot label to the image's features followed by the label, (B, features + C)."""
 
     def __init__(self, observation_space: Any, trunk: nn.Module, trunk_size: int, features: int) -> None:
         super().__init__(observation_space, features + int(observation_space["label"].n))
@@ -50,7 +50,7 @@ class LabelFeatures(BaseFeaturesExtractor):
 
 
 class MaskedLogits(nn.Module):
-    """Logits of the labels, impossible ones masked, and of the weight classes if there are any."""
+    """Logits of the labels, with impossible ones masked, and of the weight classes if there are any."""
 
     def __init__(self, features: int, sizes: Sizes, weight_aware: bool) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class LabelPolicy(ActorCriticPolicy):
 
     @torch.no_grad()
     def refresh(self, images: Tensor) -> None:
-        """Set the running statistics of all batch norms to those of images (B, C, H, W)."""
+        """Set the running statistics of all batch norms to those of `images` (B, C, H, W)."""
         norms = [module for module in self.modules() if isinstance(module, BatchNorm)]
         usual = [norm.momentum for norm in norms]
         for norm in norms:
@@ -153,7 +153,7 @@ class _Show(BaseCallback):
 class BatchedPPO(PPO):
     """PPO that labels a whole training batch of its environment at once.
 
-    A rollout ends with a training batch, once it has `n_steps` images, or with the epoch.
+    A rollout holds whole training batches. It ends once it has `n_steps` images, or with the epoch.
     """
 
     def collect_rollouts(self, env: Any, callback: Any, rollout_buffer: Any, n_rollout_steps: int) -> bool:
@@ -187,7 +187,7 @@ class BatchedPPO(PPO):
 
 
 def _fill(buffer: Any, columns: list[Any], starts: Any) -> None:
-    """Make the buffer as large as what was collected, and put it there."""
+    """Give the buffer the size of what was collected, and fill it."""
     images, labels, actions, rewards, values, log_probs = columns
     buffer.buffer_size = len(rewards)
     buffer.reset()
@@ -200,9 +200,9 @@ def _fill(buffer: Any, columns: list[Any], starts: Any) -> None:
 
 
 def _estimate(buffer: Any, following: float) -> None:
-    """Generalised advantages and returns, A_t = δ_t + γ λ A_(t+1), in one filter: no episode ends within a rollout.
+    """Generalised advantages and returns, A_t = δ_t + γ λ A_(t+1), as one filter: no episode ends inside a rollout.
 
-    following: the value after the last image, 0 at the end of an epoch.
+    following: the value after the last image; 0 at the end of an epoch.
     """
     values, rewards = (getattr(buffer, name)[:, 0].astype(np.float64) for name in ("values", "rewards"))
     delta = rewards + buffer.gamma * np.append(values[1:], following) - values
@@ -295,7 +295,7 @@ class RLLabels(Labels):
 
     @torch.no_grad()
     def assign(self, batch: ImageBatch) -> tuple[Tensor, Tensor | None]:
-        """The likeliest label (B,) and weight (B,) of each image: the policy, deterministically."""
+        """The likeliest label (B,) and weight (B,) of each image under the policy."""
         self.policy.set_training_mode(False)
         logits = self.policy.label_logits(batch.images[0], batch.labels[0])
         labels = logits[:, : self.sizes.auxiliary].argmax(-1)
@@ -309,7 +309,7 @@ class RLLabels(Labels):
         return {"policy": self.policy.state_dict(), "optimizer": self.policy.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a saved state, at once or when the agent is made."""
+        """Load a saved state: at once if the agent exists, otherwise when `prepare` makes it."""
         if self.model is None:
             self._pending = copy.deepcopy(dict(state))
         else:

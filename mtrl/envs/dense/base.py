@@ -1,4 +1,4 @@
-"""The common part of benchmarks for pixels: pictures, each with the targets of all tasks."""
+"""The common part of dense-prediction benchmarks, in which each picture has the targets of all tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mtrl.data.dense import Augmentation, Chosen, DenseData, Pictures, WithNoise
 
 @dataclass
 class DenseConfig(ChosenTasks):
-    """Options of every benchmark for pixels."""
+    """Options of every dense-prediction benchmark."""
 
     spec_type: ClassVar[type[Spec]] = DenseSpec
 
@@ -29,11 +29,11 @@ class DenseConfig(ChosenTasks):
     split_seed: int = option(0, "0 or more")
     """Seed of the data: of smaller training sets and of noise."""
     noise_task: bool = False
-    """Add a task whose target is a fixed map of uniform noise for each picture: nothing of it can be learned."""
+    """Add a task whose target is a fixed map of uniform noise for each picture, so that nothing can be learned."""
     scales: list[float] = field(default_factory=lambda: [1.0])
-    """A training picture becomes larger by one of these factors; depth is divided by it."""
+    """A training picture is enlarged by one of these factors, and its depth divided by the factor."""
     crop: list[int] = field(default_factory=list)
-    """Height and width of what is cut out of a training picture; the whole size if empty."""
+    """Height and width of the part that is cut out of a training picture; the whole picture if empty."""
     flip: bool = False
     """Whether training pictures are mirrored at random."""
 
@@ -71,9 +71,9 @@ class DenseSuite(Suite[Any, DenseSpec]):
     ) -> None:
         """
         Args:
-            tasks: name -> (kind, channels) of all tasks that there are, of which `config.tasks` chooses some.
-            read: gives the training and the test pictures, with the targets of all tasks in this order.
-            facts: what else changes what a result means.
+            tasks: name -> (kind, channels) of all possible tasks, from which `config.tasks` chooses.
+            read: returns the training and the test pictures, with the targets of all tasks in this order.
+            facts: further facts that affect what a result means.
         """
         self.config, self._read, self._facts = config, read, facts or {}
         whole = {**tasks, **({"noise": ("noise", 1)} if config.noise_task else {})}
@@ -122,7 +122,7 @@ class DenseSuite(Suite[Any, DenseSpec]):
 def of_files(
     config: FilesConfig, tasks: Mapping[str, tuple[str, int]], part: Callable[[Path, tuple[int, int]], Pictures]
 ) -> DenseSuite:
-    """The suite of a data set in `<root>/<kind>/train` and `val`; part: gives the pictures of such a folder."""
+    """The suite of a data set in `<root>/<kind>/train` and `val`; part: returns the pictures of such a folder."""
     height, width = config.size
 
     def read() -> tuple[Pictures, Pictures]:

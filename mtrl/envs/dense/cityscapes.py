@@ -1,9 +1,10 @@
-"""CityScapes: 19 classes, 10 of parts, and disparity of streets (Cordts et al. 2016), as the code of Auto-λ reads it.
+"""CityScapes: 19 classes, 10 part classes, and disparity of streets (Cordts et al. 2016), as Auto-λ's code reads it.
 
-`<root>/cityscapes/{train,val}/`: `image/<i>.png`; `seg/<i>.png`, the data set's numbers of classes, of which 19 count;
-`depth/<i>.png`, 16 bits, disparity (p − 1) / (256 · 4) in pixels of the smaller pictures, 0 where there is none; and
-`part_seg/<i>.tif` (Meletis et al. 2020), numbers of class · 10⁵ + instance · 10² + part. Four parts of people and
-riders and five of cars, trucks and buses count; what has no part is the class 0.
+`<root>/cityscapes/{train,val}/` has four folders: `image/<i>.png`; `seg/<i>.png` with the data set's class numbers, of
+which 19 count; `depth/<i>.png` with 16-bit values p, where p = 0 means unknown and otherwise (p − 1) / (256 · 4) is the
+disparity in pixels of the smaller pictures; and `part_seg/<i>.tif` (Meletis et al. 2020) with the numbers
+class · 10⁵ + instance · 10² + part. Four parts of people and riders and five of cars, trucks and buses count; all else
+is class 0.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mtrl.data.dense import Picture
 from mtrl.envs.dense.base import DenseSuite, FilesConfig, of_files
 
 CLASSES = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""The numbers that the data set has for the 19 classes that count."""
+"""The data set's numbers for the 19 classes that count."""
 PEOPLE, VEHICLES = (24, 25), (26, 27, 28)
 PEOPLE_PARTS, VEHICLE_PARTS = 4, 5
 TARGETS = {
@@ -41,14 +42,14 @@ class Config(FilesConfig):
 
 
 def classes_of(numbers: NDArray[Any]) -> NDArray[np.float32]:
-    """The data set's numbers of classes, 0 to 255 -> 0 to 18, or −1."""
+    """The data set's class numbers, 0 to 255 -> 0 to 18, or −1 for classes that do not count."""
     table = np.full(256, -1.0, np.float32)
     table[list(CLASSES)] = np.arange(len(CLASSES))
     return table[numbers]
 
 
 def parts_of(numbers: NDArray[Any]) -> NDArray[np.float32]:
-    """Numbers of parts -> 0 where there is none, 1 to 4 of people, 5 to 9 of vehicles."""
+    """Part numbers -> 0 for no part, 1 to 4 for parts of people, 5 to 9 for parts of vehicles."""
     category, part = np.where(numbers >= 100_000, numbers // 100_000, -1), numbers % 100
     people = np.isin(category, PEOPLE) & (part >= 1) & (part <= PEOPLE_PARTS)
     vehicles = np.isin(category, VEHICLES) & (part >= 1) & (part <= VEHICLE_PARTS)
@@ -56,12 +57,12 @@ def parts_of(numbers: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def disparity_of(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Pixels of 16 bits -> disparity, −1 where there is none."""
+    """16-bit pixels -> disparity; −1 where it is unknown."""
     return np.where(pixels > 0, (pixels.astype(np.float32) - 1) / (256 * 4), -1).astype(np.float32)
 
 
 class CityScapesPictures:
-    """A part of the data set. Each picture is read when it is asked for."""
+    """A part of the data set. Each picture is read on use."""
 
     def __init__(self, folder: Path, size: dense_files.Size) -> None:
         self._folder, self._size = folder, size

@@ -1,9 +1,9 @@
-"""Scenes of the ten keyframe tasks in MuJoCo, drawn from random places: classes, depth and normals of each pixel.
+"""Classes, depth and normals for each pixel of the ten keyframe tasks' scenes in MuJoCo, seen from random places.
 
-Any machine makes them, in minutes, on the first use. A picture shows a task's objects, the gripper somewhere above
-them, the table and the floor. Colours are drawn by OpenGL; classes, exact depth and exact normals come from rays. What
-is more than 5 m away is not known of: it has no class, depth or normal. Test pictures are of scenes that no training
-picture has, whatever the seed.
+Any machine makes the pictures, in minutes, on the first use. A picture shows a task's objects, the gripper somewhere
+above them, the table and the floor. OpenGL draws the colours; classes, exact depth and exact normals come from rays.
+Anything more than 5 m away has no class, depth or normal. Test pictures show scenes that no training picture shows,
+whatever the seed.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -51,11 +51,11 @@ CLASSES = {
     "umbrella": ["umbrella"],
     "bottle": ["bottle"],
 }
-"""The classes, each with its bodies; some are named together with the task that they belong to."""
+"""Class -> its bodies. Some bodies are named together with their task."""
 _FIRST_OBJECT = list(CLASSES).index("ball")
 TARGETS = {"segmentation": ("segmentation", len(CLASSES)), "depth": ("depth", 1), "normals": ("normals", 3)}
 VERSION = 1
-"""The version of the pictures, which are drawn again when it changes."""
+"""The version of the pictures. They are drawn again when it changes."""
 
 
 @dataclass
@@ -74,9 +74,9 @@ class Config(DenseConfig):
     """Sizes that two CPU cores can train."""
     kind: str = "scenes"
     image_size: int = option(64, f"in 16..{PIXELS}")
-    """Pixels of an edge of every picture."""
+    """Pixels along a side of the square pictures."""
     train_scenes: int = option(2000, "a positive integer")
-    """Training pictures to make, one of each scene, the ten tasks in turn."""
+    """Training pictures to make: one per scene, with the ten tasks in turn."""
     test_scenes: int = option(500, "a positive integer")
     """Test pictures to make."""
 
@@ -123,7 +123,7 @@ def pictures(root: Path, size: int, count: int, seed: int, stream: str) -> Scene
 
 
 def draw(size: int, seed: int, stream: str) -> Iterator[dict[str, NDArray[Any]]]:
-    """Endless pictures, the tasks in turn: image (H, W, 3), segmentation (H, W), depth (H, W), normals (H, W, 3)."""
+    """Yield pictures without end, with the tasks in turn: image (H, W, 3), classes (H, W), depth (H, W), normals."""
     episodes = [Episode(task, seed, stream) for task in TASKS]
     tables = [_classes(task, episode.world) for task, episode in zip(TASKS, episodes, strict=True)]
     number = 0
@@ -141,7 +141,7 @@ def draw(size: int, seed: int, stream: str) -> Iterator[dict[str, NDArray[Any]]]
 
 
 def _classes(task: str, world: World) -> NDArray[np.int64]:
-    """The class of each shape of a scene."""
+    """The class of each shape in a scene."""
     names = {name: number for number, bodies in enumerate(CLASSES.values()) for name in bodies}
     model = world.model
     found = []

@@ -1,4 +1,4 @@
-"""The common part of image benchmarks: tasks of labelled images, normalised by their training set."""
+"""The common part of image benchmarks: tasks with labelled images, normalised by their training set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ImageConfig(ChosenTasks):
     train_size: int | None = option(None, "a positive integer")
     """Training images of each task, drawn by `split_seed`; all if not given."""
     split_seed: int = option(0, "0 or more")
-    """Seed of whatever is drawn to make the data: smaller training sets, pairs of images, noise labels."""
+    """Seed of the random choices that make the data: smaller training sets, pairs of images, noise labels."""
     padding: int = option(0, "0 or more")
     """The most pixels by which training images are shifted at random."""
     flip: bool = False
@@ -39,10 +39,10 @@ class ImageConfig(ChosenTasks):
 
 @dataclass
 class TaskImageConfig(ImageConfig):
-    """Options of the benchmarks of several tasks."""
+    """Options of benchmarks with several tasks."""
 
     noise_task: bool = False
-    """Add a task whose labels are random: nothing can be learned, and its weight should stay near its start."""
+    """Add a task with random labels: nothing can be learned, and its weight should stay near its initial value."""
 
 
 @dataclass
@@ -71,8 +71,8 @@ class ImageSuite(Suite[Any, ImageSpec]):
         Args:
             tasks: the names of all tasks; `config.tasks` may choose some of them.
             classes: the number of classes of each task.
-            divide: says which images of a split belong to each task, with which labels. With a shared input, all tasks
-                have the same images.
+            divide: chooses the images of a split that belong to each task, and their labels. With a shared input, all
+                tasks have the same images.
             noise: add a task whose labels are random.
         """
         self.config = config
@@ -134,7 +134,7 @@ class ImageSuite(Suite[Any, ImageSpec]):
 
 
 def by_label(part: LabelledImages, groups: Sequence[Sequence[int]]) -> Tasks:
-    """One task for each group of classes: the images of these classes, labelled by their place in the group."""
+    """One task for each group of classes: the images of these classes, labelled by their index in the group."""
     rows, labels = [], []
     for group in groups:
         place = torch.full((int(part.labels.max()) + 1,), -1)
@@ -146,6 +146,6 @@ def by_label(part: LabelledImages, groups: Sequence[Sequence[int]]) -> Tasks:
 
 
 def whole(part: LabelledImages, human: Tensor | None = None, labels: Tensor | None = None) -> Tasks:
-    """One task of all images."""
+    """A single task with all images."""
     given = part.labels if labels is None else labels
     return [torch.arange(len(given))], [given], None if human is None else [human]

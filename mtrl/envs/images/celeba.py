@@ -1,4 +1,4 @@
-"""CelebA: forty attributes of a face, each a task of two classes, all of the same pictures."""
+"""CelebA: forty attributes of a face. Each is a task with two classes, and all tasks see the same pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtrl.monitoring.progress import say
 
 @dataclass
 class Config(TaskImageConfig):
-    """CelebA's forty attributes as tasks of two classes; the best evaluation is chosen by the validation pictures."""
+    """CelebA's forty attributes as tasks with two classes. The validation pictures choose the best evaluation."""
 
     defaults: ClassVar[Mapping[str, str]] = {"network": "resnet18"}
     kind: str = "celeba"

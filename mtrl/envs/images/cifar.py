@@ -52,7 +52,7 @@ CONFIGS = {"cifar100": DomainsConfig, "cifar100_20": SuperclassConfig, "cifar10"
 
 
 def within_superclass(part: LabelledImages) -> torch.Tensor:
-    """Each image's class as its place (0 to 4) among the classes of its superclass, in the order of the files."""
+    """Each image's class as its index (0 to 4) among its superclass's classes, in the order of the files."""
     assert part.coarse is not None
     superclass = torch.full((100,), -1)
     superclass[part.labels] = part.coarse

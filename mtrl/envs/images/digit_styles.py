@@ -1,7 +1,7 @@
-"""Digits in four styles as tasks of one label space: as they are, inverted, rotated by 90° and noisy.
+"""Digits in four styles as tasks with the same classes: unchanged, inverted, rotated by 90° and noisy.
 
-Labels can be made to shift: each task lacks some classes in training, or has few images of them, and is tested on all.
-Zhou et al. 2021 (Fig. 3) do so: a block of classes for each task, of which 10 to 80 % of the images are dropped.
+The labels' distribution can differ between tasks: in training, each task has few or no images of some classes, and it
+is tested on all. Zhou et al. 2021 (Fig. 3) drop 10 to 80 % of the images from a block of classes for each task.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ class StylesConfig(TaskImageConfig):
     noise: float = option(0.3, "0 or more")
     """Standard deviation of the noisy style, as a share of white."""
     shifted_classes: int = option(0, "in 0..9")
-    """Classes that each task has fewer training images of. The first task's are 0, 1, ..., the next task's follow."""
+    """How many classes of each task have fewer training images: for the first task 0, 1, ..., then the next ones."""
     shifted_share: float = option(0.9, "in [0, 1]")
     """Share of the training images of these classes that is dropped."""
 
 
 @dataclass
 class DigitStylesConfig(SklearnConfig, StylesConfig):
-    """scikit-learn's digits in four styles, as tasks of ten classes each."""
+    """scikit-learn's digits in four styles, as tasks with ten classes each."""
 
     kind: str = "digit_styles"
 
 
 @dataclass
 class MnistStylesConfig(StylesConfig):
-    """MNIST in four styles, as tasks of ten classes each."""
+    """MNIST in four styles, as tasks with ten classes each."""
 
     kind: str = "mnist_styles"
 
@@ -54,7 +54,7 @@ CONFIGS = {"digit_styles": DigitStylesConfig, "mnist_styles": MnistStylesConfig}
 
 
 def styled(images: Tensor, noise: float, generator: torch.Generator) -> list[Tensor]:
-    """images (M, C, H, W) uint8 -> the same in each style."""
+    """images (M, C, H, W) uint8 -> the same images in each style."""
     noisy = images + 255 * noise * torch.randn(images.shape, generator=generator)
     return [images, 255 - images, images.rot90(1, (-2, -1)), noisy.round().clamp(0, 255).to(torch.uint8)]
 

@@ -1,4 +1,4 @@
-"""Digits: scikit-learn's (on any machine), MNIST and SVHN, as one task, as domains, and two on one image."""
+"""Digits from scikit-learn (on any machine), MNIST and SVHN: as one task, as several domains, or two on one image."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class SklearnConfig(ImageConfig):
 class _PairsConfig(TaskImageConfig):
     defaults: ClassVar[Mapping[str, str]] = _CONV
     shift: int = option(8, "0 or more")
-    """Pixels between the two digits, right and down."""
+    """Pixels by which the second digit is shifted to the right and down."""
 
 
 @dataclass
 class DigitsConfig(SklearnConfig, PrimaryImageConfig):
-    """scikit-learn's digits: even or odd is the primary task, which digit the human auxiliary label."""
+    """scikit-learn's digits: the primary task is even or odd; the human auxiliary label is the digit."""
 
     defaults: ClassVar[Mapping[str, str]] = _AUXILIARY
     kind: str = "digits"
@@ -44,7 +44,7 @@ class DigitsConfig(SklearnConfig, PrimaryImageConfig):
 
 @dataclass
 class MnistConfig(PrimaryImageConfig):
-    """MNIST: even or odd is the primary task, which digit the human auxiliary label."""
+    """MNIST: the primary task is even or odd; the human auxiliary label is the digit."""
 
     defaults: ClassVar[Mapping[str, str]] = _AUXILIARY
     kind: str = "mnist"
@@ -52,14 +52,14 @@ class MnistConfig(PrimaryImageConfig):
 
 @dataclass
 class SvhnConfig(PrimaryImageConfig):
-    """SVHN's cropped house numbers, one task of ten classes."""
+    """SVHN's cropped house numbers, one task with ten classes."""
 
     kind: str = "svhn"
 
 
 @dataclass
 class DigitDomainsConfig(SklearnConfig, TaskImageConfig):
-    """scikit-learn's digits as two tasks of five classes: which even digit, which odd one."""
+    """scikit-learn's digits as two tasks with five classes: which even digit, and which odd one."""
 
     defaults: ClassVar[Mapping[str, str]] = _CONV
     kind: str = "digit_domains"
@@ -91,7 +91,7 @@ CONFIGS = {
 
 
 def sklearn_digits(test_share: float, seed: int) -> Split:
-    """The 1,797 images of 8×8 and 17 greys that scikit-learn ships, stretched to bytes and divided at random.
+    """scikit-learn's 1,797 images of 8×8 pixels with 17 greys, scaled to 0..255 and split at random.
 
     Raises:
         UserError: scikit-learn is not installed.
@@ -109,15 +109,15 @@ def sklearn_digits(test_share: float, seed: int) -> Split:
 
 
 def parity(part: LabelledImages) -> Tasks:
-    """Even or odd, and the digit in hierarchical order: 0 2 4 6 8 1 3 5 7 9."""
+    """Labels for even or odd, and human labels for the digit in hierarchical order: 0 2 4 6 8 1 3 5 7 9."""
     odd = part.labels % 2
     return whole(part, 5 * odd + part.labels // 2, odd)
 
 
 def overlaid(split: Split, shift: int, seed: int) -> Split:
-    """Overlay each image with a random other one: the first top left, the second `shift` pixels right and down.
+    """Overlay each image with a random other one: the first at the top left, the second `shift` pixels right and down.
 
-    The brighter of both pixels counts. Labels become (M, 2).
+    The brighter of the two pixels is taken. Labels become (M, 2).
     """
     generator = torch.Generator().manual_seed(seed)
     parts = []

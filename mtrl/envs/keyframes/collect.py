@@ -1,4 +1,4 @@
-"""Demonstrations by the scripted experts."""
+"""Collects demonstrations by the scripted experts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtrl.envs.keyframes.cameras import Renderer, observe
 from mtrl.envs.keyframes.episode import Episode
 
 _PATIENCE = 20
-"""Scenes in a row that the expert may fail before something is wrong."""
+"""The most failures in a row of an expert; more mean that something is wrong."""
 
 
 def collect(
@@ -24,12 +24,12 @@ def collect(
 ) -> Iterator[Demo]:
     """Yield `episodes` demonstrations of each task, task by task.
 
-    All frames hold the gripper's state; pictures are drawn where a policy decides, before the first and after every
-    keyframe action but the last, or at every frame. A demonstration is successful and has the task's number of
-    keyframes: a scene in which the expert falls short of that is left out. `Demo.seed` is the number of the scene.
+    All frames hold the gripper's state. Pictures are drawn at the frames where a policy decides (before the first
+    action and after every action but the last), or at every frame. Scenes are left out in which the expert does not
+    succeed with the task's number of keyframes. `Demo.seed` is the number of the scene.
 
     Raises:
-        RenderingUnavailable: no offscreen OpenGL here; before anything is simulated.
+        RenderingUnavailable: there is no offscreen OpenGL. This is found before anything is simulated.
     """
     with Renderer(image_size) as renderer:
         for task in tasks:
@@ -46,9 +46,9 @@ def collect(
 def demonstrate(
     episode: Episode, number: int, cameras: Sequence[str], renderer: Renderer | None, every_frame: bool = False
 ) -> Demo | None:
-    """The expert in scene `number`; None where it does not succeed in as many keyframes as it should.
+    """A demonstration in scene `number`; None if the expert does not succeed with the task's number of keyframes.
 
-    Without a renderer there are no pictures at all.
+    Without a renderer there are no pictures.
     """
     size = 1 if renderer is None else renderer.size
     world, frames = episode.world, list[Frame]()
@@ -63,7 +63,7 @@ def demonstrate(
     for i, action in enumerate(actions):
         episode.act(action, lambda: record(False))
         if i < len(actions) - 1 and not every_frame:
-            # The last frame of the move or of the fingers is where the next action is decided on.
+            # The next action is decided at the last frame of this one, whether the hand or the fingers moved.
             frames[-1] = observe(world, cameras, size, renderer)
     complete = episode.stage == len(actions) == len(keyframes(frames))
     if not (episode.success and complete):

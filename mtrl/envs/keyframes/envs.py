@@ -18,8 +18,8 @@ from mtrl.envs.keyframes.episode import Episode
 class KeyframeCopies:
     """Implements `KeyframeEnvs` on scenes that no demonstration has.
 
-    Copies move side by side, in as many threads as there are cores: physics takes most of the time. Pictures are drawn
-    in the caller's thread, which owns the graphics context.
+    Copies move at the same time, in as many threads as there are cores, since physics takes most of the time. Pictures
+    are drawn in the caller's thread, which owns the graphics context.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class KeyframeCopies:
         return self._frames
 
     def observe(self) -> list[list[Frame]]:
-        """The present frames, T × N."""
+        """The current frames, T × N."""
         return [[self._observe(episode) for episode in row] for row in self.episodes]
 
     def step(self, action: FloatArray) -> KeyframeStep:
@@ -53,7 +53,7 @@ class KeyframeCopies:
 
     @property
     def stages(self) -> np.ndarray:
-        """(T, N) integers: keyframe actions done in each episode."""
+        """(T, N) integers: the number of keyframe actions taken in each episode."""
         return np.array([[episode.stage for episode in row] for row in self.episodes])
 
     def close(self) -> None:
@@ -61,10 +61,10 @@ class KeyframeCopies:
         self._renderer.close()
 
     def _each(self, work: Callable[[int, int, Episode], None]) -> None:
-        """Call `work` with the task, the number and the episode of every copy, side by side."""
+        """Call `work` with the task, the number and the episode of every copy, in several threads."""
         jobs = [(task, copy, episode) for task, row in enumerate(self.episodes) for copy, episode in enumerate(row)]
         for _ in self._threads.map(lambda job: work(*job), jobs):
-            pass  # raises what a copy has raised
+            pass  # raises any exception of a copy
 
     def _observe(self, episode: Episode) -> Frame:
         return observe(episode.world, self._cameras, self._renderer.size, self._renderer)

@@ -1,4 +1,4 @@
-"""One episode of a task: a numbered scene, keyframe actions, success and end."""
+"""One episode of a task: its numbered scene, keyframe actions, success and end."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mtrl.envs.keyframes.tasks import TASKS
 from mtrl.envs.keyframes.world import Listener, World, silent
 
 STREAMS = ("demos", "evaluation")
-"""Scenes of demonstrations and of evaluations never come from the same random numbers, whatever the seed."""
+"""Scenes of demonstrations and of evaluations use different random streams, whatever the seed."""
 
 
 class Episode:
-    """A copy of a task. Scene number n of a stream and a seed is always the same."""
+    """A copy of a task. For a stream and a seed, scene number n is always the same."""
 
     def __init__(self, task: str, seed: int, stream: str) -> None:
         self.task = TASKS[task]
         self.world = World(compile_scene(self.task.name, self.task.objects))
         self._key = (STREAMS.index(stream), seed, zlib.crc32(task.encode()))
         self.stage = 0
-        """How many keyframe actions were taken."""
+        """The number of keyframe actions taken."""
         self.success = False
         self.over = False
 
@@ -38,7 +38,7 @@ class Episode:
     def act(self, action: FloatArray, listener: Listener = silent) -> None:
         """Apply one keyframe action (8,), unless the episode is over.
 
-        The position is clipped to the workspace. Numbers that are no pose end the episode as a failure.
+        The position is clipped to the workspace. An action that is not a valid pose ends the episode as a failure.
         """
         if self.over:
             return
@@ -52,7 +52,7 @@ class Episode:
         self.over = self.success or self.stage >= self.task.keyframes
 
     def expert(self) -> list[FloatArray]:
-        """The actions (8,) that solve the scene just begun."""
+        """The actions (8,) that solve a scene which has just begun."""
         return [
             np.array([*pose.position, *pose.quaternion, float(opened)]) for pose, opened in self.task.plan(self.world)
         ]

@@ -1,4 +1,4 @@
-"""A short video of a policy, all tasks side by side."""
+"""A short video of a policy, with all tasks side by side."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from mtrl.monitoring.video import MACRO_BLOCK, Clip, check_writer, tile, write_v
 from mtrl.monitoring.video import Frame as Picture
 
 Policy = Callable[[Sequence[Sequence[Frame]], int], FloatArray]
-"""(frames T × 1, how many actions were taken) -> actions (T, 1, 8)."""
+"""(frames T × 1, number of actions taken) -> actions (T, 1, 8)."""
 _EVERY = 2
-"""Frames of a move for each picture."""
+"""Simulated frames per picture of the video."""
 
 
 def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path, size: int = 240) -> dict[str, bool]:
-    """Write an mp4 of one episode of each task; return which were solved.
+    """Write an mp4 of one episode of each task. Returns which were solved.
 
     Args:
         envs: one copy of each of `names`; it stays open.
-        size: pixels of a task's square, a multiple of 16.
+        size: pixels along a side of a task's square, a multiple of 16.
 
     Raises:
         RenderingUnavailable: there is no video writer. This is found before the first episode.
@@ -50,7 +50,7 @@ def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path,
 
 
 def _shooting(renderer: Renderer, episode: Episode, pictures: list[Picture]) -> Listener:
-    """Draws a move's first frame, and every `_EVERY`-th from there."""
+    """A listener that draws a move's first frame, and every `_EVERY`-th frame after it."""
     turns = itertools.cycle(range(_EVERY))
 
     def shoot() -> None:

@@ -23,10 +23,10 @@ _FILM_SIZE = 320
 class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
     """`mtrl/Keyframes-<task>-v0`. The reward is 1 for the action that solves the task, else 0.
 
-    Actions (8,): xyz in metres, quaternion xyzw, gripper (> 0.5 open). Observations: for each camera `<camera>_rgb`
-    (H, W, 3), `<camera>_depth` (H, W) metres, `<camera>_intrinsics` (3, 3), `<camera>_extrinsics` (4, 4); further
-    `gripper_pose` (7,), `gripper_open`, and `stage`, the number of actions done. An episode terminates when the task
-    is solved and is truncated after as many actions as the expert needs.
+    Actions (8,): xyz in metres, quaternion xyzw, gripper (> 0.5 open). Observations: for each camera `<camera>_rgb` (H,
+    W, 3), `<camera>_depth` (H, W) in metres, `<camera>_intrinsics` (3, 3), `<camera>_extrinsics` (4, 4); and
+    `gripper_pose` (7,), `gripper_open`, and `stage`, the number of actions taken. An episode terminates when the task
+    is solved, and is truncated after as many actions as the expert needs.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012 (Gymnasium's own form)
@@ -50,7 +50,7 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         self.observation_space = spaces.Dict(self._spaces())
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]:
-        """`seed` begins a new series of scenes; each further reset takes the next of it."""
+        """`seed` begins a new series of scenes. Each later reset takes the next scene."""
         super().reset(seed=seed)
         self._episode = self._episode or Episode(self._task, 0, "evaluation")
         self._episode.begin(int(self.np_random.integers(2**31)))
@@ -80,7 +80,7 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         self._renderer = self._film = None
 
     def expert(self) -> list[FloatArray]:
-        """The actions (8,) that solve the scene just begun."""
+        """The actions (8,) that solve a scene which has just begun."""
         if self._episode is None:
             raise gymnasium.error.ResetNeeded("Cannot ask the expert before calling env.reset()")
         return self._episode.expert()

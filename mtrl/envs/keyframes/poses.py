@@ -13,12 +13,12 @@ from mtrl.core.types import FloatArray
 from mtrl.data.demos import rotation_matrix
 
 LEAN = np.deg2rad(8.0)
-"""How far a gripper that points down leans back. Upright, a turn about the vertical would leave w = 0, and noise would
-decide the sign of the quaternion; RLBench's arm leans by 14° at the start of an episode."""
+"""How far a gripper that points down leans back. If it pointed straight down, w would be 0 for every turn about the
+vertical, and noise would decide the sign of the quaternion. RLBench's arm leans by 14° at the start of an episode."""
 
 
 class Pose(NamedTuple):
-    """Where a gripper or an object is."""
+    """The pose of a gripper or an object."""
 
     position: FloatArray
     """(3,): metres."""
@@ -33,11 +33,11 @@ class Pose(NamedTuple):
         return Pose(self.position + np.array([0.0, 0.0, height]), self.quaternion)
 
     def point(self, x: float, y: float, z: float) -> FloatArray:
-        """(3,): a point of this frame in the world."""
+        """World coordinates (3,) of a point that is given in this frame."""
         return self.position + rotation_matrix(self.quaternion) @ np.array([x, y, z])
 
     def local(self, position: FloatArray) -> FloatArray:
-        """(3,): a point of the world in this frame."""
+        """Coordinates (3,) in this frame of a point that is given in the world."""
         return rotation_matrix(self.quaternion).T @ (position - self.position)
 
 
@@ -52,22 +52,22 @@ def about_z(angle: float) -> FloatArray:
 
 
 def pitched(yaw: float, pitch: float) -> FloatArray:
-    """A gripper that points along +z, turned about y by `pitch`, then about the vertical by `yaw` (radians)."""
+    """The rotation of a gripper that points along +z, turned about y by `pitch`, then about z by `yaw` (radians)."""
     return product(about_z(yaw), np.array([0.0, np.sin(pitch / 2), 0.0, np.cos(pitch / 2)]))
 
 
 def down(yaw: float = 0.0) -> FloatArray:
-    """Pointing down; at yaw 0 the fingers open along the world's y."""
+    """The gripper points down. At yaw 0 the fingers open along the world's y."""
     return pitched(yaw, np.pi - LEAN)
 
 
 def level(yaw: float = 0.0) -> FloatArray:
-    """Pointing away from the robot, horizontally; at yaw 0 along the world's x, the fingers open along y."""
+    """The gripper points horizontally away from the robot. At yaw 0 it points along x, and the fingers open along y."""
     return pitched(yaw, np.pi / 2)
 
 
 def rotation_vector(quaternion: FloatArray) -> FloatArray:
-    """(3,): axis times angle, the angle in [0, π]."""
+    """(3,): the axis times the angle, which is in [0, π]."""
     x, y, z, w = quaternion if quaternion[3] >= 0 else -quaternion
     sine = np.sqrt(x * x + y * y + z * z)
     scale = 2 * np.arctan2(sine, w) / sine if sine > 1e-12 else 2.0
@@ -75,12 +75,12 @@ def rotation_vector(quaternion: FloatArray) -> FloatArray:
 
 
 def angle_between(p: FloatArray, q: FloatArray) -> float:
-    """Radians in [0, π]."""
+    """The angle between two rotations, in radians in [0, π]."""
     return 2 * float(np.arccos(min(1.0, abs(float(p @ q)))))
 
 
 def slerp(p: FloatArray, q: FloatArray, fraction: float) -> FloatArray:
-    """From p to q along the shorter arc."""
+    """Interpolate from p to q along the shorter arc."""
     cosine = float(p @ q)
     q, cosine = (q, cosine) if cosine >= 0 else (-q, -cosine)
     angle = np.arccos(min(1.0, cosine))
@@ -90,6 +90,6 @@ def slerp(p: FloatArray, q: FloatArray, fraction: float) -> FloatArray:
 
 
 def yaw_of(quaternion: FloatArray) -> float:
-    """The turn about the vertical of a body that stands upright."""
+    """The turn of an upright body about the vertical."""
     rotation = rotation_matrix(quaternion)
     return float(np.arctan2(rotation[1, 0], rotation[0, 0]))

@@ -1,4 +1,4 @@
-"""What rays find in a scene: the shape, the distance and the surface normal at each pixel of a view, without OpenGL."""
+"""Casts rays into a scene to find the shape, the distance and the surface normal at each pixel, without OpenGL."""
 
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -23,15 +23,15 @@ class Seen(NamedTuple):
     """A view of size × size pixels."""
 
     geom: NDArray[np.int32]
-    """(H, W): the number of the shape, −1 where there is none within reach"""
+    """(H, W): the number of the shape; −1 where there is none within reach"""
     depth: FloatArray
-    """(H, W): metres along the optical axis, 0 where there is nothing"""
+    """(H, W): metres along the optical axis; 0 where there is nothing"""
     normal: FloatArray
-    """(H, W, 3): of unit length, in the camera's axes: right, up, towards the camera; 0 where there is nothing"""
+    """(H, W, 3): unit vectors in the camera's axes (right, up, towards the camera); 0 where there is nothing"""
 
 
 def look(world: World, camera: str, size: int) -> Seen:
-    """What each pixel's ray meets first, as far as `scene.FAR`."""
+    """What each pixel's ray meets first, up to the distance `scene.FAR`."""
     model = camera_model(world, camera, size)
     v, u = np.mgrid[:size, :size]
     focal, centre = model.intrinsics[0, 0], model.intrinsics[0, 2]
@@ -53,7 +53,7 @@ def look(world: World, camera: str, size: int) -> Seen:
 
 
 def _normals(world: World, geom: NDArray[np.int32], points: Local) -> Local:
-    """The normals (n, 3) of the shapes that points (n, 3) lie on, in the world's axes."""
+    """The normals (n, 3), in world axes, at points (n, 3) on shapes."""
     normals = np.zeros_like(points)
     for number in np.unique(geom[geom >= 0]):
         rows = geom == number
@@ -73,13 +73,13 @@ def _sphere(local: Local, size: Local) -> Local:
 
 
 def _box(local: Local, size: Local) -> Local:
-    """That of the face which is nearest."""
+    """The normal of the nearest face."""
     nearest = np.abs(np.abs(local) - size).argmin(1)[:, None] == np.arange(3)
     return nearest * local
 
 
 def _capsule(local: Local, size: Local) -> Local:
-    """Away from the nearest point of the axis."""
+    """The direction away from the nearest point on the axis."""
     return local - np.array([0.0, 0.0, 1.0]) * local[:, 2:].clip(-size[1], size[1])
 
 
@@ -96,4 +96,4 @@ _OF_SHAPES: dict[int, Any] = {
     int(mujoco.mjtGeom.mjGEOM_CAPSULE): _capsule,
     int(mujoco.mjtGeom.mjGEOM_CYLINDER): _cylinder,
 }
-"""Points (n, 3) in a shape's axes and its sizes (3,) -> outward normals (n, 3) of any length."""
+"""Kind of shape -> a function of points (n, 3) in its axes and its sizes (3,) that gives outward normals (n, 3)."""

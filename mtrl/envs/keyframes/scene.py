@@ -1,7 +1,7 @@
 """The common part of all scenes: a table, lights, the gripper and RLBench's five cameras.
 
-Coordinates are RLBench's: metres, x away from the robot, y to its left, z up, the table's top at 0.752. Cameras stand
-where RLBench's stand and have its fields of view. All shapes are primitives; the gripper is nobody's product.
+Coordinates are RLBench's: metres, x away from the robot, y to its left, z up, the table's top at 0.752. Cameras have
+the places and fields of view of RLBench's. All shapes are primitives, and the gripper is not a model of a real one.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -22,13 +22,13 @@ TABLE = 0.752
 HOME = Pose(np.array([0.2, 0.0, 1.45]), down())
 """Where the gripper begins an episode, open."""
 WORKSPACE = np.array([[-0.1, -0.5, TABLE + 0.012], [0.62, 0.5, 1.55]])
-"""The corners of the box that the gripper's frame is kept in."""
+"""The corners of the box in which the gripper's frame is kept."""
 OPENING = 0.05
-"""Metres that each finger moves: the open gripper takes objects of up to 10 cm."""
+"""Metres that each finger moves, so that the open gripper fits objects of up to 10 cm."""
 NEAR, FAR = 0.01, 5.0
 """Metres: the range of depth pictures."""
 FIELD_OF_VIEW = {"left_shoulder": 40.0, "right_shoulder": 40.0, "overhead": 40.0, "wrist": 60.0, "front": 40.0}
-"""Degrees, of square pictures."""
+"""Fields of view of square pictures, in degrees."""
 PIXELS = 480
 """The largest edge of a picture."""
 AUDIENCE = "audience"
@@ -42,9 +42,9 @@ _CAMERAS = {
     "front": "1.35 0 1.58|0 1 0 -0.42261826 0 0.90630779",
     AUDIENCE: "-0.35 -0.85 1.75|0.78 -0.625 0 0.42 0.52 0.74",
 }
-"""Position | x and y axes of the picture in the world."""
+"""Camera -> its position | the picture's x and y axes, in the world."""
 _WRIST = "-0.05 0.002 -0.0921|0 -1 0 -0.9962 0 0.0872"
-"""The same in the gripper's frame."""
+"""The same for the wrist camera, in the gripper's frame."""
 
 _SCENE = """
 <mujoco model="{name}">
@@ -111,10 +111,10 @@ def _camera(name: str, place: str) -> str:
 
 @functools.cache
 def compile_scene(name: str, objects: str) -> Any:
-    """The `MjModel` of a scene whose own bodies are the MJCF text `objects`.
+    """The `MjModel` of a scene with the bodies in the MJCF text `objects`.
 
-    Free bodies move; bodies that an episode only places are mocap bodies, so that the state of an episode is all in its
-    `MjData` and its copies share one model.
+    Free bodies move. Bodies that are only placed at the start of an episode are mocap bodies, so that the whole state
+    of an episode is in its `MjData`, and copies share one model.
     """
     text = _SCENE.format(
         name=name,

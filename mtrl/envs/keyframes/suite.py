@@ -1,4 +1,4 @@
-"""The ten tasks as a suite: demonstrations by experts, evaluation on held-out scenes, films."""
+"""The ten tasks as a suite, with demonstrations by experts, evaluation on held-out scenes, and films."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Config(ChosenTasks):
 
     kind: str = "keyframes"
     tasks: list[str] = field(default_factory=lambda: list(TASKS), kw_only=True)
-    """Which of the ten, in this order; all of them if empty."""
+    """Some of the ten tasks, in this order; all of them if empty."""
     image_size: int = option(128, f"in 16..{PIXELS}")
     """Pixels along each side of the square pictures."""
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
-    """What the policy sees, of left_shoulder, right_shoulder, overhead, wrist and front."""
+    """The policy's cameras, out of left_shoulder, right_shoulder, overhead, wrist and front."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -41,7 +41,7 @@ class Config(ChosenTasks):
 
 
 class KeyframesSuite(Suite[Config, KeyframeSpec]):
-    """Ten tasks that mirror RLBench's by name and kind, in MuJoCo. Not RLBench: scores are not comparable with its own.
+    """Ten MuJoCo tasks with the names and kinds of RLBench's. Their scores are not comparable with RLBench's.
 
     The robot is a gripper without an arm, so every pose in the workspace can be reached.
     """
@@ -52,21 +52,21 @@ class KeyframesSuite(Suite[Config, KeyframeSpec]):
 
     @property
     def keyframes(self) -> dict[str, int]:
-        """task -> the number of keyframes of its demonstrations, and of actions in an episode."""
+        """task -> the number of keyframes in its demonstrations, which is also the number of actions in an episode."""
         return {task: TASKS[task].keyframes for task in self.tasks}
 
     def demonstrations(self, seed: int, episodes: int, every_frame: bool = False) -> Iterator[Demo]:
         """Yield `episodes` demonstrations of each task, task by task.
 
-        every_frame: draw all five cameras at every frame, as in RLBench's folders; otherwise the policy's cameras, at
-        the keyframes alone.
+        every_frame: draw all five cameras at every frame, as in RLBench's folders. Otherwise draw only the policy's
+        cameras, and only at keyframes.
         """
         cameras = CAMERAS if every_frame else self.spec.cameras
         size = self.config.image_size
         return collect(self.tasks, episodes, seed, cameras=cameras, image_size=size, every_frame=every_frame)
 
     def make_evaluation_envs(self, seed: int, envs_per_task: int) -> KeyframeCopies:
-        """Environments for evaluation. Their scenes are those of no demonstration, whatever its seed."""
+        """Environments for evaluation. No demonstration has their scenes, whatever its seed."""
         return KeyframeCopies(self.tasks, envs_per_task, seed, self.spec.cameras, self.config.image_size)
 
     def film(self, policy: Policy, path: Path, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""The arguments of the vector environments, in gymnasium's and Meta-World's words."""
+"""The arguments of the vector environments, with gymnasium's and Meta-World's names."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _ALIASES = {
     "env_name": "task", "envs_list": "tasks", "train_envs": "tasks", "test_envs": "tasks",
     "meta_batch_size": "num_envs", "total_tasks_per_cls": "num_goals",
 }  # fmt: skip
-"""Meta-World's words for some arguments."""
+"""Meta-World's name for an argument -> ours."""
 _WORDS = {
     "benchmark.tasks": "task", "benchmark.reward_version": "reward_function_version",
     "benchmark.horizon": "max_episode_steps", "benchmark.num_goals": "num_goals",
 }  # fmt: skip
-"""Options of the command line, and the arguments here that mean the same."""
+"""Command-line option -> the argument here that means the same."""
 _LARGEST = 4096
-"""Pixels along a side of a picture."""
+"""The most pixels along a side of a picture."""
 _ELSEWHERE = {
     "reward_normalization_method": "gymnasium.wrappers.vector.NormalizeReward",
     "normalize_observations": "gymnasium.wrappers.vector.NormalizeObservation",
@@ -40,16 +40,16 @@ _ELSEWHERE = {
 
 @dataclass
 class Arguments:
-    """The arguments of `gymnasium.make_vec("mtrl/MT10-v3", ...)` and its like."""
+    """The arguments of `gymnasium.make_vec("mtrl/MT10-v3", ...)` and similar calls."""
 
     num_envs: int = 1
-    """T · N; 1 stands for one copy of each task. In meta-learning, `meta_batch_size` is another name of it."""
+    """T · N; 1 stands for one copy of each task. In meta-learning, it may also be called `meta_batch_size`."""
     task: str | None = None
     """The one task of MT1 and ML1, also called `env_name`."""
     tasks: Sequence[str] = ()
     """The tasks of a custom list, also called `envs_list`, or `train_envs` and `test_envs`."""
     seed: int | None = 0
-    """Seed of the benchmark's goals, and of their order until `reset` is given another; None draws one."""
+    """Seed of the benchmark's goals, and of their order until `reset` gets another seed; None draws one."""
     use_one_hot: bool = False
     """Append the task's one-hot code (T) to the observation (39)."""
     reward_function_version: str = "v2"
@@ -61,8 +61,8 @@ class Arguments:
     num_goals: int | None = 50
     """Goals of each task: the first of the benchmark's 50."""
     task_select: str | None = None
-    """random: each reset draws any goal (multi-task). pseudorandom: each copy has goals of its own, and keeps one until
-    `call("sample_tasks")` takes the next (meta-learning)."""
+    """random: each reset draws any goal (multi-task). pseudorandom: each copy has goals of its own, and keeps a goal
+    until `call("sample_tasks")` takes the next one (meta-learning)."""
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP
     """When an ended episode restarts: in the same step, in the next one, or only by `reset(options=...)`."""
     observation: str = "state"
@@ -70,17 +70,17 @@ class Arguments:
     render_mode: str | None = None
     """rgb_array or nothing."""
     camera_name: str | Sequence[str] = "corner2"
-    """Camera of pictures: one of the model's. With a list of K cameras, observations have (K, height, width, 3)."""
+    """The model's camera that takes the pictures. With a list of K cameras, observations are (K, height, width, 3)."""
     width: int | None = None
-    """Width of pictures in pixels: by default 84 where they are observations, else 480. Pictures are square if width
-    or height alone is given."""
+    """Width of pictures in pixels: by default 84 if they are observations, otherwise 480. Pictures are square if only
+    the width or only the height is given."""
     height: int | None = None
     copy: bool = True
-    """Whether observations are copies. Without, the next step writes over them, and allocates nothing for them."""
+    """Whether observations are copies. If not, the next step overwrites them, which saves an allocation."""
     threads: int | None = None
     """Threads that step the copies; one per core if not given."""
     vector_strategy: str = "sync"
-    """sync or async, which make no difference here: all copies are stepped at once on threads."""
+    """sync or async, for compatibility. They make no difference: all copies are stepped at once on threads."""
 
     kind: str = field(default="", kw_only=True)
     split: Split = field(default="", kw_only=True)
@@ -127,7 +127,7 @@ class Arguments:
         return self.height or self.width or usual, self.width or self.height or usual
 
     def config(self) -> Config:
-        """These tasks as a benchmark of the command line, which checks values."""
+        """These tasks as the configuration of a benchmark, which checks values."""
         names = [self.task] if self.task is not None else list(self.tasks)
         kind = self.kind
         if self.split:
@@ -140,7 +140,7 @@ class Arguments:
         )  # fmt: skip
 
     def goals(self) -> dict[str, list[Task]]:
-        """{task: goals}, as the package makes them from this seed."""
+        """{task: goals}: the goals that the package makes from this seed."""
         seed, suite = self.seed or 0, MetaWorldSuite(self.config())
         if not self.split:
             return suite.goals(seed)
@@ -149,10 +149,10 @@ class Arguments:
 
 
 def parse(kind: str, split: Split, given: dict[str, Any]) -> Arguments:
-    """The arguments of an environment, whose names may be Meta-World's.
+    """Read the arguments of an environment. Meta-World's names are accepted.
 
     Raises:
-        UserError: an argument is unknown, or has a value that it cannot have.
+        UserError: an argument is unknown, or has an impossible value.
     """
     known = [f.name for f in fields(Arguments) if f.name not in ("kind", "split")]
     values: dict[str, Any] = {}
@@ -172,7 +172,7 @@ def parse(kind: str, split: Split, given: dict[str, Any]) -> Arguments:
 
 @contextlib.contextmanager
 def in_words_of_arguments() -> Iterator[None]:
-    """Errors about options of the command line as errors about the arguments that mean the same."""
+    """Turn errors about command-line options into errors about the arguments that mean the same."""
     try:
         yield
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Observations and rewards of the copies of one task, on arrays that the engine owns."""
+"""Computes observations and rewards for the copies of one task, on arrays that the engine owns."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE, Rewar
 from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 RESULT_SIZE = OBSERVATION_SIZE + len(Outcome._fields)
-"""An observation (this frame, the one before, the goal), then the fields of `Outcome`."""
+"""The size of an observation (current frame, previous frame, goal), followed by the fields of `Outcome`."""
 CURRENT, PREVIOUS = slice(CURRENT_SIZE), slice(CURRENT_SIZE, 2 * CURRENT_SIZE)
-"""The two frames."""
+"""The places of the two frames in a result."""
 GOAL = 2 * CURRENT_SIZE
 COMMAND = 3
-"""The gripper's place in an action."""
+"""The gripper's index in an action."""
 FloatRows = NDArray[np.float64]
 Columns = Mapping[str, tuple[int, int]]
-"""{name: (where it begins, its size, which is 0 for a number)}"""
+"""{name: (its first column, its size; 0 for a single number)}"""
 FLAGS = ("-O1", "-ffp-contract=off")
-"""Without contraction: a product and a sum in one instruction would round once where Python rounds twice."""
+"""Flags without contraction: a fused product and sum would round once where Python rounds twice."""
 _ARITHMETIC = """
 void {name}(const double *row, const double *constant, const float *action, double *memory, double *result) {{
   State state, *s = &state;
@@ -42,7 +42,7 @@ void {name}(const double *row, const double *constant, const float *action, doub
 
 
 def columns(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Columns, int]:
-    """Places one after the other in a row, for shapes () and (k,), and the row's width."""
+    """Consecutive places in a row for shapes () and (k,), and the row's width."""
     found, start = {}, 0
     for name, shape in shapes.items():
         found[name] = (start, shape[0] if shape else 0)
@@ -63,16 +63,16 @@ def filler(places: Columns) -> Callable[[State, list[float]], None]:
 
 
 class TaskArithmetic:
-    """The observations and rewards of N copies, each evaluated alone once its physics is done.
+    """The observations and rewards of N copies. Each copy is evaluated by itself after its physics.
 
     Args:
         spec: the task.
-        probes: where its probes lie in ``rows``.
+        probes: the places of its probes in ``rows``.
         shapes: the shape of each of its constants, () or (k,).
-        rows: (N, width), read where steps are taken from Python.
+        rows: (N, width), read if steps are taken from Python.
         action: (N, 4), read.
-        result: (N, RESULT_SIZE). The last step's frame is read from its place (`PREVIOUS`); the rest is written.
-        terms: how many fields of `Outcome` are wanted; the others stay 0.
+        result: (N, RESULT_SIZE). The last step's frame is read (`PREVIOUS`); the rest is written.
+        terms: how many fields of `Outcome` are computed; the others stay 0.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class TaskArithmetic:
             state.previous = row[PREVIOUS]
 
     def evaluate(self, first: int, last: int) -> Callable[[], None]:
-        """A function that evaluates copies ``first`` to ``last`` − 1. Where one fails, its observation is not finite.
+        """A function that evaluates copies ``first`` to ``last`` − 1. If a copy fails, its observation is not finite.
 
         `native` does the same in C.
         """
@@ -137,11 +137,11 @@ class TaskArithmetic:
         self._recall(n)
 
     def memory(self) -> dict[str, FloatRows]:
-        """{name: (N,)}: the latched numbers of the task."""
+        """{name: (N,)}: the numbers that the task keeps from step to step."""
         return dict(zip(self.latched, self.state.T, strict=True))
 
     def remember(self, memory: Mapping[str, FloatRows]) -> None:
-        """Go back to such a memory."""
+        """Restore numbers that `memory` has returned."""
         for name, column in zip(self.latched, self.state.T, strict=True):
             column[...] = memory[name]
         for n in range(len(self._states)):
@@ -152,9 +152,9 @@ class TaskArithmetic:
 
 
 def arithmetic_source(parts: Sequence[TaskArithmetic]) -> str:
-    """A function in C for each task, by its name, which evaluates one copy.
+    """The source of a C function for each task, by its name, which evaluates one copy.
 
-    Raises `Untranslatable` where a task does what has no translation.
+    Raises `Untranslatable` if a task uses something that has no translation.
     """
     state = Object("State", {"command": SINGLE, "previous": Tuple((DOUBLE,) * CURRENT_SIZE)})
     program, functions = Program(state), list[str]()

@@ -1,6 +1,6 @@
-"""Environment steps per second: our engine, EnvPool, the package's vector environments, and the physics alone.
+"""Measures environment steps per second of our engine, EnvPool, the package's environments, and the physics alone.
 
-They take turns in one process on the same cores, so that whatever else the machine does slows all of them alike.
+They take turns in one process on the same cores, so that other work on the machine slows all of them equally.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -37,14 +37,14 @@ from mtrl.monitoring.progress import counted
 from mtrl.monitoring.video import RenderingUnavailable
 
 _TURN = 0.4
-"""About how many seconds one of them runs before the next has its turn."""
+"""About how many seconds a turn lasts."""
 _TURNS = (250, 100, 50, 20, 10, 5)
-"""Possible numbers of steps in a turn. They divide an episode's 500 steps, so that no episode ends within a turn."""
+"""Possible numbers of steps in a turn. They divide an episode's 500 steps, so that no episode ends inside a turn."""
 _BOUND = "bound"
 _ONE = "pick-place-v3"
 """The task of mt1."""
 _MOST_IN_POOLS = 200
-"""EnvPool keeps a model for each environment, which takes 20 MB."""
+"""The most environments in pools: EnvPool keeps a model of 20 MB for each."""
 _PICTURE = 84
 """Pixels along a side."""
 logger = logging.getLogger(__name__)
@@ -55,26 +55,26 @@ Run = Callable[[], float]
 def bench(
     kinds: Sequence[str] = ("mt1", "mt10", "mt50"), copies: Sequence[int] = (1, 4, 16), seconds: float = 5.0
 ) -> list[dict[str, Any]]:
-    """A row for each suite, number of copies and engine: steps per second, and their ratio to the bound.
+    """A row for each suite, number of copies and engine, with steps per second and their ratio to the bound.
 
     ``bound`` is the physics alone, called from Python: 5 ``mj_step`` and one ``mj_forward`` with our models on the same
     threads. It starts from the states of the engine's own turn and repeats its commands. ``bound_full`` uses the
-    package's models, visuals included. ``bound_resting`` keeps the last commands for the whole turn: the robots come to
-    rest, which is less work for the solver.
+    package's models, including visuals. ``bound_resting`` keeps the last commands for the whole turn. The robots then
+    come to rest, which is less work for the solver.
 
     ``package_sync`` and ``package_async`` are the package's own vector environments, in one process and with a process
-    for each environment. They have one copy of each task, of mt1's sixteen; more copies hardly change their speed.
-    ``peak_mb`` is the memory of a process with our engine and nothing else.
+    for each environment. They have one copy of each task, but sixteen for mt1; more copies hardly change their speed.
+    ``peak_mb`` is the memory of a process with only our engine.
 
-    ``pixels`` and ``package_pixels`` have one copy of each task and a picture of 84 × 84 of every state, where there is
-    offscreen OpenGL; mt1 has no such rows.
+    ``pixels`` and ``package_pixels`` draw a picture of 84 × 84 pixels of every state, with one copy of each task. They
+    need offscreen OpenGL, and there are none for mt1.
 
-    ``envpool`` has a pool for each task; pools step one after the other, and ``envpool_overlapped`` all at once. These
-    rows are there where EnvPool is installed, for at most 200 environments. Columns ``mujoco`` and ``goals`` tell how
-    they differ: EnvPool follows metaworld 3.0.0 with a later MuJoCo of its own, and draws each episode's goal anew.
+    ``envpool`` has a pool for each task and steps one pool after the other; ``envpool_overlapped`` steps all at once.
+    These rows need EnvPool, and have at most 200 environments. The columns ``mujoco`` and ``goals`` show the
+    differences: EnvPool follows metaworld 3.0.0 with a later MuJoCo of its own, and draws a new goal for each episode.
 
     Args:
-        seconds: for each row.
+        seconds: the duration of each row's measurement.
     """
     rows = []
     for kind in kinds:
@@ -120,9 +120,9 @@ def _compare(kind: str, copies: int, seconds: float, package: dict[str, Run]) ->
 
 
 def _pictures(kind: str, seconds: float) -> list[dict[str, Any]]:
-    """The rows of one suite with pictures; none where nothing can be drawn."""
+    """The rows of one suite with pictures; none if drawing is impossible."""
     try:
-        os.environ.setdefault("MUJOCO_GL", offscreen_backend())  # so that the package draws without a window, too
+        os.environ.setdefault("MUJOCO_GL", offscreen_backend())  # so that the package also draws without a window
     except RenderingUnavailable as error:
         logger.warning("No rows with pictures: %s", error)
         return []
@@ -149,9 +149,9 @@ def _interleaved(runs: dict[str, Run], seconds: float, bounds: Sequence[_BoundRu
 
 
 def _peak_mb(kind: str, copies: int) -> float:
-    """Largest resident memory of a process that steps the engine, everything included; NaN where there is no /proc.
+    """The largest resident memory of a process that steps the engine; NaN if there is no /proc.
 
-    `resource.getrusage` does not tell it: on Linux a child process starts with its parent's maximum.
+    `resource.getrusage` cannot give it: on Linux a child process starts with its parent's maximum.
     """
     if not sys.platform.startswith("linux"):
         return float("nan")
@@ -197,7 +197,7 @@ def _turn(step: Callable[[np.ndarray], Any], actions: Iterator[np.ndarray]) -> f
 
 @contextlib.contextmanager
 def _package_runs(kind: str) -> Iterator[dict[str, Run]]:
-    """``gymnasium.make_vec("Meta-World/MT10", ...)`` and its like; processes are forked before anything has threads."""
+    """``gymnasium.make_vec("Meta-World/MT10", ...)`` and the like. Processes are forked before any thread starts."""
     name = "custom-mt-envs" if kind == "mt1" else kind.upper()
     options: dict[str, Any] = {"envs_list": [_ONE] * 16} if kind == "mt1" else {}
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
@@ -223,9 +223,9 @@ def _pool_runs(pools: EnvPools) -> dict[str, Run]:
 
 
 class _BoundRun:
-    """The physics of the engine's last turn, and nothing else.
+    """Repeats only the physics of the engine's last turn.
 
-    Copies of a task share one model, whose bodies lie where those of the first copy do.
+    Copies of a task share one model, with bodies placed as in the first copy.
     """
 
     def __init__(self, ours: _EngineRun, whole: bool, resting: bool = False) -> None:

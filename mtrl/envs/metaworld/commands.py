@@ -1,4 +1,4 @@
-"""The commands that follow from actions: the place of the hand, and the fingers' controls."""
+"""Computes commands from actions: the hand's position, and the fingers' controls."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class Commands:
     """The commands of T tasks × N copies, as the package's ``set_xyz_action`` makes them.
 
     Args:
-        envs: the package's environment of each task, for its scale of actions and the hand's limits.
+        envs: the package's environment of each task, which has the scale of actions and the hand's limits.
         copies: N.
     """
 
     def __init__(self, envs: Sequence[Any], copies: int) -> None:
         self.controls = np.zeros((len(envs), copies, CONTROLS))
-        """(T, N, CONTROLS): the hand's place (3), and the two fingers' commands."""
+        """(T, N, CONTROLS): the hand's position (3), and the two fingers' commands."""
         self._move = np.zeros((len(envs), copies, 3), np.float32)
         self._scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
         self._low = np.array([env.mocap_low for env in envs])[:, None]
         self._high = np.array([env.mocap_high for env in envs])[:, None]
 
     def take(self, action: NDArray[np.float32]) -> None:
-        """Move the hand's place by actions (T, N, 4): in single precision up to the sum, as the package does."""
+        """Move the hand's position by actions (T, N, 4), in single precision before the sum, as the package does."""
         move, position = self._move, self.controls[..., :3]
         np.maximum(action[..., :3], -1.0, out=move)
         np.minimum(move, 1.0, out=move)

@@ -1,8 +1,9 @@
-"""T Meta-World tasks × N copies at the speed of their physics: the package's numbers without its Python.
+"""Steps T Meta-World tasks × N copies at the speed of their physics, with the package's numbers.
 
-A step puts all copies into one list of jobs, shared by as many threads as there are cores. A job is some copies of one
-task: 5 physics steps and one ``mj_forward`` each, then their observations and rewards, all in C outside of Python's
-lock where a compiler is found (`native`). Ended episodes restart in a second round of jobs, a task each.
+A step puts all copies into one list of jobs, which as many threads share as there are cores. A job takes some copies of
+one task through 5 physics steps and one ``mj_forward`` each, and then computes their observations and rewards. With a
+compiler, all of this is C code that does not hold Python's lock (`native`). Ended episodes restart in a second round of
+jobs, one per task.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from mtrl.envs.metaworld.workers import Workers, shares
 logger = logging.getLogger(__name__)
 
 INFO_TERMS = Outcome._fields[1:]
-"""What the package reports beside the reward."""
+"""The names of what the package reports besides the reward."""
 Chunk = Callable[[int], None]
 """Called with the worker's number."""
 _REASONS = {SOUND: "numbers that are not finite", UNSTABLE: "unstable physics", ERROR: "an error of MuJoCo's"}
@@ -46,36 +47,36 @@ _SAVED = ("observation", "next_observation", "faults", "_elapsed", "_last", "_go
 
 
 class BatchedEnvs:
-    """All tasks × N copies at once; implements `TaskVectorEnv`, and gives the same trajectories as `PackageEnvs`.
+    """All tasks × N copies at once. Implements `TaskVectorEnv`, and gives the same trajectories as `PackageEnvs`.
 
-    Observations and rewards are float64, actions are used as float32. An episode ends at the horizon, at success if so
-    wished, and where a copy fails (an exception, numbers that are not finite, unstable physics): then
-    `next_observation` is the last sound one, the reward 0, the episode truncated, and `faults` grows. The numbers do
-    not depend on the number of threads.
+    Observations and rewards are float64; actions are used as float32. An episode ends at the horizon, optionally at
+    success, and if a copy fails (an exception, infinite numbers, unstable physics). After a failure `next_observation`
+    is the last valid one, the reward is 0, the episode is truncated, and `faults` is increased. The numbers do not
+    depend on the number of threads.
 
     Args:
         goals: {task: goals}, in the suite's order.
-        seed: every copy draws its goals from a stream of its own, made from it.
-        schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, ...; then it stands still, at the
-            last observation, with zero rewards and no ends.
+        seed: the seed of the streams from which the copies draw goals, one stream for each copy.
+        schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, .... Then it stands still at the
+            last observation, with zero rewards and no further ends.
         threads: by default, one per core.
         known: first states of episodes, shared with other environments of the same goals.
-        with_info: whether to compute what `info` gives.
-        draws: what gives the copies the goals of their episodes; by default any of the task's, at random.
+        with_info: whether to compute what `info` returns.
+        draws: chooses the goals of the copies' episodes; by default, any of the task's goals at random.
         specs: {task: its definition}, for variants of the package's tasks.
 
     Raises:
-        UserError: a task that the engine does not know.
+        UserError: the engine does not know a task.
     """
 
     faults: NDArray[np.int64]
     """(T, N): episodes that ended because the copy failed, since the last reset."""
     autoreset: bool = True
-    """Whether an ended episode restarts in the same step; otherwise `restart` does it."""
+    """Whether an ended episode restarts in the same step. If not, `restart` has to be called."""
     before_restart: Callable[[BoolArray], Any]
-    """Called by a step with the copies (T, N) that have ended, before they restart."""
+    """Called by a step with the mask (T, N) of copies whose episodes have ended, before they restart."""
     keeps_goals: bool = False
-    """Whether a copy's next episode has the goal of the one before, unless `restart` asks for new ones."""
+    """Whether a copy's next episode has the same goal as the last, unless `restart` asks for new goals."""
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class BatchedEnvs:
         grid = (self.num_tasks, self.envs_per_task)
         self._action = np.zeros((*grid, 4), np.float32)
         self.observation = np.zeros((*grid, OBSERVATION_SIZE))
-        # What is written together lies together; the rest are views.
+        # Arrays that are written together are adjacent in memory; the others are views of them.
         self._result = np.zeros((*grid, RESULT_SIZE))
         self.next_observation = self._result[..., :OBSERVATION_SIZE]
         self._outcome = np.moveaxis(self._result[..., OBSERVATION_SIZE:], -1, 0)
@@ -149,11 +150,11 @@ class BatchedEnvs:
 
     @property
     def controls(self) -> NDArray[np.float64]:
-        """(T, N, CONTROLS): the commands of the last step. The memory is the engine's."""
+        """(T, N, CONTROLS): the commands of the last step. The array is reused."""
         return self._commands.controls
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
+        """Restart all episodes from `seed`. By default this is the last reset's seed, so that the same goals follow."""
         self._seed = self._seed if seed is None else seed
         self.seed(self._seed)
         self._played[...], self._parked[...], self._ready = 0, False, True
@@ -161,13 +162,13 @@ class BatchedEnvs:
         return self.restart(np.ones_like(self._parked))
 
     def seed(self, seeds: int | Sequence[int | None]) -> None:
-        """Start the streams that goals are drawn from anew; see `GoalDraws.seed`."""
+        """Restart the streams from which goals are drawn; see `GoalDraws.seed`."""
         self._draws.seed(seeds)
 
     def restart(self, which: BoolArray, *, new_goals: bool = False) -> FloatArray:
-        """Start the next episode of the copies marked in ``which (T, N)``; the others stay where they are.
+        """Start the next episode of the copies marked in ``which (T, N)``. The others do not change.
 
-        new_goals: also where `keeps_goals`.
+        new_goals: draw new goals even if `keeps_goals`.
         """
         self._check_ready()
         self.faults[which] = 0
@@ -195,12 +196,12 @@ class BatchedEnvs:
         return self._step_result
 
     def _check_ready(self) -> None:
-        """A step that was broken off leaves the copies at different times."""
+        """Raise an error after an interrupted step, which leaves the copies at different times."""
         if not self._ready:
             raise RuntimeError("Call `reset` or `load_state_dict` first, also after a step that failed.")
 
     def info(self) -> dict[str, FloatArray]:
-        """{term: (T, N)}: what the package reports of the last step beside the reward; see `INFO_TERMS`."""
+        """{term: (T, N)}: what the package reports about the last step besides the reward; see `INFO_TERMS`."""
         if not self._with_info:
             raise RuntimeError("These environments were made without `with_info`.")
         failed = self._failed | self._parked
@@ -212,8 +213,8 @@ class BatchedEnvs:
         np.not_equal(self._outcome[1], 0.0, out=self._success)
 
     def _plan(self) -> None:
-        """Share out the copies that play. Large chunks keep a task's code and model in a core's cache; small ones at
-        the end let all threads finish together."""
+        """Divide the copies that play into chunks. Large chunks keep a task's code and model in a core's cache; small
+        ones at the end let all threads finish together."""
         if self._chunks and np.array_equal(self._planned, self._parked):
             return
         self._planned[...] = self._parked
@@ -221,7 +222,7 @@ class BatchedEnvs:
         self._chunks = [self._chunk(t, first, last) for t, ranges in chunks for first, last in ranges]
 
     def _chunk(self, t: int, first: int, last: int) -> Chunk:
-        """A step of some copies of a task. All arithmetic comes after all physics, while its code is in the cache."""
+        """Step some copies of a task: first all physics, then all arithmetic, so that its code stays in the cache."""
         if self._compiled is not None:
             step = self._compiled[t]
             return lambda worker: step(worker, first, last)
@@ -260,7 +261,7 @@ class BatchedEnvs:
         self._truncated |= self._failed
 
     def _begin(self, ended: BoolArray, new_goals: bool = False) -> None:
-        """Start the next episode, if there is one, of the copies marked in ``ended (T, N)``."""
+        """Start the next episode, if there is one, for the copies marked in ``ended (T, N)``."""
         for t, n in np.argwhere(ended).tolist():
             if new_goals or not (self.keeps_goals and self._played[t, n]):
                 self._next_goal(t, n)
@@ -296,7 +297,7 @@ class BatchedEnvs:
         raise TypeError(f"The engine should be {what}. Found an attempt to copy or pickle it.")
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the goals, which follow from the suite's seed."""
+        """The whole state except the goals, which depend only on the suite's seed."""
         self._check_ready()
         return {
             "engine": "batched",
@@ -314,7 +315,7 @@ class BatchedEnvs:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Go back to a saved state.
+        """Restore a saved state.
 
         Raises:
             UserError: it is the state of another engine, of other tasks, or of another number of copies.
@@ -346,5 +347,5 @@ class BatchedEnvs:
         arithmetic.remember({name: value.cpu().numpy() for name, value in state["memory"][t].items()})
 
     def close(self) -> None:
-        """End the threads; the environments cannot be used afterwards."""
+        """End the threads. The environments cannot be used afterwards."""
         self._finalizer()

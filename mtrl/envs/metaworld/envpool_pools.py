@@ -12,7 +12,7 @@ import numpy as np
 from mtrl.core.cores import available_cores
 
 FACTS = {"mujoco": "3.6.0", "goals": "anew"}
-"""What differs from the package in EnvPool 1.2.5: the MuJoCo that it is built with, and where goals come from."""
+"""How EnvPool 1.2.5 differs from the package: in the version of MuJoCo that it contains, and in drawing goals."""
 
 
 def envpool_installed() -> bool:
@@ -20,9 +20,9 @@ def envpool_installed() -> bool:
 
 
 class EnvPools:
-    """A pool of N environments for each of T tasks, since a pool has one task only.
+    """A pool of N environments for each of T tasks, since a pool has only one task.
 
-    A pool has as many threads as environments, and at most as many as there are cores.
+    A pool has one thread per environment, and at most one per core.
     """
 
     def __init__(self, tasks: Sequence[str], copies: int) -> None:
@@ -45,7 +45,7 @@ class EnvPools:
         return [pool.step(now)[0] for pool, now in zip(self._pools, actions, strict=True)]
 
     def step_overlapped(self, actions: np.ndarray) -> list[np.ndarray]:
-        """The same with all pools at work at once."""
+        """The same, with all pools working at the same time."""
         for pool, now in zip(self._pools, actions, strict=True):
             pool.send(now)
         return [pool.recv()[0] for pool in self._pools]

@@ -1,4 +1,4 @@
-"""Which goal each copy's next episode has, drawn from a random stream of the copy's own."""
+"""Draws the goal of each copy's next episode from the copy's own random stream."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 class GoalDraws:
     """Draws goals of T tasks × N copies; copy n of task t is number ``t · N + n``.
 
-    By default each draw is any of the task's goals. With `in_turn`, copy n has goals n, n + N, ... of its own and plays
-    all of them before it plays one again, in an order that is shuffled after each round.
+    By default each draw is any of the task's goals. With `in_turn`, copy n has the goals n, n + N, ... and plays all of
+    them before it repeats one, in an order that is shuffled in each round.
 
     Args:
         counts: the number of goals of each task.
         copies: N.
-        here: the numbers of those copies that are drawn for, if not all; they get what they would get among all.
+        here: the numbers of the copies to draw for, if not all. Each gets the same goals as it would among all.
     """
 
     def __init__(self, counts: Sequence[int], copies: int, in_turn: bool = False, here: range | None = None) -> None:
@@ -35,7 +35,7 @@ class GoalDraws:
         return len(self._rngs)
 
     def seed(self, seeds: int | Sequence[int | None]) -> None:
-        """Restart the streams: all from one seed, or each from its own; None leaves a stream as it is."""
+        """Restart the streams, all from one seed or each from its own. None leaves a stream as it is."""
         if isinstance(seeds, int | np.integer):
             streams = np.random.SeedSequence(int(seeds)).spawn(self._all)
             sources: Sequence[Any] = [streams[number] for number in self._streams]

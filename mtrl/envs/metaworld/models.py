@@ -1,8 +1,8 @@
 """Compiled Meta-World models without visuals.
 
-A model of the package is about 20 MB, nearly all of it textures and visual meshes. MuJoCo's own compiler drops them
-(``discardvisual``) and keeps the bodies, joints, colliding geoms and their order, so that the physics is the same to
-the last bit; what is left is 3 MB, two collision meshes of the robot. Such a model cannot be rendered.
+A model of the package takes about 20 MB, nearly all of it for textures and visual meshes. MuJoCo's own compiler drops
+these (``discardvisual``) and keeps the bodies, joints and colliding geoms in their order, so that the physics is the
+same to the last bit. The remaining 3 MB are two collision meshes of the robot. Such a model cannot be rendered.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -20,11 +20,11 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 @functools.cache
 def physics_model(path: str) -> Any:
-    """The ``MjModel`` of an XML file for stepping, not for rendering; named geoms are kept. Copy it to change it."""
+    """The ``MjModel`` of an XML file for stepping, not for rendering. Named geoms are kept. Change only a copy."""
     spec: Any = mujoco.MjSpec.from_file(path)
     spec.compiler.discardvisual = True
     _drop_visual_meshes(spec)
-    # The compiler keeps what another element refers to, and a tuple refers without acting.
+    # The compiler keeps elements to which others refer. A tuple refers to them and has no other effect.
     names = [geom.name for geom in spec.geoms if geom.name]
     kinds = [mujoco.mjtObj.mjOBJ_GEOM] * len(names)
     spec.add_tuple(name="kept_geoms", objtype=kinds, objname=names, objprm=[0.0] * len(names))
@@ -32,9 +32,9 @@ def physics_model(path: str) -> Any:
 
 
 def _drop_visual_meshes(spec: Any) -> None:
-    """Take the visual meshes and textures out before the compiler reads them: a third of the time, the same result.
+    """Remove visual meshes and textures before the compiler reads them: the result is the same in a third of the time.
 
-    Meshes stay where a body's mass is inferred from them.
+    Meshes from which a body's mass is inferred are kept.
     """
     mesh, sphere = mujoco.mjtGeom.mjGEOM_MESH, mujoco.mjtGeom.mjGEOM_SPHERE
     for body in spec.bodies:
@@ -50,7 +50,7 @@ def _drop_visual_meshes(spec: Any) -> None:
 
 
 def whole_model(task: str) -> Any:
-    """The package's own ``MjModel`` of a task, visuals included."""
+    """The package's own ``MjModel`` of a task, including visuals."""
     name: Any = ALL_V3_ENVIRONMENTS[task].model_name
     return _whole_model(name.fget(None)).__copy__()
 
@@ -62,7 +62,7 @@ def _whole_model(path: str) -> Any:
 
 @functools.cache
 def _environment(task: str, model_of: Callable[[str], Any]) -> Any:
-    """The task's class, which copies a compiled model instead of compiling its own (0.3 s)."""
+    """A class of the task that copies a compiled model instead of compiling one, which takes 0.3 s."""
 
     def _initialize_simulation(self: SawyerXYZEnv) -> tuple[Any, Any]:
         model = model_of(self.fullpath).__copy__()
@@ -78,5 +78,5 @@ def make_env(task: str, reward_version: str) -> Any:
 
 
 def make_physics_env(task: str, reward_version: str) -> Any:
-    """The same environment on the small model: all of its numbers, but no pictures."""
+    """The same environment with the small model: it has the same numbers, but no pictures."""
     return _environment(task, physics_model)(reward_function_version=reward_version)

@@ -1,10 +1,10 @@
-"""Whole steps of some copies in C: commands, physics, probes and arithmetic, without Python's lock.
+"""Runs whole steps of copies in C (commands, physics, probes and arithmetic) without Python's lock.
 
-``mj_step`` and ``mj_forward`` release the lock, but each takes it again when it returns, and threads that do so every
-40 µs lose a tenth of their time to handing it over; the arithmetic, as Python, holds it. Where a C compiler is found
-(``cc``, or what the variable ``CC`` names), the functions of all tasks are translated (`compiler`) and compiled when an
-engine starts, in about a second for fifty tasks, and no file is kept. Elsewhere the same is done from Python,
-with the same results.
+From Python, ``mj_step`` and ``mj_forward`` release the lock, but each takes it again when it returns; threads that do
+so every 40 µs lose a tenth of their time to handing it over, and the arithmetic holds it. With a C compiler (``cc``, or
+what the variable ``CC`` names), the functions of all tasks are translated (`compiler`) and compiled when an engine
+starts, in about a second for fifty tasks. No file is kept. Without a compiler Python does the same, with the same
+results.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mtrl.envs.metaworld.probes import address_of
 logger = logging.getLogger(__name__)
 
 Step = Callable[[int, int, int], None]
-"""Called with (worker, first, last): steps these copies."""
+"""Steps copies; called with (worker, first, last)."""
 
 _FIELDS = {
     "models": "const mjModel *const *", "datas": "mjData *const *", "bases": "double *const *",
@@ -37,7 +37,7 @@ _FIELDS = {
     "clocks": "double *", "status": "signed char *", "shared": "long ", "positions": "long ", "action": "const float *",
     "constants": "const double *", "state": "double *", "result": "double *",
 }  # fmt: skip
-"""The arrays and numbers of one task, as `TaskPhysics.arrays` and `TaskArithmetic.arrays` name them."""
+"""The arrays and numbers of one task, with their names in `TaskPhysics.arrays` and `TaskArithmetic.arrays`."""
 
 _HEAD = (
     "#include <setjmp.h>\n#include <mujoco/mujoco.h>\n"
@@ -111,7 +111,7 @@ _SYMBOLS = ("mj_step", "mj_forward", "_mjPRIVATE__get_tls_error_fn", "_mjPRIVATE
 
 
 def compiled_steps(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]]) -> list[Step] | None:
-    """A function for each task; None where they cannot be compiled, for a reason that is logged.
+    """A function for each task; None if they cannot be compiled. The reason is logged.
 
     A task's arrays must stay where they are for as long as its function is called.
     """

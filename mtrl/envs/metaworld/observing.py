@@ -1,4 +1,4 @@
-"""What the sub-environments of a vector environment observe: their state, pictures of it, or both."""
+"""Observations of a vector environment's sub-environments: states, pictures, or both."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE
 Array = NDArray[Any]
 Observation = Array | dict[str, Array]
 _GOAL = slice(2 * CURRENT_SIZE, OBSERVATION_SIZE)
-"""The goal's place in a state, after the current frame and the one before."""
+"""The goal's place in a state, after the current and the previous frame."""
 
 
 class Observer:
-    """Makes observations of an engine's T tasks × N copies; `space` is that of one.
+    """Makes observations of an engine's T tasks × N copies. `space` is the space of a single observation.
 
-    A state is (O,) float64: that of the engine, without its goal in meta-learning, and the task's code if asked for.
-    Pixels are uint8. Where episodes end in a step, pictures of their ends are drawn before they restart.
+    A state is (O,) float64: that of the engine, without its goal in meta-learning, and with the task's code if
+    requested. Pixels are uint8. If episodes end in a step, their last pictures are drawn before they restart.
     """
 
     def __init__(self, envs: BatchedEnvs, given: Arguments) -> None:
@@ -43,14 +43,14 @@ class Observer:
             envs.before_restart = self._draw
 
     def __call__(self, state: FloatArray) -> Observation:
-        """The engine's observations (T, N, 39), which are of its present states -> a batch."""
+        """The engine's observations (T, N, 39) of its current states -> a batch."""
         if self._given.observation != "state":
             self._draw()
         return self._made(state, self._given.copy)
 
     def final(self, state: FloatArray) -> list[Any]:
-        """What each sub-environment observes of the states (T, N, 39) just reached, after a step in which episodes have
-        ended. The pictures of those that go on are of the step before."""
+        """Each sub-environment's observation of the state (T, N, 39) just reached, after a step in which episodes have
+        ended. For episodes that continue, the pictures are those of the step before."""
         return unbatched(self._made(state, True))
 
     def render(self) -> tuple[Array, ...]:
@@ -82,7 +82,7 @@ class Observer:
 
 
 def unbatched(observation: Observation) -> list[Any]:
-    """What each sub-environment observes."""
+    """Split a batch into the observation of each sub-environment."""
     if isinstance(observation, dict):
         return [dict(zip(observation, values, strict=True)) for values in zip(*observation.values(), strict=True)]
     return list(observation)

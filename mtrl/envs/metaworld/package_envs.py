@@ -1,6 +1,6 @@
-"""T Meta-World tasks × N copies through the package's own environments: the reference for the batched engine.
+"""T Meta-World tasks × N copies as the package's own environments, which are the reference for the batched engine.
 
-Each copy is one `SawyerXYZEnv`. The copies are stepped one after the other in this process.
+Each copy is a `SawyerXYZEnv`. The copies are stepped one after the other in this process.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -50,11 +50,11 @@ class _Spec:
     terminate_on_success: bool
     steps_after_success: int | None
     schedule: NDArray[np.int64] | None
-    """Goal indices of its episodes, after which the copy stands still. None: goals are drawn at random, without end."""
+    """The goal indices of its episodes, after which the copy stands still. None: random goals, without end."""
 
 
 class _Copy:
-    """One environment and its row of the arrays."""
+    """One environment and its row in the arrays."""
 
     def __init__(self, spec: _Spec, row: Mapping[str, np.ndarray]) -> None:
         self.spec, self.row = spec, row
@@ -62,7 +62,7 @@ class _Copy:
         self.rng = np.random.default_rng(0)
         self.goal, self.played, self.parked = 0, 0, False
         self.last = 0
-        """The step at which the present episode is truncated."""
+        """The step at which the current episode is truncated."""
 
     def reset(self, seed: np.random.SeedSequence) -> None:
         self.rng = np.random.default_rng(seed)
@@ -99,9 +99,9 @@ class _Copy:
             row["observation"][...] = row["next_observation"]
 
     def _advance(self) -> bool:
-        """Step the environment and return whether it failed. A failed step keeps the last observation; its reward is 0.
+        """Step the environment. Returns whether it failed. A failed step keeps the last observation; its reward is 0.
 
-        MuJoCo resets an unstable state without an error; only its clock, which goes back, shows it.
+        MuJoCo resets an unstable state without an error. Only its clock shows this, since it goes back.
         """
         row, clock = self.row, self.env.data.time
         try:
@@ -136,7 +136,7 @@ class _Copy:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to a saved state. `reset` makes the attributes that are views of the simulator's memory."""
+        """Restore a saved state. `reset` makes the attributes that are views of the simulator's memory."""
         self.rng.bit_generator.state = state["rng"]
         self.goal, self.played, self.parked, self.last = state["episode"]
         self.env.set_task(self.spec.goals[self.goal])
@@ -148,14 +148,15 @@ class _Copy:
         arrays = {name: value.cpu().numpy() for name, value in state["arrays"].items()}
         model, data = self.env.model, self.env.data
         model.body_pos[:], model.site_pos[:] = arrays["body_pos"], arrays["site_pos"]
-        # mj_forward computes what follows from the state, but may change the solver's warm start: set the state again.
+        # mj_forward computes everything that depends on the state, but may change the solver's warm start, which is
+        # part of the state. So the state is set again.
         mujoco.mj_setState(model, data, arrays["physics"], INTEGRATION)
         mujoco.mj_forward(model, data)
         mujoco.mj_setState(model, data, arrays["physics"], INTEGRATION)
 
 
 def _attributes(env: SawyerXYZEnv) -> dict[str, Any]:
-    """The environment's own numbers and arrays, without the arrays that are views of the simulator's memory."""
+    """The environment's own numbers and arrays, except views of the simulator's memory."""
 
     def owned(value: Any) -> bool:
         while isinstance(value, np.ndarray) and value.base is not None:
@@ -166,7 +167,7 @@ def _attributes(env: SawyerXYZEnv) -> dict[str, Any]:
 
 
 def _to_plain(value: Any) -> Any:
-    # NumPy scalars are kept as such: combined with float32 actions they give other types than Python's numbers do.
+    # NumPy scalars stay NumPy scalars: with float32 actions they give other types than Python's numbers do.
     return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray | np.generic) else value
 
 
@@ -175,19 +176,19 @@ def _from_plain(value: Any) -> Any:
 
 
 class PackageEnvs:
-    """T tasks × N copies of the package's environments; implements `TaskVectorEnv`.
+    """T tasks × N copies of the package's environments. Implements `TaskVectorEnv`.
 
-    Observations and rewards are float64, as the package gives them; actions are used as float32, the type of the
-    package's action space. An episode ends at the horizon, at success if so wished, and where a copy fails (an
-    exception, numbers that are not finite, unstable physics): then `next_observation` is the last sound one, the
-    reward 0, the episode truncated, and `faults` grows.
+    Observations and rewards are float64, as in the package; actions are used as float32, the type of the package's
+    action space. An episode ends at the horizon, optionally at success, and if a copy fails (an exception, infinite
+    numbers, unstable physics). After a failure `next_observation` is the last valid one, the reward is 0, the episode
+    is truncated, and `faults` is increased.
 
     Args:
         goals: {task: goals}, in the suite's order.
-        seed: every copy draws its goals from a stream of its own, made from it.
-        schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, ...; then it stands still, at the
-            last observation, with zero rewards and no ends.
-        copies: the numbers of those of the N copies that are here, if not all. They do what they would do among all.
+        seed: the seed of the streams from which the copies draw goals, one stream for each copy.
+        schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, .... Then it stands still at the
+            last observation, with zero rewards and no further ends.
+        copies: the numbers of the copies to make, if not all N. Each behaves as it would among all.
     """
 
     def __init__(
@@ -236,7 +237,7 @@ class PackageEnvs:
         return [copy.env for copy in self._copies]
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start again from `seed`; without one from that of the last reset, so that the same goals follow."""
+        """Restart all episodes from `seed`. By default this is the last reset's seed, so that the same goals follow."""
         self._seed = self._seed if seed is None else seed
         streams = np.random.SeedSequence(self._seed).spawn(self._all)
         for copy, number in zip(self._copies, self._streams, strict=True):
@@ -253,11 +254,11 @@ class PackageEnvs:
         return self._result
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the goals, which follow from the suite's seed."""
+        """The whole state except the goals, which depend only on the suite's seed."""
         return {"tasks": list(self.tasks), "seed": self._seed, "copies": [copy.state_dict() for copy in self._copies]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Go back to a saved state.
+        """Restore a saved state.
 
         Raises:
             UserError: it is the state of other tasks, or of another number of copies.

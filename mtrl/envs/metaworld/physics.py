@@ -1,8 +1,8 @@
-"""The MuJoCo side of all copies of one task.
+"""The physics of all copies of one task, in MuJoCo.
 
-Each copy has data of its own. Copies share models, at most one for each thread. Resets change some positions of bodies
-and sites in a model (``body_pos``, ``site_pos``), so each step of a copy begins by writing its own into the shared
-model.
+Each copy has its own data. Copies share models, at most one per thread. Resets change some positions of bodies and
+sites in a model (``body_pos``, ``site_pos``), so each step of a copy begins by writing its own positions into the
+shared model.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -24,22 +24,21 @@ SUBSTEPS = 5
 CONTROLS = 5
 """Position of the mocap body (3), then the two fingers' commands."""
 SOUND, UNSTABLE, ERROR = 0, 1, 2
-"""How a copy's last step went. Unstable: MuJoCo has found numbers that are too large or not
-finite, and has started the state anew."""
+"""The outcome of a copy's last step. Unstable: MuJoCo has found too large or infinite numbers, and reset the state."""
 
 
 class TaskPhysics:
     """N copies of one task.
 
     Args:
-        starts: makes the first states. The model of its environment is the first of the shared ones.
+        starts: makes the first states. Its environment's model is the first of the shared models.
         controls: (N, CONTROLS), read at each step.
         status: (N,), where each step leaves `SOUND`, `UNSTABLE` or `ERROR`.
         workers: how many threads step copies of this task at once.
     """
 
     rows: NDArray[np.float64]
-    """(N, width of the layout): the probes, where steps are taken from Python."""
+    """(N, width of the layout): the probes, if steps are taken from Python."""
 
     def __init__(self, starts: Starts, controls: NDArray[np.float64], status: NDArray[np.int8], workers: int) -> None:
         template, copies = starts.env.model, len(controls)
@@ -48,7 +47,7 @@ class TaskPhysics:
         self.datas = [mujoco.MjData(template) for _ in range(copies)]
         self._clocks = np.zeros(copies)
         self._places = [places_of([model.body_pos.reshape(-1), model.site_pos.reshape(-1)]) for model in self.models]
-        # Of each copy's positions, and of where they are in each model, the first `_moving` count.
+        # Only the first `_moving` positions of a copy, and their places in a model, count.
         self._starts = np.zeros((copies, self._places[0][1].size))
         self._moving = np.zeros(1, np.int64)
         self._values, self._targets = self._starts.copy(), np.zeros((len(self.models), self._starts.shape[1]), np.intp)
@@ -86,7 +85,7 @@ class TaskPhysics:
         return advance
 
     def _move(self, which: int, n: int) -> None:
-        """Put into a shared model where copy n has bodies and sites."""
+        """Write copy n's positions of bodies and sites into a shared model."""
         (memory, _), moving = self._places[which], self._moving[0]
         memory[self._targets[which, :moving]] = self._values[n, :moving]
 
@@ -107,9 +106,9 @@ class TaskPhysics:
         self.set_state(n, start.physics)
 
     def _place(self) -> None:
-        """Put bodies and sites into all models. The first model needs it too: making starts changes it.
+        """Write positions of bodies and sites into all models, also into the first one, in which starts are made.
 
-        Shared models get the positions that all copies have in common; the others are set before each step.
+        Shared models get the positions that all copies have in common. The others are set before each step.
         """
         for m, (memory, where) in enumerate(self._places):
             memory[where] = self._starts[0 if self._shared else m]
@@ -138,10 +137,10 @@ class TaskPhysics:
         return np.stack([self.state(n) for n in range(len(self.datas))])
 
     def positions(self, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Where copy n's bodies (bodies, 3) and sites (sites, 3) are in their parents."""
+        """The positions of copy n's bodies (bodies, 3) and sites (sites, 3), relative to their parents."""
         bodies, sites = np.split(self._starts[n], [self.models[0].body_pos.size])
         return bodies.reshape(-1, 3), sites.reshape(-1, 3)
 
     def mocap(self, n: int) -> NDArray[np.float64]:
-        """(3,): where the hand of copy n is pulled to."""
+        """(3,): the position to which copy n's hand is pulled."""
         return self.datas[n].mocap_pos[0]

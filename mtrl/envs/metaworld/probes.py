@@ -1,8 +1,7 @@
 """Simulator quantities by name, copied into one row of a preallocated array per copy.
 
-`ProbeLayout` resolves the names of `tasks.base` once per model; `ProbeLayout.bind` notes where in memory several
-``MjData`` keep them, so that a gather after each step is a single ``take`` for all of them. Constants are read once
-after a reset.
+`ProbeLayout` resolves the names of `tasks.base` once per model. `ProbeLayout.bind` finds their addresses in several
+``MjData``, so that a single ``take`` after each step gathers all of them. Constants are read once after a reset.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class ProbeLayout:
         self.width = len(self._near) + len(self._touching)
 
     def bind(self, datas: Sequence[Any], rows: Rows) -> Gather:
-        """What copies the current values of each of N ``MjData`` into its row of ``rows (N, width)``, contiguous."""
+        """A `Gather`, which copies the current values of each of N ``MjData`` into its row of ``rows (N, width)``."""
         parts = [[getattr(data, source).reshape(-1)[at : at + 1] for source, at in self._near] for data in datas]
         return Gather(datas, rows, parts, self._touching, self._pads)
 
@@ -67,7 +66,7 @@ class ProbeLayout:
 
 
 def _resolve(model: Any, probe: str) -> tuple[str, int, int]:
-    """(array of ``MjData``, numbers of an element, element) of a probe; the array is "" for ``touching``."""
+    """(array of ``MjData``, numbers per element, index of the element) of a probe. The array is "" for ``touching``."""
     scope, _, rest = probe.partition(".")
     if scope == "touching":
         return "", 1, model.geom(rest).id
@@ -93,7 +92,7 @@ class Gather:
         self._datas, self._rows, self._touching, self._pads = datas, rows, touching, pads
         self._memory, places = places_of([part for row in parts for part in row])
         near = places.reshape(len(datas), -1)
-        # The end of a row is for the probes `touching`, which are filled in afterwards.
+        # The probes `touching` at the end of a row are filled in afterwards.
         self._places = np.zeros(rows.shape, np.intp)
         self._places[:, : near.shape[1]] = near
 
@@ -122,9 +121,9 @@ def address_of(array: NDArray[Any]) -> int:
 
 
 def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
-    """One array that covers the memory of all parts and what lies between, and where in it the parts' elements are.
+    """One array over the memory from the first part to the last, and the indexes of the parts' elements in it.
 
-    The caller keeps the parts' owners alive and touches nothing but these elements.
+    The caller keeps the parts' owners alive and uses only these elements.
     """
     addresses = np.concatenate([address_of(part) + 8 * np.arange(part.size) for part in parts])
     start = int(addresses.min())
@@ -136,7 +135,7 @@ def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
 def is_touching(data: Any, geom: int, left_pad: int, right_pad: int) -> bool:
     """Whether both finger pads press on ``geom``, from the forces of the last ``mj_forward``.
 
-    A contact without a constraint has the address -1 and so counts the last constraint's force, as in the package.
+    A contact without a constraint has the address -1, so it counts the last constraint's force, as in the package.
     """
     if not data.ncon:
         return False

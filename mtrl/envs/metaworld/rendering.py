@@ -29,9 +29,9 @@ _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 
 
 class Renderer:
-    """Pictures of one model from some of its cameras, without shadows, reflections and multisampling.
+    """Draws one model from some of its cameras, without shadows, reflections and multisampling.
 
-    Use it in a `with` block: the graphics context is freed at its end. It belongs to the thread that makes it.
+    Use it in a `with` block, at whose end the graphics context is freed. It belongs to the thread that makes it.
 
     Args:
         width, height: in pixels; square if only one is given.
@@ -49,7 +49,8 @@ class Renderer:
             if camera not in known:
                 raise expected("Argument `camera_name`", f"one of {', '.join(known)}", camera)
         self._model = model
-        # OpenGL's rows begin at the bottom. The corner camera is upside down, so that only left and right are swapped.
+        # OpenGL's rows begin at the bottom. The corner camera is upside down, so for it only left and right are
+        # swapped.
         self._picture = np.empty((height, width, 3), np.uint8)
         turned, flipped = self._picture[:, ::-1], self._picture[::-1]
         self._views = [(_fixed(model.camera(name).id), turned if name == _CAMERA else flipped) for name in cameras]
@@ -88,7 +89,7 @@ class Renderer:
                 place[...] = picture
 
     def frame(self, data: mujoco.MjData) -> Frame:
-        """(height, width, 3): the same from the first of the cameras."""
+        """(height, width, 3): a picture from the first camera."""
         out = np.empty((len(self._views), *self._picture.shape), np.uint8)
         self.draw(data, out)
         return out[0]
@@ -101,7 +102,7 @@ def _fixed(camera: int) -> mujoco.MjvCamera:
 
 
 class EnginePictures:
-    """Pictures of all copies of an engine, which itself has models without visuals, drawn on all of its threads.
+    """Draws all copies of an engine on all of its threads. The engine's own models have no visuals.
 
     Args:
         width, height, cameras: see `Renderer`.
@@ -112,13 +113,13 @@ class EnginePictures:
     """
 
     pictures: NDArray[np.uint8]
-    """(T, N, K, height, width, 3), as they were last drawn. The memory is reused."""
+    """(T, N, K, height, width, 3): the last pictures drawn. The array is reused."""
 
     def __init__(self, envs: BatchedEnvs, width: int, height: int, cameras: Sequence[str] = (_CAMERA,)) -> None:
         offscreen_backend()
         self.pictures = np.zeros((envs.num_tasks, envs.envs_per_task, len(cameras), height, width, 3), np.uint8)
         self._everyone = np.ones(self.pictures.shape[:2], np.bool_)
-        # A graphics context can be used in one thread alone.
+        # A graphics context can be used in only one thread.
         self._threads = [ThreadPoolExecutor(1, "mtrl-pictures") for _ in range(envs.threads)]
         self._painters: list[_Painter] = []
         shares = np.array_split(np.argwhere(self._everyone), envs.threads)
@@ -131,7 +132,7 @@ class EnginePictures:
             raise
 
     def draw(self, which: BoolArray | None = None) -> NDArray[np.uint8]:
-        """Draw the copies marked in `which` (T, N), or all, and return `pictures`."""
+        """Draw the copies marked in `which` (T, N), or all. Returns `pictures`."""
         chosen = self._everyone if which is None else which
         drawing = [
             thread.submit(painter.draw, chosen) for thread, painter in zip(self._threads, self._painters, strict=True)
@@ -148,7 +149,7 @@ class EnginePictures:
 
 
 class _Painter:
-    """What one thread draws: some (task, copy) of an engine."""
+    """Draws some (task, copy) pairs of an engine in one thread."""
 
     def __init__(
         self, envs: BatchedEnvs, copies: list[tuple[int, int]], pictures: NDArray[np.uint8], cameras: Sequence[str]
@@ -178,7 +179,7 @@ class _Painter:
 
 @dataclass
 class _Recording:
-    """What one task's episode looked like, as states of the simulator; they are drawn afterwards, task by task."""
+    """One task's episode as states of the simulator, which are drawn afterwards, task by task."""
 
     env: Any
     states: list[NDArray[np.float64]] = field(default_factory=list)
@@ -209,17 +210,17 @@ def rollout_video(
     steps_per_frame: int = 2,
     frames_per_second: int = 16,
 ) -> dict[str, bool]:
-    """Write an mp4 of one episode of each task of `envs`, side by side; return which were solved.
+    """Write an mp4 of one episode of each task of `envs`, side by side. Returns which were solved.
 
     Args:
-        policy: observations (T, 1, 39) of `tasks` to actions (T, 1, 4); tasks not filmed see zeros.
+        policy: maps observations (T, 1, 39) of `tasks` to actions (T, 1, 4). Tasks that are not filmed see zeros.
         envs: one copy of each task to be filmed.
-        size: pixels of a task's square, a multiple of 16.
-        steps_per_frame: 5 at 16 frames a second is real time; good policies solve most tasks within a second of it.
+        size: pixels along a side of a task's square, a multiple of 16.
+        steps_per_frame: 5 at 16 frames a second is real time, in which good policies solve most tasks in a second.
 
     Raises:
         RenderingUnavailable: there is no offscreen OpenGL or no video writer. This is found before the first episode.
-        UserError: a task that the policy does not know, or an impossible size.
+        UserError: the policy does not know a task, or the size is impossible.
     """
     check(set(envs.tasks) <= set(tasks), "tasks", f"among {', '.join(tasks)}", list(envs.tasks))
     check(size >= MACRO_BLOCK and size % MACRO_BLOCK == 0, "size", f"a multiple of {MACRO_BLOCK}", size)
@@ -235,7 +236,7 @@ def rollout_video(
 def _play(
     policy: Callable[[FloatArray], FloatArray], envs: PackageEnvs, rows: Sequence[int], num_tasks: int, every: int
 ) -> list[_Recording]:
-    """One episode of each task; where one has ended, the environment stands still at its end.
+    """Play one episode of each task. An environment stands still at the end of its episode.
 
     Args:
         rows: the index of each task of ``envs`` among the policy's ``num_tasks``.

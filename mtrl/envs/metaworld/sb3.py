@@ -1,4 +1,4 @@
-"""Vector environments of gymnasium for stable-baselines3: ``PPO("MlpPolicy", SB3VecEnv(gymnasium.make_vec(...)))``."""
+"""Gymnasium's vector environments for stable-baselines3: ``PPO("MlpPolicy", SB3VecEnv(gymnasium.make_vec(...)))``."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mtrl.core.errors import expected
 
 
 class SB3VecEnv(VecEnv):
-    """A vector environment whose episodes restart in the same step, as stable-baselines3's `VecEnv`.
+    """A stable-baselines3 `VecEnv`, made from a vector environment whose episodes restart in the same step.
 
-    Observations are float32, or uint8 where they are pictures. Infos are a list with `episode`, `terminal_observation`
-    and `TimeLimit.truncated` where an episode has ended, so that no `Monitor` is needed.
+    Observations are float32, or uint8 for pictures. When an episode ends, its info has `episode`,
+    `terminal_observation` and `TimeLimit.truncated`, so that no `Monitor` is needed.
 
     Args:
         envs: with `AutoresetMode.SAME_STEP`, as ``gymnasium.make_vec("mtrl/MT1-v3", task="reach-v3", num_envs=8)``.
 
     Raises:
-        UserError: the environments restart at another time, or observations are of several parts.
+        UserError: the environments restart at another time, or observations have several parts.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
@@ -36,7 +36,7 @@ class SB3VecEnv(VecEnv):
         if not isinstance(space, Box):
             raise expected("Argument `envs`", "of environments whose observations are vectors or pictures", space)
         self.envs = envs
-        self._envs: Any = envs  # gymnasium's base class lacks `call` and its like, which all its environments have
+        self._envs: Any = envs  # gymnasium's base class lacks `call` and others, which all its environments have
         self._dtype: Any = np.uint8 if space.dtype == np.uint8 else np.float32
         low, high = (bound.astype(self._dtype) for bound in (space.low, space.high))
         super().__init__(envs.num_envs, Box(low, high, dtype=self._dtype), envs.single_action_space)
@@ -64,7 +64,7 @@ class SB3VecEnv(VecEnv):
         return np.asarray(observation, self._dtype), reward.astype(np.float32), done, infos
 
     def _info(self, i: int, info: dict[str, Any], done: bool, cut: bool) -> dict[str, Any]:
-        """What sub-environment i reports of this step."""
+        """The info of sub-environment i for this step."""
         own = {
             k: v[i].item() for k, v in info.items() if isinstance(v, np.ndarray) and k[0] != "_" and k != "final_obs"
         }
@@ -89,7 +89,7 @@ class SB3VecEnv(VecEnv):
         return list(self._envs.call(method_name, *method_args, **method_kwargs))
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """`Monitor` is as good as there: episodes are recorded."""
+        """Reports `Monitor` as present, since episodes are recorded."""
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
     def get_images(self) -> list[Any]:

@@ -14,8 +14,8 @@ from mtrl.envs.metaworld.vector import MetaWorldVectorEnv
 
 
 class MetaWorldEnv(gymnasium.Env[Any, NDArray[Any]]):
-    """Observations (O,) float64 unless `observation` asks for pixels, actions (4,) in [-1, 1]; `arguments` are those
-    of `MetaWorldVectorEnv`.
+    """One copy of one task. Observations are (O,) float64 unless `observation` asks for pixels; actions are (4,) in
+    [-1, 1]. `arguments` are those of `MetaWorldVectorEnv`.
 
     Raises:
         UserError: the benchmark has several tasks, or an argument is wrong.
@@ -45,7 +45,7 @@ class MetaWorldEnv(gymnasium.Env[Any, NDArray[Any]]):
         return unbatched(observation)[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> Any:
-        """(height, width, 3), None without a render mode."""
+        """A picture (height, width, 3); None without a render mode."""
         pictures = self._envs.render()
         return None if pictures is None else pictures[0]
 

@@ -1,8 +1,8 @@
-"""First states of episodes, made by the package's own ``reset`` and kept.
+"""Stores the first states of episodes, which the package's own ``reset`` makes.
 
-The state after the package's reset depends on the goal alone, to the last bit, not on the episodes before it (a test
-compares all tasks). So each goal is reset once, which moves the hand for 250 physics steps, and later episodes start
-from the copy.
+The state after the package's reset depends only on the goal, to the last bit, and not on earlier episodes (a test
+compares all tasks). So each goal is reset only once, which moves the hand for 250 physics steps. Later episodes start
+from a copy of that state.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -34,10 +34,10 @@ class Start:
     physics: NDArray[np.float64]
     """(P,): MuJoCo's state vector."""
     body_pos: NDArray[np.float64]
-    """(bodies, 3): with `site_pos`, all that a reset changes in the model."""
+    """(bodies, 3): with `site_pos`, everything that a reset changes in the model."""
     site_pos: NDArray[np.float64]
     mocap: NDArray[np.float64]
-    """(3,): where the hand is pulled to."""
+    """(3,): the position to which the hand is pulled."""
     observation: NDArray[np.float64]
     """(39,)"""
     constants: dict[str, NDArray[np.float64]]
@@ -48,11 +48,11 @@ Known = dict[tuple[str, bytes], Start]
 
 
 class Starts:
-    """The first states of one task; one environment of the package makes them.
+    """The first states of one task, made by one environment of the package.
 
     Args:
-        goals: those that episodes draw from.
-        known: filled here, and shared by all who play the same goals. It holds about 4 kB a goal.
+        goals: the goals from which episodes draw.
+        known: filled here, and shared by all environments with the same goals. It takes about 4 kB per goal.
     """
 
     def __init__(self, spec: TaskSpec, goals: Sequence[Task], known: Known) -> None:
@@ -87,10 +87,10 @@ class Starts:
 
 
 def reset_once(env: Any) -> NDArray[np.float64]:
-    """What ``env.reset()`` does, in half the time: its first observation (39,).
+    """Do what ``env.reset()`` does in half the time. Returns its first observation (39,).
 
-    The package's reset calls ``reset_model`` twice, the second time on new data. All that is left of the first call is
-    where it put bodies and sites, which takes one step of the hand as well as fifty.
+    The package's reset calls ``reset_model`` twice, the second time on new data. Only the places of bodies and sites
+    remain from the first call, and these are the same after one step of the hand as after fifty.
     """
     move = env._reset_hand
     env._reset_hand = functools.partial(move, steps=1)

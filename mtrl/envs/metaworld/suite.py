@@ -1,4 +1,4 @@
-"""Meta-World as a suite: MT1, MT10, MT25, MT50 or a list of one's own, with the goals of the package's benchmarks."""
+"""Meta-World as a suite: MT1, MT10, MT25, MT50 or your own list, with the goals of the package's benchmarks."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ class Config(ChosenTasks):
     spec_type: ClassVar[type[Spec]] = ControlSpec
 
     tasks: list[str] = field(default_factory=list, kw_only=True)
-    """The one task of mt1, the tasks of custom, or some of those of mt10, mt25 and mt50, in this order."""
+    """The task of mt1, the tasks of custom, or some of the tasks of mt10, mt25 and mt50, in this order."""
     kind: str = option("mt10", ("mt1", *BENCHMARKS, "custom"))
     """mt1, mt10, mt25, mt50, or custom."""
     reward_version: str = option("v2", ("v1", "v2"))
-    """v1 or v2: results under the two cannot be compared."""
+    """v1 or v2. Results with different versions cannot be compared."""
     horizon: int = option(500, f"in 1..{MAX_HORIZON}")
     """Steps after which an episode is truncated; the package ends at 500."""
     training_horizons: list[int] = field(default_factory=list)
-    """Horizons of training episodes, which a task's copies take in turn; [] for `horizon`. Short episodes show more
-    starts, long ones later states."""
+    """Horizons of training episodes, one for each of a task's copies in turn; [] for `horizon`. Short episodes show
+    more starts, long ones later states."""
     steps_after_success: int | None = option(None, "0 or more")
-    """Steps that a training episode continues for after its first success; to its horizon if not given."""
+    """Steps for which a training episode continues after its first success; until its horizon if not given."""
     num_goals: int = option(GOALS, f"in 1..{GOALS}")
     """Goals per task: the first of the benchmark's 50."""
     engine: str = option("batched", ("batched", "package"))
     """batched: step all copies at once on all cores; package: step the package's own environments one by one."""
     terminate_on_success: bool = False
-    """End training episodes at success. Evaluations always do."""
+    """Whether training episodes end at success. Evaluation episodes always do."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,7 +70,7 @@ class Config(ChosenTasks):
 
     @property
     def name(self) -> str:
-        """The kind; where tasks were chosen, also the one task or a hash of several."""
+        """The kind and, if tasks were chosen, the single task or a hash of several."""
         if not self.tasks:
             return self.kind
         several = hashlib.sha256(",".join(self.tasks).encode()).hexdigest()[:8]
@@ -80,7 +80,8 @@ class Config(ChosenTasks):
 class MetaWorldSuite(Suite[Config, ControlSpec]):
     """The Meta-World tasks that the options name.
 
-    Observations are float64 (39: the current frame 18, the one before 18, the goal 3), actions (4) are used as float32.
+    Observations are float64 (39: the current frame 18, the previous one 18, the goal 3); actions (4) are used as
+    float32.
     """
 
     def __init__(self, config: Config) -> None:
@@ -91,9 +92,9 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
     def goals(self, seed: int) -> dict[str, list[Task]]:
         """{task: its first `num_goals` goals}, exactly those that the package makes from this seed.
 
-        mt10, mt25, mt50, or some of their tasks: those of `metaworld.MT10(seed)` and its like, which draw all tasks'
-        goals from one stream; so a task's goals differ from those of `metaworld.MT1(task, seed)`, which are the ones of
-        mt1. custom: task i has those of `metaworld.MT1(task, seed + i)`, as in
+        mt10, mt25, mt50, or some of their tasks: the goals of `metaworld.MT10(seed)` and the like, which draw all
+        tasks' goals from one stream. mt1: the goals of `metaworld.MT1(task, seed)`, which differ from those of the same
+        task in mt10. custom: task i has the goals of `metaworld.MT1(task, seed + i)`, as in
         `gymnasium.make_vec("Meta-World/custom-mt-envs", seed=seed)`.
         """
         whole = BENCHMARKS.get(self.config.kind)
@@ -113,8 +114,8 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str = "goals") -> TaskVectorEnv:
         """Environments that terminate on success and play `episodes` episodes a task, then stand still.
 
-        The goals are those of `goals(seed)`: give the seed of training. Which of them the episodes have is
-        `evaluation_order`'s. The same seed gives the same goals.
+        The goals are those of `goals(seed)`, so `seed` should be the seed of training. `evaluation_order` chooses the
+        goals of the episodes.
 
         Raises:
             UserError: an unknown protocol, or more episodes than goals where each goal is used once.
@@ -127,17 +128,17 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
     def batched_envs(
         self, seed: int, envs_per_task: int, order: NDArray[np.int64] | None = None, **options: Any
     ) -> BatchedEnvs:
-        """The batched engine with `options` of its own; with an order of goals, it terminates on success."""
+        """The batched engine with further `options`. With an order of goals, it terminates on success."""
         rules = self._rules(order) | options
         return BatchedEnvs(self.goals(seed), seed, envs_per_task, known=self._known, **rules)
 
     def scheduled_envs(self, seed: int, order: NDArray[np.int64], tasks: Sequence[str]) -> PackageEnvs:
-        """One copy of each of some `tasks`, which terminates on success and plays the goals `order` (len(tasks), E)."""
+        """One copy of each of `tasks`, which terminates on success and plays the goals `order` (len(tasks), E)."""
         goals = self.goals(seed)
         return PackageEnvs({task: goals[task] for task in tasks}, seed, 1, **self._rules(order))
 
     def _rules(self, order: NDArray[np.int64] | None) -> dict[str, Any]:
-        """The reward and the ends of episodes: of an evaluation, which has an order of goals, or of training."""
+        """The options for rewards and ends of episodes, in evaluation (if there is an order of goals) or training."""
         config = self.config
         rules: dict[str, Any] = {"reward_version": config.reward_version}
         if order is not None:
@@ -178,9 +179,9 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
 def evaluation_order(
     seed: int, num_tasks: int, num_goals: int, episodes: int, protocol: str = "goals"
 ) -> NDArray[np.int64]:
-    """The goal of each evaluation episode, (T, E), by the protocols of `mtrl.training.evaluation`.
+    """The goal of each evaluation episode, (T, E), for the protocols of `mtrl.training.evaluation`.
 
-    goals: the first E of an order that the seed shuffles for each task; upstream: drawn with replacement.
+    goals: the first E of an order shuffled by the seed for each task; upstream: drawn with replacement.
     """
     check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
     check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
@@ -194,7 +195,7 @@ def evaluation_order(
 
 @functools.lru_cache(maxsize=8)
 def draw_goals(tasks: tuple[str, ...], seed: int, one_stream: bool) -> dict[str, list[Task]]:
-    """All 50 goals of each task, from one stream of draws or from one of its own for each (seeds seed + i)."""
+    """All 50 goals of each task, from one random stream, or from a stream for each task i with the seed `seed + i`."""
     stream = np.random.RandomState(seed)
     found = {}
     for i, task in enumerate(tasks):
@@ -203,7 +204,7 @@ def draw_goals(tasks: tuple[str, ...], seed: int, one_stream: bool) -> dict[str,
 
 
 def _draw_goals(task: str, stream: np.random.RandomState) -> list[Task]:
-    """What the package's `_make_tasks` does for one task, without its global random state and in a tenth of the time.
+    """Do what the package's `_make_tasks` does for one task, in a tenth of the time and without global random state.
 
     The package resets an environment 50 times, and each reset moves the hand for 100 steps. The draws do not depend on
     where the hand ends (a test compares all of them), so one step is enough.

@@ -33,10 +33,10 @@ _SPLITS: tuple[Split, ...] = ("train", "test")
 class MetaWorldVectorEnv(VectorEnv):
     """T tasks × N copies; sub-environment ``t · N + n`` is copy n of task t.
 
-    An ended episode restarts in the same step (``AutoresetMode.SAME_STEP``), unless `autoreset_mode` says otherwise:
-    ``info["final_obs"]`` and ``info["final_info"]`` hold where it ended, with the episode's statistics r, l and t under
+    An ended episode restarts in the same step (``AutoresetMode.SAME_STEP``), unless `autoreset_mode` says otherwise.
+    ``info["final_obs"]`` and ``info["final_info"]`` then describe its end, with the episode's statistics r, l and t in
     ``info["final_info"]["episode"]``. ``info`` has the package's terms for every sub-environment, and ``faults``, how
-    often each has failed. Copies, by `copy` or `pickle`, go on bit for bit.
+    often each has failed. Copies made by `copy` or `pickle` continue bit for bit.
 
     Args:
         kind: mt1, mt10, mt25, mt50, custom-mt-envs; ml1, ml10, ml25, ml45, custom-ml-envs.
@@ -63,7 +63,7 @@ class MetaWorldVectorEnv(VectorEnv):
                 horizon=given.max_episode_steps or 500, terminate_on_success=bool(given.terminate_on_success),
                 threads=given.threads, with_info=True, draws=draws,
             )  # fmt: skip
-        # A copy that was drawn by None is to have the same goals.
+        # Copies must have the same goals, even if the seed was None.
         self._made_by["seed"] = given.seed
         self.arguments, self.num_envs = given, count
         self.autoreset_mode = AutoresetMode(given.autoreset_mode)
@@ -82,12 +82,12 @@ class MetaWorldVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start episodes anew: (num_envs, O), or what `observation` says.
+        """Restart episodes. Returns observations (num_envs, O), or in the form that `observation` says.
 
         Args:
-            seed: the goals that follow depend on it: one for all, or a list of one for each sub-environment, where None
-                lets it go on. Without a seed all go on to other goals.
-            options: {"reset_mask": (num_envs,) bool}: which sub-environments start anew; others stay where they are.
+            seed: decides all later goals. It is one number, or a list with one for each sub-environment, where None
+                continues its stream of goals. Without a seed, all streams continue.
+            options: {"reset_mask": (num_envs,) bool}: the sub-environments to restart. The others do not change.
         """
         which = self._mask(options) if self._started else np.ones(self.num_envs, np.bool_)
         if seed is not None and not isinstance(seed, int | np.integer):
@@ -128,10 +128,10 @@ class MetaWorldVectorEnv(VectorEnv):
         return found
 
     def step(self, actions: Array) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
-        """Actions (num_envs, 4) in [-1, 1]; all arrays that come back are copies, save as `copy` says.
+        """Step with actions (num_envs, 4) in [-1, 1]. Returned arrays are copies, except observations with copy=False.
 
         Raises:
-            UserError: the actions are of another shape.
+            UserError: the actions have another shape.
         """
         if np.shape(actions) != (self.num_envs, 4):
             raise expected("Actions", f"of shape {(self.num_envs, 4)}", np.shape(actions))
@@ -166,13 +166,13 @@ class MetaWorldVectorEnv(VectorEnv):
         return {"final_obs": final, "final_info": last, "_final_obs": ended.copy(), "_final_info": ended.copy()}
 
     def _info(self, result: StepResult, which: NDArray[np.bool_]) -> dict[str, Any]:
-        """The package's terms, zero where a sub-environment is not asked for, with gymnasium's masks."""
+        """The package's terms with gymnasium's masks; zero for sub-environments outside of `which`."""
         terms = {**self.envs.info(), "unscaled_reward": result.reward, "faults": self.envs.faults}
         info = {name: np.where(which, value.reshape(-1), 0) for name, value in terms.items()}
         return info | {f"_{name}": which.copy() for name in terms}
 
     def render(self) -> tuple[Array, ...] | None:
-        """A picture (height, width, 3) of each sub-environment, None without a render mode.
+        """A picture (height, width, 3) of each sub-environment; None without a render mode.
 
         Raises:
             RenderingUnavailable: there is no offscreen OpenGL.
@@ -180,7 +180,7 @@ class MetaWorldVectorEnv(VectorEnv):
         return None if self.render_mode is None else self._observe.render()
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """An attribute of every sub-environment; those of Meta-World's that its own loops ask for are there."""
+        """An attribute of every sub-environment, including those that Meta-World's own loops use."""
         copies = self.num_envs // len(self.tasks)
         if name == "task_name":
             return tuple(ALL_V3_ENVIRONMENTS[task].__name__ for task in self.tasks for _ in range(copies))
@@ -211,8 +211,8 @@ class MetaWorldVectorEnv(VectorEnv):
             self.envs.keeps_goals = not value
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Call a method of every sub-environment, or get an attribute. Meta-World's own loops call
-        toggle_terminate_on_success, toggle_sample_tasks_on_reset and sample_tasks."""
+        """Call a method of every sub-environment, or get an attribute. The methods are those that Meta-World's own
+        loops call: toggle_terminate_on_success, toggle_sample_tasks_on_reset and sample_tasks."""
         if name.startswith("toggle_"):
             self.set_attr(name.removeprefix("toggle_"), *args, **kwargs)
             return (None,) * self.num_envs
@@ -225,13 +225,13 @@ class MetaWorldVectorEnv(VectorEnv):
         return self.render() or () if name == "render" else self.get_attr(name)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on exactly from here."""
+        """Everything that an exact continuation needs."""
         own = {"returns": self._returns.tolist(), "lengths": self._lengths.tolist(), "waiting": self._waiting.tolist()}
         toggles = {"terminate_on_success": self.envs.terminate_on_success, "keeps_goals": self.envs.keeps_goals}
         return {"envs": self.envs.state_dict(), **own, **toggles}
 
     def load_state_dict(self, state: dict[str, Any]) -> Observation:
-        """Go back to a saved state and return its observations."""
+        """Restore a saved state. Returns its observations."""
         self.envs.terminate_on_success = state["terminate_on_success"]
         self.envs.keeps_goals = state["keeps_goals"]
         observation = self._observe(self.envs.load_state_dict(state["envs"]))
@@ -246,7 +246,7 @@ class MetaWorldVectorEnv(VectorEnv):
         return _copied, (self._made_by, self.state_dict() if self._started else None, kept)
 
     def close_extras(self, **kwargs: Any) -> None:
-        if "_observe" in vars(self):  # it may have been refused
+        if "_observe" in vars(self):  # missing if the arguments were refused
             self._observe.close()
             self.envs.close()
 

@@ -1,7 +1,7 @@
 """Threads that share a list of jobs. The caller is one of them; the others end with the process.
 
-Meant for jobs that spend their time outside of Python (``mj_step`` releases the interpreter's lock). Jobs are taken one
-by one, so that slow ones balance out.
+They are meant for jobs that spend their time outside of Python (``mj_step`` releases the interpreter's lock). Jobs are
+taken one by one, so that slow ones balance out.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ Job = Callable[[int, int], None]
 """Called with (job, worker)."""
 
 _SWITCH_INTERVAL = 2e-5
-"""Seconds after which a thread that waits for the interpreter's lock gets it, while jobs run. Python's 5 ms would let
-one thread's arithmetic hold up the physics of all others."""
+"""Seconds after which a thread that waits for the interpreter's lock gets it, while jobs run. With Python's 5 ms, one
+thread's arithmetic would delay the physics of all others."""
 _PATIENCE = 1.0
 _SHARES = 2
-"""A chunk of `shares` is at most this part of what is left for one thread."""
+"""A chunk of `shares` takes at most 1/_SHARES of the copies that are left for each thread."""
 
 
 class Workers:
-    """``count`` threads including the caller's.
+    """A pool of ``count`` threads, including the caller's.
 
     Args:
-        count: 1 runs everything in the caller's thread.
+        count: with 1, everything runs in the caller's thread.
     """
 
     def __init__(self, count: int) -> None:
@@ -49,7 +49,7 @@ class Workers:
             thread.start()
 
     def run(self, function: Job, jobs: Sequence[int]) -> None:
-        """Call ``function(job, worker)`` for each job, in any order, and return when all are done.
+        """Call ``function(job, worker)`` for each job, in any order. Returns when all are done.
 
         Raises:
             RuntimeError: a worker has died or failed; its exception is the cause.
@@ -74,7 +74,7 @@ class Workers:
             raise RuntimeError(f"An environment thread has failed: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        """End the threads. Harmless when done twice."""
+        """End the threads. A second call does nothing."""
         for gate, thread in zip(self._gates, self._threads, strict=True):
             self._function = None
             if thread.is_alive() and gate.locked():

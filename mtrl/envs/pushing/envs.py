@@ -1,4 +1,4 @@
-"""Episodes of pushing on the batched engine: T goals at a time, N paths of each, all starting and ending together."""
+"""Episodes of pushing on the batched engine: T goals at a time with N paths each, which start and end together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mtrl.envs.metaworld.tasks.push import push_dense, push_v1, push_v2
 from mtrl.envs.pushing.goals import TASK, Goals, as_tasks, nearest, normalised
 
 RADIUS = 0.05
-"""Metres: the puck is at its place within this distance."""
+"""Metres: within this distance, the puck counts as being at its place."""
 FRAME = 11
 """Hand (3), gripper opening (1), puck position (3), puck orientation as a quaternion (4)."""
 RAW_SIZE = OBSERVATION_SIZE = 2 * FRAME
@@ -37,7 +37,7 @@ REWARDS = (*SCENE_REWARDS, "distance", "sparse")
 
 
 def features(raw: FloatArray, out: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Two frames (.., 22) as networks see them: the current one centred and scaled, and the last move."""
+    """Two frames (.., 22) as networks see them: the current frame, centred and scaled, and the last move."""
     current, before = raw[..., :FRAME], raw[..., FRAME:]
     out[..., :FRAME] = (current - _CENTRE) / _SCALE
     out[..., FRAME:] = (current - before) / _MOVE
@@ -45,8 +45,8 @@ def features(raw: FloatArray, out: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def puck_of(observation: Any) -> Any:
-    """The puck's xy in metres, (.., 2), from what networks see of two frames (.., 22)."""
-    # x and y are centred at different places and scaled alike.
+    """The puck's xy in metres, (.., 2), from the `features` of two frames (.., 22)."""
+    # x and y have different centres and the same scale.
     return observation[..., PUCK_XY] * float(_SCALE[4]) + _centre(observation.device).to(observation.dtype)
 
 
@@ -56,16 +56,17 @@ def _centre(device: torch.device) -> torch.Tensor:
 
 
 def goal_reward(kind: str, achieved: Any, desired: Any, xp: Any = np) -> Any:
-    """The rewards (..) that follow from the xy of the puck and of its place alone, each (.., 2).
+    """Rewards (..) that depend only on the xy of the puck and of its place, each (.., 2).
 
-    distance: −‖puck − place‖ in metres; sparse: 0 within `RADIUS` of the place, else −1 (Andrychowicz et al. 2017).
+    distance: −‖puck − place‖ in metres; sparse: 0 within `RADIUS` of the place, otherwise −1 (Andrychowicz et al.
+    2017).
     """
     apart = xp.sqrt(((achieved - desired) ** 2).sum(-1))
     return -apart if kind == "distance" else xp.where(apart <= RADIUS, 0.0, -1.0)
 
 
 class _Engine(BatchedEnvs):
-    """Copies whose next goals are given. All episodes end together: a copy that fails restarts for the time left."""
+    """Copies whose next goals are given. All episodes end together: a failed copy restarts for the remaining time."""
 
     def __init__(self, tasks: list[Task], copies: int, **options: Any) -> None:
         self.next_goals = np.zeros(copies, np.int64)
@@ -81,15 +82,16 @@ class _Engine(BatchedEnvs):
 
 
 class PushEnvs:
-    """T goals × N paths of each; implements `TaskVectorEnv`. `present` tells which goals they are.
+    """N paths for each of T goals, which `present` names. Implements `TaskVectorEnv`.
 
-    Observations are float32 (22, see `features`) and do not hold the goal. All episodes end together, by truncation at
-    the horizon; then T goals are drawn anew, without repetition. With ``fixed`` the goals stay those given, in order.
+    Observations are float32 (22, see `features`) and do not contain the goal. All episodes end together, by truncation
+    at the horizon. Then T new goals are drawn, without repetition. With ``fixed``, the goals are always the given ones,
+    in order.
 
     Args:
-        goals: (n, 4), those that episodes have.
-        table: (G, 4), the discretised goals, by which a goal's index is told: its own there, or its nearest one's.
-        reward: one of the scene's (`SCENE_REWARDS`), or of `goal_reward`'s.
+        goals: (n, 4), the goals of episodes.
+        table: (G, 4), the discretised goals, which define a goal's index: its own in the table, or the nearest goal's.
+        reward: one of the scene's rewards (`SCENE_REWARDS`), or of `goal_reward`'s.
     """
 
     def __init__(
@@ -127,13 +129,13 @@ class PushEnvs:
 
     @property
     def present(self) -> SomeTasks:
-        """The goals of the present episodes; after a step that ended them, of the next ones."""
+        """The goals of the current episodes. After a step that ended them, the goals of the next ones."""
         chosen = torch.from_numpy(self._chosen)
         return SomeTasks(self._index[chosen], self._codes[chosen])
 
     @property
     def place(self) -> FloatArray:
-        """(T, 1, 2): xy where the puck of each goal should be."""
+        """(T, 1, 2): the xy where each goal's puck should be."""
         return self.goals[self._chosen, None, 2:]
 
     @property
@@ -141,7 +143,7 @@ class PushEnvs:
         return self._engine.faults.reshape(self.distance.shape)
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start anew from `seed`, or from the seed of the last reset: the same goals follow."""
+        """Restart all episodes from `seed`. By default this is the last reset's seed, so that the same goals follow."""
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._draw()
@@ -190,7 +192,7 @@ class PushEnvs:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Go back to a saved state.
+        """Restore a saved state.
 
         Raises:
             UserError: it is the state of another number of goals or paths.

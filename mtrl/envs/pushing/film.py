@@ -1,4 +1,4 @@
-"""Video of pushing: several goals side by side, the place marked on the table by a disc of the success radius."""
+"""Video of pushing: several goals side by side, with a disc of the success radius at each place on the table."""
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
 
@@ -33,12 +33,12 @@ def rollout_video(
     steps_per_frame: int = 4,
     frames_per_second: int = 15,
 ) -> list[bool]:
-    """Write an mp4 of one episode of each goal (n, 4); return which had their puck in place at some step.
+    """Write an mp4 of one episode of each goal (n, 4). Returns which pucks were in place at some step.
 
     Args:
-        policy: observations (n, 1, 22) and the goals' `TaskSubset` to actions (n, 1, 4).
+        policy: maps observations (n, 1, 22) and the goals' `TaskSubset` to actions (n, 1, 4).
         suite: makes the environments (`make_goal_envs`).
-        size: pixels of a goal's square, a multiple of 16.
+        size: pixels along a side of a goal's square, a multiple of 16.
 
     Raises:
         RenderingUnavailable: there is no offscreen OpenGL or no video writer. This is found before the first episode.
@@ -69,7 +69,7 @@ def _play(policy: Callable[..., FloatArray], envs: PushEnvs, horizon: int, every
 
 
 class Pictures:
-    """Draws states of the simulator with the place of a goal marked.
+    """Draws states of the simulator, with a mark at the goal's place.
 
     Raises:
         RenderingUnavailable: there is no offscreen OpenGL.
@@ -83,7 +83,7 @@ class Pictures:
         self._renderer = Renderer(self._model, size)
 
     def frame(self, state: FloatArray, goal: FloatArray) -> Frame:
-        """(size, size, 3): a state (P,), and a goal (4,)."""
+        """A picture (size, size, 3) of a state (P,) with a goal (4,)."""
         self._mark.pos = (*goal[2:], 0.004)
         mujoco.mj_setState(self._model, self._data, state, INTEGRATION)
         mujoco.mj_forward(self._model, self._data)

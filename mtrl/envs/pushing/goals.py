@@ -1,6 +1,6 @@
 """The goals of goal-conditioned pushing: the puck's start and its place (Mint paper, Sec. 6.3, App. B).
 
-A goal is four numbers in metres on the table: the puck's start (x, y), then the place it should be pushed to (x, y).
+A goal is four numbers in metres on the table: the puck's start (x, y), then the place to which it should be pushed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mtrl.core.errors import expected
 
 TASK = "push-v3"
-"""The Meta-World task whose scene, physics and reward these goals have."""
+"""The Meta-World task whose scene, physics and reward are used."""
 PUCK_LOW, PUCK_HIGH = (-0.2, 0.6), (0.2, 0.7)
 PLACE_LOW, PLACE_HIGH = (-0.2, 0.85), (0.2, 0.95)
 LOW = np.array([*PUCK_LOW, *PLACE_LOW])
@@ -26,7 +26,7 @@ RANGES = (
     f"puck xy in {list(PUCK_LOW)}..{list(PUCK_HIGH)} and place xy in {list(PLACE_LOW)}..{list(PLACE_HIGH)} (metres)"
 )
 _CLOSEST = 0.15
-"""Metres: the least distance of puck and place. Below it, the scene's reset would draw without end."""
+"""Metres: the least distance of puck and place. Below it, the scene's reset would never accept a draw."""
 _TABLE_HEIGHT = 0.02
 
 Goals = NDArray[np.float64]
@@ -34,17 +34,17 @@ Goals = NDArray[np.float64]
 
 
 def draw_goals(seed: int, count: int, *, held_out: bool = False) -> Goals:
-    """``count`` goals, uniform in the ranges; those held out come from a stream of their own."""
+    """Draw ``count`` goals, uniformly in their ranges. Held-out goals come from a stream of their own."""
     streams = np.random.SeedSequence(seed).spawn(2)
     drawn = np.random.default_rng(streams[int(held_out)]).uniform(LOW, HIGH, (count, GOAL_SIZE))
     return check_goals(drawn)
 
 
 def check_goals(goals: Any) -> Goals:
-    """The goals as (n, 4) numbers.
+    """Check goals, and return them as numbers (n, 4).
 
     Raises:
-        UserError: another shape, or a number that is not finite or out of its range.
+        UserError: they have another shape, or a number is infinite or out of its range.
     """
     what = "Goals (n, 4)"
     try:
@@ -53,7 +53,7 @@ def check_goals(goals: Any) -> Goals:
         raise expected(what, f"numbers, {RANGES}", goals) from error
     if found.ndim != 2 or found.shape[1] != GOAL_SIZE:
         raise expected(what, f"four numbers each, {RANGES}", f"shape {found.shape}")
-    # Nearest floats to the edges count as inside: 0.7 stored in single precision is a little more than 0.7.
+    # Floats next to the edges count as inside: 0.7 stored in single precision is a little more than 0.7.
     inside = ((found >= LOW - 1e-6) & (found <= HIGH + 1e-6)).all(1)
     if not inside.all():
         raise expected(what, f"inside their ranges, {RANGES}", found[~inside][0].tolist())
@@ -61,22 +61,22 @@ def check_goals(goals: Any) -> Goals:
 
 
 def normalised(goals: Goals) -> NDArray[np.float32]:
-    """(n, 4) in [-1, 1]: what networks see of goals."""
+    """Goals (n, 4) scaled to [-1, 1], as networks see them."""
     return ((2 * goals - (HIGH + LOW)) / (HIGH - LOW)).astype(np.float32)
 
 
 def nearest(goals: Goals, table: Goals) -> NDArray[np.int64]:
-    """(n,): for each goal the index of the most similar one in the table, by the normalised goals' distance."""
+    """(n,): for each goal, the index of the nearest one in the table, by the distance of normalised goals."""
     difference = normalised(goals)[:, None] - normalised(table)[None]
     return np.square(difference).sum(-1).argmin(1)
 
 
 def as_tasks(goals: Goals) -> list[Task]:
-    """Goals as the simulator's package keeps them."""
+    """Goals in the form in which the Meta-World package keeps them."""
     found = []
     for puck_x, puck_y, x, y in goals:
         apart = np.hypot(x - puck_x, y - puck_y)
-        # The corner of both ranges, up to rounding.
+        # The lower corner of both ranges, up to rounding.
         y = y if apart >= _CLOSEST else np.nextafter(y + _CLOSEST - apart, 1.0)
         vector = np.array([puck_x, puck_y, _TABLE_HEIGHT, x, y, _TABLE_HEIGHT])
         data = {"rand_vec": vector, "env_cls": ALL_V3_ENVIRONMENTS[TASK], "partially_observable": False}

@@ -1,8 +1,8 @@
-"""Goal-conditioned pushing for Gymnasium: `gymnasium.make("mtrl/GoalPush-v0")`, and in the form of goal environments.
+"""Goal-conditioned pushing for Gymnasium: `gymnasium.make("mtrl/GoalPush-v0")`, also in the form of goal environments.
 
 ``mtrl/GoalPush-v0`` observes one vector (26): two frames (22, see `envs.FRAME`) and the goal (4).
-``mtrl/GoalPushDict-v0`` observes a dictionary: ``observation`` (22), ``achieved_goal`` (2), the puck's xy, and
-``desired_goal`` (2), where it should be. Its reward is that of `compute_reward`, so that goals can be relabelled.
+``mtrl/GoalPushDict-v0`` observes a dictionary: ``observation`` (22), ``achieved_goal`` (2, the puck's xy) and
+``desired_goal`` (2, where it should be). Its reward is that of `compute_reward`, so that goals can be relabelled.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _PICTURE_SIZE = 480
 
 
 class GoalPushEnv(gymnasium.Env[Any, Any]):
-    """One copy. Each episode has a new goal, uniform in the ranges, or the one of ``reset(options={"goal": ...})``.
+    """One copy. Each episode has a new goal, uniform in the ranges, or that of ``reset(options={"goal": ...})``.
 
     Args:
-        reward: dense, v1 or v2 (Meta-World's), distance (−metres) or sparse (−1, 0); dictionaries: the last two.
-        goals: (n, 4), to draw from instead.
+        reward: dense, v1 or v2 (Meta-World's), distance (−metres) or sparse (−1, 0). Dictionaries need the last two.
+        goals: (n, 4), goals to draw from in place of the ranges.
         dictionary: whether observations are dictionaries.
-        render_mode: rgb_array, for pictures with the place marked by `render`.
+        render_mode: rgb_array, for pictures by `render` in which the place is marked.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012
@@ -64,7 +64,7 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         """Start an episode; options: {"goal": puck x, y, place x, y in metres}.
 
         Raises:
-            UserError: the goal is of another shape or out of its range.
+            UserError: the goal has another shape or is out of its range.
         """
         super().reset(seed=seed)
         goal = (options or {}).get("goal")
@@ -105,14 +105,14 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         return goal_reward(kind, np.asarray(achieved_goal, np.float64), np.asarray(desired_goal, np.float64))
 
     def compute_terminated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
-        """Never: episodes are only truncated."""
+        """Always false: episodes are only truncated."""
         return False
 
     def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
         return self._elapsed >= self._horizon
 
     def render(self) -> Any:
-        """(480, 480, 3), None without a render mode.
+        """A picture (480, 480, 3); None without a render mode.
 
         Raises:
             RenderingUnavailable: there is no offscreen OpenGL.

@@ -27,7 +27,7 @@ from mtrl.envs.pushing.goals import HIGH, LOW, Goals, check_goals, draw_goals, n
 
 @functools.cache
 def _bounds(device: torch.device) -> tuple[Tensor, Tensor]:
-    """LOW and HIGH where the batches are, copied there once."""
+    """LOW and HIGH on the batches' device, copied there once."""
     low, high = (torch.tensor(side, dtype=torch.float32, device=device) for side in (LOW, HIGH))
     return low, high
 
@@ -40,18 +40,18 @@ class Config(SuiteConfig):
 
     kind: str = "pushing"
     num_goals: int = option(200, "a positive integer")
-    """G: the discretised goals, a replay ring each (the paper: 200; 10 for independent networks)."""
+    """G: the number of discretised goals, each with a replay ring (the paper: 200; 10 for independent networks)."""
     goals_seed: int = option(0, "0 or more")
-    """Seed of all goals, held out ones included; the run's seed does not change them."""
+    """Seed of all goals, including held-out ones. The run's seed does not change them."""
     held_out_goals: int = option(50, "a positive integer")
     """Goals that are only evaluated."""
     goals_per_rollout: int = option(9, "a positive integer")
     """T: goals of a rollout, and of a batch."""
     reward: str = option("dense", envs.REWARDS)
-    """dense: closeness to the puck and the way it has come (`tasks.push.push_dense`; the paper does not give its own);
-    v2 or v1: Meta-World's for push; distance (−metres) or sparse (−1, 0): what follows from puck and place alone."""
+    """dense: closeness to the puck and how far it has come (`tasks.push.push_dense`; the paper does not give its own);
+    v2 or v1: Meta-World's reward for push; distance (−metres) or sparse (−1, 0): from puck and place alone."""
     horizon: int = option(150, f"in 1..{MAX_HORIZON}")
-    """Steps of an episode; the scripted policy takes about 90."""
+    """Steps of an episode. The scripted policy takes about 90."""
     threads: int = option(0, "0 or more")
     """Threads that step the environments; 0 for one per core."""
 
@@ -88,20 +88,20 @@ class PushingSuite(Suite[Config, GoalSpec]):
         self._known: Known = {}
 
     def make_envs(self, seed: int, envs_per_task: int) -> PushEnvs:
-        """Environments of `goals_per_rollout` goals at a time, drawn anew for each episode."""
+        """Environments with `goals_per_rollout` goals at a time. New goals are drawn for each episode."""
         return self._make(self.goals, seed, self.config.goals_per_rollout, envs_per_task)
 
     def make_goal_envs(self, goals: Any) -> PushEnvs:
         """One copy of each of these goals (n, 4), puck and place xy in metres.
 
         Raises:
-            UserError: they are of another shape or out of their ranges.
+            UserError: they have another shape or are out of their ranges.
         """
         checked = check_goals(goals)
         return self._make(checked, 0, len(checked), 1, fixed=True)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> PushEnvs:
-        """The first `episodes` goals, a copy each."""
+        """One copy of each of the first `episodes` goals."""
         return self.make_goal_envs(self.goals[:episodes])
 
     def _make(self, goals: Goals, seed: int, num_tasks: int, envs_per_task: int, fixed: bool = False) -> PushEnvs:
@@ -119,16 +119,16 @@ class PushingSuite(Suite[Config, GoalSpec]):
         )
 
     def subset_of(self, goals: Any) -> SomeTasks:
-        """Goals (n, 4) in metres as networks see them. Raises UserError as `make_goal_envs` does."""
+        """The subset of goals (n, 4), in metres, for networks. Raises UserError as `make_goal_envs` does."""
         checked = check_goals(goals)
         index = torch.from_numpy(nearest(checked, self.goals))
         return SomeTasks(index, torch.from_numpy(normalised(checked)))
 
     def relabeller(self) -> Relabel:
-        """A function that gives batches other goals in hindsight. Goals whose puck has hardly moved stay as they are.
+        """A function that replaces goals of batches in hindsight. Goals whose puck has hardly moved are kept.
 
         Raises:
-            UserError: the reward does not follow from the goal alone.
+            UserError: the reward depends on more than the goal.
         """
         kind = self.config.reward
         check(kind in ("distance", "sparse"), "benchmark.reward", "distance or sparse with hindsight", kind)

@@ -1,6 +1,6 @@
-"""RLBench's ten tasks of the Auto-λ paper, played live where CoppeliaSim, PyRep and RLBench are installed.
+"""The Auto-λ paper's ten RLBench tasks, played live if CoppeliaSim, PyRep and RLBench are installed.
 
-Demonstrations on disk, caches and training need none of these; collecting and evaluating do.
+Demonstrations on disk, caches and training do not need these; collecting and evaluating do.
 """
 
 from mtrl.envs.rlbench.suite import Config, RLBenchSuite, build

@@ -1,4 +1,4 @@
-"""One CoppeliaSim with one of RLBench's tasks in it. The only module that imports `rlbench` and `pyrep`."""
+"""Runs one of RLBench's tasks in CoppeliaSim. Only this module imports `rlbench` and `pyrep`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtrl.data.demos import CAMERAS, Demo, Frame, Image
 from mtrl.data.rlbench_pickle import frame_of
 
 _PLACINGS = 5
-"""Tries to place a scene's objects before RLBench's error is let through."""
+"""Attempts to place a scene's objects before RLBench's error is raised."""
 
 
 def packages() -> tuple[Any, Any]:
@@ -24,10 +24,10 @@ def packages() -> tuple[Any, Any]:
         UserError: they, or the simulator's library, cannot be imported.
     """
     try:
-        importlib.import_module("pyrep.backend.sim")  # another distribution on PyPI is called pyrep too
+        importlib.import_module("pyrep.backend.sim")  # another package on PyPI is also called pyrep
         importlib.import_module("rlbench.environment")
         return importlib.import_module("rlbench"), importlib.import_module("pyrep")
-    except Exception as error:  # a missing shared library comes as any kind of error
+    except Exception as error:  # a missing shared library can raise any kind of error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
             "RLBench's simulator should be installed: CoppeliaSim 4.1, PyRep and RLBench, as docker/rlbench/install.sh "
@@ -40,10 +40,10 @@ def _named(module: str, name: str) -> Any:
 
 
 class Simulator:
-    """One task. Scenes follow from their seeds through NumPy's global generator, which RLBench draws from."""
+    """One task. Seeds determine scenes through NumPy's global generator, from which RLBench draws."""
 
     def __init__(self, task: str, cameras: Sequence[str], size: int, headless: bool = True, variation: int = 0) -> None:
-        """cameras: those that take pictures; size: pixels along a side."""
+        """cameras: the cameras that take pictures; size: pixels along a side."""
         packages()
         modes = "rlbench.action_modes"
         arm = _named(f"{modes}.arm_action_modes", "EndEffectorPoseViaPlanning")()
@@ -67,7 +67,7 @@ class Simulator:
             raise
 
     def reset(self, seed: int) -> Frame:
-        """The scene of this seed."""
+        """Begin the scene of this seed."""
         np.random.seed(seed)
         for left in reversed(range(_PLACINGS)):
             try:
@@ -79,7 +79,7 @@ class Simulator:
         raise AssertionError
 
     def step(self, action: FloatArray) -> tuple[Frame | None, bool]:
-        """Go to the keyframe (8,). Returns the frame there, None if out of reach, and whether the task is solved."""
+        """Go to the keyframe (8,). Returns the frame there (None if out of reach), and whether the task is solved."""
         action = np.asarray(action, np.float64).copy()
         length = np.linalg.norm(action[3:7])
         if not np.isfinite(action).all() or length < 1e-6:
@@ -92,7 +92,7 @@ class Simulator:
         return self._frame(observation), bool(reward)
 
     def demonstrate(self, seed: int) -> Demo:
-        """RLBench's own expert in the scene of this seed."""
+        """A demonstration by RLBench's own expert in the scene of this seed."""
         np.random.seed(seed)
         demo = self._task.get_demos(1, live_demos=True)[0]
         frames = [self._frame(demo[i]) for i in range(len(demo))]
@@ -110,7 +110,7 @@ class Simulator:
 
 
 def _observed(cameras: Sequence[str], size: int) -> Any:
-    """RLBench's configuration of observations: pictures and depth in metres of these cameras only."""
+    """RLBench's observation configuration: pictures, and depth in metres, of these cameras only."""
     module = importlib.import_module("rlbench.observation_config")
     made = {}
     for name in CAMERAS:

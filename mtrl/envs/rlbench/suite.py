@@ -37,17 +37,17 @@ class Config(ChosenTasks):
 
     kind: str = "rlbench"
     tasks: list[str] = field(default_factory=lambda: list(TASKS), kw_only=True)
-    """Any of RLBench's, by the names of their files; the ten of the Auto-λ paper if empty."""
+    """Any of RLBench's tasks, by the names of their files; the Auto-λ paper's ten if empty."""
     image_size: int = option(128, "16 or more")
     """Pixels along a side of every picture."""
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
-    """What the policy sees, of left_shoulder, right_shoulder, overhead, wrist and front."""
+    """The policy's cameras, out of left_shoulder, right_shoulder, overhead, wrist and front."""
     variation: int = option(0, "0 or more")
     """Variation of each task in live episodes."""
     horizon: int = option(10, "a positive integer")
-    """Keyframes after which an episode has failed."""
+    """Keyframes after which an episode counts as failed."""
     headless: bool = True
-    """Without a window; an X server, such as Xvfb, is needed all the same."""
+    """Whether to run without a window. An X server, such as Xvfb, is needed in any case."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,7 +58,7 @@ class Config(ChosenTasks):
 
 
 class RLBenchSuite(Suite[Config, KeyframeSpec]):
-    """Its tasks, demonstrations and episodes. Only the last two need the simulator."""
+    """RLBench's tasks, demonstrations and episodes. Only the last two need the simulator."""
 
     parallel_demonstrations = False
 

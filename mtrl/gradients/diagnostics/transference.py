@@ -1,9 +1,10 @@
 """Transference: what a task's gradient step does to every task's loss (Fifty et al. 2020 and 2021, TAG).
 
-Every `every` updates, on the batch of the update: with θ_i' = θ − α ∇L_i(θ), a step of the shared parameters down task
-i's loss alone, the affinity of task i with task j is Z_ij = 1 − L_j(θ_i') / L_j(θ); where losses have either sign, as
-an actor's, the difference L_j(θ) − L_j(θ_i'). Positive: the step helps. Owned parameters stay. The mean over training
-so far is logged; from it `mtrl group` finds the tasks to train together. Each measurement costs T forward passes.
+It is measured on the batch of every `every`-th update. Let θ_i' = θ − α ∇L_i(θ) be a step of the shared parameters
+that lowers task i's loss alone. The affinity of task i with task j is Z_ij = 1 − L_j(θ_i') / L_j(θ). An actor's losses
+may be negative, so there it is the difference L_j(θ) − L_j(θ_i'). A positive affinity means that the step helps. Owned
+parameters do not move. The mean over training so far is logged; from it `mtrl group` finds the tasks to train together.
+Each measurement costs T forward passes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Config(DiagnosticConfig):
     momentum: bool = False
     """Whether the step has the momentum and weight decay of SGD, too."""
     per_rate: bool = False
-    """Whether affinities are divided by α, so that those of a falling learning rate count alike in the mean."""
+    """Whether affinities are divided by α, so that early and late ones count alike while the learning rate falls."""
 
 
 class Transference(Diagnostic):
@@ -41,7 +42,7 @@ class Transference(Diagnostic):
         super().__init__()
         self.config, self.ratio = config, ratio
         self.on_host = config.every > 1
-        self._updates = 0  # on the host, so that the choice to measure does not wait for the device
+        self._updates = 0  # on the host, so that deciding whether to measure does not wait for the device
         self.measured = nn.Buffer(torch.zeros((), dtype=torch.int64))
         self.total = nn.Buffer(torch.zeros(num_tasks, num_tasks, dtype=torch.float64))
 

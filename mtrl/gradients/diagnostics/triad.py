@@ -1,16 +1,16 @@
 """The tragic triad: conflict, curvature and dominance of every update (Yu et al. 2020, Sec. 5.3, Fig. 4).
 
-Of the unweighted losses L = Σ_i L_i on the batch of the update, before (θ) and after (θ') the optimiser's step:
+From the unweighted losses L = Σ_i L_i on the batch of the update, before (θ) and after (θ') the optimiser's step:
 curvature: H = 2 [L(θ') − L(θ) − ∇L(θ)·(θ' − θ)], over all parameters (owned ones move the losses too).
-Of the shared parameters' gradients g_i, g_j of every pair of tasks, φ their angle:
+From the shared parameters' gradients g_i and g_j of every pair of tasks, at an angle φ to each other:
 magnitude_similarity: Φ = 2 ‖g_i‖ ‖g_j‖ / (‖g_i‖² + ‖g_j‖²) (Definition 2; 1 where both are zero).
-xi: ξ = (1 − cos² φ) ‖g_i − g_j‖² / ‖g_i + g_j‖² (Definition 5; 0 where the sum is zero, 0/0).
+xi: ξ = (1 − cos² φ) ‖g_i − g_j‖² / ‖g_i + g_j‖² (Definition 5; 0 where it is 0/0).
 positive_cosine, conflict: the shares of pairs with cos φ above and below zero.
-condition_a, condition_b: among the conflicting pairs, the shares with cos φ ≤ −Φ, and with ξ ≤ 1, which (b) of
-Theorem 2 implies (its own constants are unknown). NaN where no pair conflicts.
+condition_a, condition_b: among the conflicting pairs, the shares with cos φ ≤ −Φ and with ξ ≤ 1. ξ ≤ 1 follows from
+condition (b) of Theorem 2, whose own constants are unknown. NaN where no pair conflicts.
 
-All are means over the last `window` updates. L(θ') − L(θ) is taken in the precision of the losses: H below about
-10⁻⁷ L is rounding in float32. A forward pass more per update, and the tasks' gradients.
+All are means over the last `window` updates. L(θ') − L(θ) is taken in the precision of the losses, so in float32 an
+H below about 10⁻⁷ L is rounding error. The cost is one more forward pass per update, and the tasks' own gradients.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Config(DiagnosticConfig):
     option_group: ClassVar[str] = "diagnostics.triad"
     kind: str = "triad"
     window: int = option(100, "a positive integer")
-    """Updates that a logged value is the mean of; 1 for the last update alone."""
+    """Updates over which logged values are averaged; 1 for the last update alone."""
 
 
 class Triad(Diagnostic):
@@ -74,7 +74,7 @@ class Triad(Diagnostic):
 
 
 def pair_statistics(gramian: Tensor) -> Tensor:
-    """A Gramian (T, T) -> (6,): means over pairs of Φ, ξ, cos > 0, cos < 0, and of the latter with (a) and with (b).
+    """A Gramian (T, T) -> (6,): means over pairs of Φ and ξ, and shares with cos > 0, cos < 0, cos < 0 and (a) or (b).
 
     NaN for one task, which has no pairs.
     """
@@ -103,7 +103,7 @@ def _trained(ahead: LookAhead) -> Iterator[Tensor]:
 
 
 def _summed(ahead: LookAhead) -> Iterator[Tensor]:
-    """∇ Σ_i L_i(θ), in the order of `_trained`: an owned parameter meets its own task's loss only."""
+    """∇ Σ_i L_i(θ), in the order of `_trained`. An owned parameter affects only its own task's loss."""
     ones = ahead.primary.new_ones(len(ahead.primary), dtype=torch.float64)
     for gradient in ahead.shared.values():
         yield combine(gradient, ones.to(gradient))

@@ -1,8 +1,9 @@
-"""Cosine regularisation: a penalty that turns the task gradients orthogonal (Suteu & Guo 2019).
+"""Cosine regularisation: a penalty that pushes task gradients to be orthogonal (Suteu & Guo 2019).
 
 The loss gains strength · mean_(i<j) cos²(∇L_i, ∇L_j) over the shared parameters. It is differentiated through the
-gradients, so an update costs a second backward pass; no gradient is changed otherwise. A task without gradient has
-cosine zero. The paper sums over pairs; the mean here keeps the strength's meaning for any number of tasks.
+gradients, so an update costs a second backward pass. The gradients themselves are summed as they are. A task without
+gradient has cosine zero. The paper sums over pairs; with the mean here, `strength` means the same for any number of
+tasks.
 """
 
 from __future__ import annotations

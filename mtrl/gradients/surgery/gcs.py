@@ -1,7 +1,7 @@
 """GCS: an auxiliary task's gradient is used only where it helps the primary ones (Du et al. 2018, unweighted).
 
-c_i = 1 for a primary task; for another, 1 where its inner product with the sum of the primary gradients is positive,
-else 0. Without a choice of primary tasks nothing is auxiliary, so one is required.
+The coefficient c_i is 1 for a primary task. For another task it is 1 if its inner product with the sum of the primary
+gradients is positive, and 0 otherwise. Primary tasks have to be chosen: without a choice, no task would be auxiliary.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """GradDrop: each parameter follows the tasks of one sign, drawn at random (Chen et al. 2020, Algorithm 1).
 
-With P = ½ (1 + Σ_i g_i / Σ_i |g_i|) and u uniform, element by element, the update sums the positive g_i where P > u
-and the negative ones where P < u; a share `leak` of every gradient passes in any case. An element where all gradients
-are zero stays zero. The paper drops gradients of one shared layer's activations; here, of all shared parameters.
+With P = ½ (1 + Σ_i g_i / Σ_i |g_i|) and u uniform, element by element, the update sums the positive g_i where P > u and
+the negative ones where P < u; a share `leak` of every gradient always passes. An element where all gradients are zero
+stays zero. The paper drops gradients of one shared layer's activations; here it acts on all shared parameters.
 """
 
 from __future__ import annotations

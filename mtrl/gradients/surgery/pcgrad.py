@@ -1,7 +1,7 @@
 """PCGrad: project away the conflicting part of every other task's gradient (Yu et al. 2020, Algorithm 1).
 
-`variant` gives the paper's ablations (Fig. 3): direction, the direction of PCGrad with the norm of the plain sum of
-gradients; magnitude, the direction of the plain sum with the norm of PCGrad's. A sum of zero has no direction and is
+`variant` chooses the paper's ablations (Fig. 3). direction: PCGrad's direction with the norm of the plain sum of
+gradients. magnitude: the plain sum's direction with the norm of PCGrad's result. A sum of zero has no direction and is
 not scaled.
 """
 
@@ -16,7 +16,7 @@ from mtrl.core.config import option
 from mtrl.gradients.base import GramianConfig, Surgery
 
 NOTHING = 1e-12
-"""A combination whose squared norm is a smaller share than this of the gradients' is rounding error."""
+"""A combination is rounding error if its squared norm is a smaller share than this of the gradients'."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class PCGrad(Surgery):
 
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
         assert noise is not None
-        orders = noise.clone().fill_diagonal_(2).argsort(dim=1)[:, :-1]  # beyond all others: no task projects on itself
+        orders = noise.clone().fill_diagonal_(2).argsort(dim=1)[:, :-1]  # sorted last: no task projects on itself
         projected = self.projected(gramian, orders).sum(0)
         if self.variant == "full":
             return projected
@@ -60,7 +60,7 @@ class PCGrad(Surgery):
         """gramian (T, T), orders (T, T - 1) of the other tasks -> C (T, T): g_i becomes Σ_j C_ij g_j."""
         norms = gramian.diagonal()
         factor = torch.where(norms > 0, norms.reciprocal(), 0.0)[orders]
-        # Every row in its own order: the k-th task to project on is column k, and no step of the loop gathers.
+        # Columns are permuted so that each row projects on its k-th task at column k: the loop needs no gather.
         ordered = gramian[orders.unsqueeze(2), orders.unsqueeze(1)].mul_(factor.unsqueeze(2))
         products = gramian.gather(1, orders)
         negative = torch.empty_like(products)

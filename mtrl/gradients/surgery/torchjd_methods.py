@@ -1,11 +1,12 @@
 """The methods that torchjd computes from a Gramian (Quinton & Rey, MIT), behind one adapter.
 
-The Gramian is divided by the mean of the tasks' squared gradient norms first, so that torchjd's constants mean the same
-at every scale, and solved in float64 on the CPU: these methods wait for the device. torchjd's weights average over
-tasks or sum over them, by method; here each is scaled so that identical gradients give the plain update. Exceptions:
-CAGrad gives 1 + c times it, as in its paper, and PCD the norm of the primary gradient times T. Coefficients are one
-for one task and without any gradient. MGDA is solved here, as torchjd stops before its solution. IMTL-G and
-Aligned-MTL may weigh a task negatively, and IMTL-G without bound where gradients nearly cancel, by design.
+The Gramian is first divided by the mean of the tasks' squared gradient norms, so that torchjd's constants mean the same
+at every scale. The methods run in float64 on the CPU, so they wait for the device. torchjd's weights average or sum
+over tasks, depending on the method; here each is scaled so that identical gradients give the plain update. There are
+two exceptions: CAGrad gives 1 + c times the plain update, as in its paper, and PCD gives a gradient as long as T
+times the primary one. Coefficients are one for a single task, and where all gradients are zero. MGDA is solved here,
+since torchjd stops before reaching its solution. IMTL-G and Aligned-MTL may give a task a negative weight, and IMTL-G's
+weights are unbounded where gradients nearly cancel; both are properties of the methods.
 """
 
 from __future__ import annotations
@@ -27,19 +28,20 @@ from mtrl.gradients.surgery.torchjd_solvers import OnRoot, ShortestVector, Witho
 
 @dataclass
 class TorchJDConfig(GramianConfig):
-    """A method's options, and how the adapter makes and saves torchjd's module for it."""
+    """A method's options, and how the adapter makes and saves torchjd's module."""
 
     kind: str = ""
     weighting: ClassVar[str] = ""
-    """The name of torchjd's class, where `method` only makes one."""
+    """The name of torchjd's class, if `method` needs no more."""
     normalized: ClassVar[bool] = True
     """Whether the Gramian is scaled first, which gives constants the same meaning at every scale."""
     random: ClassVar[bool] = False
     stateful: ClassVar[bool] = False
-    """Whether it keeps numbers of each task from call to call, so that the tasks must stay the same."""
+    """Whether it keeps numbers for each task between calls, so that the tasks must stay the same."""
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        """The module from a Gramian (T, T) to weights (T,); aggregation: the package `torchjd.aggregation`."""
+        """Make the module that maps a Gramian (T, T) to weights (T,). aggregation: the package
+        `torchjd.aggregation`."""
         return getattr(aggregation, self.weighting)()
 
     def scale(self, num_tasks: int) -> float:
@@ -47,11 +49,11 @@ class TorchJDConfig(GramianConfig):
         return float(num_tasks)
 
     def state(self, module: Any) -> dict[str, Tensor]:
-        """What the module keeps from call to call. torchjd's own `state_dict` may save it but not load it."""
+        """What the module keeps between calls. torchjd's own `state_dict` saves some of it but cannot load it."""
         return {}
 
     def restore(self, module: Any, state: dict[str, Tensor]) -> None:
-        """Undo `state`, in a new module; not called where it is empty."""
+        """Load the result of `state` into a new module. Not called if it is empty."""
 
 
 @dataclass
@@ -114,7 +116,7 @@ class FairGrad(TorchJDConfig):
 
     kind: str = "fairgrad"
     alpha: float = option(1.0, "positive")
-    """α: 1 for proportional fairness, larger for more of it."""
+    """α: 1 for proportional fairness; the larger, the closer to max-min fairness."""
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         return WithoutZeros(aggregation.FairGradWeighting(alpha=self.alpha))
@@ -158,7 +160,7 @@ class PCD(TorchJDConfig):
     """τ: share of the progress along its own gradient that each other task is guaranteed."""
     beta: float = option(0.999, "in [0, 1)")
     """Decay of the running mean of the squared gradient norms."""
-    normalized: ClassVar[bool] = False  # it has running means of the norms; with ε = 0 every scale is alike
+    normalized: ClassVar[bool] = False  # it divides by running means of the norms; with ε = 0 the scale does not matter
     stateful: ClassVar[bool] = True
     requires_primary: ClassVar[bool] = True
     primary_limit: ClassVar[int | None] = 1
@@ -183,13 +185,13 @@ class NashMTL(TorchJDConfig):
 
     kind: str = "nash_mtl"
     every: int = option(1, "a positive integer")
-    """Updates from one solution to the next; in between the weights stay."""
+    """Updates from one solution to the next. In between, the weights do not change."""
     iterations: int = option(20, "a positive integer")
-    """Steps of the solver at most."""
+    """The most steps of the solver."""
     stateful: ClassVar[bool] = True
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        # No clipping here (max_norm): that is the agent's max_grad_norm.
+        # No clipping here (max_norm), since the agent's max_grad_norm clips.
         method = aggregation.NashMTL(num_tasks, max_norm=0.0, update_weights_every=self.every)
         method.optim_niter = self.iterations
         return OnRoot(method.weighting)
@@ -229,11 +231,11 @@ class TorchJD(Surgery):
         size = host.diagonal().mean()
         if len(host) == 1 or size <= 0 or not host.isfinite().all():
             return torch.ones_like(gramian.diagonal())
-        # A primary task comes first, where PCD looks for it; the order is the same where there is none.
+        # A primary task is moved to the front, where PCD expects it; without one, the order does not change.
         order = primary.cpu().logical_not().to(torch.int8).argsort(stable=True)
         host = (host / size if self.config.normalized else host)[order][:, order]
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), openblas().limit(limits=1):
-            warnings.simplefilter("ignore")  # of solvers, about single inaccurate solutions
+            warnings.simplefilter("ignore")  # solvers warn about single inaccurate solutions
             if noise is not None:
                 torch.manual_seed(int(noise))
             weights = self._module[0](host)

@@ -1,4 +1,4 @@
-"""Weightings from a Gramian (T, T) to weights (T,): those that torchjd lacks, and adapters of its own."""
+"""Modules that map a Gramian (T, T) to weights (T,): what torchjd lacks, and adapters for its own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 class ShortestVector(nn.Module):
     """min ‖Σ α_i g_i‖ over α ≥ 0 with Σ α_i = 1, as a quadratic programme.
 
-    In the unknowns x_i = α_i ‖g_i‖ / min_j ‖g_j‖ the matrix is that of the cosines, so that gradients of any lengths
-    are solved alike. torchjd stops after 100 steps of Frank-Wolfe, several per cent away for ten tasks.
+    In the unknowns x_i = α_i ‖g_i‖ / min_j ‖g_j‖ the matrix holds the cosines, so the lengths of the gradients do not
+    affect its condition. torchjd stops after 100 steps of Frank-Wolfe, several per cent away for ten tasks.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class ShortestVector(nn.Module):
         count = len(lengths)
         identity = np.eye(count)
         constraints, bounds = np.column_stack([lengths, identity]), np.append(1.0, np.zeros(count))
-        # The smallest shift that makes the matrix definite, and so the answer unique; it depends on rounding.
+        # A shift just large enough to make the matrix positive definite despite rounding, and so the answer unique.
         for shift in (1e-13, 1e-11, 1e-9):
             with contextlib.suppress(ValueError):
                 found = self._solve(cosines + shift * identity, np.zeros(count), constraints, bounds, 1)[0]
@@ -57,7 +57,7 @@ class WithoutZeros(nn.Module):
 
 
 class OnRoot(nn.Module):
-    """Gives a method that asks for the gradients a root R of their Gramian, R Rᵀ = G: all it takes of them is G."""
+    """For a method that asks for the gradients but uses only their Gramian G: gives it a root R of G, R Rᵀ = G."""
 
     def __init__(self, weighting: nn.Module) -> None:
         super().__init__()
@@ -70,8 +70,8 @@ class OnRoot(nn.Module):
 
 @functools.cache
 def openblas() -> Any:
-    """The OpenBLAS of SciPy and NumPy. Its threads gain nothing on matrices of T rows, and then spin for a tenth of a
-    second, which slows this update and the next."""
+    """The OpenBLAS of SciPy and NumPy, for limiting its threads: on matrices of T rows they gain nothing, and
+    afterwards they spin for a tenth of a second, which slows this update and the next."""
     import scipy.linalg  # noqa: F401 (which loads its library)
     from threadpoolctl import ThreadpoolController
 

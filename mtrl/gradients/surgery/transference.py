@@ -1,14 +1,14 @@
 """Transference: at every step, the combination of gradients after which the losses fall most (Fifty et al. 2020).
 
-Each candidate J gives a trial step θ_J' on the batch of the update, of shared parameters along Σ_(i in J) g_i and of
-owned ones as usual. The one of the highest total transference, Σ_j (1 − L_j(θ_J') / L_j(θ)) over the primary tasks, is
-taken. Where a loss of the batch is not positive, as an actor's may be, differences L_j(θ) − L_j(θ_J') take the place of
-the shares, in the whole step. The first of equals is taken.
+Each candidate is PCGrad's result, or the sum of the gradients g_i over a set J of tasks. It gives a trial step θ_J' on
+the batch of the update, in which shared parameters move along it and owned ones as usual. Total transference is the sum
+over the primary tasks of 1 − L_j(θ_J') / L_j(θ). The candidate with the highest is chosen, or the first of several. If
+a loss of the batch is not positive, as an actor's may be, the whole step compares differences L_j(θ) − L_j(θ_J').
 
-Candidates are as long as their sum: one task alone takes a shorter step than all together, as in the paper. Trial steps
-have the learning rate, momentum and weight decay of SGD, and no preconditioning for Adam. Each costs a forward pass.
-Trial steps are taken on new tensors, so the parameters need not be restored. The paper's abstract leaves open which
-candidates there are; here `candidates` lists them.
+Candidates are not rescaled: one task alone takes a shorter step than all together, as in the paper. Trial steps have
+the learning rate, momentum and weight decay of SGD, and no preconditioning for Adam. Each costs a forward pass on new
+tensors, so no parameters have to be restored. The paper's abstract leaves open which candidates there are; here the
+option `candidates` lists them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mtrl.gradients.surgery.pcgrad import PCGrad
 
 KINDS = ("all", "pcgrad", "single", "pairs", "others", "subsets")
 MOST_SUBSETS = 10
-"""Tasks of which all subsets may be candidates: 1023 trial steps."""
+"""The most tasks whose subsets may all be candidates: 1023 trial steps."""
 WINDOW = 100
 """Updates that the logged shares average over."""
 
@@ -37,7 +37,7 @@ class Config(SurgeryConfig):
     kind: str = "transference"
     candidates: list[str] = field(default_factory=lambda: ["all", "pcgrad", "single"])
     """What to choose from: all (the plain sum), pcgrad, single (each task alone), pairs, others (all but one), subsets
-    (every one, of ten tasks at most), or indexes of tasks, as 0+2+3."""
+    (all of them, for at most ten tasks), or indexes of tasks, such as 0+2+3."""
     primary: list[str] = field(default_factory=list)
     """Names or indexes of the tasks whose transference counts; all of them if empty."""
 
@@ -46,7 +46,7 @@ class Config(SurgeryConfig):
 
 
 def _sets(candidate: str, tasks: int) -> list[tuple[int, ...]]:
-    """The sets of tasks that a word of `candidates` means; none for pcgrad, which is no set."""
+    """The sets of tasks that a word of `candidates` stands for; none for pcgrad, which is not a set."""
     sizes = {"all": [tasks], "single": [1], "pairs": [2], "subsets": range(1, tasks + 1)}
     sizes["others"] = [tasks - 1] if tasks > 1 else []
     check(candidate != "subsets" or tasks <= MOST_SUBSETS, "surgery.candidates", f"{MOST_SUBSETS} tasks", tasks)
@@ -69,7 +69,7 @@ class Transference(Surgery):
         some = any(groups.values())
         check(some, "surgery.candidates", f"words that leave a combination of {num_tasks} tasks", list(candidates))
         self.names = tuple(groups)
-        self.takes_some_tasks = all(name in KINDS for name in groups)  # indexes would mean another task in each batch
+        self.takes_some_tasks = all(name in KINDS for name in groups)  # an index would mean other tasks in each batch
         self.projects = "pcgrad" in groups
         of = [number for number, sets in enumerate(groups.values()) for _ in sets]
         self.sets = nn.Buffer(torch.tensor(rows, dtype=torch.float64).view(-1, num_tasks), persistent=False)

@@ -1,17 +1,17 @@
 """Auto-λ: weights that most lower the primary tasks' loss after the next step (Liu et al. 2022, Eq. 3-4).
 
-With θ' = θ − α ∇_θ r Σ_i λ_i L_i(θ) on the training batch, λ descends L_val(θ') = Σ_(primary) L_i(θ') on another batch
-of the same data, by an Adam of its own; then θ takes its step on the training batch with the new λ. Estimators of
-dL_val/dλ_i = −α r ∇L_i(θ)·∇L_val(θ'), where a parameter that task i owns meets only its own gradient:
+Let θ' = θ − α ∇_θ r Σ_i λ_i L_i(θ) on the training batch. λ descends L_val(θ') = Σ_(primary) L_i(θ') on another batch
+of the same data, with an Adam of its own; then θ takes its step on the training batch with the new λ. Estimators of
+dL_val/dλ_i = −α r ∇L_i(θ)·∇L_val(θ'), in which a parameter owned by task j has a gradient only for i = j:
 exact: this formula, from the tasks' gradients at θ and one forward and backward pass at θ'.
 finite_difference: the paper's, −α r (L_i(θ+) − L_i(θ−)) / 2ε, θ± = θ ± ε ∇L_val(θ'), ε = 0.01 / ‖∇L_val(θ')‖.
 second_order: automatic differentiation through the unrolled step, to check the others.
 
-θ' has the momentum and weight decay of SGD, and no preconditioning for Adam, as in the authors' code. Differences:
-tensors at θ' and θ± are new ones, so nothing has to be put back and no statistics move. λ may become negative, as in
-the paper. Losses may have either sign: SAC's actor learns its own λ. With `sampled_tasks` = K' only K' random λ move
-in an update; in the paper this saves their gradients' memory, here all of them come out of one backward pass. Where an
-update sees only some of the tasks, theirs alone move, and the primary ones among them make up L_val.
+The step to θ' has the momentum and weight decay of SGD, and no preconditioning for Adam, as in the authors' code.
+Unlike there, tensors at θ' and θ± are new ones, so nothing has to be restored and no statistics change. λ may become
+negative, as in the paper. Losses may be negative, too: SAC's actor learns its own λ. With `sampled_tasks` = K' only K'
+random λ move in an update. In the paper this saves the memory of the other gradients; here one backward pass gives all
+of them. Where an update sees only some of the tasks, only their λ move, and the primary ones among them make up L_val.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class Config(WeightingConfig):
     }
     kind: str = "auto_lambda"
     learning_rate: float = option(1e-4, "0 or more")
-    """Adam's learning rate for λ (the paper: 1e-4 NYUv2, 3e-5 CityScapes and RLBench, 3e-4 CIFAR-100)."""
+    """Adam's learning rate for λ (the paper: 1e-4 for NYUv2, 3e-5 for CityScapes and RLBench, 3e-4 for CIFAR-100)."""
     initial: float = 0.1
     """λ of every task at the start."""
     primary: list[str] = field(default_factory=list)
-    """Names or indexes of the tasks that count; the others are auxiliary. All of them if empty."""
+    """Names or indexes of the tasks that count; the others are auxiliary. If empty, all tasks count."""
     estimator: str = option("exact", ESTIMATORS)
     """exact, finite_difference or second_order."""
     sampled_tasks: int | None = option(None, "a positive integer")
     """K': random tasks whose λ moves in an update; all if not given."""
     swap: bool = True
-    """Whether L_val is of another batch; false: of the training batch itself ("no swapping", the paper's Table 4)."""
+    """Whether L_val is taken on another batch; false: on the training batch ("no swapping", the paper's Table 4)."""
 
     def primary_tasks(self) -> Sequence[str]:
         return self.primary

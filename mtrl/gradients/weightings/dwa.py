@@ -1,8 +1,8 @@
 """Dynamic weight average: more weight to tasks whose loss falls slowly (Liu et al. 2019, "End-to-End ...", Eq. 7).
 
-λ_k = T softmax_k(w_k / temperature), w_k = L_k(t−1) / L_k(t−2), L_k(t) the mean loss of epoch t. An epoch is a
-`window` of updates, as reinforcement learning has none; the weights are 1 during the first two. Losses should keep one
-sign; where one was exactly zero, its w is 1.
+λ_k = T softmax_k(w_k / temperature) with w_k = L_k(t−1) / L_k(t−2), where L_k(t) is the mean loss of epoch t. As
+reinforcement learning has no epochs, a `window` of updates counts as one; the weights are 1 during the first two. A
+loss should not change its sign. Where L_k(t−2) is exactly zero, w_k is 1.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Config(WeightingConfig):
         "nyuv2": {"window": "198"},
         "cityscapes": {"window": "743"},
     }
-    """An epoch of Auto-λ's comparison: of CIFAR-100, 2,500 images of each task in batches of 32; of the others, 795 and
-    2,975 pictures in batches of 4."""
+    """An epoch of Auto-λ's comparison: 2,500 images of each task in batches of 32 for CIFAR-100, and 795 (NYUv2) or
+    2,975 pictures (CityScapes) in batches of 4."""
     kind: str = "dwa"
     temperature: float = option(2.0, "positive")
     """The larger, the more alike the weights."""

@@ -1,8 +1,8 @@
 """FAMO: all losses fall at about the same rate, without per-task gradients (Liu et al. 2023, Algorithm 2).
 
-The losses combine as c Σ_i z_i log(L_i + ε), z = softmax(w), so a task weighs c z_i / (L_i + ε), c such that the
-weights sum to T here (to 1 in the paper). After the step w moves by Adam against (∂z/∂w)ᵀ δ, δ_i the fall of log L_i
-on the same batch, which costs one more forward pass. Losses must be positive.
+The combined loss is c Σ_i z_i log(L_i + ε) with z = softmax(w), so a task has the weight c z_i / (L_i + ε). The factor
+c makes the weights sum to T here, and to 1 in the paper. After the step, Adam moves w against (∂z/∂w)ᵀ δ, where δ_i is
+the fall of log L_i on the same batch; measuring it costs one more forward pass. Losses must be positive.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Geometric mean of the losses, so each counts by its relative change (Chennupati et al. 2019).
 
-With M = (Π L_i)^(1/T) a task weighs M / (T L_i), times T here so that equal losses weigh 1. Losses must be positive;
-they are taken as at least 10⁻⁸ of the largest, so that a loss of zero gives a finite weight.
+With M = (Π L_i)^(1/T) a task has the weight M / (T L_i), times T here so that equal losses have weight 1. Losses must
+be positive. They count as at least 10⁻⁸ of the largest, so that a loss of zero gives a finite weight.
 """
 
 from __future__ import annotations

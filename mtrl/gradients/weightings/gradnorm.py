@@ -1,9 +1,10 @@
-"""GradNorm: weights that keep the tasks' gradient norms in step with how far each has come (Chen et al. 2018, Alg. 1).
+"""GradNorm: weights that balance the tasks' gradient norms by how far each task has come (Chen et al. 2018, Alg. 1).
 
-With n_i the norm of ∇L_i, G_i = w_i n_i, and r_i = (L_i / L_i(0)) over its mean, w descends Σ_i |G_i − mean(G) r_i^α|
-with mean(G) r_i^α held fixed, so dw_i = n_i sign(G_i − mean(G) r_i^α), by an Adam of its own; then w is scaled to sum
-to T. Differences: norms of all shared parameters, not of one layer; w is kept above 10⁻³, which the paper leaves to
-the learning rate. L(0) are the losses of the first update.
+Let n_i be the norm of ∇L_i, G_i = w_i n_i, and r_i = L_i / L_i(0) divided by its mean over tasks, where L(0) are the
+losses of the first update. w descends Σ_i |G_i − mean(G) r_i^α| with mean(G) r_i^α held fixed, so its gradient is
+n_i sign(G_i − mean(G) r_i^α). It has an Adam of its own, and is scaled to sum to T after each step. Differences from
+the paper: the norms are those of all shared parameters, not of one layer, and w is kept above 10⁻³, where the paper
+relies on a small learning rate.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class GradNorm(Weighting):
         rates = ratios / ratios.mean().clamp(min=tiny)
         scaled = self.value * norms
         target = scaled.mean() * rates**self.alpha
-        # Norms over their mean: Adam's step is the same, and its moments stay in range at every scale.
+        # Norms are divided by their mean: Adam's step is the same, and its moments stay in range at every scale.
         self.adam.step(self.value, norms / norms.mean().clamp(min=tiny) * (scaled - target).sign())
         self.value.clamp_(min=SMALLEST)
         self.value.mul_(len(self.value) / self.value.sum())

@@ -1,7 +1,7 @@
 """Random weights, new ones in every update: a sobering baseline (Lin et al. 2022, RLW, Algorithm 2).
 
-λ = softmax(z) with z standard normal, or λ from the flat Dirichlet distribution, z / Σ z with z standard exponential;
-times T here so that the weights' mean is 1.
+λ = softmax(z) with z standard normal, or λ from the flat Dirichlet distribution: z / Σ z with z standard exponential.
+Both are multiplied by T here, so that the weights' mean is 1.
 """
 
 from __future__ import annotations

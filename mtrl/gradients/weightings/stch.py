@@ -1,8 +1,8 @@
 """Smooth Tchebycheff: the largest losses count most (Lin et al. 2024).
 
-The losses combine as μ log Σ_i exp(L_i / (T μ)), equal preferences 1/T and no ideal point, so a task weighs
-softmax(L / (T μ)), times T here so that equal losses weigh 1. It compares the losses themselves: they should be alike
-in scale, and may have either sign.
+The combined loss is μ log Σ_i exp(L_i / (T μ)), with equal preferences 1/T and no ideal point. The tasks' weights are
+therefore softmax(L / (T μ)), here times T, so that equal losses have weight 1. The losses themselves are compared and
+should have similar scales. They may be negative.
 """
 
 from __future__ import annotations

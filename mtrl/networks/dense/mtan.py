@@ -1,9 +1,10 @@
 """MTAN: each task attends to the features of a shared ResNet, stage by stage (Liu, Johns & Davison 2019).
 
-As in the Auto-λ paper's code for a dilated ResNet: a task's mask, two 1×1 convolutions of all but the last block of a
-stage and of what the task attended to before, is multiplied with the stage's last block. Between two stages what is
-attended to passes a bottleneck that the tasks share, the first of them followed by a 2×2 pool. The fourth stage's goes
-to the task's head. A task owns its masks and its head.
+This follows the Auto-λ paper's code for a dilated ResNet. In each stage, a task multiplies the features of the last
+block by a mask. Two 1×1 convolutions compute the mask from the features before the last block and from the task's
+attended features of the stage before. Between two stages the attended features pass through a bottleneck that the tasks
+share; the first bottleneck is followed by a 2×2 pool. The fourth stage's attended features go to the task's head. A
+task owns its masks and its head.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _mask(inputs: int, outputs: int) -> nn.Module:
 
 
 def _halved(x: Tensor) -> Tensor:
-    """Half the pixels along each side, as the stride of a stage leaves them."""
+    """Halve each side by pooling, as the stride of the next stage does."""
     return merged(lambda rows: F.max_pool2d(rows, 2, ceil_mode=True), x)
 
 
@@ -64,7 +65,7 @@ class MTAN(nn.Module):
 
     @staticmethod
     def _carried(channels: int) -> int:
-        """Channels of what a task attended to, before a stage of so many."""
+        """The number of channels of the attended features before a stage with `channels` channels."""
         return EXPANSION * max(channels // EXPANSION, 1)
 
     def forward(self, x: Tensor) -> Tensor:

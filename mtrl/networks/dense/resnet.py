@@ -1,9 +1,9 @@
-"""The parts of networks for pixels: a dilated ResNet, and the heads of DeepLab (atrous spatial pyramid pooling).
+"""The parts of networks for dense prediction: a dilated ResNet, and DeepLab's heads (atrous spatial pyramid pooling).
 
-He et al. 2015, with the stride of a bottleneck in its 3×3 convolution; Chen et al. 2017 for the head. Both compute what
-torchvision's do, which has no dilated ResNet-18, knows no task axis, and whose batch norms would follow trial steps.
-The last two stages keep the size of their input and widen their filters instead, so that the features have an eighth
-of the pixels of a picture along a side.
+The ResNet is that of He et al. 2015 with the stride of a bottleneck in its 3×3 convolution; the head is that of Chen et
+al. 2017. Both compute what torchvision's do. torchvision has no dilated ResNet-18 and no task axis, and trial steps
+would change the statistics of its batch norms. The last two stages dilate their filters instead of shrinking the image,
+so each side of the features has an eighth of the picture's pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mtrl.core.config import Options, check, option
 from mtrl.networks.convolution import BatchNorm, Conv2d
 
 BLOCKS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3)}
-"""Residual blocks of the four stages; from 50 on they are bottlenecks."""
+"""Residual blocks of the four stages, by the number of layers. From 50 layers on, they are bottlenecks."""
 CHANNELS = (64, 128, 256, 512)
 STRIDES, DILATIONS = (1, 2, 1, 1), (1, 1, 2, 4)
 EXPANSION = 4
@@ -29,21 +29,21 @@ EXPANSION = 4
 
 @dataclass
 class DenseConfig(Options):
-    """Options of all networks for pixels; the defaults are the sizes of the Auto-λ paper's."""
+    """Options of all networks for dense prediction. The default sizes are those of the Auto-λ paper."""
 
     option_group: ClassVar[str] = "network"
 
     depth: str = option("50", tuple(BLOCKS))
     """Which ResNet: 18, 34, 50 or 101 layers."""
     scale: float = option(1.0, "in (0, 4]")
-    """Factor of all channels of the ResNet: less for small pictures or machines."""
+    """Factor of the ResNet's numbers of channels: less than 1 for small pictures or machines."""
     stem_stride: str = option("4", ("1", "2", "4"))
-    """What the first layers divide each side of a picture by: 4 in a ResNet; with 2 nothing is pooled, and with 1 the
-    first filters do not skip pixels either, for small pictures. The features have half as many pixels along a side."""
+    """What the first layers divide each side of a picture by: 4 in a ResNet. For small pictures, 2 leaves out the pool,
+    and 1 also the first convolution's stride. The second stage halves the sides once more."""
     head_width: int = option(256, "a positive integer")
     """Channels within each task's head."""
     rates: list[int] = field(default_factory=lambda: [12, 24, 36])
-    """Dilations of the filters of a head's pyramid; on small pictures, less."""
+    """Dilations of the filters in a head's pyramid; small pictures need smaller ones."""
     dropout: float = option(0.5, "in [0, 1)")
     """Share of the pyramid's features that are dropped in training."""
 
@@ -63,7 +63,7 @@ class Residual(nn.Module):
     def __init__(
         self, inputs: int, width: int, *, bottleneck: bool, stride: int = 1, dilation: int = 1, inner: int = 1
     ) -> None:
-        """dilation of the block's filters; inner: of those of the convolution that may have a stride."""
+        """dilation: that of the block's filters; inner: that of the convolution that may have a stride."""
         super().__init__()
         relu = nn.ReLU(inplace=True)
         middle = {"stride": stride, "dilation": inner}
@@ -102,7 +102,7 @@ def stage_channels(config: DenseConfig) -> list[int]:
 
 
 def stages(config: DenseConfig, image_channels: int) -> tuple[Stem, list[list[nn.Module]]]:
-    """What comes before the four stages, and the blocks of each."""
+    """The layers before the four stages, and the blocks of each stage."""
     bottleneck = int(config.depth) >= 50
     widths = [max(1, round(channels * config.scale)) for channels in CHANNELS]
     inputs, before, found = widths[0], 1, []
@@ -120,7 +120,7 @@ def stages(config: DenseConfig, image_channels: int) -> tuple[Stem, list[list[nn
 
 
 class Pyramid(nn.Module):
-    """Filters of several dilations, a 1×1 filter and the mean of all pixels, side by side, then one 1×1 convolution."""
+    """Filters of several dilations, a 1×1 filter and the mean of all pixels in parallel, then one 1×1 convolution."""
 
     def __init__(self, config: DenseConfig, inputs: int) -> None:
         super().__init__()
@@ -151,5 +151,5 @@ def merged(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def enlarged(x: Tensor, pixels: torch.Size) -> Tensor:
-    """(.., B, K, h, w) -> (.., B, K, H, W), bilinear, corners on corners."""
+    """(.., B, K, h, w) -> (.., B, K, H, W), bilinear with aligned corners."""
     return merged(lambda rows: F.interpolate(rows, pixels, mode="bilinear", align_corners=True), x)

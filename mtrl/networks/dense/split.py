@@ -1,4 +1,4 @@
-"""Split: a dilated ResNet that all tasks share, and a head of each task (the Auto-λ paper's "Split")."""
+"""Split: a dilated ResNet that all tasks share, and a head for each task (the Auto-λ paper's "Split")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Mint paper's small convolutional network: three convolutions, two hidden layers, and what tasks own of it.
+"""The Mint paper's small convolutional network: three convolutions and two hidden layers, some owned by tasks.
 
 Mint paper, App. B: three layers of 160 3×3 filters, each followed by max pooling and batch norm, then two fully
 connected layers of 320. `owned` chooses one of the paper's baselines: head (task-specific-1-fc), fc
@@ -34,7 +34,7 @@ class ConvConfig(Options):
     fc_depth: int = option(2, "0 or more")
     """Hidden linear layers."""
     batch_norm: str = option("shared", ("task", "shared"))
-    """Scale and shift: each task its own (task), or one for all (shared). Each task always has its own statistics."""
+    """Scale and shift: one for each task (task), or one for all (shared). Each task always has its own statistics."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Config(ConvConfig):
 
 
 def convolutions(config: ConvConfig, image_shape: tuple[int, int, int]) -> tuple[list[nn.Module], int]:
-    """The convolutional part, and the features of its output."""
+    """The convolutional part, and the number of features of its output."""
     layers: list[nn.Module] = []
     inputs, height, width = image_shape
     for _ in range(config.depth):

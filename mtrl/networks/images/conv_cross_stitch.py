@@ -1,9 +1,9 @@
 """Cross-stitch networks on the small convolutional network: one column of linear layers per task, stitched together.
 
-Misra et al. 2016 in the form of Rosenbaum et al. 2017 ("cross-stitch-all-fc", the Mint paper's baseline): after the
-shared convolutions every image runs through the columns of all tasks; after each hidden layer the columns exchange
-features, x_j ← Σ_k α_jk x_k, and a task reads its own column's output. α starts at 0.9 on the diagonal and 0.1 spread
-over the others.
+Misra et al. 2016 in the form of Rosenbaum et al. 2017 ("cross-stitch-all-fc", the Mint paper's baseline). After the
+shared convolutions every image runs through the columns of all tasks. After each hidden layer the columns exchange
+features, x_j ← Σ_k α_jk x_k, and a task reads its own column's output. α starts with 0.9 on the diagonal, and each
+row's other entries share 0.1.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mtrl.networks.layers import TaskCode, owned
 class Config(ConvConfig):
     kind: str = "conv_cross_stitch"
     own_share: float = option(0.9, "in [0, 1]")
-    """α_jj at the start; the rest is spread over the other columns."""
+    """α_jj at the start; the other columns share the rest."""
 
 
 class Stitch(nn.Module):
-    """matrix (K, K): row j holds what column j takes of each column."""
+    """matrix (K, K): row j holds the factors with which column j takes the features of each column."""
 
     def __init__(self, columns: int, own_share: float) -> None:
         super().__init__()

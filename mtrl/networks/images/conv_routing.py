@@ -1,10 +1,9 @@
 """Routing networks on the small convolutional network: in each linear layer a task picks one of K function blocks.
 
-Rosenbaum et al. 2018 and 2019 ("routing-all-fc", the Mint paper's baseline): after the shared convolutions a router
-per task and layer chooses among K blocks. The paper trains tabular routers with the weighted policy learner; here the
-choice is differentiated straight through a Gumbel-softmax, so that a router is an owned vector of logits like any
-other parameter. In evaluation the likeliest block is taken. In training the choices are drawn from PyTorch's own
-generator, one per task, layer and forward pass.
+Rosenbaum et al. 2018 and 2019 ("routing-all-fc", the Mint paper's baseline). After the shared convolutions a router per
+task and layer chooses among K blocks. The paper trains tabular routers with the weighted policy learner. Here a router
+is an owned vector of logits, trained by a straight-through Gumbel-softmax. Evaluation takes the likeliest block. In
+training, each task draws one choice per layer and forward pass from PyTorch's global generator.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ class Config(ConvConfig):
     blocks: int | None = option(None, "a positive integer")
     """K: function blocks of each layer; one per task if not given."""
     temperature: float = option(1.0, "positive")
-    """Temperature of the softmax whose derivative the choice has."""
+    """Temperature of the softmax that gives the choice its derivative."""
 
 
 class Router(nn.Module):
-    """A task's choice among K blocks, as a row (1, K) of zeros and a one. logits (K,)."""
+    """A task's choice among K blocks, as a one-hot row (1, K). logits (K,)."""
 
     def __init__(self, blocks: int, temperature: float) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """ResNet-18 with hard sharing: one trunk of residual blocks for small images, a linear head per task (He et al. 2016).
 
-As the multi-task papers have it for CelebA's 64×64 images (Sener & Koltun 2018): a first 3×3 convolution without a
-pool, four stages of which the last three halve the image, and the mean over 4×4 of its last 8×8 pixels. `dropout` is
-the strong regularisation of Kurin et al. 2022 (Auto-λ paper, Fig. 7): channels are dropped between the convolutions of
-each block and, half as often, after the first one; features before the heads.
+This is the form that multi-task papers use for CelebA's 64×64 images (Sener & Koltun 2018): a first 3×3 convolution
+without a pool, four stages of which the last three halve the image, and 4×4 mean pooling of the last 8×8 pixels.
+`dropout` is the strong regularisation of Kurin et al. 2022 (Auto-λ paper, Fig. 7). It drops channels between the
+convolutions of each block and, half as often, after the first convolution, and features before the heads.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class Config(Options):
     option_group: ClassVar[str] = "network"
     kind: str = "resnet18"
     width: int = option(64, "a positive integer")
-    """Channels of the first stage; each later one has twice those of the one before."""
+    """Channels of the first stage. Each later stage has twice as many as the one before."""
     blocks: int = option(2, "a positive integer")
     """Residual blocks of each stage."""
     dropout: float = option(0.0, "in [0, 1)")
-    """Share of channels that training drops in each block, and of features before the heads."""
+    """Share of channels that training drops in each block, and share of features dropped before the heads."""
     last_pixels: int = option(2, "a positive integer")
-    """Pixels along a side that the last pool, by the mean, leaves of an image; its features are theirs."""
+    """Pixels along a side that remain after the last pool, which takes means. The heads see their features."""
 
 
 class Block(nn.Module):

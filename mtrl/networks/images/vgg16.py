@@ -1,10 +1,10 @@
 """VGG-16 with hard sharing: one trunk of 13 convolutions, a head per task, a batch norm per task or a shared one.
 
 Simonyan & Zisserman 2015 for 32×32 images, as Auto-λ (Sec. 5.2) and RL-AUX (App. C.1) use it: batch norm after every
-convolution, one pixel of 512 features at the end. After the last stage the papers' VGG-16 pools by the maximum, and
-Auto-λ's published code by the mean: `last_pool`. `batch_norm: task` gives every task its own scale, shift and
-statistics in each layer, which Auto-λ's published code has and its paper does not mention. RL-AUX's heads have two
-linear layers (`head_width: 512`), Auto-λ's one (0).
+convolution, and one pixel of 512 features at the end. After the last stage, the papers' VGG-16 takes the maximum and
+Auto-λ's published code the mean; `last_pool` chooses. `batch_norm: task` gives every task its own scale, shift and
+statistics in each layer, as Auto-λ's published code does; its paper does not mention it. RL-AUX's heads have two linear
+layers (`head_width: 512`), and Auto-λ's heads one (0).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mtrl.networks.convolution import MeanPool, Pool, conv_block, pooled_size
 from mtrl.networks.layers import head, owned
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-"""Channels and convolutions between two pools."""
+"""The channels, and the number of convolutions, between two pools."""
 
 
 @dataclass
@@ -31,13 +31,13 @@ class Config(Options):
     """The code of the Auto-λ paper."""
     kind: str = "vgg16"
     batch_norm: str = option("task", ("task", "shared"))
-    """task: every task its own scale and shift; shared: one for all. Statistics are always each task's."""
+    """Scale and shift: one for each task (task), or one for all (shared). Each task always has its own statistics."""
     last_pool: str = option("max", ("max", "mean"))
-    """After the last stage: max, 2×2 as after the others, or mean, over all pixels."""
+    """The pool after the last stage: max (2×2, as after the others) or mean (over all pixels)."""
     head_width: int = option(0, "0 or more")
     """Hidden units of each head; 0 for a single linear layer."""
     scale: float = option(1.0, "in (0, 4]")
-    """Factor of all channels: less for small images or machines."""
+    """Factor of all numbers of channels: less than 1 for small images or machines."""
 
 
 def _channels(config: Config, count: int) -> int:

@@ -2,11 +2,11 @@
 
 An encoder–decoder sees each camera's colours and points. The position decoder gives one attention map over the pixels
 of all cameras; the position is the mean of their world points under it (spatial soft-argmax, Levine et al. 2016) plus
-an offset that each task learns for each stage. The rotation decoder regresses a quaternion and the gripper's logit.
-An embedding of task and stage enters at the bottleneck, as scale and shift of its channels; this, and the offsets, are
-all that a task owns. Sizes and normalisation are ours, as the paper gives none; the rotation decoder here also sees the
-features at the attended pixels. The paper trains with Adam at 1e-3 on batches of 32 for 8,000 iterations, and with
-Auto-λ at 3e-5.
+an offset that each task learns for each stage. The rotation decoder regresses a quaternion and the gripper's logit. An
+embedding of task and stage scales and shifts the channels of the bottleneck. A task owns this embedding and its
+offsets, and nothing else. Sizes and normalisation are ours, as the paper gives none. Here the rotation decoder also
+sees the features at the attended pixels. The paper trains for 8,000 iterations on batches of 32, with a learning rate
+of 1e-3 for the network (Adam) and of 3e-5 for Auto-λ.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Config(Options):
     rotation_channels: int = option(16, "a positive integer")
     """Channels of the bottleneck that the rotation decoder sees whole."""
     blind: bool = False
-    """Blank colours and points: a control that knows task and stage only."""
+    """Whether colours and points are blanked: a control condition that sees only task and stage."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +60,7 @@ class Prediction(NamedTuple):
     gripper: Tensor
     """(.., B): logit of an open gripper."""
     attention: Tensor
-    """(.., B, C, h, w), of sum 1."""
+    """(.., B, C, h, w): sums to 1 over cameras and patches."""
 
 
 class ChannelNorm(nn.Module):
@@ -137,7 +137,7 @@ class KeyframeNetwork(nn.Module):
         return Prediction(position, F.normalize(output[..., :4], dim=-1), output[..., 4], attention)
 
     def _maps(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (.., B·C, first, h, w) and the bottleneck (.., B·C, last, .., ..)."""
+        """The features (.., B·C, first, h, w) and the bottleneck (.., B·C, last, .., ..)."""
         x = F.pixel_unshuffle(x.flatten(-5, -4), self.config.patch)
         levels: list[Tensor] = []
         for index, block in enumerate(self.encoder):
@@ -149,7 +149,7 @@ class KeyframeNetwork(nn.Module):
         return x, bottleneck
 
     def _conditioned(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Scale and shift of the bottleneck's channels by task and stage, and a shift by camera."""
+        """Scale and shift the bottleneck's channels by task and stage, and shift them by camera."""
         scale, shift = self.modulation(embedding).unsqueeze(-2).chunk(2, -1)
         shift = shift + self.camera.unsqueeze(-3)
         scale, shift = ((t + torch.zeros_like(shift)).flatten(-3, -2)[..., None, None] for t in (scale, shift))

@@ -14,7 +14,7 @@ from mtrl.envs.keyframes.poses import Pose
 from mtrl.envs.keyframes.world import World
 
 TURN = np.pi / 4
-"""Objects are turned by up to this about the vertical, either way."""
+"""Objects are turned about the vertical by up to this angle in either direction."""
 _ATTEMPTS = 1000
 
 
@@ -26,13 +26,13 @@ class Waypoint(NamedTuple):
 
 
 class Task(ABC):
-    """A scene, its randomisation, an expert that knows the scene's state, and what counts as solved."""
+    """A scene, its randomisation, an expert that knows the scene's state, and the test for success."""
 
     name: ClassVar[str]
     sentence: ClassVar[str]
     """The task in words."""
     keyframes: ClassVar[int]
-    """Keyframes of every demonstration; an episode ends after as many actions."""
+    """Keyframes in every demonstration. An episode ends after as many actions."""
     ranges: ClassVar[str]
     """The random parts of a scene, and their ranges."""
     objects: ClassVar[str]
@@ -40,11 +40,11 @@ class Task(ABC):
 
     @abstractmethod
     def place(self, world: World, rng: np.random.Generator) -> None:
-        """Draw a scene: put every object of a world that was just reset in its place."""
+        """Draw a scene: place every object of a world that was just reset."""
 
     @abstractmethod
     def plan(self, world: World) -> list[Waypoint]:
-        """The expert's keyframes, from the settled scene."""
+        """The expert's keyframes for the settled scene."""
 
     @abstractmethod
     def solved(self, world: World) -> bool:
@@ -62,7 +62,7 @@ class Region:
 
 
 def scatter(rng: np.random.Generator, *regions: Region, accept: Callable[..., bool] | None = None) -> list[FloatArray]:
-    """A point (2,) in each region, uniform among those that `accept` takes and whose circles do not overlap."""
+    """Draw a point (2,) in each region, uniformly among draws that `accept` allows and whose circles are disjoint."""
     radii = np.array([region.radius for region in regions])
     limits = np.array([(region.x, region.y) for region in regions])
     apart = radii[:, None] + radii - 1e3 * np.eye(len(regions))
@@ -75,12 +75,12 @@ def scatter(rng: np.random.Generator, *regions: Region, accept: Callable[..., bo
 
 
 def turn(rng: np.random.Generator) -> float:
-    """An angle in ±45°."""
+    """Draw an angle in ±45°."""
     return float(rng.uniform(-TURN, TURN))
 
 
 def boxes(*rows: Sequence[float], colour: str, mass: float | None = None, yaw: float = 0.0) -> str:
-    """MJCF of boxes, each given by centre (3) and half extents (3); the mass is that of each."""
+    """MJCF of boxes, each given by its centre (3) and half extents (3). mass: that of each box."""
     shapes = []
     rest = f'euler="0 0 {yaw:.5g}" rgba="{colour} 1"' + ("" if mass is None else f' mass="{mass}"')
     for row in rows:

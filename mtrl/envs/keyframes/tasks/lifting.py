@@ -22,7 +22,7 @@ def _cube(name: str, colour: str) -> str:
 
 
 def _cup(name: str, colour: str) -> str:
-    """Eight walls around a bottom, and a handle on the side of the robot."""
+    """A cup of eight walls around a bottom, with a handle on the robot's side."""
     radius, height = CUP
     walls = []
     for k in range(8):
@@ -36,7 +36,7 @@ def _cup(name: str, colour: str) -> str:
 
 
 class PickAndLift(Task):
-    """Three cubes; the red one is to be lifted to a green ball in the air."""
+    """Lift the red one of three cubes to a green ball in the air."""
 
     name = "pick_and_lift"
     sentence = "pick up the red block and lift it up to the target"
@@ -74,7 +74,7 @@ class PickAndLift(Task):
 
 
 class PickUpCup(Task):
-    """Two cups with handles; the red one is to be lifted."""
+    """Lift the red one of two cups by its handle."""
 
     name = "pick_up_cup"
     sentence = "pick up the red cup"
@@ -103,7 +103,7 @@ class PickUpCup(Task):
 
 
 class TakeUmbrellaOut(Task):
-    """A folded umbrella in a narrow stand is to be pulled out by its flat grip, from the side."""
+    """Pull a folded umbrella out of a narrow stand by its flat grip, from the side."""
 
     name = "take_umbrella_out_of_umbrella_stand"
     sentence = "take the umbrella out of the umbrella stand"

@@ -12,7 +12,7 @@ from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatte
 from mtrl.envs.keyframes.world import World
 
 _UP = 0.12
-"""Metres from a grasp or a place to the keyframe above it."""
+"""Metres from the pose for grasping or releasing to the keyframe above it."""
 
 
 def _carry(grasp: Pose, before: Pose, lifted: Pose, release: Pose) -> list[Waypoint]:
@@ -22,7 +22,7 @@ def _carry(grasp: Pose, before: Pose, lifted: Pose, release: Pose) -> list[Waypo
 
 
 class PutKnifeOnChoppingBoard(Task):
-    """A knife in the slot of a block is to be laid on the board."""
+    """Take a knife out of its slot in a block and lay it on the board."""
 
     name = "put_knife_on_chopping_board"
     sentence = "put the knife on the chopping board"
@@ -68,7 +68,7 @@ class PutKnifeOnChoppingBoard(Task):
 
 
 class StackWine(Task):
-    """A standing bottle is to be laid into a rack."""
+    """Lay a standing bottle into a rack."""
 
     name = "stack_wine"
     sentence = "stack the wine bottle in the rack"
@@ -104,7 +104,7 @@ class StackWine(Task):
 
     @staticmethod
     def _reachable(rack: FloatArray, bottle: FloatArray) -> bool:
-        """Whether the rack leaves room for the gripper, which comes to the bottle along the table."""
+        """Whether the rack leaves room for the gripper, which approaches the bottle along the table."""
         return bool(rack[0] > bottle[0] or abs(rack[1] - bottle[1]) > 0.18)
 
     def plan(self, world: World) -> list[Waypoint]:

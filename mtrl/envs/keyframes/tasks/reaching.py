@@ -19,7 +19,7 @@ def _ball(name: str, colour: str) -> str:
 
 
 class ReachTarget(Task):
-    """Three balls in the air; the fingertips are to reach into the red one."""
+    """Reach with the fingertips into the red one of three balls in the air."""
 
     name = "reach_target"
     sentence = "reach the red target"
@@ -42,7 +42,7 @@ class ReachTarget(Task):
 
 
 class PushButton(Task):
-    """A sprung button is to be pressed down with closed fingers."""
+    """Press a sprung button down with closed fingers."""
 
     name = "push_button"
     sentence = "push the red button"

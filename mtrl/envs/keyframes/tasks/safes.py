@@ -12,7 +12,7 @@ from mtrl.envs.keyframes.world import World
 FLOOR, SHELF, ROOF = 0.1, 0.26, 0.42
 """Heights above the table of the two shelves and of the roof."""
 DEPTH, WIDTH = 0.1, 0.14
-"""Half of the outer sizes; the front is open at x = -DEPTH, towards the robot."""
+"""Half of the outer sizes. The front is open at x = -DEPTH, towards the robot."""
 OPEN = 3.05
 """Radians: the door's angle."""
 MONEY = 0.035, 0.024, 0.02
@@ -40,7 +40,7 @@ _SAFE = (
 
 
 class TakeMoneyOutSafe(Task):
-    """The bundle lies on one of the two shelves; it is to be put on the table in front."""
+    """Take a bundle of money from one of the two shelves and put it on the table in front."""
 
     name = "take_money_out_safe"
     sentence = "take the money out of the safe and put it on the table"
@@ -70,7 +70,7 @@ class TakeMoneyOutSafe(Task):
 
 
 class PutMoneyInSafe(Task):
-    """The bundle lies on the table in front; it is to be put on the upper shelf."""
+    """Take a bundle of money from the table in front and put it on the upper shelf."""
 
     name = "put_money_in_safe"
     sentence = "put the money on the upper shelf of the safe"

@@ -11,7 +11,7 @@ from mtrl.envs.keyframes.world import World
 
 
 class SlideBlock(Task):
-    """A block is to be pushed straight ahead, with both fingertips, onto a green field."""
+    """Push a block straight ahead, with both fingertips, onto a green field."""
 
     name = "slide_block_to_target"
     sentence = "slide the block to the target"

@@ -1,33 +1,33 @@
-"""From the tasks' Python to C: the same operations on the same numbers in the same order, and so the same bits.
+"""Translates the tasks' Python to C with the same operations in the same order, so that results have the same bits.
 
-A task's observation and reward are plain Python functions of one copy (`mtrl.envs.metaworld.tasks`). Where no C
-compiler is found, Python runs them. Where one is, a `Program` translates the same functions, and everything that they
-call, from their syntax trees to C. Python's floats are C's doubles, both call the same mathematical library, and the C
-is compiled without contraction of products and sums.
+A task's observation and reward are plain Python functions of one copy (`mtrl.envs.metaworld.tasks`). Without a C
+compiler, Python runs them. With one, a `Program` translates the same functions, and everything that they call, from
+their syntax trees to C. Python's floats are C's doubles, both call the same mathematical library, and the C is compiled
+without contraction of products and sums.
 
 What the functions may use:
 
 - Statements: assignments to names, to ``a, b`` and to attributes of the state; ``if``; ``return``.
 - Expressions: numbers, arithmetic, comparisons, ``and``, ``or``, ``not``, ``a if test else b``.
-- Tuples of a fixed length: displays (also with ``*``), indices and slices that are known at compile time.
-- Calls of ``abs min max len float bool``, of ``math.sqrt exp log sin cos isnan``, of ``numpy.float32``, of named
-  tuples, of ``functools.partial`` objects, and of other functions like these, with keywords and defaults.
+- Tuples of a fixed length: displays (also with ``*``), and indices and slices that are known at compile time.
+- Calls of ``abs min max len float bool``, ``math.sqrt exp log sin cos isnan``, ``numpy.float32``, named tuples,
+  ``functools.partial`` objects, and other functions of this kind, with keywords and defaults.
 
-Anything else raises `Untranslatable` with the place in the source.
+Anything else raises `Untranslatable` with the line of the source.
 
 How it works:
 
-- ``values``: a value is an expression in C and its type. Types are ``double``, ``float``, ``int`` (for bool), `Tuple`
-  (a struct), `Object` (a pointer to the state), and `Static`: what is known at compile time and has no C of its own,
-  such as functions, strings, None, integers and the constants of a module.
+- ``values``: a value is a C expression with its type. Types are ``double``, ``float``, ``int`` (for bool), `Tuple`
+  (a struct), `Object` (a pointer to the state), and `Static`, for what is known at compile time and has no C code of
+  its own: functions, strings, None, integers and the constants of a module.
 - ``translation``: a function is translated once for each combination of argument types. Static arguments are part of
-  that combination and leave no parameter: a function that is given another function calls it directly, and an ``if`` on
-  a static value keeps one branch. Types of variables and results follow from the first value.
-- ``expressions``: what each kind of expression becomes.
+  the combination and become no parameters: a function that gets another function calls it directly, and an ``if`` on a
+  static value keeps one branch. The first value of a variable or result decides its type.
+- ``expressions``: translates each kind of expression.
 
-Single precision follows numpy's rules, which the package's rewards depend on: an operation on a float32 and a number
-written in the source is done in float32. Between a float32 and a double the two languages would differ, and the
-translation refuses it; `kernels.mixed` shows how a function is run in either precision.
+Single precision follows numpy's rules, on which the package's rewards depend: an operation on a float32 and a number
+written in the source is done in float32. For a float32 and a double the two languages would differ, so the translation
+refuses them; `kernels.mixed` shows how a function is run in either precision.
 """
 
 from mtrl.envs.metaworld.compiler.translation import Program

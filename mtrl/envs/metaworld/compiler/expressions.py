@@ -51,8 +51,8 @@ class Expressions:
     """Translates the expressions of one function.
 
     Args:
-        translate: makes a call of another function, given that function, its arguments, and those that are named.
-        space: the names that the function finds outside of itself.
+        translate: makes a call of another function, given that function, its positional and its named arguments.
+        space: the names that the function uses from outside.
     """
 
     def __init__(self, translate: Translate, space: Mapping[str, Any]) -> None:
@@ -73,7 +73,7 @@ class Expressions:
         return value if isinstance(value.type, Static) else converted(value, BOOL)
 
     def simple(self, value: Value) -> Value:
-        """The value in a form that can be written several times."""
+        """The value in a form that can be used several times."""
         return value if isinstance(value.type, Static | Object) or value.simple else self.copied(value)
 
     def copied(self, value: Value) -> Value:
@@ -112,7 +112,7 @@ class Expressions:
         return pack([written(value) for value in parts])
 
     def _parts(self, nodes: Sequence[ast.expr]) -> list[Value]:
-        """The values of a display or of arguments, with each ``*`` expanded."""
+        """The values of a tuple display or of arguments, with each ``*`` expanded."""
         parts = []
         for node in nodes:
             match node:

@@ -1,4 +1,4 @@
-"""Translates Python functions, and all that they call, to C."""
+"""Translates Python functions, and everything that they call, to C."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _HEAD = (
     "static inline float least_float(float a, float b) { return b < a ? b : a; }\n"
     "static inline float most_float(float a, float b) { return b > a ? b : a; }\n"
 )
-"""The same results as Python's ``min`` and ``max`` of two, also where one is NaN."""
+"""Functions with the results of Python's ``min`` and ``max`` of two numbers, also if one is NaN."""
 
 
 class Program:
     """The C source of several functions, with the functions that they call.
 
     Args:
-        objects: the structs that functions get pointers to.
+        objects: the structs to which functions get pointers.
     """
 
     def __init__(self, *objects: Object) -> None:
@@ -50,7 +50,7 @@ class Program:
         self._tuples: dict[str, Tuple] = {}
 
     def call(self, function: Callable[..., Any], given: list[Value], named: dict[str, Value]) -> Value:
-        """A call of a function, translated now if this is the first one with arguments of such types.
+        """A call of a function, which is translated now if this is the first call with such argument types.
 
         Raises:
             Untranslatable: the function, or one that it calls, does something that has no translation.
@@ -105,7 +105,7 @@ class Program:
 
 
 class _Body(Expressions):
-    """The statements of one function; without a type for the result, they only tell that type."""
+    """The statements of one function. Without a type for the result, translating them only finds that type."""
 
     def __init__(
         self, program: Program, function: Callable[..., Any], arguments: dict[str, Value], result: Type | None
@@ -123,7 +123,7 @@ class _Body(Expressions):
         return super().copied(value)
 
     def _block(self, statements: Sequence[ast.stmt]) -> bool:
-        """Translate statements; returns whether the function ends here in any case."""
+        """Translate statements. Returns whether the function always ends here."""
         for node in statements:
             try:
                 if self._statement(node):
@@ -172,7 +172,7 @@ class _Body(Expressions):
                 whole = self._divisible(value)
                 if size(whole) != len(targets):
                     raise Untranslatable(f"{size(whole)} values for {len(targets)} names")
-                # All of them are there before the first is stored.
+                # All values are computed before the first is stored.
                 stored = {f"{one.id}_" for one in targets if isinstance(one, ast.Name)}
                 parts = [part(whole, i) for i in range(len(targets))]
                 parts = [self.copied(one) if one.code.split(".")[0] in stored else self.simple(one) for one in parts]

@@ -1,4 +1,4 @@
-"""Values of the translated code: an expression in C and its type."""
+"""Values of the translated code: C expressions with their types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Untranslatable(TypeError):
     """The source uses something that has no translation."""
 
     placed = False
-    """Whether the message says where."""
+    """Whether the message already names the place."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ DOUBLE, SINGLE, BOOL = Number("double"), Number("float"), Number("int")
 
 @dataclass(frozen=True)
 class Tuple:
-    """A struct with one member for each part; a named tuple also has names for them."""
+    """A struct with one member for each part. A named tuple also has names for them."""
 
     parts: tuple[Type, ...]
     names: tuple[str, ...] = ()
@@ -39,20 +39,20 @@ class Tuple:
 
 @dataclass(eq=False)
 class Object:
-    """A pointer to a struct whose fields are known, or become so when they are assigned."""
+    """A pointer to a struct whose fields are known, or become known when they are assigned."""
 
     name: str
     fields: dict[str, Type] = field(default_factory=dict)
 
     def declare(self, name: str, kind: Type) -> None:
-        """Raises `Untranslatable` where the field has another type already."""
+        """Add a field. Raises `Untranslatable` if it already has another type."""
         if self.fields.setdefault(name, kind) != kind:
             raise Untranslatable(f"`{name}` of {self.name} is {kind} here and {self.fields[name]} elsewhere")
 
 
 @dataclass(frozen=True)
 class Static:
-    """Something known at compile time. Equal numbers of different types are different values."""
+    """A value known at compile time. Equal numbers of different types are different values."""
 
     value: Any
 
@@ -67,9 +67,9 @@ Type: TypeAlias = Number | Tuple | Object | Static
 
 @dataclass(frozen=True)
 class Value:
-    """``code`` has no side effects, and can be written several times if it is `simple`.
+    """A C expression with its type. ``code`` has no side effects, and can be used several times if it is `simple`.
 
-    A tuple that has just been put together also knows its ``parts``, so that taking one of them needs no struct.
+    A tuple that has just been built also knows its ``parts``, so that taking one of them needs no struct.
     """
 
     type: Type
@@ -92,10 +92,10 @@ def is_number(value: Value) -> bool:
 
 
 def converted(value: Value, kind: Type) -> Value:
-    """The value as one of another type: numbers written in the source to any, bool to double, static tuples to structs.
+    """Convert a value to a type: number literals to any number, bool to double, static tuples to structs.
 
     Raises:
-        Untranslatable: another conversion; a change of precision has to be written in the source.
+        Untranslatable: any other conversion; a change of precision has to be written in the source.
     """
     if value.type == kind:
         return value
@@ -114,7 +114,7 @@ def converted(value: Value, kind: Type) -> Value:
 
 
 def settled(value: Value) -> Value:
-    """As it is kept in a variable or given to a function: floats as doubles, tuples as structs, the rest unchanged."""
+    """Convert to the form for variables and arguments: float literals as doubles, tuples as structs."""
     if isinstance(value.type, Static):
         known = value.type.value
         if isinstance(known, float):
@@ -125,14 +125,14 @@ def settled(value: Value) -> Value:
 
 
 def written(value: Value) -> Value:
-    """`settled`, and integers as doubles: as it is in a struct."""
+    """Convert to the form for members of structs: as in `settled`, and with integers as doubles."""
     if isinstance(value.type, Static) and isinstance(value.type.value, bool | int):
         return converted(value, BOOL if isinstance(value.type.value, bool) else DOUBLE)
     return settled(value)
 
 
 def common(one: Value, other: Value) -> Type:
-    """The type that two values share, of which the source takes one or makes a sum or the like."""
+    """The common type of two values between which the source chooses, or which it combines."""
     kinds = {value.type for value in (one, other) if not isinstance(value.type, Static)}
     known = [value.type.value for value in (one, other) if isinstance(value.type, Static)]
     if not kinds:
@@ -148,13 +148,13 @@ def common(one: Value, other: Value) -> Type:
 
 def pack(parts: list[Value], names: tuple[str, ...] = ()) -> Value:
     kind = Tuple(tuple(part.type for part in parts), names)
-    # With a static part it can only be taken apart again.
+    # A tuple with a static part can only be taken apart again.
     whole = all(part.code for part in parts)
     return Value(kind, f"({kind.name}){{{', '.join(part.code for part in parts)}}}" if whole else "", tuple(parts))
 
 
 def part(value: Value, index: int) -> Value:
-    """A part of a tuple that is simple, static, or just put together."""
+    """A part of a tuple that is simple, static, or just built."""
     if value.parts:
         return value.parts[index]
     if isinstance(value.type, Static):
@@ -164,7 +164,7 @@ def part(value: Value, index: int) -> Value:
 
 
 def size(value: Value) -> int:
-    """Raises `Untranslatable` for what is no tuple."""
+    """The number of parts. Raises `Untranslatable` if the value is not a tuple."""
     if isinstance(value.type, Tuple):
         return len(value.type.parts)
     if isinstance(value.type, Static) and isinstance(value.type.value, tuple):

@@ -1,4 +1,4 @@
-"""The registry of batched Meta-World tasks; `base` explains how one is written.
+"""The registry of batched Meta-World tasks. `base` explains how to write one.
 
 Rewards, observations and constants are those of Meta-World (MIT, see NOTICE).
 """

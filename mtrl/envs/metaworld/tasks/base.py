@@ -1,42 +1,43 @@
 """How a Meta-World task is defined for the batched engine, and how to write one.
 
 The physics stays in a simulator; a task is plain arithmetic on the numbers of one copy, a `State`. The engine gathers
-*probes* after ``mj_forward``, reads *constants* once after a reset, and calls `evaluate`, compiled to C or as it stands
-here (`mtrl.envs.metaworld.compiler` lists what such functions may use). Formulas and constants are those of Meta-World
-(MIT, see NOTICE), so that each function reads beside the package's own.
+*probes* after ``mj_forward``, reads *constants* once after a reset, and calls `evaluate`, either compiled to C or as
+Python (`mtrl.envs.metaworld.compiler` lists what such functions may use). Formulas and constants are those of
+Meta-World (MIT, see NOTICE), so that each function can be read beside the package's own.
 
 How to add a task, in the file of its family:
 
 1. ``objects(s)`` returns position and quaternion of one object, or of two, in the package's order: 7 or 14 numbers.
-   `posed`, `posed_by_matrix` and `placed` are there for one object, and `kernels.quaternion` turns a probe ``*.xmat``
-   into scipy's quaternion. In rewards ``s.observation[4:7]`` equals
-   ``_get_pos_objects()``, and ``[:3]`` is the hand CLIPPED to the observation space (``s.hand`` is not).
-2. ``reward_v2(s)`` and ``reward_v1(s)`` return an `Outcome`; fold ``evaluate_state`` into both (v1 often
-   returns zeros: mirror what success, grasp_success and the rest become of them).
-3. ``TaskSpec(name, objects, reward_v2, reward_v1, probes, constants, state)`` goes into the module's ``SPECS``, the
-   module into ``_FAMILIES`` of the package. A task reads what it names as attributes of the state:
+   For one object there are `posed`, `posed_by_matrix` and `placed`; `kernels.quaternion` turns a probe ``*.xmat`` into
+   scipy's quaternion. In rewards ``s.observation[4:7]`` equals ``_get_pos_objects()``, and ``[:3]`` is the hand CLIPPED
+   to the observation space (``s.hand`` is not).
+2. ``reward_v2(s)`` and ``reward_v1(s)`` return an `Outcome`, which also contains what the package's ``evaluate_state``
+   computes (in v1 often from zeros: compute success, grasp_success and the rest from the same zeros).
+3. ``TaskSpec(name, objects, reward_v2, reward_v1, probes, constants, state)`` is added to the module's ``SPECS``, and
+   the module to the package's ``_FAMILIES``. A task reads the following as attributes of the state:
 
    - ``probes``: {our name: simulator quantity}, read after every step. ``body.<n>.xpos|xquat|xmat``,
      ``geom.<n>.xpos|xmat`` and ``site.<n>.xpos|xmat`` are vectors of 3, 4 or 9; ``joint.<n>.qpos`` (hinge or slide) and
-     ``touching.<geom>`` (1.0 where both finger pads press on it: compare ``> 0``) are numbers.
+     ``touching.<geom>`` (1.0 if both finger pads press on it: compare ``> 0``) are numbers.
    - ``constants``: {our name: attribute of the package's environment}, a number or a vector, copied after each reset;
      ``model.body.<n>.pos`` and the like read the compiled model instead.
-   - ``state``: names of latched numbers: NaN after a reset, kept from step to step, and assigned by the task.
+   - ``state``: names of numbers that are kept from step to step. They are NaN after a reset, and the task assigns them.
 
-   A name has one type in all tasks.
+   A name must have the same type in all tasks.
 
-Traps:
+Pitfalls:
 
 - Live views. The package keeps ``init_left_pad`` and ``init_right_pad`` as views of the simulator: they ARE the current
   pads. ``_target_pos`` is live in basketball and bin-picking, ``obj_init_pos`` in door-lock and door-unlock: override
   the constant by a probe of the same name (``probes={"target": "site.goal.xpos"}``). The parity tests refuse a
   constant that moves.
 - Single precision. The action is float32, and numpy >= 2 keeps ``python_float * float32`` in float32. The package's
-  ``tolerance``, ``float(...)`` and ``max(...)`` give PYTHON floats; ``np.linalg.norm`` and array elements np.float64.
-  So once a caging reward contains the gripper's effort, everything up to the first np.float64 is float32. The caging
-  kernels return ``(value, single)`` where ``single`` says so; pass the rest of the reward through
-  ``kernels.mixed(single, tail, value, *python_floats)``, each argument being a number that the package has
-  computed in full before it meets the float32 one. Without it rewards are off by 1e-7, which the parity tests see.
+  ``tolerance``, ``float(...)`` and ``max(...)`` give PYTHON floats; ``np.linalg.norm`` and array elements are
+  np.float64. So once a caging reward contains the gripper's effort, everything up to the first np.float64 is float32.
+  The caging kernels return ``(value, single)``, where ``single`` tells whether that is so. Compute the rest of the
+  reward by ``kernels.mixed(single, tail, value, *python_floats)``, in which each further argument is a number that the
+  package computes in full before combining it with the float32 one. Otherwise rewards are off by 1e-7, and parity
+  tests fail.
 - The package may raise (``hamacher_product`` outside [0, 1], a negative margin, an assert); these functions never do.
 """
 
@@ -99,7 +100,7 @@ class TaskSpec:
 
     @property
     def all_probes(self) -> dict[str, str]:
-        """Common and own probes; own ones may replace the common ones."""
+        """Common and own probes. Own probes may replace common ones."""
         return {**COMMON_PROBES, **self.probes}
 
     @property
@@ -113,7 +114,7 @@ class TaskSpec:
 
 
 def posed(s: State) -> Vector:
-    """Objects of a task with one: the probes ``obj`` and ``obj_quaternion``."""
+    """The objects of a task with one object, from the probes ``obj`` and ``obj_quaternion``."""
     return *s.obj, *s.obj_quaternion
 
 
@@ -128,7 +129,7 @@ def placed(s: State) -> Vector:
 
 
 def evaluate(objects: Objects, reward: Reward, s: State) -> Outcome:
-    """Observation, reward and info of one copy; fills ``s.tcp``, ``s.observation`` and ``s.goal``."""
+    """Fill ``s.tcp``, ``s.observation`` and ``s.goal``, and return reward and info of one copy."""
     left, right = s.left_tip, s.right_tip
     s.tcp = ((right[0] + left[0]) / 2.0, (right[1] + left[1]) / 2.0, (right[2] + left[2]) / 2.0)
     s.observation = frame(s.hand, distance(s.right_claw, s.left_claw) / 0.1, objects(s))
@@ -137,7 +138,7 @@ def evaluate(objects: Objects, reward: Reward, s: State) -> Outcome:
 
 
 def frame(hand: Vector, opening: float, objects: Vector) -> Vector:
-    """(18): zeros stand for an object that there is not; objects have no bounds."""
+    """A frame (18). A missing object gives zeros; objects have no bounds."""
     return (*clipped(hand, HAND_LOW, HAND_HIGH), clip(opening, -1.0, 1.0), *objects, *_NO_OBJECT)[:CURRENT_SIZE]
 
 

@@ -9,7 +9,7 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 
 def box_close_v2(s: State) -> Outcome:
-    """The closed gripper at the lid's knob and the lid's closeness to the box, scaled by how level the lid is."""
+    """Rewards a closed gripper at the lid's knob and a lid near the box, scaled by how level the lid is."""
     hand, lid = s.observation[:3], s.observation[4:7]
     knob = kernels.plus(lid, (0.0, 0.0, 0.02))
     floor = kernels.above_floor(hand, knob, 0.02)
@@ -27,7 +27,7 @@ def box_close_v2(s: State) -> Outcome:
 
 
 def box_close_v1(s: State) -> Outcome:
-    """Reach the lid, lift it to the target height, then carry it; the reported grasp is 0."""
+    """Reach the lid, lift it to the target height, then carry it."""
     lid = s.observation[4:7]
     reach, reach_reward = kernels.approach(s, lid, s.init_tcp[2], 2.0)
     placing = distance(lid, s.target)
@@ -37,7 +37,7 @@ def box_close_v1(s: State) -> Outcome:
 
 
 def hand_insert_v2(s: State) -> Outcome:
-    """Grasp of the block and its closeness to the bottom of the hole together, a bonus in hand, 10 at the goal."""
+    """Rewards a grasped block near the bottom of the hole, with a bonus once it is in hand; 10 at the goal."""
     block, opened, to_target, to_block, in_place = kernels.carried(s)
     grasped, single = kernels.gripper_caging(s, block, 0.015, 0.05, 0.005)
     in_hand = to_block < 0.02 and opened > 0
@@ -46,7 +46,7 @@ def hand_insert_v2(s: State) -> Outcome:
 
 
 def hand_insert_v1(s: State) -> Outcome:
-    """Bring the fingers above the hole, then down; the block counts for nothing, success is decided at the reset."""
+    """Bring the fingers above the hole, then down. The block does not count, and the reset decides success."""
     reach = kernels.distance_xy(s.tcp, s.target)
     reward = kernels.reach_then_move(reach, abs(s.tcp[2] - s.target[2]), s.max_reach)
     return kernels.outcome_v1(reward, distance(s.obj_init, s.target), 0.05)

@@ -17,11 +17,12 @@ class _Button:
 
     Args:
         axis: the coordinate along which it moves.
-        success: the remaining way at which it counts as pressed.
-        near_radius: where the closeness of the gripper is full.
-        contact: from where pressing is rewarded.
+        success: the remaining distance at which it counts as pressed.
+        near_radius: the gripper's distance below which its closeness is 1.
+        contact: the gripper's distance below which pressing is rewarded.
         weights: the rewards for the gripper at the button, and for pressing it.
-        want_closed: whether the gripper should be closed; otherwise open, although the package calls that closed.
+        want_closed: whether the gripper should be closed. If not, it should be open, although the package's name for
+            the value says closed.
     """
 
     axis: int
@@ -45,11 +46,11 @@ def _coffee(s: State) -> Vector:
 
 
 def _closeness(button: _Button, s: State) -> tuple[float, float, float, float]:
-    """Gripper to button, remaining way, closeness of the gripper, closeness of the button to being pressed."""
+    """Gripper's distance, remaining distance, closeness of the gripper, and how far the button is pressed."""
     obj = s.observation[4:7]
     to_obj = distance(obj, s.tcp)
     to_target = abs(s.target[button.axis] - obj[button.axis])
-    # The margin follows the button as it moves: the package measures from where it is now.
+    # The margin follows the button as it moves, since the package measures from the button's current position.
     near = within(to_obj, button.near_radius, distance(obj, s.init_tcp))
     return to_obj, to_target, near, within(to_target, 0.005, s.press_margin)
 
@@ -62,7 +63,7 @@ def _outcome(
 
 
 def press_v2(button: _Button, s: State) -> Outcome:
-    """The gripper's opening and closeness together, and pressing once at the button."""
+    """Rewards the right opening of a gripper near the button and, once it is at the button, pressing."""
     to_obj, to_target, near, pressed = _closeness(button, s)
     opened = s.observation[3]
     gripper = 1 - opened if button.want_closed else max(opened, 0.0)
@@ -72,7 +73,7 @@ def press_v2(button: _Button, s: State) -> Outcome:
 
 
 def press_behind_wall_v2(button: _Button, s: State) -> Outcome:
-    """Come with a closed gripper; at the button, open it and press."""
+    """Rewards approaching with a closed gripper and, at the button, opening it and pressing."""
     to_obj, to_target, near, pressed = _closeness(button, s)
     opened = s.observation[3]
     if to_obj > button.contact:
@@ -90,12 +91,12 @@ def _press_v1(button: _Button, s: State, fingers: Vector) -> Outcome:
 
 
 def press_front_v1(button: _Button, s: State) -> Outcome:
-    """Reach the button with the left finger, then press; the reported gripper error and opening are 0."""
+    """Reach the button with the left finger, then press."""
     return _press_v1(button, s, s.left_tip)
 
 
 def press_top_v1(button: _Button, s: State) -> Outcome:
-    """Reach the button with the middle of the fingers, then press; the reported error and opening are 0."""
+    """Reach the button with the middle of the fingers, then press."""
     return _press_v1(button, s, s.tcp)
 
 

@@ -11,7 +11,7 @@ _SCALE = (2.0, 2.0, 1.0)
 
 
 def coffee_v2(s: State) -> Outcome:
-    """Grasp and closeness of the mug to its goal together, x and y weighing more; a bonus in hand, 10 at the goal."""
+    """Rewards a grasped mug near its goal (x and y count twice), with a bonus once it is in hand; 10 at the goal."""
     mug, opened = s.observation[4:7], s.observation[3]
     error = kernels.scaled_distance(mug, s.target, _SCALE)
     in_place = within(error, 0.05, kernels.scaled_distance(s.obj_init, s.target, _SCALE))
@@ -29,8 +29,8 @@ def coffee_v2(s: State) -> Outcome:
 def coffee_pull_v1(s: State) -> Outcome:
     """Reach the mug, then move it in the plane.
 
-    The package takes the mug's own distance from the origin, at the gripper's first height, for its distance to the
-    fingers in the plane: only within 5 cm of there does reaching count.
+    In place of the planar distance of mug and fingers, the package uses the length of (mug x, mug y, initial gripper
+    height). Only if that is below 5 cm do reaching and closing the gripper count.
     """
     mug = s.observation[4:7]
     reach = distance(mug, s.tcp)
@@ -42,7 +42,7 @@ def coffee_pull_v1(s: State) -> Outcome:
 
 
 def coffee_push_v1(s: State) -> Outcome:
-    """Reach the mug, then move it in the plane; the reported gripper error and opening are 0, so no grasp counts."""
+    """Reach the mug, then move it in the plane."""
     mug = s.observation[4:7]
     reward = kernels.reach_then_move(distance(s.tcp, mug), kernels.distance_xy(mug, s.target), s.longest)
     return kernels.outcome_v1(reward, distance(mug, s.target), 0.07)

@@ -15,7 +15,7 @@ _LOCK_LENGTH = 0.1
 
 
 def door_open_v2(s: State) -> Outcome:
-    """The closed gripper ready between handle and door, and the angle of the door; 10 when it is open."""
+    """Rewards a closed gripper between handle and door, and the door's angle; 10 when it is open."""
     hand, handle = s.observation[:3], s.observation[4:7]
     floor = kernels.above_floor(hand, plus(handle, (-0.05, 0.0, 0.0)), 0.12)
     behind = kernels.length(hand[0] - handle[0], hand[1] - handle[1] - 0.03, hand[2] - handle[2] + 0.01)
@@ -32,20 +32,20 @@ def door_open_v2(s: State) -> Outcome:
 
 
 def _swing_v1(s: State) -> tuple[float, float]:
-    """The v1 reward of both doors, and how far the handle is from its goal in the plane."""
+    """The v1 reward of both doors, and the handle's planar distance to its goal."""
     handle = s.observation[4:7]
     pulling = kernels.distance_xy(handle, s.target)
     return kernels.reach_then_move(distance(handle, s.tcp), pulling, s.max_pull), pulling
 
 
 def door_open_v1(s: State) -> Outcome:
-    """Reach the handle, then pull it; the reported grasp is 0."""
+    """Reach the handle, then pull it."""
     reward, _ = _swing_v1(s)
     return Outcome(reward, abs(s.observation[4] - s.target[0]) <= 0.08, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def door_close_v2(s: State) -> Outcome:
-    """Closeness of the fingers and of the handle to the handle's goal, 10 at the goal."""
+    """Rewards fingers and a handle near the handle's goal; 10 at the goal."""
     handle = s.observation[4:7]
     to_target = distance(handle, s.target)
     in_place = within(to_target, 0.05, distance(s.obj_init, s.target), "gaussian")
@@ -61,8 +61,8 @@ def door_close_v1(s: State) -> Outcome:
 
 
 def door_lock_v2(s: State) -> Outcome:
-    """Closeness of the opened gripper to the lock, and the lock's height. The margin of the closeness is the present
-    distance itself, not the one at the start."""
+    """Rewards an open gripper near the lock, and lowering the lock. The margin of the gripper's closeness is its
+    current distance, not the one at the start."""
     lock, opened = s.observation[4:7], s.observation[3]
     to_lock = scaled_distance(lock, s.left_pad, _LOCK_SCALE)
     near = within(to_lock, 0.01, to_lock)
@@ -73,7 +73,7 @@ def door_lock_v2(s: State) -> Outcome:
 
 
 def door_unlock_v2(s: State) -> Outcome:
-    """Closeness of the gripper's shoulder, above and behind the fingers, to the lock, and the lock's way in x."""
+    """Rewards a gripper whose shoulder, above and behind the fingers, is near the lock, and moving the lock in x."""
     gripper, lock = s.observation[:3], s.observation[4:7]
     to_lock = scaled_distance(plus(gripper, _SHOULDER), lock, _LOCK_SCALE)
     ready = within(to_lock, 0.02, scaled_distance(plus(s.init_tcp, _SHOULDER), s.obj_init, _LOCK_SCALE))
@@ -84,7 +84,7 @@ def door_unlock_v2(s: State) -> Outcome:
 
 
 def turn_lock_v1(s: State) -> Outcome:
-    """Reach the lock, then turn it; the reported gripper error and opening are 0."""
+    """Reach the lock, then turn it."""
     lock = s.observation[4:7]
     pulling = distance(lock, s.target)
     return kernels.outcome_v1(kernels.reach_then_move(distance(lock, s.tcp), pulling, s.max_pull), pulling, 0.02)

@@ -7,7 +7,7 @@ from mtrl.envs.metaworld.tasks.base import NO_QUATERNION, TaskSpec
 from mtrl.envs.metaworld.tasks.kernels import distance, scaled_distance, within
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
-# The package's task defines a radius of 4 cm under another name and so uses the 5 cm of its base class.
+# The package's task defines a radius of 4 cm under another name, and so it uses the 5 cm of its base class.
 _CLOSE_RADIUS = 0.05
 _SCALE = (3.0, 3.0, 1.0)
 
@@ -21,7 +21,7 @@ def _close_handle(s: State) -> Vector:
 
 
 def drawer_open_v2(s: State) -> Outcome:
-    """Closeness of the gripper to the handle, x and y weighing more than z, and of the handle to its goal."""
+    """Rewards a gripper near the handle, with more weight on x and y than on z, and a handle near its goal."""
     gripper, handle, opened = s.observation[:3], s.observation[4:7], s.observation[3]
     error = distance(handle, s.target)
     opening = within(error, 0.02, s.max_distance)
@@ -32,7 +32,7 @@ def drawer_open_v2(s: State) -> Outcome:
 
 
 def drawer_open_v1(s: State) -> Outcome:
-    """Reach the handle, then pull it in y; the reported gripper error and opening are 0."""
+    """Reach the handle, then pull it in y."""
     handle = s.observation[4:7]
     pulling = abs(handle[1] - s.target[1])
     reward = kernels.reach_then_move(distance(handle, s.tcp), pulling, s.max_distance)
@@ -40,7 +40,7 @@ def drawer_open_v1(s: State) -> Outcome:
 
 
 def drawer_close_v2(s: State) -> Outcome:
-    """Closeness of the closed gripper and of the handle to its goal together, 10 at the goal."""
+    """Rewards a closed gripper at the handle and a handle near its goal; 10 at the goal."""
     handle = s.observation[4:7]
     to_target, to_obj = distance(handle, s.target), distance(handle, s.tcp)
     in_place = within(to_target, _CLOSE_RADIUS, abs(distance(s.obj_init, s.target) - _CLOSE_RADIUS))
@@ -51,7 +51,7 @@ def drawer_close_v2(s: State) -> Outcome:
 
 
 def drawer_close_v1(s: State) -> Outcome:
-    """Reach the handle, then push it in y; the reported gripper error is 0."""
+    """Reach the handle, then push it in y."""
     handle = s.observation[4:7]
     remaining = abs(handle[1] - s.target[1])
     reward = kernels.reach_then_move(distance(handle, s.tcp), remaining, s.max_distance)

@@ -18,7 +18,7 @@ def _faucet_handle(s: State) -> Vector:
 
 
 def faucet_v2(grip_offset: Vector, s: State) -> Outcome:
-    """Closeness of the fingers and of the goal to the handle's end, moved by ``grip_offset``; 10 at the goal."""
+    """Rewards fingers near the handle's end, shifted by ``grip_offset``, and this point near the goal; 10 there."""
     handle = plus(s.observation[4:7], grip_offset)
     to_target, to_handle = distance(handle, s.target), distance(handle, s.tcp)
     in_place = within(to_target, _RADIUS, abs(distance(s.obj_init, s.target) - _RADIUS))
@@ -29,7 +29,7 @@ def faucet_v2(grip_offset: Vector, s: State) -> Outcome:
 
 
 def faucet_v1(s: State) -> Outcome:
-    """Reach the handle, then turn it; the reported gripper error is 0."""
+    """Reach the handle, then turn it."""
     handle = s.observation[4:7]
     pulling = distance(handle, s.target)
     reward = kernels.reach_then_move(distance(handle, s.tcp), pulling, s.max_pull)
@@ -37,13 +37,13 @@ def faucet_v1(s: State) -> Outcome:
 
 
 def _dial_mark(s: State) -> Vector:
-    """The mark on the dial's rim, which no body or site of the model follows."""
+    """The mark on the dial's rim, for which the model has no body or site."""
     x, y, z = math.sin(s.dial_angle), -math.cos(s.dial_angle), 0.0 * s.dial_angle
     return *plus(s.dial, (x * 0.05, y * 0.05, z * 0.05)), *s.dial_quaternion
 
 
 def dial_turn_v2(s: State) -> Outcome:
-    """Closeness of the closed gripper to the place to push from and of the mark to its goal, together."""
+    """Rewards a closed gripper at the place to push from, together with a mark near its goal."""
     mark = s.observation[4:7]
     to_target, to_push = distance(mark, s.target), distance(plus(mark, (0.05, 0.02, 0.09)), s.tcp)
     in_place = within(to_target, _RADIUS, abs(distance(s.push_init, s.target) - _RADIUS))
@@ -53,7 +53,7 @@ def dial_turn_v2(s: State) -> Outcome:
 
 
 def dial_turn_v1(s: State) -> Outcome:
-    """Reach the mark, then turn it in y, with sharper bonuses near the goal; the reported gripper error is 0."""
+    """Reach the mark, then turn it in y, with sharper bonuses near the goal."""
     mark = s.observation[4:7]
     turning = abs(mark[1] - s.target[1])
     reach = distance(mark, s.tcp)

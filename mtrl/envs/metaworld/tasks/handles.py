@@ -14,7 +14,7 @@ _PULL_RADIUS = 0.05
 
 
 def press_v2(s: State) -> Outcome:
-    """Fingers near the handle and a handle near the goal's height are rewarded together; the goal itself gives 10."""
+    """Rewards fingers near the handle together with a handle near the goal's height; 10 at the goal."""
     obj, start = s.observation[4:7], s.handle_init
     to_target, to_obj = abs(obj[2] - s.target[2]), distance(obj, s.tcp)
     in_place = within(to_target, _PRESS_RADIUS, abs(abs(start[2] - s.target[2]) - _PRESS_RADIUS))
@@ -25,7 +25,7 @@ def press_v2(s: State) -> Outcome:
 
 
 def _pull(s: State, to_target: float, margin: float, raised: bool, pad: float, radius: float, success: bool) -> Outcome:
-    """A grasp near the goal is rewarded, with a bonus while the handle is held and ``raised``; the goal gives 10."""
+    """Rewards a grasped handle near the goal, with a bonus while it is held and ``raised``; 10 at the goal."""
     obj, opened = s.observation[4:7], s.observation[3] > 0
     in_place = within(to_target, _PULL_RADIUS, margin)
     grasped, single = kernels.gripper_caging(s, obj, radius, pad, 0.01)
@@ -38,23 +38,23 @@ def _pull(s: State, to_target: float, margin: float, raised: bool, pad: float, r
 
 
 def pull_v2(s: State) -> Outcome:
-    """`_pull`, where the distance to the goal is one of height."""
+    """`_pull`, where the distance to the goal is the difference in height."""
     obj = s.observation[4:7]
     to_target, margin = abs(s.target[2] - obj[2]), abs(s.target[2] - s.obj_init[2])
-    # The package compares the handle's y with the initial z, so in effect this always holds.
+    # The package compares the handle's y with its initial z, so in practice this is always true.
     raised = obj[1] - 0.01 > s.obj_init[2]
     return _pull(s, to_target, margin, raised, 0.05, 0.022, to_target <= _PULL_RADIUS)
 
 
 def pull_side_v2(s: State) -> Outcome:
-    """`_pull`, where the distance to the goal is one in space."""
+    """`_pull`, where the distance to the goal is in all three coordinates."""
     obj = s.observation[4:7]
     to_target, margin = distance(obj, s.target), distance(s.obj_init, s.target)
     return _pull(s, to_target, margin, obj[2] - 0.01 > s.obj_init[2], 0.06, 0.032, to_target <= 0.08)
 
 
 def move_v1(success: float, grasp_success: float, s: State) -> Outcome:
-    """Reach the handle with the left finger, then move it in height; the reported gripper error is 0."""
+    """Reach the handle with the left finger, then move it up or down."""
     obj = s.observation[4:7]
     remaining = abs(obj[2] - s.target[2])
     reward = kernels.reach_then_move(distance(obj, s.left_tip), remaining, s.max_distance)

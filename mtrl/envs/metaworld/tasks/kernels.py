@@ -1,6 +1,6 @@
 """Functions that the rewards of many tasks share.
 
-The order of sums and products is part of the definition: it decides the last bit.
+The order of sums and products is part of the definition, since it decides the last bit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy import float32
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 TINY = 1e-37
-"""Keeps 0 / 0 at 0 without a branch; vanishes beside any number over 1e-20, in double and single precision."""
+"""Makes 0 / 0 become 0 without a branch. Added to any number over 1e-20, it changes nothing in either precision."""
 _GAUSSIAN_SCALE = math.sqrt(-2.0 * math.log(0.1))
 
 # Vectors
@@ -34,7 +34,7 @@ def distance(a: Vector, b: Vector) -> float:
 
 
 def scaled_distance(a: Vector, b: Vector, scale: Vector) -> float:
-    """The length of the difference, each coordinate multiplied by its ``scale``."""
+    """The length of the difference after multiplying each coordinate by its ``scale``."""
     return length((a[0] - b[0]) * scale[0], (a[1] - b[1]) * scale[1], (a[2] - b[2]) * scale[2])
 
 
@@ -81,9 +81,9 @@ def clip(x: float, low: float, high: float) -> float:
 
 
 def within(size: float, radius: float, margin: float, sigmoid: str = "long_tail") -> float:
-    """1 for a length of at most ``radius``, falling to 0.1 at ``margin`` more (dm_control's ``tolerance``)."""
+    """1 for a length of at most ``radius``, falling to 0.1 at ``radius + margin`` (dm_control's ``tolerance``)."""
     outside = size - radius
-    # A margin of 0, which is a coincidence, means "nothing outside"; so does the tiny number.
+    # A margin of 0, which happens only by coincidence, means 0 outside; with the tiny number the result is the same.
     scaled = (0.0 if outside < 0.0 else outside) / (margin + TINY)
     if sigmoid == "gaussian":
         scaled = scaled * _GAUSSIAN_SCALE
@@ -117,9 +117,9 @@ def mixed(single: bool, function: Callable[..., Any], *arguments: float) -> floa
 
 
 def closed_effort(s: State, effort: float = 1.0) -> tuple[float, bool]:
-    """Gripper effort clipped to ``[0, effort]`` over ``effort``; and whether the package keeps it float32.
+    """The gripper's effort, clipped to ``[0, effort]``, over ``effort``; and whether it is float32 in the package.
 
-    At 0 and above ``effort`` the package falls back on a Python number, so what follows is double there.
+    At 0 and above ``effort`` the package takes a Python number, so further results are double there.
     """
     limit = float32(effort)
     closed = min(max(s.command, 0.0), limit) / limit
@@ -127,7 +127,7 @@ def closed_effort(s: State, effort: float = 1.0) -> tuple[float, bool]:
 
 
 def closing_bonus(s: State) -> float:
-    """``max(effort, 0) / 50`` of the v1 rewards."""
+    """The term ``max(effort, 0) / 50`` of the v1 rewards."""
     return float(max(s.command, 0.0) / 50.0)
 
 
@@ -141,7 +141,7 @@ def _ten_hamacher(a: Any, b: Any) -> Any:
 
 
 def closed_and_near(s: State, near: float, in_place: float) -> tuple[float, float]:
-    """Closeness of the closed gripper to an object, and ten times that and the object's closeness to its goal."""
+    """The reward for a closed gripper near an object; and ten times its product with ``in_place``."""
     closed, single = closed_effort(s)
     reach = mixed(single, hamacher, near, closed)
     return reach, mixed(single, _ten_hamacher, reach, in_place)
@@ -151,7 +151,7 @@ def closed_and_near(s: State, near: float, in_place: float) -> tuple[float, floa
 
 
 def xz_caging(s: State, obj: Vector, threshold: float, start: Vector) -> float:
-    """How near the gripper is to the object in x and z; the margin is the distance at the start."""
+    """How near the gripper is to the object in x and z, relative to the distance at the start."""
     margin = distance_xz(start, s.init_tcp) - threshold
     return within(distance_xz(s.tcp, obj), threshold, margin)
 
@@ -169,14 +169,14 @@ def _medium(caging: Any, gripping: Any, reach: Any) -> Any:
 
 
 def _gripping(s: State, caging: float, effort: float) -> tuple[float, bool]:
-    """The closing of the gripper, which counts where the object is caged; whether it is float32."""
+    """The gripper's closing, which counts only if the object is caged; and whether it is float32."""
     if caging > 0.97:
         return closed_effort(s, effort)
     return 0.0, False
 
 
 def grip(s: State, caging: float, effort: float = 1.0) -> tuple[float, bool]:
-    """Caging and the closing of the gripper (``high_density``); and whether the package keeps it float32."""
+    """The reward for caging and closing the gripper (``high_density``); and whether it is float32 in the package."""
     gripping, single = _gripping(s, caging, effort)
     return mixed(single, _dense, caging, gripping), single
 
@@ -192,10 +192,10 @@ def gripper_caging(
     reach_radius: float | None = None,
     initial: Vector | None = None,
 ) -> tuple[float, bool]:
-    """The base class's ``_gripper_caging_reward``; and whether the package keeps it float32, see `mixed`.
+    """The base class's ``_gripper_caging_reward``; and whether it is float32 in the package, see `mixed`.
 
-    ``initial`` replaces ``obj_init`` (stick-push measures from the stick). With ``reach_radius``, the package's
-    ``object_reach_radius`` under its ``medium_density``, half of the reward is closeness of the fingers to the object.
+    ``initial`` replaces ``obj_init`` (stick-push measures from the stick). With ``reach_radius`` (the package's
+    ``object_reach_radius`` with ``medium_density``), half of the reward is for fingers near the object.
     """
     start = s.obj_init if initial is None else initial
     left = _beside(s.left_pad, obj, start, obj_radius, pad_success_thresh)
@@ -214,7 +214,7 @@ def gripper_caging(
 def between_pads(s: State, obj: Vector, radius: float, upper: float) -> float:
     """How well the pads stand on both sides of the object in y.
 
-    The margins come from ``init_left_pad`` and ``init_right_pad``, which are live: the current pads.
+    The margins come from ``init_left_pad`` and ``init_right_pad``, which are views of the current pads.
     """
     left, right = s.left_pad[1] - obj[1], s.right_pad[1] - obj[1]
     one = tolerance(left, radius, upper, abs(abs(left) - 0.05))
@@ -224,19 +224,19 @@ def between_pads(s: State, obj: Vector, radius: float, upper: float) -> float:
 def pad_caging(s: State, obj: Vector, obj_radius: float, grip_margin: float, xz_margin: float) -> float:
     """The caging reward that push-back, soccer, sweep and sweep-into define for themselves.
 
-    Grip bounds are ``(obj_radius, obj_radius + grip_margin)``; the action plays no part, so all of it is double.
+    Grip bounds are ``(obj_radius, obj_radius + grip_margin)``. It does not use the action, so all of it is double.
     """
     caging = hamacher(between_pads(s, obj, obj_radius, 0.05), xz_caging(s, obj, xz_margin, s.obj_init))
     gripping = between_pads(s, obj, obj_radius, obj_radius + grip_margin) if caging > 0.95 else 0.0
     return (caging + gripping) / 2.0
 
 
-# v2: carrying an object to the goal
+# v2 rewards for carrying an object to the goal
 
 
 def carried(s: State) -> tuple[Vector, float, float, float, float]:
-    """How such a reward begins: the object, the gripper's opening, the distances from the object to the goal and to the
-    fingers, and its closeness to the goal."""
+    """The quantities that such rewards use: the object, the gripper's opening, the object's distances to the goal and
+    to the fingers, and its closeness to the goal."""
     obj = s.observation[4:7]
     to_target = distance(obj, s.target)
     in_place = within(to_target, 0.05, distance(s.obj_init, s.target))
@@ -248,21 +248,21 @@ def _hamacher_plus(a: Any, b: Any, bonus: Any) -> Any:
 
 
 def carry(single: bool, grasped: float, in_place: float, lifted: bool, bonus: float) -> float:
-    """Grasp and closeness to the goal together, and a bonus where the object is lifted."""
+    """The Hamacher product of grasp and closeness to the goal, and a bonus if the object is lifted."""
     if lifted:
         return mixed(single, _hamacher_plus, grasped, in_place, bonus)
     return mixed(single, hamacher, grasped, in_place)
 
 
 def grasped_and_raised(s: State, obj: Vector) -> bool:
-    """The pads press on the object, 2 cm above its start; for tasks with the probe ``touching``."""
+    """Whether the pads press on the object, more than 2 cm above its start. Needs the probe ``touching``."""
     return s.touching > 0 and s.observation[3] > 0 and obj[2] - 0.02 > s.obj_init[2]
 
 
 def graded(
     s: State, reward: float, to_target: float, to_obj: float, radius: float, grasped: float, in_place: float
 ) -> Outcome:
-    """How such a reward ends: 10 within 5 cm of the goal, success within ``radius``."""
+    """The outcome of such a reward: 10 within 5 cm of the goal, success within ``radius``."""
     return Outcome(
         reward=10.0 if to_target < 0.05 else reward,
         success=to_target <= radius,
@@ -275,9 +275,10 @@ def graded(
 
 
 def above_floor(hand: Vector, handle: Vector, radius: float) -> float:
-    """1 where the hand is above a funnel around the handle, which keeps it from running into it; less below.
+    """1 if the hand is above a funnel around the handle, less below. This keeps the hand from running into the handle.
 
-    The funnel's floor is 0 within ``radius`` of the handle in the plane and rises with the logarithm outside.
+    The funnel's floor is at 0 within a planar distance of ``radius`` from the handle, and rises with the logarithm
+    outside.
     """
     outside = distance_xy(hand, handle) - radius
     floor = 0.04 * math.log(max(outside, TINY)) + 0.4 if outside > 0.0 else 0.0
@@ -288,18 +289,18 @@ def above_floor(hand: Vector, handle: Vector, radius: float) -> float:
 
 
 def near_bonus(size: float, c1: float = 1000.0, c2: float = 0.01, c3: float = 0.001) -> float:
-    """``c1 (exp(-d²/c2) + exp(-d²/c3))``, the closeness term of the v1 rewards."""
+    """The closeness term of the v1 rewards, ``c1 (exp(-d²/c2) + exp(-d²/c3))``."""
     negative = -(size * size)
     return c1 * (math.exp(negative / c2) + math.exp(negative / c3))
 
 
 def progress(remaining: float, longest: float) -> float:
-    """``1000 (longest - remaining)`` and `near_bonus`: how far something has come."""
+    """How far something has come: ``1000 (longest - remaining)`` plus `near_bonus`."""
     return 1000.0 * (longest - remaining) + near_bonus(remaining)
 
 
 def reach_then_move(reach: float, remaining: float, longest: float) -> float:
-    """``-reach`` and, within 5 cm of the object, its `progress`, never negative."""
+    """``-reach`` plus, within 5 cm of the object, the object's `progress` if that is positive."""
     moved = max(progress(remaining, longest), 0.0) if reach < 0.05 else 0.0
     return -reach + moved
 
@@ -307,10 +308,10 @@ def reach_then_move(reach: float, remaining: float, longest: float) -> float:
 def approach(
     s: State, obj: Vector, start: float, weight: float, near_xy: float = 0.05, near: float = 0.05
 ) -> tuple[float, float]:
-    """The way to the object: its distance to the fingers, and the reward for coming closer.
+    """The object's distance to the fingers, and the reward for approaching it.
 
-    Farther than ``near_xy`` in the plane, leaving the height ``start`` costs ``weight`` times the difference; within
-    ``near`` in space, closing the gripper pays.
+    Beyond a planar distance of ``near_xy``, any difference from the height ``start`` costs ``weight`` times as much.
+    Within a distance of ``near``, closing the gripper is rewarded.
     """
     reach = distance(obj, s.tcp)
     if reach < near:
@@ -322,9 +323,9 @@ def approach(
 def lift(z: float, rest: float, height: float, placing: float, reach: float) -> tuple[bool, float]:
     """The lifting term: whether the object is held, and the reward.
 
-    Held: at the target ``height`` less 1 cm and not dropped, that is, lying (``z`` within 5 mm of ``rest``) away from
-    the goal (``placing``) and the fingers (``reach``). Held gives ``100 height``; otherwise, off the ground and within
-    10 cm of the fingers, ``100 min(height, z)``; otherwise 0.
+    The object is held if it is at the target ``height`` (less 1 cm) and not dropped. It is dropped if it lies (``z`` at
+    most 5 mm above ``rest``) away from the goal (``placing``) and the fingers (``reach``). A held object gives ``100
+    height``. Otherwise an object off the ground and within 10 cm of the fingers gives ``100 min(height, z)``.
     """
     ground = rest + 0.005
     dropped = z < ground and placing > 0.02 and reach > 0.02
@@ -334,10 +335,13 @@ def lift(z: float, rest: float, height: float, placing: float, reach: float) -> 
 
 
 def place(held: bool, reach: float, remaining: float, longest: float) -> float:
-    """`progress`, never negative, of an object that is held within 10 cm of the fingers."""
+    """The `progress`, if positive, of an object that is held within 10 cm of the fingers; otherwise 0."""
     return max(progress(remaining, longest), 0.0) if held and reach < 0.1 else 0.0
 
 
 def outcome_v1(reward: float, remaining: float, radius: float, grasp_success: float = 0.0) -> Outcome:
-    """How most v1 rewards end: success within ``radius``; the other terms are fixed."""
+    """The outcome of most v1 rewards, with success within ``radius``.
+
+    The other terms are fixed: in v1, the package reports a gripper at the object, and mostly one that is not open.
+    """
     return Outcome(reward, remaining <= radius, 1.0, grasp_success, 0.0, 0.0, remaining)

@@ -15,9 +15,9 @@ _SHOULDER, _SCALE = (0.0, 0.055, 0.07), (4.0, 1.0, 4.0)
 
 
 def lever_pull_v2(s: State) -> Outcome:
-    """Closeness of the arm to the lever and of the lever to its goal together.
+    """Rewards an arm near the lever, together with a lever near its goal.
 
-    The arm's shoulder, not the fingers, goes under the lever: hence the offset, and the weights of the axes.
+    The arm's shoulder, not the fingers, goes under the lever; this explains the offset and the weights of the axes.
     """
     gripper, lever = s.observation[:3], s.observation[4:7]
     to_lever = scaled_distance(plus(gripper, _SHOULDER), lever, _SCALE)

@@ -12,7 +12,7 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 
 def _handle(s: State) -> Vector:
-    """Where to grab the wrench: within 1 cm of its middle in x counts as being at the middle."""
+    """The point at which to grab the wrench. A hand within 1 cm of its middle in x counts as being at the middle."""
     hand, wrench = s.observation[0], s.observation[4:7]
     return hand if abs(wrench[0] - hand) < 0.01 else wrench[0], wrench[1], wrench[2]
 
@@ -22,7 +22,7 @@ def leveled(grab: Any, rest: Any, level: Any) -> Any:
 
 
 def _outcome_v2(s: State, grab: float, single: bool, in_place: float, success: bool) -> Outcome:
-    """Grasp and closeness to the goal, scaled by how level the wrench is; 10 at the goal."""
+    """Rewards grasp and closeness to the goal, scaled by how level the wrench is; 10 at the goal."""
     tilt = kernels.quaternion_distance(s.observation[7:11], (0.707, 0.0, 0.0, 0.707))
     level = max(1.0 - tilt / 0.4, 0.0)
     reward = kernels.mixed(single, leveled, grab, 6.0 * in_place, level)
@@ -30,7 +30,7 @@ def _outcome_v2(s: State, grab: float, single: bool, in_place: float, success: b
 
 
 def assembly_v2(s: State) -> Outcome:
-    """Grab the wrench and bring its ring over the peg: to a height that falls with the distance from the peg."""
+    """Rewards grabbing the wrench and bringing its ring over the peg, at a height that falls towards the peg."""
     x, y, z = s.target[0] - s.ring[0], s.target[1] - s.ring[1], s.target[2] - s.ring[2]
     radius = math.sqrt(x * x + y * y)
     success = radius < 0.02 and z > 0.0
@@ -44,7 +44,7 @@ def assembly_v2(s: State) -> Outcome:
 
 
 def disassemble_v2(s: State) -> Outcome:
-    """Grab the wrench and lift its ring to 10 cm above the goal; passing the goal's height is enough."""
+    """Rewards grabbing the wrench and lifting its ring to 10 cm above the goal. Above the goal is success."""
     error = distance(kernels.plus(s.target, (0.0, 0.0, 0.1)), s.ring)
     in_place = 0.1 * float(s.ring[2] > 0.02) + 0.9 * within(error, 0.02, 0.2)
     grab, single = kernels.gripper_caging(s, _handle(s), 0.015, 0.02, 0.01)
@@ -52,8 +52,8 @@ def disassemble_v2(s: State) -> Outcome:
 
 
 def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float, near: float) -> tuple[bool, float]:
-    """As `kernels.lift`, but a held wrench is also within ``near`` of the fingers. The reward is the one for a
-    wrench that is not held."""
+    """Like `kernels.lift`, but a held wrench must also be within ``near`` of the fingers. Held or not, the wrench gives
+    ``100 min(height, z)`` off the ground and within 4 cm of the fingers."""
     ground = rest + 0.005
     dropped = z < ground and placing > 0.02 and reach > 0.02
     held = z >= height - 0.01 and reach < near and not dropped
@@ -62,7 +62,7 @@ def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float,
 
 def assembly_v1(s: State) -> Outcome:
     """Reach the wrench, lift it, bring it over the peg and let it down."""
-    # The package sets this height only in resets with this version; it stands in the frame after the reset.
+    # The package sets this height only in resets with v1. It is part of the first frame after the reset.
     s.rest_height = s.previous[6] if math.isnan(s.rest_height) else s.rest_height
     height = s.rest_height + 0.1
     reach, reach_reward = kernels.approach(s, s.observation[4:7], s.init_tcp[2], 1.0, 0.04, 0.04)
@@ -81,8 +81,7 @@ def assembly_v1(s: State) -> Outcome:
 
 
 def disassemble_v1(s: State) -> Outcome:
-    """Reach the wrench, lift it to the goal. Once off the peg, only the full reward for lifting and the one for placing
-    count."""
+    """Reach the wrench and lift it to the goal. Once off the peg, only placing and the full lifting reward count."""
     wrench, height = s.observation[4:7], s.target_height
     reach, reach_reward = kernels.approach(s, wrench, s.init_tcp[2], 2.0, 0.04, 0.04)
     placing = distance(wrench, s.target)

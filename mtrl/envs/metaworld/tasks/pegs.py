@@ -22,7 +22,7 @@ def _part(x: float, zero: float, one: float) -> float:
 
 
 def _outside_prism(point: Vector, zero: Vector, one: Vector) -> tuple[bool, float]:
-    """Whether the point is inside; and 1, or if so, the part of the volume between the point and ``zero``."""
+    """Whether the point is inside; and the share of the volume between the point and ``zero``, or 1 outside."""
     inside = _between(point[0], zero[0], one[0]) and _between(point[1], zero[1], one[1])
     if not (inside and _between(point[2], zero[2], one[2])):
         return False, 1.0
@@ -31,7 +31,7 @@ def _outside_prism(point: Vector, zero: Vector, one: Vector) -> tuple[bool, floa
 
 
 def peg_insert_side_v2(s: State) -> Outcome:
-    """Grasp of the peg and closeness of its head to the hole together, less inside the box's walls; 10 in the hole."""
+    """Rewards a grasped peg whose head is near the hole, less inside the box's walls; 10 in the hole."""
     peg, opened = s.observation[4:7], s.observation[3]
     to_peg, to_target = distance(peg, s.tcp), scaled_distance(s.head, s.target, _SCALE)
     in_place = within(to_target, 0.07, scaled_distance(s.head_init, s.target, _SCALE))
@@ -43,7 +43,7 @@ def peg_insert_side_v2(s: State) -> Outcome:
     raised = opened > 0 and peg[2] - 0.01 > s.obj_init[2]
     lifted = to_peg < 0.08 and raised
     grasped = 1.0 if lifted else grasped
-    # Of the package's numbers only the caging reward is float32, and inside a wall its partner is an np.float64.
+    # In the package only the caging reward is float32. Inside a wall, it is combined with an np.float64.
     single = single and not lifted and not in_first and not in_second
     reward = kernels.carry(single, grasped, in_place, lifted, 1.0 + 5.0 * in_place)
     success, holding = to_target <= 0.07, to_peg < 0.02 and raised
@@ -51,7 +51,7 @@ def peg_insert_side_v2(s: State) -> Outcome:
 
 
 def peg_insert_side_v1(s: State) -> Outcome:
-    """Reach, lift to the target height, then carry: first the head, then the whole peg to the hole."""
+    """Reach the peg, lift it to the target height, then carry first its head and then the whole peg to the hole."""
     peg = s.observation[4:7]
     reach, reach_reward = kernels.approach(s, peg, s.init_tcp[2], 1.0)
     placing, placing_head = distance(peg, s.target), distance(s.head, s.target)
@@ -66,7 +66,7 @@ def _pulled(grasped: Any, placed: Any) -> Any:
 
 
 def peg_unplug_side_v2(s: State) -> Outcome:
-    """Twice the grasp of the plug; once it moves with the fingers, its closeness to the goal too; 10 at the goal."""
+    """Rewards the grasp of the plug and, once it moves with the fingers, its closeness to the goal; 10 at the goal."""
     plug, opened, to_target, to_plug, in_place = kernels.carried(s)
     grasped, single = kernels.gripper_caging(s, plug, 0.025, 0.05, 0.005, effort=0.8)
     pulled = opened > 0.5 and plug[0] - s.obj_init[0] > 0.015
@@ -80,7 +80,7 @@ def peg_unplug_side_v2(s: State) -> Outcome:
 
 
 def peg_unplug_side_v1(s: State) -> Outcome:
-    """Reach the plug, then move it in the plane; the reported gripper error and grasp are 0."""
+    """Reach the plug, then move it in the plane."""
     plug = s.observation[4:7]
     reach, reach_reward = kernels.approach(s, plug, s.hand_init[2], 2.0)
     placing = kernels.distance_xy(plug, s.target)

@@ -14,9 +14,9 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State
 PUCK: Mapping[str, str] = MappingProxyType(
     {"obj": "body.obj.xpos", "obj_matrix": "geom.objGeom.xmat", "touching": "touching.objGeom"}
 )
-"""Probes of the puck where the package reports the body's position; the orientation is always its geometry's."""
+"""Probes of the puck, if the package reports its body's position. The orientation is always the geometry's."""
 PUCK_GEOM: Mapping[str, str] = MappingProxyType({**PUCK, "obj": "geom.objGeom.xpos"})
-"""Probes of the puck where it reports the geometry's position."""
+"""Probes of the puck, if the package reports its geometry's position."""
 PLACING: Mapping[str, str] = MappingProxyType(
     {"target_height": "heightTarget", "obj_height": "objHeight", "max_placing": "maxPlacingDist"}
 )
@@ -25,7 +25,7 @@ _WALL_SCALE = (1.0, 1.0, 3.0)
 
 
 def pick_place_v2(s: State) -> Outcome:
-    """Grasp and closeness together, a bonus for lifting, 10 at the goal."""
+    """Rewards a grasped puck near the goal, with a bonus for lifting it; 10 at the goal."""
     obj, opened, to_target, to_obj, in_place = kernels.carried(s)
     caging = hamacher(kernels.between_pads(s, obj, 0.015, 0.05), kernels.xz_caging(s, obj, 0.005, s.obj_init))
     grasped, single = kernels.grip(s, caging)
@@ -43,7 +43,7 @@ def _placing(grasped: Any, over_wall: Any, placing: Any) -> Any:
 
 
 def pick_place_wall_v2(s: State) -> Outcome:
-    """As `pick_place_v2`, first towards a point above the wall and from there to the goal."""
+    """Like `pick_place_v2`, but the puck goes first to a point above the wall and from there to the goal."""
     obj, opened, to_target, to_obj, in_place = kernels.carried(s)
     above_wall = (s.target[0], 0.77, 0.25)
     margin = scaled_distance(s.obj_init, above_wall, _WALL_SCALE)
@@ -59,9 +59,9 @@ def pick_place_wall_v2(s: State) -> Outcome:
 
 
 def pick_place_v1(s: State, goal_radius: float = 0.07) -> Outcome:
-    """Reach, lift to the target height, then carry; the reported gripper opening is 0, so no grasp counts.
+    """Reach the puck, lift it to the target height, then carry it.
 
-    pick-out-of-hole measures heights from 2 cm below the object's first place, which is 0: it lies at 2 cm.
+    pick-out-of-hole measures heights from 2 cm below the object's first position, so that the object starts at 2 cm.
     """
     obj = s.observation[4:7]
     reach, reach_reward = kernels.approach(s, obj, s.init_tcp[2], 2.0)

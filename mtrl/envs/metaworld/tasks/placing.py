@@ -17,13 +17,13 @@ _HOOP_SCALE = (1.0, 1.0, 2.0)
 
 
 def _funnel(radius: float, slope: float, height: float) -> float:
-    """Height that the hand should keep at a distance in x and y from the middle of a hole or a bin."""
+    """The height that the hand should keep, given its planar distance from the middle of a hole or a bin."""
     outside = radius - 0.03
     return slope * math.log(max(outside, 1e-300)) + height if outside > 0 else 0.0
 
 
 def bin_picking_v2(s: State) -> Outcome:
-    """Grasp and closeness together, a bonus for lifting clear of the bins' edges, 10 at the goal."""
+    """Rewards a grasped object near the goal, with a bonus for lifting it over the bins' edges; 10 at the goal."""
     hand, opened, obj = s.observation[:3], s.observation[3], s.observation[4:7]
     to_target = distance(obj, s.target)
     s.first_distance = to_target if math.isnan(s.first_distance) else s.first_distance
@@ -39,7 +39,7 @@ def bin_picking_v2(s: State) -> Outcome:
 
 
 def bin_picking_v1(s: State) -> Outcome:
-    """Reach, lift, carry, and open the gripper over the goal; only that and the progress count once placed."""
+    """Reach, lift and carry the object, and open the gripper over the goal. Once placed, only the end counts."""
     obj = s.observation[4:7]
     placing = distance_xy(obj, s.target)
     reach, reach_reward = kernels.approach(s, obj, s.init_tcp[2], 1.0, near_xy=0.06)
@@ -54,7 +54,7 @@ def bin_picking_v1(s: State) -> Outcome:
 
 
 def _on_shelf(s: State, obj: Vector, in_place: float) -> tuple[bool, float]:
-    """Closeness, less where the puck is under the shelf: in front of the goal's y, or behind it (0)."""
+    """Whether the puck is under the shelf in front of the goal; and its closeness, reduced there, 0 behind the goal."""
     x, y, z = obj
     goal_x, goal_y = s.target[0], s.target[1]
     front_y = goal_y - _SHELF_DEPTH
@@ -70,19 +70,19 @@ def _plus(reward: Any, bonus: Any) -> Any:
 
 
 def shelf_place_v2(s: State) -> Outcome:
-    """Grasp and closeness together, a bonus for lifting that shrinks under the shelf, 10 at the goal."""
+    """Rewards a grasped puck near the goal, with a bonus for lifting that shrinks under the shelf; 10 at the goal."""
     obj, opened, to_target, to_obj, closeness = kernels.carried(s)
     grasped, single = kernels.gripper_caging(s, obj, 0.02, 0.05, 0.01, high_density=False)
     reward = kernels.mixed(single, hamacher, grasped, closeness)
     front, in_place = _on_shelf(s, obj, closeness)
     if to_obj < 0.025 and opened > 0 and obj[2] - 0.01 > s.obj_init[2]:
-        # The reduced closeness is an np.float64 in the package, which ends the single precision.
+        # In the package the reduced closeness is an np.float64, so from here on numbers are double.
         reward = kernels.mixed(single and not front, _plus, reward, 1.0 + 5.0 * in_place)
     return kernels.graded(s, reward, to_target, to_obj, 0.07, grasped, in_place)
 
 
 def basketball_v2(s: State) -> Outcome:
-    """Grasp and closeness to a point over the hoop together, a bonus for lifting, 10 at that point."""
+    """Rewards a grasped ball near a point over the hoop, with a bonus for lifting it; 10 at that point."""
     obj, opened = s.observation[4:7], s.observation[3]
     hoop = (s.target[0], s.target[1], 0.3)
     to_target, to_obj = scaled_distance(obj, hoop, _HOOP_SCALE), distance(obj, s.tcp)
@@ -99,7 +99,7 @@ def basketball_v2(s: State) -> Outcome:
 
 
 def pick_out_of_hole_v2(s: State) -> Outcome:
-    """Grasp and closeness together, a bonus for lifting with the fingers clear of the hole's edge, 10 at the goal."""
+    """Rewards a grasped object near the goal, with a bonus once it is lifted clear of the hole; 10 at the goal."""
     obj, opened = s.observation[4:7], s.observation[3]
     to_target, to_obj = distance(obj, s.target), distance(obj, s.tcp)
     floor = _funnel(distance_xy(s.tcp, s.obj_init), 0.015, 0.15)

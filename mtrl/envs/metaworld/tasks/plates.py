@@ -11,7 +11,7 @@ _RADIUS = 0.05
 
 
 def _closeness(s: State, less: float) -> tuple[float, float, float, float]:
-    """Gripper to plate, plate to goal, and how close both are, with margins ``less`` below those at the start."""
+    """Distances of gripper and plate, and of plate and goal; closeness of both, with margins reduced by ``less``."""
     obj = s.observation[4:7]
     to_obj, to_target = distance(s.tcp, obj), distance(obj, s.target)
     in_place = within(to_target, _RADIUS, distance(s.obj_init, s.target) - less)
@@ -24,20 +24,20 @@ def _outcome(reward: float, to_obj: float, to_target: float, grasped: float, in_
 
 
 def slide_v2(s: State) -> Outcome:
-    """Closeness of the gripper and of the plate together, 10 at the goal."""
+    """Rewards a gripper near the plate, together with a plate near the goal; 10 at the goal."""
     to_obj, to_target, grasped, in_place = _closeness(s, 0.0)
     return _outcome(8 * kernels.hamacher(grasped, in_place), to_obj, to_target, grasped, in_place)
 
 
 def drag_v2(s: State) -> Outcome:
-    """Reach until the fingers are down at the plate, then bring it to the goal; 10 there."""
+    """Rewards reaching until the fingers are down at the plate, then bringing it to the goal; 10 at the goal."""
     to_obj, to_target, grasped, in_place = _closeness(s, _RADIUS)
     down = s.tcp[2] <= 0.03 and to_obj < 0.07
     return _outcome(2.0 + 7.0 * in_place if down else 1.5 * grasped, to_obj, to_target, grasped, in_place)
 
 
 def slide_v1(s: State) -> Outcome:
-    """Reach the plate, then slide it in the plane; the reported gripper error is 0."""
+    """Reach the plate, then slide it in the plane."""
     obj = s.observation[4:7]
     remaining = kernels.distance_xy(obj, s.target)
     reward = kernels.reach_then_move(distance(obj, s.tcp), remaining, s.max_distance)

@@ -31,7 +31,7 @@ def _past_wall(grasped: Any, pushing: Any) -> Any:
 
 
 def push_v2(s: State) -> Outcome:
-    """Grasp, then closeness of the puck to the goal, 10 at the goal."""
+    """Rewards the grasp and then a puck near the goal; 10 at the goal."""
     obj, opened, to_target, to_obj, in_place = kernels.carried(s)
     grasped, single = kernels.gripper_caging(s, obj, 0.015, 0.05, 0.005)
     if to_obj < 0.02 and opened > 0:
@@ -42,7 +42,7 @@ def push_v2(s: State) -> Outcome:
 
 
 def push_wall_v2(s: State) -> Outcome:
-    """Grasp, then closeness of the puck to a point beside the wall and, once past it, to the goal."""
+    """Rewards the grasp, then a puck near a point beside the wall and, once past it, near the goal."""
     obj, opened, to_target, to_obj, in_place = kernels.carried(s)
     beside_wall = (-0.05, 0.77, obj[2])
     margin = scaled_distance(s.obj_init, beside_wall, _WALL_SCALE)
@@ -58,7 +58,7 @@ def push_wall_v2(s: State) -> Outcome:
 
 
 def push_back_v2(s: State) -> Outcome:
-    """Grasp and closeness to the goal together, a bonus for the puck held and moved, 10 at the goal."""
+    """Rewards a grasped puck near the goal, with a bonus once it is held and moved; 10 at the goal."""
     obj, opened, to_target, to_obj, in_place = kernels.carried(s)
     grasped = kernels.pad_caging(s, obj, 0.007, 0.003, 0.01)
     closed = opened > 0 and opened < 0.55
@@ -68,7 +68,7 @@ def push_back_v2(s: State) -> Outcome:
 
 
 def push_v1(s: State, goal_radius: float = 0.07) -> Outcome:
-    """Reach, then push over the table; the reported gripper opening is 0, so no grasp counts."""
+    """Reach the puck, then push it over the table."""
     obj = s.observation[4:7]
     pushing = distance_xy(obj, s.target)
     reward = kernels.reach_then_move(distance(s.tcp, obj), pushing, s.max_pushing)
@@ -76,9 +76,9 @@ def push_v1(s: State, goal_radius: float = 0.07) -> Outcome:
 
 
 def push_dense(s: State) -> Outcome:
-    """Closeness of the fingers to the puck, a fifth, and how far the puck has come, four fifths: at most 1.
+    """At most 1: a fifth for fingers near the puck, and four fifths for how far the puck has come.
 
-    Not of the package. It pays for each centimetre alike, from the first one on, whether the puck is grasped or not.
+    This reward is ours, not the package's. Every centimetre counts the same, whether the puck is grasped or not.
     """
     obj = s.observation[4:7]
     reach, to_target = distance(s.tcp, obj), distance_xy(obj, s.target)

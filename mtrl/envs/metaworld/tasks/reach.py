@@ -10,13 +10,13 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 
 def _outcome(reward: float, to_target: float, in_place: float, wall: bool) -> Outcome:
-    """With a wall, the package reports nothing of an object; without, the distance in its place."""
+    """Adds the other terms as the package reports them: zeros with a wall; otherwise the distance to the goal and 1."""
     near, grasped = (0.0, 0.0) if wall else (to_target, 1.0)
     return Outcome(reward, to_target <= 0.05, near, grasped, near, in_place, to_target)
 
 
 def reach_v2(s: State, wall: bool = False) -> Outcome:
-    """Ten times the closeness of the fingers to the goal."""
+    """Rewards fingers near the goal by ten times their closeness."""
     to_target = kernels.distance(s.tcp, s.target)
     in_place = kernels.within(to_target, 0.05, kernels.distance(s.hand_init, s.target))
     return _outcome(10 * in_place, to_target, in_place, wall)

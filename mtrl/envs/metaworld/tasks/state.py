@@ -1,4 +1,4 @@
-"""What a task's functions read and return."""
+"""The types that a task's functions read and return."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Vector: TypeAlias = tuple[float, ...]
 
 
 class State:
-    """One copy of a task after a step; see `base` for the probes, constants and latched numbers that tasks add."""
+    """One copy of a task after a step; see `base` for the probes, constants and state that tasks add."""
 
     hand: Vector
     left_pad: Vector
@@ -27,7 +27,7 @@ class State:
     previous: Vector
     """(18): the frame of the last step."""
     command: Any
-    """The gripper's action as the package has it: float32, and not clipped."""
+    """The gripper's action as in the package: float32, and not clipped."""
     tcp: Vector
     """The middle of the fingers' tips, the package's ``tcp_center`` (v1's ``fingerCOM``)."""
     observation: Vector

@@ -20,7 +20,7 @@ def _stick_and_container(s: State) -> Vector:
 
 
 def stick_push_v2(s: State) -> Outcome:
-    """Grasp of the stick; once lifted, closeness of stick and container to the goal, 10 with the latter there."""
+    """Rewards the grasp of the stick and, once it is lifted, a stick and a container near the goal; 10 at the goal."""
     container, opened, stick = s.observation[11:14], s.observation[3], plus(s.observation[4:7], (0.015, 0.0, 0.0))
     to_stick, to_target = distance(stick, s.tcp), distance(container, s.target)
     stick_in_place = within(distance(stick, s.target), 0.12, distance(s.stick_init, s.target) - 0.12)
@@ -42,7 +42,7 @@ def _inserted(s: State, handle: Vector) -> bool:
 
 
 def stick_pull_v2(s: State) -> Outcome:
-    """Grasp and closeness of the stick to the container; once through the handle, closeness of both to the goal."""
+    """Rewards a grasped stick near the container and, once through the handle, both near the goal; 10 at the goal."""
     stick, handle, opened = s.observation[4:7], s.observation[11:14], s.observation[3]
     to_stick, to_target = distance(stick, s.tcp), distance(handle, s.target)
     container = plus(handle, _MIDDLE)
@@ -64,9 +64,11 @@ def stick_pull_v2(s: State) -> Outcome:
 
 
 def _stick_v1(s: State, c2: float, c3: float) -> tuple[float, float]:
-    """Reach, lift the stick, bring it to the object and the object to the goal: the reward, and the last distance.
+    """Reach and lift the stick, bring it to the object, and the object to the goal. Returns the reward and the object's
+    planar distance to the goal.
 
-    The package takes entries 6 to 8 of the observation, the stick's height and half of its quaternion, for the object.
+    As in the package, the object is read from entries 6 to 8 of the observation, although these are the stick's height
+    and half of its quaternion.
     """
     stick, obj = s.observation[4:7], s.observation[6:9]
     moving, placing = kernels.distance_xy(obj, s.target), distance(stick, obj)
@@ -80,13 +82,13 @@ def _stick_v1(s: State, c2: float, c3: float) -> tuple[float, float]:
 
 
 def stick_push_v1(s: State) -> Outcome:
-    """See `_stick_v1`; the reported gripper opening is 0, so no grasp counts and no success either."""
+    """See `_stick_v1`. As in the package, no grasp counts, and so there is no success either."""
     reward, moving = _stick_v1(s, 0.001, 0.0001)
     return Outcome(reward, 0.0, 1.0, 0.0, 0.0, 0.0, moving)
 
 
 def stick_pull_v1(s: State) -> Outcome:
-    """See `_stick_v1`; no grasp counts, but success is measured as in `stick_pull_v2`."""
+    """See `_stick_v1`. No grasp counts, but success is measured as in `stick_pull_v2`."""
     reward, moving = _stick_v1(s, 0.01, 0.001)
     handle = s.observation[11:14]
     success = distance(handle, s.target) <= 0.12 and _inserted(s, handle)

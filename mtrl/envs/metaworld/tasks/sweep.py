@@ -22,21 +22,21 @@ def _sweep_to(s: State, target: Vector, grasped: float) -> Outcome:
 
 
 def sweep_v2(s: State) -> Outcome:
-    """Grasp, and closeness of the cube to the goal as far as it is grasped; 10 at the goal."""
+    """Rewards the grasp, and a cube near the goal in proportion to the grasp; 10 at the goal."""
     return _sweep_to(s, s.target, kernels.pad_caging(s, s.observation[4:7], 0.02, 0.01, 0.005))
 
 
 def sweep_into_v2(s: State) -> Outcome:
-    """As `sweep_v2`, with the goal at the height of the puck."""
+    """Like `sweep_v2`, with the goal at the height of the puck."""
     obj = s.observation[4:7]
     return _sweep_to(s, (s.target[0], s.target[1], obj[2]), kernels.pad_caging(s, obj, 0.02, 0.005, 0.01))
 
 
 def soccer_v2(s: State) -> Outcome:
-    """Grasp and closeness to the goal, x weighing more; less of the latter for a ball beside the goal's posts."""
+    """Rewards a grasped ball near the goal, with more weight on x. Beside the goal's posts closeness counts less."""
     obj = s.observation[4:7]
     to_target, error = distance(obj, s.target), scaled_distance(obj, s.target, _GOAL_SCALE)
-    # The margin is the way that the ball has come, and so grows during the episode.
+    # The margin is how far the ball has come, so it grows during the episode.
     in_place = within(error, 0.07, scaled_distance(obj, s.obj_init, _GOAL_SCALE))
     goal_line = s.target[1] - 0.1
     if obj[1] > goal_line and abs(obj[0] - s.target[0]) > 0.10:
@@ -52,7 +52,7 @@ def _sweep_v1(s: State, fallen: bool) -> Outcome:
     obj = s.observation[4:7]
     reach = distance(s.tcp, obj)
     pushing = 0.0 if fallen else distance_xy(obj, s.target)
-    # A fallen object near the fingers still earns the reward of a push. Its distance no longer costs anything.
+    # A fallen object near the fingers still earns the reward for pushing. Its distance to the fingers costs nothing.
     reward = kernels.reach_then_move(reach, pushing, s.max_pushing) + (reach if fallen else 0.0)
     return kernels.outcome_v1(reward, pushing, 0.05)
 

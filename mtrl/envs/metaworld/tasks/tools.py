@@ -14,10 +14,10 @@ def _hammer_and_nail(s: State) -> Vector:
 
 
 def hammer_v2(s: State) -> Outcome:
-    """Grasp of the handle and closeness of the head to the nail, scaled by how level the hammer is."""
+    """Rewards the grasp of the handle and a head near the nail, scaled by how level the hammer is."""
     hand, hammer = s.observation[:3], s.observation[4:7]
     head = kernels.plus(hammer, (0.16, 0.06, 0.0))
-    # The handle is long: anywhere along it counts as being at its middle in x.
+    # The handle is long, so a hand anywhere along it counts as being at its middle in x.
     grip_point = (hand[0] if abs(hammer[0] - hand[0]) < 0.07 else hammer[0], hammer[1], hammer[2])
     grab, single = kernels.gripper_caging(s, grip_point, 0.015, 0.02, 0.01)
 

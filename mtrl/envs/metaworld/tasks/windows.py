@@ -12,7 +12,7 @@ _HANDLE_RADIUS = 0.02
 
 
 def _slide(s: State, start: Vector, sigmoid: str) -> Outcome:
-    """Closeness of the gripper to the handle and of the handle to its goal, measured from ``start``, together."""
+    """Rewards a gripper near the handle together with a handle near its goal, measured from ``start``."""
     obj = s.observation[4:7]
     to_target, to_obj = abs(obj[0] - s.target[0]), distance(obj, s.tcp)
     in_place = within(to_target, _RADIUS, abs(abs(start[0] - s.target[0]) - _RADIUS))
@@ -28,12 +28,12 @@ def window_open_v2(s: State) -> Outcome:
 
 
 def window_close_v2(s: State) -> Outcome:
-    """See `_slide`: measured from the handle's start and with a steeper reach."""
+    """See `_slide`: measured from the handle's start, with a steeper reward for reaching."""
     return _slide(s, s.window_handle_init, "gaussian")
 
 
 def window_v1(s: State) -> Outcome:
-    """Reach the handle, then slide it in x; unlike elsewhere the progress may be negative."""
+    """Reach the handle, then slide it in x. Unlike in other tasks, the progress may be negative."""
     obj = s.observation[4:7]
     remaining, reach = abs(obj[0] - s.target[0]), distance(obj, s.tcp)
     reward = -reach + (kernels.progress(remaining, s.max_pull) if reach < 0.05 else 0.0)
