@@ -36,7 +36,7 @@ def _links(markdown: str, page: Path) -> dict[str, Path]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the README, the files that pages link to, and those that added pages link to."""
+    """Add the README and all files that pages link to, including links on the pages that are added here."""
     files.append(File.generated(config, _place(README), abs_src_path=str(README)))
     waiting = [Path(file.abs_src_path) for file in files.documentation_pages() if file.abs_src_path]
     while waiting:

@@ -120,7 +120,8 @@ def _sweep(commands: Any) -> None:
     keys = (
         "The words are those of `mtrl train`. The same command again goes on. Options of Ray:\n"
         "ray.address: host:port, or auto; ray.cpus, ray.gpus: of each run; ray.restarts:\n"
-        "of one that has died; ray.asha, ray.keep, ray.metric: stop the worse runs early."
+        "of one that has died; ray.asha, ray.keep, ray.metric: stop the worse runs early.\n"
+        "key=log(LOW,HIGH), key=interval(LOW,HIGH): Optuna proposes ray.trials runs."
     )
     sweep = _command(commands, "sweep", "train many runs at once, on one machine or a Ray cluster", examples, keys)
     sweep.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")

@@ -126,7 +126,7 @@ def _train(options: argparse.Namespace) -> Iterator[Shown]:
         if len(runs) > 1:
             say(f"Run {number} of {len(runs)}: {' '.join(sweep[number - 1])}")
         folders.append((yield from _train_one(config)))
-    if len(runs) > 1:
+    if len(runs) > 1 and experiment.leads():
         yield Shown(f"Together: mtrl report {shlex.join(map(str, folders))}")
 
 
@@ -137,20 +137,27 @@ def _imports(options: argparse.Namespace) -> list[str]:
 def _sweep(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl import configs, experiment
     from mtrl.experiment import trials
+    from mtrl.experiment.search import Search, is_searched
     from mtrl.monitoring.statistics import shown
 
     own = [word for word in options.options if word.startswith("ray.")]
-    words = experiment.sweep([word for word in options.options if word not in own])
+    given, found, search = [word for word in options.options if word not in own], list[trials.Trial](), None
     sweep = configs.options(trials.SweepConfig, "ray", own)
-    runs = [experiment.compose([*run, *_imports(options)]) for run in words]
-    experiment.check_sweep(runs)
-    found = trials.trials_of(words, runs)
-    trials.run_trials(found, sweep, options.imports)
+    if any(is_searched(word) for word in given):
+        search = Search(given, _imports(options), sweep.trials, sweep.metric)
+    else:
+        words = experiment.sweep(given)
+        runs = [experiment.compose([*run, *_imports(options)]) for run in words]
+        experiment.check_sweep(runs)
+        found = trials.trials_of(words, runs)
+    trials.run_trials(found, sweep, options.imports, search)
     for trial in found:
         result = trial.result or {}
         name = result.get("headline", "")
         text = f"{name} {shown(name, result[f'mean_{name}'])}" if name else f"{trial.state} at step {trial.step:,}"
         yield Shown(f"{trial.label}: {text}", {"run": str(trial.path), "state": trial.state, **result})
+    if search is not None and search.best:
+        yield Shown(f"Best: {search.best}")
     folders = dict.fromkeys(os.path.relpath(trial.path.parent) for trial in found)
     yield Shown(f"Together: mtrl report {shlex.join(folders)}")
 
@@ -161,6 +168,8 @@ def _train_one(config: Any) -> Generator[Shown, None, Path]:
     from mtrl.monitoring.tables import result_text
 
     parts, folder, result = experiment.train(config)
+    if not experiment.leads():  # the first of several processes tells and draws
+        return folder.path
     yield Shown(result_text(result), {"run": str(folder.path), **result})
     if config.video and not list(folder.videos.glob("*.mp4")):
         yield _video(parts, folder)

@@ -53,6 +53,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "matplotlib": ("mtrl.monitoring",),
     "rliable": ("mtrl.monitoring",),
     "ray": ("mtrl.core.cluster",),
+    "optuna": ("mtrl.experiment.search",),
     "tensorboard": ("mtrl.monitoring",),
     "wandb": ("mtrl.monitoring",),
 }
@@ -222,6 +223,37 @@ def test_the_arrows_have_no_cycle() -> None:
         return depth[part]
 
     assert all(visit(part, ()) < len(ARROWS) for part in ARROWS)
+
+
+def circle(arrows: dict[str, set[str]]) -> list[str]:
+    """Modules of which each imports the next, and the last the first; [] where there are none."""
+    left = {module: set(others) for module, others in arrows.items()}
+    while ends := [module for module, others in left.items() if not others & left.keys()]:
+        for module in ends:
+            del left[module]
+    way = [next(iter(left))] if left else []
+    while way and way[-1] not in way[:-1]:
+        way.append(min(left[way[-1]] & left.keys()))
+    return way[way.index(way[-1]) :] if way else []
+
+
+CIRCLES = {"mtrl.training.off_policy": "mtrl.training.collected"}
+"""Imports that may close a circle: of the function that builds one of a class and its subclass."""
+
+
+def test_no_module_imports_one_that_imports_it() -> None:
+    """However far around, also where the import waits for a call or is for type checkers alone."""
+    trees = {module_name(path): (ast.parse(path.read_text(encoding="utf-8")), path) for path in FILES}
+    arrows: dict[str, set[str]] = {}
+    for module, (tree, path) in trees.items():
+        names = [name for _, name in imported_modules(tree, module, path.name == "__init__.py")]
+        found = {name if name in trees else name.rpartition(".")[0] for name in names}
+        arrows[module] = found & trees.keys() - {module, CIRCLES.get(module)}
+    assert arrows["mtrl.cli"] and not circle(arrows), " -> ".join(circle(arrows))
+
+
+def test_a_circle_is_seen() -> None:
+    assert circle({"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": set()}) in (["b", "c", "b"], ["c", "b", "c"])
 
 
 def test_importing_mtrl_is_light() -> None:

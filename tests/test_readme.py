@@ -17,6 +17,7 @@ import tomllib
 import warnings
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,7 @@ TRAIN = [line for line in COMMANDS if line.startswith("mtrl train") and line not
 WATCH = [line for line in COMMANDS if line.startswith("mtrl watch")]  # ends when interrupted: see test_board
 OTHER = [line for line in COMMANDS if line.startswith("mtrl ") and line not in [*TRAIN, *IMPORTING, *WATCH]]
 FILES = dict(blocks("python", titled=True))
+PARALLEL = "parallel.py"
 LIBRARIES = {"stable_baselines3": "the extra `aux`", "torchjd": "the extra `surgery`", "torchrl": "torchrl"}
 """What a snippet may import, and what installs it."""
 
@@ -200,14 +202,15 @@ def test_files_of_ones_own_run(line: str, tmp_path: Path) -> None:
 
 
 def test_every_file_of_ones_own_is_run() -> None:
-    assert set(FILES) == {f"{module}.py" for line in IMPORTING for module in stems(line)}
+    assert set(FILES) == {PARALLEL, *(f"{module}.py" for line in IMPORTING for module in stems(line))}
 
 
 @pytest.mark.parametrize("line", [*WATCH, *(line for line in READ if line.startswith("mtrl "))])
 def test_commands_that_are_only_read_are_valid(line: str) -> None:
     options = parse(words(line))
     if options.command in ("train", "sweep"):
-        for run in experiment.sweep([word for word in options.options if not word.startswith("ray.")]):
+        lowest = [re.sub(r"=(?:log|interval)\((.+),.+\)", r"=\1", word) for word in options.options]
+        for run in experiment.sweep([word for word in lowest if not word.startswith("ray.")]):
             experiment.compose(run)
 
 
@@ -225,6 +228,16 @@ def test_python_examples_run(source: str, folder: Path, monkeypatch: pytest.Monk
             exec(compile(source, "snippet.py", "exec"), {})
     except RenderingUnavailable as error:
         pytest.skip(str(error))
+
+
+def test_the_example_of_several_processes_learns_as_one_does(tmp_path: Path) -> None:
+    assert any(line.split()[0] == "torchrun" and line.split()[-1] == PARALLEL for line in READ)
+    (tmp_path / PARALLEL).write_text(FILES[PARALLEL], encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    options: dict[str, Any] = {"cwd": tmp_path, "env": env, "stdout": subprocess.PIPE, "text": True, "check": True}
+    one, two = (json.loads(subprocess.run([*launcher, n, PARALLEL], **options).stdout) for n in ("1", "2"))
+    assert two == pytest.approx(one, rel=1e-4) and len(one) == 2
 
 
 def test_the_study_that_is_shown_can_be_read(tmp_path: Path) -> None:
@@ -262,6 +275,7 @@ def test_every_kind_of_command_is_one_that_is_tested() -> None:
         "uvx",
         "npm",
         "make",
+        "torchrun",
     }
     assert all((ROOT / line.split()[1]).is_file() for line in READ if line.startswith("python "))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -16,17 +16,19 @@ from torch import Tensor
 from mtrl.agents.base import Agent
 from mtrl.agents.normalisation import NormalisationConfig, ObservationNormaliser, RewardNormaliser
 from mtrl.agents.value_heads import ValueConfig, build_head
-from mtrl.core.config import option
+from mtrl.core.config import option, runtime_option
 from mtrl.core.specs import ControlSpec, GoalSpec
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
-from mtrl.execution import precision
+from mtrl.execution import precision, runners
+from mtrl.execution.processes import Processes
 from mtrl.gradients import Methods, MultiTaskOptimizer
 from mtrl.networks import NETWORKS, Factory, TaskNetwork
 
 
 @dataclass
 class ActorCriticConfig(ValueConfig, NormalisationConfig):
+    divides_batches: ClassVar[bool] = True
     gamma: float = option(0.99, "in (0, 1]")
     """Discount factor γ."""
     learning_rate: float = option(3e-4, "positive")
@@ -44,6 +46,13 @@ class ActorCriticConfig(ValueConfig, NormalisationConfig):
     precision: str = option("tf32", precision.CHOICES)
     """Precision of the networks' matrix products: tf32 (on a GPU that has it, else float32), float32 or bfloat16.
     Parameters, gradients and the tasks' inner products are float32 or float64 in any case."""
+    execution: str = runtime_option("auto", runners.CHOICES)
+    """How updates run: plain, captured (one CUDA graph), compiled (by PyTorch in half a minute; on a GPU captured too),
+    or auto. Where the methods allow it, auto captures on a GPU and compiles after 50,000 updates; on a CPU with a
+    compiler it compiles after 5,000. An update of PPO is an optimiser step on a minibatch, and is not captured."""
+
+    def for_acting(self) -> Self:
+        return replace(self, execution="plain")
 
 
 class ActorCritic(Agent):
@@ -77,6 +86,7 @@ class ActorCritic(Agent):
         if isinstance(spec, GoalSpec):
             goals, methods = spec.goals, replace(methods, tasks_per_batch=spec.goals_per_batch)
         self.config, self.num_tasks, self.action_size = config, num_tasks, spec.action_size
+        self.processes = Processes(methods.process_group)
         self.device = torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.head = build_head(config, num_tasks).to(self.device)
@@ -97,8 +107,12 @@ class ActorCritic(Agent):
         """The factory of the actor's network; a learner may wrap the architecture's."""
         return factory
 
-    def policy(self, output: Tensor, explore: bool, subset: TaskSubset) -> Tensor:
-        """The actor's output (T, N, outputs) -> actions (T, N, A) in [-1, 1]."""
+    def greedy(self, output: Tensor) -> Tensor:
+        """The actor's output (T, N, outputs) -> the best actions (T, N, A); beyond [-1, 1] they are clipped."""
+        raise NotImplementedError
+
+    def sampled(self, output: Tensor, noise: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        """The actor's output (T, N, outputs), standard normal noise (T, N, A) -> actions that explore, likewise."""
         raise NotImplementedError
 
     def actor_losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]:
@@ -150,7 +164,21 @@ class ActorCritic(Agent):
         """
         subset = subset.to(self.device)
         observation = self._normalised("observation", observation.to(self.device, torch.float32), subset)
-        return self.policy(self.actor.at(subset)(observation), explore, subset)
+        output = self.actor.at(subset)(observation)
+        action = self.sampled(output, self.noise(output.shape[:-1]), subset) if explore else self.greedy(output)
+        return action.clamp(-1, 1)
+
+    @torch.no_grad()
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """observation (T, N, O), standard normal noise (T, N, A) -> actions (T, N, A), which are not clipped."""
+        return self.sampled(self.actor(self._normalised("observation", observation.to(self.device))), noise)
+
+    def exploring_state(self) -> dict[str, Any]:
+        """What `explore` depends on."""
+        return {"policy": self.policy_state()}
+
+    def load_exploring_state(self, state: Mapping[str, Any]) -> None:
+        self.load_policy_state(state["policy"])
 
     def observe(self, transitions: Transitions) -> None:
         """Update the running normalisations with new transitions, as they are stored; never during an update."""
@@ -164,6 +192,10 @@ class ActorCritic(Agent):
         """Standard normal, (*leading, A)."""
         return torch.randn(*leading, self.action_size, device=self.device, generator=self.generator)
 
+    def noise_of_share(self, shape: torch.Size) -> Tensor:
+        """`noise` for this process's share (T, B) of a batch, part of what one process would draw for the whole."""
+        return self.processes.share(self.noise((shape[0], shape[1] * self.processes.count)))
+
     @property
     def value_networks(self) -> Sequence[TaskNetwork]:
         """The networks whose outputs `head` reads."""
@@ -171,7 +203,7 @@ class ActorCritic(Agent):
 
     def step_critics(self, batches: Sequence[Any], subset: TaskSubset, **settings: Any) -> Metrics:
         """One step on one batch, or two (`needs_second_batch`); settings: those of `MultiTaskOptimizer.step`."""
-        self.head.observe(batches[0].target, subset, self.value_networks)
+        self.head.observe(self.processes.whole(batches[0].target), subset, self.value_networks)
         metrics = self.critic_optimizer.step(self.critic_losses, *batches, subset=subset, **settings)
         return {f"critic/{name}": value for name, value in metrics.items()}
 

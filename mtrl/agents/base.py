@@ -26,6 +26,8 @@ class AgentConfig(Options):
     """The kinds of data that the learner works with."""
     trainings: ClassVar[tuple[str, ...]]
     """The training loops that it works with."""
+    divides_batches: ClassVar[bool] = False
+    """Whether several processes can learn together, each from its share of every batch."""
 
     kind: str = ""
 
@@ -119,6 +121,7 @@ class OneNetwork(Agent):
             max_grad_norm=config.max_grad_norm,
             generator=self.generator,
         ).to(self.device)
+        self.network.divide(self.optimizer.processes)
 
     @property
     def needs_second_batch(self) -> bool:
@@ -136,7 +139,7 @@ def continue_generator(generator: torch.Generator, state: Tensor) -> None:
         generator.manual_seed(zlib.crc32(state.numpy().tobytes()))
 
 
-def branch(generator: torch.Generator) -> torch.Generator:
-    """Another generator, whose numbers follow from this one's state. This one stays as it is."""
+def branch(generator: torch.Generator, into: torch.Generator | None = None) -> torch.Generator:
+    """Another generator, `into` if given, whose numbers follow from this one's state. This one stays as it is."""
     seed = zlib.crc32(generator.get_state().numpy().tobytes())
-    return torch.Generator(generator.device).manual_seed(seed)
+    return (torch.Generator(generator.device) if into is None else into).manual_seed(seed)

@@ -25,6 +25,7 @@ from mtrl.networks import DENSE_NETWORKS, TaskNetwork
 class Config(supervised.Config):
     specs: ClassVar[tuple[type[Spec], ...]] = (DenseSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("dense",)
+    divides_batches: ClassVar[bool] = False  # means over the pixels that count, whose number differs between shares
     kind: str = "dense"
     batch_size: int = 4
     """B: pictures of an update."""

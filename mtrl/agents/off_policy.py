@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,15 +37,8 @@ class OffPolicyConfig(ActorCriticConfig):
     """E: critics. Targets take the least of their values."""
     reward_scale: float = option(1.0, "positive")
     """Factor of every reward in the critics' targets."""
-    execution: str = runtime_option("auto", runners.CHOICES)
-    """How updates run: plain, captured (one CUDA graph), compiled (by PyTorch in half a minute; on a GPU captured too),
-    or auto. Where the methods allow it, auto captures on a GPU and compiles after 50,000 updates; on a CPU with a
-    compiler it compiles after 5,000."""
     updates_per_launch: int = runtime_option(8, "a positive integer")
     """Updates in one captured graph, if a step of the environments calls for that many."""
-
-    def for_acting(self) -> Self:
-        return replace(self, execution="plain")
 
 
 class CriticBatch(NamedTuple):
@@ -68,7 +61,7 @@ class OffPolicyActorCritic(ActorCritic):
         self._move = get_ema_multi_avg_fn(1 - config.tau)
         host_bound = self.critic_optimizer.host_bound or self.actor_optimizer.host_bound
         self.execution = runners.choose(config.execution, self.device, host_bound)
-        self._learner: tuple[Draw, runners.Runner] | None = None
+        self._learner: tuple[Draw, Callable[[int], Metrics]] | None = None
         self._updates = 0  # equals `critic_optimizer.step_count`, which is on the device
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
@@ -102,7 +95,7 @@ class OffPolicyActorCritic(ActorCritic):
         self._updates += count
         return metrics
 
-    def _runner(self, draw: Draw) -> runners.Runner:
+    def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
         return self._executed(lambda: self.update(*draw()))
 
     def _executed(self, update: runners.Update) -> runners.Runner:
@@ -121,6 +114,7 @@ class OffPolicyActorCritic(ActorCritic):
         """One update of all networks on a batch (T, B, ..), without waiting for the device.
 
         Where `batch.subset` is some of the tasks, the metrics are means over them. A second batch is of the same tasks.
+        Of several processes, each is given the whole batch and learns from its share.
         """
         return self._take(self.equations, batch, second_batch)
 
@@ -128,7 +122,8 @@ class OffPolicyActorCritic(ActorCritic):
         self, steps: Callable[..., Metrics], batch: Transitions, second_batch: Transitions | None = None
     ) -> Metrics:
         with precision.network_products(self.config.precision, self.device):
-            metrics = steps([self.prepare(b) for b in (batch, second_batch) if b is not None], batch.subset)
+            batches = [self.prepare(self.processes.share(b)) for b in (batch, second_batch) if b is not None]
+            metrics = steps(batches, batch.subset)
         return batch.subset.summary(metrics)
 
     def move_target(self, target: TaskNetwork, network: TaskNetwork) -> None:

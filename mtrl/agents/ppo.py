@@ -15,27 +15,26 @@ the observations' statistics that the update sees, so that its ratios begin at o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mtrl.agents.actor_critic import ActorCritic, ActorCriticConfig
+from mtrl.agents.actor_critic import ActorCriticConfig
+from mtrl.agents.advantages import generalised_advantages
 from mtrl.agents.base import branch
+from mtrl.agents.on_policy import OnPolicyActorCritic
 from mtrl.core.config import check, option
-from mtrl.core.cores import side_by_side
 from mtrl.core.specs import ControlSpec, Spec
-from mtrl.core.subset import ALL_TASKS
+from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.rollout import Rollout
 from mtrl.execution import precision
 from mtrl.networks.base import Factory
 from mtrl.networks.layers import Linear, owned
 
-A = TypeVar("A")
-B = TypeVar("B")
 LOG_2PI = math.log(2 * math.pi)
 OUTPUT_SCALE = 0.01
 """Factor of the actor's output layer at the start."""
@@ -77,8 +76,9 @@ class Config(ActorCriticConfig):
     max_grad_norm: float | None = 1.0
     normalise_observations: str = "shared"
     popart: bool = True
+    execution: str = "plain"
     popart_rate: float = 0.2
-    """How far the targets' statistics move towards those of a rollout."""
+    """How far the targets' statistics move towards those of a rollout, and then of each of its minibatches."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,32 +116,8 @@ class Deviation(nn.Module):
         return torch.cat([mean, self.log_std.unsqueeze(-2).expand_as(mean)], -1)
 
 
-def generalised_advantages(
-    reward: Tensor,
-    value: Tensor,
-    next_value: Tensor,
-    terminated: Tensor,
-    ended: Tensor,
-    gamma: float,
-    gae_lambda: float,
-) -> Tensor:
-    """Â_t = Σ_k (γλ)^k δ_(t+k) within an episode, δ_t = r_t + γ (1 − terminated_t) V(s_(t+1)) − V(s_t); all (T, R, N).
-
-    The sum ends where an episode ends; a truncated one is bootstrapped from its true last state.
-    """
-    delta = reward + gamma * (1 - terminated) * next_value - value
-    decay = gamma * gae_lambda * (1 - ended)
-    advantage = torch.empty_like(delta)
-    last = torch.zeros_like(delta[:, 0])
-    for step in reversed(range(delta.shape[1])):
-        last = delta[:, step] + decay[:, step] * last
-        advantage[:, step] = last
-    return advantage
-
-
-class PPO(ActorCritic):
+class PPO(OnPolicyActorCritic):
     outputs_per_action: ClassVar[int] = 1
-    critic_sees_action: ClassVar[bool] = False
 
     def __init__(self, config: Config, **context: Any) -> None:
         super().__init__(config, **context)
@@ -167,26 +143,18 @@ class PPO(ActorCritic):
         mean, log_std = output.chunk(2, -1)
         return mean, log_std.clamp(max=self.max_log_std).clamp(min=math.log(self.config.min_std))
 
-    def policy(self, output: Tensor, explore: bool, subset: Any) -> Tensor:
-        """The means, or a sample, within [-1, 1]."""
-        action = self._sampled(output, self.noise(output.shape[:-1])) if explore else output.chunk(2, -1)[0]
-        return action.clamp(-1, 1)
+    def greedy(self, output: Tensor) -> Tensor:
+        return output.chunk(2, -1)[0]
 
-    def _sampled(self, output: Tensor, noise: Tensor) -> Tensor:
+    def sampled(self, output: Tensor, noise: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         mean, log_std = self.distribution(output)
         return mean + log_std.exp() * noise
 
-    @torch.no_grad()
-    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """observation (T, N, O), standard normal noise (T, N, A) -> actions (T, N, A), which are not clipped."""
-        return self._sampled(self.actor(self._normalised("observation", observation.to(self.device))), noise)
-
     def exploring_state(self) -> dict[str, Any]:
-        """What `explore` depends on."""
-        return {"policy": self.policy_state(), "max_log_std": self.max_log_std}
+        return super().exploring_state() | {"max_log_std": self.max_log_std}
 
     def load_exploring_state(self, state: Mapping[str, Any]) -> None:
-        self.load_policy_state(state["policy"])
+        super().load_exploring_state(state)
         self.max_log_std.copy_(state["max_log_std"])
 
     def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
@@ -195,55 +163,20 @@ class PPO(ActorCritic):
         The host reads one number after each pass, the divergence that decides on the next.
         """
         self._schedule(progress)
-        self.critic_optimizer.generator = branch(self.generator)  # it steps beside the actor's
+        branch(self.generator, self.critic_optimizer.generator)
         with precision.network_products(self.config.precision, self.device):
-            actor, critic, metrics = self._prepare(rollout)
+            metrics = self._prepare(rollout)
             updates, found = 0, dict[str, Tensor]()
             for _ in range(self.config.epochs):
-                found, divergence = self._pass(actor, critic)
+                found, divergence = self.take_pass(self.config.minibatches)
                 updates += self.config.minibatches
                 if self.config.target_kl is not None and divergence.item() > self.config.target_kl:
                     break
         return metrics | found, updates
 
-    def _pass(self, actor: ActorBatch, critic: CriticBatch) -> tuple[Metrics, Tensor]:
-        """The metrics of the last minibatch of one pass, and the mean divergence over all."""
-        order = torch.randperm(actor.log_prob.shape[1], device=self.device, generator=self.generator)
-        parts = order.tensor_split(self.config.minibatches)
-        divergence = torch.zeros((), device=self.device)
-
-        def step_critic(parts: Sequence[Tensor]) -> Metrics:
-            return self.step_critics([CriticBatch(*(x.index_select(1, i) for x in critic)) for i in parts], ALL_TASKS)
-
-        def step_actor(parts: Sequence[Tensor]) -> Metrics:
-            found = self.step_actor([ActorBatch(*(x.index_select(1, i) for x in actor)) for i in parts], ALL_TASKS)
-            divergence.add_(found["actor/kl"].mean() / self.config.minibatches)
-            return found
-
-        def steps(*networks: Callable[[Sequence[Tensor]], Metrics]) -> Metrics:
-            found = dict[str, Tensor]()
-            for number, part in enumerate(parts):
-                chosen = [part, parts[number - 1]] if self.needs_second_batch else [part]
-                for step in networks:
-                    found |= step(chosen)
-            return found
-
-        optimizers = (self.actor_optimizer, self.critic_optimizer)
-        if any(o.host_bound or o.weighting.borrowed for o in optimizers):  # the one may depend on the other's steps
-            return steps(step_critic, step_actor), divergence
-        of_critic, of_actor = self._at_once(lambda: steps(step_critic), lambda: steps(step_actor))
-        return of_critic | of_actor, divergence
-
-    def _at_once(self, critic: Callable[[], A], actor: Callable[[], B]) -> tuple[A, B]:
-        """What concerns either network alone, at the same time where the host computes."""
-        return side_by_side(critic, actor) if self.device.type == "cpu" else (critic(), actor())
-
     def _schedule(self, progress: float) -> None:
         config = self.config
-        rate = config.learning_rate * (1 + (config.final_learning_rate - 1) * progress)
-        for optimizer in (self.actor_optimizer, self.critic_optimizer):
-            for group in optimizer.optimizer.param_groups:
-                group["lr"] = rate
+        self.set_rate(config.learning_rate * (1 + (config.final_learning_rate - 1) * progress))
         std = config.max_std + (config.final_max_std - config.max_std) * progress
         self.max_log_std.fill_(math.log(std))
 
@@ -256,15 +189,15 @@ class PPO(ActorCritic):
                 self._normalisers["reward"].observe(rollout.transitions(slice(step, step + 1)))
 
     @torch.no_grad()
-    def _prepare(self, rollout: Rollout) -> tuple[ActorBatch, CriticBatch, Metrics]:
-        """The data of the passes, each field (T, R N, ..), and metrics of the rollout."""
+    def _prepare(self, rollout: Rollout) -> Metrics:
+        """Make the data of the passes, each field (T, R N, ..). Returns metrics of the rollout."""
         self._observe(rollout)
         batch = rollout.transitions()
         observation, successor = (
             self._normalised("observation", x) for x in (batch.observation, batch.next_observation)
         )
         shape = rollout.reward.shape
-        (value, next_value), log_prob = self._at_once(
+        (value, next_value), log_prob = self.at_once(
             lambda: [self.head.value(self.critic(x)).view(shape) for x in (observation, successor)],
             lambda: self.log_prob(self.actor(observation), batch.action),
         )
@@ -284,8 +217,10 @@ class PPO(ActorCritic):
         deviation, largest = advantage.std(1, keepdim=True), self.config.advantage_scale == "largest"
         self.advantage_deviation.copy_(torch.maximum(deviation, self.advantage_deviation) if largest else deviation)
         normalised = (advantage - advantage.mean(1, keepdim=True)) / (self.advantage_deviation + 1e-8)
-        metrics = {"explained_variance": explained, "return_std": target.std(1)}
-        return ActorBatch(observation, batch.action, log_prob, normalised), CriticBatch(observation, target), metrics
+        self.load_minibatches(
+            actor=ActorBatch(observation, batch.action, log_prob, normalised), critic=CriticBatch(observation, target)
+        )
+        return {"explained_variance": explained, "return_std": target.std(1)}
 
     def log_prob(self, output: Tensor, action: Tensor) -> Tensor:
         """log N(action; mean, std), (T, B)."""

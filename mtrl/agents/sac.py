@@ -69,11 +69,11 @@ class SAC(OffPolicyActorCritic):
         self.target_entropy = -float(self.action_size) if config.target_entropy is None else config.target_entropy
         self.alpha_optimizer = self._adam([self.log_alpha])
 
-    def policy(self, output: Tensor, explore: bool, subset: TaskSubset) -> Tensor:
-        """A sample, or tanh of the mean."""
-        if not explore:
-            return output.chunk(2, -1)[0].tanh()
-        return tanh_gaussian(output, self.noise(output.shape[:-1]))[0]
+    def greedy(self, output: Tensor) -> Tensor:
+        return output.chunk(2, -1)[0].tanh()
+
+    def sampled(self, output: Tensor, noise: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        return tanh_gaussian(output, noise)[0]
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
         """One step of critics, actor, temperatures and targets."""
@@ -99,13 +99,13 @@ class SAC(OffPolicyActorCritic):
 
         alpha (T, 1); noise (T, B, A) in place of the generator's.
         """
-        noise = self.noise(batch.reward.shape) if noise is None else noise
+        noise = self.noise_of_share(batch.reward.shape) if noise is None else noise
         action, log_prob = tanh_gaussian(self.actor.at(batch.subset)(batch.next_observation), noise)
         return self.bootstrapped(batch, self.target_q(batch, action) - alpha * log_prob)
 
     def actor_batch(self, batch: Transitions, alpha: Tensor, noise: Tensor | None = None) -> ActorBatch:
         """Arguments as of `critic_batch`."""
-        noise = self.noise(batch.reward.shape) if noise is None else noise
+        noise = self.noise_of_share(batch.reward.shape) if noise is None else noise
         return ActorBatch(batch.observation, noise, alpha, batch.subset)
 
     def actor_losses(

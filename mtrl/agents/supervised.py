@@ -27,6 +27,7 @@ from mtrl.networks import IMAGE_NETWORKS, TaskNetwork
 class Config(OneNetworkConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ImageSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("supervised",)
+    divides_batches: ClassVar[bool] = True
     kind: str = "supervised"
     optimizer: str = option("sgd", ("sgd", "adam"))
     """sgd, or adam."""
@@ -55,9 +56,12 @@ class SupervisedLearner(OneNetwork):
             group["lr"] = factor * self.config.learning_rate
 
     def update(self, batch: Any, second_batch: Any = None) -> Metrics:
-        """One step on a batch. Nothing is read back; running statistics move once, with the training forward."""
+        """One step on a batch, of which each process takes its share. Nothing is read back.
+
+        Running statistics move once, with the training forward.
+        """
         self.network.train()
-        return self.optimizer.step(self.losses, batch, second_batch)
+        return self.optimizer.step(self.losses, *self.optimizer.processes.share((batch, second_batch)))
 
     def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]:
         """The loss of each task, (T,), and how good it is on the batch."""

@@ -6,7 +6,7 @@ task axis as in `sac`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,7 +17,6 @@ from mtrl.agents.off_policy import CriticBatch, Draw, OffPolicyActorCritic, OffP
 from mtrl.core.config import check, option
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
-from mtrl.execution import runners
 
 
 @dataclass
@@ -56,14 +55,13 @@ class TD3(OffPolicyActorCritic):
         self._exploration = deviation.clone().view(-1, 1, 1)
         self.target_actor = self._target_of(self.actor)
 
-    def policy(self, output: Tensor, explore: bool, subset: TaskSubset) -> Tensor:
-        """tanh of the output; with `explore`, the task's noise is added."""
-        action = output.tanh()
-        if not explore:
-            return action
-        return (action + subset.gather(self._exploration) * self.noise(action.shape[:-1])).clamp(-1, 1)
+    def greedy(self, output: Tensor) -> Tensor:
+        return output.tanh()
 
-    def _runner(self, draw: Draw) -> runners.Runner:
+    def sampled(self, output: Tensor, noise: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        return output.tanh() + subset.gather(self._exploration) * noise
+
+    def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
         """Updates of the critics alone and full updates are captured or compiled separately. The host chooses by
         counting updates, without asking the device. The actor's metrics are those of its last update."""
         critics_only = self._executed(lambda: self._take(self._critic_equations, *draw()))
@@ -94,7 +92,7 @@ class TD3(OffPolicyActorCritic):
 
         noise (T, B, A): standard normal, in place of the generator's.
         """
-        noise = self.noise(batch.reward.shape) if noise is None else noise
+        noise = self.noise_of_share(batch.reward.shape) if noise is None else noise
         limit = self.config.target_noise_clip
         smoothing = (noise * self.config.target_policy_noise).clamp(-limit, limit)
         action = self.target_actor.at(batch.subset)(batch.next_observation).tanh() + smoothing

@@ -30,31 +30,6 @@ MIN_DEVIATION, MAX_DEVIATION = 1e-4, 1e6
 """Bounds of the deviation of PopArt's targets (Hessel et al. 2019)."""
 
 
-@dataclass
-class ValueConfig(AgentConfig):
-    value_head: str = option("scalar", ("scalar", "two_hot", "hl_gauss"))
-    """The critics' output: a number trained by squared error (scalar), or a distribution over bins trained by
-    cross-entropy to two bins (two_hot) or a Gaussian (hl_gauss) around the target."""
-    bins: int = option(101, "2 or more")
-    """Bins of a distribution."""
-    support: list[float] = field(default_factory=lambda: [-10.0, 10.0])
-    """The lowest and the highest value of the bins, in symlog or in deviations with `symlog` or `popart`. Targets are
-    clipped to them."""
-    symlog: bool | None = None
-    """Whether critics learn sign(x) log(1 + |x|) of targets x; by default, distributions without `popart` do."""
-    popart: bool = False
-    """Whether critics learn their targets minus each task's running mean, divided by its deviation."""
-    popart_rate: float = option(3e-4, "in (0, 1]")
-    """How far these statistics move towards those of a batch."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        ordered = len(self.support) == 2 and self.support[0] < self.support[1]
-        check(ordered, "agent.support", "two numbers, the lower first", self.support)
-        both = self.popart and bool(self.symlog)
-        check(not both, "agent.symlog", "false with agent.popart, which sets the scale by itself", self.symlog)
-
-
 class ValueHead(nn.Module):
     """A number, trained by squared error."""
 
@@ -230,6 +205,31 @@ class PopArt(ValueHead):
 _SCALE, _SHIFT = "1/scale", "1/shift"
 """The parameters that `PopArt.wrap` adds, as `TaskNetwork.own` names them."""
 _KINDS = {"scalar": None, "two_hot": TwoHot, "hl_gauss": HLGauss}
+
+
+@dataclass
+class ValueConfig(AgentConfig):
+    value_head: str = option("scalar", tuple(_KINDS))
+    """The critics' output: a number trained by squared error (scalar), or a distribution over bins trained by
+    cross-entropy to two bins (two_hot) or a Gaussian (hl_gauss) around the target."""
+    bins: int = option(101, "2 or more")
+    """Bins of a distribution."""
+    support: list[float] = field(default_factory=lambda: [-10.0, 10.0])
+    """The lowest and the highest value of the bins, in symlog or in deviations with `symlog` or `popart`. Targets are
+    clipped to them."""
+    symlog: bool | None = None
+    """Whether critics learn sign(x) log(1 + |x|) of targets x; by default, distributions without `popart` do."""
+    popart: bool = False
+    """Whether critics learn their targets minus each task's running mean, divided by its deviation."""
+    popart_rate: float = option(3e-4, "in (0, 1]")
+    """How far these statistics move towards those of a batch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ordered = len(self.support) == 2 and self.support[0] < self.support[1]
+        check(ordered, "agent.support", "two numbers, the lower first", self.support)
+        both = self.popart and bool(self.symlog)
+        check(not both, "agent.symlog", "false with agent.popart, which sets the scale by itself", self.symlog)
 
 
 def build_head(config: ValueConfig, num_tasks: int) -> ValueHead:

@@ -22,7 +22,7 @@ from mtrl.training import TRAININGS
 
 TASKS, SIZE, STAGES, BATCH = 10, 64, 4, 8
 CHANNELS = [16, 32, 64]
-"""Of `network=keyframe_small`."""
+"""The channels of `network=keyframe_small`."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""mtrl bench guards: what checks for infinite numbers, and checkpoints, take of a run at default settings."""
+"""mtrl bench guards: the share of a run's time that checks for infinite numbers, and checkpoints, take."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK_OF = {"sac": ["agent.batch_size=8"], "ppo": ["training.rollout_steps=4", "
 ROUNDS, STEPS = 6, 10
 """How often each is timed, and after how many steps of SAC; of PPO after a whole rollout."""
 MOST_OF_UPDATES, MOST_OF_RUN = 0.01, 0.02
-"""What they may take."""
+"""The largest shares that are accepted."""
 _ROWS = 1000
 """Transitions of a task that are added to a replay at once."""
 
@@ -37,9 +37,9 @@ def measure(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
     """Milliseconds of a step of every task, of its updates, of a check for numbers that are not finite, and of a
     checkpoint with the check in it, on the disk of `runs/`.
 
-    `check_of_updates` is one check's share of the updates between two rows of metrics, and `checkpoint_of_run` one
-    checkpoint's of all the time between two checkpoints. A replay has `checkpoint_every` new transitions of each task
-    whenever it is saved, of which `saved_mb` are written. `holds`: below 1 % and 2 %.
+    `check_of_updates` is the time of one check, divided by that of the updates between two checks. `checkpoint_of_run`
+    is the time of one checkpoint, divided by that between two checkpoints. Whenever a replay is saved, it has
+    `checkpoint_every` new transitions of each task, and `saved_mb` are written. `holds`: below 1 % and 2 %.
     """
     rows = [_row(name, quick, device) for name in RUNS]
     return {"bench": "guards", "device": device, "machine": machine(), "rows": rows}
@@ -47,7 +47,7 @@ def measure(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _session(options: list[str]) -> Iterator[Any]:
-    """A new run in a folder that goes afterwards, beside other runs."""
+    """A new run in a folder beside other runs, which is deleted afterwards."""
     Path("runs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir="runs") as runs:
         experiment = Experiment(compose([*options, f"runs={runs}"]))

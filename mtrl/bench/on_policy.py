@@ -15,6 +15,8 @@ RECIPES = {"mt10": "quick", "mt50": "mt50"}
 """Whose sizes are measured."""
 METHODS = {"none": [], "pcgrad": ["surgery=pcgrad"]}
 """Surgeries of actor and critic that are measured, and their options."""
+EXECUTIONS = ("plain", "compiled")
+"""Values of `agent.execution` that are measured; the first alone on a GPU."""
 ROLLOUTS = 6
 
 
@@ -22,7 +24,7 @@ def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: st
     """Environment steps a second with the first policies of a run; methods take turns, one rollout each.
 
     Physics becomes dearer as the policy gets better, since hands and objects touch: a run's own log tells by how much.
-    `of_plain` compares a method's milliseconds with those of no surgery.
+    `of_joint` compares a method's milliseconds with those of no surgery under the same `agent.execution`.
 
     Raises:
         UserError: a suite that has no on-policy recipe.
@@ -33,15 +35,19 @@ def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: st
 
 
 def _rows(suite: str, device: str, quick: bool) -> list[dict[str, Any]]:
-    trainers = {name: _trainer(suite, device, options, quick) for name, options in METHODS.items()}
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in trainers}
+    trainers = {
+        (name, execution): _trainer(suite, device, [*options, f"agent.execution={execution}"], quick)
+        for execution in EXECUTIONS[: 1 if device != "cpu" else None]
+        for name, options in METHODS.items()
+    }
+    found: dict[tuple[str, str], list[dict[str, float]]] = {key: [] for key in trainers}
     for _ in counted(range(1 + (1 if quick else ROLLOUTS)), "rounds"):
-        for name, trainer in trainers.items():
-            found[name].append(_rollout(trainer))
+        for key, trainer in trainers.items():
+            found[key].append(_rollout(trainer))
     for trainer in trainers.values():
         trainer.close()
-    rows = [_row(suite, name, found[name][1:], trainer) for name, trainer in trainers.items()]  # after a warm-up
-    return [row | {"of_plain": row["ms"] / rows[0]["ms"]} for row in rows]
+    rows = {key: _row(suite, *key, found[key][1:], trainer) for key, trainer in trainers.items()}  # after a warm-up
+    return [row | {"of_joint": row["ms"] / rows["none", key[1]]["ms"]} for key, row in rows.items()]
 
 
 def _trainer(suite: str, device: str, options: list[str], quick: bool) -> Any:
@@ -58,8 +64,9 @@ def _rollout(trainer: Any) -> dict[str, float]:
     return {part: seconds - before[part] for part, seconds in trainer.seconds.items()}
 
 
-def _row(suite: str, name: str, rollouts: list[dict[str, float]], trainer: Any) -> dict[str, Any]:
+def _row(suite: str, surgery: str, execution: str, rollouts: list[dict[str, float]], trainer: Any) -> dict[str, Any]:
     steps = trainer.config.rollout_steps * trainer.tasks_per_step * trainer.config.envs_per_task
     total = median([sum(seconds.values()) for seconds in rollouts])
     parts = {f"{part}_ms": 1e3 * median([seconds[part] for seconds in rollouts]) for part in rollouts[0]}
-    return {"suite": suite, "surgery": name, "env_steps_per_second": steps / total, "ms": 1e3 * total, **parts}
+    facts = {"suite": suite, "surgery": surgery, "execution": execution}
+    return facts | {"env_steps_per_second": steps / total, "ms": 1e3 * total, **parts}

@@ -1,8 +1,11 @@
-"""mtrl bench scale: on-policy training with collectors on Ray, measured with one and two, and computed for more.
+"""mtrl bench scale: training with collectors on Ray, measured with one and two, and computed for more.
 
-Each collector has the copies of one machine, so that a rollout grows with their number (`training.workers`). What is
-computed takes the measured seconds and bytes: collectors work at the same time, each on a core of its own; the learner
-receives all steps and sends all policies through one network card; its update takes time in proportion to the steps.
+PPO: each collector has the copies of one machine, so that a rollout grows with their number (`training.workers`). What
+is computed takes the measured seconds and bytes: collectors work at the same time, each on a core of its own; the
+learner receives all steps and sends all policies through one network card; its update takes time in proportion to the
+steps.
+
+SAC: collectors work while the learner makes the updates for the steps before, one for every eight steps of each task.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ MEASURED, COMPUTED = (1, 2), (10, 100, 1000)
 NETWORK = 1.25e9
 """Bytes a second that the learner's network card is taken to carry: 10 Gbit/s."""
 ROLLOUTS, COPIES = 4, 8
+CALLS = 60
+"""Calls of SAC's collectors that are measured."""
 
 
 class Rollout(NamedTuple):
@@ -45,6 +50,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
     rows += [row_of(workers, size, computed(workers, one), is_computed=True) for workers in COMPUTED]
     for row in rows:
         row["of_one"] = row["env_steps_per_second"] / rows[0]["env_steps_per_second"]
+    rows += [_asynchronous(workers, 4 if quick else CALLS) for workers in MEASURED]
     return {"bench": "scale", "machine": machine(), "network_bytes_per_second": NETWORK, "rows": rows}
 
 
@@ -83,6 +89,7 @@ def row_of(workers: int, size: int, found: Rollout, is_computed: bool = False) -
     steps = 10 * COPIES * size * workers
     total = found.collect + found.update
     return {
+        "learner": "ppo",
         "collectors": workers,
         "from": "computed" if is_computed else "measured",
         "env_steps_per_second": steps / total,
@@ -92,5 +99,36 @@ def row_of(workers: int, size: int, found: Rollout, is_computed: bool = False) -
         "bytes_per_env_step": (found.sent["steps"] + found.sent["noise"]) / steps,
         "policy_mb": found.sent["policy"] / workers / 1e6,
         "states_kb": found.sent["states"] / workers / 1e3,
-        "stale_rollouts": 0,
+        "staleness": 0,
     }
+
+
+def _asynchronous(workers: int, calls: int) -> dict[str, Any]:
+    """SAC: steps a second, bytes, and how many updates policies were behind."""
+    options = ["agent.batch_size=64", "training.learning_starts=1", f"training.envs_per_task={COPIES * workers}"]
+    options += ["training.update_to_data=0.125", "network.width=64", "collector=ray", f"collector.workers={workers}"]
+    trainer: Any = Experiment(compose(["benchmark=mt10", "device=cpu", *options])).trainer.start()
+    try:
+        for _ in range(2 * workers):  # the first ones also start the collectors
+            trainer.advance()
+        trainer.report()
+        begin, step, before = time.perf_counter(), trainer.step, dict(trainer.collector.bytes)
+        update, metrics = trainer.seconds["update"], {}
+        for _ in counted(range(calls), f"calls of {workers}"):
+            metrics = trainer.advance() or metrics
+        seconds, steps = time.perf_counter() - begin, 10 * (trainer.step - step)
+        sent = {name: value - before[name] for name, value in trainer.collector.bytes.items()}
+        return {
+            "learner": "sac",
+            "collectors": workers,
+            "from": "measured",
+            "env_steps_per_second": steps / seconds,
+            "update_share": (trainer.seconds["update"] - update) / seconds,
+            "bytes_per_env_step": sum(sent.values()) / steps,
+            "policy_mb": sent["policy"] / calls / 1e6,
+            "states_kb": sent["states"] / calls / 1e3,
+            "staleness": float(metrics["collector/staleness"]),
+            "largest_staleness": float(metrics["collector/largest_staleness"]),
+        }
+    finally:
+        trainer.close()

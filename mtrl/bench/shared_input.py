@@ -1,10 +1,10 @@
-"""mtrl bench shared_input: what the gradients of forty tasks of the same images cost, taken in four ways.
+"""mtrl bench shared_input: what the gradients of forty tasks of the same images cost, computed in four ways.
 
-joint: the sum of the losses, one backward pass, for comparison. passes: each task's gradient of the shared trunk, a
-backward pass for each, which is what surgery takes. batched: the same gradients by one call with `is_grads_batched`,
-which runs the backward pass on forty gradients at once and holds them all. features: each task's gradient of the
-trunk's last features alone, their inner products, and one backward pass of a combination (MGDA-UB, Sener & Koltun
-2018): no task's gradient of the trunk is known, and inner products of features bound those of the trunk's.
+- joint: one backward pass of the sum of the losses, for comparison.
+- passes: one backward pass for each task's gradient of the shared trunk. This is what surgery uses.
+- batched: the same gradients by one call with `is_grads_batched`, which holds all forty at once.
+- features: each task's gradient by the trunk's last features, and one backward pass of a combination of these (MGDA-UB,
+  Sener & Koltun 2018). It never computes a task's gradient of the trunk; its inner products only bound those.
 """
 
 from __future__ import annotations

@@ -36,18 +36,18 @@ class Size:
     steps: int
     """Vector steps of a block, which take about a quarter of a second on two cores."""
     threads: int = 0
-    """The learner's beside environments on all cores; 0 for all cores."""
+    """The learner's threads, while environments step on all cores; 0 for all cores."""
 
     @property
     def updates(self) -> int:
-        """Of one vector step."""
+        """Updates after each step of the vector environments."""
         return round(self.envs_per_task * self.update_to_data)
 
 
 SIZES = {"quick": Size(128, 32, 2, 0.5, 15, threads=1), "standard": Size(400, 128, 1, 1.0, 2)}
-"""Those of `recipe=sac_mt10`, whose small products are faster on one core, and the usual ones of MT10 and MT50."""
+"""The sizes of `recipe=sac_mt10`, whose small products are faster on one core, and the usual ones of MT10 and MT50."""
 GPU = Size(400, 128, 16, 1.0, 20)
-"""Where the learner is a GPU, sixteen copies of each task feed it."""
+"""The sizes for a learner on a GPU, which sixteen copies of each task feed."""
 ROUNDS = 32
 Call = Callable[[], Any]
 

@@ -70,7 +70,8 @@ def full_update(num_tasks: int, method: str = "none", solver: list[float] | None
 
 
 def updates(num_tasks: int, method: str, count: int = 1, device: str = "cpu", **options: Any) -> Callable[[], Any]:
-    """`count` full updates in the execution and precision that the agent's options say, to their end."""
+    """A function that does `count` full updates, with the agent's options for execution and precision, and waits for
+    the device to finish."""
     agent, replay = make_agent(num_tasks, method, device, **options), filled_replay(num_tasks, device)
     batches = 2 if agent.needs_second_batch else 1
 
@@ -113,15 +114,16 @@ def measure(
     jax_baselines: Path | None = None,
     jax_python: str = sys.executable,
 ) -> dict[str, Any]:
-    """Milliseconds of a full SAC update with multi-head networks, and their ratio to the faster of two joint ones.
+    """Milliseconds of a full SAC update with multi-head networks, and their ratio to the faster of `plain` and `joint`.
 
-    `plain` is the update in ordinary layers on (T·B) rows, written apart from the toolkit as its check; `joint` the
-    toolkit's update without surgery. `products` are the matrix products of the joint update alone, `naive_pcgrad` T
-    backward passes and projections of whole vectors, `torchjd_pcgrad` that library's, where it is installed.
-    `jax_joint` and `jax_pcgrad` are those of the JAX baselines, where a checkout is given. `solver_ms` is the time
-    within an update that a Gramian surgery takes to choose its coefficients (in most of torchjd's methods a solver, in
-    PCGrad its projections), and `ratio_without` the ratio of the rest. `compiled` adds joint and PCGrad's updates under
-    `agent.execution=compiled`. On a GPU: see `gpu_rows`.
+    - plain: the update in ordinary layers on (T·B) rows, written apart from the toolkit to check it.
+    - joint: the toolkit's update without surgery; products: its matrix products alone.
+    - naive_pcgrad: T backward passes, and projections of whole vectors. torchjd_pcgrad: torchjd's, where installed.
+    - jax_joint, jax_pcgrad: those of the JAX baselines, where a checkout is given.
+
+    `solver_ms` is the time that a Gramian surgery takes to choose its coefficients, and `ratio_without` the ratio
+    without this time. `compiled` adds joint and PCGrad's updates under `agent.execution=compiled`. See `gpu_rows` for
+    a GPU.
 
     Args:
         jax_baselines: a checkout of metaworld-algorithms; needs a CPU.
@@ -166,8 +168,8 @@ def cpu_rows(
 
 
 def gpu_rows(suite: str, chosen: Sequence[str], repetitions: int, device: str, count: int = 20) -> list[dict[str, Any]]:
-    """Milliseconds of one of `count` updates without a wait between them: op by op, captured in each precision, and
-    compiled."""
+    """Milliseconds of an update when `count` updates follow each other without waiting for the device: op by op,
+    captured in each precision, and compiled."""
     calls = {}
     for method in ("none", *chosen):
         captured = [("captured", precision) for precision in ("tf32", "float32", "bfloat16")]
@@ -194,7 +196,7 @@ def _rows(
 
 
 def _solver_columns(row: dict[str, Any], seconds: list[float]) -> dict[str, float]:
-    """Of the two calls in each repetition, after the warm-up; nothing for methods without such calls."""
+    """The columns for the time in a method's solver, which each repetition calls twice; {} for methods without one."""
     if not seconds:
         return {}
     calls = seconds[-2 * row["repetitions"] :]

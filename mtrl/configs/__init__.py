@@ -114,6 +114,12 @@ def _owners(
     return [registry.config_class(kind) for registry, kind in found if registry], names
 
 
+def is_whole(root: type[Any], registries: Sequence[Registry], key: str, overrides: Sequence[str]) -> bool:
+    """Whether an option of the kinds chosen takes whole numbers alone."""
+    owners, names = _owners(key, root, registries, selected(root, overrides))
+    return any(values.is_whole(values.hint(owner, names)) for owner in owners)
+
+
 def _is_path(owners: Iterable[type[Any]], names: Sequence[str]) -> bool:
     return any(values.is_path(owner, ".".join(names)) for owner in owners)
 
@@ -165,10 +171,9 @@ def _kind(group: str, choice: str) -> str:
 def sweep(root: type[Any], registries: Sequence[Registry], overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run that they ask for, in order: `seed=1,2` are two runs, and so is `seed=range(1,3)`.
 
-    With several such overrides, every combination; the last varies first. This is Hydra's syntax. Paths are never
-    several.
+    With several such overrides, every combination; the last varies first. This is Hydra's syntax. Paths stay single.
     """
-    found = [_alternatives(override) for override in overrides]
+    found = [alternatives(override) for override in overrides]
     groups = selected(root, overrides)
     choices_made = [texts for texts in found if texts[0].partition("=")[0] in groups]
     combinations = [selected(root, run) for run in itertools.product(*choices_made)]
@@ -179,7 +184,7 @@ def sweep(root: type[Any], registries: Sequence[Registry], overrides: Sequence[s
     return [list(run) for run in itertools.product(*found)]
 
 
-def _alternatives(override: str) -> list[str]:
+def alternatives(override: str) -> list[str]:
     """The overrides that one with several values stands for."""
     key, _, text = override.partition("=")
     value = values.parse(text)

@@ -120,6 +120,12 @@ def _kinds(declared: Any) -> tuple[Any, ...]:
     return get_args(declared) if get_origin(declared) in (Union, UnionType) else (declared,)
 
 
+def is_whole(declared: Any) -> bool:
+    """Whether a declared type has whole numbers and no others."""
+    kinds = _kinds(declared)
+    return int in kinds and float not in kinds
+
+
 def _whole(value: Any, declared: Any) -> Any:
     """`value`, with integers in a list whose declared type asks for integers."""
     if not isinstance(value, list) or int not in get_args(declared):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
-"""Of a clone; an installed package has none."""
+"""The versions that a clone pins. An installed package has no such file."""
 
 
 class UserError(ValueError):

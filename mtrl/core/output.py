@@ -41,16 +41,17 @@ class _Lasting:
 
 
 def _without_files(hook: Callable[[Any], object]) -> Callable[[Any], object]:
-    """For threads, such as TensorBoard's, whose failure to write a file is raised again where their work is given."""
+    """A hook that keeps quiet about files that could not be written: threads such as TensorBoard's raise that error
+    again where they were given the work."""
     return lambda arguments: None if isinstance(arguments.exc_value, OSError) else hook(arguments)
 
 
 @contextlib.contextmanager
 def lasting_output() -> Iterator[None]:
-    """While entered, standard output and standard error may be lost without an end to what prints to them.
+    """While entered, a program goes on where it can no longer write to standard output or standard error.
 
     Raises:
-        OSError: at the end, where standard output is not whole, unless its reader has had enough of it.
+        OSError: at the end, if part of standard output was lost, unless its reader had closed it.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, threading, "excepthook", threading.excepthook)

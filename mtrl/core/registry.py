@@ -21,6 +21,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -35,12 +36,12 @@ from mtrl.core.errors import UserError, expected
 
 class _Entry(NamedTuple):
     package: str
-    """Of the registry."""
+    """The package of the registry that has the method."""
     module: str
 
 
 _registries: dict[str, list[Registry]] = {}
-"""Of each group."""
+"""Group -> its registries."""
 imported: list[str] = []
 """The modules that the user named, for processes that start others."""
 
@@ -59,6 +60,8 @@ class Registry:
     """The group that the options' checks name, where this is another group for the same methods."""
     folders: tuple[str, ...] = ()
     """Packages within `package` that hold methods of this registry too."""
+    makes: str = ""
+    """The class, with its module, of what is built."""
 
     def __post_init__(self) -> None:
         _registries.setdefault(self.group, []).append(self)
@@ -93,8 +96,26 @@ class Registry:
         return config
 
     def build(self, config: Any, **context: Any) -> Any:
-        """Build the method that `config.kind` names."""
-        return self.module(config.kind).build(config, **context)
+        """Build the method that `config.kind` names.
+
+        Raises:
+            UserError: its module has no `build` that takes these arguments, or builds something else. One of several
+                methods (`many`) may build None.
+        """
+        module = self.module(config.kind)
+        build, arguments = getattr(module, "build", None), ", ".join(["config", *(f"{name}=" for name in context)])
+        found = f"build{inspect.signature(build)}" if callable(build) else build
+        try:
+            inspect.signature(build).bind(config, **context)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise expected(f"The module {module.__name__}", f"one with build({arguments})", found) from error
+        made = build(config, **context)  # type: ignore[misc]
+        place, _, name = self.makes.rpartition(".")
+        if made is None and self.many:  # one of several may have nothing to do here
+            return None
+        if place and not isinstance(made, getattr(importlib.import_module(place), name)):
+            raise expected(f"What {module.__name__}.build returns", f"a {self.makes}", made)
+        return made
 
     def summary(self, kind: str) -> str:
         """The first line of the documentation of the method: its module's, or its own among several of a module."""

@@ -12,7 +12,7 @@ class TaskSubset:
     """All T tasks, in the suite's order. Every method gives back what it is given."""
 
     def gather(self, whole: Tensor) -> Tensor:
-        """What the batch's tasks have of a tensor of all tasks: (T, ..) -> (S, ..)."""
+        """The entries of the batch's tasks in a tensor of all tasks: (T, ..) -> (S, ..)."""
         return whole
 
     def scatter(self, part: Tensor, whole: Tensor) -> Tensor:

@@ -39,9 +39,9 @@ class Transitions(NamedTuple):
     subset: TaskSubset = ALL_TASKS
     """The tasks of the batch: all of the suite's, in its order, or T of them."""
     truncated: Tensor | None = None
-    """(T, N) bool: of new transitions, where an episode was cut off."""
+    """(T, N) bool: where an episode was cut off. Only transitions that come from environments have it."""
     discount: Tensor | None = None
-    """(T, B): of a batch, the factor of what follows the successor; the learner's γ if not given."""
+    """(T, B): the factor of the successor's value in a target; the learner's γ if not given."""
 
 
 class TaskLoss(Protocol):
@@ -64,7 +64,7 @@ class TaskParameters(Protocol):
     num_tasks: int
     ensemble: int | None
     shared_input: bool
-    """Whether all tasks see the same inputs, whose task axis is 1: one forward of what is shared serves them all."""
+    """Whether all tasks see the same inputs. Their task axis is then 1, and shared layers are computed only once."""
     shared: Any
     """name -> parameter (*shape)"""
     own: Any
@@ -87,7 +87,7 @@ class TaskParameters(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
     def at(self, subset: TaskSubset) -> TaskParameters:
-        """The network as the tasks of a batch see it, with `own` of all tasks; itself where they are all."""
+        """The network for the tasks of a batch, whose `own` still holds all tasks; the network itself for all tasks."""
         ...
 
 

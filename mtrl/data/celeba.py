@@ -36,7 +36,7 @@ ATTRIBUTES = (
     "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace",
     "Wearing_Necktie", "Young",
 )  # fmt: skip
-"""In the order of the files."""
+"""The names of the attributes, in the order of the files."""
 PARTS = ("train", "validation", "test")
 """The parts 0, 1 and 2 of the published partition."""
 FORMAT = 1
@@ -151,7 +151,7 @@ def _write(cache: Path, facts: dict[str, object], folder: Path, lists: dict[str,
 
 
 def _decoded(paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """In order, on all cores, and never all at once."""
+    """The decoded pictures, in order. All cores decode `_AT_ONCE` pictures at a time, which memory then holds."""
     with ThreadPoolExecutor() as pool:
         for begin in range(0, len(paths), _AT_ONCE):
             yield from pool.map(decode, paths[begin : begin + _AT_ONCE])

@@ -129,7 +129,7 @@ def samples(demo: Demo, cameras: Sequence[str], size: int, name: str = "the demo
 
 
 class CacheWriter:
-    """Appends one task's demonstrations to a cache. A context: what raised leaves nothing behind.
+    """Appends one task's demonstrations to a cache, in a `with` block. If the block raises, nothing is left behind.
 
     with CacheWriter(folder, "stack_wine", POLICY_CAMERAS, 64) as writer: writer.add(demo)
     """

@@ -19,7 +19,7 @@ class DenseBatch(NamedTuple):
     images: Tensor
     """(1, B, C, H, W) in [-1, 1]: all tasks see the same pictures"""
     targets: tuple[Tensor, ...]
-    """Of each task (B, c, H, W): what its kind takes (see `data.pixel_tasks`)"""
+    """One tensor (B, c, H, W) for each task, in the form that its kind takes (see `data.pixel_tasks`)"""
 
     def to(self, device: torch.device | str) -> DenseBatch:
         return DenseBatch(self.images.to(device), tuple(target.to(device) for target in self.targets))

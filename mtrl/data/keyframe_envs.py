@@ -16,7 +16,7 @@ class KeyframeStep(NamedTuple):
     """The result of one keyframe action of every copy."""
 
     frames: Sequence[Sequence[Frame]]
-    """T × N: what to decide on next, with images of the policy's cameras; of an ended episode, anything."""
+    """T × N: the frames to act on next, with images of the policy's cameras; arbitrary where an episode has ended."""
     success: BoolArray
     """(T, N): whether the task has been solved in this episode."""
     over: BoolArray

@@ -23,7 +23,7 @@ _LOW_DIM = {"gripper_pose": (7,), "gripper_open": (), "joint_velocities": None, 
 """Attribute -> shape; None for one number of each joint."""
 _UNIT_TOLERANCE = 1e-2
 _PARTS = {"extrinsics": (4, 4), "intrinsics": (3, 3), "near": (), "far": ()}
-"""Of a camera's model: name -> shape."""
+"""The parts of a camera's model: name -> shape."""
 
 
 class _Attributes:
@@ -39,12 +39,12 @@ class _Observation(_Attributes):
 
 
 def read_low_dim(path: Path) -> tuple[list[Frame], int | None]:
-    """The frames of an episode, without pictures, and the seed of its scene where it can be told.
+    """The frames of an episode, without pictures, and the seed of its scene, or None where the file does not tell it.
 
     Raises:
         UserError: the file is missing or damaged, names another class, or is not one of a demonstration.
     """
-    # Classes of this file's own: what it does to them ends with it.
+    # Each file gets classes of its own, so that attributes set by one file cannot reach another.
     classes = {name: type(name[1], (_Attributes,), {}) for name in (DEMO, OBSERVATION, *_OF_TWO_ARMS)}
     loaded = safe_pickle.load(path, {**safe_pickle.NUMPY, **classes})
     found = getattr(loaded, "_observations", loaded)
@@ -58,7 +58,7 @@ def read_low_dim(path: Path) -> tuple[list[Frame], int | None]:
 
 
 def _seed(state: Any) -> int | None:
-    """The seed whose generator RLBench kept: None for a generator that had already been used."""
+    """The seed of the random generator that RLBench saved; None where the generator had been used before."""
     try:
         first = int(state[1][0])
         return first if np.array_equal(state[1], _generator_state(first)[1]) else None
@@ -72,7 +72,7 @@ def _generator_state(seed: int) -> Any:
 
 
 def frame_of(observation: Any, where: str) -> Frame:
-    """The frame, without pictures, that one of RLBench's observations tells of; where: what an error is about."""
+    """One of RLBench's observations as a frame without pictures. `where` is what an error message names."""
     named = {name: getattr(observation, name, None) for name in _LOW_DIM}
     pose, gripper, velocities, positions = (_numbers(v, _LOW_DIM[name], name, where) for name, v in named.items())
     length = float(np.linalg.norm(pose[3:]))
@@ -97,7 +97,7 @@ def _numbers(found: Any, shape: tuple[int, ...] | None, name: str, where: str) -
 
 
 def _cameras(observation: Any, where: str) -> dict[str, CameraModel]:
-    """The models of the cameras that have one; before 1.1.0 none has."""
+    """The models of the cameras. Versions of RLBench before 1.1.0 saved none."""
     misc = getattr(observation, "misc", None)
     misc = misc if isinstance(misc, dict) else {}
     found = {}
@@ -158,7 +158,7 @@ def _matrix(pose: FloatArray) -> FloatArray:
 
 
 class _Pickler(pickle._Pickler):
-    """Pickles under the names that the reader has: RLBench's classes, and NumPy 1's modules, which both know."""
+    """Names RLBench's classes in place of ours, and NumPy 1's modules, which NumPy 2 knows too."""
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         written = {_Demo: DEMO, _Observation: OBSERVATION}.get(obj) if isinstance(obj, type) else None

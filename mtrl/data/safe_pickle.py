@@ -23,7 +23,8 @@ from mtrl.core.errors import UserError, reading
 
 _PLAIN_KINDS = "biufcSU"
 _MADE, _MADE_PER_BYTE = 1 << 20, 4
-"""Bytes that calls may make of a pickle, and for each of its own: arrays of old protocols are text first."""
+"""How many bytes the calls of a pickle may make: a constant, and more for each byte of the file. Old protocols write
+arrays as text first, so a whole file may need several times its size."""
 
 
 class _DType:
@@ -110,7 +111,8 @@ NUMPY: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle._Unpickler):
-    """The one written in Python: its memo is a dictionary, where that in C has room for the largest place named."""
+    """The unpickler written in Python. A file may name any place of the memo, for which the one in C would allocate
+    room."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
     stack: list[Any]
@@ -130,7 +132,7 @@ class _Unpickler(pickle._Unpickler):
             ) from None
 
     def _load_bytearray(self) -> None:
-        """BYTEARRAY8, which Python's own makes of the size named before it looks for the bytes."""
+        """BYTEARRAY8. Python's own method allocates the size that the file names before it looks for the bytes."""
         size = int.from_bytes(self.read(8), "little")  # type: ignore[attr-defined]
         data = self.read(size)  # type: ignore[attr-defined]
         if len(data) != size:
@@ -140,7 +142,7 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray  # type: ignore[attr-defined]
 
     def _count(self) -> None:
-        """Of what a call has just made, which may be the same text again and again."""
+        """Count what a call has just made. Otherwise a file could make the same text again and again."""
         made = self.stack[-1]
         self._left -= made.nbytes if isinstance(made, np.ndarray) else len(made) if isinstance(made, bytes) else 0
         if self._left < 0:
@@ -154,7 +156,7 @@ class _Unpickler(pickle._Unpickler):
         return counted
 
     def _keyed(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:  # type: ignore[misc]
-        """Python's hash of a tuple in a tuple, a million times over, ends the process."""
+        """Refuse nested tuples as keys: Python hashes them recursively, and a million levels would end the process."""
 
         def checked(self: _Unpickler) -> None:
             if any(isinstance(key, tuple | frozenset) for key in self.stack[keys]):
@@ -164,7 +166,7 @@ class _Unpickler(pickle._Unpickler):
         return checked
 
     def _load_build(self) -> None:
-        """BUILD, for what the caller has lent alone: functions have attributes too."""
+        """BUILD, only for objects of the caller's classes. Otherwise a file could set attributes of functions."""
         if not isinstance(self.stack[-2], self._changed):
             raise TypeError("attributes of what is no instance of its classes")
         pickle._Unpickler.load_build(self)  # type: ignore[attr-defined]
@@ -191,7 +193,7 @@ def load(path: Path | str, allowed: Mapping[tuple[str, str], Any] = NUMPY, *, en
     Args:
         allowed: (module, name) -> the object that this global stands for. `NUMPY` has what arrays need; add to it
             only classes that do nothing when they are called or given attributes.
-        encoding: of the strings in a pickle of Python 2 ("bytes", or "latin1" where it holds arrays).
+        encoding: how the strings of a pickle of Python 2 are read ("bytes", or "latin1" where it holds arrays).
 
     Raises:
         UserError: there is no such file, it names another global, or it is no whole pickle. Nothing of it has run.

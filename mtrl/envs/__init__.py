@@ -2,4 +2,4 @@
 
 from mtrl.core.registry import Registry
 
-SUITES = Registry("benchmark", __name__, folders=("images", "dense"))
+SUITES = Registry("benchmark", __name__, folders=("images", "dense"), makes="mtrl.core.suite.Suite")

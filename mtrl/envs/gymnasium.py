@@ -180,9 +180,9 @@ class GymnasiumEnvs:
         **options: Any,
     ) -> None:
         """
-        seed: a number, and the purpose, so that training and evaluation differ.
-        copies: of the N environments of each task, those that are here; all if not given.
-        options: of `gymnasium.make`.
+        seed: the run's seed, and a number for the purpose, so that training and evaluation differ.
+        copies: the numbers of the environments to open, among the N of each task; all if not given.
+        options: further arguments of `gymnasium.make`.
         """
         spec, config = suite.spec, suite.config
         self._numbers, self._all = range(envs_per_task) if copies is None else copies, envs_per_task

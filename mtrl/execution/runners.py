@@ -7,6 +7,7 @@ depend on tensors alone, each at its own address.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 CHOICES = ("auto", "plain", "compiled", "captured")
 TESTED = ("2.11", "2.13", "2.14")
 """Versions of PyTorch under which tracing and compilation, which use its private parts, were tested."""
+PRIVATE = ("torch._inductor.compile_fx", "torch._inductor.decomposition", "torch.fx.experimental.proxy_tensor")
+"""Private parts of PyTorch that compilation needs; a later version may lack them."""
 PATIENCE = {"cpu": 5_000, "cuda": 50_000}
 """Updates after which auto compiles: half a minute of compilation pays only in a run that is long."""
 TOLERANCE = 0.1
@@ -38,16 +41,16 @@ WARMUP = 3
 """Updates before a capture: libraries choose their kernels and optimisers make their state."""
 
 Update = Callable[[], Metrics]
-Runner = Callable[[int], Metrics]
-"""Runs so many updates and returns the metrics of the last, in tensors that the next call may overwrite."""
 
 
-class FastRunner(Protocol):
-    """A runner that is made ready first, which takes long; the state is afterwards what it was."""
+class Runner(Protocol):
+    def prepare(self) -> object:
+        """Make ready for the next call, which may take long; the state is afterwards what it was."""
+        ...
 
-    def prepare(self) -> object: ...
-
-    def __call__(self, count: int, /) -> Metrics: ...
+    def __call__(self, count: int, /) -> Metrics:
+        """Run so many updates and return the metrics of the last, in tensors that the next call may overwrite."""
+        ...
 
 
 def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
@@ -97,19 +100,13 @@ def build(
         announce: told of what takes long.
         products: the precision of float32 products in `update`, but for those in full precision inside of it.
     """
-
-    def plain(count: int) -> Metrics:
-        metrics: Metrics = {}
-        for _ in range(count):
-            metrics = update()
-        return metrics
-
+    plain = Plain(update)
     if kind == "plain":
         return plain
     from mtrl.execution.tracing import Traced
 
     snapshot, on_gpu = Snapshot(state, generator), generator.device.type == "cuda"
-    compiled: FastRunner = Traced(update, snapshot, announce=announce, products=products)
+    compiled: Runner = Traced(update, snapshot, announce=announce, products=products)
     if on_gpu:
         compiled = Captured(compiled, snapshot, generator, per_launch)
     captured = Captured(plain, snapshot, generator, per_launch)
@@ -158,17 +155,33 @@ class Snapshot:
         return largest
 
 
+class Plain:
+    """Op by op."""
+
+    def __init__(self, update: Update) -> None:
+        self._update = update
+
+    def prepare(self) -> None:
+        pass
+
+    def __call__(self, count: int) -> Metrics:
+        metrics: Metrics = {}
+        for _ in range(count):
+            metrics = self._update()
+        return metrics
+
+
 class Auto:
     """Op by op, and faster ways after so many updates each; one that fails is not used, and the log says why."""
 
     def __init__(
-        self, plain: Runner, stages: Sequence[tuple[int, FastRunner]], done: Callable[[], int], snapshot: Snapshot
+        self, plain: Runner, stages: Sequence[tuple[int, Runner]], done: Callable[[], int], snapshot: Snapshot
     ) -> None:
         """stages: (updates after which, way), in this order."""
         self._plain, self._stages, self._done, self._snapshot = plain, list(stages), done, snapshot
         self._runner = plain
 
-    def __call__(self, count: int) -> Metrics:
+    def prepare(self) -> None:
         while self._stages and self._done() >= self._stages[0][0]:
             _, fast = self._stages.pop(0)
             try:
@@ -181,15 +194,16 @@ class Auto:
                 raise
             except Exception as error:
                 logger.warning("Updates run as before, since something faster failed: %s", error)
+
+    def __call__(self, count: int) -> Metrics:
+        self.prepare()
         return self._runner(count)
 
 
 class Captured:
     """Updates as CUDA graphs: one of a single update, and one of `per_launch` where as many are asked for at once."""
 
-    def __init__(
-        self, runner: Runner | FastRunner, snapshot: Snapshot, generator: torch.Generator, per_launch: int
-    ) -> None:
+    def __init__(self, runner: Runner, snapshot: Snapshot, generator: torch.Generator, per_launch: int) -> None:
         self._recorded, self._snapshot, self._generator = runner, snapshot, generator
         self._per_launch = per_launch
         self._stream: torch.cuda.Stream | None = None
@@ -251,8 +265,8 @@ def _check_compiler(device: torch.device) -> None:
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         raise expected("Option `agent.execution`", "plain or captured without the package triton", "compiled")
     try:
-        from torch._inductor import compile_fx, decomposition  # noqa: F401  (private: a later PyTorch may lack them)
-        from torch.fx.experimental import proxy_tensor  # noqa: F401
+        for module in PRIVATE:
+            importlib.import_module(module)
     except ImportError as error:
         where = f"plain with PyTorch {torch.__version__}, since compiled was tested with {', '.join(TESTED)}"
         raise expected("Option `agent.execution`", where, "compiled") from error

@@ -108,7 +108,7 @@ class Traced:
             return list(metrics.values())
 
         table = _exact_products() if self._products != "highest" else {}
-        table |= {torch.ops.aten._fused_adam_.default: _adam} if self._compiled else {}
+        table |= {overload: _adam for overload in _FUSED_ADAM} if self._compiled else {}
         with _quiet():
             with _Drawing() as drawing:
                 graph = make_fx(listed, decomposition_table=table)()
@@ -145,6 +145,7 @@ def _lift(module: fx.GraphModule, drawn: Sequence[Tensor]) -> list[Tensor]:
 
 def _compile(graph: fx.GraphModule, inputs: list[Tensor]) -> Call:
     """The graph without mutations but for copies at its end, compiled for inputs of these shapes."""
+    from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.decomposition import select_decomp_table
     from torch.func import functionalize
@@ -152,7 +153,9 @@ def _compile(graph: fx.GraphModule, inputs: list[Tensor]) -> Call:
 
     pure = make_fx(functionalize(graph), decomposition_table=select_decomp_table(), tracing_mode="fake")(*inputs)
     counters = _without_counters(pure)
-    compiled: Any = compile_fx_inner(pure, inputs)
+    on_cpu = all(tensor.device.type == "cpu" for tensor in inputs)
+    with config.patch(cpp_wrapper=on_cpu):  # one function in C++, which lets other threads run Python meanwhile
+        compiled: Any = compile_fx_inner(pure, inputs)
 
     def call(*values: Tensor) -> Sequence[Tensor]:
         found = compiled(list(values))
@@ -208,6 +211,9 @@ def _exact_products() -> dict[Any, Callable[..., Any]]:
         return exact_product(first, second) if torch.get_float32_matmul_precision() == "highest" else NotImplemented
 
     return dict.fromkeys((torch.ops.aten.bmm.default, torch.ops.aten.mm.default, torch.ops.aten.mv.default), exact)
+
+
+_FUSED_ADAM = (torch.ops.aten._fused_adam_.default, torch.ops.aten._fused_adam_.tensor_lr)
 
 
 def _adam(

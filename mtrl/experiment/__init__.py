@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from mtrl.core.lazy import lazily
 
 if TYPE_CHECKING:
+    from mtrl.experiment.company import leads
     from mtrl.experiment.config import REGISTRIES, ExperimentConfig, check_sweep, compose, saved_overrides, sweep
     from mtrl.experiment.counts import parameter_counts
     from mtrl.experiment.grouping import GroupedRun, group_run
@@ -24,6 +25,7 @@ __all__ = [
     "compose",
     "evaluate_run",
     "group_run",
+    "leads",
     "load_policy",
     "parameter_counts",
     "plot_runs",
@@ -33,4 +35,6 @@ __all__ = [
     "train",
 ]
 
-__getattr__ = lazily(__name__, __all__, "config", "counts", "grouping", "load", "parts", "pictures", "session")
+__getattr__ = lazily(
+    __name__, __all__, "config", "counts", "grouping", "load", "parts", "pictures", "session", "company"
+)

@@ -17,7 +17,7 @@ _NAMED = 4
 
 
 def compare_runs(ones: Sequence[Path], against: Sequence[Path], across_protocols: bool = False) -> dict[str, Any]:
-    """Compare each method that the runs of one side are of with the one method of the other, over the tasks of both.
+    """Compare each method of one side with the only method of the other side, over the tasks that both have.
 
     Args:
         ones, against: folders of runs, or folders that hold runs.
@@ -60,7 +60,7 @@ def _name(run: Run) -> str:
 
 
 def _results(what: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What the finished ones of a method's runs reached."""
+    """The results of a method's finished runs."""
     finished = {run.seed: run.result for run in runs if run.result is not None}
     if not finished:
         raise expected(f"Runs of {what}", "finished and evaluated", "none that is")

@@ -129,6 +129,16 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
     return configs.sweep(ExperimentConfig, REGISTRIES, overrides)
 
 
+def alternatives(override: str) -> list[str]:
+    """The overrides that one with several values stands for; itself where it has one."""
+    return configs.alternatives(override)
+
+
+def is_whole(option: str, overrides: Sequence[str]) -> bool:
+    """Whether an option of what overrides choose takes whole numbers alone."""
+    return configs.is_whole(ExperimentConfig, REGISTRIES, SHORT.get(option, option), completed(overrides))
+
+
 def _implied(benchmark: str) -> dict[str, str]:
     """Option -> value that goes with a benchmark: what its kind of data implies, then what it says itself."""
     return {**SUITES.constant(benchmark, "spec_type").defaults, **(SUITES.constant(benchmark, "defaults") or {})}

@@ -12,7 +12,8 @@ from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, NETWORKS, TaskNetwork
 
 
 def parameter_counts(benchmark: str, options: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """For every architecture of a benchmark its trained numbers: of actor and twin critics, or of the one network."""
+    """The number of trained parameters of every architecture that fits a benchmark: of actor and twin critics together,
+    or of the only network."""
     usual = compose([f"benchmark={benchmark}", "device=cpu"])
     if usual.network.kind in NETWORKS.kinds:
         return [_actor_and_critics(kind, benchmark, options) for kind in NETWORKS.kinds]

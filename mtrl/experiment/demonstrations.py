@@ -153,9 +153,9 @@ def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Pa
     """Make a cache of the demonstrations in RLBench's folders; return the cache's folder.
 
     Args:
-        folder: that holds <task>/variation<N>/episodes/episode<M>.
+        folder: the one that holds <task>/variation<N>/episodes/episode<M>.
         options: key=value; the benchmark's tasks, cameras and image_size say what is taken.
-        episodes: of each task, in the order of their numbers; all if not given.
+        episodes: how many to take of each task, in the order of their numbers; all if not given.
 
     Raises:
         UserError: a task has too few, or a file is missing or damaged; the line names it.

@@ -101,7 +101,7 @@ class LoadedPolicy:
             observation: of a keyframe task, a `Frame`; the action is then the next keyframe (8,). Of a classification
                 task, uint8 images (C, H, W) or (B, C, H, W); what is given is then their classes, () or (B,).
             task: its name or index.
-            stage: of a keyframe task, how many keyframes are done.
+            stage: how many keyframes are done, in a keyframe task.
             goal: where tasks are goals, one of them, known or new, instead.
 
         Raises:

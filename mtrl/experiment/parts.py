@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from mtrl import configs
 from mtrl.agents import AGENTS
@@ -49,7 +50,7 @@ class Experiment:
         torch.manual_seed(config.seed)
         _check_fit(config)
         self.suite = SUITES.build(config.benchmark)
-        self.methods = _methods(config, self.suite)
+        self.methods = replace(_methods(config, self.suite), process_group=_process_group(config))
         self.agent = AGENTS.build(
             config.agent,
             network=config.network,
@@ -116,6 +117,20 @@ def _methods(config: ExperimentConfig, suite: Any) -> Methods:
         diagnostics=tuple(part for _, part in sorted((config.diagnostics or {}).items())),
         tasks=suite.tasks,
     )
+
+
+def _process_group(config: ExperimentConfig) -> Any:
+    """The processes of `torch.distributed` that this one learns with, if there are any.
+
+    Raises:
+        UserError: the agent cannot learn with others.
+    """
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return None
+    if not config.agent.divides_batches:
+        fitting = [kind for kind in AGENTS.kinds if AGENTS.config_class(kind).divides_batches]
+        raise expected("Option `agent`", f"{' or '.join(fitting)} where several processes learn", config.agent.kind)
+    return dist.group.WORLD
 
 
 def primary_tasks(config: ExperimentConfig, suite: Any) -> list[int]:

@@ -45,9 +45,9 @@ def start(
 
     Args:
         log: gets, at its end, what the command prints.
-        threads: those of the command, 0 for its own choice.
+        threads: how many the command uses; 0 leaves the choice to it.
         prefix: what Python runs in place of the command, which follows as its arguments.
-        options: of `subprocess.Popen`.
+        options: further arguments of `subprocess.Popen`.
     """
     limits = {"OMP_NUM_THREADS": str(threads)} if threads else {}
     words = [*arguments, *([f"threads={threads}"] if threads else [])]

@@ -7,15 +7,12 @@ is the same run with more steps. What is better is the mean score over seeds and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
 
 from mtrl.core.records import read_json
 from mtrl.monitoring.files import write_json
-
-if TYPE_CHECKING:
-    from mtrl.experiment.study import Study
 
 FILE = "rungs.json"
 """Beside the study: label -> seed -> its score at the end of each rung that it had."""
@@ -24,8 +21,9 @@ FILE = "rungs.json"
 class Rungs:
     """The scores of a study's runs at the end of each rung, as far as they are known."""
 
-    def __init__(self, study: Study) -> None:
-        self._path, self._seeds = study.folder / FILE, study.seeds
+    def __init__(self, folder: Path, seeds: Mapping[str, Sequence[int]]) -> None:
+        """folder: the study's; seeds: of each of its labels."""
+        self._path, self._seeds = folder / FILE, seeds
         self.scores: dict[str, dict[str, list[float]]] = {}
         if self._path.is_file():
             self.scores = read_json(self._path, {str: {str: [float]}})

@@ -138,7 +138,7 @@ class Scores:
 
     @classmethod
     def of(cls, results: Sequence[Mapping[str, Any]]) -> Scores:
-        """Of what finished runs reached. Tasks that not all of them have are left out.
+        """The scores of finished runs. A task that some of the runs lack is left out.
 
         Raises:
             UserError: the results have no task, or not the same metric, in common.

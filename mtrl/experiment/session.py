@@ -14,6 +14,7 @@ from mtrl import configs
 from mtrl.core.errors import UserError, expected, reading
 from mtrl.core.memory import free_bytes, require_room, return_freed_memory
 from mtrl.core.types import Metrics
+from mtrl.experiment.company import Company, Order, follow, joined, leads, reseed, take_over
 from mtrl.experiment.config import ExperimentConfig, defaults, free_keys, told_apart
 from mtrl.experiment.parts import Experiment
 from mtrl.experiment.pictures import plot_runs
@@ -23,7 +24,7 @@ from mtrl.monitoring.interrupt import Interrupts, Stopped
 from mtrl.monitoring.metrics import MetricLog, read_metrics
 from mtrl.monitoring.mirror import Mirror
 from mtrl.monitoring.progress import Counter, Progress, say
-from mtrl.monitoring.random_state import random_state, restore_random_state, seed_process
+from mtrl.monitoring.random_state import random_state, seed_process
 from mtrl.monitoring.run import RunFolder
 from mtrl.training.evaluation import Evaluation
 from mtrl.training.trainer import NotFinite
@@ -32,8 +33,9 @@ from mtrl.training.trainer import NotFinite
 class Session:
     """A training run on disk: the experiment, its folder, and what is reported where."""
 
-    def __init__(self, experiment: Experiment, folder: RunFolder) -> None:
-        self.experiment, self.folder = experiment, folder
+    def __init__(self, experiment: Experiment, folder: RunFolder, company: Company | None = None) -> None:
+        """company: the processes that learn together, of which this one leads."""
+        self.experiment, self.folder, self._company = experiment, folder, company or Company()
         config = experiment.config
         self._require_room()
         seed_process(config.seed)
@@ -81,15 +83,15 @@ class Session:
                 wanted = "a run with a checkpoint to go on from (put it back, or start another run by experiment=NAME)"
                 raise expected(f"Run {folder.path}", wanted, "metrics of a run, and no checkpoint")
             return None
+        take_over(trainer, found)
         with reading(found.path, "one that fits the run's config.yaml", "Checkpoint"):
-            trainer.load_state_dict(found.state["trainer"])
-            trainer.load_data_state(found.replay)
-            restore_random_state(found.state["random"])
             trainer.seconds |= found.state["seconds"]
             self._best_score, self._rows = found.state.get("best", -math.inf), found.state.get("rows")
             self._metrics = found.state.get("metrics", {})
         checkpoints.set_aside(found)
         checkpoints.go_back(folder.checkpoints, trainer.step)
+        self._company.tell(Order.RESUME)
+        self._company.wait()  # the next checkpoint is another one
         return trainer.step
 
     def run(self) -> dict[str, Any]:
@@ -123,6 +125,7 @@ class Session:
             self._evaluate()
         while trainer.step < steps:
             before = trainer.step
+            self._company.tell(Order.ADVANCE)
             self._metrics = trainer.advance() or self._metrics
             if before == 0:
                 self._save()  # from here on a run without a checkpoint is one that has lost it
@@ -151,9 +154,8 @@ class Session:
             hint = "a lower learning rate may help, or training.on_nonfinite=rollback"
             raise UserError(f"{error} Training stopped{after}, with {last}; {hint}.") from error
         step = self._resume()
-        trainer.rollbacks = done + 1
-        trainer.reseed()
-        seed_process(trainer.stream)
+        self._company.tell(Order.RESEED)
+        reseed(trainer, done + 1)
         self.log.go_back(step or 0, self._rows)
         self._restart_clock()
         self.progress.note(f"{error} Rollback {done + 1} of {when.max_rollbacks}, to step {step}.")
@@ -253,13 +255,18 @@ def _due(before: int, now: int, every: int) -> bool:
 
 def train(config: ExperimentConfig) -> tuple[Experiment, RunFolder, dict[str, Any]]:
     """Train, or go on with, or just report the run that the configuration describes."""
+    with joined() as company:
+        return _lead(config, company) if leads() else follow(config, company)
+
+
+def _lead(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFolder, dict[str, Any]]:
     experiment = Experiment(config)
     saved = configs.plain(config)
     with RunFolder.open(experiment.path, saved, ignore=free_keys(config), defaults=defaults(config)) as folder:
         if folder.status == "finished" and folder.result is not None:
             return experiment, folder, folder.result
         try:
-            session = Session(experiment, folder)
+            session = Session(experiment, folder, company)
         except (UserError, OSError):
             folder.discard()
             raise

@@ -54,9 +54,9 @@ GUESSED = 0.2
 TOLERANCE = 0.03
 """By how much a mean score may differ where a kept policy is evaluated again, on a processor that rounds otherwise."""
 _NEEDED = {"headline": str, "seed": int, "steps_total": int, "updates": int, "training_seconds": {str: float}}
-"""Of a result, beside its scores."""
+"""What a study needs of a result, beside its scores."""
 _STDERR = 2
-"""Of this process, as a file descriptor."""
+"""The file descriptor of this process's standard error."""
 _SHAPES: dict[str, Any] = {
     "runs": {str: {"overrides": [str], "seeds": [int]}}, "common": [str], "seeds": [int], "title": str,
     "prepare": [str], "equal": str, "halving": [int], "controls": [str], "lines": {str: float},
@@ -140,7 +140,7 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
         if not study.halving:
             _make(study, processes, pool, every, overrides, alone=jobs == 1)
         for rung, factor in enumerate(study.halving):
-            due = (rungs := Rungs(study)).missing(rung)
+            due = (rungs := Rungs(study.folder, study.seeds)).missing(rung)
             _make(study, processes, pool, due, overrides, alone=jobs == 1, factor=factor)
             rungs.keep([(*run, _mean_score(_read(study.place(*run)))) for run in due])
 
@@ -190,7 +190,7 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
     that ended in the same rung should have an equal budget."""
     equal = {study.equal: float} if study.equal else {}
     results = {label: [_read(folder, equal) for folder in study.kept(label)] for label in labels}
-    kept = Rungs(study)
+    kept = Rungs(study.folder, study.seeds)
     rungs = {label: kept.means(label) for label in results} if study.halving else {}
     if study.equal:
         budgets = {label: sorted({run[study.equal] for run in runs}) for label, runs in results.items()}

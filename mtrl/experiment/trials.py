@@ -20,7 +20,9 @@ from mtrl.core.errors import expected
 from mtrl.experiment.asha import ASHA
 from mtrl.experiment.config import ExperimentConfig, defaults, free_keys, run_name
 from mtrl.experiment.processes import run_in_worker
+from mtrl.experiment.search import Search
 from mtrl.monitoring.interrupt import Interrupts
+from mtrl.monitoring.metrics import read_metrics
 from mtrl.monitoring.progress import Block
 from mtrl.monitoring.run import RunFolder, run_path
 from mtrl.monitoring.statistics import shown
@@ -50,7 +52,9 @@ class SweepConfig(Options):
     keep: int = option(3, "2 or more")
     """With asha: one of so many trials goes on, and the next comparison comes after so many times the steps."""
     metric: str = "train/mean_success"
-    """With asha: the number of metrics.jsonl that is compared, larger is better."""
+    """With asha or a search: the number of metrics.jsonl that is compared, larger is better."""
+    trials: int = option(20, "a positive integer")
+    """With a search (options given as log(LOW,HIGH) or interval(LOW,HIGH)): trials in all."""
 
 
 @dataclass
@@ -108,6 +112,11 @@ class Trial:
                     self.value = f"{name} {shown(name, row[f'{prefix}/mean_{name}'])}"
                     return
 
+    def last(self, metric: str) -> float | None:
+        """The last value of a number of its metrics, if it has any."""
+        rows = read_metrics(self.path / "metrics.jsonl") if _size(self.path / "metrics.jsonl") else []
+        return next((row[metric] for row in reversed(rows) if row.get(metric) is not None), None)
+
     @property
     def result(self) -> dict[str, Any] | None:
         return RunFolder.load(self.path).result if self.state == "finished" else None
@@ -124,8 +133,12 @@ def trials_of(words: Sequence[list[str]], runs: Sequence[ExperimentConfig]) -> l
     return [Trial(*parts) for parts in zip(words, runs, labels, strict=True)]
 
 
-def run_trials(trials: Sequence[Trial], options: SweepConfig, imports: Sequence[str] = ()) -> None:
+def run_trials(
+    trials: list[Trial], options: SweepConfig, imports: Sequence[str] = (), search: Search | None = None
+) -> None:
     """Make the runs of a sweep that have not finished, as many at once as the cluster has room for.
+
+    search: adds the trials that it proposes to `trials`, which it begins with none of.
 
     A first signal lets all of them save the step that they are in, and ends the sweep.
 
@@ -133,9 +146,9 @@ def run_trials(trials: Sequence[Trial], options: SweepConfig, imports: Sequence[
         UserError: Ray is missing, there is no such cluster, or a trial failed.
         Stopped: there was a signal.
     """
-    if any(trial.state != "finished" for trial in trials):
+    if search is not None or any(trial.state != "finished" for trial in trials):
         with connected("A sweep", options.address, "ray.address") as ray, Interrupts() as interrupts:
-            _Sweep(ray, trials, options, imports).run(interrupts)
+            _Sweep(ray, trials, options, imports, search).run(interrupts)
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
         first = f"{len(failed)} that did not, first: {failed[0].label} ({failed[0].why}; see {failed[0].path}.log)"
@@ -145,8 +158,12 @@ def run_trials(trials: Sequence[Trial], options: SweepConfig, imports: Sequence[
 class _Sweep:
     """The trials under way."""
 
-    def __init__(self, ray: Any, trials: Sequence[Trial], options: SweepConfig, imports: Sequence[str]) -> None:
-        self._ray, self._trials, self._options = ray, trials, options
+    def __init__(
+        self, ray: Any, trials: list[Trial], options: SweepConfig, imports: Sequence[str], search: Search | None
+    ) -> None:
+        self._ray, self._trials, self._options, self._search = ray, trials, options, search
+        self._proposed: dict[int, int] = {}
+        """The numbers that trials have in the search."""
         self._imports = [word for module in imports for word in ("--import", module)]
         needs = {"num_cpus": options.cpus, "num_gpus": options.gpus, "max_retries": 0}
         self._task = ray.remote(**needs)(run_in_worker)
@@ -161,20 +178,48 @@ class _Sweep:
                 self._say(number, "has finished before")
             elif not self._stops(number):
                 self._submit(number)
+        self._propose()
         self._check_room()
         with self._block:
             while self._running:
                 done, _ = self._ray.wait([*self._running], timeout=_INTERVAL)
                 self._look(self._running.values())
                 for task in done:
-                    self._end(self._running.pop(task), task)
+                    self._end(number := self._running.pop(task), task)
+                    self._tell(number)
                 for task, number in self._running.items():
                     if self._trials[number].state == "running" and self._stops(number):
                         self._ray.cancel(task)
                 if interrupts.pending:
                     self._stop()
                     interrupts.check()
+                self._propose()
                 self._block.show(self._table())
+
+    def _propose(self) -> None:
+        """Begin as many proposed trials as there is room for."""
+        while self._search and len(self._running) < self._room and (asked := self._search.ask()):
+            number, words = len(self._trials), asked[1]
+            self._proposed[number] = asked[0]
+            trial = Trial(words, self._search.config(words), self._search.label(words))
+            self._trials.append(trial)
+            self._look([number])
+            if trial.state == "finished" or self._stops(number):
+                self._tell(number)
+            else:
+                self._submit(number)
+
+    def _tell(self, number: int) -> None:
+        """Let the search know what a trial that has ended has reached."""
+        trial = self._trials[number]
+        if self._search and trial.state in ("finished", "stopped", "failed"):
+            self._search.tell(self._proposed[number], trial.last(self._search.metric))
+
+    @property
+    def _room(self) -> int:
+        """Trials that the cluster can run at once; one where it cannot run any yet."""
+        found, needs = self._ray.cluster_resources(), {"CPU": self._options.cpus, "GPU": self._options.gpus}
+        return max(1, int(min(found.get(kind, 0) / need for kind, need in needs.items() if need)))
 
     def _submit(self, number: int) -> None:
         trial = self._trials[number]

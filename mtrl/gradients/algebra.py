@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtrl.core.types import Metrics
 from mtrl.execution.precision import float32_products
 from mtrl.gradients import inner_products
 
@@ -129,3 +130,11 @@ def like(weights: Tensor, gradient: Tensor, owner: int | None = None) -> Tensor:
 def stacked(losses: Tensor | Sequence[Tensor]) -> Tensor:
     """Losses as one tensor (T,)."""
     return losses if isinstance(losses, Tensor) else torch.stack(list(losses))
+
+
+def conflict_metrics(gram: Tensor) -> Metrics:
+    """Of a Gramian (T, T): gradient norms (T,), cosines (T, T) and the share of conflicting pairs."""
+    norms = gram.diagonal().clamp(min=0).sqrt()
+    cosine = gram / (norms.unsqueeze(0) * norms.unsqueeze(1)).clamp(min=torch.finfo(gram.dtype).tiny)
+    conflict = (gram < 0).sum() / max(len(gram) * (len(gram) - 1), 1)
+    return {"task_grad_norm": norms, "cosine": cosine, "conflict": conflict}

@@ -96,7 +96,8 @@ def _programme(scores: FloatArray, groups: int, first: NDArray[np.int64]) -> NDA
     from scipy.sparse import coo_array
 
     best = scores.max(0)
-    # In a better solution than the first no task loses more against its best than the first does in all.
+    # A task's loss is what it falls short of its best score. In a better solution than the first, no task's loss may
+    # be larger than the sum of all losses in the first.
     slack = (best - scores[first].max(0)).sum() + 1e-12 * (1 + np.abs(best).max())
     rows, tasks = np.nonzero(scores >= best - slack)
     kept, row = np.unique(rows, return_inverse=True)

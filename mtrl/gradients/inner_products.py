@@ -1,4 +1,4 @@
-"""Inner products of few rows that are very long, in C: twice as fast as a BLAS, which is made for other shapes.
+"""Inner products of a few very long rows, in C: twice as fast as a BLAS, which is made for other shapes.
 
 Only half of the products are computed, in tiles that stay in registers while the rows are read once. Each 4096 columns
 are summed in float32 and these sums in float64, in an order that does not depend on the number of threads.
@@ -20,7 +20,7 @@ from mtrl.core.native import FAILURES, compiled
 logger = logging.getLogger(__name__)
 
 PARTS = 16
-"""Partial sums, and so the most threads that help."""
+"""How many partial sums there are. More threads than this do not help."""
 FLAGS = ("-O3", "-march=native", "-fopenmp")
 SOURCE = r"""
 #include <string.h>

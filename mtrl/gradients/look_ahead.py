@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import TaskLoss, TaskParameters, Tensors
+from mtrl.execution.processes import Processes
 from mtrl.gradients.algebra import along, combine, like, stacked
 
 ESTIMATORS = ("exact", "finite_difference", "second_order")
@@ -42,6 +42,8 @@ class LookAhead:
     """name -> (S, *shape)"""
     subset: TaskSubset
     """The tasks of the batch."""
+    processes: Processes
+    """Those that the losses and gradients are means over."""
 
     def __post_init__(self) -> None:
         self._groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
@@ -111,7 +113,7 @@ class LookAhead:
         """α ∇L_val(θ') as (shared, own): how a small gradient at θ moves the primary loss after the step."""
         shared, own = self.step(weights)
         leaves = [t.requires_grad_() for t in (*shared.values(), *own.values())]
-        gradients = iter(derivatives(self._primary_loss(shared, own), leaves))
+        gradients = iter(self.processes.derivatives(self._primary_loss(shared, own), leaves))
         tables = ((shared, self.network.shared), (own, self.network.own))
         shared, own = ({n: self.rate(whole[n]) * next(gradients) for n in part} for part, whole in tables)
         return shared, own
@@ -145,17 +147,7 @@ class LookAhead:
         weights = weights.requires_grad_()
         shared, own = ({n: p.clone().requires_grad_() for n, p in table.items()} for table in self._values())
         loss = torch.dot(self.losses(shared, own, self.batch), weights * self.factor)
-        gradients = iter(derivatives(loss, [*shared.values(), *own.values()], graph=True))
+        gradients = iter(self.processes.derivatives(loss, [*shared.values(), *own.values()], graph=True))
         shared = {n: self.moved(self.network.shared[n], next(gradients)) for n in shared}
         own = {n: self.moved(self.network.own[n], next(gradients), self.subset) for n in own}
-        return torch.autograd.grad(self._primary_loss(shared, own), weights)[0]
-
-
-def derivatives(value: Tensor, by: Sequence[Tensor], *, again: bool = False, graph: bool = False) -> list[Tensor]:
-    """The gradients of a scalar, zero by a tensor that it does not depend on.
-
-    again: the graph of `value` will be differentiated once more; graph: so will the gradients.
-    """
-    kept = again or graph
-    found = torch.autograd.grad(value, by, None, kept, graph, allow_unused=True, materialize_grads=True)
-    return list(found)
+        return self.processes.derivatives(self._primary_loss(shared, own), [weights])[0]

@@ -59,6 +59,8 @@ class Methods:
     """The tasks' names, for `primary=[...]`."""
     tasks_per_batch: int | None = None
     """S: how many of the tasks a batch holds, where they are not all."""
+    process_group: Any = None
+    """The processes of `torch.distributed` that learn together; this one alone if not given."""
 
     @classmethod
     def of(cls, kind: str = "none", **more: Any) -> Methods:
@@ -86,7 +88,7 @@ class Methods:
             part: "actor" or "critic" of a learner with both. An actor's losses have either sign.
             critic: an actor's critic, whose weights it may borrow.
             extras: the names of what the learner's updates give to weightings (`Context.extras`).
-            options: those of `MultiTaskOptimizer`: reduction, max_grad_norm, generator.
+            options: those of `MultiTaskOptimizer`: reduction, max_grad_norm, generator, process_group.
 
         Raises:
             UserError: the methods cannot be used together, or with this network.
@@ -112,7 +114,7 @@ class Methods:
             per_member=declared(surgery, SurgeryConfig).each_member(),
             primary=self._primary(part, weighting, surgery, network.num_tasks),
             diagnostics=watching,
-            **options,
+            **{"process_group": self.process_group, **options},
         )
 
     def primary(self) -> list[int] | None:

@@ -40,7 +40,7 @@ class ModuleOptimizer(nn.Module):
         owned: what each task owns, by names of parameters or of parts of the module: {"heads.0": 0, "heads.1": 1}. By
             default, it is found at the first step from what each loss depends on.
         options: those of `MultiTaskOptimizer`: reduction ("mean" or "sum" of the weighted losses), max_grad_norm,
-            generator.
+            generator, process_group (where several processes learn together, in place of `DistributedDataParallel`).
 
     Raises:
         UserError: there is no such method, the methods do not fit each other, or a name in `owned` is unknown.

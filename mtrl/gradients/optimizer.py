@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from mtrl.core.errors import expected
 from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
 from mtrl.core.types import Metrics, TaskLoss, TaskParameters, Tensors
-from mtrl.gradients.algebra import gramian, like, rows, stacked
+from mtrl.execution.processes import Processes
+from mtrl.gradients.algebra import conflict_metrics, gramian, like, rows, stacked
 from mtrl.gradients.base import Context, Diagnostic, Surgery, Weighting
-from mtrl.gradients.look_ahead import LookAhead, derivatives
+from mtrl.gradients.look_ahead import LookAhead
 from mtrl.gradients.surgery.none import NoSurgery
 
 CONFLICT_WINDOW = 100
@@ -60,10 +62,16 @@ class MultiTaskOptimizer(nn.Module):
         max_grad_norm: float | None = None,
         generator: torch.Generator | None = None,
         diagnostics: Sequence[Diagnostic] = (),
+        process_group: dist.ProcessGroup | None = None,
     ) -> None:
         """surgery: none if not given; per_member: whether each member of an ensemble has surgery of its own; primary
-        (T,) bool: all tasks if not given."""
+        (T,) bool: all tasks if not given; process_group: the processes that learn together, each from batches of its
+        own. All take the parameters of the first one, and need a `generator` in the same state, or none."""
         super().__init__()
+        self.processes = Processes(process_group)
+        self.processes.agree([*network.parameters(), *network.tensors[2].values()])
+        if self.processes.count > 1 and generator is None:
+            generator = torch.Generator(next(network.parameters()).device)
         surgery = NoSurgery() if surgery is None else surgery
         self._network = [network]  # in a list, since it saves its own state
         self.optimizer = optimizer
@@ -111,6 +119,7 @@ class MultiTaskOptimizer(nn.Module):
         """A method that works on the host, so that no captured graph can hold a step; None if there is none."""
         parts = [("this weighting", self.weighting.on_host), ("this surgery", self.surgery.on_host)]
         parts += [("this diagnostic", diagnostic.on_host) for diagnostic in self._watching()]
+        parts += [("several processes", self.processes.count > 1)]
         return next((name for name, on_host in parts if on_host), None)
 
     @property
@@ -163,7 +172,7 @@ class MultiTaskOptimizer(nn.Module):
             raise expected("This weighting", "given a second batch of the training data", second_batch)
         network = self.network.at(subset)
         factor = 1.0 / network.num_tasks if self.reduction == "mean" else 1.0
-        return _Update(network, subset, task_losses, batch, second_batch, extras or {}, factor)
+        return _Update(network, subset, self.processes.losses(task_losses), batch, second_batch, extras or {}, factor)
 
     def _differentiate(self, update: _Update) -> tuple[Metrics, Context]:
         return self._per_task_step(update) if self.per_task else self._joint_step(update)
@@ -196,6 +205,7 @@ class MultiTaskOptimizer(nn.Module):
         for parameter in self.network.parameters():
             if parameter.requires_grad and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        self.processes.average(p.grad for p in self.network.parameters() if p.grad is not None)
         return {"loss": losses.detach(), "weight": weights, **aux}, context
 
     def _per_task_step(self, update: _Update) -> tuple[Metrics, Context]:
@@ -206,14 +216,14 @@ class MultiTaskOptimizer(nn.Module):
         found, aux = update.task_losses(tensors, all_own, buffers, update.batch)
         losses = stacked(found)
         leaves, own = _trained(tensors), _trained(all_own)
-        differentiate = _separate_gradients if network.shared_input else _gradients
+        differentiate = self._separate_gradients if network.shared_input else self._gradients
         in_graph, owned = differentiate(found, leaves, own, create_graph=self.surgery.has_penalty)
         shared = {n: g.detach() for n, g in in_graph.items()}
         grams = self._gramians(shared, network.num_tasks)
         gram, ahead = grams.sum(0), None
         if self.weighting.needs_look_ahead or self.surgery.needs_look_ahead or self.diagnostics:
             batches = (update.batch, update.second_batch if self.needs_second_batch else update.batch)
-            settings = (self.primary, factor, shared, owned, update.subset)
+            settings = (self.primary, factor, shared, owned, update.subset, self.processes)
             ahead = LookAhead(network, self.optimizer, update.task_losses, *batches, *settings)
         context = self._context(losses, update, gramian=gram, look_ahead=ahead)
         weights = self._weights(context, update.subset)
@@ -226,7 +236,7 @@ class MultiTaskOptimizer(nn.Module):
             self._write(combined, owned, update.subset)
             return metrics | found, context
         penalty = self.surgery.penalty(gramian(self._blocks(in_graph)))
-        shared, owned = _gradients(torch.dot(losses, scaled) + penalty, leaves, own)
+        shared, owned = self._gradients(torch.dot(losses, scaled) + penalty, leaves, own)
         summed = network.shared_input
         self._write({n: g if summed else g.sum(0) for n, g in shared.items()}, owned, update.subset)
         return metrics | {"penalty": penalty.detach()}, context
@@ -292,6 +302,26 @@ class MultiTaskOptimizer(nn.Module):
             parameter = self.network.own[name]
             parameter.grad = _laid_out_as(parameter, subset.scatter(gradient, parameter))
 
+    def _gradients(
+        self, losses: Tensor | Sequence[Tensor], shared: Tensors, own: Tensors, *, create_graph: bool = False
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The gradients of the losses' sum, each task's own where tensors have a task axis: one backward pass."""
+        found = self.processes.derivatives(stacked(losses).sum(), [*shared.values(), *own.values()], graph=create_graph)
+        return dict(zip(shared, found, strict=False)), dict(zip(own, found[len(shared) :], strict=True))
+
+    def _separate_gradients(
+        self, losses: Tensor | Sequence[Tensor], shared: Tensors, own: Tensors, *, create_graph: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Gradients (T, *shape) of T losses of the same inputs: one backward pass through the shared part for each."""
+
+        def gradients(loss: Tensor, tensors: Tensors) -> list[Tensor]:
+            return self.processes.derivatives(loss, list(tensors.values()), again=True, graph=create_graph)
+
+        tasks = [gradients(loss, shared) for loss in losses]
+        found = {name: torch.stack(gradients) for name, gradients in zip(shared, zip(*tasks, strict=True), strict=True)}
+        owned = gradients(stacked(losses).sum(), own) if own else []
+        return found, dict(zip(own, owned, strict=True))
+
     @torch.no_grad()
     def _learn_from_step(self, update: _Update, before: Tensor) -> None:
         shared, own, buffers = update.network.tensors
@@ -309,33 +339,3 @@ def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
-
-
-def _gradients(
-    losses: Tensor | Sequence[Tensor], shared: Tensors, own: Tensors, *, create_graph: bool = False
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The gradients of the losses' sum, which are each task's own where tensors have a task axis: one backward pass."""
-    found = derivatives(stacked(losses).sum(), [*shared.values(), *own.values()], graph=create_graph)
-    return dict(zip(shared, found, strict=False)), dict(zip(own, found[len(shared) :], strict=True))
-
-
-def _separate_gradients(
-    losses: Tensor | Sequence[Tensor], shared: Tensors, own: Tensors, *, create_graph: bool
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Gradients (T, *shape) of T losses of the same inputs: one backward pass through the shared part for each."""
-
-    def gradients(loss: Tensor, tensors: Tensors) -> list[Tensor]:
-        return derivatives(loss, list(tensors.values()), again=True, graph=create_graph)
-
-    tasks = [gradients(loss, shared) for loss in losses]
-    found = {name: torch.stack(gradients) for name, gradients in zip(shared, zip(*tasks, strict=True), strict=True)}
-    owned = gradients(stacked(losses).sum(), own) if own else []
-    return found, dict(zip(own, owned, strict=True))
-
-
-def conflict_metrics(gram: Tensor) -> Metrics:
-    """Of a Gramian (T, T): gradient norms (T,), cosines (T, T) and the share of conflicting pairs."""
-    norms = gram.diagonal().clamp(min=0).sqrt()
-    cosine = gram / (norms.unsqueeze(0) * norms.unsqueeze(1)).clamp(min=torch.finfo(gram.dtype).tiny)
-    conflict = (gram < 0).sum() / max(len(gram) * (len(gram) - 1), 1)
-    return {"task_grad_norm": norms, "cosine": cosine, "conflict": conflict}

@@ -70,7 +70,7 @@ class Watch:
     """TensorBoard with the runs in a folder.
 
     Args:
-        port: of its address; None for the first free one.
+        port: where it listens; None for the first free port.
 
     Raises:
         UserError: there is no TensorBoard, nothing to show, or no such address.

@@ -41,7 +41,7 @@ def new_figure(
     width: float, height: float, title: str, layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
     """`layout=None` leaves the margins to the caller: measuring them takes seconds for many panels or labels."""
-    # The variable names a display's backend, a notebook's for example, that need not be installed where this runs.
+    # The variable may name a backend that is not installed here, such as a notebook's.
     import_despite("matplotlib", "MPLBACKEND")
     from matplotlib.figure import Figure
 
@@ -65,9 +65,9 @@ def save(figure: Figure, path: Path | str) -> Path:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as one `<svg>` for a page that sets its colours: ink, grid and COLOURS[k] are --ink, --grid and --ck.
+    """The figure as one `<svg>` without a background, for a page that sets its colours and its font.
 
-    Letters stay letters, in the page's font; there is no paper.
+    Ink, grid and COLOURS[k] become the page's variables --ink, --grid and --ck. Text stays text.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -102,7 +102,8 @@ def percent_axis(panel: Axes) -> None:
 
 
 def log_axis(panel: Axes) -> None:
-    """After the curves are drawn: labelled at powers of ten, where there are few also at 2 and 5 times them."""
+    """Make the y axis logarithmic, with labels at powers of ten; also at 2 and 5 times these where they are few. Call
+    it after the curves are drawn, as it reads their range."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     panel.set_yscale("log")
@@ -113,7 +114,7 @@ def log_axis(panel: Axes) -> None:
 
 
 def steps_axis(panel: Axes) -> None:
-    """Steps, or minutes: 2k and 3M, but 0.05, as 50m would be read as fifty minutes."""
+    """Label steps or minutes with 2k and 3M, but small numbers as 0.05: 50m would be read as fifty minutes."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     large = EngFormatter(sep="")

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Ctrl-C; what batch systems send some time before they kill, by choice one of the last two; the end of a terminal."""
+"""Ctrl-C, the end of the terminal, and the signals that batch systems send some time before they kill a job."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -20,7 +20,7 @@ class Interrupts:
     """While entered, a first signal only makes `check` raise; a second one interrupts at once.
 
     Outside of the main thread, which alone may handle signals, nothing changes. A signal that the process was started
-    to ignore, as by nohup, stays ignored, and processes forked meanwhile end by a signal as if this was not there.
+    to ignore, as by nohup, stays ignored. A process that is forked meanwhile still ends by the first signal.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ Row = dict[str, Any]
 _LARGEST = 1e300
 """Numbers beyond this in a file were not measured."""
 _MATRIX_DIGITS = 4
-"""Of a matrix's entries in the file, significant ones: affinities may be small."""
+"""Significant digits of a matrix's entries in the file. Affinities may be small."""
 
 
 class MetricLog:

@@ -1,7 +1,8 @@
 """Weights & Biases gets a copy of the numbers in `metrics.jsonl`, where the option `wandb` asks for it.
 
-Project, entity and account are those of its own variables (WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY). A run that is
-continued goes on as the same run there: its name lies in the run's folder. Nothing of it can change or stop a run.
+Project, entity and account are those of its own variables (WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY). A run that
+resumes continues the same run there, whose name is kept in the run's folder. A failure there never changes or stops a
+run.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Mirror:
             self._give_up(error)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write `{name: value}`. What is written for an earlier step than the last is dropped there."""
+        """Write `{name: value}`. Weights & Biases drops numbers of steps before the last one that it has."""
         if self._run is not None:
             try:
                 self._run.log(dict(values), step=step)

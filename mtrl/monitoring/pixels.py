@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mtrl.core.types import FloatArray
 
 _TURN = 0.618034
-"""Of the circle of hues from one class to the next: the golden section keeps neighbours apart."""
+"""The step in hue from one class to the next, in turns. The golden section keeps neighbours apart."""
 
 
 def side_by_side(kind: str, image: FloatArray, truth: FloatArray, predicted: FloatArray) -> NDArray[np.uint8]:

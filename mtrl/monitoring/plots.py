@@ -98,7 +98,7 @@ def compare_runs(
 
     Args:
         experiments: `{label: one list of rows per seed}`; tasks are read off the rows.
-        limits: of the axis of shares.
+        limits: the range of the axis of success rates.
         lines: {label: published value} to draw across.
     """
     timed = {label: [[*by_minute(rows)] for rows in seeds] for label, seeds in experiments.items()}

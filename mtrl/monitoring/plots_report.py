@@ -63,7 +63,7 @@ def pairs(runs: Sequence[tuple[int, Sequence[Row]]], metric: str, limits: tuple[
 
     Args:
         runs: (number of its colour, rows).
-        limits: of the axis; from 0 on it has per cent.
+        limits: the range of the axis, which is in per cent where it has no negative numbers.
     """
     figure, panel = _panel()
     for place, rows in runs:
@@ -113,7 +113,7 @@ def sparkline(curves: Sequence[tuple[int, FloatArray, FloatArray]], limits: tupl
 
 
 def _panel() -> tuple[Figure, Axes]:
-    """Of fixed margins, as measuring them takes longer than drawing."""
+    """A figure with fixed margins, because measuring them takes longer than drawing."""
     figure = new_figure(4.4, 2.9, "", layout=None)
     return figure, figure.add_axes((0.115, 0.165, 0.87, 0.81))
 

@@ -24,7 +24,7 @@ POLICY = "policy.pt"
 """The file of a finished run with what is needed to act, and no more."""
 _BEFORE_CONFIG = {".lock", "provenance.json", *_FOLDERS}
 FORMAT = 1
-"""Of run folders, the first line of `config.yaml`; it grows when what older versions wrote can no longer be read."""
+"""The version of run folders, in the first line of `config.yaml`. It grows when older folders can no longer be read."""
 
 
 def run_path(root: Path | str, benchmark: str, experiment: str, seed: int) -> Path:

@@ -13,6 +13,7 @@ from mtrl.core.config import Options, option
 from mtrl.core.errors import expected
 from mtrl.core.subset import SomeTasks, TaskSubset
 from mtrl.core.types import Tensors
+from mtrl.execution.processes import Processes
 
 Factory = Callable[[Tensor], nn.Module]
 """Builds the network of one task from that task's code (C,)."""
@@ -49,6 +50,8 @@ def _tensors(module: nn.Module, prefix: str = "", inherited: bool = False) -> It
 
 def _check_layers(module: nn.Module) -> None:
     """Refuse PyTorch's own layers, which fail or compute something else when their parameters have a task axis."""
+    if not isinstance(module, nn.Module):
+        raise expected("A network", "a torch.nn.Module", module)
     for name, part in module.named_modules():
         container = isinstance(part, nn.ParameterList | nn.ParameterDict)
         plain = type(part).__module__.startswith("torch.nn.") and not container
@@ -127,6 +130,8 @@ class TaskNetwork(nn.Module):
         """
         super().__init__()
         codes = torch.eye(num_tasks) if codes is None else codes
+        if isinstance(factory, nn.Module) or not callable(factory):
+            raise expected("What a network's build returns", "a function of a task's code that gives a module", factory)
         self.num_tasks, self.ensemble, self.shared_input = num_tasks, ensemble, shared_input
         first = [factory(codes[0]) for _ in range(ensemble or 1)]
         _check_layers(first[0])
@@ -196,6 +201,12 @@ class TaskNetwork(nn.Module):
         if self.ensemble is None:
             return tensor
         return tensor.transpose(0, 1) if has_task_axis else tensor.unsqueeze(1)
+
+    def divide(self, processes: Processes) -> None:
+        """Let batch norms take their statistics over the shares that several processes have of a batch."""
+        for part in self._template[0].modules():
+            if hasattr(part, "processes"):
+                setattr(part, "processes", processes)  # noqa: B010  (a module's attributes are typed as tensors)
 
     def train(self, mode: bool = True) -> TaskNetwork:
         """In training, batch norms use the batch and move their statistics, the `own_buffers` of the call, in place."""

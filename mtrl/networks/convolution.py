@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from mtrl.execution.processes import Processes
 from mtrl.networks.layers import owned
 
 
@@ -104,6 +105,8 @@ class BatchNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(channels))
         self.statistics = owned(Statistics(channels))
         self.momentum, self.eps, self.tracking = 0.1, 1e-5, True
+        self.processes = Processes()
+        """Those that have a share of each batch, whose statistics are of all shares."""
 
     def forward(self, x: Tensor) -> Tensor:
         mean, variance = self._batch(x) if self.training else self._running(x)
@@ -113,8 +116,11 @@ class BatchNorm(nn.Module):
 
     def _batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         variance, mean = torch.var_mean(x, (-4, -2, -1), correction=0)
+        if self.processes.count > 1:
+            own, (mean,) = mean, self.processes.mean([mean])
+            (variance,) = self.processes.mean([variance + (own - mean).square()])
         if self.tracking:
-            count = x.shape[-4] * x.shape[-2] * x.shape[-1]
+            count = x.shape[-4] * x.shape[-2] * x.shape[-1] * self.processes.count
             with torch.no_grad():
                 self.statistics.mean.lerp_(mean, self.momentum)
                 self.statistics.variance.lerp_(variance * (count / max(count - 1, 1)), self.momentum)

@@ -1,11 +1,15 @@
 """PaCo: every task's parameters are a combination of K shared parameter sets (Sun et al. 2022).
 
-θ_i = Φ w_i: the weights and biases of all layers of task i are Σ_k w_ik of those of K sets Φ, which all tasks train, by
-K numbers w_i that only task i trains (paper, Sec. 3; arXiv 2210.11653). Tasks own no other parameter, no head.
-Deviations: each network (actor, critics) has a w of its own, where the authors' code gives one to all; sets start as
-independent layers and w_i at a random vector of length 1, so that composed layers start at a layer's usual scale, where
-the authors start from K equal sets; layer norms, of which the paper has none, are shared and not composed. The paper's
-masking and resetting of tasks whose losses explode is not part of the architecture and is left out.
+θ_i = Φ w_i: every weight and bias of task i is the sum Σ_k w_ik φ_k over K parameter sets. All tasks train the sets Φ,
+and task i alone trains its K numbers w_i (paper, Sec. 3; arXiv 2210.11653). Tasks own nothing else, not even a head.
+
+Deviations from the authors' code:
+
+- Actor and critics have a w each; theirs have one together.
+- The sets start as independent layers, and w_i as a random vector of length 1, so that composed layers have a layer's
+  usual scale. Theirs start as K equal sets.
+- Layer norms, which the paper does not use, are shared and not composed.
+- Masking and resetting of tasks whose losses explode is not part of an architecture, and is left out.
 """
 
 from __future__ import annotations

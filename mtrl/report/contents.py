@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
@@ -20,33 +18,12 @@ from mtrl.monitoring import plots, plots_report
 from mtrl.monitoring.drawing import COLOURS, STEPS, FloatArray, Row
 from mtrl.monitoring.statistics import is_share, performance_profile, shown
 from mtrl.report import gradients, origin, videos
+from mtrl.report.method import Method
 
 _ENOUGH = 3
 """Points that make a learning curve."""
 _POINTS = 120
-"""Of a learning curve of several seeds: each is resampled thousands of times."""
-
-
-@dataclass
-class Method:
-    """The runs of one experiment."""
-
-    label: str
-    place: int
-    """The number of its colour."""
-    runs: list[Run]
-
-    @functools.cached_property
-    def scores(self) -> Scores | None:
-        """Of its finished runs; None where there is none."""
-        results = [run.result for run in self.runs if run.result is not None]
-        return Scores.of(results) if results else None
-
-    @property
-    def rows(self) -> list[list[dict[str, Any]]]:
-        """Of its finished runs, as others would shorten the common range; of all runs where none has finished."""
-        finished = [run for run in self.runs if run.result is not None]
-        return [run.rows for run in finished or self.runs]
+"""The most points of a learning curve. Each point of several seeds is resampled thousands of times."""
 
 
 def of(groups: Mapping[str, Sequence[Run]], target: Path, title: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -13,9 +13,7 @@ from mtrl.monitoring import plots_report
 from mtrl.monitoring.drawing import Row
 from mtrl.monitoring.plots import curves, tasks_of
 from mtrl.monitoring.plots_methods import matrices, parts_of
-
-if TYPE_CHECKING:
-    from mtrl.report.contents import Method
+from mtrl.report.method import Method
 
 _SAME = 1e-6
 """Weights that differ by less from one are equal weights, and not drawn."""

@@ -2,4 +2,4 @@
 
 from mtrl.core.registry import Registry
 
-TRAININGS = Registry("training", __name__)
+TRAININGS = Registry("training", __name__, makes="mtrl.training.trainer.Trainer")

@@ -8,20 +8,54 @@ process (`LocalCollector`) or in processes of their own (`ray_collector`).
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mtrl.core.config import check, check_choice, runtime_option
 from mtrl.core.cores import torch_threads
 from mtrl.core.types import StepResult, TaskVectorEnv
+from mtrl.training.trainer import TrainingConfig
 
 Clock = Callable[[str], contextlib.AbstractContextManager[None]]
 """Counts the seconds of act, and of step."""
 PartState = dict[str, Any]
 """Of the environments of a part, as their `state_dict` gives it."""
+
+
+@dataclass
+class CollectorConfig(TrainingConfig):
+    """Options of training loops whose environments may stand in several processes."""
+
+    envs_per_task: int = 1
+    """N: copies of each task stepped side by side."""
+    workers: int = 1
+    """W: parts that a task's environments are divided into; with collector=ray a process for each."""
+    collector: str = "local"
+    """Where steps are taken: local, or ray for processes on the machines of a Ray cluster."""
+    collector_address: str = runtime_option("")
+    """With collector=ray: host:port of the cluster, or auto; a new one of this machine alone if not given."""
+    collector_cpus: int = runtime_option(1)
+    """With collector=ray: cores of each process."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("envs_per_task", "workers", "collector_cpus"):
+            check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
+        check_choice("training.collector", self.collector, ("local", "ray"))
+        divisor = f"a divisor of training.envs_per_task ({self.envs_per_task})"
+        check(self.envs_per_task % self.workers == 0, "training.workers", divisor, self.workers)
+
+    @property
+    def parts(self) -> list[range]:
+        """The copies of each part, by their numbers among the N of a task."""
+        size = self.envs_per_task // self.workers
+        return [range(first, first + size) for first in range(0, self.envs_per_task, size)]
 
 
 class Actor(Protocol):
@@ -70,11 +104,28 @@ class Collector(Protocol):
     def close(self) -> None: ...
 
 
+class Explorer(Protocol):
+    """What chooses the actions of a part."""
+
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """As of `Actor`."""
+        ...
+
+
+class _Random:
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Uniform in [-1, 1]: 2 Φ(x) − 1 of a standard normal x."""
+        return torch.erf(noise / math.sqrt(2))
+
+
+RANDOM: Explorer = _Random()
+
+
 class Part:
     """Some copies of every task and the policy that acts in them."""
 
-    def __init__(self, agent: Actor, envs: TaskVectorEnv) -> None:
-        self._agent, self.envs = agent, envs
+    def __init__(self, agent: Explorer, envs: TaskVectorEnv) -> None:
+        self.agent, self.envs = agent, envs
         self.observation: Tensor | None = None
         """(T, n, O): what to act on next."""
 
@@ -84,7 +135,7 @@ class Part:
             self.observation = torch.tensor(self.envs.reset(), dtype=torch.float32)
         before = self.observation
         with clock("act"), torch_threads(1):
-            action = self._agent.explore(before, noise)
+            action = self.agent.explore(before, noise)
             played = action.clamp(-1, 1).cpu().numpy()
         with clock("step"):
             result = self.envs.step(played)

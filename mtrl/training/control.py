@@ -60,25 +60,28 @@ class EpisodeStatistics:
         self._extremes = np.zeros((2, 2, num_tasks, envs_per_task))  # least and most of observations and rewards
         self._found = np.zeros((num_tasks, envs_per_task))
 
-    def add(self, step: StepResult) -> None:
-        self._add_extremes(step)
-        self._returns += step.reward
-        self._solved |= step.success
+    def add(self, step: StepResult, copies: slice = slice(None)) -> None:
+        """copies: those of each task that the step is of."""
+        self._add_extremes(step, copies)
+        returns, solved = self._returns[:, copies], self._solved[:, copies]
+        returns += step.reward
+        solved |= step.success
         over = step.terminated | step.truncated
         if over.any():
             measured = [(step.measures[name] * over).sum(1) for name in self._measures]
-            self._ended += [over.sum(1), (self._solved & over).sum(1), (self._returns * over).sum(1), *measured]
-            self._returns[over] = 0
-            self._solved[over] = False
+            self._ended += [over.sum(1), (solved & over).sum(1), (returns * over).sum(1), *measured]
+            returns[over] = 0
+            solved[over] = False
 
-    def _add_extremes(self, step: StepResult) -> None:
+    def _add_extremes(self, step: StepResult, copies: slice) -> None:
         """Up to the first number that is too large, so that it is known whose it was before it reached all tasks."""
         if not -_LARGEST < self._extremes.min() <= self._extremes.max() < _LARGEST:
             return
-        for part, widen in zip(self._extremes, (np.minimum, np.maximum), strict=True):
+        found = self._found[:, copies]
+        for part, widen in zip(self._extremes[..., copies], (np.minimum, np.maximum), strict=True):
             for observation in (step.observation, step.next_observation):
-                rows = observation.reshape(*self._found.shape, -1)
-                widen(part[0], widen.reduce(rows, -1, out=self._found, dtype=np.float64), out=part[0])
+                rows = observation.reshape(*found.shape, -1)
+                widen(part[0], widen.reduce(rows, -1, out=found, dtype=np.float64), out=part[0])
             widen(part[1], step.reward, out=part[1])
 
     def report(self) -> dict[str, FloatArray]:

@@ -66,7 +66,7 @@ class Measures(Evaluation):
     """How well each task is predicted on the test pictures."""
 
     measures: Sequence[Mapping[str, float]]
-    """Of each task, by name; `score` is the first."""
+    """Each task's measures by name. The first is its `score`."""
     pictures: int
     delta: float | None = None
     """Δ_MTL in per cent, where single-task results were given."""

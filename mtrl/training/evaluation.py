@@ -42,7 +42,7 @@ class Evaluation:
     """Indexes of the tasks that means over tasks are taken over; None for all."""
 
     def mean(self, values: NDArray[Any]) -> float:
-        """Of values (T,), or (T, E), over the tasks that count."""
+        """The mean of values (T,), or (T, E), over the tasks that count."""
         return float((values if self.counted is None else values[list(self.counted)]).mean())
 
     @property

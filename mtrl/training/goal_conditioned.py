@@ -53,6 +53,7 @@ class Config(off_policy.Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("training.replay", self.replay, ("uniform", "hindsight"))
+        check(self.collector == "local", "training.collector", "local where tasks are goals", self.collector)
         check(self.protocol == "goals", "training.protocol", "goals where tasks are goals", self.protocol)
 
     def evaluates(self, episodes: int) -> str:

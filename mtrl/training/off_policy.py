@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import Metrics, StepResult, Transitions
 from mtrl.data.n_step import NStepReplay
 from mtrl.data.replay import ReplayBuffer
+from mtrl.training.collecting import CollectorConfig
 from mtrl.training.control import ControlSuite, ControlTrainer, EpisodeStatistics
-from mtrl.training.trainer import TrainedAgent, TrainingConfig
+from mtrl.training.trainer import TrainedAgent
 
 
 @dataclass
-class Config(TrainingConfig):
+class Config(CollectorConfig):
     """Steps are environment steps of each task; all tasks together take T times as many."""
 
     specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec,)
@@ -30,26 +32,42 @@ class Config(TrainingConfig):
     """Steps of uniformly random actions before the first update."""
     update_to_data: float = 1.0
     """Updates for each step of every task."""
-    envs_per_task: int = 1
-    """N: copies of each task stepped side by side."""
     buffer_size: int = 100_000
     """Transitions kept per task."""
     deterministic: bool = False
     """Strictly alternate: step, store, update. Otherwise a step of the environments and the updates that it earns run
     side by side, so that these draw from the transitions up to the step before. Either order repeats bit for bit."""
+    collector_steps: int = 25
+    """With collector=ray: steps that a process takes with one policy."""
+    max_staleness: int = 1000
+    """With collector=ray: updates that a policy may be behind when its steps are stored. Where steps would come later,
+    the learner waits for them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.learning_starts >= 1, "training.learning_starts", "a positive integer", self.learning_starts)
         check(self.update_to_data > 0, "training.update_to_data", "positive", self.update_to_data)
-        for name in ("envs_per_task", "buffer_size"):
+        for name in ("collector_steps", "buffer_size"):
             check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
+        check(self.collector == "ray" or self.workers == 1, "training.workers", "1 without collector=ray", self.workers)
+        if self.collector == "ray":
+            check(math.isfinite(self.update_to_data), "training.update_to_data", "a finite number", self.update_to_data)
+            least = self.workers * self.updates_per_call
+            what = f"{least} or more, the updates for the steps that {self.workers} collectors send at once"
+            check(self.max_staleness >= least, "training.max_staleness", what, self.max_staleness)
+
+    @property
+    def updates_per_call(self) -> int:
+        """Updates that the steps of one call of a collector earn, at most."""
+        return math.ceil(self.collector_steps * self.envs_per_task // self.workers * self.update_to_data)
 
 
 class Agent(TrainedAgent, Protocol):
     """What the loop needs of a learner."""
 
     generator: torch.Generator
+    processes: Any
+    """The `Processes` that learn together."""
 
     def act(self, observation: Tensor, explore: bool) -> Tensor: ...
     def observe(self, transitions: Transitions) -> None: ...
@@ -73,12 +91,16 @@ class OffPolicyTrainer(ControlTrainer):
     def start(self) -> Self:
         """Make new environments and an empty replay."""
         self.envs = self.suite.make_envs(self.seed, self.config.envs_per_task)
+        self._stepper = ThreadPoolExecutor(1, "mtrl-environments")
+        return self._begin(self.envs.num_tasks)
+
+    def _begin(self, tasks: int) -> Self:
+        """Make an empty replay. tasks: those that step at once."""
         self.replay: Any = self._make_replay(self._capacity, self.agent.device)
-        self.episodes = EpisodeStatistics(self.envs.num_tasks, self.envs.envs_per_task, self.measures)
+        self.episodes = EpisodeStatistics(tasks, self.config.envs_per_task, self.measures)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
         self._credit = 0.0
         self._observation: Tensor | None = None
-        self._stepper = ThreadPoolExecutor(1, "mtrl-environments")
         return self
 
     @property
@@ -107,10 +129,10 @@ class OffPolicyTrainer(ControlTrainer):
         if self.config.deterministic:
             with self.clock("step"):
                 self._store(action, self.envs.step(action.numpy()))
-            return self._learn(self.step)
+            return self._learn(self.step, self.envs.envs_per_task)
         flight = self._stepper.submit(self.envs.step, action.numpy())
         try:
-            metrics = self._learn(self.step + self.envs.envs_per_task)
+            metrics = self._learn(self.step + self.envs.envs_per_task, self.envs.envs_per_task)
         finally:
             with self.clock("step"):
                 result = flight.result()
@@ -146,11 +168,11 @@ class OffPolicyTrainer(ControlTrainer):
         count = 2 if self.agent.needs_second_batch else 1
         return [self.replay.sample(self.agent.config.batch_size, self.agent.generator) for _ in range(count)]
 
-    def _learn(self, step: int) -> Metrics | None:
-        """The updates that `step` steps have earned, after the warm-up."""
+    def _learn(self, step: int, new: int) -> Metrics | None:
+        """The updates that the last `new` of `step` steps have earned, after the warm-up."""
         if step < self.config.learning_starts:
             return None
-        self._credit += self.envs.envs_per_task * self.config.update_to_data
+        self._credit += new * self.config.update_to_data
         count = int(self._credit) if len(self.replay) else 0
         if not count:
             return None
@@ -191,4 +213,8 @@ class OffPolicyTrainer(ControlTrainer):
 
 
 def build(config: Config, **parts: Any) -> OffPolicyTrainer:
+    if config.collector == "ray":
+        from mtrl.training.collected import CollectedTrainer  # the others do without Ray
+
+        return CollectedTrainer(config, **parts)
     return OffPolicyTrainer(config, **parts)

@@ -11,17 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
-from mtrl.core.config import check, check_choice, runtime_option
+from mtrl.core.config import check, runtime_option
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import Metrics
 from mtrl.data.rollout import Rollout
-from mtrl.training.collecting import Actor, Collector, LocalCollector
+from mtrl.training.collecting import Actor, Collector, CollectorConfig, LocalCollector
 from mtrl.training.control import ControlTrainer, EpisodeStatistics, PartialSuite
-from mtrl.training.trainer import TrainingConfig
 
 
 @dataclass
-class Config(TrainingConfig):
+class Config(CollectorConfig):
     """Steps are environment steps of each task; all tasks together take T times as many."""
 
     specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec,)
@@ -31,28 +30,12 @@ class Config(TrainingConfig):
     """N: environments of each task, stepped side by side."""
     rollout_steps: int = 500
     """R: steps of each environment between two updates of the policy."""
-    workers: int = 1
-    """W: parts that a task's environments are divided into; with collector=ray a process for each."""
     collector: str = runtime_option("local")
     """Where rollouts are collected: local, or ray for processes on the machines of a Ray cluster."""
-    collector_address: str = runtime_option("")
-    """With collector=ray: host:port of the cluster, or auto; a new one of this machine alone if not given."""
-    collector_cpus: int = runtime_option(1)
-    """With collector=ray: cores of each process."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("envs_per_task", "rollout_steps", "workers", "collector_cpus"):
-            check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
-        check_choice("training.collector", self.collector, ("local", "ray"))
-        divisor = f"a divisor of training.envs_per_task ({self.envs_per_task})"
-        check(self.envs_per_task % self.workers == 0, "training.workers", divisor, self.workers)
-
-    @property
-    def parts(self) -> list[range]:
-        """The copies of each part, by their numbers among the N of a task."""
-        size = self.envs_per_task // self.workers
-        return [range(first, first + size) for first in range(0, self.envs_per_task, size)]
+        check(self.rollout_steps >= 1, "training.rollout_steps", "a positive integer", self.rollout_steps)
 
 
 class Agent(Actor, Protocol):

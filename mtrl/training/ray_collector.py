@@ -12,7 +12,7 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +22,7 @@ from mtrl.core.cluster import connected
 from mtrl.core.cores import free_cores
 from mtrl.core.errors import UserError, expected
 from mtrl.core.types import BoolArray, FloatArray, StepResult
-from mtrl.training.collecting import Actor, Clock, Part, PartState, Step
-
-if TYPE_CHECKING:
-    from mtrl.training.on_policy import Config
+from mtrl.training.collecting import RANDOM, Actor, Clock, CollectorConfig, Part, PartState, Step
 
 _MOST_LOST = 10
 """Processes that may die in one rollout."""
@@ -58,6 +55,10 @@ class Block(NamedTuple):
         return cls(observation, action, reward, ends, np.concatenate(last, dtype=np.float32))
 
     @property
+    def nbytes(self) -> int:
+        return sum(field.nbytes for field in self)
+
+    @property
     def next_observation(self) -> NDArray[np.float32]:
         """(T, R, n, O): the true successors."""
         found = self.observation[:, 1:].copy()
@@ -79,13 +80,15 @@ class Worker:
         """Steps with one policy, and where the environments are after them.
 
         Args:
-            policy: what `Actor.exploring_state` gave, packed.
+            policy: what `Actor.exploring_state` gave, packed; empty for random actions.
             noise: (T, R, n, A)
             state: where to begin, packed, if this process is not there.
         """
-        self._agent.load_exploring_state(_unpacked(policy))
+        self._part.agent = self._agent if policy else RANDOM
+        if policy:
+            self._agent.load_exploring_state(unpacked(policy))
         if state is not None:
-            self._part.load_state_dict(_unpacked(state))
+            self._part.load_state_dict(unpacked(state))
         steps, last = list[Step](), list[NDArray[Any]]()
         for drawn in torch.from_numpy(noise.copy()).unbind(1):
             step = self._part.step(drawn, lambda _: contextlib.nullcontext())
@@ -95,15 +98,15 @@ class Worker:
             kept = StepResult(_NONE, *arrays, next_observation=_NONE, success=result.success.copy())
             steps.append(step._replace(result=kept))
         assert self._part.observation is not None
-        return Block.of(steps, self._part.observation, last), _packed(self._part.envs.state_dict())
+        return Block.of(steps, self._part.observation, last), packed(self._part.envs.state_dict())
 
 
 _NONE = np.zeros(0)
 """In the place of observations that a block has elsewhere."""
 
 
-class RayCollector:
-    """Whole rollouts, from W processes at once.
+class RayWorkers:
+    """The processes, one for each part, and where the environments of each part are.
 
     Args:
         shape: (T, N)
@@ -114,7 +117,7 @@ class RayCollector:
     """
 
     def __init__(
-        self, config: Config, agent: Actor, rebuild: Rebuild, shape: tuple[int, int], seed: int, clock: Clock
+        self, config: CollectorConfig, agent: Actor, rebuild: Rebuild, shape: tuple[int, int], seed: int, clock: Clock
     ) -> None:
         self._config, self._agent, self._shape, self._clock = config, agent, shape, clock
         self._open = contextlib.ExitStack()
@@ -131,7 +134,7 @@ class RayCollector:
         """Parts whose process is not there."""
         self.lost = 0
         """Processes that have died."""
-        self.bytes = dict.fromkeys(("policy", "noise", "steps", "states"), 0)
+        self.bytes: dict[str, int] = dict.fromkeys(["policy", "noise", "steps", "states"], 0)
         """Sent so far, to all processes and from them."""
 
     def _check_cores(self) -> None:
@@ -140,52 +143,65 @@ class RayCollector:
             what = f"at most {found // config.collector_cpus}: the cluster has {found} cores"
             raise expected("Option `training.workers`", what, config.workers)
 
+    def _call(self, part: int, policy: Any, noise: NDArray[np.float32]) -> Any:
+        """Let a process collect, from where the environments of its part are."""
+        state = self._states[part] if part in self._behind else None
+        self._behind.discard(part)
+        return self._workers[part].collect.remote(policy, noise, state)
+
+    def _answer(self, call: Any, part: int) -> tuple[Block, bytes] | None:
+        """What a call gave; None where its process has died. Another one is then in its place."""
+        try:
+            return self._ray.get(call)  # type: ignore[no-any-return]
+        except self._ray.exceptions.RayActorError:
+            self._workers[part] = self._start(part)
+            self._behind.add(part)
+            self.lost += 1
+            return None
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+
+    def _count(self, **sizes: int) -> None:
+        for name, size in sizes.items():
+            self.bytes[name] += size
+
+    def close(self) -> None:
+        for worker in self._workers:
+            self._ray.kill(worker)
+        self._open.close()
+
+
+class RayCollector(RayWorkers):
+    """Whole rollouts, from W processes at once."""
+
     def collect(self, most: int) -> Iterator[Step]:
         with self._clock("act"):
             noise = torch.stack([self._agent.noise(self._shape) for _ in range(most)], 1).cpu()
             shares = [share.numpy() for share in noise.chunk(self._config.workers, 2)]
-            policy = _packed(self._agent.exploring_state())
+            policy = packed(self._agent.exploring_state())
         with self._clock("step"):
             blocks = self._blocks(policy, shares)
         yield from _steps(blocks)
 
     def _blocks(self, policy: bytes, noise: Sequence[NDArray[np.float32]]) -> list[Block]:
         """The steps of each part. A process that dies is replaced, and the other one begins where the rollout began."""
-        sent, found, lost = self._ray.put(policy), dict[int, tuple[Block, bytes]](), 0
+        sent, found, before = self._ray.put(policy), dict[int, tuple[Block, bytes]](), self.lost
         while missing := [part for part in range(len(noise)) if part not in found]:
-            states = {part: self._states[part] if part in self._behind else None for part in missing}
-            calls = {part: self._workers[part].collect.remote(sent, noise[part], states[part]) for part in missing}
-            for part, call in calls.items():
-                try:
-                    found[part] = self._ray.get(call)
-                    self._behind.discard(part)
-                except self._ray.exceptions.RayActorError as error:
-                    lost += 1
-                    if lost > _MOST_LOST:
-                        raise UserError(f"Collectors should live. Found {lost} that died in one rollout.") from error
-                    self._workers[part] = self._start(part)
-                    self._behind.add(part)
-                except self._ray.exceptions.RayTaskError as error:
-                    raise error.cause from None
+            calls = {part: self._call(part, sent, noise[part]) for part in missing}
+            found |= {part: answer for part, call in calls.items() if (answer := self._answer(call, part)) is not None}
+            if self.lost - before > _MOST_LOST:
+                raise UserError(f"Collectors should live. Found {self.lost - before} that died in one rollout.")
         blocks, self._states[:] = zip(*(found[part] for part in range(len(noise))), strict=True)
-        self.lost += lost
-        sizes = (len(policy) * len(noise), noise[0].nbytes * len(noise))
-        sizes += (sum(field.nbytes for block in blocks for field in block), sum(len(found[part][1]) for part in found))
-        for name, size in zip(self.bytes, sizes, strict=True):
-            self.bytes[name] += size
+        self._count(policy=len(policy) * len(noise), noise=sum(share.nbytes for share in noise))
+        self._count(steps=sum(block.nbytes for block in blocks), states=sum(len(state) for _, state in found.values()))
         return list(blocks)
 
     def state_dict(self) -> list[PartState]:
-        return [_unpacked(state) for state in self._states if state is not None]
+        return [unpacked(state) for state in self._states if state is not None]
 
     def load_state_dict(self, state: Sequence[PartState]) -> None:
-        self._states = [_packed(part) for part in state]
+        self._states = [packed(part) for part in state]
         self._behind = set(range(len(state)))
-
-    def close(self) -> None:
-        for worker in self._workers:
-            self._ray.kill(worker)
-        self._open.close()
 
 
 def _steps(blocks: Sequence[Block]) -> Iterator[Step]:
@@ -199,12 +215,12 @@ def _steps(blocks: Sequence[Block]) -> Iterator[Step]:
         yield Step(torch.from_numpy(observation[:, r]), torch.from_numpy(action[:, r]), result)
 
 
-def _packed(state: dict[str, Any]) -> bytes:
+def packed(state: dict[str, Any]) -> bytes:
     file = io.BytesIO()
     torch.save(state, file)
     return file.getvalue()
 
 
-def _unpacked(state: bytes) -> dict[str, Any]:
+def unpacked(state: bytes) -> dict[str, Any]:
     """On the CPU: another process need not have the learner's GPU."""
     return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)

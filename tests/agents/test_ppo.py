@@ -8,45 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from mtrl.agents import AGENTS
-from mtrl.agents.ppo import PPO, ActorBatch, CriticBatch, generalised_advantages
+from mtrl.agents.advantages import generalised_advantages
+from mtrl.agents.ppo import ActorBatch, CriticBatch
 from mtrl.core.cores import torch_threads
 from mtrl.core.errors import UserError
-from mtrl.core.specs import ControlSpec
-from mtrl.core.types import StepResult
-from mtrl.data.rollout import Rollout
 from mtrl.gradients import WEIGHTINGS, Methods
 from mtrl.networks import NETWORKS
-
-T, R, N, O, A = 3, 12, 4, 5, 2
-
-
-def make(network: str = "multi_head", methods: Methods | None = None, seed: int = 0, **options: Any) -> PPO:
-    torch.manual_seed(seed)
-    return AGENTS.build(
-        AGENTS.config_class("ppo")(**{"epochs": 2, "minibatches": 3, **options}),
-        network=NETWORKS.config_class(network)(width=16, depth=2),
-        methods=methods or Methods(),
-        spec=ControlSpec(tuple(map(str, range(T))), O, A, horizon=10),
-        seed=seed,
-    )
-
-
-def rollout(agent: PPO, seed: int = 0, ends: float = 0.1) -> Rollout:
-    rng, made = np.random.default_rng(seed), Rollout(T, R, N, O, A)
-    observation = rng.normal(size=(T, N, O))
-    for _ in range(R):
-        now = torch.tensor(observation, dtype=torch.float32)
-        action = agent.explore(now, agent.noise(now.shape[:-1]))
-        successor: Any = rng.normal(size=(T, N, O))
-        ended: Any = rng.random((2, T, N)) < ends
-        observation = np.where(ended.any(0)[..., None], rng.normal(size=(T, N, O)), successor)
-        reward = rng.normal(size=(T, N)) * 10.0 ** np.arange(T)[:, None]
-        made.add(now, action, StepResult(observation, reward, ended[0], ended[1], successor, ended[0]))
-    return made
+from tests.support.on_policy import A, N, O, R, T, make, rollout, state
 
 
 def test_advantages_are_the_sum_written_out() -> None:
@@ -184,10 +155,6 @@ def test_every_weighting_works(kind: str) -> None:
     agent = make(methods=Methods.of(kind))
     metrics, _ = agent.learn(rollout(agent), 0.0)
     assert metrics["actor/weight"].isfinite().all() and metrics["critic/weight"].isfinite().all()
-
-
-def state(agent: PPO) -> list[Tensor]:
-    return [t for module in (agent.actor, agent.critic, agent.head) for t in module.state_dict().values()]
 
 
 @pytest.mark.parametrize("methods", ["none", "pcgrad", "uncertainty", "auto_lambda", "mgda"])

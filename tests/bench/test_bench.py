@@ -230,11 +230,12 @@ def test_rows_of_the_on_policy_bench(capsys: pytest.CaptureFixture[str], monkeyp
     clock.takes(BatchedEnvs, "step", 3.0)
     clock.takes(PPO, "learn", lambda agent, *_: 32.0 if agent.actor_optimizer.per_task else 20.0)
     assert cli.main(["bench", "on_policy", "--quick", "--json"]) == 0
-    plain, pcgrad = json.loads(capsys.readouterr().out)["rows"]
+    plain, pcgrad, *compiled = json.loads(capsys.readouterr().out)["rows"]
     assert (plain["surgery"], pcgrad["surgery"]) == ("none", "pcgrad")
+    assert [(row["surgery"], row["execution"]) for row in compiled] == [("none", "compiled"), ("pcgrad", "compiled")]
     assert [plain[f"{part}_ms"] for part in ("act", "step", "update")] == pytest.approx([0.0, 12.0, 20.0])
     assert plain["env_steps_per_second"] == pytest.approx(4 * 10 * 8 / 32e-3), "four steps of ten tasks in eight copies"
-    assert pcgrad["ms"] == pytest.approx(44.0) and pcgrad["of_plain"] == pytest.approx(44 / 32)
+    assert pcgrad["ms"] == pytest.approx(44.0) and pcgrad["of_joint"] == pytest.approx(44 / 32)
     assert cli.main(["bench", "on_policy", "--suites", "mt25"]) == 2
 
 

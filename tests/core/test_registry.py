@@ -81,6 +81,27 @@ def test_runtime_options_stay_so_where_a_subclass_has_another_default() -> None:
     assert runtime_options(Base) == {"every"} and runtime_options(Other) == {"every", "root"}
 
 
+@pytest.mark.parametrize(
+    ("build", "complaint"),
+    [
+        ("", r"The module built should be one with build\(config, num_tasks=\)\. Found None"),
+        ("build = 3", r"with build\(config, num_tasks=\)\. Found 3"),
+        ("def build(config): ...", r"with build\(config, num_tasks=\)\. Found 'build\(config\)'"),
+        ("def build(config, num_tasks): ...", r"built\.build returns should be a \S*base\.Surgery\. Found None"),
+    ],
+)
+def test_a_module_that_builds_something_else_is_refused(
+    build: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "built.py").write_text(f"class Config:\n    kind = 'built'\n{build}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "built", raising=False)
+    registry = Registry("part", "mtrl.monitoring", makes="mtrl.gradients.base.Surgery")
+    registry.add("built", "built")
+    with pytest.raises(UserError, match=complaint):
+        registry.build(registry.config_class("built")(), num_tasks=3)
+
+
 WIDE = '''"""An MLP of twice the width."""
 from dataclasses import dataclass, replace
 from mtrl.networks import mlp

@@ -17,6 +17,7 @@ import pytest
 from mtrl import cli, experiment
 from mtrl.training.on_policy import OnPolicyTrainer
 from tests.faults.commands import digest, outcome
+from tests.support.collections import Watch
 from tests.support.rays import cluster, command, parent, processes
 
 pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]' -c constraints.txt")
@@ -97,6 +98,23 @@ def test_a_sweep_whose_workers_are_killed_ends_in_what_its_runs_alone_give(
     assert cli.main(["report", "runs"]) == 0
 
 
+def test_a_search_makes_its_trials_and_goes_on_with_more(
+    address: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna", reason="needs Optuna: pip install -e '.[ray]' -c constraints.txt")
+    words = [*TRIAL, "steps=40", "agent.learning_rate=log(1e-4,1e-2)", "network.depth=interval(1,2)"]
+    words += [f"ray.address={address}", "ray.metric=train/updates"]
+    printed = []
+    for count in (2, 3):
+        assert cli.main(["sweep", *words, f"ray.trials={count}"]) == 0
+        out, told = capsys.readouterr()
+        assert told.count("has finished, ") == (2 if count == 2 else 1)
+        printed.append(out.splitlines())
+    assert printed[1][:2] == printed[0][:2] and "success" in printed[1][2]
+    assert re.fullmatch(r"Best: agent.learning_rate=\S+ network.depth=[12] \(train/updates 21\)", printed[1][3])
+    assert len(list(Path("runs").glob("*/*/seed_1/result.json"))) == 3
+
+
 PPO = [
     "benchmark=toy", "agent=ppo", "training=on_policy", "device=cpu", "network.width=16", "network.depth=1",
     "training.envs_per_task=4", "training.rollout_steps=200", "agent.epochs=2", "agent.minibatches=2", "steps=1000000",
@@ -148,3 +166,35 @@ def test_two_collectors_one_of_them_killed_give_what_one_process_gives(address: 
     finally:
         alone.close()
         spread.close()
+
+
+SAC = [
+    "benchmark=toy", "surgery=pcgrad", "device=cpu", "network.width=48", "network.depth=2", "steps=1000000",
+    "agent.batch_size=48", "agent.learning_rate=3e-3", "agent.gamma=0.9", "agent.initial_temperature=0.05",
+    "training.learning_starts=300", "training.envs_per_task=4", "training.update_to_data=0.25", "collector=ray",
+    "collector.workers=2", "training.collector_steps=10", "training.max_staleness=12",
+]  # fmt: skip
+
+
+def test_sac_learns_from_two_collectors_of_which_one_is_killed_and_counts_each_step_once(address: str) -> None:
+    loop: Any = experiment.Experiment(experiment.compose([*SAC, f"collector.address={address}"])).trainer.start()
+    watch = Watch(loop)
+    try:
+        watch.learn(1000)
+        killer = threading.Thread(target=kill_a_collector, args=["ray::Worker.collect"])
+        killer.start()
+        while killer.is_alive():
+            watch.learn(loop.step + 20)
+        while loop.collector.lost == 0:
+            watch.learn(loop.step + 20)
+        saved = {"state": loop.state_dict(), "replay": loop.data_state(), "ends": dict(watch.ends)}
+        watch.learn(loop.step + 100)
+        loop.load_state_dict(saved["state"])
+        loop.load_data_state(saved["replay"])
+        watch.ends |= saved["ends"]
+        metrics = watch.learn(max(loop.step, 6000))
+        assert loop.collector.lost == 1 and len(watch.ends) == 2
+        assert 0 < metrics["collector/staleness"] <= metrics["collector/largest_staleness"] <= max(watch.stale) <= 12
+        assert loop.evaluate(20, "goals").per_task["success"].mean() > 0.8
+    finally:
+        loop.close()

@@ -23,7 +23,7 @@ def trials(elsewhere: Path) -> list[Trial]:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["ray.cpu=2"], "Option `ray.cpu` should be one of address, cpus, gpus, restarts, asha, keep, metric."),
+        (["ray.cpu=2"], "Option `ray.cpu` should be one of address, cpus, gpus, restarts, asha, keep, metric, trials."),
         (["ray.cpus=0"], "Option `ray.cpus` should be a positive integer. Found 0."),
         (["ray.cpus=some"], "Option `ray.cpus` should be an integer. Found 'some'."),
         (["ray.gpus=-1"], "Option `ray.gpus` should be 0 or more."),

@@ -158,7 +158,7 @@ def start(work: Path, options: Sequence[str]) -> subprocess.Popen[bytes]:
     work.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "-m", "mtrl.cli", "train", *LOAD, f"runs={work}", *options]
     with open(work / "output.txt", "ab") as output:
-        interrupt = lambda: ctypes.CDLL(None).prctl(1, signal.SIGINT)  # noqa: E731
+        interrupt = lambda: ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # noqa: E731
         return subprocess.Popen(words, cwd=ROOT, stdout=output, stderr=output, preexec_fn=interrupt)
 
 
@@ -174,7 +174,7 @@ def watch(work: Path, file: Path, seconds: float, every: float, options: Sequenc
             with open(file, "a") as lines:
                 lines.write(json.dumps(now | sample(load.pid)) + "\n")
     finally:
-        load.send_signal(signal.SIGINT)
+        load.send_signal(signal.SIGTERM)  # a shell in the background may ignore SIGINT
         load.wait()
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -113,6 +114,12 @@ def test_double_backward_through_the_per_task_gradients(kind: str) -> None:
 def test_layers_that_know_of_no_task_axis_are_refused(layer: nn.Module, mark: Callable[[nn.Module], nn.Module]) -> None:
     with pytest.raises(UserError, match=rf"Part `1` .* accepts a task axis.* Found 'torch.nn.{type(layer).__name__}'"):
         TaskNetwork(lambda code: nn.Sequential(nn.ReLU(), mark(copy.deepcopy(layer))), T)
+
+
+@pytest.mark.parametrize("factory", [None, nn.ReLU(), lambda code: None])
+def test_what_makes_no_network_is_refused_in_one_line(factory: Any) -> None:
+    with pytest.raises(UserError, match=r"should be a (function of a task's code that gives a m|torch.nn.M)odule"):
+        TaskNetwork(factory, T)
 
 
 def test_independent_networks_share_nothing() -> None:

@@ -102,6 +102,7 @@ def classifier(
     seed: int = 0,
     options: dict[str, Any] | None = None,
     diagnostics: Any = (),
+    process_group: Any = None,
     **agent: Any,
 ) -> Supervised:
     """The supervised agent of T small image tasks."""
@@ -110,7 +111,7 @@ def classifier(
     return AGENTS.build(
         AGENTS.config_class("supervised")(**{"batch_size": B, "learning_rate": 0.05, **agent}),
         network=IMAGE_NETWORKS.config_class(network)(**{**sizes, **(options or {})}),
-        methods=methods(weighting, surgery, diagnostics=diagnostics),
+        methods=methods(weighting, surgery, diagnostics=diagnostics, process_group=process_group),
         spec=ImageSpec(tuple(map(str, range(T))), IMAGE, CLASSES, shared_input),
         seed=seed,
     )

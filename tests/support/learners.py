@@ -33,14 +33,16 @@ def agent(
     device: Any = "cpu",
     diagnostics: Any = (),
     learner: str = "sac",
+    process_group: Any = None,
     **options: Any,
 ) -> Any:
     """diagnostics: their configurations; options: the agent's."""
     torch.manual_seed(seed)
+    sizes = {} if learner == "ppo" else {"batch_size": B}
     return AGENTS.build(
-        AGENTS.config_class(learner)(**{"batch_size": B, **options}),
+        AGENTS.config_class(learner)(**{**sizes, **options}),
         network=NETWORKS.config_class(network)(width=32, depth=2),
-        methods=Methods.of(method, diagnostics=diagnostics),
+        methods=Methods.of(method, diagnostics=diagnostics, process_group=process_group),
         spec=ControlSpec(tuple(map(str, range(T))), O, A, horizon=10),
         device=device,
         seed=seed,

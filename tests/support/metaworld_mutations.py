@@ -28,15 +28,14 @@ class Term(NamedTuple):
 
 
 def terms(task: str, version: RewardVersion) -> list[Term]:
-    """Those in a reward's own function, or if it has none, in what it calls of the tasks' package."""
+    """Those of a reward: in its function, and in all of the tasks' package that this calls."""
     function: Any = TASKS[task].reward(version)
     while isinstance(function, partial):
         function = function.func
-    found, called = _terms(function), [function]
-    while not found:
-        called = [other for one in called for other in _called(one)]
-        found = [term for one in called for term in _terms(one)]
-    return found
+    reached = [function]
+    for one in reached:
+        reached += [other for other in _called(one) if other not in reached]
+    return [Term(one, number) for one in reached for number in range(len(_sums(_module(one))))]
 
 
 def remove(term: Term, patch: pytest.MonkeyPatch) -> None:
@@ -51,10 +50,6 @@ def remove(term: Term, patch: pytest.MonkeyPatch) -> None:
     space = dict(term.function.__globals__)
     exec(compile(Remover().visit(tree), "<without a term>", "exec"), space)
     patch.setattr(term.function, "__code__", space[term.function.__name__].__code__)
-
-
-def _terms(function: FunctionType) -> list[Term]:
-    return [Term(function, number) for number in range(len(_sums(_module(function))))]
 
 
 def _called(function: FunctionType) -> list[FunctionType]:

@@ -26,8 +26,9 @@ from mtrl.envs.metaworld.probes import ProbeLayout, address_of, read_constant
 from mtrl.envs.metaworld.tasks import TASKS
 from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, HAND_HIGH, HAND_LOW, OBSERVATION_SIZE, RewardVersion, TaskSpec
 from mtrl.envs.metaworld.tasks.state import Outcome
+from tests.support.metaworld_scatter import scatter_steps
 
-Policy = Literal["scripted", "noisy", "random"]
+Policy = Literal["scripted", "noisy", "random", "scattered"]
 POLICIES: tuple[Policy, ...] = ("scripted", "noisy", "random")
 VERSIONS: tuple[RewardVersion, ...] = ("v2", "v1")
 Way = Literal["python", "compiled"]
@@ -61,7 +62,7 @@ def _environment(name: str, seed: int, goals: int) -> tuple[Any, list[Any]]:
 
 
 def _actor(name: str, policy: Policy, rng: np.random.Generator) -> Callable[[NDArray[np.float64]], NDArray[np.float32]]:
-    if policy == "random":
+    if policy in ("random", "scattered"):
         return lambda _: rng.uniform(-1, 1, 4).astype(np.float32)
     scripted = ENV_POLICY_MAP[name]()
     scale = 0.3 if policy == "noisy" else 0.0
@@ -95,55 +96,63 @@ def _check_constants(environment: Any, spec: TaskSpec) -> None:
 
 
 def record(name: str, policy: Policy, seed: int = 0, goal: int = 0, steps: int = 500) -> list[Episode]:
-    """Two episodes of the package's environment, the second on the next goal after a reset.
+    """Two episodes of the package's environment, the second on the next goal after a reset."""
+    environment, tasks = _environment(name, seed, goal + 2)
+    rng = np.random.default_rng([seed, goal])
+    act = _actor(name, policy, rng)
+    episodes = []
+    for task in tasks[goal : goal + 2]:
+        environment.set_task(task)
+        environment.reward_function_version = "v1"  # assembly's v1 reward needs numbers that only such a reset makes
+        observation, _ = environment.reset()
+        with pytest.MonkeyPatch.context() as patch:
+            if policy == "scattered":
+                scatter_steps(environment, TASKS[name], rng, patch)
+            episodes.append(_recorded(environment, TASKS[name], observation, act, steps))
+    return episodes
+
+
+def _recorded(environment: Any, spec: TaskSpec, observation: Any, act: Callable[[Any], Any], steps: int) -> Episode:
+    """One episode after a reset.
 
     Both versions of the reward are taken from each step: `evaluate_state` is called for each, which changes nothing but
     the variables that a task latches.
     """
-    spec = TASKS[name]
-    environment, tasks = _environment(name, seed, goal + 2)
-    act = _actor(name, policy, np.random.default_rng([seed, goal]))
     layout = ProbeLayout(environment.model, spec.all_probes)
     row = np.zeros(layout.width)
     gather = layout.bind([environment.data], row[None]).some(0, 1)
-    episodes = []
-    for number in range(2):
-        environment.set_task(tasks[goal + number])
-        environment.reward_function_version = "v1"  # assembly's v1 reward needs numbers that only such a reset makes
-        observation, _ = environment.reset()
-        _check_constants(environment, spec)
-        hand = environment._HAND_SPACE
-        assert (*hand.low, *hand.high) == (*HAND_LOW, *HAND_HIGH)
-        constants = {key: read_constant(environment, source) for key, source in spec.all_constants.items()}
-        episode = Episode(
-            spec=spec,
-            layout=layout,
-            first_frame=observation[:CURRENT_SIZE].copy(),
-            constants=constants,
-            rows=np.zeros((steps, layout.width)),
-            actions=np.zeros((steps, 4), dtype=np.float32),
-            observations=np.zeros((steps, OBSERVATION_SIZE)),
-            outcomes={version: np.zeros((steps, len(Outcome._fields))) for version in VERSIONS},
-        )
-        for step in range(steps):
-            action = act(observation)
-            environment.reward_function_version = "v2"
-            observation, reward, _, _, _ = environment.step(action)
-            gather()
-            episode.rows[step], episode.actions[step], episode.observations[step] = row, action, observation
-            for version in VERSIONS:
-                if version in episode.failures:
-                    continue
-                try:
-                    episode.outcomes[version][step] = _package_outcome(environment, version, observation, action)
-                except Exception as error:
-                    episode.failures[version] = repr(error)
-            assert episode.outcomes["v2"][step, 0] == float(reward)
-        for key, source in spec.all_constants.items():
-            moved = not np.array_equal(constants[key], read_constant(environment, source))
-            assert not moved, f"{name}: `{key}` ({source}) changed during the episode: make it a probe or a state"
-        episodes.append(episode)
-    return episodes
+    _check_constants(environment, spec)
+    hand = environment._HAND_SPACE
+    assert (*hand.low, *hand.high) == (*HAND_LOW, *HAND_HIGH)
+    constants = {key: read_constant(environment, source) for key, source in spec.all_constants.items()}
+    episode = Episode(
+        spec=spec,
+        layout=layout,
+        first_frame=observation[:CURRENT_SIZE].copy(),
+        constants=constants,
+        rows=np.zeros((steps, layout.width)),
+        actions=np.zeros((steps, 4), dtype=np.float32),
+        observations=np.zeros((steps, OBSERVATION_SIZE)),
+        outcomes={version: np.zeros((steps, len(Outcome._fields))) for version in VERSIONS},
+    )
+    for step in range(steps):
+        action = act(observation)
+        environment.reward_function_version = "v2"
+        observation, reward, _, _, _ = environment.step(action)
+        gather()
+        episode.rows[step], episode.actions[step], episode.observations[step] = row, action, observation
+        for version in VERSIONS:
+            if version in episode.failures:
+                continue
+            try:
+                episode.outcomes[version][step] = _package_outcome(environment, version, observation, action)
+            except Exception as error:
+                episode.failures[version] = repr(error)
+        assert episode.outcomes["v2"][step, 0] == float(reward)
+    for key, source in spec.all_constants.items():
+        moved = not np.array_equal(constants[key], read_constant(environment, source))
+        assert not moved, f"{spec.name}: `{key}` ({source}) changed during the episode: make it a probe or a state"
+    return episode
 
 
 def _evaluation(arithmetic: TaskArithmetic, way: Way) -> Callable[[], None]:

@@ -55,7 +55,7 @@ CLASSES = {
 _FIRST_OBJECT = list(CLASSES).index("ball")
 TARGETS = {"segmentation": ("segmentation", len(CLASSES)), "depth": ("depth", 1), "normals": ("normals", 3)}
 VERSION = 1
-"""Of the pictures: they are made anew where it changes."""
+"""The version of the pictures, which are drawn again when it changes."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Config(DenseConfig):
         "agent.learning_rate": "0.05",
         "steps": "16000",
     }
-    """For two CPU cores."""
+    """Sizes that two CPU cores can train."""
     kind: str = "scenes"
     image_size: int = option(64, f"in 16..{PIXELS}")
     """Pixels of an edge of every picture."""

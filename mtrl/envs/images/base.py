@@ -30,9 +30,9 @@ class ImageConfig(ChosenTasks):
     train_size: int | None = option(None, "a positive integer")
     """Training images of each task, drawn by `split_seed`; all if not given."""
     split_seed: int = option(0, "0 or more")
-    """Seed of the data: of smaller training sets, pairs of images and noise labels."""
+    """Seed of whatever is drawn to make the data: smaller training sets, pairs of images, noise labels."""
     padding: int = option(0, "0 or more")
-    """Pixels that training images are shifted by at most."""
+    """The most pixels by which training images are shifted at random."""
     flip: bool = False
     """Whether training images are mirrored at random."""
 
@@ -47,7 +47,7 @@ class TaskImageConfig(ImageConfig):
 
 @dataclass
 class PrimaryImageConfig(ImageConfig):
-    """Options of the benchmarks of one classification task, to which auxiliary tasks are learned."""
+    """Options of benchmarks with one classification task, which auxiliary tasks support."""
 
     defaults: ClassVar[Mapping[str, str]] = {"agent": "auxiliary", "training": "auxiliary"}
 
@@ -69,9 +69,10 @@ class ImageSuite(Suite[Any, ImageSpec]):
     ) -> None:
         """
         Args:
-            tasks: the names of all tasks that there are, of which `config.tasks` chooses some.
-            classes: of each of them.
-            divide: gives each of them its images of a part. With a shared input all have the same rows.
+            tasks: the names of all tasks; `config.tasks` may choose some of them.
+            classes: the number of classes of each task.
+            divide: says which images of a split belong to each task, with which labels. With a shared input, all tasks
+                have the same images.
             noise: add a task whose labels are random.
         """
         self.config = config

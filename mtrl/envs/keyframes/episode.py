@@ -25,7 +25,7 @@ class Episode:
         self.world = World(compile_scene(self.task.name, self.task.objects))
         self._key = (STREAMS.index(stream), seed, zlib.crc32(task.encode()))
         self.stage = 0
-        """Keyframe actions done."""
+        """How many keyframe actions were taken."""
         self.success = False
         self.over = False
 

@@ -18,7 +18,7 @@ from mtrl.monitoring.video import MACRO_BLOCK, Clip, check_writer, tile, write_v
 from mtrl.monitoring.video import Frame as Picture
 
 Policy = Callable[[Sequence[Sequence[Frame]], int], FloatArray]
-"""Frames T × 1 and the number of actions done to actions (T, 1, 8)."""
+"""(frames T × 1, how many actions were taken) -> actions (T, 1, 8)."""
 _EVERY = 2
 """Frames of a move for each picture."""
 
@@ -31,7 +31,7 @@ def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path,
         size: pixels of a task's square, a multiple of 16.
 
     Raises:
-        RenderingUnavailable: no video writer; nothing has run then.
+        RenderingUnavailable: there is no video writer. This is found before the first episode.
     """
     check(size >= MACRO_BLOCK and size % MACRO_BLOCK == 0, "size", f"a multiple of {MACRO_BLOCK}", size)
     check_writer()

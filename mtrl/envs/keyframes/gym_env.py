@@ -70,7 +70,7 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         return self._film.image(self._episode.world, AUDIENCE).rgb
 
     def __getstate__(self) -> dict[str, Any]:
-        """For `copy` and `pickle`: graphics contexts are made anew."""
+        """The state for `copy` and `pickle`. A copy opens a graphics context of its own."""
         return {**vars(self), "_renderer": None, "_film": None}
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ def _capsule(local: Local, size: Local) -> Local:
 
 
 def _cylinder(local: Local, size: Local) -> Local:
-    """Of the flat end or of the round side, whichever is nearer."""
+    """The normal of the flat end or of the round side, whichever is nearer."""
     flat = np.abs(np.abs(local[:, 2]) - size[1]) < np.abs(np.hypot(local[:, 0], local[:, 1]) - size[0])
     return np.where(flat[:, None], local * [0.0, 0.0, 1.0], local * [1.0, 1.0, 0.0])
 

@@ -30,7 +30,7 @@ class Config(ChosenTasks):
     tasks: list[str] = field(default_factory=lambda: list(TASKS), kw_only=True)
     """Which of the ten, in this order; all of them if empty."""
     image_size: int = option(128, f"in 16..{PIXELS}")
-    """Pixels of an edge of every picture."""
+    """Pixels along each side of the square pictures."""
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
     """What the policy sees, of left_shoulder, right_shoulder, overhead, wrist and front."""
 
@@ -58,15 +58,15 @@ class KeyframesSuite(Suite[Config, KeyframeSpec]):
     def demonstrations(self, seed: int, episodes: int, every_frame: bool = False) -> Iterator[Demo]:
         """Yield `episodes` demonstrations of each task, task by task.
 
-        every_frame: draw all five cameras at every frame, as RLBench's layout wants them; otherwise the policy's
-        cameras where a policy decides.
+        every_frame: draw all five cameras at every frame, as in RLBench's folders; otherwise the policy's cameras, at
+        the keyframes alone.
         """
         cameras = CAMERAS if every_frame else self.spec.cameras
         size = self.config.image_size
         return collect(self.tasks, episodes, seed, cameras=cameras, image_size=size, every_frame=every_frame)
 
     def make_evaluation_envs(self, seed: int, envs_per_task: int) -> KeyframeCopies:
-        """Copies whose scenes no demonstration has, of any seed."""
+        """Environments for evaluation. Their scenes are those of no demonstration, whatever its seed."""
         return KeyframeCopies(self.tasks, envs_per_task, seed, self.spec.cameras, self.config.image_size)
 
     def film(self, policy: Policy, path: Path, seed: int) -> None:

@@ -68,7 +68,7 @@ class TaskArithmetic:
     Args:
         spec: the task.
         probes: where its probes lie in ``rows``.
-        shapes: of its constants, () or (k,).
+        shapes: the shape of each of its constants, () or (k,).
         rows: (N, width), read where steps are taken from Python.
         action: (N, 4), read.
         result: (N, RESULT_SIZE). The last step's frame is read from its place (`PREVIOUS`); the rest is written.

@@ -17,7 +17,7 @@ from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE
 Array = NDArray[Any]
 Observation = Array | dict[str, Array]
 _GOAL = slice(2 * CURRENT_SIZE, OBSERVATION_SIZE)
-"""Of a state, after the current frame and the one before."""
+"""The goal's place in a state, after the current frame and the one before."""
 
 
 class Observer:

@@ -1,7 +1,8 @@
 """The MuJoCo side of all copies of one task.
 
-Each copy has data of its own; models are shared, at most one for each thread, and get the few numbers in which copies
-differ (of ``body_pos`` and ``site_pos``, which resets change) before each step of a copy.
+Each copy has data of its own. Copies share models, at most one for each thread. Resets change some positions of bodies
+and sites in a model (``body_pos``, ``site_pos``), so each step of a copy begins by writing its own into the shared
+model.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -31,7 +32,7 @@ class TaskPhysics:
     """N copies of one task.
 
     Args:
-        starts: makes the first states; its environment's model is the first of ours.
+        starts: makes the first states. The model of its environment is the first of the shared ones.
         controls: (N, CONTROLS), read at each step.
         status: (N,), where each step leaves `SOUND`, `UNSTABLE` or `ERROR`.
         workers: how many threads step copies of this task at once.
@@ -106,7 +107,7 @@ class TaskPhysics:
         self.set_state(n, start.physics)
 
     def _place(self) -> None:
-        """Put bodies and sites into all models, even the first, which the environment that makes starts changes.
+        """Put bodies and sites into all models. The first model needs it too: making starts changes it.
 
         Shared models get the positions that all copies have in common; the others are set before each step.
         """

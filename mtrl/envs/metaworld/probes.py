@@ -43,7 +43,7 @@ class ProbeLayout:
         self._near: list[tuple[str, int]] = []
         self._touching: list[int] = []
         self.columns: dict[str, tuple[int, int]] = {}
-        # What is touched comes last.
+        # The probes `touching` come last.
         for name, probe in sorted(probes.items(), key=lambda item: item[1].startswith("touching.")):
             first = len(self._near) + len(self._touching)
             source, size, identifier = _resolve(model, probe)
@@ -93,7 +93,7 @@ class Gather:
         self._datas, self._rows, self._touching, self._pads = datas, rows, touching, pads
         self._memory, places = places_of([part for row in parts for part in row])
         near = places.reshape(len(datas), -1)
-        # A row has room for what is touched, filled afterwards.
+        # The end of a row is for the probes `touching`, which are filled in afterwards.
         self._places = np.zeros(rows.shape, np.intp)
         self._places[:, : near.shape[1]] = near
 
@@ -122,7 +122,7 @@ def address_of(array: NDArray[Any]) -> int:
 
 
 def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
-    """One array over the memory from the first part to the last, and the places of the parts' elements in it.
+    """One array that covers the memory of all parts and what lies between, and where in it the parts' elements are.
 
     The caller keeps the parts' owners alive and touches nothing but these elements.
     """

@@ -41,7 +41,7 @@ def rollout_video(
         size: pixels of a goal's square, a multiple of 16.
 
     Raises:
-        RenderingUnavailable: no offscreen OpenGL or no video writer; nothing has run then.
+        RenderingUnavailable: there is no offscreen OpenGL or no video writer. This is found before the first episode.
     """
     check_writer()
     offscreen_backend()

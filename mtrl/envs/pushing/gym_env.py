@@ -80,7 +80,7 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         return PushEnvs(table, table, 0, 1, 1, reward=self._reward, horizon=horizon, fixed=True, threads=1)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For `copy` and `pickle`: a copy continues bit for bit."""
+        """The state for `copy` and `pickle`. A copy continues bit for bit."""
         state = None if self._envs is None else self._envs.state_dict()
         return {**vars(self), "_envs": state, "_pictures": None}
 

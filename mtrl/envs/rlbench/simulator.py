@@ -43,7 +43,7 @@ class Simulator:
     """One task. Scenes follow from their seeds through NumPy's global generator, which RLBench draws from."""
 
     def __init__(self, task: str, cameras: Sequence[str], size: int, headless: bool = True, variation: int = 0) -> None:
-        """cameras: those whose pictures frames have; size: pixels along a side."""
+        """cameras: those that take pictures; size: pixels along a side."""
         packages()
         modes = "rlbench.action_modes"
         arm = _named(f"{modes}.arm_action_modes", "EndEffectorPoseViaPlanning")()

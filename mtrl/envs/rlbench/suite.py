@@ -69,7 +69,7 @@ class RLBenchSuite(Suite[Config, KeyframeSpec]):
     def demonstrations(self, seed: int, episodes: int, every_frame: bool = False) -> Iterator[Demo]:
         """Yield `episodes` demonstrations of each task, by RLBench's own experts.
 
-        every_frame: of all five cameras, as RLBench's layout wants them; the policy's cameras otherwise.
+        every_frame: whether pictures come from all five cameras, as in RLBench's folders, or only from the policy's.
         """
         config = self.config
         for task in self.tasks:

@@ -2,4 +2,4 @@
 
 from mtrl.core.registry import Registry
 
-DIAGNOSTICS = Registry("diagnostics", __name__, many=True)
+DIAGNOSTICS = Registry("diagnostics", __name__, many=True, makes="mtrl.gradients.base.Diagnostic")

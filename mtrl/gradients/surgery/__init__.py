@@ -2,4 +2,4 @@
 
 from mtrl.core.registry import Registry
 
-SURGERIES = Registry("surgery", __name__)
+SURGERIES = Registry("surgery", __name__, makes="mtrl.gradients.base.Surgery")

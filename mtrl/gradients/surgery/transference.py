@@ -7,8 +7,8 @@ the shares, in the whole step. The first of equals is taken.
 
 Candidates are as long as their sum: one task alone takes a shorter step than all together, as in the paper. Trial steps
 have the learning rate, momentum and weight decay of SGD, and no preconditioning for Adam. Each costs a forward pass.
-Losses are computed by new tensors, so that nothing has to be put back. Which tasks a candidate may hold, the paper's
-abstract leaves open: `candidates` says it.
+Trial steps are taken on new tensors, so the parameters need not be restored. The paper's abstract leaves open which
+candidates there are; here `candidates` lists them.
 """
 
 from __future__ import annotations

@@ -2,4 +2,4 @@
 
 from mtrl.core.registry import Registry
 
-WEIGHTINGS = Registry("weighting", __name__)
+WEIGHTINGS = Registry("weighting", __name__, makes="mtrl.gradients.base.Weighting")

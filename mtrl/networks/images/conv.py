@@ -1,8 +1,8 @@
 """The Mint paper's small convolutional network: three convolutions, two hidden layers, and what tasks own of it.
 
 Mint paper, App. B: three layers of 160 3×3 filters, each followed by max pooling and batch norm, then two fully
-connected layers of 320. `owned` makes its baselines of it: head (task-specific-1-fc), fc (task-specific-all-fc),
-all (independent). Batch norm comes before the activation, as usual; the paper does not say.
+connected layers of 320. `owned` chooses one of the paper's baselines: head (task-specific-1-fc), fc
+(task-specific-all-fc) or all (independent). Batch norm comes before the activation, as usual; the paper does not say.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ConvConfig(Options):
     fc_depth: int = option(2, "0 or more")
     """Hidden linear layers."""
     batch_norm: str = option("shared", ("task", "shared"))
-    """task: every task its own scale and shift; shared: one for all. Statistics are always each task's."""
+    """Scale and shift: each task its own (task), or one for all (shared). Each task always has its own statistics."""
 
 
 @dataclass

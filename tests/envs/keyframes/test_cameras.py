@@ -88,7 +88,7 @@ def test_pictures_do_not_depend_on_what_was_drawn_before(offscreen: str) -> None
 
 def test_cameras_stand_where_rlbench_s_stand() -> None:
     if not REAL.is_dir():
-        pytest.skip("RLBench's demonstrations are not at hand (../shared/rlbench_demos).")
+        pytest.skip("RLBench's demonstrations are not at hand.")
     real = read_demo(episodes(REAL, "reach_target")[0], (), frames=()).frames[0]
     world = begun().world
     for name in CAMERAS:

@@ -16,7 +16,7 @@ _UP = 0.12
 
 
 def _carry(grasp: Pose, before: Pose, lifted: Pose, release: Pose) -> list[Waypoint]:
-    """Before the grasp, the grasp, lifted, above the place, and released there."""
+    """Five keyframes: before the grasp, the grasp, the object lifted, above its place, and released there."""
     steps = [(before, True), (grasp, False), (lifted, False), (release.raised(_UP), False), (release, True)]
     return [Waypoint(*step) for step in steps]
 
@@ -29,7 +29,7 @@ class PutKnifeOnChoppingBoard(Task):
     keyframes = 5
     ranges = "knife block and board: 35 x 60 cm each, ±45° each"
     handle = 0.06
-    """From the middle of the knife to that of its handle."""
+    """Metres from the middle of the knife to the middle of its handle."""
     board = 0.13, 0.09, 0.01
     objects = (
         '<body name="holder" mocap="true">'
@@ -104,7 +104,7 @@ class StackWine(Task):
 
     @staticmethod
     def _reachable(rack: FloatArray, bottle: FloatArray) -> bool:
-        """The rack does not stand where the gripper comes along the table."""
+        """Whether the rack leaves room for the gripper, which comes to the bottle along the table."""
         return bool(rack[0] > bottle[0] or abs(rack[1] - bottle[1]) > 0.18)
 
     def plan(self, world: World) -> list[Waypoint]:

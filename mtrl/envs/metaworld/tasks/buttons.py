@@ -20,7 +20,7 @@ class _Button:
         success: the remaining way at which it counts as pressed.
         near_radius: where the closeness of the gripper is full.
         contact: from where pressing is rewarded.
-        weights: of the gripper at the button and of pressing.
+        weights: the rewards for the gripper at the button, and for pressing it.
         want_closed: whether the gripper should be closed; otherwise open, although the package calls that closed.
     """
 

@@ -61,7 +61,8 @@ def door_close_v1(s: State) -> Outcome:
 
 
 def door_lock_v2(s: State) -> Outcome:
-    """Closeness of the opened gripper to the lock, whose margin is the same (live) distance, and the lock's height."""
+    """Closeness of the opened gripper to the lock, and the lock's height. The margin of the closeness is the present
+    distance itself, not the one at the start."""
     lock, opened = s.observation[4:7], s.observation[3]
     to_lock = scaled_distance(lock, s.left_pad, _LOCK_SCALE)
     near = within(to_lock, 0.01, to_lock)

@@ -30,7 +30,8 @@ def lever_pull_v2(s: State) -> Outcome:
 
 
 def lever_pull_v1(s: State) -> Outcome:
-    """Reach the lever, then pull it; success takes the distance in metres for the angle, the rest is 0."""
+    """Reach the lever, then pull it. As in the package, success compares the distance in metres with a bound for
+    angles; the other terms are 0."""
     lever = s.observation[4:7]
     remaining = distance(lever, s.target)
     reward = kernels.reach_then_move(distance(lever, s.tcp), remaining, s.max_pull)

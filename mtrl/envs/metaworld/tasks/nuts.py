@@ -52,7 +52,8 @@ def disassemble_v2(s: State) -> Outcome:
 
 
 def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float, near: float) -> tuple[bool, float]:
-    """As `kernels.lift`, but a held wrench is also within ``near`` of the fingers; the reward is that if not held."""
+    """As `kernels.lift`, but a held wrench is also within ``near`` of the fingers. The reward is the one for a
+    wrench that is not held."""
     ground = rest + 0.005
     dropped = z < ground and placing > 0.02 and reach > 0.02
     held = z >= height - 0.01 and reach < near and not dropped
@@ -61,7 +62,7 @@ def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float,
 
 def assembly_v1(s: State) -> Outcome:
     """Reach the wrench, lift it, bring it over the peg and let it down."""
-    # The package has this height only where it was made for this version; the frame of the reset shows it.
+    # The package sets this height only in resets with this version; it stands in the frame after the reset.
     s.rest_height = s.previous[6] if math.isnan(s.rest_height) else s.rest_height
     height = s.rest_height + 0.1
     reach, reach_reward = kernels.approach(s, s.observation[4:7], s.init_tcp[2], 1.0, 0.04, 0.04)
@@ -80,7 +81,8 @@ def assembly_v1(s: State) -> Outcome:
 
 
 def disassemble_v1(s: State) -> Outcome:
-    """Reach the wrench, lift it to the goal; away from the peg, only the lift's full reward and the place's count."""
+    """Reach the wrench, lift it to the goal. Once off the peg, only the full reward for lifting and the one for placing
+    count."""
     wrench, height = s.observation[4:7], s.target_height
     reach, reach_reward = kernels.approach(s, wrench, s.init_tcp[2], 2.0, 0.04, 0.04)
     placing = distance(wrench, s.target)

@@ -58,15 +58,15 @@ def pick_place_wall_v2(s: State) -> Outcome:
     return kernels.graded(s, reward, to_target, to_obj, 0.07, grasped, in_place)
 
 
-def pick_place_v1(s: State, goal_radius: float = 0.07, ground: float = 0.0) -> Outcome:
+def pick_place_v1(s: State, goal_radius: float = 0.07) -> Outcome:
     """Reach, lift to the target height, then carry; the reported gripper opening is 0, so no grasp counts.
 
-    Heights are rewarded as measured from ``ground``.
+    pick-out-of-hole measures heights from 2 cm below the object's first place, which is 0: it lies at 2 cm.
     """
     obj = s.observation[4:7]
     reach, reach_reward = kernels.approach(s, obj, s.init_tcp[2], 2.0)
     placing = distance(obj, s.target)
-    held, lift_reward = kernels.lift(obj[2] - ground, s.obj_height - ground, s.target_height - ground, placing, reach)
+    held, lift_reward = kernels.lift(obj[2], s.obj_height, s.target_height, placing, reach)
     reward = reach_reward + lift_reward + kernels.place(held, reach, placing, s.max_placing)
     return kernels.outcome_v1(reward, placing, goal_radius)
 

@@ -112,11 +112,6 @@ def pick_out_of_hole_v2(s: State) -> Outcome:
     return Outcome(reward, to_target <= 0.07, to_obj <= 0.03, held, grasped, in_place, to_target)
 
 
-def pick_out_of_hole_v1(s: State) -> Outcome:
-    """As `pick_place_v1`, heights being measured from 2 cm below the object at rest."""
-    return pick_place_v1(s, ground=s.obj_height - 0.02)
-
-
 _OBJECT = {"obj": "body.obj.xpos", "obj_quaternion": "body.obj.xquat"}
 _BIN = {**_OBJECT, "target": "body.bin_goal.xpos"}
 _BALL = {"obj": "body.bsktball.xpos", "obj_quaternion": "body.bsktball.xquat", "target": "site.goal.xpos"}
@@ -125,5 +120,5 @@ SPECS = (
     TaskSpec("bin-picking-v3", posed, bin_picking_v2, bin_picking_v1, _BIN, PLACING, ("first_distance",)),
     TaskSpec("shelf-place-v3", posed_by_matrix, shelf_place_v2, pick_place_v1, PUCK, PLACING),
     TaskSpec("basketball-v3", posed, basketball_v2, partial(pick_place_v1, goal_radius=0.08), _BALL, PLACING),
-    TaskSpec("pick-out-of-hole-v3", posed, pick_out_of_hole_v2, pick_out_of_hole_v1, _OBJECT, PLACING),
+    TaskSpec("pick-out-of-hole-v3", posed, pick_out_of_hole_v2, pick_place_v1, _OBJECT, PLACING),
 )

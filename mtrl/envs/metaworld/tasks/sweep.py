@@ -22,7 +22,7 @@ def _sweep_to(s: State, target: Vector, grasped: float) -> Outcome:
 
 
 def sweep_v2(s: State) -> Outcome:
-    """Grasp, and closeness of the cube to the goal in the measure of the grasp; 10 at the goal."""
+    """Grasp, and closeness of the cube to the goal as far as it is grasped; 10 at the goal."""
     return _sweep_to(s, s.target, kernels.pad_caging(s, s.observation[4:7], 0.02, 0.01, 0.005))
 
 
@@ -52,18 +52,18 @@ def _sweep_v1(s: State, fallen: bool) -> Outcome:
     obj = s.observation[4:7]
     reach = distance(s.tcp, obj)
     pushing = 0.0 if fallen else distance_xy(obj, s.target)
-    # Near the fingers, a fallen object still earns the push; only the distance to it costs nothing any more.
+    # A fallen object near the fingers still earns the reward of a push. Its distance no longer costs anything.
     reward = kernels.reach_then_move(reach, pushing, s.max_pushing) + (reach if fallen else 0.0)
     return kernels.outcome_v1(reward, pushing, 0.05)
 
 
 def sweep_v1(s: State) -> Outcome:
-    """Reach, then push; falling off the table ends the task well, wherever it happens."""
+    """Reach, then push. An object that falls off the table counts as being at the goal, wherever it falls."""
     return _sweep_v1(s, s.observation[6] < s.obj_init[2] - 0.05)
 
 
 def sweep_into_v1(s: State) -> Outcome:
-    """Reach, then push; falling anywhere over the table's length counts as falling into the hole."""
+    """Reach, then push. An object that falls, at any y of the table, counts as having fallen into the hole."""
     return _sweep_v1(s, s.observation[6] < s.obj_init[2] - 0.05 and 0.4 < s.observation[5] < 1.0)
 
 

@@ -1,0 +1,125 @@
+"""A run that several processes learn, one for each GPU: `torchrun --nproc-per-node 2 -m mtrl.cli train ...`.
+
+Every process has the whole run, its environments and its random numbers, and computes its share of each update
+(`execution.processes`), so that all stay the same. The first one leads: it logs, evaluates and saves, and tells the
+others before each step that it takes. They read its folder where it goes on from a checkpoint, and at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import enum
+import os
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+
+from mtrl.core.errors import reading
+from mtrl.experiment.config import ExperimentConfig
+from mtrl.experiment.parts import Experiment
+from mtrl.monitoring import checkpoints
+from mtrl.monitoring.interrupt import Interrupts, Stopped
+from mtrl.monitoring.random_state import restore_random_state, seed_process
+from mtrl.monitoring.run import RunFolder
+from mtrl.training.trainer import Trainer
+
+_LONGEST = datetime.timedelta(days=1)
+"""How long the others wait while the first process evaluates or saves. They notice by themselves when it ends."""
+
+
+class Order(enum.IntEnum):
+    """What the first process tells the others to do."""
+
+    END, ADVANCE, RESUME, RESEED = range(4)
+
+
+def leads() -> bool:
+    """Whether this process keeps the run, be it alone or the first of several."""
+    return not _launched() or int(os.environ["RANK"]) == 0
+
+
+def _launched() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+class Company:
+    """The processes of a run, if it has several."""
+
+    def __init__(self, several: bool = False) -> None:
+        self._several = several
+
+    def tell(self, order: Order) -> None:
+        if self._several:
+            dist.broadcast(torch.tensor(int(order)), 0)
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self._several:
+            dist.barrier()
+
+    def told(self) -> Order:
+        word = torch.tensor(0)
+        dist.broadcast(word, 0)
+        return Order(int(word))
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Company]:
+    """Join the processes that torchrun has started beside this one, each with a GPU of its own if there are any."""
+    if not _launched() or int(os.environ["WORLD_SIZE"]) == 1:
+        yield Company()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group(timeout=_LONGEST)
+    company = Company(several=True)
+    try:
+        yield company
+    finally:
+        if leads():
+            with contextlib.suppress(RuntimeError):  # where the others have ended by the same error
+                company.tell(Order.END)
+        dist.destroy_process_group()
+
+
+def take_over(trainer: Trainer, found: checkpoints.Found) -> None:
+    """Bring a trainer that was started, and the process's random numbers, to a checkpoint."""
+    with reading(found.path, "one that fits the run's config.yaml", "Checkpoint"):
+        trainer.load_state_dict(found.state["trainer"])
+        trainer.load_data_state(found.replay)
+        restore_random_state(found.state["random"])
+
+
+def reseed(trainer: Trainer, rollbacks: int) -> None:
+    """Let a trainer go on with other random numbers, after it has gone back to a checkpoint so many times."""
+    trainer.rollbacks = rollbacks
+    trainer.reseed()
+    seed_process(trainer.stream)
+
+
+def follow(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFolder, dict[str, object]]:
+    """Take the steps that the first process takes, until it ends; return what it returns.
+
+    Raises:
+        Stopped: the first process ended without a result.
+    """
+    experiment = Experiment(config)
+    seed_process(config.seed)
+    trainer, done = experiment.trainer.start(), 0
+    with contextlib.closing(trainer), Interrupts():  # a signal that comes to all ends the first one, after its step
+        while (order := company.told()) is not Order.END:
+            if order is Order.ADVANCE:
+                trainer.advance()
+            elif order is Order.RESEED:
+                reseed(trainer, done + 1)
+            elif found := checkpoints.newest(experiment.path / "checkpoints"):
+                done = trainer.rollbacks
+                take_over(trainer, found)
+                company.wait()
+    folder = RunFolder.load(experiment.path)
+    if folder.result is None:
+        raise Stopped
+    return experiment, folder, folder.result

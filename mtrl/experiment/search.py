@@ -1,0 +1,131 @@
+"""Search spaces of sweeps: Optuna proposes each trial from what those before have reached.
+
+Akiba et al. 2019, "Optuna: A Next-generation Hyperparameter Optimization Framework", with its tree-structured Parzen
+estimator. What was proposed and reached lies in a journal beside the runs, from which the same sweep goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtrl.core.errors import expected, missing
+from mtrl.experiment.config import ExperimentConfig, alternatives, compose, is_whole
+
+_SPAN = re.compile(r"(log|interval)\((.*)\)")
+
+
+def is_searched(word: str) -> bool:
+    """Whether an override spans values of its option, as key=log(1e-4,1e-2) or key=interval(0.9,1)."""
+    return _SPAN.fullmatch(word.partition("=")[2]) is not None
+
+
+class Search:
+    """Trials that are proposed one by one.
+
+    Args:
+        words: overrides, of which some span values; where one has values with commas between them, they are choices.
+        imports: further words of every trial.
+        count: trials in all.
+        metric: the number of metrics.jsonl whose last value is to be large.
+
+    Raises:
+        UserError: Optuna is missing, or a word spans what its option cannot be.
+    """
+
+    def __init__(self, words: Sequence[str], imports: Sequence[str], count: int, metric: str) -> None:
+        try:
+            import optuna
+            from optuna.storages.journal import JournalFileBackend
+        except ImportError as error:
+            raise missing("A search", "Optuna", "ray") from error
+        optuna.logging.set_verbosity(logging.WARNING)
+        self._kinds, self._words, self._imports = optuna.distributions, list(words), list(imports)
+        self.count, self.metric = count, metric
+        self._failed = optuna.trial.TrialState.FAIL
+        usual = [alternatives(word)[0] for word in words if not is_searched(word)]
+        self._space = {word: found for word in words if (found := self._distribution(word, usual))}
+        first = {word: _ends(distribution)[0] for word, distribution in self._space.items()}
+        ends = [{**first, word: end} for word, distribution in self._space.items() for end in _ends(distribution)]
+        config, *_ = (self.config(self._chosen(values)) for values in ends)  # all, before the first run begins
+        facts = json.dumps([sorted(words), list(imports), metric])
+        folder = Path(config.runs) / config.benchmark.name
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = folder / f"search_{hashlib.sha256(facts.encode()).hexdigest()[:8]}.journal"
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+        kept: dict[str, Any] = {"study_name": "sweep", "load_if_exists": True}
+        self._study = optuna.create_study(storage=storage, direction="maximize", **kept)
+        before = self._study.get_trials(deepcopy=False)
+        self._study.sampler = optuna.samplers.TPESampler(seed=len(before), constant_liar=True)
+        self._before = [(trial.number, self._chosen(trial.params)) for trial in before]
+
+    def _distribution(self, word: str, usual: Sequence[str]) -> Any:
+        """The values of a word; None where it has one."""
+        key, _, text = word.partition("=")
+        if not (match := _SPAN.fullmatch(text)):
+            choices = alternatives(word)
+            return self._kinds.CategoricalDistribution(choices) if len(choices) > 1 else None
+        is_log = match[1] == "log"
+        try:
+            low, high = map(float, match[2].split(","))
+        except ValueError:
+            low = high = 0.0
+        finite = -float("inf") < low < high < float("inf")
+        kind: Any = self._kinds.FloatDistribution
+        if finite and is_whole(key, usual):
+            kind, low, high = self._kinds.IntDistribution, round(low), round(high)
+        if not (finite and low < high and (low > 0 or not is_log)):
+            what = f"{match[1]}(LOW,HIGH) of two{' positive' if is_log else ''} numbers, the lower first"
+            raise expected(f"Option `{key}`", what, text)
+        return kind(low, high, log=is_log)
+
+    def _chosen(self, values: Mapping[str, Any]) -> list[str]:
+        """The words of a trial. Its numbers have four digits, so that they can be read."""
+        found = []
+        for word in self._words:
+            value = values.get(word, word)
+            key = word.partition("=")[0]
+            number = f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+            found.append(value if isinstance(value, str) else number)
+        return found
+
+    def config(self, words: Sequence[str]) -> ExperimentConfig:
+        return compose([*words, *self._imports])
+
+    def label(self, words: Sequence[str]) -> str:
+        """Those of a trial's words that are searched."""
+        return " ".join(own for own, word in zip(words, self._words, strict=True) if word in self._space)
+
+    def ask(self) -> tuple[int, list[str]] | None:
+        """The number and the words of the next trial, first of those before; None where there are enough."""
+        if self._before:
+            return self._before.pop(0)
+        if len(self._study.get_trials(deepcopy=False)) >= self.count:
+            return None
+        trial = self._study.ask(self._space)
+        return trial.number, self._chosen(trial.params)
+
+    def tell(self, number: int, value: float | None) -> None:
+        """What a trial has reached; None where it has no such number. The first that is told counts."""
+        state = {"state": self._failed} if value is None else {}
+        self._study.tell(number, value, skip_if_finished=True, **state)
+
+    @property
+    def best(self) -> str:
+        """The words of the best trial so far and what it has reached, "" where none has a number."""
+        values = {t.number: t.value for t in self._study.get_trials(deepcopy=False) if t.value is not None}
+        if not values:
+            return ""
+        best = max(values, key=lambda number: values[number])
+        words = self._chosen(self._study.get_trials(deepcopy=False)[best].params)
+        return f"{self.label(words)} ({self.metric} {values[best]:.4g})"
+
+
+def _ends(distribution: Any) -> Sequence[Any]:
+    """The extreme values, or all choices."""
+    return getattr(distribution, "choices", None) or (distribution.low, distribution.high)

@@ -1,0 +1,100 @@
+"""Off-policy training whose environments stand in processes of a Ray cluster, and step while the agent learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+
+from mtrl.core.config import check
+from mtrl.core.types import Metrics, StepResult, Transitions
+from mtrl.training.off_policy import OffPolicyTrainer
+from mtrl.training.ray_stream import Arrival, RayStream
+
+
+class CollectedTrainer(OffPolicyTrainer):
+    """An agent that learns from what collectors send, and sends them its policy.
+
+    A step of `advance` takes what one collector sends: R steps of its copies. It then makes the updates that they earn,
+    while all collectors go on. In what order steps come is left to time, so a run does not repeat exactly; what it
+    counts is exact all the same (see `ray_stream`), also where it goes on from a checkpoint.
+    """
+
+    def start(self) -> Self:
+        """Start the collectors, with an empty replay.
+
+        Raises:
+            UserError: Ray, or a cluster, is missing; or the agent needs the steps of all copies at once.
+        """
+        learner, config = self.agent.config, self.config
+        check(learner.n_step == 1, "agent.n_step", "1 with training.collector=ray", learner.n_step)
+        each = "false with training.collector=ray, as collectors send their copies' steps at different times"
+        check(not learner.normalise_rewards, "agent.normalise_rewards", each, learner.normalise_rewards)
+        several = self.agent.processes.count > 1
+        check(not several, "training.collector", "local where several processes learn", config.collector)
+        self._begin(self.suite.spec.num_tasks)
+        assert self.rebuild is not None, "a trainer of an experiment"
+        shape = (self.suite.spec.num_tasks, config.envs_per_task)
+        bounds = (config.collector_steps, config.updates_per_call, config.max_staleness)
+        self.collector = RayStream(*bounds, config, self.agent, self.rebuild, shape, self.seed, self.clock)
+        self._stale = [0.0, 0.0, 0.0]  # calls, sum and largest of their staleness since the last report
+        return self
+
+    @property
+    def _capacity(self) -> int:
+        config = self.config
+        return min(config.buffer_size, self.steps + config.collector_steps * config.envs_per_task)
+
+    @property
+    def _version(self) -> int:
+        return self.updates if self.step >= self.config.learning_starts else -1
+
+    def advance(self) -> Metrics | None:
+        """The steps of one call, and the updates that they earn."""
+        with self.clock("step"):
+            arrival = self.collector.take(self._version)
+        new = self._take(arrival)
+        with self.clock("act"):
+            self.collector.begin(self._version)
+        metrics = self._learn(self.step, new)
+        return None if metrics is None else {**metrics, **self._staleness()}
+
+    def _take(self, arrival: Arrival) -> int:
+        """Store the steps, and return how many of each task they are."""
+        block, copies = arrival.block, slice(arrival.copies.start, arrival.copies.stop)
+        steps, successor = block.reward.shape[1], block.next_observation
+        arrays = (block.observation[:, :-1], block.action, block.reward, successor, *block.ends[:2])  # read-only
+        observation, action, reward, following, ended, cut = (torch.tensor(array).flatten(1, 2) for array in arrays)
+        self._keep(Transitions(observation, action, reward, following, ended, truncated=cut))
+        for step in range(steps):
+            terminated, truncated, success = block.ends[:, :, step]
+            after = (block.observation[:, step + 1], block.reward[:, step], terminated, truncated)
+            self.episodes.add(StepResult(*after, successor[:, step], success), copies)
+        new = steps * len(arrival.copies)
+        self.step += new
+        self._stale = [self._stale[0] + 1, self._stale[1] + arrival.staleness, max(self._stale[2], arrival.staleness)]
+        return new
+
+    def _staleness(self) -> Metrics:
+        """Updates that policies were behind when their steps were taken since the last report: the mean, the most."""
+        calls, total, largest = self._stale
+        found = {"staleness": total / calls, "largest_staleness": largest}
+        return {f"collector/{name}": torch.tensor(value) for name, value in found.items()}
+
+    def report(self) -> dict[str, Any]:
+        self._stale = [0.0, 0.0, 0.0]
+        return super().report()
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"credit": self._credit, "envs": self.collector.state_dict(), "episodes": self.episodes.state_dict()}
+        return super(OffPolicyTrainer, self).state_dict() | own
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super(OffPolicyTrainer, self).load_state_dict(state)
+        self._credit = state["credit"]
+        self.episodes.load_state_dict(state["episodes"])
+        self.collector.load_state_dict(state["envs"])
+
+    def close(self) -> None:
+        self.collector.close()

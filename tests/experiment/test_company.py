@@ -1,0 +1,77 @@
+"""Two processes that torchrun starts train one run: its numbers are those of one process, and it goes on like one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mtrl import cli
+from mtrl.core.errors import UserError
+from mtrl.experiment import Experiment, compose
+from mtrl.monitoring import checkpoints
+from tests.support.rays import processes
+
+RUN = [
+    "benchmark=toy", "surgery=pcgrad", "network.width=16", "network.depth=1", "agent.batch_size=8", "seed=3",
+    "training.learning_starts=20", "training.final_episodes=2", "training.log_every=20", "experiment=RUN", "device=cpu",
+]  # fmt: skip
+ROOT = Path(__file__).resolve().parents[2]
+RUN_FOLDER = "runs/toy/RUN/seed_3"
+
+
+def start(folder: Path, steps: int) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mtrl.cli", "train"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MTRL_TEST": str(folder)}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *command, *RUN, f"steps={steps}"], cwd=folder, env=env, **pipes)
+
+
+@pytest.mark.timeout(1500)
+def test_two_processes_train_the_run_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To rounding, which grows from update to update; they also go on from a checkpoint."""
+    (tmp_path / "alone").mkdir()
+    monkeypatch.chdir(tmp_path / "alone")
+    assert cli.main(["train", *RUN, "steps=60"]) == 0
+    for steps in (40, 60):
+        pair = start(tmp_path / "pair", steps)
+        told, error = pair.communicate()
+        assert pair.returncode == 0 and told.count("success") == 1, (told, error)
+    assert "Going on from step 40" in error
+    runs = [tmp_path / name / RUN_FOLDER for name in ("alone", "pair")]
+    found = [checkpoints.newest(run / "checkpoints") for run in runs]
+    one, both = (state.state["trainer"] for state in found if state)
+    assert (one["step"], one["updates"]) == (both["step"], both["updates"]) == (60, 41)
+    one, both = one["agent"], both["agent"]
+    assert torch.equal(one["generator"], both["generator"])
+    for name, value in one["actor"].items():
+        torch.testing.assert_close(both["actor"][name], value, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.timeout(1500)
+def test_a_signal_lets_the_first_save_and_ends_both(tmp_path: Path) -> None:
+    pair, run = start(tmp_path, 1_000_000), tmp_path / RUN_FOLDER
+    while not any(run.glob("checkpoints/step_*")):
+        time.sleep(0.1)
+        assert pair.poll() is None, pair.communicate()
+    before = checkpoints.latest(run / "checkpoints")
+    time.sleep(3)
+    pair.send_signal(signal.SIGTERM)
+    told = pair.communicate()
+    assert "mtrl: interrupted" in told[1] and checkpoints.latest(run / "checkpoints") != before
+    assert processes(f"MTRL_TEST={tmp_path}") == []
+
+
+def test_learners_whose_batches_cannot_be_divided_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    with pytest.raises(UserError, match="`agent` should be ppo or sac or supervised or td3 where several processes"):
+        Experiment(compose(["benchmark=scenes", "device=cpu"]))

@@ -1,0 +1,87 @@
+"""Searches: what they propose, what they refuse, and that the same one goes on. Trials are told by hand here."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtrl import cli
+from mtrl.core.errors import UserError
+from mtrl.experiment.search import Search
+
+WORDS = ["benchmark=toy", "steps=100", "agent.learning_rate=log(1e-5,1e-1)", "network.width=interval(8,64)"]
+WORDS += ["surgery=none,pcgrad"]
+
+
+def search(count: int = 30, words: list[str] = WORDS) -> Search:
+    pytest.importorskip("optuna", reason="needs Optuna: pip install -e '.[ray]' -c constraints.txt")
+    return Search(words, [], count, "score")
+
+
+def values(words: list[str]) -> tuple[float, int, str]:
+    chosen = dict(word.split("=") for word in words)
+    return float(chosen["agent.learning_rate"]), int(chosen["network.width"]), chosen["surgery"]
+
+
+def score(words: list[str]) -> float:
+    """Best at 1e-3 with pcgrad, whatever the width."""
+    rate, _, surgery = values(words)
+    return -abs(math.log10(rate) + 3) - (surgery == "none")
+
+
+def test_trials_lie_in_the_space_and_come_closer_to_what_is_good(elsewhere: Path) -> None:
+    made, found = search(), list[float]()
+    while asked := made.ask():
+        rate, width, surgery = values(asked[1])
+        assert 1e-5 <= rate <= 1e-1 and 8 <= width <= 64 and surgery in ("none", "pcgrad")
+        assert asked[1][:2] == WORDS[:2] and made.config(asked[1]).network.width == width
+        found.append(score(asked[1]))
+        made.tell(asked[0], found[-1])
+    assert len(found) == 30 and sum(found[20:]) / 10 > sum(found[:10]) / 10 and max(found) > -0.7
+    assert made.best.startswith("agent.learning_rate=") and "surgery=pcgrad" in made.best
+
+
+def test_the_same_search_goes_on_with_what_was_proposed_and_has_told_of_it(elsewhere: Path) -> None:
+    first = search(4)
+    asked = [first.ask() for _ in range(3)]
+    assert asked[0] and asked[1]
+    first.tell(asked[0][0], 0.5)
+    first.tell(asked[1][0], None)
+    again = search(4)
+    assert [again.ask() for _ in range(3)] == asked
+    new = again.ask()
+    assert new is not None and new not in asked and again.ask() is None
+    again.tell(asked[0][0], 9.0)
+    assert "(score 0.5)" in again.best, "what was told first counts"
+    assert search(4, [*WORDS, "seed=2"]).ask() not in asked, "another search has another journal"
+    more = search(5)
+    assert sum(more.ask() is not None for _ in range(6)) == 5
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("agent.tau=log(0,1)", r"`agent.tau` should be log\(LOW,HIGH\) of two positive numbers, the lower first"),
+        ("agent.tau=interval(0.5,0.1)", r"`agent.tau` should be interval\(LOW,HIGH\) of two numbers, the lower first"),
+        ("agent.tau=interval(0.5)", "`agent.tau` should be interval"),
+        ("agent.tau=interval(0.5,2)", r"`agent.tau` should be in \(0, 1\]. Found 2"),
+        ("agent.tua=interval(0.1,0.2)", "`agent.tua` should be one of"),
+        ("network=interval(1,2)", "`network` should be"),
+    ],
+)
+def test_what_no_trial_could_be_is_refused_before_the_first(word: str, message: str, elsewhere: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        search(words=["benchmark=toy", word])
+    assert not list(elsewhere.rglob("*.journal"))
+
+
+def test_without_optuna_one_line_says_what_to_install(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert cli.main(["sweep", *WORDS]) == 2
+    error = capsys.readouterr().err
+    assert "A search should be used with Optuna installed: pip install -e '.[ray]'" in error and error.count("\n") == 1
