@@ -127,33 +127,31 @@ class GraspTrainer(SupervisedTrainer):
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Grasps:
         """Search a command for each object of the test tables in turn, and try it; rate all attempts on them."""
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
-        domains = range(self.suite.spec.num_tasks)
-        success, lifted = np.zeros((2, len(domains), episodes), bool)
-        for domain in domains:
-            arrays = self.suite.attempts(domain, "test")
-            tables = len(arrays["rgb"])
-            chosen = [(e % tables, (e + e // tables) % self.suite.objects) for e in range(episodes)]
-            commands = self._commands(domain, torch.stack([self.suite.picture(arrays, *pair) for pair in chosen]))
-            for e, (table, wanted) in enumerate(chosen):
-                found = self.suite.execute(domain, table, commands[e])
-                success[domain, e], lifted[domain, e] = found == wanted, found >= 0
-                if progress is not None:
-                    progress(domain * episodes + e + 1, len(domains) * episodes)
-        return Grasps(success, lifted, self._auc())
+        arrays = [self.suite.attempts(domain, "test") for domain in range(self.suite.spec.num_tasks)]
+        tables = len(arrays[0]["rgb"])
+        chosen = [(e % tables, (e + e // tables) % self.suite.objects) for e in range(episodes)]
+        pictures = [torch.stack([self.suite.picture(domain, *pair) for pair in chosen]) for domain in arrays]
+        commands = self._commands(torch.stack(pictures))
+        found = np.zeros(commands.shape[:2], np.int64)
+        for done, (domain, e) in enumerate(np.ndindex(found.shape), 1):
+            found[domain, e] = self.suite.execute(domain, chosen[e][0], commands[domain, e])
+            if progress is not None:
+                progress(done, found.size)
+        return Grasps(found == [wanted for _, wanted in chosen], found >= 0, self._auc())
 
-    def _commands(self, domain: int, pictures: Tensor) -> FloatArray:
-        """The commands (M, 3) for pictures (M, 4, H, W) of a domain, one by one, so that a picture decides alone."""
+    def _commands(self, pictures: Tensor) -> FloatArray:
+        """The commands (T, M, 3) for pictures (T, M, 4, H, W), one by one, so that a picture decides alone."""
         data = self.suite.data.to(self.agent.device)
         found = []
-        for picture in pictures:
+        for seen in pictures.unbind(1):
 
-            def score(commands: Tensor, picture: Tensor = picture) -> Tensor:
-                cut = self.suite.crops(domain, picture.unsqueeze(0), commands).to(self.agent.device)
-                images = normalised(cut, data.mean, data.deviation)
-                return self.agent.predict(images.expand(self.suite.spec.num_tasks, -1, -1, -1, -1))[domain][None].cpu()
+            def score(commands: Tensor, seen: Tensor = seen) -> Tensor:
+                each = enumerate(zip(seen.split(1), commands.split(1), strict=True))
+                cut = torch.cat([self.suite.crops(domain, *parts) for domain, parts in each]).to(self.agent.device)
+                return self.agent.predict(normalised(cut, data.mean, data.deviation)).cpu()
 
-            found.append(search(score, self.suite.reach, 1, torch.Generator().manual_seed(self.seed)))
-        return torch.cat(found).double().numpy()
+            found.append(search(score, self.suite.reach, len(seen), torch.Generator().manual_seed(self.seed)))
+        return torch.stack(found, 1).double().numpy()
 
     def _auc(self) -> FloatArray:
         data = self.suite.data.to(self.agent.device)
@@ -166,13 +164,14 @@ class GraspTrainer(SupervisedTrainer):
 
     def pictures(self) -> dict[str, Any]:
         """Of each domain (H, 2 W, 3): the first test table, its wanted object bright, and the cut at its command."""
+        domains = range(self.suite.spec.num_tasks)
+        pictures = torch.stack([self.suite.picture(self.suite.attempts(domain, "test"), 0, 0) for domain in domains])
+        commands = torch.from_numpy(self._commands(pictures.unsqueeze(1)))
         found = {}
         for domain, name in enumerate(self.suite.spec.tasks):
-            picture = self.suite.picture(self.suite.attempts(domain, "test"), 0, 0)
-            command = torch.from_numpy(self._commands(domain, picture.unsqueeze(0)))
-            cut = self.suite.crops(domain, picture.unsqueeze(0), command.unsqueeze(1))[0, 0]
-            large = torch.nn.functional.interpolate(cut.unsqueeze(0), picture.shape[1:])[0]
-            shaded = [(part[:3] * (0.5 + 0.5 * part[3:] / 255)).to(torch.uint8) for part in (picture, large)]
+            cut = self.suite.crops(domain, pictures[domain, None], commands[domain, None])[0]
+            large = torch.nn.functional.interpolate(cut, pictures.shape[2:])[0]
+            shaded = [(part[:3] * (0.5 + 0.5 * part[3:] / 255)).to(torch.uint8) for part in (pictures[domain], large)]
             found[f"command/{name}"] = torch.cat(shaded, 2).movedim(0, -1).numpy()
         return found
 
@@ -182,7 +181,7 @@ class GraspTrainer(SupervisedTrainer):
 
         Colours are normalised by the training attempts, which have to be there.
         """
-        return lambda pictures: np.stack([self._commands(t, torch.from_numpy(p)) for t, p in enumerate(pictures)])
+        return lambda pictures: self._commands(torch.from_numpy(pictures))
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> NDArray[Any]:
         """observation, a picture with the wanted object's mask, uint8 (4, H, W) -> the command (3,): x, y, turn."""
@@ -190,7 +189,8 @@ class GraspTrainer(SupervisedTrainer):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[0] != 4:
             found = f"{picture.dtype} of shape {picture.shape}"
             raise expected("Observation", "a uint8 picture with a mask, of shape (4, height, width)", found)
-        return self._commands(task or 0, torch.from_numpy(picture[None]))[0]
+        pictures = np.broadcast_to(picture, (self.suite.spec.num_tasks, 1, *picture.shape)).copy()
+        return self._commands(torch.from_numpy(pictures))[task or 0, 0]
 
 
 def build(config: Config, **parts: Any) -> GraspTrainer:
