@@ -38,7 +38,7 @@ class Config(supervised.Config):
     kind: str = "grasping"
     evaluation_episodes: int = 30
     """Grasps in each domain of an evaluation on the way."""
-    final_episodes: int = 120
+    final_episodes: int = 60
     """Grasps in each domain of the evaluation at the end."""
 
     def __post_init__(self) -> None:

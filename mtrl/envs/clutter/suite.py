@@ -45,7 +45,7 @@ class Config(SuiteConfig):
         "network.fc_width": "64",
         "network.fc_depth": "1",
         "steps": "24000",
-        "training.final_episodes": "120",
+        "training.final_episodes": "60",
     }
     """For one CPU core."""
 
