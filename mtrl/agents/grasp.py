@@ -34,8 +34,6 @@ from mtrl.networks.layers import head
 
 INSTANCE, ANY, DOMAIN = range(3)
 """Places of the heads' logits."""
-_MASK = 6
-"""Numbers along an edge of what the head sees of the mask."""
 
 
 @dataclass
@@ -55,6 +53,9 @@ class Config(supervised.Config):
     """Whether attempts in the target domain are learned from. Without, nothing is known of that domain."""
     target_labels: bool = False
     """Whether the wanted object's labels are known in the target domain too: an upper bound."""
+    mask_size: int = option(2, "a positive integer")
+    """Numbers along an edge of what the wanted object's head sees of the mask. With many of them the mask tells the
+    object's shape and turn by itself, so that little depends on the picture and its domain."""
     score: str = option("instance", ("instance", "any"))
     """Which head chooses commands: for the wanted object (instance), or for any (the indiscriminate baseline)."""
 
@@ -80,15 +81,15 @@ def reversed_gradient(x: Tensor, scale: float) -> Tensor:
 class _Grasper(nn.Module):
     """images (.., B, 4, H, W), whose last channel is the mask -> logits (.., B, 3) of INSTANCE, ANY and DOMAIN."""
 
-    def __init__(self, trunk: nn.Module, features: int, width: int, reversal: float) -> None:
+    def __init__(self, trunk: nn.Module, features: int, width: int, config: Config) -> None:
         super().__init__()
-        self.trunk, self.reversal = trunk, reversal
-        self.instance = head(features + _MASK**2, width, 1)
+        self.trunk, self.reversal, self.mask_size = trunk, config.reversal, config.mask_size
+        self.instance = head(features + config.mask_size**2, width, 1)
         self.any, self.domain = head(features, width, 1), head(features, width, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.trunk(images[..., :3, :, :])
-        mask = F.adaptive_avg_pool2d(images[..., 3, :, :], _MASK).flatten(-2)
+        mask = F.adaptive_avg_pool2d(images[..., 3, :, :], self.mask_size).flatten(-2)
         seen = [torch.cat([features, mask], -1), features, reversed_gradient(features, self.reversal)]
         heads = (self.instance, self.any, self.domain)
         return torch.cat([part(x) for part, x in zip(heads, seen, strict=True)], -1)
@@ -104,7 +105,7 @@ class Grasp(SupervisedLearner):
         features = IMAGE_NETWORKS.module(network.kind).trunk_size(network, shape)
 
         def factory(code: Tensor) -> nn.Module:
-            return _Grasper(trunk(code), features, features, config.reversal)
+            return _Grasper(trunk(code), features, features, config)
 
         super().__init__(config, TaskNetwork(factory, spec.num_tasks), **context)
         known = [[1.0, float(config.target_labels)], [1.0, float(config.target_grasps)]]

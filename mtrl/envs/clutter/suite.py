@@ -44,7 +44,7 @@ class Config(SuiteConfig):
         "network.depth": "3",
         "network.fc_width": "64",
         "network.fc_depth": "1",
-        "steps": "24000",
+        "steps": "12000",
         "training.final_episodes": "60",
     }
     """For one CPU core."""
