@@ -9,8 +9,9 @@ wanted object are known in the source domain alone, those of anything in both. O
     L_t = [t is the source] BCE(wanted) + BCE(anything) + BCE(domain)
 
 Ours differs: the command enters as the place that is cut out of the picture, turned by the gripper's turn (Pinto &
-Gupta 2016), which takes a calibrated camera and thousands of attempts in place of a million; each domain has batch norm
-statistics of its own; one command is a whole grasp, where the paper's moves the gripper again and again.
+Gupta 2016), which takes a calibrated camera and thousands of attempts in place of a million; the mask enters as a few
+numbers; each domain has batch norm statistics of its own; one command is a whole grasp, where the paper's moves the
+gripper again and again.
 """
 
 from __future__ import annotations
