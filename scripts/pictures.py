@@ -1,9 +1,9 @@
-"""Draw the pictures of README and docs/: results/mt10/comparison.png, and screenshots in docs/pictures.
+"""Draw the pictures of README and docs/: results/mt10/comparison.png, cluttered tables, screenshots in docs/pictures.
 
     make pictures
 
 Needs the extras `dev`, `docs` and `statistics`, and Chromium with its driver for the screenshots (on Debian: apt-get
-install chromium chromium-driver). Exit code 2, with the curve drawn, where there is none.
+install chromium chromium-driver). Exit code 2, with the curve and the tables drawn, where there is none.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from mtrl import cli
+from mtrl.envs.clutter.scene import DOMAINS, Clutter
+from mtrl.envs.keyframes.cameras import Renderer
 from mtrl.experiment.config import restore, told_apart
 from mtrl.experiment.runs import find_runs
 from mtrl.monitoring.board import Board, Watch
@@ -117,6 +120,19 @@ def report(page: Any, folder: Path, picture: Path) -> None:
     results(page, file, picture)
 
 
+def tables(picture: Path, size: int = 96, zoom: int = 2) -> None:
+    """The first test table of each domain of benchmark=clutter, and the mask of one object on it."""
+    parts = []
+    with Renderer(size) as renderer:
+        for domain in DOMAINS:
+            clutter = Clutter(domain, size)
+            clutter.begin(0, 1, 0)
+            view = clutter.view(renderer)
+            parts += [view.rgb, np.where(view.objects[..., None] == 0, np.uint8(255), view.rgb // 4)]
+    found = Image.fromarray(np.concatenate(parts, 1))
+    found.resize((zoom * found.width, zoom * found.height), Image.Resampling.NEAREST).save(picture)
+
+
 def results(page: Any, file: Path, picture: Path) -> None:
     page.get(file.as_uri())
     page.execute_script("document.querySelector('#what').hidden = true")
@@ -154,6 +170,7 @@ def site(page: Any, folder: Path, picture: Path) -> None:
 def main() -> int:
     if (code := cli.main(["study", str(STUDY), "--report"])) != 0:
         return code
+    tables(PICTURES / "clutter.png")
     if (found := programs()) is None:
         print(
             f"Screenshots need Chromium and its driver (on Debian: apt-get install chromium chromium-driver): none of "

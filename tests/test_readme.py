@@ -53,6 +53,9 @@ TINY_SCENES = [
     "benchmark.train_scenes=4", "benchmark.test_scenes=2", "benchmark.image_size=16", "network.scale=0.03",
     "network.head_width=2", "network.rates=[1]",
 ]  # fmt: skip
+TINY_CLUTTER = [
+    "benchmark.train_scenes=2", "benchmark.test_scenes=1", "benchmark.attempts=4", "training.final_episodes=1",
+]  # fmt: skip
 SMALLER = {
     "vgg16": ["network.scale=0.03"], "conv": ["network.width=2", "network.fc_width=4"],
     "conv_mint": ["network.width=2", "network.fc_width=4"],
@@ -132,6 +135,8 @@ def tiny(line: str) -> list[str]:
     if config.benchmark.kind == "keyframes":
         small = [] if config.agent.kind == "mean_pose" else ["network.channels=[4,8]"]
         return [*TINY_CLONING, f"experiment={abs(hash(line))}", *small]
+    if config.benchmark.kind == "clutter":
+        return [*TINY_IMAGES, *TINY_CLUTTER, *SMALLER["conv"]]
     if config.benchmark.kind == "scenes":
         return [*TINY_IMAGES, *TINY_SCENES]
     if config.benchmark.kind.startswith("cifar"):

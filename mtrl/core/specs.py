@@ -101,3 +101,17 @@ class DenseSpec(Spec):
     """The kind of each task, (T,): one of `data.pixel_tasks.KINDS`."""
     channels: tuple[int, ...]
     """Numbers that each task predicts for a pixel, (T,): of a segmentation, its classes."""
+
+
+@dataclass(frozen=True)
+class GraspSpec(Spec):
+    """Attempts to grasp in two domains, which are the tasks: source and target. A batch is a `data.images.ImageBatch`.
+
+    Its images are what the camera sees around the gripper's command, with the wanted object's mask as the last channel.
+    Its labels are those of `data.grasps`.
+    """
+
+    defaults: ClassVar[Mapping[str, str]] = {"agent": "grasp", "training": "grasping", "network": "conv"}
+
+    crop_size: int
+    """Pixels of an edge of such an image."""

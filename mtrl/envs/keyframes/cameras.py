@@ -15,7 +15,7 @@ import numpy as np
 
 from mtrl.core.types import FloatArray
 from mtrl.data.demos import CameraModel, Frame, Image
-from mtrl.envs.keyframes.scene import FAR, FIELD_OF_VIEW, NEAR
+from mtrl.envs.keyframes.scene import FAR, NEAR
 from mtrl.envs.keyframes.world import World
 from mtrl.envs.offscreen import OffscreenContext
 
@@ -34,7 +34,7 @@ def camera_model(world: World, name: str, size: int) -> CameraModel:
     extrinsics = np.eye(4)
     extrinsics[:3, :3] = camera.xmat.reshape(3, 3) @ _MIRROR
     extrinsics[:3, 3] = camera.xpos
-    focal = size / 2 / np.tan(np.deg2rad(FIELD_OF_VIEW[name]) / 2)
+    focal = size / 2 / np.tan(np.deg2rad(float(world.model.camera(name).fovy[0])) / 2)
     centre = (size - 1) / 2
     intrinsics = np.array([[-focal, 0, centre], [0, -focal, centre], [0, 0, 1]])
     return CameraModel(extrinsics, intrinsics, NEAR, FAR)

@@ -75,10 +75,10 @@ class World:
             joint.qpos[:] = [*position, *quaternion]
             joint.qvel[:] = 0
 
-    def show_gripper(self, position: FloatArray) -> None:
-        """Have the gripper somewhere else at once, as it is at home, for a picture: no time passes."""
-        self.data.joint("hand").qpos[:3] = position
-        self._aim(Pose(position, HOME.quaternion))
+    def show_gripper(self, position: FloatArray, quaternion: FloatArray = HOME.quaternion) -> None:
+        """Have the gripper somewhere else at once: no time passes."""
+        self.data.joint("hand").qpos[:] = [*position, *_wxyz(quaternion)]
+        self._aim(Pose(position, quaternion))
         mujoco.mj_forward(self.model, self.data)
 
     def place_camera(self, name: str, position: FloatArray, target: FloatArray) -> None:

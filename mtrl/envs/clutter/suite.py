@@ -1,0 +1,170 @@
+"""Cluttered tables as a benchmark: attempts to grasp in two domains, and tables on which commands are tried.
+
+Any machine makes the attempts, in minutes, on the first use. The command of an attempt is near one of the objects. The
+wanted object is that one or, in every other attempt, any. Test tables are none of the training tables.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtrl.core.config import option, path_option
+from mtrl.core.specs import GraspSpec, Spec
+from mtrl.core.suite import Suite, SuiteConfig
+from mtrl.core.types import FloatArray
+from mtrl.data.grasps import crops, labels
+from mtrl.data.images import ImageData, channel_statistics, task_images
+from mtrl.data.pixel_cache import Arrays, Layout, made_once
+from mtrl.envs.clutter.scene import DOMAINS, GRASP_HEIGHT, OBJECTS, REACH, Clutter
+from mtrl.envs.keyframes.cameras import Renderer
+from mtrl.envs.keyframes.scene import PIXELS
+from mtrl.monitoring.progress import counted, say
+
+STREAMS = ("train", "test")
+SPREAD = 0.02
+"""Standard deviation of an attempt's place from the object that it aims at, metres along x and y."""
+VERSION = 1
+"""Of the attempts: they are made anew where it changes."""
+
+
+@dataclass
+class Config(SuiteConfig):
+    spec_type: ClassVar[type[Spec]] = GraspSpec
+    defaults: ClassVar[Mapping[str, str]] = {
+        "network.width": "16",
+        "network.depth": "3",
+        "network.fc_width": "64",
+        "network.fc_depth": "1",
+        "steps": "12000",
+        "training.final_episodes": "60",
+    }
+    """For one CPU core."""
+
+    kind: str = "clutter"
+    root: str = path_option("data")
+    """The folder in which the attempts are kept."""
+    image_size: int = option(96, f"in 32..{PIXELS}")
+    """Pixels of an edge of every picture."""
+    crop_size: int = option(24, "in 8..128")
+    """Pixels of an edge of the part around a command, 16 cm wide."""
+    train_scenes: int = option(120, "a positive integer")
+    """Tables of each domain to learn from."""
+    test_scenes: int = option(30, "a positive integer")
+    """Tables of each domain for evaluations."""
+    attempts: int = option(10, "a positive integer")
+    """Attempts to grasp on each table."""
+    split_seed: int = option(0, "0 or more")
+    """Seed of the tables and of the attempts."""
+
+
+class ClutterSuite(Suite[Config, GraspSpec]):
+    """Attempts to grasp in both domains, for learning, and tables on which a command is tried."""
+
+    reach: FloatArray = REACH
+    """(2, 3): the least and the largest command."""
+    objects: int = len(OBJECTS)
+    """Objects on a table."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.spec = GraspSpec(DOMAINS, config.crop_size)
+
+    @functools.cached_property
+    def data(self) -> ImageData:
+        """The parts of the pictures around the commands of all attempts, and their labels.
+
+        Raises:
+            RenderingUnavailable: they are still to be made, and there is no offscreen OpenGL here.
+        """
+        parts = {stream: [self._cut(domain, stream) for domain in range(len(DOMAINS))] for stream in STREAMS}
+        found = {}
+        for stream, domains in parts.items():
+            counts = [len(kept) for _, kept in domains]
+            rows = list(torch.arange(sum(counts)).split(counts))
+            found[stream] = task_images(torch.cat([cut for cut, _ in domains]), rows, [kept for _, kept in domains])
+        mean, deviation = channel_statistics(found["train"].pool)
+        return ImageData(found["train"], found["test"], mean, deviation, padding=0, flip=False)
+
+    def _cut(self, domain: int, stream: str) -> tuple[Tensor, Tensor]:
+        """Every attempt's image (n, 4, size, size) and label (n,)."""
+        arrays = self.attempts(domain, stream)
+        images = []
+        for table in range(len(arrays["rgb"])):
+            commands, wanted = torch.tensor(arrays["command"][table]), arrays["wanted"][table]
+            pictures = torch.stack([self.picture(arrays, table, int(number)) for number in wanted])
+            images.append(self.crops(domain, pictures, commands.unsqueeze(1)).squeeze(1))
+        grasped, wanted = (torch.from_numpy(arrays[name].astype(np.int64)) for name in ("grasped", "wanted"))
+        return torch.cat(images), labels(grasped, wanted).flatten()
+
+    def attempts(self, domain: int, stream: str) -> Arrays:
+        """Pictures of tables (S, ...) and K attempts on each (S, K), made on the first call."""
+        config = self.config
+        tables, size = config.train_scenes if stream == "train" else config.test_scenes, config.image_size
+        layout: Layout = {
+            "rgb": (np.uint8, (tables, size, size, 3)),
+            "objects": (np.int8, (tables, size, size)),
+            "command": (np.float32, (tables, config.attempts, 3)),
+            "grasped": (np.int8, (tables, config.attempts)),
+            "wanted": (np.int8, (tables, config.attempts)),
+        }
+        name = f"{DOMAINS[domain]}-{stream}-{tables}x{config.attempts}-{size}px-seed{config.split_seed}-v{VERSION}"
+
+        def fill(arrays: Arrays) -> None:
+            say(f"Trying {tables * config.attempts} grasps in the {DOMAINS[domain]} domain.")
+            clutter = self._clutter[domain]
+            with Renderer(size) as renderer:
+                for table in counted(range(tables), "tables"):
+                    self._begin(domain, stream, table)
+                    arrays["rgb"][table], arrays["objects"][table] = clutter.view(renderer)
+                    rng = np.random.default_rng((config.split_seed, domain, STREAMS.index(stream), table))
+                    for attempt in range(config.attempts):
+                        found = _attempt(clutter, rng)
+                        for key, value in zip(("command", "grasped", "wanted"), found, strict=True):
+                            arrays[key][table, attempt] = value
+
+        return made_once(Path(config.root) / "clutter" / name, layout, fill)
+
+    def picture(self, arrays: Arrays, table: int, wanted: int) -> Tensor:
+        """(4, H, W) uint8: what the camera sees of a table, and the mask of the wanted object."""
+        rgb = torch.from_numpy(np.array(arrays["rgb"][table])).movedim(-1, 0)
+        mask = torch.from_numpy(arrays["objects"][table] == wanted).to(torch.uint8) * 255
+        return torch.cat([rgb, mask.unsqueeze(0)])
+
+    def crops(self, domain: int, pictures: Tensor, commands: Tensor) -> Tensor:
+        """pictures (M, 4, H, W), commands (M, P, 3) -> (M, P, 4, size, size), as `data.grasps.crops`."""
+        projection = torch.from_numpy(self._clutter[domain].projection)
+        return crops(pictures, commands, projection, GRASP_HEIGHT, self.config.crop_size)
+
+    def execute(self, domain: int, table: int, command: FloatArray) -> int:
+        """Grasp at a command (3,) on a test table: the number of the object that is lifted, −1 for none."""
+        self._begin(domain, "test", table)
+        return self._clutter[domain].grasp(command)
+
+    def _begin(self, domain: int, stream: str, table: int) -> None:
+        self._clutter[domain].begin(self.config.split_seed, STREAMS.index(stream), table)
+
+    @functools.cached_property
+    def _clutter(self) -> list[Clutter]:
+        return [Clutter(domain, self.config.image_size) for domain in DOMAINS]
+
+    def description(self) -> dict[str, Any]:
+        names = ("image_size", "crop_size", "train_scenes", "test_scenes", "attempts", "split_seed")
+        facts = {name: getattr(self.config, name) for name in names}
+        return {"benchmark": self.name, **facts, "version": VERSION, "mujoco": version("mujoco")}
+
+
+def _attempt(clutter: Clutter, rng: np.random.Generator) -> tuple[FloatArray, int, int]:
+    """The command (3,), the object that it lifted, −1 for none, and the wanted one."""
+    aimed, other = rng.integers(len(OBJECTS), size=2)
+    place = clutter.places[aimed] + rng.normal(0, SPREAD, 2)
+    command = np.clip([*place, rng.uniform(*REACH[:, 2])], *REACH)
+    return command, clutter.grasp(command), int(aimed if rng.random() < 0.5 else other)

@@ -1,0 +1,197 @@
+"""Epochs over attempts to grasp in two domains; evaluation by commands that are searched for, and then tried.
+
+A step is one attempt of each domain. Commands are searched for by the cross-entropy method, as in Fang et al. 2018: of
+commands drawn from a normal distribution, those that the network likes best give the next distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtrl.core.config import check
+from mtrl.core.errors import expected
+from mtrl.core.specs import GraspSpec, Spec
+from mtrl.core.types import BoolArray, FloatArray
+from mtrl.data.grasps import WANTED
+from mtrl.data.images import ImageData, normalised
+from mtrl.training import supervised
+from mtrl.training.evaluation import Evaluation, Progress
+from mtrl.training.supervised import EVALUATION_ROWS, SupervisedTrainer
+
+SAMPLES, ROUNDS, ELITE = 64, 3, 6
+"""Commands of a round, rounds, and commands that the next round's distribution is fitted to."""
+
+
+@dataclass
+class Config(supervised.Config):
+    """Steps are attempts of each domain."""
+
+    specs: ClassVar[tuple[type[Spec], ...]] = (GraspSpec,)
+
+    kind: str = "grasping"
+    evaluation_episodes: int = 30
+    """Grasps in each domain of an evaluation on the way."""
+    final_episodes: int = 60
+    """Grasps in each domain of the evaluation at the end."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(not self.single_task, "training.single_task", "empty for grasps", self.single_task)
+
+    def evaluates(self, episodes: int) -> str:
+        return f"{episodes} grasps in each domain"
+
+
+class GraspBenchmark(Protocol):
+    """What the loop needs of a benchmark."""
+
+    spec: GraspSpec
+    reach: FloatArray
+    objects: int
+
+    @property
+    def data(self) -> ImageData: ...
+    def attempts(self, domain: int, stream: str) -> Mapping[str, NDArray[Any]]: ...
+    def picture(self, arrays: Any, table: int, wanted: int) -> Tensor: ...
+    def crops(self, domain: int, pictures: Tensor, commands: Tensor) -> Tensor: ...
+    def execute(self, domain: int, table: int, command: FloatArray) -> int: ...
+
+
+@dataclass(frozen=True)
+class Grasps(Evaluation):
+    """E grasps in each of T domains."""
+
+    success: BoolArray
+    """(T, E): whether the wanted object was lifted."""
+    lifted: BoolArray
+    """(T, E): whether any object was."""
+    auc: FloatArray
+    """(T,): how likely a successful attempt at the wanted object is rated above an unsuccessful one, on test tables."""
+
+    @property
+    def per_task(self) -> dict[str, FloatArray]:
+        return {"success": self.success.mean(1), "lifted": self.lifted.mean(1), "auc": self.auc}
+
+    def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
+        named = {f"mean_{name}": values for name, values in self.per_task.items()}
+        rows = {
+            task: {name: float(values[t]) for name, values in named.items()} | {"success": self.success[t].tolist()}
+            for t, task in enumerate(tasks)
+        }
+        facts = {"headline": self.headline, "episodes": self.success.shape[1]}
+        return facts | {name: self.mean(values) for name, values in named.items()} | {"tasks": rows}
+
+
+def search(score: Callable[[Tensor], Tensor], reach: FloatArray, problems: int, generator: torch.Generator) -> Tensor:
+    """The cross-entropy method for M problems at once: the best commands (M, 3) that were drawn.
+
+    The first commands are uniform within `reach` (2, 3). score: commands (M, P, 3) -> (M, P), more is better.
+    """
+    low, high = torch.from_numpy(reach).float()
+    commands = low + (high - low) * torch.rand(problems, SAMPLES, 3, generator=generator)
+    best, value = commands[:, 0], torch.full((problems,), -torch.inf)
+    for left in reversed(range(ROUNDS)):
+        scores = score(commands)
+        top = scores.topk(ELITE, 1)
+        elite = commands.gather(1, top.indices.unsqueeze(-1).expand(-1, -1, 3))
+        better = top.values[:, 0] > value
+        best, value = torch.where(better.unsqueeze(-1), elite[:, 0], best), torch.maximum(top.values[:, 0], value)
+        if left:
+            noise = torch.randn(problems, SAMPLES, 3, generator=generator)
+            spread, mean = torch.std_mean(elite, 1, keepdim=True)
+            commands = (mean + spread * noise).clamp(low, high)
+    return best
+
+
+def area_under_curve(scores: FloatArray, positive: BoolArray) -> float:
+    """The share of pairs of a positive and another whose scores (n,) are in order, ties half; NaN without a pair."""
+    difference = scores[positive][:, None] - scores[~positive][None]
+    return float((np.sign(difference) / 2 + 0.5).mean()) if difference.size else float("nan")
+
+
+class GraspTrainer(SupervisedTrainer):
+    """A grasper and its attempts; the number of updates done says which batch comes next."""
+
+    unit = "attempts"
+
+    suite: Any
+    """A `GraspBenchmark`."""
+
+    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Grasps:
+        """Search a command for each object of the test tables in turn, and try it; rate all attempts on them."""
+        check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+        arrays = [self.suite.attempts(domain, "test") for domain in range(self.suite.spec.num_tasks)]
+        tables = len(arrays[0]["rgb"])
+        chosen = [(e % tables, (e + e // tables) % self.suite.objects) for e in range(episodes)]
+        pictures = [torch.stack([self.suite.picture(domain, *pair) for pair in chosen]) for domain in arrays]
+        commands = self._commands(torch.stack(pictures))
+        found = np.zeros(commands.shape[:2], np.int64)
+        for done, (domain, e) in enumerate(np.ndindex(found.shape), 1):
+            found[domain, e] = self.suite.execute(domain, chosen[e][0], commands[domain, e])
+            if progress is not None:
+                progress(done, found.size)
+        return Grasps(found == [wanted for _, wanted in chosen], found >= 0, self._auc())
+
+    def _commands(self, pictures: Tensor) -> FloatArray:
+        """The commands (T, M, 3) for pictures (T, M, 4, H, W), one by one, so that a picture decides alone."""
+        data = self.suite.data.to(self.agent.device)
+        found = []
+        for seen in pictures.unbind(1):
+
+            def score(commands: Tensor, seen: Tensor = seen) -> Tensor:
+                each = enumerate(zip(seen.split(1), commands.split(1), strict=True))
+                cut = torch.cat([self.suite.crops(domain, *parts) for domain, parts in each]).to(self.agent.device)
+                return self.agent.predict(normalised(cut, data.mean, data.deviation)).cpu()
+
+            found.append(search(score, self.suite.reach, len(seen), torch.Generator().manual_seed(self.seed)))
+        return torch.stack(found, 1).double().numpy()
+
+    def _auc(self) -> FloatArray:
+        data = self.suite.data.to(self.agent.device)
+        test = data.test
+        parts = [normalised(test.pool[rows], data.mean, data.deviation) for rows in test.rows.split(EVALUATION_ROWS, 1)]
+        scores = torch.cat([self.agent.predict(part) for part in parts], 1).cpu().numpy()
+        found = test.labels.cpu().numpy()
+        each = zip(scores, found, test.counts.tolist(), strict=True)
+        return np.array([area_under_curve(s[:n], f[:n] == WANTED) for s, f, n in each])
+
+    def pictures(self) -> dict[str, Any]:
+        """Of each domain (H, 2 W, 3): the first test table, its wanted object bright, and the cut at its command."""
+        domains = range(self.suite.spec.num_tasks)
+        pictures = torch.stack([self.suite.picture(self.suite.attempts(domain, "test"), 0, 0) for domain in domains])
+        commands = torch.from_numpy(self._commands(pictures.unsqueeze(1)))
+        found = {}
+        for domain, name in enumerate(self.suite.spec.tasks):
+            cut = self.suite.crops(domain, pictures[domain, None], commands[domain, None])[0]
+            large = torch.nn.functional.interpolate(cut, pictures.shape[2:])[0]
+            shaded = [(part[:3] * (0.5 + 0.5 * part[3:] / 255)).to(torch.uint8) for part in (pictures[domain], large)]
+            found[f"command/{name}"] = torch.cat(shaded, 2).movedim(0, -1).numpy()
+        return found
+
+    @property
+    def policy(self) -> Callable[[NDArray[np.uint8]], FloatArray]:
+        """Pictures with the wanted object's mask, uint8 (T, M, 4, H, W) -> commands (T, M, 3).
+
+        Colours are normalised by the training attempts, which have to be there.
+        """
+        return lambda pictures: self._commands(torch.from_numpy(pictures))
+
+    def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> NDArray[Any]:
+        """observation, a picture with the wanted object's mask, uint8 (4, H, W) -> the command (3,): x, y, turn."""
+        picture = np.asarray(observation)
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[0] != 4:
+            found = f"{picture.dtype} of shape {picture.shape}"
+            raise expected("Observation", "a uint8 picture with a mask, of shape (4, height, width)", found)
+        pictures = np.broadcast_to(picture, (self.suite.spec.num_tasks, 1, *picture.shape)).copy()
+        return self._commands(torch.from_numpy(pictures))[task or 0, 0]
+
+
+def build(config: Config, **parts: Any) -> GraspTrainer:
+    return GraspTrainer(config, **parts)
