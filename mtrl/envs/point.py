@@ -19,9 +19,9 @@ from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.suite import FamilyConfig, Suite
 from mtrl.core.types import FloatArray, StepResult
 
-SPEED = 0.1
+SPEED = 0.15
 """The longest move of one step along each axis."""
-START = 0.1
+START = 0.5
 """Episodes start uniformly within this of the circle's centre, along each axis; its radius is 1."""
 _EDGE = 2.0
 """The plane ends here."""

@@ -143,7 +143,7 @@ class BatchTrainer(ControlTrainer):
             with contextlib.closing(suite.make_envs(self.seed, envs.envs_per_task)) as exploring:
                 guide = self._inferred(exploring, suite.spec.horizon)
             with contextlib.closing(suite.make_envs(self.seed, _PROBES)) as probing:
-                identified = self._identified(probing, suite.spec.horizon)
+                identified = self._identified(probing, self.config.context_episodes * suite.spec.horizon)
             policy = lambda observation: guide.act(torch.tensor(observation)).cpu().numpy()  # noqa: E731
             told = suite.spec.tells_success
             result = evaluate_policy(policy, envs, episodes, progress, tells_success=told)
