@@ -1,4 +1,4 @@
-"""Batch-constrained Q-learning: actions that the data could have, perturbed and ranked by critics (Fujimoto et al. 2019).
+"""Batch-constrained Q-learning: critics choose among actions as the data have them (Fujimoto et al. 2019).
 
 Fujimoto, Meger & Precup 2019 ("Off-Policy Deep Reinforcement Learning without Exploration", Algorithm 1), with a task
 axis: a variational autoencoder of each task's actions, a network that perturbs them, and an ensemble of critics.

@@ -1,11 +1,11 @@
-"""MBML: teachers of each data set, distilled into one policy that infers its task, with a triplet loss (Li et al. 2020).
+"""MBML: a teacher of each data set, distilled into one policy that infers its task by a triplet loss (Li et al. 2020).
 
-Li, Vuong, Liu, Liu, Ciosek, Christensen & Su 2020 ("Multi-task Batch Reinforcement Learning with Metric Learning",
-Sec. 4). First come updates of the teachers (`bcq`, one for each task, nothing shared) and of ensembles that predict each
-task's rewards. Then those of the student: critic, generator and perturbation of actions for all tasks, which see the
-task as a code. An encoder infers the code from a set of transitions. Where the task's ensemble agrees, other tasks'
-transitions are relabelled by its rewards: the triplet loss draws their codes to those of the task, and away from the
-codes that they have with their own rewards. So the encoder cannot tell tasks by states and actions alone.
+Li, Vuong, Liu, Liu, Ciosek, Christensen & Su 2020 ("Multi-task Batch Reinforcement Learning with Metric Learning").
+First come updates of the teachers (`bcq`, one for each task, nothing shared) and of ensembles that predict each task's
+rewards. Then those of the student: critic, generator and perturbation of actions for all tasks, which see the task as a
+code. An encoder infers the code from a set of transitions. Where the task's ensemble agrees, other tasks' transitions
+are relabelled by its rewards: the triplet loss draws their codes to those of the task, and away from the codes that
+they have with their own rewards. So the encoder cannot tell tasks by states and actions alone.
 
 As in the published code, divergences between posteriors are the triplets' distances and the agreement of an ensemble
 is judged by its deviation. Unlike there, an update may take some of the other tasks only (`negatives`), all networks

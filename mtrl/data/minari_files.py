@@ -1,7 +1,7 @@
 """Data sets of transitions in Minari's format, one for each task (minari.farama.org, by the extra `minari`).
 
-The data set of a task is the folder `<root>/<benchmark>/<task>-v0`; with MINARI_DATASETS_PATH=<root>, Minari knows it as
-`<benchmark>/<task>-v0`. Data sets from elsewhere are read from there, too.
+The data set of a task is the folder `<root>/<benchmark>/<task>-v0`; with MINARI_DATASETS_PATH=<root>, Minari knows it
+as `<benchmark>/<task>-v0`. Data sets from elsewhere are read from there, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Episode(NamedTuple):
 def _minari() -> Any:
     try:
         import minari
-        import minari.dataset._storages.hdf5_storage  # noqa: F401  (which needs h5py)
+        import minari.dataset._storages.hdf5_storage
     except ImportError as error:
         raise missing("A data set", "minari[hdf5]", "minari", str(error)) from error
     return minari

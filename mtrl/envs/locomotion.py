@@ -1,7 +1,7 @@
 """Robots of Gymnasium's MuJoCo environments with goals that they do not see, as Li et al. 2020 train on.
 
-The published code's rewards: of `goal_velocity` minus the error of the forward velocity, of `goal_direction` the velocity
-along the goal's direction, each less the robot's costs. Tasks differ by reward alone.
+The published code's rewards: of `goal_velocity` minus the error of the forward velocity, of `goal_direction` the
+velocity along the goal's direction, each less the robot's costs. Tasks differ by reward alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Data sets of transitions from any run of environments: episodes that its policy plays, or the replay it learned from."""
+"""Data sets of transitions from any run of environments: episodes that its policy plays, or its replay."""
 
 from __future__ import annotations
 

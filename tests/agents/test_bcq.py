@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtrl.agents.bcq import VAEBatch, best_of
 from mtrl.core.types import Transitions
-from tests.support.learners import A, B, O, T, Experience, agent, tensors
+from tests.support.learners import A, B, Experience, O, T, agent, tensors
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from mtrl.agents import mbml
 from mtrl.agents.mbml import Contexts, Gaussian
 from mtrl.core.errors import UserError
 from mtrl.core.types import Transitions
-from tests.support.learners import A, B, O, T, Experience, agent, tensors
+from tests.support.learners import A, B, Experience, O, T, agent, tensors
 
 K, Z = 8, 3
 

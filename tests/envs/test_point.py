@@ -69,4 +69,6 @@ def test_copies_can_be_had_in_parts() -> None:
     whole, part = suite().make_envs(3, 6), suite().make_envs(3, 6, range(2, 4))
     assert np.array_equal(whole.reset()[:, 2:4], part.reset())
     for _ in range(21):
-        assert np.array_equal(whole.step(np.ones((5, 6, 2))).observation[:, 2:4], part.step(np.ones((5, 2, 2))).observation)
+        assert np.array_equal(
+            whole.step(np.ones((5, 6, 2))).observation[:, 2:4], part.step(np.ones((5, 2, 2))).observation
+        )
