@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtrl.agents import bcq
 from mtrl.agents.bcq import BCQ, best_of
 from mtrl.agents.off_policy import Draw
+from mtrl.agents.posteriors import Gaussian, as_rows, divergence, encoder, factors_of, product, triplet_loss
 from mtrl.core.config import option
 from mtrl.core.errors import expected
 from mtrl.core.specs import ControlSpec
@@ -33,9 +33,6 @@ from mtrl.core.types import Metrics, Tensors, Transitions
 from mtrl.execution import runners
 from mtrl.gradients import Methods
 from mtrl.networks import NETWORKS, Factory, TaskNetwork, independent
-from mtrl.networks.layers import Linear, Torso
-
-_LEAST_VARIANCE = 1e-7
 
 
 @dataclass
@@ -67,40 +64,6 @@ class Config(bcq.Config):
     @property
     def rows(self) -> int:
         return self.batch_size + self.context_size
-
-
-class Gaussian(NamedTuple):
-    """Diagonal normal distributions of codes."""
-
-    mean: Tensor
-    """(.., Z)"""
-    variance: Tensor
-    """(.., Z)"""
-
-
-def product(factors: Gaussian, weight: Tensor | None = None) -> Gaussian:
-    """The normalised product of K factors (.., K, Z), each with its weight (.., K) of 0 or 1: (.., Z).
-
-    1 / σ² = Σ_k 1 / σ_k², μ = σ² Σ_k μ_k / σ_k². Without any factor it is N(0, 1).
-    """
-    precision = 1 / factors.variance.clamp(min=_LEAST_VARIANCE)
-    if weight is not None:
-        precision = precision * weight.unsqueeze(-1)
-    total, weighted = precision.sum(-2), (precision * factors.mean).sum(-2)
-    total = torch.where(total > 0, total, torch.ones_like(total))
-    return Gaussian(weighted / total, 1 / total)
-
-
-def divergence(first: Gaussian, second: Gaussian) -> Tensor:
-    """KL(first ‖ second), (..)."""
-    ratio = first.variance / second.variance
-    apart = (first.mean - second.mean).square() / second.variance
-    return 0.5 * (ratio - 1 - ratio.log() + apart).sum(-1)
-
-
-def triplet_loss(anchor: Gaussian, positive: Gaussian, negative: Gaussian, margin: float) -> Tensor:
-    """max(0, KL(anchor ‖ positive) − KL(anchor ‖ negative) + m), (..)."""
-    return F.relu(divergence(anchor, positive) - divergence(anchor, negative) + margin)
 
 
 class Contexts(NamedTuple):
@@ -193,7 +156,7 @@ class MBML(BCQ):
         def build(inputs: int, outputs: int) -> Factory:
             return NETWORKS.build(network.for_goals(), input_size=inputs, output_size=outputs)
 
-        encode = _encoder(network, 2 * states + actions + 1, 2 * config.code_size)
+        encode = encoder(network, 2 * states + actions + 1, 2 * config.code_size)
         critic, decode = build(states + actions, 1), build(states + self.latent_size, actions)
         perturb = build(states + actions, actions)
         codes = torch.zeros(tasks, config.code_size)
@@ -255,7 +218,7 @@ class MBML(BCQ):
     @torch.no_grad()
     def contexts(self, context: Transitions) -> Contexts:
         """Relabel each task's transitions (T, K, ..) for other tasks: for each, the same J places further on."""
-        own, tasks = _as_rows(context), self.num_tasks
+        own, tasks = as_rows(context), self.num_tasks
         count = min(self.config.negatives or tasks - 1, tasks - 1)
         draw = {"device": self.device, "generator": self.generator}
         steps = torch.rand(tasks - 1, **draw).argsort()[:count] + 1
@@ -277,7 +240,7 @@ class MBML(BCQ):
         config, contexts = self.config, batch.contexts
 
         def encode(rows: Tensor) -> Gaussian:
-            return _gaussian(self.student.call(shared, own, own_buffers, rows.flatten(1, -2)), rows.shape[:-1])
+            return factors_of(self.student.call(shared, own, own_buffers, rows.flatten(1, -2)), rows.shape[:-1])
 
         code, losses, found = torch.zeros_like(batch.noise), torch.zeros_like(batch.value[:, 0]), dict[str, Tensor]()
         if config.inference:
@@ -328,8 +291,8 @@ class MBML(BCQ):
     @torch.no_grad()
     def infer(self, context: Transitions) -> Gaussian:
         """The code's distribution given transitions (U, M, ..) of each of U tasks, known or not: (U, Z)."""
-        rows = _as_rows(self.prepare(Transitions(*(part.to(self.device, torch.float32) for part in context[:5]))))
-        found = product(_gaussian(self._call(self.student, None, rows), rows.shape[:-1]))
+        rows = as_rows(self.prepare(Transitions(*(part.to(self.device, torch.float32) for part in context[:5]))))
+        found = product(factors_of(self._call(self.student, None, rows), rows.shape[:-1]))
         return found if self.config.inference else Gaussian(found.mean * 0, found.variance * 0)
 
     @torch.no_grad()
@@ -375,23 +338,6 @@ class MBML(BCQ):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._updates += int(self.student_optimizer.step_count)
-
-
-def _encoder(network: Any, inputs: int, outputs: int) -> Callable[[], nn.Module]:
-    """A plain network: the task's code is what it is to find."""
-    return lambda: nn.Sequential(Torso.of(network, inputs), Linear(network.width, outputs))
-
-
-def _gaussian(output: Tensor, shape: Sequence[int]) -> Gaussian:
-    """The encoder's output (T, rows, 2 Z) as factors (*shape, Z)."""
-    mean, raw = output.unflatten(1, tuple(shape[1:])).chunk(2, -1)
-    return Gaussian(mean, F.softplus(raw))
-
-
-def _as_rows(batch: Transitions) -> Tensor:
-    """(T, M, C): [s, a, s', r]"""
-    parts = (batch.observation, batch.action, batch.next_observation, batch.reward.unsqueeze(-1))
-    return torch.cat(parts, -1)
 
 
 def _rows(batch: Transitions, chosen: slice) -> Transitions:

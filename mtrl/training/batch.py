@@ -108,10 +108,11 @@ class BatchTrainer(ControlTrainer):
         found = minari_files.read(config.data, self.suite.name, spec.tasks, sizes, config.transitions)
         self._returns = np.array([data.mean_return for data in found])
         rings = [data.transitions for data in found]
-        most = max(ring.reward.shape[1] for ring in rings)
+        least, most = (bound(ring.reward.shape[1] for ring in rings) for bound in (min, max))
         self.replay = ReplayBuffer(spec.num_tasks, most, *sizes, device=self.agent.device)
         self.replay.fill(rings)
-        self.agent.observe(self.replay.ordered())
+        whole = self.replay.ordered()
+        self.agent.observe(Transitions(*(part[:, :least] for part in whole[:5])))
         self.seconds = {"update": 0.0}
         return self
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from mtrl.agents import mbml
-from mtrl.agents.mbml import Contexts, Gaussian
+from mtrl.agents import mbml, posteriors
+from mtrl.agents.mbml import Contexts
+from mtrl.agents.posteriors import Gaussian
 from mtrl.core.errors import UserError
 from mtrl.core.types import Transitions
 from tests.support.learners import A, B, Experience, O, T, agent, tensors
@@ -42,7 +43,7 @@ def context(seed: int = 0) -> Transitions:
 def test_a_posterior_is_the_normalised_product_of_its_factors_densities() -> None:
     """On a grid: the product of K densities, divided by its integral, has this mean and variance."""
     factors = gaussians(5, 4, Z)
-    found = mbml.product(factors)
+    found = posteriors.product(factors)
     grid = torch.linspace(-30, 30, 60_001, dtype=torch.float64).view(-1, 1, 1)
     for row in range(5):
         each = Normal(factors.mean[row], factors.variance[row].sqrt())
@@ -56,8 +57,8 @@ def test_a_posterior_is_the_normalised_product_of_its_factors_densities() -> Non
 
 def test_factors_without_weight_do_not_count() -> None:
     factors, weight = gaussians(2, 6, Z), torch.tensor([[1, 0, 1, 1, 0, 0], [0] * 6]).double()
-    found = mbml.product(factors, weight)
-    alone = mbml.product(Gaussian(*(x[0, [0, 2, 3]] for x in factors)))
+    found = posteriors.product(factors, weight)
+    alone = posteriors.product(Gaussian(*(x[0, [0, 2, 3]] for x in factors)))
     torch.testing.assert_close((found.mean[0], found.variance[0]), tuple(alone))
     assert found.mean[1].tolist() == [0.0] * Z and found.variance[1].tolist() == [1.0] * Z
 
@@ -72,7 +73,7 @@ def test_the_triplet_loss_is_the_papers() -> None:
     anchor, positive, negative = (gaussians(7, Z, seed=seed) for seed in range(3))
     as_normal = [Normal(g.mean, g.variance.sqrt()) for g in (anchor, positive, negative)]
     near, far = (kl_divergence(as_normal[0], other).sum(-1) for other in as_normal[1:])
-    torch.testing.assert_close(mbml.triplet_loss(anchor, positive, negative, 2.0), (near - far + 2).clamp(min=0))
+    torch.testing.assert_close(posteriors.triplet_loss(anchor, positive, negative, 2.0), (near - far + 2).clamp(min=0))
 
 
 def test_the_triplets_of_a_batch_are_those_of_a_loop() -> None:
@@ -87,7 +88,7 @@ def test_the_triplets_of_a_batch_are_those_of_a_loop() -> None:
 
     def encode(rows: Tensor) -> Gaussian:
         output = made.student(rows.flatten(1, -2))
-        return mbml._gaussian(output, rows.shape[:-1])
+        return posteriors.factors_of(output, rows.shape[:-1])
 
     losses = made._triplets(encode, encode(found.own), found)
     for i in range(T):
