@@ -127,7 +127,7 @@ class BCQ(OffPolicyActorCritic):
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
         """One step of autoencoder, critics and perturbations, in this order, and of the targets."""
-        autoencoded = [VAEBatch(b.observation, b.action, self._vae_noise(b)) for b in batches]
+        autoencoded: list[Any] = [VAEBatch(b.observation, b.action, self._vae_noise(b)) for b in batches]
         metrics = self.vae_optimizer.step(self.vae_losses, *autoencoded, subset=subset)
         metrics = {f"vae/{name}": value for name, value in metrics.items()}
         metrics |= self.step_critics([self.critic_batch(b) for b in batches], subset)

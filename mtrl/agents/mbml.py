@@ -184,7 +184,7 @@ class MBML(BCQ):
 
     def _teach(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
         """One step of the teachers, and of the networks that predict rewards."""
-        parts = [_rows(batch, slice(None, self.config.batch_size)) for batch in batches]
+        parts: list[Any] = [batch.map(lambda part: part[:, : self.config.batch_size]) for batch in batches]
         metrics = super().equations(parts, subset)
         found = self.reward_optimizer.step(self.reward_losses, *parts, subset=subset)
         return metrics | {f"reward/{name}": value for name, value in found.items()}
@@ -199,10 +199,12 @@ class MBML(BCQ):
     def _distil(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
         """One step of encoder and critic, and of the student's policy with the codes that were drawn for it."""
         size = self.config.batch_size
-        parts = [self.student_batch(_rows(b, slice(None, size)), _rows(b, slice(size, None))) for b in batches]
+        parts: list[Any] = [
+            self.student_batch(b.map(lambda x: x[:, :size]), b.map(lambda x: x[:, size:])) for b in batches
+        ]
         found = self.student_optimizer.step(self.student_losses, *parts, subset=subset)
         code = found.pop("code")
-        policies = [self.policy_batch(part.observation, code) for part in parts]
+        policies: list[Any] = [self.policy_batch(part.observation, code) for part in parts]
         made = self.generate_optimizer.step(self.policy_losses, *policies, subset=subset)
         metrics = {f"student/{name}": value for name, value in found.items()}
         return metrics | {f"policy/{name}": value for name, value in made.items()}
@@ -291,7 +293,7 @@ class MBML(BCQ):
     @torch.no_grad()
     def infer(self, context: Transitions) -> Gaussian:
         """The code's distribution given transitions (U, M, ..) of each of U tasks, known or not: (U, Z)."""
-        rows = as_rows(self.prepare(Transitions(*(part.to(self.device, torch.float32) for part in context[:5]))))
+        rows = as_rows(self.prepare(context.map(lambda part: part.to(self.device, torch.float32))))
         found = product(factors_of(self._call(self.student, None, rows), rows.shape[:-1]))
         return found if self.config.inference else Gaussian(found.mean * 0, found.variance * 0)
 
@@ -338,10 +340,6 @@ class MBML(BCQ):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._updates += int(self.student_optimizer.step_count)
-
-
-def _rows(batch: Transitions, chosen: slice) -> Transitions:
-    return batch._replace(**{n: getattr(batch, n)[:, chosen] for n in Transitions._fields[:5]})
 
 
 def build(config: Config, **context: Any) -> MBML:

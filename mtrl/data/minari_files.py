@@ -146,4 +146,6 @@ def _read(folder: Path, sizes: tuple[int, int], most: int | None) -> DataSet:
     parts = [torch.from_numpy(np.concatenate(column)).unsqueeze(0) for column in columns]
     if not all(bool(part.isfinite().all()) for part in parts):
         raise expected(f"The numbers of {folder}", "finite", "others")
-    return DataSet(Transitions(*parts), float(np.mean([rewards.sum() for rewards in columns[2]])))
+    observation, action, reward, successor, terminated = parts
+    transitions = Transitions(observation, action, reward, successor, terminated)
+    return DataSet(transitions, float(np.mean([rewards.sum() for rewards in columns[2]])))

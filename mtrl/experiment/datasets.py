@@ -112,7 +112,7 @@ def _stored(experiment: Experiment, folder: RunFolder) -> Iterator[Transitions]:
     whole, copies = buffer.ordered(), trainer.config.envs_per_task
     turns = torch.cat([torch.arange(n, len(buffer), copies) for n in range(copies)])
     for task in range(buffer.num_tasks):
-        yield Transitions(*(part[task, turns].unsqueeze(0) for part in whole[:5]))
+        yield whole.map(lambda part, task=task: part[task : task + 1, turns])
 
 
 def in_episodes(transitions: Transitions, horizon: int) -> Iterator[Episode]:

@@ -111,8 +111,7 @@ class BatchTrainer(ControlTrainer):
         least, most = (bound(ring.reward.shape[1] for ring in rings) for bound in (min, max))
         self.replay = ReplayBuffer(spec.num_tasks, most, *sizes, device=self.agent.device)
         self.replay.fill(rings)
-        whole = self.replay.ordered()
-        self.agent.observe(Transitions(*(part[:, :least] for part in whole[:5])))
+        self.agent.observe(self.replay.ordered().map(lambda part: part[:, :least]))
         self.seconds = {"update": 0.0}
         return self
 
@@ -199,8 +198,8 @@ class TaskGuide:
     def act(self, observation: Tensor) -> Tensor:
         """(U, N, O) -> (U, N, A)"""
         rows = observation.flatten(0, 1).unsqueeze(1)
-        if self.code is None:
-            self.code = self._noise(len(rows)).to(self.agent.device) * self.agent.config.inference
+        code = self._noise(len(rows)).to(self.agent.device) if self.code is None else self.code
+        self.code = code if self.agent.config.inference else torch.zeros_like(code)
         return self.agent.act_on(rows, self.code).unflatten(0, observation.shape[:2]).squeeze(2)
 
     def value(self, observation: Tensor, action: Tensor) -> Tensor:
@@ -223,7 +222,9 @@ def _store(seen: list[Transitions], envs: TaskVectorEnv, observation: FloatArray
 
 def _per_copy(seen: Sequence[Transitions]) -> Transitions:
     """Steps of (U, N, ..) as (U · N, steps, ..)."""
-    return Transitions(*(torch.stack(parts, 2).flatten(0, 1) for parts in zip(*(s[:5] for s in seen), strict=True)))
+    columns = zip(*(step[:5] for step in seen), strict=True)
+    observation, action, reward, after, over = (torch.stack(column, 2).flatten(0, 1) for column in columns)
+    return Transitions(observation, action, reward, after, over)
 
 
 def build(config: Config, **parts: Any) -> BatchTrainer:

@@ -157,8 +157,8 @@ class OffPolicyTrainer(ControlTrainer):
 
     def _of_copies(self) -> Transitions:
         """What the replay holds of each copy, (T · N, M, ..)."""
-        parts = (part.unflatten(1, (-1, self.envs.envs_per_task)) for part in self.replay.ordered()[:5])
-        return Transitions(*(part.transpose(1, 2).flatten(0, 1) for part in parts))
+        copies = self.envs.envs_per_task
+        return self.replay.ordered().map(lambda part: part.unflatten(1, (-1, copies)).transpose(1, 2).flatten(0, 1))
 
     def _act(self, observation: Tensor) -> Tensor:
         if self.step >= self.config.learning_starts:

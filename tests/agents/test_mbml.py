@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from mtrl.agents import mbml, posteriors
+from mtrl.agents import posteriors
 from mtrl.agents.mbml import Contexts
 from mtrl.agents.posteriors import Gaussian
 from mtrl.core.errors import UserError
@@ -65,7 +65,7 @@ def test_factors_without_weight_do_not_count() -> None:
 
 def test_the_order_of_transitions_does_not_matter() -> None:
     made, given, order = learner(), context(), torch.arange(K).flip(0)
-    turned = Transitions(*(x[:, order] for x in given[:5]))
+    turned = given.map(lambda x: x[:, order])
     torch.testing.assert_close(tuple(made.infer(given)), tuple(made.infer(turned)))
 
 
@@ -173,7 +173,7 @@ def test_a_loss_of_each_task_serves_surgery() -> None:
     for made in (joint, surgical):
         made.learn(_draw(made), 3)
     batch = _draw(joint)()[0]
-    rows = [mbml._rows(batch, slice(None, B)), mbml._rows(batch, slice(B, None))]
+    rows = [batch.map(lambda x: x[:, :B]), batch.map(lambda x: x[:, B:])]
     student = joint.student_batch(*rows)
     shared, own, buffers = joint.student.tensors
     total = joint.student_losses(shared, own, buffers, student)[0].sum()
@@ -186,7 +186,7 @@ def test_a_loss_of_each_task_serves_surgery() -> None:
 
 def test_new_tasks_need_no_more_than_a_code() -> None:
     made = learner()
-    five = Transitions(*(x[:1].repeat(5, *[1] * (x.ndim - 1)) for x in context()[:5]))
+    five = context().map(lambda x: x[:1].repeat(5, *[1] * (x.ndim - 1)))
     code = made.infer(five).mean
     assert code.shape == (5, Z)
     action = made.act_on(torch.randn(5, 4, O), code)

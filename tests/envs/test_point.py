@@ -28,7 +28,7 @@ def test_the_reward_is_minus_the_distance_to_a_goal_on_the_circle() -> None:
     made = suite()
     envs = made.make_envs(1, 1)
     goals = np.array([[np.cos(a), np.sin(a)] for a in (2 * np.pi * made.config.goal(task) for task in made.tasks)])
-    observation = envs.reset()
+    observation, distance = envs.reset(), np.zeros(5)
     for number in range(1, 21):
         step = envs.step(10 * (goals[:, None] - observation))
         distance = np.linalg.norm(step.next_observation - goals[:, None], axis=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_a_replay_becomes_the_episodes_that_were_played(place: Path, monkeypatch
         written = torch.cat([*parts, found.terminated[..., None]], -1)[0]
         wanted = torch.cat([whole[task, 0::2], whole[task, 1::2]])
         assert len(written) == 130 and torch.equal(written, wanted)
-        episodes = list(in_episodes(Transitions(*(p[:, :65] for p in found[:5])), 20))
+        episodes = list(in_episodes(found.map(lambda part: part[:, :65]), 20))
         assert [len(e.rewards) for e in episodes] == [20, 20, 20, 5]
 
 
@@ -133,7 +134,8 @@ def test_actor_and_critics_imitate_before_they_learn(place: Path, monkeypatch: p
     start = ["start=runs/point/mbml/seed_1", "network=mlp", "tasks=[unseen-0]", "agent.learning_rate=0.01"]
     assert cli.main(["train", *SMALL, *SAC, *start, "steps=24", "experiment=short"]) == 0
     (made, folder, _), guide = load("runs/point/short/seed_1"), load("runs/point/mbml/seed_1")[0].trainer.guide()
-    trainer, found = made.trainer.start(), checkpoints.newest(folder.checkpoints)
+    trainer: Any = made.trainer.start()
+    found = checkpoints.newest(folder.checkpoints)
     assert found is not None
     trainer.load_data_state(found.replay)
     trainer.config.imitation_updates = 300
