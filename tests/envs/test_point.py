@@ -30,7 +30,7 @@ def test_the_reward_is_minus_the_distance_to_a_goal_on_the_circle() -> None:
     goals = np.array([[np.cos(a), np.sin(a)] for a in (2 * np.pi * made.config.goal(task) for task in made.tasks)])
     observation, distance = envs.reset(), np.zeros(5)
     for number in range(1, 21):
-        step = envs.step(10 * (goals[:, None] - observation))
+        step = envs.step(5 * (goals[:, None] - observation))
         distance = np.linalg.norm(step.next_observation - goals[:, None], axis=-1)
         np.testing.assert_allclose(step.reward, -distance)
         assert step.truncated.all() == (number == 20) and not step.terminated.any()
