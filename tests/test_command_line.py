@@ -19,8 +19,8 @@ from tests.support.tiny_runs import TINY, run_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
-    "", "train", "sweep", "study", "evaluate", "demos", "demos collect", "demos cache", "list", "bench", "data", "plot",
-    "watch", "report", "compare", "group", "completion",
+    "", "train", "sweep", "study", "evaluate", "demos", "demos collect", "demos cache", "list", "bench", "data",
+    "data fetch", "data collect", "plot", "watch", "report", "compare", "group", "completion",
 ]  # fmt: skip
 
 
