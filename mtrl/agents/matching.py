@@ -21,7 +21,7 @@ has.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ AVERAGING = 0.02
 
 @dataclass
 class Config(supervised.Config):
+    divides_batches: ClassVar[bool] = False  # its memory is of the images that a process sees
     kind: str = "matching"
     semantic_weight: float = option(1.0, "0 or more")
     """λ: the weight of the distance of centroids; 0 for none."""

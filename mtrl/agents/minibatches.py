@@ -14,10 +14,10 @@ Build = Callable[[Update], Runner]
 
 
 class FixedCalls:
-    """Calls of a function that `build` may compile, for each choice of its arguments' shapes apart.
+    """Calls a function that `build` may compile, once for each combination of its arguments' shapes.
 
-    A compiled function reads tensors where they were when it was compiled. So arguments are copied to tensors that are
-    kept.
+    A compiled function reads its arguments at the addresses that they had when it was compiled. So every call copies
+    its arguments there first.
     """
 
     def __init__(self, function: Callable[..., Metrics], build: Build) -> None:

@@ -37,7 +37,7 @@ class OnPolicyActorCritic(ActorCritic):
 
     @torch.no_grad()
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """As that of every learner; it may be compiled."""
+        """As `ActorCritic.explore`, which is compiled where `config.execution` says so."""
         return self._exploring(observation.to(self.device), noise)["action"]
 
     def exploring_state(self) -> dict[str, Any]:
@@ -49,14 +49,14 @@ class OnPolicyActorCritic(ActorCritic):
         self.actor_optimizer.step_count.copy_(state["updates"])
 
     def _start_calls(self) -> None:
-        """Forget what has been compiled, which would go on with the tensors that it read."""
+        """Start without compiled functions: those made before would read the tensors of an earlier state."""
         explore = super().explore
         self._exploring = FixedCalls(lambda *seen: {"action": explore(*seen)}, partial(self._built, "exploring"))
         self._steps = {
             "critic": MinibatchSteps(lambda b: self.step_critics(b, ALL_TASKS), partial(self._built, "critic")),
             "actor": MinibatchSteps(lambda b: self.step_actor(b, ALL_TASKS), partial(self._built, "actor")),
         }
-        for group in self._groups():  # a compiled step holds numbers as they were
+        for group in self._groups():  # a number would be compiled as a constant, a tensor is read at each step
             rate = float(group["lr"])
             group["lr"] = rate if self.execution == "plain" else torch.tensor(rate, dtype=torch.float64)
 

@@ -16,6 +16,7 @@ RECIPES = {"mt10": "quick", "mt50": "mt50"}
 METHODS = {"none": [], "pcgrad": ["surgery=pcgrad"]}
 """Surgeries of actor and critic that are measured, and their options."""
 EXECUTIONS = ("plain", "compiled")
+"""Values of `agent.execution` that are measured; the first alone on a GPU."""
 ROLLOUTS = 6
 
 

@@ -99,7 +99,8 @@ class Registry:
         """Build the method that `config.kind` names.
 
         Raises:
-            UserError: its module has no `build` that takes these arguments, or builds something else.
+            UserError: its module has no `build` that takes these arguments, or builds something else. One of several
+                methods (`many`) may build None.
         """
         module = self.module(config.kind)
         build, arguments = getattr(module, "build", None), ", ".join(["config", *(f"{name}=" for name in context)])
@@ -110,6 +111,8 @@ class Registry:
             raise expected(f"The module {module.__name__}", f"one with build({arguments})", found) from error
         made = build(config, **context)  # type: ignore[misc]
         place, _, name = self.makes.rpartition(".")
+        if made is None and self.many:  # one of several may have nothing to do here
+            return None
         if place and not isinstance(made, getattr(importlib.import_module(place), name)):
             raise expected(f"What {module.__name__}.build returns", f"a {self.makes}", made)
         return made

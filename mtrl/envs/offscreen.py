@@ -7,11 +7,12 @@ directly, so `MUJOCO_GL` need not be set before mujoco is imported; where it is 
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import os
 import subprocess
 import sys
-from typing import Any
+import threading
 
 from mtrl.monitoring.video import RenderingUnavailable
 
@@ -69,8 +70,53 @@ def _candidates() -> list[str]:
     return fitting or candidates
 
 
-def graphics_context(width: int, height: int) -> Any:
-    """An OpenGL context of mujoco's, current in this thread; its `free()` is the caller's."""
-    context = importlib.import_module(f"mujoco.{offscreen_backend()}").GLContext(width, height)
-    context.make_current()
-    return context
+class OffscreenContext:
+    """An OpenGL context of mujoco's for pictures of up to width x height pixels. It is current in a `with` block only.
+
+    Another library's renderer can become garbage at any time. Python then deletes it in any thread, and OpenGL deletes
+    what has the same numbers in the context that is current there: ours would draw wrong pictures, or crash. Therefore
+    nothing is collected inside the block, and an empty context is current after it.
+
+    Its thread is the one that makes it.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        make = importlib.import_module(f"mujoco.{offscreen_backend()}").GLContext
+        self._context, self._empty = make(width, height), make(1, 1)
+
+    def __enter__(self) -> OffscreenContext:
+        _collections.pause()
+        self._context.make_current()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._empty.make_current()
+        _collections.go_on()
+
+    def free(self) -> None:
+        """Free both contexts; what mujoco has made in them is the caller's to free, in a `with` block."""
+        self._context.free()
+        self._empty.free()
+
+
+class _Collections:
+    """The garbage collector of the process, which stands still while any thread needs it to."""
+
+    def __init__(self) -> None:
+        self._lock, self._pauses, self._enabled = threading.Lock(), 0, False
+
+    def pause(self) -> None:
+        with self._lock:
+            if not self._pauses:
+                self._enabled = gc.isenabled()
+                gc.disable()
+            self._pauses += 1
+
+    def go_on(self) -> None:
+        with self._lock:
+            self._pauses -= 1
+            if not self._pauses and self._enabled:
+                gc.enable()
+
+
+_collections = _Collections()

@@ -53,10 +53,12 @@ class Config(CollectorConfig):
         check(self.update_to_data > 0, "training.update_to_data", "positive", self.update_to_data)
         for name in ("collector_steps", "buffer_size"):
             check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
-        spread, least = self.collector == "ray", self.workers * self.updates_per_call
-        check(spread or self.workers == 1, "training.workers", "1 without collector=ray", self.workers)
-        what = f"{least} or more, the updates for the steps that {self.workers} collectors send at once"
-        check(not spread or self.max_staleness >= least, "training.max_staleness", what, self.max_staleness)
+        check(self.collector == "ray" or self.workers == 1, "training.workers", "1 without collector=ray", self.workers)
+        if self.collector == "ray":
+            check(math.isfinite(self.update_to_data), "training.update_to_data", "a finite number", self.update_to_data)
+            least = self.workers * self.updates_per_call
+            what = f"{least} or more, the updates for the steps that {self.workers} collectors send at once"
+            check(self.max_staleness >= least, "training.max_staleness", what, self.max_staleness)
 
     @property
     def updates_per_call(self) -> int:

@@ -77,7 +77,7 @@ def test_centroids_are_moving_averages_of_class_means() -> None:
 
 @pytest.mark.parametrize("kind", ["learned", "equal", "own"])
 def test_losses_are_those_of_the_equation(kind: str) -> None:
-    agent = matching(relations=kind, semantic_weight=2.0)
+    agent = matching(relations=kind, semantic_weight=2.0, error_weight=0.5, distance_weight=0.25)
     for seed in range(3):
         agent.update(batch(seed))
     given = batch(3)
@@ -85,7 +85,9 @@ def test_losses_are_those_of_the_equation(kind: str) -> None:
     shared, own, buffers = agent.network.tensors
     losses, aux = agent.losses(shared, own, buffers, given)
     centroids, counts = memory(agent, "centroids"), memory(agent, "counts")  # with this batch
-    cost = memory(agent, "errors") + agent.config.distance_weight * memory(agent, "distances")
+    cost = agent.config.error_weight * memory(agent, "errors") + agent.config.distance_weight * memory(
+        agent, "distances"
+    )
     alpha = relations(cost, agent.config.norm_weight) if kind == "learned" else torch.full((T, T), 1 / T)
     for t in range(T):
         expected = torch.zeros(())

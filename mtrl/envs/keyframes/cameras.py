@@ -17,7 +17,7 @@ from mtrl.core.types import FloatArray
 from mtrl.data.demos import CameraModel, Frame, Image
 from mtrl.envs.keyframes.scene import FAR, FIELD_OF_VIEW, NEAR
 from mtrl.envs.keyframes.world import World
-from mtrl.envs.offscreen import graphics_context
+from mtrl.envs.offscreen import OffscreenContext
 
 _MIRROR = np.diag([-1.0, 1.0, -1.0])
 """From RLBench's camera axes (left, up, forward) to MuJoCo's (right, up, backward)."""
@@ -65,7 +65,7 @@ class Renderer:
             RenderingUnavailable: no offscreen OpenGL here.
         """
         self.size = size
-        self._graphics = graphics_context(size, size)
+        self._graphics = OffscreenContext(size, size)
         self._area = mujoco.MjrRect(0, 0, size, size)
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
@@ -90,15 +90,15 @@ class Renderer:
 
     def image(self, world: World, camera: str) -> Image:
         """Colours and metres along the optical axis, the first row on top."""
-        self._graphics.make_current()
-        context, scene = self._prepared(world.model)
-        # Another model's context, or another renderer, may have been drawn to since.
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
-        self._camera.fixedcamid = world.model.camera(camera).id
-        everything = mujoco.mjtCatBit.mjCAT_ALL.value
-        mujoco.mjv_updateScene(world.model, world.data, self._options, None, self._camera, everything, scene)
-        mujoco.mjr_render(self._area, scene, context)
-        mujoco.mjr_readPixels(self._rgb, self._depth, self._area, context)
+        with self._graphics:
+            context, scene = self._prepared(world.model)
+            # Another model's context, or another renderer, may have been drawn to since.
+            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
+            self._camera.fixedcamid = world.model.camera(camera).id
+            everything = mujoco.mjtCatBit.mjCAT_ALL.value
+            mujoco.mjv_updateScene(world.model, world.data, self._options, None, self._camera, everything, scene)
+            mujoco.mjr_render(self._area, scene, context)
+            mujoco.mjr_readPixels(self._rgb, self._depth, self._area, context)
         return Image(self._rgb[::-1].copy(), _metres(self._depth[::-1]))
 
     def _prepared(self, model: Any) -> tuple[Any, Any]:
@@ -112,10 +112,10 @@ class Renderer:
         return self._contexts[id(model)]
 
 
-def _free(graphics: Any, contexts: dict[int, tuple[Any, Any]]) -> None:
-    graphics.make_current()
-    for context, _ in contexts.values():
-        context.free()
+def _free(graphics: OffscreenContext, contexts: dict[int, tuple[Any, Any]]) -> None:
+    with graphics:
+        for context, _ in contexts.values():
+            context.free()
     contexts.clear()
     graphics.free()
 

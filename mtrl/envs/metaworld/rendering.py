@@ -20,7 +20,7 @@ from mtrl.core.types import BoolArray, FloatArray
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.models import whole_model
 from mtrl.envs.metaworld.package_envs import PackageEnvs
-from mtrl.envs.offscreen import graphics_context, offscreen_backend
+from mtrl.envs.offscreen import OffscreenContext, offscreen_backend
 from mtrl.monitoring.video import MACRO_BLOCK, Clip, Frame, check_writer, tile, write_video
 
 _CAMERA = "corner2"
@@ -61,9 +61,10 @@ class Renderer:
         quality, screen = model.vis.quality, model.vis.global_
         quality.offsamples, quality.shadowsize = 0, 0
         screen.offwidth, screen.offheight = max(screen.offwidth, width), max(screen.offheight, height)
-        self._graphics = graphics_context(width, height)
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._graphics = OffscreenContext(width, height)
+        with self._graphics:
+            self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+            mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
 
     def __enter__(self) -> Renderer:
         return self
@@ -73,18 +74,18 @@ class Renderer:
 
     def close(self) -> None:
         """Free the graphics context."""
-        self._graphics.make_current()
-        self._context.free()
+        with self._graphics:
+            self._context.free()
         self._graphics.free()
 
     def draw(self, data: mujoco.MjData, out: NDArray[np.uint8]) -> None:
         """Write the state in `data`, after its forward dynamics, into `out` (K, height, width, 3)."""
-        self._graphics.make_current()
-        for (camera, picture), place in zip(self._views, out, strict=True):
-            mujoco.mjv_updateScene(self._model, data, self._options, None, camera, _EVERYTHING, self._scene)
-            mujoco.mjr_render(self._area, self._scene, self._context)
-            mujoco.mjr_readPixels(self._picture, None, self._area, self._context)
-            place[...] = picture
+        with self._graphics:
+            for (camera, picture), place in zip(self._views, out, strict=True):
+                mujoco.mjv_updateScene(self._model, data, self._options, None, camera, _EVERYTHING, self._scene)
+                mujoco.mjr_render(self._area, self._scene, self._context)
+                mujoco.mjr_readPixels(self._picture, None, self._area, self._context)
+                place[...] = picture
 
     def frame(self, data: mujoco.MjData) -> Frame:
         """(height, width, 3): the same from the first of the cameras."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 from typing import Any
 
 import gymnasium
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 import mtrl.envs.metaworld  # noqa: F401  (registers mtrl/MT1-v3 and its like)
 from mtrl.core.errors import UserError
 from mtrl.envs.metaworld import bench
+from mtrl.envs.metaworld.models import whole_model
 from mtrl.envs.metaworld.starts import INTEGRATION
 
 TASKS = ["reach-v3", "door-open-v3"]
@@ -97,6 +100,43 @@ def test_pictures_do_not_depend_on_threads_and_memory_is_reused_where_asked() ->
             found.append(third.copy())
             envs.close()
     assert all((found[0] == other).all() for other in found[1:])
+
+
+class OtherRenderer:
+    """A renderer as other libraries have it: a part of a cycle, so that Python's collector frees it at any time."""
+
+    def __init__(self, backend: str) -> None:
+        self.graphics = importlib.import_module(f"mujoco.{backend}").GLContext(64, 64)
+        self.graphics.make_current()
+        self.context = mujoco.MjrContext(whole_model(TASKS[0]), 100)  # pyright: ignore[reportAttributeAccessIssue]
+        self.graphics.free()
+        self.itself = self
+
+
+def test_pictures_do_not_depend_on_when_other_renderers_become_garbage(
+    offscreen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenGL deletes by number in whichever context is current, so that a foreign one's end can delete our textures."""
+    envs, action = custom(observation="pixels", threads=2), actions(1)[0]
+    envs.reset(seed=0)
+    expected = envs.step(action)[0].copy()
+    thresholds, update = gc.get_threshold(), mujoco.mjv_updateScene  # pyright: ignore[reportAttributeAccessIssue]
+
+    def collects(*arguments: Any) -> Any:
+        gc.set_threshold(1)  # the next container that Python makes starts a collection, if one may start
+        made = [[] for _ in range(10)]
+        gc.set_threshold(*thresholds)
+        return update(*arguments) if made else None
+
+    envs.reset(seed=0)
+    OtherRenderer(offscreen)
+    monkeypatch.setattr(mujoco, "mjv_updateScene", collects)
+    found = envs.step(action)[0].copy()
+    gc.collect()
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(envs.reset(seed=0)[0], envs.reset(seed=0)[0])
+    assert gc.isenabled()
+    envs.close()
 
 
 def test_one_copy_and_stable_baselines3_see_pictures_too() -> None:
