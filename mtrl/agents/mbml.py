@@ -169,7 +169,7 @@ class MBML(BCQ):
         self.student_optimizer = self._optimizer(methods, self.student, "critic")
         self.generate_optimizer = self._optimizer(methods, self.generate, "actor", critic=self.student_optimizer)
 
-    def _runner(self, draw: Draw) -> runners.Runner:
+    def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
         """As long as teachers are updated, the student is not, and then the other way round."""
         teach = self._executed(lambda: self._take(self._teach, *draw()))
         distil = self._executed(lambda: self._take(self._distil, *draw()))

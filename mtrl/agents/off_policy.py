@@ -144,7 +144,7 @@ class OffPolicyActorCritic(ActorCritic):
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Transitions
     ) -> tuple[Tensor, Metrics]:
         output = self.actor.call(shared, own, own_buffers, batch.observation)
-        return (self.policy(output, False, batch.subset) - batch.action).square().mean((1, 2)), {}
+        return (self.greedy(output) - batch.action).square().mean((1, 2)), {}
 
     def move_target(self, target: TaskNetwork, network: TaskNetwork) -> None:
         """θ' ← θ' + τ (θ − θ')"""
