@@ -8,7 +8,7 @@ code drawn from what the transitions so far tell. The episodes that count come a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
@@ -53,18 +53,8 @@ class Config(TrainingConfig):
             check(value is None or value >= 1, f"training.{name}", "a positive integer", value)
 
 
-class Agent(TrainedAgent, Protocol):
-    """What the loop needs of a learner."""
-
-    generator: torch.Generator
-    infers_task: bool
-
-    def observe(self, transitions: Transitions) -> None: ...
-    def learn(self, draw: Callable[[], Sequence[Transitions]], count: int) -> Metrics: ...
-
-
-class InferringAgent(Agent, Protocol):
-    """What it needs of one that infers its task; see `agents.mbml.MBML`."""
+class InferringAgent(TrainedAgent, Protocol):
+    """What the loop needs of a learner that infers its task; see `agents.mbml.MBML`."""
 
     def infer(self, context: Transitions) -> Any: ...
     def act_on(self, observation: Tensor, code: Tensor) -> Tensor: ...
@@ -99,7 +89,7 @@ class BatchTrainer(ControlTrainer):
     unit = "iterations"
 
     agent: Any
-    """An `Agent`, or an `InferringAgent`."""
+    """`BCQ`, or an `InferringAgent`."""
 
     def start(self) -> Self:
         """Read the data sets."""
