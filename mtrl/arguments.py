@@ -82,7 +82,7 @@ def _command(commands: Any, name: str, help: str, examples: str, description: st
     """A command. What `help` says of it in the list of commands begins its own help, too."""
     text = f"{help[:1].upper()}{help[1:]}.{description and chr(10)}{description}"
     made = commands.add_parser(name, help=help, description=text, examples=examples)
-    made.set_defaults(command=name, json=False)
+    made.set_defaults(command=made.prog.partition(" ")[2], json=False)
     return made
 
 
@@ -254,7 +254,6 @@ def _data(commands: Any) -> None:
     """
     what = "write a run's transitions as data sets in Minari's format, one for each task"
     collect = _command(actions, "collect", what, examples)
-    collect.set_defaults(command="collect_data")
     collect.add_argument("folder", type=_path, metavar="RUN", help="the run's folder")
     collect.add_argument("--episodes", type=int, default=100, help="that its policy plays of each task (100)")
     share = "share of random actions in the last episode; it rises from 0 in the first (0)"
