@@ -94,7 +94,7 @@ $(VENV)/.installed-train: $(VENV)/.created $(DISTRIBUTION)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.created $(DISTRIBUTION)
-	$(PIP) --editable ".[dev,video,surgery,statistics,aux,vision,wandb,ray]"
+	$(PIP) --editable ".[dev,video,surgery,statistics,aux,vision,wandb,ray,minari]"
 	@touch $@ $(VENV)/.installed-train
 
 $(VENV)/.installed-bench: $(VENV)/.created $(DISTRIBUTION)

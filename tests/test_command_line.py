@@ -19,8 +19,8 @@ from tests.support.tiny_runs import TINY, run_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = [
-    "", "train", "sweep", "study", "evaluate", "demos", "demos collect", "demos cache", "list", "bench", "data", "plot",
-    "watch", "report", "compare", "group", "completion",
+    "", "train", "sweep", "study", "evaluate", "demos", "demos collect", "demos cache", "list", "bench", "data",
+    "data fetch", "data collect", "plot", "watch", "report", "compare", "group", "completion",
 ]  # fmt: skip
 
 
@@ -52,9 +52,9 @@ def test_help_fits_one_screen_and_its_examples_are_commands(
 
 
 def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    text = help_of("", capsys, monkeypatch) + help_of("demos", capsys, monkeypatch)
-    assert {command.split()[-1] for command in COMMANDS if command} == {*cli.COMMANDS, "demos"}
-    assert all(re.search(rf"^    {command}( |$)", text, re.MULTILINE) for command in cli.COMMANDS)
+    text = "".join(help_of(command, capsys, monkeypatch) for command in ("", "demos", "data"))
+    assert {command for command in COMMANDS if command} == {*cli.COMMANDS, "demos", "data"}
+    assert all(re.search(rf"^    {name.split()[-1]}( |$)", text, re.MULTILINE) for name in cli.COMMANDS)
 
 
 def test_stdout_of_json_is_json_alone(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:

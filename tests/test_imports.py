@@ -51,6 +51,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "stable_baselines3": ("mtrl.agents.auxiliary", "mtrl.envs.metaworld.sb3"),
     "torchjd": ("mtrl.gradients",),
     "matplotlib": ("mtrl.monitoring",),
+    "minari": ("mtrl.data.minari_files",),
     "rliable": ("mtrl.monitoring",),
     "ray": ("mtrl.core.cluster",),
     "optuna": ("mtrl.experiment.search",),

@@ -61,6 +61,8 @@ class ActorCritic(Agent):
     acting: ClassVar[tuple[str, ...]] = ("actor", "observation_normalisation")
     outputs_per_action: ClassVar[int]
     """Outputs of the actor for each entry of an action."""
+    actor_sees_action: ClassVar[bool] = False
+    """Whether the actor changes an action that it is given."""
     critic_sees_action: ClassVar[bool]
     """Whether critics estimate Q(s, a) rather than V(s)."""
     extras: ClassVar[tuple[str, ...]] = ()
@@ -91,10 +93,14 @@ class ActorCritic(Agent):
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.head = build_head(config, num_tasks).to(self.device)
         network = network if goals is None else network.for_goals()
-        inputs, outputs = spec.observation_size, self.outputs_per_action * spec.action_size
+        outputs = self.outputs_per_action * spec.action_size
+        inputs, critic_inputs = (
+            spec.observation_size + spec.action_size * sees
+            for sees in (self.actor_sees_action, self.critic_sees_action)
+        )
         actor = NETWORKS.build(network, input_size=inputs, output_size=outputs)
-        inputs += spec.action_size if self.critic_sees_action else 0
-        critic = NETWORKS.build(self._critic_network(network), input_size=inputs, output_size=self.head.output_size)
+        network = self._critic_network(network)
+        critic = NETWORKS.build(network, input_size=critic_inputs, output_size=self.head.output_size)
         self.actor = TaskNetwork(self.wrap_actor(actor), num_tasks, codes=goals).to(self.device)
         self.critic = TaskNetwork(self.head.wrap(critic), num_tasks, self.ensemble, goals).to(self.device)
         if config.precision == "bfloat16":

@@ -126,6 +126,26 @@ class OffPolicyActorCritic(ActorCritic):
             metrics = steps(batches, batch.subset)
         return batch.subset.summary(metrics)
 
+    def imitate(self, batch: Transitions, action: Tensor, value: Tensor) -> None:
+        """One step towards another policy: of the critics to its values (T, B) of `action`, of the actor to its actions
+        in the batch, by the squared error of the actions without exploration."""
+        batch = self.prepare(batch)
+        extras = {name: torch.zeros(self.num_tasks, device=self.device) for name in self.extras}
+        inputs = torch.cat([batch.observation, action], -1)
+        self.step_critics([CriticBatch(inputs, value, batch.subset)] * self._batches, batch.subset, extras=extras)
+        self.actor_optimizer.step(self._imitation_losses, *[batch] * self._batches, subset=batch.subset, extras=extras)
+        self.move_target(self.target, self.critic)
+
+    @property
+    def _batches(self) -> int:
+        return 2 if self.needs_second_batch else 1
+
+    def _imitation_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Transitions
+    ) -> tuple[Tensor, Metrics]:
+        output = self.actor.call(shared, own, own_buffers, batch.observation)
+        return (self.greedy(output) - batch.action).square().mean((1, 2)), {}
+
     def move_target(self, target: TaskNetwork, network: TaskNetwork) -> None:
         """θ' ← θ' + τ (θ − θ')"""
         self._move(list(target.parameters()), list(network.parameters()), None)

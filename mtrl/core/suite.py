@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from mtrl.core.config import Options, check
+import numpy as np
+
+from mtrl.core.config import Options, check, option
 from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import Spec
 
@@ -64,6 +66,44 @@ class ChosenTasks(SuiteConfig):
                 raise UserError(f"Option `benchmark.tasks` should name some of {listed}. Found {task!r}.{hint}")
 
 
+@dataclass
+class FamilyConfig(ChosenTasks):
+    """Options of a benchmark whose tasks differ by a goal alone, one number that no observation shows."""
+
+    defaults: ClassVar[Mapping[str, str]] = {"network": "mlp"}
+
+    num_tasks: int = option(10, "a positive integer")
+    """T: goals to train on, goal-0 and so on, unless tasks are chosen by their names."""
+    unseen_tasks: int = option(8, "a positive integer")
+    """Goals that are held out for evaluation: unseen-0 and so on."""
+    goal_seed: int = 0
+    """Of the goals."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_tasks([*self._names("goal", self.num_tasks), *self._names("unseen", self.unseen_tasks)])
+
+    @staticmethod
+    def _names(kind: str, count: int) -> list[str]:
+        return [f"{kind}-{number}" for number in range(count)]
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The names of the suite's tasks."""
+        return tuple(self.tasks or self._names("goal", self.num_tasks))
+
+    def held_out(self) -> Self:
+        """The same benchmark with the goals that training does not see."""
+        return self.restricted(self._names("unseen", self.unseen_tasks))
+
+    def goal(self, task: str) -> float:
+        """A number in [0, 1): of n goals, goal t is uniform in [t / n, (t + 1) / n)."""
+        kind, _, number = task.partition("-")
+        count = self.unseen_tasks if kind == "unseen" else self.num_tasks
+        jitter = np.random.default_rng((self.goal_seed, kind == "unseen")).random(count)
+        return float((int(number) + jitter[int(number)]) / count)
+
+
 _Config = TypeVar("_Config", bound=SuiteConfig)
 _Spec = TypeVar("_Spec", bound=Spec)
 
@@ -91,6 +131,11 @@ class Suite(Generic[_Config, _Spec]):
     @property
     def tasks(self) -> tuple[str, ...]:
         return self.spec.tasks
+
+    @property
+    def unseen(self) -> Suite[Any, Any]:
+        """The tasks that an agent which infers its task is evaluated on: those held out; all where none are."""
+        return self
 
     def description(self) -> dict[str, Any]:
         """Every choice that changes what a result means: reward version, horizon, goals, versions."""

@@ -7,7 +7,7 @@ A batch is task-major: the first axis is always the task, in the suite's order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -42,6 +42,11 @@ class Transitions(NamedTuple):
     """(T, N) bool: where an episode was cut off. Only transitions that come from environments have it."""
     discount: Tensor | None = None
     """(T, B): the factor of the successor's value in a target; the learner's γ if not given."""
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Transitions:
+        """Of all tasks, what `change` makes of each part up to `terminated`."""
+        observation, action, reward = change(self.observation), change(self.action), change(self.reward)
+        return Transitions(observation, action, reward, change(self.next_observation), change(self.terminated))
 
 
 class TaskLoss(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -81,6 +81,20 @@ class ReplayBuffer:
         self._total += count
         self._resize(min(self._size + count, self.capacity))
 
+    def fill(self, rings: Sequence[Transitions]) -> None:
+        """Store what each ring is to hold, fields (1, M, ..) with an M of its own each; draws go no further in it."""
+        for ring, transitions in zip(self._rows, rings, strict=True):
+            rows = torch.cat([f.to(ring) for f in self._fields(transitions)], -1)[0]
+            ring[: len(rows)] = rows
+        counts = [transitions.reward.shape[1] for transitions in rings]
+        self._size = self._total = max(counts)
+        self._limit = torch.tensor(counts, device=self._rows.device).unsqueeze(-1)
+
+    def ordered(self) -> Transitions:
+        """All that is stored, (T, M, ..), the oldest first."""
+        places = (torch.arange(self._size, device=self._rows.device) + self._position - self._size) % self.capacity
+        return self._transitions(self._gather(places.expand(self.num_tasks, -1)))
+
     def _fields(self, transitions: Transitions) -> list[Tensor]:
         """The parts of a row, each (T, N, size)."""
         observation, action, reward, next_observation, terminated = transitions[:5]
@@ -104,7 +118,11 @@ class ReplayBuffer:
 
     def sample(self, batch_size: int, generator: torch.Generator | None = None) -> Transitions:
         """Draw (T, B) transitions uniformly, with replacement, from the rows written so far."""
-        observation, action, next_observation, reward, terminated = self._gather(self._draw(batch_size, generator))
+        return self._transitions(self._gather(self._draw(batch_size, generator)))
+
+    @staticmethod
+    def _transitions(parts: Sequence[Tensor]) -> Transitions:
+        observation, action, next_observation, reward, terminated, *_ = parts
         return Transitions(observation, action, reward.squeeze(-1), next_observation, terminated.squeeze(-1))
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,11 +17,11 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import gymnasium
 import numpy as np
@@ -45,16 +45,57 @@ _FRAMES, _PICTURE = 300, 320
 
 
 @dataclass
-class Config(ChosenTasks):
-    """Options of a benchmark of Gymnasium environments."""
+class AdapterConfig(ChosenTasks):
+    """Options of every benchmark of Gymnasium environments."""
 
     spec_type: ClassVar[type[Spec]] = ControlSpec
+
+    horizon: int | None = option(None, "a positive integer")
+    """Steps after which an episode is truncated; each environment's own number if not given."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The suite's tasks."""
+        raise NotImplementedError
+
+    def horizon_of(self, name: str) -> int:
+        """Steps after which an episode of a task is truncated."""
+        raise NotImplementedError
+
+    def threshold_of(self, name: str) -> float | None:
+        """The return that solves an episode of a task, None where none is known."""
+        return None
+
+    def made(self, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
+        """One environment as it is, with a limit of its steps. options: of `gymnasium.make`."""
+        raise NotImplementedError
+
+    def make(self, name: str, **options: Any) -> gymnasium.Env[FloatArray, FloatArray]:
+        """One environment with observations (O,) and actions (A,) in [-1, 1].
+
+        Raises:
+            UserError: it cannot be made, its spaces do not fit, or nothing ends its episodes.
+        """
+        try:
+            env = self.made(name, **options)
+        except (gymnasium.error.Error, ImportError, TypeError) as error:
+            raise expected(f"Environment {name}", "one that can be made here", str(error)) from error
+        actions = env.action_space
+        if not (isinstance(actions, Box) and len(actions.shape) == 1 and actions.is_bounded()):
+            raise expected(f"Actions of {name}", "a vector with bounds", str(actions))
+        if not env.observation_space.is_np_flattenable:
+            raise expected(f"Observations of {name}", "such that they can be flattened", str(env.observation_space))
+        one = np.dtype(actions.dtype).type(1)  # another type of number would be cast with a warning
+        return RescaleAction(FlattenObservation(env), -one, one)
+
+
+@dataclass
+class Config(AdapterConfig):
+    """Options of a benchmark of registered Gymnasium environments."""
 
     kind: str = "gymnasium"
     ids: list[str] = field(default_factory=lambda: ["Pendulum-v1"])
     """The tasks: ids registered with Gymnasium, including those of modules that --import names."""
-    horizon: int | None = option(None, "a positive integer")
-    """Steps after which an episode is truncated; each environment's own number if not given."""
     solved_at: float | None = None
     """The return that solves an episode, where the environment does not tell; the registered one if not given."""
 
@@ -69,43 +110,33 @@ class Config(ChosenTasks):
             check(known, "benchmark.ids", "ids registered with Gymnasium (--import MODULE adds a module's)", name)
         self.check_tasks(self.ids)
 
+    @property
+    def names(self) -> Sequence[str]:
+        return self.tasks or self.ids
+
     def horizon_of(self, name: str) -> int:
-        """Steps after which an episode of a task is truncated."""
         steps = self.horizon or gymnasium.registry[name].max_episode_steps
         if steps is None:
             raise expected("Option `benchmark.horizon`", f"a number of steps, as {name} has none of its own", None)
         return steps
 
     def threshold_of(self, name: str) -> float | None:
-        """The return that solves an episode of a task, None where none is known."""
         found = gymnasium.registry[name].reward_threshold if self.solved_at is None else self.solved_at
         return float(found) if found is not None and math.isfinite(found) else None
 
-    def make(self, name: str, **options: Any) -> gymnasium.Env[FloatArray, FloatArray]:
-        """One environment with observations (O,) and actions (A,) in [-1, 1].
-
-        Raises:
-            UserError: it cannot be made, its spaces do not fit, or nothing ends its episodes.
-        """
-        try:
-            env = gymnasium.make(name, self.horizon_of(name), disable_env_checker=True, **options)
-        except (gymnasium.error.Error, ImportError, TypeError) as error:
-            raise expected(f"Environment {name}", "one that can be made here", str(error)) from error
-        actions = env.action_space
-        if not (isinstance(actions, Box) and len(actions.shape) == 1 and actions.is_bounded()):
-            raise expected(f"Actions of {name}", "a vector with bounds", str(actions))
-        if not env.observation_space.is_np_flattenable:
-            raise expected(f"Observations of {name}", "such that they can be flattened", str(env.observation_space))
-        one = np.dtype(actions.dtype).type(1)  # another type of number would be cast with a warning
-        return RescaleAction(FlattenObservation(env), -one, one)
+    def made(self, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
+        return gymnasium.make(name, self.horizon_of(name), disable_env_checker=True, **options)
 
 
-class GymnasiumSuite(Suite[Config, ControlSpec]):
+_Adapted = TypeVar("_Adapted", bound=AdapterConfig)
+
+
+class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
     """One Gymnasium environment for each task (see the module)."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: _Adapted) -> None:
         self.config = config
-        alone = [self._alone(name) for name in config.tasks or config.ids]
+        alone = [self._alone(name) for name in config.names]
         sizes = [(spec.observation_size, spec.action_size) for spec in alone]
         names = tuple(name for spec in alone for name in spec.tasks)
         for name, found in zip(names, sizes, strict=True):
@@ -173,7 +204,7 @@ class GymnasiumEnvs:
 
     def __init__(
         self,
-        suite: GymnasiumSuite,
+        suite: GymnasiumSuite[Any],
         seed: tuple[int, int],
         envs_per_task: int,
         copies: range | None = None,
@@ -283,5 +314,5 @@ def _told(info: Mapping[str, Any]) -> Any:
     return info.get("is_success", info.get("success"))
 
 
-def build(config: Config) -> GymnasiumSuite:
+def build(config: Config) -> GymnasiumSuite[Config]:
     return GymnasiumSuite(config)

@@ -71,6 +71,9 @@ class ExperimentConfig:
     """The folder of all runs."""
     video: bool = runtime_option(False)
     """Film one episode of every task at the end."""
+    start: str = path_option("", changes_results=True)
+    """A run of agent=mbml: its policy acts in place of random actions, and is imitated before training=off_policy
+    begins."""
     wandb: str = runtime_option("off")
     """Whether Weights & Biases gets a copy of the numbers: off, offline (for `wandb sync`) or online."""
     imports: list[str] = field(default_factory=list)

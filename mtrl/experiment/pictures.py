@@ -64,10 +64,12 @@ def plot_runs(
         return plots.learning_curves(rows[0], list(suite.tasks), picture, headline=metric, **of_means)
     groups = {label: [_of_counted(run, metric) for run in found] for label, found in by_experiment(runs).items()}
     of_images = metric.rpartition("/")[2] in OF_IMAGES
-    images: dict[str, Any] = {"steps_name": "training images per task"} if of_images else {}
-    if images and _lowest(rows, metric) > 0.5:
-        images["limits"] = (0.5, 1.005)
-    look = {"title": title, "lines": lines, **images}
+    axis: dict[str, Any] = {"steps_name": "training images per task"} if of_images else {}
+    if config.training.kind == "batch":
+        axis = {"steps_name": "updates"}
+    if of_images and _lowest(rows, metric) > 0.5:
+        axis["limits"] = (0.5, 1.005)
+    look = {"title": title, "lines": lines, **axis}
     return plots.compare_runs(groups, output or Path("comparison.png"), headline=metric, **look)
 
 

@@ -16,6 +16,7 @@ from mtrl.core.memory import free_bytes, require_room, return_freed_memory
 from mtrl.core.types import Metrics
 from mtrl.experiment.company import Company, Order, follow, joined, leads, reseed, take_over
 from mtrl.experiment.config import ExperimentConfig, defaults, free_keys, told_apart
+from mtrl.experiment.load import load
 from mtrl.experiment.parts import Experiment
 from mtrl.experiment.pictures import plot_runs
 from mtrl.monitoring import checkpoints
@@ -266,6 +267,8 @@ def _lead(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFo
         if folder.status == "finished" and folder.result is not None:
             return experiment, folder, folder.result
         try:
+            if config.start:
+                experiment.trainer.begin_from(_guide(config.start, experiment))
             session = Session(experiment, folder, company)
         except (UserError, OSError):
             folder.discard()
@@ -275,3 +278,17 @@ def _lead(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFo
         else:
             say(f"New run {folder.path}: {config.steps:,} steps, tasks: {len(experiment.tasks)}.")
         return experiment, folder, session.run()
+
+
+def _guide(run: str, experiment: Experiment) -> Any:
+    """What the training of an experiment starts from.
+
+    Raises:
+        UserError: the run is none to start from, or it is of environments with other sizes.
+    """
+    other = load(run)[0]
+    specs = [part.suite.spec for part in (experiment, other)]
+    found, needed = ((getattr(s, "observation_size", None), getattr(s, "action_size", None)) for s in specs)
+    if found != needed:
+        raise expected(f"Run {run}", f"of observations and actions of sizes {found}", needed)
+    return other.trainer.guide()

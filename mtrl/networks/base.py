@@ -190,6 +190,15 @@ class TaskNetwork(nn.Module):
             module.__dict__[name] = None
         return output if self.computed_in is None else output.to(inputs[0].dtype)
 
+    @property
+    def known_by_code_alone(self) -> bool:
+        """Whether tasks have nothing of their own but their codes, so that a new task's code is enough."""
+        return len(self.own) == 0 and self._codes == set(self.own_buffers) != set()
+
+    def coded(self, code: Tensor) -> dict[str, Tensor]:
+        """The `own_buffers` of tasks with these codes (T, C), where tasks are known by codes alone."""
+        return dict.fromkeys(self._codes, code)
+
     def _rounded(self, tensor: Tensor) -> Tensor:
         if self.computed_in is None or not tensor.is_floating_point():
             return tensor

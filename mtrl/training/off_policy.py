@@ -43,8 +43,12 @@ class Config(CollectorConfig):
     """With collector=ray: updates that a policy may be behind when its steps are stored. Where steps would come later,
     the learner waits for them."""
 
+    imitation_updates: int = 2000
+    """With `start`, updates in which actor and critics imitate the run that they start from, before they learn."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self.imitation_updates >= 0, "training.imitation_updates", "0 or more", self.imitation_updates)
         check(self.learning_starts >= 1, "training.learning_starts", "a positive integer", self.learning_starts)
         check(self.update_to_data > 0, "training.update_to_data", "positive", self.update_to_data)
         for name in ("collector_steps", "buffer_size"):
@@ -71,7 +75,19 @@ class Agent(TrainedAgent, Protocol):
 
     def act(self, observation: Tensor, explore: bool) -> Tensor: ...
     def observe(self, transitions: Transitions) -> None: ...
+    def imitate(self, batch: Transitions, action: Tensor, value: Tensor) -> None: ...
     def learn(self, draw: Callable[[], Sequence[Transitions]], count: int) -> Metrics: ...
+
+
+class Guide(Protocol):
+    """A policy that infers the tasks of N copies of the environments of T tasks; see `training.batch.TaskGuide`."""
+
+    code: Tensor | None
+    """(T · N, Z): what it has inferred."""
+
+    def settle(self, context: Transitions) -> None: ...
+    def act(self, observation: Tensor) -> Tensor: ...
+    def value(self, observation: Tensor, action: Tensor) -> Tensor: ...
 
 
 class OffPolicyTrainer(ControlTrainer):
@@ -87,6 +103,11 @@ class OffPolicyTrainer(ControlTrainer):
 
     agent: Agent
     suite: ControlSuite
+    _guide: Guide | None = None
+
+    def begin_from(self, guide: Guide) -> None:
+        """Let a guide act in place of random actions, infer the tasks after each episode, and then be imitated."""
+        self._guide = guide
 
     def start(self) -> Self:
         """Make new environments and an empty replay."""
@@ -106,6 +127,10 @@ class OffPolicyTrainer(ControlTrainer):
     @property
     def _capacity(self) -> int:
         return min(self.config.buffer_size, self.steps + self.config.envs_per_task)
+
+    def empty_replay(self) -> ReplayBuffer:
+        """A replay for the `data_state` of such a run, on the CPU."""
+        return self._make_replay(self._capacity, torch.device("cpu"))
 
     def _make_replay(self, capacity: int, device: torch.device) -> Any:
         spec, config = self.suite.spec, self.config
@@ -148,10 +173,20 @@ class OffPolicyTrainer(ControlTrainer):
         self._observation = torch.tensor(result.observation)
         self.episodes.add(result)
         self.step += self.envs.envs_per_task
+        length = self.suite.spec.horizon * self.envs.envs_per_task
+        if self._guide is not None and self.step <= self.config.learning_starts and self.step % length == 0:
+            self._guide.settle(self._of_copies())
+
+    def _of_copies(self) -> Transitions:
+        """What the replay holds of each copy, (T · N, M, ..)."""
+        copies = self.envs.envs_per_task
+        return self.replay.ordered().map(lambda part: part.unflatten(1, (-1, copies)).transpose(1, 2).flatten(0, 1))
 
     def _act(self, observation: Tensor) -> Tensor:
         if self.step >= self.config.learning_starts:
             return self._policy(observation).cpu()
+        if self._guide is not None:
+            return self._guide.act(observation).cpu()
         device, generator = self.agent.device, self.agent.generator
         shape = (*observation.shape[:-1], self.suite.spec.action_size)
         return (torch.rand(shape, device=device, generator=generator) * 2 - 1).cpu()
@@ -172,6 +207,9 @@ class OffPolicyTrainer(ControlTrainer):
         """The updates that the last `new` of `step` steps have earned, after the warm-up."""
         if step < self.config.learning_starts:
             return None
+        if self._guide is not None and self.updates == 0:
+            with self.clock("update"):
+                self._imitate(self._guide)
         self._credit += new * self.config.update_to_data
         count = int(self._credit) if len(self.replay) else 0
         if not count:
@@ -182,14 +220,28 @@ class OffPolicyTrainer(ControlTrainer):
         self.updates += count
         return metrics
 
+    def _imitate(self, guide: Guide) -> None:
+        """Half of the actions whose values the critics imitate are the guide's own, half are random."""
+        guide.settle(self._of_copies())
+        config, generator = self.agent.config, self.agent.generator
+        for _ in range(self.config.imitation_updates):
+            batch = self.replay.sample(config.batch_size, generator)
+            random = torch.rand(batch.action.shape, device=self.agent.device, generator=generator) * 2 - 1
+            own = torch.rand(batch.reward.shape, device=self.agent.device, generator=generator) < 0.5
+            mixed = torch.where(own.unsqueeze(-1), batch.action, random)
+            self.agent.imitate(batch, mixed, guide.value(batch.observation, mixed))
+
     def state_dict(self) -> dict[str, Any]:
         """All but the replay, in types that a checkpoint can hold."""
+        code = {} if self._guide is None else {"code": self._guide.code}
         own = {"credit": self._credit, "envs": self.envs.state_dict(), "episodes": self.episodes.state_dict()}
-        return super().state_dict() | own
+        return super().state_dict() | own | code
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._credit = state["credit"]
+        if self._guide is not None:
+            self._guide.code = state["code"]
         self.episodes.load_state_dict(state["episodes"])
         self._observation = torch.tensor(self.envs.load_state_dict(state["envs"]))
 

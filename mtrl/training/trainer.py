@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check, check_choice, runtime_option
-from mtrl.core.errors import UserError
+from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import Spec
 from mtrl.core.types import FloatArray, Metrics
 from mtrl.data.images import mixed_seed
@@ -168,6 +168,22 @@ class Trainer:
             protocol: how goals are drawn (see `training.evaluation`).
         """
         raise NotImplementedError
+
+    def guide(self) -> Any:
+        """What another training may start from (`begin_from`).
+
+        Raises:
+            UserError: there is none in this kind of training.
+        """
+        raise expected("Option `start`", "a run of agent=mbml", type(self.agent).__name__)
+
+    def begin_from(self, guide: Any) -> None:
+        """Start, before any step, from what another run's policy knows of the tasks.
+
+        Raises:
+            UserError: this kind of training cannot.
+        """
+        raise expected("Option `start`", "left out where training is not off_policy", self.config.kind)
 
     def largest_data(self) -> dict[str, FloatArray]:
         """name -> (T,): the largest absolute numbers of all training data; NaN, or infinite, if any cannot be used."""

@@ -1,0 +1,201 @@
+"""Batch-constrained Q-learning: critics choose among actions as the data have them (Fujimoto et al. 2019).
+
+Fujimoto, Meger & Precup 2019 ("Off-Policy Deep Reinforcement Learning without Exploration", Algorithm 1), with a task
+axis: a variational autoencoder of each task's actions, a network that perturbs them, and an ensemble of critics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtrl.agents.off_policy import CriticBatch, OffPolicyActorCritic, OffPolicyConfig
+from mtrl.core.config import check, option
+from mtrl.core.specs import ControlSpec, Spec
+from mtrl.core.subset import ALL_TASKS, TaskSubset
+from mtrl.core.types import Metrics, Tensors, Transitions
+from mtrl.gradients import Methods
+from mtrl.networks import NETWORKS, Factory, TaskNetwork
+
+LOG_STD_MIN, LOG_STD_MAX = -4.0, 15.0
+LATENT_LIMIT = 0.5
+"""Latents that actions are generated from are standard normal, cut off here on either side."""
+
+
+@dataclass
+class Config(OffPolicyConfig):
+    specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec,)
+    trainings: ClassVar[tuple[str, ...]] = ("batch",)
+    kind: str = "bcq"
+    candidates: int = option(10, "a positive integer")
+    """n: actions that are generated for a state, of which critics choose one."""
+    perturbation: float = option(0.05, "0 or more")
+    """Φ: the most by which a generated action is changed."""
+    least_weight: float = option(0.75, "in [0, 1]")
+    """λ: targets take λ of the least of the critics' values, and 1 − λ of the largest."""
+    kl_weight: float = option(0.5, "0 or more")
+    """Of the divergence of the autoencoder's latents from a standard normal, beside its squared error."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.n_step == 1, "agent.n_step", "1 where data sets are learned from", self.n_step)
+
+    @property
+    def rows(self) -> int:
+        """Transitions of each task that an update draws."""
+        return self.batch_size
+
+
+class ActionVAE(nn.Module):
+    """The autoencoder of one task's actions; L latents.
+
+    forward(observation, action, noise (.., L)) -> (.., A + 2 L): the action again, latents' means and log-deviations.
+    forward(observation, latent) -> (.., A): the action that belongs to a latent.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, observation: Tensor, given: Tensor, noise: Tensor | None = None) -> Tensor:
+        if noise is None:
+            return self.decoder(torch.cat([observation, given], -1)).tanh()
+        mean, log_std = self.encoder(torch.cat([observation, given], -1)).chunk(2, -1)
+        log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+        again = self.decoder(torch.cat([observation, mean + log_std.exp() * noise], -1)).tanh()
+        return torch.cat([again, mean, log_std], -1)
+
+
+class VAEBatch(NamedTuple):
+    observation: Tensor
+    """(T, B, O)"""
+    action: Tensor
+    """(T, B, A)"""
+    noise: Tensor
+    """(T, B, L) standard normal."""
+
+
+class ActorBatch(NamedTuple):
+    observation: Tensor
+    """(T, B, O)"""
+    action: Tensor
+    """(T, B, A): generated ones, to be perturbed."""
+    subset: TaskSubset = ALL_TASKS
+
+
+class BCQ(OffPolicyActorCritic):
+    acting: ClassVar[tuple[str, ...]] = ("actor", "critic", "vae", "value_head", "observation_normalisation")
+    outputs_per_action: ClassVar[int] = 1
+    actor_sees_action: ClassVar[bool] = True
+    infers_task: ClassVar[bool] = False
+    """Whether a task is inferred from its transitions, rather than named."""
+
+    def __init__(self, config: Any, *, network: Any, methods: Methods, spec: ControlSpec, **context: Any) -> None:
+        super().__init__(config, network=network, methods=methods, spec=spec, **context)
+        self.latent_size = 2 * self.action_size
+        sizes = (spec.observation_size, self.action_size)
+        self.vae = TaskNetwork(_vae(network, *sizes, self.latent_size), self.num_tasks).to(self.device)
+        self.vae_optimizer = self._optimizer(methods, self.vae, "critic")  # its losses are positive, as the critics'
+        self.target_actor = self._target_of(self.actor)
+        fixed = torch.randn(config.candidates, self.latent_size, generator=torch.Generator().manual_seed(0))
+        self._fixed = fixed.clamp(-LATENT_LIMIT, LATENT_LIMIT).to(self.device)
+
+    def latents(self, leading: tuple[int, ...]) -> Tensor:
+        """(*leading, L)"""
+        drawn = torch.randn(*leading, self.latent_size, device=self.device, generator=self.generator)
+        return drawn.clamp_(-LATENT_LIMIT, LATENT_LIMIT)
+
+    def perturbed(self, actor: Any, observation: Tensor, action: Tensor) -> Tensor:
+        """clip(a + Φ tanh ξ(s, a), −1, 1)"""
+        change = actor(torch.cat([observation, action], -1)).tanh()
+        return (action + self.config.perturbation * change).clamp(-1, 1)
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        """The best of n actions by the first critic. Without `explore` the n latents are always the same."""
+        observation = self._normalised("observation", observation.to(self.device, torch.float32), subset)
+        leading, n = observation.shape[:-1], self.config.candidates
+        latents = self.latents((*leading, n)) if explore else self._fixed.expand(*leading, n, -1)
+        repeated = observation.repeat_interleave(n, -2)
+        action = self.perturbed(self.actor, repeated, self.vae(repeated, latents.flatten(-3, -2)))
+        q = self.head.value(self.critic(torch.cat([repeated, action], -1)), subset)[0]
+        return best_of(action, q, n)
+
+    def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
+        """One step of autoencoder, critics and perturbations, in this order, and of the targets."""
+        autoencoded: list[Any] = [VAEBatch(b.observation, b.action, self._vae_noise(b)) for b in batches]
+        metrics = self.vae_optimizer.step(self.vae_losses, *autoencoded, subset=subset)
+        metrics = {f"vae/{name}": value for name, value in metrics.items()}
+        metrics |= self.step_critics([self.critic_batch(b) for b in batches], subset)
+        metrics |= self.step_actor([self.actor_batch(b) for b in batches], subset)
+        self.move_target(self.target, self.critic)
+        self.move_target(self.target_actor, self.actor)
+        return metrics
+
+    def _vae_noise(self, batch: Transitions) -> Tensor:
+        shape = (*batch.reward.shape, self.latent_size)
+        return torch.randn(shape, device=self.device, generator=self.generator)
+
+    def vae_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: VAEBatch
+    ) -> tuple[Tensor, Metrics]:
+        """The mean over batch and components of (a' − a)², and of KL(N(μ, σ) ‖ N(0, 1)) with its weight, (T,)."""
+        output = self.vae.call(shared, own, own_buffers, *batch)
+        again, mean, log_std = output.split([self.action_size, self.latent_size, self.latent_size], -1)
+        divergence = 0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std
+        return (again - batch.action).square().mean((1, 2)) + self.config.kl_weight * divergence.mean((1, 2)), {}
+
+    @torch.no_grad()
+    def critic_batch(self, batch: Transitions, latents: Tensor | None = None) -> CriticBatch:
+        """y = r + γ (1 − terminated) max_i [λ min_e Q'_e(s', a_i) + (1 − λ) max_e Q'_e(s', a_i)].
+
+        a_i are n generated actions, perturbed by the target network. latents (T, B n, L) in place of the generator's.
+        """
+        n, least = self.config.candidates, self.config.least_weight
+        observation = batch.next_observation.repeat_interleave(n, -2)
+        latents = self.latents(observation.shape[:-1]) if latents is None else latents
+        action = self.perturbed(self.target_actor, observation, self.vae(observation, latents))
+        q = self.head.value(self.target(torch.cat([observation, action], -1)), batch.subset)
+        value = least * q.amin(0) + (1 - least) * q.amax(0)
+        return self.bootstrapped(batch, value.unflatten(-1, (-1, n)).amax(-1))
+
+    @torch.no_grad()
+    def actor_batch(self, batch: Transitions) -> ActorBatch:
+        latents = self.latents(batch.reward.shape)
+        return ActorBatch(batch.observation, self.vae(batch.observation, latents), batch.subset)
+
+    def actor_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ActorBatch
+    ) -> tuple[Tensor, Metrics]:
+        """−mean_B Q_1(s, a + Φ ξ(s, a)), (T,)."""
+
+        def actor(x: Tensor) -> Tensor:
+            return self.actor.call(shared, own, own_buffers, x)
+
+        action = self.perturbed(actor, batch.observation, batch.action)
+        return -self.fixed_q(batch.observation, action, batch.subset, members=1)[0].mean(-1), {}
+
+    def _parts(self) -> dict[str, Any]:
+        vae = {"vae": self.vae, "vae_method": self.vae_optimizer, "vae_optimizer": self.vae_optimizer.optimizer}
+        return super()._parts() | vae | {"target_actor": self.target_actor}
+
+
+def best_of(action: Tensor, q: Tensor, candidates: int) -> Tensor:
+    """Of actions (.., N n, A) with values (.., N n), n for each of N observations in a row: the best, (.., N, A)."""
+    best = q.unflatten(-1, (-1, candidates)).argmax(-1, keepdim=True).unsqueeze(-1)
+    grouped = action.unflatten(-2, (-1, candidates))
+    return grouped.gather(-2, best.expand(*best.shape[:-1], action.shape[-1])).squeeze(-2)
+
+
+def _vae(network: Any, observation_size: int, action_size: int, latent_size: int) -> Factory:
+    encoder = NETWORKS.build(network, input_size=observation_size + action_size, output_size=2 * latent_size)
+    decoder = NETWORKS.build(network, input_size=observation_size + latent_size, output_size=action_size)
+    return lambda code: ActionVAE(encoder(code), decoder(code))
+
+
+def build(config: Config, **context: Any) -> BCQ:
+    return BCQ(config, **context)

@@ -1,0 +1,346 @@
+"""MBML: a teacher of each data set, distilled into one policy that infers its task by a triplet loss (Li et al. 2020).
+
+Li, Vuong, Liu, Liu, Ciosek, Christensen & Su 2020 ("Multi-task Batch Reinforcement Learning with Metric Learning").
+First come updates of the teachers (`bcq`, one for each task, nothing shared) and of ensembles that predict each task's
+rewards. Then those of the student: critic, generator and perturbation of actions for all tasks, which see the task as a
+code. An encoder infers the code from a set of transitions. Where the task's ensemble agrees, other tasks' transitions
+are relabelled by its rewards: the triplet loss draws their codes to those of the task, and away from the codes that
+they have with their own rewards. So the encoder cannot tell tasks by states and actions alone.
+
+As in the published code, divergences between posteriors are the triplets' distances and the agreement of an ensemble
+is judged by its deviation. Unlike there, an update may take some of the other tasks only (`negatives`), all networks
+have the width and depth of `network`, and one optimiser steps encoder and critic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtrl.agents import bcq
+from mtrl.agents.bcq import BCQ, best_of
+from mtrl.agents.off_policy import Draw
+from mtrl.agents.posteriors import Gaussian, as_rows, divergence, encoder, factors_of, product, triplet_loss
+from mtrl.core.config import option
+from mtrl.core.errors import expected
+from mtrl.core.specs import ControlSpec
+from mtrl.core.subset import ALL_TASKS, TaskSubset
+from mtrl.core.types import Metrics, Tensors, Transitions
+from mtrl.execution import runners
+from mtrl.gradients import Methods
+from mtrl.networks import NETWORKS, Factory, TaskNetwork, independent
+
+
+@dataclass
+class Config(bcq.Config):
+    kind: str = "mbml"
+    teacher_updates: int = option(10_000, "a positive integer")
+    """Updates of teachers and reward ensembles, before those of the student begin."""
+    context_size: int = option(64, "2 or more")
+    """K: transitions of each task from which its code is inferred in an update."""
+    code_size: int = option(20, "a positive integer")
+    """Z: numbers of a task's code."""
+    inference: bool = True
+    """Whether tasks are inferred at all; if not, all have the same code."""
+    triplet_weight: float = option(1.0, "0 or more")
+    """Of the triplet loss; 0 for none."""
+    triplet_margin: float = option(2.0, "0 or more")
+    """m: how much farther the negative should be than the positive."""
+    relabelling: bool = True
+    """Whether tasks are inferred from K relabelled transitions of other tasks beside the task's own."""
+    negatives: int | None = option(None, "a positive integer")
+    """Other tasks whose transitions are relabelled for a task in an update; all if not given."""
+    prior_weight: float = option(0.1, "0 or more")
+    """β: of the divergence of codes from a standard normal."""
+    reward_ensemble: int = option(5, "2 or more")
+    """Networks that predict each task's rewards from states and actions (the paper: 20)."""
+    reward_agreement: float = option(0.1, "positive")
+    """A transition is relabelled if its predicted rewards have a smaller standard deviation."""
+
+    @property
+    def rows(self) -> int:
+        return self.batch_size + self.context_size
+
+
+class Contexts(NamedTuple):
+    """Sets of transitions [s, a, s', r], each row of size C, of an update; J other tasks for each task."""
+
+    own: Tensor
+    """(T, K, C)"""
+    others: Tensor
+    """(T, J, K, C): other tasks' transitions with their own rewards."""
+    relabelled: Tensor
+    """(T, J, K, C): the same with the rewards that the task's ensemble predicts."""
+    agreed: Tensor
+    """(T, J, K): 1 where the ensemble agrees, 0 elsewhere."""
+    added: Tensor
+    """(T, K, C): some of those where it agrees, as far as there are so many."""
+    is_added: Tensor
+    """(T, K)"""
+
+
+class StudentBatch(NamedTuple):
+    observation: Tensor
+    """(T, B, O)"""
+    action: Tensor
+    """(T, B, A)"""
+    value: Tensor
+    """(T, B): the teacher's."""
+    contexts: Contexts
+    noise: Tensor
+    """(T, Z) standard normal, to draw codes by."""
+
+
+class PolicyBatch(NamedTuple):
+    observation: Tensor
+    """(T, B, O)"""
+    latent: Tensor
+    """(T, B, L)"""
+    action: Tensor
+    """(T, B, A): what the teacher generates from the latents."""
+    change: Tensor
+    """(T, B, A): how the teacher perturbs these, before Φ."""
+    code: Tensor
+    """(T, Z)"""
+
+
+class InferringCritic(nn.Module):
+    """forward(transitions (.., C)) -> (.., 2 Z): what each tells of the code. forward(s, a) -> (.., 1): Q."""
+
+    def __init__(self, encoder: nn.Module, critic: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.critic = encoder, critic
+
+    def forward(self, x: Tensor, action: Tensor | None = None) -> Tensor:
+        return self.encoder(x) if action is None else self.critic(torch.cat([x, action], -1))
+
+
+class Generator(nn.Module):
+    """forward(s, latent, a) -> (.., 2 A): the action that belongs to a latent, and the perturbation of the action a.
+
+    forward(s, latent) -> (.., 2 A): likewise, with the perturbation of the action itself.
+    """
+
+    def __init__(self, decoder: nn.Module, perturbation: nn.Module) -> None:
+        super().__init__()
+        self.decoder, self.perturbation = decoder, perturbation
+
+    def forward(self, observation: Tensor, latent: Tensor, action: Tensor | None = None) -> Tensor:
+        made = self.decoder(torch.cat([observation, latent], -1)).tanh()
+        change = self.perturbation(torch.cat([observation, made if action is None else action], -1)).tanh()
+        return torch.cat([made, change], -1)
+
+
+class MBML(BCQ):
+    """See the module. Every network is in the teachers' part or the student's; weighting and surgery act on the
+    student's losses, as the teachers share nothing."""
+
+    acting: ClassVar[tuple[str, ...]] = ("student", "generator_network", "observation_normalisation")
+    infers_task: ClassVar[bool] = True
+
+    def __init__(self, config: Config, *, network: Any, methods: Methods, spec: ControlSpec, **context: Any) -> None:
+        shape = {name: getattr(network, name) for name in ("width", "depth", "layer_norm", "activation")}
+        alone, plain = independent.Config(**shape), Methods(tasks=methods.tasks)
+        super().__init__(config, network=alone, methods=plain, spec=spec, **context)
+        if spec.num_tasks < 2:
+            raise expected("The tasks of agent=mbml", "at least two", spec.num_tasks)
+        states, actions, tasks = spec.observation_size, spec.action_size, spec.num_tasks
+        rewards = NETWORKS.build(alone, input_size=states + actions, output_size=1)
+        self.rewards = TaskNetwork(rewards, tasks, config.reward_ensemble).to(self.device)
+        self.reward_optimizer = self._optimizer(plain, self.rewards, "critic")
+
+        def build(inputs: int, outputs: int) -> Factory:
+            return NETWORKS.build(network.for_goals(), input_size=inputs, output_size=outputs)
+
+        encode = encoder(network, 2 * states + actions + 1, 2 * config.code_size)
+        critic, decode = build(states + actions, 1), build(states + self.latent_size, actions)
+        perturb = build(states + actions, actions)
+        codes = torch.zeros(tasks, config.code_size)
+        student = TaskNetwork(lambda code: InferringCritic(encode(), critic(code)), tasks, codes=codes)
+        generator = TaskNetwork(lambda code: Generator(decode(code), perturb(code)), tasks, codes=codes)
+        if not student.known_by_code_alone:
+            what = "one that tells tasks apart by a code alone, as mlp, concat_all, film and mint do"
+            raise expected("Option `network` with agent=mbml", what, network.kind)
+        self.student, self.generate = student.to(self.device), generator.to(self.device)
+        self.student_optimizer = self._optimizer(methods, self.student, "critic")
+        self.generate_optimizer = self._optimizer(methods, self.generate, "actor", critic=self.student_optimizer)
+
+    def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
+        """As long as teachers are updated, the student is not, and then the other way round."""
+        teach = self._executed(lambda: self._take(self._teach, *draw()))
+        distil = self._executed(lambda: self._take(self._distil, *draw()))
+        return lambda count: [self._one(teach, distil, self._updates + k) for k in range(count)][-1]
+
+    def _one(self, teach: runners.Runner, distil: runners.Runner, update: int) -> Metrics:
+        return (teach if update < self.config.teacher_updates else distil)(1)
+
+    def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
+        teaching = self._updates < self.config.teacher_updates
+        return (self._teach if teaching else self._distil)(batches, subset)
+
+    def _teach(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
+        """One step of the teachers, and of the networks that predict rewards."""
+        parts: list[Any] = [batch.map(lambda part: part[:, : self.config.batch_size]) for batch in batches]
+        metrics = super().equations(parts, subset)
+        found = self.reward_optimizer.step(self.reward_losses, *parts, subset=subset)
+        return metrics | {f"reward/{name}": value for name, value in found.items()}
+
+    def reward_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Transitions
+    ) -> tuple[Tensor, Metrics]:
+        """Σ_m mean_B (R_m(s, a) − r)², (T,)."""
+        rewards = self.rewards.call(shared, own, own_buffers, torch.cat([batch.observation, batch.action], -1))
+        return (rewards.squeeze(-1) - batch.reward).square().mean(-1).sum(0), {}
+
+    def _distil(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
+        """One step of encoder and critic, and of the student's policy with the codes that were drawn for it."""
+        size = self.config.batch_size
+        parts: list[Any] = [
+            self.student_batch(b.map(lambda x: x[:, :size]), b.map(lambda x: x[:, size:])) for b in batches
+        ]
+        found = self.student_optimizer.step(self.student_losses, *parts, subset=subset)
+        code = found.pop("code")
+        policies: list[Any] = [self.policy_batch(part.observation, code) for part in parts]
+        made = self.generate_optimizer.step(self.policy_losses, *policies, subset=subset)
+        metrics = {f"student/{name}": value for name, value in found.items()}
+        return metrics | {f"policy/{name}": value for name, value in made.items()}
+
+    @torch.no_grad()
+    def student_batch(self, batch: Transitions, context: Transitions) -> StudentBatch:
+        """batch (T, B, ..): what is distilled. context (T, K, ..): from which the tasks are inferred."""
+        pairs = torch.cat([batch.observation, batch.action], -1)
+        value = self.head.value(self.critic(pairs), ALL_TASKS)[0]
+        noise = torch.randn(self.num_tasks, self.config.code_size, device=self.device, generator=self.generator)
+        return StudentBatch(batch.observation, batch.action, value, self.contexts(context), noise)
+
+    @torch.no_grad()
+    def contexts(self, context: Transitions) -> Contexts:
+        """Relabel each task's transitions (T, K, ..) for other tasks: for each, the same J places further on."""
+        own, tasks = as_rows(context), self.num_tasks
+        count = min(self.config.negatives or tasks - 1, tasks - 1)
+        draw = {"device": self.device, "generator": self.generator}
+        steps = torch.rand(tasks - 1, **draw).argsort()[:count] + 1
+        others = own[(torch.arange(tasks, device=self.device).unsqueeze(-1) + steps) % tasks]  # (T, J, K, C)
+        pairs = others[..., : context.observation.shape[-1] + self.action_size]
+        predicted = self.rewards(pairs.flatten(1, 2)).squeeze(-1).unflatten(-1, others.shape[1:3])
+        relabelled = torch.cat([others[..., :-1], predicted.mean(0).unsqueeze(-1)], -1)
+        agreed = (predicted.std(0) < self.config.reward_agreement).to(own)
+        chance = torch.rand(agreed.flatten(1).shape, **draw) * agreed.flatten(1)
+        best = chance.topk(own.shape[1], -1)
+        index = best.indices.unsqueeze(-1).expand(-1, -1, own.shape[-1])
+        added = relabelled.flatten(1, 2).gather(1, index)
+        return Contexts(own, others, relabelled, agreed, added, (best.values > 0).to(own))
+
+    def student_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: StudentBatch
+    ) -> tuple[Tensor, Metrics]:
+        """mean_B (Q(s, a, z) − Q_teacher(s, a))² + β KL(q(z | context) ‖ N(0, 1)) + mean_J triplet loss, (T,)."""
+        config, contexts = self.config, batch.contexts
+
+        def encode(rows: Tensor) -> Gaussian:
+            return factors_of(self.student.call(shared, own, own_buffers, rows.flatten(1, -2)), rows.shape[:-1])
+
+        code, losses, found = torch.zeros_like(batch.noise), torch.zeros_like(batch.value[:, 0]), dict[str, Tensor]()
+        if config.inference:
+            factors = encode(contexts.own)
+            posterior = product(factors)
+            if config.relabelling:
+                both = (torch.cat(pair, 1) for pair in zip(factors, encode(contexts.added), strict=True))
+                posterior = product(
+                    Gaussian(*both), torch.cat([torch.ones_like(contexts.is_added), contexts.is_added], 1)
+                )
+            code = posterior.mean + posterior.variance.sqrt() * batch.noise
+            standard = Gaussian(torch.zeros_like(posterior.mean), torch.ones_like(posterior.variance))
+            losses = config.prior_weight * divergence(posterior, standard)
+            if config.triplet_weight:
+                found["triplets"] = self._triplets(encode, factors, contexts)
+                losses = losses + config.triplet_weight * found["triplets"]
+        q = self.student.call(shared, own, self.student.coded(code), batch.observation, batch.action).squeeze(-1)
+        error = (q - batch.value).square().mean(-1)
+        found |= {"distillation": error, "agreed": contexts.agreed.mean((1, 2)), "code": code}
+        return losses + error, {name: value.detach() for name, value in found.items()}
+
+    def _triplets(self, encode: Callable[[Tensor], Gaussian], factors: Gaussian, contexts: Contexts) -> Tensor:
+        """(T,): anchors are relabelled transitions, positives so many of the task's own, negatives those before."""
+        count = contexts.agreed.sum(-1, keepdim=True)  # (T, J, 1)
+        first = (torch.arange(contexts.own.shape[1], device=count.device) < count).to(count)
+        positive = product(Gaussian(*(factor.unsqueeze(1) for factor in factors)), first)
+        anchor = product(encode(contexts.relabelled), contexts.agreed)
+        negative = product(encode(contexts.others), contexts.agreed)
+        losses = triplet_loss(anchor, positive, negative, self.config.triplet_margin)
+        return (losses * (count.squeeze(-1) > 0)).mean(-1)
+
+    @torch.no_grad()
+    def policy_batch(self, observation: Tensor, code: Tensor) -> PolicyBatch:
+        latent = self.latents(observation.shape[:-1])
+        action = self.vae(observation, latent)
+        change = self.actor(torch.cat([observation, action], -1)).tanh()
+        return PolicyBatch(observation, latent, action, change, code)
+
+    def policy_losses(
+        self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: PolicyBatch
+    ) -> tuple[Tensor, Metrics]:
+        """The mean squared errors of generated actions and of their perturbations, (T,)."""
+        inputs = (batch.observation, batch.latent, batch.action)
+        output = self.generate.call(shared, own, self.generate.coded(batch.code), *inputs)
+        action, change = output.chunk(2, -1)
+        return ((action - batch.action).square() + (change - batch.change).square()).mean((1, 2)), {}
+
+    @torch.no_grad()
+    def infer(self, context: Transitions) -> Gaussian:
+        """The code's distribution given transitions (U, M, ..) of each of U tasks, known or not: (U, Z)."""
+        rows = as_rows(self.prepare(context.map(lambda part: part.to(self.device, torch.float32))))
+        found = product(factors_of(self._call(self.student, None, rows), rows.shape[:-1]))
+        return found if self.config.inference else Gaussian(found.mean * 0, found.variance * 0)
+
+    @torch.no_grad()
+    def act_on(self, observation: Tensor, code: Tensor, latents: Tensor | None = None) -> Tensor:
+        """Actions (U, N, A) for observations (U, N, O) of tasks with codes (U, Z): the best of n by the critic.
+
+        latents (n, L): the same ones as ever if not given.
+        """
+        n, latents = self.config.candidates, self._fixed if latents is None else latents
+        observation = self._normalised("observation", observation.to(self.device, torch.float32))
+        repeated = observation.repeat_interleave(n, -2)
+        latent = latents.repeat(observation.shape[-2], 1).expand(*repeated.shape[:-1], -1)
+        action, change = self._call(self.generate, code, repeated, latent).chunk(2, -1)
+        action = (action + self.config.perturbation * change).clamp(-1, 1)
+        return best_of(action, self._call(self.student, code, repeated, action).squeeze(-1), n)
+
+    @torch.no_grad()
+    def value(self, observation: Tensor, action: Tensor, code: Tensor) -> Tensor:
+        """Q(s, a, z), (U, B), the student's."""
+        observation = self._normalised("observation", observation.to(self.device, torch.float32))
+        return self._call(self.student, code, observation, action).squeeze(-1)
+
+    def _call(self, network: TaskNetwork, code: Tensor | None, *inputs: Tensor) -> Tensor:
+        """A network of the student for tasks with these codes (U, Z), which need not be those of the training."""
+        code = torch.zeros(len(inputs[0]), self.config.code_size, device=self.device) if code is None else code
+        return network.call(network.tensors[0], {}, network.coded(code), *inputs)
+
+    def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:
+        """What is done where nothing is known of the task: with the mean of all codes."""
+        latents = self.latents((self.config.candidates,)) if explore else None
+        code = torch.zeros(len(observation), self.config.code_size, device=self.device)
+        return self.act_on(observation, code, latents)
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"rewards": self.rewards, "student": self.student, "generator_network": self.generate}
+        names = ("reward", "student", "generate")
+        for name, one in zip(
+            names, (self.reward_optimizer, self.student_optimizer, self.generate_optimizer), strict=True
+        ):
+            parts |= {f"{name}_method": one, f"{name}_optimizer": one.optimizer}
+        return super()._parts() | parts
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._updates += int(self.student_optimizer.step_count)
+
+
+def build(config: Config, **context: Any) -> MBML:
+    return MBML(config, **context)

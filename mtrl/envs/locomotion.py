@@ -1,0 +1,110 @@
+"""Robots of Gymnasium's MuJoCo environments with goals that they do not see, as Li et al. 2020 train on.
+
+The published code's rewards: of `goal_velocity` minus the error of the forward velocity, of `goal_direction` the
+velocity along the goal's direction, each less the robot's costs. Tasks differ by reward alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import gymnasium
+
+from mtrl.core.config import option
+from mtrl.core.suite import FamilyConfig
+from mtrl.envs.gymnasium import AdapterConfig, GymnasiumSuite
+
+
+@dataclass
+class Family(FamilyConfig, AdapterConfig):
+    """Options of both families."""
+
+    robot: ClassVar[str]
+    settings: ClassVar[Mapping[str, Any]]
+    """Of the robot's environment."""
+
+    horizon: int | None = option(200, "a positive integer")
+    """Steps of an episode."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.chosen
+
+    def horizon_of(self, name: str) -> int:
+        return self.horizon or 1000
+
+    def made(self, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
+        steps = self.horizon_of(name)
+        env = gymnasium.make(self.robot, steps, disable_env_checker=True, **self.settings, **options)
+        return HiddenGoal(env, self, self.goal_of(name))
+
+    def goal_of(self, task: str) -> float:
+        raise NotImplementedError
+
+    def reward(self, goal: float, info: Mapping[str, Any]) -> float:
+        """Of a step. info: what the robot's environment tells of it, in metres and seconds."""
+        raise NotImplementedError
+
+
+@dataclass
+class Velocity(Family):
+    """HalfCheetah should run at a velocity of 0 to 1.5 m/s."""
+
+    robot: ClassVar[str] = "HalfCheetah-v5"
+    settings: ClassVar[Mapping[str, Any]] = {"ctrl_cost_weight": 0.05}
+    kind: str = "goal_velocity"
+
+    def goal_of(self, task: str) -> float:
+        """m/s"""
+        return 1.5 * self.goal(task)
+
+    def reward(self, goal: float, info: Mapping[str, Any]) -> float:
+        return -abs(info["x_velocity"] - goal) + info["reward_ctrl"]
+
+
+@dataclass
+class Direction(Family):
+    """Ant should run as fast as it can in a direction from three quarters of a circle."""
+
+    robot: ClassVar[str] = "Ant-v5"
+    settings: ClassVar[Mapping[str, Any]] = {"include_cfrc_ext_in_observation": False}
+    kind: str = "goal_direction"
+
+    def goal_of(self, task: str) -> float:
+        """Radians."""
+        return 1.5 * math.pi * self.goal(task)
+
+    def reward(self, goal: float, info: Mapping[str, Any]) -> float:
+        along = info["x_velocity"] * math.cos(goal) + info["y_velocity"] * math.sin(goal)
+        return along + info["reward_ctrl"] + info["reward_contact"] + info["reward_survive"]
+
+
+class HiddenGoal(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """A robot's environment with the reward of a goal."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], family: Family, goal: float) -> None:
+        super().__init__(env)
+        self._family, self._goal = family, goal
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, _, terminated, truncated, info = self.env.step(action)
+        return observation, float(self._family.reward(self._goal, info)), terminated, truncated, info
+
+
+class FamilySuite(GymnasiumSuite[Family]):
+    @property
+    def unseen(self) -> FamilySuite:
+        return FamilySuite(self.config.held_out())
+
+    def description(self) -> dict[str, Any]:
+        return super().description() | {"goals": {task: round(self.config.goal_of(task), 4) for task in self.tasks}}
+
+
+CONFIGS = {"goal_velocity": Velocity, "goal_direction": Direction}
+
+
+def build(config: Family) -> FamilySuite:
+    return FamilySuite(config)

@@ -1,0 +1,127 @@
+"""A point in the plane that should come to a goal on a circle, which it does not see: tasks differ by reward alone.
+
+The family of the smallest experiments on task inference (the point robot of PEARL, Rakelly et al. 2019), on a whole
+circle. Each task starts at the same places and obeys the same actions. Pure NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from mtrl.core.config import check, check_choice, option
+from mtrl.core.errors import expected
+from mtrl.core.specs import ControlSpec, Spec
+from mtrl.core.suite import FamilyConfig, Suite
+from mtrl.core.types import FloatArray, StepResult
+
+SPEED = 0.15
+"""The longest move of one step along each axis."""
+START = 0.5
+"""Episodes start uniformly within this of the circle's centre, along each axis; its radius is 1."""
+_EDGE = 2.0
+"""The plane ends here."""
+
+
+@dataclass
+class Config(FamilyConfig):
+    """Options of the point family."""
+
+    spec_type: ClassVar[type[Spec]] = ControlSpec
+
+    kind: str = "point"
+    horizon: int = option(20, "a positive integer")
+    """Steps of an episode; the farthest goal takes 11."""
+
+
+class PointSuite(Suite[Config, ControlSpec]):
+    """Hidden goals of one point (see the module)."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.spec = ControlSpec(config.chosen, 2, 2, config.horizon, tells_success=False)
+
+    @property
+    def unseen(self) -> PointSuite:
+        return PointSuite(self.config.held_out())
+
+    def make_envs(self, seed: int, envs_per_task: int, copies: range | None = None) -> PointEnvs:
+        return PointEnvs(self.config, seed, envs_per_task, copies)
+
+    def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> PointEnvs:
+        """One copy for each episode. Either protocol draws new starts."""
+        check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
+        check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+        return PointEnvs(self.config, seed, episodes)
+
+    def description(self) -> dict[str, Any]:
+        goals = {task: round(360 * self.config.goal(task), 1) for task in self.tasks}
+        return {"benchmark": self.name, "tasks": list(self.tasks), "horizon": self.config.horizon, "goals": goals}
+
+
+class PointEnvs:
+    """T goals × N copies; implements `TaskVectorEnv`. The reward is minus the distance to the goal after the move.
+
+    Copy n starts at the same place in every task.
+    """
+
+    def __init__(self, config: Config, seed: int, envs_per_task: int, copies: range | None = None) -> None:
+        """copies: of the `envs_per_task` that draw together, those that are here; all if not given."""
+        angles = 2 * np.pi * np.array([config.goal(task) for task in config.chosen])
+        self._goal = np.stack([np.cos(angles), np.sin(angles)], -1)[:, None]
+        copies = range(envs_per_task) if copies is None else copies
+        self._all, self._here = envs_per_task, slice(copies.start, copies.stop)
+        self.num_tasks, self.envs_per_task = len(angles), len(copies)
+        self._horizon, self._start, self._length = config.horizon, seed, 0
+        self._position = np.zeros((self.num_tasks, self.envs_per_task, 2))
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> FloatArray:
+        """Start anew from `seed`, or from the seed of the last reset: the same starts follow."""
+        self._start = self._start if seed is None else seed
+        self._rng = np.random.default_rng(self._start)
+        self._begin()
+        return self._position.copy()
+
+    def step(self, action: FloatArray) -> StepResult:
+        self._position += SPEED * np.clip(np.asarray(action, np.float64), -1, 1)
+        np.clip(self._position, -_EDGE, _EDGE, out=self._position)
+        reached, reward = self._position.copy(), -np.linalg.norm(self._goal - self._position, axis=-1)
+        self._length += 1
+        never = np.zeros(reward.shape, bool)
+        truncated = np.full(reward.shape, self._length == self._horizon)
+        if self._length == self._horizon:
+            self._begin()
+        return StepResult(self._position.copy(), reward, never, truncated, reached, never)
+
+    def _begin(self) -> None:
+        self._position[:] = self._rng.uniform(-START, START, (self._all, 2))[self._here]
+        self._length = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {"position": torch.from_numpy(self._position.copy()), "length": self._length, "start": self._start}
+        return state | {"rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
+        """Go back to a saved state.
+
+        Raises:
+            UserError: it is the state of another number of tasks or copies.
+        """
+        if tuple(state["position"].shape) != self._position.shape:
+            raise expected("Saved environments (T, N, 2)", str(self._position.shape), tuple(state["position"].shape))
+        self._position[:] = state["position"].cpu().numpy()
+        self._length, self._start = state["length"], state["start"]
+        self._rng.bit_generator.state = state["rng"]
+        return self._position.copy()
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def build(config: Config) -> PointSuite:
+    return PointSuite(config)

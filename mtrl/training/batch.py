@@ -1,0 +1,221 @@
+"""Learning from data sets of transitions, one for each task, in Minari's format; evaluated in the tasks' environments.
+
+An agent that infers its task (`infers_task`) is evaluated on tasks that it has no data of (`Suite.unseen`), which it is
+not told. In each it first plays `context_episodes` episodes, the first with a random code and each further one with a
+code drawn from what the transitions so far tell. The episodes that count come after these, with the most likely code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtrl.core.config import check, path_option
+from mtrl.core.specs import ControlSpec, Spec
+from mtrl.core.types import FloatArray, Metrics, TaskVectorEnv, Transitions
+from mtrl.data import minari_files
+from mtrl.data.replay import ReplayBuffer
+from mtrl.training.control import ControlTrainer
+from mtrl.training.evaluation import Evaluation, EvaluationResult, Progress
+from mtrl.training.evaluation import evaluate as evaluate_policy
+from mtrl.training.off_policy import Guide
+from mtrl.training.trainer import TrainedAgent, TrainingConfig
+
+_PROBES = 10
+"""Contexts of each task by which an evaluation sees whether codes tell tasks apart."""
+
+
+@dataclass
+class Config(TrainingConfig):
+    """A step is one update of all tasks."""
+
+    specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec,)
+
+    kind: str = "batch"
+    data: str = path_option("datasets", changes_results=True)
+    """Folder of the data sets; a task's is <data>/<benchmark>/<task>-v0, as `mtrl data collect` writes it."""
+    transitions: int | None = None
+    """Of each task to learn from, in whole episodes that are spread evenly; all if not given."""
+    context_episodes: int = 2
+    """Episodes from which an unseen task is inferred."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("transitions", "context_episodes"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, f"training.{name}", "a positive integer", value)
+
+
+class InferringAgent(TrainedAgent, Protocol):
+    """What the loop needs of a learner that infers its task; see `agents.mbml.MBML`."""
+
+    def infer(self, context: Transitions) -> Any: ...
+    def act_on(self, observation: Tensor, code: Tensor) -> Tensor: ...
+    def value(self, observation: Tensor, action: Tensor, code: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class UnseenResult(EvaluationResult):
+    """E episodes of each of U tasks that no data were of."""
+
+    unseen: tuple[str, ...] = ()
+    identified: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
+    """(U, N): whether a context of random actions is nearest to another of the same task."""
+
+    @property
+    def _values(self) -> dict[str, NDArray[Any]]:
+        return super()._values | {"identified": self.identified}
+
+    def mean(self, values: NDArray[Any]) -> float:
+        return float(values.mean())
+
+    def names(self, tasks: Sequence[str]) -> Sequence[str]:
+        return self.unseen
+
+    def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
+        return super().to_json(self.unseen)
+
+
+class BatchTrainer(ControlTrainer):
+    """An agent and its data sets, and how far it is."""
+
+    unit = "iterations"
+
+    agent: Any
+    """`BCQ`, or an `InferringAgent`."""
+
+    def start(self) -> Self:
+        """Read the data sets."""
+        spec, config = self.suite.spec, self.config
+        sizes = (spec.observation_size, spec.action_size)
+        found = minari_files.read(config.data, self.suite.name, spec.tasks, sizes, config.transitions)
+        self._returns = np.array([data.mean_return for data in found])
+        rings = [data.transitions for data in found]
+        least, most = (bound(ring.reward.shape[1] for ring in rings) for bound in (min, max))
+        self.replay = ReplayBuffer(spec.num_tasks, most, *sizes, device=self.agent.device)
+        self.replay.fill(rings)
+        self.agent.observe(self.replay.ordered().map(lambda part: part[:, :least]))
+        self.seconds = {"update": 0.0}
+        return self
+
+    def _draw(self) -> list[Transitions]:
+        """The batches of one update."""
+        count = 2 if self.agent.needs_second_batch else 1
+        return [self.replay.sample(self.agent.config.rows, self.agent.generator) for _ in range(count)]
+
+    def advance(self) -> Metrics:
+        """One update."""
+        with self.clock("update"):
+            metrics = self.agent.learn(self._draw, 1)
+        self.step += 1
+        self.updates += 1
+        return metrics
+
+    def report(self) -> dict[str, FloatArray]:
+        """{return}: the mean of the data's episodes, which learning should surpass."""
+        return {"return": self._returns}
+
+    def largest_data(self) -> dict[str, FloatArray]:
+        return {}  # data sets are checked as they are read
+
+    def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
+        if not self.agent.infers_task:
+            return super().evaluate(episodes, protocol, progress)
+        suite = self.suite.unseen
+        with contextlib.closing(suite.make_evaluation_envs(self.seed, episodes, protocol)) as envs:
+            with contextlib.closing(suite.make_envs(self.seed, envs.envs_per_task)) as exploring:
+                guide = self._inferred(exploring, suite.spec.horizon)
+            with contextlib.closing(suite.make_envs(self.seed, _PROBES)) as probing:
+                identified = self._identified(probing, self.config.context_episodes * suite.spec.horizon)
+            policy = lambda observation: guide.act(torch.tensor(observation)).cpu().numpy()  # noqa: E731
+            told = suite.spec.tells_success
+            result = evaluate_policy(policy, envs, episodes, progress, tells_success=told)
+        values = {name: getattr(result, name) for name in ("success", "returns", "lengths")}
+        return UnseenResult(**values, tells_success=told, unseen=suite.tasks, identified=identified)
+
+    def guide(self) -> Guide:
+        if not self.agent.infers_task:
+            return super().guide()
+        return TaskGuide(self.agent)
+
+    def _inferred(self, envs: TaskVectorEnv, horizon: int) -> TaskGuide:
+        """A guide that has played the episodes of the context in each copy of the tasks' environments."""
+        guide = TaskGuide(self.agent, torch.Generator().manual_seed(self.seed))
+        observation, seen = envs.reset(), list[Transitions]()
+        for _ in range(self.config.context_episodes):
+            if seen:
+                guide.settle(_per_copy(seen), likeliest=False)
+            for _ in range(horizon):
+                observation = _store(seen, envs, observation, guide.act(torch.tensor(observation)).cpu())
+        guide.settle(_per_copy(seen))
+        return guide
+
+    def _identified(self, envs: TaskVectorEnv, horizon: int) -> NDArray[np.bool_]:
+        """(U, N): contexts of random actions, which are the same in all tasks, against the next copy's of each task."""
+        generator = torch.Generator().manual_seed(self.seed)
+        observation, seen = envs.reset(), list[Transitions]()
+        tasks, copies = observation.shape[:2]
+        for _ in range(horizon):
+            action = torch.rand(copies, self.suite.spec.action_size, generator=generator) * 2 - 1
+            observation = _store(seen, envs, observation, action.expand(tasks, -1, -1))
+        found = self.agent.infer(_per_copy(seen))
+        mean, variance = (x.cpu().double().unflatten(0, (tasks, copies)) for x in found)
+        others = [x.roll(-1, 1) for x in (mean, variance)]
+        apart = (mean.unsqueeze(1) - others[0]).square() / (variance.unsqueeze(1) + others[1] + 1e-12)
+        return (apart.sum(-1).argmin(1) == torch.arange(tasks).unsqueeze(-1)).numpy()
+
+
+class TaskGuide:
+    """A policy for tasks that it infers: one code for each of N copies of the environments of U tasks."""
+
+    def __init__(self, agent: InferringAgent, generator: torch.Generator | None = None) -> None:
+        self.agent, self._generator = agent, generator or torch.Generator().manual_seed(0)
+        self.code: Tensor | None = None
+        """(U · N, Z), or None before the first action, which draws it from the prior."""
+
+    def settle(self, context: Transitions, likeliest: bool = True) -> None:
+        """Infer the codes from transitions (U · N, M, ..): the most likely ones, or drawn from what is likely."""
+        mean, variance = self.agent.infer(context)
+        self.code = mean if likeliest else mean + variance.sqrt() * self._noise(len(mean)).to(mean)
+
+    def act(self, observation: Tensor) -> Tensor:
+        """(U, N, O) -> (U, N, A)"""
+        rows = observation.flatten(0, 1).unsqueeze(1)
+        code = self._noise(len(rows)).to(self.agent.device) if self.code is None else self.code
+        self.code = code if self.agent.config.inference else torch.zeros_like(code)
+        return self.agent.act_on(rows, self.code).unflatten(0, observation.shape[:2]).squeeze(2)
+
+    def value(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Q of (U, B, ..), (U, B), by the mean code of each task's copies."""
+        assert self.code is not None
+        return self.agent.value(observation, action, self.code.unflatten(0, (len(observation), -1)).mean(1))
+
+    def _noise(self, count: int) -> Tensor:
+        return torch.randn(count, self.agent.config.code_size, generator=self._generator)
+
+
+def _store(seen: list[Transitions], envs: TaskVectorEnv, observation: FloatArray, action: Tensor) -> FloatArray:
+    """Take a step, keep it, and return what to act on next."""
+    before = torch.tensor(observation)
+    step = envs.step(action.numpy())
+    after, reward, over = (torch.tensor(x) for x in (step.next_observation, step.reward, step.terminated))
+    seen.append(Transitions(before, action, reward, after, over))
+    return step.observation
+
+
+def _per_copy(seen: Sequence[Transitions]) -> Transitions:
+    """Steps of (U, N, ..) as (U · N, steps, ..)."""
+    columns = zip(*(step[:5] for step in seen), strict=True)
+    observation, action, reward, after, over = (torch.stack(column, 2).flatten(0, 1) for column in columns)
+    return Transitions(observation, action, reward, after, over)
+
+
+def build(config: Config, **parts: Any) -> BatchTrainer:
+    return BatchTrainer(config, **parts)
