@@ -36,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "arguments": {"core"},
     "completion": {"configs", "core", "experiment"},
     "cli": {"arguments", "completion", "bench", "report", "experiment", *PARTS, *FOUNDATIONS, "configs", "core"},
-    "scripts": {"cli", "experiment", "monitoring"},
+    "scripts": {"cli", "envs", "experiment", "monitoring"},
     # `import mtrl` must stay light: only `mtrl.load_policy` reaches further, on first use.
     "mtrl": {"experiment"},
 }
