@@ -41,7 +41,7 @@ class _Entry(NamedTuple):
 
 
 _registries: dict[str, list[Registry]] = {}
-"""Group -> its registries."""
+"""Group -> its registries, without those that choose among another group's methods."""
 imported: list[str] = []
 """The modules that the user named, for processes that start others."""
 
@@ -57,18 +57,23 @@ class Registry:
     """Whether a run may choose several, each with its options under `<group>.<kind>`."""
 
     usual: str = ""
-    """The group that the options' checks name, where this is another group for the same methods."""
+    """The group whose methods this one chooses among, where that is another; the options' checks name it."""
     folders: tuple[str, ...] = ()
     """Packages within `package` that hold methods of this registry too."""
     makes: str = ""
     """The class, with its module, of what is built."""
 
     def __post_init__(self) -> None:
-        _registries.setdefault(self.group, []).append(self)
+        if not self.usual:
+            _registries.setdefault(self.group, []).append(self)
+
+    @property
+    def _entries(self) -> dict[str, _Entry]:
+        return _table(self.usual or self.group)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return tuple(sorted(kind for kind, entry in _table(self.group).items() if entry.package == self.package))
+        return tuple(sorted(kind for kind, entry in self._entries.items() if entry.package == self.package))
 
     def add(self, kind: str, module: str) -> None:
         """Add a method: its name, and its module, which is imported when the method is chosen.
@@ -76,13 +81,13 @@ class Registry:
         Raises:
             UserError: the name is taken in this group.
         """
-        _enter(_table(self.group), self.group, kind, _Entry(self.package, module))
+        _enter(self._entries, self.usual or self.group, kind, _Entry(self.package, module))
 
     def place(self, kind: str) -> str:
         """The name of the method's module."""
         if kind not in self.kinds:
             raise unknown_kind(self.group, self.kinds, kind)
-        return _table(self.group)[kind].module
+        return self._entries[kind].module
 
     def module(self, kind: str) -> ModuleType:
         return _import(self.place(kind), f"The module of {self.group}={kind}")

@@ -145,6 +145,7 @@ POINTS = """[mtrl.networks]
 halved = others.halved
 """
 OPTIONS = ["train", *TINY, "network=wide", "network.factor=3", "surgery=halved", "experiment=x"]
+CRITICS = ["train", *TINY, "critic_surgery=halved", "critic_surgery.share=0.25", "experiment=critics"]
 RUN = "runs/toy/x/seed_1"
 
 
@@ -207,9 +208,9 @@ def test_a_module_named_by_import_adds_them_and_a_run_alone_imports_nothing() ->
     package(Path(), __init__=ADDS)
     named, evaluate = ["--import", "others"], ["evaluate", RUN, "--episodes", "1"]
     assert "An MLP of twice the width." in process(["list", *named]).stdout
-    done = process([*OPTIONS, *named], [*evaluate, *named])
+    done = process([*CRITICS, *named], [*OPTIONS, *named], [*evaluate, *named])
     assert done.returncode == 0, done.stderr
-    assert saved("config.yaml")["imports"] == ["others"]
+    assert saved("config.yaml")["imports"] == ["others"] and Path("runs/toy/critics/seed_1/result.json").exists()
     unused = "print('imported' if 'others' in sys.modules else 'left alone')"
     for words in (evaluate, ["train", "--config", f"{RUN}/config.yaml"], ["plot", RUN, "--kind", "triad"]):
         refused = process(words, after=unused)
