@@ -23,7 +23,8 @@ from mtrl.core.types import Metrics, Tensors, Transitions
 from mtrl.execution import precision, runners
 from mtrl.execution.processes import Processes
 from mtrl.gradients import Methods, MultiTaskOptimizer
-from mtrl.networks import NETWORKS, Factory, TaskNetwork
+from mtrl.networks import Factory, TaskNetwork
+from mtrl.networks.trial import build_tried
 
 
 @dataclass
@@ -92,9 +93,11 @@ class ActorCritic(Agent):
         self.head = build_head(config, num_tasks).to(self.device)
         network = network if goals is None else network.for_goals()
         inputs, outputs = spec.observation_size, self.outputs_per_action * spec.action_size
-        actor = NETWORKS.build(network, input_size=inputs, output_size=outputs)
+        codes = torch.eye(num_tasks) if goals is None else goals
+        actor = build_tried(network, codes, input_size=inputs, output_size=outputs)
         inputs += spec.action_size if self.critic_sees_action else 0
-        critic = NETWORKS.build(self._critic_network(network), input_size=inputs, output_size=self.head.output_size)
+        sizes = {"input_size": inputs, "output_size": self.head.output_size}
+        critic = build_tried(self._critic_network(network), codes, self.ensemble, **sizes)
         self.actor = TaskNetwork(self.wrap_actor(actor), num_tasks, codes=goals).to(self.device)
         self.critic = TaskNetwork(self.head.wrap(critic), num_tasks, self.ensemble, goals).to(self.device)
         if config.precision == "bfloat16":

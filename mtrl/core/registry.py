@@ -89,6 +89,10 @@ class Registry:
             raise unknown_kind(self.group, self.kinds, kind)
         return self._entries[kind].module
 
+    def ours(self, kind: str) -> bool:
+        """Whether the method is part of this package, rather than added from outside."""
+        return self.place(kind).startswith(f"{__package__.partition('.')[0]}.")
+
     def module(self, kind: str) -> ModuleType:
         return _import(self.place(kind), f"The module of {self.group}={kind}")
 
