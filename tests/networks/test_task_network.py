@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -161,8 +161,11 @@ def tried(patch: pytest.MonkeyPatch, factory: Any, ensemble: int | None) -> Any:
         (lambda: Mine(lambda m, x, y: y - y.mean(-2, keepdim=True)), r"Mine, .* row that depends on another"),
         (lambda: Mine(lambda m, x, y: y - y.flip(-3)), r"Mine, .* row that depends on another"),
         (Nothing, r"Nothing, .* missing the required \"forward\""),
-        (lambda: owned(nn.Parameter(torch.ones(3))), r"owned\(\) should be a module; .*TaskVector.* Found 'Parameter'"),
-        (lambda: Linear(INPUT), r"The network of network=mine .* Found \"TypeError"),
+        (
+            lambda: owned(cast("Any", nn.Parameter(torch.ones(3)))),
+            r"owned\(\) should be a module; .*TaskVector.* Found 'Parameter'",
+        ),
+        (lambda: cast("Any", Linear)(INPUT), r"The network of network=mine .* Found \"TypeError"),
     ],
 )
 def test_a_network_from_outside_is_tried_and_refused_in_one_line(
