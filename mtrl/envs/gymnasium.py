@@ -13,6 +13,7 @@ whose randomness follows its seed; with another the last observation differs, an
 from __future__ import annotations
 
 import contextlib
+import difflib
 import itertools
 import math
 import os
@@ -21,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, SupportsFloat, cast
 
 import gymnasium
 import numpy as np
@@ -30,7 +31,7 @@ from gymnasium.spaces import Box, flatdim
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 
 from mtrl.core.config import check, check_choice, option
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import UserError, expected, told
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.core.types import FloatArray, StepResult
@@ -65,9 +66,12 @@ class Config(ChosenTasks):
         finite = self.solved_at is None or math.isfinite(self.solved_at)
         check(finite, "benchmark.solved_at", "a finite number", self.solved_at)
         for name in self.ids:  # `module:id`, which imports the module, is not registered under this name
-            known = name in gymnasium.registry
-            check(known, "benchmark.ids", "ids registered with Gymnasium (--import MODULE adds a module's)", name)
-        self.check_tasks(self.ids)
+            if name not in gymnasium.registry:
+                near = difflib.get_close_matches(name, gymnasium.registry, n=1)
+                what = "ids registered with Gymnasium (--import MODULE adds a module's)"
+                hint = f" Did you mean {near[0]}?" if near else ""
+                raise UserError(f"{expected('Option `benchmark.ids`', what, name)}{hint}")
+        self.check_tasks(self.ids, ", the tasks that `benchmark.ids` lists")
 
     def horizon_of(self, name: str) -> int:
         """Steps after which an episode of a task is truncated."""
@@ -89,13 +93,15 @@ class Config(ChosenTasks):
         """
         try:
             env = gymnasium.make(name, self.horizon_of(name), disable_env_checker=True, **options)
-        except (gymnasium.error.Error, ImportError, TypeError) as error:
-            raise expected(f"Environment {name}", "one that can be made here", str(error)) from error
-        actions = env.action_space
+            actions, observations = env.action_space, env.observation_space
+        except UserError:
+            raise
+        except Exception as error:  # of whatever makes it
+            raise expected(f"Environment {name}", "one that can be made here", _told(error, name)) from error
         if not (isinstance(actions, Box) and len(actions.shape) == 1 and actions.is_bounded()):
             raise expected(f"Actions of {name}", "a vector with bounds", str(actions))
-        if not env.observation_space.is_np_flattenable:
-            raise expected(f"Observations of {name}", "such that they can be flattened", str(env.observation_space))
+        if not observations.is_np_flattenable:
+            raise expected(f"Observations of {name}", "such that they can be flattened", str(observations))
         one = np.dtype(actions.dtype).type(1)  # another type of number would be cast with a warning
         return RescaleAction(FlattenObservation(env), -one, one)
 
@@ -117,9 +123,8 @@ class GymnasiumSuite(Suite[Config, ControlSpec]):
     def _alone(self, name: str) -> ControlSpec:
         """The specification of one task; its first step shows whether it tells success."""
         with contextlib.closing(self.config.make(name)) as env:
-            env.reset(seed=0)
-            info = env.step(np.zeros(env.action_space.shape or (), np.float32))[-1]
-            tells = _told(info) is not None or self.config.threshold_of(name) is not None
+            info = _tried(env, name)
+            tells = _success(info) is not None or self.config.threshold_of(name) is not None
             sizes = flatdim(env.observation_space), flatdim(env.action_space)
         return ControlSpec((name,), *sizes, self.config.horizon_of(name), tells_success=tells)
 
@@ -231,10 +236,10 @@ class GymnasiumEnvs:
         self._reward[place], self._terminated[place], self._truncated[place] = reward, terminated, truncated
         self._length[place] += 1
         self._return[place] += float(reward)
-        told, threshold = _told(info), self._thresholds[task]
-        if told is None and threshold is not None:
-            told = (terminated or truncated) and self._return[place] >= threshold
-        self._success[place] = bool(told)
+        solved, threshold = _success(info), self._thresholds[task]
+        if solved is None and threshold is not None:
+            solved = (terminated or truncated) and self._return[place] >= threshold
+        self._success[place] = bool(solved)
 
     def picture(self, task: int) -> Frame:
         """A task's first environment, where they were made with `render_mode="rgb_array"`.
@@ -278,7 +283,45 @@ class GymnasiumEnvs:
             env.close()
 
 
-def _told(info: Mapping[str, Any]) -> Any:
+def _tried(env: gymnasium.Env[FloatArray, FloatArray], name: str) -> Mapping[str, Any]:
+    """What one step says beside observation and reward.
+
+    Raises:
+        UserError: reset or step fails, or gives something else than its spaces and Gymnasium's interface say.
+    """
+    owner = f"Environment {name}"
+    what = "one whose reset(seed=..., options=...) gives (observation, info)"
+    try:
+        observation, _ = env.reset(seed=0)
+        _check_shape(owner, what, env, observation)
+        what = "one whose step(action) gives (observation, reward, terminated, truncated, info)"
+        observation, reward, _, _, info = env.step(np.zeros(env.action_space.shape or (), np.float32))
+        _check_shape(owner, what, env, observation)
+    except UserError:
+        raise
+    except Exception as error:  # of whatever is in it
+        raise expected(owner, what, _told(error, name)) from error
+    if not (isinstance(reward, SupportsFloat) and np.ndim(cast("Any", reward)) == 0 and math.isfinite(reward)):
+        raise expected(owner, "one whose rewards are finite numbers", reward)
+    if not isinstance(info, Mapping):
+        raise expected(owner, f"{what}, with info a dictionary", info)
+    return info
+
+
+def _check_shape(owner: str, what: str, env: gymnasium.Env[Any, Any], observation: Any) -> None:
+    found, shape = np.shape(observation), env.observation_space.shape
+    if found != shape:
+        raise expected(owner, f"{what}, with observations of its space, {shape} when flattened", found)
+
+
+def _told(error: Exception, name: str) -> str:
+    """What an error of an environment says, with the line of the environment's own code."""
+    entry = gymnasium.registry[name].entry_point
+    module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
+    return told(error, module)
+
+
+def _success(info: Mapping[str, Any]) -> Any:
     """Whether the environment says that the task is solved, None where it says nothing."""
     return info.get("is_success", info.get("success"))
 
