@@ -23,7 +23,8 @@ from mtrl.core.types import Metrics, Tensors, Transitions
 from mtrl.execution import precision, runners
 from mtrl.execution.processes import Processes
 from mtrl.gradients import Methods, MultiTaskOptimizer
-from mtrl.networks import NETWORKS, Factory, TaskNetwork
+from mtrl.networks import Factory, TaskNetwork
+from mtrl.networks.trial import build_tried
 
 
 @dataclass
@@ -98,9 +99,10 @@ class ActorCritic(Agent):
             spec.observation_size + spec.action_size * sees
             for sees in (self.actor_sees_action, self.critic_sees_action)
         )
-        actor = NETWORKS.build(network, input_size=inputs, output_size=outputs)
-        network = self._critic_network(network)
-        critic = NETWORKS.build(network, input_size=critic_inputs, output_size=self.head.output_size)
+        codes = torch.eye(num_tasks) if goals is None else goals
+        actor = build_tried(network, codes, input_size=inputs, output_size=outputs)
+        sizes = {"input_size": critic_inputs, "output_size": self.head.output_size}
+        critic = build_tried(self._critic_network(network), codes, self.ensemble, **sizes)
         self.actor = TaskNetwork(self.wrap_actor(actor), num_tasks, codes=goals).to(self.device)
         self.critic = TaskNetwork(self.head.wrap(critic), num_tasks, self.ensemble, goals).to(self.device)
         if config.precision == "bfloat16":

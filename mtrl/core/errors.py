@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import reprlib
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,21 @@ def shown(found: Any) -> str:
         return _SHORT.repr(found)
     except ValueError:  # Python refuses to write out whole numbers of thousands of digits
         return f"{type(found).__name__} of thousands of digits"
+
+
+def told(error: Exception, module: str) -> str:
+    """What an error in somebody else's module says, and the last line of that module's package on the way to it."""
+    root, text = module.partition(".")[0], " ".join(str(error).split())
+    frames = traceback.walk_tb(error.__traceback__)
+    places = [
+        (frame.f_code.co_filename, line)
+        for frame, line in frames
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == root
+    ]
+    if isinstance(error, SyntaxError) and error.filename and error.lineno:
+        text, places = error.msg, [(error.filename, error.lineno)]
+    where = f" ({os.path.relpath(places[-1][0])}, line {places[-1][1]})" if places else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from mtrl.core import source
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import UserError, expected, told
 
 
 class _Entry(NamedTuple):
@@ -41,7 +41,7 @@ class _Entry(NamedTuple):
 
 
 _registries: dict[str, list[Registry]] = {}
-"""Group -> its registries."""
+"""Group -> its registries, without those that choose among another group's methods."""
 imported: list[str] = []
 """The modules that the user named by --import, to pass on to child processes."""
 
@@ -57,18 +57,23 @@ class Registry:
     """Whether a run may choose several methods, each with its options under `<group>.<kind>`."""
 
     usual: str = ""
-    """The usual group of these methods, which checks of their options name, if this is another group for them."""
+    """The group whose methods this one chooses among, where that is another; the options' checks name it."""
     folders: tuple[str, ...] = ()
     """Packages within `package` that also hold methods of this registry."""
     makes: str = ""
     """The class of the built methods, with its module."""
 
     def __post_init__(self) -> None:
-        _registries.setdefault(self.group, []).append(self)
+        if not self.usual:
+            _registries.setdefault(self.group, []).append(self)
+
+    @property
+    def _entries(self) -> dict[str, _Entry]:
+        return _table(self.usual or self.group)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return tuple(sorted(kind for kind, entry in _table(self.group).items() if entry.package == self.package))
+        return tuple(sorted(kind for kind, entry in self._entries.items() if entry.package == self.package))
 
     def add(self, kind: str, module: str) -> None:
         """Add a method by its name and its module, which is imported when the method is chosen.
@@ -76,13 +81,17 @@ class Registry:
         Raises:
             UserError: the name is taken in this group.
         """
-        _enter(_table(self.group), self.group, kind, _Entry(self.package, module))
+        _enter(self._entries, self.usual or self.group, kind, _Entry(self.package, module))
 
     def place(self, kind: str) -> str:
         """The name of the method's module."""
         if kind not in self.kinds:
             raise unknown_kind(self.group, self.kinds, kind)
-        return _table(self.group)[kind].module
+        return self._entries[kind].module
+
+    def ours(self, kind: str) -> bool:
+        """Whether the method is part of this package, rather than added from outside."""
+        return _is_ours(self.place(kind))
 
     def module(self, kind: str) -> ModuleType:
         return _import(self.place(kind), f"The module of {self.group}={kind}")
@@ -93,6 +102,11 @@ class Registry:
         named = getattr(config, "kind", None)
         if config is None or named != kind:
             raise expected(f"The module {module.__name__}", f"one with a Config whose kind is {kind!r}", named)
+        if "__dataclass_fields__" not in vars(config):
+            raise expected(f"Config of {_defined(config)}", "a dataclass", "a class without @dataclass")
+        for field in dataclasses.fields(config):
+            if field.default is field.default_factory is dataclasses.MISSING:
+                raise expected(f"Option {field.name!r} of {_defined(config)}", "one with a default", "none")
         return config
 
     def build(self, config: Any, **context: Any) -> Any:
@@ -149,7 +163,11 @@ def find(registries: Iterable[Registry], group: str, kind: str) -> Registry | No
 def unknown_kind(group: str, known: Sequence[str], found: str, many: bool = False) -> UserError:
     """The error for a kind that a group does not have. many: whether several may be chosen."""
     near = difflib.get_close_matches(found, known, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else "A module of your own that adds it is named with --import MODULE."
+    hint = "A module of your own that adds it is named with --import MODULE."
+    if imported:
+        named = ", ".join(dict.fromkeys(imported))
+        hint = f"What was imported ({named}) added no {group} of this name, by `add` of its registry."
+    hint = f"Did you mean {near[0]!r}?" if near else hint
     several = f", or several in brackets, as [{','.join(known)}], or none, as []" if many else ""
     return UserError(f"Option `{group}` should be one of {', '.join(known)}{several}. Found {found!r}. {hint}")
 
@@ -172,11 +190,27 @@ def import_by_name(modules: Iterable[str]) -> None:
 def _import(module: str, what: str) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # a module that it imports is missing
-        places = "in this folder, installed, or on PYTHONPATH"
-        raise expected(what, f"a module that Python finds ({places}), named without .py", module) from error
+    except UserError:
+        raise
+    except Exception as error:  # of whatever stands in it
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+            places = "in this folder, installed, or on PYTHONPATH"
+            raise expected(what, f"a module that Python finds ({places}), named without .py", module) from error
+        if _is_ours(module):
+            raise
+        raise expected(f"{what} {module}", "one that can be imported", told(error, module)) from error
+
+
+def _is_ours(module: str) -> bool:
+    return module.startswith(f"{__name__.partition('.')[0]}.")
+
+
+def _defined(config: type[Any]) -> str:
+    """The class's module, and where it stands."""
+    try:
+        return f"{config.__module__} ({inspect.getsourcefile(config)}, line {inspect.getsourcelines(config)[1]})"
+    except (OSError, TypeError):  # made by a function
+        return config.__module__
 
 
 @functools.cache

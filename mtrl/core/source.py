@@ -99,7 +99,10 @@ def _tree(module: str) -> ast.Module:
     text = read(module)
     if text is None:
         raise LookupError(f"source of {module}")
-    return ast.parse(text)
+    try:
+        return ast.parse(text)
+    except SyntaxError as error:  # its import says where
+        raise LookupError(f"valid source of {module}") from error
 
 
 def _assigned(body: list[ast.stmt]) -> dict[str, ast.expr]:

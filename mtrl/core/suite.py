@@ -54,8 +54,11 @@ class ChosenTasks(SuiteConfig):
     def restricted(self, tasks: Sequence[str]) -> Self:
         return replace(self, tasks=list(tasks))
 
-    def check_tasks(self, known: Iterable[str]) -> None:
-        """Raise UserError where `tasks` has a name twice, or one that is not in `known`."""
+    def check_tasks(self, known: Iterable[str], source: str = "") -> None:
+        """Raise UserError where `tasks` has a name twice, or one that is not in `known`.
+
+        source: what the complaint says of where those names stand.
+        """
         check(len(set(self.tasks)) == len(self.tasks), "benchmark.tasks", "different from each other", list(self.tasks))
         names = list(known)
         for task in self.tasks:
@@ -63,7 +66,7 @@ class ChosenTasks(SuiteConfig):
                 near = difflib.get_close_matches(task, names, n=3, cutoff=0.5)
                 hint = f" Did you mean {' or '.join(near)}?" if near else ""
                 listed = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
-                raise UserError(f"Option `benchmark.tasks` should name some of {listed}. Found {task!r}.{hint}")
+                raise UserError(f"Option `benchmark.tasks` should name some of {listed}{source}. Found {task!r}.{hint}")
 
 
 @dataclass

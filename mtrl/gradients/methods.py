@@ -26,6 +26,7 @@ from mtrl.gradients.diagnostics import DIAGNOSTICS
 from mtrl.gradients.optimizer import MultiTaskOptimizer
 from mtrl.gradients.surgery import SURGERIES
 from mtrl.gradients.surgery import none as no_surgery
+from mtrl.gradients.trial import try_out
 from mtrl.gradients.weightings import WEIGHTINGS, equal
 
 V = TypeVar("V")
@@ -98,7 +99,9 @@ class Methods:
         for name in weights.needs_extras:
             if name not in extras:
                 raise expected(f"Weighting {weighting.kind}", f"used by an agent that has {name}, as sac", "another")
-        operation = SURGERIES.build(surgery, num_tasks=self.tasks_per_batch or network.num_tasks)
+        num_tasks = self.tasks_per_batch or network.num_tasks
+        operation = SURGERIES.build(surgery, num_tasks=num_tasks)
+        try_out(surgery.kind, operation, num_tasks)
         diagnostics = [DIAGNOSTICS.build(c, num_tasks=network.num_tasks, part=part) for c in self.diagnostics]
         watching: list[Diagnostic] = [diagnostic for diagnostic in diagnostics if diagnostic is not None]
         if self.tasks_per_batch is not None:

@@ -165,6 +165,16 @@ class TaskNetwork(nn.Module):
         """bfloat16: tensors and inputs are rounded to it in each call. Parameters, outputs and gradients are not."""
 
     @property
+    def architecture(self) -> str:
+        """The name of the class of one task's network."""
+        return type(self._template[0]).__name__
+
+    @property
+    def holders(self) -> dict[str, str]:
+        """Name of each tensor -> the Python module of the class that holds it."""
+        return {key.replace("/", "."): type(part).__module__ for key, (part, _) in self._slots.items()}
+
+    @property
     def own_buffers(self) -> dict[str, Tensor]:
         return dict(self._own_buffers.named_buffers())
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mtrl.core.errors import expected
 from mtrl.networks.base import NetworkConfig
 
 M = TypeVar("M", bound=nn.Module)
@@ -57,7 +58,14 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def owned(module: M) -> M:
-    """Declare that every task has its own copy of all tensors of `module`."""
+    """Declare that every task has its own copy of all tensors of `module`.
+
+    Raises:
+        UserError: it is no module, such as a bare parameter.
+    """
+    if not isinstance(module, nn.Module):
+        what = "a module; a vector of each task's own is owned(TaskVector(value, trained=True))"
+        raise expected("What is given to owned()", what, type(module).__name__)
     module.task_owned = True  # type: ignore[assignment]
     return module
 

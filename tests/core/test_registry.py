@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from mtrl.cli import main
+from mtrl.core import registry as core_registry
 from mtrl.core.config import runtime_option, runtime_options
 from mtrl.core.errors import UserError
 from mtrl.core.registry import Registry
@@ -93,13 +96,51 @@ def test_runtime_options_stay_so_where_a_subclass_has_another_default() -> None:
 def test_a_module_that_builds_something_else_is_refused(
     build: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "built.py").write_text(f"class Config:\n    kind = 'built'\n{build}\n")
+    config = "from dataclasses import dataclass\n@dataclass\nclass Config:\n    kind: str = 'built'\n"
+    (tmp_path / "built.py").write_text(f"{config}{build}\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "built", raising=False)
     registry = Registry("part", "mtrl.monitoring", makes="mtrl.gradients.base.Surgery")
     registry.add("built", "built")
     with pytest.raises(UserError, match=complaint):
         registry.build(registry.config_class("built")(), num_tasks=3)
+
+
+DATACLASS = "from dataclasses import dataclass\nfrom mtrl.networks import NETWORKS, NetworkConfig\n"
+BROKEN = {
+    "bad_syntax": ("x = 1\nx = = 2", r"--import bad_syntax should be .*'SyntaxError: .*bad_syntax.py, line 2\)'"),
+    "bad_import": ("\nimport nowhere_at_all", r"No module named 'nowhere_at_all' \(bad_import.py, line 2\)"),
+    "bad_name": ("x = y", r"NameError: name 'y' is not defined \(bad_name.py, line 1\)"),
+    "adds_none": ("", r"What was imported \(adds_none\) added no network of this name, by `add`"),
+    "plain": (
+        "class Config(NetworkConfig):\n    kind: str = 'plain'\nNETWORKS.add('plain', 'plain')",
+        r"Config of plain \(.*plain.py, line 3\) should be a dataclass",
+    ),
+    "required": (
+        "@dataclass\nclass Config(NetworkConfig):\n    kind: str = 'required'\n    x: int\n",
+        r"non-default argument 'x' follows .*\(required.py, line [34]\)",
+    ),
+    "keyed": (
+        "@dataclass(kw_only=True)\nclass Config(NetworkConfig):\n    kind: str = 'keyed'\n    x: int\n"
+        "NETWORKS.add('keyed', 'keyed')",
+        r"Option 'x' of keyed \(.*keyed.py, line [34]\) should be one with a default",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_module_is_refused_with_the_place_in_it(
+    name: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, complaint = BROKEN[name]
+    monkeypatch.syspath_prepend(elsewhere)
+    monkeypatch.setattr(core_registry, "imported", [])
+    monkeypatch.setattr(core_registry, "_table", functools.cache(core_registry._table.__wrapped__))
+    (elsewhere / f"{name}.py").write_text(f"{DATACLASS if 'Config' in text else ''}{text}\n")
+    assert main(["train", *TINY, "--import", name, f"network={name}"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(complaint, error) and error.count("\n") == 1, error
+    sys.modules.pop(name, None)
 
 
 WIDE = '''"""An MLP of twice the width."""
@@ -145,6 +186,7 @@ POINTS = """[mtrl.networks]
 halved = others.halved
 """
 OPTIONS = ["train", *TINY, "network=wide", "network.factor=3", "surgery=halved", "experiment=x"]
+CRITICS = ["train", *TINY, "critic_surgery=halved", "critic_surgery.share=0.25", "experiment=critics"]
 RUN = "runs/toy/x/seed_1"
 
 
@@ -207,9 +249,9 @@ def test_a_module_named_by_import_adds_them_and_a_run_alone_imports_nothing() ->
     package(Path(), __init__=ADDS)
     named, evaluate = ["--import", "others"], ["evaluate", RUN, "--episodes", "1"]
     assert "An MLP of twice the width." in process(["list", *named]).stdout
-    done = process([*OPTIONS, *named], [*evaluate, *named])
+    done = process([*CRITICS, *named], [*OPTIONS, *named], [*evaluate, *named])
     assert done.returncode == 0, done.stderr
-    assert saved("config.yaml")["imports"] == ["others"]
+    assert saved("config.yaml")["imports"] == ["others"] and Path("runs/toy/critics/seed_1/result.json").exists()
     unused = "print('imported' if 'others' in sys.modules else 'left alone')"
     for words in (evaluate, ["train", "--config", f"{RUN}/config.yaml"], ["plot", RUN, "--kind", "triad"]):
         refused = process(words, after=unused)

@@ -243,11 +243,12 @@ def test_results_without_success_are_returns(elsewhere: Path, capsys: pytest.Cap
         ("benchmark.ids=[NoSuch-v0]", "`benchmark.ids` should be ids registered with Gymnasium"),
         ("benchmark.ids=['this:Pendulum-v1']", "`benchmark.ids` should be ids registered with Gymnasium"),
         ("benchmark.ids=[CartPole-v1]", "Actions of CartPole-v1 should be a vector with bounds. Found 'Discrete"),
-        ("benchmark.ids=[Pendulum-v1,MountainCarContinuous-v0]", r"of sizes \(3, 1\) as Pendulum-v1 has. Found .2, 1"),
+        ("benchmark.ids=[Pendulum-v1,MountainCarContinuous-v0]", r"\(3, 1\), as Pendulum-v1 has. Found .2, 1"),
         ("benchmark.ids=[InvertedPendulum-v2]", "`benchmark.horizon` should be a number of steps"),
         ("benchmark.ids=[]", "`benchmark.ids` should be a list of ids"),
         ("benchmark.solved_at=inf", "`benchmark.solved_at` should be a finite number"),
-        ("tasks=[Pendulum-v2]", "`benchmark.tasks` should name some of Pendulum-v1"),
+        ("benchmark.ids=[Pendulum-1]", r"Found 'Pendulum-1'\. Did you mean Pendulum-v1\?"),
+        ("tasks=[Pendulum-v2]", "should name some of Pendulum-v1, the tasks that `benchmark.ids` lists. Found"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(
@@ -257,3 +258,73 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     found = capsys.readouterr().err
     assert re.search(message, found) and found.count("\n") == 1
     assert not list(elsewhere.iterdir())
+
+
+class OldReset(Quick):
+    def reset(self, **options: Any) -> Any:
+        return {"a": np.zeros(2), "b": np.zeros(1), "c": super().reset(**options)}
+
+
+class NoSeed(Quick):
+    def reset(self) -> Any:  # type: ignore[override]
+        return super().reset()
+
+
+class NoStep(Quick):
+    step = gymnasium.Env.step
+
+
+class FourValues(Quick):
+    def step(self, action: Any) -> Any:
+        return super().step(action)[:4]
+
+
+class Longer(Quick):
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,))
+
+    def _observation(self) -> Any:
+        return np.zeros(4, np.float32)
+
+
+class NoNumber(Quick):
+    def step(self, action: Any) -> Any:
+        return (super().step(action)[0], float("nan"), False, False, {})
+
+
+class Vector(Quick):
+    def step(self, action: Any) -> Any:
+        return (super().step(action)[0], np.ones(1), False, False, {})
+
+
+class Mistaken(Quick):
+    def step(self, action: Any) -> Any:
+        raise KeyError("mine")
+
+
+class Spaceless(Quick):
+    def __init__(self) -> None:
+        self.action_space = undefined  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("env", "found"),
+    [
+        (OldReset, r"reset\(seed=..., options=...\) gives \(observation, info\)\. Found 'ValueError: too many values"),
+        (NoSeed, r"reset\(seed=.* Found .*TypeError: .*reset\(\) got an unexpected keyword argument 'seed'"),
+        (NoStep, r"step\(action\) gives \(observation, .*, info\)\. Found 'NotImplementedError'"),
+        (FourValues, r"step\(action\) gives .* Found 'ValueError: not enough values to unpack \(expected 5, got 4\)"),
+        (Longer, r"observations of its space, \(3,\) when flattened\. Found \(4,\)"),
+        (NoNumber, r"one whose rewards are finite numbers\. Found nan"),
+        (Vector, r"one whose rewards are finite numbers\. Found array\(\[1\.\]\)"),
+        (Mistaken, r"Found .KeyError: 'mine' \(.*test_gymnasium\.py, line \d+\)"),
+        (Spaceless, r"one that can be made here\. Found .NameError: .*'undefined'.*test_gymnasium\.py, line \d+\)"),
+    ],
+)
+def test_an_environment_is_tried_and_what_is_wrong_is_said_in_one_line(
+    env: type[gymnasium.Env[Any, Any]], found: str
+) -> None:
+    name = f"mtrl-test/{env.__name__}-v0"
+    register(name, env)
+    with pytest.raises(UserError, match=f"Environment {name} should be .*{found}") as error:
+        suite(ids=[name])
+    assert "\n" not in str(error.value)

@@ -15,10 +15,11 @@ from mtrl.agents.sac import SAC
 from mtrl.core.errors import UserError
 from mtrl.core.specs import ControlSpec
 from mtrl.experiment import Experiment, compose
-from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, Methods, Weighting
+from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, Methods, Surgery, Weighting
 from mtrl.gradients import methods as methods_module
 from mtrl.gradients.base import primary_tasks
 from mtrl.networks import NETWORKS
+from tests.support import outside
 from tests.support.gradient_toys import A, B, O, Regression, T, config, methods, transitions
 
 TASKS = ["reach", "push", "pick"]
@@ -236,3 +237,47 @@ def test_last_weights_are_saved() -> None:
     made = problem.optimizer("stch", "none", sgd={"lr": 0.0})
     weights = problem.train(made, 1)[0]["weight"]
     torch.testing.assert_close(made.state_dict()["last_weights"].double(), weights)
+
+
+@dataclass
+class Mine:
+    kind: str = "mine"
+
+
+def surgery(**members: Any) -> Surgery:
+    return type("Own", (Surgery,), members)()
+
+
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        ({"coefficient": lambda s, g, p, n: g[0]}, r"overrides one of coefficients, .* Found \['coefficient'\]"),
+        ({"coefficients": lambda s, g, p, n: g[:, :1]}, r"a tensor \(3,\)\. Found \(3, 1\)"),
+        ({"coefficients": lambda s, g, p, n: g.sum()}, r"a tensor \(3,\)\. Found \(\)"),
+        ({"coefficients": lambda s, g, p, n: None}, r"a tensor \(3,\)\. Found 'NoneType'"),
+        ({"coefficients": lambda s, g, p, n: g[0] / 0 - g[0] / 0}, r"of finite numbers\. Found \[nan, "),
+        ({"coefficients": lambda s, g: g[0]}, r"Found 'TypeError: .* 4 were given"),
+        ({"penalty": lambda s, g: g.sum()}, r"one with has_penalty = True, as it overrides penalty\. Found False"),
+    ],
+)
+def test_a_surgery_from_outside_is_tried_and_refused_in_one_line(
+    members: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside.add(monkeypatch, SURGERIES, "mine", build=lambda config, *, num_tasks: surgery(**members))
+    refused(rf"Own, of surgery=mine, should be .*{complaint}", surgery=Mine())
+
+
+def test_a_trial_leaves_state_and_random_numbers_of_a_surgery_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def coefficients(self: Any, gramian: Tensor, primary: Tensor, noise: Tensor) -> Tensor:
+        self.calls += 1
+        return noise
+
+    def noise(self: Any, num_tasks: int, generator: Any, device: Any) -> Tensor:
+        return torch.rand(num_tasks, generator=generator) + torch.rand(num_tasks)
+
+    members = {"coefficients": coefficients, "noise": noise, "calls": 0}
+    outside.add(monkeypatch, SURGERIES, "mine", build=lambda config, *, num_tasks: surgery(**members))
+    made = agent(surgery=Mine())
+    found = torch.rand(3)
+    agent(surgery="pcgrad")
+    assert torch.equal(found, torch.rand(3)) and made.critic_optimizer.surgery.calls == 0

@@ -1,0 +1,137 @@
+"""Gymnasium environments stepped side by side, as tasks and their copies."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtrl.core.errors import expected
+from mtrl.core.specs import ControlSpec
+from mtrl.core.suite import Suite
+from mtrl.core.types import FloatArray, StepResult
+from mtrl.monitoring.video import Frame, reduced
+
+_PICTURE = 320
+"""Pixels along a side of a picture, at most."""
+
+
+class GymnasiumEnvs:
+    """T tasks with N environments each; implements `TaskVectorEnv`.
+
+    Episode e of environment n is the (e N + n)-th of its task, which has a seed of its own.
+    """
+
+    def __init__(
+        self,
+        suite: Suite[Any, ControlSpec],
+        seed: tuple[int, int],
+        envs_per_task: int,
+        copies: range | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        seed: the run's seed, and a number for the purpose, so that training and evaluation differ.
+        copies: the numbers of the environments to open, among the N of each task; all if not given.
+        options: further arguments of `gymnasium.make`.
+        """
+        spec, config = suite.spec, suite.config
+        self._numbers, self._all = range(envs_per_task) if copies is None else copies, envs_per_task
+        self.num_tasks, self.envs_per_task = spec.num_tasks, len(self._numbers)
+        self._names, self._seed = spec.tasks, seed
+        self._envs = [[config.make(name, **options) for _ in self._numbers] for name in spec.tasks]
+        self._thresholds = [config.threshold_of(name) for name in spec.tasks]
+        shape = (self.num_tasks, self.envs_per_task)
+        self._observation, self._next_observation = np.zeros((2, *shape, spec.observation_size), np.float32)
+        self._actions = np.zeros((*shape, spec.horizon, spec.action_size), np.float32)
+        self._reward, self._return = np.zeros((2, *shape))
+        self._terminated, self._truncated, self._success = np.zeros((3, *shape), bool)
+        self._length, self._episode = np.zeros((2, *shape), np.int64)
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> FloatArray:
+        """Start anew from `seed`, or from the seed of the last reset: the same episodes follow."""
+        self._seed = (self._seed[0] if seed is None else seed, self._seed[1])
+        self._episode[:] = 0
+        for place in np.ndindex(self._length.shape):
+            self._begin(place)
+        return self._observation
+
+    def step(self, action: FloatArray) -> StepResult:
+        for place in np.ndindex(self._length.shape):
+            self._step(place, action[place])
+            if self._terminated[place] or self._truncated[place]:
+                self._episode[place] += 1
+                self._begin(place)
+        found = (self._reward, self._terminated, self._truncated, self._next_observation, self._success)
+        return StepResult(self._observation, *found)
+
+    def _begin(self, place: tuple[int, ...]) -> None:
+        task, n = place
+        number = int(self._episode[place]) * self._all + self._numbers[n]
+        seed = int(np.random.SeedSequence((*self._seed, task, number)).generate_state(1)[0])
+        self._observation[place] = self._envs[task][n].reset(seed=seed)[0]
+        self._length[place], self._return[place] = 0, 0.0
+
+    def _step(self, place: tuple[int, ...], action: FloatArray) -> None:
+        task, n = place
+        chosen = self._actions[place][self._length[place]]
+        np.clip(action, -1, 1, out=chosen)
+        found, reward, terminated, truncated, info = self._envs[task][n].step(chosen)
+        self._next_observation[place] = self._observation[place] = found
+        self._reward[place], self._terminated[place], self._truncated[place] = reward, terminated, truncated
+        self._length[place] += 1
+        self._return[place] += float(reward)
+        solved, threshold = solved_by(info), self._thresholds[task]
+        if solved is None and threshold is not None:
+            solved = (terminated or truncated) and self._return[place] >= threshold
+        self._success[place] = bool(solved)
+
+    def picture(self, task: int) -> Frame:
+        """A task's first environment, where they were made with `render_mode="rgb_array"`.
+
+        Raises:
+            UserError: it cannot be drawn.
+        """
+        try:
+            return reduced(np.asarray(self._envs[task][0].render(), np.uint8), _PICTURE)
+        except Exception as error:  # of whatever draws them
+            raise expected(f"Environment {self._names[task]}", "one with pictures", str(error)) from error
+
+    def state_dict(self) -> dict[str, Any]:
+        """The actions (T, N, steps, A) go up to the end of the longest episode under way."""
+        played = self._actions[:, :, : self._length.max()]
+        arrays = {"actions": played, "length": self._length, "episode": self._episode, "observation": self._observation}
+        return {"seed": list(self._seed), **{name: torch.tensor(array) for name, array in arrays.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
+        """Go back to a saved state, by playing the episodes under way again.
+
+        Raises:
+            UserError: it is the state of other numbers of environments, or an episode takes another course.
+        """
+        saved = {name: state[name].numpy() for name in ("actions", "length", "episode", "observation")}
+        if saved["observation"].shape != self._observation.shape:
+            raise expected("Saved environments (T, N, O)", str(self._observation.shape), saved["observation"].shape)
+        self._seed = tuple(state["seed"])
+        self._episode[:] = saved["episode"]
+        for place in np.ndindex(self._length.shape):
+            self._begin(place)
+            for action in saved["actions"][place][: saved["length"][place]]:
+                self._step(place, action)
+            if not np.array_equal(self._observation[place], saved["observation"][place], equal_nan=True):
+                what = "one that repeats an episode from its seed and actions, so that a run can go on"
+                raise expected(f"Environment {self._names[place[0]]}", what, "another episode")
+        return self._observation
+
+    def close(self) -> None:
+        for env in itertools.chain.from_iterable(self._envs):
+            env.close()
+
+
+def solved_by(info: Mapping[str, Any]) -> Any:
+    """Whether the environment says that the task is solved, None where it says nothing."""
+    return info.get("is_success", info.get("success"))

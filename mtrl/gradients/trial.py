@@ -1,0 +1,51 @@
+"""One call of a surgery from outside of the package, before a run begins."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from mtrl.core.errors import expected, told
+from mtrl.gradients.base import Surgery
+from mtrl.gradients.surgery import SURGERIES
+from mtrl.gradients.surgery.none import NoSurgery
+
+_METHODS = {"coefficients": "", "combine": "", "choose": "needs_look_ahead", "penalty": "has_penalty"}
+"""What a surgery may override -> the class variable without which it is never called."""
+
+
+def try_out(kind: str, surgery: Surgery, num_tasks: int) -> None:
+    """Call a copy of a surgery on a random Gramian, unless it is the package's own. No random number is missed later.
+
+    Raises:
+        UserError: it overrides none of the methods that are called, fails, or gives something else than factors.
+    """
+    if SURGERIES.ours(kind) or isinstance(surgery, NoSurgery):
+        return
+    made, owner = type(surgery), f"{type(surgery).__name__}, of surgery={kind},"
+    given = [name for name in _METHODS if getattr(made, name) is not getattr(Surgery, name)]
+    if not given:
+        own = [name for name, value in vars(made).items() if callable(value) and not name.startswith("__")]
+        raise expected(owner, f"a Surgery that overrides one of {', '.join(_METHODS)}", own)
+    for name in given:
+        if _METHODS[name] and not getattr(surgery, _METHODS[name]):
+            raise expected(owner, f"one with {_METHODS[name]} = True, as it overrides {name}", False)
+    if "coefficients" not in given:
+        return
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(num_tasks, num_tasks + 1, dtype=torch.float64, generator=generator)
+    what = f"one whose coefficients(gramian, primary, noise) gives a tensor ({num_tasks},)"
+    with torch.random.fork_rng(devices=[]):
+        try:
+            trial = copy.deepcopy(surgery)  # it may keep a state
+            noise = trial.noise(num_tasks, generator, torch.device("cpu"))
+            factors = trial.coefficients(rows @ rows.mT, torch.ones(num_tasks, dtype=torch.bool), noise)
+        except Exception as error:  # of whatever is in it
+            raise expected(owner, what, told(error, made.__module__)) from error
+    found = tuple(factors.shape) if isinstance(factors, Tensor) else type(factors).__name__
+    if not isinstance(factors, Tensor) or found[-1:] != (num_tasks,) or len(found) != 1 + surgery.needs_look_ahead:
+        raise expected(owner, what, found)
+    if not factors.isfinite().all():
+        raise expected(owner, what + " of finite numbers", factors.tolist())

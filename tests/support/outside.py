@@ -1,0 +1,20 @@
+"""Methods as from outside of the package, for one test."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from mtrl.core.registry import Registry
+
+
+def add(patch: pytest.MonkeyPatch, registry: Registry, kind: str, **contents: Any) -> None:
+    """A module of the same name as the method, with these contents, that stands in no file."""
+    module = ModuleType(kind)
+    vars(module).update(contents)
+    patch.setitem(sys.modules, kind, module)
+    entries = registry._entries
+    patch.setitem(entries, kind, entries[registry.kinds[0]]._replace(module=kind))
