@@ -30,6 +30,7 @@ LATENT_LIMIT = 0.5
 class Config(OffPolicyConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("batch",)
+    divides_batches: ClassVar[bool] = False  # its generative models learn from whole batches
     kind: str = "bcq"
     candidates: int = option(10, "a positive integer")
     """n: actions that are generated for a state, of which critics choose one."""

@@ -41,6 +41,7 @@ INSTANCE, ANY, DOMAIN = range(3)
 class Config(supervised.Config):
     specs: ClassVar[tuple[type[Spec], ...]] = (GraspSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("grasping",)
+    divides_batches: ClassVar[bool] = False  # the loss of the domains is a mean over both in one batch
     kind: str = "grasp"
     batch_size: int = 64
     """B: attempts of each domain and update."""
