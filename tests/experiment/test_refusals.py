@@ -67,7 +67,10 @@ BAD = {
     "an agent for other data": (["agent=bc"], "`agent` should be sac or td3 with training=off_policy. Found 'bc'."),
     "an agent without updates": (["agent=mean_pose"], "`agent` should be sac"),
     "an agent for images": (["agent=supervised"], "`agent` should be sac"),
-    "training for goals": (["training=goal_conditioned"], "`training` should be off_policy or on_policy for benchmark"),
+    "training for goals": (
+        ["training=goal_conditioned"],
+        "`training` should be batch or off_policy or on_policy for benchmark",
+    ),
     "another soft-modular depth": (["network=soft_modular", "network.depth=1"], "network.depth"),
 }
 
@@ -136,8 +139,8 @@ def test_what_only_the_trainer_can_refuse_leaves_nothing_behind(
     ("benchmark", "training", "fitting"),
     [
         ("pushing", "off_policy", "goal_conditioned"),
-        ("toy", "behaviour_cloning", "off_policy or on_policy"),
-        ("toy", "supervised", "off_policy or on_policy"),
+        ("toy", "behaviour_cloning", "batch or off_policy or on_policy"),
+        ("toy", "supervised", "batch or off_policy or on_policy"),
     ],
 )
 def test_training_for_other_data_is_refused(
