@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtrl.core.memory import peak_bytes
+from mtrl.envs.offscreen import offscreen_backend
+from mtrl.monitoring.video import RenderingUnavailable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +22,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture
+def offscreen() -> str:
+    """The backend that draws here. Tests that need one are skipped, and say so, where the system has no OpenGL."""
+    try:
+        return offscreen_backend()
+    except RenderingUnavailable as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

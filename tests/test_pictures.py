@@ -14,20 +14,27 @@ from scripts import pictures
 def test_without_chromium_the_curve_is_drawn_and_the_screenshots_stay(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands = []
+    commands, drawn = [], []
     monkeypatch.setattr(pictures.cli, "main", lambda words: commands.append(words) or 0)
+    monkeypatch.setattr(pictures, "tables", drawn.append)
     monkeypatch.setenv("PATH", "")
     before = {file: file.read_bytes() for file in pictures.PICTURES.iterdir()}
     assert pictures.main() == 2
-    assert commands == [["study", str(pictures.STUDY), "--report"]]
+    assert commands == [["study", str(pictures.STUDY), "--report"]] and drawn == [pictures.PICTURES / "clutter.png"]
     assert {file: file.read_bytes() for file in pictures.PICTURES.iterdir()} == before
     assert (
         "need Chromium and its driver (on Debian: apt-get install chromium chromium-driver)" in capsys.readouterr().err
     )
 
 
-def test_every_screenshot_of_the_pages_is_one_that_is_made() -> None:
-    made = {"report.png", "site.png", *(picture for _, picture, *_ in pictures.BOARDS)}
+def test_tables_of_both_domains_are_drawn(tmp_path: Path, offscreen: str) -> None:
+    pictures.tables(tmp_path / "clutter.png")
+    with Image.open(tmp_path / "clutter.png") as drawn, Image.open(pictures.PICTURES / "clutter.png") as kept:
+        assert drawn.size == kept.size and len(drawn.getcolors(drawn.width * drawn.height) or []) > 100
+
+
+def test_every_picture_of_the_pages_is_one_that_is_made() -> None:
+    made = {"report.png", "site.png", "clutter.png", *(picture for _, picture, *_ in pictures.BOARDS)}
     assert {file.name for file in pictures.PICTURES.glob("*.png")} == made
     assert all(file.stat().st_size < 200_000 for file in pictures.PICTURES.glob("*.png"))
 
