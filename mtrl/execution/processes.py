@@ -8,6 +8,7 @@ a batch is not the projection for the whole batch.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,12 @@ from torch import Tensor
 
 from mtrl.core.errors import expected
 from mtrl.core.types import Metrics, TaskLoss, Tensors
+
+if dist.is_available():
+    # Functions of this module have the default group of the time of its import as a default argument. PyTorch imports
+    # it with its optimisers. Imported after `init_process_group`, it would keep the group's threads up to the end of
+    # Python, where they can abort the process.
+    importlib.import_module("torch.distributed.nn")
 
 B = TypeVar("B")
 
@@ -28,7 +35,8 @@ class Processes:
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        self.group = group
+        # None names PyTorch's default group, too. A reference to it would keep its threads in the same way.
+        self.group = None if group is None or group is dist.group.WORLD else group
         self.count = 1 if group is None else dist.get_world_size(group)
         """P"""
         self.rank = 0 if group is None else dist.get_rank(group)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +153,31 @@ def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     processes.count = 2
     with pytest.raises(UserError, match=r"A batch should be of a multiple of 2 samples of each task.*Found 5"):
         processes.share((torch.zeros(3, 5), None))
+
+
+LEAVING = """
+import os, sys
+import torch
+import torch.distributed as dist
+from mtrl.gradients import ModuleOptimizer
+
+def threads():
+    return sorted(open(f"/proc/self/task/{thread}/comm").read().strip() for thread in os.listdir("/proc/self/task"))
+
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+model = torch.nn.Linear(3, 2)
+adam = torch.optim.Adam(model.parameters())
+optimizer = ModuleOptimizer(model, adam, num_tasks=2, surgery="pcgrad", process_group=dist.group.WORLD)
+optimizer.step(lambda: [*model(torch.ones(4, 3)).square().mean(0)])
+print(*(name for name in threads() if "gloo" in name), sep=",")
+dist.destroy_process_group()
+print(*(name for name in threads() if "gloo" in name), sep=",")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
+def test_no_thread_of_a_group_outlives_it(tmp_path: Path) -> None:
+    """Those that live when Python ends can abort the process, after all work is done."""
+    words = [sys.executable, "-c", LEAVING, str(tmp_path / "meeting")]
+    before, after = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split("\n")[:2]
+    assert "gloo" in before and not after
