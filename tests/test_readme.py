@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -28,7 +27,8 @@ from mtrl.data import fetch
 from mtrl.envs.offscreen import offscreen_backend
 from mtrl.experiment.study import Study
 from mtrl.monitoring.video import RenderingUnavailable
-from tests.support.image_files import archive, cifar100
+from tests.support.image_files import archive
+from tests.support.tiny import SMALLER, TINY, TINY_IMAGES, tiny, words
 
 ROOT = Path(__file__).resolve().parents[1]
 _FILES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")] + sorted(
@@ -36,30 +36,6 @@ _FILES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"
 )
 PAGES = {path: path.read_text(encoding="utf-8") for path in _FILES}
 TEXT = "\n".join(PAGES.values())
-TINY = [
-    "steps=6", "device=cpu", "training.learning_starts=2", "training.log_every=3", "training.final_episodes=1",
-    "video=false", "agent.batch_size=2", "network.width=8", "benchmark.horizon=4", "training.buffer_size=10",
-]  # fmt: skip
-OFF_POLICY = ("training.learning_starts=2", "agent.batch_size=2", "training.buffer_size=10")
-TINY_ROLLOUTS = ["training.envs_per_task=1", "training.rollout_steps=3", "agent.epochs=1", "agent.minibatches=1"]
-TINY_CLONING = [
-    "steps=2", "device=cpu", "training.log_every=1", "training.final_episodes=1", "video=false", "agent.batch_size=2",
-    "benchmark.tasks=[stack_wine]",
-]  # fmt: skip
-TINY_PUSHING = ["benchmark.num_goals=3", "benchmark.goals_per_rollout=2", "benchmark.held_out_goals=2"]
-MT = ("mt1", "mt10", "mt25", "mt50", "custom", "toy", "gymnasium")
-TINY_IMAGES = ["steps=8", "device=cpu", "training.log_every=4", "agent.batch_size=4"]
-TINY_SCENES = [
-    "benchmark.train_scenes=4", "benchmark.test_scenes=2", "benchmark.image_size=16", "network.scale=0.03",
-    "network.head_width=2", "network.rates=[1]",
-]  # fmt: skip
-TINY_CLUTTER = [
-    "benchmark.train_scenes=2", "benchmark.test_scenes=1", "benchmark.attempts=4", "training.final_episodes=1",
-]  # fmt: skip
-SMALLER = {
-    "vgg16": ["network.scale=0.03"], "conv": ["network.width=2", "network.fc_width=4"],
-    "conv_mint": ["network.width=2", "network.fc_width=4"],
-}  # fmt: skip
 RUN = ["experiment=RUN", "surgery=pcgrad", "diagnostics=[triad,transference]"]
 
 
@@ -84,10 +60,6 @@ FILES = dict(blocks("python", titled=True))
 PARALLEL = "parallel.py"
 LIBRARIES = {"stable_baselines3": "the extra `aux`", "torchjd": "the extra `surgery`", "torchrl": "the extra `dev`"}
 """What a snippet may import, and what installs it."""
-
-
-def words(line: str) -> list[str]:
-    return shlex.split(line, comments=True)[1:]
 
 
 def stems(line: str) -> list[str]:
@@ -121,30 +93,6 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         collect = ["demos", "collect", "benchmark=keyframes", "benchmark.image_size=64", "--episodes", "2"]
         assert cli.main([*collect, "benchmark.tasks=[stack_wine]", "--jobs", "1"]) == 0
     return path
-
-
-def tiny(line: str) -> list[str]:
-    """What makes a training command take seconds; CIFAR-100 gets files to read."""
-    config = experiment.compose(experiment.sweep([word for word in words(line)[1:] if not word.startswith("--")])[0])
-    if config.training.kind == "on_policy":
-        return [*(option for option in TINY if option not in OFF_POLICY), *TINY_ROLLOUTS]
-    if config.benchmark.kind in MT:
-        return TINY
-    if config.benchmark.kind == "pushing":
-        return [*TINY, *TINY_PUSHING]
-    if config.benchmark.kind == "keyframes":
-        small = [] if config.agent.kind == "mean_pose" else ["network.channels=[4,8]"]
-        return [*TINY_CLONING, f"experiment={abs(hash(line))}", *small]
-    if config.benchmark.kind == "clutter":
-        return [*TINY_IMAGES, *TINY_CLUTTER, *SMALLER["conv"]]
-    if config.benchmark.kind == "scenes":
-        return [*TINY_IMAGES, *TINY_SCENES]
-    if config.benchmark.kind.startswith("cifar"):
-        cifar100(Path("data"), 400)
-    else:
-        pytest.importorskip("sklearn", reason="the extra `vision` is not installed")
-    labels = ["agent.ppo.rollout_size=8", "agent.reward_size=4"] if config.agent.kind == "auxiliary" else []
-    return [*TINY_IMAGES, *SMALLER[config.network.kind], *labels, "benchmark.train_size=12"]
 
 
 @pytest.mark.parametrize("line", TRAIN)

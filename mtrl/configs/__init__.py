@@ -171,8 +171,7 @@ def _kind(group: str, choice: str) -> str:
 def sweep(root: type[Any], registries: Sequence[Registry], overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run of a sweep, in order: `seed=1,2` means two runs, and so does `seed=range(1,3)`.
 
-    Several such overrides give every combination; the last one varies first. This is Hydra's syntax. A path is always a
-    single value.
+    Several such overrides give every combination; the last one varies first. The syntax is Hydra's. Paths stay single.
     """
     found = [alternatives(override) for override in overrides]
     groups = selected(root, overrides)

@@ -1,9 +1,8 @@
 """Steps T Meta-World tasks × N copies at the speed of their physics, with the package's numbers.
 
 A step puts all copies into one list of jobs, which as many threads share as there are cores. A job takes some copies of
-one task through 5 physics steps and one ``mj_forward`` each, and then computes their observations and rewards. With a
-compiler, all of this is C code that does not hold Python's lock (`native`). Ended episodes restart in a second round of
-jobs, one per task.
+one task through 5 physics steps and one ``mj_forward`` each, then computes their observations and rewards: with a
+compiler, in C that does not hold Python's lock (`native`). Ended episodes restart in a second round, a job per task.
 """
 
 from __future__ import annotations
@@ -50,15 +49,15 @@ class BatchedEnvs:
     """All tasks × N copies at once. Implements `TaskVectorEnv`, and gives the same trajectories as `PackageEnvs`.
 
     Observations and rewards are float64; actions are used as float32. An episode ends at the horizon, optionally at
-    success, and if a copy fails (an exception, infinite numbers, unstable physics). After a failure `next_observation`
-    is the last valid one, the reward is 0, the episode is truncated, and `faults` is increased. The numbers do not
-    depend on the number of threads.
+    success, and if a copy fails (an exception, a number that is not finite, unstable physics). After a failure
+    `next_observation` is the last valid one, the reward 0, the episode truncated, and `faults` grows. Threads change no
+    number.
 
     Args:
         goals: {task: goals}, in the suite's order.
         seed: the seed of the streams from which the copies draw goals, one stream for each copy.
         schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, .... Then it stands still at the
-            last observation, with zero rewards and no further ends.
+            last observation, with zero rewards.
         threads: by default, one per core.
         known: first states of episodes, shared with other environments of the same goals.
         with_info: whether to compute what `info` returns.
