@@ -52,11 +52,11 @@ class Config(supervised.Config):
     reversal: float = option(0.3, "0 or more")
     """λ: what the domain head's gradient of the features is multiplied by, with the other sign; 0 for no such head."""
     target_grasps: bool = True
-    """Whether attempts in the target domain are learned from. Without, nothing is known of that domain."""
+    """Whether the network learns from attempts in the target domain. If not, it knows nothing of that domain."""
     target_labels: bool = False
     """Whether the wanted object's labels are known in the target domain too: an upper bound."""
     mask_size: int = option(2, "a positive integer")
-    """Numbers along an edge of what the wanted object's head sees of the mask. With many of them the mask tells the
+    """Numbers along an edge of the coarse mask that the wanted object's head sees. With many, the mask tells the
     object's shape and turn by itself, so that little depends on the picture and its domain."""
     score: str = option("instance", ("instance", "any"))
     """Which head chooses commands: for the wanted object (instance), or for any (the indiscriminate baseline)."""

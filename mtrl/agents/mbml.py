@@ -323,7 +323,7 @@ class MBML(BCQ):
         return network.call(network.tensors[0], {}, network.coded(code), *inputs)
 
     def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:
-        """What is done where nothing is known of the task: with the mean of all codes."""
+        """Act without knowing the task, by the mean of all codes."""
         latents = self.latents((self.config.candidates,)) if explore else None
         code = torch.zeros(len(observation), self.config.code_size, device=self.device)
         return self.act_on(observation, code, latents)

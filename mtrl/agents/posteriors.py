@@ -1,6 +1,6 @@
 """What sets of transitions tell of a task's code: normal distributions, their product, and the triplet loss.
 
-As of PEARL (Rakelly et al. 2019) and MBML (Li et al. 2020); see `mbml`.
+As in PEARL (Rakelly et al. 2019) and MBML (Li et al. 2020); see `mbml`.
 """
 
 from __future__ import annotations

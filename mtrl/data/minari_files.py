@@ -79,7 +79,7 @@ def write(root: Path, benchmark: str, task: str, episodes: Iterable[Episode], fa
 
 
 def _columns(episode: Episode) -> dict[str, Any]:
-    """An episode as Minari stores it: one that is broken off counts as truncated."""
+    """An episode as Minari stores it. An episode that was cut short counts as truncated."""
     truncated = np.zeros(len(episode.rewards), bool)
     truncated[-1] = not episode.terminated[-1]
     return {

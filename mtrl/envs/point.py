@@ -1,7 +1,7 @@
 """A point in the plane that should come to a goal on a circle, which it does not see: tasks differ by reward alone.
 
 The family of the smallest experiments on task inference (the point robot of PEARL, Rakelly et al. 2019), on a whole
-circle. Each task starts at the same places and obeys the same actions. Pure NumPy.
+circle. All tasks have the same starts and the same dynamics. Pure NumPy.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def collect(
 ) -> list[Path]:
     """Write a data set in Minari's format for each task of a run, and return their folders.
 
-    What is there already as asked for stays as it is.
+    A data set that is already there, and was made in the same way, is kept.
 
     Args:
         run: its folder.

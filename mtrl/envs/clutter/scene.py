@@ -64,9 +64,9 @@ class View(NamedTuple):
 
 
 class Clutter:
-    """Scenes of one domain, one at a time. That of a key is always the same.
+    """Scenes of one domain, one at a time. The same key always gives the same scene.
 
-    Its colours are the model's, which all objects of this class of one domain share.
+    Instances for the same domain share one model, and so its colours.
     """
 
     def __init__(self, domain: str, size: int) -> None:

@@ -33,7 +33,7 @@ STREAMS = ("train", "test")
 SPREAD = 0.02
 """Standard deviation of an attempt's place from the object that it aims at, metres along x and y."""
 VERSION = 1
-"""Of the attempts: they are made anew where it changes."""
+"""The version of the attempts. They are made anew when it changes."""
 
 
 @dataclass
