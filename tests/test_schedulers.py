@@ -28,16 +28,17 @@ exit $(cat enough)
 """
 
 
-def slurm(folder: Path) -> subprocess.Popen[bytes]:
+def slurm(folder: Path, **variables: str) -> subprocess.Popen[bytes]:
     """The job of the seventh seed, with stand-ins for mtrl and Slurm."""
     for name, text in {"mtrl": MTRL, "scontrol": '#!/bin/sh\necho "$@" > requeued\n'}.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     given = {"SLURM_ARRAY_JOB_ID": "31", "SLURM_ARRAY_TASK_ID": "7", "SLURM_CPUS_PER_TASK": "4"}
     path = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-    job = subprocess.Popen(["bash", str(SEEDS), "benchmark=toy"], cwd=folder, env={**os.environ, **given, **path})
+    variables = {**os.environ, **given, **path, **variables}
+    job = subprocess.Popen(["bash", str(SEEDS), "benchmark=toy"], cwd=folder, env=variables)
     until = time.monotonic() + 60
-    while not (folder / "begun").exists() and time.monotonic() < until:
+    while not (folder / "begun").exists() and job.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     return job
 
@@ -49,6 +50,15 @@ def test_a_signal_lets_the_run_save_and_the_job_go_back_into_the_queue(tmp_path:
     assert job.wait(60) == 130
     assert (tmp_path / "requeued").read_text() == "requeue 31_7\n"
     assert (tmp_path / "words").read_text() == "train benchmark=toy seed=7 threads=4 threads-variable=4\n"
+
+
+@pytest.mark.parametrize("command", ["mtrl*", "run=[$]*"], ids=["before the run begins", "before its number is known"])
+def test_a_signal_that_comes_early_puts_the_job_back_too(tmp_path: Path, command: str) -> None:
+    signals = f"trap '[[ $BASH_COMMAND != {command} ]] || {{ trap - DEBUG; kill -TERM $$; }}' DEBUG\n"
+    (tmp_path / "signals").write_text(signals)
+    job = slurm(tmp_path, BASH_ENV=str(tmp_path / "signals"))
+    assert job.wait(60) == 130
+    assert (tmp_path / "requeued").read_text() == "requeue 31_7\n"
 
 
 @pytest.mark.parametrize("code", [0, 2])

@@ -21,9 +21,14 @@ set -u
 threads=${SLURM_CPUS_PER_TASK:-1}
 export OMP_NUM_THREADS=$threads
 stopped=
+run=
+# A signal may come at any time, before the run begins too. A process that has just been forked would lose it, so the run
+# gets it a second later.
+stop() { [ -z "$run" ] || { sleep 1; kill -USR1 "$run"; }; }
+trap 'stopped=yes; stop' USR1 TERM
 mtrl train "$@" seed="$SLURM_ARRAY_TASK_ID" threads="$threads" &
-run=$!
-trap 'stopped=yes; kill -USR1 "$run"' USR1 TERM
+run=$! early=$stopped
+[ -z "$early" ] || stop
 
 # A signal ends `wait` before the run has ended.
 wait "$run"
