@@ -18,7 +18,8 @@ from mtrl.core.specs import DenseSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.dense import DenseBatch
 from mtrl.data.pixel_tasks import KINDS, Normals, PixelTask
-from mtrl.networks import DENSE_NETWORKS, TaskNetwork
+from mtrl.networks import TaskNetwork
+from mtrl.networks.trial import build_dense
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Dense(supervised.SupervisedLearner):
         self.tasks: list[PixelTask] = [
             replace(task, form=config.normals_loss) if isinstance(task, Normals) else task for task in made
         ]
-        factory = DENSE_NETWORKS.build(network, image_channels=spec.image_shape[0], outputs=max(spec.channels))
+        factory = build_dense(network, image_shape=spec.image_shape, outputs=max(spec.channels))
         super().__init__(config, TaskNetwork(factory, spec.num_tasks, shared_input=True), **context)
 
     def update(self, batch: DenseBatch, second_batch: DenseBatch | None = None) -> Metrics:

@@ -30,8 +30,9 @@ from mtrl.core.specs import GraspSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.grasps import NOTHING, WANTED
 from mtrl.data.images import ImageBatch
-from mtrl.networks import IMAGE_NETWORKS, TaskNetwork
+from mtrl.networks import TaskNetwork
 from mtrl.networks.layers import head
+from mtrl.networks.trial import build_trunk
 
 INSTANCE, ANY, DOMAIN = range(3)
 """Places of the heads' logits."""
@@ -102,9 +103,7 @@ class Grasp(SupervisedLearner):
 
     def __init__(self, config: Config, *, network: Any, spec: GraspSpec, **context: Any) -> None:
         """network: the configuration of the features; context: as of `OneNetwork`."""
-        shape = (3, spec.crop_size, spec.crop_size)
-        trunk = IMAGE_NETWORKS.build(network, image_shape=shape, output_size=None)
-        features = IMAGE_NETWORKS.module(network.kind).trunk_size(network, shape)
+        trunk, features = build_trunk(network, image_shape=(3, spec.crop_size, spec.crop_size))
 
         def factory(code: Tensor) -> nn.Module:
             return _Grasper(trunk(code), features, features, config)

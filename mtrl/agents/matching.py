@@ -34,8 +34,9 @@ from mtrl.core.config import check, option
 from mtrl.core.specs import ImageSpec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.images import ImageBatch
-from mtrl.networks import IMAGE_NETWORKS, TaskNetwork
+from mtrl.networks import TaskNetwork
 from mtrl.networks.layers import Linear, owned
+from mtrl.networks.trial import build_trunk
 
 AVERAGING = 0.02
 """The share of a batch in the moving averages of the errors R and the distances d."""
@@ -101,8 +102,7 @@ class Matching(SupervisedLearner):
         """
         one = len(set(spec.num_classes)) == 1 and not spec.shared_input
         check(one, "benchmark", "one whose tasks have the same classes and images of their own", list(spec.tasks))
-        trunk = IMAGE_NETWORKS.build(network, image_shape=spec.image_shape, output_size=None)
-        self.features = IMAGE_NETWORKS.module(network.kind).trunk_size(network, spec.image_shape)
+        trunk, self.features = build_trunk(network, image_shape=spec.image_shape)
         sizes = (self.features, spec.num_classes[0], spec.num_tasks)
         # Each loss depends on the images of all tasks, as with a shared input.
         made = TaskNetwork(lambda code: _Classifier(trunk(code), *sizes), spec.num_tasks, shared_input=True)

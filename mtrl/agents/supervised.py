@@ -20,7 +20,8 @@ from mtrl.core.config import option
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.images import ImageBatch
-from mtrl.networks import IMAGE_NETWORKS, TaskNetwork
+from mtrl.networks import TaskNetwork
+from mtrl.networks.trial import build_classifier
 
 
 @dataclass
@@ -74,8 +75,9 @@ class Supervised(SupervisedLearner):
     def __init__(self, config: Config, *, network: Any, spec: ImageSpec, **context: Any) -> None:
         """network: its configuration; context: as in `OneNetwork`."""
         most = max(spec.num_classes)
-        factory = IMAGE_NETWORKS.build(network, image_shape=spec.image_shape, output_size=most)
-        made = TaskNetwork(factory, spec.num_tasks, shared_input=spec.shared_input)
+        shared_input = spec.shared_input
+        factory = build_classifier(network, image_shape=spec.image_shape, output_size=most, shared_input=shared_input)
+        made = TaskNetwork(factory, spec.num_tasks, shared_input=shared_input)
         super().__init__(config, made, **context)
         classes = torch.tensor(spec.num_classes, device=self.device)
         self._absent = torch.arange(most, device=self.device) >= classes.view(-1, 1, 1)  # (T, 1, K)

@@ -5,13 +5,16 @@ It works on a small network of its own. PyTorch's random numbers afterwards are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mtrl.core.errors import UserError, expected, told
-from mtrl.networks import NETWORKS
+from mtrl.core.registry import Registry
+from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, NETWORKS
 from mtrl.networks.base import Factory, TaskNetwork
 
 _TASKS, _BATCH = 3, 5
@@ -31,37 +34,95 @@ def build_tried(
     factory: Factory = NETWORKS.build(config, input_size=input_size, output_size=output_size)
     if not NETWORKS.ours(config.kind):
         with torch.random.fork_rng(devices=[]):
-            _try_out(config.kind, factory, codes[:_TASKS], ensemble, input_size, output_size)
+            _try_vectors(config.kind, factory, codes[:_TASKS], ensemble, input_size, output_size)
     return factory
 
 
-def _try_out(
+def build_classifier(
+    config: Any, *, image_shape: tuple[int, int, int], output_size: int, shared_input: bool
+) -> Factory:
+    """The factory of a network for images, which gives (T, B, output_size). Tried out as by `build_tried`.
+
+    shared_input: all tasks see the same images, (1, B, C, H, W) instead of (T, B, C, H, W).
+
+    Raises:
+        UserError: the network fails, or gives another shape.
+    """
+    factory: Factory = IMAGE_NETWORKS.build(config, image_shape=image_shape, output_size=output_size)
+    _try_images(IMAGE_NETWORKS, config.kind, factory, image_shape, (output_size,), shared_input)
+    return factory
+
+
+def build_trunk(config: Any, *, image_shape: tuple[int, int, int]) -> tuple[Factory, int]:
+    """The factory of a network for images without its last layer, and its number of features. Tried out likewise."""
+    module = IMAGE_NETWORKS.module(config.kind)
+    if not hasattr(module, "trunk_size"):
+        what = "one with a function trunk_size(config, image_shape), as this agent adds layers of its own"
+        raise expected(f"The module of network={config.kind}", what, f"{module.__name__} without it")
+    factory: Factory = IMAGE_NETWORKS.build(config, image_shape=image_shape, output_size=None)
+    size: int = module.trunk_size(config, image_shape)
+    _try_images(IMAGE_NETWORKS, config.kind, factory, image_shape, (size,), shared_input=False)
+    return factory, size
+
+
+def build_dense(config: Any, *, image_shape: tuple[int, int, int], outputs: int) -> Factory:
+    """The factory of a network that gives (T, B, outputs, H, W) for (1, B, C, H, W). Tried out likewise."""
+    factory: Factory = DENSE_NETWORKS.build(config, image_channels=image_shape[0], outputs=outputs)
+    _try_images(DENSE_NETWORKS, config.kind, factory, image_shape, (outputs, *image_shape[1:]), shared_input=True)
+    return factory
+
+
+def _try_images(
+    registry: Registry,
+    kind: str,
+    factory: Factory,
+    image_shape: tuple[int, int, int],
+    output_shape: tuple[int, ...],
+    shared_input: bool,
+) -> None:
+    if registry.ours(kind):
+        return
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        images = torch.randn(1 if shared_input else _TASKS, _BATCH, *image_shape)
+        make = partial(TaskNetwork, factory, _TASKS, shared_input=shared_input)
+        _call(registry, kind, make, images, (_TASKS, _BATCH, *output_shape))
+
+
+def _try_vectors(
     kind: str, factory: Factory, codes: Tensor, ensemble: int | None, input_size: int, output_size: int
 ) -> None:
-    owner, hint = f"The network of network={kind}", ""
-    inputs = (len(codes), _BATCH, input_size)
     shape = (*([] if ensemble is None else [ensemble]), len(codes), _BATCH, output_size)
-    what = f"one that gives a tensor {shape} for inputs {inputs}: {output_size} numbers for each row"
-    x = torch.randn(inputs).requires_grad_()
-    try:
-        network = TaskNetwork(factory, len(codes), ensemble, codes)
-        owner, hint = f"{network.architecture}, of network={kind},", _about_parameters(network)
-        before = torch.get_rng_state()
-        output: Any = network.call(network.per_task_leaves(), *network.tensors[1:], x * 1)
-    except UserError:
-        raise
-    except Exception as error:  # of whatever is in it
-        raise UserError(f"{expected(owner, what, told(error, NETWORKS.place(kind)))}{hint}") from error
-    found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if found != shape:
-        raise expected(owner, what, found)
-    if not torch.equal(before, torch.get_rng_state()):
+    x = torch.randn(len(codes), _BATCH, input_size).requires_grad_()
+    make = partial(TaskNetwork, factory, len(codes), ensemble, codes)
+    output, owner, drew = _call(NETWORKS, kind, make, x, shape, f": {output_size} numbers for each row")
+    if drew:
         raise expected(owner, "without randomness such as dropout, as the same network learns and acts", "some")
     row = output[..., 0, 0, :].sum()
     (gradient,) = torch.autograd.grad(row, x, allow_unused=True) if row.requires_grad else (None,)
     if gradient is not None and gradient.flatten(0, 1)[1:].any():
         what = "one that computes each row alone (x.mean(-1), never x.mean(1) or x.flatten(1))"
         raise expected(owner, what, "a row that depends on another")
+
+
+def _call(
+    registry: Registry, kind: str, make: Callable[[], TaskNetwork], x: Tensor, shape: tuple[int, ...], note: str = ""
+) -> tuple[Tensor, str, bool]:
+    """The output for inputs x, how to name the network in a complaint, and whether it drew random numbers."""
+    owner, hint = f"The network of network={kind}", ""
+    what = f"one that gives a tensor {shape} for inputs {tuple(x.shape)}{note}"
+    try:
+        network = make()
+        owner, hint = f"{network.architecture}, of network={kind},", _about_parameters(network)
+        before = torch.get_rng_state()
+        output: Any = network.call(network.per_task_leaves(), *network.tensors[1:], x * 1)
+    except UserError:
+        raise
+    except Exception as error:  # of whatever is in it
+        raise UserError(f"{expected(owner, what, told(error, registry.place(kind)))}{hint}") from error
+    found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if found != shape:
+        raise expected(owner, what, found)
+    return output, owner, not torch.equal(before, torch.get_rng_state())
 
 
 def _about_parameters(network: TaskNetwork) -> str:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtrl.core.errors import UserError
-from mtrl.networks import NETWORKS, NetworkConfig, TaskNetwork
-from mtrl.networks.layers import LayerNorm, Linear, TaskVector, owned
-from mtrl.networks.trial import build_tried
-from tests.support import outside
+from mtrl.networks import NETWORKS, TaskNetwork
+from mtrl.networks.layers import LayerNorm, owned
 
 T, B, INPUT, OUTPUT = 4, 5, 7, 3
 ENSEMBLES = pytest.mark.parametrize("ensemble", [None, 2], ids=["single", "twin"])
@@ -123,71 +120,6 @@ def test_layers_that_know_of_no_task_axis_are_refused(layer: nn.Module, mark: Ca
 def test_what_makes_no_network_is_refused_in_one_line(factory: Any) -> None:
     with pytest.raises(UserError, match=r"should be a (function of a task's code that gives a m|torch.nn.M)odule"):
         TaskNetwork(factory, T)
-
-
-class Mine(nn.Module):
-    """A linear network of one's own, with a vector for each task; `change` is what its author did to the output."""
-
-    def __init__(self, change: Callable[[Any, Tensor, Tensor], Any], outputs: int = OUTPUT) -> None:
-        super().__init__()
-        self.change = change
-        self.linear, self.vector = Linear(INPUT, outputs), owned(TaskVector(torch.randn(outputs), trained=True))
-        self.plain = nn.Parameter(torch.ones(outputs))
-
-    def forward(self, x: Tensor) -> Any:
-        return self.change(self, x, self.linear(x) + self.vector(x))
-
-
-class Nothing(nn.Module):
-    """Without a forward method."""
-
-
-def tried(patch: pytest.MonkeyPatch, factory: Any, ensemble: int | None) -> Any:
-    outside.add(patch, NETWORKS, "mine", build=lambda config, *, input_size, output_size: factory)
-    config = NetworkConfig()
-    config.kind = "mine"  # type: ignore[attr-defined]
-    return build_tried(config, torch.eye(T), ensemble, input_size=INPUT, output_size=OUTPUT)
-
-
-@ENSEMBLES
-@pytest.mark.parametrize(
-    ("make", "complaint"),
-    [
-        (lambda: Mine(lambda m, x, y: y, OUTPUT + 1), r"Mine, of network=mine,.* 5, 3\) .*Found \(.*3, 5, 4\)\."),
-        (lambda: Mine(lambda m, x, y: (y, x)), r"Mine, of network=mine, .* Found 'tuple'\."),
-        (lambda: Mine(lambda m, x, y: y.flatten(1)), r"Mine, .* Found \("),
-        (lambda: Mine(lambda m, x, y: y * m.plain), r"'RuntimeError: .*test_task_network.py, line .*`plain`, is TaskV"),
-        (lambda: Mine(lambda m, x, y: F.dropout(y)), r"Mine, .* without randomness such as dropout"),
-        (lambda: Mine(lambda m, x, y: y - y.mean(-2, keepdim=True)), r"Mine, .* row that depends on another"),
-        (lambda: Mine(lambda m, x, y: y - y.flip(-3)), r"Mine, .* row that depends on another"),
-        (Nothing, r"Nothing, .* missing the required \"forward\""),
-        (
-            lambda: owned(cast("Any", nn.Parameter(torch.ones(3)))),
-            r"owned\(\) should be a module; .*TaskV.* 'Parameter'",
-        ),
-        (lambda: cast("Any", Linear)(INPUT), r"The network of network=mine .* Found \"TypeError"),
-    ],
-)
-def test_a_network_from_outside_is_tried_and_refused_in_one_line(
-    make: Callable[[], nn.Module], complaint: str, ensemble: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Mine, "__module__", "mine")
-    monkeypatch.setitem(Mine.forward.__globals__, "__name__", "mine")
-    with pytest.raises(UserError, match=complaint) as error:
-        tried(monkeypatch, lambda code: make(), ensemble)
-    assert "\n" not in str(error.value)
-
-
-@ENSEMBLES
-def test_a_trial_leaves_the_random_numbers_of_a_run_alone(
-    ensemble: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(0)
-    factory = tried(monkeypatch, lambda code: Mine(lambda m, x, y: y), ensemble)
-    found = TaskNetwork(factory, T, ensemble).state_dict()
-    torch.manual_seed(0)
-    alone = TaskNetwork(lambda code: Mine(lambda m, x, y: y), T, ensemble).state_dict()
-    assert all(torch.equal(found[name], alone[name]) for name in alone)
 
 
 def test_independent_networks_share_nothing() -> None:
