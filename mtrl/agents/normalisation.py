@@ -26,6 +26,9 @@ class NormalisationConfig(AgentConfig):
     """Subtract running means and divide by running deviations: none, shared (over all tasks) or per_task."""
     observation_clip: float = option(10.0, "positive")
     """Largest size of a normalised observation's entries."""
+    observation_outliers: float | None = option(None, "positive")
+    """Entries farther than so many deviations from the mean count as just so far in the running statistics. Not given,
+    all count as they are: an object that is flung away for a few steps then narrows what is seen of all others."""
     normalise_rewards: bool = False
     """Whether rewards are divided by the running deviation of their task's discounted returns."""
     min_deviation: float = option(0.01, "positive")
@@ -106,10 +109,20 @@ class ObservationNormaliser(_Normaliser):
 
     def observe(self, transitions: Transitions) -> None:
         if self._per_task:
-            self.moments.add(transitions.observation, transitions.subset)
+            self._add(transitions.observation, transitions.subset)
         else:
-            self.moments.add(transitions.observation.flatten(0, 1).unsqueeze(0))
+            self._add(transitions.observation.flatten(0, 1).unsqueeze(0), ALL_TASKS)
         self._publish()
+
+    def _add(self, values: Tensor, subset: TaskSubset) -> None:
+        limit, moments = self._config.observation_outliers, self.moments
+        if limit is not None:
+            mean = subset.gather(moments.mean).unsqueeze(1)
+            deviation = subset.gather(moments.variance).unsqueeze(1).sqrt().clamp(min=self._config.min_deviation)
+            known = like(subset.gather(moments.count) > 0, mean)  # nothing is an outlier of nothing
+            farthest = (limit * deviation).masked_fill(~known, torch.inf)
+            values = values.double().cpu().clamp(mean - farthest, mean + farthest)
+        moments.add(values, subset)
 
     def _publish(self) -> None:
         super()._publish()

@@ -56,6 +56,31 @@ def test_entries_are_clipped_and_deviations_have_a_least() -> None:
     assert torch.equal(normaliser(constant - 100), torch.full((T, N, O), -3.0))
 
 
+@pytest.mark.parametrize("kind", ["shared", "per_task"])
+def test_outliers_hardly_move_the_statistics(kind: str) -> None:
+    """A flung object, 10,000 deviations away in one entry of one copy: others are seen as before. Without the option
+    they are not; without outliers the option changes nothing."""
+    plain, kept = (
+        ObservationNormaliser(
+            NormalisationConfig(normalise_observations=kind, observation_outliers=outliers), T, O, CPU
+        )
+        for outliers in (None, 10.0)
+    )
+    for k in range(250):
+        plain.observe(new(k))
+        kept.observe(new(k))
+    ordinary = new(1000).observation
+    before = kept(ordinary)
+    assert torch.equal(before, plain(ordinary))
+    flung = new(1001)
+    flung.observation[0, 0, 1] += 1e4 * flung.observation[0, :, 1].std()
+    plain.observe(flung)
+    kept.observe(flung)
+    torch.testing.assert_close(kept(ordinary), before, rtol=0.06, atol=0.06)
+    if kind == "per_task":
+        assert plain(ordinary)[0, :, 1].std() < 0.05 * before[0, :, 1].std()
+
+
 def test_nothing_seen_changes_nothing() -> None:
     config = NormalisationConfig(normalise_observations="per_task", normalise_rewards=True)
     x = torch.randn(T, N, O)
@@ -168,7 +193,7 @@ def test_a_run_normalises_what_it_stores_and_its_policy_is_frozen(elsewhere: Pat
 
 
 def test_bad_options_are_refused_by_name() -> None:
-    bad = {"normalise_observations": "yes", "observation_clip": 0.0, "min_deviation": 0.0}
+    bad = {"normalise_observations": "yes", "observation_clip": 0.0, "min_deviation": 0.0, "observation_outliers": 0.0}
     for option, value in bad.items():
         with pytest.raises(ValueError, match=f"agent.{option}"):
             agent(**{option: value})

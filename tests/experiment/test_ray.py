@@ -24,7 +24,7 @@ pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]' -c constra
 pytestmark = [pytest.mark.timeout(2500), pytest.mark.filterwarnings("ignore:::ray")]
 
 TRIAL = [
-    "benchmark=toy", "steps=300", "network.width=8", "agent.batch_size=4", "training.learning_starts=20", "device=cpu",
+    "benchmark=toy", "steps=160", "network.width=8", "agent.batch_size=4", "training.learning_starts=20", "device=cpu",
     "training.final_episodes=2", "training.log_every=50", "training.checkpoint_every=60",
 ]  # fmt: skip
 SWEPT = ["network=multi_head,mint", "surgery=none,pcgrad", "seed=range(1,4)"]
