@@ -29,7 +29,7 @@ class Config(OffPolicyConfig):
     initial_temperature: float = option(1.0, "positive")
     """α of every task at the start."""
     shared_temperature: bool = False
-    """One temperature for all tasks instead of one for each. This suits tasks that are many goals, each seldom drawn."""
+    """One temperature for all tasks instead of one for each. This suits many goals, each of which is seldom drawn."""
     target_entropy: float | None = None
     """Entropy that each temperature holds, in nats; −A if not given."""
 

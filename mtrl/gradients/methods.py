@@ -98,7 +98,7 @@ class Methods:
         weights = self._weighting(weighting, network.num_tasks, part, critic)
         for name in weights.needs_extras:
             if name not in extras:
-                raise expected(f"Weighting {weighting.kind}", f"used by an agent that has {name}, such as sac", "another")
+                raise expected(f"Weighting {weighting.kind}", f"used by an agent that has {name}, like sac", "another")
         num_tasks = self.tasks_per_batch or network.num_tasks
         operation = SURGERIES.build(surgery, num_tasks=num_tasks)
         try_out(surgery.kind, operation, num_tasks)
