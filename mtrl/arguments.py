@@ -159,7 +159,7 @@ def _evaluate(commands: Any) -> None:
     evaluate.add_argument("folder", metavar="RUN", help="the run's folder")
     evaluate.add_argument("--episodes", type=int, default=50, help="per task (50, each goal once)")
     evaluate.add_argument("--protocol", choices=("goals", "upstream"), default="goals", help="how goals are drawn")
-    which = "the newest one, or the best by the evaluations on the way"
+    which = "the newest one, or the best one by the evaluations during training"
     evaluate.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help=which)
     evaluate.add_argument("--device", default="cpu", help="cpu, cuda, ... or auto")
     evaluate.add_argument("--video", action="store_true", help="also write a short video")

@@ -24,14 +24,14 @@ from mtrl.core.registry import import_by_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
 LONGEST = 4000
-"""Letters of an error message. A longer one, which quotes what was typed, is cut in the middle."""
+"""The largest length of an error message. A longer one quotes what the user typed; it is cut in the middle."""
 # Read by OpenMP when torch is loaded. Threads that wait by spinning take the cores from the environments' threads, and
 # on a machine that does anything else an update takes ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Shown(NamedTuple):
-    """A result. Where `--json` asks for facts, text that has none goes to stderr."""
+    """A result. With `--json` its facts are printed, or if it has none, its text goes to stderr."""
 
     text: str
     facts: Any = None
@@ -39,7 +39,7 @@ class Shown(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    if "_ARGCOMPLETE" in os.environ:  # the shell asks what can follow
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
         from mtrl import completion
 
         completion.answer(parser())
@@ -62,11 +62,11 @@ def _code(arguments: Sequence[str] | None) -> int:
         print(f"mtrl: {longest}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("mtrl: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
+        print("mtrl: interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
         return INTERRUPTED
-    except OSError as error:  # a full disk, a folder that has gone: what was written before is whole
+    except OSError as error:  # such as a full disk or a deleted folder; files written before are complete
         return _failed(error)
-    except (MemoryError, RuntimeError) as error:  # PyTorch's own are known by their text alone
+    except (MemoryError, RuntimeError) as error:  # only the text tells PyTorch's own
         if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
             raise
         found = " ".join((str(error) or "none left").partition("\n")[0].split())
@@ -78,7 +78,7 @@ def _code(arguments: Sequence[str] | None) -> int:
 def _failed(error: OSError) -> int:
     place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
     found = f"{error.strerror or error}{place}"
-    print(f"mtrl: Files should be readable, and writable where they are written. Found {found}.", file=sys.stderr)
+    print(f"mtrl: Files should be readable, and output files writable. Found {found}.", file=sys.stderr)
     return BAD_INPUT
 
 
@@ -112,7 +112,7 @@ def _train(options: argparse.Namespace) -> Iterator[Shown]:
     sweep = experiment.sweep(options.options)
     given = [[*run, *_imports(options)] for run in sweep]
     chosen = [experiment.saved_overrides(options.config, run) if options.config else run for run in given]
-    runs = [experiment.compose(run) for run in chosen]  # all of them before the first begins
+    runs = [experiment.compose(run) for run in chosen]  # all are checked before the first begins
     experiment.check_sweep(runs)
     if options.show:
         import yaml
@@ -126,7 +126,7 @@ def _train(options: argparse.Namespace) -> Iterator[Shown]:
             say(f"Run {number} of {len(runs)}: {' '.join(sweep[number - 1])}")
         folders.append((yield from _train_one(config)))
     if len(runs) > 1 and experiment.leads():
-        yield Shown(f"Together: mtrl report {shlex.join(map(str, folders))}")
+        yield Shown(f"Report on all runs: mtrl report {shlex.join(map(str, folders))}")
 
 
 def _imports(options: argparse.Namespace) -> list[str]:
@@ -158,7 +158,7 @@ def _sweep(options: argparse.Namespace) -> Iterator[Shown]:
     if search is not None and search.best:
         yield Shown(f"Best: {search.best}")
     folders = dict.fromkeys(os.path.relpath(trial.path.parent) for trial in found)
-    yield Shown(f"Together: mtrl report {shlex.join(folders)}")
+    yield Shown(f"Report on all runs: mtrl report {shlex.join(folders)}")
 
 
 def _train_one(config: Any) -> Generator[Shown, None, Path]:
@@ -167,7 +167,7 @@ def _train_one(config: Any) -> Generator[Shown, None, Path]:
     from mtrl.monitoring.tables import result_text
 
     parts, folder, result = experiment.train(config)
-    if not experiment.leads():  # the first of several processes tells and draws
+    if not experiment.leads():  # only the first of several processes prints and draws
         return folder.path
     yield Shown(result_text(result), {"run": str(folder.path), **result})
     if config.video and not list(folder.videos.glob("*.mp4")):
@@ -212,7 +212,7 @@ def _study(options: argparse.Namespace) -> Iterator[Shown]:
         facts = {"run": str(run), "kept": kept, "now": now}
         yield Shown(f"{run}: {kept:.4g} when it was kept, {now:.4g} now", facts)
         if abs(kept - now) > study.TOLERANCE * max(1.0, abs(kept)):
-            raise expected(f"The policy of {run}", f"within {study.TOLERANCE} of the score that it is kept with", now)
+            raise expected(f"The policy of {run}", f"within {study.TOLERANCE} of its kept score", now)
 
 
 def _evaluate(options: argparse.Namespace) -> Iterator[Shown]:

@@ -1,7 +1,7 @@
-"""Batch-constrained Q-learning: critics choose among actions as the data have them (Fujimoto et al. 2019).
+"""Batch-constrained Q-learning (BCQ): critics choose among actions like those in the data.
 
 Fujimoto, Meger & Precup 2019 ("Off-Policy Deep Reinforcement Learning without Exploration", Algorithm 1), with a task
-axis: a variational autoencoder of each task's actions, a network that perturbs them, and an ensemble of critics.
+axis. A variational autoencoder (VAE) generates actions, a network perturbs them, and an ensemble of critics rates them.
 """
 
 from __future__ import annotations
@@ -23,39 +23,40 @@ from mtrl.networks import NETWORKS, Factory, TaskNetwork
 
 LOG_STD_MIN, LOG_STD_MAX = -4.0, 15.0
 LATENT_LIMIT = 0.5
-"""Latents that actions are generated from are standard normal, cut off here on either side."""
+"""Actions are generated from standard normal latents, clamped to this size."""
 
 
 @dataclass
 class Config(OffPolicyConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("batch",)
-    divides_batches: ClassVar[bool] = False  # its generative models learn from whole batches
+    divides_batches: ClassVar[bool] = False  # all processes would draw the same latents
     kind: str = "bcq"
     candidates: int = option(10, "a positive integer")
-    """n: actions that are generated for a state, of which critics choose one."""
+    """n: actions generated for each state. Critics choose one of them."""
     perturbation: float = option(0.05, "0 or more")
-    """Φ: the most by which a generated action is changed."""
+    """Φ: the largest change of an entry of a generated action."""
     least_weight: float = option(0.75, "in [0, 1]")
-    """λ: targets take λ of the least of the critics' values, and 1 − λ of the largest."""
+    """λ: a target is λ times the least of the critics' values plus 1 − λ times the largest."""
     kl_weight: float = option(0.5, "0 or more")
-    """Of the divergence of the autoencoder's latents from a standard normal, beside its squared error."""
+    """Weight of the divergence of the VAE's latents from a standard normal. Its squared error has weight 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.n_step == 1, "agent.n_step", "1 where data sets are learned from", self.n_step)
+        check(self.n_step == 1, "agent.n_step", "1 with training=batch", self.n_step)
 
     @property
     def rows(self) -> int:
-        """Transitions of each task that an update draws."""
+        """Transitions of each task in the batch of an update."""
         return self.batch_size
 
 
 class ActionVAE(nn.Module):
-    """The autoencoder of one task's actions; L latents.
+    """The VAE of one task's actions, given observations. It has L latents.
 
-    forward(observation, action, noise (.., L)) -> (.., A + 2 L): the action again, latents' means and log-deviations.
-    forward(observation, latent) -> (.., A): the action that belongs to a latent.
+    forward(observation, action, noise (.., L)) -> (.., A + 2 L): the reconstructed action, and the means and logarithms
+    of the standard deviations of the latents.
+    forward(observation, latent) -> (.., A): the action decoded from a latent.
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
@@ -77,14 +78,14 @@ class VAEBatch(NamedTuple):
     action: Tensor
     """(T, B, A)"""
     noise: Tensor
-    """(T, B, L) standard normal."""
+    """(T, B, L): standard normal."""
 
 
 class ActorBatch(NamedTuple):
     observation: Tensor
     """(T, B, O)"""
     action: Tensor
-    """(T, B, A): generated ones, to be perturbed."""
+    """(T, B, A): generated actions, before they are perturbed."""
     subset: TaskSubset = ALL_TASKS
 
 
@@ -93,7 +94,7 @@ class BCQ(OffPolicyActorCritic):
     outputs_per_action: ClassVar[int] = 1
     actor_sees_action: ClassVar[bool] = True
     infers_task: ClassVar[bool] = False
-    """Whether a task is inferred from its transitions, rather than named."""
+    """Whether the agent infers its task from transitions instead of being told."""
 
     def __init__(self, config: Any, *, network: Any, methods: Methods, spec: ControlSpec, **context: Any) -> None:
         super().__init__(config, network=network, methods=methods, spec=spec, **context)
@@ -106,7 +107,7 @@ class BCQ(OffPolicyActorCritic):
         self._fixed = fixed.clamp(-LATENT_LIMIT, LATENT_LIMIT).to(self.device)
 
     def latents(self, leading: tuple[int, ...]) -> Tensor:
-        """(*leading, L)"""
+        """Standard normal latents (*leading, L), clamped to `LATENT_LIMIT`."""
         drawn = torch.randn(*leading, self.latent_size, device=self.device, generator=self.generator)
         return drawn.clamp_(-LATENT_LIMIT, LATENT_LIMIT)
 
@@ -117,7 +118,7 @@ class BCQ(OffPolicyActorCritic):
 
     @torch.no_grad()
     def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:
-        """The best of n actions by the first critic. Without `explore` the n latents are always the same."""
+        """The best of n actions by the first critic. Without `explore`, their latents are the same in every call."""
         observation = self._normalised("observation", observation.to(self.device, torch.float32), subset)
         leading, n = observation.shape[:-1], self.config.candidates
         latents = self.latents((*leading, n)) if explore else self._fixed.expand(*leading, n, -1)
@@ -127,7 +128,7 @@ class BCQ(OffPolicyActorCritic):
         return best_of(action, q, n)
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """One step of autoencoder, critics and perturbations, in this order, and of the targets."""
+        """One step of the VAE, the critics, the actor (which perturbs actions) and the targets, in this order."""
         autoencoded: list[Any] = [VAEBatch(b.observation, b.action, self._vae_noise(b)) for b in batches]
         metrics = self.vae_optimizer.step(self.vae_losses, *autoencoded, subset=subset)
         metrics = {f"vae/{name}": value for name, value in metrics.items()}
@@ -144,7 +145,7 @@ class BCQ(OffPolicyActorCritic):
     def vae_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: VAEBatch
     ) -> tuple[Tensor, Metrics]:
-        """The mean over batch and components of (a' − a)², and of KL(N(μ, σ) ‖ N(0, 1)) with its weight, (T,)."""
+        """(a' − a)² + `kl_weight` · KL(N(μ, σ) ‖ N(0, 1)), (T,): each term is a mean over batch and components."""
         output = self.vae.call(shared, own, own_buffers, *batch)
         again, mean, log_std = output.split([self.action_size, self.latent_size, self.latent_size], -1)
         divergence = 0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std
@@ -154,7 +155,7 @@ class BCQ(OffPolicyActorCritic):
     def critic_batch(self, batch: Transitions, latents: Tensor | None = None) -> CriticBatch:
         """y = r + γ (1 − terminated) max_i [λ min_e Q'_e(s', a_i) + (1 − λ) max_e Q'_e(s', a_i)].
 
-        a_i are n generated actions, perturbed by the target network. latents (T, B n, L) in place of the generator's.
+        a_i are n generated actions, perturbed by the target network. latents (T, B n, L): drawn if not given.
         """
         n, least = self.config.candidates, self.config.least_weight
         observation = batch.next_observation.repeat_interleave(n, -2)
@@ -186,7 +187,10 @@ class BCQ(OffPolicyActorCritic):
 
 
 def best_of(action: Tensor, q: Tensor, candidates: int) -> Tensor:
-    """Of actions (.., N n, A) with values (.., N n), n for each of N observations in a row: the best, (.., N, A)."""
+    """The best of n = `candidates` actions for each of N observations.
+
+    actions (.., N n, A) and their values (.., N n), in which the n of one observation follow each other -> (.., N, A).
+    """
     best = q.unflatten(-1, (-1, candidates)).argmax(-1, keepdim=True).unsqueeze(-1)
     grouped = action.unflatten(-2, (-1, candidates))
     return grouped.gather(-2, best.expand(*best.shape[:-1], action.shape[-1])).squeeze(-2)

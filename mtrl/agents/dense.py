@@ -1,4 +1,4 @@
-"""Multi-task prediction for pixels: a loss of its kind for each task, with every weighting and surgery.
+"""Dense prediction: each task has targets for every pixel and its own kind of loss, for any weighting and surgery.
 
 Auto-λ paper, Sec. 5.1: SGD with momentum 0.9, learning rate 0.1, weight decay 1e-4, batches of 4. All tasks see the
 same pictures, so the shared part runs once, and per-task gradients are a backward pass through it for each task.
@@ -29,15 +29,15 @@ class Config(supervised.Config):
     divides_batches: ClassVar[bool] = False  # means over the pixels that count, whose number differs between shares
     kind: str = "dense"
     batch_size: int = 4
-    """B: pictures of an update."""
+    """B: pictures per update."""
     weight_decay: float = 1e-4
     """SGD's weight decay."""
     normals_loss: str = option("cosine", ("cosine", "l1"))
-    """Of surface normals: cosine (1 minus the cosine of the angle, the MTAN paper) or l1 (Auto-λ's code)."""
+    """The loss of surface normals: cosine (1 minus the cosine of the angle, the MTAN paper) or l1 (Auto-λ's code)."""
 
 
 class Dense(supervised.SupervisedLearner):
-    """The network that predicts T things for each pixel."""
+    """The network that predicts the T tasks' targets for each pixel."""
 
     def __init__(self, config: Config, *, network: Any, spec: DenseSpec, **context: Any) -> None:
         """network: its configuration; context: as in `OneNetwork`."""

@@ -1,17 +1,20 @@
-"""Grasping a wanted object across domains: features that do not tell the domains apart, by a reversed gradient.
+"""Grasping a wanted object across domains: a reversed gradient keeps the domain out of the network's features.
 
 Fang et al., "Multi-Task Domain Adaptation for Deep Learning of Instance Grasping from Simulation", ICRA 2018. The
-network takes a picture, the mask of the wanted object and a motor command. Shared features φ of the picture have three
-heads: does the command grasp the wanted object (φ and the mask), does it grasp anything (φ), and which domain is it
-(φ, through a layer that passes features on and multiplies their gradient by −λ; Ganin & Lempitsky 2015). Labels of the
-wanted object are known in the source domain alone, those of anything in both. Of domain t
+network takes a picture, the mask of the wanted object and a motor command. Three heads share the features φ of the
+picture. They predict whether the command grasps the wanted object (from φ and the mask), whether it grasps any object
+(from φ), and which domain the picture is from (from φ, through a layer that passes features on and multiplies their
+gradient by −λ; Ganin & Lempitsky 2015). Whether an attempt grasped the wanted object is known only in the source
+domain. Whether it grasped any object is known in both. The loss of domain t is
 
-    L_t = [t is the source] BCE(wanted) + BCE(anything) + BCE(domain)
+    L_t = [t is the source] BCE(wanted) + BCE(any) + BCE(domain)
 
-Ours differs: the command enters as the place that is cut out of the picture, turned by the gripper's turn (Pinto &
-Gupta 2016), which takes a calibrated camera and thousands of attempts in place of a million; the mask enters as a few
-numbers; each domain has batch norm statistics of its own; one command is a whole grasp, where the paper's moves the
-gripper again and again.
+Differences from the paper:
+- The command decides which part of the picture the network sees, turned as the gripper is (Pinto & Gupta 2016). This
+  needs a calibrated camera, and thousands of attempts instead of a million.
+- The mask is reduced to a few numbers.
+- Each domain has its own batch-norm statistics.
+- One command is a whole grasp. In the paper, the gripper moves several times before it closes.
 """
 
 from __future__ import annotations
@@ -35,32 +38,33 @@ from mtrl.networks.layers import head
 from mtrl.networks.trial import build_trunk
 
 INSTANCE, ANY, DOMAIN = range(3)
-"""Places of the heads' logits."""
+"""Indexes of the heads in the network's output."""
 
 
 @dataclass
 class Config(supervised.Config):
     specs: ClassVar[tuple[type[Spec], ...]] = (GraspSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("grasping",)
-    divides_batches: ClassVar[bool] = False  # the loss of the domains is a mean over both in one batch
+    divides_batches: ClassVar[bool] = False  # not tested with several processes
     kind: str = "grasp"
     batch_size: int = 64
-    """B: attempts of each domain and update."""
+    """B: attempts per domain and update."""
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     """Adam's learning rate at the start of the schedule."""
     weight_decay: float = 1e-5
     reversal: float = option(0.3, "0 or more")
-    """λ: what the domain head's gradient of the features is multiplied by, with the other sign; 0 for no such head."""
+    """λ: the domain head's gradient for the features is multiplied by −λ; 0 for no loss of that head."""
     target_grasps: bool = True
-    """Whether the network learns from attempts in the target domain. If not, it knows nothing of that domain."""
+    """Whether the network learns from attempts in the target domain. If not, it uses the source's statistics there."""
     target_labels: bool = False
-    """Whether the wanted object's labels are known in the target domain too: an upper bound."""
+    """Whether the labels of the wanted object are known in the target domain, too. This gives an upper bound."""
     mask_size: int = option(2, "a positive integer")
-    """Numbers along an edge of the coarse mask that the wanted object's head sees. With many, the mask tells the
-    object's shape and turn by itself, so that little depends on the picture and its domain."""
+    """Entries along each edge of the coarse mask that the wanted object's head sees. A finer mask shows the object's
+    shape and turn by itself. Then little depends on the picture and its domain."""
     score: str = option("instance", ("instance", "any"))
-    """Which head chooses commands: for the wanted object (instance), or for any (the indiscriminate baseline)."""
+    """The head that rates commands: for the wanted object (instance), or for any object (any, the indiscriminate
+    baseline)."""
 
 
 class _Reversed(torch.autograd.Function):
@@ -77,12 +81,12 @@ class _Reversed(torch.autograd.Function):
 
 
 def reversed_gradient(x: Tensor, scale: float) -> Tensor:
-    """x itself; what comes back as its gradient is multiplied by −scale."""
+    """x itself, with a gradient that is multiplied by −scale."""
     return _Reversed.apply(x, scale)  # type: ignore[no-any-return]
 
 
 class _Grasper(nn.Module):
-    """images (.., B, 4, H, W), whose last channel is the mask -> logits (.., B, 3) of INSTANCE, ANY and DOMAIN."""
+    """Images (.., B, 4, H, W), whose last channel is the mask -> logits (.., B, 3) of INSTANCE, ANY and DOMAIN."""
 
     def __init__(self, trunk: nn.Module, features: int, width: int, config: Config) -> None:
         super().__init__()
@@ -102,7 +106,7 @@ class Grasp(SupervisedLearner):
     """The network that predicts what a command grasps. Its tasks are the two domains."""
 
     def __init__(self, config: Config, *, network: Any, spec: GraspSpec, **context: Any) -> None:
-        """network: the configuration of the features; context: as of `OneNetwork`."""
+        """network: the configuration of the network that gives the features; context: as in `OneNetwork`."""
         trunk, features = build_trunk(network, image_shape=(3, spec.crop_size, spec.crop_size))
 
         def factory(code: Tensor) -> nn.Module:
@@ -114,7 +118,7 @@ class Grasp(SupervisedLearner):
         self._known = torch.tensor([*known, domain], device=self.device).T  # (T, 3)
 
     def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ImageBatch) -> tuple[Tensor, Metrics]:
-        """L_t, (T,); the share of attempts, and of domains, that are predicted rightly, (T,)."""
+        """L_t, (T,). Metrics: the shares of images whose INSTANCE and DOMAIN labels are predicted correctly, (T,)."""
         logits = self.network.call(shared, own, own_buffers, batch.images)
         domain = torch.arange(len(logits), device=logits.device).unsqueeze(1).expand(batch.labels.shape)
         truth = torch.stack([batch.labels == WANTED, batch.labels != NOTHING, domain > 0], -1).to(logits)
@@ -125,10 +129,10 @@ class Grasp(SupervisedLearner):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """images (T, M, 4, H, W) -> (T, M): how likely each command grasps what it should, by `score`."""
+        """images (T, M, 4, H, W) -> (T, M): each command's probability of success, by the head that `score` names."""
         self.network.eval()
         shared, own, buffers = self.network.tensors
-        if not self.config.target_grasps:  # nothing is known of the target, not even its statistics
+        if not self.config.target_grasps:  # the target's own statistics are not known either
             buffers = {name: buffer[:1].expand_as(buffer) for name, buffer in buffers.items()}
         logits = self.network.call(shared, own, buffers, images.to(self.device))
         return logits[..., INSTANCE if self.config.score == "instance" else ANY].sigmoid()

@@ -1,15 +1,17 @@
-"""MBML: a teacher of each data set, distilled into one policy that infers its task by a triplet loss (Li et al. 2020).
+"""MBML: one teacher learns from each data set, and all are distilled into one policy that infers its task.
 
 Li, Vuong, Liu, Liu, Ciosek, Christensen & Su 2020 ("Multi-task Batch Reinforcement Learning with Metric Learning").
-First come updates of the teachers (`bcq`, one for each task, nothing shared) and of ensembles that predict each task's
-rewards. Then those of the student: critic, generator and perturbation of actions for all tasks, which see the task as a
-code. An encoder infers the code from a set of transitions. Where the task's ensemble agrees, other tasks' transitions
-are relabelled by its rewards: the triplet loss draws their codes to those of the task, and away from the codes that
-they have with their own rewards. So the encoder cannot tell tasks by states and actions alone.
+The first updates train the teachers (`bcq`, one for each task, nothing shared) and for each task an ensemble that
+predicts its rewards. The later updates train the student: an encoder, which infers a task's code from a set of
+transitions, and a critic, a generator of actions and a network that perturbs them, which get the code as an input.
+Transitions of other tasks are relabelled with the rewards that the task's ensemble predicts, where its members agree.
+The triplet loss moves the code of relabelled transitions towards the task's code, and away from the code that they
+have with their own rewards. So states and actions alone do not tell the encoder the task.
 
-As in the published code, divergences between posteriors are the triplets' distances and the agreement of an ensemble
-is judged by its deviation. Unlike there, an update may take some of the other tasks only (`negatives`), all networks
-have the width and depth of `network`, and one optimiser steps encoder and critic.
+As in the published code, distances in the triplet loss are divergences between posteriors, and an ensemble agrees
+where its predictions have a small standard deviation. Unlike there, an update may relabel transitions of only some
+other tasks (`negatives`), all networks have the width and depth of `network`, and one optimiser updates both encoder
+and critic.
 """
 
 from __future__ import annotations
@@ -39,27 +41,27 @@ from mtrl.networks import NETWORKS, Factory, TaskNetwork, independent
 class Config(bcq.Config):
     kind: str = "mbml"
     teacher_updates: int = option(10_000, "a positive integer")
-    """Updates of teachers and reward ensembles, before those of the student begin."""
+    """Updates of the teachers and reward ensembles. The student's updates follow."""
     context_size: int = option(64, "2 or more")
-    """K: transitions of each task from which its code is inferred in an update."""
+    """K: transitions of each task from which an update infers its code."""
     code_size: int = option(20, "a positive integer")
-    """Z: numbers of a task's code."""
+    """Z: length of a task's code."""
     inference: bool = True
-    """Whether tasks are inferred at all; if not, all have the same code."""
+    """Whether tasks are inferred. If not, all have the same code."""
     triplet_weight: float = option(1.0, "0 or more")
-    """Of the triplet loss; 0 for none."""
+    """Weight of the triplet loss; 0 for none."""
     triplet_margin: float = option(2.0, "0 or more")
-    """m: how much farther the negative should be than the positive."""
+    """m: by how much the divergence to the negative should exceed that to the positive."""
     relabelling: bool = True
-    """Whether tasks are inferred from K relabelled transitions of other tasks beside the task's own."""
+    """Whether a task is inferred from up to K relabelled transitions of other tasks, too."""
     negatives: int | None = option(None, "a positive integer")
-    """Other tasks whose transitions are relabelled for a task in an update; all if not given."""
+    """J: other tasks whose transitions an update relabels for each task; all if not given."""
     prior_weight: float = option(0.1, "0 or more")
-    """β: of the divergence of codes from a standard normal."""
+    """β: weight of the divergence of codes from a standard normal."""
     reward_ensemble: int = option(5, "2 or more")
     """Networks that predict each task's rewards from states and actions (the paper: 20)."""
     reward_agreement: float = option(0.1, "positive")
-    """A transition is relabelled if its predicted rewards have a smaller standard deviation."""
+    """An ensemble agrees on a transition if its predicted rewards have a smaller standard deviation than this."""
 
     @property
     def rows(self) -> int:
@@ -67,20 +69,20 @@ class Config(bcq.Config):
 
 
 class Contexts(NamedTuple):
-    """Sets of transitions [s, a, s', r], each row of size C, of an update; J other tasks for each task."""
+    """The sets of transitions in an update. A transition [s, a, s', r] is a row of C numbers."""
 
     own: Tensor
-    """(T, K, C)"""
+    """(T, K, C): the task's own transitions."""
     others: Tensor
-    """(T, J, K, C): other tasks' transitions with their own rewards."""
+    """(T, J, K, C): transitions of J other tasks, with their own rewards."""
     relabelled: Tensor
-    """(T, J, K, C): the same with the rewards that the task's ensemble predicts."""
+    """(T, J, K, C): the same transitions, with the rewards that the task's ensemble predicts."""
     agreed: Tensor
     """(T, J, K): 1 where the ensemble agrees, 0 elsewhere."""
     added: Tensor
-    """(T, K, C): some of those where it agrees, as far as there are so many."""
+    """(T, K, C): K of the relabelled transitions at random, first those on which the ensemble agrees."""
     is_added: Tensor
-    """(T, K)"""
+    """(T, K): 1 where the ensemble agrees on a transition in `added`, 0 elsewhere."""
 
 
 class StudentBatch(NamedTuple):
@@ -89,10 +91,10 @@ class StudentBatch(NamedTuple):
     action: Tensor
     """(T, B, A)"""
     value: Tensor
-    """(T, B): the teacher's."""
+    """(T, B): the teacher's value of the action."""
     contexts: Contexts
     noise: Tensor
-    """(T, Z) standard normal, to draw codes by."""
+    """(T, Z): standard normal, for drawing codes."""
 
 
 class PolicyBatch(NamedTuple):
@@ -101,15 +103,15 @@ class PolicyBatch(NamedTuple):
     latent: Tensor
     """(T, B, L)"""
     action: Tensor
-    """(T, B, A): what the teacher generates from the latents."""
+    """(T, B, A): the actions that the teacher generates from the latents."""
     change: Tensor
-    """(T, B, A): how the teacher perturbs these, before Φ."""
+    """(T, B, A): the teacher's perturbations of these, in [-1, 1]: not yet multiplied by Φ."""
     code: Tensor
     """(T, Z)"""
 
 
 class InferringCritic(nn.Module):
-    """forward(transitions (.., C)) -> (.., 2 Z): what each tells of the code. forward(s, a) -> (.., 1): Q."""
+    """forward(transitions (.., C)) -> (.., 2 Z): each one's factor of the code. forward(s, a) -> (.., 1): Q."""
 
     def __init__(self, encoder: nn.Module, critic: nn.Module) -> None:
         super().__init__()
@@ -120,9 +122,9 @@ class InferringCritic(nn.Module):
 
 
 class Generator(nn.Module):
-    """forward(s, latent, a) -> (.., 2 A): the action that belongs to a latent, and the perturbation of the action a.
+    """forward(s, latent, a) -> (.., 2 A): the action decoded from the latent, and the perturbation of the action a.
 
-    forward(s, latent) -> (.., 2 A): likewise, with the perturbation of the action itself.
+    Without a, the second is the perturbation of the decoded action.
     """
 
     def __init__(self, decoder: nn.Module, perturbation: nn.Module) -> None:
@@ -136,8 +138,7 @@ class Generator(nn.Module):
 
 
 class MBML(BCQ):
-    """See the module. Every network is in the teachers' part or the student's; weighting and surgery act on the
-    student's losses, as the teachers share nothing."""
+    """Teachers and student (see the module). Weighting and surgery act on the student alone: teachers share nothing."""
 
     acting: ClassVar[tuple[str, ...]] = ("student", "generator_network", "observation_normalisation")
     infers_task: ClassVar[bool] = True
@@ -170,7 +171,7 @@ class MBML(BCQ):
         self.generate_optimizer = self._optimizer(methods, self.generate, "actor", critic=self.student_optimizer)
 
     def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
-        """As long as teachers are updated, the student is not, and then the other way round."""
+        """Updates of the teachers, and after `teacher_updates` of them those of the student."""
         teach = self._executed(lambda: self._take(self._teach, *draw()))
         distil = self._executed(lambda: self._take(self._distil, *draw()))
         return lambda count: [self._one(teach, distil, self._updates + k) for k in range(count)][-1]
@@ -183,7 +184,7 @@ class MBML(BCQ):
         return (self._teach if teaching else self._distil)(batches, subset)
 
     def _teach(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """One step of the teachers, and of the networks that predict rewards."""
+        """One update of the teachers and of the reward ensembles."""
         parts: list[Any] = [batch.map(lambda part: part[:, : self.config.batch_size]) for batch in batches]
         metrics = super().equations(parts, subset)
         found = self.reward_optimizer.step(self.reward_losses, *parts, subset=subset)
@@ -197,7 +198,7 @@ class MBML(BCQ):
         return (rewards.squeeze(-1) - batch.reward).square().mean(-1).sum(0), {}
 
     def _distil(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """One step of encoder and critic, and of the student's policy with the codes that were drawn for it."""
+        """One update of encoder and critic, then of the student's policy with the codes drawn in the first."""
         size = self.config.batch_size
         parts: list[Any] = [
             self.student_batch(b.map(lambda x: x[:, :size]), b.map(lambda x: x[:, size:])) for b in batches
@@ -211,7 +212,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def student_batch(self, batch: Transitions, context: Transitions) -> StudentBatch:
-        """batch (T, B, ..): what is distilled. context (T, K, ..): from which the tasks are inferred."""
+        """batch (T, B, ..): where the teachers are imitated. context (T, K, ..): from which the tasks are inferred."""
         pairs = torch.cat([batch.observation, batch.action], -1)
         value = self.head.value(self.critic(pairs), ALL_TASKS)[0]
         noise = torch.randn(self.num_tasks, self.config.code_size, device=self.device, generator=self.generator)
@@ -219,7 +220,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def contexts(self, context: Transitions) -> Contexts:
-        """Relabel each task's transitions (T, K, ..) for other tasks: for each, the same J places further on."""
+        """For each task t, relabel the transitions (T, K, ..) of tasks t + k modulo T, with the same J random k."""
         own, tasks = as_rows(context), self.num_tasks
         count = min(self.config.negatives or tasks - 1, tasks - 1)
         draw = {"device": self.device, "generator": self.generator}
@@ -265,7 +266,8 @@ class MBML(BCQ):
         return losses + error, {name: value.detach() for name, value in found.items()}
 
     def _triplets(self, encode: Callable[[Tensor], Gaussian], factors: Gaussian, contexts: Contexts) -> Tensor:
-        """(T,): anchors are relabelled transitions, positives so many of the task's own, negatives those before."""
+        """(T,). Anchors: relabelled transitions on which the ensemble agrees. Negatives: these with their own rewards.
+        Positives: as many of the task's own transitions."""
         count = contexts.agreed.sum(-1, keepdim=True)  # (T, J, 1)
         first = (torch.arange(contexts.own.shape[1], device=count.device) < count).to(count)
         positive = product(Gaussian(*(factor.unsqueeze(1) for factor in factors)), first)
@@ -284,7 +286,7 @@ class MBML(BCQ):
     def policy_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: PolicyBatch
     ) -> tuple[Tensor, Metrics]:
-        """The mean squared errors of generated actions and of their perturbations, (T,)."""
+        """The sum of the mean squared errors of generated actions and of their perturbations, (T,)."""
         inputs = (batch.observation, batch.latent, batch.action)
         output = self.generate.call(shared, own, self.generate.coded(batch.code), *inputs)
         action, change = output.chunk(2, -1)
@@ -292,7 +294,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def infer(self, context: Transitions) -> Gaussian:
-        """The code's distribution given transitions (U, M, ..) of each of U tasks, known or not: (U, Z)."""
+        """Distributions of the codes (U, Z), given transitions (U, M, ..) of U tasks. New tasks are possible."""
         rows = as_rows(self.prepare(context.map(lambda part: part.to(self.device, torch.float32))))
         found = product(factors_of(self._call(self.student, None, rows), rows.shape[:-1]))
         return found if self.config.inference else Gaussian(found.mean * 0, found.variance * 0)
@@ -301,7 +303,7 @@ class MBML(BCQ):
     def act_on(self, observation: Tensor, code: Tensor, latents: Tensor | None = None) -> Tensor:
         """Actions (U, N, A) for observations (U, N, O) of tasks with codes (U, Z): the best of n by the critic.
 
-        latents (n, L): the same ones as ever if not given.
+        latents (n, L): what to generate actions from; if not given, the same in every call.
         """
         n, latents = self.config.candidates, self._fixed if latents is None else latents
         observation = self._normalised("observation", observation.to(self.device, torch.float32))
@@ -313,17 +315,17 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def value(self, observation: Tensor, action: Tensor, code: Tensor) -> Tensor:
-        """Q(s, a, z), (U, B), the student's."""
+        """The student's Q(s, a, z), (U, B)."""
         observation = self._normalised("observation", observation.to(self.device, torch.float32))
         return self._call(self.student, code, observation, action).squeeze(-1)
 
     def _call(self, network: TaskNetwork, code: Tensor | None, *inputs: Tensor) -> Tensor:
-        """A network of the student for tasks with these codes (U, Z), which need not be those of the training."""
+        """The output of a network of the student for U tasks, new or known, with codes (U, Z) or zeros."""
         code = torch.zeros(len(inputs[0]), self.config.code_size, device=self.device) if code is None else code
         return network.call(network.tensors[0], {}, network.coded(code), *inputs)
 
     def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:
-        """Act without knowing the task, by the mean of all codes."""
+        """Act without knowing the task, with the prior's mean as its code."""
         latents = self.latents((self.config.candidates,)) if explore else None
         code = torch.zeros(len(observation), self.config.code_size, device=self.device)
         return self.act_on(observation, code, latents)

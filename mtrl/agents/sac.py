@@ -1,7 +1,7 @@
 """Multi-task soft actor-critic: twin critics, a tanh-Gaussian actor, one temperature per task (Haarnoja et al. 2018).
 
 Haarnoja et al. 2018 ("Soft Actor-Critic Algorithms and Applications"), with a task axis: every loss is one
-per task, and `MultiTaskOptimizer` decides what becomes of the T gradients of actor and critic.
+per task, and `MultiTaskOptimizer` combines the T gradients of actor and critic.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Config(OffPolicyConfig):
     initial_temperature: float = option(1.0, "positive")
     """α of every task at the start."""
     shared_temperature: bool = False
-    """One temperature for all tasks instead of one for each: where tasks are many goals, each is seldom drawn."""
+    """One temperature for all tasks instead of one for each. This suits many goals, each of which is seldom drawn."""
     target_entropy: float | None = None
     """Entropy that each temperature holds, in nats; −A if not given."""
 
@@ -97,7 +97,7 @@ class SAC(OffPolicyActorCritic):
     def critic_batch(self, batch: Transitions, alpha: Tensor, noise: Tensor | None = None) -> CriticBatch:
         """y = r + γ (1 − terminated) (min_e Q'_e(s', a') − α log π(a'|s')), a' ~ π(·|s').
 
-        alpha (T, 1); noise (T, B, A) in place of the generator's.
+        alpha (T, 1); noise (T, B, A): drawn if not given.
         """
         noise = self.noise_of_share(batch.reward.shape) if noise is None else noise
         action, log_prob = tanh_gaussian(self.actor.at(batch.subset)(batch.next_observation), noise)
@@ -111,7 +111,7 @@ class SAC(OffPolicyActorCritic):
     def actor_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ActorBatch
     ) -> tuple[Tensor, Metrics]:
-        """mean_B (α log π(a|s) − min_e Q_e(s, a)), (T,), a a reparametrised sample."""
+        """mean_B (α log π(a|s) − min_e Q_e(s, a)), (T,), for reparametrised samples a."""
         output = self.actor.call(shared, own, own_buffers, batch.observation)
         action, log_prob = tanh_gaussian(output, batch.noise)
         q = self.fixed_q(batch.observation, action, batch.subset).amin(0)

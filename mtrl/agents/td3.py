@@ -90,7 +90,7 @@ class TD3(OffPolicyActorCritic):
     def critic_batch(self, batch: Transitions, noise: Tensor | None = None) -> CriticBatch:
         """y = r + γ (1 − terminated) min_e Q'_e(s', clip(π'(s') + clip(ε, −c, c), −1, 1)), ε ~ N(0, σ).
 
-        noise (T, B, A): standard normal, in place of the generator's.
+        noise (T, B, A): standard normal; drawn if not given.
         """
         noise = self.noise_of_share(batch.reward.shape) if noise is None else noise
         limit = self.config.target_noise_clip

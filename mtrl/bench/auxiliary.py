@@ -1,4 +1,4 @@
-"""mtrl bench auxiliary: RL-AUX's labelling one image per step (stable-baselines3) and by whole training batches."""
+"""mtrl bench auxiliary: how fast RL-AUX labels images, one per step (stable-baselines3) or in whole batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NETWORKS: dict[str, tuple[str, tuple[int, int, int], dict[str, Any]]] = {
     "small": ("conv", (1, 8, 8), {"width": 16, "depth": 2, "fc_width": 64, "fc_depth": 1}),
     "conv": ("conv", (3, 32, 32), {"width": 32, "depth": 3, "fc_width": 128, "fc_depth": 1}),
 }
-"""Architecture, image and options: that of the digits comparison, and one for CIFAR's images."""
+"""Architecture, image shape and options: those of the study on digits, and others for CIFAR's images."""
 
 
 class Idle:

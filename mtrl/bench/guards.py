@@ -34,8 +34,9 @@ _ROWS = 1000
 
 
 def measure(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
-    """Milliseconds of a step of every task, of its updates, of a check for infinite numbers, and of a checkpoint, which
-    includes a check, on the disk of `runs/`.
+    """Milliseconds of a step of every task, of its updates, of a check for infinite numbers, and of a checkpoint.
+
+    A checkpoint includes a check, and is written to the folder `runs/`.
 
     `check_of_updates` is the time of one check divided by the time of the updates between two checks.
     `checkpoint_of_run` is the time of one checkpoint divided by the time between two checkpoints. Whenever a replay is

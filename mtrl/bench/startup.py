@@ -17,11 +17,12 @@ COMMANDS = {
     "unknown kind": ["train", "benchmark=toi"],
     "configuration": ["train", "benchmark=toy", "--show"],
 }
-"""Only the last command loads PyTorch. `python` and `torch` are the times for these alone."""
+"""Only the last command loads PyTorch."""
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Median seconds of each command from start to end, in turn with an empty program and `import torch`.
+    """Median seconds of each command from start to end. For comparison, `python` is an empty program, and `torch` only
+    imports PyTorch. All take turns.
 
     Raises:
         RuntimeError: a command ends in an unexpected way.

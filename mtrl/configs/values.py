@@ -75,12 +75,12 @@ def parse(text: str) -> Override | None:
     """Parse a value in Hydra's syntax; None if it is not one."""
     try:
         return OverridesParser.create().parse_override(f"value={text}")
-    except (HydraException, ValueError, RecursionError):  # there are thousands of digits or brackets
+    except (HydraException, ValueError, RecursionError):  # such as for thousands of digits or brackets
         return None
 
 
 def quoted(value: Any) -> str:
-    """A value as `read` reads it back."""
+    """The text from which `read` gives this value."""
     if isinstance(value, str):
         return f"'{value}'"
     if isinstance(value, list):
@@ -110,7 +110,7 @@ def _unquoted(text: str) -> str:
 def _path(option: str, text: str) -> str:
     path = _unquoted(text)
     if path == text and "," in text:
-        what = "one path or name: other options alone take several values. If there is a comma in it, it is written"
+        what = "one path or name, since it cannot have several values. With a comma in it, it is written"
         raise UserError(f"Option `{option}` should be {what} {option}=\"'{text}'\". Found {text!r}.")
     return os.path.expanduser(path)
 

@@ -38,7 +38,7 @@ def shown(found: Any) -> str:
 
 
 def told(error: Exception, module: str) -> str:
-    """What an error in somebody else's module says, and the last line of that module's package on the way to it."""
+    """The type and text of an error from another package's module, and that package's last line in its traceback."""
     root, text = module.partition(".")[0], " ".join(str(error).split())
     frames = traceback.walk_tb(error.__traceback__)
     places = [

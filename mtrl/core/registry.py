@@ -57,7 +57,7 @@ class Registry:
     """Whether a run may choose several methods, each with its options under `<group>.<kind>`."""
 
     usual: str = ""
-    """The group whose methods this one chooses among, where that is another; the options' checks name it."""
+    """The group from whose methods this one chooses, if it is another group. Checks of options name that group."""
     folders: tuple[str, ...] = ()
     """Packages within `package` that also hold methods of this registry."""
     makes: str = ""
@@ -166,7 +166,7 @@ def unknown_kind(group: str, known: Sequence[str], found: str, many: bool = Fals
     hint = "A module of your own that adds it is named with --import MODULE."
     if imported:
         named = ", ".join(dict.fromkeys(imported))
-        hint = f"What was imported ({named}) added no {group} of this name, by `add` of its registry."
+        hint = f"The imported modules ({named}) added no {group} of this name by `add` of its registry."
     hint = f"Did you mean {near[0]!r}?" if near else hint
     several = f", or several in brackets, as [{','.join(known)}], or none, as []" if many else ""
     return UserError(f"Option `{group}` should be one of {', '.join(known)}{several}. Found {found!r}. {hint}")
@@ -192,7 +192,7 @@ def _import(module: str, what: str) -> ModuleType:
         return importlib.import_module(module)
     except UserError:
         raise
-    except Exception as error:  # of whatever stands in it
+    except Exception as error:  # the module may raise any error
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
             places = "in this folder, installed, or on PYTHONPATH"
             raise expected(what, f"a module that Python finds ({places}), named without .py", module) from error
@@ -206,7 +206,7 @@ def _is_ours(module: str) -> bool:
 
 
 def _defined(config: type[Any]) -> str:
-    """The class's module, and where it stands."""
+    """The class's module, with its file and line."""
     try:
         return f"{config.__module__} ({inspect.getsourcefile(config)}, line {inspect.getsourcelines(config)[1]})"
     except (OSError, TypeError):  # made by a function

@@ -44,7 +44,7 @@ class Transitions(NamedTuple):
     """(T, B): the factor of the successor's value in a target; the learner's γ if not given."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Transitions:
-        """Of all tasks, what `change` makes of each part up to `terminated`."""
+        """Apply `change` to every field up to `terminated`. The result is a batch of all tasks."""
         observation, action, reward = change(self.observation), change(self.action), change(self.reward)
         return Transitions(observation, action, reward, change(self.next_observation), change(self.terminated))
 

@@ -84,7 +84,7 @@ def _layout(cameras: int, size: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
     }
 
 
-def observe(frame: Frame, cameras: Sequence[str], size: int, name: str = "what is shown now") -> dict[str, Any]:
+def observe(frame: Frame, cameras: Sequence[str], size: int, name: str = "the current frame") -> dict[str, Any]:
     """One frame's arrays for a `KeyframeObservation`: rgb, depth, intrinsics, extrinsics, pose and gripper.
 
     name: the frame's name in errors.

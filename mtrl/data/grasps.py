@@ -1,4 +1,4 @@
-"""Attempts to grasp: what came of them, and the part of a picture around the gripper's command."""
+"""Attempts to grasp: their labels, and the part of a picture around the gripper's command."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor
 NOTHING, ANOTHER, WANTED = 0, 1, 2
 """Labels of an attempt: nothing was lifted, an object that was not wanted, or the wanted one."""
 WINDOW = 0.16
-"""Metres along an edge of the part that is cut out."""
+"""Metres along each edge of the part of the table that is cut out."""
 
 
 def crops(pictures: Tensor, commands: Tensor, projection: Tensor, height: float, size: int) -> Tensor:
-    """What a calibrated camera sees around the gripper of each command, turned as the gripper is.
+    """The part of a calibrated camera's picture around each command, turned as the gripper is.
 
     Args:
         pictures: (M, C, H, W) uint8
         commands: (M, P, 3): x and y in metres, and the turn about the vertical in radians
-        projection: (3, 4), points of the world to (column, row, 1), up to scale
-        height: of the horizontal plane that is looked at, metres
+        projection: (3, 4): maps homogeneous points of the world to (column, row, 1), up to scale
+        height: of the horizontal plane on which the part lies, in metres
 
     Returns:
-        (M, P, C, size, size) uint8; the fingers close along the rows
+        (M, P, C, size, size) uint8. The gripper's fingers close along the last axis.
     """
     across = WINDOW * ((torch.arange(size) + 0.5) / size - 0.5)
     along, aside = torch.meshgrid(across, across, indexing="ij")
@@ -38,5 +38,5 @@ def crops(pictures: Tensor, commands: Tensor, projection: Tensor, height: float,
 
 
 def labels(grasped: Tensor, wanted: Tensor) -> Tensor:
-    """The numbers of the objects that were lifted (−1 for none) and wanted -> labels of the same shape."""
+    """The numbers of the lifted objects (−1 for none) and of the wanted objects -> labels of the same shape."""
     return torch.where(grasped < 0, NOTHING, torch.where(grasped == wanted, WANTED, ANOTHER))

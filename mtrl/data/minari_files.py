@@ -1,7 +1,7 @@
-"""Data sets of transitions in Minari's format, one for each task (minari.farama.org, by the extra `minari`).
+"""Data sets of transitions in Minari's format, one for each task (minari.farama.org; needs the extra `minari`).
 
-The data set of a task is the folder `<root>/<benchmark>/<task>-v0`; with MINARI_DATASETS_PATH=<root>, Minari knows it
-as `<benchmark>/<task>-v0`. Data sets from elsewhere are read from there, too.
+The data set of a task is the folder `<root>/<benchmark>/<task>-v0`. With MINARI_DATASETS_PATH=<root>, Minari finds it
+as `<benchmark>/<task>-v0`. Data sets that other programs have put there are read as well.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mtrl.core.types import BoolArray, FloatArray, Transitions
 
 
 class Episode(NamedTuple):
-    """L steps of one episode, or of its beginning."""
+    """L steps of one episode, or of a part of it."""
 
     observations: FloatArray
     """(L + 1, O)"""
@@ -55,7 +55,7 @@ def write(root: Path, benchmark: str, task: str, episodes: Iterable[Episode], fa
     """Write the data set of a task, and return its folder. facts: further metadata.
 
     Raises:
-        UserError: there is one already, there are no episodes, or Minari is not installed.
+        UserError: the folder exists, there are no episodes, or Minari is not installed.
     """
     minari, folder, found = _minari(), place(root, benchmark, task), list(episodes)
     if folder.exists():
@@ -66,7 +66,7 @@ def write(root: Path, benchmark: str, task: str, episodes: Iterable[Episode], fa
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
-    aside, first = folder.absolute().with_name(f".{folder.name}"), found[0]  # so that none is ever half written
+    aside, first = folder.absolute().with_name(f".{folder.name}"), found[0]  # renamed when complete
     shutil.rmtree(aside, ignore_errors=True)
     (aside / "data").mkdir(parents=True)
     space = Box(-np.inf, np.inf, first.observations.shape[1:], np.float32)
@@ -79,7 +79,7 @@ def write(root: Path, benchmark: str, task: str, episodes: Iterable[Episode], fa
 
 
 def _columns(episode: Episode) -> dict[str, Any]:
-    """An episode as Minari stores it. An episode that was cut short counts as truncated."""
+    """An episode as Minari stores it. Without a termination, its last step counts as truncated."""
     truncated = np.zeros(len(episode.rewards), bool)
     truncated[-1] = not episode.terminated[-1]
     return {
@@ -92,12 +92,12 @@ def _columns(episode: Episode) -> dict[str, Any]:
 
 
 class DataSet(NamedTuple):
-    """What was read of one task."""
+    """The data set of one task."""
 
     transitions: Transitions
     """(1, M, ..)"""
     mean_return: float
-    """Over its episodes."""
+    """The mean return of its episodes."""
 
 
 def read(
@@ -106,11 +106,11 @@ def read(
     """The data set of each task.
 
     Args:
-        sizes: of an observation and an action; those of other shapes are flattened.
-        most: transitions of each task to read, of whole episodes, spread evenly; all if None.
+        sizes: the sizes of an observation and an action, each flattened.
+        most: about how many transitions of each task to read: whole episodes, spread evenly. All if None.
 
     Raises:
-        UserError: one is missing or damaged, has other sizes, or Minari is not installed.
+        UserError: a data set is missing or damaged, has other sizes or infinite numbers, or Minari is not installed.
     """
     _minari()
     found = []

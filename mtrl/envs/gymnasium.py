@@ -81,7 +81,7 @@ class AdapterConfig(ChosenTasks):
             actions, observations = env.action_space, env.observation_space
         except UserError:
             raise
-        except Exception as error:  # of whatever makes it
+        except Exception as error:  # its maker may raise any error
             raise expected(f"Environment {name}", "one that can be made here", _told(error, name)) from error
         if not (isinstance(actions, Box) and len(actions.shape) == 1 and actions.is_bounded()):
             raise expected(f"Actions of {name}", "a vector with bounds", str(actions))
@@ -216,7 +216,7 @@ def _tried(env: gymnasium.Env[FloatArray, FloatArray], name: str) -> Mapping[str
         _check_shape(owner, what, env, observation)
     except UserError:
         raise
-    except Exception as error:  # of whatever is in it
+    except Exception as error:  # it may raise any error
         raise expected(owner, what, _told(error, name)) from error
     if not (isinstance(reward, SupportsFloat) and np.ndim(cast("Any", reward)) == 0 and math.isfinite(reward)):
         raise expected(owner, "one whose rewards are finite numbers", reward)

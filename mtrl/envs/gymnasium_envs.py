@@ -1,4 +1,4 @@
-"""Gymnasium environments stepped side by side, as tasks and their copies."""
+"""Gymnasium environments as tasks and their copies, which are stepped one after another."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mtrl.core.types import FloatArray, StepResult
 from mtrl.monitoring.video import Frame, reduced
 
 _PICTURE = 320
-"""Pixels along a side of a picture, at most."""
+"""The largest number of pixels along an edge of a picture."""
 
 
 class GymnasiumEnvs:
     """T tasks with N environments each; implements `TaskVectorEnv`.
 
-    Episode e of environment n is the (e N + n)-th of its task, which has a seed of its own.
+    Every episode of a task has its own seed. Episode e of environment n is the task's episode number e N + n.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class GymnasiumEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start anew from `seed`, or from the seed of the last reset: the same episodes follow."""
+        """Start again from `seed`, or from the last seed if not given. The same seed gives the same episodes."""
         self._seed = (self._seed[0] if seed is None else seed, self._seed[1])
         self._episode[:] = 0
         for place in np.ndindex(self._length.shape):
@@ -91,18 +91,18 @@ class GymnasiumEnvs:
         self._success[place] = bool(solved)
 
     def picture(self, task: int) -> Frame:
-        """A task's first environment, where they were made with `render_mode="rgb_array"`.
+        """A picture of a task's first environment. It needs `render_mode="rgb_array"`.
 
         Raises:
-            UserError: it cannot be drawn.
+            UserError: the environment cannot be drawn.
         """
         try:
             return reduced(np.asarray(self._envs[task][0].render(), np.uint8), _PICTURE)
-        except Exception as error:  # of whatever draws them
+        except Exception as error:  # the environment may raise any error
             raise expected(f"Environment {self._names[task]}", "one with pictures", str(error)) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """The actions (T, N, steps, A) go up to the end of the longest episode under way."""
+        """The state. Its actions (T, N, steps, A) have as many steps as the longest episode under way."""
         played = self._actions[:, :, : self._length.max()]
         arrays = {"actions": played, "length": self._length, "episode": self._episode, "observation": self._observation}
         return {"seed": list(self._seed), **{name: torch.tensor(array) for name, array in arrays.items()}}
@@ -111,7 +111,7 @@ class GymnasiumEnvs:
         """Go back to a saved state, by playing the episodes under way again.
 
         Raises:
-            UserError: it is the state of other numbers of environments, or an episode takes another course.
+            UserError: the state has another number of tasks or environments, or an episode does not repeat exactly.
         """
         saved = {name: state[name].numpy() for name in ("actions", "length", "episode", "observation")}
         if saved["observation"].shape != self._observation.shape:
@@ -123,7 +123,7 @@ class GymnasiumEnvs:
             for action in saved["actions"][place][: saved["length"][place]]:
                 self._step(place, action)
             if not np.array_equal(self._observation[place], saved["observation"][place], equal_nan=True):
-                what = "one that repeats an episode from its seed and actions, so that a run can go on"
+                what = "one whose episodes repeat from seed and actions, so that a run can be resumed"
                 raise expected(f"Environment {self._names[place[0]]}", what, "another episode")
         return self._observation
 

@@ -1,7 +1,8 @@
-"""Robots of Gymnasium's MuJoCo environments with goals that they do not see, as Li et al. 2020 train on.
+"""Robots of Gymnasium's MuJoCo environments with hidden goals, as in Li et al. 2020.
 
-The published code's rewards: of `goal_velocity` minus the error of the forward velocity, of `goal_direction` the
-velocity along the goal's direction, each less the robot's costs. Tasks differ by reward alone.
+Tasks differ by their rewards alone, which are those of the published code. In `goal_velocity`, the reward is minus the
+absolute error of the forward velocity; in `goal_direction`, it is the velocity along the goal's direction. The terms
+of the robot's own reward are added: a cost of control, and for Ant a cost of contacts and a bonus for being upright.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Family(FamilyConfig, AdapterConfig):
 
     robot: ClassVar[str]
     settings: ClassVar[Mapping[str, Any]]
-    """Of the robot's environment."""
+    """Arguments of the robot's environment."""
 
     horizon: int | None = option(200, "a positive integer")
     """Steps of an episode."""
@@ -45,20 +46,20 @@ class Family(FamilyConfig, AdapterConfig):
         raise NotImplementedError
 
     def reward(self, goal: float, info: Mapping[str, Any]) -> float:
-        """Of a step. info: what the robot's environment tells of it, in metres and seconds."""
+        """The reward of a step. info: the `info` of the robot's environment, in metres and seconds."""
         raise NotImplementedError
 
 
 @dataclass
 class Velocity(Family):
-    """HalfCheetah should run at a velocity of 0 to 1.5 m/s."""
+    """HalfCheetah should run at a velocity between 0 and 1.5 m/s."""
 
     robot: ClassVar[str] = "HalfCheetah-v5"
     settings: ClassVar[Mapping[str, Any]] = {"ctrl_cost_weight": 0.05}
     kind: str = "goal_velocity"
 
     def goal_of(self, task: str) -> float:
-        """m/s"""
+        """The velocity, in m/s."""
         return 1.5 * self.goal(task)
 
     def reward(self, goal: float, info: Mapping[str, Any]) -> float:
@@ -67,14 +68,14 @@ class Velocity(Family):
 
 @dataclass
 class Direction(Family):
-    """Ant should run as fast as it can in a direction from three quarters of a circle."""
+    """Ant should run as fast as it can in a direction between 0° and 270°."""
 
     robot: ClassVar[str] = "Ant-v5"
     settings: ClassVar[Mapping[str, Any]] = {"include_cfrc_ext_in_observation": False}
     kind: str = "goal_direction"
 
     def goal_of(self, task: str) -> float:
-        """Radians."""
+        """The direction, in radians."""
         return 1.5 * math.pi * self.goal(task)
 
     def reward(self, goal: float, info: Mapping[str, Any]) -> float:
@@ -83,7 +84,7 @@ class Direction(Family):
 
 
 class HiddenGoal(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A robot's environment with the reward of a goal."""
+    """A robot's environment with the reward for a goal."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], family: Family, goal: float) -> None:
         super().__init__(env)

@@ -1,7 +1,8 @@
 """Drawing MuJoCo scenes without a display, through EGL or OSMesa.
 
-A subprocess finds out which of the two works, because a broken driver can crash its process. The context is then made
-directly, so `MUJOCO_GL` need not be set before mujoco is imported. If it is set, it is obeyed.
+A subprocess finds out which of the two works, because a broken driver can crash the process that uses it. The context
+is then made by that backend's own class, so `MUJOCO_GL` need not be set before mujoco is imported. If it is set, it
+decides.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mtrl.monitoring.video import RenderingUnavailable
 
 _BACKENDS = ("cgl",) if sys.platform == "darwin" else ("egl", "osmesa")
 _ANY = ("", "enable", "enabled", "on", "true", "1", "glfw", "glx")
-"""Values of `MUJOCO_GL` that leave the choice to us. Backends that need a window are ignored."""
+"""Values of `MUJOCO_GL` that leave the choice to this module. glfw and glx need a window and count as unset."""
 _PROBE = """
 import importlib, mujoco
 context = importlib.import_module("mujoco." + {backend!r}).GLContext(16, 16)

@@ -1,7 +1,7 @@
-"""A point in the plane that should come to a goal on a circle, which it does not see: tasks differ by reward alone.
+"""A point in the plane should move to a goal on a circle. The goal is hidden: tasks differ by their rewards alone.
 
-The family of the smallest experiments on task inference (the point robot of PEARL, Rakelly et al. 2019), on a whole
-circle. All tasks have the same starts and the same dynamics. Pure NumPy.
+This is the smallest family for experiments on task inference: the point robot of PEARL (Rakelly et al. 2019), with
+goals on a whole circle. All tasks have the same starts and the same dynamics. The code is pure NumPy.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mtrl.core.suite import FamilyConfig, Suite
 from mtrl.core.types import FloatArray, StepResult
 
 SPEED = 0.15
-"""The longest move of one step along each axis."""
+"""The largest move along each axis in one step."""
 START = 0.5
-"""Episodes start uniformly within this of the circle's centre, along each axis; its radius is 1."""
+"""Along each axis, episodes start uniformly within this distance of the circle's centre. The circle's radius is 1."""
 _EDGE = 2.0
-"""The plane ends here."""
+"""Coordinates are limited to [-_EDGE, _EDGE]."""
 
 
 @dataclass
@@ -35,11 +35,11 @@ class Config(FamilyConfig):
 
     kind: str = "point"
     horizon: int = option(20, "a positive integer")
-    """Steps of an episode; the farthest goal takes 11."""
+    """Steps of an episode. The farthest goal is 11 steps away."""
 
 
 class PointSuite(Suite[Config, ControlSpec]):
-    """Hidden goals of one point (see the module)."""
+    """A point with hidden goals (see the module)."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -64,13 +64,13 @@ class PointSuite(Suite[Config, ControlSpec]):
 
 
 class PointEnvs:
-    """T goals × N copies; implements `TaskVectorEnv`. The reward is minus the distance to the goal after the move.
+    """T goals × N copies; implements `TaskVectorEnv`. The reward is minus the distance to the goal after each move.
 
     Copy n starts at the same place in every task.
     """
 
     def __init__(self, config: Config, seed: int, envs_per_task: int, copies: range | None = None) -> None:
-        """copies: of the `envs_per_task` that draw together, those that are here; all if not given."""
+        """copies: which of the `envs_per_task` copies are here, all if not given. Starts do not depend on this."""
         angles = 2 * np.pi * np.array([config.goal(task) for task in config.chosen])
         self._goal = np.stack([np.cos(angles), np.sin(angles)], -1)[:, None]
         copies = range(envs_per_task) if copies is None else copies
@@ -81,7 +81,7 @@ class PointEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start anew from `seed`, or from the seed of the last reset: the same starts follow."""
+        """Start again from `seed`, or from the last seed if not given. The same seed gives the same starts."""
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._begin()
@@ -110,7 +110,7 @@ class PointEnvs:
         """Go back to a saved state.
 
         Raises:
-            UserError: it is the state of another number of tasks or copies.
+            UserError: the state has another number of tasks or copies.
         """
         if tuple(state["position"].shape) != self._position.shape:
             raise expected("Saved environments (T, N, 2)", str(self._position.shape), tuple(state["position"].shape))

@@ -1,4 +1,4 @@
-"""Learning by several processes, each of which takes its share of every task's batch.
+"""Training by several processes, each of which takes its share of every task's batch.
 
 Each task's loss and gradients are averaged over the processes as soon as they are computed. So everything that follows
 (Gramian, surgery, weights and trial steps) is that of the whole batch, and the same in every process. Averaging the
@@ -20,9 +20,8 @@ from mtrl.core.errors import expected
 from mtrl.core.types import Metrics, TaskLoss, Tensors
 
 if dist.is_available():
-    # Functions of this module have the default group of the time of its import as a default argument. PyTorch imports
-    # it with its optimisers. Imported after `init_process_group`, it would keep the group's threads up to the end of
-    # Python, where they can abort the process.
+    # This module keeps the process group that is the default at its import. PyTorch's optimisers import it, too. If
+    # that happened after `init_process_group`, the group's threads would live until Python ends, and could abort it.
     importlib.import_module("torch.distributed.nn")
 
 B = TypeVar("B")
@@ -35,7 +34,7 @@ class Processes:
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        # None names PyTorch's default group, too. A reference to it would keep its threads in the same way.
+        # The default group is stored as None, too: a reference to it would keep its threads alive in the same way.
         self.group = None if group is None or group is dist.group.WORLD else group
         self.count = 1 if group is None else dist.get_world_size(group)
         """P"""
@@ -55,8 +54,8 @@ class Processes:
         if not isinstance(batch, Tensor):
             return batch
         if batch.shape[1] % self.count:
-            what = f"of a multiple of {self.count} samples of each task, as so many processes learn"
-            raise expected("A batch", what, batch.shape[1])
+            what = f"a multiple of {self.count}, the number of processes"
+            raise expected("The number of samples of each task in a batch", what, batch.shape[1])
         return batch.chunk(self.count, 1)[self.rank]  # type: ignore[return-value]
 
     def whole(self, share: Tensor) -> Tensor:
@@ -68,7 +67,7 @@ class Processes:
         return torch.cat(parts, 1)
 
     def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The means over processes of tensors with the same shapes in each. Gradients are averaged, too."""
+        """The means over processes of tensors, which have the same shapes in each. Gradients are averaged, too."""
         found = list(tensors)
         for places in self._by_kind(found):
             flat = _Mean.apply(torch.cat([found[i].reshape(-1) for i in places]), self)
@@ -123,7 +122,7 @@ class Processes:
     ) -> list[Tensor]:
         """The gradients of a scalar, averaged over the processes; zero for tensors that it does not depend on.
 
-        again: whether the graph of `value` will be differentiated again; graph: whether the gradients will be.
+        again: whether the graph of `value` will be used again; graph: whether the gradients will be differentiated.
         """
         kept = again or graph
         found = torch.autograd.grad(value, by, None, kept, graph, allow_unused=True, materialize_grads=True)

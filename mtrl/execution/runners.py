@@ -193,7 +193,7 @@ class Auto:
             except UserError:
                 raise
             except Exception as error:
-                logger.warning("A faster way failed, so updates run as before: %s", error)
+                logger.warning("A faster way to run updates failed, so they continue as before: %s", error)
 
     def __call__(self, count: int) -> Metrics:
         self.prepare()

@@ -2,7 +2,7 @@
 
 Every process has the whole run, with its environments and random numbers, and computes its share of each update
 (`execution.processes`), so that all have the same state. The first process leads: it logs, evaluates and saves, and
-tells the others before each step. They read its folder when it loads a checkpoint, and at the end.
+tells the others what to do before each step. They read its folder when it loads a checkpoint, and at the end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Order(enum.IntEnum):
 
 
 def leads() -> bool:
-    """Whether this process keeps the run's folder: it is alone, or the first of several."""
+    """Whether this process writes the run's folder: it is alone, or the first of several."""
     return not _launched() or int(os.environ["RANK"]) == 0
 
 
@@ -68,7 +68,7 @@ class Company:
 
 @contextlib.contextmanager
 def joined() -> Iterator[Company]:
-    """Join the other processes that torchrun started. Each uses a GPU of its own, if there are GPUs."""
+    """Join the other processes that torchrun has started. Each uses its own GPU, if there are GPUs."""
     if not _launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield Company()
         return

@@ -1,4 +1,4 @@
-"""Data sets of transitions from any run of environments: episodes that its policy plays, or its replay."""
+"""Data sets of transitions from a run: episodes that its policy plays, or the replay of its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ def collect(
     A data set that is already there, and was made in the same way, is kept.
 
     Args:
-        run: its folder.
-        output: the folder that gets one of the benchmark's name.
-        episodes: of each task, played side by side by the run's deterministic policy.
-        random: the share of random actions in the last episode; it rises from 0 in the first, so that 1 gives episodes
-            of every quality. In every task the same steps of the same episodes are random, by the same actions.
-        replay: write what the run's newest checkpoint has in its replay instead, from its first random steps on.
-        seed: of the environments and the random actions.
+        run: the run's folder.
+        output: the folder of all data sets; see `minari_files.place`.
+        episodes: how many episodes of each task the run's deterministic policy plays.
+        random: the share of random actions in the last episode. It rises evenly from 0 in the first one, so that 1
+            gives episodes of every quality. All tasks have the same random actions in the same steps.
+        replay: write the replay of the run's newest checkpoint instead.
+        seed: the seed of the environments and the random actions.
 
     Raises:
-        UserError: the run has no such environments or no replay, or there is such a data set already.
+        UserError: the tasks do not have vectors of observations and actions, the run has no replay, or a data set
+            exists that was made in another way.
     """
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
     check(0 <= random <= 1, "--random", "in [0, 1]", random)
@@ -56,7 +57,7 @@ def collect(
     there = [minari_files.facts_of(path).get("description", "none") for path in folders]
     if set(there) == {about}:
         return folders
-    for path, other in zip(folders, there, strict=True):  # complain before anything is played
+    for path, other in zip(folders, there, strict=True):  # before anything is played
         if path.exists():
             raise expected(f"Folder {path}", f"new, or {about}", other)
     stored = (list(in_episodes(part, spec.horizon)) for part in _stored(experiment, folder)) if replay else None
@@ -66,7 +67,7 @@ def collect(
 
 
 def _played(experiment: Experiment, episodes: int, random: float, seed: int) -> list[list[Episode]]:
-    """`episodes` episodes of each task, up to ten of each side by side."""
+    """`episodes` episodes of each task, played by up to ten copies of its environment at once."""
     rng, copies, policy = np.random.default_rng(seed), min(episodes, 10), experiment.trainer.policy
     shares = np.linspace(0, random, episodes)
     found: list[list[Episode]] = [[] for _ in experiment.tasks]
@@ -100,9 +101,10 @@ def _episode(steps: list[list[Any]], last: Any) -> Episode:
 
 
 def _stored(experiment: Experiment, folder: RunFolder) -> Iterator[Transitions]:
-    """What the replay of the newest checkpoint holds of each task and copy of its environments, in the order of time.
+    """For each task, the transitions (1, M, ..) in the newest checkpoint's replay.
 
-    Copies take turns in a ring, and are given one after another, task by task.
+    In a ring, the copies of a task's environment take turns. Here, all transitions of one copy, in the order of time,
+    come before those of the next.
     """
     trainer, found = experiment.trainer, checkpoints.newest(folder.checkpoints)
     if type(trainer) is not OffPolicyTrainer or found is None:
@@ -116,7 +118,10 @@ def _stored(experiment: Experiment, folder: RunFolder) -> Iterator[Transitions]:
 
 
 def in_episodes(transitions: Transitions, horizon: int) -> Iterator[Episode]:
-    """Cut transitions (1, M, ..) where a successor is not the next observation, at terminations and at the horizon."""
+    """Divide transitions (1, M, ..) into episodes.
+
+    An episode ends at a termination, after `horizon` steps, or where its successor is not the next observation.
+    """
     observation, action, reward, successor, terminated = (part[0].cpu().numpy() for part in transitions[:5])
     goes_on = (successor[:-1] == observation[1:]).all(-1) & (terminated[:-1] == 0)
     first = 0

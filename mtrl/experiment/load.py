@@ -39,7 +39,7 @@ def load(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]
     config.agent = config.agent.for_acting()
     found, policy = None, checkpoints.best(folder.checkpoints)
     if checkpoint == "best" and policy is None:
-        raise expected(f"Run {folder.path}", "a run with evaluations on the way (training.evaluate_every)", "none")
+        raise expected(f"Run {folder.path}", "a run with evaluations during training (training.evaluate_every)", "none")
     if checkpoint != "best" or policy is None:
         found, policy = checkpoints.newest(folder.checkpoints, with_replay=False), folder.policy
     if found is None and not policy.exists():

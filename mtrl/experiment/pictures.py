@@ -82,7 +82,7 @@ def place(folder: Path, name: str) -> Path:
 
 
 def _of_counted(run: Run, name: str) -> list[dict[str, Any]]:
-    """The rows, in which a metric has no values of tasks that are left out of means."""
+    """The rows without a metric's values for the tasks that are left out of means."""
     config = restore(run.folder.config)
     suite: Suite = SUITES.build(config.benchmark)
     counted = counted_tasks(config, suite)
@@ -147,7 +147,7 @@ def _affinity(folder: RunFolder, picture: Path) -> Path:
     matrix = np.array(found["affinity"][network])
     others = matrix[~np.eye(len(matrix), dtype=bool)]
     limit = float(np.abs(others).max(initial=0.0)) or 1.0
-    title = "what a step of the row's task gives the column's"
+    title = "how much a step for the row's task helps the column's task"
     return plots.matrix(matrix, found["tasks"], title, picture, limit=limit)
 
 

@@ -29,8 +29,8 @@ class Search:
     """Proposes trials one by one.
 
     Args:
-        words: overrides, of which at least one gives a range. Values separated by commas are choices.
-        imports: further words of every trial.
+        words: overrides, at least one of which gives a range. Values separated by commas are choices.
+        imports: further words of every trial, which import modules.
         count: the number of trials in all.
         metric: the name of the number in metrics.jsonl whose last value is maximised.
 
@@ -98,7 +98,7 @@ class Search:
         return compose([*words, *self._imports])
 
     def label(self, words: Sequence[str]) -> str:
-        """The words of a trial whose values are searched, as its label."""
+        """The label of a trial: its words whose values are searched."""
         return " ".join(own for own, word in zip(words, self._words, strict=True) if word in self._space)
 
     def ask(self) -> tuple[int, list[str]] | None:

@@ -120,7 +120,7 @@ class Session:
                 self._go_back(error)
 
     def _train_on(self) -> None:
-        """Advance the trainer to the last step, and log, evaluate and save on the way."""
+        """Advance the trainer to the last step, and log, evaluate and save at the steps that the options name."""
         trainer, steps, when = self.trainer, self.experiment.config.steps, self.experiment.config.training
         if trainer.step == 0 and when.evaluate_every and when.evaluate_first:
             self._evaluate()
@@ -243,7 +243,7 @@ class Session:
         return final
 
     def _best(self, name: str, chosen_by: str) -> dict[str, Any]:
-        """The first of the evaluations on the way and at the end that has the largest mean of what chooses it."""
+        """The step and values of the evaluation with the largest mean of `chosen_by`, the first of equal ones."""
         found = [row for row in read_metrics(self.folder.metrics) if row.get(f"evaluation/{chosen_by}") is not None]
         best = max(found, key=lambda row: row[f"evaluation/{chosen_by}"])
         return {key: best[f"evaluation/{key}"] for key in dict.fromkeys((name, chosen_by))} | {"step": best["step"]}

@@ -210,7 +210,7 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, float]]:
-    """Evaluate every kept policy again. Yields (run, the kept mean score, the new one)."""
+    """Evaluate every kept policy again. Returns for each (run, the kept mean score, the new one)."""
     study, found = Study.read(path), list[tuple[str, float, float]]()
     for label in labels or study.runs:
         for folder in study.kept(label, POLICY):

@@ -30,7 +30,7 @@ from mtrl.monitoring.statistics import shown
 _INTERVAL = 1.0
 """Seconds between two checks of the trials."""
 _REFUSED = 2
-"""Exit code of an error that starting again cannot repair."""
+"""Exit code of an error that another start would meet again."""
 
 
 @dataclass
@@ -46,11 +46,11 @@ class SweepConfig(Options):
     gpus: float = option(0.0, "0 or more")
     """GPUs of each trial. With a fraction, several trials share a GPU."""
     restarts: int = option(3, "0 or more")
-    """How often a trial that has died is started again."""
+    """How often a trial that has died is started again, at most."""
     asha: int = option(0, "0 or more")
     """Steps after which trials are first compared, and the worse ones stopped (ASHA); 0 for never."""
     keep: int = option(3, "2 or more")
-    """With asha, η: one in η trials goes on, and each comparison comes after η times as many steps as the last."""
+    """With asha, η: one in η trials continues, and each comparison comes after η times as many steps as the last."""
     metric: str = "train/mean_success"
     """With asha or a search: the name of the number in metrics.jsonl that is compared. Larger is better."""
     trials: int = option(20, "a positive integer")
@@ -66,7 +66,7 @@ class Trial:
     label: str
     """The overrides in which it differs from other trials."""
     state: str = "waiting"
-    """waiting, running, finished, stopped (by the comparison) or failed."""
+    """waiting, running, finished, stopped (because others are better) or failed."""
     restarts: int = 0
     why: str = ""
     """Why it failed."""
@@ -197,7 +197,7 @@ class _Sweep:
                 self._block.show(self._table())
 
     def _propose(self) -> None:
-        """Start as many proposed trials as there is room for."""
+        """Start proposed trials, as many as the cluster has room for."""
         while self._search and len(self._running) < self._room and (asked := self._search.ask()):
             number, words = len(self._trials), asked[1]
             self._proposed[number] = asked[0]
@@ -217,7 +217,7 @@ class _Sweep:
 
     @property
     def _room(self) -> int:
-        """How many trials the cluster can run at a time; 1 if it cannot run any yet."""
+        """How many trials the cluster can run at once; 1 if it cannot run any yet."""
         found, needs = self._ray.cluster_resources(), {"CPU": self._options.cpus, "GPU": self._options.gpus}
         return max(1, int(min(found.get(kind, 0) / need for kind, need in needs.items() if need)))
 

@@ -40,7 +40,7 @@ class Borrowed(Weighting):
 
     def __init__(self, source: MultiTaskOptimizer) -> None:
         super().__init__()
-        self._source = [source]  # in a list, since it saves its own state
+        self._source = [source]  # in a list, so that it is no part of this module's state
 
     def weights(self, context: Context) -> Tensor:
         return self._source[0].last_weights
@@ -98,7 +98,7 @@ class Methods:
         weights = self._weighting(weighting, network.num_tasks, part, critic)
         for name in weights.needs_extras:
             if name not in extras:
-                raise expected(f"Weighting {weighting.kind}", f"used by an agent that has {name}, as sac", "another")
+                raise expected(f"Weighting {weighting.kind}", f"used by an agent that has {name}, like sac", "another")
         num_tasks = self.tasks_per_batch or network.num_tasks
         operation = SURGERIES.build(surgery, num_tasks=num_tasks)
         try_out(surgery.kind, operation, num_tasks)

@@ -1,4 +1,4 @@
-"""One call of a surgery from outside of the package, before a run begins."""
+"""Checks a surgery that is not the package's own, by one call before a run begins."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from mtrl.gradients.surgery import SURGERIES
 from mtrl.gradients.surgery.none import NoSurgery
 
 _METHODS = {"coefficients": "", "combine": "", "choose": "needs_look_ahead", "penalty": "has_penalty"}
-"""What a surgery may override -> the class variable without which it is never called."""
+"""Each method that a surgery may override -> the class variable that must be true for it to be called, if any."""
 
 
 def try_out(kind: str, surgery: Surgery, num_tasks: int) -> None:
-    """Call a copy of a surgery on a random Gramian, unless it is the package's own. No random number is missed later.
+    """Call a copy of a surgery on a random Gramian, unless it is the package's own. PyTorch's random state is kept.
 
     Raises:
-        UserError: it overrides none of the methods that are called, fails, or gives something else than factors.
+        UserError: the surgery overrides none of the methods in `_METHODS`, overrides one without its class variable,
+            fails, or does not give finite coefficients (T,), or (candidates, T) if it looks ahead.
     """
     if SURGERIES.ours(kind) or isinstance(surgery, NoSurgery):
         return
@@ -39,10 +40,10 @@ def try_out(kind: str, surgery: Surgery, num_tasks: int) -> None:
     what = f"one whose coefficients(gramian, primary, noise) gives a tensor ({num_tasks},)"
     with torch.random.fork_rng(devices=[]):
         try:
-            trial = copy.deepcopy(surgery)  # it may keep a state
+            trial = copy.deepcopy(surgery)  # it may have a state
             noise = trial.noise(num_tasks, generator, torch.device("cpu"))
             factors = trial.coefficients(rows @ rows.mT, torch.ones(num_tasks, dtype=torch.bool), noise)
-        except Exception as error:  # of whatever is in it
+        except Exception as error:  # the surgery may raise any error
             raise expected(owner, what, told(error, made.__module__)) from error
     found = tuple(factors.shape) if isinstance(factors, Tensor) else type(factors).__name__
     if not isinstance(factors, Tensor) or found[-1:] != (num_tasks,) or len(found) != 1 + surgery.needs_look_ahead:

@@ -32,7 +32,7 @@ class NetworkConfig(Options):
     layer_norm: bool = False
     """Layer normalisation after each hidden linear layer."""
     activation: str = option("relu", ("relu", "tanh", "silu", "elu"))
-    """After each hidden layer: relu, tanh, silu or elu."""
+    """The activation after each hidden layer: relu, tanh, silu or elu."""
 
     def for_goals(self) -> Self:
         """The options to use where tasks are goals, whose codes are coordinates instead of one-hot vectors."""

@@ -1,6 +1,6 @@
-"""One forward pass of a network from outside of the package, before a run begins.
+"""Checks networks that are not the package's own, by one forward pass before a run begins.
 
-It works on a small network of its own. PyTorch's random numbers afterwards are those that they would have been.
+The check uses a small network that it makes itself. It does not change PyTorch's random numbers in the run.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, NETWORKS
 from mtrl.networks.base import Factory, TaskNetwork
 
 _TASKS, _BATCH = 3, 5
-"""At most as many tasks, and inputs of each: different numbers, so that a wrong axis shows."""
+"""The largest number of tasks, and the number of inputs of each. They differ, so that a wrong axis is noticed."""
 
 
 def build_tried(
     config: Any, codes: Tensor, ensemble: int | None = None, *, input_size: int, output_size: int
 ) -> Factory:
-    """The factory of the network for vectors that a configuration describes, tried out unless it is the package's own.
+    """The factory of the network for vectors that a configuration describes, checked unless it is the package's own.
 
-    codes (T, C) and ensemble are those of the `TaskNetwork` that is to be made of it.
+    codes (T, C), ensemble: as for the `TaskNetwork` that will be made with the factory.
 
     Raises:
-        UserError: the network fails, gives another shape, draws random numbers, or lets a row depend on another.
+        UserError: the network fails, gives another shape, draws random numbers, or computes a row from other rows.
     """
     factory: Factory = NETWORKS.build(config, input_size=input_size, output_size=output_size)
     if not NETWORKS.ours(config.kind):
@@ -41,7 +41,7 @@ def build_tried(
 def build_classifier(
     config: Any, *, image_shape: tuple[int, int, int], output_size: int, shared_input: bool
 ) -> Factory:
-    """The factory of a network for images, which gives (T, B, output_size). Tried out as by `build_tried`.
+    """The factory of a network for images, which gives (T, B, output_size). Checked unless it is the package's own.
 
     shared_input: all tasks see the same images, (1, B, C, H, W) instead of (T, B, C, H, W).
 
@@ -54,7 +54,11 @@ def build_classifier(
 
 
 def build_trunk(config: Any, *, image_shape: tuple[int, int, int]) -> tuple[Factory, int]:
-    """The factory of a network for images without its last layer, and its number of features. Tried out likewise."""
+    """The factory of a network for images without its last layer, and its number of features. Checked likewise.
+
+    Raises:
+        UserError: the network fails, gives another shape, or has no `trunk_size`.
+    """
     module = IMAGE_NETWORKS.module(config.kind)
     if not hasattr(module, "trunk_size"):
         what = "one with a function trunk_size(config, image_shape), as this agent adds layers of its own"
@@ -66,7 +70,7 @@ def build_trunk(config: Any, *, image_shape: tuple[int, int, int]) -> tuple[Fact
 
 
 def build_dense(config: Any, *, image_shape: tuple[int, int, int], outputs: int) -> Factory:
-    """The factory of a network that gives (T, B, outputs, H, W) for (1, B, C, H, W). Tried out likewise."""
+    """The factory of a network that gives (T, B, outputs, H, W) for (1, B, C, H, W). Checked likewise."""
     factory: Factory = DENSE_NETWORKS.build(config, image_channels=image_shape[0], outputs=outputs)
     _try_images(DENSE_NETWORKS, config.kind, factory, image_shape, (outputs, *image_shape[1:]), shared_input=True)
     return factory
@@ -107,7 +111,10 @@ def _try_vectors(
 def _call(
     registry: Registry, kind: str, make: Callable[[], TaskNetwork], x: Tensor, shape: tuple[int, ...], note: str = ""
 ) -> tuple[Tensor, str, bool]:
-    """The output for inputs x, how to name the network in a complaint, and whether it drew random numbers."""
+    """The output for inputs x, the network's name for error messages, and whether it drew random numbers.
+
+    note: added to the expected shape in messages.
+    """
     owner, hint = f"The network of network={kind}", ""
     what = f"one that gives a tensor {shape} for inputs {tuple(x.shape)}{note}"
     try:
@@ -117,7 +124,7 @@ def _call(
         output: Any = network.call(network.per_task_leaves(), *network.tensors[1:], x * 1)
     except UserError:
         raise
-    except Exception as error:  # of whatever is in it
+    except Exception as error:  # the network may raise any error
         raise UserError(f"{expected(owner, what, told(error, registry.place(kind)))}{hint}") from error
     found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if found != shape:
@@ -126,7 +133,7 @@ def _call(
 
 
 def _about_parameters(network: TaskNetwork) -> str:
-    """What to say of parameters that stand in modules of one's own, where the network fails."""
+    """A hint on parameters in modules that are neither PyTorch's nor the package's, for a network that fails."""
     names = [name for name, module in network.holders.items() if not module.startswith(("mtrl.", "torch."))]
     if not names:
         return ""

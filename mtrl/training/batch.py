@@ -1,8 +1,9 @@
-"""Learning from data sets of transitions, one for each task, in Minari's format; evaluated in the tasks' environments.
+"""Training on data sets of transitions, one for each task, in Minari's format. Evaluations use the environments.
 
-An agent that infers its task (`infers_task`) is evaluated on tasks that it has no data of (`Suite.unseen`), which it is
-not told. In each it first plays `context_episodes` episodes, the first with a random code and each further one with a
-code drawn from what the transitions so far tell. The episodes that count come after these, with the most likely code.
+An agent that infers its task (`infers_task`) is evaluated on tasks without data sets (`Suite.unseen`), and is not told
+which of them it is in. In each task it first plays `context_episodes` episodes. The first has a random code. For each
+further one, a code is drawn from its distribution given the transitions so far. The episodes that count come after
+these, with the most likely code.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mtrl.training.off_policy import Guide
 from mtrl.training.trainer import TrainedAgent, TrainingConfig
 
 _PROBES = 10
-"""Contexts of each task by which an evaluation sees whether codes tell tasks apart."""
+"""Contexts of each task with which an evaluation checks whether codes tell tasks apart."""
 
 
 @dataclass
@@ -40,11 +41,11 @@ class Config(TrainingConfig):
 
     kind: str = "batch"
     data: str = path_option("datasets", changes_results=True)
-    """Folder of the data sets; a task's is <data>/<benchmark>/<task>-v0, as `mtrl data collect` writes it."""
+    """Folder of all data sets. That of a task is <data>/<benchmark>/<task>-v0, as `mtrl data collect` writes it."""
     transitions: int | None = None
-    """Of each task to learn from, in whole episodes that are spread evenly; all if not given."""
+    """About how many transitions of each task to learn from: whole episodes, spread evenly. All if not given."""
     context_episodes: int = 2
-    """Episodes from which an unseen task is inferred."""
+    """Episodes from which an agent infers an unseen task."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,7 +55,7 @@ class Config(TrainingConfig):
 
 
 class InferringAgent(TrainedAgent, Protocol):
-    """What the loop needs of a learner that infers its task; see `agents.mbml.MBML`."""
+    """What the training loop needs of an agent that infers its task; see `agents.mbml.MBML`."""
 
     def infer(self, context: Transitions) -> Any: ...
     def act_on(self, observation: Tensor, code: Tensor) -> Tensor: ...
@@ -63,11 +64,11 @@ class InferringAgent(TrainedAgent, Protocol):
 
 @dataclass(frozen=True)
 class UnseenResult(EvaluationResult):
-    """E episodes of each of U tasks that no data were of."""
+    """The result of E episodes of each of U tasks that have no data sets."""
 
     unseen: tuple[str, ...] = ()
     identified: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
-    """(U, N): whether a context of random actions is nearest to another of the same task."""
+    """(U, N): whether the code of a context of random actions is nearest to that of another context of its task."""
 
     @property
     def _values(self) -> dict[str, NDArray[Any]]:
@@ -84,7 +85,7 @@ class UnseenResult(EvaluationResult):
 
 
 class BatchTrainer(ControlTrainer):
-    """An agent and its data sets, and how far it is."""
+    """An agent, its data sets, and the state of its training."""
 
     unit = "iterations"
 
@@ -119,7 +120,7 @@ class BatchTrainer(ControlTrainer):
         return metrics
 
     def report(self) -> dict[str, FloatArray]:
-        """{return}: the mean of the data's episodes, which learning should surpass."""
+        """{return}: the mean return (T,) of the episodes in each data set, which the policy should exceed."""
         return {"return": self._returns}
 
     def largest_data(self) -> dict[str, FloatArray]:
@@ -146,7 +147,7 @@ class BatchTrainer(ControlTrainer):
         return TaskGuide(self.agent)
 
     def _inferred(self, envs: TaskVectorEnv, horizon: int) -> TaskGuide:
-        """A guide that has played the episodes of the context in each copy of the tasks' environments."""
+        """A guide with codes inferred from `context_episodes` episodes in each copy of the tasks' environments."""
         guide = TaskGuide(self.agent, torch.Generator().manual_seed(self.seed))
         observation, seen = envs.reset(), list[Transitions]()
         for _ in range(self.config.context_episodes):
@@ -158,7 +159,10 @@ class BatchTrainer(ControlTrainer):
         return guide
 
     def _identified(self, envs: TaskVectorEnv, horizon: int) -> NDArray[np.bool_]:
-        """(U, N): contexts of random actions, which are the same in all tasks, against the next copy's of each task."""
+        """(U, N), as in `UnseenResult`. Each context is compared with the next copy's context of every task.
+
+        The random actions are the same in all tasks.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         observation, seen = envs.reset(), list[Transitions]()
         tasks, copies = observation.shape[:2]
@@ -173,15 +177,15 @@ class BatchTrainer(ControlTrainer):
 
 
 class TaskGuide:
-    """A policy for tasks that it infers: one code for each of N copies of the environments of U tasks."""
+    """A policy that infers its tasks. It has one code for each of N copies of the environments of U tasks."""
 
     def __init__(self, agent: InferringAgent, generator: torch.Generator | None = None) -> None:
         self.agent, self._generator = agent, generator or torch.Generator().manual_seed(0)
         self.code: Tensor | None = None
-        """(U · N, Z), or None before the first action, which draws it from the prior."""
+        """(U · N, Z). None before the first action, for which it is drawn from the prior."""
 
     def settle(self, context: Transitions, likeliest: bool = True) -> None:
-        """Infer the codes from transitions (U · N, M, ..): the most likely ones, or drawn from what is likely."""
+        """Infer the codes from transitions (U · N, M, ..): the most likely codes, or draws from their distribution."""
         mean, variance = self.agent.infer(context)
         self.code = mean if likeliest else mean + variance.sqrt() * self._noise(len(mean)).to(mean)
 
@@ -193,7 +197,7 @@ class TaskGuide:
         return self.agent.act_on(rows, self.code).unflatten(0, observation.shape[:2]).squeeze(2)
 
     def value(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Q of (U, B, ..), (U, B), by the mean code of each task's copies."""
+        """Q (U, B) of observations (U, B, O) and actions (U, B, A), with the mean code of each task's copies."""
         assert self.code is not None
         return self.agent.value(observation, action, self.code.unflatten(0, (len(observation), -1)).mean(1))
 
@@ -202,7 +206,7 @@ class TaskGuide:
 
 
 def _store(seen: list[Transitions], envs: TaskVectorEnv, observation: FloatArray, action: Tensor) -> FloatArray:
-    """Take a step, keep it, and return what to act on next."""
+    """Take a step, append it to `seen`, and return the observations to act on next."""
     before = torch.tensor(observation)
     step = envs.step(action.numpy())
     after, reward, over = (torch.tensor(x) for x in (step.next_observation, step.reward, step.terminated))
@@ -211,7 +215,7 @@ def _store(seen: list[Transitions], envs: TaskVectorEnv, observation: FloatArray
 
 
 def _per_copy(seen: Sequence[Transitions]) -> Transitions:
-    """Steps of (U, N, ..) as (U · N, steps, ..)."""
+    """Steps, each (U, N, ..), as one batch (U · N, steps, ..): a sequence of transitions for each copy."""
     columns = zip(*(step[:5] for step in seen), strict=True)
     observation, action, reward, after, over = (torch.stack(column, 2).flatten(0, 1) for column in columns)
     return Transitions(observation, action, reward, after, over)

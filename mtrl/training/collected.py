@@ -16,16 +16,17 @@ from mtrl.training.ray_stream import Arrival, RayStream
 class CollectedTrainer(OffPolicyTrainer):
     """An agent that learns from what collectors send, and sends them its policy.
 
-    Each call of `advance` takes what one collector sends, R steps of its copies, and makes the updates that these steps
-    pay for, while all collectors go on. The order in which steps arrive depends on timing, so a run does not repeat
-    exactly. Its counts of steps and updates are exact nevertheless (see `ray_stream`), also after a resume.
+    Each call of `advance` takes what one collector sends, R steps of each of its copies, and makes the updates that are
+    due for these steps, while all collectors go on. The order in which steps arrive depends on timing, so a run does
+    not repeat exactly. Its counts of steps and updates are exact nevertheless (see `ray_stream`), also after a resume.
     """
 
     def start(self) -> Self:
         """Start the collectors, with an empty replay.
 
         Raises:
-            UserError: Ray, or a cluster, is missing; or the agent needs the steps of all copies at once.
+            UserError: Ray or the cluster is missing, the agent needs the steps of all copies at once, or several
+                processes learn together.
         """
         learner, config = self.agent.config, self.config
         check(learner.n_step == 1, "agent.n_step", "1 with training.collector=ray", learner.n_step)
@@ -51,7 +52,7 @@ class CollectedTrainer(OffPolicyTrainer):
         return self.updates if self.step >= self.config.learning_starts else -1
 
     def advance(self) -> Metrics | None:
-        """Take the steps of one call, and make the updates that they pay for."""
+        """Take the steps of one call, and make the updates that are due for them."""
         with self.clock("step"):
             arrival = self.collector.take(self._version)
         new = self._take(arrival)
@@ -77,7 +78,7 @@ class CollectedTrainer(OffPolicyTrainer):
         return new
 
     def _staleness(self) -> Metrics:
-        """By how many updates the collectors' policies were behind, since the last report: the mean and the most."""
+        """The mean and the largest staleness of the collectors' policies since the last report, in updates."""
         calls, total, largest = self._stale
         found = {"staleness": total / calls, "largest_staleness": largest}
         return {f"collector/{name}": torch.tensor(value) for name, value in found.items()}

@@ -1,8 +1,8 @@
-"""What fills the rollout of an on-policy learner: steps of all N copies of every task, taken here or elsewhere.
+"""Collects steps of all N copies of every task's environment, in this process or in others.
 
-The copies stand in W parts of N / W copies each, `training.workers`. A part acts and steps by itself, and its
-environments are what they would be among all N. So the same W parts give the same steps bit for bit, be they in this
-process (`LocalCollector`) or in processes of their own (`ray_collector`).
+The copies are divided into W parts (`training.workers`) of N / W copies each. A part acts and steps by itself, and its
+copies behave as they would among all N. So the same W parts give the same steps, bit for bit, in this process
+(`LocalCollector`) and in processes of their own (`ray_collector`).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from mtrl.core.types import StepResult, TaskVectorEnv
 from mtrl.training.trainer import TrainingConfig
 
 Clock = Callable[[str], contextlib.AbstractContextManager[None]]
-"""Counts the seconds of act, and of step."""
+"""Measures the time of a block with a name: act or step."""
 PartState = dict[str, Any]
-"""Of the environments of a part, as their `state_dict` gives it."""
+"""The state of a part's environments, as their `state_dict` gives it."""
 
 
 @dataclass
 class CollectorConfig(TrainingConfig):
-    """Options of training loops whose environments may stand in several processes."""
+    """Options of training loops whose environments may run in several processes."""
 
     envs_per_task: int = 1
     """N: copies of each task stepped side by side."""
     workers: int = 1
-    """W: parts that a task's environments are divided into; with collector=ray a process for each."""
+    """W: parts into which the copies of every task are divided; with collector=ray, each in its own process."""
     collector: str = "local"
     """Where steps are taken: local, or ray for processes on the machines of a Ray cluster."""
     collector_address: str = runtime_option("")
@@ -59,7 +59,7 @@ class CollectorConfig(TrainingConfig):
 
 
 class Actor(Protocol):
-    """What a collector needs of a learner."""
+    """What a collector needs of an agent."""
 
     device: torch.device
 
@@ -72,7 +72,7 @@ class Actor(Protocol):
         ...
 
     def exploring_state(self) -> dict[str, Any]:
-        """What `explore` depends on; `load_exploring_state` takes it over in another process."""
+        """What `explore` depends on, for `load_exploring_state` in another process."""
         ...
 
     def load_exploring_state(self, state: Mapping[str, Any]) -> None: ...
@@ -82,7 +82,7 @@ class Step(NamedTuple):
     """One step of all copies. The result's arrays are reused by the next step."""
 
     observation: Tensor
-    """(T, N, O): what was acted on."""
+    """(T, N, O): the observations acted on."""
     action: Tensor
     """(T, N, A), not clipped."""
     result: StepResult
@@ -92,11 +92,11 @@ class Collector(Protocol):
     """Takes steps with the current policy."""
 
     def collect(self, most: int) -> Iterator[Step]:
-        """The next steps, one at least and `most` at most; all of them are to be taken."""
+        """At least one and at most `most` further steps. The caller must use all of them."""
         ...
 
     def state_dict(self) -> list[PartState]:
-        """Where the environments of each part are. No step is under way."""
+        """The state of each part's environments. No step may be under way."""
         ...
 
     def load_state_dict(self, state: Sequence[PartState]) -> None: ...
@@ -114,7 +114,7 @@ class Explorer(Protocol):
 
 class _Random:
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """Uniform in [-1, 1]: 2 Φ(x) − 1 of a standard normal x."""
+        """Uniform in [-1, 1]: 2 Φ(x) − 1 for standard normal noise x, where Φ is its distribution function."""
         return torch.erf(noise / math.sqrt(2))
 
 
@@ -127,7 +127,7 @@ class Part:
     def __init__(self, agent: Explorer, envs: TaskVectorEnv) -> None:
         self.agent, self.envs = agent, envs
         self.observation: Tensor | None = None
-        """(T, n, O): what to act on next."""
+        """(T, n, O): the observations to act on next. None before the first step."""
 
     def step(self, noise: Tensor, clock: Clock) -> Step:
         """noise: (T, n, A)"""
@@ -147,7 +147,7 @@ class Part:
 
 
 class LocalCollector:
-    """All parts in this process, one after another; a step at a time."""
+    """Steps all parts in this process, one after another. Each call of `collect` gives one step."""
 
     def __init__(self, agent: Actor, envs: Sequence[TaskVectorEnv], clock: Clock) -> None:
         self._agent, self._clock = agent, clock

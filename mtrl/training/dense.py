@@ -87,7 +87,7 @@ class Measures(Evaluation):
 
 
 class DenseTrainer(SupervisedTrainer):
-    """Trains an agent for dense prediction. The number of updates done says which batch of pictures comes next."""
+    """Trains an agent for dense prediction. The number of updates so far determines the next batch."""
 
     headline = "score"
 

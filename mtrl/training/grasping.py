@@ -1,7 +1,7 @@
-"""Epochs over attempts to grasp in two domains; evaluation by commands that are searched for, and then tried.
+"""Training on attempts to grasp in two domains. Evaluations search for the best commands, and try them.
 
-A step is one attempt of each domain. Commands are searched for by the cross-entropy method, as in Fang et al. 2018: of
-commands drawn from a normal distribution, those that the network likes best give the next distribution.
+A step is one attempt in each domain. The search is the cross-entropy method, as in Fang et al. 2018: commands are drawn
+from a distribution, and a normal distribution is fitted to those with the highest scores, for the next round.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from mtrl.training.evaluation import Evaluation, Progress
 from mtrl.training.supervised import EVALUATION_ROWS, SupervisedTrainer
 
 SAMPLES, ROUNDS, ELITE = 64, 3, 6
-"""Commands of a round, rounds, and commands that the next round's distribution is fitted to."""
+"""Commands in a round, rounds, and best commands to which the next round's distribution is fitted."""
 
 
 @dataclass
 class Config(supervised.Config):
-    """Steps are attempts of each domain."""
+    """Steps are attempts in each domain."""
 
     specs: ClassVar[tuple[type[Spec], ...]] = (GraspSpec,)
 
     kind: str = "grasping"
     evaluation_episodes: int = 30
-    """Grasps in each domain of an evaluation on the way."""
+    """Grasps in each domain in an evaluation during training."""
     final_episodes: int = 60
-    """Grasps in each domain of the evaluation at the end."""
+    """Grasps in each domain in the evaluation at the end."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(not self.single_task, "training.single_task", "empty for grasps", self.single_task)
+        check(not self.single_task, "training.single_task", "empty with training=grasping", self.single_task)
 
     def evaluates(self, episodes: int) -> str:
         return f"{episodes} grasps in each domain"
 
 
 class GraspBenchmark(Protocol):
-    """What the loop needs of a benchmark."""
+    """What the training loop needs of a benchmark."""
 
     spec: GraspSpec
     reach: FloatArray
@@ -73,7 +73,7 @@ class Grasps(Evaluation):
     lifted: BoolArray
     """(T, E): whether any object was."""
     auc: FloatArray
-    """(T,): how likely a successful attempt at the wanted object is rated above an unsuccessful one, on test tables."""
+    """(T,): the area under the ROC curve of the scores of all attempts on the test tables."""
 
     @property
     def per_task(self) -> dict[str, FloatArray]:
@@ -90,9 +90,9 @@ class Grasps(Evaluation):
 
 
 def search(score: Callable[[Tensor], Tensor], reach: FloatArray, problems: int, generator: torch.Generator) -> Tensor:
-    """The cross-entropy method for M problems at once: the best commands (M, 3) that were drawn.
+    """The cross-entropy method for M problems at once. Returns the best of all drawn commands, (M, 3).
 
-    The first commands are uniform within `reach` (2, 3). score: commands (M, P, 3) -> (M, P), more is better.
+    The first commands are uniform within `reach` (2, 3). score: commands (M, P, 3) -> (M, P), larger is better.
     """
     low, high = torch.from_numpy(reach).float()
     commands = low + (high - low) * torch.rand(problems, SAMPLES, 3, generator=generator)
@@ -111,13 +111,14 @@ def search(score: Callable[[Tensor], Tensor], reach: FloatArray, problems: int, 
 
 
 def area_under_curve(scores: FloatArray, positive: BoolArray) -> float:
-    """The share of pairs of a positive and another whose scores (n,) are in order, ties half; NaN without a pair."""
+    """The area under the ROC curve of scores (n,): the share of pairs in which a positive has a higher score than
+    another attempt. Ties count half. NaN where there is no such pair."""
     difference = scores[positive][:, None] - scores[~positive][None]
     return float((np.sign(difference) / 2 + 0.5).mean()) if difference.size else float("nan")
 
 
 class GraspTrainer(SupervisedTrainer):
-    """A grasper and its attempts; the number of updates done says which batch comes next."""
+    """A grasping network and its attempts. The number of updates so far determines the next batch."""
 
     unit = "attempts"
 
@@ -125,7 +126,7 @@ class GraspTrainer(SupervisedTrainer):
     """A `GraspBenchmark`."""
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Grasps:
-        """Search a command for each object of the test tables in turn, and try it; rate all attempts on them."""
+        """Try the command found for one object after another of the test tables, and rate all attempts on them."""
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         arrays = [self.suite.attempts(domain, "test") for domain in range(self.suite.spec.num_tasks)]
         tables = len(arrays[0]["rgb"])
@@ -140,7 +141,7 @@ class GraspTrainer(SupervisedTrainer):
         return Grasps(found == [wanted for _, wanted in chosen], found >= 0, self._auc())
 
     def _commands(self, pictures: Tensor) -> FloatArray:
-        """The commands (T, M, 3) for pictures (T, M, 4, H, W), one by one, so that a picture decides alone."""
+        """The commands (T, M, 3) found for pictures (T, M, 4, H, W). No picture changes the command for another."""
         data = self.suite.data.to(self.agent.device)
         found = []
         for seen in pictures.unbind(1):
@@ -163,7 +164,10 @@ class GraspTrainer(SupervisedTrainer):
         return np.array([area_under_curve(s[:n], f[:n] == WANTED) for s, f, n in each])
 
     def pictures(self) -> dict[str, Any]:
-        """Of each domain (H, 2 W, 3): the first test table, its wanted object bright, and the cut at its command."""
+        """For each domain (H, 2 W, 3): the first test table beside the part around the command found for it.
+
+        The wanted object is bright.
+        """
         domains = range(self.suite.spec.num_tasks)
         pictures = torch.stack([self.suite.picture(self.suite.attempts(domain, "test"), 0, 0) for domain in domains])
         commands = torch.from_numpy(self._commands(pictures.unsqueeze(1)))
@@ -179,12 +183,12 @@ class GraspTrainer(SupervisedTrainer):
     def policy(self) -> Callable[[NDArray[np.uint8]], FloatArray]:
         """Pictures with the wanted object's mask, uint8 (T, M, 4, H, W) -> commands (T, M, 3).
 
-        Colours are normalised by the training attempts, which have to be there.
+        Colours are normalised by the statistics of the training attempts, which are made if they are missing.
         """
         return lambda pictures: self._commands(torch.from_numpy(pictures))
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> NDArray[Any]:
-        """observation, a picture with the wanted object's mask, uint8 (4, H, W) -> the command (3,): x, y, turn."""
+        """observation: a picture with the wanted object's mask, uint8 (4, H, W). Returns a command (3,): x, y, turn."""
         picture = np.asarray(observation)
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[0] != 4:
             found = f"{picture.dtype} of shape {picture.shape}"

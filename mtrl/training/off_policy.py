@@ -35,8 +35,8 @@ class Config(CollectorConfig):
     buffer_size: int = 100_000
     """Transitions kept per task."""
     deterministic: bool = False
-    """Strictly alternate: step, store, update. Otherwise a step of the environments and the updates that it earns run
-    side by side, so that these draw from the transitions up to the step before. Either order repeats bit for bit."""
+    """Strictly alternate: step, store, update. Otherwise a step of the environments and the updates that are due for it
+    run at the same time, so that these draw from the transitions before this step. Either order repeats bit for bit."""
     collector_steps: int = 25
     """With collector=ray: steps that a process takes with one policy."""
     max_staleness: int = 1000
@@ -62,16 +62,16 @@ class Config(CollectorConfig):
 
     @property
     def updates_per_call(self) -> int:
-        """Updates that the steps of one call of a collector earn, at most."""
+        """The largest number of updates that are due for the steps of one call of a collector."""
         return math.ceil(self.collector_steps * self.envs_per_task // self.workers * self.update_to_data)
 
 
 class Agent(TrainedAgent, Protocol):
-    """What the loop needs of a learner."""
+    """What the training loop needs of an agent."""
 
     generator: torch.Generator
     processes: Any
-    """The `Processes` that learn together."""
+    """The `Processes` that train together."""
 
     def act(self, observation: Tensor, explore: bool) -> Tensor: ...
     def observe(self, transitions: Transitions) -> None: ...
@@ -91,7 +91,7 @@ class Guide(Protocol):
 
 
 class OffPolicyTrainer(ControlTrainer):
-    """One agent, its environments and its replay, and how far they are.
+    """One agent, its environments and its replay, and the state of their training.
 
     The environments step in a thread of their own while the agent learns, or in turn (`Config.deterministic`). No
     step is in flight between two calls of `advance`, and the orders of actions, transitions and updates are fixed:
@@ -99,14 +99,14 @@ class OffPolicyTrainer(ControlTrainer):
     """
 
     measures: ClassVar[tuple[str, ...]] = ()
-    """What to report of the environments' measures."""
+    """The names of the environments' measures that are reported."""
 
     agent: Agent
     suite: ControlSuite
     _guide: Guide | None = None
 
     def begin_from(self, guide: Guide) -> None:
-        """Let a guide act in place of random actions, infer the tasks after each episode, and then be imitated."""
+        """Let a guide act in place of random actions, and infer the tasks after each episode. The agent imitates it."""
         self._guide = guide
 
     def start(self) -> Self:
@@ -116,7 +116,7 @@ class OffPolicyTrainer(ControlTrainer):
         return self._begin(self.envs.num_tasks)
 
     def _begin(self, tasks: int) -> Self:
-        """Make an empty replay. tasks: those that step at once."""
+        """Make an empty replay. tasks: how many step at once."""
         self.replay: Any = self._make_replay(self._capacity, self.agent.device)
         self.episodes = EpisodeStatistics(tasks, self.config.envs_per_task, self.measures)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
@@ -129,7 +129,7 @@ class OffPolicyTrainer(ControlTrainer):
         return min(self.config.buffer_size, self.steps + self.config.envs_per_task)
 
     def empty_replay(self) -> ReplayBuffer:
-        """A replay for the `data_state` of such a run, on the CPU."""
+        """A replay on the CPU that a `data_state` of this run fits."""
         return self._make_replay(self._capacity, torch.device("cpu"))
 
     def _make_replay(self, capacity: int, device: torch.device) -> Any:
@@ -146,7 +146,7 @@ class OffPolicyTrainer(ControlTrainer):
         return self.config.learning_starts
 
     def advance(self) -> Metrics | None:
-        """One step of every copy, and the updates it earns."""
+        """One step of every copy, and the updates that are due for it."""
         if self._observation is None:
             self._observation = torch.tensor(self.envs.reset())
         with self.clock("act"):
@@ -178,7 +178,7 @@ class OffPolicyTrainer(ControlTrainer):
             self._guide.settle(self._of_copies())
 
     def _of_copies(self) -> Transitions:
-        """What the replay holds of each copy, (T · N, M, ..)."""
+        """The replay's transitions of each copy, (T · N, M, ..), the oldest first."""
         copies = self.envs.envs_per_task
         return self.replay.ordered().map(lambda part: part.unflatten(1, (-1, copies)).transpose(1, 2).flatten(0, 1))
 
@@ -204,7 +204,7 @@ class OffPolicyTrainer(ControlTrainer):
         return [self.replay.sample(self.agent.config.batch_size, self.agent.generator) for _ in range(count)]
 
     def _learn(self, step: int, new: int) -> Metrics | None:
-        """The updates that the last `new` of `step` steps have earned, after the warm-up."""
+        """Make the updates that are due for the last `new` of `step` steps, if the warm-up is over."""
         if step < self.config.learning_starts:
             return None
         if self._guide is not None and self.updates == 0:
@@ -221,7 +221,7 @@ class OffPolicyTrainer(ControlTrainer):
         return metrics
 
     def _imitate(self, guide: Guide) -> None:
-        """Half of the actions whose values the critics imitate are the guide's own, half are random."""
+        """Imitate the guide. Critics learn its values of actions: half are its own, from the replay, half random."""
         guide.settle(self._of_copies())
         config, generator = self.agent.config, self.agent.generator
         for _ in range(self.config.imitation_updates):

@@ -24,9 +24,9 @@ from mtrl.core.types import BoolArray, FloatArray, StepResult
 from mtrl.training.collecting import RANDOM, Actor, Clock, CollectorConfig, Part, PartState, Step
 
 _MOST_LOST = 10
-"""The most processes that may die in one rollout."""
+"""The largest number of processes that may die in one rollout."""
 Rebuild = Callable[[], tuple[Any, Any]]
-"""Builds agent and suite."""
+"""Builds the agent and the suite."""
 
 
 class Block(NamedTuple):
@@ -189,7 +189,7 @@ class RayCollector(RayWorkers):
             calls = {part: self._call(part, sent, noise[part]) for part in missing}
             found |= {part: answer for part, call in calls.items() if (answer := self._answer(call, part)) is not None}
             if self.lost - before > _MOST_LOST:
-                raise UserError(f"Collectors should live. Found {self.lost - before} that died in one rollout.")
+                raise UserError(f"Collectors should not die. Found {self.lost - before} that died in one rollout.")
         blocks, self._states[:] = zip(*(found[part] for part in range(len(noise))), strict=True)
         self._count(policy=len(policy) * len(noise), noise=sum(share.nbytes for share in noise))
         self._count(steps=sum(block.nbytes for block in blocks), states=sum(len(state) for _, state in found.values()))

@@ -1,11 +1,13 @@
-"""Transitions that processes of a Ray cluster collect while the learner learns from those before.
+"""Transitions that processes of a Ray cluster collect while the learner learns from earlier ones.
 
-Each process has a part of the environments and always one call under way: some steps with the policy that was the
-newest when it was sent. What comes back counts when it is taken, with where the environments are then; the next call
-goes on there. A process that dies takes its call along, and nothing else: another one begins where the last call that
-was taken had ended. So no step is lost or counted twice, and a checkpoint needs nothing of the calls under way.
+Each process steps a part of the environments. It always has one call under way, for some steps with the policy that was
+the newest when the call began. The steps count when the learner takes them. They come with the state of the
+environments after them, where the part's next call continues. If a process dies, only its call is lost: another process
+starts where the last call that was taken had ended. So no step is left out or counted twice, and a checkpoint needs
+nothing of the calls under way.
 
-How stale a policy may be is bounded: by the updates that were made since it was sent, when its steps are taken.
+A policy's staleness is the number of updates between the time when it is sent and the time when its steps are taken.
+It is bounded.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from mtrl.training.collecting import PartState
 from mtrl.training.ray_collector import Block, RayWorkers, packed, unpacked
 
 _MOST_LOST = 10
-"""Processes that may die without a call that comes back."""
+"""The largest number of processes that may die in a row, without a successful call between."""
 
 
 class Arrival(NamedTuple):
@@ -29,7 +31,7 @@ class Arrival(NamedTuple):
     copies: range
     block: Block
     staleness: int
-    """Updates since the policy was sent."""
+    """Updates since the steps' policy was sent."""
 
 
 class _Call(NamedTuple):
@@ -38,27 +40,28 @@ class _Call(NamedTuple):
 
 
 def must_wait(ages: Sequence[int], each: int, most: int) -> bool:
-    """Whether the steps of the oldest policy are to be taken next, lest one becomes too old.
+    """Whether the learner must take the steps of the oldest policy next, so that no policy becomes too old.
 
-    Taken one after another, the i-th oldest is taken after i more turns. Where any may be taken first, this must still
-    hold for all others one turn later. A policy that is sent now is the youngest, so `most` is never passed if it is
-    at least `each` times the number of processes.
+    The learner takes the steps of one policy in each turn. If it takes another than the oldest now, and then the others
+    from the oldest on, the i-th oldest (i = 0, 1, ...) is taken i + 1 turns from now. If one of them would be too old
+    by then, the oldest must be next. A policy that is sent now is the youngest, so no policy ever becomes older than
+    `most`, if that is at least `each` times the number of processes.
 
     Args:
         ages: updates since each policy under way was sent.
-        each: updates of one turn, at most.
-        most: the oldest that a policy may be.
+        each: the largest number of updates in one turn.
+        most: the largest age allowed.
     """
     return any(age + (i + 1) * each > most for i, age in enumerate(sorted(ages, reverse=True)))
 
 
 class RayStream(RayWorkers):
-    """The calls under way.
+    """The processes and their calls under way.
 
     Args:
-        steps: R, of each copy in one call.
-        each: updates for the steps of one call, at most.
-        most: updates that a policy may be behind when its steps are taken.
+        steps: R, the steps of each copy in one call.
+        each: the largest number of updates for the steps of one call.
+        most: the largest staleness of a policy when its steps are taken.
         rest: as in `RayWorkers`.
     """
 
@@ -70,7 +73,7 @@ class RayStream(RayWorkers):
         self._lost_in_a_row = 0
 
     def take(self, version: int) -> Arrival:
-        """Wait for the steps of one call. All processes without a call begin one.
+        """Wait for the steps of one call, and return them. First, all processes without a call begin one.
 
         version: the number of updates so far, which names the newest policy; negative for random actions.
         """
@@ -84,14 +87,14 @@ class RayStream(RayWorkers):
                 break
             self._lost_in_a_row += 1
             if self._lost_in_a_row > _MOST_LOST:
-                raise UserError(f"Collectors should live. Found {self._lost_in_a_row} that died one after another.")
+                raise UserError(f"Collectors should not die. Found {self._lost_in_a_row} that died in a row.")
         block, self._states[part] = answer
         self._lost_in_a_row = 0
         self._count(steps=block.nbytes, states=len(answer[1]))
         return Arrival(self._config.parts[part], block, ages[call])
 
     def begin(self, version: int) -> None:
-        """Let all processes that have nothing to do go on with the newest policy."""
+        """Let all processes without a call begin one with the newest policy. version: as in `take`."""
         busy = {call.part for call in self._calls.values()}
         for part in (part for part in range(self._config.workers) if part not in busy):
             if self._policy[0] != version:
@@ -103,11 +106,11 @@ class RayStream(RayWorkers):
             self._count(policy=len(self._policy[1]), noise=noise.nbytes)
 
     def state_dict(self) -> dict[str, PartState]:
-        """part -> where its environments are after the last steps that were taken, of those that have begun."""
+        """Number of a part -> the state of its environments after the last steps that were taken, if there are any."""
         return {str(part): unpacked(state) for part, state in enumerate(self._states) if state is not None}
 
     def load_state_dict(self, states: Mapping[str, PartState]) -> None:
-        """The calls under way are forgotten, and their processes begin anew."""
+        """Continue from saved states. Processes with a call under way are replaced."""
         for call in self._calls.values():
             self._ray.kill(self._workers[call.part])
             self._workers[call.part] = self._start(call.part)

@@ -17,7 +17,7 @@ from mtrl.data.images import mixed_seed
 from mtrl.training.evaluation import Evaluation, Progress
 
 _WATCHED = ("loss", "grad_norm", "penalty")
-"""Metrics of an update that are to be finite, by the ends of their names."""
+"""Ends of the names of an update's metrics that must be finite."""
 _DATA = "the training data's "
 
 
@@ -31,13 +31,13 @@ class TrainingConfig:
     log_every: int = runtime_option(500)
     """Steps between two rows of metrics."""
     evaluate_every: int = 0
-    """Steps between two evaluations on the way; 0 for none."""
+    """Steps between two evaluations during training; 0 for none."""
     evaluate_first: bool = False
-    """Evaluate before the first step too, where there are evaluations on the way."""
+    """Evaluate before the first step, too, if there are evaluations during training."""
     evaluation_episodes: int = 5
-    """Episodes per task of an evaluation on the way."""
+    """Episodes per task in an evaluation during training."""
     final_episodes: int = 50
-    """Episodes per task of the evaluation at the end; 0 for none."""
+    """Episodes per task in the evaluation at the end; 0 for none."""
     protocol: str = "goals"
     """Goals of the evaluations: each goal once (goals), or drawn with replacement (upstream)."""
     checkpoint_every: int = runtime_option(50_000)
@@ -46,7 +46,7 @@ class TrainingConfig:
     """Where a loss, gradient, parameter, observation or reward is found to be infinite or NaN: stop, or rollback to the
     last checkpoint and go on from there with other random numbers."""
     max_rollbacks: int = runtime_option(3)
-    """Rollbacks of a run, after which it stops."""
+    """The number of rollbacks after which a run stops."""
 
     def __post_init__(self) -> None:
         check_choice("training.on_nonfinite", self.on_nonfinite, ("stop", "rollback"))
@@ -80,10 +80,10 @@ class NotFinite(UserError):
 
 
 class Trainer:
-    """An agent and the data that it learns from, and how far it is.
+    """An agent, the data that it learns from, and the state of its training.
 
-    A new trainer is cheap: it can evaluate the agent and give its policy. Environments, replay and data sets that
-    training needs are opened by `start`.
+    Making a trainer is cheap, and it can then evaluate the agent and give its policy. `start` opens the environments,
+    replay and data sets that training needs.
     """
 
     unit: ClassVar[str] = "env_steps"
@@ -91,7 +91,7 @@ class Trainer:
     headline: str = "success"
     """The value of `report` that a progress bar shows."""
     reports_best: ClassVar[bool] = False
-    """Whether a run's result names the best evaluation on the way beside the last one."""
+    """Whether a run's result names the best evaluation during training, besides the last one."""
 
     def __init__(self, config: Any, *, agent: Any, suite: Any, seed: int, steps: int) -> None:
         """steps: how many will be taken of each task in all."""
@@ -104,7 +104,7 @@ class Trainer:
         self.counted: list[int] | None = None
         """Indexes of the tasks that means over tasks are taken over; None for all."""
         self.seconds: dict[str, float] = {}
-        """Where the time went, from the first step on."""
+        """Name of a part of the work -> the seconds it has taken since the first step."""
         self.rebuild: Callable[[], tuple[Any, Any]] | None = None
         """Builds the agent, on the CPU, and the suite once more. It can be pickled, for a process that collects."""
 
@@ -138,7 +138,7 @@ class Trainer:
         return {}
 
     def pictures(self) -> dict[str, Any]:
-        """name -> picture (H, W, 3), uint8: what to look at in the last batch."""
+        """name -> picture (H, W, 3), uint8, of something to check, such as the last batch."""
         return {}
 
     @property
@@ -170,15 +170,15 @@ class Trainer:
         raise NotImplementedError
 
     def guide(self) -> Any:
-        """What another training may start from (`begin_from`).
+        """What another run may start from (`begin_from`).
 
         Raises:
-            UserError: there is none in this kind of training.
+            UserError: this kind of training has none.
         """
         raise expected("Option `start`", "a run of agent=mbml", type(self.agent).__name__)
 
     def begin_from(self, guide: Any) -> None:
-        """Start, before any step, from what another run's policy knows of the tasks.
+        """Start from another run's policy. Called before the first step.
 
         Raises:
             UserError: this kind of training cannot.
@@ -240,7 +240,7 @@ class Trainer:
         return 0
 
     def changed_bytes(self, steps: int) -> int:
-        """How many of `data_bytes` a checkpoint writes at most, that many steps after another."""
+        """How many of `data_bytes` a checkpoint writes at most, `steps` steps after the one before."""
         return self.data_bytes
 
     def load_data_state(self, state: dict[str, Any]) -> None:
@@ -261,7 +261,7 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _unsound(numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those with a number that is not finite; one transfer to the host for each device."""
+    """The tensors with a number that is not finite. Takes one transfer to the host for each device."""
     extremes: dict[torch.device, dict[str, Tensor]] = {}
     for name, value in numbers.items():
         if value.is_floating_point() and value.numel():
@@ -274,7 +274,7 @@ def _unsound(numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _described(name: str, value: Tensor, tasks: Sequence[str]) -> str:
-    """What is not finite, and in which tasks where a tensor has a row for each of them."""
+    """What is not finite, and in which tasks, if the tensor has a row for each task."""
     large = "a number too large to learn from" if name.startswith(_DATA) else "an infinite number"
     what = f"{'NaN' if bool(value.isnan().any()) else large} in {name}"
     if value.shape[:1] != (len(tasks),) or "shared." in name or "optimizer" in name:

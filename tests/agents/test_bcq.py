@@ -18,7 +18,7 @@ def learner() -> Any:
     made = agent("none", "independent", learner="bcq", candidates=4, least_weight=0.6, gamma=0.9)
     for network in (made.actor, made.critic, made.vae, made.target, made.target_actor):
         network.double()
-    for network in (made.target, made.target_actor):  # so that none of them passes for the network it follows
+    for network in (made.target, made.target_actor):  # so that they differ from the networks that they follow
         for parameter in network.parameters():
             parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)))
     return made
@@ -33,8 +33,8 @@ def batch() -> Transitions:
     return Transitions(normal(O), normal(A).tanh(), normal(), normal(O), (normal() > 0.8).double())
 
 
-def test_targets_take_the_best_of_n_actions_that_the_data_could_have(learner: Any) -> None:
-    """One state after another; the networks are called as they are, for all tasks at once."""
+def test_targets_take_the_best_of_n_generated_actions(learner: Any) -> None:
+    """Compared with a loop over states and candidates, which calls the networks for all tasks at once."""
     given, n = batch(), learner.config.candidates
     latents = torch.randn(T, B * n, 2 * A, dtype=torch.float64).clamp(-0.5, 0.5)
     target = learner.critic_batch(given, latents).target
@@ -64,7 +64,7 @@ def test_the_autoencoders_loss_is_that_of_torch_distributions(learner: Any) -> N
     torch.testing.assert_close(losses, (again - given.action).square().mean((1, 2)) + 0.5 * apart)
 
 
-def test_the_actors_loss_has_gradients_for_the_perturbation_alone(learner: Any) -> None:
+def test_only_the_network_that_perturbs_actions_gets_gradients_of_the_actors_loss(learner: Any) -> None:
     given = learner.actor_batch(batch())
     losses, _ = learner.actor_losses(*learner.actor.tensors, given)
     losses.sum().backward()
@@ -83,7 +83,7 @@ def test_the_best_action_is_chosen_in_each_state() -> None:
 
 
 def test_actions_stay_near_those_of_the_data() -> None:
-    """Critics that prefer large actions cannot lead to one, as the data have small ones only."""
+    """The data have only small actions. So critics that prefer large ones cannot lead the policy to them."""
     learner = agent("none", "independent", learner="bcq", perturbation=0.05, kl_weight=0.01)
     given, generator = batch(), torch.Generator().manual_seed(1)
     small = 0.1 * given.action.float()
@@ -95,7 +95,7 @@ def test_actions_stay_near_those_of_the_data() -> None:
     assert learner.act(given.observation.float(), explore=False).abs().max() < 0.2
 
 
-def test_updates_repeat_and_acting_draws_nothing() -> None:
+def test_updates_repeat_and_acting_without_exploration_draws_no_random_numbers() -> None:
     first, second = (agent("pcgrad", "mlp", learner="bcq") for _ in range(2))
     for learner in (first, second):
         learner.learn(Experience(learner).draw, 3)

@@ -1,4 +1,4 @@
-"""The grasper: the reversal's sign and scale against derivatives by differences, and which labels each domain uses."""
+"""The grasping network: the reversed gradient against finite differences, and which labels each domain uses."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def slope(agent: Any, function: Any, parameters: list[Tensor], direction: list[T
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3, 2.0])
-def test_the_reversed_gradient_has_the_other_sign_and_the_scale(scale: float) -> None:
+def test_the_reversed_gradient_has_the_opposite_sign_and_the_given_scale(scale: float) -> None:
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     y = reversed_gradient(x, scale)
     assert torch.equal(y, x)
@@ -74,7 +74,7 @@ def test_the_reversed_gradient_has_the_other_sign_and_the_scale(scale: float) ->
 
 @pytest.mark.parametrize("reversal", [0.3, 2.0])
 def test_features_climb_the_domain_loss_and_its_head_descends_it(reversal: float) -> None:
-    """Of features: ∇(grasps) − λ ∇(domain). Of the domain head: ∇(domain). Both against differences of the losses."""
+    """The features' gradient is ∇(grasps) − λ ∇(domain), the domain head's ∇(domain). Both match finite differences."""
     agent, given = grasper(reversal=reversal), batch()
 
     def grasp_loss() -> Tensor:
@@ -93,7 +93,7 @@ def test_features_climb_the_domain_loss_and_its_head_descends_it(reversal: float
         assert abs(of_domain) > 1e-4
 
 
-def test_labels_of_the_wanted_object_are_used_in_the_source_alone() -> None:
+def test_labels_of_the_wanted_object_are_used_only_in_the_source_unless_target_labels() -> None:
     given = batch()
     swapped = given.labels.clone()
     swapped[given.labels == WANTED], swapped[given.labels == ANOTHER] = ANOTHER, WANTED
@@ -103,7 +103,7 @@ def test_labels_of_the_wanted_object_are_used_in_the_source_alone() -> None:
         assert difference[0] != 0 and bool(difference[1] != 0) is known
 
 
-def test_nothing_is_learned_from_the_target_without_its_grasps() -> None:
+def test_without_target_grasps_nothing_is_learned_from_the_target() -> None:
     agent, given = grasper(target_grasps=False), batch()
     assert losses(agent, given)[1] == 0
     other = given._replace(images=torch.stack([given.images[0], torch.randn_like(given.images[1])]))
@@ -114,8 +114,8 @@ def test_nothing_is_learned_from_the_target_without_its_grasps() -> None:
     torch.testing.assert_close(updated[0].predict(images), updated[1].predict(images))
 
 
-def test_the_mask_decides_for_the_wanted_object_alone() -> None:
-    """Of two commands at one place, another mask changes the probability of the wanted object, not of any."""
+def test_only_the_wanted_objects_head_sees_the_mask() -> None:
+    """Another mask changes the predicted success for the wanted object, but not that for any object."""
     images = batch().images
     moved = images.clone()
     moved[..., 3, :, :] = moved[..., 3, :, :].flip(-1)

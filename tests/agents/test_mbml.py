@@ -1,4 +1,4 @@
-"""MBML: posteriors and the triplet loss against transcriptions in double precision; what is relabelled, and by whom."""
+"""MBML: posteriors and the triplet loss against plain transcriptions of the paper, and what is relabelled."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def context(seed: int = 0) -> Transitions:
 
 
 def test_a_posterior_is_the_normalised_product_of_its_factors_densities() -> None:
-    """On a grid: the product of K densities, divided by its integral, has this mean and variance."""
+    """Compared on a grid: the product of K densities, divided by its integral, has the same mean and variance."""
     factors = gaussians(5, 4, Z)
     found = posteriors.product(factors)
     grid = torch.linspace(-30, 30, 60_001, dtype=torch.float64).view(-1, 1, 1)
@@ -76,7 +76,7 @@ def test_the_triplet_loss_is_the_papers() -> None:
     torch.testing.assert_close(posteriors.triplet_loss(anchor, positive, negative, 2.0), (near - far + 2).clamp(min=0))
 
 
-def test_the_triplets_of_a_batch_are_those_of_a_loop() -> None:
+def test_the_triplet_losses_of_a_batch_are_those_of_a_loop() -> None:
     """Sec. 4 of the paper, task by task, with as many of the task's own transitions as were relabelled."""
     made = learner(reward_agreement=0.1)
     made.student.double()
@@ -153,7 +153,7 @@ def _draw(made: Any) -> Any:
     return lambda: [experience.replay.sample(made.config.rows, made.generator)]
 
 
-def test_training_goes_on_exactly_from_either_phase() -> None:
+def test_training_resumes_exactly_in_either_phase() -> None:
     for before in (1, 3):
         whole, parts = learner(), learner()
         draw = _draw(whole)
@@ -167,8 +167,8 @@ def test_training_goes_on_exactly_from_either_phase() -> None:
         assert all(torch.equal(a, b) for a, b in zip(tensors(whole), tensors(again), strict=True))
 
 
-def test_a_loss_of_each_task_serves_surgery() -> None:
-    """With PCGrad the student takes each task's own gradient, whose sum is the joint one."""
+def test_surgery_works_on_the_students_losses() -> None:
+    """The student learns with PCGrad, and its per-task gradients add up to the joint one."""
     joint, surgical = learner(), agent("pcgrad", "mlp", learner="mbml", context_size=K, code_size=Z, teacher_updates=1)
     for made in (joint, surgical):
         made.learn(_draw(made), 3)
@@ -184,7 +184,7 @@ def test_a_loss_of_each_task_serves_surgery() -> None:
         torch.testing.assert_close(a, b.sum(0), rtol=1e-4, atol=1e-5)
 
 
-def test_new_tasks_need_no_more_than_a_code() -> None:
+def test_a_code_is_enough_for_a_new_task() -> None:
     made = learner()
     five = context().map(lambda x: x[:1].repeat(5, *[1] * (x.ndim - 1)))
     code = made.infer(five).mean

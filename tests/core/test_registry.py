@@ -111,7 +111,7 @@ BROKEN = {
     "bad_syntax": ("x = 1\nx = = 2", r"--import bad_syntax should be .*'SyntaxError: .*bad_syntax.py, line 2\)'"),
     "bad_import": ("\nimport nowhere_at_all", r"No module named 'nowhere_at_all' \(bad_import.py, line 2\)"),
     "bad_name": ("x = y", r"NameError: name 'y' is not defined \(bad_name.py, line 1\)"),
-    "adds_none": ("", r"What was imported \(adds_none\) added no network of this name, by `add`"),
+    "adds_none": ("", r"The imported modules \(adds_none\) added no network of this name by `add`"),
     "plain": (
         "class Config(NetworkConfig):\n    kind: str = 'plain'\nNETWORKS.add('plain', 'plain')",
         r"Config of plain \(.*plain.py, line 3\) should be a dataclass",

@@ -1,4 +1,4 @@
-"""What is cut out of a picture around a command, and the labels of attempts."""
+"""The part of a picture around a command, and the labels of attempts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def projection() -> np.ndarray:
     return intrinsics @ np.concatenate([rotation, -(rotation @ position)[:, None]], 1)
 
 
-def test_a_cut_shows_the_table_around_the_command_turned_as_the_gripper() -> None:
-    """In a picture whose colours are the places on the table, a cut's colours are the places in the gripper's frame."""
+def test_a_crop_shows_the_table_around_the_command_turned_as_the_gripper_is() -> None:
+    """Each pixel's colour encodes its place on the table. So a crop's colours tell which places it shows."""
     camera = projection()
     plane = camera[:, [0, 1]], camera[:, 2] * HEIGHT + camera[:, 3]
     homography = np.linalg.inv(np.column_stack(plane))
@@ -42,6 +42,6 @@ def test_a_cut_shows_the_table_around_the_command_turned_as_the_gripper() -> Non
                 np.testing.assert_allclose(cut[:, i, j], (there - [0.1, -0.25]) * 500, atol=1.5)
 
 
-def test_labels_tell_the_wanted_object_from_others_and_from_none() -> None:
+def test_labels_distinguish_the_wanted_object_others_and_none() -> None:
     grasped, wanted = torch.tensor([-1, 2, 2, -1]), torch.tensor([2, 2, 0, 0])
     assert labels(grasped, wanted).tolist() == [NOTHING, WANTED, ANOTHER, NOTHING]

@@ -1,4 +1,4 @@
-"""Data sets as Minari itself reads and writes them."""
+"""Data sets are read and written as Minari itself does it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_minari_finds_what_is_written(root: Path) -> None:
         assert theirs.truncations.tolist() == [*[False] * (len(ours.rewards) - 1), number % 2 == 0]
 
 
-def test_transitions_never_reach_from_one_episode_into_the_next(root: Path) -> None:
+def test_no_transition_joins_two_episodes(root: Path) -> None:
     given = {task: episodes(lengths, seed=len(lengths)) for task, lengths in (("a", [3, 5]), ("b", [2, 2, 6]))}
     for task, each in given.items():
         minari_files.write(root, "toy", task, each, {})
@@ -78,7 +78,7 @@ def test_data_sets_that_minari_made_are_read(root: Path) -> None:
     np.testing.assert_allclose(found.next_observation[0].numpy(), given.observations[1:], rtol=1e-6)
 
 
-def test_some_episodes_are_spread_over_all(root: Path) -> None:
+def test_a_part_of_the_episodes_is_spread_over_all(root: Path) -> None:
     given = episodes([10] * 20)
     minari_files.write(root, "toy", "a", given, {})
     found = minari_files.read(root, "toy", ["a"], SIZES, 50)[0].transitions

@@ -189,7 +189,7 @@ def test_an_environment_that_does_not_repeat_is_refused() -> None:
     with pytest.raises(UserError, match="Saved environments"):
         suite().make_envs(1, 2).load_state_dict(state)
     state["observation"] = state["observation"] + 1
-    with pytest.raises(UserError, match="Environment Pendulum-v1 should be one that repeats an episode"):
+    with pytest.raises(UserError, match="Environment Pendulum-v1 should be one whose episodes repeat"):
         envs.load_state_dict(state)
 
 

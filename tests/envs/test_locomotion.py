@@ -1,4 +1,4 @@
-"""Hidden goals of MuJoCo's robots: rewards from the robots' own positions, and observations without the goal."""
+"""Robots with hidden goals: rewards follow from the robots' positions, and observations do not show the goal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mtrl.envs.locomotion import HiddenGoal
 
 
 @pytest.mark.parametrize("kind", ["goal_velocity", "goal_direction"])
-def test_rewards_follow_from_how_far_the_robot_came(kind: str) -> None:
-    """From MuJoCo's state before and after a step, with the coefficients of the published code."""
+def test_rewards_follow_from_the_robots_positions(kind: str) -> None:
+    """They are computed from MuJoCo's state before and after a step, with the coefficients of the published code."""
     suite = SUITES.build(SUITES.config_class(kind)(num_tasks=2, unseen_tasks=2, horizon=30))
     env = suite.config.made("goal-1")
     assert isinstance(env, HiddenGoal)
@@ -34,7 +34,7 @@ def test_rewards_follow_from_how_far_the_robot_came(kind: str) -> None:
         assert reward == pytest.approx(wanted, abs=1e-6)
 
 
-def test_tasks_differ_by_reward_alone_and_end_by_their_horizon() -> None:
+def test_tasks_differ_by_reward_alone_and_episodes_end_at_the_horizon() -> None:
     suite = SUITES.build(SUITES.config_class("goal_velocity")(num_tasks=2, unseen_tasks=3, horizon=5))
     assert suite.unseen.tasks == ("unseen-0", "unseen-1", "unseen-2") and not suite.spec.tells_success
     assert len(set(suite.unseen.description()["goals"].values())) == 3

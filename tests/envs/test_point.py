@@ -1,4 +1,4 @@
-"""The point family: goals that no observation shows, and tasks that differ by their rewards alone."""
+"""The point family: hidden goals, and tasks that differ by their rewards alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_reward_is_minus_the_distance_to_a_goal_on_the_circle() -> None:
     assert distance.max() < 1e-9 and np.abs(observation).max() <= point.START
 
 
-def test_unseen_goals_are_others_and_spread_over_the_circle() -> None:
+def test_unseen_goals_differ_from_those_of_training_and_are_spread_over_the_circle() -> None:
     made = suite()
     seen, unseen = made.tasks, made.unseen.tasks
     assert seen == tuple(f"goal-{t}" for t in range(5)) and unseen == ("unseen-0", "unseen-1", "unseen-2")
@@ -52,7 +52,7 @@ def test_unseen_goals_are_others_and_spread_over_the_circle() -> None:
         made.config.restricted(["unseen-3"])
 
 
-def test_a_saved_state_goes_on_exactly() -> None:
+def test_a_saved_state_continues_exactly() -> None:
     envs, other, rng = suite().make_envs(1, 3), suite().make_envs(2, 3), np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (50, 5, 3, 2))
     for action in actions[:27]:
@@ -65,7 +65,7 @@ def test_a_saved_state_goes_on_exactly() -> None:
         suite().make_envs(1, 2).load_state_dict(saved)
 
 
-def test_copies_can_be_had_in_parts() -> None:
+def test_a_part_of_the_copies_behaves_as_among_all() -> None:
     whole, part = suite().make_envs(3, 6), suite().make_envs(3, 6, range(2, 4))
     assert np.array_equal(whole.reset()[:, 2:4], part.reset())
     for _ in range(21):

@@ -13,8 +13,8 @@ def rows(value: float, steps: int, every: int = 10) -> list[dict[str, float | in
     return [{"step": step, "score": value} for step in range(every, steps + 1, every)]
 
 
-def test_the_best_third_of_each_rung_goes_on_whatever_the_order() -> None:
-    """The rungs are at 30 and 90 steps: of nine trials, three go on beyond the first, and one beyond the second."""
+def test_the_best_third_at_each_rung_continues_in_any_order_of_trials() -> None:
+    """The rungs are at 30 and 90 steps. Of nine trials, three continue after the first and one after the second."""
     values = dict(enumerate([0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 0.0, 0.6, 0.5]))
     for seed in range(20):
         order = random.Random(seed).sample(sorted(values), len(values))
@@ -32,7 +32,7 @@ def test_the_best_third_of_each_rung_goes_on_whatever_the_order() -> None:
 @pytest.mark.parametrize(
     ("row", "stops"),
     [
-        ({"step": 29, "score": 0.1}, False),  # not there yet
+        ({"step": 29, "score": 0.1}, False),  # the rung is not reached
         ({"step": 30, "score": None}, False),  # not measured
         ({"step": 30, "other": 0.1}, False),
         ({"step": 30, "score": 0.1}, True),
@@ -42,7 +42,7 @@ def test_the_best_third_of_each_rung_goes_on_whatever_the_order() -> None:
 def test_only_a_value_at_a_rung_is_compared(row: dict[str, float | int | None], stops: bool) -> None:
     asha = ASHA("score", 30, 3)
     asha.add(0, {"step": 30, "score": 0.5})
-    assert not asha.stops(0), "the first to get there goes on"
+    assert not asha.stops(0), "the first trial at a rung continues"
     asha.add(1, row)
     assert asha.stops(1) == stops
 

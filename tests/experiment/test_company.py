@@ -1,4 +1,4 @@
-"""Two processes that torchrun starts train one run: its numbers are those of one process, and it goes on like one."""
+"""Two processes started by torchrun train one run, with the numbers of one process. It can be resumed."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def start(folder: Path, steps: int) -> subprocess.Popen[str]:
 
 
 @pytest.mark.timeout(1500)
-def test_two_processes_train_the_run_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To rounding, which grows from update to update; they also go on from a checkpoint."""
+def test_two_processes_train_the_same_run_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They agree up to rounding errors, which grow from update to update. The two resume from a checkpoint once."""
     (tmp_path / "alone").mkdir()
     monkeypatch.chdir(tmp_path / "alone")
     assert cli.main(["train", *RUN, "steps=60"]) == 0
@@ -57,7 +57,7 @@ def test_two_processes_train_the_run_of_one(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.timeout(1500)
-def test_a_signal_lets_the_first_save_and_ends_both(tmp_path: Path) -> None:
+def test_after_a_signal_the_first_process_saves_and_both_end(tmp_path: Path) -> None:
     pair, run = start(tmp_path, 1_000_000), tmp_path / RUN_FOLDER
     while not any(run.glob("checkpoints/step_*")):
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Data sets that are written from runs, learned from, and where SAC goes on from."""
+"""Data sets from runs, training on them, and SAC that starts from a policy trained on them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_episodes_are_cut_where_the_next_observation_is_no_successor() -> None:
+def test_episodes_end_where_the_next_observation_is_not_the_successor() -> None:
     observation = torch.arange(12.0).view(1, 12, 1)
     successor = observation + 1
     successor[0, 4] = 99  # an episode ended here
@@ -51,7 +51,7 @@ def test_episodes_are_cut_where_the_next_observation_is_no_successor() -> None:
     assert found[1].observations[:, 0].tolist() == [4, 99] and [e.terminated.any() for e in found][2]
 
 
-def test_random_actions_are_the_same_in_all_tasks_and_become_more(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_actions_are_the_same_in_all_tasks_and_increase(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     found = minari_files.read("datasets", "point", [f"goal-{t}" for t in range(3)], (2, 2), None)
     actions = torch.cat([data.transitions.action for data in found])
@@ -61,7 +61,7 @@ def test_random_actions_are_the_same_in_all_tasks_and_become_more(place: Path, m
 
 
 def test_a_replay_becomes_the_episodes_that_were_played(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run has two copies of each task's environments, of six whole episodes and the beginning of another each."""
+    """The run has two copies of each task's environment. Each copy played three episodes and the start of a fourth."""
     monkeypatch.chdir(place)
     collect = ["data", "collect", "runs/point/sac/seed_1", "--replay", "--output", "replays"]
     assert cli.main(collect) == 0
@@ -78,7 +78,7 @@ def test_a_replay_becomes_the_episodes_that_were_played(place: Path, monkeypatch
         assert [len(e.rewards) for e in episodes] == [20, 20, 20, 5]
 
 
-def test_a_data_set_that_is_there_stays_or_is_refused(
+def test_an_existing_data_set_is_kept_if_it_is_the_same_or_else_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place)
@@ -91,7 +91,7 @@ def test_a_data_set_that_is_there_stays_or_is_refused(
 
 
 @pytest.mark.parametrize("agent", ["bcq", "mbml"])
-def test_a_batch_run_goes_on_exactly(place: Path, monkeypatch: pytest.MonkeyPatch, agent: str) -> None:
+def test_a_batch_run_resumes_exactly(place: Path, monkeypatch: pytest.MonkeyPatch, agent: str) -> None:
     monkeypatch.chdir(place)
     options = [*SMALL, *(MBML if agent == "mbml" else [*BATCH, "agent=bcq"])]
     assert cli.main(["train", *options, "steps=40", f"experiment={agent}-whole"]) == 0
@@ -104,7 +104,7 @@ def test_a_batch_run_goes_on_exactly(place: Path, monkeypatch: pytest.MonkeyPatc
                 assert not isinstance(tensor, torch.Tensor) or torch.equal(tensor, parts[name][key]), (name, key)
 
 
-def test_mbml_is_judged_by_tasks_that_it_has_no_data_of(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mbml_is_evaluated_on_tasks_without_data_sets(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     result = json.loads(Path("runs/point/mbml/seed_1/result.json").read_text())
     assert list(result["tasks"]) == ["unseen-0", "unseen-1"] and result["headline"] == "return"
@@ -114,7 +114,7 @@ def test_mbml_is_judged_by_tasks_that_it_has_no_data_of(place: Path, monkeypatch
 
 
 def test_sac_starts_from_mbml(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It goes on exactly where it was interrupted, before or after it has begun to learn."""
+    """It resumes exactly, whether it was interrupted before or after its first update."""
     monkeypatch.chdir(place)
     start = ["start=runs/point/mbml/seed_1", "network=mlp", "tasks=[unseen-0]", "training.imitation_updates=300"]
     options = [*SMALL, *SAC, *start, "agent.learning_rate=0.01", "training.checkpoint_every=10"]

@@ -76,7 +76,7 @@ def test_the_best_policy_is_the_first_of_the_best_evaluations(
 def test_a_run_without_evaluations_on_the_way_has_no_best(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", *TINY]) == 0
     assert cli.main(["evaluate", str(run_folder()), "--checkpoint", "best"]) == 2
-    assert "should be a run with evaluations on the way (training.evaluate_every)" in capsys.readouterr().err
+    assert "should be a run with evaluations during training (training.evaluate_every)" in capsys.readouterr().err
     with pytest.raises(UserError, match="one of newest, best"):
         mtrl.load_policy(run_folder(), checkpoint="worst")
 

@@ -1,4 +1,4 @@
-"""Sweeps and collectors on a Ray cluster of two nodes: what comes out is what one process alone computes."""
+"""Sweeps and collectors on a Ray cluster of two nodes give the results of one process alone."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 class Killer(threading.Thread):
-    """Ends the sweep by a signal once a trial has a checkpoint; then kills workers of trials that have one, and at last
-    the process of a trial."""
+    """Ends the sweep by a signal once a trial has a checkpoint. In the continued sweep, it kills the Ray workers of
+    trials that have one, and last the process of a trial itself."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(daemon=True)
@@ -64,7 +64,7 @@ class Killer(threading.Thread):
             os.kill(pid if len(self.killed) == KILLS else worker, signal.SIGKILL)
 
 
-def test_a_sweep_whose_workers_are_killed_ends_in_what_its_runs_alone_give(
+def test_a_sweep_whose_workers_are_killed_gives_the_same_runs_as_mtrl_train(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("swept", "alone"):
@@ -75,12 +75,12 @@ def test_a_sweep_whose_workers_are_killed_ends_in_what_its_runs_alone_give(
     assert cli.main(["sweep", *TRIAL, *SWEPT, f"ray.address={address}"]) == 130
     assert "mtrl: interrupted" in capsys.readouterr().err
     for lock in Path("runs").rglob(".lock"):
-        assert not command(int(lock.read_text())), "it has saved its step and ended"
+        assert not command(int(lock.read_text())), "each trial has saved its step and ended"
     killer.again.set()
     assert cli.main(["sweep", *TRIAL, *SWEPT, f"ray.address={address}"]) == 0
     printed, told = capsys.readouterr()
     assert len(killer.killed) == KILLS and len(re.findall("goes on, restart 1", told)) == KILLS, told
-    assert printed.count("success") == 12 and "Together: mtrl report" in printed
+    assert printed.count("success") == 12 and "Report on all runs: mtrl report" in printed
     cores = {re.findall(r"\(cores: (\w+)", log.read_text())[0] for log in Path("runs").rglob("seed_*.log")}
     assert len(os.sched_getaffinity(0)) < 2 or cores <= {str(core) for core in os.sched_getaffinity(0)}
 
@@ -98,7 +98,7 @@ def test_a_sweep_whose_workers_are_killed_ends_in_what_its_runs_alone_give(
     assert cli.main(["report", "runs"]) == 0
 
 
-def test_a_search_makes_its_trials_and_goes_on_with_more(
+def test_a_search_makes_its_trials_and_can_be_continued_with_more(
     address: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("optuna", reason="needs Optuna: pip install -e '.[ray]' -c constraints.txt")
@@ -127,7 +127,7 @@ def trainer(*options: str) -> OnPolicyTrainer:
 
 
 def rollout(loop: OnPolicyTrainer) -> dict[str, Any]:
-    """Go on to the next update, and return all that it leaves."""
+    """Train up to the next update, and return the state after it."""
     while loop.advance() is None:
         pass
     episodes = {name: value.tolist() for name, value in loop.report().items()}
@@ -136,7 +136,7 @@ def rollout(loop: OnPolicyTrainer) -> dict[str, Any]:
 
 
 def kill_a_collector(title: str, seconds: float = 300) -> None:
-    """Kill a process of this test's cluster once its title is this."""
+    """Wait until a process of this test's cluster has a title, and kill it."""
     mark = f"MTRL_TEST_CLUSTER={os.environ['MTRL_TEST_CLUSTER']}"
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -146,7 +146,7 @@ def kill_a_collector(title: str, seconds: float = 300) -> None:
     raise AssertionError(f"no process {title}")
 
 
-def test_two_collectors_one_of_them_killed_give_what_one_process_gives(address: str) -> None:
+def test_two_collectors_give_the_same_as_one_process_though_one_is_killed(address: str) -> None:
     alone, spread = trainer(), trainer("collector=ray", f"collector.address={address}")
     try:
         assert rollout(alone) == rollout(spread)
@@ -176,7 +176,7 @@ SAC = [
 ]  # fmt: skip
 
 
-def test_sac_learns_from_two_collectors_of_which_one_is_killed_and_counts_each_step_once(address: str) -> None:
+def test_sac_learns_from_two_collectors_though_one_is_killed_and_counts_each_step_once(address: str) -> None:
     loop: Any = experiment.Experiment(experiment.compose([*SAC, f"collector.address={address}"])).trainer.start()
     watch = Watch(loop)
     try:

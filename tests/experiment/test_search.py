@@ -1,4 +1,4 @@
-"""Searches: what they propose, what they refuse, and that the same one goes on. Trials are told by hand here."""
+"""Searches: what they propose and refuse, and how they continue. The tests report made-up results of trials."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def values(words: list[str]) -> tuple[float, int, str]:
 
 
 def score(words: list[str]) -> float:
-    """Best at 1e-3 with pcgrad, whatever the width."""
+    """The largest score is at a learning rate of 1e-3 with pcgrad, for any width."""
     rate, _, surgery = values(words)
     return -abs(math.log10(rate) + 3) - (surgery == "none")
 
 
-def test_trials_lie_in_the_space_and_come_closer_to_what_is_good(elsewhere: Path) -> None:
+def test_trials_lie_in_the_search_space_and_improve(elsewhere: Path) -> None:
     made, found = search(), list[float]()
     while asked := made.ask():
         rate, width, surgery = values(asked[1])
@@ -44,7 +44,7 @@ def test_trials_lie_in_the_space_and_come_closer_to_what_is_good(elsewhere: Path
     assert made.best.startswith("agent.learning_rate=") and "surgery=pcgrad" in made.best
 
 
-def test_the_same_search_goes_on_with_what_was_proposed_and_has_told_of_it(elsewhere: Path) -> None:
+def test_the_same_search_continues_with_its_earlier_proposals_and_results(elsewhere: Path) -> None:
     first = search(4)
     asked = [first.ask() for _ in range(3)]
     assert asked[0] and asked[1]
@@ -55,7 +55,7 @@ def test_the_same_search_goes_on_with_what_was_proposed_and_has_told_of_it(elsew
     new = again.ask()
     assert new is not None and new not in asked and again.ask() is None
     again.tell(asked[0][0], 9.0)
-    assert "(score 0.5)" in again.best, "what was told first counts"
+    assert "(score 0.5)" in again.best, "the first report counts"
     assert search(4, [*WORDS, "seed=2"]).ask() not in asked, "another search has another journal"
     more = search(5)
     assert sum(more.ask() is not None for _ in range(6)) == 5
@@ -72,7 +72,7 @@ def test_the_same_search_goes_on_with_what_was_proposed_and_has_told_of_it(elsew
         ("network=interval(1,2)", "`network` should be"),
     ],
 )
-def test_what_no_trial_could_be_is_refused_before_the_first(word: str, message: str, elsewhere: Path) -> None:
+def test_impossible_ranges_are_refused_before_the_first_trial(word: str, message: str, elsewhere: Path) -> None:
     with pytest.raises(UserError, match=message):
         search(words=["benchmark=toy", word])
     assert not list(elsewhere.rglob("*.journal"))

@@ -1,4 +1,4 @@
-"""Sweeps, as far as they go without Ray: what they refuse, and what they see of their trials."""
+"""Sweeps without Ray: what they refuse, and how they follow their trials."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_without_ray_one_line_says_what_to_install(
     assert not Path("runs").exists()
 
 
-def test_trials_are_called_by_what_they_differ_in(trials: list[Trial]) -> None:
+def test_a_trials_label_is_what_it_differs_in(trials: list[Trial]) -> None:
     labels = ["surgery=none seed=1", "surgery=none seed=2", "surgery=pcgrad seed=1", "surgery=pcgrad seed=2"]
     assert [trial.label for trial in trials] == labels
     assert len({trial.path for trial in trials}) == 4 and all(trial.state == "waiting" for trial in trials)
 
 
-def test_a_trial_is_seen_to_begin_and_its_rows_come_once_each(trials: list[Trial]) -> None:
+def test_a_sweep_notices_that_a_trial_begins_and_gets_each_row_once(trials: list[Trial]) -> None:
     trial = trials[0]
     trial.submitted()
     assert trial.look() == [] and trial.state == "waiting"
@@ -80,6 +80,6 @@ def test_a_trial_is_seen_to_begin_and_its_rows_come_once_each(trials: list[Trial
     assert trial.state == "waiting", "until its new process has begun"
 
 
-def test_options_are_read_as_those_of_runs_are() -> None:
+def test_a_sweeps_options_are_read_like_those_of_runs() -> None:
     found = configs.options(SweepConfig, "ray", ["ray.cpus=2e0", "ray.gpus=1", "ray.address='host:1'"])
     assert (found.cpus, found.gpus, found.address) == (2, 1.0, "host:1")

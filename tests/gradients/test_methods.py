@@ -188,7 +188,7 @@ def test_temperatures_are_an_agents() -> None:
 
 @pytest.mark.parametrize("agent", [["agent=td3"], ["agent=ppo", "training=on_policy"]])
 def test_temperatures_are_missed_before_training_starts(agent: list[str]) -> None:
-    with pytest.raises(UserError, match="softmax_temperature should be used by an agent that has log_alpha, as sac"):
+    with pytest.raises(UserError, match="softmax_temperature should be used by an agent that has log_alpha, like sac"):
         Experiment(compose(["benchmark=toy", "device=cpu", *agent, "weighting=softmax_temperature"]))
 
 

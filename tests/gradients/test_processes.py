@@ -1,4 +1,4 @@
-"""Two processes, each with half of every task's batch, take the steps of one process with the whole."""
+"""Two processes, each with half of every task's batch, take the same steps as one process with the whole batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.process_pairs import together
 
 UPDATES = 3
 Found = dict[str, dict[str, Tensor]]
-"""case -> name -> what there is after a few updates"""
+"""case -> name -> value after a few updates"""
 REGRESSIONS = [
     *(f"surgery {kind}" for kind in SURGERIES.kinds), *(f"weighting {kind}" for kind in WEIGHTINGS.kinds),
     "estimator finite_difference", "estimator second_order", "watched", "members pcgrad",
@@ -75,7 +75,7 @@ def images(case: str, group: Any) -> dict[str, Tensor]:
 
 
 def module(case: str, group: Any) -> dict[str, Tensor]:
-    """As a user has one: each process computes the losses of its own samples."""
+    """A user's own module: each process computes the losses of its own samples."""
     kind, processes = case.split()[-1], Processes(group)
     torch.manual_seed(processes.rank)  # the first process's parameters count
     model = nn.ModuleList([nn.Linear(4, 8), nn.Linear(8, 1), nn.Linear(8, 1)]).double()
@@ -151,7 +151,7 @@ def test_two_processes_take_the_steps_of_one(case: str, pair: list[Found]) -> No
 def test_a_batch_that_cannot_be_divided_is_refused() -> None:
     processes = Processes()
     processes.count = 2
-    with pytest.raises(UserError, match=r"A batch should be of a multiple of 2 samples of each task.*Found 5"):
+    with pytest.raises(UserError, match=r"samples of each task in a batch should be a multiple of 2.*Found 5"):
         processes.share((torch.zeros(3, 5), None))
 
 
@@ -177,7 +177,7 @@ print(*(name for name in threads() if "gloo" in name), sep=",")
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
 def test_no_thread_of_a_group_outlives_it(tmp_path: Path) -> None:
-    """Those that live when Python ends can abort the process, after all work is done."""
+    """Threads that are alive when Python ends can abort the process after all work is done."""
     words = [sys.executable, "-c", LEAVING, str(tmp_path / "meeting")]
     before, after = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split("\n")[:2]
     assert "gloo" in before and not after

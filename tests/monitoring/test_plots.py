@@ -177,7 +177,7 @@ def test_matrix_is_blue_above_zero_red_below_and_white_at_zero(size: int) -> Non
 @pytest.mark.parametrize("size", [1, 2, 4, 10, 50])
 @pytest.mark.parametrize("limit", [None, 0.000516])
 def test_all_words_of_a_matrix_lie_on_the_picture(size: int, limit: float | None, tmp_path: Path, drawn: Drawn) -> None:
-    title = "what a step of the row's task gives the column's"
+    title = "how much a step for the row's task helps the column's task"
     names = [f"peg-insert-side-v{number}" for number in range(size)]
     plots.matrix(np.eye(size), names, title, tmp_path / "matrix.png", limit=limit)
     figure = drawn["matrix.png"]

@@ -1,4 +1,4 @@
-"""Networks from outside of the package: what cannot be used is refused in one line before a run begins."""
+"""Networks that are not the package's own: those that cannot be used are refused in one line before a run begins."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENSEMBLES = pytest.mark.parametrize("ensemble", [None, 2], ids=["single", "twin"
 
 
 class Mine(nn.Module):
-    """A linear network of one's own, with a vector for each task; `change` is what its author did to the output."""
+    """A user's linear network with a vector for each task. `change` is applied to its output."""
 
     def __init__(self, change: Callable[[Any, Tensor, Tensor], Any], outputs: int = OUTPUT) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Mine(nn.Module):
 
 
 class Nothing(nn.Module):
-    """Without a forward method."""
+    """A module without a forward method."""
 
 
 def named_mine() -> NetworkConfig:
@@ -68,7 +68,7 @@ def tried(patch: pytest.MonkeyPatch, factory: Any, ensemble: int | None) -> Any:
         (lambda: cast("Any", Linear)(INPUT), r"The network of network=mine .* Found \"TypeError"),
     ],
 )
-def test_a_network_from_outside_is_tried_and_refused_in_one_line(
+def test_a_users_network_that_cannot_be_used_is_refused_in_one_line(
     make: Callable[[], nn.Module], complaint: str, ensemble: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Mine, "__module__", "mine")
@@ -79,7 +79,7 @@ def test_a_network_from_outside_is_tried_and_refused_in_one_line(
 
 
 class Flat(nn.Module):
-    """A linear classifier of images of one's own; `change` as of `Mine`."""
+    """A user's linear classifier of images; `change` as in `Mine`."""
 
     def __init__(self, inputs: int, outputs: int, change: Callable[[Tensor], Any]) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Flat(nn.Module):
         (2 * 8 * 8, lambda y: (y, y), r"Flat, .* Found 'tuple'\."),
     ],
 )
-def test_a_network_for_images_from_outside_is_tried_too(
+def test_a_users_network_for_images_is_checked_too(
     inputs: int, change: Callable[[Tensor], Any], complaint: str | None, shared_input: bool, monkeypatch: Any
 ) -> None:
     def build(config: Any, *, image_shape: Any, output_size: int) -> Any:
@@ -110,16 +110,14 @@ def test_a_network_for_images_from_outside_is_tried_too(
         build_classifier(named_mine(), image_shape=(2, 8, 8), output_size=4, shared_input=shared_input)
 
 
-def test_a_network_without_the_size_of_its_trunk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_without_trunk_size_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     outside.add(monkeypatch, IMAGE_NETWORKS, "mine")
     with pytest.raises(UserError, match=r"The module of network=mine should be one with a function trunk_size"):
         build_trunk(named_mine(), image_shape=(2, 8, 8))
 
 
 @ENSEMBLES
-def test_a_trial_leaves_the_random_numbers_of_a_run_alone(
-    ensemble: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_check_does_not_change_a_runs_random_numbers(ensemble: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     factory = tried(monkeypatch, lambda code: Mine(lambda m, x, y: y), ensemble)
     found = TaskNetwork(factory, T, ensemble).state_dict()

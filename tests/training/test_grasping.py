@@ -1,4 +1,4 @@
-"""The search for commands, and the area under a curve, against functions whose answers are known."""
+"""The search for commands on scores with a known maximum, and the area under the ROC curve against scikit-learn's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_search_finds_the_best_command_of_each_problem() -> None:
     assert ((found - best).abs() / torch.tensor(REACH[1] - REACH[0]) < 0.1).all()
 
 
-def test_the_area_is_scikit_learns() -> None:
+def test_the_area_under_the_curve_is_scikit_learns() -> None:
     metrics = pytest.importorskip("sklearn.metrics", reason="the extra `vision` is not installed")
     generator = np.random.default_rng(0)
     scores, positive = generator.integers(0, 5, 60) / 5, generator.random(60) < 0.3  # with ties

@@ -1,4 +1,4 @@
-"""Collection while the learner learns, as far as it goes without Ray: stale policies, and what is refused."""
+"""Collection while the learner learns, with a stand-in for Ray: counts of steps, stale policies, and refusals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch, seed: int, deaths: float, *options:
 
 @pytest.mark.parametrize("agent", ["sac", "td3"])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_each_step_counts_once_while_collectors_die_and_a_run_goes_on(
+def test_each_step_counts_once_though_collectors_die_and_the_run_is_resumed(
     agent: str, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     least = workers * -(-5 * 4 // workers // 4)
@@ -53,7 +53,7 @@ def test_each_step_counts_once_while_collectors_die_and_a_run_goes_on(
         made.close()
 
 
-def test_random_actions_are_uniform_and_the_learner_acts_when_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_actions_are_uniform_until_learning_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = trainer(monkeypatch, 0, 0.0, "training.learning_starts=3000", "training.envs_per_task=4")
     actions: list[Any] = []
     take = loop.collector.take
@@ -70,7 +70,7 @@ def test_random_actions_are_uniform_and_the_learner_acts_when_it_has_begun(monke
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("slack", [0, 3, 40])
 def test_no_policy_is_older_than_allowed_whichever_collector_is_slow(workers: int, slack: int) -> None:
-    """The learner takes any steps that are there, at random, unless it must wait for the oldest."""
+    """The learner takes the steps of a random call, unless it must wait for the oldest one."""
     each, draw, oldest, free = 5, random.Random(workers + slack), 0, 0
     most, updates = workers * each + slack, 0
     sent = [0] * workers
@@ -99,6 +99,6 @@ def test_no_policy_is_older_than_allowed_whichever_collector_is_slow(workers: in
         (["collector=ray", "benchmark=pushing"], "`training.collector` should be local where tasks are goals"),
     ],
 )
-def test_what_cannot_be_collected_elsewhere_is_refused(options: list[str], message: str) -> None:
+def test_what_other_processes_cannot_collect_is_refused(options: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         experiment.Experiment(experiment.compose(["benchmark=toy", "device=cpu", *options])).trainer.start()

@@ -27,7 +27,7 @@ class Labels:
         return {}
 
     def prepare(self, data: ImageData) -> None:
-        """Make what depends on the data."""
+        """Make the parts that depend on the data."""
 
     def assign(self, batch: ImageBatch) -> tuple[Tensor | None, Tensor | None]:
         """Auxiliary labels (B,) or (B, K) and weights (B,) of a batch of one task."""

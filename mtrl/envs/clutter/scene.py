@@ -1,8 +1,8 @@
-"""Cluttered tables in MuJoCo with the free gripper: how they are placed, drawn in each of two domains, and grasped.
+"""Cluttered tables in MuJoCo with the free gripper: placing objects, drawing them in two domains, and grasping.
 
-Both domains have the same objects and the same physics. The target domain stands in for a real camera: another field of
-view, another table, floor and light, textured objects of other colours, and noise in the picture. It is a rendering
-too: no real robot was used.
+Both domains have the same objects and the same physics. The target domain stands in for a real camera. It has another
+field of view, another table and light, textured objects of other colours, and blur and noise in the picture. It is a
+rendering, too: no real robot was used.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -27,18 +27,20 @@ from mtrl.envs.keyframes.world import World
 DOMAINS = ("source", "target")
 OBJECTS = ("long", "block", "can", "corner", "tee", "plate")
 REACH = np.array([[0.16, -0.16, -np.pi / 2], [0.44, 0.16, np.pi / 2]])
-"""The least and the largest command: x and y in metres, and the turn about the vertical; a half turn is the same."""
+"""The smallest and the largest command: x and y in metres, and the turn about the vertical in radians. A half turn
+gives the same grasp."""
 HALF_HEIGHT = 0.018
-"""Of every object, metres."""
+"""Half of the height of every object, in metres."""
 GRASP_HEIGHT = TABLE + HALF_HEIGHT
-"""Of the gripper's frame when it closes."""
+"""Height of the gripper's frame when it closes, in metres."""
 _ABOVE, _LIFT, _LIFTED = 0.08, 0.1, 0.05
-"""Metres: of the gripper before a grasp and after it, and of the middle of an object that counts as lifted."""
+"""In metres: how far above the grasp the gripper starts and ends, and how high above the table the middle of an object
+must be to count as lifted."""
 _CAMERA = '<camera name="view" pos="0.72 0 1.42" xyaxes="0 1 0 -0.844 0 0.537" fovy="{}"/>'
 
 
 def _boxes(*rows: tuple[float, float, float, float]) -> str:
-    """Boxes by centre and half extents, x and y of each; together 60 g."""
+    """An object of 60 g made of boxes, each given by the x and y of its centre and of half its extent."""
     return boxes(*((x, y, 0, a, b, HALF_HEIGHT) for x, y, a, b in rows), mass=0.06 / len(rows), colour="1 1 1")
 
 
@@ -51,26 +53,27 @@ _SHAPES = {
     "plate": _boxes((0, 0, 0.054, 0.03)),
 }
 _NOISE, _BLUR = 12.0, 0.25
-"""Of the target's camera: standard deviation in steps of brightness, and the share of neighbours in a pixel."""
+"""Of the target's camera: the noise's standard deviation in steps of brightness, and the share of its neighbours that a
+pixel takes."""
 
 
 class View(NamedTuple):
-    """A picture of a table, H pixels along each edge."""
+    """A square picture of a table."""
 
     rgb: NDArray[np.uint8]
     """(H, W, 3)"""
     objects: NDArray[np.int8]
-    """(H, W): the number of the object that each pixel shows, −1 for none"""
+    """(H, W): the number of the object that each pixel shows, −1 for none."""
 
 
 class Clutter:
-    """Scenes of one domain, one at a time. The same key always gives the same scene.
+    """The scenes of one domain, one at a time. The same key always gives the same scene.
 
-    Instances for the same domain share one model, and so its colours.
+    All instances for a domain share one model. So `begin` changes the colours that the others show.
     """
 
     def __init__(self, domain: str, size: int) -> None:
-        """size: pixels of a picture's edge."""
+        """size: pixels along each edge of a picture."""
         self.domain, self.size = domain, size
         camera = _CAMERA.format({"source": 32, "target": 40}[domain])
         bodies = "".join(f'<body name="{name}"><freejoint/>{shape}</body>' for name, shape in _SHAPES.items())
@@ -84,7 +87,7 @@ class Clutter:
         self._object_of_geom = np.array([numbers.get(int(body), -1) for body in model.geom_bodyid], np.int8)
 
     def begin(self, *key: int) -> None:
-        """Place the scene of a key, at rest, in its colours."""
+        """Set up the scene of a key: choose places and colours, and wait until all objects are at rest."""
         rng = np.random.default_rng((*key, DOMAINS.index(self.domain)))
         self.world.reset()
         regions = [Region((0.19, 0.41), (-0.13, 0.13), 0.036)] * len(OBJECTS)
@@ -94,12 +97,12 @@ class Clutter:
         self.world.settle()
         self._start = self.world.data.qpos.copy()
         self.places = np.array([self.world.pose(name).position[:2] for name in OBJECTS])
-        """(objects, 2): where each lies."""
+        """(objects, 2): the x and y of each object."""
         self._rng = rng
         self._paint(rng)
 
     def _paint(self, rng: np.random.Generator) -> None:
-        """Draw colours: clear ones on a bright table, or dull and dark ones on a wooden one in the evening."""
+        """Draw the colours: bright ones in the source; dark ones, a brown table and warm light in the target."""
         model, target = self.world.model, self.domain == "target"
         low, high = (0.05, 0.55) if target else (0.1, 1.0)
         for number in range(len(OBJECTS)):
@@ -111,7 +114,7 @@ class Clutter:
         model.vis.headlight.diffuse[:] = 0.1 if target else 0.35
 
     def view(self, renderer: Renderer) -> View:
-        """What the domain's camera sees now."""
+        """The picture of the domain's camera."""
         objects = look(self.world, "view", self.size).geom
         rgb = renderer.image(self.world, "view").rgb
         if self.domain == "target":
@@ -119,7 +122,7 @@ class Clutter:
         return View(rgb, np.where(objects < 0, -1, self._object_of_geom[objects]).astype(np.int8))
 
     def _through_camera(self, rgb: NDArray[np.uint8], shapes: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """Stripes on objects and table, blur and noise."""
+        """Add dots on objects, stripes elsewhere, blur and noise. shapes: the geom that each pixel shows, or −1."""
         rows, columns = np.mgrid[: self.size, : self.size]
         wood = 0.8 + 0.2 * np.sin(0.9 * columns + 2 * np.sin(0.07 * rows) + self._rng.uniform(0, 6))
         dots = np.where((rows // 2 + columns // 2) % 2, 0.75, 1.1)
@@ -131,7 +134,7 @@ class Clutter:
         return (pixels + self._rng.normal(0, _NOISE, pixels.shape)).clip(0, 255).astype(np.uint8)
 
     def grasp(self, command: FloatArray) -> int:
-        """Close the gripper at a command (3,) in the scene as it was begun: the object lifted, −1 for none."""
+        """Grasp at a command (3,) in the scene's first state. Returns the number of the lifted object, or −1."""
         x, y, turn = np.clip(command, *REACH)
         pose = Pose(np.array([x, y, GRASP_HEIGHT]), down(float(turn)))
         self.world.reset()

@@ -1,7 +1,7 @@
 """Cluttered tables as a benchmark: attempts to grasp in two domains, and tables on which commands are tried.
 
-Any machine makes the attempts, in minutes, on the first use. The command of an attempt is near one of the objects. The
-wanted object is that one or, in every other attempt, any. Test tables are none of the training tables.
+The attempts are made on the first use, in minutes. The command of an attempt is near a random object. In half of the
+attempts this object is the wanted one, in the others the wanted object is random. Training and test tables differ.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from mtrl.monitoring.progress import counted, say
 
 STREAMS = ("train", "test")
 SPREAD = 0.02
-"""Standard deviation of an attempt's place from the object that it aims at, metres along x and y."""
+"""Standard deviation, in metres along x and y, of a command from the place of the object that it aims at."""
 VERSION = 1
-"""The version of the attempts. They are made anew when it changes."""
+"""The version of the attempts. When it changes, they are made again."""
 
 
 @dataclass
@@ -47,19 +47,19 @@ class Config(SuiteConfig):
         "steps": "12000",
         "training.final_episodes": "60",
     }
-    """For one CPU core."""
+    """Sizes that suit one CPU core."""
 
     kind: str = "clutter"
     root: str = path_option("data")
     """The folder in which the attempts are kept."""
     image_size: int = option(96, f"in 32..{PIXELS}")
-    """Pixels of an edge of every picture."""
+    """Pixels along each edge of a picture."""
     crop_size: int = option(24, "in 8..128")
-    """Pixels of an edge of the part around a command, 16 cm wide."""
+    """Pixels along each edge of the part around a command, which is 16 cm wide."""
     train_scenes: int = option(120, "a positive integer")
-    """Tables of each domain to learn from."""
+    """Tables in each domain for training."""
     test_scenes: int = option(30, "a positive integer")
-    """Tables of each domain for evaluations."""
+    """Tables in each domain for evaluations."""
     attempts: int = option(10, "a positive integer")
     """Attempts to grasp on each table."""
     split_seed: int = option(0, "0 or more")
@@ -67,10 +67,10 @@ class Config(SuiteConfig):
 
 
 class ClutterSuite(Suite[Config, GraspSpec]):
-    """Attempts to grasp in both domains, for learning, and tables on which a command is tried."""
+    """Attempts to grasp in both domains, for training, and test tables on which commands are tried."""
 
     reach: FloatArray = REACH
-    """(2, 3): the least and the largest command."""
+    """(2, 3): the smallest and the largest command."""
     objects: int = len(OBJECTS)
     """Objects on a table."""
 
@@ -80,10 +80,10 @@ class ClutterSuite(Suite[Config, GraspSpec]):
 
     @functools.cached_property
     def data(self) -> ImageData:
-        """The parts of the pictures around the commands of all attempts, and their labels.
+        """For each attempt, the part of the picture around its command, and its label.
 
         Raises:
-            RenderingUnavailable: they are still to be made, and there is no offscreen OpenGL here.
+            RenderingUnavailable: the attempts have not been made yet, and offscreen OpenGL is not available.
         """
         parts = {stream: [self._cut(domain, stream) for domain in range(len(DOMAINS))] for stream in STREAMS}
         found = {}
@@ -95,7 +95,7 @@ class ClutterSuite(Suite[Config, GraspSpec]):
         return ImageData(found["train"], found["test"], mean, deviation, padding=0, flip=False)
 
     def _cut(self, domain: int, stream: str) -> tuple[Tensor, Tensor]:
-        """Every attempt's image (n, 4, size, size) and label (n,)."""
+        """Every attempt's image (n, 4, size, size) and label (n,) in one domain. stream: train or test."""
         arrays = self.attempts(domain, stream)
         images = []
         for table in range(len(arrays["rgb"])):
@@ -106,7 +106,7 @@ class ClutterSuite(Suite[Config, GraspSpec]):
         return torch.cat(images), labels(grasped, wanted).flatten()
 
     def attempts(self, domain: int, stream: str) -> Arrays:
-        """Pictures of tables (S, ...) and K attempts on each (S, K), made on the first call."""
+        """Pictures of S tables, (S, ...), and K attempts on each, (S, K). They are made on the first call."""
         config = self.config
         tables, size = config.train_scenes if stream == "train" else config.test_scenes, config.image_size
         layout: Layout = {
@@ -134,18 +134,18 @@ class ClutterSuite(Suite[Config, GraspSpec]):
         return made_once(Path(config.root) / "clutter" / name, layout, fill)
 
     def picture(self, arrays: Arrays, table: int, wanted: int) -> Tensor:
-        """(4, H, W) uint8: what the camera sees of a table, and the mask of the wanted object."""
+        """(4, H, W) uint8: the camera's picture of a table, and the mask of the wanted object."""
         rgb = torch.from_numpy(np.array(arrays["rgb"][table])).movedim(-1, 0)
         mask = torch.from_numpy(arrays["objects"][table] == wanted).to(torch.uint8) * 255
         return torch.cat([rgb, mask.unsqueeze(0)])
 
     def crops(self, domain: int, pictures: Tensor, commands: Tensor) -> Tensor:
-        """pictures (M, 4, H, W), commands (M, P, 3) -> (M, P, 4, size, size), as `data.grasps.crops`."""
+        """pictures (M, 4, H, W), commands (M, P, 3) -> (M, P, 4, size, size); see `data.grasps.crops`."""
         projection = torch.from_numpy(self._clutter[domain].projection)
         return crops(pictures, commands, projection, GRASP_HEIGHT, self.config.crop_size)
 
     def execute(self, domain: int, table: int, command: FloatArray) -> int:
-        """Grasp at a command (3,) on a test table: the number of the object that is lifted, −1 for none."""
+        """Grasp at a command (3,) on a test table. Returns the number of the lifted object, −1 for none."""
         self._begin(domain, "test", table)
         return self._clutter[domain].grasp(command)
 
@@ -163,7 +163,7 @@ class ClutterSuite(Suite[Config, GraspSpec]):
 
 
 def _attempt(clutter: Clutter, rng: np.random.Generator) -> tuple[FloatArray, int, int]:
-    """The command (3,), the object that it lifted, −1 for none, and the wanted one."""
+    """A random attempt: the command (3,), the number of the lifted object, −1 for none, and of the wanted one."""
     aimed, other = rng.integers(len(OBJECTS), size=2)
     place = clutter.places[aimed] + rng.normal(0, SPREAD, 2)
     command = np.clip([*place, rng.uniform(*REACH[:, 2])], *REACH)

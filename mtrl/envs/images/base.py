@@ -32,7 +32,7 @@ class ImageConfig(ChosenTasks):
     split_seed: int = option(0, "0 or more")
     """Seed of the random choices that make the data: smaller training sets, pairs of images, noise labels."""
     padding: int = option(0, "0 or more")
-    """The most pixels by which training images are shifted at random."""
+    """The largest random shift of a training image, in pixels."""
     flip: bool = False
     """Whether training images are mirrored at random."""
 

@@ -55,14 +55,15 @@ def observe(world: World, names: Sequence[str], size: int, renderer: Renderer | 
 class Renderer:
     """Square pictures of worlds, without shadows, reflections and multisampling.
 
-    All of its use is in one thread. The graphics context is freed by `close`, at the end of a `with` block, or with it.
+    Use it in one thread only. The graphics context is freed by `close`, at the end of a `with` block, or when the
+    renderer is deleted.
     """
 
     def __init__(self, size: int) -> None:
         """`size`: pixels of an edge, at most the `pixels` of the scenes' models.
 
         Raises:
-            RenderingUnavailable: no offscreen OpenGL here.
+            RenderingUnavailable: there is no offscreen OpenGL.
         """
         self.size = size
         self._graphics = OffscreenContext(size, size)

@@ -10,7 +10,7 @@ from mtrl.envs.keyframes.cameras import Renderer, observe
 from mtrl.envs.keyframes.episode import Episode
 
 _PATIENCE = 20
-"""The most failures in a row of an expert; more mean that something is wrong."""
+"""After this many failures in a row, an expert gives up with an error."""
 
 
 def collect(
@@ -30,6 +30,7 @@ def collect(
 
     Raises:
         RenderingUnavailable: there is no offscreen OpenGL. This is found before anything is simulated.
+        UserError: an expert fails too often in a row.
     """
     with Renderer(image_size) as renderer:
         for task in tasks:

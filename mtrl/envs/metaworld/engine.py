@@ -49,9 +49,9 @@ class BatchedEnvs:
     """All tasks × N copies at once. Implements `TaskVectorEnv`, and gives the same trajectories as `PackageEnvs`.
 
     Observations and rewards are float64; actions are used as float32. An episode ends at the horizon, optionally at
-    success, and if a copy fails (an exception, a number that is not finite, unstable physics). After a failure
-    `next_observation` is the last valid one, the reward 0, the episode truncated, and `faults` grows. Threads change no
-    number.
+    success, and if a copy fails (an exception, a number that is not finite, unstable physics). After a failure,
+    `next_observation` is the last valid one, the reward 0, the episode truncated, and `faults` grows. Results do not
+    depend on the number of threads.
 
     Args:
         goals: {task: goals}, in the suite's order.

@@ -47,8 +47,8 @@ class TaskPhysics:
         self.datas = [mujoco.MjData(template) for _ in range(copies)]
         self._clocks = np.zeros(copies)
         self._places = [places_of([model.body_pos.reshape(-1), model.site_pos.reshape(-1)]) for model in self.models]
-        # Only the first `_moving` positions of a copy, and their places in a model, count.
         self._starts = np.zeros((copies, self._places[0][1].size))
+        # In `_values` and `_targets`, only the first `_moving` columns are used: positions in which copies differ.
         self._moving = np.zeros(1, np.int64)
         self._values, self._targets = self._starts.copy(), np.zeros((len(self.models), self._starts.shape[1]), np.intp)
         self.layout = ProbeLayout(template, starts.spec.all_probes)

@@ -90,7 +90,7 @@ class PushEnvs:
 
     Args:
         goals: (n, 4), the goals of episodes.
-        table: (G, 4), the discretised goals, which define a goal's index: its own in the table, or the nearest goal's.
+        table: (G, 4), the discretised goals. A goal's index is that of the nearest goal in this table.
         reward: one of the scene's rewards (`SCENE_REWARDS`), or of `goal_reward`'s.
     """
 
@@ -195,7 +195,7 @@ class PushEnvs:
         """Restore a saved state.
 
         Raises:
-            UserError: it is the state of another number of goals or paths.
+            UserError: the state has another number of goals or paths.
         """
         if len(state["chosen"]) != self.num_tasks:
             raise expected("Saved environments (goals)", str(self.num_tasks), len(state["chosen"]))

@@ -26,9 +26,9 @@ class Config(DiagnosticConfig):
     option_group: ClassVar[str] = "diagnostics.transference"
     kind: str = "transference"
     every: int = option(10, "a positive integer")
-    """Updates from one measurement to the next."""
+    """Updates between two measurements."""
     apply_to: str = option("critic", ("both", "actor", "critic"))
-    """The losses to measure of an agent with both: actor, critic or both."""
+    """The losses to measure, for an agent with actor and critic: actor, critic or both."""
     step_size: float | None = option(None, "positive")
     """α; the optimiser's learning rate if not given."""
     momentum: bool = False

@@ -27,9 +27,10 @@ from mtrl.gradients.surgery.pcgrad import PCGrad
 
 KINDS = ("all", "pcgrad", "single", "pairs", "others", "subsets")
 MOST_SUBSETS = 10
-"""The most tasks whose subsets may all be candidates: 1023 trial steps."""
+"""The largest number of tasks for which all subsets may be candidates: these are 1023 trial steps."""
+_FEW = f"without subsets for more than {MOST_SUBSETS} tasks"
 WINDOW = 100
-"""Updates that the logged shares average over."""
+"""The number of updates over which the logged shares are averaged."""
 
 
 @dataclass
@@ -49,7 +50,7 @@ def _sets(candidate: str, tasks: int) -> list[tuple[int, ...]]:
     """The sets of tasks that a word of `candidates` stands for; none for pcgrad, which is not a set."""
     sizes = {"all": [tasks], "single": [1], "pairs": [2], "subsets": range(1, tasks + 1)}
     sizes["others"] = [tasks - 1] if tasks > 1 else []
-    check(candidate != "subsets" or tasks <= MOST_SUBSETS, "surgery.candidates", f"{MOST_SUBSETS} tasks", tasks)
+    check(candidate != "subsets" or tasks <= MOST_SUBSETS, "surgery.candidates", _FEW, f"subsets of {tasks}")
     if candidate in KINDS:
         return [chosen for size in sizes.get(candidate, []) for chosen in itertools.combinations(range(tasks), size)]
     indexes = [int(part) if part.isdecimal() else tasks for part in candidate.split("+")]
@@ -67,7 +68,7 @@ class Transference(Surgery):
         rows = [[float(task in chosen) for task in range(num_tasks)] for sets in groups.values() for chosen in sets]
         groups |= {"pcgrad": [()]} if "pcgrad" in candidates else {}
         some = any(groups.values())
-        check(some, "surgery.candidates", f"words that leave a combination of {num_tasks} tasks", list(candidates))
+        check(some, "surgery.candidates", f"words that give some combination of {num_tasks} tasks", list(candidates))
         self.names = tuple(groups)
         self.takes_some_tasks = all(name in KINDS for name in groups)  # an index would mean other tasks in each batch
         self.projects = "pcgrad" in groups

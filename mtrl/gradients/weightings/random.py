@@ -1,4 +1,4 @@
-"""Random weights, new ones in every update: a sobering baseline (Lin et al. 2022, RLW, Algorithm 2).
+"""Random weights, drawn anew in every update: a baseline for other weightings (Lin et al. 2022, RLW, Algorithm 2).
 
 λ = softmax(z) with z standard normal, or λ from the flat Dirichlet distribution: z / Σ z with z standard exponential.
 Both are multiplied by T here, so that the weights' mean is 1.

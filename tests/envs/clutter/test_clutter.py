@@ -1,4 +1,4 @@
-"""Cluttered tables: the same in each process, grasped by physics, and seen as the projection says."""
+"""Cluttered tables: they repeat, grasps are simulated, and pictures match the projection."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def renderer() -> Renderer:
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_a_grasp_across_a_block_lifts_it_and_one_beside_everything_lifts_nothing(domain: str) -> None:
+def test_a_grasp_across_a_block_lifts_it_and_one_in_an_empty_corner_lifts_nothing(domain: str) -> None:
     clutter, lifted = Clutter(domain, SIZE), 0
     number = OBJECTS.index("block")
     for table in range(4):
@@ -45,20 +45,20 @@ def test_a_grasp_across_a_block_lifts_it_and_one_beside_everything_lifts_nothing
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_the_masks_are_where_the_projection_has_the_objects(domain: str, renderer: Renderer) -> None:
+def test_masks_are_where_the_projection_puts_the_objects(domain: str, renderer: Renderer) -> None:
     clutter, right = Clutter(domain, SIZE), 0
     with renderer:
         for table in range(3):
             clutter.begin(0, table)
             view = clutter.view(renderer)
-            for number in (OBJECTS.index(name) for name in ("long", "block", "can", "plate")):  # filled in the middle
+            for number in (OBJECTS.index(name) for name in ("long", "block", "can", "plate")):  # solid in the middle
                 point = clutter.projection @ np.array([*clutter.places[number], GRASP_HEIGHT, 1])
                 column, row = np.round(point[:2] / point[2]).astype(int)
                 right += view.objects[row, column] == number
     assert right >= 11, "of 12; an object may hide another"
 
 
-def test_domains_differ_in_their_pictures_and_repeat_them(renderer: Renderer) -> None:
+def test_the_domains_pictures_differ_and_repeat(renderer: Renderer) -> None:
     seen = []
     with renderer:
         for domain in DOMAINS:
@@ -75,7 +75,7 @@ def test_domains_differ_in_their_pictures_and_repeat_them(renderer: Renderer) ->
     assert (seen[1].objects >= 0).mean() < 0.8 * (seen[0].objects >= 0).mean(), "its field of view is wider"
 
 
-def test_the_attempts_are_kept_with_their_labels(tmp_path: Path, renderer: Renderer) -> None:
+def test_attempts_are_stored_with_their_labels(tmp_path: Path, renderer: Renderer) -> None:
     renderer.close()
     options = {"root": str(tmp_path), "train_scenes": 2, "test_scenes": 1, "attempts": 3}
     suite = SUITES.build(SUITES.config_class("clutter")(**options))
