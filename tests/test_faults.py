@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -88,20 +86,35 @@ def test_a_soak_shorter_than_its_warmup_says_nothing() -> None:
     assert soaked(hours(1, 400)[:5])["holds"] is None
 
 
+GROWING = """
+import os, subprocess, sys, threading
+print(flush=True)
+sys.stdin.readline()
+opened, stop = open(os.devnull), threading.Event()
+thread = threading.Thread(target=stop.wait)
+thread.start()
+ready = "import sys; m = b'1' * 50_000_000; print(flush=True); sys.stdin.read()"
+with subprocess.Popen([sys.executable, "-c", ready], stdin=-1, stdout=-1) as child:
+    child.stdout.readline()
+    print(child.pid, flush=True)
+    sys.stdin.readline()
+    child.communicate()
+stop.set()
+"""
+
+
 def test_a_sample_counts_memory_threads_and_files_of_a_process_and_its_child() -> None:
-    before, ready = sample(os.getpid()), "import sys, os; m = b'1' * 50_000_000; print(flush=True); sys.stdin.read()"
-    opened = open(os.devnull)  # noqa: SIM115
-    stop = threading.Event()
-    thread = threading.Thread(target=stop.wait)
-    thread.start()
-    with opened, subprocess.Popen([sys.executable, "-c", ready], stdin=-1, stdout=-1) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        now, own = sample(os.getpid()), sample(child.pid)
-        assert child.pid in tree(os.getpid())
-        child.communicate()
-    stop.set()
-    thread.join()
+    """Of a process that does nothing else, as this one may: it grows when it reads a line."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", GROWING], **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        before = sample(process.pid)
+        print(file=process.stdin, flush=True)
+        child = int(process.stdout.readline())
+        now, own, found = sample(process.pid), sample(child), [*tree(process.pid)]
+        process.communicate("\n")
+    assert found == [process.pid, child]
     assert now["processes"] == before["processes"] + 1 and own["own_mb"] > 50
     assert now["threads"] == before["threads"] + 2
     assert now["files"] == before["files"] + 3 + own["files"]

@@ -7,7 +7,6 @@ import re
 import shlex
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ import yaml
 
 from mtrl import experiment
 from mtrl.arguments import parse
+from tests.support.waiting import PATIENCE, wait_for
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 SEEDS = SCRIPTS / "slurm/seeds.sh"
 MTRL = """#!/bin/sh
 echo "$@" threads-variable=$OMP_NUM_THREADS > words
-trap 'sleep 0.2; exit 130' USR1
+trap 'sleep 0.2; exit 130' USR1  # it saves
 touch begun
 while [ ! -e enough ]; do sleep 0.05; done
 exit $(cat enough)
@@ -36,18 +36,21 @@ def slurm(folder: Path, **variables: str) -> subprocess.Popen[bytes]:
     given = {"SLURM_ARRAY_JOB_ID": "31", "SLURM_ARRAY_TASK_ID": "7", "SLURM_CPUS_PER_TASK": "4"}
     path = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
     variables = {**os.environ, **given, **path, **variables}
-    job = subprocess.Popen(["bash", str(SEEDS), "benchmark=toy"], cwd=folder, env=variables)
-    until = time.monotonic() + 60
-    while not (folder / "begun").exists() and job.poll() is None and time.monotonic() < until:
-        time.sleep(0.02)
+    return subprocess.Popen(["bash", str(SEEDS), "benchmark=toy"], cwd=folder, env=variables)
+
+
+def running(folder: Path) -> subprocess.Popen[bytes]:
+    """The same job, whose run has begun."""
+    job = slurm(folder)
+    wait_for((folder / "begun").exists, job)
     return job
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_lets_the_run_save_and_the_job_go_back_into_the_queue(tmp_path: Path, number: int) -> None:
-    job = slurm(tmp_path)
+    job = running(tmp_path)
     job.send_signal(number)
-    assert job.wait(60) == 130
+    assert job.wait(PATIENCE) == 130
     assert (tmp_path / "requeued").read_text() == "requeue 31_7\n"
     assert (tmp_path / "words").read_text() == "train benchmark=toy seed=7 threads=4 threads-variable=4\n"
 
@@ -57,15 +60,15 @@ def test_a_signal_that_comes_early_puts_the_job_back_too(tmp_path: Path, command
     signals = f"trap '[[ $BASH_COMMAND != {command} ]] || {{ trap - DEBUG; kill -TERM $$; }}' DEBUG\n"
     (tmp_path / "signals").write_text(signals)
     job = slurm(tmp_path, BASH_ENV=str(tmp_path / "signals"))
-    assert job.wait(60) == 130
+    assert job.wait(PATIENCE) == 137, "the run, which has nothing to save, is killed"
     assert (tmp_path / "requeued").read_text() == "requeue 31_7\n"
 
 
 @pytest.mark.parametrize("code", [0, 2])
 def test_a_job_that_ends_by_itself_has_the_code_of_its_run(tmp_path: Path, code: int) -> None:
-    job = slurm(tmp_path)
+    job = running(tmp_path)
     (tmp_path / "enough").write_text(str(code))
-    assert job.wait(60) == code and not (tmp_path / "requeued").exists()
+    assert job.wait(PATIENCE) == code and not (tmp_path / "requeued").exists()
 
 
 def commands() -> list[list[str]]:

@@ -22,13 +22,17 @@ threads=${SLURM_CPUS_PER_TASK:-1}
 export OMP_NUM_THREADS=$threads
 stopped=
 run=
-# A signal may come at any time, before the run begins too. A process that has just been forked would lose it, so the run
-# gets it a second later.
-stop() { [ -z "$run" ] || { sleep 1; kill -USR1 "$run"; }; }
-trap 'stopped=yes; stop' USR1 TERM
+# The run gets the signal once it is another program than this script: until then, bash's own handler would take it.
+stop() {
+    local mine its
+    read -r mine <"/proc/$$/comm"
+    while read -r its <"/proc/$run/comm" && [ "$its" = "$mine" ]; do sleep 0.1; done 2>/dev/null
+    kill -USR1 "$run"
+}
+trap 'stopped=yes; [ -z "$run" ] || stop' USR1 TERM
 mtrl train "$@" seed="$SLURM_ARRAY_TASK_ID" threads="$threads" &
 run=$! early=$stopped
-[ -z "$early" ] || stop
+[ -z "$early" ] || kill -KILL "$run" # a signal has come before the run's number was known, so there is nothing to save
 
 # A signal ends `wait` before the run has ended.
 wait "$run"

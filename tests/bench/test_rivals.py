@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mtrl import cli
+from mtrl.agents.sac import SAC
 from mtrl.bench import envs, rivals, update
+from mtrl.bench.plain_sac import PlainSAC
 from mtrl.core.errors import UserError
+from tests.support.clock import Clock
 
 MODULES = {
     "jax": "__version__ = '1'\ndef block_until_ready(tree): assert len(tree) == 3",
@@ -21,7 +25,7 @@ MODULES = {
     "metaworld_algorithms/config/nn": "MultiHeadConfig = dict",
     "metaworld_algorithms/config/optim": "OptimizerConfig = dict\ndef PCGradConfig(num_tasks): return num_tasks",
     "metaworld_algorithms/rl/algorithms": """
-import time
+from pathlib import Path
 
 MTSACConfig = dict
 
@@ -35,7 +39,7 @@ class MTSAC:
         layers = config["actor_config"]["network_config"]
         assert layers == config["critic_config"]["network_config"]
         assert (layers["width"], layers["depth"], layers["num_tasks"], config["num_tasks"]) == (8, 3, 10, 10)
-        agent.seconds = 0.06 if layers["optimizer"] == 10 else 0.02
+        agent.milliseconds = 60 if layers["optimizer"] == 10 else 20
         assert spaces.observation_space.shape == (49,) and spaces.action_space.shape == (4,)
         return agent
 
@@ -56,7 +60,8 @@ class MTSAC:
     def update(self, data):
         print("what libraries print")
         assert data == 10 * 4
-        time.sleep(self.seconds)
+        with Path(__file__).parents[2].joinpath("spent").open("a") as spent:
+            print(self.milliseconds, file=spent)
         return self, {}
 """,
 }
@@ -64,7 +69,7 @@ class MTSAC:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stands for a checkout and, beside it, for JAX; its updates take 20 and 60 ms."""
+    """Stands for a checkout and, beside it, for JAX; its updates say that they take 20 and 60 ms."""
     for name, text in MODULES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
@@ -77,12 +82,20 @@ def bench(*arguments: str) -> int:
     return cli.main(["bench", "update", "--quick", "--json", "--suites", "mt10", *arguments])
 
 
-def test_rows_of_the_jax_baselines(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_the_jax_baselines(
+    checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No time passes but that of our updates, 2 ms each, and what the baselines' process has said."""
+    clock, spent = Clock(monkeypatch), checkout / "spent"
+    spent.touch()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now + 1e-3 * sum(map(int, spent.read_text().split())))
+    for agent in (SAC, PlainSAC):
+        clock.takes(agent, "update", 2.0)
     assert bench("--jax-baselines", str(checkout)) == 0
     result = json.loads(capsys.readouterr().out)
     rows = {row["update"]: row for row in result["rows"]}
-    assert rows["jax_joint"]["ms"] >= 20 and rows["jax_pcgrad"]["ms"] >= 60
-    assert rows["jax_joint"]["ms"] < rows["jax_pcgrad"]["ms"] and rows["jax_joint"]["repetitions"] == 5
+    assert [rows[name]["ms"] for name in ("joint", "jax_joint", "jax_pcgrad")] == pytest.approx([2.0, 20.0, 60.0])
+    assert rows["jax_pcgrad"]["ratio"] == pytest.approx(30.0) and rows["jax_joint"]["repetitions"] == 5
     assert result["jax"] == {"commit": None, "jax": "1", "flax": "2", "optax": "3", "python": sys.version.split()[0]}
 
 
