@@ -1,9 +1,9 @@
 """Training on data sets of transitions, one for each task, in Minari's format. Evaluations use the environments.
 
 An agent that infers its task (`infers_task`) is evaluated on tasks without data sets (`Suite.unseen`), and is not told
-which of them it is in. In each task it first plays `context_episodes` episodes. The first has a random code. For each
-further one, a code is drawn from its distribution given the transitions so far. The episodes that count come after
-these, with the most likely code.
+which of them it is in. In each task it first plays `context_episodes` episodes. The first has a random code or random
+actions (`first_context`). For each further one, a code is drawn from its distribution given the transitions so far. The
+episodes that count come after these, with the most likely code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtrl.core.config import check, path_option
+from mtrl.core.config import check, option, path_option
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import FloatArray, Metrics, TaskVectorEnv, Transitions
 from mtrl.data import minari_files
@@ -46,6 +46,8 @@ class Config(TrainingConfig):
     """About how many transitions of each task to learn from: whole episodes, spread evenly. All if not given."""
     context_episodes: int = 2
     """Episodes from which an agent infers an unseen task."""
+    first_context: str = option("code", ("code", "random"))
+    """The first of these episodes: the policy with a random code (code), or uniformly random actions (random)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,13 +150,19 @@ class BatchTrainer(ControlTrainer):
 
     def _inferred(self, envs: TaskVectorEnv, horizon: int) -> TaskGuide:
         """A guide with codes inferred from `context_episodes` episodes in each copy of the tasks' environments."""
-        guide = TaskGuide(self.agent, torch.Generator().manual_seed(self.seed))
+        generator = torch.Generator().manual_seed(self.seed)
+        guide = TaskGuide(self.agent, generator)
         observation, seen = envs.reset(), list[Transitions]()
-        for _ in range(self.config.context_episodes):
+        shape, random = (*observation.shape[:2], self.suite.spec.action_size), self.config.first_context == "random"
+        for episode in range(self.config.context_episodes):
             if seen:
                 guide.settle(_per_copy(seen), likeliest=False)
             for _ in range(horizon):
-                observation = _store(seen, envs, observation, guide.act(torch.tensor(observation)).cpu())
+                if random and episode == 0:
+                    action = torch.rand(shape, generator=generator) * 2 - 1
+                else:
+                    action = guide.act(torch.tensor(observation)).cpu()
+                observation = _store(seen, envs, observation, action)
         guide.settle(_per_copy(seen))
         return guide
 

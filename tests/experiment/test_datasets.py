@@ -113,6 +113,24 @@ def test_mbml_is_evaluated_on_tasks_without_data_sets(place: Path, monkeypatch: 
     assert first.per_task["return"].tolist() == second.per_task["return"].tolist()
 
 
+@pytest.mark.parametrize("start", ["code", "random"])
+def test_the_first_context_depends_on_the_policy_unless_its_actions_are_random(
+    place: Path, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    monkeypatch.chdir(place)
+    trainer = load("runs/point/mbml/seed_1")[0].trainer
+    trainer.config.first_context, trainer.config.context_episodes = start, 2
+    contexts, infer = list[torch.Tensor](), trainer.agent.infer
+    monkeypatch.setattr(trainer.agent, "infer", lambda context: contexts.append(context.action) or infer(context))
+    trainer.evaluate(3, "goals")
+    first, both, _ = contexts  # the third is that of `identified`
+    assert both.shape[1] == 2 * first.shape[1] and torch.equal(both[:, : first.shape[1]], first)
+    for parameter in trainer.agent.generate.parameters():
+        parameter.data.neg_()
+    trainer.evaluate(3, "goals")
+    assert torch.equal(contexts[3], first) == (start == "random") and not torch.equal(contexts[4], both)
+
+
 def test_sac_starts_from_mbml(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """It resumes exactly, whether it was interrupted before or after its first update."""
     monkeypatch.chdir(place)
