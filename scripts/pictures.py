@@ -38,6 +38,8 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome"), ("chromedriver",)
 WIDTH, HEIGHT, COLOURS = 1280, 1000, 64
 PATIENCE = 300
 """Seconds for a page to be ready."""
+STARTS = 3
+"""How often a browser's start is tried."""
 SITE_PAGE = "methods/surgery.html"
 _DEEP = """
 const deep = (root, wanted, found = []) => {  // TensorBoard's parts are in shadow roots
@@ -79,7 +81,7 @@ def browser(program: str, driver: str) -> Iterator[Any]:
     for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "hide-scrollbars"):
         options.add_argument(f"--{word}")
     options.add_argument("--proxy-server=127.0.0.1:9")
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    opened = started(options, driver)
     shape = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
     opened.set_script_timeout(PATIENCE)
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", shape)
@@ -87,6 +89,21 @@ def browser(program: str, driver: str) -> Iterator[Any]:
         yield opened
     finally:
         opened.quit()
+
+
+def started(options: Any, driver: str) -> Any:
+    """A browser. Its start can fail on a busy machine: Selenium waits half a minute for the driver, at a port that was
+    free before, and the driver a minute for the browser."""
+    from selenium import webdriver
+    from selenium.common.exceptions import WebDriverException
+
+    def start() -> Any:
+        return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+    for _ in range(STARTS - 1):
+        with contextlib.suppress(WebDriverException):
+            return start()
+    return start()
 
 
 def screenshot(page: Any, picture: Path, height: int = HEIGHT) -> None:

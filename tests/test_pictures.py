@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,27 @@ def test_a_page_is_photographed_without_its_first_section(tmp_path: Path) -> Non
     with Image.open(tmp_path / "page.png") as image:
         assert image.size == (pictures.WIDTH, pictures.HEIGHT)
         assert image.convert("RGB").getcolors() == [(pictures.WIDTH * pictures.HEIGHT, (0, 0, 255))]
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_browser_that_does_not_start_is_started_again(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    webdriver: Any = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed (the extra `dev`)")
+    exceptions: Any = importlib.import_module("selenium.common.exceptions")
+    begun: list[Any] = []
+
+    def chrome(**options: Any) -> Any:
+        begun.append(options)
+        if len(begun) <= failures:
+            raise exceptions.WebDriverException("Can not connect to the Service")
+        return "a browser"
+
+    monkeypatch.setattr(webdriver, "Chrome", chrome)
+    if failures < pictures.STARTS:
+        assert pictures.started("options", "driver") == "a browser"
+    else:
+        with pytest.raises(exceptions.WebDriverException):
+            pictures.started("options", "driver")
+    assert len(begun) == pictures.STARTS and all(options["options"] == "options" for options in begun)
 
 
 def test_a_page_is_waited_for_until_it_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ import torch
 from mtrl.core.cores import available_cores
 
 DISTRIBUTIONS = ("mtrl-toolkit", "torch", "numpy", "gymnasium", "metaworld", "mujoco", "torchjd", "hydra-core")
+_PATIENCE = 60
+"""Seconds after which git is taken to hang, and the commit to be unknown."""
 
 
 def collect() -> dict[str, Any]:
@@ -65,7 +67,7 @@ def _git(source: Path) -> dict[str, Any] | None:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source.parent), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_PATIENCE).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", source.name)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ from mtrl import cli
 from mtrl.core.errors import UserError
 from mtrl.experiment import Experiment, compose
 from mtrl.monitoring import checkpoints
+from mtrl.monitoring.metrics import read_metrics
 from tests.support.rays import processes
+from tests.support.waiting import wait_for
 
 RUN = [
     "benchmark=toy", "surgery=pcgrad", "network.width=16", "network.depth=1", "agent.batch_size=8", "seed=3",
@@ -59,11 +60,11 @@ def test_two_processes_train_the_same_run_as_one(tmp_path: Path, monkeypatch: py
 @pytest.mark.timeout(1500)
 def test_after_a_signal_the_first_process_saves_and_both_end(tmp_path: Path) -> None:
     pair, run = start(tmp_path, 1_000_000), tmp_path / RUN_FOLDER
-    while not any(run.glob("checkpoints/step_*")):
-        time.sleep(0.1)
-        assert pair.poll() is None, pair.communicate()
+    wait_for(lambda: any(run.glob("checkpoints/step_*")), pair)
     before = checkpoints.latest(run / "checkpoints")
-    time.sleep(3)
+    assert before is not None
+    step, metrics = checkpoints.step_of(before), run / "metrics.jsonl"
+    wait_for(lambda: metrics.exists() and any(row["step"] > step for row in read_metrics(metrics)), pair)
     pair.send_signal(signal.SIGTERM)
     told = pair.communicate()
     assert "mtrl: interrupted" in told[1] and checkpoints.latest(run / "checkpoints") != before

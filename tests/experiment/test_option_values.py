@@ -96,7 +96,7 @@ def test_a_configuration_file_may_come_from_windows(form: str) -> None:
     assert shown("--config", "c.yaml") == before
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.one_of(TEXT, HARD.map("".join)).filter(lambda text: text and text[0] not in "-~" and text not in (".", "..")))
 def test_a_saved_configuration_gives_back_its_text(text: str) -> None:
     """Through a file, with `--config` and with what reads run folders."""
@@ -109,7 +109,6 @@ def test_a_saved_configuration_gives_back_its_text(text: str) -> None:
     assert (restored.experiment, restored.runs, restored.training.single_task) == (text, f"/data/{text}", text)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.one_of(TEXT, HARD.map("".join))))
 def test_lists_of_text_are_read_as_they_were_written(texts: list[str]) -> None:
     assert values.read("x", values.quoted(texts), list[str]) == values.as_typed(texts)

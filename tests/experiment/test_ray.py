@@ -18,7 +18,8 @@ from mtrl import cli, experiment
 from mtrl.training.on_policy import OnPolicyTrainer
 from tests.faults.commands import digest, outcome
 from tests.support.collections import Watch
-from tests.support.rays import cluster, command, parent, processes
+from tests.support.rays import cluster, command, parent, processes, stopped
+from tests.support.waiting import PATIENCE
 
 pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]' -c constraints.txt")
 pytestmark = [pytest.mark.timeout(2500), pytest.mark.filterwarnings("ignore:::ray")]
@@ -32,8 +33,8 @@ KILLS = 3
 
 
 @pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    with cluster(monkeypatch) as found:
+def address(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with cluster(monkeypatch, tmp_path_factory.mktemp("cluster")) as found:
         yield found
 
 
@@ -53,15 +54,21 @@ class Killer(threading.Thread):
             time.sleep(0.01)
 
     def _visit(self, run: Path, pid: int) -> None:
-        begun = any(run.glob("checkpoints/step_*")) and not (run / "result.json").exists()
-        if begun and not self.again.is_set():
+        if not self._begun(run):
+            return
+        if not self.again.is_set():
             os.kill(os.getpid(), signal.SIGTERM)
-            assert self.again.wait(600)
-        elif begun and run not in self.killed.values() and len(self.killed) < KILLS and command(pid):
-            worker = parent(pid)
-            assert command(worker).startswith("ray::"), command(worker)
-            self.killed[pid] = run
-            os.kill(pid if len(self.killed) == KILLS else worker, signal.SIGKILL)
+            self.again.wait()
+        elif run not in self.killed.values() and len(self.killed) < KILLS and command(pid):
+            with stopped(pid):  # so that it does not end between the last look at it and its death
+                if self._begun(run):
+                    worker = parent(pid)
+                    assert command(worker).startswith("ray::"), command(worker)
+                    self.killed[pid] = run
+                    os.kill(pid if len(self.killed) == KILLS else worker, signal.SIGKILL)
+
+    def _begun(self, run: Path) -> bool:
+        return any(run.glob("checkpoints/step_*")) and not (run / "result.json").exists()
 
 
 def test_a_sweep_whose_workers_are_killed_gives_the_same_runs_as_mtrl_train(
@@ -135,14 +142,15 @@ def rollout(loop: OnPolicyTrainer) -> dict[str, Any]:
     return {"state": digest(state), "transitions": digest(vars(loop.rollout)), "episodes": episodes}
 
 
-def kill_a_collector(title: str, seconds: float = 300) -> None:
+def kill_a_collector(title: str) -> None:
     """Wait until a process of this test's cluster has a title, and kill it."""
     mark = f"MTRL_TEST_CLUSTER={os.environ['MTRL_TEST_CLUSTER']}"
-    until = time.monotonic() + seconds
+    until = time.monotonic() + 2 * PATIENCE
     while time.monotonic() < until:
-        if found := [pid for pid in processes(mark) if command(pid) == title]:
-            os.kill(found[0], signal.SIGKILL)
-            return
+        for pid in [pid for pid in processes(mark) if command(pid) == title][:1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return
     raise AssertionError(f"no process {title}")
 
 

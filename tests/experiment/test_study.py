@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from mtrl.envs.toy import OBSERVATION_SIZE
 from mtrl.experiment.study import KEPT, Study, check_study, summary
 from mtrl.monitoring import checkpoints
 from tests.support.figures import labels
+from tests.support.waiting import PATIENCE, wait_for
 
 TINY = [
     "benchmark=toy", "steps=60", "network.width=8", "agent.batch_size=4", "training.learning_starts=20",
@@ -142,7 +142,6 @@ def test_the_studies_of_this_repository_are_whole(name: str) -> None:
     assert set(found.controls) <= set(found.runs)
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("name", "jobs"), [("SIGTERM", 2), ("SIGINT", 1)])
 def test_a_signal_to_a_study_ends_its_runs_with_their_checkpoints(elsewhere: Path, name: str, jobs: int) -> None:
     options = [*TINY, "steps=1000000", "training.checkpoint_every=1000000"]
@@ -150,11 +149,9 @@ def test_a_signal_to_a_study_ends_its_runs_with_their_checkpoints(elsewhere: Pat
     command = [sys.executable, "-m", "mtrl.cli", "study", str(folder), "--jobs", str(jobs)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     files = [Path(f"runs/small/toy/{label}/seed_1/metrics.jsonl") for label in ("one", "two")][:jobs]
-    until = time.monotonic() + 500
-    while not all(file.exists() and file.stat().st_size for file in files) and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(lambda: all(file.exists() and file.stat().st_size for file in files), process)
     process.send_signal(getattr(signal, name))
-    error = process.communicate(timeout=250)[1].decode()
+    error = process.communicate(timeout=PATIENCE)[1].decode()
     assert process.returncode == 130 and error.splitlines()[-1].startswith("mtrl: interrupted"), error
     for file in files:
         saved = checkpoints.latest(file.parent / "checkpoints")

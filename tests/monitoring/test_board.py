@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tensorboard.plugins.hparams import metadata
 from mtrl import cli
 from mtrl.monitoring.metrics import MetricLog
 from mtrl.monitoring.run import RunFolder
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = ("reach (v3)", "push")
@@ -114,30 +117,47 @@ def address(tmp_path: Path) -> Iterator[str]:
             yield process.stdout.readline().split()[1].rstrip("/")
         finally:
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 0
+            assert process.wait(PATIENCE) == 0
 
 
 def ask(address: str, path: str, request: dict[str, Any] | None = None) -> Any:
+    """What TensorBoard answers; {} where it has not read anything yet that it could answer with."""
     body = None if request is None else json.dumps(request).encode()
     asked = urllib.request.Request(f"{address}/{path}", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(asked, timeout=60) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return {}
 
 
-@pytest.mark.timeout(300)
+def comes_to(wanted: Any, found: Callable[[], Any]) -> None:
+    """TensorBoard reads the runs one after another, while it answers: in the end it has what is wanted."""
+    until = time.monotonic() + PATIENCE
+    while (now := found()) != wanted:
+        assert time.monotonic() < until, now
+
+
 def test_watch_shows_all_runs_and_a_row_for_each_experiment(address: str) -> None:
-    names = {f"mt10/{name}/tensorboard" for name in ("one/seed_1", "one/seed_2", "two/seed_1")}
-    runs: list[str] = []
-    while set(runs) != names:  # TensorBoard reads them one after another
-        runs = ask(address, "data/runs")
-        assert set(runs) <= names
-    layout = ask(address, "data/plugin/custom_scalars/layout")
-    assert [category["title"] for category in layout["category"]] == ["evaluation", "train", "actor"]
-    table = ask(address, "data/plugin/hparams/experiment", {"experimentName": ""})
-    assert [info["name"] for info in table["hparamInfos"] if info.get("differs")] == ["surgery.kind"]
-    wanted = {"startIndex": 0, "sliceSize": 10, "colParams": [], "allowedStatuses": ["STATUS_UNKNOWN"]}
-    rows = ask(address, "data/plugin/hparams/session_groups", wanted)["sessionGroups"]
-    assert {row["name"]: len(row["sessions"]) for row in rows} == {"mt10/one": 2, "mt10/two": 1}
+    names = [f"mt10/{name}/tensorboard" for name in ("one/seed_1", "one/seed_2", "two/seed_1")]
+    rows = {"startIndex": 0, "sliceSize": 10, "colParams": [], "allowedStatuses": ["STATUS_UNKNOWN"]}
+
+    def titles() -> list[str]:
+        return [part["title"] for part in ask(address, "data/plugin/custom_scalars/layout").get("category", [])]
+
+    def differing() -> list[str]:
+        table = ask(address, "data/plugin/hparams/experiment", {"experimentName": ""})
+        return [info["name"] for info in table.get("hparamInfos", []) if info.get("differs")]
+
+    def seeds() -> dict[str, int]:
+        groups = ask(address, "data/plugin/hparams/session_groups", rows).get("sessionGroups", [])
+        return {row["name"]: len(row["sessions"]) for row in groups}
+
+    comes_to(names, lambda: sorted(ask(address, "data/runs")))
+    comes_to(["evaluation", "train", "actor"], titles)
+    comes_to(["surgery.kind"], differing)
+    comes_to({"mt10/one": 2, "mt10/two": 1}, seeds)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [([], "no such folder"), (["."], "none")])

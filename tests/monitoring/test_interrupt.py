@@ -14,6 +14,7 @@ import pytest
 from mtrl.monitoring import checkpoints
 from mtrl.monitoring.interrupt import SIGNALS, Interrupts, Stopped
 from tests.support.tiny_runs import TINY
+from tests.support.waiting import PATIENCE, wait_for
 
 SENT = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"]
 
@@ -62,7 +63,7 @@ with Interrupts() as interrupts:
     interrupts.check()
     sys.exit(os.waitstatus_to_exitcode(status) != -{int(number)})
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=PATIENCE)
     assert done.returncode == 0 and list(tmp_path.iterdir()) == []
 
 
@@ -73,11 +74,9 @@ def test_a_signal_leaves_a_checkpoint_of_the_step_it_came_in(name: str, tmp_path
         [sys.executable, "-m", "mtrl.cli", "train", *options], cwd=tmp_path, stderr=subprocess.PIPE
     )
     metrics = tmp_path / "runs/toy/x/seed_1/metrics.jsonl"
-    until = time.monotonic() + 120
-    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(lambda: metrics.exists() and metrics.stat().st_size, process)
     process.send_signal(getattr(signal, name))
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and error.decode().splitlines()[-1].startswith("mtrl: interrupted")
     saved = checkpoints.latest(metrics.parent / "checkpoints")
     assert saved is not None and checkpoints.load(saved)["trainer"]["step"] == checkpoints.step_of(saved) >= 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,11 @@ from mtrl.monitoring import provenance
 def test_code_is_dirty_where_the_package_changed_and_not_where_results_appear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in [name for name in os.environ if name.startswith("GIT_")]:  # as in a hook of git
+        monkeypatch.delenv(name)
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     source = tmp_path / "mtrl" / "monitoring" / "provenance.py"
     source.parent.mkdir(parents=True)
     source.write_text("code = 1\n")

@@ -166,9 +166,10 @@ def test_loading_names_the_path_and_what_was_expected(tmp_path):
 
 
 def test_folder_in_use_is_refused_until_its_process_is_gone(tmp_path):
-    code = "import sys, time; from mtrl.monitoring.run import RunFolder\n"
-    code += "run = RunFolder.open(sys.argv[1], {'steps': 1}); print(flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE) as process:
+    code = "import sys; from mtrl.monitoring.run import RunFolder\n"
+    code += "run = RunFolder.open(sys.argv[1], {'steps': 1}); print(flush=True); sys.stdin.read()"
+    command, pipe = [sys.executable, "-c", code, str(tmp_path / "run")], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
         assert process.stdout is not None
         process.stdout.readline()
         try:

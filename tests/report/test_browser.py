@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mtrl import report
+from scripts import pictures
 from tests.support.made_runs import HOSTILE
 
 WIDTHS = (1280, 390)
@@ -27,7 +28,7 @@ def browser() -> Iterator[Any]:
     for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "proxy-server=127.0.0.1:9"):
         options.add_argument(f"--{word}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    opened = pictures.started(options, driver)
     yield opened
     opened.quit()
 

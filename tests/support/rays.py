@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,31 +14,53 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import PATIENCE
+
 NODES = 2
 """With one core each."""
 # All on the loopback, as Ray decides when it is imported.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
 
+VARIABLES = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    # Ray kills workers where the machine has little memory left, whoever has taken it.
+    "RAY_memory_monitor_refresh_ms": "0",
+    # Seconds, on a machine that does much else.
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_gcs_server_port_wait_time_s": "300",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
+    # How often in a row a node may be late by ten seconds to say that it lives.
+    "RAY_health_check_failure_threshold": "30",
+}
+
+
 @contextlib.contextmanager
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a cluster on the loopback, of which no process is left at the end."""
+def cluster(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[str]:
+    """The address of a cluster on the loopback, of which no process is left at the end.
+
+    folder: for temporary files of its processes, so that the cores that they reserve are not other programs'.
+    """
     mark = f"MTRL_TEST_CLUSTER={uuid.uuid4()}"
-    monkeypatch.setenv(*mark.split("="))
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # seconds, on a machine that does much else
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_worker_niceness", "0")
+    # Ray's own have to stay where names are short, as they hold sockets.
+    places = {"RAY_TMPDIR": tempfile.gettempdir(), "TMPDIR": str(folder)}
+    for name, value in {**VARIABLES, **places, **dict([mark.split("=")])}.items():
+        monkeypatch.setenv(name, value)
     from ray.cluster_utils import Cluster
 
     options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    found = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
+    found = Cluster()
     try:
+        found.add_node(wait=False, include_dashboard=False, **options)
         for _ in range(NODES - 1):
-            found.add_node(**options)
+            found.add_node(wait=False, **options)
+        found.wait_for_nodes(PATIENCE)
         yield str(found.address)
     finally:
         found.shutdown()
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while (left := [pid for pid in processes(mark) if pid != os.getpid()]) and time.monotonic() < until:
         time.sleep(0.1)
     assert not left, [command(pid) for pid in left]
@@ -61,4 +85,28 @@ def command(pid: int) -> str:
 
 def parent(pid: int) -> int:
     """The process that started another."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return int(_state(pid)[1])
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Inside the block a process does nothing.
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        while (state := _state(pid)[0]) != "T":
+            if state in "ZX":
+                raise ProcessLookupError(pid)
+            time.sleep(0.001)
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _state(pid: int) -> list[str]:
+    """What Linux tells of a process from its state on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

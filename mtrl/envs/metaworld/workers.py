@@ -21,6 +21,9 @@ _SWITCH_INTERVAL = 2e-5
 """Seconds after which a thread that waits for the interpreter's lock gets it, while jobs run. With Python's 5 ms, one
 thread's arithmetic would delay the physics of all others."""
 _PATIENCE = 1.0
+"""Seconds between two looks at whether a thread that is waited for still lives."""
+_LONGEST_END = 60.0
+"""Seconds after which a thread that does not end is left behind."""
 _SHARES = 2
 """A chunk of `shares` takes at most 1/_SHARES of the copies that are left for each thread."""
 
@@ -81,7 +84,7 @@ class Workers:
                 gate.release()
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(timeout=5)
+                thread.join(_LONGEST_END)
 
     def _wake(self, jobs: int) -> int:
         busy = max(0, min(jobs, len(self._threads)))
