@@ -64,7 +64,7 @@ def test_stdout_of_json_is_json_alone(elsewhere: Path, capsys: pytest.CaptureFix
     runs = [json.loads(line) for line in printed.splitlines()]
     assert [run["run"] for run in runs] == sorted(map(str, Path("runs").glob("*/*/seed_*")))
     assert runs[0]["tasks"] == json.loads((run_folder() / "result.json").read_text())["tasks"]
-    for text in ("New run", "Evaluating", "Run 2 of 2", "Learning curves", "Together"):
+    for text in ("New run", "Evaluating", "Run 2 of 2", "Learning curves", "Report on all runs"):
         assert text in messages
     for command in (
         ["evaluate", str(run_folder()), "--episodes", "1"],

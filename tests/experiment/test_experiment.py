@@ -127,7 +127,7 @@ def test_values_with_commas_are_runs_one_after_another(capsys: pytest.CaptureFix
     assert cli.main(["train", *TINY, "surgery=none,pcgrad", "seed=range(1,3)"]) == 0
     out, messages = capsys.readouterr()
     assert out.count("Run: runs/toy/") == 4 and "Run 4 of 4: " in messages
-    report = out.splitlines()[-1].removeprefix("Together: mtrl ")
+    report = out.splitlines()[-1].removeprefix("Report on all runs: mtrl ")
     assert cli.main([*report.split()]) == 0 and Path("runs/toy/report.html").exists()
     together = {path: path.read_bytes() for path in Path("runs").glob("*/*/*/result.json")}
     assert len(together) == 4
