@@ -187,11 +187,12 @@ class _EngineRun:
 
 
 def _turn(step: Callable[[np.ndarray], Any], actions: Iterator[np.ndarray]) -> float:
-    """Take steps for as long as a turn lasts."""
-    begin, steps = time.perf_counter(), 0
-    while (passed := time.perf_counter() - begin) < _TURN:
+    """Take steps for as long as a turn lasts, and at least one."""
+    begin, steps, passed = time.perf_counter(), 0, 0.0
+    while passed < _TURN:
         step(now := next(actions))
         steps += now.size // 4
+        passed = time.perf_counter() - begin
     return steps / passed
 
 

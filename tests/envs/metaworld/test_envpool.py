@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from contextlib import nullcontext
@@ -81,6 +82,13 @@ def test_rows_tell_the_speed_and_what_differs(calls: list[tuple[str, str]]) -> N
     for name in ("envpool", "envpool_overlapped"):
         assert 0 < rows[name]["steps_per_second"] < 2 / SLEEP, "two environments in at least a millisecond"
         assert rows[name]["mujoco"] != rows["ours"]["mujoco"] and rows[name]["goals"] != rows["ours"]["goals"]
+
+
+def test_a_turn_has_a_step_wherever_the_machine_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second passes between any two looks at the clock."""
+    seconds, taken = itertools.count(), list[np.ndarray]()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(seconds)))
+    assert bench._turn(taken.append, itertools.repeat(np.zeros((3, 4)))) == 3.0 and len(taken) == 1
 
 
 @pytest.mark.parametrize("reason", ["not installed", "too many environments"])
