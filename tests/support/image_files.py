@@ -16,7 +16,6 @@ from PIL import Image
 
 from mtrl.data.celeba import ATTRIBUTES
 
-RNG = np.random.default_rng(0)
 PIXELS = 3072
 
 
@@ -26,11 +25,11 @@ def write_pickle(path: Path, content: Any, protocol: int = 2) -> None:
 
 
 def cifar10(root: Path) -> dict[str, Any]:
-    parts = {}
+    parts, rng = {}, np.random.default_rng(0)
     for name in [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]:
         parts[name] = {
-            b"data": RNG.integers(256, size=(4, PIXELS), dtype=np.uint8),
-            b"labels": RNG.integers(10, size=4).tolist(),
+            b"data": rng.integers(256, size=(4, PIXELS), dtype=np.uint8),
+            b"labels": rng.integers(10, size=4).tolist(),
         }
         write_pickle(root / "cifar-10-batches-py" / name, parts[name])
     return parts
@@ -38,11 +37,11 @@ def cifar10(root: Path) -> dict[str, Any]:
 
 def cifar100(root: Path, images: int = 200) -> dict[str, Any]:
     """Every class appears; class f belongs to superclass (7 f) mod 20."""
-    parts = {}
+    parts, rng = {}, np.random.default_rng(0)
     for name in ("train", "test"):
         fine = np.arange(images) % 100
         parts[name] = {
-            b"data": RNG.integers(256, size=(images, PIXELS), dtype=np.uint8),
+            b"data": rng.integers(256, size=(images, PIXELS), dtype=np.uint8),
             b"fine_labels": fine.tolist(),
             b"coarse_labels": (7 * fine % 20).tolist(),
         }
@@ -57,10 +56,10 @@ def idx(array: np.ndarray) -> bytes:
 
 
 def mnist(root: Path, suffix: str = "") -> dict[str, np.ndarray]:
-    parts = {}
+    parts, rng = {}, np.random.default_rng(0)
     for part, count in (("train", 6), ("t10k", 3)):
-        parts[f"{part}-images-idx3"] = RNG.integers(256, size=(count, 28, 28), dtype=np.uint8)
-        parts[f"{part}-labels-idx1"] = RNG.integers(10, size=count).astype(np.uint8)
+        parts[f"{part}-images-idx3"] = rng.integers(256, size=(count, 28, 28), dtype=np.uint8)
+        parts[f"{part}-labels-idx1"] = rng.integers(10, size=count).astype(np.uint8)
     (root / "mnist").mkdir(parents=True)
     for name, array in parts.items():
         content = idx(array)
@@ -72,7 +71,7 @@ def svhn(root: Path) -> dict[str, np.ndarray]:
     scipy = pytest.importorskip("scipy.io")
     (root / "svhn").mkdir(parents=True)
     labels = np.array([[1], [10], [9], [10]], dtype=np.uint8)
-    images = RNG.integers(256, size=(32, 32, 3, 4), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(256, size=(32, 32, 3, 4), dtype=np.uint8)
     for part in ("train", "test"):
         scipy.savemat(root / "svhn" / f"{part}_32x32.mat", {"X": images, "y": labels}, do_compression=True)
     return {"X": images, "y": labels}
