@@ -9,10 +9,11 @@ import contextlib
 import fcntl
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,27 @@ def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: in
         with log.open("a") as file:
             print(f"== mtrl {shlex.join(arguments)} (cores: {cores or 'any'}, on {os.uname().nodename})", file=file)
         prefix = ["-c", _TIED, str(os.getpid()), cores]
-        process = start(arguments, log, threads=threads, prefix=prefix, cwd=folder, env=env)
-        try:
-            while process.poll() is None:  # polling lets Ray's KeyboardInterrupt arrive, which needs Python to run
+        with _cancellations() as noted:
+            process = start(arguments, log, threads=threads, prefix=prefix, cwd=folder, env=env)
+            while process.poll() is None:
+                if noted:
+                    process.terminate()
+                    process.wait()
+                    return STOPPED
                 time.sleep(0.1)
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            return STOPPED
     return process.returncode
+
+
+@contextlib.contextmanager
+def _cancellations() -> Iterator[list[int]]:
+    """Ray's cancellations of the task, which come as ctrl-C. Raised while a process is being started, they would leave
+    it behind; here they are only noted."""
+    noted = list[int]()
+    before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _wait_until_free(run: Path) -> None:

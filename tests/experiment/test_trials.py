@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import _thread
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mtrl import cli, configs, experiment
+from mtrl.experiment import processes
 from mtrl.experiment.trials import SweepConfig, Trial, trials_of
 
 WORDS = ["benchmark=toy", "steps=100", "surgery=none,pcgrad", "seed=1,2"]
@@ -78,6 +83,22 @@ def test_a_sweep_notices_that_a_trial_begins_and_gets_each_row_once(trials: list
     assert trial.look() == rows[1:2] and trial.step == 40
     trial.submitted()
     assert trial.state == "waiting", "until its new process has begun"
+
+
+def test_a_trial_that_is_cancelled_while_its_process_starts_leaves_none(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*_: Any, **__: Any) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "600"]))
+        _thread.interrupt_main()  # as Ray does
+        return started[0]
+
+    monkeypatch.setattr(processes, "start", start)
+    before = signal.getsignal(signal.SIGINT)
+    assert processes.run_in_worker(["train"], elsewhere / "run", elsewhere, 1, {}) == processes.STOPPED
+    assert started[0].poll() == -signal.SIGTERM and signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_sweeps_options_are_read_like_those_of_runs() -> None:
