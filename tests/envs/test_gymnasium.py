@@ -215,8 +215,11 @@ def strict(path: Path) -> Any:
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
-def test_results_without_success_are_returns(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_without_success_are_returns(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The table, the result, the metrics and the picture of a run from a module that registers its environment."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
     module = "import gymnasium\ngymnasium.register('mine/P-v0', 'gymnasium.envs.classic_control:PendulumEnv')\n"
     Path("my_envs.py").write_text(module)
     options = [*GYMNASIUM, "benchmark.ids=[mine/P-v0]", "benchmark.horizon=10"]
