@@ -220,7 +220,7 @@ def test_a_new_policy_is_the_old_one_before_its_first_update() -> None:
 @pytest.mark.parametrize("engine", ["batched", "steps"])
 def test_the_label_agent_learns_what_is_rewarded(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a reward for the share of first subclasses in a batch, it comes to choose them."""
-    made, images = agent(engine=engine, batch_size=1, ppo=ppo(rollout_size=24, gamma=0.0, learning_rate=0.02,
+    made, images = agent(engine=engine, batch_size=1, ppo=ppo(rollout_size=24, gamma=0.0, learning_rate=0.01,
                          epochs=4, minibatch=12)), data(24)  # fmt: skip
     made.prepare(images)
     env = made.labels.env  # type: ignore[attr-defined]
