@@ -40,6 +40,8 @@ from mtrl.networks import NETWORKS, Factory, TaskNetwork, independent
 @dataclass
 class Config(bcq.Config):
     kind: str = "mbml"
+    normalise_observations: str = option("none", ("none", "shared"))
+    """As in other agents. Unseen tasks have no statistics of their own."""
     teacher_updates: int = option(10_000, "a positive integer")
     """Updates of the teachers and reward ensembles. The student's updates follow."""
     context_size: int = option(64, "2 or more")

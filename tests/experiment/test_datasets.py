@@ -176,3 +176,15 @@ def test_missing_data_sets_end_in_one_line(place: Path, capsys: pytest.CaptureFi
     assert cli.main(["train", *options, f"runs={place / 'runs'}"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "Data sets should lie in" in error and "mtrl data collect RUN" in error
+
+
+@pytest.mark.parametrize(
+    ("agent", "option"),
+    [("bcq", "agent.normalise_rewards=true"), ("mbml", "agent.normalise_observations=per_task")],
+)
+def test_statistics_that_data_sets_or_unseen_tasks_lack_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], agent: str, option: str
+) -> None:
+    options = [*SMALL, *BATCH, f"agent={agent}", option, "steps=40", f"training.data={place / 'sets'}"]
+    assert cli.main(["train", *options, f"runs={place / 'runs'}"]) == 2
+    assert option.split("=")[0] in capsys.readouterr().err.splitlines()[-1]
