@@ -112,8 +112,7 @@ def _train(options: argparse.Namespace) -> Iterator[Shown]:
     sweep = experiment.sweep(options.options)
     given = [[*run, *_imports(options)] for run in sweep]
     chosen = [experiment.saved_overrides(options.config, run) if options.config else run for run in given]
-    runs = [experiment.compose(run) for run in chosen]  # all are checked before the first begins
-    experiment.check_sweep(runs)
+    runs = experiment.compose_all(chosen)  # all are checked before the first begins
     if options.show:
         import yaml
 
@@ -146,8 +145,7 @@ def _sweep(options: argparse.Namespace) -> Iterator[Shown]:
         search = Search(given, _imports(options), sweep.trials, sweep.metric)
     else:
         words = experiment.sweep(given)
-        runs = [experiment.compose([*run, *_imports(options)]) for run in words]
-        experiment.check_sweep(runs)
+        runs = experiment.compose_all([*run, *_imports(options)] for run in words)
         found = trials.trials_of(words, runs)
     trials.run_trials(found, sweep, options.imports, search)
     for trial in found:

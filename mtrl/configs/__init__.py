@@ -7,15 +7,12 @@ are imported.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -25,32 +22,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mtrl.configs import values
+from mtrl.configs import presets, values
 from mtrl.configs.complaints import MALFORMED, explained, unknown_option
+from mtrl.configs.presets import FOLDER, choices, selected
+from mtrl.configs.values import leaves
 from mtrl.core.config import Options, typed_as
 from mtrl.core.errors import UserError, expected
 from mtrl.core.records import require
 from mtrl.core.registry import Registry, find, unknown_kind
 
-FOLDER = Path(__file__).parent
 _Made = TypeVar("_Made", bound=Options)
-
-
-def choices(group: str, registries: Iterable[Registry]) -> list[str]:
-    """What can follow `<group>=`: the registry's methods, and the YAML presets beside this file."""
-    kinds = {kind: registry for registry in registries if registry.group == group for kind in registry.kinds}
-    presets = {path.stem for path in FOLDER.glob("*/*.yaml") if path.parent.name == group}
-    for kind in presets & kinds.keys():
-        files = f"{FOLDER / group / kind}.yaml and {kinds[kind].place(kind)}"
-        raise UserError(f"Option `{group}` should have one {kind!r}. Found two: {files}. Rename one.")
-    return sorted(presets | kinds.keys())
-
-
-def summary(group: str, name: str) -> str:
-    """A YAML preset's description: its first comment that is not an instruction to Hydra."""
-    lines = (FOLDER / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    comments = (line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line)
-    return next(comments, "")
 
 
 def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence[str]) -> Any:
@@ -59,7 +40,7 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
     Raises:
         UserError: an override is malformed, names nothing, or gives a value of the wrong type or range.
     """
-    optional = [group for line in _defaults(root.kind) if isinstance(line, dict) for group in line if not line[group]]
+    optional = presets.optional_groups(root)
     for override in overrides:
         _check_override(override, registries, optional)
     chosen = selected(root, overrides)
@@ -74,7 +55,9 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
                 package = f"{group}.{kind}" if registry.many else group
                 store.store(group=group, name=kind, node=registry.config_class(kind), package=package)
         with initialize_config_dir(str(FOLDER), version_base="1.3"):
-            config = hydra_compose(root.kind, overrides=[o for o in overrides if o.partition("=")[0] in chosen])
+            config = hydra_compose(root.kind, overrides=presets.choosing(overrides, chosen))
+        for key, value in presets.recipe(registries, overrides, chosen)[0].items():
+            OmegaConf.update(config, key, value)
         for override in overrides:
             _set(config, override, root, registries, chosen)
         return _made(config, registries)
@@ -122,50 +105,6 @@ def is_whole(root: type[Any], registries: Sequence[Registry], key: str, override
 
 def _is_path(owners: Iterable[type[Any]], names: Sequence[str]) -> bool:
     return any(values.is_path(owner, ".".join(names)) for owner in owners)
-
-
-def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, list[str]]:
-    """The kinds in each group: those that overrides choose, otherwise those of their recipe, otherwise the defaults."""
-    given: dict[str, Any] = {key: value for key, _, value in (override.partition("=") for override in overrides)}
-    usual: dict[str, Any] = {}
-    for line in [*_defaults(root.kind), *_defaults(f"recipe/{given.get('recipe')}")]:
-        if isinstance(line, dict):
-            usual |= {key.removeprefix("override /"): kind for key, kind in line.items()}
-    return {group: [_kind(group, kind) for kind in _listed(given.get(group, kind))] for group, kind in usual.items()}
-
-
-def preset(group: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The settings of a group's preset that the overrides choose; {} if they choose none."""
-    name = next((value for key, _, value in (o.partition("=") for o in reversed(overrides)) if key == group), "")
-    return _content(f"{group}/{name}")
-
-
-def _listed(choice: Any) -> list[str]:
-    """The kinds that a choice names: one, several in brackets, or none (null)."""
-    if isinstance(choice, str):
-        choice = choice[1:-1].split(",") if choice[:1] == "[" else [choice]
-    return [kind for kind in (str(name).strip() for name in choice or []) if kind not in ("", "null")]
-
-
-@functools.cache
-def _content(preset: str) -> dict[str, Any]:
-    """A preset as it is written; empty if there is no such file."""
-    path = FOLDER / f"{preset}.yaml"
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # the user's choice may not be a valid file name
-        return {}
-
-
-def _defaults(preset: str) -> list[Any]:
-    """The defaults list of a preset."""
-    return _content(preset).get("defaults", [])
-
-
-def _kind(group: str, choice: str) -> str:
-    """The kind that a choice stands for: itself, or the one that a preset of the group is based on."""
-    base = next((line for line in _defaults(f"{group}/{choice}") if line != "_self_" and isinstance(line, str)), None)
-    return _kind(group, base) if base else choice
 
 
 def sweep(root: type[Any], registries: Sequence[Registry], overrides: Sequence[str]) -> list[list[str]]:
@@ -248,15 +187,6 @@ def overrides(registries: Sequence[Registry], saved: dict[str, Any], further: Se
     return [*found, *further]
 
 
-def leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The dotted names and values of everything nested in a value."""
-    if not isinstance(value, dict):
-        yield prefix, value
-        return
-    for name, part in value.items():
-        yield from leaves(f"{prefix}.{name}".lstrip("."), part)
-
-
 def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, Any]) -> Any:
     """The configuration object from which `plain` made `saved`.
 
@@ -264,7 +194,7 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
         UserError: `saved` holds a key or value that this version does not know.
     """
     groups = {registry.group: registry for registry in registries}
-    optional = [group for line in _defaults(root.kind) if isinstance(line, dict) for group in line if not line[group]]
+    optional = presets.optional_groups(root)
     try:
         nodes: dict[str, Any] = {}
         for key, value in saved.items():
@@ -324,7 +254,7 @@ def _check_override(override: str, registries: Sequence[Registry], optional: Seq
     many = any(registry.many for registry in registries if registry.group == key)
     if not known or (value == "null" and key in optional):
         return
-    for kind in _listed(value) if many else [value]:
+    for kind in presets.listed(value) if many else [value]:
         if kind not in known:
             raise unknown_kind(key, known, kind, many)
 

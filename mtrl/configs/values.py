@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from types import NoneType, UnionType
@@ -142,3 +142,12 @@ def _integer(text: str) -> int | None:
         return None
     small = number.is_finite() and number.adjusted() <= _LARGEST_EXPONENT
     return int(number) if small and number == number.to_integral_value() else None
+
+
+def leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The dotted names and values of everything nested in a value."""
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for name, part in value.items():
+        yield from leaves(f"{prefix}.{name}".lstrip("."), part)

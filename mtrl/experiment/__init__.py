@@ -6,7 +6,14 @@ from mtrl.core.lazy import lazily
 
 if TYPE_CHECKING:
     from mtrl.experiment.company import leads
-    from mtrl.experiment.config import REGISTRIES, ExperimentConfig, check_sweep, compose, saved_overrides, sweep
+    from mtrl.experiment.config import (
+        REGISTRIES,
+        ExperimentConfig,
+        compose,
+        compose_all,
+        saved_overrides,
+        sweep,
+    )
     from mtrl.experiment.counts import parameter_counts
     from mtrl.experiment.grouping import GroupedRun, group_run
     from mtrl.experiment.load import LoadedPolicy, evaluate_run, load_policy
@@ -21,8 +28,8 @@ __all__ = [
     "GroupedRun",
     "LoadedPolicy",
     "Session",
-    "check_sweep",
     "compose",
+    "compose_all",
     "evaluate_run",
     "group_run",
     "leads",

@@ -38,7 +38,7 @@ def _group(group: str, costs: Mapping[str, Sequence[float]]) -> dict[str, dict[s
     found = {}
     for name in configs.choices(group, REGISTRIES):
         registry = find(REGISTRIES, group, name)
-        summary = registry.summary(name) if registry else configs.summary(group, name)
+        summary = registry.summary(name) if registry else configs.presets.summary(group, name)
         paper = _PAPER.search(summary)
         cost = dict(zip(("mt10", "mt50"), costs[name], strict=True)) if name in costs else None
         found[name] = {

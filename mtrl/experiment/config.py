@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,16 @@ def completed(overrides: Sequence[str]) -> list[str]:
     return [*usual, *given]
 
 
+def left_out(overrides: Sequence[str]) -> list[str]:
+    """A sentence for each option that a recipe sets in vain, as the part that was chosen in its place lacks it."""
+    given = completed(overrides)
+    chosen = configs.selected(ExperimentConfig, given)
+    name = next((override for override in reversed(given) if override.startswith("recipe=")), "")
+    lacking = [option.split(".") for option in configs.presets.recipe(REGISTRIES, given, chosen)[1]]
+    parts = {group: f"{group}={','.join(chosen[group]) or 'null'}" for group, *_ in lacking}
+    return [f"{name} sets {'.'.join(names)}, which {parts[names[0]]} lacks: left out." for names in lacking]
+
+
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run that they ask for; see `configs.sweep`."""
     return configs.sweep(ExperimentConfig, REGISTRIES, overrides)
@@ -152,7 +162,7 @@ def _published(given: Sequence[str]) -> dict[str, str]:
 
     What is given or stands in a recipe comes before it.
     """
-    selected, recipe = configs.selected(ExperimentConfig, given), configs.preset("recipe", given)
+    selected, recipe = configs.selected(ExperimentConfig, given), configs.presets.preset("recipe", given)
     benchmark, taken = ",".join(selected["benchmark"]), {option.partition("=")[0] for option in given}
     found = {}
     for group, kind in [(group, kinds[0]) for group, kinds in selected.items() if len(kinds) == 1]:
@@ -188,12 +198,23 @@ def experiment_name(network: str, weighting: str, surgery: str, non_default: Map
     return f"{name}-{hashlib.sha256(fields.encode()).hexdigest()[:8]}"
 
 
-def check_sweep(runs: Sequence[ExperimentConfig]) -> None:
-    """Refuse runs of which two would have one folder.
+def compose_all(runs: Iterable[Sequence[str]]) -> list[ExperimentConfig]:
+    """The configurations of several runs. It says what their recipes set in vain.
 
     Raises:
-        UserError: it names the folder's experiment and seed.
+        UserError: as by `compose`, or two of the runs would have one folder.
     """
+    from mtrl.monitoring.progress import say  # it loads PyTorch
+
+    every = list(runs)
+    found = [compose(overrides) for overrides in every]
+    _check_places(found)
+    for line in dict.fromkeys(line for overrides in every for line in left_out(overrides)):
+        say(line)
+    return found
+
+
+def _check_places(runs: Sequence[ExperimentConfig]) -> None:
     seen = set()
     for run in runs:
         place = (run.benchmark.name, run_name(run), run.seed)

@@ -36,7 +36,7 @@ from typing import Any
 from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.core.records import read_yaml, require
-from mtrl.experiment.config import USABLE, ExperimentConfig, check_sweep, compose, is_name, run_name
+from mtrl.experiment.config import USABLE, ExperimentConfig, compose, compose_all, is_name, run_name
 from mtrl.experiment.load import evaluate_run
 from mtrl.experiment.pictures import plot_runs, plot_scores
 from mtrl.experiment.processes import start
@@ -130,7 +130,7 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
     if study.halving:
         check(not labels, "A study that halves its runs", "repeated as a whole, without labels", " ".join(labels))
     every = [(label, seed) for label in labels or study.runs for seed in study.seeds[label]]
-    check_sweep([compose(study.command(*run, overrides)) for run in every])
+    compose_all(study.command(*run, overrides) for run in every)
     with (processes := _Processes()), ThreadPoolExecutor(jobs) as pool:
         for line in study.prepare:
             code = pool.submit(processes.mtrl, shlex.split(line)).result()

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from mtrl.agents import AGENTS
+from mtrl.configs import presets
 from mtrl.core.errors import UserError
 from mtrl.core.specs import ControlSpec, GoalSpec
 from mtrl.envs import SUITES
-from mtrl.experiment import Experiment, compose
+from mtrl.experiment import Experiment, compose, compose_all
 from mtrl.experiment.config import run_name
+from mtrl.networks import NETWORKS
 from mtrl.training import TRAININGS
 
 CHOSEN = {"custom": ["reach-v3", "push-v3", "door-open-v3"]}
@@ -36,6 +38,29 @@ def test_what_goes_with_a_benchmark_by_default_fits_it(kind: str) -> None:
     agent, training = AGENTS.config_class(config.agent.kind), TRAININGS.config_class(config.training.kind)
     spec = config.benchmark.spec_type
     assert spec in agent.specs and spec in training.specs and config.training.kind in agent.trainings
+
+
+@pytest.mark.parametrize("recipe", ["quick", "mt10", "mt50", "sac_mt10"])
+def test_every_network_goes_with_a_recipe(recipe: str) -> None:
+    for kind in NETWORKS.kinds:
+        found = compose([f"recipe={recipe}", f"network={kind}"])
+        assert found.network.kind == kind and found.network.width == compose([f"recipe={recipe}"]).network.width
+
+
+def test_what_a_recipe_sets_in_vain_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    compose_all([["recipe=quick", "network=mint"], ["recipe=quick", "network=mint", "seed=2"]])
+    said = "recipe=quick sets network.task_code, which network=mint lacks: left out.\n"
+    assert capsys.readouterr().err == said
+    compose_all([["recipe=quick"], ["recipe=quick", "network=multi_head", "seed=2"]])
+    assert capsys.readouterr().err == ""
+
+
+def test_an_option_that_a_recipes_own_part_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, usual = presets.content("recipe/quick"), presets.content
+    changed = {**whole, "network": {**whole["network"], "widht": 64}}
+    monkeypatch.setattr(presets, "content", lambda name: changed if name == "recipe/quick" else usual(name))
+    with pytest.raises(UserError, match=r"network\.widht.*'network\.width'"):
+        compose(["recipe=quick"])
 
 
 def test_choices_and_recipes_come_before_the_defaults_of_a_benchmark() -> None:

@@ -1,0 +1,124 @@
+"""The presets: YAML files in one folder for each config group. A preset of the group `recipe` sets options of all."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mtrl.configs.values import leaves
+from mtrl.core.errors import UserError
+from mtrl.core.registry import Registry, find
+
+FOLDER = Path(__file__).parent
+
+
+def choices(group: str, registries: Iterable[Registry]) -> list[str]:
+    """What can follow `<group>=`: the registry's methods, and the YAML presets beside this file."""
+    kinds = {kind: registry for registry in registries if registry.group == group for kind in registry.kinds}
+    presets = {path.stem for path in FOLDER.glob("*/*.yaml") if path.parent.name == group}
+    for kind in presets & kinds.keys():
+        files = f"{FOLDER / group / kind}.yaml and {kinds[kind].place(kind)}"
+        raise UserError(f"Option `{group}` should have one {kind!r}. Found two: {files}. Rename one.")
+    return sorted(presets | kinds.keys())
+
+
+def summary(group: str, name: str) -> str:
+    """A YAML preset's description: its first comment that is not an instruction to Hydra."""
+    lines = (FOLDER / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comments = (line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line)
+    return next(comments, "")
+
+
+def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, list[str]]:
+    """The kinds in each group: those that overrides choose, otherwise those of their recipe, otherwise the defaults."""
+    given: dict[str, Any] = {key: value for key, _, value in (override.partition("=") for override in overrides)}
+    usual = _choices_of(root.kind) | _choices_of(f"recipe/{given.get('recipe')}")
+    return {group: [_kind(group, kind) for kind in listed(given.get(group, kind))] for group, kind in usual.items()}
+
+
+def optional_groups(root: type[Any]) -> list[str]:
+    """The groups in which nothing need be chosen."""
+    return [group for group, kind in _choices_of(root.kind).items() if not kind]
+
+
+def choosing(overrides: Sequence[str], groups: Iterable[str]) -> list[str]:
+    """The overrides that choose something in a group, after those of their recipe."""
+    recipe = preset("recipe", overrides)
+    own = [f"{group}={_text(kind)}" for group, kind in _choices(recipe).items()]
+    return [*own, *(o for o in overrides if o.partition("=")[0] in groups and not o.startswith("recipe="))]
+
+
+def recipe(
+    registries: Sequence[Registry], overrides: Sequence[str], chosen: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Any], list[str]]:
+    """The options that the recipe sets, with their values, and those that it sets in vain.
+
+    The latter are options that a part lacks which was chosen in place of the recipe's own.
+    """
+    content, lacking = preset("recipe", overrides), list[str]()
+    own = {group: [_kind(group, kind) for kind in listed(kind)] for group, kind in _choices(content).items()}
+    found = dict(leaves("", {key: value for key, value in content.items() if key != "defaults"}))
+    for option in found:
+        group, *names = option.split(".")
+        kinds = chosen.get(group, [])
+        if any(registry.group == group and registry.many for registry in registries):
+            lacks = names[0] not in kinds
+        else:
+            registry = find(registries, group, kinds[0]) if names and kinds else None
+            lacks = registry is not None and kinds != own.get(group) and names[0] not in registry.options(kinds[0])
+        lacking += [option] if lacks else []
+    return {option: value for option, value in found.items() if option not in lacking}, lacking
+
+
+def preset(group: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of a group's preset that the overrides choose; {} if they choose none."""
+    name = next((value for key, _, value in (o.partition("=") for o in reversed(overrides)) if key == group), "")
+    return content(f"{group}/{name}")
+
+
+def listed(choice: Any) -> list[str]:
+    """The kinds that a choice names: one, several in brackets, or none (null)."""
+    if isinstance(choice, str):
+        choice = choice[1:-1].split(",") if choice[:1] == "[" else [choice]
+    return [kind for kind in (str(name).strip() for name in choice or []) if kind not in ("", "null")]
+
+
+@functools.cache
+def content(preset: str) -> dict[str, Any]:
+    """A preset as it is written; empty if there is no such file."""
+    path = FOLDER / f"{preset}.yaml"
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the user's choice may not be a valid file name
+        return {}
+
+
+def _choices_of(name: str) -> dict[str, Any]:
+    return _choices(content(name))
+
+
+def _choices(preset: Mapping[str, Any]) -> dict[str, Any]:
+    """Group -> what a preset's defaults list chooses in it."""
+    lines = (line for line in preset.get("defaults", []) if isinstance(line, dict))
+    return {group.removeprefix("override /"): kind for line in lines for group, kind in line.items()}
+
+
+def _text(choice: Any) -> str:
+    return f"[{','.join(choice)}]" if isinstance(choice, list) else str(choice)
+
+
+def _kind(group: str, choice: str) -> str:
+    """The kind that a choice stands for: itself, or the one that a preset of the group is based on."""
+    base = next(
+        (
+            line
+            for line in content(f"{group}/{choice}").get("defaults", [])
+            if line != "_self_" and isinstance(line, str)
+        ),
+        None,
+    )
+    return _kind(group, base) if base else choice
