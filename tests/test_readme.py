@@ -270,6 +270,11 @@ def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
         assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), target
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_no_page_has_two_versions_left_by_a_merge(path: Path) -> None:
+    assert not re.search(r"^(<{7} |={7}$|>{7} )", PAGES[path], re.MULTILINE)
+
+
 def anchors(page: str) -> set[str]:
     """As GitHub and the site name the headings."""
     headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)

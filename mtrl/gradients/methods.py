@@ -26,7 +26,7 @@ from mtrl.gradients.diagnostics import DIAGNOSTICS
 from mtrl.gradients.optimizer import MultiTaskOptimizer
 from mtrl.gradients.surgery import SURGERIES
 from mtrl.gradients.surgery import none as no_surgery
-from mtrl.gradients.trial import try_out
+from mtrl.gradients.trial import check_begun, try_out
 from mtrl.gradients.weightings import WEIGHTINGS, equal
 
 V = TypeVar("V")
@@ -163,6 +163,7 @@ class Methods:
     @staticmethod
     def _weighting(config: Any, num_tasks: int, part: str | None, critic: MultiTaskOptimizer | None) -> Weighting:
         weighting: Weighting = WEIGHTINGS.build(config, num_tasks=num_tasks)
+        check_begun(f"weighting={config.kind}", weighting)
         choice = declared(config, WeightingConfig).actor_weights
         if part != "actor":
             return weighting

@@ -1,11 +1,11 @@
-"""Checks a surgery that is not the package's own, by one call before a run begins."""
+"""Checks of surgeries and weightings that are not the package's own, before a run begins."""
 
 from __future__ import annotations
 
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrl.core.errors import expected, told
 from mtrl.gradients.base import Surgery
@@ -16,16 +16,29 @@ _METHODS = {"coefficients": "", "combine": "", "choose": "needs_look_ahead", "pe
 """Each method that a surgery may override -> the class variable that must be true for it to be called, if any."""
 
 
+def check_begun(choice: str, part: nn.Module) -> None:
+    """Check that a part's own `__init__` has called that of its base, before PyTorch complains about what is missing.
+
+    Raises:
+        UserError: it has not.
+    """
+    if "_buffers" not in vars(part):
+        owner = f"{type(part).__name__}, of {choice},"
+        raise expected(owner, "one whose __init__ calls super().__init__()", "no such call")
+
+
 def try_out(kind: str, surgery: Surgery, num_tasks: int) -> None:
     """Call a copy of a surgery on a random Gramian, unless it is the package's own. PyTorch's random state is kept.
 
     Raises:
-        UserError: the surgery overrides none of the methods in `_METHODS`, overrides one without its class variable,
-            fails, or does not give finite coefficients (T,), or (candidates, T) if it looks ahead.
+        UserError: the surgery does not call its base's `__init__`, overrides none of the methods in `_METHODS`,
+            overrides one without its class variable, fails, or does not give finite coefficients (T,), or
+            (candidates, T) if it looks ahead.
     """
     if SURGERIES.ours(kind) or isinstance(surgery, NoSurgery):
         return
     made, owner = type(surgery), f"{type(surgery).__name__}, of surgery={kind},"
+    check_begun(f"surgery={kind}", surgery)
     given = [name for name in _METHODS if getattr(made, name) is not getattr(Surgery, name)]
     if not given:
         own = [name for name, value in vars(made).items() if callable(value) and not name.startswith("__")]

@@ -257,6 +257,7 @@ def surgery(**members: Any) -> Surgery:
         ({"coefficients": lambda s, g, p, n: None}, r"a tensor \(3,\)\. Found 'NoneType'"),
         ({"coefficients": lambda s, g, p, n: g[0] / 0 - g[0] / 0}, r"of finite numbers\. Found \[nan, "),
         ({"coefficients": lambda s, g: g[0]}, r"Found 'TypeError: .* 4 were given"),
+        ({"__init__": lambda s: None}, r"one whose __init__ calls super\(\)\.__init__\(\)\."),
         ({"penalty": lambda s, g: g.sum()}, r"one with has_penalty = True, as it overrides penalty\. Found False"),
     ],
 )
@@ -265,6 +266,12 @@ def test_a_surgery_from_outside_is_tried_and_refused_in_one_line(
 ) -> None:
     outside.add(monkeypatch, SURGERIES, "mine", build=lambda config, *, num_tasks: surgery(**members))
     refused(rf"Own, of surgery=mine, should be .*{complaint}", surgery=Mine())
+
+
+def test_a_weighting_from_outside_that_does_not_begin_its_base_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = type("Own", (Weighting,), {"__init__": lambda self: None})
+    outside.add(monkeypatch, WEIGHTINGS, "mine", build=lambda config, *, num_tasks: made())
+    refused(r"Own, of weighting=mine, should be one whose __init__ calls super", weighting=Mine())
 
 
 def test_a_trial_leaves_state_and_random_numbers_of_a_surgery_alone(monkeypatch: pytest.MonkeyPatch) -> None:
