@@ -136,19 +136,15 @@ def table(facts: dict[str, Any]) -> str:
 def _lines(facts: dict[str, Any], found: dict[str, Any]) -> list[str]:
     label, other, metric = found["label"], facts["against"]["label"], facts["metric"]
     rows = {"interquartile mean": found["interquartile_mean"], "mean": found["mean"], **found["tasks"]}
-    width = max(map(len, rows))
-    heads = ("difference", "95 % interval", "P(improvement)", "95 % interval")
-    columns = [f"{head:>{size}}" for head, size in zip((label, other, *heads), _widths(label, other), strict=True)]
     seeds = f"{len(found['seeds'])} and {len(facts['against']['seeds'])} seeds"
-    lines = [f"{label} against {other}: {metric}, {seeds}", " " * width + "".join(columns)]
-    for name, row in rows.items():
-        cells = zip(_cells(metric, row), _widths(label, other), strict=True)
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>{size}}" for cell, size in cells))
+    heads = ["", label, other, "difference", "95 % interval", "P(improvement)", "95 % interval"]
+    cells = [heads, *([name, *_cells(metric, row)] for name, row in rows.items())]
+    first, *others = (max(map(len, column)) for column in zip(*cells, strict=True))
+    lines = [f"{label} against {other}: {metric}, {seeds}"]
+    for name, *values in cells:
+        sized = zip(values, others, strict=True)
+        lines.append(f"{name:<{first}}" + "".join(f"  {value:>{size}}" for value, size in sized))
     return lines + _notes(found, label, other)
-
-
-def _widths(label: str, other: str) -> tuple[int, ...]:
-    return max(9, len(label) + 2), max(9, len(other) + 2), 12, 16, 16, 16
 
 
 def _cells(metric: str, row: dict[str, Any]) -> list[str]:

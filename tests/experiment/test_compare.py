@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def test_the_table_has_a_line_for_every_task_and_names_the_seeds_that_are_missin
     (line,) = (line for line in out.splitlines() if line.startswith("reach"))
     assert line.split()[:5] == ["reach", "75.0", "%", "25.0", "%"] and "+50.0" in line and "0.88" in line
     assert "Seeds that new lacks: 3." in out and "Seeds that old lacks: 2." in out
+    assert re.search(r"\+50\.0 {2,}\S+ to \S+ {2,}0\.88", line), "two spaces or more between columns"
 
 
 def test_tasks_of_one_side_are_left_out_and_named(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
