@@ -44,8 +44,8 @@ class Config(OffPolicyConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.n_step == 1, "agent.n_step", "1 with training=batch", self.n_step)
-        unknown = "false with training=batch, whose data sets have no statistics of returns"
-        check(not self.normalise_rewards, "agent.normalise_rewards", unknown, self.normalise_rewards)
+        unseen = "false with training=batch, which does not see the steps of an episode in order"
+        check(not self.normalise_rewards, "agent.normalise_rewards", unseen, self.normalise_rewards)
 
     @property
     def rows(self) -> int:

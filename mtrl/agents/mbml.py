@@ -41,7 +41,7 @@ from mtrl.networks import NETWORKS, Factory, TaskNetwork, independent
 class Config(bcq.Config):
     kind: str = "mbml"
     normalise_observations: str = option("none", ("none", "shared"))
-    """As in other agents. Unseen tasks have no statistics of their own."""
+    """none or shared, as in other agents. Not per_task, as unseen tasks have no statistics of their own."""
     teacher_updates: int = option(10_000, "a positive integer")
     """Updates of the teachers and reward ensembles. The student's updates follow."""
     context_size: int = option(64, "2 or more")

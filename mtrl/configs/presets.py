@@ -1,4 +1,8 @@
-"""The presets: YAML files in one folder for each config group. A preset of the group `recipe` sets options of all."""
+"""The presets: YAML files in one folder for each config group.
+
+A recipe is a preset that sets options of all groups. It is merged here and not by Hydra, which refuses an option that
+the chosen part does not have.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +40,13 @@ def summary(group: str, name: str) -> str:
 def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, list[str]]:
     """The kinds in each group: those that overrides choose, otherwise those of their recipe, otherwise the defaults."""
     given: dict[str, Any] = {key: value for key, _, value in (override.partition("=") for override in overrides)}
-    usual = _choices_of(root.kind) | _choices_of(f"recipe/{given.get('recipe')}")
+    usual = _choices(content(root.kind)) | _choices(content(f"recipe/{given.get('recipe')}"))
     return {group: [_kind(group, kind) for kind in listed(given.get(group, kind))] for group, kind in usual.items()}
 
 
 def optional_groups(root: type[Any]) -> list[str]:
     """The groups in which nothing need be chosen."""
-    return [group for group, kind in _choices_of(root.kind).items() if not kind]
+    return [group for group, kind in _choices(content(root.kind)).items() if not kind]
 
 
 def choosing(overrides: Sequence[str], groups: Iterable[str]) -> list[str]:
@@ -57,7 +61,7 @@ def recipe(
 ) -> tuple[dict[str, Any], list[str]]:
     """The options that the recipe sets, with their values, and those that it sets in vain.
 
-    The latter are options that a part lacks which was chosen in place of the recipe's own.
+    An option is set in vain if another part was chosen in place of the recipe's own, and does not have this option.
     """
     content, lacking = preset("recipe", overrides), list[str]()
     own = {group: [_kind(group, kind) for kind in listed(kind)] for group, kind in _choices(content).items()}
@@ -97,10 +101,6 @@ def content(preset: str) -> dict[str, Any]:
         return {}
 
 
-def _choices_of(name: str) -> dict[str, Any]:
-    return _choices(content(name))
-
-
 def _choices(preset: Mapping[str, Any]) -> dict[str, Any]:
     """Group -> what a preset's defaults list chooses in it."""
     lines = (line for line in preset.get("defaults", []) if isinstance(line, dict))
@@ -113,12 +113,6 @@ def _text(choice: Any) -> str:
 
 def _kind(group: str, choice: str) -> str:
     """The kind that a choice stands for: itself, or the one that a preset of the group is based on."""
-    base = next(
-        (
-            line
-            for line in content(f"{group}/{choice}").get("defaults", [])
-            if line != "_self_" and isinstance(line, str)
-        ),
-        None,
-    )
+    lines = content(f"{group}/{choice}").get("defaults", [])
+    base = next((line for line in lines if line != "_self_" and isinstance(line, str)), None)
     return _kind(group, base) if base else choice

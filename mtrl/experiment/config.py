@@ -18,6 +18,7 @@ from mtrl.core.errors import UserError, expected
 from mtrl.core.registry import Registry
 from mtrl.envs import SUITES
 from mtrl.gradients import DIAGNOSTICS, SURGERIES, WEIGHTINGS
+from mtrl.monitoring.progress import say
 from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, NETWORKS
 from mtrl.training import TRAININGS
 
@@ -88,9 +89,6 @@ class ExperimentConfig:
         check(_is_path(self.runs) and self.runs != "", "runs", "the path of a folder", self.runs)
         check_choice("wandb", self.wandb, ("off", "offline", "online"))
         check(is_name(self.experiment), "experiment", USABLE, self.experiment)
-        if self.diagnostics:  # a recipe may have options of one that is not chosen, which are then a plain dict
-            chosen = {kind: part for kind, part in self.diagnostics.items() if not isinstance(part, dict)}
-            self.diagnostics = chosen or None
 
 
 def is_name(text: str) -> bool:
@@ -128,13 +126,15 @@ def completed(overrides: Sequence[str]) -> list[str]:
 
 
 def left_out(overrides: Sequence[str]) -> list[str]:
-    """A sentence for each option that a recipe sets in vain, as the part that was chosen in its place lacks it."""
+    """Sentences on the options that a recipe sets in vain, as parts chosen in place of its own do not have them."""
     given = completed(overrides)
     chosen = configs.selected(ExperimentConfig, given)
     name = next((override for override in reversed(given) if override.startswith("recipe=")), "")
     lacking = [option.split(".") for option in configs.presets.recipe(REGISTRIES, given, chosen)[1]]
     parts = {group: f"{group}={','.join(chosen[group]) or 'null'}" for group, *_ in lacking}
-    return [f"{name} sets {'.'.join(names)}, which {parts[names[0]]} lacks: left out." for names in lacking]
+    return [
+        f"{name} sets {'.'.join(names)}, which {parts[names[0]]} does not have. It is left out." for names in lacking
+    ]
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -204,8 +204,6 @@ def compose_all(runs: Iterable[Sequence[str]]) -> list[ExperimentConfig]:
     Raises:
         UserError: as by `compose`, or two of the runs would have one folder.
     """
-    from mtrl.monitoring.progress import say  # it loads PyTorch
-
     every = list(runs)
     found = [compose(overrides) for overrides in every]
     _check_places(found)

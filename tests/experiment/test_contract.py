@@ -49,7 +49,7 @@ def test_every_network_goes_with_a_recipe(recipe: str) -> None:
 
 def test_what_a_recipe_sets_in_vain_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     compose_all([["recipe=quick", "network=mint"], ["recipe=quick", "network=mint", "seed=2"]])
-    said = "recipe=quick sets network.task_code, which network=mint lacks: left out.\n"
+    said = "recipe=quick sets network.task_code, which network=mint does not have. It is left out.\n"
     assert capsys.readouterr().err == said
     compose_all([["recipe=quick"], ["recipe=quick", "network=multi_head", "seed=2"]])
     assert capsys.readouterr().err == ""
