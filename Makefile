@@ -21,7 +21,7 @@ PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train results-check test test-parity test-grid test-faults soak lint format docs pictures bench bench-rivals check-image clean
+.PHONY: help train results-check test test-parity test-grid test-faults soak lint format docs pictures bench bench-rivals bench-scale check-image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,7 +75,12 @@ check-image: $(VENV)/.installed-train ## build docker/mujoco in a folder, withou
 bench-rivals: $(VENV)/.installed-bench ## time ours and all rivals; writes results/bench/rivals.json and the tables of it
 	$(BIN)/mtrl bench rivals --json $(ARGS) > $(VENV)/rivals.json
 	mv $(VENV)/rivals.json results/bench/rivals.json
-	$(BIN)/python -m mtrl.bench.rivals results/bench/rivals.json README.md docs/speed.md
+	$(BIN)/python -m mtrl.bench.pages results/bench/rivals.json README.md docs/speed.md
+
+bench-scale: $(VENV)/.installed-test ## time collection on Ray; writes results/bench/scale.json and the tables of it
+	$(BIN)/mtrl bench scale --json $(ARGS) > $(VENV)/scale.json
+	mv $(VENV)/scale.json results/bench/scale.json
+	$(BIN)/python -m mtrl.bench.pages results/bench/scale.json docs/scale.md
 
 clean: ## remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -22,7 +22,7 @@ import pytest
 
 from mtrl import cli, experiment
 from mtrl.arguments import parse
-from mtrl.bench import rivals
+from mtrl.bench.pages import TABLES, rewritten
 from mtrl.data import fetch
 from mtrl.envs.offscreen import offscreen_backend
 from mtrl.experiment.study import Study
@@ -301,9 +301,9 @@ def test_the_first_results_are_those_that_are_kept() -> None:
         assert row in PAGES[ROOT / "README.md"]
 
 
-def test_the_tables_of_speed_are_those_of_the_result_that_is_kept() -> None:
-    """`make bench-rivals` writes both."""
-    result = json.loads((ROOT / "results/bench/rivals.json").read_text(encoding="utf-8"))
-    pages = [PAGES[ROOT / "README.md"], PAGES[ROOT / "docs/speed.md"]]
-    assert [rivals.rewritten(page, result) for page in pages] == pages
-    assert set(re.findall(r"<!-- rivals: (\w+)", "".join(pages))) == set(rivals.TABLES)
+def test_the_tables_of_speed_are_those_of_the_results_that_are_kept() -> None:
+    """`make bench-rivals` and `make bench-scale` write both."""
+    for bench, names in TABLES.items():
+        result = json.loads((ROOT / f"results/bench/{bench}.json").read_text(encoding="utf-8"))
+        assert [rewritten(page, result) for page in PAGES.values()] == [*PAGES.values()]
+        assert set(re.findall(rf"<!-- {bench}: (\w+)", "".join(PAGES.values()))) == set(names)

@@ -1,15 +1,10 @@
-"""mtrl bench rivals: measures environments and updates beside rivals in one run, and writes tables into pages.
+"""mtrl bench rivals: measures environments and updates beside rivals in one run.
 
-    python -m mtrl.bench.rivals results/bench/rivals.json README.md docs/speed.md
-
-writes the tables of a result into pages; `make bench-rivals` does both. Each table follows a comment that begins with
-`rivals: NAME`, where NAME is one of `TABLES`.
+`make bench-rivals` also writes the tables of the result into README.md and docs/speed.md (see `mtrl.bench.pages`).
 """
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -113,17 +108,6 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[list[str]]]] = {
 }
 
 
-def rewritten(page: str, result: dict[str, Any]) -> str:
-    """The page with its tables replaced by the result's."""
-    for name, make in TABLES.items():
-        head, *rows = ["| " + " | ".join(cells).lstrip() + " |" for cells in make(result)]
-        rule = re.sub(r"[^|]+", "---", head)
-        table = "".join(f"{line}\n" for line in (head, rule, *rows))
-        pattern = rf"(<!-- rivals: {name}\b.*?-->\n\n)(?:\|.*\n)+"
-        page = re.sub(pattern, lambda found, table=table: found[1] + table, page)
-    return page
-
-
 def _values(result: dict[str, Any], what: str, value: str) -> dict[tuple[str, int | None, str], float]:
     """{(suite, copies, name): value} of the rows that have a name under `what`."""
     return {(row["suite"], row.get("copies"), row[what]): row[value] for row in result["rows"] if what in row}
@@ -137,13 +121,3 @@ def _named(values: dict[str, float], names: dict[str, str], unit: str) -> str:
     """The values of those names that have one, as text: `torchjd 535 ms, public PCGrad code 593 ms`."""
     known = {text: values[name] for name, text in names.items() if name in values}
     return ", ".join(f"{text} {_number(value, unit)}".strip() for text, value in known.items())
-
-
-def main() -> None:
-    result = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    for path in map(Path, sys.argv[2:]):
-        path.write_text(rewritten(path.read_text(encoding="utf-8"), result), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

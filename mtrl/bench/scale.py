@@ -6,11 +6,14 @@ time, each on its own core, that the learner receives all steps and sends all po
 that its update takes time in proportion to the steps.
 
 SAC: collectors work while the learner makes the updates for the steps before, one for every eight steps of each task.
+
+`make bench-scale` also writes the tables of the result into docs/scale.md (see `mtrl.bench.pages`).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -132,3 +135,34 @@ def _asynchronous(workers: int, calls: int) -> dict[str, Any]:
         }
     finally:
         trainer.close()
+
+
+def on_policy_table(result: dict[str, Any]) -> list[list[str]]:
+    """PPO: where the seconds of a rollout go."""
+    table = [["collectors", "", "environment steps/s", "of one's", "a rollout's bytes", "collecting", "learning"]]
+    for row in _of(result, "ppo"):
+        total = (row["collect_s"] + row["update_s"]) * row["env_steps_per_second"] * row["bytes_per_env_step"]
+        fixed = row["collectors"] * (row["policy_mb"] * 1e6 + row["states_kb"] * 1e3)
+        seconds = [f"{row[name]:,.1f} s" for name in ("collect_s", "update_s")]
+        sizes = [f"{row['env_steps_per_second']:,.0f}", f"{row['of_one']:.2f}", f"{(total + fixed) / 1e6:,.0f} MB"]
+        table.append([f"{row['collectors']:,}", row["from"], *sizes, *seconds])
+    return table
+
+
+def off_policy_table(result: dict[str, Any]) -> list[list[str]]:
+    """SAC: how far the policies of collectors are behind."""
+    table = [
+        ["collectors", "environment steps/s", "bytes a step", "learner's share of time", "updates behind", "at most"]
+    ]
+    for row in _of(result, "sac"):
+        sizes = [f"{row['env_steps_per_second']:,.0f}", f"{row['bytes_per_env_step']:,.0f}"]
+        behind = [f"{row[name]:.0f}" for name in ("staleness", "largest_staleness")]
+        table.append([f"{row['collectors']}", *sizes, f"{row['update_share']:.0%}", *behind])
+    return table
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[list[str]]]] = {"ppo": on_policy_table, "sac": off_policy_table}
+
+
+def _of(result: dict[str, Any], learner: str) -> list[dict[str, Any]]:
+    return [row for row in result["rows"] if row["learner"] == learner]

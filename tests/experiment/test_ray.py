@@ -25,16 +25,16 @@ pytest.importorskip("ray", reason="needs Ray: pip install -e '.[ray]' -c constra
 pytestmark = [pytest.mark.timeout(2500), pytest.mark.filterwarnings("ignore:::ray")]
 
 TRIAL = [
-    "benchmark=toy", "steps=160", "network.width=8", "agent.batch_size=4", "training.learning_starts=20", "device=cpu",
-    "training.final_episodes=2", "training.log_every=50", "training.checkpoint_every=60",
+    "benchmark=toy", "steps=100", "network.width=8", "agent.batch_size=4", "training.learning_starts=20", "device=cpu",
+    "training.final_episodes=2", "training.log_every=50", "training.checkpoint_every=40",
 ]  # fmt: skip
 SWEPT = ["network=multi_head,mint", "surgery=none,pcgrad", "seed=range(1,4)"]
 KILLS = 3
 
 
-@pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with cluster(monkeypatch, tmp_path_factory.mktemp("cluster")) as found:
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as monkeypatch, cluster(monkeypatch, tmp_path_factory.mktemp("cluster")) as found:
         yield found
 
 
@@ -200,7 +200,7 @@ def test_sac_learns_from_two_collectors_though_one_is_killed_and_counts_each_ste
         loop.load_state_dict(saved["state"])
         loop.load_data_state(saved["replay"])
         watch.ends |= saved["ends"]
-        metrics = watch.learn(max(loop.step, 6000))
+        metrics = watch.learn(max(loop.step, 4500))
         assert loop.collector.lost == 1 and len(watch.ends) == 2
         assert 0 < metrics["collector/staleness"] <= metrics["collector/largest_staleness"] <= max(watch.stale) <= 12
         assert loop.evaluate(20, "goals").per_task["success"].mean() > 0.8
