@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mtrl.bench import envs, update
+from mtrl.core.memory import return_freed_memory
 from mtrl.monitoring import provenance
 
 UPDATES = {
@@ -50,6 +51,7 @@ def measure(
     suites = ("mt10",) if quick else tuple(update.SUITES)
     jax: dict[str, Any] = {"jax_baselines": jax_baselines, "jax_python": jax_python}
     stepping = envs.measure(quick)
+    return_freed_memory()  # the updates of the JAX baselines take gigabytes
     updates = update.measure(quick, suites=suites, repetitions=repetitions, compiled=not quick, **jax)
     packages = provenance.versions((*provenance.DISTRIBUTIONS, "envpool"))
     return {**updates, "bench": "rivals", "packages": packages, "rows": stepping["rows"] + updates["rows"]}
