@@ -81,6 +81,14 @@ def environments_table(result: dict[str, Any]) -> list[list[str]]:
     return [["", *engines.values()], *rows]
 
 
+def pictures_table(result: dict[str, Any]) -> list[list[str]]:
+    """The table of steps per second with a picture of each state, with a row for each suite."""
+    speeds = _values(result, "engine", "steps_per_second")
+    suites = dict.fromkeys(suite for suite, _, engine in speeds if engine == "pixels")
+    rows = [[SUITES[s], *(_number(speeds.get((s, 1, name))) for name in ("pixels", "package_pixels"))] for s in suites]
+    return [["", "ours", "`metaworld`"], *rows]
+
+
 def summary_table(result: dict[str, Any]) -> list[list[str]]:
     """The README's table: PCGrad's updates, and environments with four copies of each task."""
     ms, speeds = _values(result, "update", "ms"), _values(result, "engine", "steps_per_second")
@@ -107,6 +115,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[list[str]]]] = {
     "summary": summary_table,
     "updates": updates_table,
     "environments": environments_table,
+    "pictures": pictures_table,
 }
 
 
