@@ -13,6 +13,7 @@ import numpy as np
 from mtrl import configs
 from mtrl.core.errors import UserError, expected, reading
 from mtrl.core.memory import free_bytes, require_room, return_freed_memory
+from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import Metrics
 from mtrl.experiment.company import Company, Order, follow, joined, leads, reseed, take_over
 from mtrl.experiment.config import ExperimentConfig, defaults, free_keys, told_apart
@@ -287,8 +288,13 @@ def _guide(run: str, experiment: Experiment) -> Any:
         UserError: the run is none to start from, or it is of environments with other sizes.
     """
     other = load(run)[0]
-    specs = [part.suite.spec for part in (experiment, other)]
-    found, needed = ((getattr(s, "observation_size", None), getattr(s, "action_size", None)) for s in specs)
+    needed, found = (_sizes(part.suite.spec) for part in (experiment, other))
     if found != needed:
-        raise expected(f"Run {run}", f"of observations and actions of sizes {found}", needed)
+        raise expected(f"Run {run}", f"of {needed}", found)
     return other.trainer.guide()
+
+
+def _sizes(spec: Spec) -> str:
+    if not isinstance(spec, ControlSpec):
+        return "other data"
+    return f"observations of {spec.observation_size} numbers and actions of {spec.action_size}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,9 @@ def test_sac_starts_from_mbml(place: Path, monkeypatch: pytest.MonkeyPatch, caps
         assert all(torch.equal(states[0][name][key], states[1][name][key]) for key in states[0][name])
     assert cli.main(["train", *SMALL, *SAC, "start=runs/point/sac/seed_1", "steps=40", "experiment=no"]) == 2
     assert "`start` should be a run of agent=mbml" in capsys.readouterr().err
+    other = ["benchmark=toy", "device=cpu", "steps=40", "start=runs/point/mbml/seed_1"]
+    assert cli.main(["train", *other]) == 2
+    assert re.search(r"should be of observations of \d+ numbers and actions of \d+\. Found ", capsys.readouterr().err)
 
 
 def test_actor_and_critics_imitate_before_they_learn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
