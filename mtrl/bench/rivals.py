@@ -73,7 +73,7 @@ def environments_table(result: dict[str, Any]) -> list[list[str]]:
     """The table of steps per second of each engine, with a row for each suite and number of copies."""
     speeds = _values(result, "engine", "steps_per_second")
     engines = {name: text for name, text in ENGINES.items() if any(name == engine for *_, engine in speeds)}
-    places = dict.fromkeys((suite, copies) for suite, copies, _ in speeds)
+    places = dict.fromkeys((suite, copies) for suite, copies, engine in speeds if engine in engines)
     rows = []
     for suite, copies in places:
         label = f"{SUITES[suite]}, {copies} {'copy' if copies == 1 else 'copies'}"

@@ -12,7 +12,7 @@ import pytest
 
 from mtrl import cli
 from mtrl.agents.sac import SAC
-from mtrl.bench import envs, rivals, update
+from mtrl.bench import envs, pages, update
 from mtrl.bench.plain_sac import PlainSAC
 from mtrl.core.errors import UserError
 from tests.support.clock import Clock
@@ -136,7 +136,15 @@ def rows(engines: dict[str, float], updates: dict[str, float]) -> list[dict[str,
 
 ENGINES = {"ours": 20000.4, "bound": 22000.0, "envpool": 9000.0, "envpool_overlapped": 12345.6, "package_sync": 2500.0}
 UPDATES = {"joint": 90.0, "pcgrad": 99.6, "jax_joint": 95.0, "jax_pcgrad": 245.0, "torchjd_pcgrad": 535.0}
-RESULT = {"machine": {"cores": 2, "processor": "Fast"}, "rows": rows(ENGINES, UPDATES)}
+PICTURES = [
+    {"suite": "mt10", "copies": 1, "engine": name, "steps_per_second": value}
+    for name, value in {"pixels": 172.4, "package_pixels": 13.5001}.items()
+]
+RESULT = {
+    "bench": "rivals",
+    "machine": {"cores": 2, "processor": "Fast"},
+    "rows": [*rows(ENGINES, UPDATES), *PICTURES],
+}
 PAGE = """# Page
 
 <!-- rivals: summary; written. -->
@@ -152,6 +160,10 @@ Text | with a bar.
 <!-- rivals: environments -->
 
 | x |
+
+<!-- rivals: pictures -->
+
+| y |
 """
 WRITTEN = """# Page
 
@@ -181,6 +193,12 @@ Text | with a bar.
 | | ours | bare physics | EnvPool, in turn | EnvPool, overlapped | `metaworld`, sync |
 |---|---|---|---|---|---|
 | MT10, 4 copies | 20,000 | 22,000 | 9,000 | 12,346 | 2,500 |
+
+<!-- rivals: pictures -->
+
+| | ours | `metaworld` |
+|---|---|---|
+| MT10 | 172 | 14 |
 """
 
 
@@ -190,7 +208,7 @@ def test_tables_take_the_places_of_those_on_a_page(tmp_path: Path, monkeypatch: 
     page.write_text(PAGE, encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["rivals", str(result), str(page)])
     for _ in range(2):
-        rivals.main()
+        pages.main()
         assert page.read_text(encoding="utf-8") == WRITTEN
 
 
@@ -205,7 +223,7 @@ def test_one_command_has_the_rows_of_both(capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setattr(envs, "measure", lambda _: {"rows": rows(ENGINES, {})})
     assert cli.main(["bench", "rivals", "--json", "--repetitions", "7", "--jax-baselines", "there"]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert (result["bench"], result["width"], result["rows"]) == ("rivals", 400, RESULT["rows"])
+    assert (result["bench"], result["width"], result["rows"]) == ("rivals", 400, rows(ENGINES, UPDATES))
     assert result["packages"]["mujoco"] and result["packages"]["torch"]
     assert chosen["suites"] == ("mt10", "mt50") and chosen["compiled"] and chosen["repetitions"] == 7
     assert chosen["jax_baselines"] == Path("there")
