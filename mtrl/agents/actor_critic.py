@@ -120,7 +120,10 @@ class ActorCritic(Agent):
         raise NotImplementedError
 
     def sampled(self, output: Tensor, noise: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
-        """The actor's output (T, N, outputs), standard normal noise (T, N, A) -> actions that explore, likewise."""
+        """The actor's output (T, N, outputs), standard normal noise (T, N, A) -> exploring actions (T, N, A).
+
+        As in `greedy`, they are clipped where they lie beyond [-1, 1].
+        """
         raise NotImplementedError
 
     def actor_losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]:
@@ -189,7 +192,10 @@ class ActorCritic(Agent):
         self.load_policy_state(state["policy"])
 
     def observe(self, transitions: Transitions) -> None:
-        """Update the running normalisations with new transitions, as they are stored; never during an update."""
+        """Add new transitions to the normalisers' running statistics, when the transitions are stored.
+
+        A step of an optimiser never changes these statistics.
+        """
         for normaliser in self._normalisers.values():
             normaliser.observe(transitions)
 
@@ -210,7 +216,7 @@ class ActorCritic(Agent):
         return [self.critic]
 
     def step_critics(self, batches: Sequence[Any], subset: TaskSubset, **settings: Any) -> Metrics:
-        """One step on one batch, or two (`needs_second_batch`); settings: those of `MultiTaskOptimizer.step`."""
+        """Take one step, on one batch or (`needs_second_batch`) on two; settings: as for `MultiTaskOptimizer.step`."""
         self.head.observe(self.processes.whole(batches[0].target), subset, self.value_networks)
         metrics = self.critic_optimizer.step(self.critic_losses, *batches, subset=subset, **settings)
         return {f"critic/{name}": value for name, value in metrics.items()}

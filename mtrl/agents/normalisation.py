@@ -27,8 +27,9 @@ class NormalisationConfig(AgentConfig):
     observation_clip: float = option(10.0, "positive")
     """Largest size of a normalised observation's entries."""
     observation_outliers: float | None = option(None, "positive")
-    """Entries farther than so many deviations from the mean count as just so far in the running statistics. Not given,
-    all count as they are: an object that is flung away for a few steps then narrows what is seen of all others."""
+    """Limit, in deviations from the mean. Entries beyond it enter the running statistics as if they lay at the limit.
+    Without a limit, an object that is flung away for a few steps raises the deviation so much that all other values of
+    these entries are scaled to a narrow range."""
     normalise_rewards: bool = False
     """Whether rewards are divided by the running deviation of their task's discounted returns."""
     min_deviation: float = option(0.01, "positive")
@@ -36,7 +37,7 @@ class NormalisationConfig(AgentConfig):
 
 
 def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor, subset: TaskSubset) -> None:
-    """Merge into the mean and variance (G, *shape), in place, those of new values (S, n, *shape) of the subset.
+    """Update the mean and variance (G, *shape) in place by new values (S, n, *shape) of the subset's groups.
 
     share (S,): the weight of the new values, in [0, 1]. If it is their share of all values, the result is exact (Chan,
     Golub & LeVeque 1983); if it is constant, old values are forgotten exponentially.
@@ -119,7 +120,7 @@ class ObservationNormaliser(_Normaliser):
         if limit is not None:
             mean = subset.gather(moments.mean).unsqueeze(1)
             deviation = subset.gather(moments.variance).unsqueeze(1).sqrt().clamp(min=self._config.min_deviation)
-            known = like(subset.gather(moments.count) > 0, mean)  # nothing is an outlier of nothing
+            known = like(subset.gather(moments.count) > 0, mean)  # first values are never outliers
             farthest = (limit * deviation).masked_fill(~known, torch.inf)
             values = values.double().cpu().clamp(mean - farthest, mean + farthest)
         moments.add(values, subset)
@@ -133,7 +134,7 @@ class RewardNormaliser(_Normaliser):
     """r -> r / deviation of the task's discounted returns G ← γ G + r, taken at every step of every copy.
 
     This is Gymnasium's `NormalizeReward` with statistics for each task, except that G restarts after every episode. In
-    Gymnasium, G continues after a truncation, and forgets its past at the last reward of an episode that terminates.
+    Gymnasium, G continues after a truncation. At a termination it becomes the last reward alone, and continues from it.
     """
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, discount: float, device: torch.device) -> None:
@@ -145,7 +146,10 @@ class RewardNormaliser(_Normaliser):
         return reward * _of(subset, self._scale)
 
     def observe(self, transitions: Transitions) -> None:
-        """Take in one step of N copies of each task. Where tasks take turns, they change only when episodes end."""
+        """Take in one step of N copies of each task.
+
+        Where only some tasks are played at a time, others may take their place only when all episodes end.
+        """
         assert transitions.truncated is not None
         before = self._returns if len(self._returns) else torch.zeros_like(transitions.reward, dtype=torch.float64)
         returns = self._discount * before + transitions.reward

@@ -1,7 +1,7 @@
-"""Multi-task PPO: a Gaussian policy for each task, values normalised for each task (Schulman et al. 2017).
+"""Multi-task PPO: a Gaussian policy and a value function for each task (Schulman et al. 2017).
 
-Schulman et al. 2017 ("Proximal Policy Optimization Algorithms"), with generalised advantages (Schulman et al. 2016) and
-a task axis: actor and critic each have one loss per task, and a `MultiTaskOptimizer` combines the gradients of each.
+The algorithm is "Proximal Policy Optimization Algorithms" with generalised advantages (Schulman et al. 2016). It has a
+task axis here: actor and critic each have one loss per task, and a `MultiTaskOptimizer` combines the gradients of each.
 Advantages are normalised within each task, by default by the largest deviation that the task has had. With `popart`,
 the default, the critic's targets are normalised within each task too, as in TOPPO (arXiv 2605.11473). The actor's
 output layer starts a hundred times smaller than usual, so that the first actions are near zero (Andrychowicz et al.
@@ -106,7 +106,7 @@ class CriticBatch(NamedTuple):
 
 
 class Deviation(nn.Module):
-    """Appends log deviations (A,) that do not depend on the state to the means (.., A)."""
+    """Appends log deviations (A,) to the means (.., A). The deviations do not depend on the state."""
 
     def __init__(self, size: int, initial: float) -> None:
         super().__init__()

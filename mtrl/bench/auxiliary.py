@@ -22,7 +22,7 @@ NETWORKS: dict[str, tuple[str, tuple[int, int, int], dict[str, Any]]] = {
     "small": ("conv", (1, 8, 8), {"width": 16, "depth": 2, "fc_width": 64, "fc_depth": 1}),
     "conv": ("conv", (3, 32, 32), {"width": 32, "depth": 3, "fc_width": 128, "fc_depth": 1}),
 }
-"""Architecture, image shape and options: those of the study on digits, and others for CIFAR's images."""
+"""Architecture, image shape and options. `small` is for images of `benchmark=digits`, and `conv` for CIFAR's."""
 
 
 class Idle:

@@ -101,7 +101,7 @@ def _tree(module: str) -> ast.Module:
         raise LookupError(f"source of {module}")
     try:
         return ast.parse(text)
-    except SyntaxError as error:  # its import says where
+    except SyntaxError as error:  # the import that follows shows the line
         raise LookupError(f"valid source of {module}") from error
 
 

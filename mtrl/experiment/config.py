@@ -40,8 +40,8 @@ SHORT = {
 _LONGEST_NAME = 200
 """Bytes: file systems allow 255."""
 _MOST_THREADS = 1024
-"""OpenMP ends the process where the system has no room for as many as it is asked for."""
-USABLE = "the name of one folder, without a slash or a dash in front, and not '.' or '..'"
+"""OpenMP ends the process if the system cannot create as many threads as it requests."""
+USABLE = f"the name of one folder: at most {_LONGEST_NAME} bytes, no slash, no dash in front, and not '.' or '..'"
 
 
 @dataclass
@@ -59,7 +59,7 @@ class ExperimentConfig:
     diagnostics: Any = None
     recipe: Any = None
     steps: int = 2_000_000
-    """Environment steps of each task."""
+    """Length of the run, in units of the `training`: environment steps of each task, training images, and so on."""
     seed: int = 1
     """Of everything random: networks, goals, exploration, sampling."""
     device: str = runtime_option("auto")
@@ -78,7 +78,7 @@ class ExperimentConfig:
     wandb: str = runtime_option("off")
     """Whether Weights & Biases gets a copy of the numbers: off, offline (for `wandb sync`) or online."""
     imports: list[str] = field(default_factory=list)
-    """Modules that add kinds, named by --import. To read their names in a file never runs them."""
+    """Modules that add kinds, named by --import. Reading their names from a file never runs them."""
 
     kind = "train"
 
@@ -92,29 +92,29 @@ class ExperimentConfig:
 
 
 def is_name(text: str) -> bool:
-    """Whether a folder in a run's path may be so called."""
+    """Whether a folder in a run's path may have this name."""
     plain = _is_path(text) and "/" not in text and text not in (".", "..") and text[:1] != "-"
     return plain and len(text.encode()) <= _LONGEST_NAME
 
 
 def _is_path(text: str) -> bool:
-    """Whether a path may be so called: text on one line, in Unicode."""
+    """Whether the text can be a path: one line of valid Unicode."""
     return not re.search("[\0\n\r\ud800-\udfff]", text)
 
 
 def compose(overrides: Sequence[str]) -> ExperimentConfig:
     """The configuration that `key=value` overrides describe.
 
-    `tasks=` is short for `benchmark.tasks=`, `task=` for a list of one task, `replay=` for `training.replay=`, and
-    `on_nonfinite=` for `training.on_nonfinite=`. What goes with a benchmark (`SuiteConfig.defaults`: the agent for its
-    data, ...), and what a method's paper has for it (`published` of the method's Config), holds where neither a recipe
-    nor an override chooses otherwise.
+    Short forms (`SHORT`) are written out, such as `tasks=` for `benchmark.tasks=`; `task=` means a list of one task. A
+    benchmark implies options (`SuiteConfig.defaults`, such as the agent for its data), unless a recipe is chosen. The
+    paper of a method may have values for a benchmark (`published` of the method's Config). Overrides take precedence
+    over both, and a recipe over the paper's values.
     """
     return configs.compose(ExperimentConfig, REGISTRIES, completed(overrides))
 
 
 def completed(overrides: Sequence[str]) -> list[str]:
-    """The overrides without short forms, after those that go with what they choose."""
+    """The overrides with short forms written out, preceded by those that the chosen benchmark and methods imply."""
     given = [_written_out(override) for override in overrides]
     chosen = {key: value for key, _, value in (o.partition("=") for o in given)}
     _check_imports(chosen.get("imports", ""))
@@ -126,7 +126,7 @@ def completed(overrides: Sequence[str]) -> list[str]:
 
 
 def left_out(overrides: Sequence[str]) -> list[str]:
-    """Sentences on the options that a recipe sets in vain, as parts chosen in place of its own do not have them."""
+    """A sentence for each option of a recipe that is ignored, because the part chosen instead does not have it."""
     given = completed(overrides)
     chosen = configs.selected(ExperimentConfig, given)
     name = next((override for override in reversed(given) if override.startswith("recipe=")), "")
@@ -143,12 +143,12 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def alternatives(override: str) -> list[str]:
-    """The overrides that one with several values stands for; itself where it has one."""
+    """Split an override with several values into overrides with one value each. One with one value stays alone."""
     return configs.alternatives(override)
 
 
 def is_whole(option: str, overrides: Sequence[str]) -> bool:
-    """Whether an option of what overrides choose takes whole numbers alone."""
+    """Whether an option of the parts that the overrides choose takes only whole numbers."""
     return configs.is_whole(ExperimentConfig, REGISTRIES, SHORT.get(option, option), completed(overrides))
 
 
@@ -160,7 +160,7 @@ def _implied(benchmark: str) -> dict[str, str]:
 def _published(given: Sequence[str]) -> dict[str, str]:
     """Option -> value that the papers of the methods chosen have for this benchmark (`published` of their Config).
 
-    What is given or stands in a recipe comes before it.
+    Options in `given` or in a recipe take precedence, and are left out here.
     """
     selected, recipe = configs.selected(ExperimentConfig, given), configs.presets.preset("recipe", given)
     benchmark, taken = ",".join(selected["benchmark"]), {option.partition("=")[0] for option in given}
@@ -190,7 +190,7 @@ def run_name(config: ExperimentConfig) -> str:
 
 
 def experiment_name(network: str, weighting: str, surgery: str, non_default: Mapping[str, Any]) -> str:
-    """`<network>-<weighting>-<surgery>`, and eight digits that stand for the fields set by hand, if any were."""
+    """`<network>-<weighting>-<surgery>`, and eight digits of a hash of the options that are not the default, if any."""
     name = f"{network}-{weighting}-{surgery}"
     if not non_default:
         return name
@@ -199,7 +199,7 @@ def experiment_name(network: str, weighting: str, surgery: str, non_default: Map
 
 
 def compose_all(runs: Iterable[Sequence[str]]) -> list[ExperimentConfig]:
-    """The configurations of several runs. It says what their recipes set in vain.
+    """The configurations of several runs. Prints which options of their recipes are ignored (`left_out`).
 
     Raises:
         UserError: as by `compose`, or two of the runs would have one folder.
@@ -217,8 +217,8 @@ def _check_places(runs: Sequence[ExperimentConfig]) -> None:
     for run in runs:
         place = (run.benchmark.name, run_name(run), run.seed)
         if place in seen:
-            what = "runs that differ in more than a name can tell (without `experiment`, and in what changes a result)"
-            raise expected("A sweep", what, f"two of {run_name(run)}, seed {run.seed}")
+            what = "in a folder of its own (leave `experiment` out, and vary options that change results)"
+            raise expected("Each run of a sweep", what, f"two runs named {run_name(run)} with seed {run.seed}")
         seen.add(place)
 
 
@@ -263,7 +263,7 @@ def free_keys(config: ExperimentConfig) -> set[str]:
 
 
 def defaults(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
-    """The default of every option, by group: what a run means that is older than the option."""
+    """The default of every option, by group. A saved run that is older than an option is taken to use its default."""
     parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
     return {group: _defaults(part) for group, part in parts.items() if part}
 
@@ -290,6 +290,6 @@ def _check_imports(listed: str) -> None:
     if missing:
         flags, names = " ".join(f"--import {module}" for module in missing), ", ".join(missing)
         raise UserError(
-            f"A run that was made with {flags} should be used with it too (in Python: import {names} first), as the "
-            f"record of a run never runs code by itself. Found no {names}."
+            f"A run made with {flags} should be opened with the same flags (in Python: import {names} first), because "
+            f"a run's record never runs code by itself. Found {names} not imported."
         )

@@ -22,7 +22,7 @@ from mtrl.core.cores import free_cores
 STOPPED = 143
 """Exit code of a process that SIGTERM has ended, as a shell reports it."""
 _LONGEST_SAVE = 300.0
-"""Seconds in which a run whose worker has died may save its last step."""
+"""Seconds that a new worker waits for the process of a dead worker to save the same run and to free its folder."""
 _TIED = """
 import ctypes, os, signal, sys
 parent, cores, *command = sys.argv[1:]
@@ -63,8 +63,8 @@ def start(
 def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: int, env: dict[str, str]) -> int | str:
     """Run a command that trains one run, in a Ray worker. Returns its exit code, or a message on what is wrong.
 
-    The command gets `threads` cores of its own if so many are free. It ends with its worker, or when Ray cancels this
-    task; then it saves after its current step.
+    The command gets `threads` cores of its own if that many are free. It ends when its worker dies or when Ray cancels
+    this task. In both cases it first finishes its current step and saves.
 
     Args:
         run: the run's folder, as an absolute path.
@@ -94,8 +94,10 @@ def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: in
 
 @contextlib.contextmanager
 def _cancellations() -> Iterator[list[int]]:
-    """Ray's cancellations of the task, which come as ctrl-C. Raised while a process is being started, they would leave
-    it behind; here they are only noted."""
+    """Note Ray's cancellations of the task, which arrive as SIGINT, in the list that is yielded.
+
+    A KeyboardInterrupt raised while a process is being started would leave that process running without an owner.
+    """
     noted = list[int]()
     before = signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
     try:
@@ -105,7 +107,7 @@ def _cancellations() -> Iterator[list[int]]:
 
 
 def _wait_until_free(run: Path) -> None:
-    """Wait until no process holds the run's folder."""
+    """Wait until no process holds the run's folder, but at most `_LONGEST_SAVE` seconds."""
     until = time.monotonic() + _LONGEST_SAVE
     while time.monotonic() < until and not _free(run / ".lock"):
         time.sleep(0.2)

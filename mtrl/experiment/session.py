@@ -36,7 +36,7 @@ class Session:
     """A training run on disk: the experiment, its folder, and what is reported where."""
 
     def __init__(self, experiment: Experiment, folder: RunFolder, company: Company | None = None) -> None:
-        """company: the processes that learn together, of which this one leads."""
+        """company: the processes that learn together. This process is their leader."""
         self.experiment, self.folder, self._company = experiment, folder, company or Company()
         config = experiment.config
         self._require_room()
@@ -62,7 +62,7 @@ class Session:
         what, needed = "The replay (training.buffer_size)", trainer.data_bytes
         where = "the memory" if device.type == "cpu" else f"the memory of {device}"
         require_room(what, needed, free_bytes(device) if needed else None, where)
-        # Two checkpoints stay, and while a third is written what is in all of them is one file on the disk.
+        # Two checkpoints are kept, and a third exists while it is written. What all three contain is stored once.
         kept = needed + 2 * trainer.changed_bytes(self.experiment.config.training.checkpoint_every)
         there = {file.stat().st_ino: file.stat().st_size for file in folder.rglob("*.pt")}
         free = shutil.disk_usage(self.folder.path).free + sum(there.values())
@@ -93,7 +93,7 @@ class Session:
         checkpoints.set_aside(found)
         checkpoints.go_back(folder.checkpoints, trainer.step)
         self._company.tell(Order.RESUME)
-        self._company.wait()  # the next checkpoint is another one
+        self._company.wait()  # the others read this checkpoint before training goes on and writes a newer one
         return trainer.step
 
     def run(self) -> dict[str, Any]:
@@ -123,21 +123,22 @@ class Session:
     def _train_on(self) -> None:
         """Advance the trainer to the last step, and log, evaluate and save at the steps that the options name."""
         trainer, steps, when = self.trainer, self.experiment.config.steps, self.experiment.config.training
-        if trainer.step == 0 and when.evaluate_every and when.evaluate_first:
-            self._evaluate()
+        if trainer.step == 0:
+            self._save()  # from here on, a run without a checkpoint is one that has lost it
+            if when.evaluate_every and when.evaluate_first:
+                self._evaluate()
         while trainer.step < steps:
             before = trainer.step
             self._company.tell(Order.ADVANCE)
             self._metrics = trainer.advance() or self._metrics
-            if before == 0:
-                self._save()  # from here on a run without a checkpoint is one that has lost it
             self.progress.update(trainer.step, trainer.updates)
-            ends_early = steps <= trainer.step < when.log_every  # its end is then the only row of training
+            ends_early = steps <= trainer.step < when.log_every  # the last step is then the only row of training
             if ends_early or _due(before, trainer.step, when.log_every):
                 self._log()
             if when.evaluate_every and _due(before, trainer.step, when.evaluate_every):
                 self._evaluate()
-            if trainer.step < steps and before and _due(before, trainer.step, when.checkpoint_every):
+            # After the step's rows of metrics, which a run that goes on from here does not write again.
+            if trainer.step < steps and _due(before, trainer.step, when.checkpoint_every):
                 self._save()
             self.interrupts.check()
         self._save()
@@ -151,10 +152,11 @@ class Session:
         trainer, when = self.trainer, self.experiment.config.training
         done, checkpoint = trainer.rollbacks, checkpoints.latest(self.folder.checkpoints)
         if when.on_nonfinite == "stop" or done >= when.max_rollbacks or checkpoint is None:
-            last = "no checkpoint" if checkpoint is None else f"the last sound checkpoint {checkpoint}"
+            last = "There is no checkpoint" if checkpoint is None else f"The last sound checkpoint is {checkpoint}"
             after = f" after {done} rollbacks" if done else ""
-            hint = "a lower learning rate may help, or training.on_nonfinite=rollback"
-            raise UserError(f"{error} Training stopped{after}, with {last}; {hint}.") from error
+            other = ", or training.on_nonfinite=rollback" if when.on_nonfinite == "stop" else ""
+            hint = f"A lower learning rate may help{other}."
+            raise UserError(f"{error} Training stopped{after}. {last}. {hint}") from error
         step = self._resume()
         self._company.tell(Order.RESEED)
         reseed(trainer, done + 1)
@@ -285,16 +287,16 @@ def _guide(run: str, experiment: Experiment) -> Any:
     """What the training of an experiment starts from.
 
     Raises:
-        UserError: the run is none to start from, or it is of environments with other sizes.
+        UserError: a run of this kind cannot be started from, or its observations or actions have other sizes.
     """
     other = load(run)[0]
     needed, found = (_sizes(part.suite.spec) for part in (experiment, other))
     if found != needed:
-        raise expected(f"Run {run}", f"of {needed}", found)
+        raise expected(f"Run {run}", f"a run with {needed}", found)
     return other.trainer.guide()
 
 
 def _sizes(spec: Spec) -> str:
     if not isinstance(spec, ControlSpec):
-        return "other data"
+        return "data that are not observations and actions"
     return f"observations of {spec.observation_size} numbers and actions of {spec.action_size}"

@@ -142,7 +142,7 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
         for rung, factor in enumerate(study.halving):
             due = (rungs := Rungs(study.folder, study.seeds)).missing(rung)
             _make(study, processes, pool, due, overrides, alone=jobs == 1, factor=factor)
-            rungs.keep([(*run, _mean_score(_read(study.place(*run)))) for run in due])
+            rungs.keep([(*run, _read_score(study.place(*run))[1]) for run in due])
 
 
 def _make(
@@ -214,9 +214,9 @@ def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, flo
     study, found = Study.read(path), list[tuple[str, float, float]]()
     for label in labels or study.runs:
         for folder in study.kept(label, POLICY):
-            before = _read(folder)
+            before, score = _read_score(folder)
             again = evaluate_run(folder, before["episodes"], before["protocol"], keep=False)[2]
-            found.append((f"{label}/{folder.name}", _mean_score(before), _mean_score(again)))
+            found.append((f"{label}/{folder.name}", score, again[f"mean_{before['headline']}"]))
     return found
 
 
@@ -268,8 +268,12 @@ def _read(folder: Path, further: Mapping[str, Any] | None = None) -> dict[str, A
     return read_result(folder / "result.json", {**_NEEDED, **(further or {})})
 
 
-def _mean_score(result: Mapping[str, Any]) -> float:
-    return float(result[f"mean_{result['headline']}"])
+def _read_score(folder: Path) -> tuple[dict[str, Any], float]:
+    """A result and its mean score."""
+    result = _read(folder)
+    name = f"mean_{result['headline']}"
+    require(result, {name: float}, f"File {folder / 'result.json'}")
+    return result, float(result[name])
 
 
 def _row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

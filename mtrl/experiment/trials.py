@@ -138,7 +138,7 @@ def run_trials(
 ) -> None:
     """Make the unfinished runs of a sweep, as many at a time as the cluster has room for.
 
-    search: adds the trials that it proposes to `trials`, which is empty at first.
+    search: proposes trials. Each is appended to `trials`, which is empty at first.
 
     After a first signal, all trials save their current step, and the sweep ends.
 
@@ -175,7 +175,7 @@ class _Sweep:
         self._look(range(len(self._trials)))
         for number, trial in enumerate(self._trials):
             if trial.state == "finished":
-                self._say(number, "has finished before")
+                self._say(number, "had already finished")
             elif not self._stops(number):
                 self._submit(number)
         self._propose()
@@ -281,7 +281,7 @@ class _Sweep:
             self._say(number, f"has failed: {trial.why}")
         else:
             trial.restarts += 1
-            self._say(number, f"has ended early ({why}) and goes on, restart {trial.restarts}")
+            self._say(number, f"has ended early ({why}) and is started again, restart {trial.restarts}")
             self._submit(number)
 
     def _stop(self) -> None:

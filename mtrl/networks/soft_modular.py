@@ -1,9 +1,9 @@
 """Soft modularization: shared modules, mixed by routing weights from the task and the state (Yang et al. 2020).
 
 With the state's embedding f(s), the task's embedding h(z) and L layers of n modules (Sec. 4):
-p¹ = W_d¹ σ(f ⊙ h), p^(l+1) = W_d^l σ(W_u^l p^l ⊙ (f ⊙ h)), p̂ = softmax over the incoming modules,
-g_i^(l+1) = Σ_j p̂_ij^l σ(W_j^l g_j^l), and the output is the sum of the last layer's modules.
-Here h(z) is a vector that each task owns, which equals a linear layer on its one-hot code.
+p¹ = W_d¹ ReLU(f ⊙ h), p^(l+1) = W_d^(l+1) ReLU(W_u^l p^l ⊙ (f ⊙ h)), p̂ = softmax over the incoming modules,
+g_i^(l+1) = Σ_j p̂_ij^l σ(W_j^l g_j^l). Each module of the last layer has a linear head, and the output is the sum of the
+heads. Here h(z) is a trained vector of each task. This is equivalent to a linear layer on the task's one-hot code.
 """
 
 from __future__ import annotations

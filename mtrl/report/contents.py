@@ -151,7 +151,7 @@ def _curves(methods: Sequence[Method], metric: str) -> dict[str, Any]:
 
 
 def _drawable(method: Method, seeds: Sequence[Sequence[Row]], metric: str) -> list[list[Row]]:
-    """The rows of a method's seeds that have a metric, thinned out; none if the seeds have no steps in common."""
+    """Each seed's rows that contain the metric, thinned out. Empty if the seeds share fewer than two steps."""
     rows = [_thinned([row for row in found if any(k.startswith(f"{metric}/") for k in row)]) for found in seeds]
     rows = [found for found in rows if found]
     try:
@@ -161,7 +161,7 @@ def _drawable(method: Method, seeds: Sequence[Sequence[Row]], metric: str) -> li
 
 
 def _thinned(rows: list[Row]) -> list[Row]:
-    """About `_POINTS` rows at most, including the last one."""
+    """At most `_POINTS` rows, evenly spaced and including the last one."""
     every = -(-len(rows) // _POINTS)
     return rows[::-1][::every][::-1] if rows else []
 

@@ -52,7 +52,7 @@ class Agent(supervised.Agent, Protocol):
 
 
 class AuxiliaryTrainer(SupervisedTrainer):
-    """Trains the source of labels before an epoch of the main network.
+    """Trains what makes the auxiliary labels before every `label_every`-th epoch of the main network.
 
     One call of `advance` covers an epoch of label training and the main network's first batch after it. Label
     training's random draws depend only on the seed and the epoch, so that a resumed run repeats them.

@@ -1,8 +1,8 @@
 """The off-policy loop where tasks are goals: rollouts and updates each take a few of many goals (Mint paper, Sec. 6.3).
 
 A rollout plays N paths of each of T goals side by side, all from start to horizon. An update draws T of the goals that
-have data, and B transitions of each. Steps are counted for each goal of a rollout, over its N paths: T goals take T
-times as many in all.
+have data, and B transitions of each. Steps are counted per goal of a rollout, as the sum over its N paths. The number
+of steps in all environments is T times this count.
 """
 
 from __future__ import annotations
@@ -41,27 +41,30 @@ class Config(off_policy.Config):
     envs_per_task: int = 3
     """N: paths of each goal, played side by side."""
     replay: str = "uniform"
-    """uniform, or hindsight: half of a batch's goals are replaced by goals that their own stored states achieved."""
+    """uniform, or hindsight: on average, half of a batch's goals are replaced. The new goal is one that a state stored
+    for the old goal has achieved."""
     buffer_size: int = 5000
     """Transitions kept per goal: 200 goals take 200 MB."""
     evaluate_first: bool = True
     evaluation_episodes: int = 50
-    """Goals trained on, and as many held out, that an evaluation during training plays for one episode each."""
+    """How many of the goals trained on an evaluation during training plays, and how many held-out goals. Each is played
+    for one episode."""
     final_episodes: int = 200
     """Goals of each group in the evaluation at the end."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("training.replay", self.replay, ("uniform", "hindsight"))
-        check(self.collector == "local", "training.collector", "local where tasks are goals", self.collector)
-        check(self.protocol == "goals", "training.protocol", "goals where tasks are goals", self.protocol)
+        where = "with a benchmark whose tasks are goals"
+        check(self.collector == "local", "training.collector", f"'local' {where}", self.collector)
+        check(self.protocol == "goals", "training.protocol", f"'goals' {where}", self.protocol)
 
     def evaluates(self, episodes: int) -> str:
         return f"{episodes} goals, and as many held out,"
 
 
 class GoalEnvs(TaskVectorEnv, Protocol):
-    """N copies for each of T out of many goals. Their episodes start and end together."""
+    """N copies for each of T goals, which are chosen from many. Their episodes start and end together."""
 
     @property
     def present(self) -> SomeTasks:
@@ -78,7 +81,11 @@ class GoalSuite(ControlSuite, Protocol):
     """(H, C): goals that are never trained on."""
 
     def relabeller(self) -> Relabel:
-        """Computes rewards for replaced goals, for hindsight. Raises UserError where rewards need more than goals."""
+        """A function that replaces a batch's goals in hindsight, and computes the rewards for the new ones.
+
+        Raises:
+            UserError: the reward depends on more than the goal.
+        """
         ...
 
     def make_goal_envs(self, goals: FloatArray) -> GoalEnvs:
@@ -91,7 +98,7 @@ class GoalSuite(ControlSuite, Protocol):
 
 
 class GoalTrainer(OffPolicyTrainer):
-    """An off-policy trainer of T of many goals at a time."""
+    """An off-policy trainer. Each rollout and each update uses T goals, chosen from many."""
 
     measures: ClassVar[tuple[str, ...]] = ("distance",)
 
@@ -107,7 +114,7 @@ class GoalTrainer(OffPolicyTrainer):
         return self.config.buffer_size
 
     def changed_bytes(self, steps: int) -> int:
-        """All of them: any goal may have been played, and its ring is not kept in blocks."""
+        """All of `data_bytes`: a checkpoint writes the whole replay again, as the data of any goal may have changed."""
         return self.data_bytes
 
     def _make_replay(self, capacity: int, device: torch.device) -> Any:

@@ -197,6 +197,19 @@ def run(place: Place) -> Iterator[Path]:
     place.restore()
 
 
+@pytest.mark.parametrize(
+    "change", [lambda found: found.pop("mean_success"), lambda found: found.update(mean_success=None)]
+)
+def test_a_check_needs_the_mean_score_that_was_kept(
+    change: Callable[[dict[str, Any]], Any], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = json.loads(Path(KEPT, "result.json").read_text())
+    change(found)
+    Path(KEPT, "result.json").write_text(json.dumps(found))
+    code, _, err = call(CHECK)
+    assert code == 2 and "`mean_success`" in err.splitlines()[-1] and "a number" in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("file", ["state.pt", "replay.pt", "block_0_12.pt"])
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
 def test_the_checkpoint_before_a_damaged_one_is_taken(

@@ -148,7 +148,9 @@ def test_sac_starts_from_mbml(place: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert "`start` should be a run of agent=mbml" in capsys.readouterr().err
     other = ["benchmark=toy", "device=cpu", "steps=40", "start=runs/point/mbml/seed_1"]
     assert cli.main(["train", *other]) == 2
-    assert re.search(r"should be of observations of \d+ numbers and actions of \d+\. Found ", capsys.readouterr().err)
+    assert re.search(
+        r"should be a run with observations of \d+ numbers and actions of \d+\. Found ", capsys.readouterr().err
+    )
 
 
 def test_actor_and_critics_imitate_before_they_learn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

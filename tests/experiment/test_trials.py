@@ -34,7 +34,7 @@ def trials(elsewhere: Path) -> list[Trial]:
         (["ray.gpus=-1"], "Option `ray.gpus` should be 0 or more."),
         (["ray.keep=1"], "Option `ray.keep` should be 2 or more."),
         (["ray"], "An option should read key=value. Found 'ray'."),
-        (["training.log_every=10,20"], "runs that differ in more than a name can tell"),
+        (["training.log_every=10,20"], "two runs named"),
     ],
 )
 def test_what_is_wrong_is_refused_in_one_line(

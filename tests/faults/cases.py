@@ -13,6 +13,7 @@ from tests.faults.commands import Command, outcome, run_in
 COMMON = ["device=cpu", "threads=1", "experiment=x", "video=false", "training.final_episodes=1"]
 SMALL = ["steps=120", "network.width=16", "network.depth=1", "training.evaluation_episodes=1"]
 SHORT = ["benchmark.horizon=40", "training.evaluate_every=60", *SMALL]
+POINT = ["benchmark.num_tasks=3", "network.width=16", "network.depth=1"]
 TWO = "tasks=[reach_target,push_button]"
 TRAINERS: dict[str, tuple[int, int, list[str]]] = {
     "sac": (50, 6, ["benchmark=mt10", "training.learning_starts=30", "agent.batch_size=8", *SHORT]),
@@ -21,12 +22,21 @@ TRAINERS: dict[str, tuple[int, int, list[str]]] = {
     "pushing": (20, 6, ["recipe=pushing", "benchmark.num_goals=20", "benchmark.held_out_goals=5",
                         "training.learning_starts=30", "training.buffer_size=200", *SHORT]),
     "cloning": (20, 1, ["recipe=keyframes", "benchmark.image_size=16", "network.channels=[4,8]", "agent.batch_size=2",
-                        TWO, "steps=20", "training.cache=../demos"]),
+                        TWO, "steps=20", "training.cache=../given"]),
     "supervised": (20, 64, ["benchmark=digits", "network.width=8", "steps=1280", "training.evaluate_every=640"]),
     "auxiliary": (20, 50, ["recipe=auxiliary_digits", "network.width=8", "steps=1000", "training.evaluate_every=500"]),
+    "batch": (20, 3, ["recipe=mbml", *POINT, "steps=60", "training.data=../given", "agent.teacher_updates=20",
+                      "agent.batch_size=8", "agent.context_size=8", "training.evaluate_every=30",
+                      "training.evaluation_episodes=1"]),
 }  # fmt: skip
 """Trainer -> how often it is killed in all, steps between two checkpoints, and the options of a run of seconds."""
-DEMOS = ["demos", "collect", "benchmark=keyframes", "benchmark.image_size=16", TWO, "--episodes", "2", "--jobs", "1"]
+PREPARE = {
+    "cloning": [["demos", "collect", "benchmark=keyframes", "benchmark.image_size=16", TWO, "--episodes", "2", "--jobs",
+                 "1", "--output", "../given"]],
+    "batch": [["train", "recipe=point", *POINT, *COMMON, "steps=100", "training.learning_starts=50"],
+              ["data", "collect", "runs/point/x/seed_1", "--episodes", "4", "--random", "1", "--output", "../given"]],
+}  # fmt: skip
+"""Trainer -> commands that make its data, in the folder `given`."""
 
 DEVICES = ("mujoco.egl", "mujoco.osmesa", "mujoco.glfw", "OpenGL")
 """Modules that open what a forked process cannot use."""
@@ -40,8 +50,9 @@ class Case:
         _, every, options = TRAINERS[name]
         often = [f"training.log_every={every}", f"training.checkpoint_every={every}"]
         self.words = ["train", *options, *often, *COMMON]
-        if name == "cloning" and not (self.work / "demos").exists():
-            _require(Command([*DEMOS, "--output", "demos"], self.work, "demos").finish())
+        if not (self.work / "given").exists():
+            for number, words in enumerate(PREPARE.get(name, [])):
+                _require(Command(words, self.work / "data", f"{number}").finish())
         shutil.rmtree(self.work / "whole", ignore_errors=True)
         command = Command(self.words, self.work / "whole")
         command.wait(command.begun)

@@ -96,7 +96,10 @@ def test_no_policy_is_older_than_allowed_whichever_collector_is_slow(workers: in
         (["collector=ray", "training.collector_steps=0"], "`training.collector_steps` should be a positive integer"),
         (["collector=ray", "agent.n_step=3"], "`agent.n_step` should be 1 with training.collector=ray"),
         (["collector=ray", "agent.normalise_rewards=true"], "`agent.normalise_rewards` should be false with"),
-        (["collector=ray", "benchmark=pushing"], "`training.collector` should be local where tasks are goals"),
+        (
+            ["collector=ray", "benchmark=pushing"],
+            "`training.collector` should be 'local' with a benchmark whose",
+        ),
     ],
 )
 def test_what_other_processes_cannot_collect_is_refused(options: list[str], message: str) -> None:

@@ -24,14 +24,10 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from mtrl.envs.metaworld.bare_physics import BarePhysics, can_run
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.envpool_pools import FACTS, EnvPools, envpool_installed
-from mtrl.envs.metaworld.models import whole_model
-from mtrl.envs.metaworld.physics import SUBSTEPS
-from mtrl.envs.metaworld.probes import places_of
-from mtrl.envs.metaworld.starts import INTEGRATION
 from mtrl.envs.metaworld.suite import GOALS, Config, MetaWorldSuite
-from mtrl.envs.metaworld.workers import Workers
 from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.progress import counted
 from mtrl.monitoring.video import RenderingUnavailable
@@ -57,10 +53,9 @@ def bench(
 ) -> list[dict[str, Any]]:
     """A row for each suite, number of copies and engine, with steps per second and their ratio to the bound.
 
-    ``bound`` is the physics alone, called from Python: 5 ``mj_step`` and one ``mj_forward`` with our models on the same
-    threads. It starts from the states of the engine's own turn and repeats its commands. ``bound_full`` uses the
-    package's models, including visuals. ``bound_resting`` keeps the last commands for the whole turn. The robots then
-    come to rest, which is less work for the solver.
+    ``bound`` is the physics alone, in C (`BarePhysics`): 5 ``mj_step`` and one ``mj_forward`` a step with our models,
+    on as many threads, none of which waits for another. It starts from the states of the engine's own turn and repeats
+    its commands. ``bound_full`` uses the package's models, including visuals. Both need a C compiler.
 
     ``package_sync`` and ``package_async`` are the package's own vector environments, in one process and with a process
     for each environment. They have one copy of each task, but sixteen for mt1; more copies hardly change their speed.
@@ -96,15 +91,14 @@ def _compare(kind: str, copies: int, seconds: float, package: dict[str, Run]) ->
     steps = next((k for k in _TURNS if k * envs.num_tasks * copies < _TURN * 20000), _TURNS[-1])
     ours = _EngineRun(envs, steps)
     bounds = {
-        _BOUND: _BoundRun(ours, whole=False),
-        f"{_BOUND}_full": _BoundRun(ours, whole=True),
-        f"{_BOUND}_resting": _BoundRun(ours, whole=False, resting=True),
+        name: BarePhysics(envs, whole) for name, whole in ((_BOUND, False), (f"{_BOUND}_full", True)) if can_run()
     }
     few = envs.num_tasks * copies <= _MOST_IN_POOLS
     pools = EnvPools(envs.tasks if few and envpool_installed() else (), copies)
     pool_runs = _pool_runs(pools)
     try:
-        runs = {"ours": ours, **bounds, **pool_runs, **package}
+        bound_runs = {name: partial(bound.run, ours.commands) for name, bound in bounds.items()}
+        runs = {"ours": ours, **bound_runs, **pool_runs, **package}
         speeds = _interleaved(runs, seconds, tuple(bounds.values()))
     finally:
         for part in (envs, pools, *bounds.values()):
@@ -114,7 +108,8 @@ def _compare(kind: str, copies: int, seconds: float, package: dict[str, Run]) ->
         row = {"suite": kind, "copies": copies, "threads": envs.threads, "engine": name}
         row["steps_per_second"] = median(values)
         row |= FACTS if name in pool_runs else {"mujoco": mujoco.__version__, "goals": f"{GOALS} a task"}
-        row["of_bound"] = median(value / bound for value, bound in zip(values, speeds[_BOUND], strict=True))
+        if bounds:
+            row["of_bound"] = median(value / bound for value, bound in zip(values, speeds[_BOUND], strict=True))
         rows.append(row | ({"peak_mb": _peak_mb(kind, copies)} if name == "ours" else {}))
     return rows
 
@@ -138,7 +133,7 @@ def _pictures(kind: str, seconds: float) -> list[dict[str, Any]]:
     return [fixed | {"engine": name, "steps_per_second": median(values)} for name, values in speeds.items()]
 
 
-def _interleaved(runs: dict[str, Run], seconds: float, bounds: Sequence[_BoundRun]) -> dict[str, list[float]]:
+def _interleaved(runs: dict[str, Run], seconds: float, bounds: Sequence[BarePhysics]) -> dict[str, list[float]]:
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in counted(range(max(1, round(seconds / _TURN))), "rounds"):
         for bound in bounds:
@@ -221,52 +216,3 @@ def _pool_runs(pools: EnvPools) -> dict[str, Run]:
     actions = itertools.cycle(_actions(len(pools), pools.copies))
     steps = {"envpool": pools.step, "envpool_overlapped": pools.step_overlapped}
     return {name: partial(_turn, step, actions) for name, step in steps.items() if len(pools)}
-
-
-class _BoundRun:
-    """Repeats only the physics of the engine's last turn.
-
-    Copies of a task share one model, with bodies placed as in the first copy.
-    """
-
-    def __init__(self, ours: _EngineRun, whole: bool, resting: bool = False) -> None:
-        envs = ours.envs
-        self._ours, self._resting, self._workers = ours, resting, Workers(envs.threads)
-        models = [
-            whole_model(task) if whole else p.models[0].__copy__()
-            for task, p in zip(envs.tasks, envs.physics, strict=True)
-        ]
-        self._copies = [
-            (model, mujoco.MjData(model), physics, n)
-            for model, physics in zip(models, envs.physics, strict=True)
-            for n in range(envs.envs_per_task)
-        ]
-        memory = [part for _, data, *_ in self._copies for part in (data.mocap_pos[0], data.ctrl)]
-        self._memory, self._places = places_of(memory)
-
-    def copy_states(self) -> None:
-        """Call this before the engine's turn."""
-        for model, data, physics, n in self._copies:
-            ours = physics.models[0]
-            model.body_pos, model.site_pos, model.eq_data = ours.body_pos, ours.site_pos, ours.eq_data
-            mujoco.mj_setState(model, data, physics.state(n), INTEGRATION)
-
-    def __call__(self) -> float:
-        step, forward = mujoco.mj_step, mujoco.mj_forward
-        pairs = [(model, data) for model, data, *_ in self._copies]
-
-        def work(job: int, _: int) -> None:
-            model, data = pairs[job]
-            step(model, data, SUBSTEPS)
-            forward(model, data)
-
-        seconds, commands = 0.0, self._ours.commands
-        for command in commands:
-            self._memory[self._places] = (commands[-1] if self._resting else command).reshape(-1)
-            begin = time.perf_counter()
-            self._workers.run(work, range(len(pairs)))
-            seconds += time.perf_counter() - begin
-        return len(commands) * len(pairs) / seconds
-
-    def close(self) -> None:
-        self._workers.close()

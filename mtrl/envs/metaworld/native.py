@@ -106,7 +106,7 @@ void {name}_step(const MuJoCo *mujoco, const Task *task, long worker, long first
   }}
 }}
 """
-_FOLDER = Path(str(mujoco.__file__)).parent
+FOLDER = Path(str(mujoco.__file__)).parent
 _SYMBOLS = ("mj_step", "mj_forward", "_mjPRIVATE__get_tls_error_fn", "_mjPRIVATE__set_tls_error_fn")
 
 
@@ -116,7 +116,7 @@ def compiled_steps(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]]) -> list[
     A task's arrays must stay where they are for as long as its function is called.
     """
     try:
-        library, table = compiled(_source(tasks), *FLAGS, f"-I{_FOLDER / 'include'}"), _functions()
+        library, table = compiled(_source(tasks), *FLAGS, f"-I{FOLDER / 'include'}"), functions()
     except (*FAILURES, Untranslatable) as error:
         logger.info("Environments are stepped from Python: %s", error)
         return None
@@ -152,10 +152,10 @@ class _Task(ctypes.Structure):
 
 
 @functools.cache
-def _functions() -> Any:
+def functions() -> Any:
     """The addresses of MuJoCo's functions, in the library that Python's bindings have loaded."""
     pattern = "libmujoco*.dylib" if sys.platform == "darwin" else "libmujoco.so*"
-    found = sorted(_FOLDER.glob(pattern))
+    found = sorted(FOLDER.glob(pattern))
     if not found or not hasattr(mujoco, "MjData") or not hasattr(mujoco.MjData, "_address"):  # pyright: ignore
         raise OSError("this build of mujoco has no library to call")
     library = ctypes.CDLL(str(found[0]))

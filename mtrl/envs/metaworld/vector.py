@@ -1,8 +1,8 @@
 """The batched engine as a ``gymnasium.vector.VectorEnv``, for any library: ``gymnasium.make_vec("mtrl/MT10-v3", ...)``.
 
 Importing `mtrl.envs.metaworld` registers ``mtrl/MT1-v3``, ``mtrl/MT10-v3``, ``mtrl/MT25-v3``, ``mtrl/MT50-v3`` and
-``mtrl/custom-mt-envs-v3``; with hidden goals ``mtrl/ML1-train-v3``, ``mtrl/ML1-test-v3``, the same of ML10, ML25, ML45,
-and ``mtrl/custom-ml-envs-train-v3`` and ``-test-v3``. ``gymnasium.make("mtrl/MT1-v3", task=...)`` is one copy.
+``mtrl/custom-mt-envs-v3``. With hidden goals there are ``mtrl/ML1-train-v3`` and ``mtrl/ML1-test-v3``, the same two
+names for ML10, ML25, ML45 and custom-ml-envs. ``gymnasium.make("mtrl/MT1-v3", task=...)`` makes a single environment.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ class MetaWorldVectorEnv(VectorEnv):
     """T tasks × N copies; sub-environment ``t · N + n`` is copy n of task t.
 
     An ended episode restarts in the same step (``AutoresetMode.SAME_STEP``), unless `autoreset_mode` says otherwise.
-    ``info["final_obs"]`` and ``info["final_info"]`` then describe its end, with the episode's statistics r, l and t in
-    ``info["final_info"]["episode"]``. ``info`` has the package's terms for every sub-environment, and ``faults``, how
-    often each has failed. Copies made by `copy` or `pickle` continue bit for bit.
+    ``info["final_obs"]`` and ``info["final_info"]`` then describe its end, with the episode's statistics r, l and t
+    in ``info["final_info"]["episode"]``. ``info`` has Meta-World's own entries, such as success, for every
+    sub-environment. Its entry ``faults`` is the number of times that each has failed. Copies made by `copy` or
+    `pickle` continue bit for bit.
 
     Args:
         kind: mt1, mt10, mt25, mt50, custom-mt-envs; ml1, ml10, ml25, ml45, custom-ml-envs.
@@ -166,7 +167,7 @@ class MetaWorldVectorEnv(VectorEnv):
         return {"final_obs": final, "final_info": last, "_final_obs": ended.copy(), "_final_info": ended.copy()}
 
     def _info(self, result: StepResult, which: NDArray[np.bool_]) -> dict[str, Any]:
-        """The package's terms with gymnasium's masks; zero for sub-environments outside of `which`."""
+        """Meta-World's entries with gymnasium's masks; zero for sub-environments outside of `which`."""
         terms = {**self.envs.info(), "unscaled_reward": result.reward, "faults": self.envs.faults}
         info = {name: np.where(which, value.reshape(-1), 0) for name, value in terms.items()}
         return info | {f"_{name}": which.copy() for name in terms}
@@ -180,7 +181,7 @@ class MetaWorldVectorEnv(VectorEnv):
         return None if self.render_mode is None else self._observe.render()
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """An attribute of every sub-environment, including those that Meta-World's own loops use."""
+        """The value of an attribute for every sub-environment, if it is one that Meta-World's own loops use."""
         copies = self.num_envs // len(self.tasks)
         if name == "task_name":
             return tuple(ALL_V3_ENVIRONMENTS[task].__name__ for task in self.tasks for _ in range(copies))

@@ -2,9 +2,9 @@
 
 The Gramian is first divided by the mean of the tasks' squared gradient norms, so that torchjd's constants mean the same
 at every scale. The methods run in float64 on the CPU, so they wait for the device. torchjd's weights average or sum
-over tasks, depending on the method; here each is scaled so that identical gradients give the plain update. There are
-two exceptions: CAGrad gives 1 + c times the plain update, as in its paper, and PCD gives a gradient as long as T
-times the primary one. Coefficients are one for a single task, and where all gradients are zero. MGDA is solved here,
+over tasks, depending on the method; here each is scaled so that identical gradients give the plain update. CAGrad is
+the exception: it gives 1 + c times the plain update, as in its paper. PCD's result is always T times as long as the
+primary gradient. Coefficients are one for a single task, and where all gradients are zero. MGDA is solved here,
 since torchjd stops before reaching its solution. IMTL-G and Aligned-MTL may give a task a negative weight, and IMTL-G's
 weights are unbounded where gradients nearly cancel; both are properties of the methods.
 """
@@ -151,7 +151,7 @@ class GradVac(TorchJDConfig):
 
 @dataclass
 class PCD(TorchJDConfig):
-    """PCD: one primary task's gradient, as far as each other task still gains (Priority-Constrained Descent, 2026)."""
+    """PCD: one primary task's gradient, as far as it helps every other task (Priority-Constrained Descent, 2026)."""
 
     kind: str = "pcd"
     primary: list[str] = field(default_factory=list)
@@ -181,7 +181,7 @@ class PCD(TorchJDConfig):
 
 @dataclass
 class NashMTL(TorchJDConfig):
-    """Nash-MTL: the tasks' bargaining solution, alike in relative gain (Navon et al. 2022, Algorithm 1)."""
+    """Nash-MTL: the Nash bargaining solution, with like relative gains of tasks (Navon et al. 2022, Algorithm 1)."""
 
     kind: str = "nash_mtl"
     every: int = option(1, "a positive integer")

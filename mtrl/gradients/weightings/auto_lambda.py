@@ -1,17 +1,19 @@
 """Auto-λ: weights that most lower the primary tasks' loss after the next step (Liu et al. 2022, Eq. 3-4).
 
-Let θ' = θ − α ∇_θ r Σ_i λ_i L_i(θ) on the training batch. λ descends L_val(θ') = Σ_(primary) L_i(θ') on another batch
-of the same data, with an Adam of its own; then θ takes its step on the training batch with the new λ. Estimators of
+Let θ' = θ − α ∇_θ r Σ_i λ_i L_i(θ) on the training batch, with the optimiser's learning rate α and the factor r by
+which losses are reduced over tasks (`LookAhead`). λ descends L_val(θ') = Σ_(primary) L_i(θ') on another batch of the
+same data, with an Adam of its own; then θ takes its step on the training batch with the new λ. Estimators of
 dL_val/dλ_i = −α r ∇L_i(θ)·∇L_val(θ'), in which a parameter owned by task j has a gradient only for i = j:
 exact: this formula, from the tasks' gradients at θ and one forward and backward pass at θ'.
 finite_difference: the paper's, −α r (L_i(θ+) − L_i(θ−)) / 2ε, θ± = θ ± ε ∇L_val(θ'), ε = 0.01 / ‖∇L_val(θ')‖.
 second_order: automatic differentiation through the unrolled step, to check the others.
 
 The step to θ' has the momentum and weight decay of SGD, and no preconditioning for Adam, as in the authors' code.
-Unlike there, tensors at θ' and θ± are new ones, so nothing has to be restored and no statistics change. λ may become
-negative, as in the paper. Losses may be negative, too: SAC's actor learns its own λ. With `sampled_tasks` = K' only K'
-random λ move in an update. In the paper this saves the memory of the other gradients; here one backward pass gives all
-of them. Where an update sees only some of the tasks, only their λ move, and the primary ones among them make up L_val.
+Unlike in their code, tensors at θ' and θ± are new ones, so nothing has to be restored and no statistics change. λ may
+become negative, as in the paper. Losses may be negative, too, so SAC's actor learns λ of its own by default. With
+`sampled_tasks` = K' only K' random λ move in an update. In the paper this saves the memory of the other gradients; here
+one backward pass gives all of them. Where an update sees only some of the tasks, only their λ move, and the primary
+ones among them make up L_val.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Mint paper's small convolutional network: three convolutions and two hidden layers, some owned by tasks.
+"""The Mint paper's small convolutional network. A task owns its output layer and, by choice, earlier layers.
 
 Mint paper, App. B: three layers of 160 3×3 filters, each followed by max pooling and batch norm, then two fully
 connected layers of 320. `owned` chooses one of the paper's baselines: head (task-specific-1-fc), fc

@@ -52,12 +52,13 @@ class Object:
 
 @dataclass(frozen=True)
 class Static:
-    """A value known at compile time. Equal numbers of different types are different values."""
+    """A value known at compile time."""
 
     value: Any
 
     @property
     def key(self) -> Any:
+        """Unlike `==`, it also tells equal numbers of different types apart."""
         plain = isinstance(self.value, bool | int | float | str | None)
         return (type(self.value), self.value) if plain else id(self.value)
 
@@ -92,7 +93,7 @@ def is_number(value: Value) -> bool:
 
 
 def converted(value: Value, kind: Type) -> Value:
-    """Convert a value to a type: number literals to any number, bool to double, static tuples to structs.
+    """Convert a value to a type: number literals to any number, bool to double, tuples to structs of the same parts.
 
     Raises:
         Untranslatable: any other conversion; a change of precision has to be written in the source.
@@ -143,7 +144,7 @@ def common(one: Value, other: Value) -> Type:
         return DOUBLE
     if len({kind.parts if isinstance(kind, Tuple) else kind for kind in kinds}) == 1:
         return next(iter(kinds))
-    raise Untranslatable(f"either {one.type} or {other.type}")
+    raise Untranslatable(f"{one.type} and {other.type} have no common type")
 
 
 def pack(parts: list[Value], names: tuple[str, ...] = ()) -> Value:

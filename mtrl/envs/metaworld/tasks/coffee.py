@@ -29,8 +29,8 @@ def coffee_v2(s: State) -> Outcome:
 def coffee_pull_v1(s: State) -> Outcome:
     """Reach the mug, then move it in the plane.
 
-    In place of the planar distance of mug and fingers, the package uses the length of (mug x, mug y, initial gripper
-    height). Only if that is below 5 cm do reaching and closing the gripper count.
+    In place of the planar distance between mug and fingers, Meta-World uses the length of the vector (mug x, mug y,
+    initial gripper height). Only if that is below 5 cm do reaching and closing the gripper count.
     """
     mug = s.observation[4:7]
     reach = distance(mug, s.tcp)

@@ -39,7 +39,10 @@ def bin_picking_v2(s: State) -> Outcome:
 
 
 def bin_picking_v1(s: State) -> Outcome:
-    """Reach, lift and carry the object, and open the gripper over the goal. Once placed, only the end counts."""
+    """Rewards reaching, lifting and carrying the object, and opening the gripper over the goal.
+
+    Once the object is placed, only its progress and the opening of the gripper count.
+    """
     obj = s.observation[4:7]
     placing = distance_xy(obj, s.target)
     reach, reach_reward = kernels.approach(s, obj, s.init_tcp[2], 1.0, near_xy=0.06)
@@ -54,7 +57,10 @@ def bin_picking_v1(s: State) -> Outcome:
 
 
 def _on_shelf(s: State, obj: Vector, in_place: float) -> tuple[bool, float]:
-    """Whether the puck is under the shelf in front of the goal; and its closeness, reduced there, 0 behind the goal."""
+    """Whether the puck is under the shelf in front of the goal, and its closeness to the goal.
+
+    Under the shelf the closeness is reduced. Behind the goal, at the heights below the shelf, it is 0.
+    """
     x, y, z = obj
     goal_x, goal_y = s.target[0], s.target[1]
     front_y = goal_y - _SHELF_DEPTH
@@ -76,7 +82,7 @@ def shelf_place_v2(s: State) -> Outcome:
     reward = kernels.mixed(single, hamacher, grasped, closeness)
     front, in_place = _on_shelf(s, obj, closeness)
     if to_obj < 0.025 and opened > 0 and obj[2] - 0.01 > s.obj_init[2]:
-        # In the package the reduced closeness is an np.float64, so from here on numbers are double.
+        # In Meta-World the reduced closeness is an np.float64, so this sum is computed in double precision.
         reward = kernels.mixed(single and not front, _plus, reward, 1.0 + 5.0 * in_place)
     return kernels.graded(s, reward, to_target, to_obj, 0.07, grasped, in_place)
 

@@ -11,7 +11,10 @@ _RADIUS = 0.05
 
 
 def _closeness(s: State, less: float) -> tuple[float, float, float, float]:
-    """Distances of gripper and plate, and of plate and goal; closeness of both, with margins reduced by ``less``."""
+    """Distances between gripper and plate and between plate and goal, then the closeness of each.
+
+    The margins of closeness are reduced by ``less``.
+    """
     obj = s.observation[4:7]
     to_obj, to_target = distance(s.tcp, obj), distance(obj, s.target)
     in_place = within(to_target, _RADIUS, distance(s.obj_init, s.target) - less)
