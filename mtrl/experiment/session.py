@@ -43,6 +43,8 @@ class Session:
         seed_process(config.seed)
         self.trainer = experiment.trainer.start()
         self._best_score, self._rows = -math.inf, None
+        self._reported = True
+        """Whether the last step is logged and evaluated, as far as this is due. The first checkpoint comes before."""
         self._metrics: Metrics = {}
         """Of the last update; there is not one in every step."""
         self.resumed_from = self._resume()
@@ -89,7 +91,7 @@ class Session:
         with reading(found.path, "one that fits the run's config.yaml", "Checkpoint"):
             trainer.seconds |= found.state["seconds"]
             self._best_score, self._rows = found.state.get("best", -math.inf), found.state.get("rows")
-            self._metrics = found.state.get("metrics", {})
+            self._metrics, self._reported = found.state.get("metrics", {}), found.state.get("reported", True)
         checkpoints.set_aside(found)
         checkpoints.go_back(folder.checkpoints, trainer.step)
         self._company.tell(Order.RESUME)
@@ -123,25 +125,33 @@ class Session:
     def _train_on(self) -> None:
         """Advance the trainer to the last step, and log, evaluate and save at the steps that the options name."""
         trainer, steps, when = self.trainer, self.experiment.config.steps, self.experiment.config.training
-        if trainer.step == 0:
-            self._save()  # from here on, a run without a checkpoint is one that has lost it
-            if when.evaluate_every and when.evaluate_first:
-                self._evaluate()
+        if trainer.step == 0 and when.evaluate_every and when.evaluate_first:
+            self._evaluate()
+        if not self._reported:
+            self._report(0)
         while trainer.step < steps:
             before = trainer.step
             self._company.tell(Order.ADVANCE)
             self._metrics = trainer.advance() or self._metrics
+            if before == 0:
+                self._reported = False
+                self._save()  # from here on a run without a checkpoint is one that has lost it
             self.progress.update(trainer.step, trainer.updates)
-            ends_early = steps <= trainer.step < when.log_every  # the last step is then the only row of training
-            if ends_early or _due(before, trainer.step, when.log_every):
-                self._log()
-            if when.evaluate_every and _due(before, trainer.step, when.evaluate_every):
-                self._evaluate()
-            # After the step's rows of metrics, which a run that goes on from here does not write again.
-            if trainer.step < steps and _due(before, trainer.step, when.checkpoint_every):
+            self._report(before)
+            if trainer.step < steps and before and _due(before, trainer.step, when.checkpoint_every):
                 self._save()
             self.interrupts.check()
         self._save()
+
+    def _report(self, before: int) -> None:
+        """Log and evaluate, as far as this is due after the steps since step `before`."""
+        step, steps, when = self.trainer.step, self.experiment.config.steps, self.experiment.config.training
+        ends_early = steps <= step < when.log_every  # the last step is then the only row of training
+        if ends_early or _due(before, step, when.log_every):
+            self._log()
+        if when.evaluate_every and _due(before, step, when.evaluate_every):
+            self._evaluate()
+        self._reported = True
 
     def _go_back(self, error: NotFinite) -> None:
         """Go on from the last checkpoint with other random numbers, if this is wanted and has not failed too often.
@@ -216,7 +226,7 @@ class Session:
         trainer = self.trainer
         trainer.check_finite(self._metrics)
         state = {"trainer": trainer.state_dict(), "random": random_state(), "seconds": dict(trainer.seconds)}
-        state |= {"best": self._best_score, "rows": self.log.rows}
+        state |= {"best": self._best_score, "rows": self.log.rows, "reported": self._reported}
         state["metrics"] = {name: value.detach().clone() for name, value in self._metrics.items()}
         checkpoints.save(self.folder.checkpoints, trainer.step, state, trainer.data_state())
         return_freed_memory()
