@@ -34,11 +34,10 @@ def kills(case: Case, number: int, wanted: int) -> Fact:
         moment = draw.choices(list(MOMENTS), list(MOMENTS.values()))[0]
         if delivered.total() == wanted:
             break
-        if not _comes_to(moment, command, folder, case, draw):
-            if moment == "signal" and command.code in ENDED_BY_SIGNAL:
-                continue
-            break
-        command.kill()
+        if _comes_to(moment, command, folder, case, draw):
+            command.kill()
+        if moment == "signal" and command.code in ENDED_BY_SIGNAL:
+            continue
         if command.code != -signal.SIGKILL:
             break
         delivered[moment] += 1
