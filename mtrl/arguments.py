@@ -223,6 +223,7 @@ def _bench(commands: Any) -> None:
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
     bench.add_argument("--suites", default="", help="update, train, on_policy: mt10, mt50 or both")
     bench.add_argument("--repetitions", type=int, default=50, help="update, rivals: of each update")
+    bench.add_argument("--width", type=int, default=400, help="update: hidden units of each layer")
     checkout = "update, rivals: a checkout of metaworld-algorithms, whose updates are timed too"
     bench.add_argument("--jax-baselines", type=_path, metavar="FOLDER", help=checkout)
     bench.add_argument("--jax-python", default=sys.executable, help="the interpreter for them, which has JAX")

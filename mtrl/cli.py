@@ -257,6 +257,7 @@ def _bench(options: argparse.Namespace) -> Iterator[Shown]:
     if options.what in ("train", "update"):
         chosen["compiled"] = options.compiled
     if options.what == "update":
+        chosen["width"] = options.width
         chosen["chosen"] = bench.methods() if options.methods == "all" else options.methods.split(",")
     if options.what in ("rivals", "update"):
         chosen |= {name: getattr(options, name) for name in ("jax_baselines", "jax_python", "repetitions")}

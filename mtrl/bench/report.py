@@ -13,6 +13,9 @@ import torch
 from mtrl.monitoring import provenance
 from mtrl.monitoring.progress import counted
 
+_LIMITS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+"""Variables that limit the instructions which PyTorch, MKL and oneDNN use."""
+
 
 def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int, warmup: int = 5) -> dict[str, list[float]]:
     """Seconds of each call, taken in turn (A B C A B C ...), so that a machine's noise affects all equally."""
@@ -45,6 +48,8 @@ def machine() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "processor": provenance.cpu_model(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        **{name: os.environ[name] for name in _LIMITS if name in os.environ},
         "system": platform.platform(),
     }
 

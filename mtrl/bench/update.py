@@ -46,22 +46,24 @@ def filled_replay(num_tasks: int, device: str = "cpu") -> ReplayBuffer:
     return replay
 
 
-def make_agent(num_tasks: int, method: str, device: str = "cpu", **options: Any) -> Any:
+def make_agent(num_tasks: int, method: str, device: str = "cpu", width: int = WIDTH, **options: Any) -> Any:
     """method: a surgery's or a weighting's name; options: the agent's."""
     torch.manual_seed(0)
     return AGENTS.build(
         AGENTS.config_class("sac")(batch_size=BATCH, **options),
-        network=NETWORKS.config_class("multi_head")(width=WIDTH, depth=DEPTH),
+        network=NETWORKS.config_class("multi_head")(width=width, depth=DEPTH),
         methods=Methods.of(method),
         spec=ControlSpec(tuple(map(str, range(num_tasks))), OBSERVATION, ACTION, horizon=500),
         device=device,
     )
 
 
-def full_update(num_tasks: int, method: str = "none", solver: list[float] | None = None) -> Callable[[], Any]:
+def full_update(
+    num_tasks: int, method: str = "none", solver: list[float] | None = None, width: int = WIDTH
+) -> Callable[[], Any]:
     """A function for one full update: sampling, critics, actor, temperatures, targets. solver: a list that collects the
     seconds of each call of a Gramian surgery's solver, alternating between critics and actor."""
-    agent, replay = make_agent(num_tasks, method), filled_replay(num_tasks)
+    agent, replay = make_agent(num_tasks, method, width=width), filled_replay(num_tasks)
     count = 2 if agent.needs_second_batch else 1
     for part in (agent.critic_optimizer, agent.actor_optimizer):
         if solver is not None and type(part.surgery).coefficients is not Surgery.coefficients:
@@ -70,8 +72,8 @@ def full_update(num_tasks: int, method: str = "none", solver: list[float] | None
 
 
 def updates(num_tasks: int, method: str, count: int = 1, device: str = "cpu", **options: Any) -> Callable[[], Any]:
-    """A function that makes `count` full updates and waits for the device. options: the agent's, for execution and
-    precision."""
+    """A function that makes `count` full updates and waits for the device. options: of `make_agent`, such as the
+    agent's for execution and precision."""
     agent, replay = make_agent(num_tasks, method, device, **options), filled_replay(num_tasks, device)
     batches = 2 if agent.needs_second_batch else 1
 
@@ -86,16 +88,16 @@ def updates(num_tasks: int, method: str, count: int = 1, device: str = "cpu", **
     return call
 
 
-def _plain(num_tasks: int, backward: Backward = joint) -> Callable[[], Any]:
-    agent, replay = PlainSAC(num_tasks, OBSERVATION, ACTION, WIDTH, DEPTH, backward), filled_replay(num_tasks)
+def _plain(num_tasks: int, width: int, backward: Backward = joint) -> Callable[[], Any]:
+    agent, replay = PlainSAC(num_tasks, OBSERVATION, ACTION, width, DEPTH, backward), filled_replay(num_tasks)
     return lambda: agent.update(replay.sample(BATCH))
 
 
-def _peers(num_tasks: int) -> dict[str, Callable[[], Any]]:
+def _peers(num_tasks: int, width: int) -> dict[str, Callable[[], Any]]:
     """The same update by other code, for comparison."""
     torchjd = torchjd_pcgrad()
-    peers = {"naive_pcgrad": _plain(num_tasks, naive_pcgrad)}
-    peers |= {"torchjd_pcgrad": _plain(num_tasks, torchjd)} if torchjd is not None else {}
+    peers = {"naive_pcgrad": _plain(num_tasks, width, naive_pcgrad)}
+    peers |= {"torchjd_pcgrad": _plain(num_tasks, width, torchjd)} if torchjd is not None else {}
     return peers
 
 
@@ -111,6 +113,7 @@ def measure(
     repetitions: int = 50,
     compiled: bool = False,
     device: str = "cpu",
+    width: int = WIDTH,
     jax_baselines: Path | None = None,
     jax_python: str = sys.executable,
 ) -> dict[str, Any]:
@@ -126,6 +129,7 @@ def measure(
     for a GPU.
 
     Args:
+        width: hidden units of each of the networks' layers.
         jax_baselines: a checkout of metaworld-algorithms; needs a CPU.
         jax_python: the interpreter that has JAX.
 
@@ -135,46 +139,49 @@ def measure(
     unknown = set(chosen) - set(methods())
     check(not unknown, "--methods", f"among {', '.join(methods())}", ", ".join(sorted(unknown)))
     check(repetitions >= 1, "--repetitions", "a positive integer", repetitions)
+    check(width >= 1, "--width", "a positive integer", width)
     check(set(suites) <= set(SUITES), "--suites", f"among {', '.join(SUITES)}", ", ".join(suites))
     check(jax_baselines is None or device == "cpu", "--device", "cpu where --jax-baselines is given", device)
     keep_freed_memory()
     repetitions, few = (5, 1) if quick else (repetitions, 5)
-    sizes = {"observation": OBSERVATION, "action": ACTION, "batch": BATCH, "width": WIDTH, "depth": DEPTH}
+    sizes = {"observation": OBSERVATION, "action": ACTION, "batch": BATCH, "width": width, "depth": DEPTH}
     rows, versions = [], dict[str, Any]()
     for suite in suites:
         if device != "cpu":
-            rows += gpu_rows(suite, chosen, repetitions, device)
+            rows += gpu_rows(suite, chosen, repetitions, device, width)
             continue
         with jax_updates(jax_baselines, jax_python, tasks=SUITES[suite], **sizes) as (rivals, found):
             versions |= found
-            rows += cpu_rows(suite, chosen, repetitions, few, compiled, rivals)
-    facts = {"network": "multi_head", "width": WIDTH, "depth": DEPTH, "batch_per_task": BATCH}
+            rows += cpu_rows(suite, chosen, repetitions, few, compiled, width, rivals)
+    facts = {"network": "multi_head", "width": width, "depth": DEPTH, "batch_per_task": BATCH}
     return {"bench": "update", **facts, **versions, "machine": machine(), "rows": rows}
 
 
 def cpu_rows(
-    suite: str, chosen: Sequence[str], repetitions: int, few: int, compiled: bool, rivals: Updates
+    suite: str, chosen: Sequence[str], repetitions: int, few: int, compiled: bool, width: int, rivals: Updates
 ) -> list[dict[str, Any]]:
     """Rows of one suite; `rivals` take turns with ours."""
     tasks = SUITES[suite]
     solvers: dict[str, list[float]] = {method: [] for method in chosen}
-    ours = {method: full_update(tasks, method, seconds) for method, seconds in solvers.items()}
-    calls = {"plain": _plain(tasks), "joint": full_update(tasks), **ours}
+    ours = {method: full_update(tasks, method, seconds, width) for method, seconds in solvers.items()}
+    calls = {"plain": _plain(tasks, width), "joint": full_update(tasks, width=width), **ours}
     if compiled:
-        calls |= {f"{m}_compiled": updates(tasks, k, execution="compiled") for m, k in COMPILED.items()}
-    calls |= {"products": matrix_products(tasks, OBSERVATION, ACTION, WIDTH, DEPTH, BATCH), **rivals}
-    found = _rows(suite, calls, _peers(tasks), repetitions, few if tasks <= 10 else min(few, 2))
+        calls |= {f"{m}_compiled": updates(tasks, k, width=width, execution="compiled") for m, k in COMPILED.items()}
+    calls |= {"products": matrix_products(tasks, OBSERVATION, ACTION, width, DEPTH, BATCH), **rivals}
+    found = _rows(suite, calls, _peers(tasks, width), repetitions, few if tasks <= 10 else min(few, 2))
     return [row | _solver_columns(row, solvers.get(row["update"], [])) for row in found]
 
 
-def gpu_rows(suite: str, chosen: Sequence[str], repetitions: int, device: str, count: int = 20) -> list[dict[str, Any]]:
+def gpu_rows(
+    suite: str, chosen: Sequence[str], repetitions: int, device: str, width: int = WIDTH, count: int = 20
+) -> list[dict[str, Any]]:
     """Milliseconds per update, over `count` updates without waiting for the device in between: op by op, captured in
     each precision, and compiled."""
     calls = {}
     for method in ("none", *chosen):
         captured = [("captured", precision) for precision in ("tf32", "float32", "bfloat16")]
         for kind, precision in [("plain", "tf32"), *captured, ("compiled", "tf32")]:
-            options = {"execution": kind, "precision": precision, "device": device}
+            options = {"execution": kind, "precision": precision, "device": device, "width": width}
             calls[method, kind, precision] = updates(SUITES[suite], method, count, updates_per_launch=count, **options)
     names = {" ".join(key): call for key, call in calls.items()}
     seconds = {name: [s / count for s in values] for name, values in interleaved(names, repetitions).items()}

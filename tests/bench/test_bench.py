@@ -58,9 +58,9 @@ def all_pairs(agent: SAC, plain: PlainSAC) -> list[tuple[Tensor, Tensor]]:
 
 def test_the_yardstick_and_the_agent_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ordinary layers and autograd, written apart, from the same weights, batch and noise: the same parameters."""
-    for name, value in {"OBSERVATION": OBSERVATION, "ACTION": ACTION, "WIDTH": WIDTH, "DEPTH": DEPTH}.items():
+    for name, value in {"OBSERVATION": OBSERVATION, "ACTION": ACTION, "DEPTH": DEPTH}.items():
         monkeypatch.setattr(update, name, value)
-    agent = update.make_agent(T, "none")
+    agent = update.make_agent(T, "none", width=WIDTH)
     torch.manual_seed(1)
     plain = PlainSAC(T, OBSERVATION, ACTION, WIDTH, DEPTH)
     for ours, theirs in all_pairs(agent, plain):
@@ -93,8 +93,10 @@ def test_calls_take_turns_and_the_first_ones_are_not_counted(monkeypatch: pytest
 
 
 def update_rows(capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, dict[str, Any]]:
-    assert cli.main(["bench", "update", "--quick", "--json", "--suites", "mt10", *more]) == 0
-    return {row["update"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert cli.main(["bench", "update", "--quick", "--json", "--suites", "mt10", "--width", "8", *more]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["width"] == 8
+    return {row["update"]: row for row in found["rows"]}
 
 
 @pytest.mark.parametrize(("plain", "base"), [(4.0, 2.0), (1.0, 1.0)], ids=["joint-is-faster", "plain-is-faster"])
@@ -104,7 +106,6 @@ def test_ratios_of_updates_of_known_durations(
     """Real updates, with milliseconds of our choice: 2 for the toolkit's and more for what a method adds in critic and
     actor (DWA's weights are the critic's in both); the peers are measured later, when the machine is half as fast."""
     pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
-    monkeypatch.setattr(update, "WIDTH", 8)
     monkeypatch.setattr(update, "BATCH", 4)
     clock = Clock(monkeypatch)
     clock.takes(SAC, "update", 2.0)
@@ -134,7 +135,6 @@ def test_ratios_of_updates_of_known_durations(
 def test_one_slow_repetition_does_not_change_the_figure(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(update, "WIDTH", 8)
     monkeypatch.setattr(update, "BATCH", 4)
     clock = Clock(monkeypatch)
     clock.takes(PlainSAC, "update", 4.0)
@@ -149,7 +149,6 @@ def test_one_slow_repetition_does_not_change_the_figure(
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_as_many_updates_as_asked_are_timed(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(update, "WIDTH", 8)
     monkeypatch.setattr(update, "BATCH", 4)
     clock = Clock(monkeypatch)
     clock.takes(SAC, "update", 2.0)
@@ -274,7 +273,7 @@ def test_rows_of_the_growth_bench(capsys: pytest.CaptureFixture[str], monkeypatc
 
 
 def test_rows_of_the_precision_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(update, "WIDTH", 16)
+    monkeypatch.setattr(update, "make_agent", partial(update.make_agent, width=16))
     monkeypatch.setattr(update, "BATCH", 8)
     assert cli.main(["bench", "precision", "--quick", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]

@@ -73,13 +73,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in MODULES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(update, "WIDTH", 8)
     monkeypatch.setattr(update, "BATCH", 4)
     return tmp_path
 
 
 def bench(*arguments: str) -> int:
-    return cli.main(["bench", "update", "--quick", "--json", "--suites", "mt10", *arguments])
+    return cli.main(["bench", "update", "--quick", "--json", "--suites", "mt10", "--width", "8", *arguments])
 
 
 def test_rows_of_the_jax_baselines(

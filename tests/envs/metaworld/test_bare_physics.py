@@ -1,4 +1,6 @@
 """The bound of `mtrl bench envs` does the physics of the engine's steps, all of it."""
+# pyright: reportAttributeAccessIssue=false
+# (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
