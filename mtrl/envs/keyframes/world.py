@@ -82,7 +82,7 @@ class World:
         mujoco.mj_forward(self.model, self.data)
 
     def place_camera(self, name: str, position: FloatArray, target: FloatArray) -> None:
-        """Put a camera at `position`, upright and looking at `target`, until the physics is computed again."""
+        """Put a camera of the world at `position`, upright and facing `target`, until the physics is computed again."""
         back = (position - target) / np.linalg.norm(position - target)
         right = np.cross([0.0, 0.0, 1.0], back)
         right /= np.linalg.norm(right)

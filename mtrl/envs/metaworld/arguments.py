@@ -104,7 +104,7 @@ class Arguments:
             raise expected("Argument `task`", "the name of one of Meta-World's tasks, such as 'reach-v3'", self.task)
         custom = self.kind.startswith("custom")
         if custom and (isinstance(self.tasks, str) or not self.tasks):
-            raise expected("Argument `tasks`", "a list of Meta-World's tasks, such as ['reach-v3']", self.tasks)
+            raise expected("Argument `tasks`", "a list of names of tasks, such as ['reach-v3']", self.tasks)
         if not single and self.task is not None:
             raise expected("Argument `task`", f"left out for {self.kind}, which has several", self.task)
         if not custom and self.tasks:
