@@ -1,13 +1,14 @@
 """Any Gymnasium environments as tasks: 'benchmark.ids=[Pendulum-v1]'
 
-All have observations of one size, flattened, and actions of one size, scaled from [-1, 1] to the environment's own
-bounds. Rewards and the ends of episodes are the environment's. An episode is solved if the environment says so in its
-last step (`info["is_success"]` or `info["success"]`), or, where an environment says nothing, if its return reaches a
-threshold. If a task has neither, results are returns alone. Environments step one after another in this process.
+Observations are flattened, and have the same size in all environments. So have actions, which are scaled from [-1, 1]
+to the environment's bounds. Rewards and the ends of episodes are the environment's. An episode is solved if the
+environment says so in its last step (`info["is_success"]` or `info["success"]`), or, where an environment says nothing,
+if its return reaches a threshold. If a task has neither, results are only returns. Environments step one after another
+in this process.
 
-Gymnasium has no way to save an environment. A checkpoint therefore holds the number of each episode, which gives its
-seed, and the actions that it has had: they are played again when the run goes on. That is exact for every environment
-whose randomness follows its seed; with another the last observation differs, and the run is refused.
+Gymnasium has no way to save an environment. A checkpoint therefore holds each episode's number, which gives its seed,
+and the actions taken so far, which are played again when the run is resumed. That is exact for every environment whose
+randomness follows its seed. For any other environment, the last observation differs and the run is refused.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class AdapterConfig(ChosenTasks):
         return None
 
     def made(self, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
-        """One environment as it is, with a limit of its steps. options: of `gymnasium.make`."""
+        """One unchanged environment, with a limit on its steps. options: arguments of `gymnasium.make`."""
         raise NotImplementedError
 
     def make(self, name: str, **options: Any) -> gymnasium.Env[FloatArray, FloatArray]:
@@ -86,7 +87,7 @@ class AdapterConfig(ChosenTasks):
         if not (isinstance(actions, Box) and len(actions.shape) == 1 and actions.is_bounded()):
             raise expected(f"Actions of {name}", "a vector with bounds", str(actions))
         if not observations.is_np_flattenable:
-            raise expected(f"Observations of {name}", "such that they can be flattened", str(observations))
+            raise expected(f"Observations of {name}", "of a kind that can be flattened", str(observations))
         one = np.dtype(actions.dtype).type(1)  # another type of number would be cast with a warning
         return RescaleAction(FlattenObservation(env), -one, one)
 
@@ -99,7 +100,7 @@ class Config(AdapterConfig):
     ids: list[str] = field(default_factory=lambda: ["Pendulum-v1"])
     """The tasks: ids registered with Gymnasium, including those of modules that --import names."""
     solved_at: float | None = None
-    """The return that solves an episode, where the environment does not tell; the registered one if not given."""
+    """The return that solves an episode if the environment does not report success; the registered one if not given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,7 +152,7 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
         self.spec = ControlSpec(names, *sizes[0], horizon, tells_success=tells)
 
     def _alone(self, name: str) -> ControlSpec:
-        """The specification of one task; its first step shows whether it tells success."""
+        """The specification of one task. The first step shows whether the environment reports success."""
         with contextlib.closing(self.config.make(name)) as env:
             info = _tried(env, name)
             tells = solved_by(info) is not None or self.config.threshold_of(name) is not None
@@ -180,7 +181,7 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
     def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> None:
         """Write a video of one episode of every task."""
         check_writer()
-        if "mujoco" in sys.modules:  # Gymnasium would try a way to draw first that needs a display
+        if "mujoco" in sys.modules:  # Gymnasium would first try a way to draw that needs a display
             with contextlib.suppress(UserError):
                 os.environ.setdefault("MUJOCO_GL", offscreen_backend())
         running, solved, total = np.ones(len(self.tasks), bool), np.zeros(()), np.zeros(len(self.tasks))
@@ -201,10 +202,10 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
 
 
 def _tried(env: gymnasium.Env[FloatArray, FloatArray], name: str) -> Mapping[str, Any]:
-    """What one step says beside observation and reward.
+    """The `info` of one step after a reset.
 
     Raises:
-        UserError: reset or step fails, or gives something else than its spaces and Gymnasium's interface say.
+        UserError: reset or step fails, or returns something that does not fit its spaces or Gymnasium's interface.
     """
     owner = f"Environment {name}"
     what = "one whose reset(seed=..., options=...) gives (observation, info)"

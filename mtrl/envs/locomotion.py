@@ -1,6 +1,6 @@
 """Robots of Gymnasium's MuJoCo environments with hidden goals, as in Li et al. 2020.
 
-Tasks differ by their rewards alone, which are those of the published code. In `goal_velocity`, the reward is minus the
+Tasks differ only in their rewards, which are those of the published code. In `goal_velocity`, the reward is minus the
 absolute error of the forward velocity; in `goal_direction`, it is the velocity along the goal's direction. The terms
 of the robot's own reward are added: a cost of control, and for Ant a cost of contacts and a bonus for being upright.
 """

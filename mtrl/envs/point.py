@@ -1,4 +1,4 @@
-"""A point in the plane should move to a goal on a circle. The goal is hidden: tasks differ by their rewards alone.
+"""A point in the plane should move to a goal on a circle. The goal is hidden: tasks differ only in their rewards.
 
 This is the smallest family for experiments on task inference: the point robot of PEARL (Rakelly et al. 2019), with
 goals on a whole circle. All tasks have the same starts and the same dynamics. The code is pure NumPy.

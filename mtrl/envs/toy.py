@@ -2,7 +2,7 @@
 
 All tasks have the same plane with a start and a goal. The action of task t is rotated by 2πt/T before it moves the
 point. The observation does not distinguish tasks, so in the same state task 0 and task T/2 need opposite actions, and
-their gradients conflict wherever they share weights. It is pure NumPy, with some 10^6 steps a second.
+their gradients conflict wherever they share weights. The code is pure NumPy, with some 10^6 steps a second.
 """
 
 from __future__ import annotations

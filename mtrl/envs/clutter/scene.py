@@ -53,8 +53,8 @@ _SHAPES = {
     "plate": _boxes((0, 0, 0.054, 0.03)),
 }
 _NOISE, _BLUR = 12.0, 0.25
-"""Of the target's camera: the noise's standard deviation in steps of brightness, and the share of its neighbours that a
-pixel takes."""
+"""The target camera's noise, as a standard deviation in steps of brightness, and the share of the four neighbours in a
+blurred pixel."""
 
 
 class View(NamedTuple):

@@ -1,7 +1,8 @@
 """Cluttered tables as a benchmark: attempts to grasp in two domains, and tables on which commands are tried.
 
-The attempts are made on the first use, in minutes. The command of an attempt is near a random object. In half of the
-attempts this object is the wanted one, in the others the wanted object is random. Training and test tables differ.
+The attempts are made on the first use, which takes minutes. The command of an attempt is near a random object. In half
+of the attempts this object is the wanted one; in the others the wanted object is random. Training and test tables
+differ.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ class ClutterSuite(Suite[Config, GraspSpec]):
 
 
 def _attempt(clutter: Clutter, rng: np.random.Generator) -> tuple[FloatArray, int, int]:
-    """A random attempt: the command (3,), the number of the lifted object, −1 for none, and of the wanted one."""
+    """A random attempt: the command (3,), and the numbers of the lifted object (−1 for none) and of the wanted one."""
     aimed, other = rng.integers(len(OBJECTS), size=2)
     place = clutter.places[aimed] + rng.normal(0, SPREAD, 2)
     command = np.clip([*place, rng.uniform(*REACH[:, 2])], *REACH)

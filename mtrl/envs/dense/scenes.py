@@ -1,9 +1,9 @@
 """Classes, depth and normals for each pixel of the ten keyframe tasks' scenes in MuJoCo, seen from random places.
 
-Any machine makes the pictures, in minutes, on the first use. A picture shows a task's objects, the gripper somewhere
-above them, the table and the floor. OpenGL draws the colours; classes, exact depth and exact normals come from rays.
-Anything more than 5 m away has no class, depth or normal. Test pictures show scenes that no training picture shows,
-whatever the seed.
+The pictures are made on the first use, in minutes on any machine. A picture shows a task's objects, the gripper
+somewhere above them, the table and the floor. OpenGL draws the colours; classes, exact depth and exact normals come
+from rays. Anything more than 5 m away has no class, depth or normal. Test pictures show scenes that no training picture
+shows, whatever the seed.
 """
 
 # pyright: reportAttributeAccessIssue=false

@@ -31,7 +31,7 @@ class StylesConfig(TaskImageConfig):
     noise: float = option(0.3, "0 or more")
     """Standard deviation of the noisy style, as a share of white."""
     shifted_classes: int = option(0, "in 0..9")
-    """How many classes of each task have fewer training images: for the first task 0, 1, ..., then the next ones."""
+    """How many classes of each task have fewer training images: 0, 1, ... in the first, the next ones in the second."""
     shifted_share: float = option(0.9, "in [0, 1]")
     """Share of the training images of these classes that is dropped."""
 

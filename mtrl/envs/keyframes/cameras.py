@@ -27,8 +27,8 @@ _MOST_GEOMS = 500
 def camera_model(world: World, name: str, size: int) -> CameraModel:
     """The model of one camera now, for pictures of size × size pixels.
 
-    As in RLBench, the focal lengths are negative and points follow from whole pixel numbers. A pixel's ray goes through
-    its middle, so the centre is at (size − 1) / 2.
+    As in RLBench, the focal lengths are negative, and points are computed from whole pixel numbers. A pixel's ray goes
+    through its middle, so the centre is at (size − 1) / 2.
     """
     camera = world.data.camera(name)
     extrinsics = np.eye(4)
@@ -60,7 +60,7 @@ class Renderer:
     """
 
     def __init__(self, size: int) -> None:
-        """`size`: pixels of an edge, at most the `pixels` of the scenes' models.
+        """size: pixels along an edge, at most `scene.PIXELS`.
 
         Raises:
             RenderingUnavailable: there is no offscreen OpenGL.

@@ -25,8 +25,8 @@ def collect(
     """Yield `episodes` demonstrations of each task, task by task.
 
     All frames hold the gripper's state. Pictures are drawn at the frames where a policy decides (before the first
-    action and after every action but the last), or at every frame. Scenes are left out in which the expert does not
-    succeed with the task's number of keyframes. `Demo.seed` is the number of the scene.
+    action and after every action but the last), or at every frame. Scenes in which the expert does not succeed with the
+    task's number of keyframes are left out. `Demo.seed` is the number of the scene.
 
     Raises:
         RenderingUnavailable: there is no offscreen OpenGL. This is found before anything is simulated.

@@ -27,7 +27,7 @@ def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path,
     """Write an mp4 of one episode of each task. Returns which were solved.
 
     Args:
-        envs: one copy of each of `names`; it stays open.
+        envs: one copy of each of `names`. The environments stay open.
         size: pixels along a side of a task's square, a multiple of 16.
 
     Raises:

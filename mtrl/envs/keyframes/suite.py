@@ -22,7 +22,7 @@ from mtrl.envs.keyframes.tasks import TASKS
 
 @dataclass
 class Config(ChosenTasks):
-    """Options of the embedded manipulation suite."""
+    """Options of the keyframe tasks."""
 
     spec_type: ClassVar[type[Spec]] = KeyframeSpec
 

@@ -24,7 +24,7 @@ FRAME = 0.04
 FEWEST_FRAMES = 6
 """The fewest frames of a move, since in the 4 frames after a stop no other stop counts as a keyframe."""
 _RAMP = 0.12
-"""Seconds of acceleration, and of braking: what is pushed along must not slide on."""
+"""Seconds of acceleration and of braking, so that a pushed object does not slide on."""
 _CHUNK = 4
 """Physics steps between two targets on the path."""
 _SETTLE, _FINGERS = 60, 150
@@ -76,13 +76,13 @@ class World:
             joint.qvel[:] = 0
 
     def show_gripper(self, position: FloatArray, quaternion: FloatArray = HOME.quaternion) -> None:
-        """Have the gripper somewhere else at once: no time passes."""
+        """Move the gripper at once: no time passes."""
         self.data.joint("hand").qpos[:] = [*position, *_wxyz(quaternion)]
         self._aim(Pose(position, quaternion))
         mujoco.mj_forward(self.model, self.data)
 
     def place_camera(self, name: str, position: FloatArray, target: FloatArray) -> None:
-        """Have a camera of the world at `position` look at `target`, upright, until time passes."""
+        """Put a camera of the world at `position`, upright and facing `target`, until the physics is computed again."""
         back = (position - target) / np.linalg.norm(position - target)
         right = np.cross([0.0, 0.0, 1.0], back)
         right /= np.linalg.norm(right)
@@ -104,7 +104,7 @@ class World:
 
     @property
     def velocities(self) -> FloatArray:
-        """(6,): of the gripper, m/s in the world and rad/s in its own frame: its six joints."""
+        """(6,): the velocities of the gripper's six joints: m/s in the world and rad/s in the gripper's frame."""
         return self.data.joint("hand").qvel.copy()
 
     @property
@@ -126,14 +126,14 @@ class World:
         return bool(found)
 
     def held(self, body: str) -> bool:
-        """Whether both fingers touch it."""
+        """Whether both fingers touch `body`."""
         return self.touching(body, "left_pad") and self.touching(body, "right_pad")
 
     def act(self, pose: Pose, gripper_open: bool, listener: Listener = silent) -> None:
         """Reach a pose on a straight path, come to rest, then move the fingers if they are to change.
 
-        The listener is called each 0.04 s of the move, once it has come to rest, and again after the fingers: between a
-        stop and a change of the gripper there are no frames, so that they make one keyframe, not two.
+        The listener is called every 0.04 s of the move, once the gripper has come to rest, and again after the fingers
+        have moved. There are no frames between a stop and a change of the fingers, so that both make one keyframe.
         """
         self._move(pose, listener)
         if gripper_open != self.gripper_open:

@@ -1,4 +1,4 @@
-"""Meta-World: the tasks of the package, and an engine that steps all of them at once.
+"""Meta-World's tasks, and an engine that steps all of them at once.
 
 Formulas and constants of observations and rewards follow Meta-World (MIT, see NOTICE).
 """

@@ -101,10 +101,10 @@ class Arguments:
             self.autoreset_mode = AutoresetMode(self.autoreset_mode)
         single = self.kind in ("mt1", "ml1")
         if single and self.task is None:
-            raise expected("Argument `task`", "the name of one of Meta-World's tasks, as 'reach-v3'", self.task)
+            raise expected("Argument `task`", "the name of one of Meta-World's tasks, such as 'reach-v3'", self.task)
         custom = self.kind.startswith("custom")
         if custom and (isinstance(self.tasks, str) or not self.tasks):
-            raise expected("Argument `tasks`", "a list of names of Meta-World's tasks, as ['reach-v3']", self.tasks)
+            raise expected("Argument `tasks`", "a list of names of tasks, such as ['reach-v3']", self.tasks)
         if not single and self.task is not None:
             raise expected("Argument `task`", f"left out for {self.kind}, which has several", self.task)
         if not custom and self.tasks:
@@ -140,7 +140,7 @@ class Arguments:
         )  # fmt: skip
 
     def goals(self) -> dict[str, list[Task]]:
-        """{task: goals}: the goals that the package makes from this seed."""
+        """{task: goals}: the goals that Meta-World makes from this seed."""
         seed, suite = self.seed or 0, MetaWorldSuite(self.config())
         if not self.split:
             return suite.goals(seed)
@@ -165,7 +165,7 @@ def parse(kind: str, split: Split, given: dict[str, Any]) -> Arguments:
             near = difflib.get_close_matches(name, [*known, *_ALIASES], n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise UserError(f"Arguments of these environments should be {', '.join(known)}. Found {name!r}.{hint}")
-        if ours != "camera_name" or value is not None:  # the package's default
+        if ours != "camera_name" or value is not None:  # Meta-World's default is None
             values[ours] = value
     return Arguments(**values, kind=kind, split=split)
 

@@ -15,7 +15,7 @@ from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE, Rewar
 from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 RESULT_SIZE = OBSERVATION_SIZE + len(Outcome._fields)
-"""The size of an observation (current frame, previous frame, goal), followed by the fields of `Outcome`."""
+"""A result is an observation (current frame, previous frame, goal), followed by the fields of `Outcome`."""
 CURRENT, PREVIOUS = slice(CURRENT_SIZE), slice(CURRENT_SIZE, 2 * CURRENT_SIZE)
 """The places of the two frames in a result."""
 GOAL = 2 * CURRENT_SIZE
@@ -152,7 +152,7 @@ class TaskArithmetic:
 
 
 def arithmetic_source(parts: Sequence[TaskArithmetic]) -> str:
-    """The source of a C function for each task, by its name, which evaluates one copy.
+    """The source of a C function for each task, which is named after the task and evaluates one copy.
 
     Raises `Untranslatable` if a task uses something that has no translation.
     """

@@ -56,13 +56,13 @@ def can_run() -> bool:
 
 
 class BarePhysics:
-    """T × N copies in the states of an engine, which repeat its commands.
+    """T × N copies that start from an engine's states and repeat its commands.
 
     Each thread steps a fixed part of the copies, all of them once before any of them again. No thread ever waits for
     another. Copies of a task share one model, with bodies placed as in the first copy.
 
     Args:
-        whole: use the package's models, which include visuals, in place of ours.
+        whole: use Meta-World's models, which include visuals, in place of ours.
     """
 
     def __init__(self, envs: BatchedEnvs, whole: bool = False) -> None:
@@ -91,7 +91,7 @@ class BarePhysics:
             mujoco.mj_setState(model, data, physics.state(n), INTEGRATION)
 
     def run(self, commands: Sequence[NDArray[np.float64]]) -> float:
-        """Repeat steps with ``commands``, each of shape (T, N, CONTROLS), as `BatchedEnvs.controls`.
+        """Repeat steps with ``commands``, each of shape (T, N, CONTROLS), like `BatchedEnvs.controls`.
 
         Returns the environment steps per second of all threads, as if all of them had ended at the same time.
         """

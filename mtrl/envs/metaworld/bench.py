@@ -1,4 +1,4 @@
-"""Measures environment steps per second of our engine, EnvPool, the package's environments, and the physics alone.
+"""Measures environment steps per second of our engine, EnvPool, Meta-World's environments, and the physics alone.
 
 They take turns in one process on the same cores, so that other work on the machine slows all of them equally.
 """
@@ -54,15 +54,15 @@ def bench(
     """A row for each suite, number of copies and engine, with steps per second and their ratio to the bound.
 
     ``bound`` is the physics alone, in C (`BarePhysics`): 5 ``mj_step`` and one ``mj_forward`` a step with our models,
-    on as many threads, none of which waits for another. It starts from the states of the engine's own turn and repeats
-    its commands. ``bound_full`` uses the package's models, including visuals. Both need a C compiler.
+    on as many threads as the engine's, none of which waits for another. It starts from the states of the engine's turn
+    and repeats its commands. ``bound_full`` uses Meta-World's models, including visuals. Both need a C compiler.
 
-    ``package_sync`` and ``package_async`` are the package's own vector environments, in one process and with a process
+    ``package_sync`` and ``package_async`` are Meta-World's own vector environments, in one process and with a process
     for each environment. They have one copy of each task, but sixteen for mt1; more copies hardly change their speed.
     ``peak_mb`` is the memory of a process with only our engine.
 
     ``pixels`` and ``package_pixels`` draw a picture of 84 × 84 pixels of every state, with one copy of each task. They
-    need offscreen OpenGL, and there are none for mt1.
+    need offscreen OpenGL. mt1 has no such rows.
 
     ``envpool`` has a pool for each task and steps one pool after the other; ``envpool_overlapped`` steps all at once.
     These rows need EnvPool, and have at most 200 environments. The columns ``mujoco`` and ``goals`` show the
@@ -117,7 +117,7 @@ def _compare(kind: str, copies: int, seconds: float, package: dict[str, Run]) ->
 def _pictures(kind: str, seconds: float) -> list[dict[str, Any]]:
     """The rows of one suite with pictures; none if drawing is impossible."""
     try:
-        os.environ.setdefault("MUJOCO_GL", offscreen_backend())  # so that the package also draws without a window
+        os.environ.setdefault("MUJOCO_GL", offscreen_backend())  # so that Meta-World also draws without a window
     except RenderingUnavailable as error:
         logger.warning("No rows with pictures: %s", error)
         return []

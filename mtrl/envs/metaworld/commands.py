@@ -12,10 +12,10 @@ from mtrl.envs.metaworld.physics import CONTROLS
 
 
 class Commands:
-    """The commands of T tasks × N copies, as the package's ``set_xyz_action`` makes them.
+    """The commands of T tasks × N copies, as Meta-World's ``set_xyz_action`` makes them.
 
     Args:
-        envs: the package's environment of each task, which has the scale of actions and the hand's limits.
+        envs: Meta-World's environment of each task, which has the scale of actions and the hand's limits.
         copies: N.
     """
 
@@ -28,7 +28,7 @@ class Commands:
         self._high = np.array([env.mocap_high for env in envs])[:, None]
 
     def take(self, action: NDArray[np.float32]) -> None:
-        """Move the hand's position by actions (T, N, 4), in single precision before the sum, as the package does."""
+        """Move the hand's position by actions (T, N, 4), in single precision before the sum, as Meta-World does."""
         move, position = self._move, self.controls[..., :3]
         np.maximum(action[..., :3], -1.0, out=move)
         np.minimum(move, 1.0, out=move)

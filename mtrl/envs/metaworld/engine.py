@@ -1,7 +1,7 @@
-"""Steps T Meta-World tasks × N copies at the speed of their physics, with the package's numbers.
+"""Steps T Meta-World tasks × N copies at the speed of their physics, with Meta-World's numbers.
 
-A step puts all copies into one list of jobs, which as many threads share as there are cores. A job takes some copies of
-one task through 5 physics steps and one ``mj_forward`` each, then computes their observations and rewards: with a
+A step puts all copies into one list of jobs, for as many threads as there are cores. A job takes some copies of one
+task through 5 physics steps and one ``mj_forward`` each, then computes their observations and rewards: with a C
 compiler, in C that does not hold Python's lock (`native`). Ended episodes restart in a second round, a job per task.
 """
 
@@ -38,7 +38,7 @@ from mtrl.envs.metaworld.workers import Workers, shares
 logger = logging.getLogger(__name__)
 
 INFO_TERMS = Outcome._fields[1:]
-"""The names of what the package reports besides the reward."""
+"""The names of what Meta-World reports besides the reward."""
 Chunk = Callable[[int], None]
 """Called with the worker's number."""
 _REASONS = {SOUND: "numbers that are not finite", UNSTABLE: "unstable physics", ERROR: "an error of MuJoCo's"}
@@ -62,7 +62,7 @@ class BatchedEnvs:
         known: first states of episodes, shared with other environments of the same goals.
         with_info: whether to compute what `info` returns.
         draws: chooses the goals of the copies' episodes; by default, any of the task's goals at random.
-        specs: {task: its definition}, for variants of the package's tasks.
+        specs: {task: its definition}, for variants of Meta-World's tasks.
 
     Raises:
         UserError: the engine does not know a task.
@@ -200,7 +200,7 @@ class BatchedEnvs:
             raise RuntimeError("Call `reset` or `load_state_dict` first, also after a step that failed.")
 
     def info(self) -> dict[str, FloatArray]:
-        """{term: (T, N)}: what the package reports about the last step besides the reward; see `INFO_TERMS`."""
+        """{term: (T, N)}: what Meta-World reports about the last step besides the reward; see `INFO_TERMS`."""
         if not self._with_info:
             raise RuntimeError("These environments were made without `with_info`.")
         failed = self._failed | self._parked
@@ -221,7 +221,7 @@ class BatchedEnvs:
         self._chunks = [self._chunk(t, first, last) for t, ranges in chunks for first, last in ranges]
 
     def _chunk(self, t: int, first: int, last: int) -> Chunk:
-        """Step some copies of a task: first all physics, then all arithmetic, so that its code stays in the cache."""
+        """Step some copies of a task: first all physics, then all arithmetic, so that their code stays in the cache."""
         if self._compiled is not None:
             step = self._compiled[t]
             return lambda worker: step(worker, first, last)
@@ -292,7 +292,7 @@ class BatchedEnvs:
         self._elapsed[t, n], self._last[t, n] = 0, self._horizon[n]
 
     def __reduce__(self) -> Any:
-        what = "copied by `state_dict`, and `load_state_dict` of environments that are made alike"
+        what = "copied by `state_dict`, and `load_state_dict` of an engine with the same arguments"
         raise TypeError(f"The engine should be {what}. Found an attempt to copy or pickle it.")
 
     def state_dict(self) -> dict[str, Any]:

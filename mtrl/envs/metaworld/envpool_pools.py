@@ -13,7 +13,7 @@ from mtrl.core.cores import available_cores
 from mtrl.core.memory import return_freed_memory
 
 FACTS = {"mujoco": "3.6.0", "goals": "anew"}
-"""How EnvPool 1.2.5 differs from the package: in the version of MuJoCo that it contains, and in drawing goals."""
+"""How EnvPool 1.2.5 differs from Meta-World: in the version of MuJoCo that it contains, and in drawing goals."""
 
 
 def envpool_installed() -> bool:

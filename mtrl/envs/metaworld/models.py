@@ -1,6 +1,6 @@
 """Compiled Meta-World models without visuals.
 
-A model of the package takes about 20 MB, nearly all of it for textures and visual meshes. MuJoCo's own compiler drops
+One of Meta-World's models takes about 20 MB, nearly all of it for textures and visual meshes. MuJoCo's compiler drops
 these (``discardvisual``) and keeps the bodies, joints and colliding geoms in their order, so that the physics is the
 same to the last bit. The remaining 3 MB are two collision meshes of the robot. Such a model cannot be rendered.
 """
@@ -50,7 +50,7 @@ def _drop_visual_meshes(spec: Any) -> None:
 
 
 def whole_model(task: str) -> Any:
-    """The package's own ``MjModel`` of a task, including visuals."""
+    """Meta-World's own ``MjModel`` of a task, including visuals."""
     name: Any = ALL_V3_ENVIRONMENTS[task].model_name
     return _whole_model(name.fget(None)).__copy__()
 
@@ -73,7 +73,7 @@ def _environment(task: str, model_of: Callable[[str], Any]) -> Any:
 
 
 def make_env(task: str, reward_version: str) -> Any:
-    """The package's environment of ``task``, without a goal yet."""
+    """Meta-World's environment of ``task``, without a goal yet."""
     return _environment(task, _whole_model)(reward_function_version=reward_version)
 
 

@@ -1,10 +1,10 @@
 """Runs whole steps of copies in C (commands, physics, probes and arithmetic) without Python's lock.
 
-From Python, ``mj_step`` and ``mj_forward`` release the lock, but each takes it again when it returns; threads that do
-so every 40 µs lose a tenth of their time to handing it over, and the arithmetic holds it. With a C compiler (``cc``, or
-what the variable ``CC`` names), the functions of all tasks are translated (`compiler`) and compiled when an engine
-starts, in about a second for fifty tasks. No file is kept. Without a compiler Python does the same, with the same
-results.
+When Python calls ``mj_step`` and ``mj_forward``, they release the lock, but take it again when they return. Threads
+that do so every 40 µs lose a tenth of their time handing it over, and the arithmetic in Python holds it. With a C
+compiler (``cc``, or what the variable ``CC`` names), the functions of all tasks are translated (`compiler`) and
+compiled when an engine starts, in about a second for fifty tasks. No file is kept. Without a compiler Python does the
+same, with the same results.
 """
 
 from __future__ import annotations

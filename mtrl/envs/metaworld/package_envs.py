@@ -1,4 +1,4 @@
-"""T Meta-World tasks × N copies as the package's own environments, which are the reference for the batched engine.
+"""T tasks × N copies as Meta-World's own environments, which are the reference for the batched engine.
 
 Each copy is a `SawyerXYZEnv`. The copies are stepped one after the other in this process.
 """
@@ -27,7 +27,7 @@ from mtrl.envs.metaworld.models import make_env
 from mtrl.envs.metaworld.starts import INTEGRATION
 
 MAX_HORIZON = SawyerXYZEnv.max_path_length
-"""Steps that the package allows in an episode."""
+"""Steps that Meta-World allows in an episode."""
 _FIELDS: Mapping[str, tuple[Any, tuple[int, ...]]] = {
     "action": (np.float32, (4,)),
     **dict.fromkeys(("observation", "next_observation"), (np.float64, (39,))),
@@ -176,9 +176,9 @@ def _from_plain(value: Any) -> Any:
 
 
 class PackageEnvs:
-    """T tasks × N copies of the package's environments. Implements `TaskVectorEnv`.
+    """T tasks × N copies of Meta-World's own environments. Implements `TaskVectorEnv`.
 
-    Observations and rewards are float64, as in the package; actions are used as float32, the type of the package's
+    Observations and rewards are float64, as in Meta-World; actions are used as float32, the type of Meta-World's
     action space. An episode ends at the horizon, optionally at success, and if a copy fails (an exception, infinite
     numbers, unstable physics). After a failure `next_observation` is the last valid one, the reward is 0, the episode
     is truncated, and `faults` is increased.
@@ -233,7 +233,7 @@ class PackageEnvs:
 
     @property
     def envs(self) -> list[SawyerXYZEnv]:
-        """The package's environments, task after task."""
+        """Meta-World's environments, task after task."""
         return [copy.env for copy in self._copies]
 
     def reset(self, seed: int | None = None) -> FloatArray:

@@ -20,7 +20,7 @@ from mtrl.envs.metaworld.probes import ProbeLayout, address_of, places_of
 from mtrl.envs.metaworld.starts import INTEGRATION, Start, Starts
 
 SUBSTEPS = 5
-"""Physics steps per environment step, the package's frame_skip."""
+"""Physics steps per environment step, Meta-World's frame_skip."""
 CONTROLS = 5
 """Position of the mocap body (3), then the two fingers' commands."""
 SOUND, UNSTABLE, ERROR = 0, 1, 2

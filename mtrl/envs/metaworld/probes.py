@@ -135,7 +135,7 @@ def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
 def is_touching(data: Any, geom: int, left_pad: int, right_pad: int) -> bool:
     """Whether both finger pads press on ``geom``, from the forces of the last ``mj_forward``.
 
-    A contact without a constraint has the address -1, so it counts the last constraint's force, as in the package.
+    A contact without a constraint has the address -1, so it counts the last constraint's force, as in Meta-World.
     """
     if not data.ncon:
         return False
@@ -149,7 +149,7 @@ def is_touching(data: Any, geom: int, left_pad: int, right_pad: int) -> bool:
 
 
 def read_constant(environment: Any, source: str) -> NDArray[np.float64]:
-    """A copy of an attribute of the package's environment, or of ``model.<kind>.<name>.<field>``, as float64."""
+    """A copy of an attribute of Meta-World's environment, or of ``model.<kind>.<name>.<field>``, as float64."""
     if source.startswith("model."):
         _, kind, rest = source.split(".", 2)
         name, _, field = rest.rpartition(".")

@@ -31,7 +31,7 @@ _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 class Renderer:
     """Draws one model from some of its cameras, without shadows, reflections and multisampling.
 
-    Use it in a `with` block, at whose end the graphics context is freed. It belongs to the thread that makes it.
+    Use it in a `with` block, which frees the graphics context at its end, and only in the thread that made it.
 
     Args:
         width, height: in pixels; square if only one is given.
@@ -80,7 +80,7 @@ class Renderer:
         self._graphics.free()
 
     def draw(self, data: mujoco.MjData, out: NDArray[np.uint8]) -> None:
-        """Write the state in `data`, after its forward dynamics, into `out` (K, height, width, 3)."""
+        """Draw the state in `data`, after its forward dynamics, into `out` (K, height, width, 3)."""
         with self._graphics:
             for (camera, picture), place in zip(self._views, out, strict=True):
                 mujoco.mjv_updateScene(self._model, data, self._options, None, camera, _EVERYTHING, self._scene)
@@ -102,7 +102,7 @@ def _fixed(camera: int) -> mujoco.MjvCamera:
 
 
 class EnginePictures:
-    """Draws all copies of an engine on all of its threads. The engine's own models have no visuals.
+    """Draws all copies of an engine, on as many threads as it has. The engine's own models have no visuals.
 
     Args:
         width, height, cameras: see `Renderer`.

@@ -22,7 +22,7 @@ class SB3VecEnv(VecEnv):
     `terminal_observation` and `TimeLimit.truncated`, so that no `Monitor` is needed.
 
     Args:
-        envs: with `AutoresetMode.SAME_STEP`, as ``gymnasium.make_vec("mtrl/MT1-v3", task="reach-v3", num_envs=8)``.
+        envs: in `AutoresetMode.SAME_STEP`, such as ``gymnasium.make_vec("mtrl/MT1-v3", task="reach-v3", num_envs=8)``.
 
     Raises:
         UserError: the environments restart at another time, or observations have several parts.

@@ -1,7 +1,7 @@
-"""Stores the first states of episodes, which the package's own ``reset`` makes.
+"""Stores the first states of episodes, which Meta-World's own ``reset`` makes.
 
-The state after the package's reset depends only on the goal, to the last bit, and not on earlier episodes (a test
-compares all tasks). So each goal is reset only once, which moves the hand for 250 physics steps. Later episodes start
+The state after this reset depends only on the goal, to the last bit, and not on earlier episodes (a test compares all
+tasks). So the reset, which moves the hand for 250 physics steps, is done only once for each goal. Later episodes start
 from a copy of that state.
 """
 # pyright: reportAttributeAccessIssue=false
@@ -48,7 +48,7 @@ Known = dict[tuple[str, bytes], Start]
 
 
 class Starts:
-    """The first states of one task, made by one environment of the package.
+    """The first states of one task, made by one of Meta-World's environments.
 
     Args:
         goals: the goals from which episodes draw.
@@ -89,7 +89,7 @@ class Starts:
 def reset_once(env: Any) -> NDArray[np.float64]:
     """Do what ``env.reset()`` does in half the time. Returns its first observation (39,).
 
-    The package's reset calls ``reset_model`` twice, the second time on new data. Only the places of bodies and sites
+    Meta-World's reset calls ``reset_model`` twice, the second time on new data. Only the places of bodies and sites
     remain from the first call, and these are the same after one step of the hand as after fifty.
     """
     move = env._reset_hand

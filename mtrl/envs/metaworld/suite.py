@@ -1,4 +1,4 @@
-"""Meta-World as a suite: MT1, MT10, MT25, MT50 or your own list, with the goals of the package's benchmarks."""
+"""Meta-World as a suite: MT1, MT10, MT25, MT50 or your own list, with the goals of Meta-World's benchmarks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Config(ChosenTasks):
     reward_version: str = option("v2", ("v1", "v2"))
     """v1 or v2. Results with different versions cannot be compared."""
     horizon: int = option(500, f"in 1..{MAX_HORIZON}")
-    """Steps after which an episode is truncated; the package ends at 500."""
+    """Steps after which an episode is truncated; Meta-World ends at 500."""
     training_horizons: list[int] = field(default_factory=list)
     """Horizons of training episodes, one for each of a task's copies in turn; [] for `horizon`. Short episodes show
     more starts, long ones later states."""
@@ -56,7 +56,7 @@ class Config(ChosenTasks):
     num_goals: int = option(GOALS, f"in 1..{GOALS}")
     """Goals per task: the first of the benchmark's 50."""
     engine: str = option("batched", ("batched", "package"))
-    """batched: step all copies at once on all cores; package: step the package's own environments one by one."""
+    """batched: step all copies at once on all cores; package: step Meta-World's own environments one by one."""
     terminate_on_success: bool = False
     """Whether training episodes end at success. Evaluation episodes always do."""
 
@@ -90,7 +90,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         self._known: Known = {}
 
     def goals(self, seed: int) -> dict[str, list[Task]]:
-        """{task: its first `num_goals` goals}, exactly those that the package makes from this seed.
+        """{task: its first `num_goals` goals}, exactly those that Meta-World makes from this seed.
 
         mt10, mt25, mt50, or some of their tasks: the goals of `metaworld.MT10(seed)` and the like, which draw all
         tasks' goals from one stream. mt1: the goals of `metaworld.MT1(task, seed)`, which differ from those of the same
@@ -204,9 +204,9 @@ def draw_goals(tasks: tuple[str, ...], seed: int, one_stream: bool) -> dict[str,
 
 
 def _draw_goals(task: str, stream: np.random.RandomState) -> list[Task]:
-    """Do what the package's `_make_tasks` does for one task, in a tenth of the time and without global random state.
+    """Do what Meta-World's `_make_tasks` does for one task, in a tenth of the time and without global random state.
 
-    The package resets an environment 50 times, and each reset moves the hand for 100 steps. The draws do not depend on
+    Meta-World resets an environment 50 times, and each reset moves the hand for 100 steps. The draws do not depend on
     where the hand ends (a test compares all of them), so one step is enough.
     """
     env = make_physics_env(task, "v2")

@@ -1,8 +1,8 @@
 """The batched engine as a ``gymnasium.vector.VectorEnv``, for any library: ``gymnasium.make_vec("mtrl/MT10-v3", ...)``.
 
 Importing `mtrl.envs.metaworld` registers ``mtrl/MT1-v3``, ``mtrl/MT10-v3``, ``mtrl/MT25-v3``, ``mtrl/MT50-v3`` and
-``mtrl/custom-mt-envs-v3``. With hidden goals there are ``mtrl/ML1-train-v3`` and ``mtrl/ML1-test-v3``, the same two
-names for ML10, ML25, ML45 and custom-ml-envs. ``gymnasium.make("mtrl/MT1-v3", task=...)`` makes a single environment.
+``mtrl/custom-mt-envs-v3``. With hidden goals there are ``mtrl/ML1-train-v3`` and ``mtrl/ML1-test-v3``, and the same two
+for ML10, ML25, ML45 and custom-ml-envs. ``gymnasium.make("mtrl/MT1-v3", task=...)`` makes a single environment.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _SWITCH_INTERVAL = 2e-5
 """Seconds after which a thread that waits for the interpreter's lock gets it, while jobs run. With Python's 5 ms, one
 thread's arithmetic would delay the physics of all others."""
 _PATIENCE = 1.0
-"""Seconds between two looks at whether a thread that is waited for still lives."""
+"""Seconds between two checks that a thread is still alive, while the caller waits for it."""
 _LONGEST_END = 60.0
 """Seconds after which a thread that does not end is left behind."""
 _SHARES = 2

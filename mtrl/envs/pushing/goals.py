@@ -26,7 +26,7 @@ RANGES = (
     f"puck xy in {list(PUCK_LOW)}..{list(PUCK_HIGH)} and place xy in {list(PLACE_LOW)}..{list(PLACE_HIGH)} (metres)"
 )
 _CLOSEST = 0.15
-"""Metres: the least distance of puck and place. Below it, the scene's reset would never accept a draw."""
+"""Metres: the least distance between puck and place. Below it, the scene's reset would never accept a draw."""
 _TABLE_HEIGHT = 0.02
 
 Goals = NDArray[np.float64]
@@ -76,7 +76,7 @@ def as_tasks(goals: Goals) -> list[Task]:
     found = []
     for puck_x, puck_y, x, y in goals:
         apart = np.hypot(x - puck_x, y - puck_y)
-        # The lower corner of both ranges, up to rounding.
+        # Only rounding can bring them nearer, with the puck at its range's upper edge and the place at its lower.
         y = y if apart >= _CLOSEST else np.nextafter(y + _CLOSEST - apart, 1.0)
         vector = np.array([puck_x, puck_y, _TABLE_HEIGHT, x, y, _TABLE_HEIGHT])
         data = {"rand_vec": vector, "env_cls": ALL_V3_ENVIRONMENTS[TASK], "partially_observable": False}

@@ -26,7 +26,8 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
     """One copy. Each episode has a new goal, uniform in the ranges, or that of ``reset(options={"goal": ...})``.
 
     Args:
-        reward: dense, v1 or v2 (Meta-World's), distance (−metres) or sparse (−1, 0). Dictionaries need the last two.
+        reward: dense, v1 or v2 (Meta-World's), distance (−metres) or sparse (−1, 0). Dictionaries allow only distance
+            and sparse.
         goals: (n, 4), goals to draw from in place of the ranges.
         dictionary: whether observations are dictionaries.
         render_mode: rgb_array, for pictures by `render` in which the place is marked.

@@ -49,7 +49,7 @@ class Config(SuiteConfig):
     """T: goals of a rollout, and of a batch."""
     reward: str = option("dense", envs.REWARDS)
     """dense: closeness to the puck and how far it has come (`tasks.push.push_dense`; the paper does not give its own);
-    v2 or v1: Meta-World's reward for push; distance (−metres) or sparse (−1, 0): from puck and place alone."""
+    v2 or v1: Meta-World's reward for push; distance (−metres) or sparse (−1, 0): only from puck and place."""
     horizon: int = option(150, f"in 1..{MAX_HORIZON}")
     """Steps of an episode. The scripted policy takes about 90."""
     threads: int = option(0, "0 or more")

@@ -75,7 +75,7 @@ class SimulatorProcess:
     """A `Simulator` in another process, since a process can run CoppeliaSim only once."""
 
     def __init__(self, *arguments: Any) -> None:
-        """The arguments of `Simulator`; raises what it raises."""
+        """The arguments of `Simulator`. The first `receive` raises its error, or returns None."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, arguments), daemon=True)

@@ -25,9 +25,9 @@ How it works:
   static value keeps one branch. The first value of a variable or result decides its type.
 - ``expressions``: translates each kind of expression.
 
-Single precision follows numpy's rules, on which the package's rewards depend: an operation on a float32 and a number
+Single precision follows numpy's rules, on which Meta-World's rewards depend: an operation on a float32 and a number
 written in the source is done in float32. For a float32 and a double the two languages would differ, so the translation
-refuses them; `kernels.mixed` shows how a function is run in either precision.
+refuses such operations; `kernels.mixed` shows how a function is run in either precision.
 """
 
 from mtrl.envs.metaworld.compiler.translation import Program

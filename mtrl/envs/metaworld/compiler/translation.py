@@ -181,7 +181,7 @@ class _Body(Expressions):
             case ast.Attribute(owner, name):
                 place, value = self.value(owner), settled(value)
                 if not isinstance(place.type, Object) or isinstance(value.type, Static):
-                    raise Untranslatable("an assignment to what is not of the state, or of what has no type in C")
+                    raise Untranslatable("an assignment outside of the state, or of a value without a type in C")
                 place.type.declare(name, value.type)
                 self.lines.append(f"{place.code}->{name} = {value.code};")
             case _:

@@ -3,23 +3,23 @@
 The physics stays in a simulator; a task is plain arithmetic on the numbers of one copy, a `State`. The engine gathers
 *probes* after ``mj_forward``, reads *constants* once after a reset, and calls `evaluate`, either compiled to C or as
 Python (`mtrl.envs.metaworld.compiler` lists what such functions may use). Formulas and constants are those of
-Meta-World (MIT, see NOTICE), so that each function can be read beside the package's own.
+Meta-World (MIT, see NOTICE), so that each function can be read beside Meta-World's own.
 
 How to add a task, in the file of its family:
 
-1. ``objects(s)`` returns position and quaternion of one object, or of two, in the package's order: 7 or 14 numbers.
+1. ``objects(s)`` returns position and quaternion of one object, or of two, in Meta-World's order: 7 or 14 numbers.
    For one object there are `posed`, `posed_by_matrix` and `placed`; `kernels.quaternion` turns a probe ``*.xmat`` into
    scipy's quaternion. In rewards ``s.observation[4:7]`` equals ``_get_pos_objects()``, and ``[:3]`` is the hand CLIPPED
    to the observation space (``s.hand`` is not).
-2. ``reward_v2(s)`` and ``reward_v1(s)`` return an `Outcome`, which also contains what the package's ``evaluate_state``
+2. ``reward_v2(s)`` and ``reward_v1(s)`` return an `Outcome`, which also contains what Meta-World's ``evaluate_state``
    computes (in v1 often from zeros: compute success, grasp_success and the rest from the same zeros).
 3. ``TaskSpec(name, objects, reward_v2, reward_v1, probes, constants, state)`` is added to the module's ``SPECS``, and
-   the module to the package's ``_FAMILIES``. A task reads the following as attributes of the state:
+   the module to ``_FAMILIES`` in ``tasks/__init__.py``. A task reads the following as attributes of the state:
 
    - ``probes``: {our name: simulator quantity}, read after every step. ``body.<n>.xpos|xquat|xmat``,
      ``geom.<n>.xpos|xmat`` and ``site.<n>.xpos|xmat`` are vectors of 3, 4 or 9; ``joint.<n>.qpos`` (hinge or slide) and
      ``touching.<geom>`` (1.0 if both finger pads press on it: compare ``> 0``) are numbers.
-   - ``constants``: {our name: attribute of the package's environment}, a number or a vector, copied after each reset;
+   - ``constants``: {our name: attribute of Meta-World's environment}, a number or a vector, copied after each reset;
      ``model.body.<n>.pos`` and the like read the compiled model instead.
    - ``state``: names of numbers that are kept from step to step. They are NaN after a reset, and the task assigns them.
 
@@ -27,18 +27,18 @@ How to add a task, in the file of its family:
 
 Pitfalls:
 
-- Live views. The package keeps ``init_left_pad`` and ``init_right_pad`` as views of the simulator: they ARE the current
+- Live views. Meta-World keeps ``init_left_pad`` and ``init_right_pad`` as views of the simulator: they ARE the current
   pads. ``_target_pos`` is live in basketball and bin-picking, ``obj_init_pos`` in door-lock and door-unlock: override
   the constant by a probe of the same name (``probes={"target": "site.goal.xpos"}``). The parity tests refuse a
   constant that moves.
-- Single precision. The action is float32, and numpy >= 2 keeps ``python_float * float32`` in float32. The package's
+- Single precision. The action is float32, and numpy >= 2 keeps ``python_float * float32`` in float32. Meta-World's
   ``tolerance``, ``float(...)`` and ``max(...)`` give PYTHON floats; ``np.linalg.norm`` and array elements are
   np.float64. So once a caging reward contains the gripper's effort, everything up to the first np.float64 is float32.
   The caging kernels return ``(value, single)``, where ``single`` tells whether that is so. Compute the rest of the
-  reward by ``kernels.mixed(single, tail, value, *python_floats)``, in which each further argument is a number that the
-  package computes in full before combining it with the float32 one. Otherwise rewards are off by 1e-7, and parity
+  reward by ``kernels.mixed(single, tail, value, *python_floats)``, in which each further argument is a number that
+  Meta-World computes in full before combining it with the float32 one. Otherwise rewards are off by 1e-7, and parity
   tests fail.
-- The package may raise (``hamacher_product`` outside [0, 1], a negative margin, an assert); these functions never do.
+- Meta-World may raise (``hamacher_product`` outside [0, 1], a negative margin, an assert); these functions never do.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def posed_by_matrix(s: State) -> Vector:
 
 
 def placed(s: State) -> Vector:
-    """The same from the probe ``obj``, where the package reports no orientation."""
+    """The same from the probe ``obj``, where Meta-World reports no orientation."""
     return *s.obj, *NO_QUATERNION
 
 

@@ -21,8 +21,8 @@ class _Button:
         near_radius: the gripper's distance below which its closeness is 1.
         contact: the gripper's distance below which pressing is rewarded.
         weights: the rewards for the gripper at the button, and for pressing it.
-        want_closed: whether the gripper should be closed. If not, it should be open, although the package's name for
-            the value says closed.
+        want_closed: whether the gripper should be closed. If not, it should be open, although Meta-World's name
+            for the value says closed.
     """
 
     axis: int
@@ -50,7 +50,7 @@ def _closeness(button: _Button, s: State) -> tuple[float, float, float, float]:
     obj = s.observation[4:7]
     to_obj = distance(obj, s.tcp)
     to_target = abs(s.target[button.axis] - obj[button.axis])
-    # The margin follows the button as it moves, since the package measures from the button's current position.
+    # The margin follows the button as it moves, since Meta-World measures from the button's current position.
     near = within(to_obj, button.near_radius, distance(obj, s.init_tcp))
     return to_obj, to_target, near, within(to_target, 0.005, s.press_margin)
 

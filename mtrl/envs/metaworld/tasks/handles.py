@@ -41,7 +41,7 @@ def pull_v2(s: State) -> Outcome:
     """`_pull`, where the distance to the goal is the difference in height."""
     obj = s.observation[4:7]
     to_target, margin = abs(s.target[2] - obj[2]), abs(s.target[2] - s.obj_init[2])
-    # The package compares the handle's y with its initial z, so in practice this is always true.
+    # Meta-World compares the handle's y with its initial z, so in practice this is always true.
     raised = obj[1] - 0.01 > s.obj_init[2]
     return _pull(s, to_target, margin, raised, 0.05, 0.022, to_target <= _PULL_RADIUS)
 

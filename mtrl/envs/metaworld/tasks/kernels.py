@@ -73,7 +73,7 @@ def quaternion(matrix: Vector) -> Vector:
     return x / norm, y / norm, z / norm, w / norm
 
 
-# The package's reward functions
+# Meta-World's reward functions
 
 
 def clip(x: float, low: float, high: float) -> float:
@@ -117,9 +117,9 @@ def mixed(single: bool, function: Callable[..., Any], *arguments: float) -> floa
 
 
 def closed_effort(s: State, effort: float = 1.0) -> tuple[float, bool]:
-    """The gripper's effort, clipped to ``[0, effort]``, over ``effort``; and whether it is float32 in the package.
+    """The gripper's effort, clipped to ``[0, effort]``, over ``effort``; and whether it is float32 in Meta-World.
 
-    At 0 and above ``effort`` the package takes a Python number, so further results are double there.
+    At 0 and above ``effort`` Meta-World takes a Python number, so further results are double there.
     """
     limit = float32(effort)
     closed = min(max(s.command, 0.0), limit) / limit
@@ -176,7 +176,7 @@ def _gripping(s: State, caging: float, effort: float) -> tuple[float, bool]:
 
 
 def grip(s: State, caging: float, effort: float = 1.0) -> tuple[float, bool]:
-    """The reward for caging and closing the gripper (``high_density``); and whether it is float32 in the package."""
+    """The reward for caging and closing the gripper (``high_density``); and whether it is float32 in Meta-World."""
     gripping, single = _gripping(s, caging, effort)
     return mixed(single, _dense, caging, gripping), single
 
@@ -192,9 +192,9 @@ def gripper_caging(
     reach_radius: float | None = None,
     initial: Vector | None = None,
 ) -> tuple[float, bool]:
-    """The base class's ``_gripper_caging_reward``; and whether it is float32 in the package, see `mixed`.
+    """Meta-World's ``_gripper_caging_reward``; and whether it is float32 there, see `mixed`.
 
-    ``initial`` replaces ``obj_init`` (stick-push measures from the stick). With ``reach_radius`` (the package's
+    ``initial`` replaces ``obj_init`` (stick-push measures from the stick). With ``reach_radius`` (Meta-World's
     ``object_reach_radius`` with ``medium_density``), half of the reward is for fingers near the object.
     """
     start = s.obj_init if initial is None else initial
@@ -235,7 +235,7 @@ def pad_caging(s: State, obj: Vector, obj_radius: float, grip_margin: float, xz_
 
 
 def carried(s: State) -> tuple[Vector, float, float, float, float]:
-    """The quantities that such rewards use: the object, the gripper's opening, the object's distances to the goal and
+    """The quantities that these rewards use: the object, the gripper's opening, the object's distances to the goal and
     to the fingers, and its closeness to the goal."""
     obj = s.observation[4:7]
     to_target = distance(obj, s.target)
@@ -262,7 +262,7 @@ def grasped_and_raised(s: State, obj: Vector) -> bool:
 def graded(
     s: State, reward: float, to_target: float, to_obj: float, radius: float, grasped: float, in_place: float
 ) -> Outcome:
-    """The outcome of such a reward: 10 within 5 cm of the goal, success within ``radius``."""
+    """The outcome of a reward for carrying: 10 within 5 cm of the goal, success within ``radius``."""
     return Outcome(
         reward=10.0 if to_target < 0.05 else reward,
         success=to_target <= radius,
@@ -342,6 +342,6 @@ def place(held: bool, reach: float, remaining: float, longest: float) -> float:
 def outcome_v1(reward: float, remaining: float, radius: float, grasp_success: float = 0.0) -> Outcome:
     """The outcome of most v1 rewards, with success within ``radius``.
 
-    The other terms are fixed: in v1, the package reports a gripper at the object, and mostly one that is not open.
+    The other terms are fixed: in v1, Meta-World reports a gripper at the object, and mostly one that is not open.
     """
     return Outcome(reward, remaining <= radius, 1.0, grasp_success, 0.0, 0.0, remaining)

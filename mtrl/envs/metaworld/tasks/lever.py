@@ -30,7 +30,7 @@ def lever_pull_v2(s: State) -> Outcome:
 
 
 def lever_pull_v1(s: State) -> Outcome:
-    """Reach the lever, then pull it. As in the package, success compares the distance in metres with a bound for
+    """Reach the lever, then pull it. As in Meta-World, success compares the distance in metres with a bound for
     angles; the other terms are 0."""
     lever = s.observation[4:7]
     remaining = distance(lever, s.target)

@@ -62,7 +62,7 @@ def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float,
 
 def assembly_v1(s: State) -> Outcome:
     """Reach the wrench, lift it, bring it over the peg and let it down."""
-    # The package sets this height only in resets with v1. It is part of the first frame after the reset.
+    # Meta-World sets this height only in resets with v1. It is part of the first frame after the reset.
     s.rest_height = s.previous[6] if math.isnan(s.rest_height) else s.rest_height
     height = s.rest_height + 0.1
     reach, reach_reward = kernels.approach(s, s.observation[4:7], s.init_tcp[2], 1.0, 0.04, 0.04)

@@ -43,7 +43,7 @@ def peg_insert_side_v2(s: State) -> Outcome:
     raised = opened > 0 and peg[2] - 0.01 > s.obj_init[2]
     lifted = to_peg < 0.08 and raised
     grasped = 1.0 if lifted else grasped
-    # In the package only the caging reward is float32. Inside a wall, it is combined with an np.float64.
+    # In Meta-World only the caging reward is float32. Inside a wall, it is combined with an np.float64.
     single = single and not lifted and not in_first and not in_second
     reward = kernels.carry(single, grasped, in_place, lifted, 1.0 + 5.0 * in_place)
     success, holding = to_target <= 0.07, to_peg < 0.02 and raised

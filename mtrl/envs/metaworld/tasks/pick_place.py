@@ -14,9 +14,9 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State
 PUCK: Mapping[str, str] = MappingProxyType(
     {"obj": "body.obj.xpos", "obj_matrix": "geom.objGeom.xmat", "touching": "touching.objGeom"}
 )
-"""Probes of the puck, if the package reports its body's position. The orientation is always the geometry's."""
+"""Probes of the puck, if Meta-World reports its body's position. The orientation is always the geometry's."""
 PUCK_GEOM: Mapping[str, str] = MappingProxyType({**PUCK, "obj": "geom.objGeom.xpos"})
-"""Probes of the puck, if the package reports its geometry's position."""
+"""Probes of the puck, if Meta-World reports its geometry's position."""
 PLACING: Mapping[str, str] = MappingProxyType(
     {"target_height": "heightTarget", "obj_height": "objHeight", "max_placing": "maxPlacingDist"}
 )

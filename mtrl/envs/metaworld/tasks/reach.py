@@ -10,7 +10,7 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 
 def _outcome(reward: float, to_target: float, in_place: float, wall: bool) -> Outcome:
-    """Adds the other terms as the package reports them: zeros with a wall; otherwise the distance to the goal and 1."""
+    """Adds the other terms as Meta-World reports them: zeros with a wall; otherwise the distance to the goal and 1."""
     near, grasped = (0.0, 0.0) if wall else (to_target, 1.0)
     return Outcome(reward, to_target <= 0.05, near, grasped, near, in_place, to_target)
 

@@ -27,9 +27,9 @@ class State:
     previous: Vector
     """(18): the frame of the last step."""
     command: Any
-    """The gripper's action as in the package: float32, and not clipped."""
+    """The gripper's action as in Meta-World: float32, and not clipped."""
     tcp: Vector
-    """The middle of the fingers' tips, the package's ``tcp_center`` (v1's ``fingerCOM``)."""
+    """The middle of the fingers' tips, Meta-World's ``tcp_center`` (v1's ``fingerCOM``)."""
     observation: Vector
     """(18): the frame of this step (hand 3, opening 1, objects 14), clipped to the bounds."""
     goal: Vector

@@ -67,7 +67,7 @@ def _stick_v1(s: State, c2: float, c3: float) -> tuple[float, float]:
     """Reach and lift the stick, bring it to the object, and the object to the goal. Returns the reward and the object's
     planar distance to the goal.
 
-    As in the package, the object is read from entries 6 to 8 of the observation, although these are the stick's height
+    As in Meta-World, the object is read from entries 6 to 8 of the observation, although these are the stick's height
     and half of its quaternion.
     """
     stick, obj = s.observation[4:7], s.observation[6:9]
@@ -82,7 +82,7 @@ def _stick_v1(s: State, c2: float, c3: float) -> tuple[float, float]:
 
 
 def stick_push_v1(s: State) -> Outcome:
-    """See `_stick_v1`. As in the package, no grasp counts, and so there is no success either."""
+    """See `_stick_v1`. As in Meta-World, no grasp counts, and so there is no success either."""
     reward, moving = _stick_v1(s, 0.001, 0.0001)
     return Outcome(reward, 0.0, 1.0, 0.0, 0.0, 0.0, moving)
 
