@@ -35,7 +35,7 @@ class Config(FamilyConfig):
 
     kind: str = "point"
     horizon: int = option(20, "a positive integer")
-    """Steps of an episode. The farthest goal is 11 steps away."""
+    """Steps of an episode. The farthest goal is 10 steps away."""
 
 
 class PointSuite(Suite[Config, ControlSpec]):

@@ -41,7 +41,7 @@ class Config(ChosenTasks):
     num_tasks: int = option(4, "a positive integer")
     """T, unless some tasks are chosen by names such as turn-90."""
     horizon: int = option(25, "a positive integer")
-    """Steps after which an episode is truncated. The farthest goal takes 16."""
+    """Steps after which an episode is truncated. The farthest goal takes fewer."""
     shuffled_rewards: bool = False
     """Whether rewards are those of random points, so that nothing can be learned."""
 
