@@ -48,7 +48,7 @@ class Config(WeightingConfig):
     estimator: str = option("exact", ESTIMATORS)
     """exact, finite_difference or second_order."""
     sampled_tasks: int | None = option(None, "a positive integer")
-    """K': random tasks whose λ moves in an update; all if not given."""
+    """K': the number of random tasks whose λ moves in an update; all if not given."""
     swap: bool = True
     """Whether L_val is taken on another batch; false: on the training batch ("no swapping", the paper's Table 4)."""
 
