@@ -40,7 +40,8 @@ class GivenLabels(Labels):
         if found is None:
             raise UserError("Option `agent.method` should be rl, maxl or none: this benchmark has no human labels.")
         if int(found.max()) >= self._sizes.auxiliary:
-            raise expected("Option `agent.hierarchy`", "at least the number of human labels of a class", self._sizes.subclasses)
+            what = "at least the number of human labels of a class"
+            raise expected("Option `agent.hierarchy`", what, self._sizes.subclasses)
 
     def assign(self, batch: ImageBatch) -> tuple[Tensor | None, Tensor | None]:
         return (None if batch.human is None or not self._human else batch.human[0]), None
