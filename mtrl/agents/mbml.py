@@ -82,7 +82,7 @@ class Contexts(NamedTuple):
     agreed: Tensor
     """(T, J, K): 1 where the ensemble agrees, 0 elsewhere."""
     added: Tensor
-    """(T, K, C): K random relabelled transitions; others are added only if the ensemble agrees on fewer than K."""
+    """(T, K, C): random relabelled transitions on which the ensemble agrees, filled up with others if fewer than K."""
     is_added: Tensor
     """(T, K): 1 where the ensemble agrees on a transition in `added`, 0 elsewhere."""
 
