@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spec:
-    """What every benchmark tells: the names of its T tasks, in the order of the task axis."""
+    """What every benchmark states: the names of its T tasks, in the order of the task axis."""
 
     defaults: ClassVar[Mapping[str, str]] = {}
     """Option -> value that goes with such data, where neither a recipe nor the command line chooses."""

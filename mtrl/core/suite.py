@@ -1,4 +1,4 @@
-"""What every benchmark is: a configuration that tells its kind of data, and a suite with what can be done with it."""
+"""The base classes of benchmarks: a configuration, which names the kind of data, and a suite, which does the work."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class Weighting(nn.Module):
     needs_losses_after: ClassVar[bool] = False
     """Whether `after_step` has to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False
-    """Whether it is undefined for negative losses, such as an actor may have. `Methods` never uses it on those."""
+    """Whether it is undefined for negative losses, as an actor may have. `Methods` never uses it on those losses."""
     on_host: bool = False
     """Whether it waits for the device or reads more than tensors, so that a captured graph cannot contain it."""
     needs_extras: ClassVar[tuple[str, ...]] = ()

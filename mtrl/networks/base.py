@@ -206,7 +206,7 @@ class TaskNetwork(nn.Module):
         return len(self.own) == 0 and self._codes == set(self.own_buffers) != set()
 
     def coded(self, code: Tensor) -> dict[str, Tensor]:
-        """The `own_buffers` of tasks with these codes (T, C), where tasks are known by codes alone."""
+        """The `own_buffers` of tasks with these codes (T, C), where tasks are known only by codes."""
         return dict.fromkeys(self._codes, code)
 
     def _rounded(self, tensor: Tensor) -> Tensor:

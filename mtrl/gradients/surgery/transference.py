@@ -5,7 +5,7 @@ batch of the update, shared parameters move along the candidate, and owned ones 
 sum over the primary tasks of 1 − L_j(θ_J') / L_j(θ). The candidate with the highest is chosen, and the first of equals.
 If a primary task's loss is not positive, as an actor's may be, all terms are differences L_j(θ) − L_j(θ_J').
 
-Candidates are not rescaled: one task alone takes a shorter step than all together, as in the paper. Trial steps have
+Candidates are not rescaled: the step for a single task is shorter than for all, as in the paper. Trial steps have
 the learning rate, momentum and weight decay of SGD, and no preconditioning for Adam. Each costs a forward pass on new
 tensors, so no parameters have to be restored. The paper's abstract leaves open which candidates there are; here the
 option `candidates` lists them.
