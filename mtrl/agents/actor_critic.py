@@ -164,7 +164,7 @@ class ActorCritic(Agent):
 
     @property
     def needs_second_batch(self) -> bool:
-        """Whether `update` is to be given a second batch, for a weighting that looks ahead."""
+        """Whether `update` needs a second batch, for a weighting that looks ahead."""
         return self.critic_optimizer.needs_second_batch or self.actor_optimizer.needs_second_batch
 
     @torch.no_grad()

@@ -32,7 +32,7 @@ class AgentConfig(Options):
     kind: str = ""
 
     def for_acting(self) -> Self:
-        """The options for acting alone, possibly on another device than in training."""
+        """The options for acting without training, possibly on another device than in training."""
         return self
 
 

@@ -1,8 +1,8 @@
 """Behaviour cloning of keyframes: from pictures to the gripper pose that the expert went to next (Auto-λ, Sec. 5.3).
 
-A task's loss is the mean over its samples of the distance to the target position, of 1 − ⟨q, q*⟩² for unit
-quaternions, which q and −q share, and of the gripper's binary cross-entropy, each with its weight. The paper names
-no losses; it trains with Adam at 1e-3 on batches of 32.
+A task's loss is the mean over its samples of a weighted sum: the distance to the target position, 1 − ⟨q, q*⟩² for
+unit quaternions (the same for q and −q), and the gripper's binary cross-entropy. The paper names no losses; it trains
+with Adam at 1e-3 on batches of 32.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Config(OffPolicyConfig):
     least_weight: float = option(0.75, "in [0, 1]")
     """λ: a target is λ times the least of the critics' values plus 1 − λ times the largest."""
     kl_weight: float = option(0.5, "0 or more")
-    """Weight of the divergence of the VAE's latents from a standard normal. Its squared error has weight 1."""
+    """Weight of the divergence of the VAE's latents from a standard normal. The VAE's squared error has weight 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +103,7 @@ class BCQ(OffPolicyActorCritic):
         self.latent_size = 2 * self.action_size
         sizes = (spec.observation_size, self.action_size)
         self.vae = TaskNetwork(_vae(network, *sizes, self.latent_size), self.num_tasks).to(self.device)
-        self.vae_optimizer = self._optimizer(methods, self.vae, "critic")  # its losses are positive, as the critics'
+        self.vae_optimizer = self._optimizer(methods, self.vae, "critic")  # its losses are positive, like the critics'
         self.target_actor = self._target_of(self.actor)
         fixed = torch.randn(config.candidates, self.latent_size, generator=torch.Generator().manual_seed(0))
         self._fixed = fixed.clamp(-LATENT_LIMIT, LATENT_LIMIT).to(self.device)
@@ -175,7 +175,7 @@ class BCQ(OffPolicyActorCritic):
     def actor_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ActorBatch
     ) -> tuple[Tensor, Metrics]:
-        """−mean_B Q_1(s, a + Φ ξ(s, a)), (T,)."""
+        """−mean_B Q_1(s, a'), (T,), where a' is the generated action a as the actor perturbs it (`perturbed`)."""
 
         def actor(x: Tensor) -> Tensor:
             return self.actor.call(shared, own, own_buffers, x)

@@ -67,7 +67,7 @@ class Dense(supervised.SupervisedLearner):
 
     @torch.no_grad()
     def outputs(self, images: Tensor) -> list[Tensor]:
-        """images (1, B, C, H, W) -> each task's output (B, channels, H, W), by the running statistics."""
+        """images (1, B, C, H, W) -> each task's output (B, channels, H, W), with the running statistics."""
         self.network.eval()
         return self._of_tasks(self.network(images.to(self.device)))
 

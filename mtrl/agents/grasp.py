@@ -58,10 +58,10 @@ class Config(supervised.Config):
     target_grasps: bool = True
     """Whether the network learns from attempts in the target domain. If not, it uses the source's statistics there."""
     target_labels: bool = False
-    """Whether the labels of the wanted object are known in the target domain, too. This gives an upper bound."""
+    """Whether the labels of the wanted object are also known in the target domain. This gives an upper bound."""
     mask_size: int = option(2, "a positive integer")
-    """Entries along each edge of the coarse mask that the wanted object's head sees. A finer mask shows the object's
-    shape and turn by itself. Then little depends on the picture and its domain."""
+    """Entries along each edge of the coarse mask that the wanted object's head sees. A finer mask by itself shows the
+    object's shape and orientation, so that little depends on the picture and its domain."""
     score: str = option("instance", ("instance", "any"))
     """The head that rates commands: for the wanted object (instance), or for any object (any, the indiscriminate
     baseline)."""

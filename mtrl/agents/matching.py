@@ -8,15 +8,15 @@ on shared features, relations α_t to all tasks, which sum to one, and the centr
 
 R_i(h_t) is the mean cross-entropy of head t on the images of task i, in which each class has the same total weight (an
 image's weight is the ratio of a uniform label distribution to the task's). d is the mean squared difference of the
-centroids over the classes that both tasks have shown. Centroids are moving averages over batches; gradients pass
-through the newest batch alone.
+centroids over the classes that both tasks have shown. Centroids are moving averages over batches; gradients pass only
+through the newest batch.
 
 Only the abstract of the paper was at hand, so the equations follow its authors' code (fanzhouai/SMTL). Ours differs
-from that code in four points. A class that a batch lacks keeps its centroid; in theirs it falls towards zero. Centroids
-are of the features before the heads. Class weights are factors in place of a sampler. α follows moving averages of R
-and d at each update; theirs solves for α after each epoch, with R left at zero and, for digits, d too, so that all
-relations become equal. Their code has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1; our defaults of c₁, c₃ and λ were chosen on seeds
-that no published result uses.
+from that code in four points. A class that a batch lacks keeps its centroid; in theirs the centroid falls towards zero.
+Centroids are means of the features before the heads. Class weights are factors in place of a sampler. α follows moving
+averages of R and d at each update; theirs solves for α after each epoch, with R left at zero, and for digits also d, so
+that all relations become equal. Their code has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1; our defaults of c₁, c₃ and λ were chosen
+on seeds that no published result uses.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Config(supervised.Config):
     centroid_rate: float = option(0.3, "in (0, 1]")
     """The share of a batch in the moving average of the centroids."""
     relations: str = option("learned", ("learned", "equal", "own"))
-    """α: learned, equal for all tasks, or own: each head learns from the images of its own task alone, and centroids
-    are matched equally."""
+    """α: learned, equal for all tasks, or own: each head learns only from the images of its own task, and centroids are
+    matched equally."""
     error_weight: float = option(0.0, "0 or more")
     """c₁: how much less a head learns from a task that is hard for it, where relations are learned."""
     norm_weight: float = option(1.0, "positive")
@@ -156,7 +156,7 @@ class Matching(SupervisedLearner):
 
 
 def class_sums(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """features (T, B, F), labels (T, B) -> per class, the sum of features (T, K, F) and the images (T, K)."""
+    """features (T, B, F), labels (T, B) -> per class, the sum of features (T, K, F) and number of images (T, K)."""
     members = F.one_hot(labels, classes).to(features)
     return members.mT @ features, members.sum(1)
 
@@ -179,7 +179,7 @@ def centroid_distances(centroids: Tensor, seen: Tensor) -> Tensor:
 
 
 def class_weights(counts: Tensor) -> Tensor:
-    """n / (m n_c) for each class c with n_c of the task's n images, m being its number of classes; 0 for the others."""
+    """n / (m n_c) for a class with n_c of the task's n images, where the task has m such classes; 0 for the others."""
     classes = (counts > 0).sum(1, keepdim=True)
     return torch.where(counts > 0, counts.sum(1, keepdim=True) / (classes * counts).clamp(min=1), 0.0)
 

@@ -55,9 +55,9 @@ class Config(bcq.Config):
     triplet_margin: float = option(2.0, "0 or more")
     """m: by how much the divergence to the negative should exceed that to the positive."""
     relabelling: bool = True
-    """Whether a task is inferred from up to K relabelled transitions of other tasks, too."""
+    """Whether a task is also inferred from up to K relabelled transitions of other tasks."""
     negatives: int | None = option(None, "a positive integer")
-    """J: other tasks whose transitions an update relabels for each task; all if not given."""
+    """J: the number of other tasks whose transitions an update relabels for each task; all if not given."""
     prior_weight: float = option(0.1, "0 or more")
     """β: weight of the divergence of codes from a standard normal."""
     reward_ensemble: int = option(5, "2 or more")
@@ -82,7 +82,7 @@ class Contexts(NamedTuple):
     agreed: Tensor
     """(T, J, K): 1 where the ensemble agrees, 0 elsewhere."""
     added: Tensor
-    """(T, K, C): K of the relabelled transitions at random, first those on which the ensemble agrees."""
+    """(T, K, C): random relabelled transitions on which the ensemble agrees, filled up with others if fewer than K."""
     is_added: Tensor
     """(T, K): 1 where the ensemble agrees on a transition in `added`, 0 elsewhere."""
 
@@ -140,7 +140,7 @@ class Generator(nn.Module):
 
 
 class MBML(BCQ):
-    """Teachers and student (see the module). Weighting and surgery act on the student alone: teachers share nothing."""
+    """Teachers and student (see the module). Weighting and surgery act only on the student: teachers share nothing."""
 
     acting: ClassVar[tuple[str, ...]] = ("student", "generator_network", "observation_normalisation")
     infers_task: ClassVar[bool] = True
@@ -166,7 +166,7 @@ class MBML(BCQ):
         student = TaskNetwork(lambda code: InferringCritic(encode(), critic(code)), tasks, codes=codes)
         generator = TaskNetwork(lambda code: Generator(decode(code), perturb(code)), tasks, codes=codes)
         if not student.known_by_code_alone:
-            what = "one that tells tasks apart by a code alone, as mlp, concat_all, film and mint do"
+            what = "one that tells tasks apart only by a code, as mlp, concat_all, film and mint do"
             raise expected("Option `network` with agent=mbml", what, network.kind)
         self.student, self.generate = student.to(self.device), generator.to(self.device)
         self.student_optimizer = self._optimizer(methods, self.student, "critic")
@@ -269,7 +269,7 @@ class MBML(BCQ):
 
     def _triplets(self, encode: Callable[[Tensor], Gaussian], factors: Gaussian, contexts: Contexts) -> Tensor:
         """(T,). Anchors: relabelled transitions on which the ensemble agrees. Negatives: these with their own rewards.
-        Positives: as many of the task's own transitions."""
+        Positives: an equal number of the task's own transitions."""
         count = contexts.agreed.sum(-1, keepdim=True)  # (T, J, 1)
         first = (torch.arange(contexts.own.shape[1], device=count.device) < count).to(count)
         positive = product(Gaussian(*(factor.unsqueeze(1) for factor in factors)), first)

@@ -134,7 +134,7 @@ class RewardNormaliser(_Normaliser):
     """r -> r / deviation of the task's discounted returns G ← γ G + r, taken at every step of every copy.
 
     This is Gymnasium's `NormalizeReward` with statistics for each task, except that G restarts after every episode. In
-    Gymnasium, G continues after a truncation. At a termination it becomes the last reward alone, and continues from it.
+    Gymnasium, G continues after a truncation. At a termination it becomes just the last reward, and continues from it.
     """
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, discount: float, device: torch.device) -> None:

@@ -127,8 +127,8 @@ class OffPolicyActorCritic(ActorCritic):
         return batch.subset.summary(metrics)
 
     def imitate(self, batch: Transitions, action: Tensor, value: Tensor) -> None:
-        """One step towards another policy: of the critics to its values (T, B) of `action`, of the actor to its actions
-        in the batch, by the squared error of the actions without exploration."""
+        """Take one step towards another policy. The critics move towards its values (T, B) of `action`, and the actor
+        towards its actions in the batch, by the squared error of the actions without exploration."""
         batch = self.prepare(batch)
         extras = {name: torch.zeros(self.num_tasks, device=self.device) for name in self.extras}
         inputs = torch.cat([batch.observation, action], -1)
@@ -165,7 +165,7 @@ class OffPolicyActorCritic(ActorCritic):
         return self.head.value(output, batch.subset).amin(0)
 
     def fixed_q(self, observation: Tensor, action: Tensor, subset: TaskSubset, members: int | None = None) -> Tensor:
-        """Q_e(s, a), (E, T, B), of the critics or the first `members` of them; gradients flow to the actions alone."""
+        """Q_e(s, a), (E, T, B), of the critics or the first `members` of them; gradients flow only to the actions."""
         shared, own, buffers = ({n: t.detach() for n, t in table.items()} for table in self.critic.at(subset).tensors)
         if members is not None:
             shared = {n: t[:members] for n, t in shared.items()}

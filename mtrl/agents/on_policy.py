@@ -101,7 +101,7 @@ class OnPolicyActorCritic(ActorCritic):
         wanted = self.config.execution
         if self.device.type == "cpu":
             return runners.choose(wanted, self.device, self._coupling)
-        check(wanted in ("auto", "plain"), "agent.execution", "plain with agent=ppo on a GPU", wanted)
+        check(wanted in ("auto", "plain"), "agent.execution", "auto or plain with agent=ppo on a GPU", wanted)
         return "plain"
 
     def _built(self, part: str, update: runners.Update) -> runners.Runner:
@@ -134,5 +134,5 @@ class OnPolicyActorCritic(ActorCritic):
         self._start_calls()
 
     def at_once(self, critic: Callable[[], A], actor: Callable[[], B]) -> tuple[A, B]:
-        """Call both functions, each of which concerns one network alone; on a CPU, at the same time."""
+        """Call both functions, each of which concerns only one network; on a CPU, at the same time."""
         return side_by_side(critic, actor) if self.device.type == "cpu" else (critic(), actor())

@@ -53,7 +53,7 @@ def triplet_loss(anchor: Gaussian, positive: Gaussian, negative: Gaussian, margi
 
 
 def encoder(network: Any, inputs: int, outputs: int) -> Callable[[], nn.Module]:
-    """The factory of the encoder. Its network is not given the task's code, since it is to infer it."""
+    """The factory of the encoder. The encoder does not get the task's code, since it has to infer that code."""
     return lambda: nn.Sequential(Torso.of(network, inputs), Linear(network.width, outputs))
 
 

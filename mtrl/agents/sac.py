@@ -1,7 +1,7 @@
 """Multi-task soft actor-critic: twin critics, a tanh-Gaussian actor, one temperature per task (Haarnoja et al. 2018).
 
-Haarnoja et al. 2018 ("Soft Actor-Critic Algorithms and Applications"), with a task axis: every loss is one
-per task, and `MultiTaskOptimizer` combines the T gradients of actor and critic.
+Haarnoja et al. 2018 ("Soft Actor-Critic Algorithms and Applications"), with a task axis: actor and critic each have one
+loss per task, and a `MultiTaskOptimizer` combines the T gradients of each.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Config(OffPolicyConfig):
     shared_temperature: bool = False
     """One temperature for all tasks instead of one for each. This suits many goals, each of which is seldom drawn."""
     target_entropy: float | None = None
-    """Entropy that each temperature holds, in nats; −A if not given."""
+    """Entropy at which each temperature keeps the policy, in nats; −A if not given."""
 
 
 class ActorBatch(NamedTuple):
@@ -87,7 +87,7 @@ class SAC(OffPolicyActorCritic):
         return metrics | {"temperature": alpha.squeeze(-1)}
 
     def _move_temperature(self, log_prob: Tensor, subset: TaskSubset) -> None:
-        """log_prob (S,): the mean log π of each task. One that is not in the batch has a gradient of zero."""
+        """log_prob (S,): the mean log π of each task. A task that is not in the batch has a gradient of zero."""
         gradient = -(log_prob + self.target_entropy)
         shared = self.config.shared_temperature
         self.log_alpha.grad = gradient.mean().unsqueeze(0) if shared else subset.scatter(gradient, self.log_alpha)

@@ -59,13 +59,13 @@ class SupervisedLearner(OneNetwork):
     def update(self, batch: Any, second_batch: Any = None) -> Metrics:
         """One step on a batch, of which each process takes its share. Nothing is read back.
 
-        Running statistics move once, with the training forward.
+        Running statistics are updated once, in the forward pass of the training step.
         """
         self.network.train()
         return self.optimizer.step(self.losses, *self.optimizer.processes.share((batch, second_batch)))
 
     def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]:
-        """The loss of each task, (T,), and how good it is on the batch."""
+        """The loss of each task, (T,), and metrics of how good its predictions are on the batch."""
         raise NotImplementedError
 
 
@@ -95,7 +95,7 @@ class Supervised(SupervisedLearner):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """images (T, B, C, H, W), or (1, B, C, H, W) -> the likeliest classes (T, B), by the running statistics."""
+        """images (T, B, C, H, W), or (1, B, C, H, W) -> the likeliest classes (T, B), with the running statistics."""
         self.network.eval()
         return self._masked(self.network(images.to(self.device))).argmax(-1)
 

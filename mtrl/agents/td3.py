@@ -23,7 +23,7 @@ from mtrl.core.types import Metrics, Tensors, Transitions
 class Config(OffPolicyConfig):
     kind: str = "td3"
     policy_delay: int = option(2, "a positive integer")
-    """d: every d-th update moves the actor and the target networks too."""
+    """d: every d-th update also moves the actor and the target networks."""
     exploration_noise: list[float] = field(default_factory=lambda: [0.1])
     """Standard deviation of the normal noise on training actions: one value for all tasks, or one for each."""
     target_policy_noise: float = option(0.2, "0 or more")
@@ -49,7 +49,7 @@ class TD3(OffPolicyActorCritic):
     def __init__(self, config: Config, **context: Any) -> None:
         super().__init__(config, **context)
         found = len(config.exploration_noise)
-        counts = f"of 1 value, or {self.num_tasks} for the tasks"
+        counts = f"of 1 value, or of {self.num_tasks}, one for each task"
         check(found in (1, self.num_tasks), "agent.exploration_noise", counts, f"{found} values")
         deviation = torch.tensor(config.exploration_noise, device=self.device).expand(self.num_tasks)
         self._exploration = deviation.clone().view(-1, 1, 1)
@@ -62,7 +62,7 @@ class TD3(OffPolicyActorCritic):
         return output.tanh() + subset.gather(self._exploration) * noise
 
     def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
-        """Two kinds of updates, of the critics alone and of everything, are captured or compiled separately. The host
+        """Two kinds of updates, of only the critics and of everything, are captured or compiled separately. The host
         chooses by counting updates, without asking the device. The actor's metrics are those of its last update."""
         critics_only = self._executed(lambda: self._take(self._critic_equations, *draw()))
         whole = self._executed(lambda: self.update(*draw()))

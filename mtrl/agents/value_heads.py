@@ -97,7 +97,7 @@ class HLGauss(Categorical):
     """Projects a target onto all bins: each gets the mass of a Gaussian around the target that falls into it.
 
     p_k ∝ Φ((e_(k+1) − y) / σ) − Φ((e_k − y) / σ) with edges e_1 = low, .., e_(K+1) = high and σ = 0.75 widths (Imani &
-    White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). Its mean is y, except within two widths of an end.
+    White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). The mean is y, except within two widths of an end.
     """
 
     def __init__(self, low: float, high: float, bins: int) -> None:
@@ -124,7 +124,7 @@ class Symlog(ValueHead):
 
     A distribution's value is thus symexp of its mean, as in MuZero and TD-MPC2. DreamerV3 takes the mean of symexp,
     which needs output layers that start at zero, since the outermost bins outweigh all others. With noisy targets, the
-    values are too small in magnitude.
+    values of this class are too small in magnitude.
     """
 
     is_linear = False
@@ -143,12 +143,12 @@ class Symlog(ValueHead):
 class PopArt(ValueHead):
     """Trains another head on (y − μ) / σ, with the running mean μ and deviation σ of each task's targets.
 
-    van Hasselt et al. 2016, "Learning values across many orders of magnitude"; for each task Hessel et al. 2019,
-    "Multi-task Deep Reinforcement Learning with PopArt". Values σ n + μ stay the same when the statistics move. To that
-    end the papers rescale the weights of the last layer, which here may be shared between tasks. So every task owns a
-    scale a and a shift b behind the network, n = a f(s) + b, which start at (1, 0), are trained with it, and are
-    rescaled: a ← a σ/σ', b ← (σ b + μ − μ') / σ'. That works for every architecture and ensemble. The first batch sets
-    the statistics and rescales nothing, since nothing has been learned yet.
+    van Hasselt et al. 2016, "Learning values across many orders of magnitude"; with statistics of each task: Hessel et
+    al. 2019, "Multi-task Deep Reinforcement Learning with PopArt". Values σ n + μ stay the same when the statistics
+    move. To that end the papers rescale the weights of the last layer, which here may be shared between tasks. So every
+    task owns a scale a and a shift b behind the network, n = a f(s) + b, which start at (1, 0), are trained with the
+    network, and are rescaled: a ← a σ/σ', b ← (σ b + μ − μ') / σ'. That works for every architecture and ensemble. The
+    first batch sets the statistics and rescales nothing, since nothing has been learned yet.
 
     A distribution's mean cannot be rescaled through its logits. Such a head only has its targets normalised, and its
     values move as slowly as the statistics do.

@@ -51,4 +51,4 @@ def connected(what: str, address: str, option: str) -> Iterator[Any]:
         try:
             yield ray
         finally:
-            ray.shutdown()  # the error above says enough
+            ray.shutdown()  # inside the redirection, since Ray may report more as it ends

@@ -27,7 +27,7 @@ def available_cores() -> int:
 
 @contextmanager
 def free_cores(count: int) -> Iterator[list[int]]:
-    """Reserve `count` cores inside the block, and yield their numbers; [] if so many are not free, or all are wanted.
+    """Reserve `count` cores inside the block, and yield their numbers; [] if fewer are free, or all cores are wanted.
 
     A lock on a file for each core keeps other processes of ours away. The system frees it if the process dies.
     """

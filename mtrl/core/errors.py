@@ -21,7 +21,7 @@ class UserError(ValueError):
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 400
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 60
-"""How a message shows what was found: whole, unless it has thousands of characters."""
+"""How a message shows what was found: whole, unless a text has over 400 characters or a collection over 60 entries."""
 
 
 def expected(what: str, expectation: str, found: Any) -> UserError:

@@ -33,9 +33,9 @@ def keep_freed_memory() -> bool:
 def return_freed_memory() -> bool:
     """Return freed memory to the system. Returns whether that was possible.
 
-    It is for use after rare work with large, partly used arrays, such as the environments of an evaluation. Their place
-    differs each time within the memory that `keep_freed_memory` keeps, so the process would grow with every page that
-    any of them has used.
+    For use after rare work with large, partly used arrays, such as the environments of an evaluation. Within the memory
+    that `keep_freed_memory` keeps, such arrays lie at another place each time, so the process would grow with every
+    page that any of them has used.
     """
     trim = _glibc("malloc_trim")
     return trim is not None and bool(trim(0))

@@ -16,7 +16,7 @@ FAILURES = (OSError, AttributeError, subprocess.SubprocessError)
 
 @functools.cache
 def compiled(source: str, *flags: str) -> ctypes.CDLL:
-    """Compile C source by ``cc``, or what the variable ``CC`` names. The library's functions release Python's lock.
+    """Compile C source with ``cc``, or what the variable ``CC`` names. The library's functions release Python's lock.
 
     Raises one of `FAILURES`.
     """

@@ -5,8 +5,8 @@ our own methods is one file with its name. A module that adapts several methods 
 `CONFIGS = {"kind": Class, ...}`. A module with neither is a helper. Modules are imported when they are chosen; until
 then only their source is read.
 
-Users add their own methods without changing this package. An installed package declares an entry point, in a group
-named like the package of ours in which the module would be:
+Users add their own methods without changing mtrl. An installed package declares an entry point, in a group with the
+name of the mtrl package to which the module would belong:
 
     [project.entry-points."mtrl.networks"]
     wide = "my_package.wide"
@@ -57,7 +57,7 @@ class Registry:
     """Whether a run may choose several methods, each with its options under `<group>.<kind>`."""
 
     usual: str = ""
-    """The group from whose methods this one chooses, if it is another group. Checks of options name that group."""
+    """The group whose methods this group chooses from, if not its own. Checks of options name that group."""
     folders: tuple[str, ...] = ()
     """Packages within `package` that also hold methods of this registry."""
     makes: str = ""
@@ -90,7 +90,7 @@ class Registry:
         return self._entries[kind].module
 
     def ours(self, kind: str) -> bool:
-        """Whether the method is part of this package, rather than added from outside."""
+        """Whether the method is part of mtrl, rather than added from outside."""
         return _is_ours(self.place(kind))
 
     def module(self, kind: str) -> ModuleType:
@@ -163,7 +163,7 @@ def find(registries: Iterable[Registry], group: str, kind: str) -> Registry | No
 def unknown_kind(group: str, known: Sequence[str], found: str, many: bool = False) -> UserError:
     """The error for a kind that a group does not have. many: whether several may be chosen."""
     near = difflib.get_close_matches(found, known, n=1)
-    hint = "A module of your own that adds it is named with --import MODULE."
+    hint = "If a module of your own adds it, name that module with --import MODULE."
     if imported:
         named = ", ".join(dict.fromkeys(imported))
         hint = f"The imported modules ({named}) added no {group} of this name by `add` of its registry."

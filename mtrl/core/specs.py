@@ -1,8 +1,8 @@
 """What benchmarks, training loops and agents agree on: a specification of the data, one class for each kind.
 
 A benchmark's configuration names its class in `spec_type`, and its suite fills one in (`suite.spec`). Training loops
-and agents list the classes that they work with in `Config.specs`. The match is by the exact class: an agent of
-`ControlSpec` alone does not take a `GoalSpec`.
+and agents list the classes that they work with in `Config.specs`. The match is by the exact class: an agent that lists
+only `ControlSpec` does not take a `GoalSpec`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spec:
-    """What every benchmark tells: the names of its T tasks, in the order of the task axis."""
+    """What every benchmark states: the names of its T tasks, in the order of the task axis."""
 
     defaults: ClassVar[Mapping[str, str]] = {}
     """Option -> value that goes with such data, where neither a recipe nor the command line chooses."""
 
     tasks: tuple[str, ...]
     uncounted: tuple[str, ...] = field(default=(), kw_only=True)
-    """Tasks that no mean over tasks has in it: those of noise."""
+    """Tasks that are left out of all means over tasks: those with noise as labels or targets."""
 
     @property
     def num_tasks(self) -> int:
@@ -43,7 +43,7 @@ class ControlSpec(Spec):
     horizon: int
     """Steps after which an episode is truncated."""
     tells_success: bool = field(default=True, kw_only=True)
-    """Whether all tasks tell when they are solved; if not, results are returns alone."""
+    """Whether all tasks tell when they are solved; if not, results are only returns."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class GoalSpec(ControlSpec):
     goals: Tensor = field(compare=False)
     """(T, G) float32: the coordinates of each goal, each in [-1, 1]."""
     goals_per_batch: int
-    """How many goals a rollout has, and how many a batch."""
+    """The number of goals in a rollout, and in a batch."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class DenseSpec(Spec):
     kinds: tuple[str, ...]
     """The kind of each task, (T,): one of `data.pixel_tasks.KINDS`."""
     channels: tuple[int, ...]
-    """Numbers that each task predicts for a pixel, (T,): of a segmentation, its classes."""
+    """The number of values that each task predicts for a pixel, (T,): one for each class in a segmentation."""
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ from torch import Tensor
 
 
 class TaskSubset:
-    """All T tasks, in the suite's order. Every method returns its argument unchanged."""
+    """All T tasks, in the suite's order. `write` copies; the other methods leave everything as it is."""
 
     def gather(self, whole: Tensor) -> Tensor:
         """The entries of the batch's tasks in a tensor of all tasks: (T, ..) -> (S, ..)."""
         return whole
 
     def scatter(self, part: Tensor, whole: Tensor) -> Tensor:
-        """The batch's tasks' values (S, ..) in the shape of `whole` (T, ..), with zeros for the other tasks."""
+        """The values (S, ..) of the batch's tasks in the shape of `whole` (T, ..), with zeros for the other tasks."""
         return part
 
     def write(self, whole: Tensor, part: Tensor) -> None:
-        """Put the batch's tasks' values (S, ..) into `whole` (T, ..), in place. The other tasks keep theirs."""
+        """Put the values (S, ..) of the batch's tasks into `whole` (T, ..), in place. The other tasks keep theirs."""
         whole.copy_(part)
 
     def present(self, everyone: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every benchmark is: a configuration that tells its kind of data, and a suite with what can be done with it."""
+"""The base classes of benchmarks: a configuration, which names the kind of data, and a suite, which does the work."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ChosenTasks(SuiteConfig):
     def check_tasks(self, known: Iterable[str], source: str = "") -> None:
         """Raise UserError where `tasks` has a name twice, or one that is not in `known`.
 
-        source: what the complaint says of where those names stand.
+        source: what the message adds about where those names are listed.
         """
         check(len(set(self.tasks)) == len(self.tasks), "benchmark.tasks", "different from each other", list(self.tasks))
         names = list(known)
@@ -71,7 +71,7 @@ class ChosenTasks(SuiteConfig):
 
 @dataclass
 class FamilyConfig(ChosenTasks):
-    """Options of a benchmark whose tasks differ by a goal alone, one number that no observation shows."""
+    """Options of a benchmark whose tasks differ only by a goal, one number that no observation shows."""
 
     defaults: ClassVar[Mapping[str, str]] = {"network": "mlp"}
 
@@ -80,7 +80,7 @@ class FamilyConfig(ChosenTasks):
     unseen_tasks: int = option(8, "a positive integer")
     """Goals that are held out for evaluation: unseen-0 and so on."""
     goal_seed: int = 0
-    """Of the goals."""
+    """The seed of the goals."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,8 +114,8 @@ _Spec = TypeVar("_Spec", bound=Spec)
 class Suite(Generic[_Config, _Spec]):
     """A benchmark: named tasks whose data have the same shapes.
 
-    A suite has beside this what its kind of training needs of it, such as `make_envs`. An ability that only some
-    suites have is a method here, which refuses in one line unless a suite overrides it.
+    In addition, a suite has what its kind of training needs, such as `make_envs`. What only some suites can do is a
+    method here that raises a `UserError` unless a suite overrides it.
     """
 
     config: _Config
@@ -137,7 +137,7 @@ class Suite(Generic[_Config, _Spec]):
 
     @property
     def unseen(self) -> Suite[Any, Any]:
-        """The tasks that an agent which infers its task is evaluated on: those held out; all where none are."""
+        """The tasks on which an agent that infers its task is evaluated: those held out, or all if none are."""
         return self
 
     def description(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Processes:
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        # The default group is stored as None, too: a reference to it would keep its threads alive in the same way.
+        # The default group is also stored as None: a reference to it would keep its threads alive in the same way.
         self.group = None if group is None or group is dist.group.WORLD else group
         self.count = 1 if group is None else dist.get_world_size(group)
         """P"""

@@ -1,4 +1,4 @@
-"""The interfaces of gradient methods, and what these see of an update."""
+"""The interfaces of gradient methods, and the view of an update that they get."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class WeightingConfig(Options):
     option_group: ClassVar[str] = "weighting"
 
     actor_weights: str = option("auto", ("auto", "own", "critic", "equal"))
-    """Weights of an actor's losses, which may be negative: its own (own), the critic's of the same update (critic), or
-    equal. auto: critic for a weighting that needs positive losses, own for others."""
+    """Weights of an actor's losses, which may be negative: computed from these losses (own), those of the critic in the
+    same update (critic), or equal. auto: critic for a weighting that needs positive losses, own for others."""
 
     def primary_tasks(self) -> Sequence[str]:
         """Names or indexes of the tasks that count; all tasks if empty."""
@@ -116,7 +116,7 @@ class Weighting(nn.Module):
     needs_losses_after: ClassVar[bool] = False
     """Whether `after_step` has to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False
-    """Whether it is undefined for negative losses, such as an actor may have. `Methods` never uses it on those."""
+    """Whether it is undefined for negative losses, as an actor may have. `Methods` never uses it on those losses."""
     on_host: bool = False
     """Whether it waits for the device or reads more than tensors, so that a captured graph cannot contain it."""
     needs_extras: ClassVar[tuple[str, ...]] = ()
@@ -162,14 +162,14 @@ class Surgery(nn.Module):
         return None
 
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
-        """The coefficients c (T,) of the shared gradient Σ_i c_i g_i, still without the reduction's factor.
+        """The coefficients c (T,) of the shared gradient Σ_i c_i g_i, before the reduction's factor is applied.
 
         gramian (T, T), float64: inner products of the weighted gradients; all zero if any of them is not finite.
         """
         return torch.ones_like(gramian.diagonal())
 
     def choose(self, candidates: Tensor, weights: Tensor, context: Context) -> tuple[Tensor, Metrics]:
-        """Choose one of the candidates (C, S), which are factors of the unweighted gradients. Returns it, and metrics.
+        """Choose one of the candidates (C, S), factors of the unweighted gradients. Returns the chosen one and metrics.
 
         weights (S,): weights of the losses, already contained in the candidates. Both lack the reduction's factor.
         """
@@ -210,7 +210,7 @@ def primary_tasks(option: str, chosen: Sequence[str | int], tasks: Sequence[str]
     """The mask (T,) of the tasks chosen by name or index; all where none is chosen.
 
     Raises:
-        UserError: a name or index that no task has.
+        UserError: no task has such a name or index, or a task is chosen twice.
     """
     mask = torch.zeros(num_tasks, dtype=torch.bool)
     for choice in map(str, chosen):

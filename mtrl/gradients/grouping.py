@@ -2,9 +2,9 @@
 
 Each task is served by one of at most k groups. Its score there is the mean affinity that the group's other members have
 with it, or 0 if it is alone. A task may also be in a group that serves only others. For up to 12 tasks, the groups with
-the largest sum of scores are found exactly: exchanges improve a first solution, which excludes most groups, and an
-integer programme chooses among the rest. For more tasks, a local search from several starts finds good groups, without
-a proof that they are the best.
+the largest sum of scores are found exactly: a first solution, improved by exchanges, rules out most groups, and an
+integer programme chooses among the rest. For more tasks, a local search from many starts finds good groups, without a
+proof that they are the best.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def best_groups(affinity: ArrayLike, groups: int) -> Grouping:
     """The best groups, at most `groups`, for an affinity (T, T) whose entry ij is how much task i helps task j.
 
     Raises:
-        UserError: the matrix is not square and finite, or there are more groups than tasks.
+        UserError: the matrix is not square and finite, or `groups` is not between 1 and the number of tasks.
     """
     matrix = np.array(affinity, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
         raise expected("The affinity", "a finite matrix (T, T)", f"one of shape {matrix.shape}")
     tasks = len(matrix)
-    check(1 <= groups <= tasks, "--groups", f"in 1..{tasks}, the tasks", groups)
+    check(1 <= groups <= tasks, "--groups", f"in 1..{tasks}, the number of tasks", groups)
     np.fill_diagonal(matrix, 0.0)
     if tasks > EXACT_LIMIT:
         return _grouping(matrix, _searched(matrix, groups, np.random.default_rng(0)), optimal=False)
@@ -146,7 +146,7 @@ def _value(matrix: FloatArray, members: BoolArray) -> float:
 
 
 def table(tasks: Sequence[str], grouping: Grouping) -> str:
-    """A line per group and member: the mean affinity that the others have with it, where this group serves it."""
+    """A line per group and member: the mean affinity that the others have with the member, if the group serves it."""
     width = max(len("served task"), *map(len, tasks))
     lines = [f"{'group':>5}  {'served task':<{width}}  {'affinity':>10}"]
     for number, members in enumerate(grouping.groups):

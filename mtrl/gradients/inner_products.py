@@ -34,10 +34,12 @@ enum { LANES = 8, TILE = 3 };
 enum { COLUMNS = 4096 };
 typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4)));
 
-/* Adds the products of TILE rows from i and TILE rows from j, over the columns from first to last. */ static void
-tile(const float **rows, long tasks, long i, long j, long first, long last, double *sums) {
-    const float *left[TILE], *right[TILE]; lanes products[TILE][TILE]; long column = first; for (long k = 0; k < TILE;
-    k++) {  /* beyond the last row, repeat it; those products are dropped */
+/* Adds the products of TILE rows from i and TILE rows from j, over the columns from first to last. */
+static void tile(const float **rows, long tasks, long i, long j, long first, long last, double *sums) {
+    const float *left[TILE], *right[TILE];
+    lanes products[TILE][TILE];
+    long column = first;
+    for (long k = 0; k < TILE; k++) {  /* beyond the last row, repeat it; those products are dropped */
         left[k] = rows[i + k < tasks ? i + k : tasks - 1];
         right[k] = rows[j + k < tasks ? j + k : tasks - 1];
     }

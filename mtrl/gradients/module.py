@@ -23,9 +23,9 @@ Losses = Tensor | Sequence[Tensor]
 class ModuleOptimizer(nn.Module):
     """Weights T losses of your own module, applies surgery to the shared gradients and takes one optimiser step.
 
-    It is a `MultiTaskOptimizer` for modules without a task axis. A parameter that affects one loss alone is owned by
-    that task and gets its weighted gradient; every other parameter is shared and takes part in surgery. `owner` shows
-    what was found. The gradients of shared parameters take one backward pass for each loss.
+    It is a `MultiTaskOptimizer` for modules without a task axis. A parameter that affects only one task's loss is owned
+    by that task and gets the weighted gradient of that loss; every other parameter is shared and takes part in surgery.
+    `owner` shows what was found. The gradients of shared parameters take one backward pass for each loss.
 
         optimizer = ModuleOptimizer(model, torch.optim.Adam(model.parameters()), num_tasks=2, surgery="pcgrad")
         metrics = optimizer.step([first_loss, second_loss])  # in place of zero_grad, backward and step
@@ -79,7 +79,7 @@ class ModuleOptimizer(nn.Module):
             second: a function that computes the losses of another batch, for auto_lambda.
 
         Raises:
-            UserError: there are not T losses, or a function or a list is needed.
+            UserError: there are not T losses, or they have to be given as a function or as a list.
         """
         again = self.methods.computes_again
         if again and not callable(losses):
@@ -179,7 +179,7 @@ class _ModuleTasks:
             self.own[name], self.owner[name] = self.shared.pop(name), task
 
     def owners(self, named: Mapping[str, int]) -> dict[str, int]:
-        """The owner of each parameter that a name means."""
+        """The owner of each parameter that a name refers to."""
         owner: dict[str, int] = {}
         for part, task in named.items():
             found = [name for name in self.shared if name == part or name.startswith(f"{part}.")]
@@ -191,7 +191,7 @@ class _ModuleTasks:
         return owner
 
     def users(self, losses: Losses) -> dict[str, int]:
-        """The owner of each parameter that one loss alone depends on."""
+        """The owner of each parameter that only one loss depends on."""
         if isinstance(losses, Tensor):
             what = "a list of T scalars, from which owners of parameters are found, unless `owned` names them"
             raise expected("Losses", what, f"one tensor {tuple(losses.shape)}")

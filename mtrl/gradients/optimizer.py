@@ -74,7 +74,7 @@ class MultiTaskOptimizer(nn.Module):
         if self.processes.count > 1 and generator is None:
             generator = torch.Generator(next(network.parameters()).device)
         surgery = NoSurgery() if surgery is None else surgery
-        self._network = [network]  # in a list, since it saves its own state
+        self._network = [network]  # in a list, since the network saves its own state
         self.optimizer = optimizer
         self.weighting = weighting
         members = (network.ensemble or 1) if per_member else 1

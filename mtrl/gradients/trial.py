@@ -1,4 +1,4 @@
-"""Checks of surgeries and weightings that are not the package's own, before a run begins."""
+"""Checks of surgeries and weightings that are not mtrl's own, before a run begins."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_begun(choice: str, part: nn.Module) -> None:
 
 
 def try_out(kind: str, surgery: Surgery, num_tasks: int) -> None:
-    """Call a copy of a surgery on a random Gramian, unless it is the package's own. PyTorch's random state is kept.
+    """Call a copy of a surgery on a random Gramian, unless it is one of mtrl's. PyTorch's random state is kept.
 
     Raises:
         UserError: the surgery does not call its base's `__init__`, overrides none of the methods in `_METHODS`,

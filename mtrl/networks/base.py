@@ -72,7 +72,7 @@ def _code_names(module: nn.Module) -> set[str]:
 def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
     """Turn a module's tensor into a plain attribute, and return where it is: (submodule, name).
 
-    Setting these before a call does what `torch.func.functional_call` does, at a tenth of its cost.
+    Setting such attributes before a call does what `torch.func.functional_call` does, at a tenth of its cost.
     """
     path, _, attribute = name.rpartition(".")
     holder = module.get_submodule(path)
@@ -107,9 +107,9 @@ class _Rounded(torch.autograd.Function):
 class TaskNetwork(nn.Module):
     """T networks of one architecture, some of whose tensors are shared and some owned by each task.
 
-    shared: name -> (*shape), trained. own: name -> (T, *shape), trained, every task initialised on its own.
-    own_buffers: name -> (T, *shape), never trained. With an ensemble of E members (twin critics) every shape
-    has E in front: shared (E, *shape), own (T, E, *shape).
+    shared: name -> (*shape), trained. own: name -> (T, *shape), trained, initialised separately for every task.
+    own_buffers: name -> (T, *shape), never trained. With an ensemble of E members (twin critics), an axis E
+    precedes *shape: shared (E, *shape), own (T, E, *shape).
 
     forward: inputs (T, B, ..) -> (T, B, ..), or (E, T, B, ..) with an ensemble.
     """
@@ -158,7 +158,7 @@ class TaskNetwork(nn.Module):
                 first_task = stacked[0].clone(memory_format=torch.contiguous_format)
                 self.shared[key] = nn.Parameter(first_task, tensor.requires_grad)
         self._codes = {name.replace(".", "/") for name in _code_names(first[0])}
-        # In a list, so that it registers no parameters: it is called with this module's tensors.
+        # In a list, so that the template registers no parameters: it is called with this module's tensors.
         self._template = [first[0]]
         self._slots = {key: _slot(first[0], name) for key, name in names.items()}
         self.computed_in: torch.dtype | None = None
@@ -206,7 +206,7 @@ class TaskNetwork(nn.Module):
         return len(self.own) == 0 and self._codes == set(self.own_buffers) != set()
 
     def coded(self, code: Tensor) -> dict[str, Tensor]:
-        """The `own_buffers` of tasks with these codes (T, C), where tasks are known by codes alone."""
+        """The `own_buffers` of tasks with these codes (T, C), where tasks are known only by codes."""
         return dict.fromkeys(self._codes, code)
 
     def _rounded(self, tensor: Tensor) -> Tensor:
@@ -222,7 +222,7 @@ class TaskNetwork(nn.Module):
         return tensor.transpose(0, 1) if has_task_axis else tensor.unsqueeze(1)
 
     def divide(self, processes: Processes) -> None:
-        """Let batch norms take their statistics over the shares that several processes have of a batch."""
+        """Let batch norms take statistics over the whole batch, of which each process has a share."""
         for part in self._template[0].modules():
             if hasattr(part, "processes"):
                 setattr(part, "processes", processes)  # noqa: B010  (a module's attributes are typed as tensors)
@@ -247,8 +247,8 @@ def _leaves(shared: nn.ParameterDict, num_tasks: int) -> dict[str, Tensor]:
 class _NetworkOfSome:
     """A network of T tasks restricted to the S tasks of a batch; implements `TaskParameters`.
 
-    Each task keeps the tensors that it owns, except that the subset's code replaces its own. `own` holds the parameters
-    of all T tasks, into which gradients of `tensors` flow back.
+    Each task keeps the tensors that it owns, except that the subset's code replaces the task's. `own` holds the
+    parameters of all T tasks, into which gradients of `tensors` flow back.
     """
 
     def __init__(self, network: TaskNetwork, subset: SomeTasks) -> None:

@@ -127,7 +127,7 @@ class BatchNorm(nn.Module):
         return mean, variance
 
     def _running(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The running statistics; only the first task's if images and layers are shared, so that all are equal."""
+        """The running statistics; the first task's only, if images and layers are shared and all tasks' are equal."""
         same = self.scale.ndim == 1 and x.ndim == 5 and x.shape[0] == 1
         mean, variance = self.statistics.mean, self.statistics.variance
         return (mean[:1], variance[:1]) if same and mean.ndim == 2 else (mean, variance)

@@ -61,10 +61,10 @@ def owned(module: M) -> M:
     """Declare that every task has its own copy of all tensors of `module`.
 
     Raises:
-        UserError: it is no module, such as a bare parameter.
+        UserError: `module` is not a module but, for example, a bare parameter.
     """
     if not isinstance(module, nn.Module):
-        what = "a module; a vector of each task's own is owned(TaskVector(value, trained=True))"
+        what = "a module; for a vector that each task owns, write owned(TaskVector(value, trained=True))"
         raise expected("What is given to owned()", what, type(module).__name__)
     module.task_owned = True  # type: ignore[assignment]
     return module

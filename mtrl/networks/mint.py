@@ -72,7 +72,7 @@ class Config(NetworkConfig):
     width: int = 160
     """Units of each hidden layer (the paper: 160 for MT10, 150 for MT50, 200 for pushing)."""
     output_mint: bool = False
-    """Whether a Mint layer follows the output layer, too."""
+    """Whether a Mint layer also follows the output layer."""
     generator: str = option("auto", ("auto", "none", "full", "low_rank"))
     """Matrices and biases are generated from the task's code (full, or low_rank) or owned by each task (none). auto:
     full where tasks are goals."""

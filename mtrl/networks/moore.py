@@ -4,7 +4,7 @@ For a state s the features h_1(s), .., h_k(s) of k experts become an orthonormal
 (paper, Sec. 4; arXiv 2311.11385). Task i has a head of its own on tanh(Σ_j w_ij v_j). The paper's task encoder is a
 linear layer without a bias on the task's one-hot code, which amounts to a vector w_i that each task owns. As in the
 authors' code for Meta-World, an expert's last layer is linear, and no activation follows the basis. Deviations: layers
-are initialised as all layers of this package, not by Xavier's rule; linearly dependent features give vectors shorter
+are initialised as all other layers of mtrl, not by Xavier's rule; linearly dependent features give vectors shorter
 than 1 instead of a division by zero; weights and heads are owned, so that no surgery acts on them.
 """
 

@@ -1,13 +1,13 @@
 """PaCo: every task's parameters are a combination of K shared parameter sets (Sun et al. 2022).
 
 θ_i = Φ w_i: every weight and bias of task i is the sum Σ_k w_ik φ_k over K parameter sets. All tasks train the sets Φ,
-and task i alone trains its K numbers w_i (paper, Sec. 3; arXiv 2210.11653). Tasks own nothing else, not even a head.
+and only task i trains its K numbers w_i (paper, Sec. 3; arXiv 2210.11653). Tasks own nothing else, not even a head.
 
 Deviations from the authors' code:
 
-- The actor and each critic have a w of their own; theirs share one.
+- The actor and each critic have separate w_i; in the authors' code they share them.
 - The sets start as independent layers, and w_i as a random vector of length 1, so that composed layers have a layer's
-  usual scale. Theirs start as K equal sets.
+  usual scale. In the authors' code, the K sets start equal.
 - Layer norms, which the paper does not use, are shared and not composed.
 - The masking and resetting of tasks with exploding losses is left out, as it is not part of an architecture.
 """

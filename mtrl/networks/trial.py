@@ -1,4 +1,4 @@
-"""Checks networks that are not the package's own, by one forward pass before a run begins.
+"""Checks networks that are not mtrl's own, by one forward pass before a run begins.
 
 The check uses a small network that it makes itself. It does not change PyTorch's random numbers in the run.
 """
@@ -24,7 +24,7 @@ _TASKS, _BATCH = 3, 5
 def build_tried(
     config: Any, codes: Tensor, ensemble: int | None = None, *, input_size: int, output_size: int
 ) -> Factory:
-    """The factory of the network for vectors that a configuration describes, checked unless it is the package's own.
+    """The factory of the network for vectors that a configuration describes, checked unless it is one of mtrl's.
 
     codes (T, C), ensemble: as for the `TaskNetwork` that will be made with the factory.
 
@@ -41,7 +41,7 @@ def build_tried(
 def build_classifier(
     config: Any, *, image_shape: tuple[int, int, int], output_size: int, shared_input: bool
 ) -> Factory:
-    """The factory of a network for images, which gives (T, B, output_size). Checked unless it is the package's own.
+    """The factory of a network for images, which gives (T, B, output_size). Checked unless it is one of mtrl's.
 
     shared_input: all tasks see the same images, (1, B, C, H, W) instead of (T, B, C, H, W).
 
@@ -104,7 +104,7 @@ def _try_vectors(
     row = output[..., 0, 0, :].sum()
     (gradient,) = torch.autograd.grad(row, x, allow_unused=True) if row.requires_grad else (None,)
     if gradient is not None and gradient.flatten(0, 1)[1:].any():
-        what = "one that computes each row alone (x.mean(-1), never x.mean(1) or x.flatten(1))"
+        what = "one that computes each row separately (x.mean(-1), never x.mean(1) or x.flatten(1))"
         raise expected(owner, what, "a row that depends on another")
 
 
@@ -133,8 +133,8 @@ def _call(
 
 
 def _about_parameters(network: TaskNetwork) -> str:
-    """A hint on parameters in modules that are neither PyTorch's nor the package's, for a network that fails."""
+    """A hint on parameters in modules that are neither PyTorch's nor mtrl's, for a network that fails."""
     names = [name for name, module in network.holders.items() if not module.startswith(("mtrl.", "torch."))]
     if not names:
         return ""
-    return f" A parameter of your own, such as `{names[0]}`, is TaskVector(value, trained=True), which lines up with x."
+    return f" Make your own parameters, such as `{names[0]}`, TaskVector(value, trained=True), which lines up with x."

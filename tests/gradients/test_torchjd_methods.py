@@ -232,6 +232,6 @@ def test_on_python_3_13_nash_mtl_says_how_to_get_its_solver(monkeypatch: pytest.
 
     monkeypatch.setattr("torchjd._mixins.find_spec", lambda name: None if name == "ecos" else find_spec(name))
     monkeypatch.setattr(sys, "version_info", (3, 13, 0))
-    with pytest.raises(UserError, match=r"pip install 'ecos>=2\.0\.14', which takes a C compiler") as error:
+    with pytest.raises(UserError, match=r"pip install 'ecos>=2\.0\.14', which needs a C compiler") as error:
         build("nash_mtl", 3)
     assert "\n" not in str(error.value) and "[surgery]" not in str(error.value)

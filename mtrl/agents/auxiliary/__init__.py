@@ -40,7 +40,8 @@ class GivenLabels(Labels):
         if found is None:
             raise UserError("Option `agent.method` should be rl, maxl or none: this benchmark has no human labels.")
         if int(found.max()) >= self._sizes.auxiliary:
-            raise expected("Option `agent.hierarchy`", "as many as the human labels of a class", self._sizes.subclasses)
+            what = "at least the number of human labels of a class"
+            raise expected("Option `agent.hierarchy`", what, self._sizes.subclasses)
 
     def assign(self, batch: ImageBatch) -> tuple[Tensor | None, Tensor | None]:
         return (None if batch.human is None or not self._human else batch.human[0]), None
@@ -59,7 +60,7 @@ class Auxiliary(Agent):
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network: the architecture of the trunks; methods: none, since the only weights here are those of images."""
+        """network: the architecture of the trunks; methods: none chosen, as the only weights here are of images."""
         one = "one with a single primary task for agent=auxiliary"
         check(spec.num_tasks == 1, "benchmark", one, f"{spec.num_tasks} tasks")
         methods.refuse("agent=auxiliary")

@@ -5,7 +5,7 @@ Let L(θ, φ) be the main network's loss with the soft labels of the label netwo
 label probabilities. The derivative goes through the gradient in θ⁺, so it is of second order (`torch.func`). The
 weight-aware variant has one more output, squashed to [0, 1], that gives each image's weight by Eq. 8. L_primary is a
 focal loss with γ = 2, as in the code of MAXL's authors (`agent.primary_focusing`). Here the batch norms of both
-networks use the batch alone and do not change their running statistics.
+networks use the statistics of the batch and do not change their running statistics.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Config(AgentConfig):
     """γ of the primary focal loss. By default, 2 with method=maxl, as in its authors' code, and 0, which is the
     cross-entropy, with the others. (RL-AUX's published code has 2 throughout; its paper does not name the loss.)"""
     mask_head: bool = False
-    """Whether the hierarchy masks the auxiliary head's softmax, too, and not the labels alone."""
+    """Whether the hierarchy also masks the auxiliary head's softmax, not only the labels."""
     entropy_weight: float = option(1.0, "0 or more")
     """c: weight of the entropy in RL-AUX's reward."""
     entropy_sign: str = option("spread", ("spread", "paper"))
@@ -110,4 +110,4 @@ class Config(AgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         learned = self.method in ("rl", "maxl")
-        check(learned or not self.weight_aware, "agent.weight_aware", "false for labels of people or none", True)
+        check(learned or not self.weight_aware, "agent.weight_aware", "false unless agent.method is rl or maxl", True)

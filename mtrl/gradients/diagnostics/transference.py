@@ -1,10 +1,10 @@
 """Transference: what a task's gradient step does to every task's loss (Fifty et al. 2020 and 2021, TAG).
 
 It is measured on the batch of every `every`-th update. Let θ_i' = θ − α ∇L_i(θ) be a step of the shared parameters
-that lowers task i's loss alone. The affinity of task i with task j is Z_ij = 1 − L_j(θ_i') / L_j(θ). An actor's losses
-may be negative, so there it is the difference L_j(θ) − L_j(θ_i'). A positive affinity means that the step helps. Owned
-parameters do not move. The mean over training so far is logged; from it `mtrl group` finds the tasks to train together.
-Each measurement costs T forward passes.
+along task i's gradient only. The affinity of task i with task j is Z_ij = 1 − L_j(θ_i') / L_j(θ). An actor's losses
+may be negative, so there it is the difference L_j(θ) − L_j(θ_i'). A positive affinity means that the step helps.
+Parameters that a task owns do not move. The mean over training so far is logged; `mtrl group` uses it to find the tasks
+to train together. Each measurement costs T forward passes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Config(DiagnosticConfig):
     step_size: float | None = option(None, "positive")
     """α; the optimiser's learning rate if not given."""
     momentum: bool = False
-    """Whether the step has the momentum and weight decay of SGD, too."""
+    """Whether the step also has the momentum and weight decay of SGD."""
     per_rate: bool = False
     """Whether affinities are divided by α, so that early and late ones count alike while the learning rate falls."""
 

@@ -1,13 +1,13 @@
 """The tragic triad: conflict, curvature and dominance of every update (Yu et al. 2020, Sec. 5.3, Fig. 4).
 
 From the unweighted losses L = Σ_i L_i on the batch of the update, before (θ) and after (θ') the optimiser's step:
-curvature: H = 2 [L(θ') − L(θ) − ∇L(θ)·(θ' − θ)], over all parameters (owned ones move the losses too).
+curvature: H = 2 [L(θ') − L(θ) − ∇L(θ)·(θ' − θ)], over all parameters (those owned by a task change the losses too).
 From the shared parameters' gradients g_i and g_j of every pair of tasks, at an angle φ to each other:
 magnitude_similarity: Φ = 2 ‖g_i‖ ‖g_j‖ / (‖g_i‖² + ‖g_j‖²) (Definition 2; 1 where both are zero).
 xi: ξ = (1 − cos² φ) ‖g_i − g_j‖² / ‖g_i + g_j‖² (Definition 5; 0 where it is 0/0).
 positive_cosine, conflict: the shares of pairs with cos φ above and below zero.
 condition_a, condition_b: among the conflicting pairs, the shares with cos φ ≤ −Φ and with ξ ≤ 1. ξ ≤ 1 follows from
-condition (b) of Theorem 2, whose own constants are unknown. NaN where no pair conflicts.
+condition (b) of Theorem 2, whose constants are unknown. NaN where no pair conflicts.
 
 All are means over the last `window` updates. L(θ') − L(θ) is taken in the precision of the losses, so in float32 an
 H below about 10⁻⁷ L is rounding error. The cost is one more forward pass per update, and the tasks' own gradients.
@@ -37,7 +37,7 @@ class Config(DiagnosticConfig):
     option_group: ClassVar[str] = "diagnostics.triad"
     kind: str = "triad"
     window: int = option(100, "a positive integer")
-    """Updates over which logged values are averaged; 1 for the last update alone."""
+    """Updates over which logged values are averaged; 1 for the last update only."""
 
 
 class Triad(Diagnostic):

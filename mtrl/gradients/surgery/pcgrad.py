@@ -16,7 +16,7 @@ from mtrl.core.config import option
 from mtrl.gradients.base import GramianConfig, Surgery
 
 NOTHING = 1e-12
-"""A combination is rounding error if its squared norm is a smaller share than this of the gradients'."""
+"""A combination Σ_i c_i g_i is rounding error if its squared norm is at most this share of (Σ_i |c_i| ‖g_i‖)²."""
 
 
 @dataclass
@@ -30,9 +30,9 @@ class PCGrad(Surgery):
     """Algorithm 1 on the Gramian.
 
     Task i's gradient only ever becomes a combination c_i of the original gradients, so the algorithm needs
-    their inner products alone: with P = C G, the product of the current g_i with the original g_j is P_ij,
-    and where it is negative c_ij falls by P_ij / G_jj. All tasks take their k-th projection at once, each
-    in its own random order. A zero gradient has nothing to project on and is skipped.
+    only their inner products: with P = C G, the product of the current g_i with the original g_j is P_ij,
+    and where it is negative, P_ij / G_jj is subtracted from c_ij. All tasks take their k-th projection at
+    once, each in its own random order. Projections on a zero gradient are skipped.
     """
 
     def __init__(self, variant: str = "full") -> None:

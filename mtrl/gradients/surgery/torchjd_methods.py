@@ -53,7 +53,7 @@ class TorchJDConfig(GramianConfig):
         return {}
 
     def restore(self, module: Any, state: dict[str, Tensor]) -> None:
-        """Load the result of `state` into a new module. Not called if it is empty."""
+        """Load the result of `state` into a new module. Not called if that result is empty."""
 
 
 @dataclass
@@ -181,7 +181,7 @@ class PCD(TorchJDConfig):
 
 @dataclass
 class NashMTL(TorchJDConfig):
-    """Nash-MTL: the Nash bargaining solution, with like relative gains of tasks (Navon et al. 2022, Algorithm 1)."""
+    """Nash-MTL: the Nash bargaining solution, with balanced relative gains (Navon et al. 2022, Algorithm 1)."""
 
     kind: str = "nash_mtl"
     every: int = option(1, "a positive integer")
@@ -277,6 +277,6 @@ def build(config: TorchJDConfig, *, num_tasks: int) -> Surgery:
 
 def _not_installed(kind: str, found: str) -> UserError:
     if "ecos" in found and sys.version_info >= (3, 13):
-        how = "pip install 'ecos>=2.0.14', which takes a C compiler (the extra `surgery` leaves it out on Python 3.13)"
+        how = "pip install 'ecos>=2.0.14', which needs a C compiler (the extra `surgery` leaves it out on Python 3.13)"
         return expected(f"Surgery {kind}", f"used with ecos installed: {how}", found)
     return missing(f"Surgery {kind}", "torchjd and its solver", "surgery", found)

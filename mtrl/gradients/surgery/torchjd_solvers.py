@@ -1,4 +1,4 @@
-"""Modules that map a Gramian (T, T) to weights (T,): what torchjd lacks, and adapters for its own."""
+"""Modules that map a Gramian (T, T) to weights (T,): one that torchjd lacks, and adapters for torchjd's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ShortestVector(nn.Module):
     """min ‖Σ α_i g_i‖ over α ≥ 0 with Σ α_i = 1, as a quadratic programme.
 
     In the unknowns x_i = α_i ‖g_i‖ / min_j ‖g_j‖ the matrix holds the cosines, so the lengths of the gradients do not
-    affect its condition. torchjd stops after 100 steps of Frank-Wolfe, several per cent away for ten tasks.
+    affect its condition. torchjd stops after 100 steps of Frank-Wolfe, for ten tasks several per cent from the minimum.
     """
 
     def __init__(self) -> None:

@@ -1,11 +1,11 @@
 """Transference: at every step, the combination of gradients after which the losses fall most (Fifty et al. 2020).
 
-Each candidate is PCGrad's result, or the sum of the gradients g_i over a set J of tasks. It gives a trial step θ_J' on
-the batch of the update, in which shared parameters move along it and owned ones as usual. Total transference is the sum
-over the primary tasks of 1 − L_j(θ_J') / L_j(θ). The candidate with the highest is chosen, or the first of several. If
-a loss of the batch is not positive, as an actor's may be, the whole step compares differences L_j(θ) − L_j(θ_J').
+Each candidate is PCGrad's result, or the sum of the gradients g_i over a set J of tasks. In its trial step θ_J' on the
+batch of the update, shared parameters move along the candidate, and owned ones as usual. Its total transference is the
+sum over the primary tasks of 1 − L_j(θ_J') / L_j(θ). The candidate with the highest is chosen, and the first of equals.
+If a primary task's loss is not positive, as an actor's may be, all terms are differences L_j(θ) − L_j(θ_J').
 
-Candidates are not rescaled: one task alone takes a shorter step than all together, as in the paper. Trial steps have
+Candidates are not rescaled: the step for a single task is shorter than for all, as in the paper. Trial steps have
 the learning rate, momentum and weight decay of SGD, and no preconditioning for Adam. Each costs a forward pass on new
 tensors, so no parameters have to be restored. The paper's abstract leaves open which candidates there are; here the
 option `candidates` lists them.
@@ -27,7 +27,7 @@ from mtrl.gradients.surgery.pcgrad import PCGrad
 
 KINDS = ("all", "pcgrad", "single", "pairs", "others", "subsets")
 MOST_SUBSETS = 10
-"""The largest number of tasks for which all subsets may be candidates: these are 1023 trial steps."""
+"""The largest number of tasks for which all subsets may be candidates; they need 1023 trial steps."""
 _FEW = f"without subsets for more than {MOST_SUBSETS} tasks"
 WINDOW = 100
 """The number of updates over which the logged shares are averaged."""

@@ -10,7 +10,7 @@ second_order: automatic differentiation through the unrolled step, to check the 
 
 The step to θ' has the momentum and weight decay of SGD, and no preconditioning for Adam, as in the authors' code.
 Unlike in their code, tensors at θ' and θ± are new ones, so nothing has to be restored and no statistics change. λ may
-become negative, as in the paper. Losses may be negative, too, so SAC's actor learns λ of its own by default. With
+become negative, as in the paper. Losses may also be negative, so SAC's actor learns its own λ by default. With
 `sampled_tasks` = K' only K' random λ move in an update. In the paper this saves the memory of the other gradients; here
 one backward pass gives all of them. Where an update sees only some of the tasks, only their λ move, and the primary
 ones among them make up L_val.
@@ -48,7 +48,7 @@ class Config(WeightingConfig):
     estimator: str = option("exact", ESTIMATORS)
     """exact, finite_difference or second_order."""
     sampled_tasks: int | None = option(None, "a positive integer")
-    """K': random tasks whose λ moves in an update; all if not given."""
+    """K': the number of random tasks whose λ moves in an update; all if not given."""
     swap: bool = True
     """Whether L_val is taken on another batch; false: on the training batch ("no swapping", the paper's Table 4)."""
 

@@ -2,9 +2,9 @@
 
 Let n_i be the norm of ∇L_i, G_i = w_i n_i, and r_i = L_i / L_i(0) divided by its mean over tasks, where L(0) are the
 losses of the first update. w descends Σ_i |G_i − mean(G) r_i^α| with mean(G) r_i^α held fixed, so its gradient is
-n_i sign(G_i − mean(G) r_i^α). It has an Adam of its own, and is scaled to sum to T after each step. Differences from
-the paper: the norms are those of all shared parameters, not of one layer, and w is kept above 10⁻³, where the paper
-relies on a small learning rate.
+n_i sign(G_i − mean(G) r_i^α). Adam moves w, which is scaled to sum to T after each step. Differences from the paper:
+the norms are those of all shared parameters, not of one layer, and each w_i is raised to at least 10⁻³ before the
+scaling, where the paper relies on a small learning rate.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Weights from SAC's temperatures: T softmax(−log α), more for tasks that are nearly solved (Yang et al. 2020).
 
 A task whose policy is still random has a high temperature and gets less weight. The weights carry no gradient. Only
-agents with a temperature for each task can use it.
+agents with a temperature for each task can use this weighting.
 """
 
 from __future__ import annotations

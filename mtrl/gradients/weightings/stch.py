@@ -19,7 +19,7 @@ from mtrl.gradients.base import Context, Weighting, WeightingConfig
 class Config(WeightingConfig):
     kind: str = "stch"
     mu: float = option(1.0, "positive")
-    """μ: the smaller, the nearer to the largest loss alone."""
+    """μ: the smaller it is, the more the largest loss dominates."""
 
 
 class STCH(Weighting):

@@ -1,8 +1,8 @@
 """Uncertainty weighting: divides each loss by a learned variance of its task (Kendall et al. 2018, Eq. 7).
 
 The loss is Σ_i ½ e^(−s_i) L_i + s_i / 2 with s_i = log σ_i². Each s_i starts at −0.7, so that the weight ½ e^(−s_i)
-starts near 1. s has an Adam of its own and its gradient in closed form, ½ (1 − e^(−s_i) L_i). It takes its step
-before the weights are used; the paper moves both at once. At the optimum e^(s_i) = L_i, so losses must be positive.
+starts near 1. Adam moves s against its gradient in closed form, ½ (1 − e^(−s_i) L_i). s takes its step before the
+weights are used; the paper moves both at once. At the optimum e^(s_i) = L_i, so losses must be positive.
 """
 
 from __future__ import annotations

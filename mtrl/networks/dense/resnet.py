@@ -1,9 +1,9 @@
 """The parts of networks for dense prediction: a dilated ResNet, and DeepLab's heads (atrous spatial pyramid pooling).
 
 The ResNet is that of He et al. 2015 with the stride of a bottleneck in its 3×3 convolution; the head is that of Chen et
-al. 2017. Both compute what torchvision's do. torchvision has no dilated ResNet-18 and no task axis, and trial steps
-would change the statistics of its batch norms. The last two stages dilate their filters instead of shrinking the image,
-so each side of the features has an eighth of the picture's pixels.
+al. 2017. Both compute what torchvision's networks do. Those are not used, because torchvision has no dilated ResNet-18
+and no task axis, and trial steps would change the statistics of its batch norms. The last two stages dilate their
+filters instead of shrinking the image, so each side of the features has an eighth of the picture's pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BLOCKS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3,
 CHANNELS = (64, 128, 256, 512)
 STRIDES, DILATIONS = (1, 2, 1, 1), (1, 1, 2, 4)
 EXPANSION = 4
-"""A bottleneck's output has this times as many channels as its 3×3 convolution."""
+"""A bottleneck's output has this many times the channels of its 3×3 convolution."""
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Architectures for images, one per file: `build(config, image_shape=(C, H, W), output_size=)` gives a factory.
 
-With `output_size=None` the factory builds the trunk alone, whose output has `trunk_size(config, image_shape)` features.
+With `output_size=None` the factory builds only the trunk, whose output has `trunk_size(config, image_shape)` features.
 """
 
 from mtrl.core.registry import Registry

@@ -1,7 +1,7 @@
 """Mint on the small convolutional network: an owned matrix and bias after every hidden linear layer.
 
 Mint paper, Sec. 4 ("after every fully connected layer") and App. B. Its Table 1 counts 699,000 parameters. At the sizes
-of App. B, however, two full matrices of 320² for each of 20 tasks alone are 4.1 million, so compare parameter counts
+of App. B, however, two full matrices of 320² for each of 20 tasks alone have 4.1 million, so compare parameter counts
 (`mtrl list networks --benchmark cifar100`) before results. Options decide what the paper's Eq. 4 leaves open: whether a
 Mint layer follows the output layer (`output_mint`), and whether each task owns its head (`own_head`).
 """
@@ -22,9 +22,9 @@ from mtrl.networks.mint import Mint
 class Config(ConvConfig):
     kind: str = "conv_mint"
     output_mint: bool = False
-    """Whether a Mint layer follows the output layer, too."""
+    """Whether a Mint layer also follows the output layer."""
     own_head: bool = True
-    """Whether every task has its own output layer. By default it has, as the tasks' classes have nothing in common."""
+    """Whether every task has its own output layer. True by default, as the tasks' classes have nothing in common."""
 
 
 def build(config: Config, *, image_shape: tuple[int, int, int], output_size: int) -> Factory:

@@ -3,7 +3,7 @@
 This is the form that multi-task papers use for CelebA's 64×64 images (Sener & Koltun 2018): a first 3×3 convolution
 without a pool, four stages of which the last three halve the image, and 4×4 mean pooling of the last 8×8 pixels.
 `dropout` is the strong regularisation of Kurin et al. 2022 (Auto-λ paper, Fig. 7). It drops channels between the
-convolutions of each block and, half as often, after the first convolution, and features before the heads.
+convolutions of each block, channels after the first convolution half as often, and features before the heads.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from mtrl.networks.convolution import MeanPool, Pool, conv_block, pooled_size
 from mtrl.networks.layers import head, owned
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-"""The channels, and the number of convolutions, between two pools."""
+"""The channels and the number of the convolutions before each pool."""
 
 
 @dataclass

@@ -2,11 +2,11 @@
 
 An encoder–decoder sees each camera's colours and points. The position decoder gives one attention map over the pixels
 of all cameras. The position is the mean of the pixels' world points, weighted by attention (spatial soft-argmax, Levine
-et al. 2016), plus an offset that each task learns for each stage: the number of keyframes that are done. The rotation
-decoder regresses a quaternion and the gripper's logit. An embedding of task and stage scales and shifts the channels of
-the bottleneck. A task owns this embedding and its offsets, and nothing else. Sizes and normalisation are ours, as the
-paper gives none. Here the rotation decoder also sees the features at the attended pixels. The paper trains for 8,000
-iterations on batches of 32, with a learning rate of 1e-3 for the network (Adam) and of 3e-5 for Auto-λ.
+et al. 2016), plus an offset that each task learns for each stage (the number of keyframes already reached). The
+rotation decoder regresses a quaternion and the gripper's logit. An embedding of task and stage scales and shifts the
+channels of the bottleneck. A task owns this embedding and its offsets, and nothing else. Sizes and normalisation are
+ours, as the paper gives none. Here the rotation decoder also sees the features at the attended pixels. The paper trains
+for 8,000 iterations on batches of 32, with a learning rate of 1e-3 for the network (Adam) and of 3e-5 for Auto-λ.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Config(Options):
     option_group: ClassVar[str] = "network"
     kind: str = "keyframe"
     channels: list[int] = field(default_factory=lambda: [32, 64, 96, 128])
-    """Channels of the encoder's levels. A level is half as wide and high as the last; the decoder mirrors them."""
+    """Channels of the encoder's levels. Each is half as wide and high as the one before; the decoder mirrors them."""
     patch: int = option(2, "a positive integer")
     """Pixels along a side that the first level folds into channels; attention has a point for each patch."""
     embedding: int = option(64, "a positive integer")
