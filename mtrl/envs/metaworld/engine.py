@@ -108,7 +108,7 @@ class BatchedEnvs:
         self._allocate()
         self.threads = threads or min(available_cores(), self.num_tasks * envs_per_task)
         self._workers = Workers(self.threads)
-        self._finalizer = weakref.finalize(self, self._workers.close)
+        self._finalizers = [weakref.finalize(self, self._workers.close)]
         self._build(goals, "v1" if reward_version == "v1" else "v2", {} if known is None else known)
         self._ready = False
 
@@ -145,7 +145,10 @@ class BatchedEnvs:
             TaskArithmetic(s.spec, version, p.layout.columns, s.constant_shapes, p.rows, action, result, terms)
             for s, p, action, result in zip(self._starts, self.physics, self._action, self._result, strict=True)
         ]
-        self._compiled = compiled_steps(list(zip(self.physics, self._arithmetic, strict=True)))
+        tasks = list(zip(self.physics, self._arithmetic, strict=True))
+        self._compiled = compiled_steps(tasks, self.threads)
+        if self._compiled is not None:
+            self._finalizers.append(weakref.finalize(self, self._compiled.close))
 
     @property
     def controls(self) -> NDArray[np.float64]:
@@ -163,6 +166,12 @@ class BatchedEnvs:
     def seed(self, seeds: int | Sequence[int | None]) -> None:
         """Restart the streams from which goals are drawn; see `GoalDraws.seed`."""
         self._draws.seed(seeds)
+
+    def meet_goals(self) -> None:
+        """Make the first states of all goals, which would otherwise be made when they are first drawn."""
+        for starts in self._starts:
+            for goal in range(len(starts.goals)):
+                starts.start(goal)
 
     def restart(self, which: BoolArray, *, new_goals: bool = False) -> FloatArray:
         """Start the next episode of the copies marked in ``which (T, N)``. The others do not change.
@@ -217,14 +226,17 @@ class BatchedEnvs:
         if self._chunks and np.array_equal(self._planned, self._parked):
             return
         self._planned[...] = self._parked
-        chunks = enumerate(shares(~self._parked, self.threads))
-        self._chunks = [self._chunk(t, first, last) for t, ranges in chunks for first, last in ranges]
+        found = enumerate(shares(~self._parked, self.threads))
+        chunks = [(t, first, last) for t, ranges in found for first, last in ranges]
+        if self._compiled is None:
+            self._chunks = [self._chunk(*chunk) for chunk in chunks]
+        else:
+            self._compiled.plan(chunks)
+            run = self._compiled.run
+            self._chunks = [lambda _: run()]  # one call for Python, which threads in C share
 
     def _chunk(self, t: int, first: int, last: int) -> Chunk:
         """Step some copies of a task: first all physics, then all arithmetic, so that their code stays in the cache."""
-        if self._compiled is not None:
-            step = self._compiled[t]
-            return lambda worker: step(worker, first, last)
         advance, evaluate = self.physics[t].advance(first, last), self._arithmetic[t].evaluate(first, last)
 
         def run(worker: int) -> None:
@@ -347,4 +359,5 @@ class BatchedEnvs:
 
     def close(self) -> None:
         """End the threads. The environments cannot be used afterwards."""
-        self._finalizer()
+        for finalizer in self._finalizers:
+            finalizer()

@@ -13,7 +13,7 @@ import ctypes
 import functools
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,10 @@ from mtrl.core.native import FAILURES, compiled
 from mtrl.envs.metaworld.arithmetic import FLAGS, RESULT_SIZE, TaskArithmetic, arithmetic_source
 from mtrl.envs.metaworld.compiler import Untranslatable
 from mtrl.envs.metaworld.physics import CONTROLS, ERROR, SOUND, SUBSTEPS, UNSTABLE, TaskPhysics
+from mtrl.envs.metaworld.pool import SOURCE, Job, Pool
 from mtrl.envs.metaworld.probes import address_of
 
 logger = logging.getLogger(__name__)
-
-Step = Callable[[int, int, int], None]
-"""Steps copies; called with (worker, first, last)."""
 
 _FIELDS = {
     "models": "const mjModel *const *", "datas": "mjData *const *", "bases": "double *const *",
@@ -110,17 +108,40 @@ FOLDER = Path(str(mujoco.__file__)).parent
 _SYMBOLS = ("mj_step", "mj_forward", "_mjPRIVATE__get_tls_error_fn", "_mjPRIVATE__set_tls_error_fn")
 
 
-def compiled_steps(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]]) -> list[Step] | None:
-    """A function for each task; None if they cannot be compiled. The reason is logged.
+class CompiledSteps:
+    """The tasks' functions, and the threads that call them. The tasks' arrays must stay where they are.
 
-    A task's arrays must stay where they are for as long as its function is called.
+    Raises one of `FAILURES`, or Untranslatable, if the functions cannot be compiled.
     """
+
+    def __init__(self, tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], threads: int) -> None:
+        library = compiled(_source(tasks), *FLAGS, "-pthread", f"-I{FOLDER / 'include'}")
+        self._steps = [_address(getattr(library, f"{part.name}_step")) for _, part in tasks]
+        self._tasks, self._kept = (_Task * len(tasks))(), [physics.arrays() | part.arrays() for physics, part in tasks]
+        for task, arrays in zip(self._tasks, self._kept, strict=True):
+            for name in _FIELDS:
+                value = arrays[name]
+                setattr(task, name, address_of(value) if isinstance(value, np.ndarray) else value)
+        self._pool = Pool(library, functions().ctypes.data, threads)
+        self.run, self.close = self._pool.run, self._pool.close
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def plan(self, chunks: Sequence[tuple[int, int, int]]) -> None:
+        """What each `run` steps: of task t the copies ``first`` to ``last`` − 1, for each (t, first, last)."""
+        size = ctypes.sizeof(_Task)
+        begin = ctypes.addressof(self._tasks)
+        self._pool.plan([Job(self._steps[t], begin + t * size, first, last) for t, first, last in chunks])
+
+
+def compiled_steps(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], threads: int) -> CompiledSteps | None:
+    """None if the tasks cannot be compiled. The reason is logged."""
     try:
-        library, table = compiled(_source(tasks), *FLAGS, f"-I{FOLDER / 'include'}"), functions()
+        return CompiledSteps(tasks, threads)
     except (*FAILURES, Untranslatable) as error:
         logger.info("Environments are stepped from Python: %s", error)
         return None
-    return [_bound(getattr(library, f"{part.name}_step"), table, physics, part) for physics, part in tasks]
 
 
 def _source(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]]) -> str:
@@ -133,18 +154,11 @@ def _source(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]]) -> str:
         )
         for physics, part in tasks
     ]
-    return "\n".join([arithmetic_source([part for _, part in tasks]), _HEAD, *steps])
+    return "\n".join([arithmetic_source([part for _, part in tasks]), _HEAD, SOURCE, *steps])
 
 
-def _bound(function: Any, table: Any, physics: TaskPhysics, part: TaskArithmetic) -> Step:
-    arrays = physics.arrays() | part.arrays()
-    values = (arrays[name] for name in _FIELDS)
-    block = _Task(*(address_of(value) if isinstance(value, np.ndarray) else value for value in values))
-    function.restype = None
-    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_long] * 3]
-    step = functools.partial(function, table.ctypes.data, ctypes.addressof(block))
-    step.keep = arrays, block, table  # pyright: ignore[reportAttributeAccessIssue]
-    return step
+def _address(function: Any) -> int | None:
+    return ctypes.cast(function, ctypes.c_void_p).value
 
 
 class _Task(ctypes.Structure):
@@ -159,4 +173,4 @@ def functions() -> Any:
     if not found or not hasattr(mujoco, "MjData") or not hasattr(mujoco.MjData, "_address"):  # pyright: ignore
         raise OSError("this build of mujoco has no library to call")
     library = ctypes.CDLL(str(found[0]))
-    return np.array([ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in _SYMBOLS], np.uint64)
+    return np.array([_address(getattr(library, name)) for name in _SYMBOLS], np.uint64)

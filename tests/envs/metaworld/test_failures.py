@@ -43,7 +43,7 @@ def running(trio: MetaWorldSuite, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of stepping; given before environments are made."""
     if request.param == "python":
-        monkeypatch.setattr(engine, "compiled_steps", lambda tasks: None)
+        monkeypatch.setattr(engine, "compiled_steps", lambda *_: None)
     elif not shutil.which("cc"):
         pytest.skip("no C compiler")
     return request.param

@@ -29,13 +29,13 @@ def test_both_ways_give_the_same_bits(
     suite = MetaWorldSuite(Config("custom", tasks=names, reward_version=version, horizon=min(500, steps // 2)))
     made, compile_steps = list[Any](), engine.compiled_steps
 
-    def recorded(tasks: Any) -> Any:
-        made.append(compile_steps(tasks))
+    def recorded(*arguments: Any) -> Any:
+        made.append(compile_steps(*arguments))
         return made[-1]
 
     monkeypatch.setattr(engine, "compiled_steps", recorded)
     one = suite.batched_envs(5, 3, threads=2, with_info=True)
-    monkeypatch.setattr(engine, "compiled_steps", lambda tasks: None)
+    monkeypatch.setattr(engine, "compiled_steps", lambda *_: None)
     two = suite.batched_envs(5, 3, threads=2, with_info=True)
     assert [len(steps) for steps in made] == [len(names)], "the first is not stepped in C"
     assert np.array_equal(one.reset(), two.reset())

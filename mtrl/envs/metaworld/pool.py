@@ -1,0 +1,198 @@
+"""Threads in C that share the jobs of a step. The caller is one of them.
+
+A job steps some copies of one task. Threads take jobs one by one, so that slow ones balance out. None of them needs
+Python's lock. Between two steps they sleep.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+SOURCE = r"""
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef void (*Step)(const MuJoCo *mujoco, const Task *task, long worker, long first, long last);
+typedef struct { Step step; const Task *task; long first, last; double cost; } Job;
+
+/* `ticket` is the number of the round (upper half) and of the next job in it (lower half). So a thread that comes late
+   never takes a job of another round. */
+typedef struct {
+  const MuJoCo *mujoco;
+  Job *jobs;
+  atomic_long number, left;
+  _Atomic uint64_t ticket;
+  pthread_mutex_t lock;
+  pthread_cond_t wake, done;
+  int closing;
+  long threads;
+  pid_t process;
+  pthread_t ids[];
+} Pool;
+typedef struct { Pool *pool; long worker; } Member;
+
+static double seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec + 1e-9 * now.tv_nsec;
+}
+
+static void work(Pool *pool, uint64_t round, long worker) {
+  uint64_t ticket = atomic_load(&pool->ticket);
+  for (;;) {
+    const long n = ticket & UINT32_MAX;
+    if (ticket >> 32 != round || n >= atomic_load(&pool->number)) return;
+    if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1)) continue;
+    Job *job = pool->jobs + n;
+    const double begin = seconds();
+    job->step(pool->mujoco, job->task, worker, job->first, job->last);
+    job->cost += 0.1 * (seconds() - begin - job->cost);
+    if (atomic_fetch_sub(&pool->left, 1) == 1 && worker) {
+      pthread_mutex_lock(&pool->lock);
+      pthread_cond_signal(&pool->done);
+      pthread_mutex_unlock(&pool->lock);
+    }
+    ticket = atomic_load(&pool->ticket);
+  }
+}
+
+static void *serve(void *argument) {
+  Member member = *(Member *)argument;
+  Pool *pool = member.pool;
+  uint64_t seen = 0;
+  free(argument);
+  for (;;) {
+    pthread_mutex_lock(&pool->lock);
+    while (atomic_load(&pool->ticket) >> 32 == seen && !pool->closing) pthread_cond_wait(&pool->wake, &pool->lock);
+    seen = atomic_load(&pool->ticket) >> 32;
+    const int closing = pool->closing;
+    pthread_mutex_unlock(&pool->lock);
+    if (closing) return NULL;
+    work(pool, seen, member.worker);
+  }
+}
+
+/* A pool of `threads`, with the caller's; fewer if the system has no room for as many. */
+Pool *pool_open(const MuJoCo *mujoco, long threads) {
+  Pool *pool = calloc(1, sizeof(Pool) + threads * sizeof(pthread_t));
+  if (!pool) return NULL;
+  pool->mujoco = mujoco;
+  pool->process = getpid();
+  pool->threads = 1;
+  pthread_mutex_init(&pool->lock, NULL);
+  pthread_cond_init(&pool->wake, NULL);
+  pthread_cond_init(&pool->done, NULL);
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);  /* signals are for Python's threads */
+  while (pool->threads < threads) {
+    Member *member = malloc(sizeof(Member));
+    if (!member) break;
+    *member = (Member){pool, pool->threads};
+    if (pthread_create(&pool->ids[pool->threads], NULL, serve, member)) { free(member); break; }
+    pool->threads++;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return pool;
+}
+
+/* Begin the next round with the longest jobs, so that all threads finish together. */
+static void sort(Job *jobs, long number) {
+  for (long n = 1; n < number; n++) {
+    const Job job = jobs[n];
+    long to = n;
+    for (; to > 0 && jobs[to - 1].cost < job.cost; to--) jobs[to] = jobs[to - 1];
+    jobs[to] = job;
+  }
+}
+
+/* Returns when all jobs are done; -1 in a forked process, which has no threads. */
+int pool_run(Pool *pool, Job *jobs, long number) {
+  if (getpid() != pool->process) return -1;
+  pool->jobs = jobs;
+  atomic_store(&pool->number, number);
+  atomic_store(&pool->left, number);
+  pthread_mutex_lock(&pool->lock);
+  const uint64_t round = (atomic_load(&pool->ticket) >> 32) + 1;
+  atomic_store(&pool->ticket, round << 32);
+  pthread_mutex_unlock(&pool->lock);
+  if (number > 1) pthread_cond_broadcast(&pool->wake);
+  work(pool, round, 0);
+  for (int looks = 0; atomic_load(&pool->left) && looks < LOOKS; looks++) {}
+  if (atomic_load(&pool->left)) {
+    pthread_mutex_lock(&pool->lock);
+    while (atomic_load(&pool->left)) pthread_cond_wait(&pool->done, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+  }
+  if (pool->threads > 1) sort(jobs, number);
+  return 0;
+}
+
+void pool_close(Pool *pool) {
+  if (getpid() != pool->process) return;
+  pthread_mutex_lock(&pool->lock);
+  pool->closing = 1;
+  pthread_cond_broadcast(&pool->wake);
+  pthread_mutex_unlock(&pool->lock);
+  for (long n = 1; n < pool->threads; n++) pthread_join(pool->ids[n], NULL);
+  free(pool);
+}
+""".replace("LOOKS", "100000")
+"""To follow the definitions of `MuJoCo` and `Task` (see `native`). The caller looks for the end of the last jobs, for
+about a tenth of a millisecond, before it sleeps: to be woken would take it longer."""
+
+
+class Job(ctypes.Structure):
+    """Copies ``first`` to ``last`` − 1 of a task. step: the address of the task's function; cost: its usual seconds."""
+
+    _fields_ = [
+        *[(name, ctypes.c_void_p) for name in ("step", "task")],
+        *[(name, ctypes.c_long) for name in ("first", "last")],
+        ("cost", ctypes.c_double),
+    ]
+
+
+class Pool:
+    """Threads, including the caller's. They end with `close`.
+
+    Args:
+        library: has been compiled from `SOURCE`.
+        mujoco: the address of the table of MuJoCo's functions.
+        threads: with 1, everything runs in the caller's thread.
+    """
+
+    def __init__(self, library: ctypes.CDLL, mujoco: int, threads: int) -> None:
+        library.pool_open.restype = ctypes.c_void_p
+        library.pool_open.argtypes = [ctypes.c_void_p, ctypes.c_long]
+        self._run, self._close = library.pool_run, library.pool_close
+        self._run.argtypes, self._close.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], [ctypes.c_void_p]
+        self._close.restype = None
+        self._pool = library.pool_open(mujoco, threads)
+        if self._pool is None:
+            raise MemoryError("The engine's threads could not be started.")
+        self._jobs = (Job * 0)()
+
+    def plan(self, jobs: Sequence[Job]) -> None:
+        """The jobs of each `run`."""
+        self._jobs = (Job * len(jobs))(*jobs)
+
+    def run(self) -> None:
+        """Do all jobs.
+
+        Raises:
+            RuntimeError: this is another process than the one that opened the pool.
+        """
+        if self._run(self._pool, self._jobs, len(self._jobs)):
+            raise RuntimeError("Environments cannot be stepped in a forked process. Make them after the fork.")
+
+    def close(self) -> None:
+        """End the threads. A second call does nothing."""
+        if self._pool is not None:
+            self._close(self._pool)
+            self._pool = None
