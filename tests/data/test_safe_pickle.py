@@ -143,7 +143,7 @@ _DEEP = b")" + b"\x85" * 500_000  # ((((...,),),),)
 def test_a_deep_key_does_not_end_the_process(tmp_path: Path, data: bytes) -> None:
     """Python's own hash of it overflows the stack."""
     (tmp_path / "deep").write_bytes(b"\x80\x04" + data)
-    with pytest.raises(UserError, match="a key that is no text or number"):
+    with pytest.raises(UserError, match="a key that is neither text nor a number"):
         safe_pickle.load(tmp_path / "deep")
 
 
