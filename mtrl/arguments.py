@@ -119,9 +119,9 @@ def _sweep(commands: Any) -> None:
     """
     keys = (
         "The words are those of `mtrl train`. Give the same command again to continue.\n"
-        "Options of Ray: ray.address is host:port, or auto; ray.cpus and ray.gpus are for each\n"
-        "run; ray.restarts is for each run that has died; ray.asha, ray.keep and ray.metric stop\n"
-        "the worse runs early.\n"
+        "Options of Ray: ray.address is host:port, or auto; ray.cpus and ray.gpus are for\n"
+        "each run; ray.restarts is for each run that has died; ray.asha, ray.keep and\n"
+        "ray.metric stop the worse runs early.\n"
         "key=log(LOW,HIGH), key=interval(LOW,HIGH): Optuna proposes ray.trials runs."
     )
     sweep = _command(commands, "sweep", "train many runs at once, on one machine or a Ray cluster", examples, keys)
