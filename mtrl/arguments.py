@@ -33,7 +33,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _path(text: str) -> Path:
-    """A path, which a variable of the shell that is not set is not."""
+    """A path. An empty one is refused, since it comes from a shell variable that is not set."""
     if not text:
         raise argparse.ArgumentTypeError("a path should be given. Found ''")
     return Path(text)
@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, help: str, examples: str, description: str = "") -> argparse.ArgumentParser:
-    """A command. What `help` says of it in the list of commands begins its own help, too."""
+    """A command. Its line in the list of commands, `help`, is also the first line of its own help."""
     text = f"{help[:1].upper()}{help[1:]}.{description and chr(10)}{description}"
     made = commands.add_parser(name, help=help, description=text, examples=examples)
     made.set_defaults(command=made.prog.partition(" ")[2], json=False)
@@ -102,7 +102,7 @@ def _train(commands: Any) -> None:
     mtrl train recipe=quick --show
     mtrl train --config runs/mt10/RUN/seed_1/config.yaml seed=2
     """
-    several = "Values with commas between them are runs of their own, in every combination."
+    several = "Values with commas between them make one run for each combination."
     train = _command(commands, "train", "train an agent, or go on with a run", examples, several)
     train.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
     train.add_argument("--config", type=_path, metavar="FILE", help="start from a run's config.yaml, or a group's")
@@ -118,9 +118,10 @@ def _sweep(commands: Any) -> None:
     mtrl sweep benchmark=mt10 agent.learning_rate=1e-4,3e-4,1e-3 ray.asha=100000
     """
     keys = (
-        "The words are those of `mtrl train`. The same command again goes on. Options of Ray:\n"
-        "ray.address: host:port, or auto; ray.cpus, ray.gpus: of each run; ray.restarts:\n"
-        "of one that has died; ray.asha, ray.keep, ray.metric: stop the worse runs early.\n"
+        "The words are those of `mtrl train`. Give the same command again to continue.\n"
+        "Options of Ray: ray.address is host:port, or auto; ray.cpus and ray.gpus are for\n"
+        "each run; ray.restarts is for each run that has died; ray.asha, ray.keep and\n"
+        "ray.metric stop the worse runs early.\n"
         "key=log(LOW,HIGH), key=interval(LOW,HIGH): Optuna proposes ray.trials runs."
     )
     sweep = _command(commands, "sweep", "train many runs at once, on one machine or a Ray cluster", examples, keys)
@@ -139,11 +140,11 @@ def _study(commands: Any) -> None:
         "Keys of a study.yaml: `runs` (labels with overrides), `common` (overrides), `seeds`,\n"
         "`title`, `prepare` (commands), `equal`, `halving`, `controls`, `lines`, `metric`,\n`pictures`."
     )
-    study = _command(commands, "study", "make the runs that a file names, keep, table and draw them", examples, keys)
+    study = _command(commands, "study", "make the runs of a file, and keep, tabulate and draw them", examples, keys)
     study.add_argument("study", type=_path, metavar="STUDY", help="a folder with a study.yaml, such as results/mt10")
     study.add_argument("options", nargs="*", metavar="LABEL | key=value", help="some of the runs; overrides of all")
     study.add_argument("--jobs", type=int, default=1, help="runs at once; more than 1 have one thread each (1)")
-    study.add_argument("--report", action="store_true", help="no runs: table and draw what is kept already")
+    study.add_argument("--report", action="store_true", help="no runs: tabulate and draw what is already kept")
     study.add_argument("--check", action="store_true", help="evaluate the kept policies again instead, and compare")
     _add_json(study)
     _add_imports(study)
@@ -183,12 +184,12 @@ def _demos(commands: Any) -> None:
     collect.add_argument("--episodes", type=int, default=100, help="of each task (100)")
     collect.add_argument("--seed", type=int, default=1, help="of the scenes")
     collect.add_argument("--layout", choices=("cache", "rlbench"), default="cache", help="what to write")
-    collect.add_argument("--jobs", type=int, default=0, help="processes; as many as there are cores if not given")
+    collect.add_argument("--jobs", type=int, default=0, help="processes; one per core if not given")
     examples = """
     mtrl demos cache rlbench_data benchmark=rlbench --episodes 100
     """
     cache = _command(actions, "cache", "make a cache of demonstrations in RLBench's folders", examples)
-    cache.add_argument("folder", type=_path, help="that holds <task>/variation<N>/episodes/episode<M>")
+    cache.add_argument("folder", type=_path, help="the one that holds <task>/variation<N>/episodes/episode<M>")
     cache.add_argument("options", nargs="*", metavar="key=value", help="benchmark=rlbench and its options")
     cache.add_argument("--episodes", type=int, help="of each task; all if not given")
     for action in (collect, cache):
@@ -222,12 +223,12 @@ def _bench(commands: Any) -> None:
     bench.add_argument("what", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
     bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
     bench.add_argument("--suites", default="", help="update, train, on_policy: mt10, mt50 or both")
-    bench.add_argument("--repetitions", type=int, default=50, help="update, rivals: of each update")
+    bench.add_argument("--repetitions", type=int, default=50, help="update, rivals: how often each update is timed")
     bench.add_argument("--width", type=int, default=400, help="update: hidden units of each layer")
     checkout = "update, rivals: a checkout of metaworld-algorithms, whose updates are timed too"
     bench.add_argument("--jax-baselines", type=_path, metavar="FOLDER", help=checkout)
-    bench.add_argument("--jax-python", default=sys.executable, help="the interpreter for them, which has JAX")
-    compiled = "update: compiled ones too, after a minute each; train: those"
+    bench.add_argument("--jax-python", default=sys.executable, help="the Python that has JAX, for --jax-baselines")
+    compiled = "update: also time compiled updates, after a minute each; train: use compiled updates"
     bench.add_argument("--compiled", action="store_true", help=compiled)
     bench.add_argument("--device", default="cpu", help="update, train, precision: cpu, cuda, ...")
     bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
@@ -256,7 +257,7 @@ def _data(commands: Any) -> None:
     what = "write a run's transitions as data sets in Minari's format, one for each task"
     collect = _command(actions, "collect", what, examples)
     collect.add_argument("folder", type=_path, metavar="RUN", help="the run's folder")
-    collect.add_argument("--episodes", type=int, default=100, help="that its policy plays of each task (100)")
+    collect.add_argument("--episodes", type=int, default=100, help="of each task, played by the run's policy (100)")
     share = "share of random actions in the last episode; it rises from 0 in the first (0)"
     collect.add_argument("--random", type=float, default=0.0, metavar="SHARE", help=share)
     collect.add_argument("--replay", action="store_true", help="write the replay of its newest checkpoint instead")
@@ -284,7 +285,8 @@ def _watch(commands: Any) -> None:
     mtrl watch runs/mt10/RUN --port 6007
     """
     watch = _command(commands, "watch", "show runs in TensorBoard, while they train or after", examples)
-    watch.add_argument("folder", nargs="?", type=_path, default=Path("runs"), metavar="RUN", help="or a folder (runs)")
+    what = "a run, or a folder with runs in it (runs)"
+    watch.add_argument("folder", nargs="?", type=_path, default=Path("runs"), metavar="RUN", help=what)
     watch.add_argument("--port", type=int, help="of the address (the first free one from 6006 on)")
     watch.add_argument("--host", default="localhost", help="0.0.0.0 lets other machines see it (localhost)")
 
@@ -296,7 +298,8 @@ def _report(commands: Any) -> None:
     """
     report = _command(commands, "report", "write what runs were, and what they reached, as one web page", examples)
     report.add_argument("folders", nargs="+", type=_path, metavar="RUN", help="a run, or a folder with runs in it")
-    report.add_argument("--output", type=_path, metavar="FILE", help="the page (report.html in the run, or around all)")
+    page = "the page (report.html in the run, or in the folder of all runs)"
+    report.add_argument("--output", type=_path, metavar="FILE", help=page)
     report.add_argument("--title", default="", help="the page's heading")
 
 
@@ -322,7 +325,7 @@ def _group(commands: Any) -> None:
     group = _command(commands, "group", "find the tasks to train together, from a run's affinities", examples)
     group.add_argument("folder", metavar="RUN", help="a run with diagnostics=transference")
     group.add_argument("--groups", type=int, required=True, metavar="K", help="groups at most")
-    group.add_argument("--network", help="whose losses' affinities: critic (the default) or actor")
+    group.add_argument("--network", help="whose affinities to use: critic (the default) or actor")
     group.add_argument("--output", type=_path, help="the folder of the groups' configurations (groups/ in the run)")
     _add_json(group)
     _add_imports(group)

@@ -1,7 +1,7 @@
 """The command line: what each command of `arguments.py` does.
 
-A command yields its results, each as text and as the facts that `--json` prints. Only they are written to stdout;
-progress and messages go to stderr. Bad input ends in exit code 2 and one line on what was expected and found.
+A command yields its results, each as text and as the facts that `--json` prints. Only results are written to
+stdout; progress and messages go to stderr. Bad input ends in exit code 2 and one line on what was expected and found.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _code(arguments: Sequence[str] | None) -> int:
         return INTERRUPTED
     except OSError as error:  # such as a full disk or a deleted folder; files written before are complete
         return _failed(error)
-    except (MemoryError, RuntimeError) as error:  # only the text tells PyTorch's own
+    except (MemoryError, RuntimeError) as error:  # PyTorch's memory errors are known by their text
         if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
             raise
         found = " ".join((str(error) or "none left").partition("\n")[0].split())
@@ -177,7 +177,7 @@ def _train_one(config: Any) -> Generator[Shown, None, Path]:
 
 
 def _report_of(folder: Any) -> Iterator[Shown]:
-    """Name the report of a run, and write it first if the run has just ended. No failure of this fails the run."""
+    """Name the report of a run, and write it first if the run has just ended. A failure here does not fail the run."""
     from mtrl.monitoring.progress import say
 
     try:

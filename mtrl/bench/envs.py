@@ -1,4 +1,4 @@
-"""mtrl bench envs: environment steps per second, compared with EnvPool, the package and the physics alone."""
+"""mtrl bench envs: environment steps per second, compared with EnvPool, `metaworld` and the physics alone."""
 
 from __future__ import annotations
 

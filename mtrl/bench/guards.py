@@ -90,7 +90,7 @@ def _steps(session: Any, count: int) -> tuple[float, float]:
 
 
 def _save(session: Any, every: int) -> tuple[float, float]:
-    """Save `every` steps after the last checkpoint. Returns seconds, and megabytes written."""
+    """Save a checkpoint, `every` steps after the last one. Returns seconds, and megabytes written."""
     trainer = session.trainer
     if hasattr(trainer, "replay"):
         _fill(trainer, every)

@@ -25,7 +25,7 @@ Updates = dict[str, Callable[[], Any]]
 
 @contextmanager
 def jax_updates(checkout: Path | None, python: str, **sizes: int) -> Iterator[tuple[Updates, dict[str, Any]]]:
-    """Their joint and PCGrad updates, in a process of their own on all cores, and their versions.
+    """The baselines' joint and PCGrad updates, in a separate process on all cores, and the versions of its packages.
 
     Args:
         checkout: the folder that contains `metaworld_algorithms`; without one there are no updates.

@@ -46,7 +46,7 @@ def measure(
     """Rows of `mtrl bench envs` and of `mtrl bench update --compiled`, taken one after the other in one process.
 
     Raises:
-        UserError: as `mtrl.bench.update.measure`.
+        UserError: as in `mtrl.bench.update.measure`.
     """
     suites = ("mt10",) if quick else tuple(update.SUITES)
     jax: dict[str, Any] = {"jax_baselines": jax_baselines, "jax_python": jax_python}

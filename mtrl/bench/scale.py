@@ -5,7 +5,7 @@ PPO: each collector has the copies of one machine, so that a rollout grows with 
 time, each on its own core, that the learner receives all steps and sends all policies through one network card, and
 that its update takes time in proportion to the steps.
 
-SAC: collectors work while the learner makes the updates for the steps before, one for every eight steps of each task.
+SAC: collectors work while the learner makes the updates for earlier steps, one for every eight steps of each task.
 
 `make bench-scale` also writes the tables of the result into docs/scale.md (see `mtrl.bench.pages`).
 """

@@ -69,7 +69,7 @@ def celeba(root: Path | str, size: int, announce: Callable[[str], None] = lambda
 
 
 def partition(path: Path) -> tuple[list[str], NDArray[np.int64]]:
-    """File names (M) and their parts (M,) in {0, 1, 2}. There is a line for each, with a blank or, in a CSV, a comma.
+    """File names (M) and their parts (M,) in {0, 1, 2}. A line has both, with a blank or, in a CSV, a comma between.
 
     Raises:
         UserError: a line is malformed.
@@ -88,7 +88,7 @@ def _listed(folder: Path, name: str) -> Path:
     for path in (folder / f"{name}.txt", folder / f"{name}.csv"):
         if path.is_file():
             return path
-    raise expected(f"File {folder / name}.txt", "there, or the same as .csv", "none")
+    raise expected(f"File {folder / name}.txt", "there, or the same list as .csv", "none")
 
 
 def _content(path: Path) -> bytes:

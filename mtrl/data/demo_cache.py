@@ -201,7 +201,7 @@ def task_facts(folder: Path, task: str) -> dict[str, Any] | None:
         (file := Path(folder) / task / _FACTS).stat()
         facts = read_json(file, {"format": int, "cameras": [str], "size": int, "samples": int, "keyframes": [int]})
         if min(facts["keyframes"], default=0) < 0 or sum(facts["keyframes"]) != facts["samples"]:
-            raise expected(f"File {file}", "one whose keyframes are its samples", facts["samples"])
+            raise expected(f"File {file}", "one whose numbers of keyframes add up to its samples", facts["samples"])
         return facts
     return None
 

@@ -62,7 +62,7 @@ def fetch(name: str, root: Path | str, progress: Callable[[str], Show | None] | 
         progress: takes a file's name and returns the function that shows its download.
 
     Raises:
-        UserError: there is no such data set, it cannot be downloaded, or its checksum is another.
+        UserError: there is no such data set, it cannot be downloaded, or its checksum is wrong.
     """
     if name not in SOURCES:
         raise expected("The data set to fetch", f"one of {', '.join(SOURCES)}", name)
@@ -100,7 +100,7 @@ def _download(source: Source, path: Path, show: Show | None) -> None:
         os.replace(aside, path)
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", None) or error
-        raise UserError(f"{source.url} should be there to download to {path}. Found: {reason}.") from error
+        raise UserError(f"The download of {source.url} to {path} should succeed. Found: {reason}.") from error
     finally:
         aside.unlink(missing_ok=True)
         for folder in new:

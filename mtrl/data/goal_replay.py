@@ -79,7 +79,7 @@ class GoalReplay:
         return Transitions(observation, action, *scalars, chosen)
 
     def _draw_goals(self, generator: torch.Generator | None) -> SomeTasks:
-        """Draw goals as those with the largest random numbers, since `multinomial` would wait for the device."""
+        """Draw the goals with the largest random numbers, since `multinomial` would wait for the device."""
         draw = torch.rand(len(self._goals), device=self._rows.device, generator=generator)
         task = draw.masked_fill_(self._written == 0, -1).topk(self.goals_per_batch).indices
         return SomeTasks(task, self._goals[task])
@@ -107,7 +107,7 @@ class HindsightReplay(GoalReplay):
     """Replaces half of a batch's goals, on average, by goals that episodes have achieved.
 
     Andrychowicz et al. 2017, strategy "random". Here the new goal comes from a state stored for the old goal, and
-    replaces it in the whole batch, so that goal-conditioned networks see each goal once.
+    replaces the old one in the whole batch, so that goal-conditioned networks see each goal once.
     """
 
     share = 0.5

@@ -117,7 +117,7 @@ def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Ten
     try:
         lines = _bytes(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise expected(f"File {path}", "a text file", f"byte {error.start} that is no text") from error
+        raise expected(f"File {path}", "a text file", f"byte {error.start}, which is not text") from error
     if lines and "," in lines[0]:
         (_, *names), *rows = ([cell.strip() for cell in row] for row in csv.reader(lines) if row)
         count, first = len(rows), 2
@@ -259,7 +259,7 @@ def _labels(what: str, found: Any, count: int, classes: int, first: int = 0) -> 
     except (TypeError, ValueError) as error:
         raise expected(what, "integers", type(found).__name__) from error
     if values.shape != (count,):
-        raise expected(what, f"one label for each image, as many as {count}", values.shape)
+        raise expected(what, f"one label for each of {count} images", values.shape)
     if (values != np.round(values)).any():
         raise expected(what, "integers", float(values[values != np.round(values)][0]))
     if values.size and not first <= values.min() <= values.max() < first + classes:

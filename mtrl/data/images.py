@@ -64,8 +64,8 @@ def normalised(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
 def crop_and_flip(images: Tensor, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
     """Shift each image by up to `padding` pixels in each direction, filling in zeros, and mirror half of them.
 
-    images (..., C, H, W) float -> the same shape. Every image has random numbers of its own. One gather along each axis
-    moves all of them.
+    images (..., C, H, W) float -> the same shape. Every image has its own random numbers. One gather along each axis
+    moves all images.
     """
     *lead, channels, height, width = images.shape
     rows = images.reshape(-1, channels, height, width)
@@ -140,8 +140,9 @@ def task_images(
 class Epochs:
     """Batches of T tasks' training images, epoch by epoch, which depend only on the seed and the batch's number.
 
-    In an epoch, each image of the largest task comes once, in random order, and a smaller task's images repeat. As
-    order, crops and flips depend on nothing else, a run continues exactly from any batch.
+    In an epoch, each image of the largest task comes once, in random order, except for those of an incomplete last
+    batch, and a smaller task's images repeat. As order, crops and flips depend on nothing else, a run continues exactly
+    from any batch.
     """
 
     def __init__(self, data: ImageData, batch_size: int, seed: int) -> None:

@@ -25,7 +25,7 @@ from mtrl.core.errors import expected, reading
 from mtrl.data.image_files import CIFAR_SHAPE
 
 _LARGEST = 64 << 20
-"""The most bytes of a member, somewhat more than the largest real one has."""
+"""The largest size of a member that is read, in bytes. It is somewhat more than the largest real one has."""
 _BATCHES = 5
 Member = Callable[[str], bytes]
 """Returns the content of the archive's member with a name."""

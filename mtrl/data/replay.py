@@ -12,17 +12,17 @@ from mtrl.core.types import Transitions
 
 
 def draw_below(limit: Tensor, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
-    """Uniform integers (shape) of int64 in [0, limit), `limit` positive and broadcast to the shape.
+    """Uniform int64 integers of this shape in [0, limit). `limit` is positive and is broadcast to the shape.
 
-    The remainder of 63 random bits: a limit of n makes no number likelier than another by more than n / 2⁶³, where
-    fractions in float32 would already prefer some of a million rows.
+    They are remainders of 63 random bits, so that with a limit of n no number is likelier than another by more than
+    n / 2⁶³. With fractions in float32, some of a million rows would already be drawn more often than others.
     """
     bits = torch.randint(2**63 - 1, shape, device=limit.device, generator=generator)
     return bits.remainder_(limit)
 
 
 def check_saved(rows: Tensor, own: Tensor) -> None:
-    """Raise ValueError unless saved rows fit a replay's own: as many rings and columns, at most as many rows a ring."""
+    """Raise ValueError unless saved rows fit a replay's own: the same rings and columns, and no more rows in a ring."""
     if rows.shape[0] != own.shape[0] or rows.shape[2] != own.shape[2] or rows.shape[1] > own.shape[1]:
         raise ValueError(
             f"A saved replay should fit (rings, at most capacity, row) = {tuple(own.shape)}. Found {tuple(rows.shape)}."
@@ -40,7 +40,7 @@ class ReplayBuffer:
     _scalars: ClassVar[int] = 2
     """Single numbers at the end of a row."""
     block_bytes: ClassVar[int] = 1 << 24
-    """Of what a checkpoint holds as one file."""
+    """Size of the blocks of rows that a checkpoint holds as one file each."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class ReplayBuffer:
         self._resize(min(self._size + count, self.capacity))
 
     def fill(self, rings: Sequence[Transitions]) -> None:
-        """Store what each ring is to hold, fields (1, M, ..) with an M of its own each; draws go no further in it."""
+        """Fill each ring with its transitions, fields (1, M, ..), where M may differ. Draws take only these rows."""
         for ring, transitions in zip(self._rows, rings, strict=True):
             rows = torch.cat([f.to(ring) for f in self._fields(transitions)], -1)[0]
             ring[: len(rows)] = rows
@@ -130,8 +130,8 @@ class ReplayBuffer:
         return {"blocks": dict(self._blocks()), "position": self._position, "total": self._total}
 
     def _blocks(self) -> Iterator[tuple[str, Tensor]]:
-        """Blocks (T, steps, row). Its name says where one begins, and how many transitions of a task there were when
-        one was last written to it: of blocks of one run, those of one name are the same."""
+        """Names, and blocks (T, steps, row). A name says where the block begins, and how many transitions of a task
+        there were when the block was last written to. Blocks of one run that have the same name are equal."""
         length = max(1, self.block_bytes // self._rows[:, :1].nbytes)
         newest = (self._position - 1) % self.capacity
         for first in range(0, self._size, length):
@@ -140,7 +140,7 @@ class ReplayBuffer:
             yield f"{first}_{self._total - age}", self._rows[:, first:end]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """state: of `state_dict`, or {rows, position}, which the first checkpoints of format 1 have."""
+        """state: from `state_dict`, or {rows, position}, which the first checkpoints of format 1 have."""
         blocks: list[Tensor] = [state["rows"]] if "rows" in state else list(state["blocks"].values())
         shapes = {(block.shape[0], block.shape[2]) for block in blocks}
         size = sum(block.shape[1] for block in blocks)

@@ -84,8 +84,8 @@ def _image(episode: Path, camera: str, index: int, frame: Frame, masks: bool) ->
     model = frame.cameras.get(camera)
     if model is None:
         raise UserError(
-            f"File {episode / LOW_DIM} should hold the model of camera {camera}, as RLBench writes it since 1.1.0. "
-            "Found none; without it there are no point clouds."
+            f"File {episode / LOW_DIM} should hold the model of camera {camera}, which RLBench has written since "
+            "1.1.0. Found none; without it there are no point clouds."
         )
     image = Image(
         read_png(path("rgb")),

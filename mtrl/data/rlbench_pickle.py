@@ -58,7 +58,7 @@ def read_low_dim(path: Path) -> tuple[list[Frame], int | None]:
 
 
 def _seed(state: Any) -> int | None:
-    """The seed of the random generator that RLBench saved; None if numbers had been drawn before."""
+    """The seed of the random generator that RLBench saved; None if numbers had already been drawn from it."""
     try:
         first = int(state[1][0])
         return first if np.array_equal(state[1], _generator_state(first)[1]) else None

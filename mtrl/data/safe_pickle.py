@@ -117,7 +117,7 @@ class _Unpickler(pickle._Unpickler):
     stack: list[Any]
 
     def __init__(self, data: bytes, allowed: Mapping[tuple[str, str], Any], path: Path, encoding: str) -> None:
-        super().__init__(io.BytesIO(data), fix_imports=False, encoding=encoding)  # it never returns more than it has
+        super().__init__(io.BytesIO(data), fix_imports=False, encoding=encoding)  # BytesIO reads no more than it has
         self._allowed, self._path = allowed, path
         self._changed = (_Array, *(kind for kind in allowed.values() if isinstance(kind, type)))
         self._left = _MADE_PER_BYTE * len(data) + _MADE
@@ -159,7 +159,7 @@ class _Unpickler(pickle._Unpickler):
 
         def checked(self: _Unpickler) -> None:
             if any(isinstance(key, tuple | frozenset) for key in self.stack[keys]):
-                raise TypeError("a key that is no text or number")
+                raise TypeError("a key that is neither text nor a number")
             load(self)
 
         return checked
@@ -167,7 +167,7 @@ class _Unpickler(pickle._Unpickler):
     def _load_build(self) -> None:
         """The opcode BUILD, only for instances of the caller's classes. Otherwise a file could change functions."""
         if not isinstance(self.stack[-2], self._changed):
-            raise TypeError("attributes of what is no instance of its classes")
+            raise TypeError("attributes of something that is not an instance of its classes")
         pickle._Unpickler.load_build(self)  # type: ignore[attr-defined]
 
     dispatch[pickle.BUILD[0]] = _load_build

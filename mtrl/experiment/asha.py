@@ -2,7 +2,7 @@
 
 This is the stopping form of Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (ASHA): at steps r,
 rη, rη², ... a trial is compared with all trials that have reached this step so far, and continues if it is among the
-best 1/η of them. Decisions depend on the rows alone, so nothing else is stored. When the same sweep is started again,
+best 1/η of them. Decisions depend only on the rows, so nothing else is stored. When the same sweep is started again,
 it judges each trial against all rows that exist by then, and continues those that are now among the best.
 """
 

@@ -25,7 +25,7 @@ def listed(what: str | None = None) -> dict[str, dict[str, dict[str, Any]]]:
     The cost is the time of a whole SAC update as a multiple of joint training, {"mt10": ratio, "mt50": ratio}.
 
     Raises:
-        UserError: `what` is no group.
+        UserError: `what` is not a group.
     """
     wanted = _PLURALS.get(what, what) if what else None
     if wanted is not None and wanted not in GROUPS:
@@ -59,7 +59,7 @@ def table(facts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         lines += [f"  {name:<{width}}{_cost(row):<{12 * priced}}{_text(row)}" for name, row in kinds.items()]
     if "weighting" in facts or "surgery" in facts:
         lines += ["", "MT10, MT50: the time of a whole update as a multiple of joint training, on two CPU cores."]
-        lines += ["Measure yours by `mtrl bench update --methods all`."]
+        lines += ["Measure yours with `mtrl bench update --methods all`."]
     return "\n".join(lines)
 
 

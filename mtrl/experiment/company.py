@@ -2,7 +2,7 @@
 
 Every process has the whole run, with its environments and random numbers, and computes its share of each update
 (`execution.processes`), so that all have the same state. The first process leads: it logs, evaluates and saves, and
-tells the others what to do before each step. They read its folder when it loads a checkpoint, and at the end.
+tells the others what to do before each step. The others read its folder when it loads a checkpoint, and at the end.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def joined() -> Iterator[Company]:
         yield company
     finally:
         if leads():
-            with contextlib.suppress(RuntimeError):  # the others may have ended by the same error
+            with contextlib.suppress(RuntimeError):  # the others may have ended with the same error
                 company.tell(Order.END)
         dist.destroy_process_group()
 
@@ -109,7 +109,7 @@ def follow(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunF
     experiment = Experiment(config)
     seed_process(config.seed)
     trainer, done = experiment.trainer.start(), 0
-    with contextlib.closing(trainer), Interrupts():  # a signal ends only the first process itself
+    with contextlib.closing(trainer), Interrupts():  # only the first process reacts to a first signal
         while (order := company.told()) is not Order.END:
             if order is Order.ADVANCE:
                 trainer.advance()

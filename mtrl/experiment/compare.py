@@ -166,7 +166,7 @@ def _notes(found: dict[str, Any], label: str, other: str) -> list[str]:
     }
     lines = [f"{what}: {', '.join(map(str, items))}." for what, items in named.items() if items]
     if found["mean"]["difference"]["low"] is None:
-        lines.append("There are no intervals, as they take two seeds or more on both sides.")
+        lines.append("There are no intervals, as these need two seeds or more on both sides.")
     if found["protocol_differences"]:
         lines.append(f"The protocols differ: {_listed(found['protocol_differences'])}.")
     return lines

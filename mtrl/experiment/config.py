@@ -23,7 +23,7 @@ from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, NET
 from mtrl.training import TRAININGS
 
 CRITIC = tuple(Registry(f"critic_{r.group}", r.package, usual=r.group) for r in (WEIGHTINGS, SURGERIES))
-"""The same methods, for the critics alone."""
+"""The same methods, for the critics only."""
 METHODS = (WEIGHTINGS, SURGERIES, *CRITIC, DIAGNOSTICS)
 NETWORK_KINDS = (NETWORKS, IMAGE_NETWORKS, DENSE_NETWORKS, KEYFRAME_NETWORKS)
 REGISTRIES = (SUITES, *NETWORK_KINDS, *METHODS, AGENTS, TRAININGS)
@@ -61,11 +61,11 @@ class ExperimentConfig:
     steps: int = 2_000_000
     """Length of the run, in units of the `training`: environment steps of each task, training images, and so on."""
     seed: int = 1
-    """Of everything random: networks, goals, exploration, sampling."""
+    """The seed of everything random: networks, goals, exploration, sampling."""
     device: str = runtime_option("auto")
     """cpu, cuda, cuda:1, ..., or auto: a GPU where there is one."""
     threads: int = runtime_option(0)
-    """PyTorch's threads on the CPU; 0 for its own choice."""
+    """PyTorch's threads on the CPU; 0 lets PyTorch choose."""
     experiment: str = path_option("", changes_results=True)
     """The run's name; by default <network>-<weighting>-<surgery>, and a hash where other options are set."""
     runs: str = path_option("runs")
@@ -143,7 +143,7 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def alternatives(override: str) -> list[str]:
-    """Split an override with several values into overrides with one value each. One with one value stays alone."""
+    """Split an override of several values into overrides with one value each. An override of one value is unchanged."""
     return configs.alternatives(override)
 
 
@@ -153,12 +153,12 @@ def is_whole(option: str, overrides: Sequence[str]) -> bool:
 
 
 def _implied(benchmark: str) -> dict[str, str]:
-    """Option -> value that goes with a benchmark: what its kind of data implies, then what it says itself."""
+    """Option -> value that goes with a benchmark. The benchmark's own values replace those of its kind of data."""
     return {**SUITES.constant(benchmark, "spec_type").defaults, **(SUITES.constant(benchmark, "defaults") or {})}
 
 
 def _published(given: Sequence[str]) -> dict[str, str]:
-    """Option -> value that the papers of the methods chosen have for this benchmark (`published` of their Config).
+    """Option -> value that the chosen methods' papers have for the chosen benchmark (`published` of their Config).
 
     Options in `given` or in a recipe take precedence, and are left out here.
     """
@@ -202,7 +202,7 @@ def compose_all(runs: Iterable[Sequence[str]]) -> list[ExperimentConfig]:
     """The configurations of several runs. Prints which options of their recipes are ignored (`left_out`).
 
     Raises:
-        UserError: as by `compose`, or two of the runs would have one folder.
+        UserError: as in `compose`, or two of the runs would share a folder.
     """
     every = list(runs)
     found = [compose(overrides) for overrides in every]
@@ -226,7 +226,7 @@ def restore(saved: dict[str, Any]) -> ExperimentConfig:
     """The configuration of a run folder's `config.yaml`.
 
     Raises:
-        UserError: it holds what this version does not know, or needs modules that have not been imported.
+        UserError: it holds something that this version does not know, or needs modules that have not been imported.
     """
     _check_imports(str(saved.get("imports", "")))
     return configs.restore(ExperimentConfig, REGISTRIES, saved)
@@ -275,7 +275,7 @@ def _defaults(options: Any) -> dict[str, Any]:
 
 
 def told_apart(config: ExperimentConfig) -> dict[str, Any]:
-    """The options, by dotted name, in which experiments may differ: not the seed, nor what changes no result."""
+    """The options, by dotted name, in which experiments may differ: not the seed, nor options that change no result."""
     free = {"seed", *free_keys(config)}
     return {name: value for name, value in configs.leaves("", configs.plain(config)) if name not in free}
 
@@ -284,7 +284,7 @@ def _check_imports(listed: str) -> None:
     """Refuse a list of modules that the user has not named in this process: a file alone never runs code.
 
     Raises:
-        UserError: it names the modules, and how to name them.
+        UserError: some modules have not been imported. The message names them, and says how to import them.
     """
     missing = [module for module in re.findall(r"[\w.]+", listed) if module not in sys.modules]
     if missing:

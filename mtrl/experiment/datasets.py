@@ -120,7 +120,7 @@ def _stored(experiment: Experiment, folder: RunFolder) -> Iterator[Transitions]:
 def in_episodes(transitions: Transitions, horizon: int) -> Iterator[Episode]:
     """Divide transitions (1, M, ..) into episodes.
 
-    An episode ends at a termination, after `horizon` steps, or where its successor is not the next observation.
+    An episode ends at a termination, after `horizon` steps, or where the successor is not the next observation.
     """
     observation, action, reward, successor, terminated = (part[0].cpu().numpy() for part in transitions[:5])
     goes_on = (successor[:-1] == observation[1:]).all(-1) & (terminated[:-1] == 0)

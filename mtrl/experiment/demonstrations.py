@@ -29,7 +29,7 @@ class _Job:
     """One task's demonstrations, to be collected by one process."""
 
     benchmark: Any
-    """The suite's configuration, with this task alone."""
+    """The suite's configuration, with only this task."""
     task: str
     episodes: int
     seed: int
@@ -45,7 +45,7 @@ def collect(
     Args:
         options: key=value words; benchmark=... must name a suite with experts.
         output: the folder in which the benchmark gets a folder of its name.
-        layout: cache (decision samples only) or rlbench (every frame and all five cameras, in its folders).
+        layout: cache (decision samples only) or rlbench (every frame and all five cameras, in RLBench's folders).
         jobs: processes, each on one task at a time; one per core if 0.
 
     Returns:
@@ -158,7 +158,7 @@ def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Pa
         episodes: how many to take of each task, in the order of their numbers; all if not given.
 
     Raises:
-        UserError: a task has too few, or a file is missing or damaged; the line names it.
+        UserError: a task has too few demonstrations, or a file is missing or damaged. The message names it.
     """
     suite: Suite = SUITES.build(compose(options).benchmark)
     spec = _keyframes(suite)

@@ -91,7 +91,7 @@ class Experiment:
         return result, {**facts, **self.suite.description(), **result.to_json(self.tasks)}
 
     def write_video(self, path: Path) -> str | None:
-        """Film one episode of every task. If that is impossible, print one line that says what is missing."""
+        """Film one episode of every task. Returns a line that says why this is impossible, or None."""
         try:
             self.suite.film(self.trainer.policy, path, self.config.seed)
         except UserError as error:

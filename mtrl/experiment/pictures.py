@@ -77,7 +77,7 @@ def place(folder: Path, name: str) -> Path:
     """The path of a picture or report: in its folder or, if that is not writable, in the working folder."""
     if os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         return folder / name
-    print(f"mtrl: {name} is drawn here, as {folder} may not be written.", file=sys.stderr)
+    print(f"mtrl: {name} is put into the working folder, as {folder} may not be written.", file=sys.stderr)
     return Path(name)
 
 

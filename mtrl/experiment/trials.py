@@ -210,7 +210,7 @@ class _Sweep:
                 self._submit(number)
 
     def _tell(self, number: int) -> None:
-        """Report the result of a trial that has ended to the search."""
+        """Tell the search the result of a trial that has ended."""
         trial = self._trials[number]
         if self._search and trial.state in ("finished", "stopped", "failed"):
             self._search.tell(self._proposed[number], trial.last(self._search.metric))

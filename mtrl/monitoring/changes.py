@@ -25,7 +25,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Collection[s
 
 
 def completed(old: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved configuration, completed with the defaults of options that were added to its groups since."""
+    """A saved configuration, completed with the defaults of options that have since been added to its groups."""
     groups = [
         key for key, value in defaults.items() if isinstance(value, Mapping) and isinstance(old.get(key), Mapping)
     ]

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder `step_<n>/` with `state.pt`, `replay.pt` and a file for each block of a large replay. It is
 written under another name, synced to the disk and renamed; only then are older ones deleted. A block that is already in
-the checkpoint before is not written again, but gets a hard link. Files are ZIP archives with a checksum for each
+the previous checkpoint is not written again, but gets a hard link. Files are ZIP archives with a checksum for each
 record. PyTorch writes these checksums but does not read them, so this module checks all of them before anything is
 used. Loading never runs code (`torch.load(weights_only=True)`), and saving refuses what could not be loaded that way.
 
@@ -39,12 +39,12 @@ def save(folder: Path, step: int, state: Mapping[str, Any], replay: Mapping[str,
     Args:
         folder: the run's `checkpoints/`.
         state: tensors, numbers, strings, and dicts, lists and tuples of them.
-        replay: the same, usually large. Under `blocks` it may have tensors by name, which are saved without a copy.
-            If the checkpoint before has a block of the same name, it must be equal, and is not written again.
+        replay: the same, usually large. Under `blocks` it may have tensors by name, each of which gets its own file.
+            If the previous checkpoint has a block of the same name, the two must be equal: it is not written again.
         keep: how many checkpoints remain.
 
     Raises:
-        TypeError: `state` or `replay` holds what could not be loaded again; nothing is written.
+        TypeError: `state` or `replay` holds something that could not be loaded again; nothing is written.
         UserError: the folder cannot be written; earlier checkpoints are not changed.
     """
     blocks: Mapping[str, Tensor] = replay.get(BLOCKS, {})
@@ -103,10 +103,10 @@ def newest(folder: Path, with_replay: bool = True) -> Found | None:
             return Found(path, load(path), load_replay(path) if with_replay else {}, damaged)
         except UserError as error:
             if path == found[0]:
-                hint = "No checkpoint before is whole: put one back, or start another run."
+                hint = "No earlier checkpoint is whole: put one back, or start another run."
                 raise UserError(f"{error} {hint}") from error
             damaged.append(path)
-            print(f"mtrl: {error} The checkpoint before is taken.", file=sys.stderr)
+            print(f"mtrl: {error} The previous checkpoint is taken.", file=sys.stderr)
     return None
 
 
@@ -159,8 +159,8 @@ def load_policy(path: Path) -> dict[str, Any]:
 
 
 def save_best(folder: Path, step: int, policy: Mapping[str, Any]) -> None:
-    """Keep the policy after `step` steps, which is the best so far. Earlier ones stay while a checkpoint exists that is
-    older than this one, since training may go back to it."""
+    """Keep the policy after `step` steps, which is the best so far. Earlier best policies stay while a checkpoint
+    exists that is older than this policy, since training may go back to that checkpoint."""
     save_policy(folder / f"best_{step}.pt", step, policy)
 
 
@@ -268,7 +268,7 @@ def _read(path: Path, mmap: bool) -> dict[str, Any]:
         _verify(path)
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         if not isinstance(found, dict):
-            raise TypeError(f"a {type(found).__name__}, no dictionary")
+            raise TypeError(f"a {type(found).__name__}, not a dictionary")
         return found
 
 
@@ -278,7 +278,7 @@ def _verify(path: Path) -> None:
         if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
             raise ValueError("a compressed record")
         if (damaged := archive.testzip()) is not None:
-            raise ValueError(f"another checksum than the one it was written with, in {damaged}")
+            raise ValueError(f"a checksum that differs from the saved one, in {damaged}")
 
 
 def _first_line(error: Exception) -> str:

@@ -19,8 +19,9 @@ class Stopped(KeyboardInterrupt):
 class Interrupts:
     """Inside the block, a first signal only makes `check` raise; a second one interrupts at once.
 
-    It has no effect outside the main thread, since only that may handle signals. Signals that the process was started
-    to ignore, as by nohup, stay ignored. A process that is forked inside the block still ends by the first signal.
+    It has no effect outside the main thread, since only that thread may handle signals. Signals that the process was
+    started to ignore, as with nohup, stay ignored. A process that is forked inside the block still ends at the first
+    signal.
     """
 
     def __init__(self) -> None:

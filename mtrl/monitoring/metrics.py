@@ -1,4 +1,4 @@
-"""Writes metrics twice: to `metrics.jsonl`, which everything reads, and to TensorBoard, for looking at."""
+"""Writes metrics twice: to `metrics.jsonl`, which everything reads, and to TensorBoard, for viewing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Copies the numbers in `metrics.jsonl` to Weights & Biases, if the option `wandb` says so.
 
-Project, entity and account come from its environment variables (WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY). A resumed
+Project, entity and account come from environment variables (WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY). A resumed
 run continues the same run there, whose id is kept in the run's folder. A failure there never changes or stops a run.
 """
 

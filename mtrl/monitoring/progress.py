@@ -20,7 +20,7 @@ class Progress:
     """Shows steps and updates per second, the time left and the mean of the most important value, such as success.
 
     Rates are taken over the last `window` seconds, so that a warm-up without updates does not distort them for long. If
-    one step took longer than that, as when updates are compiled, they are taken since the beginning.
+    one step took longer than that, as when updates are compiled, rates are taken since the beginning.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Block:
             self._stream.flush()
 
     def note(self, text: str) -> None:
-        """Print a line above them."""
+        """Print a line above the others."""
         lines = self._lines
         self._erase()
         print(text, file=self._stream, flush=True)

@@ -63,7 +63,7 @@ def _command(words: Sequence[str]) -> list[str]:
 
 
 def _git(source: Path) -> dict[str, Any] | None:
-    """The commit that contains `source`, <package>/<part>/<file>. It is empty if git does not track the file."""
+    """The commit that contains `source`, <package>/<part>/<file>. None if git does not track the file."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source.parent), *arguments]

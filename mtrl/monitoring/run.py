@@ -203,7 +203,10 @@ def read_result(file: Path, further: Mapping[str, Any] | None = None) -> dict[st
 def _enter(
     path: Path, config: dict[str, Any], ignore: Collection[str], defaults: Mapping[str, Any], steps_key: str
 ) -> tuple[Status, Callable[[], None] | None]:
-    """Decide the run's status under its lock, and write a new run's files. Returns it, and what `begin` calls."""
+    """Decide the run's status under its lock, and write a new run's files.
+
+    Returns the status, and what `begin` calls.
+    """
     if not (path / "config.yaml").exists():
         write_json(path / "provenance.json", provenance.collect())
         _write_config(path, config)

@@ -70,7 +70,7 @@ def render(runs: Sequence[Run], target: Path, title: str = "") -> str:
 
 
 def _place(paths: Sequence[Path], runs: Sequence[Run]) -> Path:
-    """The default path: in the run, or in the folder around all named paths, unless it has the working folder in it."""
+    """The default path: in the run, or in the folder around all paths, unless that contains the working folder."""
     if len(runs) == 1:
         return place(runs[0].folder.path, NAME)
     if len(paths) == 1:

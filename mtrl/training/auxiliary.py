@@ -1,8 +1,8 @@
 """Epochs of label training alternate with epochs of main training (RL-AUX, App. B); all test images are evaluated.
 
 A step is one training image of the main network. The learning rate halves every 50 epochs. The paper reports the best
-test accuracy during training (early stopping). With `training.evaluate_every`, the result has this beside the final
-one.
+test accuracy during training (early stopping). With `training.evaluate_every`, the result has this accuracy beside
+the final one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Config(supervised.Config):
     schedule: str = "step"
     """How the main network's learning rate falls: step, cosine (to zero at the last step), or constant."""
     milestone: int = 50
-    """The schedule `step` multiplies the learning rate by `decay` whenever so many epochs have passed."""
+    """The schedule `step` multiplies the learning rate by `decay` every `milestone` epochs."""
     label_every: int = 1
     """Epochs of main training for each epoch of label training."""
 
@@ -52,7 +52,7 @@ class Agent(supervised.Agent, Protocol):
 
 
 class AuxiliaryTrainer(SupervisedTrainer):
-    """Trains what makes the auxiliary labels before every `label_every`-th epoch of the main network.
+    """Trains the source of the auxiliary labels before every `label_every`-th epoch of the main network.
 
     One call of `advance` covers an epoch of label training and the main network's first batch after it. Label
     training's random draws depend only on the seed and the epoch, so that a resumed run repeats them.

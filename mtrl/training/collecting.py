@@ -39,7 +39,7 @@ class CollectorConfig(TrainingConfig):
     collector: str = "local"
     """Where steps are taken: local, or ray for processes on the machines of a Ray cluster."""
     collector_address: str = runtime_option("")
-    """With collector=ray: host:port of the cluster, or auto; a new one of this machine alone if not given."""
+    """With collector=ray: host:port of the cluster, or auto; if not given, a new cluster of only this machine."""
     collector_cpus: int = runtime_option(1)
     """With collector=ray: cores of each process."""
 

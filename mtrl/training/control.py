@@ -41,15 +41,15 @@ class PartialSuite(ControlSuite, Protocol):
     """What a loop needs of a benchmark if its environments are divided into parts."""
 
     def make_envs(self, seed: int, envs_per_task: int, copies: range | None = None) -> TaskVectorEnv:
-        """copies: which of a task's `envs_per_task` copies to make; all if not given. It does not affect their
-        numbers."""
+        """copies: which of a task's `envs_per_task` copies to make; all if not given. Each copy behaves as it
+        would among all."""
         ...
 
 
 class EpisodeStatistics:
     """Returns and successes of the training episodes that ended since the last report.
 
-    An episode counts as a success if the task was solved at any of its steps, since training does not end it there.
+    An episode counts as a success if the task was solved at any of its steps, since training continues after a success.
     """
 
     def __init__(self, num_tasks: int, envs_per_task: int, measures: Sequence[str] = ()) -> None:
@@ -75,7 +75,7 @@ class EpisodeStatistics:
             solved[over] = False
 
     def _add_extremes(self, step: StepResult, copies: slice) -> None:
-        """Stop at the first number that is too large, while its task is known: soon it spreads to all tasks."""
+        """Stop at the first number that is too large, while its task is known, since it soon spreads to all tasks."""
         if not -_LARGEST < self._extremes.min() <= self._extremes.max() < _LARGEST:
             return
         found = self._found[:, copies]

@@ -1,8 +1,8 @@
 """Epochs over pictures with targets for each pixel; each task is measured on all test pictures.
 
 A step is one training picture. A task's score is a share defined by its kind (`data.pixel_tasks`), so that tasks of all
-kinds have one number, the higher the better; the result has the kind's own measures beside it. Δ_MTL compares what the
-Auto-λ paper does: mIoU, the absolute error of depth or disparity, and the mean angle of normals.
+kinds have one number, the higher the better; the result has the kind's own measures beside it. Δ_MTL compares the
+same measures as the Auto-λ paper: mIoU, the absolute error of depth or disparity, and the mean angle of normals.
 """
 
 from __future__ import annotations

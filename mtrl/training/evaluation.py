@@ -6,7 +6,7 @@ Episodes terminate on success, and their last step decides whether they count as
 
 - ``goals`` (default): each of the benchmark's goals once; with fewer episodes than goals, the first `episodes` of an
   order shuffled by the seed.
-- ``upstream``: a goal drawn with replacement for each episode, as the package does.
+- ``upstream``: a goal drawn with replacement for each episode, as `metaworld` does.
 
 With N copies side by side, counting the first episodes to finish would favour short ones, which are the successful
 ones. So episode e is assigned to copy e mod N, as the (e div N)-th that this copy plays.
@@ -31,7 +31,7 @@ from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
 Policy = Callable[..., FloatArray]
 """Maps observations (T, N, O) to actions (T, N, A). Where tasks are goals, it also takes the `TaskSubset`."""
 Progress = Callable[[int, int], None]
-"""Called after each step that ends an episode, with the number of episodes done and of all, over all tasks."""
+"""Called after each step that ends an episode, with the numbers of episodes done and in all, over all tasks."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Evaluation:
     """The result of an evaluation. Every value of a task is a mean over its episodes or samples."""
 
     counted: Sequence[int] | None = field(default=None, kw_only=True)
-    """Indexes of the tasks that means over tasks are taken over; None for all."""
+    """Indexes of the tasks over which means are taken; None for all."""
 
     def mean(self, values: NDArray[Any]) -> float:
         """The mean of values (T,), or (T, E), over the tasks that count."""

@@ -47,8 +47,7 @@ class Config(off_policy.Config):
     """Transitions kept per goal: 200 goals take 200 MB."""
     evaluate_first: bool = True
     evaluation_episodes: int = 50
-    """How many of the goals trained on an evaluation during training plays, and how many held-out goals. Each is played
-    for one episode."""
+    """Number of training goals, and of held-out goals, that an evaluation during training plays, one episode each."""
     final_episodes: int = 200
     """Goals of each group in the evaluation at the end."""
 

@@ -126,7 +126,7 @@ class GraspTrainer(SupervisedTrainer):
     """A `GraspBenchmark`."""
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Grasps:
-        """Try the command found for one object after another of the test tables, and rate all attempts on them."""
+        """Try the command found for one object after another of the test tables, and rate all test attempts."""
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         arrays = [self.suite.attempts(domain, "test") for domain in range(self.suite.spec.num_tasks)]
         tables = len(arrays[0]["rgb"])

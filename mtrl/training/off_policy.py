@@ -36,7 +36,7 @@ class Config(CollectorConfig):
     """Transitions kept per task."""
     deterministic: bool = False
     """Strictly alternate: step, store, update. Otherwise a step of the environments and the updates that are due for it
-    run at the same time, so that these draw from the transitions before this step. Either order repeats bit for bit."""
+    run at the same time, so that the updates draw from earlier transitions. Either order repeats bit for bit."""
     collector_steps: int = 25
     """With collector=ray: steps that a process takes with one policy."""
     max_staleness: int = 1000
@@ -221,7 +221,7 @@ class OffPolicyTrainer(ControlTrainer):
         return metrics
 
     def _imitate(self, guide: Guide) -> None:
-        """Imitate the guide. Critics learn its values of actions: half are its own, from the replay, half random."""
+        """Imitate the guide. Critics learn the guide's values: half for the replay's actions, half for random ones."""
         guide.settle(self._of_copies())
         config, generator = self.agent.config, self.agent.generator
         for _ in range(self.config.imitation_updates):
@@ -266,7 +266,7 @@ class OffPolicyTrainer(ControlTrainer):
 
 def build(config: Config, **parts: Any) -> OffPolicyTrainer:
     if config.collector == "ray":
-        from mtrl.training.collected import CollectedTrainer  # the others do without Ray
+        from mtrl.training.collected import CollectedTrainer  # other trainers do not need Ray
 
         return CollectedTrainer(config, **parts)
     return OffPolicyTrainer(config, **parts)

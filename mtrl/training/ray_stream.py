@@ -42,10 +42,10 @@ class _Call(NamedTuple):
 def must_wait(ages: Sequence[int], each: int, most: int) -> bool:
     """Whether the learner must take the steps of the oldest policy next, so that no policy becomes too old.
 
-    The learner takes the steps of one policy in each turn. If it takes another than the oldest now, and then the others
-    from the oldest on, the i-th oldest (i = 0, 1, ...) is taken i + 1 turns from now. If one of them would be too old
-    by then, the oldest must be next. A policy that is sent now is the youngest, so no policy ever becomes older than
-    `most`, if that is at least `each` times the number of processes.
+    The learner takes the steps of one policy in each turn. If it does not take the oldest now, but takes the others
+    from the oldest on afterwards, the i-th oldest (i = 0, 1, ...) is taken i + 1 turns from now. If one of them would
+    be too old by then, the oldest must be next. A policy that is sent now is the youngest, so no policy ever becomes
+    older than `most`, if that is at least `each` times the number of processes.
 
     Args:
         ages: updates since each policy under way was sent.

@@ -49,7 +49,7 @@ class Config(TrainingConfig):
     schedule: str = "cosine"
     """How the learning rate falls: cosine (to zero at the last step), step (see `milestone`), or constant."""
     milestone: int = 100_000
-    """The schedule `step` multiplies the learning rate by `decay` whenever so many steps have passed."""
+    """The schedule `step` multiplies the learning rate by `decay` every `milestone` steps."""
     decay: float = 0.5
     """See `milestone`."""
     single_task: str = path_option("")
@@ -149,7 +149,7 @@ def single_task_values(path: Path | str, measures: Mapping[str, str]) -> FloatAr
             found[task].append(rows[task][f"mean_{measures[task]}"])
     missing = [task for task, values in found.items() if not values]
     if missing:
-        raise expected(f"Single-task results in {path}", f"with every task, {missing[0]} too", f"{len(files)} results")
+        raise expected(f"Single-task results in {path}", f"for every task, also {missing[0]}", f"{len(files)} results")
     return np.array([np.mean(values) for values in found.values()])
 
 

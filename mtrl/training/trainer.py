@@ -102,7 +102,7 @@ class Trainer:
         self.rollbacks = 0
         """How often the run went back to a checkpoint because of a number that was not finite."""
         self.counted: list[int] | None = None
-        """Indexes of the tasks that means over tasks are taken over; None for all."""
+        """Indexes of the tasks over which means are taken; None for all."""
         self.seconds: dict[str, float] = {}
         """Name of a part of the work -> the seconds it has taken since the first step."""
         self.rebuild: Callable[[], tuple[Any, Any]] | None = None
@@ -133,7 +133,7 @@ class Trainer:
     def report(self) -> dict[str, FloatArray]:
         """name -> (T,), or () where tasks take turns: statistics of the training data since the last report.
 
-        A task of which there are none has NaN.
+        A task without data has NaN.
         """
         return {}
 
@@ -192,7 +192,8 @@ class Trainer:
     def check_finite(self, metrics: Metrics) -> None:
         """Check the training data so far, the last update's losses and gradient norms, and what the agent has learned.
 
-        What an optimiser keeps of gradients tells of those of every update. Reads tensors back to the host.
+        The optimisers' states are among these, and an infinite gradient of any update stays in them. Reads tensors back
+        to the host.
 
         Raises:
             NotFinite: it names the tasks, the quantity and the step.
@@ -240,7 +241,7 @@ class Trainer:
         return 0
 
     def changed_bytes(self, steps: int) -> int:
-        """How many of `data_bytes` a checkpoint writes at most, `steps` steps after the one before."""
+        """How many of `data_bytes` a checkpoint writes at most, `steps` steps after the previous checkpoint."""
         return self.data_bytes
 
     def load_data_state(self, state: dict[str, Any]) -> None:

@@ -190,7 +190,7 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str, str]] = [
     ("mnist", truncated(mnist, _M), "train-images-idx3-ubyte", "bytes for 6 x 28 x 28"),
     ("mnist", truncated(packed_mnist, f"{_M}.gz"), "train-images-idx3-ubyte.gz", "whole"),
     ("mnist", changed(mnist, _M, b"\x00\x00\x0d\x03"), "train-images-idx3-ubyte", "idx file"),
-    ("mnist", changed(mnist, "mnist/t10k-labels-idx1-ubyte", idx(np.zeros(2, np.uint8))), "mnist", "as many"),
+    ("mnist", changed(mnist, "mnist/t10k-labels-idx1-ubyte", idx(np.zeros(2, np.uint8))), "mnist", "each of 3 images"),
     (
         "mnist",
         changed(mnist, "mnist/t10k-labels-idx1-ubyte", idx(np.full(3, 11, np.uint8))),

@@ -143,7 +143,7 @@ _DEEP = b")" + b"\x85" * 500_000  # ((((...,),),),)
 def test_a_deep_key_does_not_end_the_process(tmp_path: Path, data: bytes) -> None:
     """Python's own hash of it overflows the stack."""
     (tmp_path / "deep").write_bytes(b"\x80\x04" + data)
-    with pytest.raises(UserError, match="a key that is no text or number"):
+    with pytest.raises(UserError, match="a key that is neither text nor a number"):
         safe_pickle.load(tmp_path / "deep")
 
 
@@ -151,7 +151,7 @@ def test_what_is_lent_is_not_changed(tmp_path: Path) -> None:
     before = safe_pickle._encode.__defaults__
     state = b"N}X\x0c\x00\x00\x00__defaults__X\x03\x00\x00\x00utfs\x86b."
     (tmp_path / "changing").write_bytes(b"\x80\x04" + _ENCODE + state)
-    with pytest.raises(UserError, match="attributes of what is no instance"):
+    with pytest.raises(UserError, match="attributes of something that is not an instance"):
         safe_pickle.load(tmp_path / "changing")
     assert safe_pickle._encode.__defaults__ == before
 

@@ -218,7 +218,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(
     damage(run / "checkpoints/step_12" / file)
     code, out, err = call(EXTEND)
     assert code == 0 and "Going on from step 6" in err
-    assert f"step_12/{file} should be whole" in err and "The checkpoint before is taken." in err
+    assert f"step_12/{file} should be whole" in err and "The previous checkpoint is taken." in err
     assert place.numbers(EXTEND, out) == place.extended
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["damaged-step_12", "step_12", "step_14"]
     rows = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -242,7 +242,7 @@ def a_damaged_record(run: Path) -> None:
     ("damage", "message"),
     [
         (no_checkpoints, "should be a run with a checkpoint to go on from (put it back, or start another run"),
-        (only_damaged_ones, "No checkpoint before is whole: put one back, or start another run."),
+        (only_damaged_ones, "No earlier checkpoint is whole: put one back, or start another run."),
         (a_damaged_record, "provenance.json should be a readable file of whole JSON"),
     ],
 )

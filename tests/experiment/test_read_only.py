@@ -63,7 +63,7 @@ def test_it_is_drawn_elsewhere(kind: str, capsys: pytest.CaptureFixture[str]) ->
     captured = capsys.readouterr()
     if kind == "curves":
         assert code == 0 and "learning_curves.png" in captured.out
-        assert "is drawn here" in captured.err and Path("learning_curves.png").stat().st_size > 0
+        assert "is put into the working folder" in captured.err and Path("learning_curves.png").stat().st_size > 0
     else:
         assert code == 2 and "Traceback" not in captured.err
 

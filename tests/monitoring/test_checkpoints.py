@@ -216,7 +216,7 @@ def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path: Path) -> N
 def test_a_file_of_another_shape_is_refused(tmp_path: Path) -> None:
     checkpoints.save(tmp_path, 1, {}, {})
     torch.save([1], tmp_path / "step_1" / "state.pt")
-    with pytest.raises(UserError, match="a list, no dictionary"):
+    with pytest.raises(UserError, match="a list, not a dictionary"):
         checkpoints.load(tmp_path / "step_1")
 
 
@@ -264,7 +264,7 @@ def test_a_damaged_block_is_found(tmp_path: Path, damage: Any, capsys: pytest.Ca
     assert numbers(tmp_path) == [3.0, 4.0]
     assert "block_3_6.pt should be whole and readable" in capsys.readouterr().err
     damage(tmp_path / "step_1/block_3_4.pt")
-    with pytest.raises(UserError, match="No checkpoint before is whole"):
+    with pytest.raises(UserError, match="No earlier checkpoint is whole"):
         checkpoints.newest(tmp_path)
 
 

@@ -80,7 +80,7 @@ def test_delta_has_the_signs_of_the_measures(options: list[str], capsys: pytest.
 
 
 def test_single_task_results_are_looked_for_before_the_training(options: list[str]) -> None:
-    with pytest.raises(UserError, match="with every task"):
+    with pytest.raises(UserError, match="for every task"):
         experiment.train(compose([*options, "training.single_task=data"]))
 
 
