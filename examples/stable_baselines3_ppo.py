@@ -2,7 +2,7 @@
 
     python examples/stable_baselines3_ppo.py
 
-It takes the extra `aux`. The hand learns to reach a place; mean returns are printed before and after.
+It needs the extra `aux`. The hand learns to reach a place; mean returns are printed before and after.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
-import mtrl.envs.metaworld  # noqa: F401  (registers mtrl/MT1-v3 and its like)
+import mtrl.envs.metaworld  # noqa: F401  (registers mtrl/MT1-v3)
 from mtrl.envs.metaworld.sb3 import SB3VecEnv
 
 

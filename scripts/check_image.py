@@ -1,9 +1,10 @@
 """Build and try docker/mujoco's image without a container engine: python scripts/check_image.py [--bind PATH]...
 
-Reads the Dockerfile, lays out the plain Debian that it begins with by debootstrap, and runs its RUN steps there, each
-with the sources mounted as it says. Then runs the entry point and docker/compose.yaml's services as their users, on
-the files that .dockerignore lets through. Says how large each layer is. Needs root and debootstrap; everything is in
-a folder that goes again, and mounts end with the step that made them. Exit code 1 where something fails.
+The script reads the Dockerfile, lays out the plain Debian that it begins with (by debootstrap), and runs its RUN steps
+there, each with the sources mounted as the step says. Then it runs the entry point and docker/compose.yaml's services
+as their users, on the files that .dockerignore lets through, and says how large each layer is. It needs root and
+debootstrap. Everything is in a temporary folder that is removed at the end, and mounts end with the step that made
+them. The exit code is 1 where something fails.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILE, COMPOSE = ROOT / "docker/mujoco/Dockerfile", ROOT / "docker/compose.yaml"
 SHORT = "recipe=quick steps=60 seed=7 training.final_episodes=1 video=false"
-"""Options of the training run, in place of the 450,000 steps."""
+"""Options of the training run, which make it short."""
 PASSED = re.compile(r"PIP_|SSL_|REQUESTS_|.*_proxy$", re.IGNORECASE)
-"""Variables of this machine that the steps get: how a network is reached."""
+"""Variables of this machine that the steps get: they say how to reach a network."""
 Mount = tuple[Path, str, bool]
 """From, to (a path inside), and whether it is only read."""
 
@@ -52,7 +53,7 @@ def run_step(rest: str) -> tuple[list[dict[str, str]], str]:
 
 
 def let_through(context: Path) -> None:
-    """Copy what .dockerignore, which names all that is let through, leaves of the repository."""
+    """Copy the files of the repository that .dockerignore lets through: its lines that begin with `!` name them."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     skipped = shutil.ignore_patterns(*(line.removeprefix("**/") for line in lines if line.startswith("**/")))
     for name in (line[1:] for line in lines if line.startswith("!")):
@@ -63,7 +64,7 @@ def let_through(context: Path) -> None:
 
 
 class Image:
-    """A root folder, and what a Dockerfile says of it."""
+    """A root folder, and what a Dockerfile says about it."""
 
     def __init__(self, root: Path, context: Path, binds: Sequence[str], arguments: Mapping[str, str]) -> None:
         self.root, self.context, self.arguments = root, context, dict(arguments)
@@ -125,7 +126,7 @@ class Image:
         return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", "\n".join(lines)]
 
     def _remove_mount_points(self, mounts: Sequence[Mount]) -> None:
-        """Empty files and folders, as the mounts have ended."""
+        """The mounts have ended, and left empty files and folders."""
         for top in {self.root / target.split("/")[1] for _, target, _ in mounts}:
             for path in (*sorted(top.rglob("*"), reverse=True), top):
                 if path.is_dir():

@@ -1,9 +1,9 @@
 """Check and time the updates on this machine's GPU: python scripts/gpu_check.py [tests] [update] [train].
 
-Without names all three: the tests that need a GPU (captured and compiled updates are the plain ones, nothing waits,
-signs of conflicts), `mtrl bench update` and `mtrl bench train` there. Writes update_gpu.json, train_gpu.json and what
-holds to checks_gpu.json, beside what it holds of other parts. At most fifteen minutes, most of them compilation. Exit
-code 1 where something does not hold, 2 without a GPU.
+Without names, all three parts run: the tests that need a GPU (captured and compiled updates equal the plain ones,
+nothing waits for the host, signs of conflicts), `mtrl bench update` and `mtrl bench train`. They write update_gpu.json
+and train_gpu.json. checks_gpu.json gets what holds, and keeps its entries for other parts. All this takes at most
+fifteen minutes, most of them for compilation. The exit code is 1 where something does not hold, and 2 without a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BENCHES = {
     "train": ["train", "--suites", "mt10", "--compiled"],
 }
 SECONDS = {"tests": 300, "update": 360, "train": 240}
-"""At most, compilation included."""
+"""The most that each part may take, compilation included."""
 GOAL_MS = 0.6
 """MT10's PCGrad update, compiled, on a card of the H100's class."""
 Checks = dict[str, list[Any]]

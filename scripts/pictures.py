@@ -3,7 +3,7 @@
     make pictures
 
 Needs the extras `dev`, `docs` and `statistics`, and Chromium with its driver for the screenshots (on Debian: apt-get
-install chromium chromium-driver). Exit code 2, with the curve and the tables drawn, where there is none.
+install chromium chromium-driver). Without them, only the curve and the tables are drawn, and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def browser(program: str, driver: str) -> Iterator[Any]:
 
 def started(options: Any, driver: str) -> Any:
     """A browser. Its start can fail on a busy machine: Selenium waits half a minute for the driver, at a port that was
-    free before, and the driver a minute for the browser."""
+    free before, and the driver waits a minute for the browser."""
     from selenium import webdriver
     from selenium.common.exceptions import WebDriverException
 
@@ -114,8 +114,8 @@ def screenshot(page: Any, picture: Path, height: int = HEIGHT) -> None:
 
 
 def wait(page: Any, shown: str) -> None:
-    """Wait until the page says the same in five seconds one after another; `shown` is JavaScript that returns it, and
-    something empty where the page is not ready.
+    """Wait until the page says the same in five consecutive seconds. `shown` is JavaScript that returns what it says,
+    or something empty where the page is not ready.
 
     Raises:
         TimeoutError: it is not ready in time.

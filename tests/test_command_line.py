@@ -58,7 +58,7 @@ def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str], monkey
 
 
 def test_stdout_of_json_is_json_alone(elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line for each run of a sweep, and one for what else has a figure; messages and paths are on stderr."""
+    """A line for each run of a sweep, and one for other commands; messages and paths are on stderr."""
     assert cli.main(["train", *TINY, "seed=1,2", "--json"]) == 0
     printed, messages = capsys.readouterr()
     runs = [json.loads(line) for line in printed.splitlines()]

@@ -58,7 +58,7 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "tensorboard": ("mtrl.monitoring",),
     "wandb": ("mtrl.monitoring",),
 }
-"""Where in the package each heavy library may be imported."""
+"""Where in mtrl each heavy library may be imported."""
 
 LINKS = {"agents", "envs", "configs"}
 
@@ -239,11 +239,11 @@ def circle(arrows: dict[str, set[str]]) -> list[str]:
 
 
 CIRCLES = {"mtrl.training.off_policy": "mtrl.training.collected"}
-"""Imports that may close a circle: of the function that builds one of a class and its subclass."""
+"""Imports that may close a circle: a function imports the subclass of a class of its module, to build either."""
 
 
 def test_no_module_imports_one_that_imports_it() -> None:
-    """However far around, also where the import waits for a call or is for type checkers alone."""
+    """However far around, also where the import waits for a call or is only for type checkers."""
     trees = {module_name(path): (ast.parse(path.read_text(encoding="utf-8")), path) for path in FILES}
     arrows: dict[str, set[str]] = {}
     for module, (tree, path) in trees.items():

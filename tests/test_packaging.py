@@ -115,7 +115,7 @@ def test_the_wheel_holds_the_licences(wheel_files: list[PurePosixPath]) -> None:
 
 
 def test_a_missing_extra_is_named_so_that_it_can_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a clone by its own files, which an installed package does not have."""
+    """In a clone the advice uses the clone's own files, which an installed package does not have."""
     assert "pip install -e '.[video]' -c constraints.txt" in str(errors.missing("Videos", "imageio", "video"))
     monkeypatch.setattr(errors, "_CONSTRAINTS", tmp_path / "constraints.txt")
     told = str(errors.missing("Videos", "imageio", "video"))

@@ -1,7 +1,7 @@
 """What README, CONTRIBUTING, SECURITY and docs/ say holds: commands run with tiny sizes; links, options, files exist.
 
-What stands in a `bash` block is run, each line once, wherever it stands. What would take a simulator, an installation
-or hours stands in a `sh` block: its options are checked. A `python` block with a title is a file of that name.
+What is in a `bash` block is run, each line once. What would take a simulator, an installation or hours is in an `sh`
+block, of which only the options are checked. A `python` block with a title is a file of that name.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def stems(line: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the two runs that examples name, the same as another method's, and a kept policy."""
+    """A folder with the two runs that examples name, copies of them as another method's runs, and a kept policy."""
     path = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
@@ -134,7 +134,7 @@ def test_other_commands_run(
 
 
 def tiny_own(line: str) -> list[str]:
-    """The same for a file of one's own, which this process does not import."""
+    """The same for a user's own file, which this process does not import."""
     return [*TINY_IMAGES, *SMALLER["conv"], "benchmark.train_size=12"] if stems(line) == ["stripes"] else TINY
 
 
@@ -289,7 +289,7 @@ def test_every_page_is_in_the_navigation_and_the_readme_is_short() -> None:
 
 
 def test_the_first_results_are_those_that_are_kept() -> None:
-    """Each recipe's row of the README has its figures; they are to be replaced where the study is."""
+    """Each recipe's row of the README has its figures; replace them together with the study."""
     studies = [
         json.loads((ROOT / f"results/{name}/summary.json").read_text(encoding="utf-8")) for name in ("mt10", "mt50")
     ]

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs mtrl and what headless MuJoCo needs on Debian 12, as root. The image's RUN steps are its parts; it works
-# without a container, too.
+# Installs mtrl and what headless MuJoCo needs on Debian 12, as root. Each RUN step of the image runs one part; the
+# script also works without a container.
 #
 #   docker/mujoco/install.sh [PART]...     all three, in this order, where none is named
 #
 #   system         Debian's packages, and the folder /workspace, writable by all
-#   dependencies   a virtual environment with all that mtrl needs, but mtrl itself
+#   dependencies   a virtual environment with all that mtrl needs, without mtrl itself
 #   package        mtrl, and a check that frames can be drawn
 #
 #   PREFIX     the virtual environment (default /opt/mtrl)

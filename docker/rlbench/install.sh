@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs CoppeliaSim 4.1, PyRep and RLBench at fixed commits, and mtrl, on Ubuntu 22.04, as root; the image's one RUN
-# step, and usable without it.
+# Installs CoppeliaSim 4.1, PyRep and RLBench at fixed commits, and mtrl, on Ubuntu 22.04, as root. It is the image's
+# one RUN step, and also works without a container.
 #
 #   docker/rlbench/install.sh [PREFIX]     PREFIX: the virtual environment to create (default /opt/mtrl)
 #
 #   COPPELIASIM_ROOT     where the simulator goes (default /opt/coppeliasim); it writes there when it runs
-#   COPPELIASIM_ARCHIVE  its archive, an URL or a file: CoppeliaSim_Edu_V4_1_0_Ubuntu20_04.tar.xz
+#   COPPELIASIM_ARCHIVE  its archive, a URL or a file: CoppeliaSim_Edu_V4_1_0_Ubuntu20_04.tar.xz
 #   PIP_ARGS             further arguments for pip, such as another index for torch
 #   MTRL_USER            where set: create this user (number 1000), with the folder /workspace
 #
@@ -85,7 +85,7 @@ if [ "${SMOKE:-1}" != 0 ]; then
     xvfb-run --auto-servernum --server-args "-screen 0 1280x1024x24" "$prefix/bin/python" "$here/smoke.py"
 fi
 
-# After the smoke script: the simulator writes into its own folder, and what root wrote there must be the user's too.
+# After the smoke script: the simulator writes into its own folder, and what root wrote there must belong to the user.
 if [ -n "${MTRL_USER:-}" ]; then
     useradd --uid 1000 --user-group --home-dir /workspace --no-create-home --shell /bin/bash "$MTRL_USER"
     install -d -m 1777 -o "$MTRL_USER" -g "$MTRL_USER" /workspace

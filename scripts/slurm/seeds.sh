@@ -6,7 +6,7 @@
 #
 # Slurm sends SIGUSR1 three minutes before the time limit, and SIGTERM at a preemption (or SIGUSR1 where the cluster has
 # preempt_send_user_signal). The run then saves the step that it is in, and the job goes back into the queue. The folder
-# that this is submitted from is to be on a file system that all nodes share.
+# from which you submit it must be on a file system that all nodes share.
 #SBATCH --job-name=mtrl
 #SBATCH --array=1-10
 #SBATCH --cpus-per-task=4
@@ -22,7 +22,7 @@ threads=${SLURM_CPUS_PER_TASK:-1}
 export OMP_NUM_THREADS=$threads
 stopped=
 run=
-# The run gets the signal once it is another program than this script: until then, bash's own handler would take it.
+# The run gets the signal only once its process is no longer this script: until then, bash's own handler would take it.
 stop() {
     local mine its
     read -r mine <"/proc/$$/comm"

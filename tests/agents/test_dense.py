@@ -46,7 +46,7 @@ def test_a_step_of_pcgrad_is_that_of_separate_gradients() -> None:
 
 @pytest.mark.parametrize("network", ["split", "mtan"])
 def test_every_method_runs(network: str) -> None:
-    """Two updates each: finite, and the running statistics follow the training batches alone."""
+    """Two updates each: finite, and the running statistics follow only the training batches."""
     pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
     plain = learner(network)
     plain.update(batch(0), batch(9))
@@ -70,7 +70,7 @@ def test_the_loss_of_normals_is_chosen_by_its_option() -> None:
 
 
 def test_a_task_alone_has_a_network_of_its_own_size() -> None:
-    """One task, as the baseline of Δ_MTL is trained."""
+    """One task, trained as for the baseline of Δ_MTL."""
     spec = DenseSpec(("depth",), SPEC.image_shape, ("depth",), (1,))
     agent, given = learner(spec=spec), batch(0)
     losses = [agent.update(DenseBatch(given.images, given.targets[1:2]))["loss"] for _ in range(20)]
@@ -98,7 +98,7 @@ def test_no_number_is_read_back_in_an_update(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("network", ["split", "mtan"])
 def test_four_pictures_are_overfitted(network: str) -> None:
-    """By the running statistics: the classes above 95 % mIoU, depth and normals far below the error of a guess."""
+    """With the running statistics: the classes exceed 95 % mIoU, depth and normals are far better than a guess."""
     agent, given = learner(network, options={"scale": 1 / 8, "head_width": 16}, weight_decay=0.0), batch(0)
     for update in range(150):
         agent.set_rate(1 if update < 110 else 0.1)

@@ -125,7 +125,7 @@ def test_every_class_of_a_task_has_the_same_total_weight() -> None:
 @pytest.mark.parametrize("norm_weight", [0.05, 0.5, 3.0])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
 def test_relations_are_the_minimum_over_the_simplex(norm_weight: float, scale: float) -> None:
-    """Against a general solver, where the objective is no worse and the weights are the same."""
+    """Compared with a general solver: the objective is no worse, and the weights are the same."""
     cost = scale * torch.rand(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     cost[0] = cost[0, 0]
     found = relations(cost, norm_weight).numpy()
@@ -151,7 +151,7 @@ def test_a_look_ahead_leaves_no_trace_in_the_memory() -> None:
 
 
 def test_separate_gradients_make_the_same_step() -> None:
-    """A diagnostic, which needs each loss's own gradient of what is shared, changes no update."""
+    """A diagnostic that needs each loss's own gradient of the shared parameters changes no update."""
     plain, watched = matching(), matching(diagnostics=[DIAGNOSTICS.config_class("triad")()])
     for made in (plain, watched):
         made.update(batch(0))

@@ -58,8 +58,8 @@ def test_entries_are_clipped_and_deviations_have_a_least() -> None:
 
 @pytest.mark.parametrize("kind", ["shared", "per_task"])
 def test_outliers_hardly_move_the_statistics(kind: str) -> None:
-    """A flung object, 10,000 deviations away in one entry of one copy: others are seen as before. Without the option
-    they are not; without outliers the option changes nothing."""
+    """An object is flung 10,000 deviations away in one entry of one copy. With the option, others are seen as before,
+    and without it they are not. Where there are no outliers, the option changes nothing."""
     plain, kept = (
         ObservationNormaliser(
             NormalisationConfig(normalise_observations=kind, observation_outliers=outliers), T, O, CPU
@@ -126,7 +126,7 @@ def test_tasks_that_take_turns_have_their_own_statistics() -> None:
 
 
 def test_acting_and_learning_see_normalised_observations_and_rewards() -> None:
-    """An agent that normalises is one that is given normalised data: same actions, same parameters."""
+    """An agent that normalises equals one that is given normalised data: same actions, same parameters."""
     plain, normal = agent(), agent(**BOTH)
     for k in range(5):
         normal.observe(new(k))

@@ -97,7 +97,7 @@ def test_the_critics_target_is_the_return_and_its_loss_the_squared_error() -> No
 
 
 def test_an_update_begins_at_a_ratio_of_one_whatever_the_statistics() -> None:
-    """Old log-probabilities are of the observations as the update normalises them."""
+    """The old log-probabilities are those of the observations as the update normalises them."""
     agent = make(epochs=1, minibatches=1, learning_rate=1e-12)
     metrics, updates = agent.learn(rollout(agent), 0.0)
     assert updates == 1 and metrics["actor/kl"].abs().max() < 1e-6 and metrics["actor/clipped"].max() == 0
@@ -151,7 +151,7 @@ def test_actor_and_critic_have_methods_of_their_own() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in WEIGHTINGS.kinds if kind != "softmax_temperature"])
 def test_every_weighting_works(kind: str) -> None:
-    """Save the one that reads SAC's temperatures. One that looks ahead sees another minibatch of the same pass."""
+    """All but the one that reads SAC's temperatures. One that looks ahead sees another minibatch of the same pass."""
     agent = make(methods=Methods.of(kind))
     metrics, _ = agent.learn(rollout(agent), 0.0)
     assert metrics["actor/weight"].isfinite().all() and metrics["critic/weight"].isfinite().all()
@@ -159,7 +159,7 @@ def test_every_weighting_works(kind: str) -> None:
 
 @pytest.mark.parametrize("methods", ["none", "pcgrad", "uncertainty", "auto_lambda", "mgda"])
 def test_two_cores_give_the_numbers_of_one(methods: str) -> None:
-    """Where the actor steps beside the critic, and where it waits for it."""
+    """Both where the actor steps beside the critic, and where it waits for the critic."""
     ends = []
     for threads in (1, 2):
         agent = make(methods=Methods.of(methods))

@@ -61,7 +61,7 @@ def test_statistics_after_a_finite_difference_too() -> None:
 
 
 def gradients_by_hand(agent: Any, batch: Any) -> tuple[Tensor, list[Tensor]]:
-    """(T, P) of the shared parameters and the owned ones' of the sum, by T + 1 separate autograd calls."""
+    """Gradients (T, P) of the shared parameters, and those of the sum for owned ones, by T + 1 autograd calls."""
     shared, own, _ = agent.network.tensors
 
     def losses() -> Tensor:
@@ -77,7 +77,7 @@ def gradients_by_hand(agent: Any, batch: Any) -> tuple[Tensor, list[Tensor]]:
 @pytest.mark.parametrize("shared_input", [False, True])
 @pytest.mark.parametrize("network", ["conv", "vgg16"])
 def test_both_back_ends_give_separate_gradients(network: str, shared_input: bool) -> None:
-    """PCGrad's update from the agent is PCGrad's from separate gradients, whether tasks see the same images or not."""
+    """The agent's PCGrad update is that from separate gradients, whether or not tasks see the same images."""
     options = {"batch_norm": "shared"}
     agent = classifier(network, "equal", "pcgrad", shared_input=shared_input, options=options, momentum=0.0,
                        weight_decay=0.0, learning_rate=1.0)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Multi-task TD3: its equations written out, the delay of its actor in every execution, and that it goes on exactly."""
+"""Multi-task TD3: its equations written out, the delay of its actor in every execution, and exact continuation."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ METHODS = [*WEIGHTINGS.kinds, *(kind for kind in SURGERIES.kinds if kind != "non
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_works_and_goes_on_exactly(method: str, tmp_path: Any) -> None:
-    """From between two updates of the actor."""
+    """From a state between two updates of the actor."""
     pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
     if method == "softmax_temperature":
         with pytest.raises(ValueError, match="used by an agent that has log_alpha"):

@@ -157,7 +157,7 @@ def test_popart_learns_only_of_the_tasks_that_a_batch_has() -> None:
 @pytest.mark.parametrize("scale", ["present", "largest"])
 @pytest.mark.parametrize("network", NETWORKS.kinds)
 def test_popart_keeps_outputs_while_the_statistics_move(network: str, scale: str) -> None:
-    """Of critics and targets, ensembles of every architecture, output layers that tasks share included."""
+    """Those of critics and targets, for ensembles of every architecture, also with output layers that tasks share."""
     learner = agent("none", network, popart=True, popart_rate=0.5, popart_scale=scale)
     data = Experience(learner)
     learner.learn(data.draw, 3)
@@ -172,7 +172,7 @@ def test_popart_keeps_outputs_while_the_statistics_move(network: str, scale: str
 
 
 def test_returns_that_become_constant_give_small_gradients_where_the_largest_deviation_counts() -> None:
-    """Targets whose size falls to a ten-thousandth: the present deviation makes the task's gradients as much larger."""
+    """The targets' size falls to a ten-thousandth: the present deviation makes the task's gradients much larger."""
 
     def learned(scale: str) -> tuple[list[Tensor], Tensor]:
         learner = agent("none", "multi_head", popart=True, popart_rate=0.5, popart_scale=scale)
@@ -190,7 +190,7 @@ def test_returns_that_become_constant_give_small_gradients_where_the_largest_dev
 
 
 def test_popart_trains_tasks_of_unlike_scale_alike() -> None:
-    """After as many updates errors are the same share of each task's deviation; without it the small task drowns."""
+    """Errors end as small shares of each task's deviation; without PopArt the small task learns nothing."""
     scales = torch.tensor([1e-2, 1.0, 1e2]).view(T, 1)
 
     def errors(**options: Any) -> Tensor:

@@ -57,7 +57,7 @@ def all_pairs(agent: SAC, plain: PlainSAC) -> list[tuple[Tensor, Tensor]]:
 
 
 def test_the_yardstick_and_the_agent_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ordinary layers and autograd, written apart, from the same weights, batch and noise: the same parameters."""
+    """From the same weights, batch and noise, ordinary layers and autograd give the same parameters."""
     for name, value in {"OBSERVATION": OBSERVATION, "ACTION": ACTION, "DEPTH": DEPTH}.items():
         monkeypatch.setattr(update, name, value)
     agent = update.make_agent(T, "none", width=WIDTH)
@@ -299,7 +299,7 @@ def test_rows_of_the_startup_bench(capsys: pytest.CaptureFixture[str], monkeypat
 
 @pytest.mark.parametrize("name", ["naive", "torchjd"])
 def test_the_peers_take_the_gradients_of_pcgrad(name: str) -> None:
-    """Two tasks, where the order of projections does not matter: peers, and the paper's Algorithm 1 in float64."""
+    """With two tasks, where the order of projections does not matter: peers against Algorithm 1 in float64."""
     backward = naive_pcgrad if name == "naive" else torchjd_pcgrad()
     if backward is None:
         pytest.skip("torchjd is not installed")
@@ -322,7 +322,7 @@ def test_unknown_rows_are_refused(arguments: list[str], capsys: pytest.CaptureFi
 def test_gradients_of_forty_tasks_of_one_input_are_the_same_by_passes_and_batched(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their sum is joint training's; the gradient by the features is a combination of its own."""
+    """Their sum is the gradient of joint training. The gradient by way of the features is another combination."""
     for name, value in {"TASKS": 4, "BATCH": 3, "SIZE": 8, "WIDTH": 2}.items():
         monkeypatch.setattr(shared_input, name, value)
     found = {name: call() for name, call in shared_input.ways().items()}

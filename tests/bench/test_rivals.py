@@ -84,7 +84,7 @@ def bench(*arguments: str) -> int:
 def test_rows_of_the_jax_baselines(
     checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No time passes but that of our updates, 2 ms each, and what the baselines' process has said."""
+    """The only durations are those of our updates, 2 ms each, and those that the baselines' process reports."""
     clock, spent = Clock(monkeypatch), checkout / "spent"
     spent.touch()
     monkeypatch.setattr(time, "perf_counter", lambda: clock.now + 1e-3 * sum(map(int, spent.read_text().split())))

@@ -19,7 +19,7 @@ def test_one_collector_is_computed_as_it_was_measured_but_for_the_network() -> N
 
 
 def test_more_collectors_come_up_to_what_learner_and_network_allow() -> None:
-    """Per step the learner takes seconds of its own, however many collect; the rest is shared."""
+    """The learner's time per step does not depend on how many collect; the collectors share the rest."""
     steps = 10 * COPIES * SIZE
     most = steps / (ONE.update + sum(ONE.sent.values()) / NETWORK)
     rates = [row_of(n, SIZE, computed(n, ONE))["env_steps_per_second"] for n in (1, 10, 100, 10_000)]

@@ -1,4 +1,4 @@
-"""What a source says of a method is what its import says; others add methods by entry points and by --import."""
+"""What is read from a method's source is what its import gives; others add methods by entry points and --import."""
 
 from __future__ import annotations
 

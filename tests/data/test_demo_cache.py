@@ -1,4 +1,4 @@
-"""The cache holds what the demonstrations hold, whole or not at all; priorities and moves of pictures."""
+"""The cache holds all that the demonstrations hold, or nothing; priorities, and shifts of pictures."""
 
 from __future__ import annotations
 

@@ -34,9 +34,9 @@ def slopes(inverse: Tensor) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize("scale", [1.0, 1.2, 1.5, 2.0])
 def test_a_plane_stays_a_plane(scale: float) -> None:
-    """Nearer by the scale, it keeps its slope in inverse depth, left to right mirrored where the picture is.
+    """The plane comes nearer by the scale, and its inverse depth keeps its slope, mirrored if the picture is.
 
-    Pixels are picked, so that a pixel of the larger picture may be off by about half of one of the smaller.
+    Pixels are picked, so a pixel of the larger picture may be off by about half a pixel of the smaller one.
     """
     augment = Augmentation((scale,), (16, 20), flip=True)
     mirrored = set()
@@ -55,7 +55,7 @@ def test_a_plane_stays_a_plane(scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_targets_go_where_the_colours_go(scale: float) -> None:
-    """The class that colours tell is the class of the pixel, but at the edge between two."""
+    """The class that a pixel's colour tells is the class of the pixel, except at the edge between two classes."""
     augment = Augmentation((scale,), (16, 20), flip=True)
     for seed in range(6):
         picture = augment(plane(), KINDS, torch.Generator().manual_seed(seed))

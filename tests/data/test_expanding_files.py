@@ -40,7 +40,7 @@ def matrices(root: Path) -> Callable[[], object]:
 
 
 def picture(root: Path) -> Callable[[], object]:
-    """A header alone, of 8,000 times 8,000 pixels."""
+    """Only a header, for 8,000 times 8,000 pixels."""
     stream = io.BytesIO()
     Image.new("RGB", (1, 1)).save(stream, "PNG")
     header = b"IHDR" + struct.pack(">2I", 8000, 8000) + b"\x08\x02\0\0\0"

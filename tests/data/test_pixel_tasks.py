@@ -127,7 +127,7 @@ INVALID = {"segmentation": -1.0, "depth": 0.0, "disparity": -1.0, "normals": 0.0
 
 @pytest.mark.parametrize("kind", INVALID)
 def test_pixels_that_nothing_is_known_of_have_no_part(kind: str) -> None:
-    """Whatever is predicted for them; and where all are such, the loss is 0 with a gradient of 0."""
+    """Whatever is predicted for them. Where all pixels are unknown, the loss is 0 with a gradient of 0."""
     task = KINDS[kind](3 if kind in ("segmentation", "normals") else 1)
     target = torch.full((2, 3 if kind == "normals" else 1, 4, 4), INVALID[kind])
     target[0, 0] = 1.0
@@ -144,7 +144,7 @@ def test_pixels_that_nothing_is_known_of_have_no_part(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_score_is_a_share_and_comes_first(kind: str) -> None:
-    """Of a perfect prediction it is 1, and Δ_MTL's measure is the best there can be."""
+    """For a perfect prediction the score is 1, and Δ_MTL's measure is the best there can be."""
     task = KINDS[kind](3 if kind in ("segmentation", "normals") else 1)
     labels = torch.randint(3, (2, 1, 4, 4))
     target = {

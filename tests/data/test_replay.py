@@ -110,7 +110,7 @@ def test_a_young_buffer_saves_only_what_it_holds() -> None:
 def test_blocks_of_one_name_are_the_same_and_hold_all(
     capacity: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a checkpoint need not write again: over laps of the ring, whatever is between two checkpoints."""
+    """So a checkpoint need not write them again, over laps of the ring, whatever comes between two checkpoints."""
     buffer, seen = ReplayBuffer(T, capacity, O, A), dict[str, torch.Tensor]()
     monkeypatch.setattr(ReplayBuffer, "block_bytes", 4 * T * (2 * O + A + 2) * 4)
     for step in range(30):

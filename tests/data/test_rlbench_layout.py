@@ -115,7 +115,7 @@ def test_episodes_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 
 def test_an_episode_that_lies_in_all_variations_too_counts_once(tmp_path: Path) -> None:
-    """Copies of folders by hand have names that are none of an episode's."""
+    """Folders that were copied by hand have names that no episode has."""
     one = write_demo(demo(1, length=1), tmp_path, 0)
     other = write_demo(demo(2, length=1), tmp_path, 0, all_variations=True)
     assert sorted(episodes(tmp_path, "stack_wine")) == sorted([one, other])

@@ -157,7 +157,7 @@ def test_what_is_lent_is_not_changed(tmp_path: Path) -> None:
 
 
 def test_calls_make_no_more_than_the_file_accounts_for(tmp_path: Path) -> None:
-    """The same text made bytes again and again: 300 times the file."""
+    """The same text is made into bytes again and again: 300 times the size of the file."""
     text = b"A" * 100_000
     kept = b"X" + len(text).to_bytes(4, "little") + text + b"q\x00" + _ENCODE + b"q\x01"
     (tmp_path / "many").write_bytes(b"\x80\x04" + kept + b"](" + b"h\x01h\x00\x85R" * 300 + b"e.")

@@ -1,4 +1,4 @@
-"""Copies of the package's Gymnasium environments go on bit for bit."""
+"""Copies of mtrl's Gymnasium environments go on bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variables that say how to draw stop nothing that draws nothing, and what draws names the one that is wrong."""
+"""Variables that say how to draw never stop what draws nothing; what draws names the variable that is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environments that stand in parts do what they do as one."""
+"""Environments that are divided into parts do what they do undivided."""
 
 from __future__ import annotations
 

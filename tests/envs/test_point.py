@@ -1,4 +1,4 @@
-"""The point family: hidden goals, and tasks that differ by their rewards alone."""
+"""The point family: hidden goals, and tasks that differ only in their rewards."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from tests.support.learners import Experience, agent, distance, tensors
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Auto compiles after four updates, and compiling is to leave the graph as it is; the notes that this gives."""
+    """Auto compiles after four updates, and compiling leaves the graph as it is. A list for the notes about it."""
     monkeypatch.setattr(runners, "PATIENCE", {"cpu": 4})
     monkeypatch.setattr(runners, "_finds_compiler", lambda: True)
     monkeypatch.setattr(tracing, "_compile", lambda graph, inputs: graph)
@@ -33,7 +33,7 @@ def _deferred(seed: int, notes: list[str]) -> tuple[SAC, Experience]:
 
 
 def test_auto_compiles_in_a_long_run_and_goes_on_bit_for_bit(impatient: list[str]) -> None:
-    """Wherever the state was saved: before or after."""
+    """Whether the state was saved before or after compiling."""
     plain, (learner, same), saved = agent(execution="plain"), _deferred(0, impatient), {}
     data = Experience(plain)
     for done in range(8):
@@ -136,7 +136,7 @@ def test_a_pytorch_that_was_not_tested_leaves_auto_plain(monkeypatch: pytest.Mon
 def test_a_pytorch_without_the_private_parts_goes_on_plain(
     impatient: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Under auto updates stay plain, and the log says why; who asks for compiled updates is told."""
+    """With auto, updates stay plain and the log says why. Asking for compiled updates is refused."""
     monkeypatch.setitem(sys.modules, "torch.fx.experimental.proxy_tensor", None)
     _assert_it_stays_plain(impatient)
     assert "torch.fx.experimental.proxy_tensor" in caplog.text

@@ -78,7 +78,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o))
 def test_traced_updates_with_other_heads_and_normalisation(options: dict[str, Any]) -> None:
-    """Statistics that move between and within updates included; and nothing is read back."""
+    """Including statistics that move between and within updates. Nothing is read back."""
     plain, other = agent("pcgrad", "mlp", **options), agent("pcgrad", "mlp", **options)
     data, same = Experience(plain), Experience(other)
     traced(other, same)
@@ -147,8 +147,8 @@ class Products(TorchDispatchMode):
 def test_a_graph_keeps_the_precision_of_each_product(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With TF32 for the networks, the products of the tasks' gradients stay in full float32.
 
-    The graph asks for the same products as the plain update. On a processor that has another kernel for `high` these
-    may be rounded otherwise from one place in memory to the next, so that only full float32 is promised bit for bit.
+    The graph asks for the same products as the plain update. On a processor that has another kernel for `high`, their
+    rounding may depend on where arrays lie in memory, so only full float32 is promised bit for bit.
     """
     monkeypatch.setattr(precision, "network_level", lambda *_: "high")
     plain, other = agent(method), agent(method)
@@ -182,7 +182,7 @@ def test_an_exact_product_is_the_plain_one_under_any_precision(shapes: tuple[tup
 @pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("method", ["pcgrad", "auto_lambda", "dwa"])
 def test_trial_updates_leave_nothing_behind(method: str, started: bool) -> None:
-    """The state of an agent with and without updates before is as it was, and goes on as that of one never tried."""
+    """The agent's state is as it was, with or without earlier updates, and goes on as without the trial."""
     learner, untouched = agent(method), agent(method)
     data, same = Experience(learner), Experience(untouched)
     if started:
@@ -259,7 +259,7 @@ def test_methods_that_wait_for_the_host_cannot_be_captured(monkeypatch: pytest.M
 def test_a_compiled_run_learns_as_a_plain_one_and_goes_on_as_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """From the first update on. Another execution is no other run, and an evaluation needs no compiler."""
+    """From the first update on. A run may go on under another execution, and an evaluation needs no compiler."""
     run = ["train", "benchmark=toy", "device=cpu", f"runs={tmp_path}", "surgery=pcgrad", "network.width=8"]
     run += ["agent.batch_size=4", "training.learning_starts=10", "training.final_episodes=2"]
     assert cli.main([*run, "steps=30", "agent.execution=compiled", "experiment=one"]) == 0

@@ -104,7 +104,7 @@ def test_one_compiled_update_is_the_plain_one_from_a_hundred_states_and_waits_fo
 def test_auto_goes_from_plain_to_captured_to_compiled(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In TF32, which the networks then have in all three and the tasks' inner products in none."""
+    """In TF32: the networks use it in all three, and the tasks' inner products in none."""
     monkeypatch.setattr(runners, "PATIENCE", {"cuda": 4})
     plain, auto = pair("pcgrad", second="auto")
     for done in range(8):
@@ -161,7 +161,7 @@ def test_saved_updates_go_on_bit_for_bit(kind: str) -> None:
 
 
 def test_states_move_between_a_cpu_and_a_gpu() -> None:
-    """A CPU's run goes on captured, and comes back."""
+    """A run on a CPU goes on with captured updates on a GPU, and then on the CPU again."""
     on_cpu = Experience(agent("pcgrad"))
     step(on_cpu, 3)
     on_gpu = Experience(agent("pcgrad", device="cuda"))

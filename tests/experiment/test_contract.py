@@ -18,7 +18,7 @@ from mtrl.networks import NETWORKS
 from mtrl.training import TRAININGS
 
 CHOSEN = {"custom": ["reach-v3", "push-v3", "door-open-v3"]}
-"""Tasks of the benchmarks that have none by themselves."""
+"""Tasks for the benchmarks that have none by default."""
 
 
 def suite(kind: str) -> Any:
@@ -142,7 +142,7 @@ def test_one_task_is_chosen_by_its_name() -> None:
 
 
 def test_runs_of_other_tasks_have_names_of_their_own() -> None:
-    """Where the benchmark's name does not tell the tasks, the experiment's does."""
+    """Where the benchmark's name does not say what the tasks are, the experiment's name does."""
     for kind in ("toy", "mt10", "digit_domains"):
         tasks = suite(kind).tasks
         runs = [compose([f"benchmark={kind}", *more]) for more in ([], *([f"task={task}"] for task in tasks))]

@@ -104,7 +104,7 @@ class Place:
             path.write_bytes(content)
 
     def outcome(self, command: list[str]) -> Any:
-        """What a command gives that must never differ in silence."""
+        """What a command gives, which must never change silently."""
         code, out, _ = call(command)
         assert code == 0
         return self.numbers(command, out)

@@ -144,7 +144,7 @@ def test_more_steps_extend_a_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_values_with_commas_are_runs_one_after_another(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each is what the same run alone is, to the last digit."""
+    """Each gives what the same run gives alone, to the last digit."""
     assert cli.main(["train", *TINY, "surgery=none,pcgrad", "seed=range(1,3)"]) == 0
     out, messages = capsys.readouterr()
     assert out.count("Run: runs/toy/") == 4 and "Run 4 of 4: " in messages
@@ -216,7 +216,7 @@ def test_a_run_shorter_than_an_episode_and_a_log_interval_has_a_row_and_curves(b
 
 
 def test_curves_are_of_the_metric_that_has_values() -> None:
-    """A run too short for an episode to end has those of its evaluation; one without values has one that it names."""
+    """A run too short for an episode to end has curves of its evaluation; one without values still has a metric."""
     null, known = {"step": 5, "train/return/a": None}, {"step": 5, "evaluation/return/a": -3.0}
     assert headline([[null, known]]) == "evaluation/return"
     assert headline([[null]]) == "train/return"

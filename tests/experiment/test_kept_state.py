@@ -95,7 +95,7 @@ def test_a_run_killed_before_its_result_has_the_last_evaluation_once(monkeypatch
 
 
 def test_rows_after_a_kill_have_the_metrics_of_the_last_update_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows are written more often than a rollout is full, and the run is killed in the middle of one."""
+    """Rows are written more often than rollouts are completed, and the run is killed in the middle of a rollout."""
     options = [word for word in TINY if "learning_starts" not in word and "batch_size" not in word]
     options += ["agent=ppo", "training=on_policy", "training.rollout_steps=20", "training.envs_per_task=1",
                 "agent.minibatches=1", "training.log_every=5", "training.checkpoint_every=15"]  # fmt: skip
@@ -149,7 +149,7 @@ def test_a_replay_beyond_the_memory_is_refused_before_it_is_allocated(
 def test_a_replay_beyond_the_disk_is_refused_and_the_run_stays(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What its checkpoints take already counts as room."""
+    """The space that its checkpoints take already counts as free."""
     assert cli.main(["train", *TINY]) == 0
     before, taken = files(run_folder()), sum(f.stat().st_size for f in run_folder().rglob("checkpoints/**/*.pt"))
     monkeypatch.setattr(OffPolicyTrainer, "data_bytes", 10**9)

@@ -1,4 +1,4 @@
-"""A finished run that may not be written, another user's for example, can be used all the same."""
+"""A finished run that may not be written, such as another user's, can be used all the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOBODY = 65534
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A folder whose finished run may not be written. Those of pytest belong to their owner alone."""
+    """A folder whose finished run may not be written. Other users cannot read pytest's own folders."""
     place = Path(tempfile.mkdtemp())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -36,7 +36,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def ordinary_user(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Root may write everywhere: then the test is another user's."""
+    """Root may write everywhere, so under root the test runs as another user."""
     monkeypatch.chdir(place)
     if os.geteuid() != 0:
         yield

@@ -1,4 +1,4 @@
-"""Bad input to the command line ends in one line that says what should be, in exit code 2, and in no trace of a run."""
+"""Bad input to the command line gives one line that says what was expected, exit code 2, and no trace of a run."""
 
 from __future__ import annotations
 

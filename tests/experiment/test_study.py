@@ -1,4 +1,4 @@
-"""Studies: runs that a file names are made once, kept, tabled and drawn."""
+"""Studies: runs that a file names are made once, kept, put into a table and drawn."""
 
 from __future__ import annotations
 

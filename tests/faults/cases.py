@@ -43,7 +43,7 @@ DEVICES = ("mujoco.egl", "mujoco.osmesa", "mujoco.glfw", "OpenGL")
 
 
 class Case:
-    """A trainer's run in the work folder: undisturbed once, for what it must end with and how long it takes."""
+    """A trainer's run in the work folder, once undisturbed: it tells how runs must end and how long they take."""
 
     def __init__(self, name: str, work: Path) -> None:
         self.name, self.work = name, work / name

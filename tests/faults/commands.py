@@ -102,7 +102,7 @@ def run_in(folder: Path) -> Path:
 
 
 def outcome(run: Path) -> Fact:
-    """All that a run leaves in its folder, without what tells the time."""
+    """All that a run leaves in its folder, without times."""
     found = checkpoints.newest(run / "checkpoints")
     best = checkpoints.best(run / "checkpoints")
     assert found is not None

@@ -150,7 +150,7 @@ def disk(case: Case, number: int) -> Fact:
 
 @contextlib.contextmanager
 def _small_disk(folder: Path, size: int) -> Iterator[tuple[int | None, Callable[[], None]]]:
-    """Mount a small tmpfs there; where that is not allowed, give a limit of each file instead."""
+    """Mount a small tmpfs there. Where that is not allowed, limit the size of each file instead."""
     if folder.is_mount():  # of a command that was killed
         subprocess.run(["umount", folder], check=True)
     folder.mkdir(parents=True, exist_ok=True)

@@ -32,10 +32,10 @@ Sample = dict[str, Any]
 LOAD = ["recipe=quick", "experiment=soak", "device=cpu", "threads=1", "steps=1000000000", "training.log_every=4000",
         "training.evaluate_every=8000", "training.evaluation_episodes=2", "training.checkpoint_every=8000"]  # fmt: skip
 WARMUP = 1800.0
-"""Seconds of each process that are not judged. Until then starts of the 500 goals are met for the first time and kept,
-and more contacts at once than before, for which the physics has reserved memory."""
+"""Seconds of each process that are not judged. Until then, the starts of the 500 goals are met for the first time and
+kept, and the physics still reserves memory for more contacts at once than before."""
 WINDOW = 600.0
-"""Seconds, of which the least memory counts."""
+"""Seconds of a window, in which the least memory counts."""
 MOST = 1.0
 """Megabytes an hour."""
 MEMORY = {"own_mb": "own memory (MB)", "resident_mb": "resident memory (MB)"}
@@ -52,7 +52,7 @@ def tree(process: int) -> Iterator[int]:
 
 
 def sample(process: int) -> Sample:
-    """Memory in megabytes, threads and open files of a process and its children, in sum.
+    """Memory in megabytes, threads and open files of a process and its children, added up.
 
     `own_mb` is what the processes have allocated. `resident_mb` has the pages of libraries and other files, too, which
     come and go as the system likes.
@@ -85,9 +85,9 @@ def windows(part: Sequence[Sample]) -> list[Sequence[Sample]]:
 
 
 def slope(parts: Sequence[Sequence[Sample]], name: str, of: Callable[..., float] = min) -> float:
-    """The growth an hour, of the least in each window, that fits all processes best, each from a level of its own.
+    """The growth per hour of the least number in each window: one slope for all processes, each with its own level.
 
-    Memory goes up and down by a hundred megabytes with every update, and what is never given back raises the least.
+    Memory goes up and down by a hundred megabytes with every update. What is never given back raises the least number.
     """
     numerator = denominator = 0.0
     for part in map(windows, parts):
@@ -163,7 +163,7 @@ def start(work: Path, options: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def watch(work: Path, file: Path, seconds: float, every: float, options: Sequence[str]) -> int:
-    """Sample the load for as long, line by line into the file. Returns the load's exit code if it ended by itself."""
+    """Sample the load for so many seconds, line by line into the file. Returns its exit code if it ended by itself."""
     number, begin = max((line["process"] for line in read(file)), default=0) + 1, time.monotonic()
     load = start(work, options)
     try:

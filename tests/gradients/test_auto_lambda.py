@@ -124,7 +124,7 @@ def test_estimators_agree_on_degenerate_tasks_at_every_scale(case: str, scale: f
     network, data, mixture = Bare(), Regression(), torch.tensor(CASES[case], dtype=torch.float64)
 
     def losses(shared: Any, own: Any, own_buffers: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Row i of the mixture, of the losses that the three data sets have by the weights of task i."""
+        """Row i of the mixture, applied to the losses of the three data sets under the weights of task i."""
         inputs, labels = batch
         output = own["h"].unsqueeze(1) * torch.einsum("ti,kbi->tkb", shared["w"].expand(T, -1), inputs).tanh()
         return scale * (mixture * (output - labels).square().mean(-1)).sum(-1), {}
@@ -139,7 +139,7 @@ def test_estimators_agree_on_degenerate_tasks_at_every_scale(case: str, scale: f
 
 @pytest.mark.parametrize("scale", [1e-10, 1e-3, 1.0, 1e10])
 def test_the_weight_of_one_task_rises(scale: float) -> None:
-    """On one batch for both its step helps it: λ rises by Adam's rate, or by less where Adam's ε of 1e-8 is larger."""
+    """If both batches are equal, its step helps it: λ rises by Adam's rate, or less where Adam's ε (1e-8) is larger."""
     problem = Regression(tasks=1)
     original, batch = problem.losses, problem.batch()
     problem.losses = lambda *arguments: (scale * original(*arguments)[0], {})  # type: ignore[method-assign]
@@ -239,7 +239,7 @@ def test_a_second_batch_is_required() -> None:
 
 
 def test_without_swapping_weights_learn_from_the_training_batch() -> None:
-    """As with two equal batches, and whatever second batch is there (Auto-λ paper, Table 4)."""
+    """The weights are those of two equal batches, whatever the second batch is (Auto-λ paper, Table 4)."""
     found = []
     for swap in (True, False):
         problem = Regression()

@@ -30,7 +30,7 @@ def meaningless(network: str, weighting: str, surgery: str) -> bool:
 
 
 def pairs() -> list[Combination]:
-    """Every pair of methods once or more, the third of the plainest kind."""
+    """Every pair of methods at least once, with the plainest kind as the third."""
     found = {(n, w, "none") for n, w in itertools.product(NETWORKS.kinds, WEIGHTINGS.kinds)}
     found |= {(n, "equal", s) for n, s in itertools.product(NETWORKS.kinds, SURGERIES.kinds)}
     found |= {("multi_head", w, s) for w, s in itertools.product(WEIGHTINGS.kinds, SURGERIES.kinds)}

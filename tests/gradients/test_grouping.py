@@ -48,7 +48,7 @@ def test_scores_are_those_of_the_groups(tasks: int) -> None:
 
 @pytest.mark.parametrize("tasks", [9, 40])
 def test_blocks_are_found(tasks: int) -> None:
-    """Tasks that help those of the same third and hurt the others; beyond the exact search too."""
+    """Tasks help those of the same third and hurt the others. This holds beyond the exact search, too."""
     third = np.arange(tasks) % 3
     affinity = np.where(third[:, None] == third, 1.0, -1.0) + 0.01 * np.random.default_rng(0).normal(
         size=(tasks, tasks)
@@ -59,7 +59,7 @@ def test_blocks_are_found(tasks: int) -> None:
 
 
 def test_a_task_may_help_without_being_served() -> None:
-    """Task 2 helps both others, who hurt each other and it."""
+    """Task 2 helps both others, which hurt each other and task 2."""
     affinity = np.array([[0.0, -1.0, -1.0], [-1.0, 0.0, -1.0], [1.0, 1.0, 0.0]])
     found = best_groups(affinity, 3)
     assert sorted(found.groups) == [[0, 2], [1, 2], [2]] and found.scores == [1.0, 1.0, 0.0]

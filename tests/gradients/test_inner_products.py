@@ -15,7 +15,7 @@ PROBE = "#if !defined(__AVX512F__) && !defined(__FMA__) && !defined(__aarch64__)
 
 
 def _suits() -> bool:
-    """Whether there is such a compiler and processor as the C is for; it has to work then."""
+    """Whether there is a compiler and a processor that the C code is for; then the code has to work."""
     try:
         return compiled(PROBE, *inner_products.FLAGS) is not None
     except FAILURES:

@@ -211,7 +211,7 @@ def test_zero_gradients_give_defined_metrics() -> None:
 
 @pytest.mark.parametrize("kind", [k for k in WEIGHTINGS.kinds if k != "softmax_temperature"])
 def test_every_weighting_by_its_defaults_scales_each_tasks_gradient_by_its_weight(kind: str) -> None:
-    """What is written is the derivative of Σ_i w_i L_i with the weights of the metrics."""
+    """The gradient that is written is the derivative of Σ_i w_i L_i, with the weights of the metrics."""
     network, batch, losses = problem()
     method = Methods.of(kind).optimizer(network, torch.optim.SGD(network.parameters(), lr=0.0), reduction="sum")
     weights = method.step(losses, batch, batch)["weight"]
@@ -280,7 +280,7 @@ def test_what_no_loss_depends_on_has_a_zero_gradient_and_what_is_frozen_none(kin
 @pytest.mark.parametrize("kind", ["pcgrad", "mgda", "cagrad", "gcs", "upgrad"])
 @pytest.mark.parametrize("scale", [1e18, 1e25])
 def test_gradients_whose_inner_products_overflow_float32_keep_their_surgery(kind: str, scale: float) -> None:
-    """A twin in float64 takes the same step; without a C compiler the step has finite gradients at the least."""
+    """A twin in float64 takes the same step; without a C compiler the step has at least finite gradients."""
     pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
     found = []
     for dtype in (torch.float32, torch.float64):

@@ -77,7 +77,7 @@ def test_two_tasks_end_without_conflict() -> None:
 
 
 def test_every_combination_of_orders_is_drawn_equally_often() -> None:
-    """Three tasks have two orders each: every update is Algorithm 1's for one of the eight, all as likely."""
+    """Three tasks have two orders each: every update is Algorithm 1's for one of the eight, all equally likely."""
     gradients = torch.tensor([[1.0, 0.2, 0.0], [-0.8, 1.0, 0.3], [-0.3, -0.9, 1.0]], dtype=torch.float64)
     others = [torch.tensor([[1, 2], [2, 1]]), torch.tensor([[0, 2], [2, 0]]), torch.tensor([[0, 1], [1, 0]])]
     possible = torch.stack([algorithm_1(gradients, torch.stack(orders)) for orders in itertools.product(*others)])

@@ -159,7 +159,7 @@ def seen(losses: Tensor, log_alpha: Tensor, subset: Any, everyone: int) -> Conte
 
 @pytest.mark.parametrize("kind", [kind for kind in SUITED if kind != "random"])
 def test_tasks_present_weigh_as_they_do_without_the_others(kind: str) -> None:
-    """Of seven tasks the same three are seen: as a weighting of three, and the others' state stays."""
+    """The same three of seven tasks are seen: they weigh as three tasks alone do, and the others' state stays."""
     subset, g = SomeTasks(torch.tensor([4, 0, 5]), torch.zeros(T, 0)), torch.Generator().manual_seed(0)
     many, few = (WEIGHTINGS.build(config(WEIGHTINGS, kind), num_tasks=n).double() for n in (TASKS, T))
     untouched = {name: value.clone() for name, value in many.state_dict().items()}

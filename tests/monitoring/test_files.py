@@ -1,4 +1,4 @@
-"""Files of facts: JSON that a reader and a difference of two versions can be read in, with every value as it was."""
+"""Files of facts: JSON in which people can read values and differences of versions, with every value as it was."""
 
 from __future__ import annotations
 

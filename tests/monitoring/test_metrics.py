@@ -56,7 +56,7 @@ def test_rows_after_the_resumed_checkpoint_are_replaced(run):
 
 
 def test_rows_of_the_checkpoints_own_step_that_came_after_it_are_dropped(run: RunFolder) -> None:
-    """As by the evaluation at the end of a run that was killed before it had its result."""
+    """Such rows come from the evaluation at the end of a run that was killed before its result was written."""
     with MetricLog(run) as log:
         for value in (1.0, 2.0, 3.0):
             log.write(10, {"loss": value})
@@ -102,7 +102,7 @@ def test_a_row_is_readable_as_soon_as_it_is_written(run):
 
 
 def test_arrays_of_any_shape_are_logged(run):
-    """Only what has the tasks' shape is named by them; the rest goes by its indexes, down to such parts."""
+    """Only arrays of the tasks' shape are named by tasks. Others are divided by indexes, down to such parts."""
     three = {"count": [1.0, 2.0, 3.0], "per_critic": np.arange(6.0).reshape(3, 2), "cosine": np.zeros((1, 2, 2))}
     with MetricLog(run) as log:
         log.write(1, {**three, "wide": np.arange(3.0).reshape(1, 3), "empty": []}, TASKS)

@@ -44,7 +44,7 @@ def started(found: list[Any]) -> Any:
 def test_a_run_and_its_continuation_are_one_run_with_the_same_numbers(
     offline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the run itself is what it is without: its metrics, but for the times in them, and its result."""
+    """The run itself is the same as without the copy: its result, and its metrics except for times."""
     assert cli.main(["train", *SHORT, "wandb=off", "runs=plain"]) == 0
     assert cli.main(["train", *SHORT, "wandb=offline"]) == 0
     assert "wandb sync" in capsys.readouterr().err

@@ -121,8 +121,8 @@ def test_rows_without_the_metric_are_refused(tmp_path: Path, wrong: list[dict[st
 
 
 def test_runs_of_different_lengths_and_steps_are_compared(tmp_path: Path, drawn: Drawn) -> None:
-    """All curves are straight lines, so that between two evaluations they are known: the means of tasks b and c, the
-    middle half of four."""
+    """All curves are straight lines, so their values between two evaluations are known. What is drawn is the mean of
+    tasks b and c, the middle half of four."""
     tasks = ["a", "b", "c", "d"]
     seeds = [rows(tasks), rows(tasks, 9, first=500)]
     path = plots.compare_runs({"mint": seeds, "film": [rows(tasks)]}, tmp_path / "c.png", step_scale=2.0)

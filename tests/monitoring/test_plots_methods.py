@@ -31,7 +31,7 @@ def symmetric(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def rows(tasks: list[str], parts: tuple[str, ...] = ("critic/", "actor/"), points: int = 5, seed: int = 0) -> Rows:
-    """Every value is another one: whatever is drawn in the wrong place differs."""
+    """All values differ, so whatever is drawn in the wrong place is noticed."""
     rng = np.random.default_rng(seed)
     found: Rows = [{"step": 0, "train/updates": 0}]
     for point in range(1, points + 1):
@@ -57,7 +57,7 @@ def series(data: Rows, key: str) -> list[list[float]]:
 
 
 def known(data: Rows, key: str) -> list[list[float]]:
-    """The same without the rows of null."""
+    """The same without the rows that are null."""
     return series([row for row in data if row.get(key) is not None], key)
 
 
@@ -142,7 +142,7 @@ def test_the_triad_of_each_run_and_its_outcome(
 
 
 def assert_lines(panel: Axes, expected: list[list[list[float]]]) -> None:
-    """Of runs of different lengths."""
+    """The lines may have different lengths, as their runs do."""
     for line, values in zip(lines(panel), expected, strict=True):
         np.testing.assert_allclose(line, values)
 

@@ -62,7 +62,7 @@ def test_rates_forget_the_warm_up():
 
 
 def test_one_long_step_does_not_make_the_time_left_days():
-    """As when updates are compiled: then, and while it is in the window, the rate is that of the whole run."""
+    """Such a step comes when updates are compiled. While it is in the window, the rate is that of the whole run."""
     stream, clock = io.StringIO(), Clock()
     with Progress(100_000, stream=stream, clock=clock, interval=0.0) as progress:
         for step in range(0, 11_001, 50):
@@ -112,7 +112,7 @@ def test_counted_gives_every_item_once_and_prints_nothing_where_it_is_short(caps
 
 
 def screen(written: str) -> list[str]:
-    """What a terminal shows of lines and of moves to an earlier one, from which on all is erased."""
+    """What a terminal shows after lines and moves to an earlier line, each of which erases all from there on."""
     lines: list[str] = []
     for part in re.split(r"(\x1b\[\d+F\x1b\[J)", written):
         if move := re.match(r"\x1b\[(\d+)F", part):

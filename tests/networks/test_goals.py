@@ -33,7 +33,7 @@ def inputs(tasks: int = T) -> Tensor:
 
 
 def make(case: str, ensemble: int | None = None, *, noise: float = 0.1) -> TaskNetwork:
-    """A float64 network, away from its initial values unless without noise."""
+    """A float64 network, away from its initial values unless `noise` is 0."""
     torch.manual_seed(0)
     kind, options = CASES[case]
     config = NETWORKS.config_class(kind)(width=WIDTH, depth=2, **options)

@@ -1,4 +1,4 @@
-"""Networks that are not the package's own: those that cannot be used are refused in one line before a run begins."""
+"""Networks from outside mtrl: those that cannot be used are refused in one line before a run begins."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tests.support.made_runs import HOSTILE, made_run
 
 @pytest.fixture
 def sweep(elsewhere: Path) -> Path:
-    """The folder `sweep` with two methods of two seeds; the one's names and values try to leave the text."""
+    """The folder `sweep` with two methods of two seeds. Names and values of one try to break out of the text."""
     plain, hostile = Path("sweep/plain"), Path("sweep") / HOSTILE.replace("/", "∕")
     for seed in (1, 2):
         made_run(plain, seed, {"reach": 0.9, "push": 0.5, HOSTILE: 0.1 * seed})

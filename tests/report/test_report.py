@@ -1,4 +1,4 @@
-"""What stands on a report's page, where it is written, and what it never does. No browser is needed."""
+"""What is on a report's page, where it is written, and what it never does. No browser is needed."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def learner(*, seed: int = 0, momentum: float = 0.9, **objective: Any) -> MainLe
 
 
 def uneven_probabilities(images: Tensor, labels: Tensor) -> Tensor:
-    """Label probabilities that depend on the label alone: 1/2, 1/4, 1/4 within it."""
+    """Label probabilities that depend only on the label: 1/2, 1/4, 1/4 within it."""
     table = torch.tensor([[0.5, 0.25, 0.25, 0, 0, 0], [0, 0, 0, 0.5, 0.25, 0.25]], dtype=images.dtype)
     return table[labels]
 

@@ -16,7 +16,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.slowness = 1.0
-        """What every duration is multiplied with."""
+        """The factor of every duration."""
         self._monkeypatch = monkeypatch
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
@@ -24,7 +24,7 @@ class Clock:
         self.now += 1e-3 * self.slowness * milliseconds
 
     def takes(self, owner: Any, name: str, milliseconds: float | Callable[..., float]) -> None:
-        """Let `owner.name` do what it does and take so long; a function of its arguments, if it depends on them."""
+        """Let `owner.name` take so long. `milliseconds` is a function of its arguments if the time depends on them."""
         original = getattr(owner, name)
 
         def timed(*arguments: Any, **options: Any) -> Any:

@@ -29,7 +29,7 @@ class Watch:
         return found
 
     def learn(self, steps: int) -> dict[str, Any]:
-        """Go on to so many steps, each of which is counted and stored once, and earns its updates."""
+        """Go on to this number of steps. Each step is counted and stored once, and earns its updates."""
         loop, metrics = self._loop, dict[str, Any]()
         while loop.step < steps:
             metrics = loop.advance() or metrics
@@ -46,7 +46,7 @@ class _Died(Exception):
 
 
 class StandIn:
-    """What collectors use of Ray. Calls end in any order; a share of them takes its actor along."""
+    """What collectors use of Ray. Calls end in any order; a share of them ends with the death of the actor."""
 
     exceptions = SimpleNamespace(RayActorError=_Died, RayTaskError=type("RayTaskError", (Exception,), {}))
 
@@ -59,7 +59,7 @@ class StandIn:
 
     @staticmethod
     def nothing() -> contextlib.AbstractContextManager[list[int]]:
-        """No cores for a worker, which is no process here."""
+        """No cores for a worker, which is not a process here."""
         return contextlib.nullcontext([])
 
     def cluster_resources(self) -> dict[str, float]:

@@ -90,7 +90,7 @@ def archive(names: dict[str, bytes]) -> bytes:
 def celeba(root: Path, pictures: int = 12, *, kaggle: bool = False) -> np.ndarray:
     """Faces of 178×218 whose grey tells the attributes, in the published files or in Kaggle's; labels (M, 40).
 
-    Picture k belongs to the part that its place in thirds says: so much for training, validation and testing.
+    The first third of the pictures is for training, the second for validation, and the last for testing.
     """
     folder = root / "celeba"
     place = folder / "img_align_celeba" / "img_align_celeba" if kaggle else folder / "img_align_celeba"

@@ -21,7 +21,7 @@ T, B, O, A = 3, 16, 5, 2
 
 
 def methods() -> list[str]:
-    """Every surgery and weighting that no solver on the host is part of."""
+    """Every surgery and weighting that uses no solver on the host."""
     ours = [kind for kind in SURGERIES.kinds if not SURGERIES.module(kind).__name__.endswith("torchjd_methods")]
     return [*ours, *(kind for kind in WEIGHTINGS.kinds if kind != "equal")]
 

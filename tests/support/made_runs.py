@@ -12,7 +12,7 @@ import yaml
 PROTOCOL = {"protocol": "goals", "benchmark": "mt10", "reward_version": "v2", "horizon": 500, "num_goals": 50}
 
 HOSTILE = '"><script>window.hit = 1</script><img src=x onerror="window.hit = 1">'
-"""As a name: of an experiment less the slash, which no folder's name has."""
+"""Used as a name; an experiment's name has another character for the slash."""
 
 
 def made_run(

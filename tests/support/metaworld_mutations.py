@@ -28,7 +28,7 @@ class Term(NamedTuple):
 
 
 def terms(task: str, version: RewardVersion) -> list[Term]:
-    """Those of a reward: in its function, and in all of the tasks' package that this calls."""
+    """The terms of a reward: in its function, and in all functions of the tasks that it calls."""
     function: Any = TASKS[task].reward(version)
     while isinstance(function, partial):
         function = function.func

@@ -1,6 +1,6 @@
-"""Runs the package's own environment, records what it read, and evaluates the production arithmetic on the record.
+"""Runs Meta-World's own environment, records what it read, and evaluates mtrl's arithmetic on the record.
 
-Both ways of production are evaluated: the tasks' functions as Python, and compiled to C.
+mtrl's arithmetic is evaluated both ways: the tasks' functions as Python, and compiled to C.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SIMULATOR_ARRAYS = ("xpos", "xquat", "xmat", "site_xpos", "site_xmat", "geom_xp
 
 @dataclass
 class Episode:
-    """What the package computed in one episode of ``steps`` steps, and what it computed it from."""
+    """What Meta-World computed in one episode of ``steps`` steps, and from what."""
 
     spec: TaskSpec
     layout: ProbeLayout
@@ -96,7 +96,7 @@ def _check_constants(environment: Any, spec: TaskSpec) -> None:
 
 
 def record(name: str, policy: Policy, seed: int = 0, goal: int = 0, steps: int = 500) -> list[Episode]:
-    """Two episodes of the package's environment, the second on the next goal after a reset."""
+    """Two episodes of Meta-World's environment, the second on the next goal after a reset."""
     environment, tasks = _environment(name, seed, goal + 2)
     rng = np.random.default_rng([seed, goal])
     act = _actor(name, policy, rng)
@@ -167,7 +167,7 @@ def _evaluation(arithmetic: TaskArithmetic, way: Way) -> Callable[[], None]:
 
 
 def compute(episode: Episode, version: RewardVersion, way: Way) -> tuple[Any, Any]:
-    """Observations ``(steps, 39)`` and outcomes ``(steps, 7)`` of the production arithmetic, step after step."""
+    """Observations ``(steps, 39)`` and outcomes ``(steps, 7)`` of mtrl's arithmetic, step after step."""
     shapes = {name: value.shape for name, value in episode.constants.items()}
     row, action, result = np.zeros_like(episode.rows[:1]), np.zeros((1, 4), np.float32), np.zeros((1, RESULT_SIZE))
     arithmetic = TaskArithmetic(episode.spec, version, episode.layout.columns, shapes, row, action, result)

@@ -1,4 +1,4 @@
-"""States of the package's environments that no policy reaches soon: everything is put near something else.
+"""States of Meta-World's environments that no policy reaches soon: everything is put near something else.
 
 Rewards read positions, and change where two things are near, far, above or beside each other. So instead of letting
 physics run, each step puts all that a task reads at random: at one of the places that matter, from tenths of a
@@ -35,10 +35,10 @@ def scatter_steps(environment: Any, spec: TaskSpec, rng: np.random.Generator, pa
             try:
                 with np.errstate(all="ignore"):
                     return step(action)
-            except ValueError:  # the package refuses what cannot be, such as a box without a volume
+            except ValueError:  # Meta-World refuses what cannot be, such as a box without a volume
                 environment._prev_obs = last_frame
 
-    # The package's step calls `mj_forward` in between, which puts back all that follows from the joints.
+    # Meta-World's step calls `mj_forward` in between, which puts back all that follows from the joints.
     patch.setattr(environment, "do_simulation", lambda *_, **__: np.copyto(environment.data.qpos, before))
     patch.setattr(environment, "_get_obs", observe_scattered)
     patch.setattr(environment, "step", step_scattered)

@@ -1,4 +1,4 @@
-"""Methods as from outside of the package, for one test."""
+"""Methods as if from outside mtrl, for one test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtrl.core.registry import Registry
 
 
 def add(patch: pytest.MonkeyPatch, registry: Registry, kind: str, **contents: Any) -> None:
-    """A module of the same name as the method, with these contents, that stands in no file."""
+    """Add a module of the same name as the method, with these contents, that is in no file."""
     module = ModuleType(kind)
     vars(module).update(contents)
     patch.setitem(sys.modules, kind, module)

@@ -41,7 +41,7 @@ VARIABLES = {
 def cluster(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[str]:
     """The address of a cluster on the loopback, of which no process is left at the end.
 
-    folder: for temporary files of its processes, so that the cores that they reserve are not other programs'.
+    folder: for temporary files of its processes, so that their reservations of cores are not those of other programs.
     """
     mark = f"MTRL_TEST_CLUSTER={uuid.uuid4()}"
     # Ray's own have to stay where names are short, as they hold sockets.
@@ -129,5 +129,5 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def _state(pid: int) -> list[str]:
-    """What Linux tells of a process from its state on."""
+    """What Linux says about a process, from its state on."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

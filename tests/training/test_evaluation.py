@@ -89,14 +89,14 @@ EPISODES, HORIZON = 3, 100
 
 
 def noisy_script(task: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The package's scripted policy, disturbed by a function of the observation alone."""
+    """Meta-World's scripted policy, disturbed by a function of only the observation."""
     script = ENV_POLICY_MAP[task]()
     weights = np.random.default_rng(5).normal(size=(4, 39))
     return lambda seen: np.clip(script.get_action(seen) + 0.6 * np.sin(40 * (weights @ seen)), -1, 1).astype(np.float32)
 
 
 class Agent:
-    """Our policy under the package's protocol."""
+    """Our policy under Meta-World's protocol."""
 
     def __init__(self, actors: list[Callable[[np.ndarray], np.ndarray]]) -> None:
         self.actors = actors
@@ -130,14 +130,14 @@ def test_agrees_with_the_package_on_the_same_policy_and_goals() -> None:
     )
     assert dict(zip(TASKS, ours.success_rate, strict=True)) == success
     assert 0 < ours.success.mean() < 1
-    # Where a reward of the package is float32 (the gripper's effort is), its sum is too; all else is the same.
+    # Where a reward of Meta-World is float32 (the gripper's effort is), its sum is too; all else is the same.
     for task, mine in zip(TASKS, ours.returns, strict=True):
         assert list(mine) == (pytest.approx(returns[task], rel=1e-6) if task == "drawer-close-v3" else returns[task])
 
 
 @pytest.mark.parametrize("offset", [0, 1, 3, 8])
 def test_a_policy_sees_observations_where_pytorch_puts_arrays(offset: int) -> None:
-    """Where an array begins decides how some processors round; wherever NumPy's does, the agent's begins at a line."""
+    """On some processors, rounding depends on where an array begins. The agent's always begins at a cache line."""
     seen: list[torch.Tensor] = []
 
     class Agent:

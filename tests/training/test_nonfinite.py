@@ -1,4 +1,4 @@
-"""Numbers that are not finite end a run with one line, or take it back; what is kept is sound."""
+"""Numbers that are not finite end a run with one line, or take it back to a checkpoint; what is kept is sound."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_gradient_that_overflowed_once_is_found_later() -> None:
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[StepResult], None], calls: range) -> None:
-    """Change what the environments' steps give, at these calls of `step` in all."""
+    """Change what the environments' steps give, at these calls of `step`, counted over all environments."""
     original, count = ToyEnvs.step, [0]
 
     def step(envs: ToyEnvs, action: Any) -> StepResult:

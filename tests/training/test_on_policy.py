@@ -63,7 +63,7 @@ def test_successors_are_true_and_episodes_end_where_they_end() -> None:
 
 
 def test_parts_of_the_environments_give_the_transitions_that_all_together_give() -> None:
-    """To rounding: products of other sizes may be rounded otherwise."""
+    """Up to rounding: matrix products of other sizes may be rounded differently."""
     found = []
     for workers in (1, 3):
         _, loop = trainer("training.envs_per_task=6", f"training.workers={workers}", "benchmark.horizon=5")

@@ -1,4 +1,4 @@
-"""RL-AUX's agent, MAXL and the given labels, alone and in the whole agent."""
+"""RL-AUX's agent, MAXL and the given labels, each by itself and in the whole agent."""
 
 from __future__ import annotations
 

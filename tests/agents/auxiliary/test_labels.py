@@ -50,7 +50,7 @@ def test_weights_are_equation_8(chosen: int, weight: float) -> None:
 
 
 def test_batch_entropy_is_that_of_the_mean() -> None:
-    """Two certain but different labels: the mean is uniform over two, log 2; a label of probability zero adds none."""
+    """Two certain but different labels: the mean is uniform over two, log 2; one of probability zero adds nothing."""
     certain = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     torch.testing.assert_close(batch_entropy(certain), torch.tensor(math.log(2)))
     assert batch_entropy(certain[:1]) == 0

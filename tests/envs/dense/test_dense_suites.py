@@ -69,7 +69,7 @@ def test_the_table_is_where_it_is() -> None:
 
 
 def test_colours_and_rays_see_the_same_things(offscreen: str) -> None:
-    """The rendered depth is the rays', and each class of one colour has it in the picture."""
+    """The rendered depth is that of the rays, and each class that has one colour has it in the picture."""
     from mtrl.envs.keyframes.cameras import Renderer
 
     world = begun("slide_block_to_target")

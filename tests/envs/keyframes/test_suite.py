@@ -93,7 +93,7 @@ def test_copies_play_numbered_episodes_whatever_their_number(offscreen: str) -> 
 
 
 def _moves_as_alone(wide: KeyframeCopies, narrow: KeyframeCopies) -> None:
-    """Copies that move at the same time in several threads come to where one does that moves on its own."""
+    """Copies that move at the same time in several threads end where copies do that move on their own."""
     step = wide.step(np.array([[episode.expert()[0] for episode in row] for row in wide.episodes]))
     for task, row in enumerate(narrow.episodes):
         row[0].act(row[0].expert()[0])

@@ -1,6 +1,7 @@
-"""The batched engine gives the trajectories of the package's own environments, for any number of threads.
+"""The batched engine gives the trajectories of Meta-World's own environments, for any number of threads.
 
-`make test` compares short episodes of a few tasks; `make test-parity` whole ones of all, both reward versions.
+`make test` compares short episodes of a few tasks. `make test-parity` compares whole episodes of all tasks, with both
+reward versions.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -52,7 +53,7 @@ def _assert_close(ours: Any, theirs: Any, where: str) -> None:
             assert gap.max() <= BOUND, f"{where}: {name} is off by {gap.max():.1e}"
 
 
-# The package's numbers
+# Meta-World's numbers
 
 
 @pytest.mark.parametrize("version", ["v2", "v1"])

@@ -30,7 +30,7 @@ def trio() -> MetaWorldSuite:
 
 @pytest.fixture
 def running(trio: MetaWorldSuite, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchedEnvs]:
-    """In a folder of its own: MuJoCo writes MUJOCO_LOG.TXT where it stands."""
+    """In a folder of its own: MuJoCo writes MUJOCO_LOG.TXT into the working folder."""
     monkeypatch.chdir(tmp_path)
     envs = trio.batched_envs(0, 2, threads=2)
     envs.reset()
@@ -41,7 +41,7 @@ def running(trio: MetaWorldSuite, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(params=["compiled", "python"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of stepping; given before environments are made."""
+    """Both ways of stepping; the way is set before environments are made."""
     if request.param == "python":
         monkeypatch.setattr(engine, "compiled_steps", lambda *_: None)
     elif not shutil.which("cc"):

@@ -1,4 +1,4 @@
-"""Observations that are pictures: the package's own renderer draws the same, at the right moments of an episode."""
+"""Observations that are pictures: Meta-World's own renderer draws the same, at the right moments of an episode."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def actions(steps: int) -> NDArray[np.float32]:
 def test_pictures_are_those_of_the_packages_renderer(
     camera: str, offscreen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the last bit, where the package's renderer too goes without shadows, reflections and multisampling."""
+    """To the last bit, where Meta-World's renderer, too, goes without shadows, reflections and multisampling."""
     monkeypatch.setenv("MUJOCO_GL", offscreen)
     ours = custom(observation="pixels", camera_name=camera)
     ours.reset(seed=0)
@@ -55,7 +55,7 @@ def test_pictures_are_those_of_the_packages_renderer(
             mujoco.mj_setState(env.model, env.data, physics.state(n), INTEGRATION)  # pyright: ignore[reportAttributeAccessIssue]
             mujoco.mj_forward(env.model, env.data)  # pyright: ignore[reportAttributeAccessIssue]
             picture = env.render()
-            picture = picture[::-1, ::-1] if camera == "corner2" else picture  # upside down in the package
+            picture = picture[::-1, ::-1] if camera == "corner2" else picture  # upside down in Meta-World
             assert picture.std() > 5
             np.testing.assert_array_equal(pictures[2 * task + n], picture)
         theirs.close()
@@ -66,7 +66,7 @@ def test_pictures_are_those_of_the_packages_renderer(
 
 
 def test_where_an_episode_ends_its_last_picture_comes_back_and_the_next_one_begins() -> None:
-    """Against environments whose episodes go on, and the first pictures of the same goals."""
+    """Compared with environments whose episodes go on, and with the first pictures of the same goals."""
     ending = custom(observation="both", max_episode_steps=3)
     plain, going = custom(max_episode_steps=3), custom(observation="pixels")
     first = [envs.reset(seed=0)[0] for envs in (ending, plain, going)]
@@ -119,7 +119,7 @@ class OtherRenderer:
 def test_pictures_do_not_depend_on_when_other_renderers_become_garbage(
     offscreen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenGL deletes by number in whichever context is current, so that a foreign one's end can delete our textures."""
+    """OpenGL deletes by number in whichever context is current, so another renderer's end can delete our textures."""
     envs, action = custom(observation="pixels", threads=2), actions(1)[0]
     envs.reset(seed=0)
     expected = envs.step(action)[0].copy()

@@ -1,4 +1,4 @@
-"""The Meta-World suite and the package's environments behind it."""
+"""The Meta-World suite and Meta-World's own environments behind it."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def test_stepping_before_a_reset_is_refused() -> None:
 
 @pytest.fixture
 def pair(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageEnvs]:
-    """Two tasks, two copies, in a folder of its own: MuJoCo writes MUJOCO_LOG.TXT where it stands."""
+    """Two tasks, two copies, in a folder of its own: MuJoCo writes MUJOCO_LOG.TXT into the working folder."""
     monkeypatch.chdir(tmp_path)
     envs = PackageEnvs(custom().goals(SEED), SEED, 2, horizon=10)
     envs.reset()

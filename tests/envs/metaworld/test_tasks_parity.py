@@ -1,4 +1,4 @@
-"""The tasks' arithmetic, as Python and compiled, gives the numbers of the package's own environments.
+"""The tasks' arithmetic, as Python and compiled, gives the numbers of Meta-World's own environments.
 
 `make test` runs one policy for each task over two shortened episodes, and states drawn at random. `make test-parity`
 runs every policy, several seeds and goals, over whole episodes across a reset.
@@ -26,7 +26,7 @@ IDLE = {
     "-reach + 0.1 + closing",
     "obj[1] - 0.01",  # handle-pull's comparison of y with a height
 }
-"""Terms that make no difference to any reward, as the package has them."""
+"""Terms in Meta-World's formulas that make no difference to any reward."""
 
 
 @cache

@@ -30,7 +30,7 @@ from mtrl.envs.metaworld.vector import MetaWorldVectorEnv
 Array = NDArray[Any]
 TASKS = ["reach-v3", "push-v3", "drawer-close-v3"]
 make: Any = gymnasium.make_vec
-pytestmark = pytest.mark.filterwarnings("ignore:Constant:UserWarning")  # of the package's scripted policies
+pytestmark = pytest.mark.filterwarnings("ignore:Constant:UserWarning")  # of Meta-World's scripted policies
 
 
 def custom(**options: Any) -> Any:
@@ -38,7 +38,7 @@ def custom(**options: Any) -> Any:
 
 
 class Scripted:
-    """The package's own policies as an agent of its evaluation."""
+    """Meta-World's scripted policies as an agent for its evaluation."""
 
     def __init__(self, tasks: list[str]) -> None:
         self.policies = [ENV_POLICY_MAP[task]() for task in tasks]

@@ -28,7 +28,7 @@ def make(goals: Any = GOALS, goals_at_once: int = 3, paths: int = 2, **options: 
 
 
 def scripted(envs: PushEnvs) -> np.ndarray:
-    """The package's own policy for push-v3."""
+    """Meta-World's own policy for push-v3."""
     policy, actions = SawyerPushV3Policy(), np.zeros((*envs.raw.shape[:2], 4), np.float32)
     for t, n in np.ndindex(*envs.raw.shape[:2]):
         frame = np.zeros(39)
