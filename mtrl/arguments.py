@@ -269,11 +269,11 @@ def _data(commands: Any) -> None:
 
 def _plot(commands: Any) -> None:
     examples = """
-    mtrl plot runs/mt10/RUN/seed_1 runs/mt10/OTHER/seed_1
+    mtrl plot runs/mt10/RUN runs/mt10/OTHER
     mtrl plot runs/mt10/RUN/seed_1 --kind conflicts --output conflicts.png
     """
     plot = _command(commands, "plot", "draw runs", examples)
-    plot.add_argument("folders", nargs="+", metavar="RUN", help="the runs' folders")
+    plot.add_argument("folders", nargs="+", metavar="RUN", help="runs, or folders that hold runs")
     plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], help="what to draw (curves)")
     plot.add_argument("--output", type=_path, help="the picture's path (learning_curves.png in the run)")
     _add_imports(plot)

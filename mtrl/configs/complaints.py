@@ -29,8 +29,9 @@ def explained(error: BaseException, overrides: Sequence[str]) -> UserError:
         return unknown_option(str(key or name), [field.name for field in fields(owner)] if is_dataclass(owner) else [])
     for pattern, kind in _KINDS.items():
         if key and (found := re.match(pattern, message)):
-            typed = {option: value for option, _, value in (override.partition("=") for override in overrides)}
-            return expected(f"Option `{key}`", kind, typed.get(str(key), found[1]))
+            typed = [override.partition("=")[2] for override in overrides if override.startswith(f"{key}=")]
+            refused = (value for value in typed if _bare(value) == _bare(found[1]))  # an option may be given twice
+            return expected(f"Option `{key}`", kind, next(refused, typed[-1] if typed else found[1]))
     subject = f"Option `{key}`" if key else f"Option {named!r}" if named else "The configuration"
     return UserError(f"{subject} should be valid. Found: {message}.")
 
@@ -44,6 +45,11 @@ _KINDS = {
     r"Invalid value assigned: (.*) is not a ListConfig": "a list in brackets, as [first,second]",
 }
 """OmegaConf's message for a value of the wrong type -> what the value should be."""
+
+
+def _bare(value: str) -> str:
+    """A value as typed or as OmegaConf shows it, without what may differ between them."""
+    return re.sub(r"[\s'\"]", "", value)
 
 
 def unknown_option(option: str, known: Sequence[str]) -> UserError:

@@ -114,7 +114,7 @@ class Registry:
 
         Raises:
             UserError: its module has no `build` that takes these arguments, or it builds something else. With `many`,
-                it may also build None.
+                it may also build None. Or `build` of a module that is not the package's own raises an error.
         """
         module = self.module(config.kind)
         build, arguments = getattr(module, "build", None), ", ".join(["config", *(f"{name}=" for name in context)])
@@ -123,7 +123,13 @@ class Registry:
             inspect.signature(build).bind(config, **context)  # type: ignore[arg-type]
         except TypeError as error:
             raise expected(f"The module {module.__name__}", f"one with build({arguments})", found) from error
-        made = build(config, **context)  # type: ignore[misc]
+        try:
+            made = build(config, **context)  # type: ignore[misc]
+        except Exception as error:  # the module may raise any error
+            if isinstance(error, UserError) or _is_ours(module.__name__):
+                raise
+            what = f"one whose build({arguments}) works"
+            raise expected(f"The module {module.__name__}", what, told(error, module.__name__)) from error
         place, _, name = self.makes.rpartition(".")
         if made is None and self.many:  # one of several methods may have nothing to do here
             return None

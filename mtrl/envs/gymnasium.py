@@ -30,11 +30,11 @@ from gymnasium.spaces import Box, flatdim
 from gymnasium.wrappers import FlattenObservation, RescaleAction
 
 from mtrl.core.config import check, check_choice, option
-from mtrl.core.errors import UserError, expected, told
+from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.core.types import FloatArray
-from mtrl.envs.gymnasium_envs import GymnasiumEnvs, solved_by
+from mtrl.envs.gymnasium_envs import STEPS, GymnasiumEnvs, calling, check_shape, reset, solved_by
 from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.video import Clip, check_writer, tile, write_video
 
@@ -77,13 +77,9 @@ class AdapterConfig(ChosenTasks):
         Raises:
             UserError: it cannot be made, its spaces do not fit, or nothing ends its episodes.
         """
-        try:
+        with calling(name, "one that can be made here"):
             env = self.made(name, **options)
             actions, observations = env.action_space, env.observation_space
-        except UserError:
-            raise
-        except Exception as error:  # its maker may raise any error
-            raise expected(f"Environment {name}", "one that can be made here", _told(error, name)) from error
         if not (isinstance(actions, Box) and len(actions.shape) == 1 and actions.is_bounded()):
             raise expected(f"Actions of {name}", "a vector with bounds", str(actions))
         if not observations.is_np_flattenable:
@@ -131,7 +127,9 @@ class Config(AdapterConfig):
         return float(found) if found is not None and math.isfinite(found) else None
 
     def made(self, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
-        return gymnasium.make(name, self.horizon_of(name), disable_env_checker=True, **options)
+        env = gymnasium.make(name, self.horizon, disable_env_checker=True, **options)
+        self.horizon_of(name)  # refuses one without an end, after what is wrong with the environment itself
+        return env
 
 
 _Adapted = TypeVar("_Adapted", bound=AdapterConfig)
@@ -207,36 +205,16 @@ def _tried(env: gymnasium.Env[FloatArray, FloatArray], name: str) -> Mapping[str
     Raises:
         UserError: reset or step fails, or returns something that does not fit its spaces or Gymnasium's interface.
     """
-    owner = f"Environment {name}"
-    what = "one whose reset(seed=..., options=...) gives (observation, info)"
-    try:
-        observation, _ = env.reset(seed=0)
-        _check_shape(owner, what, env, observation)
-        what = "one whose step(action) gives (observation, reward, terminated, truncated, info)"
+    reset(env, name, seed=0)
+    with calling(name, STEPS):
         observation, reward, _, _, info = env.step(np.zeros(env.action_space.shape or (), np.float32))
-        _check_shape(owner, what, env, observation)
-    except UserError:
-        raise
-    except Exception as error:  # it may raise any error
-        raise expected(owner, what, _told(error, name)) from error
+        check_shape(name, STEPS, env, observation)
+    owner = f"Environment {name}"
     if not (isinstance(reward, SupportsFloat) and np.ndim(cast("Any", reward)) == 0 and math.isfinite(reward)):
         raise expected(owner, "one whose rewards are finite numbers", reward)
     if not isinstance(info, Mapping):
-        raise expected(owner, f"{what}, with info a dictionary", info)
+        raise expected(owner, f"{STEPS}, with info a dictionary", info)
     return info
-
-
-def _check_shape(owner: str, what: str, env: gymnasium.Env[Any, Any], observation: Any) -> None:
-    found, shape = np.shape(observation), env.observation_space.shape
-    if found != shape:
-        raise expected(owner, f"{what}, with observations of its space, {shape} when flattened", found)
-
-
-def _told(error: Exception, name: str) -> str:
-    """What an error of an environment says, with the line of the environment's own code."""
-    entry = gymnasium.registry[name].entry_point if name in gymnasium.registry else None
-    module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
-    return told(error, module)
 
 
 def build(config: Config) -> GymnasiumSuite[Config]:

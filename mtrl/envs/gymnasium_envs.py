@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 
-from mtrl.core.errors import expected
+from mtrl.core.errors import UserError, expected, told
 from mtrl.core.specs import ControlSpec
 from mtrl.core.suite import Suite
 from mtrl.core.types import FloatArray, StepResult
@@ -17,6 +19,8 @@ from mtrl.monitoring.video import Frame, reduced
 
 _PICTURE = 320
 """The largest number of pixels along an edge of a picture."""
+_RESETS = "one whose reset(seed=..., options=...) gives (observation, info)"
+STEPS = "one whose step(action) gives (observation, reward, terminated, truncated, info)"
 
 
 class GymnasiumEnvs:
@@ -73,19 +77,23 @@ class GymnasiumEnvs:
         task, n = place
         number = int(self._episode[place]) * self._all + self._numbers[n]
         seed = int(np.random.SeedSequence((*self._seed, task, number)).generate_state(1)[0])
-        self._observation[place] = self._envs[task][n].reset(seed=seed)[0]
+        self._observation[place] = reset(self._envs[task][n], self._names[task], seed)
         self._length[place], self._return[place] = 0, 0.0
 
     def _step(self, place: tuple[int, ...], action: FloatArray) -> None:
         task, n = place
         chosen = self._actions[place][self._length[place]]
         np.clip(action, -1, 1, out=chosen)
-        found, reward, terminated, truncated, info = self._envs[task][n].step(chosen)
-        self._next_observation[place] = self._observation[place] = found
-        self._reward[place], self._terminated[place], self._truncated[place] = reward, terminated, truncated
+        env, name = self._envs[task][n], self._names[task]
+        with calling(name, STEPS):
+            found, reward, terminated, truncated, info = env.step(chosen)
+            check_shape(name, STEPS, env, found)
+            self._next_observation[place] = self._observation[place] = found
+            self._reward[place], self._terminated[place], self._truncated[place] = reward, terminated, truncated
+            solved = solved_by(info)
         self._length[place] += 1
-        self._return[place] += float(reward)
-        solved, threshold = solved_by(info), self._thresholds[task]
+        self._return[place] += self._reward[place]
+        threshold = self._thresholds[task]
         if solved is None and threshold is not None:
             solved = (terminated or truncated) and self._return[place] >= threshold
         self._success[place] = bool(solved)
@@ -130,6 +138,37 @@ class GymnasiumEnvs:
     def close(self) -> None:
         for env in itertools.chain.from_iterable(self._envs):
             env.close()
+
+
+def reset(env: gymnasium.Env[FloatArray, FloatArray], name: str, seed: int) -> FloatArray:
+    """The first observation of an episode.
+
+    Raises:
+        UserError: the environment fails, or the observation has another shape than its space.
+    """
+    with calling(name, _RESETS):
+        observation, _ = env.reset(seed=seed)
+        check_shape(name, _RESETS, env, observation)
+    return observation
+
+
+def check_shape(name: str, what: str, env: gymnasium.Env[Any, Any], observation: Any) -> None:
+    found, shape = np.shape(observation), env.observation_space.shape
+    if found != shape:
+        raise expected(f"Environment {name}", f"{what}, with observations of its space, {shape} when flattened", found)
+
+
+@contextlib.contextmanager
+def calling(name: str, what: str) -> Iterator[None]:
+    """Turn every error of an environment into a UserError, with the line of the environment's own code."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # it may raise any
+        entry = gymnasium.registry[name].entry_point if name in gymnasium.registry else None
+        module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
+        raise expected(f"Environment {name}", what, told(error, module)) from error
 
 
 def solved_by(info: Mapping[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from mtrl.core.suite import Suite
 from mtrl.envs import SUITES
 from mtrl.experiment.config import restore
 from mtrl.experiment.parts import counted_tasks, primary_tasks
-from mtrl.experiment.runs import Run, by_experiment
+from mtrl.experiment.runs import Run, by_experiment, find_runs
 from mtrl.experiment.runs import headline as curve_metric
 from mtrl.monitoring import plots, plots_methods, plots_scores
 from mtrl.monitoring.run import RunFolder
@@ -37,6 +37,7 @@ def plot_runs(
     """Draw one run, or compare several experiments, each over its seeds.
 
     Args:
+        paths: runs, or folders that hold runs.
         kind: curves (learning curves), conflicts, lambdas (task weights), triad, affinity, or relationships (the last
             weights by primary tasks, from a sweep over these). Conflicts, lambdas and affinity take one run.
         headline: the metric to draw, such as evaluation/success; by default the most important one.
@@ -45,7 +46,7 @@ def plot_runs(
     check_choice("--kind", kind, PICTURES)
     if not paths:
         raise expected("What to draw", "one run or several whose metrics are kept", "none")
-    runs = [Run.load(path) for path in paths]
+    runs = find_runs(paths, with_metrics=True)
     if kind == "triad":
         return _triad(runs, output or place(runs[0].folder.path, "triad.png"))
     if kind == "relationships":

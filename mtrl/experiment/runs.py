@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,10 @@ class Run:
         return found
 
 
-def find_runs(paths: Sequence[Path]) -> list[Run]:
+def find_runs(paths: Sequence[Path], with_metrics: bool = False) -> list[Run]:
     """The runs in `paths`, each of which is a run or a folder that contains runs.
+
+    with_metrics: whether a run in a folder is left out, with a line on stderr, if it ended before its first metrics.
 
     Raises:
         UserError: a path has no run.
@@ -82,6 +85,8 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     found: dict[Path, Run] = {}
     for path in paths:
         folders = list(_inside(path, _DEPTH))
+        if with_metrics and folders != [path]:
+            folders = [folder for folder in folders if _has_begun(folder)]
         if not folders:
             raise expected(f"Folder {path}", "a run, or a folder that holds runs (with a config.yaml each)", "none")
         found |= {folder.resolve(): Run.load(folder) for folder in folders if folder.resolve() not in found}
@@ -97,6 +102,14 @@ def _inside(path: Path, depth: int) -> Iterator[Path]:
         for name in sorted(names, key=lambda name: name.rstrip("0123456789")):
             if (path / name).is_dir():
                 yield from _inside(path / name, depth - 1)
+
+
+def _has_begun(folder: Path) -> bool:
+    metrics = folder / "metrics.jsonl"
+    begun = (metrics.exists() and metrics.stat().st_size > 0) or (folder / "result.json").exists()
+    if not begun:
+        print(f"mtrl: {folder} is left out, as it has no metrics.", file=sys.stderr)
+    return begun
 
 
 def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:

@@ -101,7 +101,8 @@ class Methods:
                 raise expected(f"Weighting {weighting.kind}", f"used by an agent that has {name}, like sac", "another")
         num_tasks = self.tasks_per_batch or network.num_tasks
         operation = SURGERIES.build(surgery, num_tasks=num_tasks)
-        try_out(surgery.kind, operation, num_tasks)
+        each_member = declared(surgery, SurgeryConfig).each_member()
+        try_out(surgery.kind, operation, num_tasks, network.ensemble if each_member else None)
         diagnostics = [DIAGNOSTICS.build(c, num_tasks=network.num_tasks, part=part) for c in self.diagnostics]
         watching: list[Diagnostic] = [diagnostic for diagnostic in diagnostics if diagnostic is not None]
         if self.tasks_per_batch is not None:
@@ -114,7 +115,7 @@ class Methods:
             optimizer,
             weights,
             operation,
-            per_member=declared(surgery, SurgeryConfig).each_member(),
+            per_member=each_member,
             primary=self._primary(part, weighting, surgery, network.num_tasks),
             diagnostics=watching,
             **{"process_group": self.process_group, **options},

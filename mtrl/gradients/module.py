@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from mtrl.core.errors import expected
+from mtrl.core.errors import UserError, expected
 from mtrl.core.registry import Registry
 from mtrl.core.subset import TaskSubset
 from mtrl.core.types import Metrics, Tensors
@@ -39,11 +40,14 @@ class ModuleOptimizer(nn.Module):
         surgery, weighting: a name, or a configuration with options: ``SURGERIES.config_class("cagrad")(c=0.4)``.
         owned: what each task owns, by names of parameters or of parts of the module: {"heads.0": 0, "heads.1": 1}. By
             default, it is found at the first step from what each loss depends on.
-        options: those of `MultiTaskOptimizer`: reduction ("mean" or "sum" of the weighted losses), max_grad_norm,
-            generator, process_group (where several processes learn together, in place of `DistributedDataParallel`).
+        reduction: "mean" or "sum" of the weighted losses.
+        max_grad_norm: the norm to which `step` clips the gradient; no clipping if not given.
+        generator: the source of the methods' randomness; PyTorch's own if not given.
+        process_group: the processes that learn together, in place of `DistributedDataParallel`.
 
     Raises:
-        UserError: there is no such method, the methods do not fit together, or a name in `owned` is unknown.
+        UserError: there is no such method or reduction, the methods do not fit together, or a name in `owned` is
+            unknown.
     """
 
     def __init__(
@@ -55,14 +59,19 @@ class ModuleOptimizer(nn.Module):
         surgery: str | Any = "none",
         weighting: str | Any = "equal",
         owned: Mapping[str, int] | None = None,
-        **options: Any,
+        reduction: str = "mean",
+        max_grad_norm: float | None = None,
+        generator: torch.Generator | None = None,
+        process_group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__()
         self._tasks = _ModuleTasks(module, num_tasks)
         self._known = owned is not None
         self._tasks.divide({} if owned is None else self._tasks.owners(owned))
         chosen = _options_of(WEIGHTINGS, weighting), _options_of(SURGERIES, surgery)
-        self.methods = Methods(*chosen).optimizer(self._tasks, optimizer, **options)
+        options = {"reduction": reduction, "max_grad_norm": max_grad_norm, "generator": generator}
+        methods = Methods(*chosen, process_group=process_group)
+        self.methods = methods.optimizer(self._tasks, optimizer, **options)
         self.methods.to(next(module.parameters()).device)
 
     @property
@@ -79,7 +88,8 @@ class ModuleOptimizer(nn.Module):
             second: a function that computes the losses of another batch, for auto_lambda.
 
         Raises:
-            UserError: there are not T losses, or they have to be given as a function or as a list.
+            UserError: there are not T losses, one does not depend on the module's parameters, or they have to be given
+                as a function or as a list.
         """
         again = self.methods.computes_again
         if again and not callable(losses):
@@ -99,14 +109,30 @@ class ModuleOptimizer(nn.Module):
 
     def _batch(self, given: Losses | Callable[[], Losses]) -> _Batch:
         losses = given() if callable(given) else given
-        shapes, tasks = [tuple(loss.shape) for loss in losses], self._tasks.num_tasks
-        if shapes != [()] * tasks:
-            raise expected("Losses", f"{tasks} scalars", f"shapes {shapes}")
+        _check(losses, self._tasks.num_tasks)
         if not self._known:
             self._tasks.divide(self._tasks.users(losses))
             self.methods.check_shared()
             self._known = True
         return _Batch(given if callable(given) else None, losses)
+
+
+def _check(losses: Any, num_tasks: int) -> None:
+    several = isinstance(losses, Collection) and not isinstance(losses, Mapping) and getattr(losses, "ndim", 1) > 0
+    found = [_form(loss) for loss in losses] if several else [f"one {_form(losses)}"]
+    if found != ["tensor ()"] * num_tasks:
+        raise _unfit(num_tasks, ", ".join(found))
+
+
+def _form(loss: Any) -> str:
+    """What a loss is, in a few words; "tensor ()" for one that can be used."""
+    if not isinstance(loss, Tensor):
+        return type(loss).__name__
+    return f"{'' if loss.requires_grad else 'detached '}tensor {tuple(loss.shape)}"
+
+
+def _unfit(num_tasks: int, found: str) -> UserError:
+    return expected("Losses", f"a list of {num_tasks} scalar tensors that depend on the module's parameters", found)
 
 
 def _options_of(registry: Registry, chosen: Any) -> Any:
@@ -193,12 +219,14 @@ class _ModuleTasks:
     def users(self, losses: Losses) -> dict[str, int]:
         """The owner of each parameter that only one loss depends on."""
         if isinstance(losses, Tensor):
-            what = "a list of T scalars, from which owners of parameters are found, unless `owned` names them"
+            what = "a list of scalars, from which owners of parameters are found, unless `owned` names them"
             raise expected("Losses", what, f"one tensor {tuple(losses.shape)}")
         trained = {name: p for name, p in self.shared.items() if p.requires_grad}
         users: dict[str, list[int]] = {name: [] for name in trained}
         for task, loss in enumerate(losses):
             found = torch.autograd.grad(loss, list(trained.values()), retain_graph=True, allow_unused=True)
+            if all(gradient is None for gradient in found):
+                raise _unfit(self.num_tasks, f"number {task}, which depends on none")
             for name, gradient in zip(trained, found, strict=True):
                 users[name] += [task] * (gradient is not None)
         return {name: tasks[0] for name, tasks in users.items() if len(tasks) == 1}

@@ -65,10 +65,12 @@ class MultiTaskOptimizer(nn.Module):
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         """surgery: none if not given; per_member: whether surgery acts on each member of an ensemble separately;
-        primary (T,) bool: all tasks if not given; process_group: the processes that learn together, each from batches
-        of its own. All start with the parameters of the first process, and need a `generator` in the same state, or
-        none."""
+        primary (T,) bool: all tasks if not given; reduction: mean or sum of the weighted losses; process_group: the
+        processes that learn together, each from batches of its own. All start with the parameters of the first process,
+        and need a `generator` in the same state, or none."""
         super().__init__()
+        if reduction not in ("mean", "sum"):
+            raise expected("Argument `reduction`", "mean or sum", reduction)
         self.processes = Processes(process_group)
         self.processes.agree([*network.parameters(), *network.tensors[2].values()])
         if self.processes.count > 1 and generator is None:

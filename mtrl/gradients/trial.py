@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +29,15 @@ def check_begun(choice: str, part: nn.Module) -> None:
         raise expected(owner, "one whose __init__ calls super().__init__()", "no such call")
 
 
-def try_out(kind: str, surgery: Surgery, num_tasks: int) -> None:
-    """Call a copy of a surgery on a random Gramian, unless it is one of mtrl's. PyTorch's random state is kept.
+def try_out(kind: str, surgery: Surgery, num_tasks: int, members: int | None = None) -> None:
+    """Call a copy of a surgery on random gradients, unless it is one of mtrl's. PyTorch's random state is kept.
+
+    members: the size of an ensemble whose members have coefficients of their own.
 
     Raises:
         UserError: the surgery does not call its base's `__init__`, overrides none of the methods in `_METHODS`,
-            overrides one without its class variable, fails, or does not give finite coefficients (T,), or
-            (candidates, T) if it looks ahead.
+            overrides one without its class variable, fails, does not give finite coefficients (T,), or
+            (candidates, T) if it looks ahead, or combines gradients to something else than finite ones.
     """
     if SURGERIES.ours(kind) or isinstance(surgery, NoSurgery):
         return
@@ -46,20 +50,53 @@ def try_out(kind: str, surgery: Surgery, num_tasks: int) -> None:
     for name in given:
         if _METHODS[name] and not getattr(surgery, _METHODS[name]):
             raise expected(owner, f"one with {_METHODS[name]} = True, as it overrides {name}", False)
-    if "coefficients" not in given:
-        return
+    with torch.random.fork_rng(devices=[]):
+        factors = torch.ones(num_tasks, dtype=torch.float64)
+        if "coefficients" in given:
+            factors = _coefficients(owner, surgery, num_tasks)
+        if "combine" in given:
+            _combine(owner, surgery, factors.view(-1, num_tasks)[0].float(), members)
+
+
+def _coefficients(owner: str, surgery: Surgery, num_tasks: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(num_tasks, num_tasks + 1, dtype=torch.float64, generator=generator)
     what = f"one whose coefficients(gramian, primary, noise) gives a tensor ({num_tasks},)"
-    with torch.random.fork_rng(devices=[]):
-        try:
-            trial = copy.deepcopy(surgery)  # it may have a state
-            noise = trial.noise(num_tasks, generator, torch.device("cpu"))
-            factors = trial.coefficients(rows @ rows.mT, torch.ones(num_tasks, dtype=torch.bool), noise)
-        except Exception as error:  # the surgery may raise any error
-            raise expected(owner, what, told(error, made.__module__)) from error
+    with _failing(owner, what, surgery):
+        trial = copy.deepcopy(surgery)  # it may have a state
+        noise = trial.noise(num_tasks, generator, torch.device("cpu"))
+        factors = trial.coefficients(rows @ rows.mT, torch.ones(num_tasks, dtype=torch.bool), noise)
     found = tuple(factors.shape) if isinstance(factors, Tensor) else type(factors).__name__
     if not isinstance(factors, Tensor) or found[-1:] != (num_tasks,) or len(found) != 1 + surgery.needs_look_ahead:
         raise expected(owner, what, found)
     if not factors.isfinite().all():
         raise expected(owner, what + " of finite numbers", factors.tolist())
+    return factors
+
+
+def _combine(owner: str, surgery: Surgery, factors: Tensor, members: int | None) -> None:
+    """Try `combine` on the gradients of a vector and of a matrix."""
+    generator, num_tasks = torch.Generator().manual_seed(0), len(factors)
+    lead = () if members is None else (members,)
+    for shape in ((*lead, num_tasks + 1), (*lead, num_tasks + 2, num_tasks + 1)):
+        gradients = torch.randn(num_tasks, *shape, generator=generator)
+        what = "one whose combine(gradients, coefficients, weights, generator) gives a "
+        what += f"{gradients.dtype} tensor {shape} for gradients {tuple(gradients.shape)}"
+        with _failing(owner, what, surgery):
+            weights = torch.ones(num_tasks)
+            found = copy.deepcopy(surgery).combine(gradients, factors.expand(*lead, -1), weights, generator)
+        if not isinstance(found, Tensor):
+            raise expected(owner, what, type(found).__name__)
+        if (tuple(found.shape), found.dtype) != (shape, gradients.dtype):
+            raise expected(owner, what, f"{found.dtype} {tuple(found.shape)}")
+        if not found.isfinite().all():
+            raise expected(owner, what + " of finite numbers", found.tolist())
+
+
+@contextlib.contextmanager
+def _failing(owner: str, what: str, surgery: Surgery) -> Iterator[None]:
+    """Turn every error of a surgery into a UserError, since it may raise any."""
+    try:
+        yield
+    except Exception as error:
+        raise expected(owner, what, told(error, type(surgery).__module__)) from error

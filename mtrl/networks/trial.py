@@ -29,7 +29,8 @@ def build_tried(
     codes (T, C), ensemble: as for the `TaskNetwork` that will be made with the factory.
 
     Raises:
-        UserError: the network fails, gives another shape, draws random numbers, or computes a row from other rows.
+        UserError: the network fails, gives another shape or numbers that are not finite or detached, draws random
+            numbers, or computes a row from other rows.
     """
     factory: Factory = NETWORKS.build(config, input_size=input_size, output_size=output_size)
     if not NETWORKS.ours(config.kind):
@@ -46,7 +47,7 @@ def build_classifier(
     shared_input: all tasks see the same images, (1, B, C, H, W) instead of (T, B, C, H, W).
 
     Raises:
-        UserError: the network fails, or gives another shape.
+        UserError: the network fails, or gives another shape or numbers that are not finite or detached.
     """
     factory: Factory = IMAGE_NETWORKS.build(config, image_shape=image_shape, output_size=output_size)
     _try_images(IMAGE_NETWORKS, config.kind, factory, image_shape, (output_size,), shared_input)
@@ -57,7 +58,7 @@ def build_trunk(config: Any, *, image_shape: tuple[int, int, int]) -> tuple[Fact
     """The factory of a network for images without its last layer, and its number of features. Checked likewise.
 
     Raises:
-        UserError: the network fails, gives another shape, or has no `trunk_size`.
+        UserError: the network fails as in `build_classifier`, or has no `trunk_size`.
     """
     module = IMAGE_NETWORKS.module(config.kind)
     if not hasattr(module, "trunk_size"):
@@ -86,7 +87,7 @@ def _try_images(
 ) -> None:
     if registry.ours(kind):
         return
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with torch.random.fork_rng(devices=[]):
         images = torch.randn(1 if shared_input else _TASKS, _BATCH, *image_shape)
         make = partial(TaskNetwork, factory, _TASKS, shared_input=shared_input)
         _call(registry, kind, make, images, (_TASKS, _BATCH, *output_shape))
@@ -103,6 +104,8 @@ def _try_vectors(
         raise expected(owner, "without randomness such as dropout, as the same network learns and acts", "some")
     row = output[..., 0, 0, :].sum()
     (gradient,) = torch.autograd.grad(row, x, allow_unused=True) if row.requires_grad else (None,)
+    if gradient is not None and not gradient.isfinite().all():
+        raise expected(owner, "one whose derivatives are finite", "NaN or infinity")
     if gradient is not None and gradient.flatten(0, 1)[1:].any():
         what = "one that computes each row separately (x.mean(-1), never x.mean(1) or x.flatten(1))"
         raise expected(owner, what, "a row that depends on another")
@@ -129,6 +132,10 @@ def _call(
     found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if found != shape:
         raise expected(owner, what, found)
+    if not output.isfinite().all():
+        raise expected(owner, f"{what}, all finite", "NaN or infinity")
+    if not output.requires_grad and any(parameter.requires_grad for parameter in network.parameters()):
+        raise expected(owner, "one whose output depends on its parameters", "a detached tensor")
     return output, owner, not torch.equal(before, torch.get_rng_state())
 
 

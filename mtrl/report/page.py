@@ -39,7 +39,7 @@ def write(paths: Sequence[Path], output: Path | None = None, title: str = "") ->
         UserError: there is no run, one cannot be read, runs are of several benchmarks, or the file is not a report of
             ours, or cannot be written.
     """
-    runs = find_runs(paths)
+    runs = find_runs(paths, with_metrics=True)
     target = output or _place(paths, runs)
     _check(target)
     text = render(runs, target, title)

@@ -90,6 +90,10 @@ def test_runtime_options_stay_so_where_a_subclass_has_another_default() -> None:
         ("", r"The module built should be one with build\(config, num_tasks=\)\. Found None"),
         ("build = 3", r"with build\(config, num_tasks=\)\. Found 3"),
         ("def build(config): ...", r"with build\(config, num_tasks=\)\. Found 'build\(config\)'"),
+        (
+            "def build(config, num_tasks):\n    num_tasks.x",  # as of a buffer before super().__init__()
+            r"whose build\(config, num_tasks=\) works\. Found .AttributeError: .* \(.*built\.py, line 6\)",
+        ),
         ("def build(config, num_tasks): ...", r"built\.build returns should be a \S*base\.Surgery\. Found None"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -16,43 +15,11 @@ import torch
 
 from mtrl import cli
 from mtrl.core.errors import UserError
-from mtrl.envs.gymnasium import Config, GymnasiumSuite
 from mtrl.experiment import Experiment, compose
 from mtrl.training.off_policy import OffPolicyTrainer
-from tests.support.tiny_runs import TINY, run_folder
+from tests.support.gymnasium_toys import GYMNASIUM, IDS, Quick, register, suite
+from tests.support.tiny_runs import run_folder
 from tests.support.videos import frames_in
-
-IDS = ["Pendulum-v1", "mtrl-test/Quick-v0"]
-GYMNASIUM = [*TINY[1:], "benchmark=gymnasium"]
-
-
-class Quick(gymnasium.Env[Any, Any]):
-    """Three numbers, one action; an episode ends by itself after 5 steps, solved if the last action is positive."""
-
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
-    observation_space = gymnasium.spaces.Dict(
-        {"a": gymnasium.spaces.Box(-1, 1, (2,), np.float64), "b": gymnasium.spaces.Box(-1, 1, (1,))}
-    )
-    action_space = gymnasium.spaces.Box(-3, 5, (1,))
-
-    def __init__(self, render_mode: str | None = None) -> None:
-        self.render_mode = render_mode
-
-    def _observation(self) -> dict[str, Any]:
-        return {"a": self.np_random.uniform(-1, 1, 2), "b": np.full(1, self.count / 5, np.float32)}
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        super().reset(seed=seed)
-        self.count = 0
-        return self._observation(), {}
-
-    def step(self, action: Any) -> Any:
-        self.count += 1
-        ended = self.count == 5
-        return self._observation(), float(action[0]), ended, False, {"is_success": ended and action[0] > 0}
-
-    def render(self) -> Any:
-        return np.full((40, 50, 3), 20 * self.count, np.uint8)
 
 
 class Wide(Quick):
@@ -64,18 +31,8 @@ class Double(Quick):
     action_space = gymnasium.spaces.Box(-3, 5, (1,), np.float64)
 
 
-def register(name: str, env: type[gymnasium.Env[Any, Any]]) -> None:
-    if name not in gymnasium.registry:
-        gymnasium.register(name, cast("Any", env), max_episode_steps=200)
-
-
-register(IDS[1], Quick)
 register("mtrl-test/Wide-v0", Wide)
 register("mtrl-test/Double-v0", Double)
-
-
-def suite(**options: Any) -> GymnasiumSuite:
-    return GymnasiumSuite(Config(**{"ids": IDS, **options}))
 
 
 def constant(value: float) -> Any:
@@ -238,96 +195,3 @@ def test_results_without_success_are_returns(
     del sys.modules["my_envs"], gymnasium.registry["mine/P-v0"]
     assert cli.main(["evaluate", str(folder)]) == 2, "the run's record does not import the module by itself"
     assert "--import my_envs" in capsys.readouterr().err and "mine/P-v0" not in gymnasium.registry
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("benchmark.ids=[NoSuch-v0]", "`benchmark.ids` should be ids registered with Gymnasium"),
-        ("benchmark.ids=['this:Pendulum-v1']", "`benchmark.ids` should be ids registered with Gymnasium"),
-        ("benchmark.ids=[CartPole-v1]", "Actions of CartPole-v1 should be a vector with bounds. Found 'Discrete"),
-        ("benchmark.ids=[Pendulum-v1,MountainCarContinuous-v0]", r"\(3, 1\), as Pendulum-v1 has. Found .2, 1"),
-        ("benchmark.ids=[InvertedPendulum-v2]", "`benchmark.horizon` should be a number of steps"),
-        ("benchmark.ids=[]", "`benchmark.ids` should be a list of ids"),
-        ("benchmark.solved_at=inf", "`benchmark.solved_at` should be a finite number"),
-        ("benchmark.ids=[Pendulum-1]", r"Found 'Pendulum-1'\. Did you mean Pendulum-v1\?"),
-        ("tasks=[Pendulum-v2]", "should name some of Pendulum-v1, the tasks that `benchmark.ids` lists. Found"),
-    ],
-)
-def test_what_cannot_be_used_is_refused_in_one_line(
-    options: str, message: str, capsys: pytest.CaptureFixture[str], elsewhere: Path
-) -> None:
-    assert cli.main(["train", *GYMNASIUM, options]) == 2
-    found = capsys.readouterr().err
-    assert re.search(message, found) and found.count("\n") == 1
-    assert not list(elsewhere.iterdir())
-
-
-class OldReset(Quick):
-    def reset(self, **options: Any) -> Any:
-        return {"a": np.zeros(2), "b": np.zeros(1), "c": super().reset(**options)}
-
-
-class NoSeed(Quick):
-    def reset(self) -> Any:  # type: ignore[override]
-        return super().reset()
-
-
-class NoStep(Quick):
-    step = gymnasium.Env.step
-
-
-class FourValues(Quick):
-    def step(self, action: Any) -> Any:
-        return super().step(action)[:4]
-
-
-class Longer(Quick):
-    observation_space = gymnasium.spaces.Box(-1, 1, (3,))
-
-    def _observation(self) -> Any:
-        return np.zeros(4, np.float32)
-
-
-class NoNumber(Quick):
-    def step(self, action: Any) -> Any:
-        return (super().step(action)[0], float("nan"), False, False, {})
-
-
-class Vector(Quick):
-    def step(self, action: Any) -> Any:
-        return (super().step(action)[0], np.ones(1), False, False, {})
-
-
-class Mistaken(Quick):
-    def step(self, action: Any) -> Any:
-        raise KeyError("mine")
-
-
-class Spaceless(Quick):
-    def __init__(self) -> None:
-        self.action_space = undefined  # type: ignore[name-defined]  # noqa: F821
-
-
-@pytest.mark.parametrize(
-    ("env", "found"),
-    [
-        (OldReset, r"reset\(seed=..., options=...\) gives \(observation, info\)\. Found 'ValueError: too many values"),
-        (NoSeed, r"reset\(seed=.* Found .*TypeError: .*reset\(\) got an unexpected keyword argument 'seed'"),
-        (NoStep, r"step\(action\) gives \(observation, .*, info\)\. Found 'NotImplementedError'"),
-        (FourValues, r"step\(action\) gives .* Found 'ValueError: not enough values to unpack \(expected 5, got 4\)"),
-        (Longer, r"observations of its space, \(3,\) when flattened\. Found \(4,\)"),
-        (NoNumber, r"one whose rewards are finite numbers\. Found nan"),
-        (Vector, r"one whose rewards are finite numbers\. Found array\(\[1\.\]\)"),
-        (Mistaken, r"Found .KeyError: 'mine' \(.*test_gymnasium\.py, line \d+\)"),
-        (Spaceless, r"one that can be made here\. Found .NameError: .*'undefined'.*test_gymnasium\.py, line \d+\)"),
-    ],
-)
-def test_an_environment_is_tried_and_what_is_wrong_is_said_in_one_line(
-    env: type[gymnasium.Env[Any, Any]], found: str
-) -> None:
-    name = f"mtrl-test/{env.__name__}-v0"
-    register(name, env)
-    with pytest.raises(UserError, match=f"Environment {name} should be .*{found}") as error:
-        suite(ids=[name])
-    assert "\n" not in str(error.value)

@@ -267,7 +267,9 @@ def test_plot_draws_one_run_and_compares_several() -> None:
     folders = [str(p) for p in Path("runs").glob("*/*/seed_*")]
     assert cli.main(["plot", folders[0], "--output", "one.png"]) == 0
     assert cli.main(["plot", *folders, "--output", "two.png"]) == 0
+    assert cli.main(["plot", str(Path(folders[0]).parent), "--output", "folder.png"]) == 0
     assert Path("one.png").stat().st_size > 5000 and Path("two.png").stat().st_size > 5000
+    assert Path("folder.png").read_bytes() == Path("two.png").read_bytes()
 
 
 WATCHED = [*TINY, "surgery=pcgrad", "weighting=auto_lambda", "diagnostics=[triad,transference]"]

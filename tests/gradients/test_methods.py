@@ -17,7 +17,7 @@ from mtrl.core.specs import ControlSpec
 from mtrl.experiment import Experiment, compose
 from mtrl.gradients import SURGERIES, WEIGHTINGS, Context, Methods, Surgery, Weighting
 from mtrl.gradients import methods as methods_module
-from mtrl.gradients.base import primary_tasks
+from mtrl.gradients.base import SurgeryConfig, primary_tasks
 from mtrl.networks import NETWORKS
 from tests.support import outside
 from tests.support.gradient_toys import A, B, O, Regression, T, config, methods, transitions
@@ -258,6 +258,12 @@ def surgery(**members: Any) -> Surgery:
         ({"coefficients": lambda s, g, p, n: g[0] / 0 - g[0] / 0}, r"of finite numbers\. Found \[nan, "),
         ({"coefficients": lambda s, g: g[0]}, r"Found 'TypeError: .* 4 were given"),
         ({"__init__": lambda s: None}, r"one whose __init__ calls super\(\)\.__init__\(\)\."),
+        ({"combine": lambda s, g, c, w, r: g.flatten(1).mean(1)}, r"tensor \(4,\) for .*Found 'torch.float32 \(3,\)'"),
+        ({"combine": lambda s, g, c, w, r: c.to(g) @ g}, r"tensor \(5, 4\) for gradients \(3, 5, 4\)\. Found .*Error"),
+        ({"combine": lambda s, g, c, w, r: g.double().sum(0)}, r"float32 tensor \(4,\) .* Found 'torch.float64 "),
+        ({"combine": lambda s, g, c, w, r: None}, r"combine\(gradients, .*\. Found 'NoneType'"),
+        ({"combine": lambda s, g, c, w, r: g[0] / 0}, r"of finite numbers\. Found \["),
+        ({"combine": lambda s, g: g.sum(0)}, r"Found 'TypeError: .* 5 were given"),
         ({"penalty": lambda s, g: g.sum()}, r"one with has_penalty = True, as it overrides penalty\. Found False"),
     ],
 )
@@ -266,6 +272,29 @@ def test_a_surgery_from_outside_is_tried_and_refused_in_one_line(
 ) -> None:
     outside.add(monkeypatch, SURGERIES, "mine", build=lambda config, *, num_tasks: surgery(**members))
     refused(rf"Own, of surgery=mine, should be .*{complaint}", surgery=Mine())
+
+
+@pytest.mark.parametrize("each_member", [False, True])
+def test_a_surgery_from_outside_combines_members_as_its_config_says(
+    each_member: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin critics' coefficients are (2, T) if each member has its own."""
+    found = []
+
+    def combined(self: Any, gradients: Tensor, coefficients: Tensor, weights: Tensor, generator: Any) -> Tensor:
+        found.append(tuple(coefficients.shape))
+        return gradients.sum(0)
+
+    @dataclass
+    class Config(SurgeryConfig):
+        kind: str = "mine"
+
+        def each_member(self) -> bool:
+            return each_member
+
+    outside.add(monkeypatch, SURGERIES, "mine", build=lambda config, *, num_tasks: surgery(combine=combined))
+    agent(surgery=Config())
+    assert ((2, 3) in found) == each_member and (3,) in found  # the actor is no ensemble
 
 
 def test_a_weighting_from_outside_that_does_not_begin_its_base_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -172,6 +173,31 @@ def test_the_state_of_the_methods_is_saved(problem: tuple[Regression, Net]) -> N
     torch.testing.assert_close(found["weight"], saved.backward(net.losses(regression.batch(9)))["weight"])
 
 
+@pytest.mark.parametrize("surgery", ["none", "pcgrad"])
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (lambda losses: losses[:2], "'tensor (), tensor ()'"),
+        (lambda losses: [*losses[:2], losses[2].expand(2)], "'tensor (), tensor (), tensor (2,)'"),
+        (lambda losses: dict(enumerate(losses)), "'one dict'"),
+        (lambda losses: [loss.item() for loss in losses], "'float, float, float'"),
+        (lambda losses: sum(losses), "'one tensor ()'"),
+        (lambda losses: losses[0].item(), "'one float'"),
+        (lambda losses: [*losses[:2], losses[2].detach()], "'tensor (), tensor (), detached tensor ()'"),
+        (lambda losses: [*losses[:2], torch.zeros((), requires_grad=True)], "'number 2, which depends on none'"),
+    ],
+)
+def test_what_are_no_losses_of_the_module_is_refused(
+    given: Callable[[list[Tensor]], Any], found: str, surgery: str, problem: tuple[Regression, Net]
+) -> None:
+    regression, net = problem
+    made, losses = ModuleOptimizer(net, adam(net), T, surgery=surgery), net.losses(regression.batch())
+    what = "Losses should be a list of 3 scalar tensors that depend on the module's parameters."
+    for use in (made.step, made.backward):
+        with pytest.raises(UserError, match=re.escape(f"{what} Found {found}.")):
+            use(given(losses))
+
+
 def test_what_does_not_fit_is_refused_in_one_line(problem: tuple[Regression, Net]) -> None:
     regression, net = problem
     losses = net.losses(regression.batch())
@@ -179,9 +205,7 @@ def test_what_does_not_fit_is_refused_in_one_line(problem: tuple[Regression, Net
     def made(**options: Any) -> ModuleOptimizer:
         return ModuleOptimizer(net, adam(net), T, **options)
 
-    with pytest.raises(UserError, match="Losses should be 3 scalars"):
-        made().step(losses[:2])
-    with pytest.raises(UserError, match="Losses should be a list of T scalars"):
+    with pytest.raises(UserError, match="Losses should be a list of scalars, from which owners"):
         made().step(torch.stack(losses))
     assert made(owned=HEADS).step(torch.stack(losses))["loss"].shape == (T,)
     with pytest.raises(UserError, match="names of the module's parameters or parts"):
@@ -197,6 +221,10 @@ def test_what_does_not_fit_is_refused_in_one_line(problem: tuple[Regression, Net
     for wrong in (None, SURGERIES.build(config(SURGERIES, "pcgrad"), num_tasks=T), config(WEIGHTINGS, "dwa")):
         with pytest.raises(UserError, match="`surgery` should be a method's name, or a configuration"):
             made(surgery=wrong)
+    with pytest.raises(UserError, match=r"Argument `reduction` should be mean or sum\. Found 'summ'"):
+        made(reduction="summ")
+    with pytest.raises(TypeError, match=r"^ModuleOptimizer.* 'surgry'"):
+        made(surgry="pcgrad")
     with pytest.raises(UserError, match="Surgery should be used with a network that shares parameters"):
         heads = ModuleOptimizer(net.heads, adam(net.heads), T, surgery="pcgrad")
         heads.step([head(torch.ones(8, dtype=torch.float64)).sum() for head in net.heads])

@@ -87,6 +87,19 @@ def test_runs_of_several_protocols_and_unfinished_ones_are_named(sweep: Path) ->
     assert "Not finished, and not in the results where other seeds are: short/seed_2." in text
 
 
+def test_a_run_that_ended_before_its_first_row_is_left_out_and_named(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = made_run(Path("sweep/plain"), 3, None) / "metrics.jsonl"
+    metrics.write_text("")
+    for _ in range(2):
+        assert main(["report", "sweep"]) == 0
+        assert capsys.readouterr().err == "mtrl: sweep/plain/seed_3 is left out, as it has no metrics.\n"
+        metrics.unlink(missing_ok=True)
+    assert "seed_3" not in Page(sweep / "report.html").text
+    assert main(["report", "sweep/plain/seed_3"]) == 2, "it is named itself"
+
+
 def test_changed_code_is_not_said_to_be_a_commit(elsewhere: Path) -> None:
     made_run(Path("plain"), 1, {"reach": 1.0}, provenance={"git": {"commit": "0123456789abcdef", "dirty": True}})
     text = Page(report.write([Path("plain")])).text
