@@ -43,19 +43,11 @@ PLOTS = [
     ["plot", RUN, "--kind", kind] for kind in ("curves", "conflicts", "lambdas", "triad", "affinity", "relationships")
 ]
 GROUP = ["group", RUN, "--groups", "1", "--output", "groups"]
-PAGE = ["report", RUN]
+PAGE, SHOW = ["report", RUN], ["train", "--config", f"{RUN}/config.yaml", "--show"]
 REPORT, CHECK = ["study", STUDY, "--report"], ["study", STUDY, "--check"]
 
 READERS: dict[str, list[list[str]]] = {
-    f"{RUN}/config.yaml": [
-        TRAIN,
-        EXTEND,
-        EVALUATE,
-        *PLOTS,
-        GROUP,
-        PAGE,
-        ["train", "--config", f"{RUN}/config.yaml", "--show"],
-    ],
+    f"{RUN}/config.yaml": [TRAIN, EXTEND, EVALUATE, *PLOTS, GROUP, PAGE, SHOW],
     f"{RUN}/provenance.json": [EXTEND, PAGE],
     f"{RUN}/metrics.jsonl": [EXTEND, *PLOTS[:4], PAGE],
     f"{RUN}/result.json": [TRAIN, EXTEND, PAGE],

@@ -21,7 +21,6 @@ from mtrl.data.replay import ReplayBuffer
 from mtrl.experiment.config import experiment_name
 from mtrl.experiment.load import load
 from mtrl.experiment.runs import headline
-from mtrl.experiment.session import Session
 from mtrl.monitoring import checkpoints
 from mtrl.monitoring.metrics import read_metrics
 from mtrl.training.off_policy import OffPolicyTrainer
@@ -106,26 +105,6 @@ def test_metrics_of_a_killed_run_have_no_steps_twice(monkeypatch: pytest.MonkeyP
     cli.main(["train", *TINY])
     rows = [json.loads(line) for line in (run_folder() / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "train/updates" in row] == [20, 40, 60]
-
-
-@pytest.mark.parametrize("written", [False, True], ids=["before its first row", "after its first row"])
-def test_a_run_killed_at_its_first_row_has_every_row_once(written: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first step of a classifier is due for a row of metrics already."""
-    log = Session._log
-
-    def killed(session: Session) -> None:
-        if written:
-            log(session)
-        raise ArithmeticError("killed")
-
-    words = ["train", "benchmark=digits", "network.width=8", "device=cpu", "steps=300", "training.log_every=100"]
-    with monkeypatch.context() as patch:
-        patch.setattr(Session, "_log", killed)
-        with pytest.raises(ArithmeticError, match="killed"):
-            cli.main(words)
-    assert cli.main(words) == 0
-    rows = read_metrics(run_folder() / "metrics.jsonl")
-    assert [row["step"] for row in rows if "train/updates" in row] == [100, 200, 300]
 
 
 def test_a_finished_run_is_reported_and_left_alone(capsys: pytest.CaptureFixture[str]) -> None:

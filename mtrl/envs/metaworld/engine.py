@@ -26,6 +26,7 @@ from mtrl.core.types import BoolArray, FloatArray, StepResult
 from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE, TaskArithmetic
 from mtrl.envs.metaworld.commands import Commands
 from mtrl.envs.metaworld.goals import GoalDraws
+from mtrl.envs.metaworld.interpreted import PythonSteps
 from mtrl.envs.metaworld.native import compiled_steps
 from mtrl.envs.metaworld.package_envs import MAX_HORIZON
 from mtrl.envs.metaworld.physics import ERROR, SOUND, UNSTABLE, TaskPhysics
@@ -39,8 +40,6 @@ logger = logging.getLogger(__name__)
 
 INFO_TERMS = Outcome._fields[1:]
 """The names of what Meta-World reports besides the reward."""
-Chunk = Callable[[int], None]
-"""Called with the worker's number."""
 _REASONS = {SOUND: "numbers that are not finite", UNSTABLE: "unstable physics", ERROR: "an error of MuJoCo's"}
 _SAVED = ("observation", "next_observation", "faults", "_elapsed", "_last", "_goal", "_played", "_parked")
 
@@ -127,7 +126,6 @@ class BatchedEnvs:
         self.faults = np.zeros(grid, np.int64)
         self._elapsed, self._last, self._goal, self._played = (np.zeros(grid, np.int64) for _ in range(4))
         self._parked = np.zeros(grid, np.bool_)
-        self._chunks: list[Chunk] = []
         self._planned = np.ones(grid, np.bool_)
         self._step_result = StepResult(
             self.observation, self._reward, self._terminated, self._truncated, self.next_observation, self._success
@@ -146,9 +144,8 @@ class BatchedEnvs:
             for s, p, action, result in zip(self._starts, self.physics, self._action, self._result, strict=True)
         ]
         tasks = list(zip(self.physics, self._arithmetic, strict=True))
-        self._compiled = compiled_steps(tasks, self.threads)
-        if self._compiled is not None:
-            self._finalizers.append(weakref.finalize(self, self._compiled.close))
+        self._steps = compiled_steps(tasks, self.threads) or PythonSteps(tasks, self._workers)
+        self._finalizers.append(weakref.finalize(self, self._steps.close))
 
     @property
     def controls(self) -> NDArray[np.float64]:
@@ -160,7 +157,6 @@ class BatchedEnvs:
         self._seed = self._seed if seed is None else seed
         self.seed(self._seed)
         self._played[...], self._parked[...], self._ready = 0, False, True
-        self._chunks.clear()
         return self.restart(np.ones_like(self._parked))
 
     def seed(self, seeds: int | Sequence[int | None]) -> None:
@@ -216,34 +212,17 @@ class BatchedEnvs:
         return {name: np.where(failed, 0.0, self._outcome[i + 1]) for i, name in enumerate(INFO_TERMS)}
 
     def _run_physics(self) -> None:
-        chunks = self._chunks
-        self._workers.run(lambda job, worker: chunks[job](worker), range(len(chunks)))
+        self._steps.run()
         np.not_equal(self._outcome[1], 0.0, out=self._success)
 
     def _plan(self) -> None:
         """Divide the copies that play into chunks. Large chunks keep a task's code and model in a core's cache; small
         ones at the end let all threads finish together."""
-        if self._chunks and np.array_equal(self._planned, self._parked):
+        if np.array_equal(self._planned, self._parked):
             return
         self._planned[...] = self._parked
         found = enumerate(shares(~self._parked, self.threads))
-        chunks = [(t, first, last) for t, ranges in found for first, last in ranges]
-        if self._compiled is None:
-            self._chunks = [self._chunk(*chunk) for chunk in chunks]
-        else:
-            self._compiled.plan(chunks)
-            run = self._compiled.run
-            self._chunks = [lambda _: run()]  # one call for Python, which threads in C share
-
-    def _chunk(self, t: int, first: int, last: int) -> Chunk:
-        """Step some copies of a task: first all physics, then all arithmetic, so that their code stays in the cache."""
-        advance, evaluate = self.physics[t].advance(first, last), self._arithmetic[t].evaluate(first, last)
-
-        def run(worker: int) -> None:
-            advance(worker)
-            evaluate()
-
-        return run
+        self._steps.plan([(t, first, last) for t, ranges in found for first, last in ranges])
 
     def _settle(self) -> None:
         """Decide which episodes end, and how."""
@@ -340,7 +319,6 @@ class BatchedEnvs:
         self._draws.load_state_dict(state["goals"])
         for name, value in state["arrays"].items():
             getattr(self, name)[...] = value.cpu().numpy()
-        self._chunks.clear()
         self._plan()
         self._workers.run(lambda t, _: self._load_task(t, state), range(self.num_tasks))
         self._ready = True

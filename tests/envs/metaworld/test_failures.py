@@ -53,19 +53,17 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_copy_that_fails_starts_anew_and_is_counted(
     failure: str, way: str, running: BatchedEnvs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, first = running.observation[0, 1].copy(), running.physics[0]
+    before, first, step_all = running.observation[0, 1].copy(), running.physics[0], running._steps.run
     if failure == "unstable":
         first.datas[1].qvel[:] = 1e12
     elif failure == "error":
         first.models[1].opt.integrator = 99
     else:
-        at, chunks = running._result[0, 1, :1], running._chunks
-        chunks.append(lambda worker: at.fill(np.nan))
-        running._workers = Workers(1)
+        at = running._result[0, 1, :1]
+        monkeypatch.setattr(running._steps, "run", lambda: (step_all(), at.fill(np.nan)))
     step = run(running, draw_actions(1, 3, 2))[0]
     first.models[1].opt.integrator = first.models[0].opt.integrator
-    running._chunks.clear()
-    running._plan()
+    monkeypatch.setattr(running._steps, "run", step_all)
     assert running.faults.tolist() == [[0, 1], [0, 0], [0, 0]]
     assert step["truncated"].tolist() == [[False, True], [False, False], [False, False]]
     assert step["reward"][0, 1] == 0 and not step["terminated"].any()
@@ -77,15 +75,19 @@ def test_a_copy_that_fails_starts_anew_and_is_counted(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
-def test_a_step_that_is_broken_off_leaves_no_half_state(error: BaseException, running: BatchedEnvs) -> None:
-    def fail(_: int) -> None:
+def test_a_step_that_is_broken_off_leaves_no_half_state(
+    error: BaseException, running: BatchedEnvs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
         raise error
 
-    running._chunks[:] = [fail] * 6
+    step_all = running._steps.run
+    monkeypatch.setattr(running._steps, "run", fail)
     with pytest.raises((RuntimeError, SystemExit, KeyboardInterrupt)):
         running.step(draw_actions(1, 3, 2)[0])
     with pytest.raises(RuntimeError, match="reset"):
         running.state_dict()
+    monkeypatch.setattr(running._steps, "run", step_all)
     running.reset()
     assert np.isfinite(running.step(draw_actions(1, 3, 2)[0]).reward).all()
 

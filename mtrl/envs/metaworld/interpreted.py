@@ -1,0 +1,39 @@
+"""Steps copies from Python where there is no C compiler. See `native`, which does the same in C."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mtrl.envs.metaworld.arithmetic import TaskArithmetic
+from mtrl.envs.metaworld.physics import TaskPhysics
+from mtrl.envs.metaworld.workers import Workers
+
+
+class PythonSteps:
+    """The tasks' functions, called by the engine's threads."""
+
+    def __init__(self, tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], workers: Workers) -> None:
+        self._tasks, self._workers = tasks, workers
+        self._jobs: list[Callable[[int], None]] = []
+
+    def plan(self, chunks: Sequence[tuple[int, int, int]]) -> None:
+        """What each `run` steps: of task t the copies ``first`` to ``last`` − 1, for each (t, first, last)."""
+        self._jobs = [self._job(*chunk) for chunk in chunks]
+
+    def run(self) -> None:
+        jobs = self._jobs
+        self._workers.run(lambda job, worker: jobs[job](worker), range(len(jobs)))
+
+    def close(self) -> None:
+        """The threads are the engine's."""
+
+    def _job(self, t: int, first: int, last: int) -> Callable[[int], None]:
+        """First all physics, then all arithmetic, so that their code stays in the cache."""
+        physics, arithmetic = self._tasks[t]
+        advance, evaluate = physics.advance(first, last), arithmetic.evaluate(first, last)
+
+        def step(worker: int) -> None:
+            advance(worker)
+            evaluate()
+
+        return step
