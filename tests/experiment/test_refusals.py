@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
     [
         (["seed=1,2", "network.widht=3"], "Did you mean 'network.width'?"),
         (["surgery=pcgrad,none,pcgrat"], "Did you mean 'pcgrad'?"),
-        (["surgery=none,pcgrad", "experiment=one"], "Found 'two of one, seed 1'"),
-        (["agent.execution=plain,auto"], "A sweep should be runs that differ"),
+        (["surgery=none,pcgrad", "experiment=one"], "Found 'two runs named one with seed 1'"),
+        (["agent.execution=plain,auto"], "Each run of a sweep should be in a folder of its own"),
     ],
 )
 def test_a_sweep_is_refused_before_its_first_run(
