@@ -191,7 +191,7 @@ def test_a_code_is_enough_for_a_new_task() -> None:
     assert code.shape == (5, Z)
     action = made.act_on(torch.randn(5, 4, O), code)
     assert action.shape == (5, 4, A) and action.abs().max() <= 1
-    with pytest.raises(UserError, match="a code alone"):
+    with pytest.raises(UserError, match="only by a code"):
         learner(network="multi_head")
     assert learner(network="film").student.known_by_code_alone
 
