@@ -1,4 +1,4 @@
-"""Fixtures of more than one part."""
+"""Fixtures that the tests of several parts share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from mtrl.monitoring.video import RenderingUnavailable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# A shell that runs the tests in the background, or nohup, may have left these ignored, also for what the tests start.
+# A shell that runs the tests in the background, or nohup, may have left these signals ignored. What the tests start
+# would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
@@ -85,7 +86,7 @@ MOST_MEMORY = 512 << 20
 
 @pytest.fixture
 def malformed(record_property: Callable[[str, object], None]) -> Iterator[Callable[[], None]]:
-    """To be called for each malformed input that a test generates; how many there were ends the report of the tests."""
+    """To be called for each malformed input that a test generates. The report of the tests ends with their number."""
     calls: Counter[str] = Counter()
     before = peak_bytes()
     yield lambda: calls.update(["malformed"])

@@ -129,7 +129,9 @@ def samples(demo: Demo, cameras: Sequence[str], size: int, name: str = "the demo
 
 
 class CacheWriter:
-    """Appends one task's demonstrations to a cache, in a `with` block. If the block raises, nothing is left behind.
+    """Writes one task's demonstrations to a cache, in a `with` block, in place of those that it has of this task.
+
+    If the block raises, the cache stays as it was.
 
     with CacheWriter(folder, "stack_wine", POLICY_CAMERAS, 64) as writer: writer.add(demo)
     """

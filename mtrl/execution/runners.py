@@ -56,8 +56,9 @@ class Runner(Protocol):
 def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
     """The execution for a value of the option.
 
-    auto stays auto if nothing is bound to the host and there is a GPU or a compiler. Updates are then captured on a GPU
-    and, after `PATIENCE` updates, compiled if that works. Otherwise auto becomes plain.
+    auto stays auto if nothing is bound to the host and there is a GPU, or there is a compiler and PyTorch's version is
+    one of `TESTED`. Updates are then captured on a GPU and, after `PATIENCE` updates, compiled if that works. Otherwise
+    auto becomes plain.
 
     Args:
         host_bound: the part of the update that waits for the device or depends on the host; None if there is none.

@@ -32,7 +32,8 @@ def _pairs(methods: Sequence[Method]) -> list[tuple[str, Markup]]:
     logged = {part for method in methods for rows in method.rows for part in _parts(rows, "cosine")}
     for part in sorted(logged, reverse=True):
         for kind, (title, limits) in kinds.items():
-            named = (f"{part}{kind}", f"{part}{kind.removesuffix('s')}")  # one number if tasks are goals
+            # Where tasks are goals, there is no matrix `conflicts`, only `conflict`: one number for all pairs.
+            named = (f"{part}{kind}", f"{part}{kind.removesuffix('s')}")
             each = [(m.place, rows) for m in methods for rows in m.rows]
             name = next((name for name in named if any(name in row for _, rows in each for row in rows)), "")
             runs = [(place, rows) for place, rows in each if any(_tells_of_pairs(row.get(name)) for row in rows)]

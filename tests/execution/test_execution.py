@@ -182,7 +182,7 @@ def test_an_exact_product_is_the_plain_one_under_any_precision(shapes: tuple[tup
 @pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("method", ["pcgrad", "auto_lambda", "dwa"])
 def test_trial_updates_leave_nothing_behind(method: str, started: bool) -> None:
-    """The agent's state is as it was, with or without earlier updates, and goes on as without the trial."""
+    """After earlier updates, the state is as it was. With or without them, learning goes on as without the trial."""
     learner, untouched = agent(method), agent(method)
     data, same = Experience(learner), Experience(untouched)
     if started:
@@ -222,7 +222,7 @@ def _without_numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class NoTransfers(TorchDispatchMode):
-    """Refuses arrays of the host in any operation; numbers may be arguments."""
+    """Refuses arrays of the host in any operation; numbers of the host may be arguments, except of copies."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
@@ -263,7 +263,7 @@ def test_a_compiled_run_learns_as_a_plain_one_and_goes_on_as_one(
     run = ["train", "benchmark=toy", "device=cpu", f"runs={tmp_path}", "surgery=pcgrad", "network.width=8"]
     run += ["agent.batch_size=4", "training.learning_starts=10", "training.final_episodes=2"]
     assert cli.main([*run, "steps=30", "agent.execution=compiled", "experiment=one"]) == 0
-    assert "being compiled" in capsys.readouterr().err and "run as before" not in caplog.text
+    assert "being compiled" in capsys.readouterr().err and "continue as before" not in caplog.text
     assert cli.main([*run, "steps=30", "agent.execution=plain", "experiment=two"]) == 0
     found = [checkpoints.load(tmp_path / "toy" / name / "seed_1/checkpoints/step_30") for name in ("one", "two")]
     learned = [list(runners.tensors([state["trainer"]["agent"][k] for k in ("actor", "critic")])) for state in found]
