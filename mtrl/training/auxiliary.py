@@ -54,8 +54,8 @@ class Agent(supervised.Agent, Protocol):
 class AuxiliaryTrainer(SupervisedTrainer):
     """Trains the source of the auxiliary labels before every `label_every`-th epoch of the main network.
 
-    One call of `advance` covers an epoch of label training and the main network's first batch after it. Label
-    training's random draws depend only on the seed and the epoch, so that a resumed run repeats them.
+    One call of `advance` covers one batch of the main network and, where label training is due, an epoch of it before.
+    Label training's random draws depend only on the seed and the epoch, so that a resumed run repeats them.
     """
 
     agent: Any

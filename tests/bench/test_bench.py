@@ -103,8 +103,9 @@ def update_rows(capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, dic
 def test_ratios_of_updates_of_known_durations(
     plain: float, base: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Real updates, with milliseconds of our choice: 2 for the toolkit's and more for what a method adds in critic and
-    actor (DWA's weights are the critic's in both); the peers are measured later, when the machine is half as fast."""
+    """Real updates, with milliseconds of our choice: 2 for the toolkit's, and more for what a method adds in critic and
+    actor (DWA adds its time once, as the actor takes the critic's weights). The peers are measured later, when the
+    machine is half as fast."""
     pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
     monkeypatch.setattr(update, "BATCH", 4)
     clock = Clock(monkeypatch)

@@ -114,13 +114,13 @@ CASES = {
     "opposed": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]],
     "nothing": [[0.0, 0.0, 0.0]] * 3,
 }
-"""Tasks' losses as combinations of three: what their gradients have in common."""
+"""Row i: task i's loss as a combination of the losses on three data sets."""
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10])
 def test_estimators_agree_on_degenerate_tasks_at_every_scale(case: str, scale: float) -> None:
-    """Losses of `scale`, and a learning rate that makes the step of the same length at each."""
+    """Losses of `scale`, and a learning rate that gives the step the same length at each scale."""
     network, data, mixture = Bare(), Regression(), torch.tensor(CASES[case], dtype=torch.float64)
 
     def losses(shared: Any, own: Any, own_buffers: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -139,7 +139,10 @@ def test_estimators_agree_on_degenerate_tasks_at_every_scale(case: str, scale: f
 
 @pytest.mark.parametrize("scale", [1e-10, 1e-3, 1.0, 1e10])
 def test_the_weight_of_one_task_rises(scale: float) -> None:
-    """If both batches are equal, its step helps it: λ rises by Adam's rate, or less where Adam's ε (1e-8) is larger."""
+    """If both batches are equal, the task's step helps it: λ rises by Adam's rate.
+
+    It rises by less where the derivative is smaller than Adam's ε (1e-8).
+    """
     problem = Regression(tasks=1)
     original, batch = problem.losses, problem.batch()
     problem.losses = lambda *arguments: (scale * original(*arguments)[0], {})  # type: ignore[method-assign]
@@ -253,7 +256,10 @@ def test_without_swapping_weights_learn_from_the_training_batch() -> None:
 
 
 class WithAuxiliaries(Regression):
-    """Few noisy labels of a primary task; exact labels of the same function by task 1; pure noise as task 2."""
+    """Three tasks on the same 60 inputs, with new noise in every batch.
+
+    Task 0, the primary one, has noisy labels, task 1 exact labels of the same function, and task 2 pure noise.
+    """
 
     def __init__(self) -> None:
         super().__init__("multi_head")

@@ -32,7 +32,7 @@ class Task(ABC):
     sentence: ClassVar[str]
     """The task in words."""
     keyframes: ClassVar[int]
-    """Keyframes in every demonstration. An episode ends after as many actions."""
+    """Keyframes in every demonstration. An episode has at most as many actions."""
     ranges: ClassVar[str]
     """The random parts of a scene, and their ranges."""
     objects: ClassVar[str]

@@ -61,7 +61,8 @@ def pick_place_wall_v2(s: State) -> Outcome:
 def pick_place_v1(s: State, goal_radius: float = 0.07) -> Outcome:
     """Reach the puck, lift it to the target height, then carry it.
 
-    pick-out-of-hole measures heights from 2 cm below the object's first position, so that the object starts at 2 cm.
+    In pick-out-of-hole, Meta-World's lifting reward takes heights from 2 cm below the object's start. The object always
+    starts at a height of 2 cm, so these are the same heights.
     """
     obj = s.observation[4:7]
     reach, reach_reward = kernels.approach(s, obj, s.init_tcp[2], 2.0)
