@@ -86,7 +86,7 @@ def test_a_sweep_whose_workers_are_killed_gives_the_same_runs_as_mtrl_train(
     killer.again.set()
     assert cli.main(["sweep", *TRIAL, *SWEPT, f"ray.address={address}"]) == 0
     printed, told = capsys.readouterr()
-    assert len(killer.killed) == KILLS and len(re.findall("goes on, restart 1", told)) == KILLS, told
+    assert len(killer.killed) == KILLS and len(re.findall("is started again, restart 1", told)) == KILLS, told
     assert printed.count("success") == 12 and "Report on all runs: mtrl report" in printed
     cores = {re.findall(r"\(cores: (\w+)", log.read_text())[0] for log in Path("runs").rglob("seed_*.log")}
     assert len(os.sched_getaffinity(0)) < 2 or cores <= {str(core) for core in os.sched_getaffinity(0)}
