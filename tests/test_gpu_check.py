@@ -51,7 +51,7 @@ MS = {"none plain tf32": 2.0, "none compiled tf32": 0.25}
 def updates_on_a_gpu(clock: Clock, pcgrad: float) -> Callable[..., Callable[[], None]]:
     """Stands for `update.updates`: the same options, whose updates only take time."""
 
-    def updates(num_tasks: int, method: str, count: int, device: str, **options: Any) -> Callable[[], None]:
+    def updates(num_tasks: int, method: str, count: int, device: str, width: int, **options: Any) -> Callable[[], None]:
         config = AGENTS.config_class("sac")(**options)  # which refuses what is no option, or no choice of one
         assert device == "cuda" and config.updates_per_launch == count
         name = f"{method} {config.execution} {config.precision}"

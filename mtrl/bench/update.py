@@ -71,10 +71,12 @@ def full_update(
     return lambda: agent.update(*[replay.sample(BATCH, agent.generator) for _ in range(count)])
 
 
-def updates(num_tasks: int, method: str, count: int = 1, device: str = "cpu", **options: Any) -> Callable[[], Any]:
+def updates(
+    num_tasks: int, method: str, count: int = 1, device: str = "cpu", width: int = WIDTH, **options: Any
+) -> Callable[[], Any]:
     """A function that makes `count` full updates and waits for the device. options: of `make_agent`, such as the
     agent's for execution and precision."""
-    agent, replay = make_agent(num_tasks, method, device, **options), filled_replay(num_tasks, device)
+    agent, replay = make_agent(num_tasks, method, device, width, **options), filled_replay(num_tasks, device)
     batches = 2 if agent.needs_second_batch else 1
 
     def draw() -> list[Transitions]:
