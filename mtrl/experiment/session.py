@@ -181,13 +181,13 @@ class Session:
         now = time.perf_counter()
         elapsed = now - then
         tasks = self.experiment.tasks
-        row: dict[str, Any] = {
-            f"throughput/{trainer.unit}_per_second": (trainer.step - step) * trainer.tasks_per_step / elapsed,
-            "throughput/updates_per_second": (trainer.updates - updates) / elapsed,
-            **{f"throughput/share_{k}": (v - seconds[k]) / elapsed for k, v in trainer.seconds.items()},
-            "train/updates": trainer.updates,
-            SECONDS: sum(trainer.seconds.values()),
-        }
+        row: dict[str, Any] = {"train/updates": trainer.updates, SECONDS: sum(trainer.seconds.values())}
+        if trainer.step > step:  # else the run has just gone on from a step that is not logged yet
+            row |= {
+                f"throughput/{trainer.unit}_per_second": (trainer.step - step) * trainer.tasks_per_step / elapsed,
+                "throughput/updates_per_second": (trainer.updates - updates) / elapsed,
+                **{f"throughput/share_{k}": (v - seconds[k]) / elapsed for k, v in trainer.seconds.items()},
+            }
         for name, values in trainer.report().items():
             of_mean = values if trainer.counted is None or not values.ndim else values[trainer.counted]
             if np.isfinite(of_mean).any():

@@ -52,10 +52,12 @@ def try_out(kind: str, surgery: Surgery, num_tasks: int, members: int | None = N
             raise expected(owner, f"one with {_METHODS[name]} = True, as it overrides {name}", False)
     with torch.random.fork_rng(devices=[]):
         factors = torch.ones(num_tasks, dtype=torch.float64)
+        with _failing(owner, "one that can be copied", surgery):
+            trial = copy.deepcopy(surgery)  # one for both, as the first method may keep something for the second
         if "coefficients" in given:
-            factors = _coefficients(owner, surgery, num_tasks)
+            factors = _coefficients(owner, trial, num_tasks)
         if "combine" in given:
-            _combine(owner, surgery, factors.view(-1, num_tasks)[0].float(), members)
+            _combine(owner, trial, factors.view(-1, num_tasks)[0].float(), members)
 
 
 def _coefficients(owner: str, surgery: Surgery, num_tasks: int) -> Tensor:
@@ -63,9 +65,8 @@ def _coefficients(owner: str, surgery: Surgery, num_tasks: int) -> Tensor:
     rows = torch.randn(num_tasks, num_tasks + 1, dtype=torch.float64, generator=generator)
     what = f"one whose coefficients(gramian, primary, noise) gives a tensor ({num_tasks},)"
     with _failing(owner, what, surgery):
-        trial = copy.deepcopy(surgery)  # it may have a state
-        noise = trial.noise(num_tasks, generator, torch.device("cpu"))
-        factors = trial.coefficients(rows @ rows.mT, torch.ones(num_tasks, dtype=torch.bool), noise)
+        noise = surgery.noise(num_tasks, generator, torch.device("cpu"))
+        factors = surgery.coefficients(rows @ rows.mT, torch.ones(num_tasks, dtype=torch.bool), noise)
     found = tuple(factors.shape) if isinstance(factors, Tensor) else type(factors).__name__
     if not isinstance(factors, Tensor) or found[-1:] != (num_tasks,) or len(found) != 1 + surgery.needs_look_ahead:
         raise expected(owner, what, found)
@@ -84,7 +85,7 @@ def _combine(owner: str, surgery: Surgery, factors: Tensor, members: int | None)
         what += f"{gradients.dtype} tensor {shape} for gradients {tuple(gradients.shape)}"
         with _failing(owner, what, surgery):
             weights = torch.ones(num_tasks)
-            found = copy.deepcopy(surgery).combine(gradients, factors.expand(*lead, -1), weights, generator)
+            found = surgery.combine(gradients, factors.expand(*lead, -1), weights, generator)
         if not isinstance(found, Tensor):
             raise expected(owner, what, type(found).__name__)
         if (tuple(found.shape), found.dtype) != (shape, gradients.dtype):

@@ -47,9 +47,9 @@ def _library() -> ctypes.CDLL:
 
 
 def can_run() -> bool:
-    """Whether there is a C compiler."""
+    """Whether there is a C compiler, and MuJoCo's library can be called."""
     try:
-        _library()
+        _library(), functions()
     except FAILURES:
         return False
     return True
@@ -66,7 +66,7 @@ class BarePhysics:
     """
 
     def __init__(self, envs: BatchedEnvs, whole: bool = False) -> None:
-        self._envs, self._workers = envs, Workers(envs.threads)
+        self._workers = Workers(envs.threads)
         models = [
             whole_model(task) if whole else p.models[0].__copy__()
             for task, p in zip(envs.tasks, envs.physics, strict=True)

@@ -144,7 +144,8 @@ class BatchedEnvs:
             for s, p, action, result in zip(self._starts, self.physics, self._action, self._result, strict=True)
         ]
         tasks = list(zip(self.physics, self._arithmetic, strict=True))
-        self._steps = compiled_steps(tasks, self.threads) or PythonSteps(tasks, self._workers)
+        compiled = compiled_steps(tasks, self.threads)
+        self._steps = PythonSteps(tasks, self._workers) if compiled is None else compiled
         self._finalizers.append(weakref.finalize(self, self._steps.close))
 
     @property
@@ -220,9 +221,9 @@ class BatchedEnvs:
         ones at the end let all threads finish together."""
         if np.array_equal(self._planned, self._parked):
             return
-        self._planned[...] = self._parked
         found = enumerate(shares(~self._parked, self.threads))
         self._steps.plan([(t, first, last) for t, ranges in found for first, last in ranges])
+        self._planned[...] = self._parked
 
     def _settle(self) -> None:
         """Decide which episodes end, and how."""

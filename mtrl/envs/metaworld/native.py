@@ -125,9 +125,6 @@ class CompiledSteps:
         self._pool = Pool(library, functions().ctypes.data, threads)
         self.run, self.close = self._pool.run, self._pool.close
 
-    def __len__(self) -> int:
-        return len(self._steps)
-
     def plan(self, chunks: Sequence[tuple[int, int, int]]) -> None:
         """What each `run` steps: of task t the copies ``first`` to ``last`` − 1, for each (t, first, last)."""
         size = ctypes.sizeof(_Task)

@@ -21,12 +21,12 @@ SOURCE = r"""
 typedef void (*Step)(const MuJoCo *mujoco, const Task *task, long worker, long first, long last);
 typedef struct { Step step; const Task *task; long first, last; double cost; } Job;
 
-/* `ticket` is the number of the round (upper half) and of the next job in it (lower half). So a thread that comes late
-   never takes a job of another round. */
+/* `ticket` is the number of the round (upper half), and how many of its jobs are still to be taken (lower half). A
+   round begins when it is stored, so that a thread that comes late never takes a job of another round. */
 typedef struct {
   const MuJoCo *mujoco;
   Job *jobs;
-  atomic_long number, left;
+  atomic_long left;
   _Atomic uint64_t ticket;
   pthread_mutex_t lock;
   pthread_cond_t wake, done;
@@ -43,13 +43,13 @@ static double seconds(void) {
   return now.tv_sec + 1e-9 * now.tv_nsec;
 }
 
-static void work(Pool *pool, uint64_t round, long worker) {
+static void work(Pool *pool, uint32_t round, long worker) {
   uint64_t ticket = atomic_load(&pool->ticket);
   for (;;) {
     const long n = ticket & UINT32_MAX;
-    if (ticket >> 32 != round || n >= atomic_load(&pool->number)) return;
-    if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1)) continue;
-    Job *job = pool->jobs + n;
+    if (ticket >> 32 != round || n == 0) return;
+    if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket - 1)) continue;
+    Job *job = pool->jobs + n - 1;
     const double begin = seconds();
     job->step(pool->mujoco, job->task, worker, job->first, job->last);
     job->cost += 0.1 * (seconds() - begin - job->cost);
@@ -65,7 +65,7 @@ static void work(Pool *pool, uint64_t round, long worker) {
 static void *serve(void *argument) {
   Member member = *(Member *)argument;
   Pool *pool = member.pool;
-  uint64_t seen = 0;
+  uint32_t seen = 0;
   free(argument);
   for (;;) {
     pthread_mutex_lock(&pool->lock);
@@ -89,8 +89,9 @@ Pool *pool_open(const MuJoCo *mujoco, long threads) {
   pthread_cond_init(&pool->wake, NULL);
   pthread_cond_init(&pool->done, NULL);
   sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);  /* signals are for Python's threads */
+  sigfillset(&all);  /* signals are for Python's threads, but for those of a fault in this one */
+  for (int n = 0; n < 6; n++) sigdelset(&all, (int[]){SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP}[n]);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   while (pool->threads < threads) {
     Member *member = malloc(sizeof(Member));
     if (!member) break;
@@ -102,25 +103,24 @@ Pool *pool_open(const MuJoCo *mujoco, long threads) {
   return pool;
 }
 
-/* Begin the next round with the longest jobs, so that all threads finish together. */
+/* Put the longest jobs last, where the next round begins, so that all threads finish together. */
 static void sort(Job *jobs, long number) {
   for (long n = 1; n < number; n++) {
     const Job job = jobs[n];
     long to = n;
-    for (; to > 0 && jobs[to - 1].cost < job.cost; to--) jobs[to] = jobs[to - 1];
+    for (; to > 0 && jobs[to - 1].cost > job.cost; to--) jobs[to] = jobs[to - 1];
     jobs[to] = job;
   }
 }
 
 /* Returns when all jobs are done; -1 in a forked process, which has no threads. */
 int pool_run(Pool *pool, Job *jobs, long number) {
-  if (getpid() != pool->process) return -1;
+  if (pool->threads > 1 && getpid() != pool->process) return -1;
   pool->jobs = jobs;
-  atomic_store(&pool->number, number);
   atomic_store(&pool->left, number);
   pthread_mutex_lock(&pool->lock);
-  const uint64_t round = (atomic_load(&pool->ticket) >> 32) + 1;
-  atomic_store(&pool->ticket, round << 32);
+  const uint32_t round = (atomic_load(&pool->ticket) >> 32) + 1;
+  atomic_store(&pool->ticket, (uint64_t)round << 32 | number);
   pthread_mutex_unlock(&pool->lock);
   if (number > 1) pthread_cond_broadcast(&pool->wake);
   work(pool, round, 0);
@@ -186,8 +186,10 @@ class Pool:
         """Do all jobs.
 
         Raises:
-            RuntimeError: this is another process than the one that opened the pool.
+            RuntimeError: the pool is closed, or this is another process than the one that started its threads.
         """
+        if self._pool is None:
+            raise RuntimeError("These environments are closed.")
         if self._run(self._pool, self._jobs, len(self._jobs)):
             raise RuntimeError("Environments cannot be stepped in a forked process. Make them after the fork.")
 

@@ -74,6 +74,18 @@ def test_a_copy_that_fails_starts_anew_and_is_counted(
     assert running.faults.sum() == 1
 
 
+def test_a_plan_that_is_broken_off_is_made_by_the_next_reset(way: str, trio: MetaWorldSuite) -> None:
+    envs = trio.batched_envs(0, 2, threads=2)
+    plan = envs._steps.plan
+    envs._steps.plan = lambda chunks: (_ for _ in ()).throw(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        envs.reset()
+    envs._steps.plan = plan
+    before = envs.reset().copy()
+    assert not np.array_equal(envs.step(np.ones((3, 2, 4), np.float32)).next_observation[..., :3], before[..., :3])
+    envs.close()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
 def test_a_step_that_is_broken_off_leaves_no_half_state(
     error: BaseException, running: BatchedEnvs, monkeypatch: pytest.MonkeyPatch
