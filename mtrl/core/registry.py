@@ -114,7 +114,7 @@ class Registry:
 
         Raises:
             UserError: its module has no `build` that takes these arguments, or it builds something else. With `many`,
-                it may also build None. Or `build` of a module that is not the package's own raises an error.
+                it may also build None. Or `build` of a module from outside raises an error.
         """
         module = self.module(config.kind)
         build, arguments = getattr(module, "build", None), ", ".join(["config", *(f"{name}=" for name in context)])

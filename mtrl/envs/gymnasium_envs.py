@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
@@ -158,17 +157,20 @@ def check_shape(name: str, what: str, env: gymnasium.Env[Any, Any], observation:
         raise expected(f"Environment {name}", f"{what}, with observations of its space, {shape} when flattened", found)
 
 
-@contextlib.contextmanager
-def calling(name: str, what: str) -> Iterator[None]:
+class calling:
     """Turn every error of an environment into a UserError, with the line of the environment's own code."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # it may raise any
-        entry = gymnasium.registry[name].entry_point if name in gymnasium.registry else None
-        module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
-        raise expected(f"Environment {name}", what, told(error, module)) from error
+
+    def __init__(self, name: str, what: str) -> None:
+        self._name, self._what = name, what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, UserError):  # it may raise any
+            entry = gymnasium.registry[self._name].entry_point if self._name in gymnasium.registry else None
+            module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
+            raise expected(f"Environment {self._name}", self._what, told(error, module)) from error
 
 
 def solved_by(info: Mapping[str, Any]) -> Any:
