@@ -76,7 +76,7 @@ def updates(
 ) -> Callable[[], Any]:
     """A function that makes `count` full updates and waits for the device. options: of `make_agent`, such as the
     agent's for execution and precision."""
-    agent, replay = make_agent(num_tasks, method, device, width, **options), filled_replay(num_tasks, device)
+    agent, replay = make_agent(num_tasks, method, device, width=width, **options), filled_replay(num_tasks, device)
     batches = 2 if agent.needs_second_batch else 1
 
     def draw() -> list[Transitions]:

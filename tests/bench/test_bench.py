@@ -274,7 +274,8 @@ def test_rows_of_the_growth_bench(capsys: pytest.CaptureFixture[str], monkeypatc
 
 
 def test_rows_of_the_precision_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(update, "make_agent", partial(update.make_agent, width=16))
+    for name in ("make_agent", "updates"):
+        monkeypatch.setattr(update, name, partial(getattr(update, name), width=16))
     monkeypatch.setattr(update, "BATCH", 8)
     assert cli.main(["bench", "precision", "--quick", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
