@@ -29,7 +29,8 @@ class Config(OffPolicyConfig):
     initial_temperature: float = option(1.0, "positive")
     """α of every task at the start."""
     shared_temperature: bool = False
-    """One temperature for all tasks instead of one for each. This suits many goals, each of which is seldom drawn."""
+    """One temperature for all tasks instead of one for each. This suits many tasks (such as goals) that are
+    each seldom drawn."""
     target_entropy: float | None = None
     """Entropy at which each temperature keeps the policy, in nats; −A if not given."""
 
@@ -87,7 +88,7 @@ class SAC(OffPolicyActorCritic):
         return metrics | {"temperature": alpha.squeeze(-1)}
 
     def _move_temperature(self, log_prob: Tensor, subset: TaskSubset) -> None:
-        """log_prob (S,): the mean log π of each task. A task that is not in the batch has a gradient of zero."""
+        """log_prob (S,): the mean log π of each of the batch's S tasks. Temperatures of other tasks stay."""
         gradient = -(log_prob + self.target_entropy)
         shared = self.config.shared_temperature
         self.log_alpha.grad = gradient.mean().unsqueeze(0) if shared else subset.scatter(gradient, self.log_alpha)

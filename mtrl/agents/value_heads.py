@@ -38,7 +38,7 @@ class ValueHead(nn.Module):
     """Whether values are the outputs themselves, so that a linear map of outputs is a linear map of values."""
 
     def wrap(self, factory: Factory) -> Factory:
-        """The factory of the networks whose outputs this head reads."""
+        """A factory of networks with all that this head needs; by default the given one."""
         return factory
 
     def value(self, output: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
@@ -50,7 +50,7 @@ class ValueHead(nn.Module):
         return (output.squeeze(-1) - target).square()
 
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
-        """Learn from an update's targets (T, B), before the outputs of these networks enter its losses."""
+        """Learn from an update's targets (T, B), before its losses are computed. May rescale the networks' outputs."""
 
 
 class Categorical(ValueHead):
@@ -144,14 +144,15 @@ class PopArt(ValueHead):
     """Trains another head on (y − μ) / σ, with the running mean μ and deviation σ of each task's targets.
 
     van Hasselt et al. 2016, "Learning values across many orders of magnitude"; with statistics of each task: Hessel et
-    al. 2019, "Multi-task Deep Reinforcement Learning with PopArt". Values σ n + μ stay the same when the statistics
-    move. To that end the papers rescale the weights of the last layer, which here may be shared between tasks. So every
-    task owns a scale a and a shift b behind the network, n = a f(s) + b, which start at (1, 0), are trained with the
-    network, and are rescaled: a ← a σ/σ', b ← (σ b + μ − μ') / σ'. That works for every architecture and ensemble. The
-    first batch sets the statistics and rescales nothing, since nothing has been learned yet.
+    al. 2019, "Multi-task Deep Reinforcement Learning with PopArt". A network's output n gives the value σ n + μ, which
+    stays the same when the statistics move. To that end the papers rescale the weights of the last layer, which here
+    may be shared between tasks. So every task owns a scale a and a shift b after the network's output f(s): n = a f(s)
+    + b, which start at (1, 0), are trained with the network, and are rescaled: a ← a σ/σ', b ← (σ b + μ − μ') / σ'.
+    That works for every architecture and ensemble. The first batch sets the statistics and rescales nothing, since
+    nothing has been learned yet.
 
-    A distribution's mean cannot be rescaled through its logits. Such a head only has its targets normalised, and its
-    values move as slowly as the statistics do.
+    A distribution's mean cannot be rescaled through its logits. For such a head only the targets are
+    normalised, so its values shift whenever the statistics move.
 
     With `largest`, σ never falls. Otherwise a task whose returns become nearly constant has a small σ and so a large a,
     and its gradients of the shared parameters outweigh those of all others.
@@ -190,7 +191,10 @@ class PopArt(ValueHead):
 
     @torch.no_grad()
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
-        """The n-th batch has the share β / (1 − (1 − β)ⁿ), so that no statistic depends on its initial value."""
+        """Move μ and σ towards those of the targets, and rescale the networks so that values stay the same.
+
+        A task's n-th batch has the weight β / (1 − (1 − β)ⁿ) (β: `rate`), so the initial statistics have no influence.
+        """
         before, deviation, is_first = self.mean.clone(), self.deviation, self.count == 0
         least = torch.where(is_first, 0.0, self.variance) if self.largest else None
         count = subset.gather(self.count) + 1
@@ -221,8 +225,9 @@ class ValueConfig(AgentConfig):
     bins: int = option(101, "2 or more")
     """Bins of a distribution."""
     support: list[float] = field(default_factory=lambda: [-10.0, 10.0])
-    """The lowest and the highest value of the bins, to which targets are clipped: after symlog with `symlog`, in
-    deviations with `popart`."""
+    """The lowest and the highest value of the bins: their outermost centres (two_hot) or edges (hl_gauss). Targets are
+    clipped to the outermost centres. Values are those after symlog with `symlog`, and standard deviations from the mean
+    with `popart`."""
     symlog: bool | None = None
     """Whether critics learn sign(x) log(1 + |x|) of targets x. By default, distributions without `popart` do."""
     popart: bool = False
@@ -230,8 +235,8 @@ class ValueConfig(AgentConfig):
     popart_rate: float = option(3e-4, "in (0, 1]")
     """How far these statistics move towards those of a batch."""
     popart_scale: str = option("present", ("present", "largest"))
-    """Which deviation targets are divided by: the running one (present), or the largest that it has been (largest),
-    which gives tasks whose returns are nearly constant small gradients."""
+    """The standard deviation by which targets are divided: the running one (present) or the largest so far (largest).
+    The latter keeps gradients small for tasks whose returns hardly vary."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,6 +1,7 @@
 """Reads a module's options from its source without running it, since importing every method takes seconds.
 
-A module that defines `Config` is one method; one with a dictionary `CONFIGS` of such classes is several. If the source
+A method is what a user can choose by its `kind`. A module that defines `Config` has one; a module with a dictionary
+`CONFIGS` of such classes has several. If the source
 does not state something plainly (a class made by a function, a computed value), these functions raise `LookupError`,
 and the module has to be imported.
 """
@@ -31,7 +32,7 @@ class Class(NamedTuple):
 
 
 def kinds(module: str) -> list[str]:
-    """The methods that a module defines; a helper defines none."""
+    """The kinds of the methods that a module has; a module of helpers has none."""
     names = _names(module)
     if "CONFIGS" in names:
         return list(_configs(module))
@@ -65,7 +66,8 @@ def options(module: str, kind: str) -> list[str]:
 
 
 def constant(module: str, kind: str, name: str) -> Any:
-    """A constant of the class; None if it has none of this name. Names that it refers to may have to be imported."""
+    """A constant of the class; None if it has none of this name. If its value is an imported name, that module is
+    imported."""
     for owner in _order(_config(module, kind)):
         value = _assigned(owner.node.body).get(name)
         if value is not None:
@@ -156,7 +158,7 @@ def _config(module: str, kind: str) -> Class:
 
 
 def _resolved(module: str, expression: ast.expr | None) -> Class:
-    """The class that an expression of a module's top level names."""
+    """The class to which an expression at a module's top level refers."""
     match expression:
         case ast.Name(id=name):
             found = _names(module).get(name)

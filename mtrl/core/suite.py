@@ -59,7 +59,7 @@ class ChosenTasks(SuiteConfig):
 
         source: what the message adds about where those names are listed.
         """
-        check(len(set(self.tasks)) == len(self.tasks), "benchmark.tasks", "different from each other", list(self.tasks))
+        check(len(set(self.tasks)) == len(self.tasks), "benchmark.tasks", "a list without duplicates", list(self.tasks))
         names = list(known)
         for task in self.tasks:
             if task not in names:

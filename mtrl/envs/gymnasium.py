@@ -1,14 +1,14 @@
 """Any Gymnasium environments as tasks: 'benchmark.ids=[Pendulum-v1]'
 
-Observations are flattened, and have the same size in all environments. So have actions, which are scaled from [-1, 1]
-to the environment's bounds. Rewards and the ends of episodes are the environment's. An episode is solved if the
-environment says so in its last step (`info["is_success"]` or `info["success"]`), or, where an environment says nothing,
-if its return reaches a threshold. If a task has neither, results are only returns. Environments step one after another
-in this process.
+Observations are flattened and must have the same size in all environments; so must actions, which are scaled from [-1,
+1] to the environment's bounds. Rewards and the ends of episodes are the environment's. An episode is solved if the
+environment says so in its last step (`info["is_success"]` or `info["success"]`), or, where an environment says nothing
+in the first step that it ever makes, if its return reaches a threshold. If a task has neither, results are only
+returns. Environments step one after another in this process.
 
 Gymnasium has no way to save an environment. A checkpoint therefore holds each episode's number, which gives its seed,
-and the actions taken so far, which are played again when the run is resumed. That is exact for every environment whose
-randomness follows its seed. For any other environment, the last observation differs and the run is refused.
+and the actions of the episode under way, which are played again when the run is resumed. That is exact for every
+environment whose randomness follows its seed. If the last observation differs, the run is not resumed.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ class Config(AdapterConfig):
 
     kind: str = "gymnasium"
     ids: list[str] = field(default_factory=lambda: ["Pendulum-v1"])
-    """The tasks: ids registered with Gymnasium, including those of modules that --import names."""
+    """The tasks: ids registered with Gymnasium, including those of modules given with --import."""
     solved_at: float | None = None
     """The return that solves an episode if the environment does not report success; the registered one if not given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(bool(self.ids), "benchmark.ids", "a list of ids", list(self.ids))
-        check(len(set(self.ids)) == len(self.ids), "benchmark.ids", "different from each other", list(self.ids))
+        check(len(set(self.ids)) == len(self.ids), "benchmark.ids", "a list without duplicates", list(self.ids))
         finite = self.solved_at is None or math.isfinite(self.solved_at)
         check(finite, "benchmark.solved_at", "a finite number", self.solved_at)
         for name in self.ids:  # `module:id`, which imports the module, is not registered under this name
@@ -128,7 +128,7 @@ class Config(AdapterConfig):
 
     def made(self, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
         env = gymnasium.make(name, self.horizon, disable_env_checker=True, **options)
-        self.horizon_of(name)  # refuses one without an end, after what is wrong with the environment itself
+        self.horizon_of(name)  # refuses an episode without an end; errors of the environment come first
         return env
 
 
@@ -145,12 +145,14 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
         names = tuple(name for spec in alone for name in spec.tasks)
         for name, found in zip(names, sizes, strict=True):
             if found != sizes[0]:
-                raise expected(f"Observation and action of {name}", f"of sizes {sizes[0]}, as {names[0]} has", found)
+                raise expected(
+                    f"Observation and action of {name}", f"of sizes {sizes[0]}, like those of {names[0]}", found
+                )
         horizon, tells = max(spec.horizon for spec in alone), all(spec.tells_success for spec in alone)
         self.spec = ControlSpec(names, *sizes[0], horizon, tells_success=tells)
 
     def _alone(self, name: str) -> ControlSpec:
-        """The specification of one task. The first step shows whether the environment reports success."""
+        """The specification of one task. Whether it reports success is seen from its first step."""
         with contextlib.closing(self.config.make(name)) as env:
             info = _tried(env, name)
             tells = solved_by(info) is not None or self.config.threshold_of(name) is not None

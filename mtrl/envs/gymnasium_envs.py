@@ -1,4 +1,4 @@
-"""Gymnasium environments as tasks and their copies, which are stepped one after another."""
+"""Gymnasium environments, with several copies for each task, stepped one after another."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ class GymnasiumEnvs:
         try:
             return reduced(np.asarray(self._envs[task][0].render(), np.uint8), _PICTURE)
         except Exception as error:  # the environment may raise any error
-            raise expected(f"Environment {self._names[task]}", "one with pictures", str(error)) from error
+            raise expected(
+                f"Environment {self._names[task]}", "one that renders pictures (render_mode='rgb_array')", str(error)
+            ) from error
 
     def state_dict(self) -> dict[str, Any]:
         """The state. Its actions (T, N, steps, A) have as many steps as the longest episode under way."""
@@ -154,11 +156,13 @@ def reset(env: gymnasium.Env[FloatArray, FloatArray], name: str, seed: int) -> F
 def check_shape(name: str, what: str, env: gymnasium.Env[Any, Any], observation: Any) -> None:
     found, shape = np.shape(observation), env.observation_space.shape
     if found != shape:
-        raise expected(f"Environment {name}", f"{what}, with observations of its space, {shape} when flattened", found)
+        raise expected(
+            f"Environment {name}", f"{what}, with observations of the shape of its space, {shape} when flattened", found
+        )
 
 
 class calling:
-    """Turn every error of an environment into a UserError, with the line of the environment's own code."""
+    """Turn every error of an environment into a UserError that names the line of its code where the error came up."""
 
     def __init__(self, name: str, what: str) -> None:
         self._name, self._what = name, what
@@ -167,7 +171,7 @@ class calling:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, UserError):  # it may raise any
+        if isinstance(error, Exception) and not isinstance(error, UserError):  # the environment may raise any error
             entry = gymnasium.registry[self._name].entry_point if self._name in gymnasium.registry else None
             module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
             raise expected(f"Environment {self._name}", self._what, told(error, module)) from error

@@ -24,11 +24,12 @@ def compare_runs(ones: Sequence[Path], against: Sequence[Path], across_protocols
         across_protocols: whether to compare runs whose results mean different things (reward version, horizon, ...).
 
     Returns:
-        `metric`, `against`, and `comparisons`, each with differences {point, low, high}; all in plain types. Bounds are
-            None where a side has only one run.
+        `metric`, `against`, `comparisons`, each with differences {point, low, high}, and `unfinished`, the names of the
+            runs that are left out; all in plain types. Bounds are None where a side has only one run.
 
     Raises:
-        UserError: a side has no finished run, the protocols or metrics differ, or no task is common.
+        UserError: `against` has several methods, a method has no finished run or two with the same seed, the protocols
+            or metrics differ, or the two sides share no task.
     """
     base = by_experiment(find_runs(against))
     if len(base) > 1:
@@ -63,9 +64,9 @@ def _results(what: str, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The results of a method's finished runs."""
     finished = {run.seed: run.result for run in runs if run.result is not None}
     if not finished:
-        raise expected(f"Runs of {what}", "finished and evaluated", "none that is")
+        raise expected(f"Runs of {what}", "ones of which at least one is finished and evaluated", "none")
     if len(finished) < sum(run.result is not None for run in runs):
-        raise expected(f"Runs of {what}", "of a different seed each", sorted(str(run.seed) for run in runs))
+        raise expected(f"Runs of {what}", "ones with different seeds", sorted(str(run.seed) for run in runs))
     return list(finished.values())
 
 
@@ -87,10 +88,14 @@ def _listed(found: dict[str, list[Any]]) -> str:
 def _facts(label: str, one: Scores, other: Scores) -> dict[str, Any]:
     """One method against the other, in plain types."""
     if one.metric != other.metric:
-        raise expected("Methods that are compared", f"of the metric {other.metric}", f"{one.metric} of {label}")
+        raise expected("Compared methods", f"ones with the metric {other.metric}", f"{one.metric} for {label}")
     tasks = [task for task in other.counted if task in one.counted]
     if not tasks:
-        raise expected(f"Runs of {label}", f"of some of the tasks {', '.join(other.counted)}", ", ".join(one.counted))
+        raise expected(
+            f"Runs of {label}",
+            f"ones with at least one of the tasks {', '.join(other.counted)}",
+            ", ".join(one.counted),
+        )
     arrays = one.on(tasks), other.on(tasks)
     found = compare(*arrays)
     middle, against = (float(middle_mean(array[..., None])[0]) for array in arrays)

@@ -1,6 +1,7 @@
 """Linear algebra on per-task gradients, which are kept as blocks: one (T, n) matrix per tensor.
 
-Float32 products have full precision, whatever is set for the networks: TF32 can flip the sign of a conflict.
+Float32 products have full precision, whatever is set for the networks: TF32 can flip the sign of an inner
+product, and so hide or invent a conflict.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ GPU_CHUNK = 512
 """The most columns in one product on a GPU. With few rows, only hundreds of products at once keep it busy."""
 
 HEAD = 32
-"""Rows of a block of the product. Blocks above the diagonal mirror those below it."""
+"""Rows of a block of the Gramian with more tasks than this; with fewer, half as many. Blocks above the diagonal mirror
+those below it."""
 
 
 def rows(gradient: Tensor, ensemble: int | None) -> list[Tensor]:
@@ -36,7 +38,7 @@ def rows(gradient: Tensor, ensemble: int | None) -> list[Tensor]:
 
 
 def _lying(gradient: Tensor) -> Tensor:
-    """A weight's gradient (.., out, in), transposed if it is stored transposed."""
+    """The gradient in the order of memory: its last two axes are swapped if it is stored transposed."""
     transposed = gradient.ndim > 2 and gradient.stride(-1) > gradient.stride(-2)
     return gradient.mT if transposed else gradient
 
@@ -75,7 +77,7 @@ def _chunks(block: Tensor, widest: int = CHUNK) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _even_count(columns: int, least: int) -> int:
-    """A number of chunks, from `least` to 2 · `least`, that makes the chunks aligned, if there is one."""
+    """A number of chunks, from `least` to 2 · `least`, whose widths are multiples of 4; `least` if there is none."""
     return next((count for count in range(least, 2 * least + 1) if columns % (4 * count) == 0), least)
 
 

@@ -21,13 +21,14 @@ C = TypeVar("C")
 
 @dataclass
 class WeightingConfig(Options):
-    """Options that `Methods` reads of a weighting. Configurations that do not derive from it have these defaults."""
+    """Options of a weighting that `Methods` reads. Configurations not derived from this class have its defaults."""
 
     option_group: ClassVar[str] = "weighting"
 
     actor_weights: str = option("auto", ("auto", "own", "critic", "equal"))
-    """Weights of an actor's losses, which may be negative: computed from these losses (own), those of the critic in the
-    same update (critic), or equal. auto: critic for a weighting that needs positive losses, own for others."""
+    """Weights of an actor's losses, which may be negative: computed from those losses (own), the critic's weights in
+    the same update (critic), or equal weights (equal). auto: critic for a weighting that needs positive losses, own
+    for others."""
 
     def primary_tasks(self) -> Sequence[str]:
         """Names or indexes of the tasks that count; all tasks if empty."""
@@ -36,7 +37,7 @@ class WeightingConfig(Options):
 
 @dataclass
 class SurgeryConfig(Options):
-    """Options that `Methods` reads of a surgery. Configurations that do not derive from it have these defaults."""
+    """Options of a surgery that `Methods` reads. Configurations not derived from this class have its defaults."""
 
     option_group: ClassVar[str] = "surgery"
     requires_primary: ClassVar[bool] = False
@@ -66,7 +67,7 @@ class GramianConfig(SurgeryConfig):
 
 @dataclass
 class DiagnosticConfig(Options):
-    """Options that `Methods` reads of a diagnostic. Configurations that do not derive from it have these defaults."""
+    """Options of a diagnostic that `Methods` reads. Configurations not derived from this class have its defaults."""
 
     affinity: ClassVar[str | None] = None
     """The name of its metric (T, T), if any, that says how much a step for the row's task helps the column's task."""
@@ -112,17 +113,17 @@ class Weighting(nn.Module):
     needs_gramian: ClassVar[bool] = False
     needs_look_ahead: ClassVar[bool] = False
     looks_at_second_batch: bool = True
-    """Whether the losses after a trial step are taken on another batch than the step."""
+    """Whether the losses after a trial step are those of a different batch from the step's."""
     needs_losses_after: ClassVar[bool] = False
     """Whether `after_step` has to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False
     """Whether it is undefined for negative losses, as an actor may have. `Methods` never uses it on those losses."""
     on_host: bool = False
-    """Whether it waits for the device or reads more than tensors, so that a captured graph cannot contain it."""
+    """Whether it waits for the device or uses the state of Python objects, so that a CUDA graph cannot contain it."""
     needs_extras: ClassVar[tuple[str, ...]] = ()
     """The names of `Context.extras` that it reads; only some learners give them."""
     borrowed: ClassVar[bool] = False
-    """Whether it waits for the weights of another optimiser's step."""
+    """Whether it takes the weights of another optimiser's step in the same update."""
     takes_some_tasks: ClassVar[bool] = False
     """Whether it works where each batch holds only some of the tasks (see `Context.present`)."""
 
@@ -143,7 +144,7 @@ class Surgery(nn.Module):
     A method overrides one of three: `coefficients` where inner products determine the result (and `choose` where they
     leave a choice), `combine` where it needs the gradients themselves, or `penalty` where it adds a loss on the
     gradients. Every method is scaled so that identical gradients give the plain update, unless its documentation says
-    otherwise.
+    otherwise. S is the number of tasks in the batch.
     """
 
     needs_gradients: ClassVar[bool] = True
@@ -151,7 +152,7 @@ class Surgery(nn.Module):
     has_penalty: ClassVar[bool] = False
     """Whether it has a `penalty`, which costs a second backward pass."""
     needs_look_ahead: ClassVar[bool] = False
-    """Whether `coefficients` returns several combinations, (C, T), of which `choose` takes one after trial steps."""
+    """Whether `coefficients` returns several combinations, (C, S), of which `choose` takes one after trial steps."""
     on_host: bool = False
     """As in `Weighting`."""
     takes_some_tasks: bool = True
@@ -162,31 +163,33 @@ class Surgery(nn.Module):
         return None
 
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
-        """The coefficients c (T,) of the shared gradient Σ_i c_i g_i, before the reduction's factor is applied.
+        """The coefficients c (S,) of the shared gradient Σ_i c_i g_i.
 
-        gramian (T, T), float64: inner products of the weighted gradients; all zero if any of them is not finite.
+        They do not yet contain the factor by which losses are reduced: 1 / S for their mean, 1 for their sum.
+        gramian (S, S), float64: inner products of the weighted gradients; all zero if any of them is not finite.
         """
         return torch.ones_like(gramian.diagonal())
 
     def choose(self, candidates: Tensor, weights: Tensor, context: Context) -> tuple[Tensor, Metrics]:
         """Choose one of the candidates (C, S), factors of the unweighted gradients. Returns the chosen one and metrics.
 
-        weights (S,): weights of the losses, already contained in the candidates. Both lack the reduction's factor.
+        weights (S,): weights of the losses, already contained in the candidates. Neither contains the
+            reduction's factor.
         """
         raise NotImplementedError
 
     def combine(
         self, gradients: Tensor, coefficients: Tensor, weights: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """The gradient (*shape) of one parameter, from the tasks' unweighted gradients (T, *shape).
+        """The gradient (*shape) of one parameter, from the tasks' unweighted gradients (S, *shape).
 
-        coefficients: (T,), or (E, T) for an ensemble; they contain the weights. weights: (T,). Both contain the
+        coefficients: (S,), or (E, S) for an ensemble; they contain the weights. weights: (S,). Both contain the
         reduction's factor.
         """
         return combine(gradients, coefficients)
 
     def penalty(self, gramian: Tensor) -> Tensor:
-        """Inner products (T, T) of the unweighted shared gradients, connected to their graph -> a loss ()."""
+        """Inner products (S, S) of the unweighted shared gradients, connected to their graph -> a loss ()."""
         raise NotImplementedError
 
 
@@ -217,6 +220,6 @@ def primary_tasks(option: str, chosen: Sequence[str | int], tasks: Sequence[str]
         index = list(tasks).index(choice) if choice in tasks else int(choice) if choice.isdecimal() else num_tasks
         known = f" ({', '.join(tasks)})" if tasks else ""
         check(index < num_tasks, option, f"tasks{known} or indexes below {num_tasks}", choice)
-        check(not mask[index], option, "tasks different from each other", choice)
+        check(not mask[index], option, "tasks that are all different", choice)
         mask[index] = True
     return mask if chosen else ~mask

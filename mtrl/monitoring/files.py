@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 WIDTH = 120
-"""The most characters, with indentation, of a value on one line. Lists of numbers are always on one line."""
+"""The most characters, with indentation, of a value on one line. Lists without lists or
+dictionaries in them are always on one line."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -56,7 +57,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _in_lines(value: Any, indent: str = "") -> str:
-    """JSON in which a dictionary or a nested list takes several lines only if it does not fit on one."""
+    """JSON in which a dictionary, or a list that holds any or lists, takes several lines only if one is too short."""
     line, further = json.dumps(value, allow_nan=False), indent + "  "
     if len(indent) + len(line) <= WIDTH:
         return line

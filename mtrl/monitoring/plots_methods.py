@@ -40,7 +40,7 @@ def conflicts(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Pa
     Raises:
         UserError: no row has cosines; only updates that compute each task's gradient log them.
     """
-    parts = parts_of(rows, "cosine", "rows with cosines (of a run with surgery, diagnostics, ... and updates)")
+    parts = parts_of(rows, "cosine", "rows with cosines, of updates with surgery or diagnostics")
     size = len(tasks)
     side = max(2.2, size * (0.36 if size <= LINES else 0.13))
     font = 8.0 if size <= LINES else 6.0
@@ -121,7 +121,8 @@ def relationships(runs: Mapping[str, Sequence[Sequence[Row]]], tasks: Sequence[s
 
 
 def triad(runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], path: Path | str) -> Path:
-    """Fig. 4 of the PCGrad paper for runs {label: rows}: curvature, shares of updates, similar norms, and returns.
+    """Fig. 4 of the PCGrad paper for runs {label: rows}: curvature, shares of pairs, similarity of
+    gradient norms, and returns; with two networks, success too.
 
     Raises:
         UserError: a run has no rows of `diagnostics=triad`.
@@ -159,11 +160,11 @@ def _finish_triad_row(panels: Sequence[Axes], part: str) -> None:
     elif known.size:
         panels[0].set_yscale("symlog", linthresh=float(np.quantile(known, 0.1)))
     curve_axes(panels[0], f"{_title(part)}multi-task curvature H")
-    curve_axes(panels[1], "shares of updates, and of conflicts")
+    curve_axes(panels[1], "shares of pairs, and of conflicting pairs")
     curve_axes(panels[2], "similarity of gradient norms Φ")
     panels[2].set_ylim(-0.03, 1.03)
     _share_axis(panels[1])
-    names = ("cos φ > 0", "of conflicts: (a) cos φ ≤ −Φ", "of conflicts: ξ ≤ 1")
+    names = ("pairs with cos φ > 0", "conflicting pairs with cos φ ≤ −Φ", "conflicting pairs with ξ ≤ 1")
     _dash_legend(panels[1], names, ("-", ":", "--"))
 
 
@@ -267,7 +268,7 @@ def parts_of(rows: Sequence[Row], name: str, needed: str) -> list[str]:
     """The prefixes under which a metric is logged, such as `critic/`; "" for an agent with one network."""
     found = dict.fromkeys(k[: -len(name)] for row in rows for k in row if k == name or k.endswith(f"/{name}"))
     if not found:
-        raise expected("Metrics", needed, f"{len(rows)} rows without")
+        raise expected("Metrics", needed, f"none in {len(rows)} rows")
     return sorted(found, reverse=True)
 
 

@@ -1,8 +1,8 @@
 """Collects steps of all N copies of every task's environment, in this process or in others.
 
 The copies are divided into W parts (`training.workers`) of N / W copies each. A part acts and steps by itself, and its
-copies behave as they would among all N. So the same W parts give the same steps, bit for bit, in this process
-(`LocalCollector`) and in processes of their own (`ray_collector`).
+copies keep their numbers among the N, and with them their seeds. For a given W, steps are therefore the same, bit for
+bit, in this process (`LocalCollector`) and in processes of their own (`ray_collector`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Actor(Protocol):
     device: torch.device
 
     def noise(self, leading: tuple[int, ...]) -> Tensor:
-        """What exploration draws at random for actions (*leading, A)."""
+        """Random noise of exploration, for actions (*leading, A)."""
         ...
 
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:

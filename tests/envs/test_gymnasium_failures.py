@@ -94,7 +94,7 @@ class Spaceless(Quick):
         (NoSeed, r"reset\(seed=.* Found .*TypeError: .*reset\(\) got an unexpected keyword argument 'seed'"),
         (NoStep, r"step\(action\) gives \(observation, .*, info\)\. Found 'NotImplementedError'"),
         (FourValues, r"step\(action\) gives .* Found 'ValueError: not enough values to unpack \(expected 5, got 4\)"),
-        (Longer, r"observations of its space, \(3,\) when flattened\. Found \(4,\)"),
+        (Longer, r"observations of the shape of its space, \(3,\) when flattened\. Found \(4,\)"),
         (NoNumber, r"one whose rewards are finite numbers\. Found nan"),
         (Vector, r"one whose rewards are finite numbers\. Found array\(\[1\.\]\)"),
         (Mistaken, r"Found .KeyError: 'mine' \(.*test_gymnasium_failures\.py, line \d+\)"),
@@ -151,8 +151,8 @@ class Shrinking(Growing):
     [
         (Breaking, r"step\(action\) gives .* Found .KeyError: 'mine' \(.*test_gymnasium_failures\.py, line \d+\)"),
         (BreakingReset, r"reset\(seed=.* Found .ValueError: again \(.*test_gymnasium_failures\.py, line \d+\)"),
-        (Growing, r"observations of its space, \(3,\) when flattened\. Found \(4,\)"),
-        (Shrinking, r"observations of its space, \(3,\) when flattened\. Found \(1,\)"),
+        (Growing, r"observations of the shape of its space, \(3,\) when flattened\. Found \(4,\)"),
+        (Shrinking, r"observations of the shape of its space, \(3,\) when flattened\. Found \(1,\)"),
     ],
 )
 def test_an_environment_that_breaks_later_is_named_in_one_line(env: type[gymnasium.Env[Any, Any]], found: str) -> None:

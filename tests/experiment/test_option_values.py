@@ -167,7 +167,7 @@ def test_any_options_are_taken_or_refused_in_one_line(count: int, malformed: Cal
         (f"{'k' * 10_000}=3", "Option `kkk"),
         (f"network.{'k' * 10_000}=3", "Option `network.kkk"),
         ("training.update_to_data=inf", "`training.update_to_data` should be a finite number"),
-        ("tasks=[turn-0,turn-0]", "`benchmark.tasks` should be different from each other"),
+        ("tasks=[turn-0,turn-0]", "`benchmark.tasks` should be a list without duplicates"),
         ("agent.learning_rate=inf", "`agent.learning_rate` should be a finite number"),
         ("agent.target_entropy=nan", "`agent.target_entropy` should be a finite number"),
         (f"seed={2**70}", "`seed` should be"),

@@ -20,8 +20,8 @@ from tests.faults.commands import Command, Fact, digest, run_in
 MOMENTS = {"start": 1, "training": 4, "saving": 4, "signal": 2}
 """When a run is killed -> how often: while it starts, at any moment after that, while it saves, and while it saves
 because of a SIGTERM."""
-ENDED_BY_SIGNAL = (130, -signal.SIGTERM)
-"""Exit codes of a command that a SIGTERM ended before it could be killed: it had saved, or it was evaluating."""
+SAVED = 130
+"""Exit code of a command that saved because of a SIGTERM, and ended before it could be killed."""
 KILLS_PER_RUN, FLIPS, DISKS, PAIRS = 10, 1000, 8, 5
 
 
@@ -36,7 +36,8 @@ def kills(case: Case, number: int, wanted: int) -> Fact:
             break
         if _comes_to(moment, command, folder, case, draw):
             command.kill()
-        if moment == "signal" and command.code in ENDED_BY_SIGNAL:
+        evaluating = command.code == -signal.SIGTERM and "Evaluating" in command.text()
+        if moment == "signal" and (command.code == SAVED or evaluating):
             continue
         if command.code != -signal.SIGKILL:
             break
@@ -57,9 +58,9 @@ def _comes_to(moment: str, command: Command, folder: Path, case: Case, draw: ran
         return False
     if moment == "training":
         return command.wait(seconds=draw.uniform(0, case.seconds / 3))
-    if not command.wait(seconds=draw.uniform(0, case.seconds / 6)):
+    if not command.wait(seconds=draw.uniform(0.2 if moment == "signal" else 0, case.seconds / 6)):
         return False
-    if moment == "signal":
+    if moment == "signal":  # it is in the training loop by now, where a SIGTERM may not end it before it has saved
         os.kill(command.process, signal.SIGTERM)
     begins = command.wait(lambda: any(folder.glob("runs/*/x/seed_1/checkpoints/.saving-*")))
     return begins and command.wait(seconds=draw.uniform(0, 0.02))

@@ -45,7 +45,7 @@ def refused(match: str, *arguments: Any, **options: Any) -> None:
 def test_primary_tasks_by_name_and_index() -> None:
     assert primary_tasks("p", ["push", 2], TASKS, T).tolist() == [False, True, True]
     assert primary_tasks("p", [], TASKS, T).all()
-    with pytest.raises(UserError, match="tasks different from each other"):
+    with pytest.raises(UserError, match="tasks that are all different"):
         primary_tasks("p", ["push", 1], TASKS, T)
     for wrong in ("fly", "3", "-1", "1.0"):
         with pytest.raises(UserError, match=r"Option `p` should be tasks \(reach, push, pick\) or indexes below 3"):

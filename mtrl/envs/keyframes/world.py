@@ -104,7 +104,7 @@ class World:
 
     @property
     def velocities(self) -> FloatArray:
-        """(6,): the velocities of the gripper's six joints: m/s in the world and rad/s in the gripper's frame."""
+        """(6,): the velocity of the gripper's free joint: m/s in the world's frame, and rad/s in the gripper's."""
         return self.data.joint("hand").qvel.copy()
 
     @property
@@ -132,8 +132,9 @@ class World:
     def act(self, pose: Pose, gripper_open: bool, listener: Listener = silent) -> None:
         """Reach a pose on a straight path, come to rest, then move the fingers if they are to change.
 
-        The listener is called every 0.04 s of the move, once the gripper has come to rest, and again after the fingers
-        have moved. There are no frames between a stop and a change of the fingers, so that both make one keyframe.
+        The listener is called every 0.04 s during the move, when the gripper has come to rest, and again when the
+        fingers have moved. It is not called while they move, so that a stop and a change of the fingers make one
+        keyframe.
         """
         self._move(pose, listener)
         if gripper_open != self.gripper_open:

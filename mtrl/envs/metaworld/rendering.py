@@ -34,7 +34,7 @@ class Renderer:
     Use it in a `with` block, which frees the graphics context at its end, and only in the thread that made it.
 
     Args:
-        width, height: in pixels; square if only one is given.
+        width, height: in pixels; the height is the width unless it is given.
         cameras: K names; the corner camera, corner2, is turned upright.
 
     Raises:
@@ -102,7 +102,9 @@ def _fixed(camera: int) -> mujoco.MjvCamera:
 
 
 class EnginePictures:
-    """Draws all copies of an engine, on as many threads as it has. The engine's own models have no visuals.
+    """Draws every copy of every task of an engine, on as many threads as the engine has.
+
+    The engine's models lack what is only seen, so states are drawn with Meta-World's whole models.
 
     Args:
         width, height, cameras: see `Renderer`.
@@ -216,7 +218,8 @@ def rollout_video(
         policy: maps observations (T, 1, 39) of `tasks` to actions (T, 1, 4). Tasks that are not filmed see zeros.
         envs: one copy of each task to be filmed.
         size: pixels along a side of a task's square, a multiple of 16.
-        steps_per_frame: 5 at 16 frames a second is real time, in which good policies solve most tasks in a second.
+        steps_per_frame: simulated steps between two frames. At 16 frames a second, 5 gives real time; good policies
+            then solve most tasks within a second.
 
     Raises:
         RenderingUnavailable: there is no offscreen OpenGL or no video writer. This is found before the first episode.
@@ -236,7 +239,7 @@ def rollout_video(
 def _play(
     policy: Callable[[FloatArray], FloatArray], envs: PackageEnvs, rows: Sequence[int], num_tasks: int, every: int
 ) -> list[_Recording]:
-    """Play one episode of each task. An environment stands still at the end of its episode.
+    """Play one episode of each task. The recording of a task stops at the end of its episode.
 
     Args:
         rows: the index of each task of ``envs`` among the policy's ``num_tasks``.

@@ -31,7 +31,7 @@ def suite(**options: Any) -> KeyframesSuite:
     ("options", "message"),
     [
         ({"tasks": ["reach"]}, r"`benchmark.tasks` should name some of reach_target"),
-        ({"tasks": [TASK, TASK]}, r"`benchmark.tasks` should be different from each other"),
+        ({"tasks": [TASK, TASK]}, r"`benchmark.tasks` should be a list without duplicates"),
         ({"cameras": ["wrist", "wrist"]}, r"`benchmark.cameras` should be distinct names of left_shoulder"),
         ({"image_size": 1000}, r"`benchmark.image_size` should be in 16..480. Found 1000"),
     ],
