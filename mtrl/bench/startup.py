@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from statistics import median
 from typing import Any
 
@@ -16,8 +17,10 @@ COMMANDS = {
     "unknown option": ["train", "benchmark=toy", "agent.nonsense=1"],
     "unknown kind": ["train", "benchmark=toi"],
     "configuration": ["train", "benchmark=toy", "--show"],
+    "MT10, one step": ["train", "benchmark=mt10", "steps=1", "training.final_episodes=0"],
+    "MT50, one step": ["train", "benchmark=mt50", "steps=1", "training.final_episodes=0"],
 }
-"""Only the last command loads PyTorch."""
+"""Only the last three load PyTorch. The last two make all environments, step each once, and save the run."""
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
@@ -36,6 +39,8 @@ def measure(quick: bool = False) -> dict[str, Any]:
 
 
 def _run(words: list[str]) -> None:
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory() as folder:  # of the runs
+        command = [sys.executable, *words]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=folder)
     if done.returncode not in (0, BAD_INPUT):
         raise RuntimeError(f"{' '.join(words)}: {done.stderr}")
