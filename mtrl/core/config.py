@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from mtrl.core.errors import expected
 
-PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity", "relationships")
+PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity", "relationships", "predictions")
 """What `mtrl plot --kind` draws."""
 Limits = str | tuple[str, ...]
 _INTERVAL = re.compile(r"in ([\[(]?)(\S+?)(?:, |\.\.)(\S+?)([\])]?)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,14 +16,17 @@ from mtrl.core.errors import expected
 from mtrl.core.suite import Suite
 from mtrl.envs import SUITES
 from mtrl.experiment.config import restore
+from mtrl.experiment.load import load
 from mtrl.experiment.parts import counted_tasks, primary_tasks
 from mtrl.experiment.runs import Run, by_experiment, find_runs
 from mtrl.experiment.runs import headline as curve_metric
-from mtrl.monitoring import plots, plots_methods, plots_scores
+from mtrl.monitoring import pixels, plots, plots_methods, plots_scores
 from mtrl.monitoring.run import RunFolder
 from mtrl.monitoring.statistics import OF_IMAGES
 
 plot_scores = plots_scores.scores
+EXAMPLES = 3
+"""How many examples of the tests a picture of predictions has."""
 
 
 def plot_runs(
@@ -39,7 +43,8 @@ def plot_runs(
     Args:
         paths: runs, or folders that hold runs.
         kind: curves (learning curves), conflicts, lambdas (task weights), triad, affinity, or relationships (the last
-            weights by primary tasks, from a sweep over these). Conflicts, lambdas and affinity take one run.
+            weights by primary tasks, from a sweep over these), or predictions (of pictures, for the first examples of
+            the tests). Conflicts, lambdas, affinity and predictions take one run.
         headline: the metric to draw, such as evaluation/success; by default the most important one.
         title, lines: for curves of several experiments; see `plots.compare_runs`.
     """
@@ -103,6 +108,8 @@ def _of_one(runs: Sequence[Run], kind: str, output: Path | None) -> Path:
     picture = output or place(runs[0].folder.path, f"{kind}.png")
     if kind == "affinity":
         return _affinity(runs[0].folder, picture)
+    if kind == "predictions":
+        return _predictions(runs[0].folder, picture)
     draw = plots_methods.conflicts if kind == "conflicts" else plots_methods.lambdas
     return draw(runs[0].rows, _tasks(runs[0]), picture)
 
@@ -150,6 +157,17 @@ def _affinity(folder: RunFolder, picture: Path) -> Path:
     limit = float(np.abs(others).max(initial=0.0)) or 1.0
     title = "how much a step for the row's task helps the column's task"
     return plots.matrix(matrix, found["tasks"], title, picture, limit=limit)
+
+
+def _predictions(folder: RunFolder, picture: Path) -> Path:
+    experiment, _, _ = load(folder.path)
+    examples: list[dict[str, Any]] = []
+    with contextlib.suppress(IndexError):  # there are fewer tests
+        examples += (experiment.trainer.pictures(number) for number in range(EXAMPLES))
+    if not any(examples):
+        kind = experiment.config.benchmark.kind
+        raise expected("--kind predictions", "used with a run that predicts pictures, or commands for pictures", kind)
+    return pixels.gallery(examples, picture)
 
 
 def _tasks(run: Run) -> list[str]:

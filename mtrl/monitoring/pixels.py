@@ -1,13 +1,16 @@
-"""Draws predictions for each pixel as pictures."""
+"""Draws predictions as pictures: those for each pixel, and a gallery of examples."""
 
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtrl.core.types import FloatArray
+from mtrl.monitoring.drawing import new_figure, save
 
 _TURN = 0.618034
 """The step in hue from one class to the next, in turns. The golden ratio keeps neighbouring classes apart."""
@@ -25,6 +28,20 @@ def side_by_side(kind: str, image: FloatArray, truth: FloatArray, predicted: Flo
     largest = max(float(np.max(truth)), 1e-6)
     panels = [255 * image.transpose(1, 2, 0), _coloured(kind, truth, largest), _coloured(kind, predicted, largest)]
     return np.concatenate(panels, axis=1).round().clip(0, 255).astype(np.uint8)
+
+
+def gallery(examples: Sequence[Mapping[str, NDArray[np.uint8]]], path: Path | str) -> Path:
+    """Draw the pictures {name: (H, W, 3)} of each example: a row for each name, and a column for each example."""
+    names, pictures = list(examples[0]), next(iter(examples[0].values()))
+    width = 1.4 * pictures.shape[1] / pictures.shape[0]
+    figure = new_figure(width * len(examples), 1.7 * len(names), "")
+    panels = figure.subplots(len(names), len(examples), squeeze=False)
+    for row, name in zip(panels, names, strict=True):
+        for panel, example in zip(row, examples, strict=True):
+            panel.imshow(example[name], interpolation="nearest")
+            panel.set_axis_off()
+        row[0].set_title(name.rpartition("/")[2], fontsize=10, loc="left")
+    return save(figure, path)
 
 
 def _coloured(kind: str, values: FloatArray, largest: float) -> FloatArray:

@@ -166,7 +166,7 @@ class CloningTrainer(Trainer):
         moved = shifted(batch.observation, self.config.shift, torch.Generator().manual_seed(seed))
         return batch._replace(observation=moved)
 
-    def pictures(self) -> dict[str, Any]:
+    def pictures(self, example: int = 0) -> dict[str, Any]:
         """Pictures of where the agent looks in the last batch's first sample of each task: name -> (H, C·W, 3)."""
         if self._seen is None:
             return {}

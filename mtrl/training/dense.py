@@ -105,9 +105,9 @@ class DenseTrainer(SupervisedTrainer):
     def _compared(self, task: int) -> tuple[str, bool]:
         return self.agent.tasks[task].compared
 
-    def pictures(self) -> dict[str, Any]:
-        """For each task the first test picture, its truth and the prediction, side by side: (H, 3 W, 3)."""
-        image, targets = self.suite.data.test[0]
+    def pictures(self, example: int = 0) -> dict[str, Any]:
+        """For each task a test picture, its truth and the prediction, side by side: (H, 3 W, 3)."""
+        image, targets = self.suite.data.test[example]
         outputs = zip(self.agent.tasks, self.agent.outputs(stacked([Picture(image, targets)]).images), strict=True)
         found = [task.prediction(output)[0].cpu().numpy() for task, output in outputs]
         spec = self.suite.spec

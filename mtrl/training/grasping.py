@@ -163,13 +163,13 @@ class GraspTrainer(SupervisedTrainer):
         each = zip(scores, found, test.counts.tolist(), strict=True)
         return np.array([area_under_curve(s[:n], f[:n] == WANTED) for s, f, n in each])
 
-    def pictures(self) -> dict[str, Any]:
-        """For each domain (H, 2 W, 3): the first test table beside the part around the command found for it.
+    def pictures(self, example: int = 0) -> dict[str, Any]:
+        """For each domain (H, 2 W, 3): a test table beside the part around the command found for it.
 
         The wanted object is bright.
         """
-        domains = range(self.suite.spec.num_tasks)
-        pictures = torch.stack([self.suite.picture(self.suite.attempts(domain, "test"), 0, 0) for domain in domains])
+        tests = [self.suite.attempts(domain, "test") for domain in range(self.suite.spec.num_tasks)]
+        pictures = torch.stack([self.suite.picture(test, example, 0) for test in tests])
         commands = torch.from_numpy(self._commands(pictures.unsqueeze(1)))
         found = {}
         for domain, name in enumerate(self.suite.spec.tasks):

@@ -137,8 +137,8 @@ class Trainer:
         """
         return {}
 
-    def pictures(self) -> dict[str, Any]:
-        """name -> picture (H, W, 3), uint8, of something to check, such as the last batch."""
+    def pictures(self, example: int = 0) -> dict[str, Any]:
+        """name -> picture (H, W, 3), uint8, of something to check, such as the prediction for a test example."""
         return {}
 
     @property

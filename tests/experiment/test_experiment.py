@@ -268,7 +268,7 @@ def test_method_pictures_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plot", *both, "--kind", "lambdas"]) == 2
 
 
-@pytest.mark.parametrize("kind", ["conflicts", "triad", "affinity"])
+@pytest.mark.parametrize("kind", ["conflicts", "triad", "affinity", "predictions"])
 def test_pictures_of_what_was_not_measured_are_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["train", *TINY])
     capsys.readouterr()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import mtrl
 from mtrl import cli, experiment
@@ -70,6 +71,8 @@ def test_delta_has_the_signs_of_the_measures(options: list[str], capsys: pytest.
     assert {name: picture.shape for name, picture in drawn.items()} == {
         f"predictions/{name}": (SIZE[0], 3 * SIZE[1], 3) for name in names
     }
+    assert cli.main(["plot", str(folder), "--kind", "predictions", "--output", "found.png"]) == 0
+    assert np.asarray(Image.open("found.png").convert("L")).std() > 10, "the picture is nearly one colour"
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert f"{found['delta_mtl']:+.1f} %" in page
     rows = read_metrics(folder / "metrics.jsonl")
