@@ -37,7 +37,8 @@ def try_out(kind: str, surgery: Surgery, num_tasks: int, members: int | None = N
     Raises:
         UserError: the surgery does not call its base's `__init__`, overrides none of the methods in `_METHODS`,
             overrides one without its class variable, fails, does not give finite coefficients (T,), or
-            (candidates, T) if it looks ahead, or combines gradients to something else than finite ones.
+            (candidates, T) if it looks ahead, combines gradients to something else than finite ones, or gives a
+            penalty that is no finite loss of the Gramian.
     """
     if SURGERIES.ours(kind) or isinstance(surgery, NoSurgery):
         return
@@ -58,6 +59,8 @@ def try_out(kind: str, surgery: Surgery, num_tasks: int, members: int | None = N
             factors = _coefficients(owner, trial, num_tasks)
         if "combine" in given:
             _combine(owner, trial, factors.view(-1, num_tasks)[0].float(), members)
+        if "penalty" in given:
+            _penalty(owner, trial, num_tasks)
 
 
 def _coefficients(owner: str, surgery: Surgery, num_tasks: int) -> Tensor:
@@ -92,6 +95,19 @@ def _combine(owner: str, surgery: Surgery, factors: Tensor, members: int | None)
             raise expected(owner, what, f"{found.dtype} {tuple(found.shape)}")
         if not found.isfinite().all():
             raise expected(owner, what + " of finite numbers", found.tolist())
+
+
+def _penalty(owner: str, surgery: Surgery, num_tasks: int) -> None:
+    rows = torch.randn(num_tasks, num_tasks + 1, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    what = f"one whose penalty(gramian) gives a tensor () computed from the gramian ({num_tasks}, {num_tasks})"
+    with _failing(owner, what, surgery):
+        found = surgery.penalty(rows @ rows.mT)
+    if not isinstance(found, Tensor) or found.shape:
+        raise expected(owner, what, tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__)
+    if not found.requires_grad:
+        raise expected(owner, what, "one without a gradient")
+    if not found.isfinite():
+        raise expected(owner, what + ", a finite one", found.item())
 
 
 @contextlib.contextmanager

@@ -265,6 +265,11 @@ def surgery(**members: Any) -> Surgery:
         ({"combine": lambda s, g, c, w, r: g[0] / 0}, r"of finite numbers\. Found \["),
         ({"combine": lambda s, g: g.sum(0)}, r"Found 'TypeError: .* 5 were given"),
         ({"penalty": lambda s, g: g.sum()}, r"one with has_penalty = True, as it overrides penalty\. Found False"),
+        ({"penalty": lambda s, g: g[0], "has_penalty": True}, r"gives a tensor \(\) .*Found \(3,\)"),
+        ({"penalty": lambda s, g: 0.0, "has_penalty": True}, r"gives a tensor \(\) .*Found 'float'"),
+        ({"penalty": lambda s, g: g.detach().sum(), "has_penalty": True}, r"Found 'one without a gradient'"),
+        ({"penalty": lambda s, g: g.sum() / 0, "has_penalty": True}, r", a finite one\. Found inf"),
+        ({"penalty": lambda s: None, "has_penalty": True}, r"Found 'TypeError: .* 2 were given"),
     ],
 )
 def test_a_surgery_from_outside_is_tried_and_refused_in_one_line(
