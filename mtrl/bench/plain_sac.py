@@ -1,7 +1,7 @@
 """Joint multi-head SAC in ordinary layers, as an independent reference for speed and for numbers.
 
-Nothing here uses the task axis, `TaskNetwork` or `MultiTaskOptimizer`. (T·B) rows go through `nn.Linear` trunks, each
-task's rows go through its own output layer, and each network has one optimiser.
+Nothing here uses mtrl's layers, `TaskNetwork` or `MultiTaskOptimizer`. (T·B) rows go through `nn.Linear` trunks, and
+each task's rows through its own output layer. The actor, the critics and the temperatures have one optimiser each.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The presets: YAML files in one folder for each config group.
 
-A recipe is a preset that sets options of all groups. It is merged here and not by Hydra, which refuses an option that
-the chosen part does not have.
+A recipe is a preset that may choose kinds and set options in any group. It is merged here and not by Hydra, which
+refuses an option that the chosen part does not have.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def optional_groups(root: type[Any]) -> list[str]:
 
 
 def choosing(overrides: Sequence[str], groups: Iterable[str]) -> list[str]:
-    """The overrides that choose something in a group, after those of their recipe."""
+    """The choices in groups as overrides: first the recipe's, then those given directly."""
     recipe = preset("recipe", overrides)
     own = [f"{group}={_text(kind)}" for group, kind in _choices(recipe).items()]
     return [*own, *(o for o in overrides if o.partition("=")[0] in groups and not o.startswith("recipe="))]
@@ -61,7 +61,8 @@ def recipe(
 ) -> tuple[dict[str, Any], list[str]]:
     """The options that the recipe sets, with their values, and those that it sets in vain.
 
-    An option is set in vain if another part was chosen in place of the recipe's own, and does not have this option.
+    An option is set in vain if, in its group, another kind than the recipe's was chosen that lacks this option. In a
+    group of several kinds it is set in vain if its kind was not chosen.
     """
     content, lacking = preset("recipe", overrides), list[str]()
     own = {group: [_kind(group, kind) for kind in listed(kind)] for group, kind in _choices(content).items()}

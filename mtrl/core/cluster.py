@@ -19,7 +19,8 @@ _LONGEST = 200
 def connected(what: str, address: str, option: str) -> Iterator[Any]:
     """The module `ray`, connected to a cluster. An existing connection of this process is used again.
 
-    Inside the block, all output goes to stderr: Ray reports dead workers on stdout, which is only for results.
+    Where a connection is made, Python's stdout goes to stderr inside the block: Ray reports dead workers on stdout,
+    which is only for results.
 
     Args:
         what: what needs Ray, for error messages.

@@ -141,8 +141,8 @@ class Epochs:
     """Batches of T tasks' training images, epoch by epoch, which depend only on the seed and the batch's number.
 
     In an epoch, each image of the largest task comes once, in random order, except for those of an incomplete last
-    batch, and a smaller task's images repeat. As order, crops and flips depend on nothing else, a run continues exactly
-    from any batch.
+    batch, and a smaller task's images repeat. If a batch is larger than every task, all images repeat in it. As order,
+    crops and flips depend on nothing else, a run continues exactly from any batch.
     """
 
     def __init__(self, data: ImageData, batch_size: int, seed: int) -> None:

@@ -40,7 +40,8 @@ class SweepConfig(Options):
     option_group: ClassVar[str] = "ray"
 
     address: str = ""
-    """host:port of a cluster, or auto for the cluster of this machine. If not given, only this machine is used."""
+    """host:port of a cluster, or auto for the cluster that this machine is part of. If not given, the environment
+    variable RAY_ADDRESS; without that, only this machine is used."""
     cpus: int = option(1, "a positive integer")
     """Cores of each trial, and its number of threads."""
     gpus: float = option(0.0, "0 or more")
@@ -83,13 +84,18 @@ class Trial:
         settings: dict[str, Any] = {"ignore": free_keys(config), "defaults": defaults(config)}
         if RunFolder.is_finished(self.path, configs.plain(config), **settings):
             self.state = "finished"
+        self._logged = self._log_size
+
+    @property
+    def _log_size(self) -> int:
+        return _size(self.path.with_suffix(".log"))
 
     def submitted(self) -> None:
-        self.state, self._logged = "waiting", _size(self.path.with_suffix(".log"))
+        self.state, self._logged = "waiting", self._log_size
 
     def look(self) -> list[dict[str, Any]]:
         """Check whether the trial has begun. Returns the rows added to its metrics since the last check."""
-        if self.state == "waiting" and _size(self.path.with_suffix(".log")) > self._logged:
+        if self.state == "waiting" and self._log_size > self._logged:
             self.state = "running"
         metrics = self.path / "metrics.jsonl"
         if _size(metrics) <= self._read:  # a run that has gone back to a checkpoint rewrites rows
@@ -136,7 +142,7 @@ def trials_of(words: Sequence[list[str]], runs: Sequence[ExperimentConfig]) -> l
 def run_trials(
     trials: list[Trial], options: SweepConfig, imports: Sequence[str] = (), search: Search | None = None
 ) -> None:
-    """Make the unfinished runs of a sweep, as many at a time as the cluster has room for.
+    """Run the unfinished trials of a sweep, as many at a time as the cluster has room for.
 
     search: proposes trials. Each is appended to `trials`, which is empty at first.
 
@@ -286,7 +292,7 @@ class _Sweep:
 
     def _stop(self) -> None:
         """Let all trials save their current step."""
-        self._block.note("The trials save their last steps.")
+        self._block.note("Each trial finishes its current step and saves it.")
         for task in self._running:
             self._ray.cancel(task)
         self._ray.wait([*self._running], num_returns=len(self._running))

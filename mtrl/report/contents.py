@@ -21,7 +21,7 @@ from mtrl.report import gradients, origin, videos
 from mtrl.report.method import Method
 
 _ENOUGH = 3
-"""The fewest points of a learning curve."""
+"""A metric is drawn if some run has at least so many rows with it; others only if there is no such metric."""
 _POINTS = 120
 """The most points of a learning curve. Each point of several seeds is resampled thousands of times."""
 

@@ -63,6 +63,14 @@ def test_a_trials_label_is_what_it_differs_in(trials: list[Trial]) -> None:
     assert len({trial.path for trial in trials}) == 4 and all(trial.state == "waiting" for trial in trials)
 
 
+def test_the_output_of_an_earlier_sweep_is_no_beginning(trials: list[Trial]) -> None:
+    log = trials[0].path.with_suffix(".log")
+    log.parent.mkdir(parents=True)
+    log.write_text("an earlier sweep's\n")
+    again = Trial(trials[0].words, trials[0].config, trials[0].label)
+    assert again.look() == [] and again.state == "waiting"
+
+
 def test_a_sweep_notices_that_a_trial_begins_and_gets_each_row_once(trials: list[Trial]) -> None:
     trial = trials[0]
     trial.submitted()

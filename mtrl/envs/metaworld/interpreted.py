@@ -1,4 +1,4 @@
-"""Steps copies from Python where there is no C compiler. See `native`, which does the same in C."""
+"""Steps the environments' copies from Python where there is no C compiler. See `native`, which does the same in C."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PythonSteps:
         self._jobs: list[Callable[[int], None]] = []
 
     def plan(self, chunks: Sequence[tuple[int, int, int]]) -> None:
-        """What each `run` steps: of task t the copies ``first`` to ``last`` − 1, for each (t, first, last)."""
+        """Set what each `run` steps: a chunk (t, first, last) is the copies ``first`` to ``last`` − 1 of task t."""
         self._jobs = [self._job(*chunk) for chunk in chunks]
 
     def run(self) -> None:

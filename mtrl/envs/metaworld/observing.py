@@ -23,8 +23,9 @@ _GOAL = slice(2 * CURRENT_SIZE, OBSERVATION_SIZE)
 class Observer:
     """Makes observations of an engine's T tasks × N copies. `space` is the space of a single observation.
 
-    A state is (O,) float64: that of the engine, without its goal in meta-learning, and with the task's one-hot code
-    if requested. Pixels are uint8. If episodes end in a step, their last pictures are drawn before they restart.
+    A state is (O,) float64: that of the engine, with zeros in place of its goal in meta-learning, and followed by the
+    task's one-hot code if requested. Pixels are uint8. If episodes end in a step, their last pictures are drawn before
+    they restart.
     """
 
     def __init__(self, envs: BatchedEnvs, given: Arguments) -> None:

@@ -151,13 +151,13 @@ class GradVac(TorchJDConfig):
 
 @dataclass
 class PCD(TorchJDConfig):
-    """PCD: one primary task's gradient, as far as it helps every other task (Priority-Constrained Descent, 2026)."""
+    """PCD: one primary task's gradient, turned to help every other task (Priority-Constrained Descent, 2026)."""
 
     kind: str = "pcd"
     primary: list[str] = field(default_factory=list)
     """Name or index of the one task that leads."""
     tau: float = option(0.02, "in [0, 1]")
-    """τ: share of the progress along its own gradient that each other task is guaranteed."""
+    """τ: every other task is guaranteed this share of the progress that a step along its own gradient would give."""
     beta: float = option(0.999, "in [0, 1)")
     """Decay of the running mean of the squared gradient norms."""
     normalized: ClassVar[bool] = False  # it divides by running means of the norms; with ε = 0 the scale does not matter
