@@ -28,6 +28,12 @@ TRAINERS: dict[str, tuple[int, int, list[str]]] = {
     "batch": (20, 3, ["recipe=mbml", *POINT, "steps=60", "training.data=../given", "agent.teacher_updates=20",
                       "agent.batch_size=8", "agent.context_size=8", "training.evaluate_every=30",
                       "training.evaluation_episodes=1"]),
+    "dense": (20, 8, ["benchmark=scenes", "benchmark.root=../given", "benchmark.train_scenes=40",
+                      "benchmark.test_scenes=4", "network.scale=0.05", "network.head_width=8", "agent.batch_size=4",
+                      "steps=160", "training.evaluate_every=80"]),
+    "grasping": (20, 16, ["benchmark=clutter", "benchmark.root=../given", "benchmark.train_scenes=4",
+                          "benchmark.test_scenes=1", "network.width=4", "network.fc_width=8", "agent.batch_size=8",
+                          "steps=320", "training.evaluate_every=160"]),
 }  # fmt: skip
 """Trainer -> how often it is killed in all, steps between two checkpoints, and the options of a run of seconds."""
 PREPARE = {
