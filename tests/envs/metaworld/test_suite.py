@@ -92,7 +92,7 @@ def test_fewer_goals_are_the_first_ones() -> None:
         ({"kind": "mt1", "tasks": PAIR}, "one task"),
         ({"kind": "mt10", "tasks": ["hammer-v3"]}, "should name some of reach-v3, push-v3"),
         ({"kind": "custom"}, "a list of tasks"),
-        ({"kind": "custom", "tasks": PAIR * 2}, "different"),
+        ({"kind": "custom", "tasks": PAIR * 2}, "a list without duplicates"),
         ({"reward_version": "v3"}, "v1, v2"),
         ({"horizon": 0}, "1..500"),
         ({"horizon": 501}, "1..500"),
