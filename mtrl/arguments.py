@@ -274,7 +274,8 @@ def _plot(commands: Any) -> None:
     """
     plot = _command(commands, "plot", "draw runs", examples)
     plot.add_argument("folders", nargs="+", metavar="RUN", help="runs, or folders that hold runs")
-    plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], help="what to draw (curves)")
+    what = f"what to draw: {', '.join(PICTURES)} ({PICTURES[0]})"
+    plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], metavar="KIND", help=what)
     plot.add_argument("--output", type=_path, help="the picture's path (learning_curves.png in the run)")
     _add_imports(plot)
 
