@@ -49,7 +49,8 @@ def _library() -> ctypes.CDLL:
 def can_run() -> bool:
     """Whether there is a C compiler, and MuJoCo's library can be called."""
     try:
-        _library(), functions()
+        _library()
+        functions()
     except FAILURES:
         return False
     return True
