@@ -151,8 +151,8 @@ class PopArt(ValueHead):
     That works for every architecture and ensemble. The first batch sets the statistics and rescales nothing, since
     nothing has been learned yet.
 
-    A distribution's mean cannot be rescaled through its logits. For such a head only the targets are
-    normalised, so its values shift whenever the statistics move.
+    A distribution's mean cannot be rescaled through its logits. For such a head only the targets are normalised,
+    so its values shift whenever the statistics move.
 
     With `largest`, σ never falls. Otherwise a task whose returns become nearly constant has a small σ and so a large a,
     and its gradients of the shared parameters outweigh those of all others.

@@ -1,14 +1,14 @@
 """Reads a module's options from its source without running it, since importing every method takes seconds.
 
 A method is what a user can choose by its `kind`. A module that defines `Config` has one; a module with a dictionary
-`CONFIGS` of such classes has several. If the source
-does not state something plainly (a class made by a function, a computed value), these functions raise `LookupError`,
-and the module has to be imported.
+`CONFIGS` of such classes has several. If the source does not state something plainly (a class made by a function, a
+computed value), these functions raise `LookupError`, and the module has to be imported.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib
 import importlib.util
@@ -74,10 +74,10 @@ def constant(module: str, kind: str, name: str) -> Any:
             value = _names(owner.module).get(value.id) if isinstance(value, ast.Name) else value
             if isinstance(value, Imported):
                 return getattr(importlib.import_module(value.module), value.name)
-            try:
-                return ast.literal_eval(value)  # type: ignore[arg-type]
-            except ValueError as error:
-                raise LookupError(f"{name} of {owner.module}") from error
+            with contextlib.suppress(ValueError):  # a value that has to be computed
+                if isinstance(value, ast.expr):
+                    return ast.literal_eval(value)
+            raise LookupError(f"{name} of {owner.module}")
     return None
 
 
