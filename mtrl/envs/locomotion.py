@@ -21,11 +21,7 @@ from mtrl.envs.gymnasium import AdapterConfig, GymnasiumSuite
 
 @dataclass
 class Family(FamilyConfig, AdapterConfig):
-    """Options of both families."""
-
-    robot: ClassVar[str]
-    settings: ClassVar[Mapping[str, Any]]
-    """Arguments of the robot's environment."""
+    """Options of all families of Gymnasium's environments with hidden goals."""
 
     horizon: int | None = option(200, "a positive integer")
     """Steps of an episode."""
@@ -37,13 +33,22 @@ class Family(FamilyConfig, AdapterConfig):
     def horizon_of(self, name: str) -> int:
         return self.horizon or 1000
 
+    def goal_of(self, task: str) -> float:
+        raise NotImplementedError
+
+
+@dataclass
+class Robot(Family):
+    """A robot whose reward depends on the goal."""
+
+    robot: ClassVar[str]
+    settings: ClassVar[Mapping[str, Any]]
+    """Arguments of the robot's environment."""
+
     def made(self, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
         steps = self.horizon_of(name)
         env = gymnasium.make(self.robot, steps, disable_env_checker=True, **self.settings, **options)
         return HiddenGoal(env, self, self.goal_of(name))
-
-    def goal_of(self, task: str) -> float:
-        raise NotImplementedError
 
     def reward(self, goal: float, info: Mapping[str, Any]) -> float:
         """The reward of a step. info: the `info` of the robot's environment, in metres and seconds."""
@@ -51,7 +56,7 @@ class Family(FamilyConfig, AdapterConfig):
 
 
 @dataclass
-class Velocity(Family):
+class Velocity(Robot):
     """HalfCheetah should run at a velocity between 0 and 1.5 m/s."""
 
     robot: ClassVar[str] = "HalfCheetah-v5"
@@ -67,7 +72,7 @@ class Velocity(Family):
 
 
 @dataclass
-class Direction(Family):
+class Direction(Robot):
     """Ant should run as fast as it can in a direction between 0° and 270°."""
 
     robot: ClassVar[str] = "Ant-v5"
@@ -86,7 +91,7 @@ class Direction(Family):
 class HiddenGoal(gymnasium.Wrapper[Any, Any, Any, Any]):
     """A robot's environment with the reward for a goal."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], family: Family, goal: float) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], family: Robot, goal: float) -> None:
         super().__init__(env)
         self._family, self._goal = family, goal
 

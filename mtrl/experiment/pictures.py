@@ -66,8 +66,10 @@ def plot_runs(
     metric = headline or curve_metric(rows)
     if len(runs) == 1:
         picture = output or place(runs[0].folder.path, "learning_curves.png")
-        of_means = {"returns": f"{metric.partition('/')[0]}/return", "counted": counted_tasks(config, suite)}
-        return plots.learning_curves(rows[0], list(suite.tasks), picture, headline=metric, **of_means)
+        tasks = _tasks_of(rows[0], metric, suite)
+        counted = counted_tasks(config, suite) if tasks == list(suite.tasks) else None
+        returns = f"{metric.partition('/')[0]}/return"
+        return plots.learning_curves(rows[0], tasks, picture, headline=metric, returns=returns, counted=counted)
     groups = {label: [_of_counted(run, metric) for run in found] for label, found in by_experiment(runs).items()}
     of_images = metric.rpartition("/")[2] in OF_IMAGES
     axis: dict[str, Any] = {"steps_name": "training images per task"} if of_images else {}
@@ -77,6 +79,12 @@ def plot_runs(
         axis["limits"] = (0.5, 1.005)
     look = {"title": title, "lines": lines, **axis}
     return plots.compare_runs(groups, output or Path("comparison.png"), headline=metric, **look)
+
+
+def _tasks_of(rows: Sequence[Mapping[str, Any]], metric: str, suite: Suite) -> list[str]:
+    """The tasks that have a metric: the suite's, or those of its evaluations, which may be tasks without data."""
+    found = dict.fromkeys(key.removeprefix(f"{metric}/") for row in rows for key in row if key.startswith(f"{metric}/"))
+    return list(suite.tasks) if not found or any(task in found for task in suite.tasks) else list(found)
 
 
 def place(folder: Path, name: str) -> Path:

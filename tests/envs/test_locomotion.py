@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
+from mtrl import cli
 from mtrl.envs import SUITES
 from mtrl.envs.locomotion import HiddenGoal
 
@@ -34,14 +38,52 @@ def test_rewards_follow_from_the_robots_positions(kind: str) -> None:
         assert reward == pytest.approx(wanted, abs=1e-6)
 
 
-def test_tasks_differ_by_reward_alone_and_episodes_end_at_the_horizon() -> None:
-    suite = SUITES.build(SUITES.config_class("goal_velocity")(num_tasks=2, unseen_tasks=3, horizon=5))
-    assert suite.unseen.tasks == ("unseen-0", "unseen-1", "unseen-2") and not suite.spec.tells_success
+def test_pushing_is_that_of_the_shown_goal_without_the_goal() -> None:
+    suite = SUITES.build(SUITES.config_class("hidden_push")(num_tasks=2, unseen_tasks=2, horizon=30))
+    place = suite.config.goal_of("goal-1")
+    assert 0.0 < place < 0.2 and suite.spec.observation_size == 22
+    hidden, shown = suite.config.made("goal-1"), gymnasium.make("mtrl/GoalPush-v0")
+    found, wanted = hidden.reset(seed=0)[0], shown.reset(options={"goal": [0.0, 0.65, place, 0.9]})[0]
+    for _ in range(20):
+        assert np.array_equal(found, wanted[:22])
+        action = np.array([0.1, 1.0, -0.5, 0.0], np.float32)
+        (found, *rest), (wanted, *more) = hidden.step(action), shown.step(action)
+        assert rest[0] == more[0] and rest[3]["distance"] == more[3]["distance"]
+
+
+@pytest.mark.parametrize(("kind", "actions"), [("goal_velocity", 6), ("hidden_push", 4)])
+def test_tasks_differ_by_reward_alone_and_episodes_end_at_the_horizon(kind: str, actions: int) -> None:
+    suite = SUITES.build(SUITES.config_class(kind)(num_tasks=2, unseen_tasks=3, horizon=5))
+    assert suite.unseen.tasks == ("unseen-0", "unseen-1", "unseen-2")
+    assert suite.spec.tells_success == (kind == "hidden_push")
     assert len(set(suite.unseen.description()["goals"].values())) == 3
     envs = [suite.config.make(task) for task in suite.tasks]
     states = [env.reset(seed=3)[0] for env in envs]
     for number in range(5):
         assert np.array_equal(*states)
-        steps = [env.step(np.full(6, 0.5, np.float32)) for env in envs]
+        steps = [env.step(np.full(actions, 0.5, np.float32)) for env in envs]
         states = [step[0] for step in steps]
         assert steps[0][1] != steps[1][1] and steps[0][3] == (number == 4)
+
+
+def test_a_policy_from_data_is_judged_and_drawn_by_its_success_on_unseen_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = ["benchmark=hidden_push", "benchmark.num_tasks=2", "benchmark.unseen_tasks=2", "benchmark.horizon=5"]
+    common += ["network.width=8", "network.depth=1", "device=cpu", "threads=1", "video=false"]
+    made = ["train", "recipe=point", *common, "steps=20", "training.learning_starts=20", "training.final_episodes=1"]
+    assert cli.main([*made, "experiment=data"]) == 0
+    assert cli.main(["data", "collect", "runs/hidden_push/data/seed_1", "--episodes", "2", "--output", "sets"]) == 0
+    learned = ["train", "recipe=mbml", *common, "steps=4", "agent.teacher_updates=2", "agent.batch_size=4"]
+    learned += [
+        "agent.context_size=4",
+        "training.data=sets",
+        "training.final_episodes=1",
+        "training.context_episodes=1",
+    ]
+    assert cli.main([*learned, "experiment=mbml"]) == 0
+    run = Path("runs/hidden_push/mbml/seed_1")
+    result = json.loads((run / "result.json").read_text())
+    assert {"unseen-0", "unseen-1"} == set(result["tasks"]) and result["headline"] == "success"
+    assert (run / "learning_curves.png").stat().st_size > 5000 and (run / "report.html").exists()
