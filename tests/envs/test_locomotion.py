@@ -47,8 +47,9 @@ def test_pushing_is_that_of_the_shown_goal_without_the_goal() -> None:
     for _ in range(20):
         assert np.array_equal(found, wanted[:22])
         action = np.array([0.1, 1.0, -0.5, 0.0], np.float32)
-        (found, *rest), (wanted, *more) = hidden.step(action), shown.step(action)
-        assert rest[0] == more[0] and rest[3]["distance"] == more[3]["distance"]
+        found, reward, _, _, info = hidden.step(action)
+        wanted, wanted_reward, _, _, wanted_info = shown.step(action)
+        assert reward == wanted_reward and info["distance"] == wanted_info["distance"]
 
 
 @pytest.mark.parametrize(("kind", "actions"), [("goal_velocity", 6), ("hidden_push", 4)])
