@@ -13,6 +13,7 @@ import functools
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
@@ -33,6 +34,12 @@ class Class(NamedTuple):
 
 def kinds(module: str) -> list[str]:
     """The kinds of the methods that a module has; a module of helpers has none."""
+    text = _text(module)  # its words settle most cases, and parsing a module takes milliseconds
+    if "CONFIGS" not in text:
+        if re.search(r"^class Config\b", text, re.MULTILINE):
+            return [module.rpartition(".")[2]]
+        if not re.search(r"\bConfig\b", text):
+            return []
     names = _names(module)
     if "CONFIGS" in names:
         return list(_configs(module))
@@ -95,14 +102,19 @@ def _find(module: str) -> ModuleSpec | None:
 
 
 @functools.cache
-def _tree(module: str) -> ast.Module:
+def _text(module: str) -> str:
     spec = _find(module)
     read = getattr(spec and spec.loader, "get_source", lambda _: None)
     text = read(module)
     if text is None:
         raise LookupError(f"source of {module}")
+    return text
+
+
+@functools.cache
+def _tree(module: str) -> ast.Module:
     try:
-        return ast.parse(text)
+        return ast.parse(_text(module))
     except SyntaxError as error:  # the import that follows shows the line
         raise LookupError(f"valid source of {module}") from error
 
