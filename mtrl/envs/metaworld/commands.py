@@ -24,8 +24,8 @@ class Commands:
         """(T, N, CONTROLS): the hand's position (3), and the two fingers' commands."""
         self._move = np.zeros((len(envs), copies, 3), np.float32)
         self._scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
-        self._low = np.array([env.mocap_low for env in envs])[:, None]
-        self._high = np.array([env.mocap_high for env in envs])[:, None]
+        self._low = np.array([env.mocap_low for env in envs], np.float64)[:, None]
+        self._high = np.array([env.mocap_high for env in envs], np.float64)[:, None]
 
     def take(self, action: NDArray[np.float32]) -> None:
         """Move the hand's position by actions (T, N, 4), in single precision before the sum, as Meta-World does."""
@@ -38,3 +38,7 @@ class Commands:
         np.minimum(position, self._high, out=position)
         self.controls[..., 3] = action[..., 3]
         np.negative(action[..., 3], out=self.controls[..., 4])
+
+    def arrays(self, t: int) -> dict[str, NDArray[Any]]:
+        """What `take` reads and writes for task t. The arrays stay where they are."""
+        return {"controls": self.controls[t], "scale": self._scale[t], "low": self._low[t], "high": self._high[t]}

@@ -8,7 +8,6 @@ compiler, in C that does not hold Python's lock (`native`). Ended episodes resta
 from __future__ import annotations
 
 import logging
-import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,8 +22,9 @@ from mtrl.core.cores import available_cores
 from mtrl.core.errors import expected
 from mtrl.core.limited import LimitedWarnings
 from mtrl.core.types import BoolArray, FloatArray, StepResult
-from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE, TaskArithmetic
+from mtrl.envs.metaworld.arithmetic import TaskArithmetic
 from mtrl.envs.metaworld.commands import Commands
+from mtrl.envs.metaworld.episodes import Episodes
 from mtrl.envs.metaworld.goals import GoalDraws
 from mtrl.envs.metaworld.interpreted import PythonSteps
 from mtrl.envs.metaworld.native import compiled_steps
@@ -32,7 +32,7 @@ from mtrl.envs.metaworld.package_envs import MAX_HORIZON
 from mtrl.envs.metaworld.physics import ERROR, SOUND, UNSTABLE, TaskPhysics
 from mtrl.envs.metaworld.starts import Known, Starts
 from mtrl.envs.metaworld.tasks import TASKS
-from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE, RewardVersion, TaskSpec
+from mtrl.envs.metaworld.tasks.base import RewardVersion, TaskSpec
 from mtrl.envs.metaworld.tasks.state import Outcome
 from mtrl.envs.metaworld.workers import Workers, shares
 
@@ -100,58 +100,59 @@ class BatchedEnvs:
             check(task in TASKS, "benchmark.tasks", "tasks that the batched engine has; engine=package has all", task)
         self.num_tasks, self.envs_per_task = len(goals), envs_per_task
         self._seed, self._horizon = seed, np.resize(horizon, envs_per_task)
-        self.terminate_on_success, self._after_success = terminate_on_success, steps_after_success
-        self._schedule, self._specs, self._with_info = schedule, specs, with_info
+        self._schedule, self._with_info = schedule, with_info
         self._draws = draws or GoalDraws([len(found) for found in goals.values()], envs_per_task)
         self._warn, self.before_restart = LimitedWarnings(logger), lambda ended: None
-        self._allocate()
+        known = {} if known is None else known
+        self._starts = [Starts(specs[task], goals[task], known) for task in self.tasks]
+        commands = Commands([starts.env for starts in self._starts], envs_per_task)
+        self._episodes = Episodes(commands, terminate_on_success, steps_after_success)
+        self._share_arrays()
         self.threads = threads or min(available_cores(), self.num_tasks * envs_per_task)
         self._workers = Workers(self.threads)
         self._finalizers = [weakref.finalize(self, self._workers.close)]
-        self._build(goals, "v1" if reward_version == "v1" else "v2", {} if known is None else known)
+        self._build("v1" if reward_version == "v1" else "v2")
         self._ready = False
 
-    def _allocate(self) -> None:
-        grid = (self.num_tasks, self.envs_per_task)
-        self._action = np.zeros((*grid, 4), np.float32)
-        self.observation = np.zeros((*grid, OBSERVATION_SIZE))
-        # Arrays that are written together are adjacent in memory; the others are views of them.
-        self._result = np.zeros((*grid, RESULT_SIZE))
-        self.next_observation = self._result[..., :OBSERVATION_SIZE]
-        self._outcome = np.moveaxis(self._result[..., OBSERVATION_SIZE:], -1, 0)
-        self._reward = self._outcome[0]
-        self._ends = np.zeros((4, *grid), np.bool_)
-        self._terminated, self._truncated, self._success, self._failed = self._ends
-        self._status = np.full(grid, SOUND, np.int8)
-        self.faults = np.zeros(grid, np.int64)
-        self._elapsed, self._last, self._goal, self._played = (np.zeros(grid, np.int64) for _ in range(4))
-        self._parked = np.zeros(grid, np.bool_)
-        self._planned = np.ones(grid, np.bool_)
+    def _share_arrays(self) -> None:
+        """Take over the arrays of `Episodes` that are read and written here. All arrays stay where they are."""
+        own = self._episodes
+        self.observation, self.next_observation, self.faults = own.observation, own.next_observation, own.faults
+        self._elapsed, self._last, self._goal, self._played = own.elapsed, own.last, own.goal, own.played
+        self._parked, self._failed, self._resting = own.parked, own.failed, False
+        self._planned = np.ones_like(self._parked)
         self._step_result = StepResult(
-            self.observation, self._reward, self._terminated, self._truncated, self.next_observation, self._success
+            own.observation, own.reward, own.terminated, own.truncated, own.next_observation, own.success
         )
 
-    def _build(self, goals: Mapping[str, Sequence[Task]], version: RewardVersion, known: Known) -> None:
-        self._starts = [Starts(self._specs[task], goals[task], known) for task in self.tasks]
-        self._commands = Commands([starts.env for starts in self._starts], self.envs_per_task)
-        terms = len(Outcome._fields) if self._with_info else 2
+    def _build(self, version: RewardVersion) -> None:
+        own, terms = self._episodes, len(Outcome._fields) if self._with_info else 2
         self.physics = [
-            TaskPhysics(starts, self.controls[t], self._status[t], self._workers.count)
+            TaskPhysics(starts, self.controls[t], own.status[t], self._workers.count)
             for t, starts in enumerate(self._starts)
         ]
         self._arithmetic = [
             TaskArithmetic(s.spec, version, p.layout.columns, s.constant_shapes, p.rows, action, result, terms)
-            for s, p, action, result in zip(self._starts, self.physics, self._action, self._result, strict=True)
+            for s, p, action, result in zip(self._starts, self.physics, own.action, own.result, strict=True)
         ]
         tasks = list(zip(self.physics, self._arithmetic, strict=True))
-        compiled = compiled_steps(tasks, self.threads)
-        self._steps = PythonSteps(tasks, self._workers) if compiled is None else compiled
+        compiled = compiled_steps(tasks, own, self.threads)
+        self._steps = PythonSteps(tasks, own, self._workers) if compiled is None else compiled
         self._finalizers.append(weakref.finalize(self, self._steps.close))
 
     @property
     def controls(self) -> NDArray[np.float64]:
         """(T, N, CONTROLS): the commands of the last step. The array is reused."""
-        return self._commands.controls
+        return self._episodes.commands.controls
+
+    @property
+    def terminate_on_success(self) -> bool:
+        """Whether episodes end at success."""
+        return self._episodes.terminate_on_success
+
+    @terminate_on_success.setter
+    def terminate_on_success(self, value: bool) -> None:
+        self._episodes.terminate_on_success = value
 
     def reset(self, seed: int | None = None) -> FloatArray:
         """Restart all episodes from `seed`. By default this is the last reset's seed, so that the same goals follow."""
@@ -183,20 +184,15 @@ class BatchedEnvs:
 
     def step(self, action: FloatArray) -> StepResult:
         self._check_ready()
-        if np.shape(action) != self._action.shape:
-            raise expected("Actions", f"of shape {self._action.shape}", np.shape(action))
+        if np.shape(action) != self._episodes.action.shape:
+            raise expected("Actions", f"of shape {self._episodes.action.shape}", np.shape(action))
         self._ready = False
-        self._action[...] = action
-        self._commands.take(self._action)
-        self._status[...] = SOUND
-        self._result[..., PREVIOUS] = self.observation[..., CURRENT]
-        self._run_physics()
-        self._settle()
-        self.observation[...] = self.next_observation
-        ended = self._terminated | self._truncated
-        if self.autoreset and ended.any():
-            self.before_restart(ended)
-            self._begin(ended)
+        self._episodes.action[...] = action
+        found = self._steps.run()
+        if self._resting:
+            self._episodes.rest()
+        if found:
+            self._settle()
         self._ready = True
         return self._step_result
 
@@ -210,15 +206,12 @@ class BatchedEnvs:
         if not self._with_info:
             raise RuntimeError("These environments were made without `with_info`.")
         failed = self._failed | self._parked
-        return {name: np.where(failed, 0.0, self._outcome[i + 1]) for i, name in enumerate(INFO_TERMS)}
-
-    def _run_physics(self) -> None:
-        self._steps.run()
-        np.not_equal(self._outcome[1], 0.0, out=self._success)
+        return {name: np.where(failed, 0.0, self._episodes.outcome[i + 1]) for i, name in enumerate(INFO_TERMS)}
 
     def _plan(self) -> None:
         """Divide the copies that play into chunks. Large chunks keep a task's code and model in a core's cache; small
         ones at the end let all threads finish together."""
+        self._resting = bool(self._parked.any())
         if np.array_equal(self._planned, self._parked):
             return
         found = enumerate(shares(~self._parked, self.threads))
@@ -226,30 +219,14 @@ class BatchedEnvs:
         self._planned[...] = self._parked
 
     def _settle(self) -> None:
-        """Decide which episodes end, and how."""
-        self._elapsed += 1
-        if self._after_success is not None:
-            np.minimum(self._last, self._elapsed + self._after_success, out=self._last, where=self._success)
-        np.greater_equal(self._elapsed, self._last, out=self._truncated)
-        np.not_equal(self._status, SOUND, out=self._failed)
-        if self._failed.any() or not math.isfinite(self._result.sum()):
-            self._settle_faults()
-        np.logical_and(self._success, self.terminate_on_success, out=self._terminated)
-        if self._parked.any():
-            self._reward[self._parked] = 0.0
-            self._ends[:, self._parked] = False
-            self.next_observation[self._parked] = self.observation[self._parked]
-
-    def _settle_faults(self) -> None:
-        self._failed |= ~np.isfinite(self._result).all(-1)
-        self._failed &= ~self._parked
+        """Report failures, and restart the episodes that have ended."""
         for t, n in np.argwhere(self._failed).tolist():
-            self._warn("Copy %d of %s fails and starts anew: %s", n, self.tasks[t], _REASONS[self._status[t, n]])
-        self.faults += self._failed
-        self.next_observation[self._failed] = self.observation[self._failed]
-        self._reward[self._failed] = 0.0
-        self._success[self._failed] = False
-        self._truncated |= self._failed
+            reason = _REASONS[self._episodes.status[t, n]]
+            self._warn("Copy %d of %s fails and starts anew: %s", n, self.tasks[t], reason)
+        ended = self._step_result.terminated | self._step_result.truncated
+        if self.autoreset and ended.any():
+            self.before_restart(ended)
+            self._begin(ended)
 
     def _begin(self, ended: BoolArray, new_goals: bool = False) -> None:
         """Start the next episode, if there is one, for the copies marked in ``ended (T, N)``."""

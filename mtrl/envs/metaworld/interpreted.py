@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mtrl.envs.metaworld.arithmetic import TaskArithmetic
+from mtrl.envs.metaworld.episodes import Episodes
 from mtrl.envs.metaworld.physics import TaskPhysics
 from mtrl.envs.metaworld.workers import Workers
 
@@ -12,17 +13,22 @@ from mtrl.envs.metaworld.workers import Workers
 class PythonSteps:
     """The tasks' functions, called by the engine's threads."""
 
-    def __init__(self, tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], workers: Workers) -> None:
-        self._tasks, self._workers = tasks, workers
+    def __init__(
+        self, tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], episodes: Episodes, workers: Workers
+    ) -> None:
+        self._tasks, self._episodes, self._workers = tasks, episodes, workers
         self._jobs: list[Callable[[int], None]] = []
 
     def plan(self, chunks: Sequence[tuple[int, int, int]]) -> None:
         """Set what each `run` steps: a chunk (t, first, last) is the copies ``first`` to ``last`` − 1 of task t."""
         self._jobs = [self._job(*chunk) for chunk in chunks]
 
-    def run(self) -> None:
+    def run(self) -> int:
+        """Take a step of all planned copies. Returns how many have ended."""
         jobs = self._jobs
+        self._episodes.begin()
         self._workers.run(lambda job, worker: jobs[job](worker), range(len(jobs)))
+        return self._episodes.end()
 
     def close(self) -> None:
         """The threads are the engine's."""

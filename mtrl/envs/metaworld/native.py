@@ -1,4 +1,4 @@
-"""Runs whole steps of copies in C (commands, physics, probes and arithmetic) without Python's lock.
+"""Runs whole steps of copies in C (commands, physics, probes, arithmetic, ends) without Python's lock.
 
 When Python calls ``mj_step`` and ``mj_forward``, they release the lock, but take it again when they return. Threads
 that do so every 40 µs lose a tenth of their time handing it over, and the arithmetic in Python holds it. With a C
@@ -23,23 +23,29 @@ import numpy as np
 from mtrl.core.native import FAILURES, compiled
 from mtrl.envs.metaworld.arithmetic import FLAGS, RESULT_SIZE, TaskArithmetic, arithmetic_source
 from mtrl.envs.metaworld.compiler import Untranslatable
+from mtrl.envs.metaworld.episodes import Episodes
 from mtrl.envs.metaworld.physics import CONTROLS, ERROR, SOUND, SUBSTEPS, UNSTABLE, TaskPhysics
 from mtrl.envs.metaworld.pool import SOURCE, Job, Pool
 from mtrl.envs.metaworld.probes import address_of
+from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE
 
 logger = logging.getLogger(__name__)
 
 _FIELDS = {
     "models": "const mjModel *const *", "datas": "mjData *const *", "bases": "double *const *",
-    "targets": "const long *", "moving": "const long *", "values": "const double *", "controls": "const double *",
-    "clocks": "double *", "status": "signed char *", "shared": "long ", "positions": "long ", "action": "const float *",
-    "constants": "const double *", "state": "double *", "result": "double *",
+    "targets": "const long *", "moving": "const long *", "values": "const double *", "clocks": "double *",
+    "status": "signed char *", "shared": "long ", "positions": "long ", "action": "const float *",
+    "constants": "const double *", "state": "double *", "result": "double *", "controls": "double *",
+    "scale": "const float *", "low": "const double *", "high": "const double *", "observation": "double *",
+    "terminated": "_Bool *", "truncated": "_Bool *", "success": "_Bool *", "failed": "_Bool *", "elapsed": "int64_t *",
+    "last": "int64_t *", "faults": "int64_t *", "rules": "const int64_t *",
 }  # fmt: skip
-"""The arrays and numbers of one task, with their names in `TaskPhysics.arrays` and `TaskArithmetic.arrays`."""
+"""The arrays and numbers of one task, with their names in `arrays` of its physics, arithmetic and episodes."""
 
 _HEAD = (
-    "#include <setjmp.h>\n#include <mujoco/mujoco.h>\n"
+    "#include <math.h>\n#include <setjmp.h>\n#include <stdint.h>\n#include <mujoco/mujoco.h>\n"
     f"enum {{ SUBSTEPS = {SUBSTEPS}, CONTROLS = {CONTROLS}, RESULT = {RESULT_SIZE}, ACTION = 4,\n"
+    f"       SEEN = {OBSERVATION_SIZE}, FRAME = {CURRENT_SIZE},\n"
     f"       SOUND = {SOUND}, UNSTABLE = {UNSTABLE}, ERROR = {ERROR} }};\n"
     f"typedef struct {{ {' '.join(f'{kind}{name};' for name, kind in _FIELDS.items())} }} Task;\n"
     r"""
@@ -51,9 +57,19 @@ static __thread jmp_buf place;
 
 static void leave(const char *message) { longjmp(place, 1); }
 
+/* As `Commands.take`: in single precision before the sum; what is not a number stays so. */
 static void command(const Task *task, long which, long n) {
-  const double *controls = task->controls + n * CONTROLS;
+  double *controls = task->controls + n * CONTROLS;
+  const float *action = task->action + n * ACTION;
   mjData *data = task->datas[n];
+  for (int k = 0; k < 3; k++) {
+    float move = action[k] < -1.0f ? -1.0f : action[k] > 1.0f ? 1.0f : action[k];
+    move *= *task->scale;
+    const double place = controls[k] + move;
+    controls[k] = place < task->low[k] ? task->low[k] : place > task->high[k] ? task->high[k] : place;
+  }
+  controls[3] = action[3];
+  controls[4] = -action[3];
   memcpy(data->mocap_pos, controls, 3 * sizeof(double));
   memcpy(data->ctrl, controls + 3, 2 * sizeof(double));
   for (long k = 0; k < *task->moving; k++)
@@ -79,6 +95,28 @@ static void advance(const MuJoCo *mujoco, const Task *task, long worker, long fi
   mujoco->set_handler(before);
 }
 
+/* As `Episodes.end`, for one copy. */
+static long end(const Task *task, long n) {
+  double *result = task->result + n * RESULT, *seen = task->observation + n * SEEN;
+  int sound = task->status[n] == SOUND;
+  for (int k = 0; k < RESULT; k++) sound &= isfinite(result[k]) != 0;
+  _Bool success = result[SEEN + 1] != 0.0;
+  const int64_t now = ++task->elapsed[n], last = now + task->rules[1];
+  if (success && last < task->last[n]) task->last[n] = last;
+  if (sound) {
+    memcpy(seen, result, SEEN * sizeof(double));
+  } else {
+    memcpy(result, seen, SEEN * sizeof(double));
+    result[SEEN] = success = 0;
+    task->faults[n]++;
+  }
+  task->success[n] = success;
+  task->failed[n] = !sound;
+  task->terminated[n] = success && task->rules[0];
+  task->truncated[n] = !sound || now >= task->last[n];
+  return task->terminated[n] || task->truncated[n];
+}
+
 /* As `probes.is_touching`. */
 static double touching(const mjData *data, int geom, int left, int right) {
   double sums[2] = {0.0, 0.0};
@@ -94,14 +132,18 @@ static double touching(const mjData *data, int geom, int left, int right) {
 )
 
 _STEP = """
-void {name}_step(const MuJoCo *mujoco, const Task *task, long worker, long first, long last) {{
+long {name}_step(const MuJoCo *mujoco, const Task *task, long worker, long first, long last) {{
+  long ended = 0;
   advance(mujoco, task, worker, first, last);
   for (long n = first; n < last; n++) {{
     const mjData *data = task->datas[n];
     const double row[] = {{{row}}};
-    {name}(row, task->constants + n * {constants}, task->action + n * ACTION, task->state + n * {latched},
-           task->result + n * RESULT);
+    double *result = task->result + n * RESULT;
+    memcpy(result + FRAME, task->observation + n * SEEN, FRAME * sizeof(double));
+    {name}(row, task->constants + n * {constants}, task->action + n * ACTION, task->state + n * {latched}, result);
+    ended += end(task, n);
   }}
+  return ended;
 }}
 """
 FOLDER = Path(str(mujoco.__file__)).parent
@@ -114,10 +156,11 @@ class CompiledSteps:
     Raises one of `FAILURES`, or Untranslatable, if the functions cannot be compiled.
     """
 
-    def __init__(self, tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], threads: int) -> None:
+    def __init__(self, tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], episodes: Episodes, threads: int) -> None:
         library = compiled(_source(tasks), *FLAGS, "-pthread", f"-I{FOLDER / 'include'}")
         self._steps = [_address(getattr(library, f"{part.name}_step")) for _, part in tasks]
-        self._tasks, self._kept = (_Task * len(tasks))(), [physics.arrays() | part.arrays() for physics, part in tasks]
+        self._tasks = (_Task * len(tasks))()
+        self._kept = [p.arrays() | part.arrays() | episodes.arrays(t) for t, (p, part) in enumerate(tasks)]
         for task, arrays in zip(self._tasks, self._kept, strict=True):
             for name in _FIELDS:
                 value = arrays[name]
@@ -132,10 +175,12 @@ class CompiledSteps:
         self._pool.plan([Job(self._steps[t], begin + t * size, first, last) for t, first, last in chunks])
 
 
-def compiled_steps(tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], threads: int) -> CompiledSteps | None:
+def compiled_steps(
+    tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], episodes: Episodes, threads: int
+) -> CompiledSteps | None:
     """None if the tasks cannot be compiled. The reason is logged."""
     try:
-        return CompiledSteps(tasks, threads)
+        return CompiledSteps(tasks, episodes, threads)
     except (*FAILURES, Untranslatable) as error:
         logger.info("Environments are stepped from Python: %s", error)
         return None

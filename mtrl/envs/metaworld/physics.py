@@ -95,7 +95,7 @@ class TaskPhysics:
         bases = np.array([address_of(memory) for memory, _ in self._places], np.uint64)
         return {
             "models": models, "datas": datas, "bases": bases, "targets": self._targets, "moving": self._moving,
-            "values": self._values, "controls": self._controls, "clocks": self._clocks, "status": self._status,
+            "values": self._values, "clocks": self._clocks, "status": self._status,
             "shared": int(self._shared), "positions": self._starts.shape[1],
         }  # fmt: skip
 

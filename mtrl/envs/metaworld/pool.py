@@ -1,7 +1,8 @@
 """Threads in C that share the jobs of a step. The caller is one of them.
 
-A job steps some copies of one task. Threads take jobs one by one, so that slow ones balance out. None of them needs
-Python's lock. Between two steps they sleep.
+A job steps some copies of one task. Threads take jobs one by one, so that slow ones balance out: first those that they
+had in the last step, whose data may still be in their core's cache. None of them needs Python's lock. Between two steps
+they sleep, unless the next one follows at once.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ SOURCE = r"""
 #include <time.h>
 #include <unistd.h>
 
-typedef void (*Step)(const MuJoCo *mujoco, const Task *task, long worker, long first, long last);
-typedef struct { Step step; const Task *task; long first, last; double cost; } Job;
+typedef long (*Step)(const MuJoCo *mujoco, const Task *task, long worker, long first, long last);
+typedef struct { Step step; const Task *task; long first, last, found; double cost; atomic_long owner, taken; } Job;
 
 /* `ticket` is the number of the round (upper half), and how many of its jobs are still to be taken (lower half). A
    round begins when it is stored, so that a thread that comes late never takes a job of another round. */
 typedef struct {
   const MuJoCo *mujoco;
   Job *jobs;
+  long number;
   atomic_long left;
   _Atomic uint64_t ticket;
   pthread_mutex_t lock;
@@ -43,15 +45,28 @@ static double seconds(void) {
   return now.tv_sec + 1e-9 * now.tv_nsec;
 }
 
+/* Of the jobs that are left, the longest that this thread has had before: its data may still be in the core's cache. If
+   there is none, the longest. The caller has taken one from the ticket, so that a job is left for it. */
+static Job *take(Pool *pool, long worker) {
+  for (;;)
+    for (int any = 0; any < 2; any++)
+      for (Job *job = pool->jobs + pool->number; job-- > pool->jobs;)
+        if (!atomic_load(&job->taken) && (any || atomic_load(&job->owner) == worker) &&
+            !atomic_exchange(&job->taken, 1)) {
+          atomic_store(&job->owner, worker);
+          return job;
+        }
+}
+
 static void work(Pool *pool, uint32_t round, long worker) {
   uint64_t ticket = atomic_load(&pool->ticket);
   for (;;) {
     const long n = ticket & UINT32_MAX;
     if (ticket >> 32 != round || n == 0) return;
     if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket - 1)) continue;
-    Job *job = pool->jobs + n - 1;
+    Job *job = take(pool, worker);
     const double begin = seconds();
-    job->step(pool->mujoco, job->task, worker, job->first, job->last);
+    job->found = job->step(pool->mujoco, job->task, worker, job->first, job->last);
     job->cost += 0.1 * (seconds() - begin - job->cost);
     if (atomic_fetch_sub(&pool->left, 1) == 1 && worker) {
       pthread_mutex_lock(&pool->lock);
@@ -68,6 +83,7 @@ static void *serve(void *argument) {
   uint32_t seen = 0;
   free(argument);
   for (;;) {
+    for (int looks = 0; atomic_load(&pool->ticket) >> 32 == seen && looks < LOOKS; looks++) {}
     pthread_mutex_lock(&pool->lock);
     while (atomic_load(&pool->ticket) >> 32 == seen && !pool->closing) pthread_cond_wait(&pool->wake, &pool->lock);
     seen = atomic_load(&pool->ticket) >> 32;
@@ -103,7 +119,7 @@ Pool *pool_open(const MuJoCo *mujoco, long threads) {
   return pool;
 }
 
-/* Put the longest jobs last, where the next round begins, so that all threads finish together. */
+/* Put the longest jobs last, where each round begins, so that all threads finish together. */
 static void sort(Job *jobs, long number) {
   for (long n = 1; n < number; n++) {
     const Job job = jobs[n];
@@ -113,10 +129,12 @@ static void sort(Job *jobs, long number) {
   }
 }
 
-/* Returns when all jobs are done; -1 in a forked process, which has no threads. */
-int pool_run(Pool *pool, Job *jobs, long number) {
+/* Returns the sum of what the jobs return, when all are done; -1 in a forked process, which has no threads. */
+long pool_run(Pool *pool, Job *jobs, long number) {
   if (pool->threads > 1 && getpid() != pool->process) return -1;
   pool->jobs = jobs;
+  pool->number = number;
+  for (long n = 0; n < number; n++) atomic_store(&jobs[n].taken, 0);
   atomic_store(&pool->left, number);
   pthread_mutex_lock(&pool->lock);
   const uint32_t round = (atomic_load(&pool->ticket) >> 32) + 1;
@@ -131,7 +149,9 @@ int pool_run(Pool *pool, Job *jobs, long number) {
     pthread_mutex_unlock(&pool->lock);
   }
   if (pool->threads > 1) sort(jobs, number);
-  return 0;
+  long found = 0;
+  for (long n = 0; n < number; n++) found += jobs[n].found;
+  return found;
 }
 
 void pool_close(Pool *pool) {
@@ -144,17 +164,22 @@ void pool_close(Pool *pool) {
   free(pool);
 }
 """.replace("LOOKS", "100000")
-"""To follow the definitions of `MuJoCo` and `Task` (see `native`). The caller looks for the end of the last jobs, for
-about a tenth of a millisecond, before it sleeps: to be woken would take it longer."""
+"""To follow the definitions of `MuJoCo` and `Task` (see `native`). Before they sleep, the caller looks for the end of the
+last jobs, and other threads for the next step, for about a tenth of a millisecond: to be woken takes longer."""
 
 
 class Job(ctypes.Structure):
-    """Copies ``first`` to ``last`` − 1 of a task. step: the address of the task's function; cost: its usual seconds."""
+    """Copies ``first`` to ``last`` − 1 of a task.
+
+    step: the address of the task's function; found: what it returned last; cost: its usual seconds; owner: the thread
+    that did it last; taken: whether a thread has it in this round.
+    """
 
     _fields_ = [
         *[(name, ctypes.c_void_p) for name in ("step", "task")],
-        *[(name, ctypes.c_long) for name in ("first", "last")],
+        *[(name, ctypes.c_long) for name in ("first", "last", "found")],
         ("cost", ctypes.c_double),
+        *[(name, ctypes.c_long) for name in ("owner", "taken")],
     ]
 
 
@@ -172,7 +197,7 @@ class Pool:
         library.pool_open.argtypes = [ctypes.c_void_p, ctypes.c_long]
         self._run, self._close = library.pool_run, library.pool_close
         self._run.argtypes, self._close.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long], [ctypes.c_void_p]
-        self._close.restype = None
+        self._run.restype, self._close.restype = ctypes.c_long, None
         self._pool = library.pool_open(mujoco, threads)
         if self._pool is None:
             raise MemoryError("The engine's threads could not be started.")
@@ -182,16 +207,18 @@ class Pool:
         """The jobs of each `run`."""
         self._jobs = (Job * len(jobs))(*jobs)
 
-    def run(self) -> None:
-        """Do all jobs.
+    def run(self) -> int:
+        """Do all jobs. Returns the sum of what their functions return.
 
         Raises:
             RuntimeError: the pool is closed, or this is another process than the one that started its threads.
         """
         if self._pool is None:
             raise RuntimeError("These environments are closed.")
-        if self._run(self._pool, self._jobs, len(self._jobs)):
+        found = self._run(self._pool, self._jobs, len(self._jobs))
+        if found < 0:
             raise RuntimeError("Environments cannot be stepped in a forked process. Make them after the fork.")
+        return found
 
     def close(self) -> None:
         """End the threads. A second call does nothing."""

@@ -50,20 +50,17 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("failure", ["unstable", "error", "nan"])
-def test_a_copy_that_fails_starts_anew_and_is_counted(
-    failure: str, way: str, running: BatchedEnvs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, first, step_all = running.observation[0, 1].copy(), running.physics[0], running._steps.run
+def test_a_copy_that_fails_starts_anew_and_is_counted(failure: str, way: str, running: BatchedEnvs) -> None:
+    before, first, arithmetic = running.observation[0, 1].copy(), running.physics[0], running._arithmetic[0]
     if failure == "unstable":
         first.datas[1].qvel[:] = 1e12
     elif failure == "error":
         first.models[1].opt.integrator = 99
     else:
-        at = running._result[0, 1, :1]
-        monkeypatch.setattr(running._steps, "run", lambda: (step_all(), at.fill(np.nan)))
+        arithmetic.constants[1] = np.nan
+        arithmetic._fill_constants(arithmetic._states[1], arithmetic.constants[1].tolist())
     step = run(running, draw_actions(1, 3, 2))[0]
     first.models[1].opt.integrator = first.models[0].opt.integrator
-    monkeypatch.setattr(running._steps, "run", step_all)
     assert running.faults.tolist() == [[0, 1], [0, 0], [0, 0]]
     assert step["truncated"].tolist() == [[False, True], [False, False], [False, False]]
     assert step["reward"][0, 1] == 0 and not step["terminated"].any()

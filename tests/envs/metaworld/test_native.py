@@ -48,6 +48,39 @@ def test_both_ways_give_the_same_bits(
     two.close()
 
 
+@compiler
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"horizon": [70, 9]},
+        {"horizon": 70, "steps_after_success": 2},
+        {"horizon": 70, "terminate_on_success": True},
+        {"horizon": 70, "schedule": np.array([[0, 1, 2], [3, 4, 5], [6, 7, 8]])},
+    ],
+    ids=["horizon", "after success", "at success", "schedule"],
+)
+def test_episodes_end_alike_in_both_ways(rules: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also for actions beyond their limits, those that are not numbers, and copies whose episodes are all played."""
+    suite = MetaWorldSuite(Config("custom", tasks=["reach-v3", "hand-insert-v3", "drawer-open-v3"]))
+    one = suite.batched_envs(5, 2, threads=2, **rules)
+    monkeypatch.setattr(engine, "compiled_steps", lambda *_: None)
+    two = suite.batched_envs(5, 2, threads=2, **rules)
+    seen, ended, successes = one.reset(), 0, 0
+    two.reset()
+    actions = draw_actions(170, 3, 2) * 3
+    actions[5, 0, 1], actions[11, 2, 0], actions[80, 1, 1] = np.nan, np.inf, np.nan
+    for action in actions:
+        action[0] += 10 * np.pad(seen[0, :, -3:] - seen[0, :, :3], ((0, 0), (0, 1)))  # towards the goal
+        (found,), (expected,) = run(one, action[None]), run(two, action[None])
+        assert_same([found], [expected])
+        assert np.array_equal(one.faults, two.faults)
+        seen, successes = found["observation"], successes + found["success"].sum()
+        ended += np.count_nonzero(found["terminated"] | found["truncated"])
+    assert successes and ended > 6 and one.faults.any() and (ended == 9 or "schedule" not in rules)
+    one.close()
+    two.close()
+
+
 def test_without_a_compiler_steps_are_pythons(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     suite = MetaWorldSuite(Config("mt1", tasks=["reach-v3"]))
     caplog.set_level("INFO")

@@ -18,12 +18,13 @@ typedef struct { int none; } MuJoCo;
 typedef struct { long calls, copies, workers; } Task;
 """
 STEP = """
-void count(const MuJoCo *mujoco, const Task *task, long worker, long first, long last) {
+long count(const MuJoCo *mujoco, const Task *task, long worker, long first, long last) {
   Task *counts = (Task *)task;
   for (volatile long n = 0; n < 50 * (last - first); n++) {}
   counts->calls++;
   counts->copies += last - first;
   counts->workers |= 1L << worker;
+  return last - first;
 }
 """
 
@@ -49,7 +50,7 @@ def test_each_job_of_each_round_is_done_once(counting: SimpleNamespace) -> None:
         begins = [counts[n].ctypes.data for n in range(number)]
         counting.pool.plan([Job(counting.step, at, 3, 3 + int(k)) for at, k in zip(begins, sizes, strict=True)])
         for _ in range(10):
-            counting.pool.run()
+            assert counting.pool.run() == sizes.sum()
             expected[:number, 0] += 1
             expected[:number, 1] += sizes
             assert np.array_equal(counts[:, :2], expected)

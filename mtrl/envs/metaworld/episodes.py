@@ -1,0 +1,90 @@
+"""The arrays of T tasks × N copies, and what a step does around physics: it sets commands and ends episodes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE
+from mtrl.envs.metaworld.commands import Commands
+from mtrl.envs.metaworld.physics import SOUND
+from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE
+
+NEVER = np.iinfo(np.int64).max // 2
+"""More steps than any episode has."""
+
+
+class Episodes:
+    """What the engine knows of each copy besides its physics. `native` does the same as `begin` and `end` in C.
+
+    Args:
+        commands: computes the copies' commands.
+        terminate: whether an episode ends at success.
+        steps_after_success: how many steps an episode still lasts after a success; None: until its horizon.
+    """
+
+    def __init__(self, commands: Commands, terminate: bool, steps_after_success: int | None) -> None:
+        self.commands, grid = commands, commands.controls.shape[:2]
+        self.action = np.zeros((*grid, 4), np.float32)
+        self.observation = np.zeros((*grid, OBSERVATION_SIZE))
+        # Arrays that are written together are adjacent in memory; the others are views of them.
+        self.result = np.zeros((*grid, RESULT_SIZE))
+        self.next_observation = self.result[..., :OBSERVATION_SIZE]
+        self.outcome = np.moveaxis(self.result[..., OBSERVATION_SIZE:], -1, 0)
+        self.reward = self.outcome[0]
+        self.ends = np.zeros((4, *grid), np.bool_)
+        self.terminated, self.truncated, self.success, self.failed = self.ends
+        self.status = np.full(grid, SOUND, np.int8)
+        self.elapsed, self.last, self.goal, self.played, self.faults = (np.zeros(grid, np.int64) for _ in range(5))
+        self.parked = np.zeros(grid, np.bool_)
+        self._rules = np.array([terminate, NEVER if steps_after_success is None else steps_after_success])
+
+    @property
+    def terminate_on_success(self) -> bool:
+        return bool(self._rules[0])
+
+    @terminate_on_success.setter
+    def terminate_on_success(self, value: bool) -> None:
+        self._rules[0] = value
+
+    def begin(self) -> None:
+        """Set the commands of `action`, and what the last step leaves to the next."""
+        self.commands.take(self.action)
+        self.status[...] = SOUND
+        self.result[..., PREVIOUS] = self.observation[..., CURRENT]
+
+    def end(self) -> int:
+        """Decide which episodes end, and how. Returns how many copies have ended or failed."""
+        terminate, after = self._rules
+        np.not_equal(self.outcome[1], 0.0, out=self.success)
+        self.elapsed += 1
+        np.minimum(self.last, self.elapsed + after, out=self.last, where=self.success)
+        np.greater_equal(self.elapsed, self.last, out=self.truncated)
+        np.not_equal(self.status, SOUND, out=self.failed)
+        if self.failed.any() or not math.isfinite(self.result.sum()):
+            self._fail()
+        np.logical_and(self.success, terminate, out=self.terminated)
+        np.copyto(self.observation, self.next_observation, where=~self.parked[..., None])
+        return int(np.count_nonzero(self.ends[:2]))
+
+    def _fail(self) -> None:
+        self.failed |= ~np.isfinite(self.result).all(-1)
+        self.faults += self.failed
+        self.next_observation[self.failed] = self.observation[self.failed]
+        self.reward[self.failed] = 0.0
+        self.success[self.failed] = False
+        self.truncated |= self.failed
+
+    def rest(self) -> None:
+        """Give the parked copies' part of a step: nothing has happened to them."""
+        self.reward[self.parked] = 0.0
+        self.ends[:, self.parked] = False
+        self.next_observation[self.parked] = self.observation[self.parked]
+
+    def arrays(self, t: int) -> dict[str, Any]:
+        """The arrays of task t that a step in C reads and writes (see `native`). They stay where they are."""
+        names = ("observation", "terminated", "truncated", "success", "failed", "elapsed", "last", "faults")
+        own = {name: getattr(self, name)[t] for name in names}
+        return own | self.commands.arrays(t) | {"rules": self._rules}
