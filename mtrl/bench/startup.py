@@ -20,17 +20,37 @@ COMMANDS = {
     "MT10, one step": ["train", "benchmark=mt10", "steps=1", "training.final_episodes=0"],
     "MT50, one step": ["train", "benchmark=mt50", "steps=1", "training.final_episodes=0"],
 }
-"""Only the last three load PyTorch. The last two make all environments, step each once, and save the run."""
+"""Only the last three load PyTorch. The last two make all environments, step each once, and save the run with its
+pictures."""
+_ONE_STEP = ", one step"
+_FIRST_STEP = """
+import os, sys
+from mtrl.cli import main
+from mtrl.envs.metaworld.engine import BatchedEnvs
+
+step = BatchedEnvs.step
+
+def first(*arguments):
+    step(*arguments)
+    os._exit(0)
+
+BatchedEnvs.step = first
+main(sys.argv[1:])
+"""
+"""A command that ends with the environments' first step."""
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Median seconds of each command from start to end. For comparison, `python` is an empty program, and `torch` only
-    imports PyTorch. All take turns.
+    """Median seconds of each command from start to end, or until the environments' first step. For comparison, `python`
+    is an empty program, and `torch` only imports PyTorch. All take turns.
 
     Raises:
         RuntimeError: a command ends in an unexpected way.
     """
     programs = {name: ["-m", "mtrl.cli", *words] for name, words in COMMANDS.items()}
+    for name, words in COMMANDS.items():
+        if name.endswith(_ONE_STEP):
+            programs[name.replace(_ONE_STEP, ", until the first step")] = ["-c", _FIRST_STEP, *words]
     programs = {"python": ["-c", ""], "torch": ["-c", "import torch"], **programs}
     calls = {name: lambda words=words: _run(words) for name, words in programs.items()}
     seconds = interleaved(calls, 1 if quick else 9, warmup=1)

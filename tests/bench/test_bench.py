@@ -299,6 +299,12 @@ def test_rows_of_the_startup_bench(capsys: pytest.CaptureFixture[str], monkeypat
         startup._run(["-c", "1/0"])
 
 
+def test_the_program_until_the_first_step_ends_there() -> None:
+    """A training of a million steps would take hours."""
+    words = ["train", "benchmark=mt1", "task=reach-v3", "network.width=8", "steps=1000000"]
+    startup._run(["-c", startup._FIRST_STEP, *words])
+
+
 @pytest.mark.parametrize("name", ["naive", "torchjd"])
 def test_the_peers_take_the_gradients_of_pcgrad(name: str) -> None:
     """With two tasks, where the order of projections does not matter: peers against Algorithm 1 in float64."""
