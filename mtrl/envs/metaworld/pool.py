@@ -164,8 +164,8 @@ void pool_close(Pool *pool) {
   free(pool);
 }
 """.replace("LOOKS", "100000")
-"""To follow the definitions of `MuJoCo` and `Task` (see `native`). Before they sleep, the caller looks for the end of the
-last jobs, and other threads for the next step, for about a tenth of a millisecond: to be woken takes longer."""
+"""To follow the definitions of `MuJoCo` and `Task` (see `native`). Before it sleeps, the caller looks for the end of
+the last jobs, and each other thread for the next step, for a tenth of a millisecond: to be woken takes longer."""
 
 
 class Job(ctypes.Structure):
