@@ -1,6 +1,6 @@
 """Multi-task reinforcement learning and behaviour cloning in PyTorch.
 
-The package is imported without any of its parts: `mtrl.load_policy` is fetched on first use.
+`import mtrl` imports no other module of the package; `mtrl.load_policy` is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Dense prediction: each task has targets for every pixel and its own kind of loss, for any weighting and surgery.
+"""Dense prediction: each task has a target for every pixel and its own kind of loss.
 
 Auto-λ paper, Sec. 5.1: SGD with momentum 0.9, learning rate 0.1, weight decay 1e-4, batches of 4. All tasks see the
-same pictures, so the shared part runs once, and per-task gradients are a backward pass through it for each task.
+same pictures, so the forward pass goes through the shared part once. Per-task gradients take one backward pass through
+it for each task.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mtrl.networks.trial import build_dense
 class Config(supervised.Config):
     specs: ClassVar[tuple[type[Spec], ...]] = (DenseSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("dense",)
-    divides_batches: ClassVar[bool] = False  # means over the pixels that count, whose number differs between shares
+    divides_batches: ClassVar[bool] = False  # shares differ in how many pixels count: their means cannot be averaged
     kind: str = "dense"
     batch_size: int = 4
     """B: pictures per update."""
@@ -37,7 +38,7 @@ class Config(supervised.Config):
 
 
 class Dense(supervised.SupervisedLearner):
-    """The network that predicts the T tasks' targets for each pixel."""
+    """The learner of T tasks whose targets are given for each pixel."""
 
     def __init__(self, config: Config, *, network: Any, spec: DenseSpec, **context: Any) -> None:
         """network: its configuration; context: as in `OneNetwork`."""

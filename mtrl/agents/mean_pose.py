@@ -50,7 +50,8 @@ class MeanPose(Agent):
         """This control has no attention."""
 
     def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics:
-        """Take in a batch. The loss (T,) is the mean distance of its targets to the means so far, in metres."""
+        """Take in a batch. The loss (T,) is the mean distance in metres between its positions and the mean ones, which
+        include this batch."""
         batch = batch.to(self.device)
         one_hot = self._one_hot(batch.observation.stage)
         target = torch.cat([batch.target_pose, batch.target_gripper.unsqueeze(-1)], -1).double()

@@ -1,4 +1,4 @@
-"""Benchmarks, one per file or folder."""
+"""Benchmarks. A file or folder holds one, or several of the same kind."""
 
 from mtrl.core.registry import Registry
 

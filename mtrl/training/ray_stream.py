@@ -1,10 +1,10 @@
 """Transitions that processes of a Ray cluster collect while the learner learns from earlier ones.
 
-Each process steps a part of the environments. It always has one call under way, for some steps with the policy that was
-the newest when the call began. The steps count when the learner takes them. They come with the state of the
-environments after them, where the part's next call continues. If a process dies, only its call is lost: another process
-starts where the last call that was taken had ended. So no step is left out or counted twice, and a checkpoint needs
-nothing of the calls under way.
+Each process steps a part of the environments. It always has one call under way, which takes a fixed number of steps
+with the policy that was the newest when it began. The steps count when the learner takes them. With them comes the
+state of the environments after the last step, from which the part's next call continues. If a process dies, only its
+call is lost: another process starts where the last call that was taken had ended. So no step is left out or counted
+twice, and a checkpoint contains nothing about calls that are under way.
 
 A policy's staleness is the number of updates between the time when it is sent and the time when its steps are taken.
 It is bounded.
@@ -22,7 +22,7 @@ from mtrl.training.collecting import PartState
 from mtrl.training.ray_collector import Block, RayWorkers, packed, unpacked
 
 _MOST_LOST = 10
-"""The largest number of processes that may die in a row, without a successful call between."""
+"""The largest number of processes that may die in a row, with no successful call in between."""
 
 
 class Arrival(NamedTuple):
@@ -42,10 +42,10 @@ class _Call(NamedTuple):
 def must_wait(ages: Sequence[int], each: int, most: int) -> bool:
     """Whether the learner must take the steps of the oldest policy next, so that no policy becomes too old.
 
-    The learner takes the steps of one policy in each turn. If it does not take the oldest now, but takes the others
-    from the oldest on afterwards, the i-th oldest (i = 0, 1, ...) is taken i + 1 turns from now. If one of them would
-    be too old by then, the oldest must be next. A policy that is sent now is the youngest, so no policy ever becomes
-    older than `most`, if that is at least `each` times the number of processes.
+    The learner takes the steps of one policy in each turn. Suppose it takes another one now, and from the next turn on
+    always the oldest. Then the i-th oldest (i = 0, 1, ...) is taken i + 1 turns from now at the latest. If one of them
+    would be too old by then, the oldest must be next. Policies that are sent later are younger than all of these.
+    Therefore, if `most` is at least `each` times the number of processes, no policy ever becomes older than `most`.
 
     Args:
         ages: updates since each policy under way was sent.

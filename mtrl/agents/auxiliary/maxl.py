@@ -3,9 +3,10 @@
 Let L(θ, φ) be the main network's loss with the soft labels of the label network φ, masked by the hierarchy. With
 θ⁺ = θ − α ∇_θ L(θ, φ), φ descends L_primary(θ⁺) − c·H(p̄) on the same batch, where H(p̄) is the entropy of the mean
 label probabilities. The derivative goes through the gradient in θ⁺, so it is of second order (`torch.func`). The
-weight-aware variant has one more output, squashed to [0, 1], that gives each image's weight by Eq. 8. L_primary is a
-focal loss with γ = 2, as in the code of MAXL's authors (`agent.primary_focusing`). Here the batch norms of both
-networks use the statistics of the batch and do not change their running statistics.
+weight-aware variant has one more output, squashed to [0, 1], from which RL-AUX's Eq. 8 gives each image's weight. By
+default L_primary is a focal loss with γ = 2, as in the code of MAXL's authors (`agent.primary_focusing`). In a step of
+the label network, the batch norms of both networks use the statistics of the batch and leave their running statistics
+unchanged.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """RL-AUX's label agent: stable-baselines3's PPO with a policy of its own (RL-AUX, Sec. 3 and App. C.2).
 
-The policy has a trunk like the main network's with 256 features, one linear layer to the K labels (masked by the
-image's primary label; with weights, 21 more logits) and one to the value. `BatchedPPO` labels whole training batches in
-one forward pass; given the same labels it collects what PPO collects step by step. Batch norms always use running
-statistics, refreshed before each epoch: with the statistics of a mini-batch, the new policy would differ from the old
-one before its first update.
+The policy has a trunk like the main network's, and a layer from it to `agent.ppo.features` features. One linear layer
+gives the logits of the K labels, of which those of other classes than the image's primary label are masked, and in the
+weight-aware variant 21 more for the weight. Another one gives the value. `BatchedPPO` labels whole training batches in
+one forward pass. Given the same labels, it collects what PPO collects step by step, except that a rollout also ends
+with the epoch. Batch norms always use running statistics, refreshed before each epoch: with the statistics of a
+mini-batch, the new policy would differ from the old one before its first update.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class MaskedLogits(nn.Module):
 
 
 class ValueHead(nn.Module):
-    """The value of the image: one linear layer of its features."""
+    """The value of the image, from one linear layer on its features."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
