@@ -1,8 +1,9 @@
 """Steps T Meta-World tasks × N copies at the speed of their physics, with Meta-World's numbers.
 
 A step puts all copies into one list of jobs, for as many threads as there are cores. A job takes some copies of one
-task through 5 physics steps and one ``mj_forward`` each, then computes their observations and rewards: with a C
-compiler, in C that does not hold Python's lock (`native`). Ended episodes restart in a second round, a job per task.
+task through 5 physics steps and one ``mj_forward`` each, then computes their observations and rewards and decides which
+episodes end: with a C compiler, in C that does not hold Python's lock (`native`). Ended episodes restart in a second
+round, a job per task.
 """
 
 from __future__ import annotations
@@ -112,15 +113,15 @@ class BatchedEnvs:
         self._workers = Workers(self.threads)
         self._finalizers = [weakref.finalize(self, self._workers.close)]
         self._build("v1" if reward_version == "v1" else "v2")
-        self._ready = False
+        self._ready = self._seeded = False
 
     def _share_arrays(self) -> None:
-        """Take over the arrays of `Episodes` that are read and written here. All arrays stay where they are."""
+        """Name the arrays of `Episodes` that are read and written here. They stay where they are."""
         own = self._episodes
         self.observation, self.next_observation, self.faults = own.observation, own.next_observation, own.faults
         self._elapsed, self._last, self._goal, self._played = own.elapsed, own.last, own.goal, own.played
         self._parked, self._failed, self._resting = own.parked, own.failed, False
-        self._planned = np.ones_like(self._parked)
+        self._planned: BoolArray | None = None
         self._step_result = StepResult(
             own.observation, own.reward, own.terminated, own.truncated, own.next_observation, own.success
         )
@@ -158,7 +159,7 @@ class BatchedEnvs:
         """Restart all episodes from `seed`. By default this is the last reset's seed, so that the same goals follow."""
         self._seed = self._seed if seed is None else seed
         self.seed(self._seed)
-        self._played[...], self._parked[...], self._ready = 0, False, True
+        self._played[...], self._parked[...], self._seeded = 0, False, True
         return self.restart(np.ones_like(self._parked))
 
     def seed(self, seeds: int | Sequence[int | None]) -> None:
@@ -176,18 +177,21 @@ class BatchedEnvs:
 
         new_goals: draw new goals even if `keeps_goals`.
         """
-        self._check_ready()
+        if not (self._seeded and np.all(which)):  # nothing of a step that was broken off outlives all episodes
+            self._check_ready()
+        self._ready = False
         self.faults[which] = 0
         self._begin(which, new_goals)
         self.next_observation[which] = self.observation[which]
+        self._ready = True
         return self.observation
 
     def step(self, action: FloatArray) -> StepResult:
         self._check_ready()
         if np.shape(action) != self._episodes.action.shape:
             raise expected("Actions", f"of shape {self._episodes.action.shape}", np.shape(action))
-        self._ready = False
         self._episodes.action[...] = action
+        self._ready = False
         found = self._steps.run()
         if self._resting:
             self._episodes.rest()
@@ -197,7 +201,7 @@ class BatchedEnvs:
         return self._step_result
 
     def _check_ready(self) -> None:
-        """Raise an error after an interrupted step, which leaves the copies at different times."""
+        """Raise an error after a step or start that was broken off, which leaves the copies at different times."""
         if not self._ready:
             raise RuntimeError("Call `reset` or `load_state_dict` first, also after a step that failed.")
 
@@ -212,11 +216,12 @@ class BatchedEnvs:
         """Divide the copies that play into chunks. Large chunks keep a task's code and model in a core's cache; small
         ones at the end let all threads finish together."""
         self._resting = bool(self._parked.any())
-        if np.array_equal(self._planned, self._parked):
+        if self._planned is not None and np.array_equal(self._planned, self._parked):
             return
+        self._planned = None  # so that a plan that is broken off is made again
         found = enumerate(shares(~self._parked, self.threads))
         self._steps.plan([(t, first, last) for t, ranges in found for first, last in ranges])
-        self._planned[...] = self._parked
+        self._planned = self._parked.copy()
 
     def _settle(self) -> None:
         """Report failures, and restart the episodes that have ended."""
@@ -293,7 +298,7 @@ class BatchedEnvs:
         found = (state.get("engine", "package"), list(state["tasks"]), copies)
         if found != wanted:
             raise expected("Saved environments (engine, tasks, copies)", str(wanted), found)
-        self._seed = state["seed"]
+        self._seed, self._ready, self._seeded = state["seed"], False, True
         self._draws.load_state_dict(state["goals"])
         for name, value in state["arrays"].items():
             getattr(self, name)[...] = value.cpu().numpy()

@@ -17,7 +17,9 @@ NEVER = np.iinfo(np.int64).max // 2
 
 
 class Episodes:
-    """What the engine knows of each copy besides its physics. `native` does the same as `begin` and `end` in C.
+    """What the engine knows of each copy besides its physics.
+
+    `native` does the same as `begin` and `end` in C, except for the commands of parked copies, which mean nothing.
 
     Args:
         commands: computes the copies' commands.
@@ -39,7 +41,7 @@ class Episodes:
         self.status = np.full(grid, SOUND, np.int8)
         self.elapsed, self.last, self.goal, self.played, self.faults = (np.zeros(grid, np.int64) for _ in range(5))
         self.parked = np.zeros(grid, np.bool_)
-        self._rules = np.array([terminate, NEVER if steps_after_success is None else steps_after_success])
+        self._rules = np.array([terminate, NEVER if steps_after_success is None else steps_after_success], np.int64)
 
     @property
     def terminate_on_success(self) -> bool:
@@ -56,21 +58,23 @@ class Episodes:
         self.result[..., PREVIOUS] = self.observation[..., CURRENT]
 
     def end(self) -> int:
-        """Decide which episodes end, and how. Returns how many copies have ended or failed."""
-        terminate, after = self._rules
-        np.not_equal(self.outcome[1], 0.0, out=self.success)
-        self.elapsed += 1
-        np.minimum(self.last, self.elapsed + after, out=self.last, where=self.success)
+        """Decide which episodes end, and how. Returns how many have ended. Nothing happens to parked copies."""
+        (terminate, after), playing = self._rules, ~self.parked
+        np.not_equal(self.outcome[1], 0.0, out=self.success, where=playing)
+        self.elapsed += playing
+        np.minimum(self.last, self.elapsed + after, out=self.last, where=self.success & playing)
         np.greater_equal(self.elapsed, self.last, out=self.truncated)
         np.not_equal(self.status, SOUND, out=self.failed)
         if self.failed.any() or not math.isfinite(self.result.sum()):
             self._fail()
         np.logical_and(self.success, terminate, out=self.terminated)
-        np.copyto(self.observation, self.next_observation, where=~self.parked[..., None])
-        return int(np.count_nonzero(self.ends[:2]))
+        np.copyto(self.observation, self.next_observation, where=playing[..., None])
+        self.ends &= playing
+        return int(np.count_nonzero(self.terminated | self.truncated))
 
     def _fail(self) -> None:
         self.failed |= ~np.isfinite(self.result).all(-1)
+        self.failed &= ~self.parked
         self.faults += self.failed
         self.next_observation[self.failed] = self.observation[self.failed]
         self.reward[self.failed] = 0.0
@@ -78,7 +82,7 @@ class Episodes:
         self.truncated |= self.failed
 
     def rest(self) -> None:
-        """Give the parked copies' part of a step: nothing has happened to them."""
+        """Set what a step returns for parked copies: no reward, no end, the last observation."""
         self.reward[self.parked] = 0.0
         self.ends[:, self.parked] = False
         self.next_observation[self.parked] = self.observation[self.parked]

@@ -24,7 +24,7 @@ class PythonSteps:
         self._jobs = [self._job(*chunk) for chunk in chunks]
 
     def run(self) -> int:
-        """Take a step of all planned copies. Returns how many have ended."""
+        """Take a step of all planned copies. Returns how many episodes have ended."""
         jobs = self._jobs
         self._episodes.begin()
         self._workers.run(lambda job, worker: jobs[job](worker), range(len(jobs)))

@@ -57,7 +57,8 @@ static __thread jmp_buf place;
 
 static void leave(const char *message) { longjmp(place, 1); }
 
-/* As `Commands.take`: in single precision before the sum; what is not a number stays so. */
+/* As `Commands.take` (in single precision before the sum; what is not a number stays so). Then it writes what the copy
+   needs before its physics, as `TaskPhysics.advance` does. */
 static void command(const Task *task, long which, long n) {
   double *controls = task->controls + n * CONTROLS;
   const float *action = task->action + n * ACTION;
@@ -65,8 +66,8 @@ static void command(const Task *task, long which, long n) {
   for (int k = 0; k < 3; k++) {
     float move = action[k] < -1.0f ? -1.0f : action[k] > 1.0f ? 1.0f : action[k];
     move *= *task->scale;
-    const double place = controls[k] + move;
-    controls[k] = place < task->low[k] ? task->low[k] : place > task->high[k] ? task->high[k] : place;
+    const double to = controls[k] + move;
+    controls[k] = to < task->low[k] ? task->low[k] : to > task->high[k] ? task->high[k] : to;
   }
   controls[3] = action[3];
   controls[4] = -action[3];

@@ -8,6 +8,7 @@ they sleep, unless the next one follows at once.
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Sequence
 
 SOURCE = r"""
@@ -18,6 +19,14 @@ SOURCE = r"""
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
+
+#if defined(__x86_64__)
+#define PAUSE __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define PAUSE __asm__ volatile("yield")
+#else
+#define PAUSE
+#endif
 
 typedef long (*Step)(const MuJoCo *mujoco, const Task *task, long worker, long first, long last);
 typedef struct { Step step; const Task *task; long first, last, found; double cost; atomic_long owner, taken; } Job;
@@ -45,10 +54,10 @@ static double seconds(void) {
   return now.tv_sec + 1e-9 * now.tv_nsec;
 }
 
-/* Of the jobs that are left, the longest that this thread has had before: its data may still be in the core's cache. If
-   there is none, the longest. The caller has taken one from the ticket, so that a job is left for it. */
+/* Of the jobs that are left, the longest that this thread did last: its data may still be in the core's cache. If there
+   is none, the longest. The thread has taken its number from the ticket, so that a job is left for it. */
 static Job *take(Pool *pool, long worker) {
-  for (;;)
+  for (;;)  /* others may take jobs meanwhile */
     for (int any = 0; any < 2; any++)
       for (Job *job = pool->jobs + pool->number; job-- > pool->jobs;)
         if (!atomic_load(&job->taken) && (any || atomic_load(&job->owner) == worker) &&
@@ -61,8 +70,7 @@ static Job *take(Pool *pool, long worker) {
 static void work(Pool *pool, uint32_t round, long worker) {
   uint64_t ticket = atomic_load(&pool->ticket);
   for (;;) {
-    const long n = ticket & UINT32_MAX;
-    if (ticket >> 32 != round || n == 0) return;
+    if (ticket >> 32 != round || !(ticket & UINT32_MAX)) return;
     if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket - 1)) continue;
     Job *job = take(pool, worker);
     const double begin = seconds();
@@ -83,7 +91,7 @@ static void *serve(void *argument) {
   uint32_t seen = 0;
   free(argument);
   for (;;) {
-    for (int looks = 0; atomic_load(&pool->ticket) >> 32 == seen && looks < LOOKS; looks++) {}
+    for (int looks = 0; atomic_load(&pool->ticket) >> 32 == seen && looks < LOOKS; looks++) PAUSE;
     pthread_mutex_lock(&pool->lock);
     while (atomic_load(&pool->ticket) >> 32 == seen && !pool->closing) pthread_cond_wait(&pool->wake, &pool->lock);
     seen = atomic_load(&pool->ticket) >> 32;
@@ -104,9 +112,10 @@ Pool *pool_open(const MuJoCo *mujoco, long threads) {
   pthread_mutex_init(&pool->lock, NULL);
   pthread_cond_init(&pool->wake, NULL);
   pthread_cond_init(&pool->done, NULL);
+  const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
   sigset_t all, before;
   sigfillset(&all);  /* signals are for Python's threads, but for those of a fault in this one */
-  for (int n = 0; n < 6; n++) sigdelset(&all, (int[]){SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP}[n]);
+  for (int n = 0; n < 6; n++) sigdelset(&all, faults[n]);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   while (pool->threads < threads) {
     Member *member = malloc(sizeof(Member));
@@ -142,7 +151,7 @@ long pool_run(Pool *pool, Job *jobs, long number) {
   pthread_mutex_unlock(&pool->lock);
   if (number > 1) pthread_cond_broadcast(&pool->wake);
   work(pool, round, 0);
-  for (int looks = 0; atomic_load(&pool->left) && looks < LOOKS; looks++) {}
+  for (int looks = 0; atomic_load(&pool->left) && looks < LOOKS; looks++) PAUSE;
   if (atomic_load(&pool->left)) {
     pthread_mutex_lock(&pool->lock);
     while (atomic_load(&pool->left)) pthread_cond_wait(&pool->done, &pool->lock);
@@ -163,9 +172,9 @@ void pool_close(Pool *pool) {
   for (long n = 1; n < pool->threads; n++) pthread_join(pool->ids[n], NULL);
   free(pool);
 }
-""".replace("LOOKS", "100000")
+""".replace("LOOKS", "2000")
 """To follow the definitions of `MuJoCo` and `Task` (see `native`). Before it sleeps, the caller looks for the end of
-the last jobs, and each other thread for the next step, for a tenth of a millisecond: to be woken takes longer."""
+the last jobs, and each other thread for the next step, for some tens of microseconds: to be woken takes longer."""
 
 
 class Job(ctypes.Structure):
@@ -202,9 +211,10 @@ class Pool:
         if self._pool is None:
             raise MemoryError("The engine's threads could not be started.")
         self._jobs = (Job * 0)()
+        self._lock = threading.RLock()  # so that no other thread frees what a step still uses
 
     def plan(self, jobs: Sequence[Job]) -> None:
-        """The jobs of each `run`."""
+        """The jobs of each `run`. At first all count as the caller's, until another thread takes them over."""
         self._jobs = (Job * len(jobs))(*jobs)
 
     def run(self) -> int:
@@ -213,15 +223,17 @@ class Pool:
         Raises:
             RuntimeError: the pool is closed, or this is another process than the one that started its threads.
         """
-        if self._pool is None:
-            raise RuntimeError("These environments are closed.")
-        found = self._run(self._pool, self._jobs, len(self._jobs))
+        with self._lock:
+            if self._pool is None:
+                raise RuntimeError("These environments are closed.")
+            found = self._run(self._pool, self._jobs, len(self._jobs))
         if found < 0:
             raise RuntimeError("Environments cannot be stepped in a forked process. Make them after the fork.")
         return found
 
     def close(self) -> None:
-        """End the threads. A second call does nothing."""
-        if self._pool is not None:
-            self._close(self._pool)
-            self._pool = None
+        """End the threads, after the step that is under way, if any. A second call does nothing."""
+        with self._lock:
+            if self._pool is not None:
+                self._close(self._pool)
+                self._pool = None

@@ -41,9 +41,10 @@ class Workers:
         self._jobs: Iterator[int] = iter(())
         self._error: BaseException | None = None
         self._gates = [threading.Lock() for _ in range(count - 1)]
-        self._done = [threading.Lock() for _ in range(count - 1)]
-        for lock in (*self._gates, *self._done):
-            lock.acquire()
+        self._done = [threading.Event() for _ in range(count - 1)]
+        self._given, self._finished = [0] * (count - 1), [0] * (count - 1)  # rounds of each thread
+        for gate in self._gates:
+            gate.acquire()
         self._threads = [
             threading.Thread(target=self._serve, args=(i,), name=f"mtrl-physics-{i + 1}", daemon=True)
             for i in range(count - 1)
@@ -63,12 +64,12 @@ class Workers:
         interval = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_INTERVAL)
         try:
-            busy = self._wake(len(jobs) - 1)
             try:
+                self._wake(len(jobs) - 1)
                 self._work(0)
             finally:
                 self._drop_jobs()
-                self._wait(busy)
+                self._wait()
         finally:
             sys.setswitchinterval(interval)
             self._function = None
@@ -86,17 +87,25 @@ class Workers:
             if thread is not threading.current_thread():
                 thread.join(_LONGEST_END)
 
-    def _wake(self, jobs: int) -> int:
-        busy = max(0, min(jobs, len(self._threads)))
-        for i in range(busy):
+    def _wake(self, jobs: int) -> None:
+        for i in range(max(0, min(jobs, len(self._threads)))):
+            self._done[i].clear()
             self._gates[i].release()
-        return busy
+            self._given[i] += 1
 
-    def _wait(self, busy: int) -> None:
-        for i in range(busy):
-            while not self._done[i].acquire(timeout=_PATIENCE):
-                if not self._threads[i].is_alive():
-                    raise RuntimeError("An environment thread has died.")
+    def _wait(self) -> None:
+        """Wait for all threads, also after an interrupt, so that no job runs on into the next round."""
+        error: BaseException | None = None
+        for i, thread in enumerate(self._threads):
+            while self._finished[i] < self._given[i] and thread.is_alive():
+                try:
+                    self._done[i].wait(_PATIENCE)
+                except BaseException as interrupt:
+                    error = interrupt
+            if self._finished[i] < self._given[i]:
+                error = error or RuntimeError("An environment thread has died.")
+        if error is not None:
+            raise error
 
     def _drop_jobs(self) -> None:
         for _ in self._jobs:
@@ -119,7 +128,8 @@ class Workers:
             except BaseException as error:
                 self._error = error
                 self._drop_jobs()
-            self._done[i].release()
+            self._finished[i] += 1
+            self._done[i].set()
 
 
 def shares(playing: BoolArray, threads: int) -> list[list[tuple[int, int]]]:

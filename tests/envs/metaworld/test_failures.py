@@ -9,17 +9,20 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
+from mtrl.core.errors import UserError
 from mtrl.envs.metaworld import engine
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
 from mtrl.envs.metaworld.workers import Workers
-from tests.support.metaworld_rollouts import draw_actions, run
+from tests.support.metaworld_rollouts import assert_same, draw_actions, run
 from tests.support.waiting import PATIENCE
 
 
@@ -71,15 +74,39 @@ def test_a_copy_that_fails_starts_anew_and_is_counted(failure: str, way: str, ru
     assert running.faults.sum() == 1
 
 
-def test_a_plan_that_is_broken_off_is_made_by_the_next_reset(way: str, trio: MetaWorldSuite) -> None:
-    envs = trio.batched_envs(0, 2, threads=2)
+def test_a_fault_in_the_last_episode_counts_once(way: str, trio: MetaWorldSuite) -> None:
+    envs = trio.batched_envs(0, 1, threads=2, with_info=True, schedule=np.zeros((3, 1), np.int64))
+    envs.reset()
+    arithmetic = envs._arithmetic[0]
+    arithmetic.constants[0] = np.nan
+    arithmetic._fill_constants(arithmetic._states[0], arithmetic.constants[0].tolist())
+    run(envs, draw_actions(5, 3, 1))
+    assert envs.faults.tolist() == [[1], [0], [0]] and envs._elapsed.tolist() == [[1], [5], [5]]
+    assert all(np.isfinite(term).all() for term in envs.info().values())
+    envs.close()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_plan_that_is_broken_off_is_made_by_the_next_reset(moment: str, way: str, trio: MetaWorldSuite) -> None:
+    """Interrupted before a plan is stored, or just after one that leaves out a copy whose episodes are all played."""
+    envs = trio.batched_envs(0, 2, threads=2, schedule=np.zeros((3, 2), np.int64))
     plan = envs._steps.plan
-    envs._steps.plan = lambda chunks: (_ for _ in ()).throw(KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupted(chunks: list[tuple[int, int, int]]) -> None:
+        if moment == "after":
+            plan(chunks)
+        raise KeyboardInterrupt
+
+    if moment == "after":
         envs.reset()
+        envs._last[0, 0] = 1
+    envs._steps.plan = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        envs.step(np.zeros((3, 2, 4), np.float32)) if moment == "after" else envs.reset()
     envs._steps.plan = plan
     before = envs.reset().copy()
-    assert not np.array_equal(envs.step(np.ones((3, 2, 4), np.float32)).next_observation[..., :3], before[..., :3])
+    after = envs.step(np.ones((3, 2, 4), np.float32)).next_observation
+    assert (after[..., :3] != before[..., :3]).any(-1).all()
     envs.close()
 
 
@@ -99,6 +126,99 @@ def test_a_step_that_is_broken_off_leaves_no_half_state(
     monkeypatch.setattr(running._steps, "run", step_all)
     running.reset()
     assert np.isfinite(running.step(draw_actions(1, 3, 2)[0]).reward).all()
+
+
+def test_a_start_that_is_broken_off_leaves_no_half_state(running: BatchedEnvs, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved, begin = running.state_dict(), running.physics[1].begin
+    expected = run(running, draw_actions(3, 3, 2))
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    some = np.ones((3, 2), np.bool_)
+    some[0, 0] = False
+    for start in (running.reset, lambda: running.restart(some), lambda: running.load_state_dict(saved)):
+        running.load_state_dict(saved)
+        monkeypatch.setattr(running.physics[1], "begin", fail)
+        with pytest.raises((KeyboardInterrupt, RuntimeError)):
+            start()
+        for use in (running.state_dict, lambda: run(running, draw_actions(1, 3, 2)), lambda: running.restart(some)):
+            with pytest.raises(RuntimeError, match="reset"):
+                use()
+        monkeypatch.setattr(running.physics[1], "begin", begin)
+    running.load_state_dict(saved)
+    assert_same(run(running, draw_actions(3, 3, 2)), expected)
+
+
+def test_refused_actions_change_nothing(running: BatchedEnvs) -> None:
+    saved = running.state_dict()
+    expected = run(running, draw_actions(2, 3, 2))
+    running.load_state_dict(saved)
+    for action in (np.zeros((3, 2, 3)), np.full((3, 2, 4), "left")):
+        with pytest.raises((UserError, ValueError)):
+            running.step(action)
+    assert_same(run(running, draw_actions(2, 3, 2)), expected)
+
+
+def test_after_an_interrupted_step_a_vector_environment_can_be_reset() -> None:
+    envs: Any = gymnasium.make_vec("mtrl/MT1-v3", task="reach-v3")
+    envs.reset(seed=0)
+    inner = envs.unwrapped.envs
+    step_all = inner._steps.run
+    inner._steps.run = lambda: (_ for _ in ()).throw(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        envs.step(envs.action_space.sample())
+    inner._steps.run = step_all
+    envs.reset()
+    assert np.isfinite(envs.step(envs.action_space.sample())[1]).all()
+    envs.close()
+
+
+def test_closing_waits_for_a_step_of_another_thread(trio: MetaWorldSuite) -> None:
+    envs, begun, errors = trio.batched_envs(0, 2, threads=1), threading.Event(), list[str]()
+    envs.reset()
+
+    def work() -> None:
+        try:
+            for action in draw_actions(100_000, 3, 2):
+                envs.step(action)
+                begun.set()
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(PATIENCE)
+    envs.close()
+    thread.join(PATIENCE)
+    assert errors == ["These environments are closed."]
+
+
+def test_an_interrupt_while_threads_work_leaves_none_of_them_at_work() -> None:
+    """An interrupted round ends before the next one begins, and later rounds do all of their jobs."""
+    workers, ended = Workers(3), list[int]()
+    interrupted = [event.wait for event in workers._done]
+
+    def work(job: int, worker: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.05)
+        ended.append(job)
+
+    def interrupt(timeout: float) -> bool:
+        workers._done[0].wait = interrupted[0]
+        raise KeyboardInterrupt
+
+    workers._done[0].wait = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        workers.run(work, range(3))
+    left = len(ended)
+    time.sleep(0.2)
+    assert len(ended) == left
+    for _ in range(20):
+        ended.clear()
+        workers.run(work, range(5))
+        assert sorted(ended) == list(range(5))
+    workers.close()
 
 
 def test_a_thread_that_dies_or_fails_is_an_error_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
