@@ -74,8 +74,12 @@ check-image: $(VENV)/.installed-train ## build docker/mujoco in a folder, withou
 
 bench-rivals: $(VENV)/.installed-bench ## time ours and all rivals; writes results/bench/rivals.json and the tables of it
 	$(BIN)/mtrl bench rivals --json $(ARGS) > $(VENV)/rivals.json
+ifeq ($(findstring --quick,$(ARGS)),)
 	mv $(VENV)/rivals.json results/bench/rivals.json
 	$(BIN)/python -m mtrl.bench.pages results/bench/rivals.json README.md docs/speed.md
+else
+	@echo "A rough look is not kept in results/bench: see $(VENV)/rivals.json"
+endif
 
 bench-scale: $(VENV)/.installed-test ## time collection on Ray; writes results/bench/scale.json and the tables of it
 	$(BIN)/mtrl bench scale --json $(ARGS) > $(VENV)/scale.json

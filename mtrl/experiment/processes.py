@@ -60,6 +60,11 @@ def start(
         return subprocess.Popen([sys.executable, *prefix, "-m", "mtrl.cli", *words], process_group=0, **options)
 
 
+def tied(cores: Sequence[int]) -> list[str]:
+    """The `prefix` of a command that ends with the thread that starts it, and runs on these cores if there are any."""
+    return ["-c", _TIED, str(os.getpid()), ",".join(map(str, cores))]
+
+
 def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: int, env: dict[str, str]) -> int | str:
     """Run a command that trains one run, in a Ray worker. Returns its exit code, or a message on what is wrong.
 
@@ -77,12 +82,11 @@ def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: in
     log = run.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with free_cores(threads) as free:
-        cores = ",".join(map(str, free))
         with log.open("a") as file:
-            print(f"== mtrl {shlex.join(arguments)} (cores: {cores or 'any'}, on {os.uname().nodename})", file=file)
-        prefix = ["-c", _TIED, str(os.getpid()), cores]
+            cores = ",".join(map(str, free)) or "any"
+            print(f"== mtrl {shlex.join(arguments)} (cores: {cores}, on {os.uname().nodename})", file=file)
         with _cancellations() as noted:
-            process = start(arguments, log, threads=threads, prefix=prefix, cwd=folder, env=env)
+            process = start(arguments, log, threads=threads, prefix=tied(free), cwd=folder, env=env)
             while process.poll() is None:
                 if noted:
                     process.terminate()

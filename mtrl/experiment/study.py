@@ -22,6 +22,7 @@ Beside the study, `<label>/seed_<n>/` keeps what a reader needs of a finished ru
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
 import subprocess
@@ -34,12 +35,14 @@ from statistics import mean
 from typing import Any
 
 from mtrl.core.config import check
+from mtrl.core.cores import free_cores
 from mtrl.core.errors import expected
 from mtrl.core.records import read_yaml, require
+from mtrl.core.registry import imported
 from mtrl.experiment.config import USABLE, ExperimentConfig, compose, compose_all, is_name, run_name
 from mtrl.experiment.load import evaluate_run
 from mtrl.experiment.pictures import plot_runs, plot_scores
-from mtrl.experiment.processes import start
+from mtrl.experiment.processes import start, tied
 from mtrl.experiment.rungs import Rungs
 from mtrl.experiment.runs import SOLVED, Scores
 from mtrl.monitoring.files import write_json
@@ -223,7 +226,8 @@ def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, flo
 def _one(study: Study, processes: _Processes, command: list[str], config: ExperimentConfig, alone: bool) -> int:
     """Make or continue one run, and keep it."""
     path = run_path(config.runs, config.benchmark.name, run_name(config), config.seed)
-    code = processes.mtrl(["train", *command], None if alone else path.with_suffix(".log"))
+    flags = [word for module in imported for word in ("--import", module)]
+    code = processes.mtrl(["train", *command, *flags], None if alone else path.with_suffix(".log"))
     if code == 0:
         kept = study.folder / config.experiment / path.name
         kept.mkdir(parents=True, exist_ok=True)
@@ -249,18 +253,20 @@ class _Processes(Interrupts):
                 process.send_signal(number)
 
     def mtrl(self, arguments: list[str], log: Path | None = None) -> int:
-        """Run a command of mtrl. Returns its exit code. With a log, it runs silently and on one thread."""
-        with self._lock:
-            if self.pending:
-                return 1
-            say(f"== mtrl {shlex.join(arguments)}")
-            # stdout is for the study's result, so a run's output goes to stderr.
-            alone: dict[str, Any] = {"stdout": _STDERR} if log is None else {"log": log, "threads": 1}
-            process = start(arguments, **alone)
-            self._running.add(process)
-        code = process.wait()
-        with self._lock:
-            self._running.remove(process)
+        """Run a command of mtrl. Returns its exit code. With a log, it runs silently, on a core of its own if one is
+        free."""
+        with free_cores(1) if log else contextlib.nullcontext([]) as cores:
+            with self._lock:
+                if self.pending:
+                    return 1
+                say(f"== mtrl {shlex.join(arguments)}")
+                # stdout is for the study's result, so a run's output goes to stderr.
+                silent: dict[str, Any] = {"log": log, "threads": 1, "prefix": tied(cores)}
+                process = start(arguments, **(silent if log else {"stdout": _STDERR}))
+                self._running.add(process)
+            code = process.wait()
+            with self._lock:
+                self._running.remove(process)
         return code
 
 

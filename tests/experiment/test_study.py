@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import json
 import os
@@ -140,6 +141,21 @@ def test_the_studies_of_this_repository_are_whole(name: str) -> None:
     commands = [found.command(label, seed, []) for label in found.runs for seed in found.seeds[label]]
     compose_all(commands)
     assert set(found.controls) <= set(found.runs)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process to cores")
+def test_runs_side_by_side_have_cores_of_their_own(elsewhere: Path) -> None:
+    """A module that `--import` names notes them. The runs get this flag from the study."""
+    note = "import os, pathlib\npathlib.Path(f'cores-{os.getpid()}').write_text(repr(os.sched_getaffinity(0)))\n"
+    Path("noted_cores.py").write_text(note)
+    folder = study(elsewhere / "small", common=[*TINY, "steps=2000"], runs={"one": [], "two": []}, pictures={})
+    command = ["-m", "mtrl.cli", "study", str(folder), "--jobs", "2", "--import", "noted_cores"]
+    own_locks = {**os.environ, "TMPDIR": str(elsewhere)}  # no other test has reserved a core there
+    subprocess.run([sys.executable, *command], env=own_locks, check=True)
+    found = [ast.literal_eval(file.read_text()) for file in Path().glob("cores-*")]
+    every = len(os.sched_getaffinity(0))
+    assert sorted(map(len, found)) == ([1, 1, every] if every > 1 else [1, 1, 1])
+    assert every == 1 or len({min(cores) for cores in found if len(cores) == 1}) == 2
 
 
 @pytest.mark.parametrize(("name", "jobs"), [("SIGTERM", 2), ("SIGINT", 1)])
