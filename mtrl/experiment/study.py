@@ -261,8 +261,10 @@ class _Processes(Interrupts):
                     return 1
                 say(f"== mtrl {shlex.join(arguments)}")
                 # stdout is for the study's result, so a run's output goes to stderr.
-                silent: dict[str, Any] = {"log": log, "threads": 1, "prefix": tied(cores)}
-                process = start(arguments, **(silent if log else {"stdout": _STDERR}))
+                options: dict[str, Any] = {"stdout": _STDERR}
+                if log:
+                    options = {"log": log, "threads": 1, "prefix": tied(cores)}
+                process = start(arguments, **options)
                 self._running.add(process)
             code = process.wait()
             with self._lock:
