@@ -61,6 +61,14 @@ def _mean(values: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
 
+def _length(vectors: Tensor) -> Tensor:
+    """Euclidean norms of vectors (B, C, H, W), as (B, H, W).
+
+    PyTorch's `norm` along this dimension takes a hundred times as long on a CPU.
+    """
+    return vectors.square().sum(1).sqrt()
+
+
 def _counts(index: Tensor, valid: Tensor, size: int) -> Tensor:
     """How often each whole number below `size` occurs at valid pixels, (size,) float64."""
     weight = valid.flatten().double()
@@ -76,7 +84,7 @@ class Segmentation(PixelTask):
     compared = ("miou", False)
 
     def prediction(self, output: Tensor) -> Tensor:
-        return output.argmax(1, keepdim=True)
+        return output.max(1, keepdim=True).indices  # on a CPU, a third of argmax's time
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         labels = target.squeeze(1).long()
@@ -137,7 +145,7 @@ class Normals(PixelTask):
     form: str = "cosine"
 
     def prediction(self, output: Tensor) -> Tensor:
-        return F.normalize(output, dim=1)
+        return output / _length(output).clamp(min=1e-12).unsqueeze(1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         # Almost the prediction, but its first and second derivatives are bounded at an output of zero.
@@ -152,7 +160,7 @@ class Normals(PixelTask):
     def tally(self, output: Tensor, target: Tensor) -> Tensor:
         """The number of pixels in each bin of angles, and the sum of the angles."""
         found, valid = self.prediction(output), self._valid(target)
-        apart, together = ((found + sign * target).norm(dim=1) for sign in (-1, 1))
+        apart, together = (_length(found + sign * target) for sign in (-1, 1))
         angle = torch.rad2deg(2 * torch.atan2(apart, together))  # exact for small angles, unlike acos
         angle = angle.nan_to_num(180.0)  # used as an index below; infinite outputs are reported elsewhere
         bins = _counts((angle / _BIN).long(), valid, math.ceil(180 / _BIN) + 1)

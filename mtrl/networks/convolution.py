@@ -115,10 +115,9 @@ class BatchNorm(nn.Module):
         return torch.addcmul(_over_images(offset), x, _over_images(factor))
 
     def _batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        variance, mean = torch.var_mean(x, (-4, -2, -1), correction=0)
-        if self.processes.count > 1:
-            own, (mean,) = mean, self.processes.mean([mean])
-            (variance,) = self.processes.mean([variance + (own - mean).square()])
+        # On a CPU, means over pixels and then over images take a tenth of the time of `torch.var_mean`.
+        (mean,) = self.processes.mean([x.mean((-2, -1)).mean(-2)])
+        (variance,) = self.processes.mean([(x - _over_images(mean)).square().mean((-2, -1)).mean(-2)])
         if self.tracking:
             count = x.shape[-4] * x.shape[-2] * x.shape[-1] * self.processes.count
             with torch.no_grad():
