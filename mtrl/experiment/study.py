@@ -49,7 +49,7 @@ from mtrl.monitoring.files import write_json
 from mtrl.monitoring.interrupt import Interrupts
 from mtrl.monitoring.progress import say
 from mtrl.monitoring.run import POLICY, read_result, run_path
-from mtrl.monitoring.statistics import is_share
+from mtrl.monitoring.statistics import interquartile_mean, is_share
 
 KEPT = ("config.yaml", "metrics.jsonl", "result.json", "provenance.json", POLICY)
 GUESSED = 0.2
@@ -309,7 +309,9 @@ def _further(row: Mapping[str, Any]) -> dict[str, str]:
     """The table's cells in columns that only some studies have."""
     cells, scale = dict[str, str](), 100 if is_share(row["metric"]) else 1
     if deltas := row.get("delta_mtl_of_each_seed"):
-        cells["Δ_MTL"] = f"{mean(deltas):+.1f} %"
+        delta = interquartile_mean([[value] for value in deltas])
+        cells["Δ_MTL"] = f"{delta.point:+.1f} %"
+        cells["its interval"] = f"{delta.low:+.1f} to {delta.high:+.1f}" if len(deltas) > 1 else "-"
     if "rungs" in row:
         cells["rungs"] = "  " + ", ".join(f"{value * scale:.1f}" for value in row["rungs"])
     return cells

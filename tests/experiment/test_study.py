@@ -22,7 +22,7 @@ import mtrl
 from mtrl.cli import main
 from mtrl.core.errors import UserError
 from mtrl.envs.toy import OBSERVATION_SIZE
-from mtrl.experiment.study import KEPT, Study, check_study, summary
+from mtrl.experiment.study import KEPT, Study, check_study, summary, table
 from mtrl.monitoring import checkpoints
 from tests.support.figures import labels
 from tests.support.waiting import PATIENCE, wait_for
@@ -39,13 +39,15 @@ def study(folder: Path, **contents: Any) -> Path:
     return folder
 
 
-def store(folder: Path, label: str, success: dict[str, float], seed: int = 1, updates: int = 450) -> None:
+def store(
+    folder: Path, label: str, success: dict[str, float], seed: int = 1, updates: int = 450, **further: float
+) -> None:
     place = folder / label / f"seed_{seed}"
     place.mkdir(parents=True)
     tasks = {task: {"mean_success": share} for task, share in success.items()}
     facts = {"updates": updates, "steps_total": updates, "training_seconds": {"update": 1.0}, "episodes": 25}
     mean = sum(success.values()) / len(success)
-    result = {**facts, "seed": seed, "headline": "success", "mean_success": mean, "tasks": tasks}
+    result = {**facts, **further, "seed": seed, "headline": "success", "mean_success": mean, "tasks": tasks}
     (place / "result.json").write_text(json.dumps(result))
 
 
@@ -97,6 +99,16 @@ def test_a_task_counts_if_every_control_fails_it_with_every_seed(tmp_path: Path)
     assert equal["interquartile_mean"] == pytest.approx((0.7 + 0.9) / 2), "the middle half of four scores"
     low, high = equal["interval_95"]
     assert 0.6 <= low <= 0.8 <= high <= 1.0
+
+
+def test_the_table_has_delta_mtl_with_its_interval_over_seeds(tmp_path: Path) -> None:
+    folder = study(tmp_path, runs={"single": [], "both": {"seeds": [1, 2, 3]}})
+    store(folder, "single", {"depth": 0.5})
+    for seed, delta in enumerate((-2.0, 1.0, 4.0), 1):
+        store(folder, "both", {"depth": 0.5}, seed, delta_mtl=delta)
+    heads, single, both = table(summary(Study.read(folder), ["single", "both"])).splitlines()
+    assert "Δ_MTL" in heads and single.split()[-2:] == ["-", "-"]
+    assert "+1.0 %" in both and both.endswith(" -2.0 to +4.0")
 
 
 def test_runs_that_should_have_had_equally_many_updates_are_held_to_it(tmp_path: Path) -> None:
