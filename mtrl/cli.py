@@ -1,7 +1,7 @@
 """The command line: what each command of `arguments.py` does.
 
-A command yields its results, each as text and as the facts that `--json` prints. Only results are written to
-stdout; progress and messages go to stderr. Bad input ends in exit code 2 and one line on what was expected and found.
+A command yields its results, each as text and as the facts that `--json` prints. Only results go to stdout; progress
+and messages go to stderr. Bad input ends in exit code 2 and one line that says what was expected and what was found.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from mtrl.core.registry import import_by_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
 LONGEST = 4000
-"""The largest length of an error message. A longer one quotes what the user typed; it is cut in the middle."""
-# Read by OpenMP when torch is loaded. Threads that wait by spinning take the cores from the environments' threads, and
-# on a machine that does anything else an update takes ten times as long.
+"""The most characters of an error message. A longer one quotes what the user typed, and is cut in the middle."""
+# OpenMP reads this when PyTorch is imported. Spinning threads would take the cores from the environments' threads, and
+# on a machine with any other load an update would take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Shown(NamedTuple):
-    """A result. With `--json` its facts are printed, or if it has none, its text goes to stderr."""
+    """A result. With `--json`, its facts go to stdout; if it has none, its text goes to stderr."""
 
     text: str
     facts: Any = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code: 0, 2 after bad input, or 130 after an interrupt."""
     if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
         from mtrl import completion
 
@@ -64,9 +64,9 @@ def _code(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print("mtrl: interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
         return INTERRUPTED
-    except OSError as error:  # such as a full disk or a deleted folder; files written before are complete
+    except OSError as error:  # such as a full disk or a deleted folder; files already written are complete
         return _failed(error)
-    except (MemoryError, RuntimeError) as error:  # PyTorch's memory errors are known by their text
+    except (MemoryError, RuntimeError) as error:  # PyTorch raises RuntimeError if memory runs out
         if not isinstance(error, MemoryError) and not re.search("allocate memory|out of memory", str(error)):
             raise
         found = " ".join((str(error) or "none left").partition("\n")[0].split())
@@ -225,7 +225,7 @@ def _evaluate(options: argparse.Namespace) -> Iterator[Shown]:
 
 
 def _video(parts: Any, folder: Any) -> Shown:
-    """A short video, or one line that says what is missing for one."""
+    """Write a short video. The result names its file, or says why there is none."""
     path = folder.videos / "rollout.mp4"
     message = parts.write_video(path)
     return Shown(f"Video: {path}" if message is None else f"No video: {message}")

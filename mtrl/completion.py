@@ -1,6 +1,6 @@
-"""Shell completion: argcomplete completes commands and flags; this module adds the key=value options.
+"""Shell completion. argcomplete completes commands and flags; this module adds the key=value options.
 
-It imports nothing that it offers, so that an answer is as fast as `mtrl list`.
+It does not import the methods that it offers, so it answers as fast as `mtrl list`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _GROUPS = (*dict.fromkeys(registry.group for registry in REGISTRIES), "recipe")
 
 
 def script(shell: str) -> str:
-    """The code that the shell evaluates once. From then on it asks `answer`."""
+    """The code for a shell to evaluate once. From then on, the shell calls mtrl for completions (see `answer`)."""
     return shellcode(["mtrl"], shell=shell)
 
 
 def answer(parser: argparse.ArgumentParser) -> None:
-    """Tell the shell what can be typed at the cursor, and end the process."""
+    """Print the completions at the cursor for the shell, and end the process."""
     argcomplete.autocomplete(parser, always_complete_options=False, default_completer=_Completer())
 
 
@@ -44,7 +44,7 @@ class _Completer(FilesCompleter):
 
 
 def options(prefix: str, given: Sequence[str] = ()) -> Iterator[str]:
-    """What can follow `prefix`: an option's name, or the kinds of a group. given: the other options."""
+    """The completions of `prefix`: names of options, or the kinds of a group. given: the options typed before."""
     key, equals, value = prefix.partition("=")
     if equals:
         before = "".join(re.findall(r"^.*[,\[]", value))  # several kinds can be listed with commas
@@ -55,7 +55,7 @@ def options(prefix: str, given: Sequence[str] = ()) -> Iterator[str]:
 
 
 def _names() -> Iterator[str]:
-    """The options without a dot, and the groups that have options behind a dot."""
+    """The options without a dot, and the groups, whose options follow a dot."""
     yield from (f"{name}=" for name in ["task", *SHORT, *(field.name for field in fields(ExperimentConfig))])
     yield from (f"{group}." for group in _GROUPS if group != "recipe")
 

@@ -124,7 +124,7 @@ def test_every_published_method_is_listed_with_its_paper() -> None:
     assert listed("agents")["agent"]["ppo"]["paper"] == "Schulman et al. 2017"
     facts = listed("surgery")["surgery"]["mgda"]
     assert facts["paper"] == "Sener & Koltun 2018, Eq. 3"
-    assert facts["summary"] == "MGDA: the shortest vector between the gradients, to the solver's precision."
+    assert facts["summary"] == "MGDA: the shortest vector in the gradients' convex hull, solved exactly."
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The common part of actor-critic learners: networks, value heads, optimisers, normalisation and state.
 
-A learner is a subclass that adds its equations: the actions that follow from the actor's outputs, the critics' target,
-the actor's loss, and the order of steps in an update (see `ppo`, and `off_policy` for `sac` and `td3`).
+A learner is a subclass that adds its equations: how the actor's outputs become actions, the critics' target, the
+actor's loss, and the order of the optimiser steps in an update (see `ppo`, and `off_policy` for `sac` and `td3`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ActorCriticConfig(ValueConfig, NormalisationConfig):
     gamma: float = option(0.99, "in (0, 1]")
     """Discount factor γ."""
     learning_rate: float = option(3e-4, "positive")
-    """Adam's learning rate, for everything that is trained."""
+    """Adam's learning rate, the same for all networks."""
     adam_eps: float = option(1e-8, "positive")
     """Adam's ε."""
     critic_layer_norm: bool | None = None
@@ -41,16 +41,17 @@ class ActorCriticConfig(ValueConfig, NormalisationConfig):
     critic_width: int | None = option(None, "a positive integer")
     """Units of the critics' hidden layers; as in the network if not given."""
     max_grad_norm: float | None = option(None, "positive")
-    """Clip the norm of each network's final gradient."""
+    """Largest norm of each network's final gradient, which is clipped to it; no limit if not given."""
     reduction: str = option("mean", ("mean", "sum"))
     """How the weighted task losses are combined: mean or sum."""
     precision: str = option("tf32", precision.CHOICES)
-    """Precision of the networks' matrix products: tf32 (on a GPU that has it, else float32), float32 or bfloat16.
-    Parameters, gradients and the tasks' inner products are float32 or float64 in any case."""
+    """Precision of the networks' matrix products: tf32 (on a GPU that has it, otherwise float32), float32 or bfloat16.
+    Parameters, gradients and the inner products of the tasks' gradients are always float32 or float64."""
     execution: str = runtime_option("auto", runners.CHOICES)
-    """How updates run: plain, captured (one CUDA graph), compiled (by PyTorch in half a minute; on a GPU captured too),
-    or auto. Where the methods allow it, auto captures on a GPU and compiles after 50,000 updates; on a CPU with a
-    compiler it compiles after 5,000. An update of PPO is an optimiser step on a minibatch, and is not captured."""
+    """How updates run: plain (op by op), captured (in a CUDA graph), compiled (by PyTorch in half a minute; on a GPU
+    also captured) or auto. Where the methods allow it, auto captures updates on a GPU and compiles them after 50,000;
+    on a CPU with a C++ compiler it compiles them after 5,000. For PPO, an update is an optimiser step on a minibatch,
+    and a GPU runs it op by op."""
 
     def for_acting(self) -> Self:
         return replace(self, execution="plain")
@@ -61,15 +62,15 @@ class ActorCritic(Agent):
 
     acting: ClassVar[tuple[str, ...]] = ("actor", "observation_normalisation")
     outputs_per_action: ClassVar[int]
-    """Outputs of the actor for each entry of an action."""
+    """Outputs of the actor's architecture for each entry of an action; `wrap_actor` may append others."""
     actor_sees_action: ClassVar[bool] = False
-    """Whether the actor changes an action that it is given."""
+    """Whether an action is a further input of the actor, which changes that action."""
     critic_sees_action: ClassVar[bool]
     """Whether critics estimate Q(s, a) rather than V(s)."""
     extras: ClassVar[tuple[str, ...]] = ()
-    """Names of the tensors that its updates pass to weightings (`Context.extras`)."""
+    """Names of the tensors (T,) that updates pass to weightings (`Context.extras`)."""
     ensemble: int | None = None
-    """E; None for a single critic without that axis."""
+    """E, the number of critics; None for a single critic, whose outputs have no axis E."""
 
     def __init__(
         self,
@@ -81,10 +82,9 @@ class ActorCritic(Agent):
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network: the configuration of the architecture of actor and critics.
-
-        spec: with a `GoalSpec`, networks are conditioned on goals, and each batch names its goals (`SomeTasks`).
-        """
+        """network: the configuration of the architecture of actor and critics. Raises `UserError` if it does not work,
+        or if the methods do not fit it or each other. spec: with a `GoalSpec`, networks are conditioned on goals, and
+        each batch names its goals (`SomeTasks`)."""
         num_tasks, goals = spec.num_tasks, None
         if isinstance(spec, GoalSpec):
             goals, methods = spec.goals, replace(methods, tasks_per_batch=spec.goals_per_batch)
@@ -116,22 +116,22 @@ class ActorCritic(Agent):
         return factory
 
     def greedy(self, output: Tensor) -> Tensor:
-        """The actor's output (T, N, outputs) -> the best actions (T, N, A); beyond [-1, 1] they are clipped."""
+        """The actor's output (T, N, outputs) -> the policy's deterministic actions (T, N, A), which `act` clips."""
         raise NotImplementedError
 
     def sampled(self, output: Tensor, noise: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         """The actor's output (T, N, outputs), standard normal noise (T, N, A) -> exploring actions (T, N, A).
 
-        As in `greedy`, they are clipped where they lie beyond [-1, 1].
+        `act` clips them to [-1, 1], and `explore` does not.
         """
         raise NotImplementedError
 
     def actor_losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]:
-        """The actor's `TaskLoss`."""
+        """The `TaskLoss` of the actor."""
         raise NotImplementedError
 
     def critic_losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]:
-        """The critics' `TaskLoss`."""
+        """The `TaskLoss` of the critics."""
         raise NotImplementedError
 
     def _critic_network(self, network: Any) -> Any:
@@ -171,7 +171,7 @@ class ActorCritic(Agent):
     def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:
         """observation (T, N, O) -> action (T, N, A) in [-1, 1], random with `explore`.
 
-        subset: the tasks of the T rows.
+        subset: the tasks to which the rows of the first axis belong.
         """
         subset = subset.to(self.device)
         observation = self._normalised("observation", observation.to(self.device, torch.float32), subset)
@@ -192,9 +192,9 @@ class ActorCritic(Agent):
         self.load_policy_state(state["policy"])
 
     def observe(self, transitions: Transitions) -> None:
-        """Add new transitions to the normalisers' running statistics, when the transitions are stored.
+        """Add new transitions to the normalisers' running statistics. Call it when the transitions are stored.
 
-        A step of an optimiser never changes these statistics.
+        Optimiser steps never change these statistics.
         """
         for normaliser in self._normalisers.values():
             normaliser.observe(transitions)
@@ -203,25 +203,32 @@ class ActorCritic(Agent):
         return self._normalisers[name](value, subset) if name in self._normalisers else value
 
     def noise(self, leading: tuple[int, ...]) -> Tensor:
-        """Standard normal, (*leading, A)."""
+        """Standard normal noise (*leading, A) from `generator`."""
         return torch.randn(*leading, self.action_size, device=self.device, generator=self.generator)
 
     def noise_of_share(self, shape: torch.Size) -> Tensor:
-        """`noise` for this process's share (T, B) of a batch, part of what one process would draw for the whole."""
+        """Noise (T, B, A) for this process's share of a batch; shape: (T, B) of that share.
+
+        Every process draws the noise of the whole batch and takes its part, so one process would draw the same noise.
+        """
         return self.processes.share(self.noise((shape[0], shape[1] * self.processes.count)))
 
     @property
     def value_networks(self) -> Sequence[TaskNetwork]:
-        """The networks whose outputs `head` reads."""
+        """The networks whose outputs `head` turns into values."""
         return [self.critic]
 
     def step_critics(self, batches: Sequence[Any], subset: TaskSubset, **settings: Any) -> Metrics:
-        """Take one step, on one batch or (`needs_second_batch`) on two; settings: as for `MultiTaskOptimizer.step`."""
+        """One optimiser step of the critics. batches: one with a `target` (T, B), or two where `needs_second_batch`.
+
+        settings: the other arguments of `MultiTaskOptimizer.step`.
+        """
         self.head.observe(self.processes.whole(batches[0].target), subset, self.value_networks)
         metrics = self.critic_optimizer.step(self.critic_losses, *batches, subset=subset, **settings)
         return {f"critic/{name}": value for name, value in metrics.items()}
 
     def step_actor(self, batches: Sequence[Any], subset: TaskSubset, **settings: Any) -> Metrics:
+        """One optimiser step of the actor, with arguments as in `step_critics`."""
         metrics = self.actor_optimizer.step(self.actor_losses, *batches, subset=subset, **settings)
         return {f"actor/{name}": value for name, value in metrics.items()}
 

@@ -25,28 +25,28 @@ class AgentConfig(Options):
     specs: ClassVar[tuple[type[Spec], ...]]
     """The kinds of data that the learner works with."""
     trainings: ClassVar[tuple[str, ...]]
-    """The training loops that it works with."""
+    """The training loops that the learner works with."""
     divides_batches: ClassVar[bool] = False
-    """Whether several processes can learn together, each from its share of every batch."""
+    """Whether several processes can train together, each on its share of every batch."""
 
     kind: str = ""
 
     def for_acting(self) -> Self:
-        """The options for acting without training, possibly on another device than in training."""
+        """The options to use where the policy only acts, possibly on another device than in training."""
         return self
 
 
 class Agent:
-    """A learner that continues exactly from its saved state."""
+    """The base class of learners. One that loads a saved state continues exactly from there."""
 
     acting: ClassVar[tuple[str, ...]] = ()
-    """Names of the parts that the deterministic policy consists of; () for the whole state."""
+    """Names of the parts that deterministic acting needs; () for the whole state."""
 
     config: Any
     device: torch.device
     generator: torch.Generator
     announce: Callable[[str], None] = staticmethod(lambda _: None)
-    """Called with one line for the user, such as how updates run. A run replaces it by its progress bar's function."""
+    """Called with one line for the user, such as how updates run. A run shows it with its progress bar."""
 
     @property
     def needs_second_batch(self) -> bool:
@@ -54,16 +54,16 @@ class Agent:
         return False
 
     def _parts(self) -> dict[str, Any]:
-        """name -> a part with `state_dict` and `load_state_dict`."""
+        """name -> a part of the state, with `state_dict` and `load_state_dict`."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything an exact continuation needs."""
+        """Everything that an exact continuation needs."""
         state = {name: part.state_dict() for name, part in self._parts().items()}
         return state | {"generator": self.generator.get_state()}
 
     def reseed(self, seed: int) -> None:
-        """Draw other random numbers from now on."""
+        """Seed the generator anew, so that the random numbers from now on are others."""
         self.generator.manual_seed(seed)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Agent:
         continue_generator(self.generator, state["generator"].cpu())
 
     def policy_state(self) -> dict[str, Any]:
-        """Only the state that `act` needs without exploration."""
+        """The part of the state that `act` needs without exploration (`acting`)."""
         if not self.acting:
             return self.state_dict()
         return {name: part.state_dict() for name, part in self._parts().items() if name in self.acting}
@@ -91,9 +91,9 @@ class OneNetworkConfig(AgentConfig):
     batch_size: int = option(32, "a positive integer")
     """B: samples per task and update."""
     max_grad_norm: float | None = option(None, "positive")
-    """Clip the norm of the final gradient."""
+    """Largest norm of the final gradient, which is clipped to it; no limit if not given."""
     reduction: str = option("mean", ("mean", "sum"))
-    """How weighted task losses become one: mean or sum."""
+    """How the weighted task losses are combined: mean or sum."""
 
 
 class OneNetwork(Agent):
@@ -111,6 +111,11 @@ class OneNetwork(Agent):
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
+        """make_optimizer: makes the optimiser of the network's parameters; seed: of the learner's random numbers.
+
+        Raises:
+            UserError: the methods do not fit the network or each other.
+        """
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.network = network.to(self.device)
@@ -132,7 +137,7 @@ class OneNetwork(Agent):
 
 
 def continue_generator(generator: torch.Generator, state: Tensor) -> None:
-    """Continue from a generator's state. The state of another kind of device only seeds the generator."""
+    """Continue from a generator's saved state. A state from another kind of device only seeds the generator."""
     if len(state) == len(generator.get_state()):
         generator.set_state(state)
     else:
@@ -140,6 +145,6 @@ def continue_generator(generator: torch.Generator, state: Tensor) -> None:
 
 
 def branch(generator: torch.Generator, into: torch.Generator | None = None) -> torch.Generator:
-    """A generator seeded by the unchanged state of `generator`; `into`, if given, is seeded and returned."""
+    """Seed a generator by the state of `generator`, which stays as it is. Returns `into`, or a new one if not given."""
     seed = zlib.crc32(generator.get_state().numpy().tobytes())
     return (torch.Generator(generator.device) if into is None else into).manual_seed(seed)

@@ -1,8 +1,8 @@
 """Behaviour cloning of keyframes: from pictures to the gripper pose that the expert went to next (Auto-λ, Sec. 5.3).
 
-A task's loss is the mean over its samples of a weighted sum: the distance to the target position, 1 − ⟨q, q*⟩² for
-unit quaternions (the same for q and −q), and the gripper's binary cross-entropy. The paper names no losses; it trains
-with Adam at 1e-3 on batches of 32.
+A sample's loss is the weighted sum of the distance to the target position, 1 − ⟨q, q*⟩² for unit quaternions (the same
+for q and −q), and the gripper's binary cross-entropy. A task's loss is the mean over its samples, each with its
+`importance`. The paper names no losses. It trains with Adam at 1e-3 on batches of 32.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Config(OneNetworkConfig):
     trainings: ClassVar[tuple[str, ...]] = ("behaviour_cloning",)
     kind: str = "bc"
     learning_rate: float = option(1e-3, "positive")
-    """Adam's learning rate, constant."""
+    """Adam's learning rate, which stays constant."""
     position_weight: float = option(10.0, "0 or more")
     """Weight of the distance to the target, per metre."""
     rotation_weight: float = option(1.0, "0 or more")
@@ -51,7 +51,7 @@ class BC(OneNetwork):
         super().__init__(config, TaskNetwork(factory, spec.num_tasks), adam, **context)
 
     @torch.no_grad()
-    def act(self, observation: KeyframeObservation, explore: bool = False) -> Tensor:
+    def act(self, observation: KeyframeObservation) -> Tensor:
         """Keyframes (T, N, 8) to go to next: xyz, quaternion xyzw, and 1 for an open gripper, 0 for a closed one."""
         prediction = self.predict(*self.network.tensors, observation.to(self.device))
         gripper = (prediction.gripper > 0).to(prediction.position).unsqueeze(-1)
@@ -59,7 +59,7 @@ class BC(OneNetwork):
 
     @torch.no_grad()
     def attention(self, observation: KeyframeObservation) -> Tensor:
-        """Where the policy looks: (T, N, C, h, w), of sum 1 over cameras and patches."""
+        """Attention weights (T, N, C, h, w), which sum to one over the C cameras and their h × w patches."""
         return self.predict(*self.network.tensors, observation.to(self.device)).attention
 
     def predict(self, shared: Tensors, own: Tensors, own_buffers: Tensors, seen: KeyframeObservation) -> Prediction:
@@ -71,7 +71,8 @@ class BC(OneNetwork):
     def losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: KeyframeBatch
     ) -> tuple[Tensor, Metrics]:
-        """(T,), and the errors: position (T,) in metres, rotation (T,) in degrees, gripper (T,) as a share."""
+        """The losses (T,). Metrics: errors (T,) of position (metres), rotation (degrees) and gripper (share), and each
+        sample's loss (T, B) without its `importance`."""
         made = self.predict(shared, own, own_buffers, batch.observation)
         goal, quaternion = batch.target_pose.split([3, 4], -1)
         distance = (made.position - goal).square().sum(-1).add(1e-8).sqrt()
@@ -88,7 +89,7 @@ class BC(OneNetwork):
         return (sample * batch.importance).mean(-1), aux
 
     def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics:
-        """One step on a batch (T, B, ..). Nothing is read back."""
+        """One optimiser step on a batch (T, B, ..), without waiting for the device."""
         second = None if second_batch is None else second_batch.to(self.device)
         return self.optimizer.step(self.losses, batch.to(self.device), second)
 

@@ -23,7 +23,7 @@ from mtrl.networks import NETWORKS, Factory, TaskNetwork
 
 LOG_STD_MIN, LOG_STD_MAX = -4.0, 15.0
 LATENT_LIMIT = 0.5
-"""Actions are generated from standard normal latents, clamped to this size."""
+"""Actions are generated from standard normal latents, which are clamped to plus or minus this value."""
 
 
 @dataclass
@@ -33,13 +33,13 @@ class Config(OffPolicyConfig):
     divides_batches: ClassVar[bool] = False  # all processes would draw the same latents
     kind: str = "bcq"
     candidates: int = option(10, "a positive integer")
-    """n: actions generated for each state. Critics choose one of them."""
+    """n: actions generated for each state, of which critics choose one."""
     perturbation: float = option(0.05, "0 or more")
-    """Φ: the largest change of an entry of a generated action."""
+    """Φ: the largest change to an entry of a generated action."""
     least_weight: float = option(0.75, "in [0, 1]")
-    """λ: a target is λ times the least of the critics' values plus 1 − λ times the largest."""
+    """λ: a target uses λ times the smallest of the critics' values plus 1 − λ times the largest."""
     kl_weight: float = option(0.5, "0 or more")
-    """Weight of the divergence of the VAE's latents from a standard normal. The VAE's squared error has weight 1."""
+    """Weight of the KL divergence of the VAE's latents from a standard normal. Its squared error has weight 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,15 +49,15 @@ class Config(OffPolicyConfig):
 
     @property
     def rows(self) -> int:
-        """Transitions of each task in the batch of an update."""
+        """Transitions of each task in the batch that an update draws."""
         return self.batch_size
 
 
 class ActionVAE(nn.Module):
-    """The VAE of one task's actions, given observations. It has L latents.
+    """The VAE of one task's actions, given observations, with latents of size L.
 
-    forward(observation, action, noise (.., L)) -> (.., A + 2 L): the reconstructed action, and the means and logarithms
-    of the standard deviations of the latents.
+    forward(observation, action, noise (.., L)) -> (.., A + 2 L): the reconstructed action, and the means and the
+    logarithms of the standard deviations of the latents.
     forward(observation, latent) -> (.., A): the action decoded from a latent.
     """
 
@@ -92,6 +92,8 @@ class ActorBatch(NamedTuple):
 
 
 class BCQ(OffPolicyActorCritic):
+    """Its actor is the network that perturbs generated actions."""
+
     acting: ClassVar[tuple[str, ...]] = ("actor", "critic", "vae", "value_head", "observation_normalisation")
     outputs_per_action: ClassVar[int] = 1
     actor_sees_action: ClassVar[bool] = True
@@ -103,7 +105,7 @@ class BCQ(OffPolicyActorCritic):
         self.latent_size = 2 * self.action_size
         sizes = (spec.observation_size, self.action_size)
         self.vae = TaskNetwork(_vae(network, *sizes, self.latent_size), self.num_tasks).to(self.device)
-        self.vae_optimizer = self._optimizer(methods, self.vae, "critic")  # its losses are positive, like the critics'
+        self.vae_optimizer = self._optimizer(methods, self.vae, "critic")  # its losses are never negative either
         self.target_actor = self._target_of(self.actor)
         fixed = torch.randn(config.candidates, self.latent_size, generator=torch.Generator().manual_seed(0))
         self._fixed = fixed.clamp(-LATENT_LIMIT, LATENT_LIMIT).to(self.device)
@@ -120,7 +122,10 @@ class BCQ(OffPolicyActorCritic):
 
     @torch.no_grad()
     def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:
-        """The best of n actions by the first critic. Without `explore`, their latents are the same in every call."""
+        """The best of n generated actions (T, N, A), according to the first critic.
+
+        Without `explore`, every call generates actions from the same n latents.
+        """
         observation = self._normalised("observation", observation.to(self.device, torch.float32), subset)
         leading, n = observation.shape[:-1], self.config.candidates
         latents = self.latents((*leading, n)) if explore else self._fixed.expand(*leading, n, -1)
@@ -130,7 +135,7 @@ class BCQ(OffPolicyActorCritic):
         return best_of(action, q, n)
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """One step of the VAE, the critics, the actor (which perturbs actions) and the targets, in this order."""
+        """One step of the VAE, the critics, the actor and the target networks, in this order."""
         autoencoded: list[Any] = [VAEBatch(b.observation, b.action, self._vae_noise(b)) for b in batches]
         metrics = self.vae_optimizer.step(self.vae_losses, *autoencoded, subset=subset)
         metrics = {f"vae/{name}": value for name, value in metrics.items()}
@@ -157,7 +162,7 @@ class BCQ(OffPolicyActorCritic):
     def critic_batch(self, batch: Transitions, latents: Tensor | None = None) -> CriticBatch:
         """y = r + γ (1 − terminated) max_i [λ min_e Q'_e(s', a_i) + (1 − λ) max_e Q'_e(s', a_i)].
 
-        a_i are n generated actions, perturbed by the target network. latents (T, B n, L): drawn if not given.
+        a_i are n generated actions, perturbed by the target actor. latents (T, B n, L): drawn if not given.
         """
         n, least = self.config.candidates, self.config.least_weight
         observation = batch.next_observation.repeat_interleave(n, -2)
@@ -169,13 +174,14 @@ class BCQ(OffPolicyActorCritic):
 
     @torch.no_grad()
     def actor_batch(self, batch: Transitions) -> ActorBatch:
+        """The batch with one generated action for each observation."""
         latents = self.latents(batch.reward.shape)
         return ActorBatch(batch.observation, self.vae(batch.observation, latents), batch.subset)
 
     def actor_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ActorBatch
     ) -> tuple[Tensor, Metrics]:
-        """−mean_B Q_1(s, a'), (T,), where a' is the generated action a as the actor perturbs it (`perturbed`)."""
+        """−mean_B Q_1(s, a'), (T,), where a' is the generated action after the actor's perturbation."""
 
         def actor(x: Tensor) -> Tensor:
             return self.actor.call(shared, own, own_buffers, x)
@@ -189,9 +195,9 @@ class BCQ(OffPolicyActorCritic):
 
 
 def best_of(action: Tensor, q: Tensor, candidates: int) -> Tensor:
-    """The best of n = `candidates` actions for each of N observations.
+    """The best of n = `candidates` actions for each of N observations, (.., N, A).
 
-    actions (.., N n, A) and their values (.., N n), in which the n of one observation follow each other -> (.., N, A).
+    action (.., N n, A), q (.., N n): actions and their values. The n of one observation follow each other.
     """
     best = q.unflatten(-1, (-1, candidates)).argmax(-1, keepdim=True).unsqueeze(-1)
     grouped = action.unflatten(-2, (-1, candidates))

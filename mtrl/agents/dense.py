@@ -1,7 +1,7 @@
 """Dense prediction: each task has a target for every pixel and its own kind of loss.
 
 Auto-λ paper, Sec. 5.1: SGD with momentum 0.9, learning rate 0.1, weight decay 1e-4, batches of 4. All tasks see the
-same pictures, so the forward pass goes through the shared part once. Per-task gradients take one backward pass through
+same pictures, so one forward pass through the shared part serves all. Per-task gradients take a backward pass through
 it for each task.
 """
 
@@ -27,18 +27,18 @@ from mtrl.networks.trial import build_dense
 class Config(supervised.Config):
     specs: ClassVar[tuple[type[Spec], ...]] = (DenseSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("dense",)
-    divides_batches: ClassVar[bool] = False  # shares differ in how many pixels count: their means cannot be averaged
+    divides_batches: ClassVar[bool] = False  # shares differ in how many pixels count, so their means cannot be averaged
     kind: str = "dense"
     batch_size: int = 4
     """B: pictures per update."""
     weight_decay: float = 1e-4
     """SGD's weight decay."""
     normals_loss: str = option("cosine", ("cosine", "l1"))
-    """The loss of surface normals: cosine (1 minus the cosine of the angle, the MTAN paper) or l1 (Auto-λ's code)."""
+    """Loss of surface normals: cosine (one minus the angle's cosine, as in the MTAN paper) or l1 (Auto-λ's code)."""
 
 
 class Dense(supervised.SupervisedLearner):
-    """The learner of T tasks whose targets are given for each pixel."""
+    """The learner of T tasks with a target for each pixel."""
 
     def __init__(self, config: Config, *, network: Any, spec: DenseSpec, **context: Any) -> None:
         """network: its configuration; context: as in `OneNetwork`."""
@@ -63,12 +63,12 @@ class Dense(supervised.SupervisedLearner):
         return losses, {"score": torch.stack(scores)}
 
     def _of_tasks(self, outputs: Tensor) -> list[Tensor]:
-        """The network's output (T, B, K, H, W) without the channels that a task does not have, (B, channels, H, W)."""
+        """Each task's part (B, channels, H, W) of the output (T, B, K, H, W), without channels that it lacks."""
         return [output[:, : task.channels] for task, output in zip(self.tasks, outputs, strict=True)]
 
     @torch.no_grad()
     def outputs(self, images: Tensor) -> list[Tensor]:
-        """images (1, B, C, H, W) -> each task's output (B, channels, H, W), with the running statistics."""
+        """images (1, B, C, H, W) -> each task's output (B, channels, H, W), with batch norms' running statistics."""
         self.network.eval()
         return self._of_tasks(self.network(images.to(self.device)))
 

@@ -1,11 +1,11 @@
-"""Grasping a wanted object across domains: a reversed gradient keeps the domain out of the network's features.
+"""Grasping a wanted object across domains: a reversed gradient makes the network's features independent of the domain.
 
 Fang et al., "Multi-Task Domain Adaptation for Deep Learning of Instance Grasping from Simulation", ICRA 2018. The
 network takes a picture, the mask of the wanted object and a motor command. Three heads share the features φ of the
 picture. They predict whether the command grasps the wanted object (from φ and the mask), whether it grasps any object
-(from φ), and which domain the picture is from (from φ, through a layer that passes features on and multiplies their
-gradient by −λ; Ganin & Lempitsky 2015). Whether an attempt grasped the wanted object is known only in the source
-domain. Whether it grasped any object is known in both. The loss of domain t is
+(from φ), and which domain the picture is from (from φ, behind a layer that multiplies gradients by −λ; Ganin &
+Lempitsky 2015). Whether an attempt grasped the wanted object is known only in the source domain. Whether it grasped any
+object is known in both. The loss of domain t is
 
     L_t = [t is the source] BCE(wanted) + BCE(any) + BCE(domain)
 
@@ -54,21 +54,23 @@ class Config(supervised.Config):
     """Adam's learning rate at the start of the schedule."""
     weight_decay: float = 1e-5
     reversal: float = option(0.3, "0 or more")
-    """λ: the domain head's gradient for the features is multiplied by −λ; 0 for no loss of that head."""
+    """λ: the domain head's gradient of the features is multiplied by −λ; 0 turns the domain loss off."""
     target_grasps: bool = True
-    """Whether the network learns from attempts in the target domain. If not, it uses the source's statistics there."""
+    """Whether the network learns from attempts in the target domain. If not, predictions there use the batch-norm
+    statistics of the source domain."""
     target_labels: bool = False
-    """Whether the labels of the wanted object are also known in the target domain. This gives an upper bound."""
+    """Whether it is also known in the target domain which attempts grasped the wanted object. This gives an upper
+    bound."""
     mask_size: int = option(2, "a positive integer")
-    """Entries along each edge of the coarse mask that the wanted object's head sees. A finer mask by itself shows the
-    object's shape and orientation, so that little depends on the picture and its domain."""
+    """Entries along each edge of the coarse mask that the wanted object's head sees. A finer mask alone shows the
+    object's shape and orientation, so that predictions depend little on the picture and its domain."""
     score: str = option("instance", ("instance", "any"))
     """The head that rates commands: for the wanted object (instance), or for any object (any, the indiscriminate
     baseline)."""
 
 
 class _Reversed(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by −scale."""
+    """The identity, with its gradient multiplied by −scale."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
@@ -81,12 +83,12 @@ class _Reversed(torch.autograd.Function):
 
 
 def reversed_gradient(x: Tensor, scale: float) -> Tensor:
-    """x itself, with a gradient that is multiplied by −scale."""
+    """x, whose gradient is multiplied by −scale."""
     return _Reversed.apply(x, scale)  # type: ignore[no-any-return]
 
 
 class _Grasper(nn.Module):
-    """Images (.., B, 4, H, W), whose last channel is the mask -> logits (.., B, 3) of INSTANCE, ANY and DOMAIN."""
+    """Images (.., B, 4, H, W) with the mask as last channel -> logits (.., B, 3) of INSTANCE, ANY and DOMAIN."""
 
     def __init__(self, trunk: nn.Module, features: int, width: int, config: Config) -> None:
         super().__init__()
@@ -106,7 +108,7 @@ class Grasp(SupervisedLearner):
     """The network that predicts what a command grasps. Its tasks are the two domains."""
 
     def __init__(self, config: Config, *, network: Any, spec: GraspSpec, **context: Any) -> None:
-        """network: the configuration of the network that gives the features; context: as in `OneNetwork`."""
+        """network: the configuration of the network whose features the heads share; context: as in `OneNetwork`."""
         trunk, features = build_trunk(network, image_shape=(3, spec.crop_size, spec.crop_size))
 
         def factory(code: Tensor) -> nn.Module:
@@ -132,7 +134,7 @@ class Grasp(SupervisedLearner):
         """images (T, M, 4, H, W) -> (T, M): each command's probability of success, by the head that `score` names."""
         self.network.eval()
         shared, own, buffers = self.network.tensors
-        if not self.config.target_grasps:  # the target's own statistics are not known either
+        if not self.config.target_grasps:  # the target's batch norms were not trained
             buffers = {name: buffer[:1].expand_as(buffer) for name, buffer in buffers.items()}
         logits = self.network.call(shared, own, buffers, images.to(self.device))
         return logits[..., INSTANCE if self.config.score == "instance" else ANY].sigmoid()

@@ -1,21 +1,21 @@
 """Semantic matching: tasks with the same classes learn similar features of each class, and learn from each other.
 
 Zhou, Chaib-draa & Wang, "Multi-task Learning by Leveraging the Semantic Information", AAAI 2021. Task t has a head h_t
-on shared features, relations α_t to all tasks, which sum to one, and the centroids C_t of each class's features:
+on shared features, relations α_t to all tasks, which sum to one, and the centroid of each class's features, C_t:
 
     L_t = Σ_i α_ti R_i(h_t) + λ Σ_i α_ti d(C_t, C_i)
     α_t = argmin Σ_i α_i (c₁ R_i(h_t) + c₃ d(C_t, C_i)) + c₂ ‖α‖₂ over the simplex
 
 R_i(h_t) is the mean cross-entropy of head t on the images of task i, in which each class has the same total weight (an
 image's weight is the ratio of a uniform label distribution to the task's). d is the mean squared difference of the
-centroids over the classes that both tasks have shown. Centroids are moving averages over batches; gradients pass only
+centroids over the classes that both tasks have had. Centroids are moving averages over batches. Gradients pass only
 through the newest batch.
 
 Only the abstract of the paper was at hand, so the equations follow its authors' code (fanzhouai/SMTL). Ours differs
 from that code in four points. A class that a batch lacks keeps its centroid; in theirs the centroid falls towards zero.
 Centroids are means of the features before the heads. Class weights are factors in place of a sampler. α follows moving
 averages of R and d at each update; theirs solves for α after each epoch, with R left at zero, and for digits also d, so
-that all relations become equal. Their code has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1; our defaults of c₁, c₃ and λ were chosen
+that all relations become equal. Their code has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1. Our defaults of c₁, c₃ and λ were chosen
 on seeds that no published result uses.
 """
 
@@ -39,7 +39,7 @@ from mtrl.networks.layers import Linear, owned
 from mtrl.networks.trial import build_trunk
 
 AVERAGING = 0.02
-"""The share of a batch in the moving averages of the errors R and the distances d."""
+"""Weight of a new batch in the moving averages of the errors R and the distances d."""
 
 
 @dataclass
@@ -47,24 +47,24 @@ class Config(supervised.Config):
     divides_batches: ClassVar[bool] = False  # its centroids know only the images of their own process
     kind: str = "matching"
     semantic_weight: float = option(1.0, "0 or more")
-    """λ: the weight of the distance of centroids; 0 for none."""
+    """λ: weight of the distances between centroids in the loss."""
     centroid_rate: float = option(0.3, "in (0, 1]")
-    """The share of a batch in the moving average of the centroids."""
+    """Weight of a new batch in the moving averages of the centroids."""
     relations: str = option("learned", ("learned", "equal", "own"))
-    """α: learned, equal for all tasks, or own: each head learns only from the images of its own task, and centroids are
-    matched equally."""
+    """Relations α: learned, equal (for all tasks) or own. With own, each head learns only from its own task's images,
+    and the distances of all centroids have equal weights."""
     error_weight: float = option(0.0, "0 or more")
-    """c₁: how much less a head learns from a task that is hard for it, where relations are learned."""
+    """c₁: how strongly learned relations avoid tasks with a large error under a head."""
     norm_weight: float = option(1.0, "positive")
-    """c₂: the pull of learned relations towards equal ones."""
+    """c₂: how strongly learned relations are drawn towards equal ones."""
     distance_weight: float = option(10.0, "0 or more")
-    """c₃: how much less a head learns from a task with distant centroids, where relations are learned."""
+    """c₃: how strongly learned relations avoid tasks with distant centroids."""
     class_weights: bool = True
     """Whether each class of a task has the same total weight, whatever its number of images."""
 
 
 class _Memory(nn.Module):
-    """The moving averages of one task; every task has its own."""
+    """The moving averages of one task. Every task owns such a module."""
 
     def __init__(self, classes: int, features: int, tasks: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _Memory(nn.Module):
 
 
 class _Classifier(nn.Module):
-    """images (T, B, C, H, W) -> (T heads, T, B, F + K): the features of each task's images, and every head's logits.
+    """images (T, B, C, H, W) -> (T heads, T, B, F + K): the F features of each image, and every head's K logits.
 
     The features are the same for all heads.
     """
@@ -92,10 +92,10 @@ class _Classifier(nn.Module):
 
 
 class Matching(SupervisedLearner):
-    """The classifier of T tasks of one label space."""
+    """The classifier of T tasks with the same classes."""
 
     def __init__(self, config: Config, *, network: Any, spec: ImageSpec, **context: Any) -> None:
-        """network: a configuration, whose heads are replaced by one layer for each task; context: that of `OneNetwork`.
+        """network: its configuration, without heads: each task gets one linear layer; context: as in `OneNetwork`.
 
         Raises:
             UserError: tasks have different numbers of classes, or label the same images.
@@ -110,7 +110,7 @@ class Matching(SupervisedLearner):
         self._same = torch.eye(spec.num_tasks, device=self.device)
 
     def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ImageBatch) -> tuple[Tensor, Metrics]:
-        """L_t, (T,); the accuracy of each head on its own images; α and the distances of centroids, (T, T)."""
+        """L_t, (T,). Metrics: each head's accuracy on its own images (T,), α (T, T) and centroids' distances (T, T)."""
         memory = [own_buffers[f"memory/{name}"] for name in ("centroids", "counts", "errors", "distances")]
         centroids, counts, mean_errors, mean_distances = memory
         output = self.network.call(shared, own, own_buffers, batch.images)
@@ -132,7 +132,7 @@ class Matching(SupervisedLearner):
         return losses, {"accuracy": accuracy, "relation": relations, "distance": distances.detach()}
 
     def _errors(self, logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-        """R (T heads, T tasks) of logits (T, T, B, K)."""
+        """R (T heads, T tasks) of logits (T, T, B, K) and labels (T, B); counts (T, K): images of each class so far."""
         rows = F.cross_entropy(logits.flatten(0, 2), labels.expand(len(logits), -1, -1).flatten(), reduction="none")
         rows = rows.view(logits.shape[:3])
         if not self.config.class_weights:
@@ -140,7 +140,7 @@ class Matching(SupervisedLearner):
         return (rows * class_weights(counts).gather(1, labels)).mean(-1)
 
     def _relations(self, errors: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
-        """(T, T) each: α of the errors, and α of the distances."""
+        """The weights of the errors, and those of the distances, (T, T) each. They differ only for relations=own."""
         equal = torch.full_like(self._same, 1 / len(self._same))
         if self.config.relations == "learned":
             cost = self.config.error_weight * errors + self.config.distance_weight * distances
@@ -149,20 +149,20 @@ class Matching(SupervisedLearner):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """images (T, B, C, H, W) -> the likeliest classes (T, B) by the head of each task."""
+        """images (T, B, C, H, W) -> the likeliest classes (T, B), according to each task's own head."""
         self.network.eval()
         logits = self.network(images.to(self.device))[..., self.features :]
         return logits.diagonal(dim1=0, dim2=1).movedim(-1, 0).argmax(-1)
 
 
 def class_sums(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """features (T, B, F), labels (T, B) -> per class, the sum of features (T, K, F) and number of images (T, K)."""
+    """features (T, B, F), labels (T, B) -> each class's sum of features (T, K, F) and number of images (T, K)."""
     members = F.one_hot(labels, classes).to(features)
     return members.mT @ features, members.sum(1)
 
 
 def moved_centroids(old: Tensor, sums: Tensor, present: Tensor, counts: Tensor, rate: float) -> Tensor:
-    """(1 − rate) old + rate · (mean of the batch), (T, K, F). A class's first mean is taken as it is.
+    """(1 − rate) · old + rate · (mean of the batch), (T, K, F). The first mean of a class replaces the old centroid.
 
     present (T, K): images of each class in the batch; counts (T, K): images in all batches so far, this one included.
     """

@@ -1,4 +1,4 @@
-"""MBML: one teacher learns from each data set, and all are distilled into one policy that infers its task.
+"""MBML: a teacher learns from each task's data set, and all are distilled into one policy that infers its task.
 
 Li, Vuong, Liu, Liu, Ciosek, Christensen & Su 2020 ("Multi-task Batch Reinforcement Learning with Metric Learning").
 The first updates train the teachers (`bcq`, one for each task, nothing shared) and for each task an ensemble that
@@ -6,9 +6,9 @@ predicts its rewards. The later updates train the student: an encoder, which inf
 transitions, and a critic, a generator of actions and a network that perturbs them, which get the code as an input.
 Transitions of other tasks are relabelled with the rewards that the task's ensemble predicts, where its members agree.
 The triplet loss moves the code of relabelled transitions towards the task's code, and away from the code that they
-have with their own rewards. So states and actions alone do not tell the encoder the task.
+have with their own rewards. So the encoder cannot infer the task from states and actions alone.
 
-As in the published code, distances in the triplet loss are divergences between posteriors, and an ensemble agrees
+As in the published code, distances in the triplet loss are KL divergences between posteriors, and an ensemble agrees
 where its predictions have a small standard deviation. Unlike there, an update may relabel transitions of only some
 other tasks (`negatives`), all networks have the width and depth of `network`, and one optimiser updates both encoder
 and critic.
@@ -32,7 +32,6 @@ from mtrl.core.errors import expected
 from mtrl.core.specs import ControlSpec
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
-from mtrl.execution import runners
 from mtrl.gradients import Methods
 from mtrl.networks import NETWORKS, Factory, TaskNetwork, independent
 
@@ -41,29 +40,29 @@ from mtrl.networks import NETWORKS, Factory, TaskNetwork, independent
 class Config(bcq.Config):
     kind: str = "mbml"
     normalise_observations: str = option("none", ("none", "shared"))
-    """none or shared, as in other agents. Not per_task, as unseen tasks have no statistics of their own."""
+    """Normalise observations as in other agents: none or shared. Unseen tasks have no statistics for per_task."""
     teacher_updates: int = option(10_000, "a positive integer")
     """Updates of the teachers and reward ensembles. The student's updates follow."""
     context_size: int = option(64, "2 or more")
-    """K: transitions of each task from which an update infers its code."""
+    """K: transitions from which an update infers a task's code."""
     code_size: int = option(20, "a positive integer")
     """Z: length of a task's code."""
     inference: bool = True
-    """Whether tasks are inferred. If not, all have the same code."""
+    """Whether codes are inferred. If not, all tasks have the same code."""
     triplet_weight: float = option(1.0, "0 or more")
     """Weight of the triplet loss; 0 for none."""
     triplet_margin: float = option(2.0, "0 or more")
-    """m: by how much the divergence to the negative should exceed that to the positive."""
+    """m: by how much the anchor's divergence from the negative should exceed that from the positive."""
     relabelling: bool = True
     """Whether a task is also inferred from up to K relabelled transitions of other tasks."""
     negatives: int | None = option(None, "a positive integer")
     """J: the number of other tasks whose transitions an update relabels for each task; all if not given."""
     prior_weight: float = option(0.1, "0 or more")
-    """β: weight of the divergence of codes from a standard normal."""
+    """β: weight of the KL divergence of codes from a standard normal."""
     reward_ensemble: int = option(5, "2 or more")
-    """Networks that predict each task's rewards from states and actions (the paper: 20)."""
+    """Members of each task's ensemble, which predict rewards from states and actions (the paper: 20)."""
     reward_agreement: float = option(0.1, "positive")
-    """An ensemble agrees on a transition if its predicted rewards have a smaller standard deviation than this."""
+    """Limit below which the standard deviation of an ensemble's predictions counts as agreement."""
 
     @property
     def rows(self) -> int:
@@ -107,13 +106,13 @@ class PolicyBatch(NamedTuple):
     action: Tensor
     """(T, B, A): the actions that the teacher generates from the latents."""
     change: Tensor
-    """(T, B, A): the teacher's perturbations of these, in [-1, 1]: not yet multiplied by Φ."""
+    """(T, B, A): the teacher's perturbations of these in [-1, 1], before they are multiplied by Φ."""
     code: Tensor
     """(T, Z)"""
 
 
 class InferringCritic(nn.Module):
-    """forward(transitions (.., C)) -> (.., 2 Z): each one's factor of the code. forward(s, a) -> (.., 1): Q."""
+    """forward(transitions (.., C)) -> (.., 2 Z): each one's factor of the posterior. forward(s, a) -> (.., 1): Q."""
 
     def __init__(self, encoder: nn.Module, critic: nn.Module) -> None:
         super().__init__()
@@ -140,12 +139,14 @@ class Generator(nn.Module):
 
 
 class MBML(BCQ):
-    """Teachers and student (see the module). Weighting and surgery act only on the student: teachers share nothing."""
+    """Teachers and student. Weighting and surgery act only on the student, since teachers share nothing."""
 
     acting: ClassVar[tuple[str, ...]] = ("student", "generator_network", "observation_normalisation")
     infers_task: ClassVar[bool] = True
 
     def __init__(self, config: Config, *, network: Any, methods: Methods, spec: ControlSpec, **context: Any) -> None:
+        """network: the student's. The teachers have its width, depth, normalisation and activation. Raises `UserError`
+        if it tells tasks apart by more than a code, or if there is only one task."""
         shape = {name: getattr(network, name) for name in ("width", "depth", "layer_norm", "activation")}
         alone, plain = independent.Config(**shape), Methods(tasks=methods.tasks)
         super().__init__(config, network=alone, methods=plain, spec=spec, **context)
@@ -173,20 +174,18 @@ class MBML(BCQ):
         self.generate_optimizer = self._optimizer(methods, self.generate, "actor", critic=self.student_optimizer)
 
     def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
-        """Updates of the teachers, and after `teacher_updates` of them those of the student."""
+        """The first `teacher_updates` updates are the teachers', and all later ones the student's."""
         teach = self._executed(lambda: self._take(self._teach, *draw()))
         distil = self._executed(lambda: self._take(self._distil, *draw()))
-        return lambda count: [self._one(teach, distil, self._updates + k) for k in range(count)][-1]
-
-    def _one(self, teach: runners.Runner, distil: runners.Runner, update: int) -> Metrics:
-        return (teach if update < self.config.teacher_updates else distil)(1)
+        last = self.config.teacher_updates
+        return lambda count: [(teach if self._updates + k < last else distil)(1) for k in range(count)][-1]
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
         teaching = self._updates < self.config.teacher_updates
         return (self._teach if teaching else self._distil)(batches, subset)
 
     def _teach(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """One update of the teachers and of the reward ensembles."""
+        """One update of the teachers and the reward ensembles."""
         parts: list[Any] = [batch.map(lambda part: part[:, : self.config.batch_size]) for batch in batches]
         metrics = super().equations(parts, subset)
         found = self.reward_optimizer.step(self.reward_losses, *parts, subset=subset)
@@ -200,7 +199,7 @@ class MBML(BCQ):
         return (rewards.squeeze(-1) - batch.reward).square().mean(-1).sum(0), {}
 
     def _distil(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """One update of encoder and critic, then of the student's policy with the codes drawn in the first."""
+        """One step of the encoder and critic, then one of the student's policy with the codes drawn in the first."""
         size = self.config.batch_size
         parts: list[Any] = [
             self.student_batch(b.map(lambda x: x[:, :size]), b.map(lambda x: x[:, size:])) for b in batches
@@ -214,7 +213,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def student_batch(self, batch: Transitions, context: Transitions) -> StudentBatch:
-        """batch (T, B, ..): where the teachers are imitated. context (T, K, ..): from which the tasks are inferred."""
+        """batch (T, B, ..): where the student imitates the teachers. context (T, K, ..): the source of the codes."""
         pairs = torch.cat([batch.observation, batch.action], -1)
         value = self.head.value(self.critic(pairs), ALL_TASKS)[0]
         noise = torch.randn(self.num_tasks, self.config.code_size, device=self.device, generator=self.generator)
@@ -222,7 +221,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def contexts(self, context: Transitions) -> Contexts:
-        """For each task t, relabel the transitions (T, K, ..) of tasks t + k modulo T, with the same J random k."""
+        """For each task t, relabel transitions (T, K, ..) of the tasks (t + k) mod T, with J random k for all t."""
         own, tasks = as_rows(context), self.num_tasks
         count = min(self.config.negatives or tasks - 1, tasks - 1)
         draw = {"device": self.device, "generator": self.generator}
@@ -268,8 +267,8 @@ class MBML(BCQ):
         return losses + error, {name: value.detach() for name, value in found.items()}
 
     def _triplets(self, encode: Callable[[Tensor], Gaussian], factors: Gaussian, contexts: Contexts) -> Tensor:
-        """(T,). Anchors: relabelled transitions on which the ensemble agrees. Negatives: these with their own rewards.
-        Positives: an equal number of the task's own transitions."""
+        """Mean triplet losses (T,). Anchors: relabelled transitions on which the ensemble agrees. Negatives: the same
+        with their own rewards. Positives: an equal number of the task's own transitions."""
         count = contexts.agreed.sum(-1, keepdim=True)  # (T, J, 1)
         first = (torch.arange(contexts.own.shape[1], device=count.device) < count).to(count)
         positive = product(Gaussian(*(factor.unsqueeze(1) for factor in factors)), first)
@@ -280,6 +279,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def policy_batch(self, observation: Tensor, code: Tensor) -> PolicyBatch:
+        """Actions and perturbations of the teachers for observations (T, B, O), and the codes (T, Z)."""
         latent = self.latents(observation.shape[:-1])
         action = self.vae(observation, latent)
         change = self.actor(torch.cat([observation, action], -1)).tanh()
@@ -296,7 +296,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def infer(self, context: Transitions) -> Gaussian:
-        """Distributions of the codes (U, Z), given transitions (U, M, ..) of U tasks. New tasks are possible."""
+        """Distributions of the codes (U, Z), given transitions (U, M, ..) of U tasks, which may be new."""
         rows = as_rows(self.prepare(context.map(lambda part: part.to(self.device, torch.float32))))
         found = product(factors_of(self._call(self.student, None, rows), rows.shape[:-1]))
         return found if self.config.inference else Gaussian(found.mean * 0, found.variance * 0)
@@ -305,7 +305,7 @@ class MBML(BCQ):
     def act_on(self, observation: Tensor, code: Tensor, latents: Tensor | None = None) -> Tensor:
         """Actions (U, N, A) for observations (U, N, O) of tasks with codes (U, Z): the best of n by the critic.
 
-        latents (n, L): what to generate actions from; if not given, the same in every call.
+        latents (n, L): what actions are generated from; the same in every call if not given.
         """
         n, latents = self.config.candidates, self._fixed if latents is None else latents
         observation = self._normalised("observation", observation.to(self.device, torch.float32))
@@ -317,7 +317,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def value(self, observation: Tensor, action: Tensor, code: Tensor) -> Tensor:
-        """The student's Q(s, a, z), (U, B)."""
+        """The student's Q(s, a, z), (U, B), for observations (U, B, O), actions (U, B, A) and codes (U, Z)."""
         observation = self._normalised("observation", observation.to(self.device, torch.float32))
         return self._call(self.student, code, observation, action).squeeze(-1)
 
@@ -327,17 +327,15 @@ class MBML(BCQ):
         return network.call(network.tensors[0], {}, network.coded(code), *inputs)
 
     def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:
-        """Act without knowing the task, with the prior's mean as its code."""
+        """Actions (T, N, A) without any inference, with the prior's mean as the code of every task."""
         latents = self.latents((self.config.candidates,)) if explore else None
         code = torch.zeros(len(observation), self.config.code_size, device=self.device)
         return self.act_on(observation, code, latents)
 
     def _parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"rewards": self.rewards, "student": self.student, "generator_network": self.generate}
-        names = ("reward", "student", "generate")
-        for name, one in zip(
-            names, (self.reward_optimizer, self.student_optimizer, self.generate_optimizer), strict=True
-        ):
+        for name in ("reward", "student", "generate"):
+            one = getattr(self, f"{name}_optimizer")
             parts |= {f"{name}_method": one, f"{name}_optimizer": one.optimizer}
         return super()._parts() | parts
 

@@ -1,4 +1,4 @@
-"""A control condition for keyframe tasks: the mean target of each task and stage, whatever the pictures show."""
+"""A baseline for keyframe tasks: the mean target of each task and stage, whatever the pictures show."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Config(AgentConfig):
     trainings: ClassVar[tuple[str, ...]] = ("behaviour_cloning",)
     kind: str = "mean_pose"
     batch_size: int = option(32, "a positive integer")
-    """B: samples per task that one update takes in."""
+    """B: samples per task and update."""
     stages: int = option(8, "a positive integer")
-    """Number of stages; later ones count as the last."""
+    """S: number of stages; later ones count as the last."""
 
 
 class MeanPose(Agent):
@@ -47,11 +47,10 @@ class MeanPose(Agent):
         return torch.cat([position, F.normalize(quaternion, dim=-1), (gripper > 0.5).float()], -1)
 
     def attention(self, observation: KeyframeObservation) -> None:
-        """This control has no attention."""
+        """None, since this baseline has no attention."""
 
     def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics:
-        """Take in a batch. The loss (T,) is the mean distance in metres between its positions and the mean ones, which
-        include this batch."""
+        """Add a batch to the means. The loss (T,) is its mean distance in metres from the new mean positions."""
         batch = batch.to(self.device)
         one_hot = self._one_hot(batch.observation.stage)
         target = torch.cat([batch.target_pose, batch.target_gripper.unsqueeze(-1)], -1).double()
@@ -60,7 +59,7 @@ class MeanPose(Agent):
         return {"loss": (self.act(batch.observation)[..., :3] - batch.target_pose[..., :3]).norm(dim=-1).mean(-1)}
 
     def reseed(self, seed: int) -> None:
-        """This control uses no random numbers."""
+        """Does nothing, since this baseline uses no random numbers."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": self.sums.clone(), "counts": self.counts.clone()}

@@ -16,8 +16,8 @@ Build = Callable[[Update], Runner]
 class FixedCalls:
     """Calls a function that `build` may compile, once for each combination of its arguments' shapes.
 
-    A compiled function reads its arguments at the addresses that they had when it was compiled. So every call copies
-    its arguments there first.
+    A compiled function reads its arguments at the addresses that they had when it was compiled. So every call first
+    copies its arguments there. The next call may overwrite the result.
     """
 
     def __init__(self, function: Callable[..., Metrics], build: Build) -> None:
@@ -43,15 +43,15 @@ class FixedCalls:
 
 
 class MinibatchSteps(FixedCalls):
-    """Optimiser steps of one network on parts of its data. A call takes the indexes (B,) of a minibatch."""
+    """Optimiser steps of one network on its data. A call takes the indexes (B,) of one minibatch, or of two."""
 
     def __init__(self, step: Callable[[list[Any]], Metrics], build: Build) -> None:
-        """step: takes one optimiser step on one minibatch, or on two where `ActorCritic.needs_second_batch` is true."""
+        """step: one optimiser step on a list of one minibatch, or of two where `ActorCritic.needs_second_batch`."""
         super().__init__(lambda *places: step([self._at(place) for place in places]), build)
         self._data: Any = None
 
     def load(self, data: Any) -> None:
-        """data: a named tuple of tensors (T, R N, ..), of the same shapes each time."""
+        """data: a named tuple of tensors (T, R N, ..), for R steps of N environments; always of the same shapes."""
         if self._data is None:
             self._data = type(data)(*(field.clone() for field in data))
         else:
@@ -60,7 +60,7 @@ class MinibatchSteps(FixedCalls):
 
     @property
     def size(self) -> int:
-        """R N"""
+        """R N: samples per task."""
         return self._data[0].shape[1]
 
     def _at(self, place: Tensor) -> Any:

@@ -1,8 +1,8 @@
 """Running normalisation of observations and rewards.
 
-Statistics are taken from transitions when they are stored: on the host, between updates, in float64. Updates read
-tensors on the learner's device that change in place, so that a captured graph sees each change. A loaded policy keeps
-the statistics that were saved with it.
+Statistics are computed from transitions when these are stored: on the host, between updates, in float64. Updates read
+tensors on the learner's device that change in place, so that a captured graph sees each change. A policy is saved and
+loaded with its statistics.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from mtrl.gradients.algebra import like
 @dataclass
 class NormalisationConfig(AgentConfig):
     normalise_observations: str = option("none", ("none", "shared", "per_task"))
-    """Subtract running means and divide by running deviations: none, shared (over all tasks) or per_task."""
+    """Statistics by which observations are normalised: none, shared (of all tasks) or per_task. From each entry its
+    running mean is subtracted, and the rest is divided by its running standard deviation."""
     observation_clip: float = option(10.0, "positive")
-    """Largest size of a normalised observation's entries."""
+    """Normalised observations are clipped to plus or minus this value."""
     observation_outliers: float | None = option(None, "positive")
-    """Limit, in deviations from the mean. Entries beyond it enter the running statistics as if they lay at the limit.
-    Without a limit, an object that is flung away for a few steps raises the deviation so much that all other values of
-    these entries are scaled to a narrow range."""
+    """Limit to entries in the running statistics, in standard deviations from the mean; none if not given. Entries
+    beyond the limit count as if they lay at it. Without a limit, an object that is flung away for a few steps raises
+    the standard deviation so much that all other values of these entries are scaled to a narrow range."""
     normalise_rewards: bool = False
-    """Whether rewards are divided by the running deviation of their task's discounted returns."""
+    """Whether rewards are divided by the running standard deviation of their task's discounted returns."""
     min_deviation: float = option(0.01, "positive")
-    """Deviations of observations and returns count as at least this."""
+    """Least standard deviation by which observations or rewards are divided."""
 
 
 def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor, subset: TaskSubset) -> None:
-    """Update the mean and variance (G, *shape) in place by new values (S, n, *shape) of the subset's groups.
+    """Update the mean and variance (G, *shape) of G groups in place by values (S, n, *shape) of the subset's groups.
 
-    share (S,): the weight of the new values, in [0, 1]. If it is their share of all values, the result is exact (Chan,
-    Golub & LeVeque 1983); if it is constant, old values are forgotten exponentially.
+    share (S,): the weight of the new values, in [0, 1]. If it is their share of all values so far, the result is exact
+    (Chan, Golub & LeVeque 1983). If it is constant, old values are forgotten exponentially.
     """
     before, spread, share = subset.gather(mean), subset.gather(variance), like(share, mean)
     apart = values.mean(1) - before
@@ -50,7 +51,7 @@ def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor, subset:
 
 
 class RunningMoments:
-    """Mean and variance (G, *shape) of all values so far in each of G groups: float64 on the CPU, 0 and 1 at first."""
+    """Mean and variance (G, *shape) of all values so far in each of G groups, float64 on the CPU; 0 and 1 at first."""
 
     def __init__(self, groups: int, *shape: int) -> None:
         self.count = torch.zeros(groups, dtype=torch.float64)
@@ -72,18 +73,19 @@ class RunningMoments:
 
 
 def _of(subset: TaskSubset, tensor: Tensor) -> Tensor:
-    """The rows of a tensor (T, ..) for the tasks of a batch; a tensor (1, ..) serves all tasks."""
+    """The rows of a tensor (T, ..) for the tasks of a batch. A tensor (1, ..) is for all tasks, and stays as it is."""
     return tensor if len(tensor) == 1 else subset.gather(tensor)
 
 
 class _Normaliser:
-    """Holds the moments of each group, and the inverse deviations (G, 1, *shape) that updates multiply by."""
+    """Holds the moments of each group, and the inverse standard deviations (G, 1, *shape) that updates multiply by."""
 
     def __init__(self, config: NormalisationConfig, moments: RunningMoments, device: torch.device) -> None:
         self._config, self.moments = config, moments
         self._scale = torch.ones_like(moments.mean, dtype=torch.get_default_dtype(), device=device).unsqueeze(1)
 
     def _publish(self) -> None:
+        """Copy the statistics to the tensors that updates read."""
         scale = self.moments.variance.sqrt().clamp(min=self._config.min_deviation).reciprocal()
         self._scale.copy_(scale.unsqueeze(1), non_blocking=True)
 
@@ -96,7 +98,7 @@ class _Normaliser:
 
 
 class ObservationNormaliser(_Normaliser):
-    """x -> clip((x − mean) / deviation), with moments of each entry over all observations so far."""
+    """x -> (x − mean) / standard deviation, clipped to ± `observation_clip`, with running moments of each entry."""
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, size: int, device: torch.device) -> None:
         self._per_task = config.normalise_observations == "per_task"
@@ -104,7 +106,7 @@ class ObservationNormaliser(_Normaliser):
         self._mean = torch.zeros_like(self._scale)
 
     def __call__(self, observation: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
-        """observation (T, B, O), of the tasks of `subset`."""
+        """observation (T, B, O) of the tasks of `subset` -> the same shape."""
         limit = self._config.observation_clip
         return ((observation - _of(subset, self._mean)) * _of(subset, self._scale)).clamp(-limit, limit)
 
@@ -131,10 +133,11 @@ class ObservationNormaliser(_Normaliser):
 
 
 class RewardNormaliser(_Normaliser):
-    """r -> r / deviation of the task's discounted returns G ← γ G + r, taken at every step of every copy.
+    """r -> r / standard deviation of the task's discounted returns G ← γ G + r, over all steps of all environments.
 
-    This is Gymnasium's `NormalizeReward` with statistics for each task, except that G restarts after every episode. In
-    Gymnasium, G continues after a truncation. At a termination it becomes just the last reward, and continues from it.
+    This is Gymnasium's `NormalizeReward` with statistics for each task, except that G restarts at zero after every
+    episode. In Gymnasium, G continues after a truncation. At a termination it becomes the last reward, and continues
+    from there.
     """
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, discount: float, device: torch.device) -> None:
@@ -142,13 +145,13 @@ class RewardNormaliser(_Normaliser):
         self._discount, self._returns = discount, torch.zeros(0, dtype=torch.float64)
 
     def __call__(self, reward: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
-        """reward (T, B)"""
+        """reward (T, B) of the tasks of `subset` -> the same shape."""
         return reward * _of(subset, self._scale)
 
     def observe(self, transitions: Transitions) -> None:
-        """Take in one step of N copies of each task.
+        """Add one step (T, N) of the N environments of each task.
 
-        Where only some tasks are played at a time, others may take their place only when all episodes end.
+        Where only some tasks are played at a time, they may change only when all episodes have ended.
         """
         assert transitions.truncated is not None
         before = self._returns if len(self._returns) else torch.zeros_like(transitions.reward, dtype=torch.float64)

@@ -20,7 +20,7 @@ from mtrl.execution import precision, runners
 from mtrl.networks import TaskNetwork
 
 Draw = Callable[[], Sequence[Transitions]]
-"""The batch of one update, or two where `ActorCritic.needs_second_batch`."""
+"""Returns the batch of one update, or two batches where `ActorCritic.needs_second_batch`."""
 
 
 @dataclass
@@ -28,17 +28,17 @@ class OffPolicyConfig(ActorCriticConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec, GoalSpec)
     trainings: ClassVar[tuple[str, ...]] = ("off_policy", "goal_conditioned")
     tau: float = option(0.005, "in (0, 1]")
-    """τ: how far target networks move towards the networks at each update."""
+    """τ: share of the way that target networks move towards the trained networks at each update."""
     n_step: int = option(1, "a positive integer")
-    """Steps whose rewards a target sums before it takes the critics' value."""
+    """Number of rewards in a target before it bootstraps from the target critics."""
     batch_size: int = option(128, "a positive integer")
     """B: transitions per task and update."""
     num_critics: int = option(2, "a positive integer")
-    """E: critics. Targets take the least of their values."""
+    """E: number of critics. Targets use the smallest of their values."""
     reward_scale: float = option(1.0, "positive")
-    """Factor of every reward in the critics' targets."""
+    """Factor by which rewards are multiplied in the critics' targets."""
     updates_per_launch: int = runtime_option(8, "a positive integer")
-    """Updates in one captured graph, if a step of the environments calls for that many."""
+    """Updates in one launch of a CUDA graph, where at least that many follow a step of the environments."""
 
 
 class CriticBatch(NamedTuple):
@@ -62,10 +62,10 @@ class OffPolicyActorCritic(ActorCritic):
         host_bound = self.critic_optimizer.host_bound or self.actor_optimizer.host_bound
         self.execution = runners.choose(config.execution, self.device, host_bound)
         self._learner: tuple[Draw, Callable[[int], Metrics]] | None = None
-        self._updates = 0  # equals `critic_optimizer.step_count`, which is on the device
+        self._updates = 0  # those of `learn`, counted on the host, since `step_count` is on the device
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """Take the steps of one update. batches: one that is normalised, or two where `needs_second_batch`."""
+        """Take the optimiser steps of one update. batches: one from `prepare`, or two if `needs_second_batch`."""
         raise NotImplementedError
 
     def _target_of(self, network: TaskNetwork) -> TaskNetwork:
@@ -76,7 +76,7 @@ class OffPolicyActorCritic(ActorCritic):
         return [self.critic, self.target]
 
     def prepare(self, batch: Transitions) -> Transitions:
-        """The batch as networks and targets see it: normalised."""
+        """The batch with normalised observations and rewards."""
         observed = [
             self._normalised("observation", x, batch.subset) for x in (batch.observation, batch.next_observation)
         ]
@@ -84,10 +84,10 @@ class OffPolicyActorCritic(ActorCritic):
         return batch._replace(observation=observed[0], next_observation=observed[1], reward=reward)
 
     def learn(self, draw: Draw, count: int) -> Metrics:
-        """Make `count` updates, each on a batch from `draw`, as `Config.execution` says; return the last one's metrics.
+        """Make `count` updates, each on a batch from `draw`, as `execution` says. Returns the last one's metrics.
 
-        Compiled and captured updates call `draw` only while they are recorded: it should read tensors that change in
-        place, and take its random numbers from `generator`. The next call may then overwrite the metrics.
+        Compiled and captured updates call `draw` only while they are recorded. So it should read tensors that change in
+        place, and draw random numbers from `generator`. The next call may then overwrite the metrics.
         """
         if self._learner is None or self._learner[0] != draw:
             self._learner = draw, self._runner(draw)
@@ -114,7 +114,7 @@ class OffPolicyActorCritic(ActorCritic):
         """One update of all networks on a batch (T, B, ..), without waiting for the device.
 
         Where `batch.subset` is some of the tasks, the metrics are means over them. A second batch is of the same tasks.
-        Of several processes, each is given the whole batch and learns from its share.
+        If several processes train together, each gets the whole batch and learns from its share.
         """
         return self._take(self.equations, batch, second_batch)
 
@@ -127,18 +127,17 @@ class OffPolicyActorCritic(ActorCritic):
         return batch.subset.summary(metrics)
 
     def imitate(self, batch: Transitions, action: Tensor, value: Tensor) -> None:
-        """Take one step towards another policy. The critics move towards its values (T, B) of `action`, and the actor
-        towards its actions in the batch, by the squared error of the actions without exploration."""
+        """Take one step towards another policy.
+
+        The critics move towards its values (T, B) of `action` (T, B, A). The actor moves towards its actions,
+        `batch.action`, by the squared error of the actions without exploration.
+        """
         batch = self.prepare(batch)
         extras = {name: torch.zeros(self.num_tasks, device=self.device) for name in self.extras}
-        inputs = torch.cat([batch.observation, action], -1)
-        self.step_critics([CriticBatch(inputs, value, batch.subset)] * self._batches, batch.subset, extras=extras)
-        self.actor_optimizer.step(self._imitation_losses, *[batch] * self._batches, subset=batch.subset, extras=extras)
+        inputs, count = torch.cat([batch.observation, action], -1), 2 if self.needs_second_batch else 1
+        self.step_critics([CriticBatch(inputs, value, batch.subset)] * count, batch.subset, extras=extras)
+        self.actor_optimizer.step(self._imitation_losses, *[batch] * count, subset=batch.subset, extras=extras)
         self.move_target(self.target, self.critic)
-
-    @property
-    def _batches(self) -> int:
-        return 2 if self.needs_second_batch else 1
 
     def _imitation_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Transitions
@@ -151,9 +150,9 @@ class OffPolicyActorCritic(ActorCritic):
         self._move(list(target.parameters()), list(network.parameters()), None)
 
     def bootstrapped(self, batch: Transitions, future: Tensor) -> CriticBatch:
-        """The critics' target r + γ (1 − terminated) future, (T, B), for the values `future` of the successors.
+        """The critics' target c r + γ (1 − terminated) future, (T, B). future (T, B): the successors' values.
 
-        Where a batch has rewards of n steps, r is their discounted sum and γ is γⁿ (`Transitions.discount`).
+        c is `reward_scale`. For n-step returns, r is the discounted sum of n rewards and `batch.discount` replaces γ.
         """
         discount = self.config.gamma if batch.discount is None else batch.discount
         target = batch.reward * self.config.reward_scale + discount * (1 - batch.terminated) * future
@@ -165,7 +164,7 @@ class OffPolicyActorCritic(ActorCritic):
         return self.head.value(output, batch.subset).amin(0)
 
     def fixed_q(self, observation: Tensor, action: Tensor, subset: TaskSubset, members: int | None = None) -> Tensor:
-        """Q_e(s, a), (E, T, B), of the critics or the first `members` of them; gradients flow only to the actions."""
+        """Q_e(s, a), (E, T, B), of all critics or of the first `members`. Gradients flow only to the actions."""
         shared, own, buffers = ({n: t.detach() for n, t in table.items()} for table in self.critic.at(subset).tensors)
         if members is not None:
             shared = {n: t[:members] for n, t in shared.items()}
@@ -176,7 +175,7 @@ class OffPolicyActorCritic(ActorCritic):
     def critic_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: CriticBatch
     ) -> tuple[Tensor, Metrics]:
-        """Σ_e mean_B loss(Q_e(s, a), y), (T,), with the value head's loss."""
+        """Σ_e mean_B loss(Q_e(s, a), y), (T,), with the value head's loss. Metric: q (T,), the mean value."""
         output = self.critic.call(shared, own, own_buffers, batch.inputs)
         losses = self.head.loss(output, batch.target, batch.subset).mean(-1).sum(0)
         return losses, {"q": self.head.value(output.detach(), batch.subset).mean((0, 2))}

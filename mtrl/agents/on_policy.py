@@ -24,7 +24,7 @@ B = TypeVar("B")
 class OnPolicyActorCritic(ActorCritic):
     """A learner whose actor and critic V(s) take steps on the same minibatches; on a CPU, both at the same time.
 
-    `config.execution` may compile the steps of either network, and `explore`.
+    `config.execution` decides whether both networks' steps, and `explore`, are compiled.
     """
 
     critic_sees_action: ClassVar[bool] = False
@@ -41,7 +41,7 @@ class OnPolicyActorCritic(ActorCritic):
         return self._exploring(observation.to(self.device), noise)["action"]
 
     def exploring_state(self) -> dict[str, Any]:
-        updates = self.actor_optimizer.step_count  # acting is compiled after some of them
+        updates = self.actor_optimizer.step_count  # `explore` is compiled after some of them
         return super().exploring_state() | {"updates": updates}
 
     def load_exploring_state(self, state: Mapping[str, Any]) -> None:
@@ -49,24 +49,28 @@ class OnPolicyActorCritic(ActorCritic):
         self.actor_optimizer.step_count.copy_(state["updates"])
 
     def _start_calls(self) -> None:
-        """Start without compiled functions, since earlier ones read the tensors of an earlier state."""
+        """Discard compiled functions, since they read the tensors of an earlier state."""
         explore = super().explore
         self._exploring = FixedCalls(lambda *seen: {"action": explore(*seen)}, partial(self._built, "exploring"))
         self._steps = {
             "critic": MinibatchSteps(lambda b: self.step_critics(b, ALL_TASKS), partial(self._built, "critic")),
             "actor": MinibatchSteps(lambda b: self.step_actor(b, ALL_TASKS), partial(self._built, "actor")),
         }
-        for group in self._groups():  # a number would be compiled as a constant; a tensor is read at each step
+        for group in self._groups():  # compiled code reads a tensor at each step, but a number once
             rate = float(group["lr"])
             group["lr"] = rate if self.execution == "plain" else torch.tensor(rate, dtype=torch.float64)
 
     def load_minibatches(self, **data: Any) -> None:
-        """Set the data of the next steps of `actor` and `critic`: named tuples of tensors (T, R N, ..)."""
+        """Set the data of the next steps, actor=.. and critic=..: named tuples of tensors (T, R N, ..) for R steps of N
+        environments."""
         for name, batch in data.items():
             self._steps[name].load(batch)
 
     def take_pass(self, minibatches: int) -> tuple[Metrics, Tensor]:
-        """One pass over the data. Returns the metrics of its last minibatch, and the mean of actor/kl over all."""
+        """One pass over the data, in `minibatches` random parts.
+
+        Returns the metrics of the last minibatch, and the mean of actor/kl over all minibatches and tasks, ().
+        """
         order = torch.randperm(self._steps["actor"].size, device=self.device, generator=self.generator)
         parts = [self.processes.share(part[None])[0] for part in order.tensor_split(minibatches)]
         chosen = [[part, parts[n - 1]] if self.needs_second_batch else [part] for n, part in enumerate(parts)]
@@ -92,7 +96,7 @@ class OnPolicyActorCritic(ActorCritic):
 
     @property
     def _coupling(self) -> str | None:
-        """Why the two networks' steps cannot be separated, or depend on the host; None if nothing prevents it."""
+        """What forces the two networks to take steps in turn, or works on the host; None if nothing does."""
         optimizers = (self.actor_optimizer, self.critic_optimizer)
         borrowed = "a weighting that both networks share" if any(o.weighting.borrowed for o in optimizers) else None
         return next((o.host_bound for o in optimizers if o.host_bound), borrowed)
@@ -105,7 +109,7 @@ class OnPolicyActorCritic(ActorCritic):
         return "plain"
 
     def _built(self, part: str, update: runners.Update) -> runners.Runner:
-        """The runner of a network's steps, plain or compiled as `execution` says."""
+        """The runner of `update`, as `execution` says. part: critic, actor or exploring, which says what it changes."""
         names = [name for name in self._parts() if name.startswith(part) or (part == "critic" and name == "value_head")]
         optimizer = self.critic_optimizer if part == "critic" else self.actor_optimizer
         assert optimizer.generator is not None
@@ -134,5 +138,5 @@ class OnPolicyActorCritic(ActorCritic):
         self._start_calls()
 
     def at_once(self, critic: Callable[[], A], actor: Callable[[], B]) -> tuple[A, B]:
-        """Call both functions, each of which concerns only one network; on a CPU, at the same time."""
+        """Call both functions, each of which uses only one network; on a CPU, at the same time."""
         return side_by_side(critic, actor) if self.device.type == "cpu" else (critic(), actor())

@@ -1,4 +1,4 @@
-"""Distributions of a task's code, given a set of its transitions: normal factors, their product, the triplet loss.
+"""Distributions of a task's code, given a set of its transitions: Gaussian factors, their product, the triplet loss.
 
 As in PEARL (Rakelly et al. 2019) and MBML (Li et al. 2020); see `mbml`.
 """
@@ -19,7 +19,7 @@ _LEAST_VARIANCE = 1e-7
 
 
 class Gaussian(NamedTuple):
-    """Normal distributions of codes, with diagonal covariance."""
+    """Gaussian distributions of codes, with diagonal covariance."""
 
     mean: Tensor
     """(.., Z)"""
@@ -30,7 +30,7 @@ class Gaussian(NamedTuple):
 def product(factors: Gaussian, weight: Tensor | None = None) -> Gaussian:
     """The normalised product (.., Z) of K factors (.., K, Z). weight (.., K): 1 for each factor that counts, else 0.
 
-    1 / σ² = Σ_k 1 / σ_k², μ = σ² Σ_k μ_k / σ_k². Where no factor counts, it is N(0, 1).
+    1 / σ² = Σ_k 1 / σ_k², μ = σ² Σ_k μ_k / σ_k². Where no factor counts, the result is N(0, 1).
     """
     precision = 1 / factors.variance.clamp(min=_LEAST_VARIANCE)
     if weight is not None:
@@ -53,17 +53,20 @@ def triplet_loss(anchor: Gaussian, positive: Gaussian, negative: Gaussian, margi
 
 
 def encoder(network: Any, inputs: int, outputs: int) -> Callable[[], nn.Module]:
-    """The factory of the encoder. The encoder does not get the task's code, since it has to infer that code."""
+    """The factory of the encoder, which does not get the task's code, since it has to infer that.
+
+    network: the configuration whose hidden layers it has; inputs, outputs: sizes.
+    """
     return lambda: nn.Sequential(Torso.of(network, inputs), Linear(network.width, outputs))
 
 
 def factors_of(output: Tensor, shape: Sequence[int]) -> Gaussian:
-    """The encoder's output (T, rows, 2 Z) as factors (*shape, Z). shape: (T, ..), the rows' axes before flattening."""
+    """The encoder's output (T, rows, 2 Z) as factors (*shape, Z). shape: (T, ..), the axes before flattening."""
     mean, raw = output.unflatten(1, tuple(shape[1:])).chunk(2, -1)
     return Gaussian(mean, F.softplus(raw))
 
 
 def as_rows(batch: Transitions) -> Tensor:
-    """A batch (T, M, ..) as rows [s, a, s', r], (T, M, C)."""
+    """A batch (T, M, ..) as rows [s, a, s', r], (T, M, C) with C = 2 O + A + 1."""
     parts = (batch.observation, batch.action, batch.next_observation, batch.reward.unsqueeze(-1))
     return torch.cat(parts, -1)

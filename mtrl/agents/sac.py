@@ -1,7 +1,7 @@
 """Multi-task soft actor-critic: twin critics, a tanh-Gaussian actor, one temperature per task (Haarnoja et al. 2018).
 
-Haarnoja et al. 2018 ("Soft Actor-Critic Algorithms and Applications"), with a task axis: actor and critic each have one
-loss per task, and a `MultiTaskOptimizer` combines the T gradients of each.
+"Soft Actor-Critic Algorithms and Applications" with a task axis: actor and critics have one loss per task, and a
+`MultiTaskOptimizer` combines the T gradients of each.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 class Config(OffPolicyConfig):
     kind: str = "sac"
     initial_temperature: float = option(1.0, "positive")
-    """α of every task at the start."""
+    """Initial temperature α of every task."""
     shared_temperature: bool = False
-    """One temperature for all tasks instead of one for each. This suits many tasks (such as goals) that are
-    each seldom drawn."""
+    """Whether all tasks share one temperature. This suits many tasks, such as goals, of which each is seldom drawn."""
     target_entropy: float | None = None
-    """Entropy at which each temperature keeps the policy, in nats; −A if not given."""
+    """Entropy of the policy, in nats, that temperatures aim for; −A (minus the size of an action) if not given."""
 
 
 class ActorBatch(NamedTuple):
     observation: Tensor
     """(T, B, O)"""
     noise: Tensor
-    """(T, B, A) standard normal."""
+    """(T, B, A): standard normal."""
     temperature: Tensor
     """(T, 1)"""
     subset: TaskSubset = ALL_TASKS
 
 
 def tanh_gaussian(output: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Actions tanh(u) and their log-densities, u ~ N(mean, std), from a network's output (.., 2A) and noise (.., A).
+    """Actions tanh(u) (.., A) and their log-densities (..) from a network's output (.., 2A) and standard normal noise
+    (.., A), where u = mean + std · noise.
 
-    log π = Σ_a [log N(u_a) − log(1 − tanh² u_a)], the last term as 2 (log 2 − u − softplus(−2u)).
+    log π = Σ_a [log N(u_a) − log(1 − tanh² u_a)], with the last term as 2 (log 2 − u − softplus(−2u)).
     """
     mean, log_std = output.chunk(2, -1)
     log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
@@ -77,7 +77,7 @@ class SAC(OffPolicyActorCritic):
         return tanh_gaussian(output, noise)[0]
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """One step of critics, actor, temperatures and targets."""
+        """One step of the critics, the actor, the temperatures and the target critics, in this order."""
         log_alpha = self.log_alpha.detach().expand(self.num_tasks)
         alpha = subset.gather(log_alpha).exp().unsqueeze(-1)
         extras = {"log_alpha": log_alpha}
@@ -88,7 +88,7 @@ class SAC(OffPolicyActorCritic):
         return metrics | {"temperature": alpha.squeeze(-1)}
 
     def _move_temperature(self, log_prob: Tensor, subset: TaskSubset) -> None:
-        """log_prob (S,): the mean log π of each of the batch's S tasks. Temperatures of other tasks stay."""
+        """log_prob (S,): the mean log π of each of the batch's S tasks. The other tasks' gradients are zero."""
         gradient = -(log_prob + self.target_entropy)
         shared = self.config.shared_temperature
         self.log_alpha.grad = gradient.mean().unsqueeze(0) if shared else subset.scatter(gradient, self.log_alpha)
@@ -105,7 +105,7 @@ class SAC(OffPolicyActorCritic):
         return self.bootstrapped(batch, self.target_q(batch, action) - alpha * log_prob)
 
     def actor_batch(self, batch: Transitions, alpha: Tensor, noise: Tensor | None = None) -> ActorBatch:
-        """Arguments as in `critic_batch`."""
+        """The batch with its noise and temperatures. Arguments as in `critic_batch`."""
         noise = self.noise_of_share(batch.reward.shape) if noise is None else noise
         return ActorBatch(batch.observation, noise, alpha, batch.subset)
 

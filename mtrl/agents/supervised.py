@@ -1,8 +1,8 @@
 """Multi-task image classification: one cross-entropy per task, with every weighting and surgery.
 
-Auto-λ paper, Sec. 5.2: SGD with momentum 0.9, learning rate 0.1, weight decay 5e-4, batch 32 per task. Losses are
-summed, as the papers' learning rates assume. In auxiliary mode, the method names the tasks that count
-(`weighting.primary`, `surgery.primary`).
+Auto-λ paper, Sec. 5.2: SGD with momentum 0.9, learning rate 0.1, weight decay 5e-4, batches of 32 per task. Losses are
+summed, as the papers' learning rates assume. If some tasks are only auxiliary, `weighting.primary` or `surgery.primary`
+names the primary ones.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Config(OneNetworkConfig):
     divides_batches: ClassVar[bool] = True
     kind: str = "supervised"
     optimizer: str = option("sgd", ("sgd", "adam"))
-    """sgd, or adam."""
+    """The optimiser: sgd or adam."""
     learning_rate: float = option(0.1, "positive")
     """The optimiser's learning rate at the start of the schedule."""
     momentum: float = option(0.9, "in [0, 1)")
     """SGD's momentum."""
     weight_decay: float = option(5e-4, "0 or more")
-    """The optimiser's weight decay: added to the gradient, also by Adam."""
+    """The optimiser's weight decay. Adam adds it to the gradient, too (unlike AdamW)."""
     reduction: str = "sum"
 
 
@@ -45,7 +45,7 @@ class SupervisedLearner(OneNetwork):
     """Gradient descent on the labels of T tasks."""
 
     def __init__(self, config: Config, network: TaskNetwork, **context: Any) -> None:
-        """context: as in `OneNetwork`."""
+        """network: the network of T tasks; context: as in `OneNetwork`."""
         options = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
         sgd = functools.partial(torch.optim.SGD, momentum=config.momentum)
         made_by: Any = sgd if config.optimizer == "sgd" else torch.optim.Adam
@@ -57,15 +57,15 @@ class SupervisedLearner(OneNetwork):
             group["lr"] = factor * self.config.learning_rate
 
     def update(self, batch: Any, second_batch: Any = None) -> Metrics:
-        """One step on a batch, of which each process takes its share. Nothing is read back.
+        """One optimiser step on this process's share of a batch, without waiting for the device.
 
-        Running statistics are updated once, in the forward pass of the training step.
+        The batch norms' running statistics are updated once, in the forward pass.
         """
         self.network.train()
         return self.optimizer.step(self.losses, *self.optimizer.processes.share((batch, second_batch)))
 
     def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]:
-        """The loss of each task, (T,), and metrics of how good its predictions are on the batch."""
+        """The loss of each task, (T,), and metrics of its predictions on the batch. See `TaskLoss`."""
         raise NotImplementedError
 
 
@@ -83,19 +83,22 @@ class Supervised(SupervisedLearner):
         self._absent = torch.arange(most, device=self.device) >= classes.view(-1, 1, 1)  # (T, 1, K)
 
     def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ImageBatch) -> tuple[Tensor, Metrics]:
-        """Mean cross-entropy of each task, (T,), and its accuracy on the batch."""
+        """Mean cross-entropy of each task, (T,). Metric: its accuracy on the batch, (T,)."""
         logits = self._masked(self.network.call(shared, own, own_buffers, batch.images))
         losses = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
         accuracy = (logits.detach().argmax(-1) == batch.labels).float().mean(1)
         return losses.view(batch.labels.shape).mean(1), {"accuracy": accuracy}
 
     def _masked(self, logits: Tensor) -> Tensor:
-        """Logits (T, B, K) without the classes that a task does not have."""
+        """Logits (T, B, K) with the least finite value for classes that a task does not have."""
         return logits.masked_fill(self._absent, torch.finfo(logits.dtype).min)
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """images (T, B, C, H, W), or (1, B, C, H, W) -> the likeliest classes (T, B), with the running statistics."""
+        """images (T, B, C, H, W), or (1, B, C, H, W) if shared -> the likeliest classes (T, B).
+
+        Batch norms use their running statistics.
+        """
         self.network.eval()
         return self._masked(self.network(images.to(self.device))).argmax(-1)
 

@@ -1,7 +1,6 @@
 """Multi-task TD3: a deterministic actor, twin critics, smoothed targets, delayed actor updates (Fujimoto et al. 2018).
 
-Fujimoto, van Hoof & Meger 2018 ("Addressing Function Approximation Error in Actor-Critic Methods", Algorithm 1), with a
-task axis as in `sac`.
+"Addressing Function Approximation Error in Actor-Critic Methods", Algorithm 1, with a task axis as in `sac`.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from mtrl.core.types import Metrics, Tensors, Transitions
 class Config(OffPolicyConfig):
     kind: str = "td3"
     policy_delay: int = option(2, "a positive integer")
-    """d: every d-th update also moves the actor and the target networks."""
+    """d: the actor and the target networks are updated only at every d-th update."""
     exploration_noise: list[float] = field(default_factory=lambda: [0.1])
-    """Standard deviation of the normal noise on training actions: one value for all tasks, or one for each."""
+    """Standard deviation of the Gaussian noise on training actions: one value for all tasks, or one for each."""
     target_policy_noise: float = option(0.2, "0 or more")
-    """Standard deviation of the noise that smooths the target policy."""
+    """σ: standard deviation of the noise on target actions, which smooths the targets."""
     target_noise_clip: float = option(0.5, "0 or more")
-    """Largest size of that noise."""
+    """c: limit to which the noise on target actions is clipped."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,7 +62,7 @@ class TD3(OffPolicyActorCritic):
 
     def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
         """Two kinds of updates, of only the critics and of everything, are captured or compiled separately. The host
-        chooses by counting updates, without asking the device. The actor's metrics are those of its last update."""
+        counts updates to choose between them. The actor's metrics are those of its last update."""
         critics_only = self._executed(lambda: self._take(self._critic_equations, *draw()))
         whole = self._executed(lambda: self.update(*draw()))
         latest: Metrics = {}
@@ -79,7 +78,7 @@ class TD3(OffPolicyActorCritic):
         return self.step_critics([self.critic_batch(b) for b in batches], subset)
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """One step of all networks. Only at every d-th update does `learn` move the actor and both targets."""
+        """One step of the critics, the actor and both target networks. `learn` takes it only at every d-th update."""
         metrics = self._critic_equations(batches, subset)
         metrics |= self.step_actor([ActorBatch(b.observation, b.subset) for b in batches], subset)
         self.move_target(self.target, self.critic)
@@ -88,9 +87,9 @@ class TD3(OffPolicyActorCritic):
 
     @torch.no_grad()
     def critic_batch(self, batch: Transitions, noise: Tensor | None = None) -> CriticBatch:
-        """y = r + γ (1 − terminated) min_e Q'_e(s', clip(π'(s') + clip(ε, −c, c), −1, 1)), ε ~ N(0, σ).
+        """y = r + γ (1 − terminated) min_e Q'_e(s', clip(π'(s') + clip(ε, −c, c), −1, 1)), ε ~ N(0, σ²).
 
-        noise (T, B, A): standard normal; drawn if not given.
+        noise (T, B, A): standard normal, scaled by σ here; drawn if not given.
         """
         noise = self.noise_of_share(batch.reward.shape) if noise is None else noise
         limit = self.config.target_noise_clip

@@ -1,4 +1,4 @@
-"""What a critic's outputs mean: the value of an output, and its loss for a target.
+"""How a critic's outputs become values, and their losses for given targets.
 
 Every head has an `output_size`. `value(output)` and `loss(output, target)` map outputs (.., output_size) to (..,).
 `Symlog` and `PopArt` change the scale of another head's targets.
@@ -25,20 +25,20 @@ from mtrl.networks.film import FiLM
 from mtrl.networks.layers import owned
 
 SMOOTHING = 0.75
-"""Deviation of HL-Gauss's target, in bin widths (Farebrother et al. 2024, Sec. 3.2)."""
+"""Standard deviation of HL-Gauss's targets, in bin widths (Farebrother et al. 2024, Sec. 3.2)."""
 MIN_DEVIATION, MAX_DEVIATION = 1e-4, 1e6
-"""Bounds of the deviation of PopArt's targets (Hessel et al. 2019)."""
+"""Bounds of the standard deviation of PopArt's targets (Hessel et al. 2019)."""
 
 
 class ValueHead(nn.Module):
-    """A number, trained by squared error."""
+    """A single number, trained by squared error. Also the base class of the other heads."""
 
     output_size = 1
     is_linear = True
     """Whether values are the outputs themselves, so that a linear map of outputs is a linear map of values."""
 
     def wrap(self, factory: Factory) -> Factory:
-        """A factory of networks with all that this head needs; by default the given one."""
+        """The factory of a network with the parameters that this head adds; by default the given one."""
         return factory
 
     def value(self, output: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
@@ -50,11 +50,11 @@ class ValueHead(nn.Module):
         return (output.squeeze(-1) - target).square()
 
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
-        """Learn from an update's targets (T, B), before its losses are computed. May rescale the networks' outputs."""
+        """Learn from an update's targets (T, B) before its losses are computed. May rescale the networks' outputs."""
 
 
 class Categorical(ValueHead):
-    """The mean of a distribution over K bins, trained by the cross-entropy to the target's projection onto them."""
+    """The mean of a distribution over K bins, trained by cross-entropy with the target's projection onto them."""
 
     is_linear = False
 
@@ -72,7 +72,7 @@ class Categorical(ValueHead):
         return -(self.project(target) * output.log_softmax(-1)).sum(-1)
 
     def project(self, target: Tensor) -> Tensor:
-        """Probabilities of the bins (.., K) for targets (..,)."""
+        """Targets (..,) -> probabilities of the bins (.., K)."""
         raise NotImplementedError
 
 
@@ -94,10 +94,10 @@ class TwoHot(Categorical):
 
 
 class HLGauss(Categorical):
-    """Projects a target onto all bins: each gets the mass of a Gaussian around the target that falls into it.
+    """Projects a target onto all bins: each gets the mass of a Gaussian around the target within the bin.
 
     p_k ∝ Φ((e_(k+1) − y) / σ) − Φ((e_k − y) / σ) with edges e_1 = low, .., e_(K+1) = high and σ = 0.75 widths (Imani &
-    White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). The mean is y, except within two widths of an end.
+    White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). The mean is nearly y, except near the ends.
     """
 
     def __init__(self, low: float, high: float, bins: int) -> None:
@@ -123,8 +123,8 @@ class Symlog(ValueHead):
     """Trains another head on symlog(y) = sign(y) log(1 + |y|) (Hafner et al. 2023); values are symexp of its values.
 
     A distribution's value is thus symexp of its mean, as in MuZero and TD-MPC2. DreamerV3 takes the mean of symexp,
-    which needs output layers that start at zero, since the outermost bins outweigh all others. With noisy targets, the
-    values of this class are too small in magnitude.
+    which needs output layers that start at zero, since otherwise the outermost bins outweigh all others. With noisy
+    targets, the values of this class are too small in magnitude.
     """
 
     is_linear = False
@@ -141,18 +141,18 @@ class Symlog(ValueHead):
 
 
 class PopArt(ValueHead):
-    """Trains another head on (y − μ) / σ, with the running mean μ and deviation σ of each task's targets.
+    """Trains another head on (y − μ) / σ, with the running mean μ and standard deviation σ of each task's targets.
 
     van Hasselt et al. 2016, "Learning values across many orders of magnitude"; with statistics of each task: Hessel et
     al. 2019, "Multi-task Deep Reinforcement Learning with PopArt". A network's output n gives the value σ n + μ, which
-    stays the same when the statistics move. To that end the papers rescale the weights of the last layer, which here
-    may be shared between tasks. So every task owns a scale a and a shift b after the network's output f(s): n = a f(s)
-    + b, which start at (1, 0), are trained with the network, and are rescaled: a ← a σ/σ', b ← (σ b + μ − μ') / σ'.
-    That works for every architecture and ensemble. The first batch sets the statistics and rescales nothing, since
-    nothing has been learned yet.
+    stays the same when the statistics change. To this end the papers rescale the weights of the last layer, which here
+    may be shared between tasks. So every task owns a scale a and a shift b behind the network's output f(s):
+    n = a f(s) + b. They start at (1, 0), are trained with the network, and are rescaled: a ← a σ/σ',
+    b ← (σ b + μ − μ') / σ'. This works for every architecture and ensemble. The first batch sets the statistics and
+    rescales nothing, since nothing has been learned yet.
 
-    A distribution's mean cannot be rescaled through its logits. For such a head only the targets are normalised,
-    so its values shift whenever the statistics move.
+    A distribution's mean cannot be rescaled through its logits. For such a head only the targets are normalised, so its
+    values change whenever the statistics do.
 
     With `largest`, σ never falls. Otherwise a task whose returns become nearly constant has a small σ and so a large a,
     and its gradients of the shared parameters outweigh those of all others.
@@ -167,7 +167,7 @@ class PopArt(ValueHead):
 
     @property
     def deviation(self) -> Tensor:
-        """(T,)"""
+        """σ, (T,)."""
         return self.variance.sqrt().clamp(MIN_DEVIATION, MAX_DEVIATION)
 
     def wrap(self, factory: Factory) -> Factory:
@@ -176,7 +176,7 @@ class PopArt(ValueHead):
         return lambda code: nn.Sequential(factory(code), owned(FiLM(self.output_size)))
 
     def _statistics(self, subset: TaskSubset, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """μ and σ of the batch's tasks, (T, 1)."""
+        """μ and σ of the batch's tasks, (T, 1) each."""
         found = torch.stack([self.mean, self.deviation], -1)
         mean, deviation = subset.gather(found).to(dtype).split(1, -1)
         return mean, deviation
@@ -193,7 +193,7 @@ class PopArt(ValueHead):
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
         """Move μ and σ towards those of the targets, and rescale the networks so that values stay the same.
 
-        A task's n-th batch has the weight β / (1 − (1 − β)ⁿ) (β: `rate`), so the initial statistics have no influence.
+        With β = `rate`, a task's n-th batch has the weight β / (1 − (1 − β)ⁿ), so initial statistics have no influence.
         """
         before, deviation, is_first = self.mean.clone(), self.deviation, self.count == 0
         least = torch.where(is_first, 0.0, self.variance) if self.largest else None
@@ -221,21 +221,21 @@ _KINDS = {"scalar": None, "two_hot": TwoHot, "hl_gauss": HLGauss}
 class ValueConfig(AgentConfig):
     value_head: str = option("scalar", tuple(_KINDS))
     """The critics' output: a number trained by squared error (scalar), or a distribution over bins trained by
-    cross-entropy to two bins (two_hot) or a Gaussian (hl_gauss) around the target."""
+    cross-entropy with the two bins nearest to the target (two_hot) or with a Gaussian around it (hl_gauss)."""
     bins: int = option(101, "2 or more")
-    """Bins of a distribution."""
+    """K: number of bins of a distribution."""
     support: list[float] = field(default_factory=lambda: [-10.0, 10.0])
     """The lowest and the highest value of the bins: their outermost centres (two_hot) or edges (hl_gauss). Targets are
-    clipped to the outermost centres. Values are those after symlog with `symlog`, and standard deviations from the mean
-    with `popart`."""
+    clipped to the outermost centres. With `symlog`, both values are on its scale; with `popart`, they are standard
+    deviations from the mean."""
     symlog: bool | None = None
-    """Whether critics learn sign(x) log(1 + |x|) of targets x. By default, distributions without `popart` do."""
+    """Whether critics learn sign(y) log(1 + |y|) of targets y. If not given, distributions without `popart` do."""
     popart: bool = False
-    """Whether critics learn their targets minus each task's running mean, divided by its deviation."""
+    """Whether critics learn targets normalised with the running mean and standard deviation of each task's targets."""
     popart_rate: float = option(3e-4, "in (0, 1]")
-    """How far these statistics move towards those of a batch."""
+    """Weight of a new batch in the running statistics of `popart`."""
     popart_scale: str = option("present", ("present", "largest"))
-    """The standard deviation by which targets are divided: the running one (present) or the largest so far (largest).
+    """Standard deviation by which `popart` divides targets: the running one (present) or the largest so far (largest).
     The latter keeps gradients small for tasks whose returns hardly vary."""
 
     def __post_init__(self) -> None:
@@ -247,6 +247,7 @@ class ValueConfig(AgentConfig):
 
 
 def build_head(config: ValueConfig, num_tasks: int) -> ValueHead:
+    """The head that the options describe."""
     kind = _KINDS[config.value_head]
     head = ValueHead() if kind is None else kind(*config.support, config.bins)
     if config.popart:

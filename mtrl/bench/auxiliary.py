@@ -1,4 +1,4 @@
-"""mtrl bench auxiliary: how fast RL-AUX labels images, one per step (stable-baselines3) or in whole batches."""
+"""mtrl bench auxiliary: the time in which RL-AUX labels images, one per step (stable-baselines3) or in batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NETWORKS: dict[str, tuple[str, tuple[int, int, int], dict[str, Any]]] = {
     "small": ("conv", (1, 8, 8), {"width": 16, "depth": 2, "fc_width": 64, "fc_depth": 1}),
     "conv": ("conv", (3, 32, 32), {"width": 32, "depth": 3, "fc_width": 128, "fc_depth": 1}),
 }
-"""Architecture, image shape and options. `small` is for images of `benchmark=digits`, and `conv` for CIFAR's."""
+"""Architecture, image shape and options: `small` for the images of `benchmark=digits`, `conv` for CIFAR's."""
 
 
 class Idle:
@@ -42,6 +42,7 @@ class Idle:
 
 
 def images(shape: tuple[int, int, int], count: int) -> ImageData:
+    """`count` random images of one task with random labels."""
     generator = torch.Generator().manual_seed(0)
     pool = torch.randint(256, (count, *shape), generator=generator, dtype=torch.uint8)
     tasks = task_images(pool, [torch.arange(count)], [torch.randint(CLASSES, (count,), generator=generator)])
@@ -50,7 +51,7 @@ def images(shape: tuple[int, int, int], count: int) -> ImageData:
 
 
 def _rollout(name: str, engine: str, count: int, learner: Learner | None) -> Callable[[], Any]:
-    """A function that collects the labels of `count` images, with `learner` in place of the agent's own if given."""
+    """A function that collects labels for `count` images. learner: replaces the agent's own if given."""
     kind, shape, options = NETWORKS[name]
     torch.manual_seed(0)
     ppo = AGENTS.config_class("auxiliary")().ppo
@@ -79,7 +80,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
     """Microseconds per image in an epoch of label collection, step by step and batched, and their ratio.
 
     `labels` is the labelling alone: mode `main`, which has no rewards, with a main network that does nothing. `epoch`
-    includes the main network's steps and the rewards, which cost the same in both cases.
+    includes the main network's steps and the rewards, which cost the same in both ways.
     """
     count, repetitions = (200, 2) if quick else (1000, 7)
     rows = []

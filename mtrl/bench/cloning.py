@@ -27,20 +27,20 @@ CHANNELS = [16, 32, 64]
 
 @dataclass
 class _Suite:
-    """What a trainer needs to know about the demonstrations."""
+    """The part of a suite that the trainer uses."""
 
     name: str
     spec: KeyframeSpec
 
     def check_evaluation(self) -> None:
-        """No episodes are played."""
+        """Accepts every setting, since no episodes are played."""
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
     """Updates per second and the share of time in them: joint, with PCGrad, and joint on shifted pictures.
 
-    There are ten tasks with the sizes of `recipe=keyframes`, on a memory-mapped cache of noise. The rest of the time is
-    spent waiting for the next batch, which is gathered during the update.
+    There are ten tasks with the sizes of `recipe=keyframes`, and a memory-mapped cache of noise. The rest of the time
+    is spent waiting for the next batch, which is gathered during the update.
     """
     demos, updates = (2, 3) if quick else (100, 40)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def _write(folder: Path, demos: int) -> _Suite:
 
 
 def _noise(rng: np.random.Generator, task: str, demos: int) -> Iterator[Demo]:
-    """Demonstrations in which the gripper changes at every frame, so that each frame is a keyframe."""
+    """Yield demonstrations in which the gripper changes at every frame, so that each frame is a keyframe."""
     camera = CameraModel(np.eye(4), np.diag([-SIZE, -SIZE, 1.0]), 0.01, 3.5)
     for _ in range(demos):
         frames = []

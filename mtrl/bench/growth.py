@@ -27,7 +27,7 @@ print(json.dumps([1e3 * median(seconds), peak_bytes() / 1e6]))
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Milliseconds and peak memory of a full SAC update, for each number of tasks and method in a process of its own.
+    """Milliseconds and peak memory (MB) of a full SAC update. Each number of tasks and method has a process of its own.
 
     Sizes are those of `mtrl bench update`; `none` is joint training. `ms_per_task` shows whether a task costs less
     when there are many.

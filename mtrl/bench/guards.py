@@ -1,4 +1,4 @@
-"""mtrl bench guards: the share of a run's time taken by checks for infinite numbers and by checkpoints."""
+"""mtrl bench guards: the share of a run's time taken by checks for NaN and infinity, and by checkpoints."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from mtrl.monitoring.progress import counted
 from mtrl.monitoring.run import RunFolder
 
 RUNS = {"sac": ["benchmark=mt10", "training.learning_starts=100"], "ppo": ["recipe=quick"]}
-"""Default settings, except that SAC's first update comes early, which does not affect later ones."""
+"""Default settings, except that SAC's first update comes early. Later updates cost the same."""
 QUICK = ["network.width=16", "training.checkpoint_every=200", "training.log_every=50"]
 QUICK_OF = {"sac": ["agent.batch_size=8"], "ppo": ["training.rollout_steps=4", "agent.minibatches=1"]}
 ROUNDS, STEPS = 6, 10
-"""How often each is timed, and after how many steps of SAC. PPO is timed after a whole rollout."""
+"""Number of timed rounds, and the steps of SAC in each. A round of PPO is a whole rollout."""
 MOST_OF_UPDATES, MOST_OF_RUN = 0.01, 0.02
-"""The largest shares that are accepted."""
+"""The largest accepted shares: of a check in the time of updates, and of a checkpoint in the time of a run."""
 _ROWS = 1000
 """Transitions of a task that are added to a replay at once."""
 
 
 def measure(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
-    """Milliseconds of a step of every task, of its updates, of a check for infinite numbers, and of a checkpoint.
+    """Milliseconds of a step of every task, of its updates, of a check for NaN and infinity, and of a checkpoint.
 
     A checkpoint includes a check, and is written to the folder `runs/`.
 
@@ -49,7 +49,7 @@ def measure(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _session(options: list[str]) -> Iterator[Any]:
-    """A new run in a folder beside other runs, which is deleted afterwards."""
+    """A new run in a temporary folder beside other runs."""
     Path("runs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir="runs") as runs:
         experiment = Experiment(compose([*options, f"runs={runs}"]))
@@ -78,7 +78,7 @@ def _row(name: str, quick: bool, device: str) -> dict[str, Any]:
 
 
 def _steps(session: Any, count: int) -> tuple[float, float]:
-    """Take `count` steps of every environment. Returns seconds per step of every task: in all, and in updates."""
+    """Take `count` steps of every environment. Returns seconds per step of each task: in all, and in updates."""
     trainer, before, begin = session.trainer, session.trainer.seconds["update"], time.perf_counter()
     first = trainer.step
     for _ in range(count):
@@ -90,7 +90,7 @@ def _steps(session: Any, count: int) -> tuple[float, float]:
 
 
 def _save(session: Any, every: int) -> tuple[float, float]:
-    """Save a checkpoint, `every` steps after the last one. Returns seconds, and megabytes written."""
+    """Save a checkpoint, as if `every` steps after the last one. Returns seconds, and megabytes written."""
     trainer = session.trainer
     if hasattr(trainer, "replay"):
         _fill(trainer, every)
@@ -104,7 +104,7 @@ def _save(session: Any, every: int) -> tuple[float, float]:
 
 
 def _fill(trainer: Any, count: int) -> None:
-    """Add random transitions, which take as long to save as real ones."""
+    """Add `count` random transitions of each task. They take as long to save as real ones."""
     spec = trainer.suite.spec
     for first in range(0, count, _ROWS):
         shape = (spec.num_tasks, min(_ROWS, count - first))

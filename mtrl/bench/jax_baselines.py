@@ -1,6 +1,6 @@
-"""Measures updates of Meta-World's JAX baselines, if there is a checkout of them.
+"""Runs updates of Meta-World's JAX baselines, if there is a checkout of them.
 
-They are metaworld-algorithms, https://github.com/rainx0r/metaworld-algorithms, which compile whole updates.
+The baselines are metaworld-algorithms, https://github.com/rainx0r/metaworld-algorithms, which compiles whole updates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ Updates = dict[str, Callable[[], Any]]
 
 @contextmanager
 def jax_updates(checkout: Path | None, python: str, **sizes: int) -> Iterator[tuple[Updates, dict[str, Any]]]:
-    """The baselines' joint and PCGrad updates, in a separate process on all cores, and the versions of its packages.
+    """Functions for the baselines' joint and PCGrad updates, and facts for the result: the versions of their packages.
+
+    The updates run in a separate process on all cores. It ends with the `with` block.
 
     Args:
         checkout: the folder that contains `metaworld_algorithms`; without one there are no updates.
@@ -33,14 +35,14 @@ def jax_updates(checkout: Path | None, python: str, **sizes: int) -> Iterator[tu
         sizes: tasks, batch (of each task), width, depth, observation and action.
 
     Raises:
-        UserError: the folder or the interpreter is not a suitable one.
+        UserError: the folder is no checkout, or the interpreter cannot run the baselines.
     """
     if checkout is None:
         yield {}, {}
         return
     found = (checkout / "metaworld_algorithms").is_dir()
     check(found, "--jax-baselines", "a checkout of metaworld-algorithms", str(checkout))
-    # Isolated, as neither our PYTHONPATH nor the modules beside the worker fit this interpreter.
+    # Isolated, since neither our PYTHONPATH nor the modules beside the worker fit this interpreter.
     command = [python, "-I", jax_worker.__file__, str(checkout.resolve()), json.dumps(sizes)]
     with tempfile.TemporaryFile("w+") as errors, _started(command, stderr=errors) as process:
 

@@ -3,7 +3,7 @@
     python jax_worker.py CHECKOUT '{"tasks": 10, "width": 400, ...}'
 
 When it is ready, it writes one line of JSON with the versions. For each line that it reads, `joint` or `pcgrad`, it
-runs a whole update (sampling, critics, actor, temperatures, targets) and writes an empty line.
+runs a whole update (sampling, critics, actor, temperatures, targets) and then writes an empty line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROWS = 2000
 
 
 def make_update(method: str, sizes: dict[str, int]) -> Callable[[], None]:
-    """An update of multi-head SAC as in the checkout's `examples`. It clips no gradients, like mtrl's update."""
+    """An update of multi-head SAC as in the checkout's `examples`, without gradient clipping, like mtrl's update."""
     gymnasium, jax, np = (importlib.import_module(name) for name in ("gymnasium", "jax", "numpy"))
     names = ("config.networks", "config.nn", "config.optim", "rl.algorithms")
     networks, nn, optim, algorithms = (importlib.import_module(f"metaworld_algorithms.{name}") for name in names)
@@ -57,7 +57,7 @@ def make_update(method: str, sizes: dict[str, int]) -> Callable[[], None]:
 def main() -> None:
     checkout, sizes = sys.argv[1], json.loads(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # keeps output of libraries out of the answers
+    os.dup2(2, 1)  # keeps the output of libraries out of the answers
     sys.path.insert(0, checkout)
     updates = {method: make_update(method, sizes) for method in METHODS}
     versions = {name: importlib.import_module(name).__version__ for name in ("jax", "flax", "optax")}

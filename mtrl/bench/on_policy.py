@@ -1,4 +1,4 @@
-"""mtrl bench on_policy: steps per second of on-policy training, and the time for acting, physics and updates."""
+"""mtrl bench on_policy: steps per second of on-policy training, and the time of acting, physics and updates."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from mtrl.monitoring.progress import counted
 RECIPES = {"mt10": "quick", "mt50": "mt50"}
 """The recipes whose sizes are used."""
 METHODS = {"none": [], "pcgrad": ["surgery=pcgrad"]}
-"""The surgeries of actor and critic that are measured, with their options."""
+"""The surgeries that are measured, with their options."""
 EXECUTIONS = ("plain", "compiled")
 """The values of `agent.execution` that are measured; on a GPU only the first."""
 ROLLOUTS = 6
+"""Rollouts that are timed, after one that is not."""
 
 
 def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: str = "cpu") -> dict[str, Any]:
-    """Environment steps per second with the first policies of a run. Methods take turns, with one rollout each.
+    """Environment steps per second, and milliseconds of a rollout with its update, at the start of training.
 
-    Physics takes longer as the policy improves, since hands then touch objects; a run's own log shows how much.
-    `of_joint` is the ratio of a method's time to that without surgery under the same `agent.execution`.
+    Methods take turns, with one rollout each. Physics takes longer as the policy improves, since hands then touch
+    objects; a run's own log shows how much. `of_joint` is the ratio of a method's time to that without surgery under
+    the same `agent.execution`.
 
     Raises:
         UserError: a suite has no on-policy recipe.

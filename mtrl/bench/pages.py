@@ -1,8 +1,8 @@
-"""Writes the tables of a benchmark's result into pages.
+"""Writes tables of a benchmark's result into Markdown pages.
 
     python -m mtrl.bench.pages results/bench/rivals.json README.md docs/speed.md
 
-Each table follows a comment that begins with `BENCH: NAME`, such as `rivals: summary`, where NAME is one of the
+Each table follows an HTML comment that begins with `BENCH: NAME`, such as `rivals: summary`. NAME is one of the
 benchmark's `TABLES`.
 """
 
@@ -24,7 +24,7 @@ TABLES: dict[str, dict[str, Callable[[dict[str, Any]], list[list[str]]]]] = {
 
 
 def rewritten(page: str, result: dict[str, Any]) -> str:
-    """The page with its tables replaced by the result's."""
+    """The page with those of its tables replaced that the result has."""
     for name, make in TABLES[result["bench"]].items():
         head, *rows = ["| " + " | ".join(cells).lstrip() + " |" for cells in make(result)]
         rule = re.sub(r"[^|]+", "---", head)

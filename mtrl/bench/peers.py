@@ -1,4 +1,4 @@
-"""Updates to compare with ours: PCGrad as in public code and in `torchjd`, and the matrix products alone."""
+"""Peers of our update: PCGrad as in public code and in `torchjd`, and the matrix products alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtrl.bench.plain_sac import Backward
 
 
 def naive_pcgrad(losses: Tensor, shared: Sequence[Tensor], own: Sequence[Tensor]) -> None:
-    """T backward passes after one forward pass, then projections of whole gradient vectors, one pair at a time."""
+    """A `Backward`: T backward passes, then projections of whole gradient vectors, one pair at a time."""
     vectors, owned = [], []
     for loss in losses:
         found = torch.autograd.grad(loss, [*shared, *own], retain_graph=True)
@@ -36,7 +36,7 @@ def naive_pcgrad(losses: Tensor, shared: Sequence[Tensor], own: Sequence[Tensor]
 
 
 def torchjd_pcgrad() -> Backward | None:
-    """torchjd's Jacobian descent, with all tasks in one batched backward pass; None if it is not installed."""
+    """The `Backward` of torchjd, with all tasks in one batched backward pass; None if it is not installed."""
     if importlib.util.find_spec("torchjd") is None:
         return None
     aggregation, autojac = (importlib.import_module(f"torchjd.{name}") for name in ("aggregation", "autojac"))
@@ -54,7 +54,7 @@ def torchjd_pcgrad() -> Backward | None:
 def matrix_products(
     num_tasks: int, observation: int, action: int, width: int, depth: int, batch: int
 ) -> Callable[[], Any]:
-    """Only the matrix products of a joint update with twin critics, written into preallocated memory."""
+    """A function for the matrix products alone of a joint update with twin critics, in preallocated memory."""
     rows = num_tasks * batch
     actor = _Products(1, rows, [observation, *[width] * depth, 2 * action])
     critics = _Products(2, rows, [observation + action, *[width] * depth, 1])
@@ -75,7 +75,7 @@ def matrix_products(
 
 
 class _Products:
-    """Products of layers (in, out) with `rows` rows, for E members. The tasks' output layers count as a single one."""
+    """Products of layers of these sizes with `rows` rows, for E members. The tasks' output layers count as one."""
 
     def __init__(self, ensemble: int, rows: int, sizes: list[int]) -> None:
         self._values = [torch.randn(ensemble, rows, size) for size in sizes]

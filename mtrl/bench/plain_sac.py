@@ -1,6 +1,6 @@
-"""Joint multi-head SAC in ordinary layers, as an independent reference for speed and for numbers.
+"""Joint multi-head SAC in ordinary layers, as an independent reference for speed and results.
 
-Nothing here uses mtrl's layers, `TaskNetwork` or `MultiTaskOptimizer`. (T·B) rows go through `nn.Linear` trunks, and
+Nothing here uses mtrl's layers, `TaskNetwork` or `MultiTaskOptimizer`. T·B rows go through trunks of `nn.Linear`, and
 each task's rows through its own output layer. The actor, the critics and the temperatures have one optimiser each.
 """
 
@@ -19,10 +19,11 @@ from mtrl.core.types import Transitions
 DISCOUNT, RATE = 0.99, 0.005
 
 Backward = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor]], None]
-"""Called with (losses (T,), shared parameters, owned parameters). It writes the update's gradients to `.grad`."""
+"""Called with losses (T,), shared parameters and owned parameters. Writes the update's gradients to `.grad`."""
 
 
 def joint(losses: Tensor, shared: Sequence[Tensor], own: Sequence[Tensor]) -> None:
+    """A `Backward`: the gradient of the mean loss."""
     losses.mean().backward()
 
 
@@ -44,7 +45,7 @@ class MultiHead(nn.Module):
 class PlainSAC:
     """SAC with twin critics, target networks, a tanh-Gaussian actor, and one temperature per task.
 
-    backward: makes gradients from the tasks' losses; by default, the gradient of their mean.
+    backward: turns the tasks' losses into gradients; by default, that of their mean.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class PlainSAC:
         self.optimizers = [torch.optim.Adam(p, lr=3e-4, fused=True) for p in parts]
 
     def sample(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """observation (T, B, O) -> random actions (T, B, A) and their log-densities (T, B)."""
         mean, log_std = self.actor(observation).chunk(2, -1)
         noise, log_std = torch.randn_like(mean), log_std.clamp(-20, 2)
         u = mean + log_std.exp() * noise

@@ -1,4 +1,4 @@
-"""mtrl bench precision: the effect of networks in bfloat16 on the tasks' gradients, their conflicts, and the time."""
+"""mtrl bench precision: how networks in bfloat16 affect the tasks' gradients, their conflicts, and the time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ KINDS = ("float32", "bfloat16")
 def measure(quick: bool = False, tasks: int = 10, device: str = "cpu") -> dict[str, Any]:
     """Errors of the tasks' shared gradients, relative to those in float64 with the same parameters and batch.
 
-    `error` is the median of ‖g − g₆₄‖ / ‖g₆₄‖ over tasks and states of a run. `signs` is the share of pairs of tasks
-    whose inner product has another sign than in float64, whatever its size; `clear_signs` is the same among pairs whose
-    cosine is beyond ±0.01. `ms` is the time of a whole PCGrad update.
+    `error` is the median of ‖g − g₆₄‖ / ‖g₆₄‖ over tasks and over states of a run. `signs` is the share of pairs of
+    tasks whose inner product has another sign than in float64, whatever its size. `clear_signs` is the same among pairs
+    whose cosine is beyond ±0.01. `ms` is the time of a whole PCGrad update in milliseconds.
     """
     keep_freed_memory()
     learners = {kind: update.make_agent(tasks, "pcgrad", device, precision=kind) for kind in KINDS}
@@ -53,7 +53,7 @@ def measure(quick: bool = False, tasks: int = 10, device: str = "cpu") -> dict[s
 
 
 def _gradients(learner: Any, leader: Any, batch: Transitions, noise: Tensor) -> dict[str, list[Tensor]]:
-    """Blocks (T, n) of the per-task gradients of critics and actor, at the leader's parameters."""
+    """The per-task gradients of critics and actor at the leader's parameters, in blocks (T, n) for each tensor."""
     for name in ("actor", "critic", "target"):
         getattr(learner, name).load_state_dict(getattr(leader, name).state_dict())
     dtype = next(learner.actor.parameters()).dtype
@@ -71,7 +71,7 @@ def _gradients(learner: Any, leader: Any, batch: Transitions, noise: Tensor) -> 
 
 
 def _compare(blocks: list[Tensor], exact: list[Tensor]) -> tuple[float, float, float]:
-    """(error, signs, clear_signs) of gradients and their inner products."""
+    """(error, signs, clear_signs) of gradients in blocks (T, n), and of their inner products."""
     pairs = [(block.double(), other) for block, other in zip(blocks, exact, strict=True)]
     off = torch.stack([(a - b).square().sum(1) for a, b in pairs]).sum(0)
     size = torch.stack([b.square().sum(1) for _, b in pairs]).sum(0)

@@ -1,4 +1,4 @@
-"""The common part of all measurements: taking turns, facts about the machine, and a table of the rows."""
+"""What all benches share: interleaved timing, facts about the machine, and a table of the rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from mtrl.monitoring import provenance
 from mtrl.monitoring.progress import counted
 
 _LIMITS = ("ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
-"""Variables that limit the instructions which PyTorch, MKL and oneDNN use."""
+"""Environment variables that limit the CPU instructions of PyTorch, MKL and oneDNN."""
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int, warmup: int = 5) -> dict[str, list[float]]:
-    """Seconds of each call, taken in turn (A B C A B C ...), so that a machine's noise affects all equally."""
+    """Call all functions in turn (A B C A B C ...), so that the machine's noise affects all of them equally.
+
+    Returns the seconds of each of the `repetitions` calls by name. The first `warmup` rounds are not in them.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for repetition in counted(range(warmup + repetitions), "rounds"):
         for name, call in calls.items():
@@ -30,7 +33,7 @@ def interleaved(calls: dict[str, Callable[[], Any]], repetitions: int, warmup: i
 
 
 def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
-    """The function, wrapped so that it adds the seconds of each call to the list."""
+    """Wrap a function so that each call appends its duration to `seconds`."""
 
     def measured(*arguments: Any) -> Any:
         begin = time.perf_counter()
@@ -42,6 +45,7 @@ def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., A
 
 
 def machine() -> dict[str, Any]:
+    """The hardware and software facts that are saved with a measurement."""
     gpu = {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda} if torch.cuda.is_available() else {}
     return gpu | {
         "cores": os.cpu_count(),
@@ -55,7 +59,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The rows as aligned text."""
+    """The rows of a measurement as aligned text."""
     rows = [{k: _cell(v) for k, v in row.items()} for row in result["rows"]]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     widths = [max(len(c), *(len(row.get(c, "")) for row in rows)) for c in columns]

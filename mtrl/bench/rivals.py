@@ -1,4 +1,4 @@
-"""mtrl bench rivals: measures environments and updates beside rivals in one run.
+"""mtrl bench rivals: compares the toolkit's environments and updates with those of other packages in one run.
 
 `make bench-rivals` also writes the tables of the result into README.md and docs/speed.md (see `mtrl.bench.pages`).
 """
@@ -43,10 +43,12 @@ def measure(
     jax_baselines: Path | None = None,
     jax_python: str = sys.executable,
 ) -> dict[str, Any]:
-    """Rows of `mtrl bench envs` and of `mtrl bench update --compiled`, taken one after the other in one process.
+    """Rows of `mtrl bench envs`, then of `mtrl bench update --compiled`, all from one process.
+
+    `quick` measures only MT10, and no compiled updates.
 
     Raises:
-        UserError: as in `mtrl.bench.update.measure`.
+        UserError: an argument is refused by `mtrl.bench.update.measure`.
     """
     suites = ("mt10",) if quick else tuple(update.SUITES)
     jax: dict[str, Any] = {"jax_baselines": jax_baselines, "jax_python": jax_python}
@@ -58,7 +60,7 @@ def measure(
 
 
 def updates_table(result: dict[str, Any]) -> list[list[str]]:
-    """The table of milliseconds of each update, with a column for each suite."""
+    """A table with the milliseconds of each update, with a column for each suite."""
     ms = _values(result, "update", "ms")
     suites = list(dict.fromkeys(suite for suite, *_ in ms))
     rows = [
@@ -70,7 +72,7 @@ def updates_table(result: dict[str, Any]) -> list[list[str]]:
 
 
 def environments_table(result: dict[str, Any]) -> list[list[str]]:
-    """The table of steps per second of each engine, with a row for each suite and number of copies."""
+    """A table with the steps per second of each engine, with a row for each suite and number of copies."""
     speeds = _values(result, "engine", "steps_per_second")
     engines = {name: text for name, text in ENGINES.items() if any(name == engine for *_, engine in speeds)}
     places = dict.fromkeys((suite, copies) for suite, copies, engine in speeds if engine in engines)
@@ -82,7 +84,7 @@ def environments_table(result: dict[str, Any]) -> list[list[str]]:
 
 
 def pictures_table(result: dict[str, Any]) -> list[list[str]]:
-    """The table of steps per second with a picture of each state, with a row for each suite."""
+    """A table with the steps per second when each state is rendered, with a row for each suite."""
     speeds = _values(result, "engine", "steps_per_second")
     suites = dict.fromkeys(suite for suite, _, engine in speeds if engine == "pixels")
     rows = [[SUITES[s], *(_number(speeds.get((s, 1, name))) for name in ("pixels", "package_pixels"))] for s in suites]
@@ -90,7 +92,7 @@ def pictures_table(result: dict[str, Any]) -> list[list[str]]:
 
 
 def summary_table(result: dict[str, Any]) -> list[list[str]]:
-    """The README's table: PCGrad's updates, and environments with four copies of each task."""
+    """The table in the README: PCGrad updates, and environments with four copies of each task."""
     ms, speeds = _values(result, "update", "ms"), _values(result, "engine", "steps_per_second")
     machine = result["machine"]
     table = [[f"{machine['cores']} cores, {machine['processor']}", "`mtrl`", "rivals"]]
@@ -120,7 +122,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[list[str]]]] = {
 
 
 def _values(result: dict[str, Any], what: str, value: str) -> dict[tuple[str, int | None, str], float]:
-    """{(suite, copies, name): value} of the rows that have a name under `what`."""
+    """{(suite, copies, row[what]): row[value]} for the rows that have the key `what`."""
     return {(row["suite"], row.get("copies"), row[what]): row[value] for row in result["rows"] if what in row}
 
 
@@ -129,6 +131,6 @@ def _number(value: float | None, unit: str = "") -> str:
 
 
 def _named(values: dict[str, float], names: dict[str, str], unit: str) -> str:
-    """The values of those names that have one, as text: `torchjd 535 ms, public PCGrad code 593 ms`."""
+    """The known ones of the named values, as text: `torchjd 535 ms, public PCGrad code 593 ms`."""
     known = {text: values[name] for name, text in names.items() if name in values}
     return ", ".join(f"{text} {_number(value, unit)}".strip() for text, value in known.items())

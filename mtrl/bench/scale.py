@@ -1,11 +1,11 @@
-"""mtrl bench scale: training with collectors on Ray, measured with one and two, and computed for more.
+"""mtrl bench scale: training with Ray collectors, measured with one and two, and extrapolated to more.
 
-PPO: each collector has the copies of one machine, so that a rollout grows with the number of collectors
-(`training.workers`). The computed rows use the measured seconds and bytes, and assume that collectors work at the same
-time, each on its own core, that the learner receives all steps and sends all policies through one network card, and
-that its update takes time in proportion to the steps.
+PPO: each collector steps the same number of copies, so a rollout grows with the number of collectors
+(`training.workers`). The extrapolated rows (`computed`) use the seconds and bytes measured with one collector. They
+assume that collectors run at the same time, each on its own core, that all steps and policies pass through the
+learner's one network card, and that the time of an update is proportional to the number of steps.
 
-SAC: collectors work while the learner makes the updates for earlier steps, one for every eight steps of each task.
+SAC: collectors run while the learner updates on earlier steps, once for every eight steps of each task.
 
 `make bench-scale` also writes the tables of the result into docs/scale.md (see `mtrl.bench.pages`).
 """
@@ -27,24 +27,25 @@ NETWORK = 1.25e9
 """The assumed speed of the learner's network card in bytes per second: 10 Gbit/s."""
 ROLLOUTS, COPIES = 4, 8
 CALLS = 60
-"""The number of measured calls of SAC's collectors."""
+"""How many calls of SAC's collectors are measured."""
 
 
 class Rollout(NamedTuple):
-    """One rollout and its update."""
+    """The costs of one rollout and its update."""
 
     collect: float
-    """Seconds, including the learner's work to take over the steps."""
+    """Seconds, including those in which the learner unpacks the steps."""
     update: float
+    """Seconds."""
     sent: dict[str, float]
-    """Bytes of policies, noise, steps and states, to and from all collectors."""
+    """Bytes of policies, noise, steps and states that were sent to and from all collectors."""
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Rows for MT10 with the sizes of `recipe=quick`.
+    """Rows for MT10: PPO with the sizes of `recipe=quick`, and SAC with small networks and batches.
 
     Raises:
-        UserError: Ray is missing, or the machine has fewer than two cores.
+        UserError: Ray is not installed, or the machine has fewer than two cores.
     """
     size = 20 if quick else 500
     found = {workers: _rollouts(workers, size, 1 if quick else ROLLOUTS) for workers in MEASURED}
@@ -63,7 +64,7 @@ def _rollouts(workers: int, size: int, number: int) -> list[Rollout]:
     trainer: Any = Experiment(compose(["recipe=quick", *options, *collectors])).trainer.start()
     found = []
     try:
-        for _ in counted(range(1 + number), f"rollouts of {workers}"):  # the first one also starts the collectors
+        for _ in counted(range(1 + number), f"rollouts of {workers}"):  # the first rollout also starts the collectors
             begin, before, sent = time.perf_counter(), trainer.seconds["update"], dict(trainer.collector.bytes)
             while trainer.advance() is None:
                 pass
@@ -76,14 +77,14 @@ def _rollouts(workers: int, size: int, number: int) -> list[Rollout]:
 
 
 def median_of(rollouts: list[Rollout]) -> Rollout:
-    """A rollout with the median of each number."""
+    """A rollout whose numbers are the medians of those of `rollouts`."""
     sent = {name: median(rollout.sent[name] for rollout in rollouts) for name in rollouts[0].sent}
     collect, update = (median(getattr(rollout, name) for rollout in rollouts) for name in ("collect", "update"))
     return Rollout(collect, update, sent)
 
 
 def computed(workers: int, one: Rollout) -> Rollout:
-    """A rollout of many collectors, computed from a rollout of one."""
+    """A rollout of many collectors, extrapolated from a rollout of one."""
     sent = {name: value * workers for name, value in one.sent.items()}
     return Rollout(one.collect + sum(sent.values()) / NETWORK, one.update * workers, sent)
 
@@ -107,12 +108,12 @@ def row_of(workers: int, size: int, found: Rollout, is_computed: bool = False) -
 
 
 def _asynchronous(workers: int, calls: int) -> dict[str, Any]:
-    """SAC's steps per second, bytes, and by how many updates policies were behind."""
+    """A row for SAC: steps per second, bytes sent, and by how many updates the collectors' policies lagged behind."""
     options = ["agent.batch_size=64", "training.learning_starts=1", f"training.envs_per_task={COPIES * workers}"]
     options += ["training.update_to_data=0.125", "network.width=64", "collector=ray", f"collector.workers={workers}"]
     trainer: Any = Experiment(compose(["benchmark=mt10", "device=cpu", *options])).trainer.start()
     try:
-        for _ in range(2 * workers):  # the first ones also start the collectors
+        for _ in range(2 * workers):  # the first calls also start the collectors
             trainer.advance()
         trainer.report()
         begin, step, before = time.perf_counter(), trainer.step, dict(trainer.collector.bytes)
@@ -138,8 +139,8 @@ def _asynchronous(workers: int, calls: int) -> dict[str, Any]:
 
 
 def on_policy_table(result: dict[str, Any]) -> list[list[str]]:
-    """PPO: where the seconds of a rollout go."""
-    table = [["collectors", "", "environment steps/s", "of one's", "a rollout's bytes", "collecting", "learning"]]
+    """A table for PPO: how the time of a rollout divides into collecting and learning."""
+    table = [["collectors", "", "environment steps/s", "speed-up", "a rollout's bytes", "collecting", "learning"]]
     for row in _of(result, "ppo"):
         total = (row["collect_s"] + row["update_s"]) * row["env_steps_per_second"] * row["bytes_per_env_step"]
         fixed = row["collectors"] * (row["policy_mb"] * 1e6 + row["states_kb"] * 1e3)
@@ -150,7 +151,7 @@ def on_policy_table(result: dict[str, Any]) -> list[list[str]]:
 
 
 def off_policy_table(result: dict[str, Any]) -> list[list[str]]:
-    """SAC: how far the policies of collectors are behind."""
+    """A table for SAC: how stale the collectors' policies are."""
     table = [
         ["collectors", "environment steps/s", "bytes a step", "learner's share of time", "updates behind", "at most"]
     ]

@@ -1,11 +1,11 @@
-"""mtrl bench shared_input: the cost of gradients for forty tasks on the same images, computed in four ways.
+"""mtrl bench shared_input: four ways to compute the gradients of forty tasks on the same images, and their costs.
 
-- joint: one backward pass of the sum of the losses, for comparison.
-- passes: one backward pass for each task's gradient of the shared trunk. This is what surgery uses.
-- batched: the same gradients by one call with `is_grads_batched`, which holds all forty at once.
-- features: each task's gradient with respect to the trunk's last features, and one backward pass of a combination of
-  these (MGDA-UB, Sener & Koltun 2018). It never computes a task's gradient of the trunk, only bounds of its inner
-  products.
+- joint: one backward pass of the summed losses, for comparison.
+- passes: one backward pass for each task's gradient with respect to the shared trunk. This is what surgery uses.
+- batched: the same gradients from one call with `is_grads_batched`, which holds all forty in memory at once.
+- features: each task's gradient with respect to the trunk's output, and one backward pass of a combination of these
+  through the trunk (MGDA-UB, Sener & Koltun 2018). No task's gradient with respect to the trunk is computed, so a
+  method sees only an upper bound of its objective.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from mtrl.gradients.algebra import gramian
 from mtrl.networks import IMAGE_NETWORKS
 
 TASKS, BATCH, SIZE, WIDTH = 40, 16, 32, 16
-"""CelebA's tasks on small pictures and a narrow ResNet-18, so that a round takes seconds."""
+"""CelebA's tasks on small images with a narrow ResNet-18, so that a round takes seconds."""
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """CPU milliseconds of each way on one thread, measured in turn, and their ratios to joint."""
+    """Median CPU milliseconds of each way on one thread, measured in turn, and their ratios to `joint`."""
     with torch_threads(1):
         calls = ways()
         seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -45,7 +45,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
 
 
 def ways() -> dict[str, Callable[[], Any]]:
-    """Each way to compute gradients of a trunk under forty heads in plain layers, including the forward pass."""
+    """name -> a function that computes the gradients of a trunk with forty linear heads, including the forward pass."""
     torch.manual_seed(0)
     config = IMAGE_NETWORKS.config_class("resnet18")(width=WIDTH)
     shape = (3, SIZE, SIZE)
@@ -75,7 +75,7 @@ def ways() -> dict[str, Callable[[], Any]]:
         last = trunk(images)
         leaf = last.detach().expand(TASKS, BATCH, size).requires_grad_()
         each = torch.autograd.grad(losses(leaf).sum(), leaf)[0]
-        weights = gramian([each.flatten(1)]).diagonal().rsqrt().to(each)  # stands for a method's coefficients
+        weights = gramian([each.flatten(1)]).diagonal().rsqrt().to(each)  # in place of a method's coefficients
         return list(torch.autograd.grad(last, shared, torch.einsum("t,tbf->bf", weights, each)))
 
     return {"joint": joint, "passes": passes, "batched": batched, "features": features}

@@ -1,4 +1,4 @@
-"""mtrl bench startup: how long commands take from start to end, as whole processes."""
+"""mtrl bench startup: how long commands take as separate processes, from start to exit."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ COMMANDS = {
     "MT10, one step": ["train", "benchmark=mt10", "steps=1", "training.final_episodes=0"],
     "MT50, one step": ["train", "benchmark=mt50", "steps=1", "training.final_episodes=0"],
 }
-"""Only the last three load PyTorch. The last two make all environments, step each once, and save the run with its
-pictures."""
+"""Only the last three import PyTorch. The last two create all environments, step each once, and save the run and its
+plots."""
 _ONE_STEP = ", one step"
 _FIRST_STEP = """
 import os, sys
@@ -37,15 +37,16 @@ def first(*arguments):
 BatchedEnvs.step = first
 main(sys.argv[1:])
 """
-"""A command that ends with the environments' first step."""
+"""A program that runs a command, but exits after the environments' first step."""
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Median seconds of each command from start to end, or until the environments' first step. For comparison, `python`
-    is an empty program, and `torch` only imports PyTorch. All take turns.
+    """The median and least seconds of each command until it exits, or until the environments' first step.
+
+    For comparison, `python` is an empty program, and `torch` only imports PyTorch. All programs take turns.
 
     Raises:
-        RuntimeError: a command ends in an unexpected way.
+        RuntimeError: a command exits with a code other than 0 and 2.
     """
     programs = {name: ["-m", "mtrl.cli", *words] for name, words in COMMANDS.items()}
     for name, words in COMMANDS.items():
@@ -59,7 +60,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
 
 
 def _run(words: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder:  # of the runs
+    with tempfile.TemporaryDirectory() as folder:  # for the runs
         command = [sys.executable, *words]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=folder)
     if done.returncode not in (0, BAD_INPUT):

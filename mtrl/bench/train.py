@@ -1,4 +1,4 @@
-"""mtrl bench train: environments and updates together, in turn or side by side, compared with each of them alone."""
+"""mtrl bench train: environments and updates together, in turn or in parallel, compared with each of them alone."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ from mtrl.training import TRAININGS
 
 @dataclass(frozen=True)
 class Size:
-    """A learner's size, and the numbers of copies of each task and of updates per step."""
+    """The sizes of a learner, and how many copies of each task and updates per step it has."""
 
     width: int
     batch_size: int
     envs_per_task: int
     update_to_data: float
     steps: int
-    """Vector steps in a block, which take about a quarter of a second on two cores."""
+    """Vector steps in a timed block, which takes about a quarter of a second on two cores."""
     threads: int = 0
-    """The learner's threads, while environments step on all cores; 0 for all cores."""
+    """The learner's threads, while environments step on all cores; 0 means one for each core."""
 
     @property
     def updates(self) -> int:
-        """Updates after each step of the vector environments."""
+        """The number of updates after each vector step."""
         return round(self.envs_per_task * self.update_to_data)
 
 
 SIZES = {"quick": Size(128, 32, 2, 0.5, 15, threads=1), "standard": Size(400, 128, 1, 1.0, 2)}
-"""The sizes of `recipe=sac_mt10`, whose small products are faster on one core, and the usual ones of MT10 and MT50."""
+"""`quick` has the network and batch of `recipe=sac_mt10`, whose small matrix products are faster on one core, with half
+of its copies. `standard` has the usual sizes for MT10 and MT50."""
 GPU = Size(400, 128, 16, 1.0, 20)
-"""The sizes for a learner on a GPU, which sixteen copies of each task feed."""
+"""The size for a learner on a GPU, with sixteen copies of each task."""
 ROUNDS = 32
 Call = Callable[[], Any]
 
@@ -57,17 +58,18 @@ def measure(
 ) -> dict[str, Any]:
     """Milliseconds of one step of all environments with its updates, for multi-head SAC with PCGrad.
 
-    `environments` and `updates` are measured alone, each on all cores. `in_turn` alternates between them. In
-    `side_by_side`, the default of runs, environments use all cores, and the learner `Size.threads`. In `split`, half of
-    the cores step the environments and the others learn. `of_sum` and `of_larger` are ratios to the sum, and to the
-    larger, of the times alone. `waiting` is the share of time in which the learner waited for the environments.
-    `summary` says which order is the fastest, and whether the default takes at most 1.05 times the sum and 1.15 times
-    the larger.
+    `environments` and `updates` are measured alone, each on all cores; `updates_fewer_threads` are updates with
+    `Size.threads`. `in_turn` alternates between environments and updates. `side_by_side`, the default of runs, overlaps
+    them. In both, environments use all cores, and the learner `Size.threads`. In `split`, half of the cores step the
+    environments while the others learn. `of_sum` and `of_larger` are ratios to the sum and to the larger of the times
+    of `environments` and `updates`. `waiting` is the share of time in which the learner waited for the environments.
+    `summary` names the fastest order, and says whether the default takes at most 1.05 times the sum and 1.15 times the
+    larger.
 
-    Updates are those at the beginning of a run (op by op, or captured on a GPU), or `compiled`, as in long runs.
+    Updates run as at the beginning of a run (eagerly, or captured on a GPU), or `compiled`, as in long runs.
 
     Raises:
-        UserError: a suite is not one of Meta-World's.
+        UserError: a suite is not mt10, mt25 or mt50.
     """
     known = ("mt10", "mt25", "mt50")
     check(set(suites) <= set(known), "--suites", f"among {', '.join(known)}", ", ".join(suites))
@@ -113,7 +115,7 @@ def _trainer(suite: str, size: Size, device: str, execution: str, threads: int, 
 
 
 def _threads(size: Size) -> dict[str, tuple[int, int]]:
-    """Measured order -> threads of (learner, environments); 0 if it does not have that part."""
+    """What is measured -> threads of (learner, environments), 0 for a part that does not run."""
     cores = available_cores()
     learner, half = size.threads or cores, max(1, cores // 2)
     threads = {"environments": (0, cores), "updates": (cores, 0)}
@@ -137,7 +139,7 @@ def _rows(suite: str, size: Size, rounds: int, steps: int, device: str, executio
             torch.set_num_threads(learner or available_cores())
             waited, now = _block(calls[name], steps, trainers.get(name), device)
             seconds[name].append(now)
-            waits[name].append(waited if name != "in_turn" else 0.0)  # in turn, this is the work itself
+            waits[name].append(waited if name != "in_turn" else 0.0)  # in turn, this is the stepping itself
     torch.set_num_threads(available_cores())
     for trainer in trainers.values():
         trainer.close()
@@ -147,8 +149,10 @@ def _rows(suite: str, size: Size, rounds: int, steps: int, device: str, executio
 
 
 def _block(call: Call, steps: int, trainer: Any, device: str) -> tuple[float, float]:
-    """(seconds waited for the environments, seconds) per call, in a block of `steps` calls. The blocks of all orders
-    take turns, so that a machine's noise affects all equally."""
+    """Time a block of `steps` calls. Returns (seconds waited for the environments, seconds) per call.
+
+    The blocks of all orders take turns, so that the machine's noise affects all of them equally.
+    """
     waited, begin = _waited(trainer), time.perf_counter()
     for _ in range(steps):
         call()

@@ -1,4 +1,4 @@
-"""mtrl bench update: the time of a whole SAC update, joint and with surgery, compared with ordinary layers."""
+"""mtrl bench update: the time of a full SAC update, joint and with surgery, compared with ordinary layers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from mtrl.gradients import SURGERIES, WEIGHTINGS, Methods, Surgery
 from mtrl.networks import NETWORKS
 
 OBSERVATION, ACTION, WIDTH, DEPTH, BATCH = 39, 4, 400, 3, 128
-"""Meta-World's sizes and the usual networks of MT10 and MT50."""
+"""Meta-World's observation and action sizes, and the usual networks and batch per task for MT10 and MT50."""
 SUITES = {"mt10": 10, "mt50": 50}
 COMPILED = {"joint": "none", "pcgrad": "pcgrad"}
 
 
 def filled_replay(num_tasks: int, device: str = "cpu") -> ReplayBuffer:
-    """2,000 random transitions of each task."""
+    """A replay buffer with 2,000 random transitions of each task."""
     generator = torch.Generator().manual_seed(0)
     replay = ReplayBuffer(num_tasks, 2000, OBSERVATION, ACTION, device)
     shape = (num_tasks, 2000)
@@ -47,7 +47,7 @@ def filled_replay(num_tasks: int, device: str = "cpu") -> ReplayBuffer:
 
 
 def make_agent(num_tasks: int, method: str, device: str = "cpu", width: int = WIDTH, **options: Any) -> Any:
-    """method: a surgery's or a weighting's name; options: the agent's."""
+    """A multi-head SAC agent. method: the name of a surgery or a weighting; options: further options of the agent."""
     torch.manual_seed(0)
     return AGENTS.build(
         AGENTS.config_class("sac")(batch_size=BATCH, **options),
@@ -61,8 +61,11 @@ def make_agent(num_tasks: int, method: str, device: str = "cpu", width: int = WI
 def full_update(
     num_tasks: int, method: str = "none", solver: list[float] | None = None, width: int = WIDTH
 ) -> Callable[[], Any]:
-    """A function for one full update: sampling, critics, actor, temperatures, targets. solver: a list that collects the
-    seconds of each call of a Gramian surgery's solver, alternating between critics and actor."""
+    """A function that makes one full update: sampling, critics, actor, temperatures, targets.
+
+    solver: if given, the seconds of each call of a Gramian surgery's solver are appended to this list, alternating
+    between critics and actor.
+    """
     agent, replay = make_agent(num_tasks, method, width=width), filled_replay(num_tasks)
     count = 2 if agent.needs_second_batch else 1
     for part in (agent.critic_optimizer, agent.actor_optimizer):
@@ -74,8 +77,10 @@ def full_update(
 def updates(
     num_tasks: int, method: str, count: int = 1, device: str = "cpu", width: int = WIDTH, **options: Any
 ) -> Callable[[], Any]:
-    """A function that makes `count` full updates and waits for the device. options: of `make_agent`, such as the
-    agent's for execution and precision."""
+    """A function that makes `count` full updates and waits until the device has finished.
+
+    options: options of the agent, such as `execution` and `precision`.
+    """
     agent, replay = make_agent(num_tasks, method, device, width=width, **options), filled_replay(num_tasks, device)
     batches = 2 if agent.needs_second_batch else 1
 
@@ -96,7 +101,7 @@ def _plain(num_tasks: int, width: int, backward: Backward = joint) -> Callable[[
 
 
 def _peers(num_tasks: int, width: int) -> dict[str, Callable[[], Any]]:
-    """The same update by other code, for comparison."""
+    """The same update with other implementations of PCGrad, for comparison."""
     torchjd = torchjd_pcgrad()
     peers = {"naive_pcgrad": _plain(num_tasks, width, naive_pcgrad)}
     peers |= {"torchjd_pcgrad": _plain(num_tasks, width, torchjd)} if torchjd is not None else {}
@@ -104,7 +109,7 @@ def _peers(num_tasks: int, width: int) -> dict[str, Callable[[], Any]]:
 
 
 def methods() -> list[str]:
-    """Every surgery and weighting except the plain ones."""
+    """The names of all surgeries and weightings except `none` and `equal`."""
     return [kind for registry in (SURGERIES, WEIGHTINGS) for kind in registry.kinds if kind not in ("none", "equal")]
 
 
@@ -121,22 +126,24 @@ def measure(
 ) -> dict[str, Any]:
     """Milliseconds of a full SAC update with multi-head networks, and their ratio to the faster of `plain` and `joint`.
 
-    - plain: the update in ordinary layers on (T·B) rows, written apart from the toolkit to check it.
+    - plain: the update in ordinary layers on (T·B) rows, implemented independently of the toolkit as a reference.
     - joint: the toolkit's update without surgery; products: its matrix products alone.
-    - naive_pcgrad: T backward passes, and projections of whole vectors. torchjd_pcgrad: torchjd's, where installed.
-    - jax_joint, jax_pcgrad: those of the JAX baselines, where a checkout is given.
+    - naive_pcgrad: T backward passes, and projections of full gradient vectors.
+    - torchjd_pcgrad: torchjd's implementation, where torchjd is installed.
+    - jax_joint, jax_pcgrad: the JAX baselines' updates, where a checkout is given.
 
-    `solver_ms` is the time in which a Gramian surgery chooses its coefficients, and `ratio_without` the ratio without
-    this time. `compiled` adds the updates of joint training and PCGrad with `agent.execution=compiled`. See `gpu_rows`
-    for a GPU.
+    `solver_ms` is the time in which a Gramian surgery computes its coefficients, and `ratio_without` is the ratio
+    without this time. On a GPU the rows and the ratio differ; see `gpu_rows`.
 
     Args:
-        width: hidden units of each of the networks' layers.
-        jax_baselines: a checkout of metaworld-algorithms; needs a CPU.
-        jax_python: the interpreter that has JAX.
+        chosen: surgeries and weightings to measure.
+        compiled: also measure joint training and PCGrad with `agent.execution=compiled`; a GPU's rows always do.
+        width: hidden units of each layer of the networks.
+        jax_baselines: a checkout of metaworld-algorithms; requires device="cpu".
+        jax_python: the Python interpreter that has JAX.
 
     Raises:
-        UserError: there is no such method, or the baselines cannot be run.
+        UserError: a method or suite is unknown, a number is not positive, or the JAX baselines cannot be run.
     """
     unknown = set(chosen) - set(methods())
     check(not unknown, "--methods", f"among {', '.join(methods())}", ", ".join(sorted(unknown)))
@@ -162,7 +169,7 @@ def measure(
 def cpu_rows(
     suite: str, chosen: Sequence[str], repetitions: int, few: int, compiled: bool, width: int, rivals: Updates
 ) -> list[dict[str, Any]]:
-    """Rows of one suite; `rivals` take turns with ours."""
+    """The rows of one suite on a CPU. `rivals` take turns with the toolkit's updates; slow peers run `few` times."""
     tasks = SUITES[suite]
     solvers: dict[str, list[float]] = {method: [] for method in chosen}
     ours = {method: full_update(tasks, method, seconds, width) for method, seconds in solvers.items()}
@@ -177,8 +184,11 @@ def cpu_rows(
 def gpu_rows(
     suite: str, chosen: Sequence[str], repetitions: int, device: str, width: int = WIDTH, count: int = 20
 ) -> list[dict[str, Any]]:
-    """Milliseconds per update, over `count` updates without waiting for the device in between: op by op, captured in
-    each precision, and compiled."""
+    """Milliseconds per update on a GPU: eagerly, captured in each precision, and compiled.
+
+    Each measurement is of `count` updates, without a synchronisation in between. The ratio is to compiled joint
+    training.
+    """
     calls = {}
     for method in ("none", *chosen):
         captured = [("captured", precision) for precision in ("tf32", "float32", "bfloat16")]
@@ -194,7 +204,10 @@ def gpu_rows(
 def _rows(
     suite: str, calls: dict[str, Callable[[], Any]], peers: dict[str, Callable[[], Any]], repetitions: int, few: int
 ) -> list[dict[str, Any]]:
-    """Our calls in turn, `repetitions` times; then the slow peers in turn with our joint update, `few` times."""
+    """Time `calls` in turn, `repetitions` times; then the slow peers in turn with the joint update, `few` times.
+
+    The peers' times are scaled by the ratio of the joint update's two medians, to correct for drift of the machine.
+    """
     seconds = interleaved(calls, repetitions)
     base = min(median(seconds["plain"]), median(seconds["joint"]))
     found = [_row(suite, name, values, base) for name, values in seconds.items()]
@@ -205,7 +218,7 @@ def _rows(
 
 
 def _solver_columns(row: dict[str, Any], seconds: list[float]) -> dict[str, float]:
-    """The columns for the time in a method's solver, which each update calls twice; {} for methods without one."""
+    """The columns for the time of a method's solver, which an update calls twice; {} for methods without a solver."""
     if not seconds:
         return {}
     calls = seconds[-2 * row["repetitions"] :]

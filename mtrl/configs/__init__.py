@@ -1,8 +1,8 @@
-"""Presets, as YAML in Hydra's config groups, and the composition of a configuration from them.
+"""Presets as YAML files in Hydra's config groups, and the composition of a configuration from them.
 
 The options themselves are fields of dataclasses beside the code that they configure. The methods of each registry form
-one config group, so that `network=mint network.width=200` works without further declarations. Only the chosen methods
-are imported.
+one config group, so `network=mint network.width=200` needs no further declaration. Only the chosen methods are
+imported.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
     """An instance of the dataclass `root`, from the presets, the methods' defaults and `key=value` overrides.
 
     Raises:
-        UserError: an override is malformed, names nothing, or gives a value of the wrong type or range.
+        UserError: an override is malformed, names no option or kind, or gives a value of the wrong type or range.
     """
     optional = presets.optional_groups(root)
     for override in overrides:
@@ -74,7 +74,7 @@ def _set(
     registries: Sequence[Registry],
     chosen: Mapping[str, Sequence[str]],
 ) -> None:
-    """Set an option that is not the choice of a group."""
+    """Set an option, unless the override chooses the kinds of a group, which Hydra has already done."""
     key, _, text = override.partition("=")
     if key in chosen:
         return
@@ -86,7 +86,7 @@ def _set(
 def _owners(
     key: str, root: type[Any], registries: Sequence[Registry], chosen: Mapping[str, Sequence[str]]
 ) -> tuple[list[type[Any]], list[str]]:
-    """The dataclasses of the chosen kinds that may have an option, and its path of names in them."""
+    """The dataclasses of the chosen kinds that may have an option, and the option's path of names in them."""
     group, *names = key.split(".")
     if not names:
         return [root], [group]
@@ -98,7 +98,7 @@ def _owners(
 
 
 def is_whole(root: type[Any], registries: Sequence[Registry], key: str, overrides: Sequence[str]) -> bool:
-    """Whether an option of the chosen kinds takes only whole numbers."""
+    """Whether an option of the chosen kinds takes only integers."""
     owners, names = _owners(key, root, registries, selected(root, overrides))
     return any(values.is_whole(values.hint(owner, names)) for owner in owners)
 
@@ -110,7 +110,8 @@ def _is_path(owners: Iterable[type[Any]], names: Sequence[str]) -> bool:
 def sweep(root: type[Any], registries: Sequence[Registry], overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run of a sweep, in order: `seed=1,2` means two runs, and so does `seed=range(1,3)`.
 
-    Several such overrides give every combination; the last one varies first. The syntax is Hydra's. Paths stay single.
+    Several such overrides give every combination, and the last one varies fastest. The syntax is Hydra's. An option
+    that is a path is never split.
     """
     found = [alternatives(override) for override in overrides]
     groups = selected(root, overrides)
@@ -119,7 +120,7 @@ def sweep(root: type[Any], registries: Sequence[Registry], overrides: Sequence[s
     for number, texts in enumerate(found):
         key = texts[0].partition("=")[0]
         if len(texts) > 1 and any(_is_path(*_owners(key, root, registries, chosen)) for chosen in combinations):
-            found[number] = [overrides[number]]  # `compose` says what is wrong
+            found[number] = [overrides[number]]  # `compose` raises the error
     return [list(run) for run in itertools.product(*found)]
 
 
@@ -133,7 +134,7 @@ def alternatives(override: str) -> list[str]:
 
 
 def options(config: type[_Made], group: str, overrides: Sequence[str]) -> _Made:
-    """An instance of a dataclass of options from `<group>.<option>=value` overrides, outside of any registry.
+    """An instance of `config`, a dataclass outside any registry, from `<group>.<option>=value` overrides.
 
     Raises:
         UserError: an override names no option, or gives a value of the wrong type or range.
@@ -166,9 +167,9 @@ def plain(config: Any) -> Any:
 
 
 def overrides(registries: Sequence[Registry], saved: dict[str, Any], further: Sequence[str] = ()) -> list[str]:
-    """The `key=value` overrides that restore the configuration written by `plain`, changed by `further` ones.
+    """The `key=value` overrides that restore a configuration saved by `plain`, followed by `further` overrides.
 
-    If `further` chooses another kind in a group, all options of the group come from there.
+    If `further` chooses the kind of a group, none of the group's saved options are restored.
     """
     changed = {override.partition("=")[0] for override in further}
     groups, found = {registry.group: registry for registry in registries}, []
@@ -191,7 +192,7 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
     """The configuration object from which `plain` made `saved`.
 
     Raises:
-        UserError: `saved` holds a key or value that this version does not know.
+        UserError: `saved` lacks a group, or has a key or value that this version does not know.
     """
     groups = {registry.group: registry for registry in registries}
     optional = presets.optional_groups(root)
@@ -206,7 +207,7 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
             else:
                 nodes[key] = values.as_typed(value)
         if absent := [group for group in groups if group not in saved and group not in optional]:
-            raise expected("The configuration", f"one with a {absent[0]}", "none")
+            raise expected("The configuration", f"one with the group `{absent[0]}`", "none")
         merged = OmegaConf.merge(OmegaConf.structured(root), nodes)
         assert isinstance(merged, DictConfig)
         return _made(merged, registries)
@@ -217,7 +218,7 @@ def restore(root: type[Any], registries: Sequence[Registry], saved: dict[str, An
 
 
 def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> Any:
-    """The options of one part, as `restore` merges them."""
+    """The options of one part of a saved configuration, with defaults for those that it lacks."""
     registry = find(registries, group, saved["kind"])
     if registry is None:
         raise unknown_kind(group, choices(group, registries), saved["kind"])
@@ -225,7 +226,7 @@ def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> 
 
 
 def _made(composed: DictConfig, registries: Iterable[Registry]) -> Any:
-    """The configuration object, after checking that numbers are finite, and whole ones have at most 63 bits."""
+    """The configuration object, after a check that floats are finite and integers are below 2^63."""
     for registry in registries:
         if registry.usual:
             with typed_as({registry.usual: registry.group}):
@@ -241,9 +242,9 @@ def _made(composed: DictConfig, registries: Iterable[Registry]) -> Any:
 
 
 def _check_override(override: str, registries: Sequence[Registry], optional: Sequence[str]) -> None:
-    """Raise our own error where Hydra's would not help: for a missing `=`, or an unknown choice of a group.
+    """Raise a UserError where Hydra's message would not help, as for a missing `=` or an unknown kind of a group.
 
-    optional: the groups in which a choice may be left out (null).
+    optional: the groups that may be empty (null).
     """
     key, equals, value = override.partition("=")
     if not equals:
@@ -262,7 +263,7 @@ def _check_override(override: str, registries: Sequence[Registry], optional: Seq
 def _check_option(
     key: str, root: type[Any], registries: Sequence[Registry], chosen: Mapping[str, Sequence[str]]
 ) -> None:
-    """Refuse an option that nothing chosen has, before anything is imported."""
+    """Raise UserError for an option that no chosen kind has, before any of them is imported."""
     group, dot, option = key.partition(".")
     kinds = chosen.get(group, [])
     if not dot:

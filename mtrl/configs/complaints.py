@@ -14,7 +14,7 @@ from mtrl.core.errors import UserError, expected
 
 
 def explained(error: BaseException, overrides: Sequence[str]) -> UserError:
-    """One line from the innermost cause of a composition error."""
+    """The UserError, of one line, for the innermost cause of a composition error."""
     named = next((o for o in overrides if f"'{o}'" in str(error) or f"'{o.partition('=')[0]}'" in str(error)), None)
     cause: BaseException = error
     while cause.__cause__ is not None:
@@ -30,30 +30,30 @@ def explained(error: BaseException, overrides: Sequence[str]) -> UserError:
     for pattern, kind in _KINDS.items():
         if key and (found := re.match(pattern, message)):
             typed = [override.partition("=")[2] for override in overrides if override.startswith(f"{key}=")]
-            refused = (value for value in typed if _bare(value) == _bare(found[1]))  # an option may be given twice
+            refused = (value for value in typed if _bare(value) == _bare(found[1]))  # an option may be typed twice
             return expected(f"Option `{key}`", kind, next(refused, typed[-1] if typed else found[1]))
     subject = f"Option `{key}`" if key else f"Option {named!r}" if named else "The configuration"
     return UserError(f"{subject} should be valid. Found: {message}.")
 
 
 MALFORMED = (OmegaConfBaseException, LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
-"""What OmegaConf and checks of values raise for a file that was edited by hand."""
+"""What OmegaConf and the checks of values may raise for a file that was edited by hand."""
 _KINDS = {
     r"Value '(.*)' of type '.*' could not be converted to Integer": "an integer",
     r"Value '(.*)' of type '.*' could not be converted to Float": "a number",
     r"Value '(.*)' is not a valid bool": "true or false",
     r"Invalid value assigned: (.*) is not a ListConfig": "a list in brackets, as [first,second]",
 }
-"""OmegaConf's message for a value of the wrong type -> what the value should be."""
+"""Pattern of OmegaConf's message for a value of the wrong type -> what the value should be."""
 
 
 def _bare(value: str) -> str:
-    """A value as typed or as OmegaConf shows it, without what may differ between them."""
+    """A value without blanks and quotes, in which a typed value and OmegaConf's message of it may differ."""
     return re.sub(r"[\s'\"]", "", value)
 
 
 def unknown_option(option: str, known: Sequence[str]) -> UserError:
-    """The error for an option that its part does not have. It lists those that it has."""
+    """The error for an option that does not exist. It lists the `known` ones of the same part."""
     prefix, _, name = option.rpartition(".")
     if not known:
         return UserError(f"Option `{option}` should be a known option (see `mtrl list`). Found an unknown key.")

@@ -1,7 +1,7 @@
-"""The presets: YAML files in one folder for each config group.
+"""The presets: YAML files, in one folder for each config group.
 
-A recipe is a preset that may choose kinds and set options in any group. It is merged here and not by Hydra, which
-refuses an option that the chosen part does not have.
+A recipe is a preset that may choose kinds and set options in any group. It is merged here rather than by Hydra, which
+rejects options that the chosen kind does not have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ FOLDER = Path(__file__).parent
 
 
 def choices(group: str, registries: Iterable[Registry]) -> list[str]:
-    """What can follow `<group>=`: the registry's methods, and the YAML presets beside this file."""
+    """The values that `<group>=` takes: the registry's methods, and the YAML presets beside this file.
+
+    Raises:
+        UserError: a preset and a method have the same name.
+    """
     kinds = {kind: registry for registry in registries if registry.group == group for kind in registry.kinds}
     presets = {path.stem for path in FOLDER.glob("*/*.yaml") if path.parent.name == group}
     for kind in presets & kinds.keys():
@@ -31,26 +35,26 @@ def choices(group: str, registries: Iterable[Registry]) -> list[str]:
 
 
 def summary(group: str, name: str) -> str:
-    """A YAML preset's description: its first comment that is not an instruction to Hydra."""
+    """A YAML preset's description: its first comment that is not a directive to Hydra."""
     lines = (FOLDER / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comments = (line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line)
     return next(comments, "")
 
 
 def selected(root: type[Any], overrides: Sequence[str]) -> dict[str, list[str]]:
-    """The kinds in each group: those that overrides choose, otherwise those of their recipe, otherwise the defaults."""
+    """The chosen kinds of each group: from the overrides, or else from their recipe, or else the defaults."""
     given: dict[str, Any] = {key: value for key, _, value in (override.partition("=") for override in overrides)}
     usual = _choices(content(root.kind)) | _choices(content(f"recipe/{given.get('recipe')}"))
     return {group: [_kind(group, kind) for kind in listed(given.get(group, kind))] for group, kind in usual.items()}
 
 
 def optional_groups(root: type[Any]) -> list[str]:
-    """The groups in which nothing need be chosen."""
+    """The groups that may be empty."""
     return [group for group, kind in _choices(content(root.kind)).items() if not kind]
 
 
 def choosing(overrides: Sequence[str], groups: Iterable[str]) -> list[str]:
-    """The choices in groups as overrides: first the recipe's, then those given directly."""
+    """The overrides that choose kinds of groups: first the recipe's, then those given directly."""
     recipe = preset("recipe", overrides)
     own = [f"{group}={_text(kind)}" for group, kind in _choices(recipe).items()]
     return [*own, *(o for o in overrides if o.partition("=")[0] in groups and not o.startswith("recipe="))]
@@ -59,10 +63,10 @@ def choosing(overrides: Sequence[str], groups: Iterable[str]) -> list[str]:
 def recipe(
     registries: Sequence[Registry], overrides: Sequence[str], chosen: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, Any], list[str]]:
-    """The options that the recipe sets, with their values, and those that it sets in vain.
+    """The options that the recipe sets, with their values, and the names of its options that do not apply.
 
-    An option is set in vain if, in its group, another kind than the recipe's was chosen that lacks this option. In a
-    group of several kinds it is set in vain if its kind was not chosen.
+    An option does not apply if another kind than the recipe's was chosen in its group and lacks this option. In a group
+    of several kinds, it does not apply if its own kind was not chosen.
     """
     content, lacking = preset("recipe", overrides), list[str]()
     own = {group: [_kind(group, kind) for kind in listed(kind)] for group, kind in _choices(content).items()}
@@ -80,7 +84,7 @@ def recipe(
 
 
 def preset(group: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The settings of a group's preset that the overrides choose; {} if they choose none."""
+    """The content of the preset that the overrides choose in a group; {} if they choose none."""
     name = next((value for key, _, value in (o.partition("=") for o in reversed(overrides)) if key == group), "")
     return content(f"{group}/{name}")
 
@@ -94,16 +98,16 @@ def listed(choice: Any) -> list[str]:
 
 @functools.cache
 def content(preset: str) -> dict[str, Any]:
-    """A preset as it is written; empty if there is no such file."""
+    """The content of a preset's file, such as `recipe/quick`; {} if there is no such file."""
     path = FOLDER / f"{preset}.yaml"
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # the user's choice may not be a valid file name
+    except (OSError, ValueError):  # what the user typed may not be a valid file name
         return {}
 
 
 def _choices(preset: Mapping[str, Any]) -> dict[str, Any]:
-    """Group -> what a preset's defaults list chooses in it."""
+    """Group -> what a preset's defaults list chooses in this group."""
     lines = (line for line in preset.get("defaults", []) if isinstance(line, dict))
     return {group.removeprefix("override /"): kind for line in lines for group, kind in line.items()}
 
@@ -113,7 +117,7 @@ def _text(choice: Any) -> str:
 
 
 def _kind(group: str, choice: str) -> str:
-    """The kind that a choice stands for: itself, or the one that a preset of the group is based on."""
+    """The kind that a choice stands for: itself, or if it is a preset, the kind on which the preset is based."""
     lines = content(f"{group}/{choice}").get("defaults", [])
     base = next((line for line in lines if line != "_self_" and isinstance(line, str)), None)
     return _kind(group, base) if base else choice

@@ -1,6 +1,6 @@
-"""Reads the values of options: text as it is typed, whole numbers in any notation, and the rest in Hydra's syntax.
+"""Reads the values of options: text as typed, integers in any notation (such as 1e6), and the rest in Hydra's syntax.
 
-The declared type of an option decides how its value is read, so that paths and names have no special characters.
+The declared type of an option decides how its value is read. Paths and names therefore have no special characters.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from mtrl.core.config import is_path_option
 from mtrl.core.errors import UserError, expected
 
 _LARGEST_EXPONENT = 30
-"""No option takes whole numbers beyond 10 to this power."""
+"""Larger powers of ten are not read as integers; no option takes such values."""
 
 
 def hint(owner: type[Any], names: Iterable[str]) -> Any:
-    """The declared type of a dataclass's option. names: the path to it, through nested dataclasses."""
+    """The declared type of a dataclass's option; None if there is no such option.
+
+    names: the option's path through nested dataclasses.
+    """
     found: Any = owner
     for name in names:
         found = _hints(found).get(name) if is_dataclass(found) else None
@@ -46,11 +49,12 @@ def _hints(owner: Any) -> dict[str, Any]:
 def read(option: str, text: str, declared: Any, path: bool = False) -> Any:
     """The value to which `text` sets an option.
 
-    Text is taken as it is typed. If a pair of quotes encloses all of it, the quotes are removed. In a path, `~` is the
-    home folder.
+    Where the declared type allows text, it is taken as typed, except that quotes around all of it are removed. In a
+    path, `~` stands for the home folder.
 
     Raises:
-        UserError: it cannot be read as a value of the declared type.
+        UserError: `text` is not one value in Hydra's syntax, is too large a number, or is a path with an unquoted
+            comma.
     """
     kinds = _kinds(declared)
     if NoneType in kinds and text == "null":
@@ -75,12 +79,12 @@ def parse(text: str) -> Override | None:
     """Parse a value in Hydra's syntax; None if it is not one."""
     try:
         return OverridesParser.create().parse_override(f"value={text}")
-    except (HydraException, ValueError, RecursionError):  # such as for thousands of digits or brackets
+    except (HydraException, ValueError, RecursionError):  # as for thousands of digits or brackets
         return None
 
 
 def quoted(value: Any) -> str:
-    """The text from which `read` gives this value."""
+    """The text that `read` turns back into this value."""
     if isinstance(value, str):
         return f"'{value}'"
     if isinstance(value, list):
@@ -95,7 +99,7 @@ def _element(value: Any) -> str:
 
 
 def as_typed(value: Any) -> Any:
-    """`value` with all text escaped, so that OmegaConf sees no interpolation in it."""
+    """`value` with all text escaped, so that OmegaConf does not interpolate it."""
     if isinstance(value, dict):
         return {key: as_typed(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -121,13 +125,13 @@ def _kinds(declared: Any) -> tuple[Any, ...]:
 
 
 def is_whole(declared: Any) -> bool:
-    """Whether the only numbers of a declared type are whole numbers."""
+    """Whether the only numbers that a declared type allows are integers."""
     kinds = _kinds(declared)
     return int in kinds and float not in kinds
 
 
 def _whole(value: Any, declared: Any) -> Any:
-    """`value`, with integers in a list whose declared type asks for integers."""
+    """`value`, where the items of a list whose declared type is a list of integers are converted to integers."""
     if not isinstance(value, list) or int not in get_args(declared):
         return value
     numbers = [_integer(str(item)) for item in value]
@@ -135,7 +139,7 @@ def _whole(value: Any, declared: Any) -> Any:
 
 
 def _integer(text: str) -> int | None:
-    """The whole number that a text stands for in any notation; None if it is not one."""
+    """The integer that a text stands for in any notation; None if it is not an integer."""
     try:
         number = Decimal(text)
     except InvalidOperation:
@@ -145,7 +149,7 @@ def _integer(text: str) -> int | None:
 
 
 def leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The dotted names and values of everything nested in a value."""
+    """The dotted name and the value of each leaf of nested dictionaries."""
     if not isinstance(value, dict):
         yield prefix, value
         return

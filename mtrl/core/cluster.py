@@ -1,4 +1,4 @@
-"""Connects to the machines on which sweeps and collectors run. Ray is imported only here."""
+"""Connects to the Ray cluster on which sweeps and collectors run. Ray is imported only here."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 from mtrl.core.errors import expected, missing
 
 _LONGEST = 200
-"""The most characters of Ray's message that an error of ours quotes."""
+"""The most characters of Ray's message that an error quotes."""
 
 
 @contextlib.contextmanager
 def connected(what: str, address: str, option: str) -> Iterator[Any]:
-    """The module `ray`, connected to a cluster. An existing connection of this process is used again.
+    """The module `ray`, connected to a cluster. If this process is already connected, that connection is used.
 
-    Where a connection is made, Python's stdout goes to stderr inside the block: Ray reports dead workers on stdout,
-    which is only for results.
+    Inside the block of a new connection, Python's stdout goes to stderr: Ray reports dead workers on stdout, which is
+    reserved for results.
 
     Args:
         what: what needs Ray, for error messages.
         address: `host:port`, or `auto` for the cluster that this machine is part of. If empty, the environment variable
-            RAY_ADDRESS; without that, a new cluster of only this machine, which ends with the connection.
-        option: the option that gave the address.
+            RAY_ADDRESS is used. Without that, a new cluster of only this machine is started, and ends with the block.
+        option: the option that gave the address, for error messages.
 
     Raises:
-        UserError: Ray is not installed, or there is no cluster at the address.
+        UserError: Ray is not installed, or there is no running cluster at the address.
     """
     place = address or os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use over the network
@@ -45,9 +45,9 @@ def connected(what: str, address: str, option: str) -> Iterator[Any]:
     alone: dict[str, Any] = {"include_dashboard": False} if place == "local" else {}
     try:
         ray.init(place, log_to_driver=False, logging_level=logging.ERROR, **alone)
-    except Exception as error:  # Ray's start raises nothing more specific
+    except Exception as error:  # ray.init may raise any error
         found = f"{place}: {' '.join(str(error).split())[:_LONGEST]}"
-        raise expected(f"Option `{option}`", "the address of a Ray cluster that runs", found) from error
+        raise expected(f"Option `{option}`", "the address of a running Ray cluster", found) from error
     with contextlib.redirect_stdout(sys.stderr):
         try:
             yield ray

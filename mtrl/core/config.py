@@ -1,4 +1,4 @@
-"""Limits of configuration values. The configuration classes themselves are beside the code that they configure."""
+"""Options and their limits. The configuration classes themselves are beside the code that they configure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from mtrl.core.errors import expected
 
 PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity", "relationships", "predictions")
-"""What `mtrl plot --kind` draws."""
+"""The values of `mtrl plot --kind`."""
 Limits = str | tuple[str, ...]
 _INTERVAL = re.compile(r"in ([\[(]?)(\S+?)(?:, |\.\.)(\S+?)([\])]?)")
 _FORMS = re.compile(r"positive|a positive integer|-?\d+ or more")
@@ -23,7 +23,7 @@ _TYPED: ContextVar[dict[str, str] | None] = ContextVar("typed", default=None)
 
 @contextlib.contextmanager
 def typed_as(groups: dict[str, str]) -> Iterator[None]:
-    """Inside the block, `check` names options by the group that the user typed. groups: {usual group: typed group}."""
+    """Inside the block, `check` names options by the group that the user typed. groups: {usual group: typed group}"""
     token = _TYPED.set(groups)
     try:
         yield
@@ -32,24 +32,26 @@ def typed_as(groups: dict[str, str]) -> Iterator[None]:
 
 
 def check(condition: bool, name: str, expectation: str, found: Any) -> None:
-    """Raise the project's one form of error unless `condition` holds."""
+    """Unless `condition` holds, raise UserError: "Option `name` should be `expectation`. Found `found`."."""
     if not condition:
         group, dot, option = name.partition(".")
         raise expected(f"Option `{(_TYPED.get() or {}).get(group, group)}{dot}{option}`", expectation, found)
 
 
 def check_choice(name: str, found: str, choices: tuple[str, ...]) -> None:
+    """Raise UserError unless `found` is one of `choices`."""
     check(found in choices, name, f"one of {', '.join(choices)}", found)
 
 
 def option(default: Any, limits: Limits | None, **metadata: Any) -> Any:
-    """The field of an option whose values have limits. A subclass that changes the default keeps the limits.
+    """A dataclass field for an option whose values have limits. A subclass that changes the default keeps the limits.
 
-    limits: the choices; or for a number, the text that error messages show: "positive", "a positive integer", "2 or
-    more", or an interval such as "in [0, 1)" or "in 1..500". The value None is always allowed for a number.
+    limits: a tuple of the choices; or for a number, the text that error messages show: "positive", "a positive
+    integer", "2 or more", or an interval such as "in [0, 1)" or "in 1..500" (inclusive); or None for no limits. A
+    number may always be None.
 
     Raises:
-        UserError: the limits have another form.
+        UserError: `limits` has another form.
     """
     if isinstance(limits, str) and not _FORMS.fullmatch(limits) and not _INTERVAL.fullmatch(limits):
         known = '"positive", "a positive integer", "2 or more", "in [0, 1)", "in 1..500", or a tuple of the choices'
@@ -59,14 +61,14 @@ def option(default: Any, limits: Limits | None, **metadata: Any) -> Any:
 
 @dataclass
 class Options:
-    """Options whose limits are checked when they are made.
+    """A dataclass of options, whose limits are checked when an instance is made.
 
     Raises:
         UserError: a value is not within its limits.
     """
 
     option_group: ClassVar[str]
-    """What messages put before an option's name: network, agent, ..."""
+    """The group that messages put before an option's name: network, agent, ..."""
 
     def __post_init__(self) -> None:
         for name, limits in _limits(type(self)).items():
@@ -79,7 +81,7 @@ class Options:
 
 @functools.cache
 def _limits(config: type[Any]) -> dict[str, Limits]:
-    """The limits of a dataclass's options, each from the most derived class that gives any. `kind` must not change."""
+    """The limits of a dataclass's options, each from the most derived class that sets any. `kind` is fixed."""
     kind: dict[str, Limits] = {"kind": (config.kind,)} if getattr(config, "kind", "") else {}
     tables = (owner.__dict__.get("__dataclass_fields__", {}) for owner in reversed(config.__mro__))
     return kind | {f.name: f.metadata["limits"] for table in tables for f in table.values() if f.metadata.get("limits")}
@@ -96,12 +98,12 @@ def _fits(value: float, limits: str) -> bool:
 
 
 def runtime_option(default: Any, limits: Limits | None = None) -> Any:
-    """The field of an option that does not change results, so that a run may be resumed with another value."""
+    """A field for an option that does not change results, so a run may be resumed with another value of it."""
     return option(default, limits, changes_results=False)
 
 
 def path_option(default: str, changes_results: bool = False) -> Any:
-    """The field of an option that is a path or the name of a folder. Commas in it never make several runs."""
+    """A field for an option that is a path or the name of a folder. A comma in its value never starts a sweep."""
     return field(default=default, metadata={"changes_results": changes_results, "path": True})
 
 

@@ -1,4 +1,4 @@
-"""The cores and devices that can be used."""
+"""CPU cores, threads and devices."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ B = TypeVar("B")
 
 
 def available_cores() -> int:
-    """The number of cores on which this process may run, if the system reports it; at least 1."""
+    """The number of cores on which this process may run, or of all cores where the system does not say; at least 1."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def free_cores(count: int) -> Iterator[list[int]]:
-    """Reserve `count` cores inside the block, and yield their numbers; [] if fewer are free, or all cores are wanted.
+    """Reserve `count` cores inside the block, and yield their numbers.
 
-    A lock on a file for each core keeps other processes of ours away. The system frees it if the process dies.
+    Yields [] if fewer cores are free, if `count` is all cores or more, or if the system cannot pin processes to cores.
+    A lock on a file for each core keeps other mtrl processes away. The system releases it if the process dies.
     """
     if not hasattr(os, "sched_getaffinity") or count >= available_cores():
         yield []
@@ -52,10 +53,12 @@ def free_cores(count: int) -> Iterator[list[int]]:
 
 
 def usable_device(name: str, option: str = "Option `device`") -> torch.device:
-    """The device of this name; for "auto" a GPU if there is one.
+    """The device of this name; for "auto", a GPU if there is one, otherwise the CPU.
+
+    option: what the error message calls the option.
 
     Raises:
-        UserError: PyTorch cannot compute there.
+        UserError: PyTorch cannot compute on this device.
     """
     import torch
 
@@ -71,8 +74,8 @@ def usable_device(name: str, option: str = "Option `device`") -> torch.device:
 def torch_threads(count: int) -> Iterator[None]:
     """Inside the block, PyTorch's operations use `count` threads.
 
-    One is best for the small matrix products of acting. With more, PyTorch's threads would wait actively for the next
-    operation, and occupy the cores on which the environments are stepped next.
+    One thread is best for the small matrix products of acting. Further threads would busy-wait for the next operation,
+    on the cores that step the environments next.
     """
     import torch
 
@@ -88,7 +91,8 @@ def side_by_side(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]
     """Run both functions at the same time, each with half of PyTorch's threads, or in turn if there is one thread.
 
     Two independent chains of small operations use two cores better than operations that are each split between the
-    cores. Neither may change what the other reads, draw from the same generator, or change settings of the process.
+    cores. Neither function may change what the other reads, draw from the same generator, or change settings of the
+    process.
     """
     import torch
 
@@ -96,7 +100,7 @@ def side_by_side(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]
         return first(), second()
     half, tracked = torch.get_num_threads() // 2, torch.is_grad_enabled()
 
-    def prepare() -> None:  # autograd and the number of threads are set per thread
+    def prepare() -> None:  # both settings are per thread
         torch.set_num_threads(half)
         torch.set_grad_enabled(tracked)
 

@@ -1,4 +1,4 @@
-"""The one kind of error that a user can cause."""
+"""The one class of errors for bad input, and functions that make its messages."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any
 
 _CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
-"""The versions that a clone pins. An installed package has no such file."""
+"""The pinned versions in a clone of the repository. An installed package does not have this file."""
 
 
 class UserError(ValueError):
-    """Bad input from outside. Its message is one line; the command line prints it and exits with 2."""
+    """Bad input from a user. Its message is one line, which the command line prints before it exits with code 2."""
 
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 400
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 60
-"""How a message shows what was found: whole, unless a text has over 400 characters or a collection over 60 entries."""
+"""How a message shows a value: in full, unless text has over 400 characters or a collection has over 60 entries."""
 
 
 def expected(what: str, expectation: str, found: Any) -> UserError:
-    """The project's one form of error: what should be what, and what was found instead."""
+    """A UserError in the form of all messages: "`what` should be `expectation`. Found `found`."."""
     return UserError(f"{what} should be {expectation}. Found {shown(found)}.")
 
 
@@ -33,12 +33,12 @@ def shown(found: Any) -> str:
     """A value as error messages show it."""
     try:
         return _SHORT.repr(found)
-    except ValueError:  # Python refuses to write out whole numbers of thousands of digits
+    except ValueError:  # Python refuses to write out integers of thousands of digits
         return f"{type(found).__name__} of thousands of digits"
 
 
 def told(error: Exception, module: str) -> str:
-    """The type and text of an error from another package's module, and that package's last line in its traceback."""
+    """The type and text of an error from another package's `module`, and the package's last line in the traceback."""
     root, text = module.partition(".")[0], " ".join(str(error).split())
     frames = traceback.walk_tb(error.__traceback__)
     places = [
@@ -54,9 +54,9 @@ def told(error: Exception, module: str) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path | str, expectation: str, what: str = "File") -> Iterator[None]:
-    """Turn every failure to read a file into a UserError, since each library fails on damaged files in its own ways.
+    """Inside the block, turn every error into a UserError, since each library fails on damaged files in its own ways.
 
-    what: the word before the file's path in the message.
+    expectation: what the file should be, for the message. what: the word before the file's path.
     """
     try:
         yield
@@ -68,7 +68,13 @@ def reading(path: Path | str, expectation: str, what: str = "File") -> Iterator[
 
 
 def missing(what: str, package: str, extra: str, found: str = "") -> UserError:
-    """The error for something that needs an optional package. found: what is wrong, if it is not simply missing."""
+    """The error for something that needs an optional package.
+
+    Args:
+        what: what needs the package.
+        extra: the extra of mtrl-toolkit that installs it.
+        found: what is wrong with the package, if it is not simply missing.
+    """
     in_clone = f"pip install -e '.[{extra}]' -c constraints.txt"
     how = in_clone if _CONSTRAINTS.exists() else f"install mtrl-toolkit again as before, with its extra [{extra}]"
     return UserError(f"{what} should be used with {package} installed: {how}. Found {found or f'no {package}'}.")

@@ -1,4 +1,4 @@
-"""Imports libraries whose import an environment variable can break."""
+"""Imports libraries whose import may fail because of an environment variable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from types import ModuleType
 def import_despite(module: str, *variables: str) -> ModuleType:
     """Import a module. If that fails, try again without these environment variables.
 
-    Some libraries read on import how to draw. A bad value must not stop a program that does not draw with them.
+    Some libraries read the name of a rendering backend on import. A bad name must not stop a program that does not
+    render with them.
     """
     try:
         return importlib.import_module(module)
@@ -27,7 +28,7 @@ def import_despite(module: str, *variables: str) -> ModuleType:
 
 
 def _forget(package: str) -> None:
-    """Remove what a failed import has left, so that it can be repeated. Compiled modules stay: they load only once."""
+    """Remove what a failed import left, so that it can be repeated. Compiled modules stay, as they load only once."""
     for name, module in list(sys.modules.items()):
         if name.startswith(f"{package}.") and str(getattr(module, "__file__", "")).endswith(".py"):
             del sys.modules[name]

@@ -1,4 +1,4 @@
-"""Memory: how the C library handles the large arrays of each update, and how much memory there is."""
+"""Memory: how the C library manages the large arrays of updates, and how much memory is free."""
 
 from __future__ import annotations
 
@@ -21,36 +21,39 @@ _KEEP = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Let the process reuse the memory of arrays up to 1 GiB instead of returning it. Returns whether that works.
+    """Let the process reuse the memory of freed arrays of up to 1 GiB instead of returning it to the system.
 
-    An update at T = 50 allocates tens of arrays of 20 to 60 MB. Above 32 MB glibc maps new memory for each, and the
-    system zeroes every page of it, which takes as long as the arithmetic. Without glibc, nothing changes.
+    An update at T = 50 allocates tens of arrays of 20 to 60 MB. Above 32 MB, glibc maps new memory for each, and the
+    system zeroes every page of it, which takes as long as the arithmetic. Returns whether this worked; without glibc,
+    nothing changes.
     """
     mallopt = _glibc("mallopt")
     return mallopt is not None and all(mallopt(option, _KEEP) for option in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
 
 
 def return_freed_memory() -> bool:
-    """Return freed memory to the system. Returns whether that was possible.
+    """Return freed memory to the system. Returns whether any was returned.
 
-    For use after rare work with large, partly used arrays, such as the environments of an evaluation. Within the memory
-    that `keep_freed_memory` keeps, such arrays lie at another place each time, so the process would grow with every
-    page that any of them has used.
+    This is for use after rare work with large arrays that are only partly written, such as the environments of an
+    evaluation. With `keep_freed_memory`, each such array would be placed elsewhere in the kept memory and touch further
+    pages, so the process would keep growing.
     """
     trim = _glibc("malloc_trim")
     return trim is not None and bool(trim(0))
 
 
 def _glibc(name: str) -> Any:
-    """A function of the C library, if it is glibc's."""
+    """A function of the C library; None if it has no such function or the system is not Linux."""
     return getattr(ctypes.CDLL(None), name, None) if sys.platform.startswith("linux") else None
 
 
 def check_content(path: Path, size: int) -> None:
     """Refuse a compressed file whose content is far larger than the file, before it takes memory.
 
+    size: bytes of the decompressed content.
+
     Raises:
-        ValueError: it has more than 16 MiB plus 100 times the file's size. Real data sets stay below a tenth of that.
+        ValueError: `size` is over 16 MiB plus 100 times the file's size. Real data sets stay below a tenth of that.
     """
     most = (16 << 20) + 100 * path.stat().st_size
     if size > most:
@@ -58,7 +61,7 @@ def check_content(path: Path, size: int) -> None:
 
 
 def peak_bytes() -> int:
-    """The largest resident memory of this process so far."""
+    """The largest resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
@@ -67,10 +70,13 @@ def require_room(what: str, needed: float, found: float | None, where: str) -> N
     """Check, before anything is allocated, that there is enough memory.
 
     Args:
-        found: the free bytes; None if unknown.
+        what: what needs the memory, for the message.
+        needed: the bytes that it needs.
+        found: the free bytes; None if unknown, which counts as enough.
+        where: whose memory it is, for the message.
 
     Raises:
-        UserError: there is not enough; the message names both numbers in gigabytes.
+        UserError: there is not enough memory. The message gives both numbers in gigabytes.
     """
     if found is not None and needed > found:
         raise expected(what, f"one that fits {where}: it needs {_gigabytes(needed)}", f"{_gigabytes(found)} free")
@@ -81,9 +87,9 @@ def _gigabytes(count: float) -> str:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """The bytes still free on a device: on the CPU, what the system and the process's control groups leave.
+    """The free bytes of a device. On the CPU, the limits of the process's control groups count as well.
 
-    None if unknown: on devices other than CPUs and GPUs, and on systems other than Linux.
+    None if unknown: on devices other than CPUs and CUDA GPUs, and on systems other than Linux.
     """
     if device.type == "cuda":
         import torch
@@ -100,7 +106,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _left_in_groups() -> Iterator[int]:
-    """The bytes that each limit of the process's control groups leaves (cgroups, both versions)."""
+    """The free bytes under each memory limit of the process's control groups (cgroups v1 and v2)."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):

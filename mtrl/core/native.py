@@ -1,4 +1,4 @@
-"""Compiles C code when it is first needed. No file is kept, and callers can do without a compiler."""
+"""Compiles C code when it is first needed. No file is kept, and callers have a fallback if there is no compiler."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import tempfile
 from pathlib import Path
 
 FAILURES = (OSError, AttributeError, subprocess.SubprocessError)
-"""What `compiled`, and calls of its library, raise if there is no suitable compiler."""
+"""The errors of `compiled`, or of access to its library, if there is no suitable compiler."""
 
 
 @functools.cache
 def compiled(source: str, *flags: str) -> ctypes.CDLL:
-    """Compile C source with ``cc``, or what the variable ``CC`` names. The library's functions release Python's lock.
+    """Compile C source with `cc`, or the command in the environment variable `CC`, and load the library.
+
+    Calls of the library's functions release the GIL.
 
     Raises one of `FAILURES`.
     """

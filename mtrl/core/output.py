@@ -41,8 +41,8 @@ class _Lasting:
 
 
 def _without_files(hook: Callable[[Any], object]) -> Callable[[Any], object]:
-    """A hook that ignores files that could not be written: threads such as TensorBoard's raise that error again in the
-    thread that gave them the work."""
+    """A hook that ignores an OSError. A thread that writes files, such as TensorBoard's, raises it again in the thread
+    that gave it the work."""
     return lambda arguments: None if isinstance(arguments.exc_value, OSError) else hook(arguments)
 
 
@@ -51,7 +51,7 @@ def lasting_output() -> Iterator[None]:
     """Inside the block, the program continues even if it can no longer write to standard output or standard error.
 
     Raises:
-        OSError: at the end, if part of standard output was lost, unless its reader had closed it.
+        OSError: at the end of the block, if part of standard output was lost, unless its reader closed the pipe.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, threading, "excepthook", threading.excepthook)

@@ -1,8 +1,8 @@
-"""Reads JSON and YAML files that may have been damaged or edited, and refuses wrong ones in one line.
+"""Reads JSON and YAML files that may be damaged or edited, and refuses malformed ones with an error of one line.
 
 A shape is a type or a union of types (`int | None`), `[shape]` for a list, `{str: shape}` for a mapping with any names,
-or `{"name": shape, ...}` for a mapping with these names and possibly others. `int` accepts whole numbers of 64 bits,
-`float` finite numbers, and `object` anything.
+or `{"name": shape, ...}` for a mapping with these names and possibly others. `int` accepts integers of 64 bits,
+`float` integers and finite floats, and `object` anything.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import yaml
 
 from mtrl.core.errors import UserError, reading, shown
 
-_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
+_NAMES = {int: "an integer", float: "a number", str: "text", bool: "true or false", NoneType: "null"}
 
 
 def read_json(path: Path, shape: Any) -> Any:
@@ -25,14 +25,18 @@ def read_json(path: Path, shape: Any) -> Any:
     Raises:
         UserError: it is missing, unreadable, not JSON, or of another shape.
     """
-    with reading(path, "a readable file of whole JSON"):
+    with reading(path, "a readable JSON file"):
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     require(value, shape, f"File {path}")
     return value
 
 
 def read_yaml(path: Path, shape: Any, what: str = "File") -> Any:
-    """The content of a YAML file. what: the word before the file's path in errors."""
+    """The content of a YAML file. what: the word before the file's path in errors.
+
+    Raises:
+        UserError: it is missing, unreadable, not YAML, or of another shape.
+    """
     with reading(path, "a readable YAML file", what):
         text = path.read_text(encoding="utf-8-sig")
         value = yaml.safe_load(text)
@@ -42,7 +46,7 @@ def read_yaml(path: Path, shape: Any, what: str = "File") -> Any:
 
 
 def require(value: Any, shape: Any, what: str, place: str = "") -> None:
-    """Raise UserError unless a value has a shape. place: the value's place within `what`."""
+    """Raise UserError unless a value has a shape. place: where the value is within `what`, as a dotted name."""
     if isinstance(shape, list):
         if not isinstance(value, list):
             _complain(what, place, "a list", value)
@@ -59,7 +63,7 @@ def require(value: Any, shape: Any, what: str, place: str = "") -> None:
 
 
 def _require_small(value: Any, letters: int) -> None:
-    """Refuse nested YAML aliases, which can make the content far larger than the file."""
+    """Refuse nested YAML aliases, which can make the content far larger than the file of `letters` characters."""
     left, waiting = 1000 + 10 * letters, [value]
     while waiting:
         found = waiting.pop()

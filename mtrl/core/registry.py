@@ -1,9 +1,9 @@
-"""The kinds of each part: the modules of our packages, with one method each, and the methods that users add.
+"""The methods that each configuration group offers: modules of mtrl's packages, and modules that users add.
 
 A method's module defines `Config`, a dataclass whose fields are its options, and usually `build(config, ...)`. Each of
-our own methods is one file with its name. A module that adapts several methods of another library instead defines
-`CONFIGS = {"kind": Class, ...}`. A module with neither is a helper. Modules are imported when they are chosen; until
-then only their source is read.
+mtrl's own methods is one file with its name. A module that adapts several methods of another library instead defines
+`CONFIGS = {"kind": Class, ...}`. A module with neither is a helper. A module is imported when its method is chosen;
+until then only its source is read.
 
 Users add their own methods without changing mtrl. An installed package declares an entry point, in a group with the
 name of the mtrl package to which the module would belong:
@@ -41,9 +41,9 @@ class _Entry(NamedTuple):
 
 
 _registries: dict[str, list[Registry]] = {}
-"""Group -> its registries, without those that choose among another group's methods."""
+"""Group -> its registries, except those that choose among another group's methods (`Registry.usual`)."""
 imported: list[str] = []
-"""The modules that the user named by --import, to pass on to child processes."""
+"""The modules that the user named with --import, to be passed on to child processes."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,17 @@ class Registry:
     """The methods of one package, and those that users add to it."""
 
     group: str
-    """The name of the configuration group, for messages: network, surgery, ..."""
+    """The configuration group: network, surgery, ..."""
     package: str
+    """The package that holds the methods' modules."""
     many: bool = False
     """Whether a run may choose several methods, each with its options under `<group>.<kind>`."""
-
     usual: str = ""
-    """The group whose methods this group chooses from, if not its own. Checks of options name that group."""
+    """The group from whose methods this group chooses, if not its own. Checks of options name that group."""
     folders: tuple[str, ...] = ()
     """Packages within `package` that also hold methods of this registry."""
     makes: str = ""
-    """The class of the built methods, with its module."""
+    """The full name, with its module, of the class that `build` must return; not checked if empty."""
 
     def __post_init__(self) -> None:
         if not self.usual:
@@ -73,10 +73,11 @@ class Registry:
 
     @property
     def kinds(self) -> tuple[str, ...]:
+        """The names of the registry's methods, sorted."""
         return tuple(sorted(kind for kind, entry in self._entries.items() if entry.package == self.package))
 
     def add(self, kind: str, module: str) -> None:
-        """Add a method by its name and its module, which is imported when the method is chosen.
+        """Add a method by its name and the name of its module, which is imported when the method is chosen.
 
         Raises:
             UserError: the name is taken in this group.
@@ -84,7 +85,11 @@ class Registry:
         _enter(self._entries, self.usual or self.group, kind, _Entry(self.package, module))
 
     def place(self, kind: str) -> str:
-        """The name of the method's module."""
+        """The name of the method's module.
+
+        Raises:
+            UserError: there is no such method.
+        """
         if kind not in self.kinds:
             raise unknown_kind(self.group, self.kinds, kind)
         return self._entries[kind].module
@@ -94,9 +99,15 @@ class Registry:
         return _is_ours(self.place(kind))
 
     def module(self, kind: str) -> ModuleType:
+        """Import the method's module. Raises UserError if it is missing, or if an added module's import fails."""
         return _import(self.place(kind), f"The module of {self.group}={kind}")
 
     def config_class(self, kind: str) -> type[Any]:
+        """The dataclass of the method's options. The method's module is imported.
+
+        Raises:
+            UserError: the module cannot be imported, or has no dataclass of this `kind` whose options have defaults.
+        """
         module = self.module(kind)
         config = module.CONFIGS.get(kind) if hasattr(module, "CONFIGS") else getattr(module, "Config", None)
         named = getattr(config, "kind", None)
@@ -113,8 +124,8 @@ class Registry:
         """Build the method that `config.kind` names.
 
         Raises:
-            UserError: its module has no `build` that takes these arguments, or it builds something else. With `many`,
-                it may also build None. Or `build` of a module from outside raises an error.
+            UserError: the method's module has no `build` that takes these arguments, or `build` returns something else
+                than `makes` (None is allowed with `many`), or raises an error in a module that a user added.
         """
         module = self.module(config.kind)
         build, arguments = getattr(module, "build", None), ", ".join(["config", *(f"{name}=" for name in context)])
@@ -131,14 +142,14 @@ class Registry:
             what = f"one whose build({arguments}) works"
             raise expected(f"The module {module.__name__}", what, told(error, module.__name__)) from error
         place, _, name = self.makes.rpartition(".")
-        if made is None and self.many:  # one of several methods may have nothing to do here
+        if made is None and self.many:  # such as a method that does not apply to this run
             return None
         if place and not isinstance(made, getattr(importlib.import_module(place), name)):
             raise expected(f"What {module.__name__}.build returns", f"a {self.makes}", made)
         return made
 
     def summary(self, kind: str) -> str:
-        """The first line of the method's documentation: its module's, or its class's if the module has several."""
+        """The first line of the module's docstring, or of the class's if the module has several methods."""
         try:
             return source.summary(self.place(kind), kind)
         except LookupError:
@@ -154,7 +165,7 @@ class Registry:
             return [field.name for field in dataclasses.fields(self.config_class(kind))]
 
     def constant(self, kind: str, name: str) -> Any:
-        """A class constant of the method's Config; None if there is none of this name."""
+        """A class constant of the method's options; None if there is none of this name."""
         try:
             return source.constant(self.place(kind), kind, name)
         except LookupError:
@@ -167,7 +178,7 @@ def find(registries: Iterable[Registry], group: str, kind: str) -> Registry | No
 
 
 def unknown_kind(group: str, known: Sequence[str], found: str, many: bool = False) -> UserError:
-    """The error for a kind that a group does not have. many: whether several may be chosen."""
+    """The error for an unknown kind of a group. known: the group's kinds; many: whether several may be chosen."""
     near = difflib.get_close_matches(found, known, n=1)
     hint = "If a module of your own adds it, name that module with --import MODULE."
     if imported:
@@ -179,10 +190,10 @@ def unknown_kind(group: str, known: Sequence[str], found: str, many: bool = Fals
 
 
 def import_by_name(modules: Iterable[str]) -> None:
-    """Import modules that the user names, also from the working directory, so that they can add methods.
+    """Import modules that the user names, so that they can add methods. They may also be in the working directory.
 
     Raises:
-        UserError: there is no such module, or it adds a name that is taken.
+        UserError: there is no such module, its import fails, or it adds a name that is taken.
     """
     for module in modules:
         if not all(name.isidentifier() for name in module.split(".")):
@@ -221,7 +232,7 @@ def _defined(config: type[Any]) -> str:
 
 @functools.cache
 def _table(group: str) -> dict[str, _Entry]:
-    """The kinds of all registries of a group. A name must be unique among them."""
+    """The methods of all registries of a group. A name must be unique among them."""
     table: dict[str, _Entry] = {}
     for registry in _registries[group]:
         for package in (registry.package, *(f"{registry.package}.{folder}" for folder in registry.folders)):

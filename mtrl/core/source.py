@@ -1,8 +1,8 @@
-"""Reads a module's options from its source without running it, since importing every method takes seconds.
+"""Reads the options of methods from their modules' source, since importing every method takes seconds.
 
-A method is what a user can choose by its `kind`. A module that defines `Config` has one; a module with a dictionary
-`CONFIGS` of such classes has several. If the source does not state something plainly (a class made by a function, a
-computed value), these functions raise `LookupError`, and the module has to be imported.
+A user chooses a method by its `kind`. A module that defines `Config` has one method; a module with a dictionary
+`CONFIGS` of such classes has several. Where the source does not state something literally (a class made by a function,
+a computed value), these functions raise `LookupError`, and the module has to be imported.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Class(NamedTuple):
 
 def kinds(module: str) -> list[str]:
     """The kinds of the methods that a module has; a module of helpers has none."""
-    text = _text(module)  # its words settle most cases, and parsing a module takes milliseconds
+    text = _text(module)  # searching the text settles most cases; parsing takes milliseconds
     if "CONFIGS" not in text:
         if re.search(r"^class Config\b", text, re.MULTILINE):
             return [module.rpartition(".")[2]]
@@ -47,14 +47,14 @@ def kinds(module: str) -> list[str]:
 
 
 def submodules(package: str) -> list[str]:
-    """The absolute names of a package's modules."""
+    """The full names of the modules directly in a package."""
     spec = _find(package)
     places = (spec and spec.submodule_search_locations) or []
     return [f"{package}.{info.name}" for info in pkgutil.iter_modules(list(places))]
 
 
 def summary(module: str, kind: str) -> str:
-    """The first line of documentation: the module's, or the class's if the module has several methods."""
+    """The first line of the module's docstring, or of the class's if the module has several methods."""
     several = "CONFIGS" in _names(module)
     text = ast.get_docstring(_config(module, kind).node if several else _tree(module))
     return (text or "").strip().partition("\n")[0]
@@ -73,15 +73,17 @@ def options(module: str, kind: str) -> list[str]:
 
 
 def constant(module: str, kind: str, name: str) -> Any:
-    """A constant of the class; None if it has none of this name. If its value is an imported name, that module is
-    imported."""
+    """A class constant of the method's options; None if there is none of this name.
+
+    If its value is a name that the module imports, the module of that name is imported.
+    """
     for owner in _order(_config(module, kind)):
         value = _assigned(owner.node.body).get(name)
         if value is not None:
             value = _names(owner.module).get(value.id) if isinstance(value, ast.Name) else value
             if isinstance(value, Imported):
                 return getattr(importlib.import_module(value.module), value.name)
-            with contextlib.suppress(ValueError):  # a value that has to be computed
+            with contextlib.suppress(ValueError):  # raised if the value has to be computed
                 if isinstance(value, ast.expr):
                     return ast.literal_eval(value)
             raise LookupError(f"{name} of {owner.module}")
@@ -115,7 +117,7 @@ def _text(module: str) -> str:
 def _tree(module: str) -> ast.Module:
     try:
         return ast.parse(_text(module))
-    except SyntaxError as error:  # the import that follows shows the line
+    except SyntaxError as error:  # the import that follows reports the line
         raise LookupError(f"valid source of {module}") from error
 
 

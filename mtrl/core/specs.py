@@ -1,8 +1,8 @@
-"""What benchmarks, training loops and agents agree on: a specification of the data, one class for each kind.
+"""Specifications of the data that benchmarks, training loops and agents exchange: one class for each kind of data.
 
-A benchmark's configuration names its class in `spec_type`, and its suite fills one in (`suite.spec`). Training loops
-and agents list the classes that they work with in `Config.specs`. The match is by the exact class: an agent that lists
-only `ControlSpec` does not take a `GoalSpec`.
+A benchmark's configuration names its class in `spec_type`, and its suite has an instance (`suite.spec`). Training loops
+and agents list the classes that they accept in `Config.specs`. The match is by the exact class: an agent that lists
+only `ControlSpec` does not accept a `GoalSpec`.
 """
 
 from __future__ import annotations
@@ -17,43 +17,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spec:
-    """What every benchmark states: the names of its T tasks, in the order of the task axis."""
+    """The specification of any benchmark."""
 
     defaults: ClassVar[Mapping[str, str]] = {}
-    """Option -> value that goes with such data, where neither a recipe nor the command line chooses."""
+    """Option -> default for such data, where neither a recipe nor the command line sets the option."""
 
     tasks: tuple[str, ...]
+    """The names of the T tasks, in the order of the task axis."""
     uncounted: tuple[str, ...] = field(default=(), kw_only=True)
-    """Tasks that are left out of all means over tasks: those with noise as labels or targets."""
+    """Tasks that are left out of all means over tasks, as their labels or targets are noise."""
 
     @property
     def num_tasks(self) -> int:
-        """T"""
+        """T."""
         return len(self.tasks)
 
 
 @dataclass(frozen=True)
 class ControlSpec(Spec):
-    """Environments with vectors of observations and actions. A batch is `core.types.Transitions` of all T tasks."""
+    """Environments whose observations and actions are vectors. A batch is `core.types.Transitions` of all T tasks."""
 
     observation_size: int
-    """O"""
+    """O."""
     action_size: int
     """A; each component of an action is in [-1, 1]."""
     horizon: int
     """Steps after which an episode is truncated."""
     tells_success: bool = field(default=True, kw_only=True)
-    """Whether all tasks tell when they are solved; if not, results are only returns."""
+    """Whether all tasks report success; if not, results are returns only."""
 
 
 @dataclass(frozen=True)
 class GoalSpec(ControlSpec):
-    """Environments whose tasks are goals. A batch is `core.types.Transitions` of some goals, which it names."""
+    """Environments whose tasks are goals. A batch is `core.types.Transitions` of the goals in its `subset`."""
 
     defaults: ClassVar[Mapping[str, str]] = {"training": "goal_conditioned", "network": "mint"}
 
     goals: Tensor = field(compare=False)
-    """(T, G) float32: the coordinates of each goal, each in [-1, 1]."""
+    """(T, G) float32: the G coordinates of each goal, in [-1, 1]."""
     goals_per_batch: int
     """The number of goals in a rollout, and in a batch."""
 
@@ -82,36 +83,36 @@ class ImageSpec(Spec):
     defaults: ClassVar[Mapping[str, str]] = {"agent": "supervised", "training": "supervised", "network": "vgg16"}
 
     image_shape: tuple[int, int, int]
-    """(C, H, W)"""
+    """(C, H, W)."""
     num_classes: tuple[int, ...]
-    """Classes of each task, (T,)."""
+    """The number of classes of each task, (T,)."""
     shared_input: bool = False
-    """Whether all tasks label the same images, whose task axis is 1 in a batch."""
+    """Whether all tasks label the same images; the images of a batch then have a task axis of size 1."""
 
 
 @dataclass(frozen=True)
 class DenseSpec(Spec):
-    """Several things to predict for each pixel of one picture. A batch is a `data.dense.DenseBatch`."""
+    """Dense prediction: several targets for each pixel of one picture. A batch is a `data.dense.DenseBatch`."""
 
     defaults: ClassVar[Mapping[str, str]] = {"agent": "dense", "training": "dense", "network": "split"}
 
     image_shape: tuple[int, int, int]
-    """(C, H, W) of a whole picture"""
+    """(C, H, W) of a picture before it is cropped."""
     kinds: tuple[str, ...]
     """The kind of each task, (T,): one of `data.pixel_tasks.KINDS`."""
     channels: tuple[int, ...]
-    """The number of values that each task predicts for a pixel, (T,): one for each class in a segmentation."""
+    """The number of values that each task predicts for a pixel, (T,): for segmentation, the number of classes."""
 
 
 @dataclass(frozen=True)
 class GraspSpec(Spec):
-    """Attempts to grasp in two domains, which are the tasks: source and target. A batch is a `data.images.ImageBatch`.
+    """Attempts to grasp in two domains, source and target, which are the tasks. A batch is a `data.images.ImageBatch`.
 
-    Its images are what the camera sees around the gripper's command, with the wanted object's mask as the last channel.
+    Its images show the surroundings of the commanded gripper pose, with the wanted object's mask as the last channel.
     Its labels are those of `data.grasps`.
     """
 
     defaults: ClassVar[Mapping[str, str]] = {"agent": "grasp", "training": "grasping", "network": "conv"}
 
     crop_size: int
-    """Pixels of an edge of such an image."""
+    """Pixels along a side of such an image."""

@@ -1,4 +1,4 @@
-"""The tasks to which a batch belongs: all of them, or some of many."""
+"""The tasks to which a batch belongs: all T tasks, or S of them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class TaskSubset:
-    """All T tasks, in the suite's order. `write` copies; the other methods leave everything as it is."""
+    """All T tasks, in the suite's order, so S = T. `write` copies; the other methods return what they are given."""
 
     def gather(self, whole: Tensor) -> Tensor:
-        """The entries of the batch's tasks in a tensor of all tasks: (T, ..) -> (S, ..)."""
+        """Select the entries of the batch's tasks from a tensor of all tasks: (T, ..) -> (S, ..)."""
         return whole
 
     def scatter(self, part: Tensor, whole: Tensor) -> Tensor:
-        """The values (S, ..) of the batch's tasks in the shape of `whole` (T, ..), with zeros for the other tasks."""
+        """Place the values (S, ..) of the batch's tasks in the shape of `whole` (T, ..), with zeros for other tasks."""
         return part
 
     def write(self, whole: Tensor, part: Tensor) -> None:
@@ -24,14 +24,14 @@ class TaskSubset:
         whole.copy_(part)
 
     def present(self, everyone: Tensor) -> Tensor:
-        """(T,) bool: the tasks of the batch. `everyone` is the mask of all tasks."""
+        """(T,) bool: which tasks are in the batch. everyone: a mask (T,) of True."""
         return everyone
 
     def to(self, device: torch.device) -> TaskSubset:
         return self
 
     def summary(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The metrics to log: one value per task, or means where the tasks change from batch to batch."""
+        """The metrics to log: as given, or means over tasks where the tasks change from batch to batch."""
         return metrics
 
 
@@ -40,12 +40,12 @@ ALL_TASKS = TaskSubset()
 
 @dataclass(frozen=True, eq=False)
 class SomeTasks(TaskSubset):
-    """S of the T tasks. Where tasks are goals, a batch may also hold goals that training does not know."""
+    """S of the T tasks. Where tasks are goals, a batch may also hold goals that are not among the T."""
 
     task: Tensor
-    """(S,) int64: the index of each task in the suite; for an unknown goal, that of the nearest known one."""
+    """(S,) int64: the index of each task in the suite; for another goal, that of the nearest goal of the suite."""
     code: Tensor
-    """(S, C): the code that networks see for each task, in place of the one that they store."""
+    """(S, C): the task codes that networks take as input, in place of those that they store."""
 
     def gather(self, whole: Tensor) -> Tensor:
         return whole.index_select(0, self.task)

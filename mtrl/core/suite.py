@@ -1,4 +1,4 @@
-"""The base classes of benchmarks: a configuration, which names the kind of data, and a suite, which does the work."""
+"""The base classes of benchmarks: a configuration, which states the kind of data, and a suite of tasks made from it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import Spec
 
 _LISTED = 20
-"""Names that an error message lists."""
+"""The most names that an error message lists."""
 
 
 @dataclass
 class SuiteConfig(Options):
-    """What the options of every benchmark have in common."""
+    """The base class of the options of every benchmark."""
 
     option_group: ClassVar[str] = "benchmark"
     spec_type: ClassVar[type[Spec]]
     """The class of the suite's `spec`."""
     defaults: ClassVar[Mapping[str, str]] = {}
-    """Option -> value that goes with this benchmark, where it differs from the defaults of `spec_type`."""
+    """Option -> default for this benchmark, where it differs from the defaults of `spec_type`."""
 
     kind: str = ""
 
@@ -39,9 +39,9 @@ class SuiteConfig(Options):
         """The same benchmark with only these tasks, in this order.
 
         Raises:
-            UserError: its tasks cannot be chosen, or there is no such task.
+            UserError: the benchmark always has all its tasks, or there is no such task.
         """
-        raise expected(f"Benchmark {self.kind}", "one whose tasks can be chosen", "one that is whole")
+        raise expected(f"Benchmark {self.kind}", "one whose tasks can be chosen", "a fixed set of tasks")
 
 
 @dataclass
@@ -49,7 +49,7 @@ class ChosenTasks(SuiteConfig):
     """Options of a benchmark whose tasks can be chosen."""
 
     tasks: list[str] = field(default_factory=list, kw_only=True)
-    """Some of the tasks by name, in this order; all of them if empty."""
+    """The names of the tasks to use, in this order. All tasks if empty."""
 
     def restricted(self, tasks: Sequence[str]) -> Self:
         return replace(self, tasks=list(tasks))
@@ -71,16 +71,16 @@ class ChosenTasks(SuiteConfig):
 
 @dataclass
 class FamilyConfig(ChosenTasks):
-    """Options of a benchmark whose tasks differ only by a goal, one number that no observation shows."""
+    """Options of a benchmark whose tasks differ only by their goal, a number that observations do not contain."""
 
     defaults: ClassVar[Mapping[str, str]] = {"network": "mlp"}
 
     num_tasks: int = option(10, "a positive integer")
-    """T: goals to train on, goal-0 and so on, unless tasks are chosen by their names."""
+    """The number of training goals, named goal-0 and so on. It is T, unless `tasks` chooses some by name."""
     unseen_tasks: int = option(8, "a positive integer")
-    """Goals that are held out for evaluation: unseen-0 and so on."""
+    """The number of goals held out for evaluation, named unseen-0 and so on."""
     goal_seed: int = 0
-    """The seed of the goals."""
+    """The seed from which the goals are drawn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,11 +96,11 @@ class FamilyConfig(ChosenTasks):
         return tuple(self.tasks or self._names("goal", self.num_tasks))
 
     def held_out(self) -> Self:
-        """The same benchmark with the goals that training does not see."""
+        """The same benchmark with the held-out goals as its tasks."""
         return self.restricted(self._names("unseen", self.unseen_tasks))
 
     def goal(self, task: str) -> float:
-        """A number in [0, 1): of n goals, goal t is uniform in [t / n, (t + 1) / n)."""
+        """A task's goal as a number in [0, 1). Of n goals, goal t is drawn uniformly from [t / n, (t + 1) / n)."""
         kind, _, number = task.partition("-")
         count = self.unseen_tasks if kind == "unseen" else self.num_tasks
         jitter = np.random.default_rng((self.goal_seed, kind == "unseen")).random(count)
@@ -114,16 +114,16 @@ _Spec = TypeVar("_Spec", bound=Spec)
 class Suite(Generic[_Config, _Spec]):
     """A benchmark: named tasks whose data have the same shapes.
 
-    In addition, a suite has what its kind of training needs, such as `make_envs`. What only some suites can do is a
-    method here that raises a `UserError` unless a suite overrides it.
+    A suite also has the methods that its training loop needs, such as `make_envs`. What only some suites can do is a
+    method of this class that raises `UserError` unless a suite overrides it.
     """
 
     config: _Config
     spec: _Spec
     panels: Sequence[tuple[str, str]] = ()
-    """(metric, title) of each panel in the picture of a run, where tasks are too many for a panel each."""
+    """(metric, title) of each panel in a run's plot, for suites with too many tasks for a panel each."""
     step_scale: int = 1
-    """Factor of a run's steps in the picture with `panels`."""
+    """The factor by which the plot with `panels` multiplies a run's steps."""
     parallel_demonstrations: bool = True
     """Whether several processes may collect demonstrations at once."""
 
@@ -137,11 +137,11 @@ class Suite(Generic[_Config, _Spec]):
 
     @property
     def unseen(self) -> Suite[Any, Any]:
-        """The tasks on which an agent that infers its task is evaluated: those held out, or all if none are."""
+        """The tasks on which agents that infer their task are evaluated: the held-out ones, or if none, all."""
         return self
 
     def description(self) -> dict[str, Any]:
-        """Every choice that changes what a result means: reward version, horizon, goals, versions."""
+        """Every choice that changes what a result means: reward version, horizon, goals, package versions."""
         raise NotImplementedError
 
     def check_evaluation(self) -> None:
@@ -151,17 +151,17 @@ class Suite(Generic[_Config, _Spec]):
         """Write a video of episodes that `policy` plays (see `Trainer.policy`).
 
         Raises:
-            UserError: there is nothing to film, or something is missing for it.
+            UserError: the suite cannot be rendered, or a package for it is missing.
         """
         raise UserError(f"{self.name} has no pictures.")
 
     def demonstrations(self, seed: int, episodes: int, every_frame: bool = False) -> Iterable[Any]:
         """Demonstrations (`data.demos.Demo`) by the benchmark's experts: `episodes` of each task, task by task.
 
-        every_frame: with the pictures of all cameras at every frame, as RLBench's folders have them; otherwise with
-        those that the policy sees, where it decides.
+        every_frame: whether every frame has the images of all cameras, as in RLBench's folders. Otherwise only the
+        frames at which the policy decides have images, and only those of the policy's cameras.
 
         Raises:
-            UserError: there are no experts.
+            UserError: the benchmark has no experts.
         """
         raise expected(f"Benchmark {self.name}", "one with experts, such as benchmark=keyframes", "none")

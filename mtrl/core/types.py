@@ -1,8 +1,7 @@
-"""The few types that every part of the toolkit shares.
+"""The types that all parts of the toolkit share.
 
-Letters are fixed project-wide: T tasks, B batch per task, N environments per task,
-O and A observation and action size, E ensemble members, P parameters.
-A batch is task-major: the first axis is always the task, in the suite's order.
+Shapes use the same letters everywhere: T tasks, B batch per task, N environments per task, O and A observation and
+action size, E ensemble members, P parameters. A batch is task-major: its first axis is the task, in the suite's order.
 """
 
 from __future__ import annotations
@@ -33,29 +32,29 @@ class Transitions(NamedTuple):
     reward: Tensor
     """(T, B)"""
     next_observation: Tensor
-    """(T, B, O): the true successor, never the first observation of the next episode."""
+    """(T, B, O): the true next observation, never the first one of the next episode."""
     terminated: Tensor
-    """(T, B) float, 1 where the successor is absorbing. A truncation is not a termination."""
+    """(T, B) float: 1 where the episode terminated, otherwise 0. A truncation is not a termination."""
     subset: TaskSubset = ALL_TASKS
-    """The tasks of the batch: all of the suite's, in its order, or T of them."""
+    """The tasks of the batch: by default all tasks of the suite, in its order."""
     truncated: Tensor | None = None
-    """(T, N) bool: where an episode was cut off. Only transitions that come from environments have it."""
+    """(T, N) bool: where an episode was truncated. Only transitions that come straight from environments have it."""
     discount: Tensor | None = None
-    """(T, B): the factor of the successor's value in a target; the learner's γ if not given."""
+    """(T, B): the factor of the next observation's value in a target. If None, the learner's γ."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Transitions:
-        """Apply `change` to every field up to `terminated`. The result is a batch of all tasks."""
+        """Apply `change` to every field up to `terminated`. The result has the defaults of the other fields."""
         observation, action, reward = change(self.observation), change(self.action), change(self.reward)
         return Transitions(observation, action, reward, change(self.next_observation), change(self.terminated))
 
 
 class TaskLoss(Protocol):
-    """The one definition of a learner's losses, from which every gradient is taken.
+    """A learner's losses as a function, from which all gradients are taken.
 
-    `shared` maps a name to a tensor of its own shape, or, where per-task gradients are wanted, to a
-    view with a task axis of stride 0 in front: (T, *shape). `own` and `own_buffers` map to (T, *shape).
-    Returns the losses (T,), or a list of T scalars where each has a graph of its own, and auxiliary tensors (metrics
-    and new buffers), which carry no gradient.
+    `shared` maps a name to a tensor of the parameter's shape or, where per-task gradients are wanted, to a view with a
+    task axis of stride 0 in front: (T, *shape). `own` and `own_buffers` map names to (T, *shape). Returns the losses
+    (T,), or a list of T scalars where each has a graph of its own, and auxiliary tensors (metrics and new buffers),
+    which carry no gradient.
     """
 
     def __call__(
@@ -64,16 +63,16 @@ class TaskLoss(Protocol):
 
 
 class TaskParameters(Protocol):
-    """What the optimiser needs of a network: its trained tensors, split into shared and owned ones."""
+    """What the optimiser needs from a network: its trained tensors, divided into shared and task-specific ones."""
 
     num_tasks: int
     ensemble: int | None
     shared_input: bool
-    """Whether all tasks see the same inputs. Their task axis is then 1, and shared layers are computed only once."""
+    """Whether all tasks have the same inputs. Their task axis then has size 1, and shared layers are computed once."""
     shared: Any
-    """name -> parameter (*shape)"""
+    """name -> parameter (*shape)."""
     own: Any
-    """name -> parameter (T, *shape), or (*shape) where it is in `owner`"""
+    """name -> parameter (T, *shape), or (*shape) if the name is in `owner`."""
 
     @property
     def tensors(self) -> tuple[Tensors, Tensors, Tensors]:
@@ -82,26 +81,26 @@ class TaskParameters(Protocol):
 
     @property
     def owner(self) -> Mapping[str, int]:
-        """name -> the one task that owns a parameter without a task axis"""
+        """name -> the index of the one task that owns a parameter without a task axis."""
         ...
 
     def per_task_leaves(self) -> dict[str, Tensor]:
-        """The shared tensors with a task axis of stride 0 in front, as leaves that need a gradient where trained."""
+        """The shared tensors with a task axis of stride 0 in front, as leaves that require a gradient if trained."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
     def at(self, subset: TaskSubset) -> TaskParameters:
-        """The network for the tasks of a batch, whose `own` still holds all tasks; the network itself for all tasks."""
+        """The network for a batch's tasks, whose `own` still holds all tasks. For all tasks, the network itself."""
         ...
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step of all environments gives. The arrays are reused by the next step: copy to keep."""
+    """The result of one step of all environments. The next step overwrites the arrays: copy them to keep them."""
 
     observation: FloatArray
-    """(T, N, O): what to act on next; the first observation of a new episode where one ended."""
+    """(T, N, O): the observation to act on next. Where an episode has ended, the first one of the new episode."""
     reward: FloatArray
     """(T, N)"""
     terminated: BoolArray
@@ -109,21 +108,21 @@ class StepResult:
     truncated: BoolArray
     """(T, N)"""
     next_observation: FloatArray
-    """(T, N, O): the true successor of the observation acted on; equals `observation` inside an episode."""
+    """(T, N, O): the true next observation. It differs from `observation` only where an episode has ended."""
     success: BoolArray
-    """(T, N): whether the task is solved in the state just reached."""
+    """(T, N): whether the task is solved in the state that was reached."""
     measures: Mapping[str, FloatArray] = field(default_factory=dict)
-    """{name: (T, N)}: extra measurements of the state just reached. Evaluation uses those at the end of the episode."""
+    """{name: (T, N)}: further measurements of that state. Evaluation uses those of an episode's last step."""
 
 
 class TaskVectorEnv(Protocol):
-    """All tasks of a suite, N copies each, stepped at once; an ended episode restarts in the same step."""
+    """All tasks of a suite, N copies each, stepped at once. An episode that ends is reset in the same step."""
 
     num_tasks: int
     envs_per_task: int
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start every episode anew and return the first observations (T, N, O)."""
+        """Reset all environments and return their first observations (T, N, O)."""
         ...
 
     def step(self, action: FloatArray) -> StepResult:
@@ -131,23 +130,24 @@ class TaskVectorEnv(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on exactly from here (tensors, numbers, strings and containers of them)."""
+        """The state from which stepping continues exactly: tensors, numbers, strings and containers of them."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Go back to a saved state and return its observations (T, N, O)."""
+        """Restore a saved state and return its observations (T, N, O)."""
         ...
 
     def close(self) -> None: ...
 
 
 class Learner(Protocol):
-    """A network with a primary and an auxiliary head, trained inside another learner's problem."""
+    """A network with a primary and an auxiliary head, whose training is the inner problem of another learner."""
 
     def train_batch(self, images: Tensor, labels: Tensor, auxiliary: Tensor | None, weight: Tensor | None) -> Metrics:
-        """One step on images (B, C, H, W), labels (B,) and auxiliary labels (B,), or (B, K) shares of each.
+        """Train for one step on images (B, C, H, W) and labels (B,).
 
-        weight (B,): factors of each image's auxiliary loss.
+        auxiliary: auxiliary labels (B,), or probabilities of the K auxiliary classes (B, K). weight: factors (B,) of
+        the images' auxiliary losses.
         """
         ...
 
@@ -156,9 +156,9 @@ class Learner(Protocol):
         ...
 
     def snapshot(self) -> Any:
-        """A copy of all that `train_batch` changes."""
+        """A copy of everything that `train_batch` changes."""
         ...
 
     def restore(self, snapshot: Any) -> None:
-        """Go back to a copy, bit for bit."""
+        """Restore a copy made by `snapshot`, bit for bit."""
         ...

@@ -1,9 +1,10 @@
-"""CelebA: faces and their forty attributes, from the published files via a memory-mapped cache of small pictures.
+"""CelebA: faces and their forty attributes, from the published files by way of a memory-mapped cache of small images.
 
-`<root>/celeba` has `img_align_celeba/*.jpg`, `list_attr_celeba.txt` and `list_eval_partition.txt`, as its authors (Liu
-et al. 2015) and torchvision lay them out, or the `.csv` lists and the nested picture folder of Kaggle's archive. The
-first use decodes every picture once and keeps it at a given size in `<root>/celeba/cache_<size>`. The 202,599 pictures
-take 2.5 GB at 64×64, of which training reads only what it draws. If a list has changed, the cache is made again.
+`<root>/celeba` has `img_align_celeba/*.jpg`, `list_attr_celeba.txt` and `list_eval_partition.txt`, in the layout of its
+authors (Liu et al. 2015) and torchvision, or the `.csv` lists and the nested image folder of Kaggle's archive. The
+first use decodes every image once, and keeps it at a given size in `<root>/celeba/cache_<size>`. The 202,599 images
+take 2.5 GB at 64×64, of which training reads only the images that it draws. If a list has changed, the cache is made
+again.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ _AT_ONCE = 256
 
 
 def celeba(root: Path | str, size: int, announce: Callable[[str], None] = lambda _: None) -> Split:
-    """CelebA's three parts: pictures (M, 3, size, size), memory-mapped, and labels (M, 40) in {0, 1}.
+    """CelebA's three parts: uint8 images (M, 3, size, size), memory-mapped, and int64 labels (M, 40) in {0, 1}.
 
     announce: called with one line for the user if the cache has to be made.
 
     Raises:
-        UserError: a file is absent or damaged, or the lists do not fit each other.
+        UserError: a file is missing or damaged, or the two lists do not match.
     """
     folder = Path(root) / "celeba"
     if not folder.is_dir():
@@ -69,10 +70,10 @@ def celeba(root: Path | str, size: int, announce: Callable[[str], None] = lambda
 
 
 def partition(path: Path) -> tuple[list[str], NDArray[np.int64]]:
-    """File names (M) and their parts (M,) in {0, 1, 2}. A line has both, with a blank or, in a CSV, a comma between.
+    """The M file names and their parts (M,) in {0, 1, 2}. On a line, a blank or a comma (in a CSV) separates the two.
 
     Raises:
-        UserError: a line is malformed.
+        UserError: the file cannot be read, or a line is malformed.
     """
     lines = [line.replace(",", " ").split() for line in _content(path).decode("utf-8", "replace").splitlines()]
     first = 1 if lines and path.suffix == ".csv" else 0
@@ -84,7 +85,7 @@ def partition(path: Path) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def _listed(folder: Path, name: str) -> Path:
-    """The path of a list: its text file, or its CSV."""
+    """The path of a list: its text file, or else its CSV."""
     for path in (folder / f"{name}.txt", folder / f"{name}.csv"):
         if path.is_file():
             return path
@@ -123,7 +124,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _write(cache: Path, facts: dict[str, object], folder: Path, lists: dict[str, Path]) -> None:
-    """Decode every picture, in the order of the parts, into a folder that gets its name when it is complete."""
+    """Decode every image, in the order of the parts, into a folder that is renamed to `cache` when it is complete."""
     names, files, labels = celeba_attributes(lists["list_attr_celeba"])
     if tuple(names) != ATTRIBUTES:
         what = f"the {len(ATTRIBUTES)} attributes of CelebA in their order"
@@ -151,7 +152,7 @@ def _write(cache: Path, facts: dict[str, object], folder: Path, lists: dict[str,
 
 
 def _decoded(paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """The decoded pictures, in order. All cores decode `_AT_ONCE` pictures at a time, which memory then holds."""
+    """The decoded images, in order. All cores together decode `_AT_ONCE` images ahead, which are held in memory."""
     with ThreadPoolExecutor() as pool:
         for begin in range(0, len(paths), _AT_ONCE):
             yield from pool.map(decode, paths[begin : begin + _AT_ONCE])
@@ -159,7 +160,7 @@ def _decoded(paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]])
 
 @contextlib.contextmanager
 def _new_folder(place: Path) -> Iterator[Path]:
-    """A folder to fill, which replaces `place` when it is complete."""
+    """A new folder to fill inside the block, which replaces `place` at the end."""
     aside = place.with_name(f".{place.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -181,12 +182,12 @@ def _picture_folder(folder: Path) -> Path:
 
 
 def picture(path: Path, size: int) -> NDArray[np.uint8]:
-    """A picture's colours (3, size, size). Each new pixel is the mean of the old pixels that it covers.
+    """An image as uint8 RGB (3, size, size), resized with Pillow's bilinear filter. Its aspect ratio is not kept.
 
     Raises:
-        UserError: the file is absent or damaged.
+        UserError: the file is missing or damaged.
     """
-    with reading(path, "a whole JPEG or PNG picture"), warnings.catch_warnings():
+    with reading(path, "an intact JPEG or PNG picture"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=["JPEG", "PNG"]) as image:
             small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)

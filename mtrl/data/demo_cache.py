@@ -1,8 +1,8 @@
-"""Decision samples of demonstrations in memory-mapped files, so that training never decodes a picture.
+"""Training samples from demonstrations in memory-mapped files, so that training never decodes an image.
 
 A cache is a folder with one folder for each task, which holds `facts.json` and one raw file for each array. A task is
-written to another folder and renamed when it is complete. So several processes may write tasks, and a task whose
-writing was interrupted is written again.
+written to another folder, which is renamed when it is complete. Several processes may therefore write different tasks,
+and a task whose writing was interrupted counts as missing.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _FACTS = "facts.json"
 
 
 class KeyframeObservation(NamedTuple):
-    """What a policy sees, with the task axis in front; C cameras of H × W pixels."""
+    """What a policy observes: C cameras of H × W pixels, and the gripper."""
 
     rgb: Tensor
     """(T, B, C, H, W, 3) uint8"""
     depth: Tensor
-    """(T, B, C, H, W): metres."""
+    """(T, B, C, H, W): metres along the optical axis."""
     intrinsics: Tensor
     """(T, B, C, 3, 3)"""
     extrinsics: Tensor
     """(T, B, C, 4, 4): camera to world."""
     pose: Tensor
-    """(T, B, 7): the current gripper pose, xyz and quaternion xyzw with w ≥ 0."""
+    """(T, B, 7): the current gripper pose, xyz in metres and unit quaternion xyzw with w ≥ 0."""
     gripper: Tensor
     """(T, B): 1 open, 0 closed."""
     stage: Tensor
@@ -53,15 +53,15 @@ class KeyframeObservation(NamedTuple):
 
 
 class KeyframeBatch(NamedTuple):
-    """Observations, and the next keyframe that the expert went to."""
+    """Observations, and the keyframes to which the expert moved next."""
 
     observation: KeyframeObservation
     target_pose: Tensor
-    """(T, B, 7)"""
+    """(T, B, 7): like `KeyframeObservation.pose`."""
     target_gripper: Tensor
-    """(T, B)"""
+    """(T, B): 1 open, 0 closed."""
     importance: Tensor
-    """(T, B): factors of the samples' losses; 1 if all samples are equally likely."""
+    """(T, B): weights of the samples' losses; 1 if all samples are equally likely to be drawn."""
 
     def to(self, device: torch.device | str) -> KeyframeBatch:
         others = (t.to(device, non_blocking=True) for t in self[1:])
@@ -69,7 +69,7 @@ class KeyframeBatch(NamedTuple):
 
 
 def _layout(cameras: int, size: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
-    """name -> (type, shape of one sample)."""
+    """name -> (dtype, shape of one sample)."""
     return {
         "rgb": (np.uint8, (cameras, size, size, 3)),
         "depth": (np.float32, (cameras, size, size)),
@@ -85,12 +85,12 @@ def _layout(cameras: int, size: int) -> dict[str, tuple[Any, tuple[int, ...]]]:
 
 
 def observe(frame: Frame, cameras: Sequence[str], size: int, name: str = "the current frame") -> dict[str, Any]:
-    """One frame's arrays for a `KeyframeObservation`: rgb, depth, intrinsics, extrinsics, pose and gripper.
+    """One frame's arrays for a `KeyframeObservation`, without T and B: all of its fields except `stage`.
 
-    name: the frame's name in errors.
+    size: pixels along a side of the square images, to which larger images are shrunk. name: the frame's name in errors.
 
     Raises:
-        UserError: a camera's picture or depth is missing, or has a size that does not fit.
+        UserError: a camera's image, depth or model is missing, or an image is not square and a multiple of `size`.
     """
     views = []
     for camera in cameras:
@@ -111,9 +111,12 @@ def observe(frame: Frame, cameras: Sequence[str], size: int, name: str = "the cu
 
 
 def samples(demo: Demo, cameras: Sequence[str], size: int, name: str = "the demonstration") -> list[dict[str, Any]]:
-    """One sample for each stage of a demonstration: what its decision frame shows, and the keyframe after it.
+    """One sample for each stage of a demonstration: the observation at its decision frame, and the keyframe after it.
 
     name: the demonstration's name in errors.
+
+    Raises:
+        UserError: an image does not fit (see `observe`).
     """
     keys = keyframes(demo)
     made = []
@@ -129,17 +132,18 @@ def samples(demo: Demo, cameras: Sequence[str], size: int, name: str = "the demo
 
 
 class CacheWriter:
-    """Writes one task's demonstrations to a cache, in a `with` block, in place of those that it has of this task.
+    """Writes one task's demonstrations to a cache, in place of those that the cache has of this task.
 
-    If the block raises, the cache stays as it was.
+    It is used in a `with` block. If the block raises, the cache stays as it was.
 
-    with CacheWriter(folder, "stack_wine", POLICY_CAMERAS, 64) as writer: writer.add(demo)
+        with CacheWriter(folder, "stack_wine", POLICY_CAMERAS, 64) as writer:
+            writer.add(demo)
     """
 
     def __init__(
         self, folder: Path, task: str, cameras: Sequence[str], size: int, facts: Mapping[str, Any] | None = None
     ) -> None:
-        """size: pixels of the square pictures kept; facts: where the demonstrations come from, in JSON's types."""
+        """size: pixels along a side of the square images; facts: the demonstrations' origin, in JSON's types."""
         self.path, self.cameras, self.size = Path(folder) / task, tuple(cameras), size
         self._facts = {"format": FORMAT, "task": task, "cameras": list(cameras), "size": size, **(facts or {})}
         self._layout = _layout(len(self.cameras), size)
@@ -168,9 +172,12 @@ class CacheWriter:
                     folder.rmdir()
 
     def add(self, demo: Demo, name: str = "the demonstration") -> int:
-        """Append the samples of a demonstration. Returns their number, which is its number of keyframes.
+        """Append the samples of a demonstration. Returns their number, which is the number of its keyframes.
 
         name: the demonstration's name in errors.
+
+        Raises:
+            UserError: an image is missing or has an unsuitable size, or an array has another shape.
         """
         made = samples(demo, self.cameras, self.size, name)
         for sample in made:
@@ -198,7 +205,11 @@ class CacheWriter:
 
 
 def task_facts(folder: Path, task: str) -> dict[str, Any] | None:
-    """The facts of a task in a cache; None if it has no such task."""
+    """The content of a task's `facts.json` in a cache; None if there is no such task.
+
+    Raises:
+        UserError: the file is damaged or malformed.
+    """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         (file := Path(folder) / task / _FACTS).stat()
         facts = read_json(file, {"format": int, "cameras": [str], "size": int, "samples": int, "keyframes": [int]})
@@ -209,22 +220,23 @@ def task_facts(folder: Path, task: str) -> dict[str, Any] | None:
 
 
 class DemoCache:
-    """The samples of T tasks, memory-mapped. `batch` only gathers them, without decoding."""
+    """The memory-mapped samples of T tasks. `batch` gathers them without decoding."""
 
     def __init__(
         self, folder: Path | str, tasks: Sequence[str], cameras: Sequence[str], size: int, demos: int | None = None
     ) -> None:
-        """demos: the number of demonstrations of each task to use, from the first on; all if not given.
+        """size: pixels along a side of the images; demos: use only the first so many demonstrations of each task.
 
         Raises:
-            UserError: a task is missing, empty, or was written with other cameras or picture sizes.
+            UserError: a task is missing, empty or damaged, has fewer than `demos` demonstrations, or was written in
+                another format, at another size or without one of the cameras.
         """
         self.folder, self.tasks, self.cameras, self.size = Path(folder), tuple(tasks), tuple(cameras), size
         found = [self._facts(task, demos) for task in self.tasks]
         self.counts = torch.tensor([sum(f["keyframes"][:demos]) for f in found])
-        """(T,): samples of each task."""
+        """(T,): the number of samples of each task."""
         self.stages = torch.tensor([max(f["keyframes"][:demos]) for f in found])
-        """(T,): the largest number of keyframes in a demonstration."""
+        """(T,): the largest number of keyframes in a demonstration of each task."""
         self._selected = [[f["cameras"].index(name) for name in self.cameras] for f in found]
         self._arrays = [self._mapped(task, f) for task, f in zip(self.tasks, found, strict=True)]
 
@@ -261,7 +273,7 @@ class DemoCache:
         return arrays
 
     def batch(self, index: Tensor, importance: Tensor | None = None) -> KeyframeBatch:
-        """The samples with these indexes (T, B) within their tasks. importance (T, B): factors of their losses."""
+        """The samples with the indices (T, B) within their tasks. importance (T, B): their weights; 1 if not given."""
         rows = index.cpu().numpy()
         observation = KeyframeObservation(*(self._gather(name, rows) for name in KeyframeObservation._fields))
         pose, gripper = (self._gather(name, rows) for name in ("target_pose", "target_gripper"))

@@ -1,6 +1,6 @@
-"""Demonstrations of keyframe manipulation: what a robot did, frame by frame, and which frames matter.
+"""Demonstrations of keyframe manipulation: what a robot did frame by frame, and which frames are keyframes.
 
-Layouts, caches, suites and simulators exchange these classes.
+Readers of RLBench's folders, caches, suites and simulators exchange these classes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mtrl.core.types import FloatArray
 CAMERAS = ("left_shoulder", "right_shoulder", "overhead", "wrist", "front")
 """RLBench's five cameras, by its names."""
 POLICY_CAMERAS = ("left_shoulder", "right_shoulder", "wrist")
-"""The three cameras that the Auto-λ paper's policy sees."""
+"""The three cameras whose images the Auto-λ paper's policy takes."""
 
 STOPPED = 0.1
 """rad/s: the arm counts as stopped if every joint is slower than this."""
@@ -26,7 +26,7 @@ _REST = 4
 
 
 def check_cameras(names: Sequence[str]) -> None:
-    """Raise UserError unless the option `benchmark.cameras` has distinct names of `CAMERAS`."""
+    """Raise UserError unless the option `benchmark.cameras` has one or more distinct names from `CAMERAS`."""
     distinct = len(set(names)) == len(names) > 0 and set(names) <= set(CAMERAS)
     check(distinct, "benchmark.cameras", f"distinct names of {', '.join(CAMERAS)}", list(names))
 
@@ -36,13 +36,13 @@ class CameraModel:
     """A pinhole camera as RLBench describes it."""
 
     extrinsics: FloatArray
-    """(4, 4): camera to world, metres."""
+    """(4, 4): camera to world, in metres."""
     intrinsics: FloatArray
-    """(3, 3): pixels; focal lengths may be negative."""
+    """(3, 3), in pixels. Focal lengths may be negative."""
     near: float
-    """Metres: the depth of a packed 0."""
+    """Metres: the depth that is packed as the smallest value (see `data.depth.pack_depth`)."""
     far: float
-    """Metres: the depth of a packed 1."""
+    """Metres: the depth that is packed as the largest value."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Frame:
     cameras: dict[str, CameraModel] = field(default_factory=dict)
     """Camera -> its model. A moving camera has a different model in each frame."""
     images: dict[str, Image] = field(default_factory=dict)
-    """Camera -> its image. It may be empty if the frame is not a decision frame."""
+    """Camera -> its image. It may be empty, except in decision frames."""
 
 
 @dataclass
@@ -83,16 +83,16 @@ class Demo:
     frames: list[Frame]
     variation: int = 0
     descriptions: list[str] = field(default_factory=list)
-    """The task in words. It may be empty."""
+    """Descriptions of the task in words, if any."""
     seed: int | None = None
-    """Seed of the scene, if known."""
+    """The seed of the scene, if known."""
 
     def __len__(self) -> int:
         return len(self.frames)
 
 
 def canonical_quaternion(quaternion: FloatArray) -> FloatArray:
-    """Normalise quaternions (.., 4) xyzw, and choose the one of q and −q with w ≥ 0."""
+    """Normalise quaternions (.., 4) xyzw, and choose whichever of q and −q has w ≥ 0."""
     quaternion = np.asarray(quaternion)
     unit = quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True)
     return np.where(unit[..., 3:] < 0, -unit, unit)
@@ -111,12 +111,12 @@ def rotation_matrix(quaternion: FloatArray) -> FloatArray:
 
 
 def keyframes(demo: Demo | Sequence[Frame]) -> list[int]:
-    """The indexes of the frames at which something happens (James and Davison 2022, ARM; RLBench's convention).
+    """The indices of the keyframes, as in RLBench (James and Davison 2022, ARM).
 
-    The last frame is a keyframe, and so is each frame at which the gripper has changed or the arm has stopped. The arm
-    stops at a frame if every joint is slower than 0.1 rad/s, the gripper is the same from two frames before to one
-    after, the frame is not the second-last, and there was no other stop in the 4 frames before. If the last two
-    keyframes are adjacent, only the last is kept. Frame 0 is never a keyframe.
+    The last frame is a keyframe, and so is each frame at which the gripper has opened or closed, or the arm has
+    stopped. The arm stops at a frame if every joint is slower than 0.1 rad/s, the gripper is unchanged from two frames
+    before to one frame after, the frame is not the second-last, and there was no other stop in the 4 frames before. If
+    the last two keyframes are adjacent, only the last one is kept. Frame 0 is never a keyframe.
     """
     frames = demo.frames if isinstance(demo, Demo) else demo
     found: list[int] = []

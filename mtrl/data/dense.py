@@ -1,4 +1,4 @@
-"""Pictures with several targets for each pixel, their augmentation, and batches of them."""
+"""Data for dense prediction: pictures with several targets for each pixel, augmentation and batches."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class DenseBatch(NamedTuple):
     """Pictures, and each task's targets for them."""
 
     images: Tensor
-    """(1, B, C, H, W) in [-1, 1]: all tasks see the same pictures"""
+    """(1, B, C, H, W) in [-1, 1]. All tasks have the same pictures."""
     targets: tuple[Tensor, ...]
-    """One tensor (B, c, H, W) for each task, in the form of its kind (see `data.pixel_tasks`)"""
+    """One tensor (B, c, H, W) for each task, in the form of its kind (see `data.pixel_tasks`)."""
 
     def to(self, device: torch.device | str) -> DenseBatch:
         return DenseBatch(self.images.to(device), tuple(target.to(device) for target in self.targets))
@@ -29,13 +29,13 @@ class Picture(NamedTuple):
     """One picture and the targets of all tasks."""
 
     image: Tensor
-    """(C, H, W) float in [0, 1]"""
+    """(C, H, W) float in [0, 1]."""
     targets: Sequence[Tensor]
-    """(c, H, W) float of each task"""
+    """(c, H, W) float for each task."""
 
 
 class Pictures(Protocol):
-    """A part of a data set."""
+    """The pictures of one part of a data set, such as the training set."""
 
     def __len__(self) -> int: ...
 
@@ -47,18 +47,18 @@ class Augmentation:
     """Random changes to training pictures."""
 
     scales: tuple[float, ...] = (1.0,)
-    """A picture is enlarged by one of these factors, each 1 or more."""
+    """The factors, each 1 or more, of which one is drawn to enlarge a picture."""
     crop: tuple[int, int] | None = None
-    """Height and width of the part that is cut out; the original size if not given."""
+    """The height and width of the random crop, at most those of the enlarged picture. If None, the original size."""
     flip: bool = False
-    """Whether pictures are mirrored left to right with probability 1/2."""
+    """Whether pictures are flipped left to right with probability 1/2."""
 
     def __call__(self, picture: Picture, kinds: Sequence[str], generator: torch.Generator) -> Picture:
-        """Enlarge, cut and mirror a picture and its targets in the same way.
+        """Enlarge, crop and flip a picture and its targets in the same way. kinds: the kinds of the targets.
 
-        Colours and noise are interpolated; the other targets take the nearest value. Enlarging a picture means coming
-        closer: depth is divided by the factor, and disparity multiplied. Invalid values stay invalid. Mirroring changes
-        the sign of a normal's first component, x.
+        The picture and noise targets are interpolated bilinearly; the other targets take the nearest value. Enlarging
+        corresponds to a closer camera, so depth is divided by the factor, and disparity multiplied. Invalid values stay
+        invalid. Flipping changes the sign of a normal's first component, x.
         """
         scale = self.scales[int(torch.randint(len(self.scales), (), generator=generator))]
         height, width = picture.image.shape[-2:]
@@ -84,7 +84,7 @@ class Augmentation:
 
 
 def _adjusted(target: Tensor, kind: str, scale: float, mirrored: bool) -> Tensor:
-    """The values of a target after its pixels have moved."""
+    """A target whose pixels have been moved, with its values adjusted to the scale and the flip."""
     if kind == "depth":
         return target / scale
     if kind == "disparity":
@@ -95,7 +95,7 @@ def _adjusted(target: Tensor, kind: str, scale: float, mirrored: bool) -> Tensor
 
 
 class WithNoise:
-    """Adds a target to pictures: a map of uniform noise for each, which depends only on a seed."""
+    """Adds a target to each picture: a map of uniform noise, which depends only on the seed and the picture's index."""
 
     def __init__(self, pictures: Pictures, seed: int) -> None:
         self._pictures, self._seed = pictures, seed
@@ -110,7 +110,7 @@ class WithNoise:
 
 
 class Chosen:
-    """Some pictures of a part, in a given order, with the targets of some tasks."""
+    """Some pictures of a part (`rows`, in this order), with the targets of some tasks (`tasks`, in this order)."""
 
     def __init__(self, pictures: Pictures, rows: Sequence[int], tasks: Sequence[int]) -> None:
         self._pictures, self._rows, self._tasks = pictures, rows, tasks
@@ -132,9 +132,10 @@ class DenseData(NamedTuple):
 
 
 class DenseEpochs:
-    """Batches of training pictures, epoch by epoch, which depend only on the seed and the batch's number.
+    """Batches of training pictures, epoch by epoch.
 
-    This includes their order, scales, crops and flips, so that a run continues exactly from any batch.
+    The order, scales, crops and flips of a batch depend only on the seed and the batch's number, so a run can continue
+    exactly from any batch. An incomplete batch at the end of an epoch is left out.
     """
 
     def __init__(self, data: DenseData, kinds: Sequence[str], batch_size: int, seed: int) -> None:
@@ -143,6 +144,7 @@ class DenseEpochs:
         self._epoch, self._order = -1, list[int]()
 
     def batch(self, number: int) -> DenseBatch:
+        """The augmented batch with this number, counted from 0 over all epochs."""
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(mixed_seed(self.seed, 0, epoch))
@@ -155,7 +157,7 @@ class DenseEpochs:
 
 
 def stacked(pictures: Sequence[Picture]) -> DenseBatch:
-    """Make a batch of pictures of one size."""
+    """Make a batch of pictures of the same size. Their values in [0, 1] are rescaled to [-1, 1]."""
     images = torch.stack([picture.image for picture in pictures]).unsqueeze(0)
     columns = zip(*(picture.targets for picture in pictures), strict=True)
     return DenseBatch(2 * images - 1, tuple(torch.stack(column) for column in columns))

@@ -1,4 +1,4 @@
-"""Reads and checks the numbered pictures in folders of data sets with targets for each pixel."""
+"""Reads and checks the numbered files in the folders of data sets for dense prediction."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Size = tuple[int, int]
 
 
 def count_numbered(folder: Path, endings: dict[str, str]) -> int:
-    """The number of pictures in a part, whose folders have files 0, 1, 2, ... with these endings.
+    """The number of pictures in a part of a data set, whose folders each have one file per picture, 0, 1, 2, ...
 
-    endings: folder -> the ending of its files, such as .npy.
+    endings: name of a folder in `folder` -> the ending of its files, such as .npy.
 
     Raises:
-        UserError: a folder or a file is missing.
+        UserError: a folder or a file is missing, or the folders have different numbers of files.
     """
     counts = {}
     for name, ending in endings.items():
@@ -42,12 +42,12 @@ def count_numbered(folder: Path, endings: dict[str, str]) -> int:
 
 
 def array(path: Path, size: Size, channels: int) -> NDArray[np.float32]:
-    """The finite numbers (H, W, channels) in a `.npy` file. For one channel, an array (H, W) will do.
+    """The array (H, W, channels) in a `.npy` file. With one channel, the file may also have the shape (H, W).
 
     Raises:
-        UserError: the file is missing, damaged, or its array has another shape.
+        UserError: the file is missing or damaged, or its array has another shape or numbers that are not finite.
     """
-    with reading(path, "a whole array of numbers"):
+    with reading(path, "an intact array of numbers"):
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         shapes = [(*size, channels), *([size] if channels == 1 else [])]
         if found.shape not in shapes or found.dtype.kind not in "fiu":
@@ -59,14 +59,17 @@ def array(path: Path, size: Size, channels: int) -> NDArray[np.float32]:
 
 
 def picture(path: Path, form: str, modes: Sequence[str], size: Size) -> NDArray[Any]:
-    """The pixels of a PNG or TIFF file, (H, W) or (H, W, 3).
+    """The pixels of an image file, (H, W) or (H, W, 3).
 
-    modes: Pillow's names for the allowed kinds of pixels.
+    Args:
+        form: Pillow's name of the file's format, such as PNG or TIFF.
+        modes: Pillow's names of the allowed pixel modes.
+        size: the expected size.
 
     Raises:
-        UserError: the file is missing or damaged, or has another size or kind of pixels.
+        UserError: the file is missing or damaged, or has another size or pixel mode.
     """
-    with reading(path, f"a whole {form} picture"), warnings.catch_warnings():
+    with reading(path, f"an intact {form} picture"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=[form]) as image:
             found = f"{image.mode} of {image.height} x {image.width}"
@@ -77,12 +80,12 @@ def picture(path: Path, form: str, modes: Sequence[str], size: Size) -> NDArray[
 
 
 def labels(path: Path, values: NDArray[Any], classes: int) -> NDArray[np.float32]:
-    """The labels: whole numbers from −1 to `classes` − 1.
+    """Check labels: integers from −1 (unknown) to `classes` − 1. path: their file, for the message.
 
     Raises:
         UserError: there are other values.
     """
     wrong = (values < -1) | (values >= classes) | (values != np.round(values))
     if wrong.any():
-        raise expected(f"Labels in {path}", f"whole numbers from -1 to {classes - 1}", float(values[wrong][0]))
+        raise expected(f"Labels in {path}", f"integers from -1 to {classes - 1}", float(values[wrong][0]))
     return values.astype(np.float32)

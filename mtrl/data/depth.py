@@ -1,4 +1,4 @@
-"""Depth as RLBench stores it, and the world points computed from it."""
+"""Depth images in RLBench's packing, images at smaller sizes, and point clouds from depth."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _LARGEST = 2**24 - 1
 
 
 def pack_depth(depth: FloatArray, near: float, far: float) -> NDArray[np.uint8]:
-    """Depth (H, W) in metres as the colours (H, W, 3) of a PNG: 24 bits between near and far, the highest 8 in red."""
+    """Depth (H, W) in metres as colours (H, W, 3) of a PNG: 24 bits from near to far, the highest 8 in red."""
     share = (np.asarray(depth, np.float64) - near) / (far - near)
     value = np.rint(share.clip(0, 1) * _LARGEST).astype(np.uint32)
     return np.stack([value >> 16, value >> 8 & 255, value & 255], -1).astype(np.uint8)
 
 
 def unpack_depth(colours: NDArray[np.uint8], near: float, far: float) -> FloatArray:
-    """near + (65536 R + 256 G + B) / (2²⁴ − 1) · (far − near): colours (H, W, 3) -> metres (H, W)."""
+    """Colours (H, W, 3) as depth (H, W) in metres: near + (65536 R + 256 G + B) / (2²⁴ − 1) · (far − near)."""
     value = colours.astype(np.float64) @ np.array([65536.0, 256.0, 1.0])
     return (near + value / _LARGEST * (far - near)).astype(np.float32)
 
 
 def shrink(image: Image, camera: CameraModel, size: int, name: str = "Picture") -> tuple[Image, CameraModel]:
-    """Image and camera at `size` × `size` pixels: colours are averaged; depth and mask take single pixels' values.
+    """The image and its camera at `size` × `size` pixels. Colours are averaged; depth and mask are subsampled.
 
     name: the image's name in errors.
 
     Raises:
-        UserError: the image is not square, or not a whole multiple of `size`.
+        UserError: the image is not square, or its side is not a multiple of `size`.
     """
     height, width = image.rgb.shape[:2]
     if height != width or height % size:
@@ -55,9 +55,9 @@ def shrink(image: Image, camera: CameraModel, size: int, name: str = "Picture") 
 
 
 def point_cloud(depth: Tensor, intrinsics: Tensor, extrinsics: Tensor) -> Tensor:
-    """World points of all pixels (u, v): R [(u − c_x) z / f_x, (v − c_y) z / f_y, z] + C.
+    """The world points of all pixels (u, v): R [(u − c_x) z / f_x, (v − c_y) z / f_y, z] + C.
 
-    depth (.., H, W), intrinsics (.., 3, 3), extrinsics (.., 4, 4) camera to world -> (.., 3, H, W), metres.
+    depth z (.., H, W), intrinsics (.., 3, 3), extrinsics [R C] (.., 4, 4) camera to world -> (.., 3, H, W), in metres.
     """
     height, width = depth.shape[-2:]
     u = torch.arange(width, device=depth.device, dtype=depth.dtype)

@@ -16,7 +16,7 @@ from mtrl.core.errors import UserError, expected, reading
 
 _CHUNK = 1 << 20
 Show = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all (0 if the server does not say)."""
+"""Called with the bytes received so far and the bytes in total (0 if the server does not say)."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Source:
     url: str
     md5: str
     folder: str = ""
-    """The folder below the root. An archive is unpacked into the root itself."""
+    """The file's folder within the root. An archive is unpacked into the root itself."""
 
     @property
     def name(self) -> str:
@@ -59,10 +59,14 @@ def fetch(name: str, root: Path | str, progress: Callable[[str], Show | None] | 
     """Download a data set to where its reader looks for it. Files that are already there and intact are kept.
 
     Args:
-        progress: takes a file's name and returns the function that shows its download.
+        name: a key of `SOURCES`.
+        progress: takes a file's name and returns the function that shows its download, if any.
+
+    Returns:
+        The paths of the downloaded files.
 
     Raises:
-        UserError: there is no such data set, it cannot be downloaded, or its checksum is wrong.
+        UserError: there is no such data set, it cannot be downloaded or unpacked, or its checksum is wrong.
     """
     if name not in SOURCES:
         raise expected("The data set to fetch", f"one of {', '.join(SOURCES)}", name)
@@ -72,7 +76,8 @@ def fetch(name: str, root: Path | str, progress: Callable[[str], Show | None] | 
         if not (path.exists() and md5(path) == source.md5):
             _download(source, path, progress(source.name) if progress else None)
         if source.is_archive:
-            _unpack(path, Path(root))
+            with reading(path, "an archive that can be unpacked"), tarfile.open(path) as file:
+                file.extractall(root, filter="data")
         paths.append(path)
     return paths
 
@@ -106,8 +111,3 @@ def _download(source: Source, path: Path, show: Show | None) -> None:
         for folder in new:
             with contextlib.suppress(OSError):  # the folder has the file, or does not exist
                 folder.rmdir()
-
-
-def _unpack(archive: Path, root: Path) -> None:
-    with reading(archive, "an archive that can be unpacked"), tarfile.open(archive) as file:
-        file.extractall(root, filter="data")

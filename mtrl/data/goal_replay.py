@@ -1,4 +1,4 @@
-"""Replay for tasks that are goals: one ring for each goal, since each step and each batch sees only some goals."""
+"""Replay for tasks that are goals. Each goal has its own ring buffer, as a step or a batch has only some goals."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from mtrl.core.types import Transitions
 from mtrl.data.replay import check_saved, draw_below
 
 Relabel = Callable[[Transitions, Tensor], Transitions]
-"""(batch of T goals, reached (T, O)) -> the batch as if its t-th goal were the one that state reached[t] achieves."""
+"""(batch of T goals, reached (T, O)) -> the batch, relabelled with the goal that observation reached[t] achieves."""
 
 
 class GoalReplay:
-    """G rings of `capacity` transitions in one preallocated tensor (G, capacity, row).
+    """G ring buffers of `capacity` transitions in one preallocated tensor (G, capacity, 2 O + A + 2).
 
-    A transition is one row [observation, action, next observation, reward, terminated] of float32. Memory:
-    4 (2 O + A + 2) G · capacity bytes; 200 goals × 5,000 of pushing's O = 22 and A = 4 take 200 MB. The goal itself is
-    kept once, in `goals` (G, C).
+    A transition is one row [observation, action, next observation, reward, terminated] of float32. The buffers take
+    4 (2 O + A + 2) G · capacity bytes: 200 MB for 200 goals with 5,000 transitions of pushing (O = 22, A = 4). The
+    goals' codes are stored once.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class GoalReplay:
         goals_per_batch: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        """capacity: transitions kept per goal; goals_per_batch: T."""
+        """goals: the codes (G, C) of all goals; capacity: transitions kept per goal; goals_per_batch: T."""
         self.capacity, self.goals_per_batch = capacity, goals_per_batch
         self._goals = goals.to(device)
         self._sizes = [observation_size, action_size, observation_size, 1, 1]
@@ -42,20 +42,25 @@ class GoalReplay:
         self._total = 0
 
     def __len__(self) -> int:
-        """Transitions added in all, including overwritten ones."""
+        """The number of transitions added so far, including overwritten ones."""
         return self._total
 
     @property
     def bytes(self) -> int:
+        """The memory of the ring buffers, in bytes."""
         return self._rows.nbytes
 
     @property
     def sizes(self) -> Tensor:
-        """(G,): transitions stored for each goal."""
+        """(G,): the number of transitions stored for each goal."""
         return self._written.clamp(max=self.capacity)
 
     def add(self, transitions: Transitions) -> None:
-        """Store N transitions of each of the T distinct goals in `transitions.subset`; fields (T, N, ..)."""
+        """Store N transitions of each of the T distinct goals in `transitions.subset`: fields (T, N, ..).
+
+        Raises:
+            ValueError: N is larger than the capacity.
+        """
         observation, action, reward, next_observation, terminated, goals = transitions[:6]
         assert isinstance(goals, SomeTasks)
         columns = [observation, action, next_observation, reward.unsqueeze(-1), terminated.unsqueeze(-1)]
@@ -71,7 +76,10 @@ class GoalReplay:
     def sample(
         self, batch_size: int, generator: torch.Generator | None = None, goals: TaskSubset = ALL_TASKS
     ) -> Transitions:
-        """Draw (T, B) transitions of `goals`; by default, of T random goals that have transitions."""
+        """Draw (T, B) transitions, with replacement, of `goals`; by default, of T random goals that have transitions.
+
+        Every goal in `goals`, or by default at least T goals, must have transitions.
+        """
         chosen = goals if isinstance(goals, SomeTasks) else self._draw_goals(generator)
         fields = self._draw(chosen.task, batch_size, generator).split(self._sizes, -1)
         observation, action, next_observation, reward, terminated = fields
@@ -79,19 +87,19 @@ class GoalReplay:
         return Transitions(observation, action, *scalars, chosen)
 
     def _draw_goals(self, generator: torch.Generator | None) -> SomeTasks:
-        """Draw the goals with the largest random numbers, since `multinomial` would wait for the device."""
+        """Draw T goals, as those with the largest random numbers, since `multinomial` would wait for the device."""
         draw = torch.rand(len(self._goals), device=self._rows.device, generator=generator)
         task = draw.masked_fill_(self._written == 0, -1).topk(self.goals_per_batch).indices
         return SomeTasks(task, self._goals[task])
 
     def _draw(self, task: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-        """Draw (T, count, row), uniformly and with replacement, from the rows that each goal has."""
+        """Draw `count` rows of each goal, uniformly and with replacement: (T, count, 2 O + A + 2)."""
         shape = (len(task), count)
         index = draw_below(self.sizes[task].unsqueeze(1), shape, generator) + self.capacity * task.unsqueeze(1)
         return self._rows.flatten(0, 1).index_select(0, index.flatten()).unflatten(0, shape)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, with only as many columns as the fullest ring has filled."""
+        """The state, with as many rows of each goal as the fullest ring buffer has."""
         used = int(self.sizes.max())
         return {"rows": self._rows[:, :used].contiguous(), "written": self._written.clone()}
 
@@ -104,14 +112,15 @@ class GoalReplay:
 
 
 class HindsightReplay(GoalReplay):
-    """Replaces half of a batch's goals, on average, by goals that episodes have achieved.
+    """Hindsight experience replay: replaces half of a batch's goals, on average, with goals that were achieved.
 
-    Andrychowicz et al. 2017, strategy "random". Here the new goal comes from a state stored for the old goal, and
-    replaces the old one in the whole batch, so that goal-conditioned networks see each goal once.
+    This is the strategy "random" of Andrychowicz et al. 2017, except that the new goal is achieved by an observation
+    stored for the old goal, and replaces the old goal in all of its transitions in the batch, so that goal-conditioned
+    networks compute each goal once.
     """
 
     share = 0.5
-    """Probability that a goal is replaced."""
+    """The probability that a goal is replaced."""
 
     def __init__(self, *arguments: Any, relabel: Relabel, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -1,4 +1,4 @@
-"""Attempts to grasp: their labels, and the part of a picture around the gripper's command."""
+"""Attempts to grasp: their labels, and crops of images around the commanded gripper poses."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NOTHING, ANOTHER, WANTED = 0, 1, 2
-"""Labels of an attempt: nothing was lifted, an object that was not wanted, or the wanted one."""
+"""The labels of an attempt: it lifted nothing, an object other than the wanted one, or the wanted object."""
 WINDOW = 0.16
-"""Metres along each edge of the part of the table that is cut out."""
+"""Metres along a side of a crop, on the table."""
 
 
 def crops(pictures: Tensor, commands: Tensor, projection: Tensor, height: float, size: int) -> Tensor:
-    """The part of a calibrated camera's picture around each command, turned as the gripper is.
+    """Square crops of a calibrated camera's images around gripper commands, rotated with the gripper.
 
     Args:
-        pictures: (M, C, H, W) uint8
-        commands: (M, P, 3): x and y in metres, and the turn about the vertical in radians
-        projection: (3, 4): maps homogeneous points of the world to (column, row, 1), up to scale
-        height: of the horizontal plane on which the part lies, in metres
+        pictures: (M, C, H, W) uint8.
+        commands: (M, P, 3): x and y in metres, and the rotation about the vertical in radians.
+        projection: (3, 4): maps homogeneous world points to (column, row, 1), up to scale.
+        height: the height of the horizontal plane in which the crops lie, in metres.
+        size: pixels along a side of a crop.
 
     Returns:
         (M, P, C, size, size) uint8. The gripper's fingers close along the last axis.
@@ -38,5 +39,5 @@ def crops(pictures: Tensor, commands: Tensor, projection: Tensor, height: float,
 
 
 def labels(grasped: Tensor, wanted: Tensor) -> Tensor:
-    """The numbers of the lifted objects (−1 for none) and of the wanted objects -> labels of the same shape."""
+    """The labels of attempts. grasped: the lifted object's number, or −1 for none; wanted: the wanted one's number."""
     return torch.where(grasped < 0, NOTHING, torch.where(grasped == wanted, WANTED, ANOTHER))

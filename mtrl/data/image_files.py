@@ -1,7 +1,8 @@
 """Readers of image data sets in the files that their authors publish.
 
-Each takes the folder that holds the data set's own folder or files, and returns its training and test images. An absent
-or malformed file gives an error of one line with its name. Pickles may contain only what a list allows.
+Each reader takes the folder that holds the data set's own folder or files, and returns training and test images. A
+missing or malformed file raises an error of one line with its name. Pickles may contain only the objects on an
+allow-list.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ _COMPRESSED = 15
 
 
 def cifar10(root: Path | str) -> Split:
-    """CIFAR-10 from `<root>/cifar-10-batches-py` (50,000 and 10,000 images of 32×32).
+    """CIFAR-10 from `<root>/cifar-10-batches-py`: 50,000 training and 10,000 test images of 32×32.
 
     Raises:
-        UserError: a file is absent or malformed.
+        UserError: a file is missing or malformed.
     """
     folder = _folder(root, ["cifar-10-batches-py"], "cifar10")
     train = [_cifar_file(folder / f"data_batch_{k}", ["labels"], [10]) for k in range(1, 6)]
@@ -40,10 +41,12 @@ def cifar10(root: Path | str) -> Split:
 
 
 def cifar100(root: Path | str) -> tuple[Split, list[str], list[str]]:
-    """CIFAR-100 from `<root>/cifar-100-python`, with the names of its 100 classes and 20 superclasses.
+    """CIFAR-100 from `<root>/cifar-100-python`, and the names of its 100 classes and 20 superclasses.
+
+    Labels are classes, and `LabelledImages.coarse` are superclasses.
 
     Raises:
-        UserError: a file is absent or malformed.
+        UserError: a file is missing or malformed.
     """
     folder = _folder(root, ["cifar-100-python"], "cifar100")
     keys, limits = ["fine_labels", "coarse_labels"], [100, 20]
@@ -57,12 +60,12 @@ def cifar100(root: Path | str) -> tuple[Split, list[str], list[str]]:
 
 
 def svhn(root: Path | str) -> Split:
-    """SVHN's cropped digits from `<root>/svhn/{train,test}_32x32.mat`; the label 10 stands for the digit 0.
+    """SVHN's cropped digits from `<root>/svhn/{train,test}_32x32.mat`. The files' label 10 becomes 0, the digit.
 
     The files may also lie in `root` itself, where torchvision puts them.
 
     Raises:
-        UserError: a file is absent or malformed, or SciPy is not installed.
+        UserError: a file is missing or malformed, or SciPy is not installed.
     """
     folder = _folder(root, ["." if (Path(root) / "train_32x32.mat").is_file() else "svhn"], "svhn")
     return Split(*(_svhn_file(folder / f"{part}_32x32.mat") for part in ("train", "test")))
@@ -75,7 +78,7 @@ def mnist(root: Path | str) -> Split:
     folder of its own name.
 
     Raises:
-        UserError: a file is absent or malformed.
+        UserError: a file is missing or malformed.
     """
     folder = _folder(root, ["MNIST/raw", "mnist"], "mnist")
     parts = []
@@ -88,7 +91,7 @@ def mnist(root: Path | str) -> Split:
 
 
 def idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """An array of bytes in the idx format: two zero bytes, the type (8), the number of axes, their sizes, the data.
+    """A uint8 array in the idx format: two zero bytes, the type (8), the number of axes, their sizes, the data.
 
     Raises:
         UserError: the file is not such an array of `dimensions` axes.
@@ -105,13 +108,14 @@ def idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Tensor]:
-    """CelebA's `list_attr_celeba.txt` or `.csv`: attribute names (K), file names (M) and values (M, K) in {0, 1}.
+    """Read CelebA's `list_attr_celeba.txt` or `.csv`: K attribute names, M file names, and values (M, K) in {0, 1}.
 
-    The text file has the number of images, the names, and then a line for each image with its name and K times 1 or −1.
-    The CSV in Kaggle's archive has a line with `image_id` and the names, and then the same lines with commas.
+    The text file has a line with M, a line with the attribute names, and then a line for each image with its name and K
+    times 1 or −1. The CSV in Kaggle's archive has a line with `image_id` and the attribute names, and then a line for
+    each image as before, but with commas.
 
     Raises:
-        UserError: the file is absent or a line is malformed.
+        UserError: the file is missing, or a line is malformed.
     """
     path = Path(path)
     try:
@@ -137,7 +141,7 @@ def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Ten
 
 
 def _folder(root: Path | str, names: Sequence[str], fetched: str) -> Path:
-    """The first of these folders that exists."""
+    """The first of these folders in `root` that exists. fetched: the data set's name for `mtrl data fetch`."""
     folders = [Path(root) / name for name in names]
     for folder in folders:
         if folder.is_dir():
@@ -152,12 +156,12 @@ def _there(path: Path) -> Path:
 
 
 def _bytes(path: Path) -> bytes:
-    with reading(_there(path), "readable and whole"):
+    with reading(_there(path), "readable and intact"):
         return b"".join(_gunzipped(path)) if path.suffix == ".gz" else path.read_bytes()
 
 
 def _gunzipped(path: Path) -> Iterator[bytes]:
-    """The content of a compressed file, read piece by piece, and refused if it is too large for the file."""
+    """The content of a compressed file, piece by piece, refused if it is far larger than the file."""
     done = 0
     with gzip.open(path) as file:
         while part := file.read(1 << 20):
@@ -200,15 +204,12 @@ def _cifar_file(path: Path, keys: list[str], limits: list[int]) -> tuple[NDArray
 
 
 def _names(path: Path, found: Any, count: int) -> list[str]:
-    names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in found] if _is_list(found) else []
+    items = found if isinstance(found, list | tuple | np.ndarray) else []
+    names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else n for n in items]
     if len(names) != count or not all(isinstance(n, str) for n in names):
         shown = f"{len(names)} of {', '.join(sorted({type(n).__name__ for n in names}))}" if names else "none"
         raise expected(f"File {path}", f"a pickle with {count} class names", shown)
     return names
-
-
-def _is_list(found: Any) -> bool:
-    return isinstance(found, list | tuple | np.ndarray)
 
 
 def _joined(files: list[tuple[NDArray[np.uint8], list[NDArray[np.int64]]]]) -> LabelledImages:
@@ -253,7 +254,7 @@ def _check_mat(path: Path) -> None:
 
 
 def _labels(what: str, found: Any, count: int, classes: int, first: int = 0) -> NDArray[np.int64]:
-    """Check labels (count,): whole numbers of any type from `first` to `first` + `classes` − 1."""
+    """Check labels (count,) of any numeric type: integers from `first` to `first` + `classes` − 1."""
     try:
         values = np.array(found, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Labelled images as tensors, and the augmentation of a whole batch at once."""
+"""Labelled images as tensors, their augmentation, and batches of them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STATISTICS_ROWS = 1000
-"""Images whose statistics are computed at once. All images of a large data set would not fit into memory."""
+"""The number of images whose statistics are computed at once, to save memory."""
 
 
 class LabelledImages(NamedTuple):
     """M images and their labels."""
 
     images: Tensor
-    """(M, C, H, W) uint8"""
+    """(M, C, H, W) uint8."""
     labels: Tensor
-    """(M,) int64, or (M, K) for K labels of each image"""
+    """(M,) int64, or (M, K) for K labels of each image."""
     coarse: Tensor | None = None
-    """(M,) int64: the label's group, if the data set has groups."""
+    """(M,) int64: the group of each image's label, such as CIFAR-100's superclass, if the data set has groups."""
 
 
 class Split(NamedTuple):
-    """A data set as its authors divided it."""
+    """A data set in the parts that its authors defined."""
 
     train: LabelledImages
     test: LabelledImages
@@ -35,15 +35,18 @@ class ImageBatch(NamedTuple):
     """A batch of images with the task axis in front."""
 
     images: Tensor
-    """(T, B, C, H, W) float; (1, B, C, H, W) where all tasks see the same images"""
+    """(T, B, C, H, W) float, or (1, B, C, H, W) where all tasks have the same images."""
     labels: Tensor
-    """(T, B) int64"""
+    """(T, B) int64."""
     human: Tensor | None = None
-    """(T, B) int64: auxiliary labels that people gave (see `TaskImages`)"""
+    """(T, B) int64: auxiliary labels given by people (see `TaskImages`)."""
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of uint8 images (M, C, H, W), as (C, 1, 1) in [0, 1]."""
+    """The mean and the standard deviation of each channel of uint8 images (M, C, H, W), scaled to [0, 1].
+
+    Each has shape (C, 1, 1). A deviation is at least 0.001.
+    """
     count = images.numel() / images.shape[1]
     values = torch.arange(256, dtype=torch.float64) / 255
     histograms = torch.zeros(images.shape[1], 256, dtype=torch.int64)
@@ -57,15 +60,17 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalised(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """uint8 images (..., C, H, W) as floats of mean 0 and deviation 1 in each channel."""
+    """Normalise uint8 images (..., C, H, W) with each channel's mean and deviation (see `channel_statistics`)."""
     return (images.float() / 255 - mean) / deviation
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
-    """Shift each image by up to `padding` pixels in each direction, filling in zeros, and mirror half of them.
+    """Shift each image by up to `padding` pixels along each axis, filling in zeros, and flip it with probability 1/2.
 
-    images (..., C, H, W) float -> the same shape. Every image has its own random numbers. One gather along each axis
+    images (..., C, H, W) float -> the same shape. Each image has its own random numbers. One gather along each axis
     moves all images.
+
+    flip: whether images are flipped left to right at all.
     """
     *lead, channels, height, width = images.shape
     rows = images.reshape(-1, channels, height, width)
@@ -85,18 +90,18 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, *, padding: int, f
 
 
 class TaskImages(NamedTuple):
-    """The images and labels of T tasks, as rows of one pool, so that no image is stored twice."""
+    """The images and labels of T tasks. All images are in one pool, so that none is stored twice."""
 
     pool: Tensor
-    """(M, C, H, W) uint8"""
+    """(M, C, H, W) uint8."""
     rows: Tensor
-    """(T, n) int64: each task's rows of the pool; (1, n) where all tasks see the same images"""
+    """(T, n) int64: each task's rows of the pool, or (1, n) where all tasks have the same images."""
     labels: Tensor
-    """(T, n) int64"""
+    """(T, n) int64."""
     counts: Tensor
-    """(T,) int64: how many of a task's n columns are filled. The others hold row 0 and label −1."""
+    """(T,) int64: how many of each task's n columns are filled. The others have row 0 and label −1."""
     human: Tensor | None = None
-    """(T, n) int64: auxiliary labels given by people, in [ψ y, ψ (y + 1)) for label y and ψ subclasses"""
+    """(T, n) int64: auxiliary labels given by people, in [ψ y, ψ (y + 1)) for label y and ψ subclasses of a class."""
 
     def to(self, device: torch.device | str) -> TaskImages:
         return TaskImages(*(None if t is None else t.to(device) for t in self))  # type: ignore[arg-type]
@@ -108,15 +113,15 @@ class ImageData(NamedTuple):
     train: TaskImages
     test: TaskImages
     mean: Tensor
-    """(C, 1, 1)"""
+    """(C, 1, 1): see `channel_statistics`."""
     deviation: Tensor
-    """(C, 1, 1)"""
+    """(C, 1, 1)."""
     padding: int
     """The most pixels by which a training image is shifted."""
     flip: bool
-    """Whether training images are mirrored."""
+    """Whether training images are flipped left to right at random."""
     validation: TaskImages | None = None
-    """The images that choose the best of a run's evaluations, if the data set has such a part."""
+    """The images on which the best evaluation of a run is selected, if the data set has such a part."""
 
     def to(self, device: torch.device | str) -> ImageData:
         moved = (self.train.to(device), self.test.to(device), self.mean.to(device), self.deviation.to(device))
@@ -127,7 +132,7 @@ class ImageData(NamedTuple):
 def task_images(
     pool: Tensor, rows: list[Tensor], labels: list[Tensor], human: list[Tensor] | None = None
 ) -> TaskImages:
-    """Combine tasks of different sizes. rows, labels: (n_t,) for each task."""
+    """Pad tasks of different sizes to one `TaskImages`. rows, labels, human: (n_t,) for each task."""
     counts = torch.tensor([len(task) for task in labels])
     width = int(counts.max())
 
@@ -138,11 +143,12 @@ def task_images(
 
 
 class Epochs:
-    """Batches of T tasks' training images, epoch by epoch, which depend only on the seed and the batch's number.
+    """Batches of T tasks' training images, epoch by epoch.
 
-    In an epoch, each image of the largest task comes once, in random order, except for those of an incomplete last
-    batch, and a smaller task's images repeat. If a batch is larger than every task, all images repeat in it. As order,
-    crops and flips depend on nothing else, a run continues exactly from any batch.
+    In an epoch, each image of the largest task occurs once, in random order, except for those of an incomplete last
+    batch; the images of smaller tasks repeat. If a batch is larger than every task, all images repeat in it. The order,
+    crops and flips of a batch depend only on the seed and the batch's number, so a run can continue exactly from any
+    batch.
     """
 
     def __init__(self, data: ImageData, batch_size: int, seed: int) -> None:
@@ -152,7 +158,7 @@ class Epochs:
         self._generator = torch.Generator(data.train.pool.device)
 
     def _shuffled(self, epoch: int) -> Tensor:
-        """Columns of each task in this epoch's order, (T, n); a task with fewer images repeats its order."""
+        """(T, n): each task's columns in the order of this epoch. A task with fewer images repeats its order."""
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, 0, epoch))
         width = int(self.data.train.counts.max())
         orders = []
@@ -162,16 +168,16 @@ class Epochs:
         return torch.stack(orders).to(self.data.train.pool.device)
 
     def columns(self, number: int) -> Tensor:
-        """The columns (T, B) of `TaskImages` that form batch `number`; (1, B) where tasks see the same images."""
+        """The columns (T, B) of `TaskImages` that form batch `number`; (1, B) where all tasks have the same images."""
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._shuffled(epoch)
         width = self._order.shape[1]
         where = torch.arange(place * self.batch_size, (place + 1) * self.batch_size, device=self._order.device) % width
-        order = self._order[: len(self.data.train.rows)]
-        return order[:, where]
+        return self._order[: len(self.data.train.rows), where]
 
     def batch(self, number: int) -> ImageBatch:
+        """The normalised and augmented batch with this number, counted from 0 over all epochs."""
         train, columns = self.data.train, self.columns(number)
         images = normalised(train.pool[train.rows.gather(1, columns)], self.data.mean, self.data.deviation)
         if self.data.padding or self.data.flip:
@@ -183,7 +189,7 @@ class Epochs:
 
 
 def mixed_seed(*numbers: int) -> int:
-    """Make a seed of 63 bits from several numbers."""
+    """Hash several integers to a seed of 63 bits."""
     state = 0x9E3779B97F4A7C15
     for number in numbers:
         state = (state ^ (number + 0x632BE59BD9B4E019)) * 0xD1342543DE82EF95 % (1 << 64)

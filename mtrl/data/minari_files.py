@@ -1,7 +1,7 @@
-"""Data sets of transitions in Minari's format, one for each task (minari.farama.org; needs the extra `minari`).
+"""Data sets of episodes in Minari's format, one for each task (minari.farama.org; needs the extra `minari`).
 
 The data set of a task is the folder `<root>/<benchmark>/<task>-v0`. With MINARI_DATASETS_PATH=<root>, Minari finds it
-as `<benchmark>/<task>-v0`. Data sets that other programs have put there are read as well.
+as `<benchmark>/<task>-v0`. Data sets that other programs wrote there can be read as well.
 """
 
 from __future__ import annotations
@@ -47,12 +47,16 @@ def place(root: Path | str, benchmark: str, task: str) -> Path:
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
-    """The metadata of a data set; {} where there is no such folder."""
+    """The metadata of a data set; {} if there is no such folder.
+
+    Raises:
+        UserError: the metadata are missing or damaged.
+    """
     return read_json(folder / "data" / "metadata.json", {str: object}) if folder.exists() else {}
 
 
 def write(root: Path, benchmark: str, task: str, episodes: Iterable[Episode], facts: dict[str, Any]) -> Path:
-    """Write the data set of a task, and return its folder. facts: further metadata.
+    """Write the data set of a task, and return its folder. facts: metadata to add.
 
     Raises:
         UserError: the folder exists, there are no episodes, or Minari is not installed.
@@ -79,7 +83,7 @@ def write(root: Path, benchmark: str, task: str, episodes: Iterable[Episode], fa
 
 
 def _columns(episode: Episode) -> dict[str, Any]:
-    """An episode as Minari stores it. Without a termination, its last step counts as truncated."""
+    """An episode's arrays as Minari stores them. If its last step has not terminated, it counts as truncated."""
     truncated = np.zeros(len(episode.rewards), bool)
     truncated[-1] = not episode.terminated[-1]
     return {
@@ -95,22 +99,23 @@ class DataSet(NamedTuple):
     """The data set of one task."""
 
     transitions: Transitions
-    """(1, M, ..)"""
+    """The M transitions: fields (1, M, ..) float32."""
     mean_return: float
-    """The mean return of its episodes."""
+    """The mean return of the episodes read."""
 
 
 def read(
     root: Path | str, benchmark: str, tasks: Sequence[str], sizes: tuple[int, int], most: int | None
 ) -> list[DataSet]:
-    """The data set of each task.
+    """Read the data set of each task.
 
     Args:
-        sizes: the sizes of an observation and an action, each flattened.
-        most: about how many transitions of each task to read: whole episodes, spread evenly. All if None.
+        sizes: the sizes of an observation and of an action, each flattened.
+        most: about how many transitions of each task to read, as complete episodes spread evenly. None reads all.
 
     Raises:
-        UserError: a data set is missing or damaged, has other sizes or infinite numbers, or Minari is not installed.
+        UserError: a data set is missing or damaged, has other sizes or numbers that are not finite, or Minari is not
+            installed.
     """
     _minari()
     found = []

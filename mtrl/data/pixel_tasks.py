@@ -1,9 +1,9 @@
-"""Kinds of tasks that predict something for each pixel of a picture, with their losses and measures.
+"""Kinds of dense prediction tasks, which predict something for each pixel of a picture: losses and measures.
 
 All tensors are (B, C, H, W), and every mean is over valid pixels. A label of −1, a depth of 0, a disparity of −1 or a
-normal of zero marks a pixel whose truth is unknown. A data set's measures are computed from the sum of its batches'
-tallies, so that each pixel counts the same. Losses, marks of unknown pixels and measures are those of the Auto-λ paper
-(Sec. 5.1) and its authors' code, except that `Normals` has two losses.
+normal of zero marks a pixel without ground truth. A data set's measures are computed from the sum of its batches'
+tallies, so every pixel has the same weight. Losses, invalid values and measures are those of the Auto-λ paper (Sec.
+5.1) and its authors' code, except that `Normals` has two losses.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from torch import Tensor
 IGNORED = -1
 """The label of pixels whose class is unknown."""
 ANGLES = {"within_11": 11.25, "within_22": 22.5, "within_30": 30.0}
-"""Names of the shares of pixels whose normal is off by less than so many degrees."""
+"""Measure -> degrees: the share of pixels whose normal is off by less than this angle."""
 NEAR = 1.25
 """A depth within this factor of the true one counts as correct."""
 _SMALLEST = 1e-6
-"""Added to the squared lengths of outputs, against division by zero."""
+"""Added to the squared lengths of outputs, to avoid a division by zero."""
 _BIN = 0.01
 """Degrees: the width of a tally's bins of angles."""
 
 
 @dataclass(frozen=True)
 class PixelTask(ABC):
-    """One kind of task. `score`, the first of its measures, is a share in [0, 1]; higher is better."""
+    """One kind of task. `score`, the first of its measures, is at most 1, and higher is better."""
 
     channels: int
-    """Numbers predicted for each pixel; for segmentation, the number of classes."""
+    """The number of outputs for each pixel; for segmentation, the number of classes."""
 
     compared: ClassVar[tuple[str, bool]]
-    """The measure that Δ_MTL compares, and whether less of it is better."""
+    """The measure that Δ_MTL compares, and whether a lower value is better."""
 
     def prediction(self, output: Tensor) -> Tensor:
-        """The prediction from a network's output (B, channels, H, W): the same shape, or classes (B, 1, H, W)."""
+        """The prediction from a network's output (B, channels, H, W): of the same shape, or classes (B, 1, H, W)."""
         return output
 
     @abstractmethod
@@ -49,15 +49,15 @@ class PixelTask(ABC):
 
     @abstractmethod
     def tally(self, output: Tensor, target: Tensor) -> Tensor:
-        """Sums over pixels, (K,) float64. The tallies of several batches can be added."""
+        """The K sums over pixels from which `measures` are computed, (K,) float64. Batches' tallies can be added."""
 
     @abstractmethod
     def measures(self, tally: Tensor) -> dict[str, Tensor]:
-        """name -> () from a tally; NaN if no pixel is valid."""
+        """name -> () for each measure, from a tally; NaN if no pixel is valid."""
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean over valid pixels of values (B, 1, H, W)."""
+    """The mean of values over valid pixels, (); 0 if there are none. Both have the same shape."""
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
 
 
@@ -70,7 +70,7 @@ def _length(vectors: Tensor) -> Tensor:
 
 
 def _counts(index: Tensor, valid: Tensor, size: int) -> Tensor:
-    """How often each whole number below `size` occurs at valid pixels, (size,) float64."""
+    """How often each integer in [0, size) occurs at valid pixels, (size,) float64."""
     weight = valid.flatten().double()
     return torch.zeros(size, dtype=torch.float64, device=index.device).scatter_add_(0, index.flatten(), weight)
 
@@ -78,7 +78,7 @@ def _counts(index: Tensor, valid: Tensor, size: int) -> Tensor:
 class Segmentation(PixelTask):
     """Classes. Loss: cross-entropy. Measures: mean intersection over union (mIoU), pixel accuracy.
 
-    target: labels (B, 1, H, W). mIoU is the mean over the classes that occur or are predicted.
+    Targets are labels (B, 1, H, W). mIoU is the mean over the classes that occur or are predicted.
     """
 
     compared = ("miou", False)
@@ -92,7 +92,7 @@ class Segmentation(PixelTask):
         return _mean(losses, labels != IGNORED)
 
     def tally(self, output: Tensor, target: Tensor) -> Tensor:
-        """The confusion matrix: true classes are rows, predicted ones are columns."""
+        """The flattened confusion matrix: true classes are rows, predicted ones are columns."""
         labels = target.long()
         valid = labels != IGNORED
         return _counts(labels.clamp(min=0) * self.channels + self.prediction(output), valid, self.channels**2)
@@ -129,16 +129,17 @@ class Depth(PixelTask):
 
 
 class Disparity(Depth):
-    """Inverse depth, where 0 means far away. Loss and measures are those of `Depth`."""
+    """Inverse depth, where 0 means infinitely far away. Loss and measures are those of `Depth`."""
 
     invalid = -1.0
 
 
 @dataclass(frozen=True)
 class Normals(PixelTask):
-    """Unit vectors. Loss: cosine or L1. Measures: mean and median angle in degrees, and shares within some angles.
+    """Unit vectors. Loss: cosine or L1. Measures: mean and median angle in degrees, shares within some angles.
 
-    cosine: 1 − ⟨n, n*⟩, as in the MTAN paper; l1: Σ|n − n*| over the three components, as in Auto-λ's code.
+    form: "cosine" for the loss 1 − ⟨n, n*⟩, as in the MTAN paper; "l1" for Σ|n − n*| over the three components, as in
+    Auto-λ's code.
     """
 
     compared = ("mean_angle", True)
@@ -148,7 +149,7 @@ class Normals(PixelTask):
         return output / _length(output).clamp(min=1e-12).unsqueeze(1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        # Almost the prediction, but its first and second derivatives are bounded at an output of zero.
+        # Almost the prediction, but with bounded first and second derivatives at an output of zero.
         found = output * (output.square().sum(1, keepdim=True) + _SMALLEST).rsqrt()
         different = 1 - (found * target).sum(1) if self.form == "cosine" else (found - target).abs().sum(1)
         return _mean(different, self._valid(target))
@@ -162,7 +163,7 @@ class Normals(PixelTask):
         found, valid = self.prediction(output), self._valid(target)
         apart, together = (_length(found + sign * target) for sign in (-1, 1))
         angle = torch.rad2deg(2 * torch.atan2(apart, together))  # exact for small angles, unlike acos
-        angle = angle.nan_to_num(180.0)  # used as an index below; infinite outputs are reported elsewhere
+        angle = angle.nan_to_num(180.0)  # as it becomes an index below; infinite outputs are reported elsewhere
         bins = _counts((angle / _BIN).long(), valid, math.ceil(180 / _BIN) + 1)
         return torch.cat([bins, torch.where(valid, angle, 0).double().sum().unsqueeze(0)])
 

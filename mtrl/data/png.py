@@ -1,4 +1,4 @@
-"""Reads and writes PNG pictures as arrays. Errors are one line that names the file."""
+"""Reads and writes PNG pictures as arrays. An error of a read is one line that names the file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mtrl.core.memory import check_content
 
 
 def read_png(path: Path) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3).
+    """The pixels (H, W, 3) of a PNG file. An alpha channel is dropped.
 
     Raises:
         UserError: the file is missing, truncated, or not a picture of 8-bit colours.
     """
-    with reading(path, "a whole PNG picture"), warnings.catch_warnings():
+    with reading(path, "an intact PNG picture"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path, formats=["PNG"]) as image:
@@ -36,5 +36,5 @@ def read_png(path: Path) -> NDArray[np.uint8]:
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write pixels (H, W, 3)."""
+    """Write pixels (H, W, 3) to a PNG file."""
     Image.fromarray(np.ascontiguousarray(pixels)).save(path, format="PNG", compress_level=1)

@@ -1,9 +1,9 @@
-"""RLBench's folders of demonstrations, read and written without RLBench.
+"""Reads and writes RLBench's folders of demonstrations, without RLBench.
 
 There are two layouts. In <root>/<task>/variation<N>/episodes/episode<M>/, an episode has `low_dim_obs.pkl` and
 `<camera>_{rgb,depth,mask}/<frame>.png`, and `variation_descriptions.pkl` is beside the episodes. In
-<root>/<task>/all_variations/episodes/episode<M>/, each episode also has its own `variation_number.pkl` and
-`variation_descriptions.pkl`.
+<root>/<task>/all_variations/episodes/episode<M>/, each episode has `variation_number.pkl` and
+`variation_descriptions.pkl` of its own.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ LOW_DIM, DESCRIPTIONS, VARIATION = "low_dim_obs.pkl", "variation_descriptions.pk
 
 
 def episodes(root: Path | str, task: str, variation: int | None = None) -> list[Path]:
-    """The folders of a task's episodes, in the order of their numbers. variation: take only this one.
+    """The folders of a task's episodes, ordered by their numbers. variation: return only episodes of this variation.
 
-    `all_variations` may contain the episodes of `variation<N>` again. Episodes with the same `low_dim_obs.pkl` count
-    once. Folders with other names, such as "episode1 (copy)", are not read.
+    `all_variations` may repeat the episodes of `variation<N>`: episodes with the same `low_dim_obs.pkl` count once.
+    Folders with other names, such as "episode1 (copy)", are ignored.
 
     Raises:
         UserError: there are none.
@@ -45,7 +45,7 @@ def episodes(root: Path | str, task: str, variation: int | None = None) -> list[
     found = [path for path in found if path.parents[1].name != _MIXED or _content(path) not in apart]
     found = [path for path in found if variation is None or _variation(path) == variation]
     if not found:
-        raise expected(f"Folder {folder}", "of demonstrations: variation<N>/episodes/episode<M>", "none")
+        raise expected(f"Folder {folder}", "one with demonstrations (variation<N>/episodes/episode<M>)", "none")
     return sorted(found, key=lambda path: [int(n) for n in re.findall(r"\d+", str(path.relative_to(folder)))])
 
 
@@ -64,9 +64,11 @@ def read_demo(
 ) -> Demo:
     """Read an episode, with pictures only from the named cameras and only at `frames` (all if not given; () for none).
 
+    masks: also read the cameras' masks.
+
     Raises:
-        UserError: a file, which the message names, is missing or damaged, or older than RLBench 1.1.0, which did not
-            save camera models.
+        UserError: a file is missing or damaged, or was written by an RLBench before 1.1.0, which saved no camera
+            models. The message names the file.
     """
     episode = Path(episode)
     made, seed = read_low_dim(episode / LOW_DIM)
@@ -94,7 +96,7 @@ def _image(episode: Path, camera: str, index: int, frame: Frame, masks: bool) ->
     )
     for kind, pixels in (("depth", image.depth), ("mask", image.mask)):
         if pixels is not None and pixels.shape != image.rgb.shape[:2]:
-            raise expected(f"File {path(kind)}", f"of the size {image.rgb.shape[:2]} of the colours", pixels.shape)
+            raise expected(f"File {path(kind)}", f"of size {image.rgb.shape[:2]}, as the colours are", pixels.shape)
     return image
 
 
@@ -104,6 +106,7 @@ def _handles(colours: Any) -> Any:
 
 
 def _variation(episode: Path) -> int:
+    """The variation's number, from the folder's name or the episode's own file; 0 if neither gives it."""
     if (found := re.fullmatch(r"variation(\d+)", episode.parents[1].name)) is not None:
         return int(found[1])
     try:
@@ -127,7 +130,10 @@ def _descriptions(episode: Path) -> list[str]:
 def write_demo(demo: Demo, root: Path | str, episode: int, *, all_variations: bool = False) -> Path:
     """Write a demonstration whose frames all have pictures. Returns the episode's folder.
 
-    RLBench's own `get_stored_demos` needs all five cameras in each frame.
+    RLBench's own `get_stored_demos` needs pictures from all five cameras in each frame.
+
+    Raises:
+        UserError: the episode's folder already exists.
     """
     folder = Path(root) / demo.task / (_MIXED if all_variations else f"variation{demo.variation}")
     path = folder / "episodes" / f"episode{episode}"

@@ -20,14 +20,14 @@ _OF_TWO_ARMS = [(OBSERVATION[0], name) for name in (_TWO_ARMED, "UnimanualObserv
 """Classes in the two-arm version of RLBench."""
 _PICTURES = ("rgb", "depth", "mask", "point_cloud")
 _LOW_DIM = {"gripper_pose": (7,), "gripper_open": (), "joint_velocities": None, "joint_positions": None}
-"""Attribute -> shape; None for one number per joint."""
+"""Attribute -> shape, where None stands for one number per joint."""
 _UNIT_TOLERANCE = 1e-2
 _PARTS = {"extrinsics": (4, 4), "intrinsics": (3, 3), "near": (), "far": ()}
 """The parts of a camera's model: name -> shape."""
 
 
 class _Attributes:
-    """Stands in for one of RLBench's classes. It takes attributes, and does nothing."""
+    """Stands in for one of RLBench's classes. It only holds attributes."""
 
 
 class _Demo(_Attributes):
@@ -39,18 +39,18 @@ class _Observation(_Attributes):
 
 
 def read_low_dim(path: Path) -> tuple[list[Frame], int | None]:
-    """The frames of an episode, without pictures, and the seed of its scene, or None if the file does not reveal it.
+    """The frames of an episode, without pictures, and the seed of its scene, or None if the seed is unknown.
 
     Raises:
         UserError: the file is missing or damaged, names another class, or does not hold a demonstration.
     """
-    # Each file gets classes of its own, so that attributes set by one file cannot reach another.
+    # Each file gets its own classes, so that class attributes that one file sets cannot affect another.
     classes = {name: type(name[1], (_Attributes,), {}) for name in (DEMO, OBSERVATION, *_OF_TWO_ARMS)}
     loaded = safe_pickle.load(path, {**safe_pickle.NUMPY, **classes})
     found = getattr(loaded, "_observations", loaded)
     kind, two_armed = classes[OBSERVATION], classes[OBSERVATION[0], _TWO_ARMED]
     if isinstance(found, list) and any(isinstance(o, two_armed) for o in found):
-        raise expected(f"File {path}", "a demonstration by one arm; two are not read", _TWO_ARMED)
+        raise expected(f"File {path}", "a demonstration by one arm (two are not supported)", _TWO_ARMED)
     if not isinstance(found, list) or not found or not all(isinstance(o, kind) for o in found):
         raise expected(f"File {path}", "one demonstration of RLBench with at least one frame", type(loaded).__name__)
     frames = [frame_of(o, f"Frame {number} of {path}") for number, o in enumerate(found)]
@@ -58,7 +58,7 @@ def read_low_dim(path: Path) -> tuple[list[Frame], int | None]:
 
 
 def _seed(state: Any) -> int | None:
-    """The seed of the random generator that RLBench saved; None if numbers had already been drawn from it."""
+    """The seed of the random generator whose state RLBench saved; None if numbers had already been drawn from it."""
     try:
         first = int(state[1][0])
         return first if np.array_equal(state[1], _generator_state(first)[1]) else None
@@ -72,7 +72,11 @@ def _generator_state(seed: int) -> Any:
 
 
 def frame_of(observation: Any, where: str) -> Frame:
-    """One of RLBench's observations as a frame without pictures. where: its name in errors."""
+    """Convert one of RLBench's observations to a frame without pictures. where: its name in errors.
+
+    Raises:
+        UserError: an attribute is missing, or has another shape, values that are not finite or not allowed.
+    """
     named = {name: getattr(observation, name, None) for name in _LOW_DIM}
     pose, gripper, velocities, positions = (_numbers(v, _LOW_DIM[name], name, where) for name, v in named.items())
     length = float(np.linalg.norm(pose[3:]))
@@ -82,7 +86,7 @@ def frame_of(observation: Any, where: str) -> Frame:
 
 
 def _numbers(found: Any, shape: tuple[int, ...] | None, name: str, where: str) -> FloatArray:
-    """Check and return finite numbers of a shape, or of any number of joints. One number may come in an array."""
+    """Check finite numbers of a shape (None: one per joint), and return them. A single number may be in an array."""
     try:
         array = np.array(found, np.float64)
     except (TypeError, ValueError) as error:
@@ -110,13 +114,13 @@ def _cameras(observation: Any, where: str) -> dict[str, CameraModel]:
             )
             if not near < far or not np.diag(intrinsics).all():
                 facts = f"near {near:g}, far {far:g}, diagonal {np.diag(intrinsics).tolist()}"
-                raise expected(where, f"with near < far and focal lengths other than 0 of camera {name}", facts)
+                raise expected(where, f"with near < far and non-zero focal lengths for camera {name}", facts)
             found[name] = CameraModel(extrinsics, intrinsics, float(near), float(far))
     return found
 
 
 def write_low_dim(demo: Demo, path: Path) -> None:
-    """Write a file for `read_low_dim`, which RLBench itself can unpickle with NumPy 1 and 2."""
+    """Write a file that `read_low_dim` reads, and that RLBench itself can unpickle with NumPy 1 or 2."""
     written = _Demo()
     written.__dict__ = {
         "_observations": [_observation(frame, demo) for frame in demo.frames],
@@ -158,7 +162,7 @@ def _matrix(pose: FloatArray) -> FloatArray:
 
 
 class _Pickler(pickle._Pickler):
-    """Names RLBench's classes in place of ours, and NumPy 1's modules, which NumPy 2 also knows."""
+    """Writes the names of RLBench's classes in place of ours, and of NumPy 1's modules, which NumPy 2 also accepts."""
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         written = {_Demo: DEMO, _Observation: OBSERVATION}.get(obj) if isinstance(obj, type) else None

@@ -13,11 +13,11 @@ _FIELDS = ("observation", "action", "reward", "next_observation", "terminated", 
 
 
 class Rollout:
-    """R steps of T tasks with N environments each. Every field is (T, R, N, ..); the next rollout overwrites it.
+    """R steps of T tasks with N environments each. Every field is (T, R, N, ..), and the next rollout overwrites it.
 
-    observation, action and next_observation are (.., O), (.., A) and (.., O). An action is what the policy sampled,
-    before environments clip it. terminated and ended are float: terminated is 1 where the successor is absorbing, and
-    ended is 1 where the episode ended, whether terminated or truncated.
+    observation, action and next_observation are (.., O), (.., A) and (.., O). Actions are those that the policy
+    sampled, before environments clip them. terminated and ended are float: terminated is 1 where the successor is
+    absorbing, and ended is 1 where the episode was terminated or truncated.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Rollout:
         return self.filled == self.steps
 
     def add(self, observation: Tensor, action: Tensor, result: StepResult) -> None:
-        """Add one step of all environments: observation (T, N, O), action (T, N, A) and the result."""
+        """Add one step of all environments: observation (T, N, O), action (T, N, A) and the result. At most R fit."""
         place = self.filled
         self.observation[:, place] = observation
         self.action[:, place] = action
@@ -53,7 +53,7 @@ class Rollout:
         self.filled += 1
 
     def transitions(self, steps: slice = slice(None)) -> Transitions:
-        """The steps, or some of them, as one batch with fields (T, steps N, ..)."""
+        """The steps, or a slice of them, as one batch with fields (T, steps · N, ..). Its `truncated` holds `ended`."""
         *fields, ended = (getattr(self, name)[:, steps].flatten(1, 2) for name in _FIELDS)
         return Transitions(*fields, truncated=ended)
 
@@ -62,7 +62,7 @@ class Rollout:
         self.filled = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, with only the steps taken so far."""
+        """A copy of the steps taken so far."""
         return {name: getattr(self, name)[:, : self.filled].clone() for name in _FIELDS}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Reads untrusted pickles without running any of their code.
 
-A pickle is a program that may import any function and call it. Here it may name only what the caller allows, and each
-of these names stands for an object of the caller. Every other name is refused before it is looked up.
+A pickle is a program that may import any function and call it. Here it may use only the names that the caller allows,
+and the caller says which object each name stands for. Every other name is refused before it is looked up.
 
 NumPy's own constructors are not safe: `ndarray(shape, object, buffer=bytes)`, or a dtype whose state says "object"
 where its flags do not, make references to arbitrary addresses. So `NUMPY` holds stand-ins, which build arrays of
@@ -23,8 +23,8 @@ from mtrl.core.errors import UserError, reading
 
 _PLAIN_KINDS = "biufcSU"
 _MADE, _MADE_PER_BYTE = 1 << 20, 4
-"""How many bytes the calls of a pickle may produce: a constant, and more for each byte of the file. Old protocols write
-arrays as text first, so a valid file may need several times its size."""
+"""How many bytes the calls in a pickle may produce: a constant, plus so many for each byte of the file. Old protocols
+write arrays as text, so a valid file may need several times its size."""
 
 
 class _DType:
@@ -46,7 +46,7 @@ class _DType:
 
 
 class _Array(np.ndarray):
-    """Stands in for an array that will be given its content."""
+    """An array that gets its content by `__setstate__`."""
 
     def __setstate__(self, state: Any) -> None:
         """(version, shape, dtype, Fortran order, bytes)."""
@@ -85,14 +85,14 @@ def _scalar(kind: Any, data: Any = b"") -> Any:
 
 
 def _encode(text: Any, encoding: Any = "latin1", *_: Any) -> bytes:
-    """Protocols up to 2 write bytes in this way. Other codecs would be imported by name."""
+    """How protocols up to 2 write bytes. Other codecs are refused, since Python would import them by name."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise TypeError(f"encoding {encoding!r}")
     return text.encode("latin1")
 
 
 def _no_bytes(*arguments: Any) -> bytes:
-    """Protocols up to 2 write b"" in this way."""
+    """How protocols up to 2 write b""."""
     if arguments:
         raise TypeError("bytes made by a call")
     return b""
@@ -107,11 +107,11 @@ NUMPY: dict[tuple[str, str], Any] = {
     **{(f"{p}.multiarray", "scalar"): _scalar for p in ("numpy.core", "numpy._core")},
     **{(f"{p}.numeric", "_frombuffer"): _frombuffer for p in ("numpy.core", "numpy._core")},
 }
-"""The parts of pickled arrays and scalars, by their names in NumPy 1 and 2."""
+"""What pickled arrays and scalars need, by the names in NumPy 1 and 2."""
 
 
 class _Unpickler(pickle._Unpickler):
-    """The unpickler written in Python. The one in C would allocate room for any memo index that a file names."""
+    """A subclass of the unpickler in Python. The one in C would allocate memory for any memo index in a file."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
     stack: list[Any]
@@ -131,7 +131,7 @@ class _Unpickler(pickle._Unpickler):
             ) from None
 
     def _load_bytearray(self) -> None:
-        """The opcode BYTEARRAY8. Python's own method first allocates the size that the file states."""
+        """The opcode BYTEARRAY8. Python's own method would first allocate whatever size the file states."""
         size = int.from_bytes(self.read(8), "little")  # type: ignore[attr-defined]
         data = self.read(size)  # type: ignore[attr-defined]
         if len(data) != size:
@@ -141,7 +141,7 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray  # type: ignore[attr-defined]
 
     def _count(self) -> None:
-        """Count the bytes that a call has just produced. Otherwise a file could repeat the same text endlessly."""
+        """Count the bytes that a call has just produced, so that a file cannot expand the same text without end."""
         made = self.stack[-1]
         self._left -= made.nbytes if isinstance(made, np.ndarray) else len(made) if isinstance(made, bytes) else 0
         if self._left < 0:
@@ -155,7 +155,7 @@ class _Unpickler(pickle._Unpickler):
         return counted
 
     def _keyed(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:  # type: ignore[misc]
-        """Refuse nested tuples as keys: Python hashes them recursively, and would crash on a million levels."""
+        """Refuse tuples and frozensets as keys: Python hashes them recursively, and would crash on a million levels."""
 
         def checked(self: _Unpickler) -> None:
             if any(isinstance(key, tuple | frozenset) for key in self.stack[keys]):
@@ -165,7 +165,7 @@ class _Unpickler(pickle._Unpickler):
         return checked
 
     def _load_build(self) -> None:
-        """The opcode BUILD, only for instances of the caller's classes. Otherwise a file could change functions."""
+        """The opcode BUILD, only for instances of the allowed classes. Otherwise a file could change functions."""
         if not isinstance(self.stack[-2], self._changed):
             raise TypeError("attributes of something that is not an instance of its classes")
         pickle._Unpickler.load_build(self)  # type: ignore[attr-defined]
@@ -187,19 +187,18 @@ class _Unpickler(pickle._Unpickler):
 
 
 def load(path: Path | str, allowed: Mapping[tuple[str, str], Any] = NUMPY, *, encoding: str = "ASCII") -> Any:
-    """The content of the pickle at `path`. Arrays are returned as a subclass of `numpy.ndarray`.
+    """The content of the pickle at `path`. Its arrays may be of a subclass of `numpy.ndarray`.
 
     Args:
-        allowed: (module, name) -> the object for which this global stands. `NUMPY` has what arrays need; add only
-            classes that do nothing when they are called or given attributes.
+        allowed: (module, name) of a global -> the object to use for it. `NUMPY` has what arrays need. Add only classes
+            that do nothing when they are called or given attributes.
         encoding: how to read the strings in a Python 2 pickle ("bytes", or "latin1" if it holds arrays).
 
     Raises:
-        UserError: there is no such file, it names another global, or it is not a complete pickle. None of its code
-            has run.
+        UserError: the file is missing, uses another global, or is not a complete pickle. None of its code has run.
     """
     path = Path(path)
     with reading(path, "a readable pickle"):
         data = path.read_bytes()
-    with reading(path, "a whole pickle"):
+    with reading(path, "an intact pickle"):
         return _Unpickler(data, allowed, path, encoding).load()  # type: ignore[attr-defined]

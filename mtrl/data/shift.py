@@ -1,4 +1,4 @@
-"""Random shifts of pictures, an augmentation that keeps their world points."""
+"""Random shifts of pictures: an augmentation that keeps the world points of pixels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mtrl.data.demo_cache import KeyframeObservation
 
 
 def shifted(seen: KeyframeObservation, pixels: int, generator: torch.Generator) -> KeyframeObservation:
-    """Move each camera's picture by up to `pixels` along each axis, repeating the border.
+    """Shift each camera's picture at random by up to `pixels` along each axis, repeating the border.
 
-    Colours, depth and the principal point move together, so that every pixel that stays in view keeps its world point
-    exactly. Repeated border pixels get their neighbours' depths, so their points are off the surface.
+    Colours, depth and the principal point move together, so every pixel that stays in view keeps its world point
+    exactly. Repeated border pixels have the depth of the border, so their points are not on the surface.
     """
     lead = seen.depth.shape[:3]
     moves = torch.randint(-pixels, pixels + 1, (2, *lead), generator=generator)

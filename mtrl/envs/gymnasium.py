@@ -1,13 +1,14 @@
 """Any Gymnasium environments as tasks: 'benchmark.ids=[Pendulum-v1]'
 
-Observations are flattened and must have the same size in all environments; so must actions, which are scaled from [-1,
-1] to the environment's bounds. Rewards and the ends of episodes are the environment's. An episode is solved if the
-environment says so in its last step (`info["is_success"]` or `info["success"]`), or, where an environment says nothing
-in the first step that it ever makes, if its return reaches a threshold. If a task has neither, results are only
-returns. Environments step one after another in this process.
+Observations are flattened and must have the same size in all environments. Actions must have the same size, too, and
+are scaled from [-1, 1] to the environment's bounds. Rewards and the ends of episodes are the environment's.
+
+An episode is solved if the `info` of its last step says so (`is_success` or `success`). If that `info` has no such
+entry, the episode is solved if its return reaches a threshold. If a task has no threshold, and no such entry in the
+first step of an episode, results are only returns. Environments step one after another in this process.
 
 Gymnasium has no way to save an environment. A checkpoint therefore holds each episode's number, which gives its seed,
-and the actions of the episode under way, which are played again when the run is resumed. That is exact for every
+and the actions of the episode under way, which are replayed when the run is resumed. This is exact for every
 environment whose randomness follows its seed. If the last observation differs, the run is not resumed.
 """
 
@@ -39,10 +40,10 @@ from mtrl.envs.offscreen import offscreen_backend
 from mtrl.monitoring.video import Clip, check_writer, tile, write_video
 
 _EVALUATION_COPIES = 10
-"""Environments of each task in an evaluation, at most."""
+"""The most environments per task in an evaluation."""
 _TRAINING, _EVALUATION = 0, 1
 _FRAMES = 300
-"""The most pictures of a video."""
+"""The most frames per task in a video, after the first."""
 
 
 @dataclass
@@ -52,7 +53,7 @@ class AdapterConfig(ChosenTasks):
     spec_type: ClassVar[type[Spec]] = ControlSpec
 
     horizon: int | None = option(None, "a positive integer")
-    """Steps after which an episode is truncated; each environment's own number if not given."""
+    """Steps after which an episode is truncated; each environment's registered limit if not given."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -64,18 +65,18 @@ class AdapterConfig(ChosenTasks):
         raise NotImplementedError
 
     def threshold_of(self, name: str) -> float | None:
-        """The return that solves an episode of a task, None where none is known."""
+        """The return that solves an episode of a task, or None where none is known."""
         return None
 
     def made(self, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
-        """One unchanged environment, with a limit on its steps. options: arguments of `gymnasium.make`."""
+        """One environment with its own spaces, and a limit on its steps. options: arguments of `gymnasium.make`."""
         raise NotImplementedError
 
     def make(self, name: str, **options: Any) -> gymnasium.Env[FloatArray, FloatArray]:
         """One environment with observations (O,) and actions (A,) in [-1, 1].
 
         Raises:
-            UserError: it cannot be made, its spaces do not fit, or nothing ends its episodes.
+            UserError: the environment cannot be made, its spaces are of other kinds, or its episodes have no limit.
         """
         with calling(name, "one that can be made here"):
             env = self.made(name, **options)
@@ -84,7 +85,7 @@ class AdapterConfig(ChosenTasks):
             raise expected(f"Actions of {name}", "a vector with bounds", str(actions))
         if not observations.is_np_flattenable:
             raise expected(f"Observations of {name}", "of a kind that can be flattened", str(observations))
-        one = np.dtype(actions.dtype).type(1)  # another type of number would be cast with a warning
+        one = np.dtype(actions.dtype).type(1)  # gymnasium warns about bounds of another dtype
         return RescaleAction(FlattenObservation(env), -one, one)
 
 
@@ -96,7 +97,8 @@ class Config(AdapterConfig):
     ids: list[str] = field(default_factory=lambda: ["Pendulum-v1"])
     """The tasks: ids registered with Gymnasium, including those of modules given with --import."""
     solved_at: float | None = None
-    """The return that solves an episode if the environment does not report success; the registered one if not given."""
+    """The return that solves an episode if the environment does not report success; the registered threshold if not
+    given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,7 +106,7 @@ class Config(AdapterConfig):
         check(len(set(self.ids)) == len(self.ids), "benchmark.ids", "a list without duplicates", list(self.ids))
         finite = self.solved_at is None or math.isfinite(self.solved_at)
         check(finite, "benchmark.solved_at", "a finite number", self.solved_at)
-        for name in self.ids:  # `module:id`, which imports the module, is not registered under this name
+        for name in self.ids:  # this also refuses `module:id`, for which `make` would import the module
             if name not in gymnasium.registry:
                 near = difflib.get_close_matches(name, gymnasium.registry, n=1)
                 what = "ids registered with Gymnasium (--import MODULE adds a module's)"
@@ -119,7 +121,7 @@ class Config(AdapterConfig):
     def horizon_of(self, name: str) -> int:
         steps = self.horizon or gymnasium.registry[name].max_episode_steps
         if steps is None:
-            raise expected("Option `benchmark.horizon`", f"a number of steps, as {name} has none of its own", None)
+            raise expected("Option `benchmark.horizon`", f"a number of steps, as {name} has no limit", None)
         return steps
 
     def threshold_of(self, name: str) -> float | None:
@@ -128,7 +130,7 @@ class Config(AdapterConfig):
 
     def made(self, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
         env = gymnasium.make(name, self.horizon, disable_env_checker=True, **options)
-        self.horizon_of(name)  # refuses an episode without an end; errors of the environment come first
+        self.horizon_of(name)  # refuses episodes without a limit; the environment's own errors come first
         return env
 
 
@@ -136,7 +138,11 @@ _Adapted = TypeVar("_Adapted", bound=AdapterConfig)
 
 
 class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
-    """One Gymnasium environment for each task (see the module)."""
+    """One Gymnasium environment for each task (see the module).
+
+    Raises:
+        UserError: an environment cannot be made or stepped, or its sizes differ from those of the first.
+    """
 
     def __init__(self, config: _Adapted) -> None:
         self.config = config
@@ -152,7 +158,7 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
         self.spec = ControlSpec(names, *sizes[0], horizon, tells_success=tells)
 
     def _alone(self, name: str) -> ControlSpec:
-        """The specification of one task. Whether it reports success is seen from its first step."""
+        """The specification of one task. The first step of an episode shows whether the environment reports success."""
         with contextlib.closing(self.config.make(name)) as env:
             info = _tried(env, name)
             tells = solved_by(info) is not None or self.config.threshold_of(name) is not None
@@ -163,7 +169,7 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
         return GymnasiumEnvs(self, (seed, _TRAINING), envs_per_task, copies)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> GymnasiumEnvs:
-        """Under either protocol, episode e of a task has a seed of its own and ends by the environment's rules."""
+        """Under either protocol, each episode has a seed of its own and ends by the environment's rules."""
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         return GymnasiumEnvs(self, (seed, _EVALUATION), min(episodes, _EVALUATION_COPIES))
@@ -179,9 +185,13 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
         }
 
     def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> None:
-        """Write a video of one episode of every task."""
+        """Write a video of one episode of every task.
+
+        Raises:
+            UserError: an environment cannot be drawn, or the video writer is missing (`RenderingUnavailable`).
+        """
         check_writer()
-        if "mujoco" in sys.modules:  # Gymnasium would first try a way to draw that needs a display
+        if "mujoco" in sys.modules:  # Gymnasium's default needs a display
             with contextlib.suppress(UserError):
                 os.environ.setdefault("MUJOCO_GL", offscreen_backend())
         running, solved, total = np.ones(len(self.tasks), bool), np.zeros(()), np.zeros(len(self.tasks))
@@ -202,10 +212,11 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
 
 
 def _tried(env: gymnasium.Env[FloatArray, FloatArray], name: str) -> Mapping[str, Any]:
-    """The `info` of one step after a reset.
+    """The `info` of the first step of an episode, with the action 0.
 
     Raises:
-        UserError: reset or step fails, or returns something that does not fit its spaces or Gymnasium's interface.
+        UserError: `reset` or `step` fails, or returns something that does not fit the environment's spaces or
+            Gymnasium's interface.
     """
     reset(env, name, seed=0)
     with calling(name, STEPS):

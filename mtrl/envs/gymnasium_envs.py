@@ -1,4 +1,4 @@
-"""Gymnasium environments, with several copies for each task, stepped one after another."""
+"""Several copies of a Gymnasium environment for each task, stepped one after another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtrl.core.types import FloatArray, StepResult
 from mtrl.monitoring.video import Frame, reduced
 
 _PICTURE = 320
-"""The largest number of pixels along an edge of a picture."""
+"""The most pixels along an edge of a picture."""
 _RESETS = "one whose reset(seed=..., options=...) gives (observation, info)"
 STEPS = "one whose step(action) gives (observation, reward, terminated, truncated, info)"
 
@@ -25,7 +25,7 @@ STEPS = "one whose step(action) gives (observation, reward, terminated, truncate
 class GymnasiumEnvs:
     """T tasks with N environments each; implements `TaskVectorEnv`.
 
-    Every episode of a task has its own seed. Episode e of environment n is the task's episode number e N + n.
+    Every episode of a task has its own seed, which its number decides: episode e of environment n has number e N + n.
     """
 
     def __init__(
@@ -37,9 +37,14 @@ class GymnasiumEnvs:
         **options: Any,
     ) -> None:
         """
-        seed: the run's seed, and a number for the purpose, so that training and evaluation differ.
-        copies: the numbers of the environments to open, among the N of each task; all if not given.
-        options: further arguments of `gymnasium.make`.
+        Args:
+            seed: the run's seed, and a number for the purpose, so that training and evaluation differ.
+            envs_per_task: N.
+            copies: which of the N environments of each task to open; all if not given.
+            options: further arguments of `gymnasium.make`.
+
+        Raises:
+            UserError: an environment cannot be made or reset.
         """
         spec, config = suite.spec, suite.config
         self._numbers, self._all = range(envs_per_task) if copies is None else copies, envs_per_task
@@ -56,7 +61,7 @@ class GymnasiumEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start again from `seed`, or from the last seed if not given. The same seed gives the same episodes."""
+        """Start from the first episodes of `seed`, or of the last seed if not given."""
         self._seed = (self._seed[0] if seed is None else seed, self._seed[1])
         self._episode[:] = 0
         for place in np.ndindex(self._length.shape):
@@ -98,7 +103,7 @@ class GymnasiumEnvs:
         self._success[place] = bool(solved)
 
     def picture(self, task: int) -> Frame:
-        """A picture of a task's first environment. It needs `render_mode="rgb_array"`.
+        """A picture of a task's first environment, which must have been made with `render_mode="rgb_array"`.
 
         Raises:
             UserError: the environment cannot be drawn.
@@ -111,13 +116,13 @@ class GymnasiumEnvs:
             ) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """The state. Its actions (T, N, steps, A) have as many steps as the longest episode under way."""
+        """The state, with the actions (T, N, steps, A) so far, for the steps of the longest episode under way."""
         played = self._actions[:, :, : self._length.max()]
         arrays = {"actions": played, "length": self._length, "episode": self._episode, "observation": self._observation}
         return {"seed": list(self._seed), **{name: torch.tensor(array) for name, array in arrays.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Go back to a saved state, by playing the episodes under way again.
+        """Go back to a saved state by replaying the episodes under way.
 
         Raises:
             UserError: the state has another number of tasks or environments, or an episode does not repeat exactly.
@@ -145,7 +150,7 @@ def reset(env: gymnasium.Env[FloatArray, FloatArray], name: str, seed: int) -> F
     """The first observation of an episode.
 
     Raises:
-        UserError: the environment fails, or the observation has another shape than its space.
+        UserError: the environment fails, or the observation does not have its space's shape.
     """
     with calling(name, _RESETS):
         observation, _ = env.reset(seed=seed)
@@ -154,6 +159,7 @@ def reset(env: gymnasium.Env[FloatArray, FloatArray], name: str, seed: int) -> F
 
 
 def check_shape(name: str, what: str, env: gymnasium.Env[Any, Any], observation: Any) -> None:
+    """Raise UserError unless the observation has its space's shape. what: as in `calling`."""
     found, shape = np.shape(observation), env.observation_space.shape
     if found != shape:
         raise expected(
@@ -162,7 +168,10 @@ def check_shape(name: str, what: str, env: gymnasium.Env[Any, Any], observation:
 
 
 class calling:
-    """Turn every error of an environment into a UserError that names the line of its code where the error came up."""
+    """Turn every error of an environment into a UserError that names the line of its code where the error was raised.
+
+    what: what the environment should be, for the message.
+    """
 
     def __init__(self, name: str, what: str) -> None:
         self._name, self._what = name, what
@@ -178,5 +187,5 @@ class calling:
 
 
 def solved_by(info: Mapping[str, Any]) -> Any:
-    """Whether the environment says that the task is solved, None where it says nothing."""
+    """What the environment says about whether the task is solved, or None where it says nothing."""
     return info.get("is_success", info.get("success"))

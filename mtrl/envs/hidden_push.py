@@ -1,7 +1,7 @@
-"""Pushing a puck on Meta-World's table to a place that no observation shows, and that only rewards tell.
+"""Pushing a puck on Meta-World's table to a hidden place: observations do not show it, and only rewards depend on it.
 
-The puck always starts in the same place, and the places differ in x, from 20 cm to the left to 20 cm to the right. The
-environment is `mtrl/GoalPush-v0` with its dense reward, without the goal at the end of its observations.
+The puck always starts at the same point. The tasks' places differ only in x, from 20 cm on the left to 20 cm on the
+right. The environment is `mtrl/GoalPush-v0` with its dense reward, without the goal at the end of its observations.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Config(Family):
 
 
 class HiddenPlace(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """An environment of pushing without the goal in its observations (22,)."""
+    """A pushing environment whose observations (22,) do not contain the goal."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)

@@ -1,8 +1,8 @@
-"""Robots of Gymnasium's MuJoCo environments with hidden goals, as in Li et al. 2020.
+"""Gymnasium's MuJoCo robots with hidden goals, as in Li et al. 2020.
 
 Tasks differ only in their rewards, which are those of the published code. In `goal_velocity`, the reward is minus the
-absolute error of the forward velocity; in `goal_direction`, it is the velocity along the goal's direction. The terms
-of the robot's own reward are added: a cost of control, and for Ant a cost of contacts and a bonus for being upright.
+absolute error of the forward velocity; in `goal_direction`, it is the velocity along the goal's direction. Terms of the
+robot's own reward are added: a control cost, and for Ant also a contact cost and a bonus while it is healthy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mtrl.envs.gymnasium import AdapterConfig, GymnasiumSuite
 
 @dataclass
 class Family(FamilyConfig, AdapterConfig):
-    """Options of all families of Gymnasium's environments with hidden goals."""
+    """Options of every family of Gymnasium environments with hidden goals."""
 
     horizon: int | None = option(200, "a positive integer")
     """Steps of an episode."""
@@ -34,6 +34,7 @@ class Family(FamilyConfig, AdapterConfig):
         return self.horizon or 1000
 
     def goal_of(self, task: str) -> float:
+        """The hidden number by which a task differs from the others."""
         raise NotImplementedError
 
 
@@ -43,7 +44,7 @@ class Robot(Family):
 
     robot: ClassVar[str]
     settings: ClassVar[Mapping[str, Any]]
-    """Arguments of the robot's environment."""
+    """Arguments of `gymnasium.make` for the robot's environment."""
 
     def made(self, name: str, **options: Any) -> gymnasium.Env[Any, Any]:
         steps = self.horizon_of(name)
@@ -51,13 +52,13 @@ class Robot(Family):
         return HiddenGoal(env, self, self.goal_of(name))
 
     def reward(self, goal: float, info: Mapping[str, Any]) -> float:
-        """The reward of a step. info: the `info` of the robot's environment, in metres and seconds."""
+        """The reward of a step. info: the `info` of the robot's environment, with velocities in m/s."""
         raise NotImplementedError
 
 
 @dataclass
 class Velocity(Robot):
-    """HalfCheetah should run at a velocity between 0 and 1.5 m/s."""
+    """HalfCheetah should run at the goal's velocity, between 0 and 1.5 m/s."""
 
     robot: ClassVar[str] = "HalfCheetah-v5"
     settings: ClassVar[Mapping[str, Any]] = {"ctrl_cost_weight": 0.05}
@@ -73,7 +74,7 @@ class Velocity(Robot):
 
 @dataclass
 class Direction(Robot):
-    """Ant should run as fast as it can in a direction between 0° and 270°."""
+    """Ant should run as fast as it can in the goal's direction, between 0° and 270°."""
 
     robot: ClassVar[str] = "Ant-v5"
     settings: ClassVar[Mapping[str, Any]] = {"include_cfrc_ext_in_observation": False}
@@ -89,7 +90,7 @@ class Direction(Robot):
 
 
 class HiddenGoal(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A robot's environment with the reward for a goal."""
+    """A robot's environment whose reward depends on a goal."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], family: Robot, goal: float) -> None:
         super().__init__(env)

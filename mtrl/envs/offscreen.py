@@ -1,8 +1,8 @@
-"""Drawing MuJoCo scenes without a display, through EGL or OSMesa.
+"""Draws MuJoCo scenes without a display, through EGL or OSMesa (on macOS, CGL).
 
-A subprocess finds out which of the two works, because a broken driver can crash the process that uses it. The context
-is then made by that backend's own class, so `MUJOCO_GL` need not be set before mujoco is imported. If it is set, it
-decides.
+A subprocess finds out which backend works, because a broken driver can crash the process that uses it. The context is
+then made by that backend's own class, so the environment variable `MUJOCO_GL` need not be set before mujoco is
+imported. If it is set, it chooses the backend.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ context.free()
 
 @functools.cache
 def offscreen_backend() -> str:
-    """egl or osmesa (on a Mac, cgl): the first that works here, or the one that `MUJOCO_GL` names.
+    """egl or osmesa (on macOS, cgl): the first that works here, or the one that `MUJOCO_GL` names if it works.
 
     Raises:
-        RenderingUnavailable: none works.
+        RenderingUnavailable: none works, or an environment variable has an impossible value.
     """
     candidates = _candidates()
     for backend in candidates:
@@ -48,8 +48,9 @@ def offscreen_backend() -> str:
         if answer.returncode == 0:
             return backend
     raise RenderingUnavailable(
-        f"No offscreen rendering ({' and '.join(candidates)} tried; MUJOCO_GL chooses): on Debian and Ubuntu, "
-        "`apt-get install libosmesa6` or `apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri` gives it."
+        f"Drawing needs offscreen OpenGL, but {' and '.join(candidates)} failed (MUJOCO_GL chooses what is tried). On "
+        "Debian and Ubuntu, `apt-get install libosmesa6` or `apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri` "
+        "installs it."
     )
 
 
@@ -75,10 +76,13 @@ class OffscreenContext:
     """A mujoco OpenGL context for pictures of up to width x height pixels. It is current only in a `with` block.
 
     Another library's renderer can become garbage at any time. Python then deletes it in any thread, and OpenGL deletes
-    objects with the same numbers in the context that is current there: ours would draw wrong pictures, or crash.
-    Therefore no garbage is collected inside the block, and an empty context is current after it.
+    the objects with the same numbers in the context that is current there. If that were ours, it would draw wrong
+    pictures or crash. Therefore no garbage is collected inside the block, and an empty context is current after it.
 
-    The context belongs to the thread that makes it.
+    A context can be used only in the thread that made it.
+
+    Raises:
+        RenderingUnavailable: see `offscreen_backend`.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -92,16 +96,16 @@ class OffscreenContext:
 
     def __exit__(self, *_: object) -> None:
         self._empty.make_current()
-        _collections.go_on()
+        _collections.resume()
 
     def free(self) -> None:
-        """Free both contexts. The caller must first free what mujoco has made in them, in a `with` block."""
+        """Free both contexts. First, the caller must free what mujoco has made in them, in a `with` block."""
         self._context.free()
         self._empty.free()
 
 
 class _Collections:
-    """Pauses the process's garbage collector while any thread needs that."""
+    """Pauses the process's garbage collector while any thread is in a block."""
 
     def __init__(self) -> None:
         self._lock, self._pauses, self._enabled = threading.Lock(), 0, False
@@ -113,7 +117,7 @@ class _Collections:
                 gc.disable()
             self._pauses += 1
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         with self._lock:
             self._pauses -= 1
             if not self._pauses and self._enabled:

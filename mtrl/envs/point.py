@@ -22,7 +22,7 @@ from mtrl.core.types import FloatArray, StepResult
 SPEED = 0.15
 """The largest move along each axis in one step."""
 START = 0.5
-"""Along each axis, episodes start uniformly within this distance of the circle's centre. The circle's radius is 1."""
+"""Starts are uniform within this distance of the circle's centre along each axis. The circle's radius is 1."""
 _EDGE = 2.0
 """Coordinates are limited to [-_EDGE, _EDGE]."""
 
@@ -39,7 +39,7 @@ class Config(FamilyConfig):
 
 
 class PointSuite(Suite[Config, ControlSpec]):
-    """A point with hidden goals (see the module)."""
+    """The point family; see the module's docstring."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -53,7 +53,11 @@ class PointSuite(Suite[Config, ControlSpec]):
         return PointEnvs(self.config, seed, envs_per_task, copies)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> PointEnvs:
-        """One copy for each episode. Either protocol draws new starts."""
+        """One copy for each episode. Both protocols draw random starts.
+
+        Raises:
+            UserError: an unknown protocol, or no episodes.
+        """
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         return PointEnvs(self.config, seed, episodes)
@@ -64,13 +68,17 @@ class PointSuite(Suite[Config, ControlSpec]):
 
 
 class PointEnvs:
-    """T goals × N copies; implements `TaskVectorEnv`. The reward is minus the distance to the goal after each move.
+    """N copies of each of T tasks. Implements `TaskVectorEnv`.
 
-    Copy n starts at the same place in every task.
+    Observations are the point's position (2), and actions its move (2), scaled by `SPEED`. The reward is minus the
+    distance to the goal after the move. Copy n starts at the same position in every task.
+
+    Args:
+        envs_per_task: N.
+        copies: the indices of the copies to make; by default, all N. A copy's starts do not depend on this.
     """
 
     def __init__(self, config: Config, seed: int, envs_per_task: int, copies: range | None = None) -> None:
-        """copies: which of the `envs_per_task` copies are here, all if not given. Starts do not depend on this."""
         angles = 2 * np.pi * np.array([config.goal(task) for task in config.chosen])
         self._goal = np.stack([np.cos(angles), np.sin(angles)], -1)[:, None]
         copies = range(envs_per_task) if copies is None else copies
@@ -81,7 +89,7 @@ class PointEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start again from `seed`, or from the last seed if not given. The same seed gives the same starts."""
+        """Restart all episodes from `seed`, by default the last one. The same seed gives the same starts."""
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._begin()
@@ -107,7 +115,7 @@ class PointEnvs:
         return state | {"rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Go back to a saved state.
+        """Restore a saved state and return its observations (T, N, 2).
 
         Raises:
             UserError: the state has another number of tasks or copies.
@@ -120,7 +128,7 @@ class PointEnvs:
         return self._position.copy()
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to close."""
 
 
 def build(config: Config) -> PointSuite:

@@ -1,4 +1,4 @@
-"""The precision of float32 products, which PyTorch keeps as one setting of the whole process."""
+"""The precision of float32 matrix products, which is one setting of PyTorch for the whole process."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import torch
 
 CHOICES = ("tf32", "float32", "bfloat16")
+"""Values of `agent.precision`. Networks round their tensors to bfloat16 themselves (`TaskNetwork.computed_in`)."""
 
 
 @contextlib.contextmanager
 def float32_products(level: str) -> Iterator[None]:
-    """Inside the block, products of float32 matrices have this precision: highest, or high (TF32 if available)."""
+    """Give products of float32 matrices this precision inside the block: highest, or high (TF32 where available)."""
     before = torch.get_float32_matmul_precision()
     if level != before:
         torch.set_float32_matmul_precision(level)
@@ -30,5 +31,5 @@ def network_level(precision: str, device: torch.device) -> str:
 
 
 def network_products(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """A block in which networks are computed with one of `CHOICES`."""
+    """A context for networks with one of `CHOICES`: their float32 products have the precision of `network_level`."""
     return float32_products(network_level(precision, device))

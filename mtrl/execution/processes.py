@@ -1,9 +1,9 @@
-"""Training by several processes, each of which takes its share of every task's batch.
+"""Training in several processes, each of which takes its share of every task's batch.
 
 Each task's loss and gradients are averaged over the processes as soon as they are computed. So everything that follows
 (Gramian, surgery, weights and trial steps) is that of the whole batch, and the same in every process. Averaging the
-gradients after surgery, as `DistributedDataParallel` would, gives something else: the mean of projections for parts of
-a batch is not the projection for the whole batch.
+gradients after surgery, as `DistributedDataParallel` would, gives another result: the mean of the projections for parts
+of a batch is not the projection for the whole batch.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ B = TypeVar("B")
 
 
 class Processes:
-    """P processes that make updates together, or only this one.
+    """W processes that compute updates together, or only this one.
 
-    All have the same parameters and draw the same random numbers. Each process calls every method, in the same order.
+    All have the same parameters and draw the same random numbers. All must call the same methods in the same order.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         # The default group is also stored as None: a reference to it would keep its threads alive in the same way.
         self.group = None if group is None or group is dist.group.WORLD else group
         self.count = 1 if group is None else dist.get_world_size(group)
-        """P"""
+        """W"""
         self.rank = 0 if group is None else dist.get_rank(group)
 
     def share(self, batch: B) -> B:
-        """This process's part of a batch: 1/P of the second axis of all tensors in nested tuples.
+        """This process's share of a batch: 1/W of the second axis of all tensors in nested tuples.
 
         Raises:
-            UserError: that axis cannot be divided by P.
+            UserError: the length of that axis is not a multiple of W.
         """
         if self.count == 1:
             return batch
@@ -59,7 +59,7 @@ class Processes:
         return batch.chunk(self.count, 1)[self.rank]  # type: ignore[return-value]
 
     def whole(self, share: Tensor) -> Tensor:
-        """The shares (T, B / P, ..) of all processes -> (T, B, ..). No gradient flows through it."""
+        """The shares (T, B / W, ..) of all processes -> (T, B, ..). No gradient flows through it."""
         if self.count == 1:
             return share
         parts = [torch.empty_like(share, memory_format=torch.contiguous_format) for _ in range(self.count)]
@@ -67,7 +67,7 @@ class Processes:
         return torch.cat(parts, 1)
 
     def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The means over processes of tensors, which have the same shapes in each. Gradients are averaged, too."""
+        """The mean of each tensor over the processes, which all give the same shapes. Gradients are averaged, too."""
         found = list(tensors)
         for places in self._by_kind(found):
             flat = _Mean.apply(torch.cat([found[i].reshape(-1) for i in places]), self)
@@ -77,7 +77,7 @@ class Processes:
 
     @torch.no_grad()
     def average(self, tensors: Iterable[Tensor]) -> None:
-        """`mean`, in place."""
+        """Replace each tensor by its mean over the processes, in place. No gradient flows through it."""
         if self.count > 1:
             found = list(tensors)
             for tensor, mean in zip(found, self.mean(found), strict=True):
@@ -94,12 +94,15 @@ class Processes:
                 found[i].copy_(part.view(found[i].shape))
 
     def _by_kind(self, tensors: Sequence[Tensor]) -> Iterator[list[int]]:
-        """Groups of indexes of tensors with the same type, which are sent together; none if this process is alone."""
+        """Yield the indexes of all tensors of one type, which are sent together; nothing if this process is alone."""
         for kind in dict.fromkeys(t.dtype for t in tensors) if self.count > 1 else ():
             yield [i for i, t in enumerate(tensors) if t.dtype == kind]
 
     def losses(self, task_losses: TaskLoss) -> TaskLoss:
-        """Losses with the value for the whole batch and the graph of this process's share, and averaged metrics."""
+        """`task_losses` with the losses' values averaged over the processes, on the graph of this process's share.
+
+        Metrics that are floating-point numbers are averaged, too.
+        """
         if self.count == 1:
             return task_losses
 
@@ -120,7 +123,7 @@ class Processes:
     def derivatives(
         self, value: Tensor, by: Sequence[Tensor], *, again: bool = False, graph: bool = False
     ) -> list[Tensor]:
-        """The gradients of a scalar, averaged over the processes; zero for tensors that it does not depend on.
+        """The gradients of a scalar by tensors, averaged over the processes; zero where it does not depend on one.
 
         again: whether the graph of `value` will be used again; graph: whether the gradients will be differentiated.
         """
@@ -130,7 +133,7 @@ class Processes:
 
 
 class _Mean(torch.autograd.Function):
-    """The mean over processes. A loss of the mean depends on every process's tensor, so gradients are averaged."""
+    """The mean over the processes. Every process's loss depends on all of their tensors, so gradients are averaged."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, processes: Processes) -> Tensor:

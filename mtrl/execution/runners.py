@@ -1,8 +1,8 @@
 """Ways to run updates: op by op, captured in a CUDA graph, or compiled (on a GPU, compiled updates are also captured).
 
-All run one function without arguments. It draws its batches, changes parameters, optimiser state and buffers in place
-and reads nothing back to the host. In compiled and captured updates, Python runs only the first time, so the function
-may depend only on tensors, each at a fixed address.
+Each runs one function without arguments. The function draws its batches, changes parameters, optimiser state and
+buffers in place, and reads nothing back to the host. In compiled and captured updates, Python runs only the first time,
+so the function may depend only on tensors, each at a fixed address.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ TESTED = ("2.11", "2.13", "2.14")
 PRIVATE = ("torch._inductor.compile_fx", "torch._inductor.decomposition", "torch.fx.experimental.proxy_tensor")
 """Private parts of PyTorch that compilation needs; a later version may lack them."""
 PATIENCE = {"cpu": 5_000, "cuda": 50_000}
-"""Updates after which auto compiles: half a minute of compilation is worth it only in a long run."""
+"""Updates after which auto compiles: half a minute of compilation pays off only in a long run."""
 TOLERANCE = 0.1
-"""How far a faster update may differ from the plain one, relative to the change that it makes to a tensor; otherwise
-auto does not use it. This detects faults: differences by rounding are a hundred times smaller."""
+"""The largest accepted difference between a faster update and the plain one, relative to the change that the plain one
+makes to a tensor. This detects faults: rounding differences are a hundred times smaller."""
 WARMUP = 3
-"""Updates before a capture, in which libraries choose their kernels and optimisers make their state."""
+"""Updates before a capture, in which libraries choose their kernels and optimisers create their state."""
 
 Update = Callable[[], Metrics]
 
 
 class Runner(Protocol):
     def prepare(self) -> object:
-        """Get ready for the next call. This may take long, and leaves the state as it was."""
+        """Get ready for the next call. This may take long, but does not change the state."""
         ...
 
     def __call__(self, count: int, /) -> Metrics:
@@ -56,15 +56,15 @@ class Runner(Protocol):
 def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
     """The execution for a value of the option.
 
-    auto stays auto if nothing is bound to the host and there is a GPU, or there is a compiler and PyTorch's version is
-    one of `TESTED`. Updates are then captured on a GPU and, after `PATIENCE` updates, compiled if that works. Otherwise
-    auto becomes plain.
+    auto stays auto on a GPU, and on a CPU with a C++ compiler and one of the `TESTED` versions of PyTorch, unless there
+    is a host-bound part. Updates are then captured (on a GPU) and, after `PATIENCE` updates, compiled if that works.
+    Otherwise auto becomes plain.
 
     Args:
-        host_bound: the part of the update that waits for the device or depends on the host; None if there is none.
+        host_bound: the name of a part of the update that waits for the device or depends on the host, or None.
 
     Raises:
-        UserError: the execution is impossible on this device, or with that part.
+        UserError: `wanted` is unknown, or impossible on this device, with this PyTorch or with that part.
     """
     check_choice("agent.execution", wanted, CHOICES)
     on_gpu = device.type == "cuda"
@@ -99,7 +99,8 @@ def build(
         per_launch: updates in one launch of a graph, if a call asks for so many.
         done: returns the number of updates so far, including those before a resume.
         announce: called with a line for the user before something slow.
-        products: the precision of float32 products in `update`, except those that it makes in full precision.
+        products: the precision of float32 products in `update`, highest or high, except for those that it computes in
+            full precision.
     """
     plain = Plain(update)
     if kind == "plain":
@@ -119,7 +120,7 @@ def build(
 
 
 class Snapshot:
-    """Restores, bit for bit, what trial updates change: tensors, in place, and the generator."""
+    """A context that restores, bit for bit, what updates inside it change: tensors, in place, and the generator."""
 
     def __init__(self, state: Callable[[], Mapping[str, Any]], generator: torch.Generator) -> None:
         self._state, self._generator = state, generator
@@ -157,7 +158,7 @@ class Snapshot:
 
 
 class Plain:
-    """Op by op."""
+    """Runs updates op by op."""
 
     def __init__(self, update: Update) -> None:
         self._update = update
@@ -173,12 +174,12 @@ class Plain:
 
 
 class Auto:
-    """Runs op by op, and in faster ways after some updates. A way that fails is not used, and the log says why."""
+    """Runs updates op by op at first, and then by faster runners. One that fails is not used, and the log says why."""
 
     def __init__(
         self, plain: Runner, stages: Sequence[tuple[int, Runner]], done: Callable[[], int], snapshot: Snapshot
     ) -> None:
-        """stages: (number of updates after which it begins, runner), in this order."""
+        """stages: (the number of updates after which it is used, runner), in increasing order of these numbers."""
         self._plain, self._stages, self._done, self._snapshot = plain, list(stages), done, snapshot
         self._runner = plain
 
@@ -211,7 +212,7 @@ class Captured:
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Metrics]] = {}
 
     def prepare(self, size: int = 1) -> None:
-        """Capture `size` updates, if that has not been done. The state does not change."""
+        """Capture `size` updates, unless that has been done. The state does not change."""
         if size not in self._graphs:
             self._graphs[size] = self._capture(size)
 
@@ -235,8 +236,7 @@ class Captured:
                 for _ in range(WARMUP):
                     self._recorded(1)
             torch.cuda.current_stream(stream.device).wait_stream(stream)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # newer versions of PyTorch register by themselves, and warn about it
+            with warnings.catch_warnings(action="ignore"):  # newer versions of PyTorch register it, too, and warn
                 graph.register_generator_state(self._generator)
             with torch.cuda.graph(graph, stream=stream):
                 metrics = self._recorded(size)

@@ -1,18 +1,17 @@
 """An update as one graph of array operations: traced once, run without Python, and compiled by PyTorch's inductor.
 
 Tracing runs the update once and records its array operations, after automatic differentiation: per-task gradients,
-optimiser steps and surgery are all in one graph, and nothing is left to be differentiated. Random draws stay outside
-and are made in the update's order, so that the same generator gives the same numbers as in the plain update.
+optimiser steps and surgery are all in one graph, and nothing is left to be differentiated. Random numbers are drawn
+outside the graph in the update's order, so that the same generator gives the same numbers as in the plain update.
 
-A compiled graph has one precision for all of its float32 products, that of the networks. Products that the update makes
-in full precision (such as the Gramian's) become an operation of their own that sets its precision.
+A compiled graph has one precision for all of its float32 products, that of the networks. A product that the update
+computes in full precision (such as the Gramian) becomes an operation that sets its own precision.
 """
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -69,7 +68,7 @@ class Traced:
     ) -> None:
         """snapshot: a context that undoes what the update changes; announce: called with a line before something slow.
 
-        products: the precision of the networks' float32 products, highest or high.
+        compiled: whether inductor compiles the graph; products: the networks' float32 precision, highest or high.
         """
         self._announce, self._products = announce, products
         self._update, self._snapshot, self._compiled = update, snapshot, compiled
@@ -79,12 +78,12 @@ class Traced:
         self._state: list[Tensor] = []
 
     def prepare(self) -> Call:
-        """Trace and compile, if that has not been done. The state does not change."""
+        """Trace and compile the update, unless that has been done. The state does not change."""
         if self._call is None:
             if self._compiled:
                 self._announce("Updates are being compiled: about half a minute.")
             with self._snapshot:
-                self._update()  # optimisers make their state in the first update
+                self._update()  # optimisers create their state in the first update
                 self._call = self._trace()
         return self._call
 
@@ -109,7 +108,7 @@ class Traced:
 
         table = _exact_products() if self._products != "highest" else {}
         table |= {overload: _adam for overload in _FUSED_ADAM} if self._compiled else {}
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"):  # the compiler warns about its own parts
             with _Drawing() as drawing:
                 graph = make_fx(listed, decomposition_table=table)()
             self._draws = [draw for draw, _ in drawing.made]
@@ -190,10 +189,10 @@ def _without_counters(pure: fx.GraphModule) -> list[int]:
 
 @torch.library.custom_op("mtrl::exact_product", mutates_args=())
 def exact_product(first: Tensor, second: Tensor) -> Tensor:
-    """A product in full precision, whatever is set around it: (n, k) by (k,) or (k, m), or (b, n, k) by (b, k, m).
+    """A product in full precision, whatever PyTorch's setting: (n, k) by (k,) or (k, m), or (b, n, k) by (b, k, m).
 
     It calls the same PyTorch function as the plain update does for these shapes (mv, mm or bmm), since another function
-    may add in another order on some processors.
+    may sum in another order on some processors.
     """
     with float32_products("highest"):
         return torch.matmul(first, second)
@@ -205,7 +204,7 @@ def _(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _exact_products() -> dict[Any, Callable[..., Any]]:
-    """Let tracing record products made under the highest precision as `exact_product`, and others as they are."""
+    """Let tracing record products computed under the highest precision as `exact_product`, and others as they are."""
 
     def exact(first: Tensor, second: Tensor) -> Any:
         return exact_product(first, second) if torch.get_float32_matmul_precision() == "highest" else NotImplemented
@@ -234,7 +233,7 @@ def _adam(
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
 ) -> None:
-    """PyTorch's fused Adam in elementary operations, which the compiler can fuse itself (Kingma & Ba 2015)."""
+    """Adam (Kingma & Ba 2015) as elementary operations, in place of PyTorch's fused kernel: the compiler fuses them."""
     if weight_decay or amsgrad or maximize or grad_scale is not None:
         raise expected("Option `agent.execution`", "plain with this optimiser", "compiled")
     for parameter, gradient, mean, square, step in zip(parameters, gradients, means, squares, steps, strict=True):
@@ -243,11 +242,3 @@ def _adam(
         corrections = 1 - beta1 ** step.double(), (1 - beta2 ** step.double()).sqrt()
         rate, root = lr / corrections[0], square.sqrt() / corrections[1].to(parameter) + eps
         parameter.sub_(rate.to(parameter) * mean / root)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the compiler's warnings about its own parts."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -1,4 +1,4 @@
-"""The only place that wires parts together: a configuration becomes parts, and parts become a run."""
+"""Builds the parts of a run from its configuration, and trains, evaluates, compares and draws runs."""
 
 from typing import TYPE_CHECKING
 

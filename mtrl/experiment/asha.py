@@ -1,9 +1,10 @@
 """Early stopping of a sweep's trials by asynchronous successive halving, from the rows of their metrics.
 
-This is the stopping form of Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (ASHA): at steps r,
-rη, rη², ... a trial is compared with all trials that have reached this step so far, and continues if it is among the
-best 1/η of them. Decisions depend only on the rows, so nothing else is stored. When the same sweep is started again,
-it judges each trial against all rows that exist by then, and continues those that are now among the best.
+This is the stopping variant of Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (ASHA): at the
+rungs, which are the steps r, rη, rη², ..., a trial is compared with all trials that have reached this step so far, and
+continues if it is among the best 1/η of them. Decisions depend only on the rows, so nothing else is stored. When the
+same sweep is started again, it judges each trial by all rows that exist by then, and continues those that are now among
+the best.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Any
 
 
 class ASHA:
-    """The values of trials at the rungs. Larger values are better.
+    """The trials' values at each rung. Larger values are better.
 
     Args:
         metric: the name of the value in a row.
         first: r, in steps.
-        keep: η; a share of 1/η of the trials continues.
+        keep: η; 1/η of the trials continue.
     """
 
     def __init__(self, metric: str, first: int, keep: int) -> None:
@@ -28,7 +29,7 @@ class ASHA:
         self._values: defaultdict[int, dict[int, float]] = defaultdict(dict)
 
     def add(self, trial: int, row: Mapping[str, Any]) -> None:
-        """Add a row of the trial with this number. For each rung, the first row at or after it counts."""
+        """Add a row of the trial with this number. The first row with the metric at or after a rung counts for it."""
         value = row.get(self._metric)
         if value is None:
             return

@@ -1,4 +1,4 @@
-"""Lists all choices, and what each method costs, without importing them."""
+"""Lists the choices of each group, and what each method costs, without importing their modules."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from mtrl.experiment.config import REGISTRIES
 GROUPS = ("benchmark", "network", "weighting", "surgery", "diagnostics", "agent", "recipe")
 _PLURALS = {f"{group}s": group for group in ("benchmark", "network", "agent", "recipe")}
 _PAPER = re.compile(r" ?\(([^()]*(?:\b(?:19|20)\d\d\b|paper|Auto-λ)[^()]*)\)")
-"""The parentheses in a summary that name its source."""
+"""The parenthesis in a summary that names its source."""
 
 
 def listed(what: str | None = None) -> dict[str, dict[str, dict[str, Any]]]:
-    """{group: {name: its summary, its paper if the summary names one, and its cost if it was measured}}.
+    """{group: {name: {"summary", "paper", "cost"}}} of one group, or of all.
 
-    The cost is the time of a whole SAC update as a multiple of joint training, {"mt10": ratio, "mt50": ratio}.
+    The paper is None if the summary names none. The cost is the time of a whole SAC update as a multiple of joint
+    training, {"mt10": ratio, "mt50": ratio}, or None if it was not measured.
 
     Raises:
         UserError: `what` is not a group.

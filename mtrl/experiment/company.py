@@ -1,8 +1,9 @@
-"""A run on several processes, one for each GPU: `torchrun --nproc-per-node 2 -m mtrl.cli train ...`.
+"""A run in several processes, one for each GPU: `torchrun --nproc-per-node 2 -m mtrl.cli train ...`.
 
-Every process has the whole run, with its environments and random numbers, and computes its share of each update
+Every process has all environments and the same random numbers, and computes its share of each update
 (`execution.processes`), so that all have the same state. The first process leads: it logs, evaluates and saves, and
-tells the others what to do before each step. The others read its folder when it loads a checkpoint, and at the end.
+tells the others what to do before each step. The others read the run's folder when the first one loads a checkpoint,
+and at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mtrl.monitoring.run import RunFolder
 from mtrl.training.trainer import Trainer
 
 _LONGEST = datetime.timedelta(days=1)
-"""How long the others wait while the first process evaluates or saves. If it dies, they notice at once."""
+"""How long the others wait at most while the first process evaluates or saves. If it dies, they notice at once."""
 
 
 class Order(enum.IntEnum):
@@ -36,7 +37,7 @@ class Order(enum.IntEnum):
 
 
 def leads() -> bool:
-    """Whether this process writes the run's folder: it is alone, or the first of several."""
+    """Whether this process writes the run's folder: the only process, or the first of several."""
     return not _launched() or int(os.environ["RANK"]) == 0
 
 
@@ -46,12 +47,13 @@ def _launched() -> bool:
 
 
 class Company:
-    """The processes of a run, if it has several."""
+    """Messages between the processes of a run. With only one process, `tell` and `wait` do nothing."""
 
     def __init__(self, several: bool = False) -> None:
         self._several = several
 
     def tell(self, order: Order) -> None:
+        """Send an order from the first process to the others."""
         if self._several:
             dist.broadcast(torch.tensor(int(order)), 0)
 
@@ -61,6 +63,7 @@ class Company:
             dist.barrier()
 
     def told(self) -> Order:
+        """Wait for the next order of the first process."""
         word = torch.tensor(0)
         dist.broadcast(word, 0)
         return Order(int(word))
@@ -94,14 +97,14 @@ def take_over(trainer: Trainer, found: checkpoints.Found) -> None:
 
 
 def reseed(trainer: Trainer, rollbacks: int) -> None:
-    """Let a trainer continue with other random numbers. rollbacks: how often it has gone back to a checkpoint."""
+    """Make a trainer continue with other random numbers. rollbacks: how often it has gone back to a checkpoint."""
     trainer.rollbacks = rollbacks
     trainer.reseed()
     seed_process(trainer.stream)
 
 
 def follow(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFolder, dict[str, object]]:
-    """Take the same steps as the first process until it ends. Returns what the first process returns.
+    """Take the same steps as the first process until it ends. Returns what `session.train` does there.
 
     Raises:
         Stopped: the first process ended without a result.

@@ -1,4 +1,4 @@
-"""Compares methods: how certain is it that one is better than another?"""
+"""Compares methods: differences between their scores, with confidence intervals and probabilities of improvement."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def compare_runs(ones: Sequence[Path], against: Sequence[Path], across_protocols
 
     Args:
         ones, against: folders of runs, or folders that hold runs.
-        across_protocols: whether to compare runs whose results mean different things (reward version, horizon, ...).
+        across_protocols: whether to compare runs even if their protocols (reward version, horizon, ...) differ.
 
     Returns:
         `metric`, `against`, `comparisons`, each with differences {point, low, high}, and `unfinished`, the names of the
-            runs that are left out; all in plain types. Bounds are None where a side has only one run.
+            runs that are left out; all in JSON types. Bounds are None where a side has only one run.
 
     Raises:
         UserError: `against` has several methods, a method has no finished run or two with the same seed, the protocols
@@ -75,7 +75,7 @@ def _protocol_differences(results: Sequence[dict[str, Any]]) -> dict[str, list[A
     first, found = protocol(results[0]), dict[str, list[Any]]()
     for other in results[1:]:
         for key, pair in differences(first, protocol(other)).items():
-            if not all(value in (None, "absent") for value in pair):  # an older version may not have had the choice
+            if not all(value in (None, "absent") for value in pair):  # an older version may not have recorded it
                 found.setdefault(key, list(pair))
     return found
 
@@ -86,7 +86,7 @@ def _listed(found: dict[str, list[Any]]) -> str:
 
 
 def _facts(label: str, one: Scores, other: Scores) -> dict[str, Any]:
-    """One method against the other, in plain types."""
+    """One method against the other, in JSON types."""
     if one.metric != other.metric:
         raise expected("Compared methods", f"ones with the metric {other.metric}", f"{one.metric} for {label}")
     tasks = [task for task in other.counted if task in one.counted]
@@ -122,7 +122,7 @@ def _rows(band: Band) -> list[Interval]:
 
 
 def _row(here: float, there: float, difference: Interval, chance: Interval) -> dict[str, Any]:
-    """Two values, their difference and the chance of improvement, with None for unknown bounds."""
+    """Two values, their difference and the probability of improvement, with None for unknown bounds."""
     both = {"difference": difference, "probability_of_improvement": chance}
     known = {
         name: {key: value if value == value else None for key, value in interval._asdict().items()}
@@ -161,7 +161,7 @@ def _cells(metric: str, row: dict[str, Any]) -> list[str]:
 
 
 def _notes(found: dict[str, Any], label: str, other: str) -> list[str]:
-    """Sentences on what is missing."""
+    """Sentences about missing seeds, tasks and intervals, and about different protocols."""
     named = {
         f"Seeds that {label} lacks": found["missing_seeds"]["here"],
         f"Seeds that {other} lacks": found["missing_seeds"]["against"],
@@ -171,14 +171,14 @@ def _notes(found: dict[str, Any], label: str, other: str) -> list[str]:
     }
     lines = [f"{what}: {', '.join(map(str, items))}." for what, items in named.items() if items]
     if found["mean"]["difference"]["low"] is None:
-        lines.append("There are no intervals, as these need two seeds or more on both sides.")
+        lines.append("There are no intervals, as they need two seeds or more on both sides.")
     if found["protocol_differences"]:
         lines.append(f"The protocols differ: {_listed(found['protocol_differences'])}.")
     return lines
 
 
 def _signed(metric: str, value: float) -> str:
-    """Differences of shares in percentage points."""
+    """A difference as text, with its sign; between shares, in percentage points."""
     if not is_share(metric):
         return f"+{shown(metric, value)}" if value > 0 else shown(metric, value)
     return f"{100 * value:+.1f}" if abs(value) >= 0.0005 else "0.0"

@@ -1,4 +1,4 @@
-"""One run's configuration: which parts, with which options."""
+"""The configuration of one run: which parts it has, and with which options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, NET
 from mtrl.training import TRAININGS
 
 CRITIC = tuple(Registry(f"critic_{r.group}", r.package, usual=r.group) for r in (WEIGHTINGS, SURGERIES))
-"""The same methods, for the critics only."""
+"""The same methods, chosen for the critics only."""
 METHODS = (WEIGHTINGS, SURGERIES, *CRITIC, DIAGNOSTICS)
 NETWORK_KINDS = (NETWORKS, IMAGE_NETWORKS, DENSE_NETWORKS, KEYFRAME_NETWORKS)
 REGISTRIES = (SUITES, *NETWORK_KINDS, *METHODS, AGENTS, TRAININGS)
@@ -40,13 +40,13 @@ SHORT = {
 _LONGEST_NAME = 200
 """Bytes: file systems allow 255."""
 _MOST_THREADS = 1024
-"""OpenMP ends the process if the system cannot create as many threads as it requests."""
+"""The limit of `threads`: OpenMP ends the process if the system cannot create as many threads as it requests."""
 USABLE = f"the name of one folder: at most {_LONGEST_NAME} bytes, no slash, no dash in front, and not '.' or '..'"
 
 
 @dataclass
 class ExperimentConfig:
-    """One run. Each group is the configuration of one part."""
+    """The configuration of one run. Each group is the configuration of one part."""
 
     benchmark: Any = None
     network: Any = None
@@ -65,20 +65,20 @@ class ExperimentConfig:
     device: str = runtime_option("auto")
     """cpu, cuda, cuda:1, ..., or auto: a GPU where there is one."""
     threads: int = runtime_option(0)
-    """PyTorch's threads on the CPU; 0 lets PyTorch choose."""
+    """The number of PyTorch's threads on the CPU; 0 lets PyTorch choose."""
     experiment: str = path_option("", changes_results=True)
-    """The run's name; by default <network>-<weighting>-<surgery>, and a hash where other options are set."""
+    """The run's name; by default <network>-<weighting>-<surgery>, with a hash of the options that are not defaults."""
     runs: str = path_option("runs")
     """The folder of all runs."""
     video: bool = runtime_option(False)
-    """Film one episode of every task at the end."""
+    """Whether to film one episode of every task after training."""
     start: str = path_option("", changes_results=True)
-    """A run of agent=mbml: its policy acts in place of random actions, and is imitated before training=off_policy
-    begins."""
+    """The folder of a run of agent=mbml to start from. Its policy acts in place of the random actions at the beginning,
+    and the agent of training=off_policy imitates it before its first update."""
     wandb: str = runtime_option("off")
     """Whether Weights & Biases gets a copy of the numbers: off, offline (for `wandb sync`) or online."""
     imports: list[str] = field(default_factory=list)
-    """Modules that add kinds, named by --import. Reading their names from a file never runs them."""
+    """Modules that add kinds, as named by --import. Reading a saved configuration never imports them."""
 
     kind = "train"
 
@@ -109,6 +109,9 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     benchmark implies options (`SuiteConfig.defaults`, such as the agent for its data), unless a recipe is chosen. The
     paper of a method may have values for a benchmark (`published` of the method's Config). Overrides take precedence
     over both, and a recipe over the paper's values.
+
+    Raises:
+        UserError: an override is malformed, names nothing, or gives a value of the wrong type or range.
     """
     return configs.compose(ExperimentConfig, REGISTRIES, completed(overrides))
 
@@ -126,7 +129,7 @@ def completed(overrides: Sequence[str]) -> list[str]:
 
 
 def left_out(overrides: Sequence[str]) -> list[str]:
-    """A sentence for each option of a recipe that is ignored, because the part chosen instead does not have it."""
+    """A sentence for each option of a recipe that is ignored, because an override chose a part without that option."""
     given = completed(overrides)
     chosen = configs.selected(ExperimentConfig, given)
     name = next((override for override in reversed(given) if override.startswith("recipe=")), "")
@@ -140,11 +143,6 @@ def left_out(overrides: Sequence[str]) -> list[str]:
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each run that they ask for; see `configs.sweep`."""
     return configs.sweep(ExperimentConfig, REGISTRIES, overrides)
-
-
-def alternatives(override: str) -> list[str]:
-    """Split an override of several values into overrides with one value each. An override of one value is unchanged."""
-    return configs.alternatives(override)
 
 
 def is_whole(option: str, overrides: Sequence[str]) -> bool:
@@ -199,7 +197,7 @@ def experiment_name(network: str, weighting: str, surgery: str, non_default: Map
 
 
 def compose_all(runs: Iterable[Sequence[str]]) -> list[ExperimentConfig]:
-    """The configurations of several runs. Prints which options of their recipes are ignored (`left_out`).
+    """The configurations of several runs. Prints which options of their recipes are ignored (see `left_out`).
 
     Raises:
         UserError: as in `compose`, or two of the runs would share a folder.
@@ -233,8 +231,8 @@ def restore(saved: dict[str, Any]) -> ExperimentConfig:
 
 
 def saved_overrides(path: Path, further: list[str]) -> list[str]:
-    """The overrides that a configuration file stands for, with further ones."""
-    from mtrl.monitoring.run import read_config  # it loads PyTorch
+    """The overrides that a configuration file stands for, and further ones, which take precedence."""
+    from mtrl.monitoring.run import read_config  # this imports PyTorch
 
     saved = read_config(path, "--config")
     return configs.overrides(REGISTRIES, saved, further)
@@ -250,20 +248,20 @@ def non_default(config: ExperimentConfig) -> dict[str, Any]:
             values, usual, free = configs.plain(part), configs.plain(type(part)), runtime_options(type(part))
             names = [name for name, value in values.items() if value != usual[name] and name not in free]
             changed |= {f"{group}.{name}": values[name] for name in names}
-    if config.benchmark.name != config.benchmark.kind:  # the name tells which tasks
+    if config.benchmark.name != config.benchmark.kind:  # the name says which tasks
         changed.pop("benchmark.tasks", None)
     return changed
 
 
 def free_keys(config: ExperimentConfig) -> set[str]:
-    """The options, by dotted name, that may differ between two starts of the same run: they do not change results."""
+    """The options, by dotted name, that do not change results, and so may differ when a run is started again."""
     parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
     below = {f"{group}.{name}" for group, part in parts.items() if part for name in runtime_options(type(part))}
     return runtime_options(type(config)) | below
 
 
 def defaults(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
-    """The default of every option, by group. A saved run that is older than an option is taken to use its default."""
+    """The defaults of the chosen parts' options, by group. A run older than an option is taken to use its default."""
     parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
     return {group: _defaults(part) for group, part in parts.items() if part}
 
@@ -275,7 +273,7 @@ def _defaults(options: Any) -> dict[str, Any]:
 
 
 def told_apart(config: ExperimentConfig) -> dict[str, Any]:
-    """The options, by dotted name, in which experiments may differ: not the seed, nor options that change no result."""
+    """The options that tell experiments apart, by dotted name: all except the seed and those of `free_keys`."""
     free = {"seed", *free_keys(config)}
     return {name: value for name, value in configs.leaves("", configs.plain(config)) if name not in free}
 

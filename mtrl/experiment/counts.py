@@ -12,8 +12,14 @@ from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, NETWORKS, TaskNetwork
 
 
 def parameter_counts(benchmark: str, options: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The number of trained parameters of every architecture that fits a benchmark: of actor and twin critics together,
-    or of the only network."""
+    """The number of trained parameters of every architecture that fits a benchmark, a row for each.
+
+    For agents with an actor and twin critics: of the actor, its shared and owned ones, and of both critics together.
+    Otherwise: of the only network, and its shared and owned ones.
+
+    Raises:
+        UserError: the networks of the benchmark cannot be compared.
+    """
     usual = compose([f"benchmark={benchmark}", "device=cpu"])
     if usual.network.kind in NETWORKS.kinds:
         return [_actor_and_critics(kind, benchmark, options) for kind in NETWORKS.kinds]

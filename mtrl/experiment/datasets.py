@@ -1,4 +1,4 @@
-"""Data sets of transitions from a run: episodes that its policy plays, or the replay of its newest checkpoint."""
+"""Data sets of transitions from a run: episodes of its policy, or the replay of its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def collect(
 ) -> list[Path]:
     """Write a data set in Minari's format for each task of a run, and return their folders.
 
-    A data set that is already there, and was made in the same way, is kept.
+    Data sets that already exist and were made in the same way are kept.
 
     Args:
         run: the run's folder.
         output: the folder of all data sets; see `minari_files.place`.
         episodes: how many episodes of each task the run's deterministic policy plays.
-        random: the share of random actions in the last episode. It rises evenly from 0 in the first one, so that 1
+        random: the share of random actions in the last episode. It rises linearly from 0 in the first one, so that 1
             gives episodes of every quality. All tasks have the same random actions in the same steps.
-        replay: write the replay of the run's newest checkpoint instead.
+        replay: whether to write the replay of the run's newest checkpoint instead.
         seed: the seed of the environments and the random actions.
 
     Raises:
@@ -57,7 +57,7 @@ def collect(
     there = [minari_files.facts_of(path).get("description", "none") for path in folders]
     if set(there) == {about}:
         return folders
-    for path, other in zip(folders, there, strict=True):  # before anything is played
+    for path, other in zip(folders, there, strict=True):  # checked before any episode is played
         if path.exists():
             raise expected(f"Folder {path}", f"new, or {about}", other)
     stored = (list(in_episodes(part, spec.horizon)) for part in _stored(experiment, folder)) if replay else None
@@ -103,8 +103,8 @@ def _episode(steps: list[list[Any]], last: Any) -> Episode:
 def _stored(experiment: Experiment, folder: RunFolder) -> Iterator[Transitions]:
     """For each task, the transitions (1, M, ..) in the newest checkpoint's replay.
 
-    In a ring, the copies of a task's environment take turns. Here, all transitions of one copy, in the order of time,
-    come before those of the next.
+    In the replay, the transitions of a task's copies alternate. Here, all transitions of one copy come before those of
+    the next, in the order of time.
     """
     trainer, found = experiment.trainer, checkpoints.newest(folder.checkpoints)
     if type(trainer) is not OffPolicyTrainer or found is None:

@@ -43,10 +43,11 @@ def collect(
     """Write `episodes` demonstrations of each task. Tasks that already have what is asked for are skipped.
 
     Args:
-        options: key=value words; benchmark=... must name a suite with experts.
+        options: key=value overrides; benchmark=... must name a suite with experts.
         output: the folder in which the benchmark gets a folder of its name.
         layout: cache (decision samples only) or rlbench (every frame and all five cameras, in RLBench's folders).
-        jobs: processes, each on one task at a time; one per core if 0.
+        jobs: processes, each of which collects one task at a time; one per core if 0. A suite that does not allow
+            several (`parallel_demonstrations`) is collected in this process.
 
     Returns:
         The benchmark's folder.
@@ -86,6 +87,7 @@ def _keyframes(suite: Suite) -> KeyframeSpec:
 
 
 def _complete(folder: Path, task: str, suite: Suite, episodes: int, seed: int, layout: str) -> bool:
+    """Whether the task already has these demonstrations. Raises UserError where it has others."""
     if layout == "rlbench":
         if (folder / task).exists():
             raise expected(f"Folder {folder / task}", "new", "one that exists")
@@ -154,7 +156,7 @@ def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Pa
 
     Args:
         folder: the one that holds <task>/variation<N>/episodes/episode<M>.
-        options: key=value words; the benchmark's tasks, cameras and image_size choose what is taken.
+        options: key=value overrides; the benchmark's tasks, cameras and image_size choose what is taken.
         episodes: how many to take of each task, in the order of their numbers; all if not given.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Turns the affinities measured in a run into configurations that train its best groups of tasks."""
+"""Finds the best groups of a run's tasks from the measured affinities, and writes a configuration for each group."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from mtrl.monitoring.run import RunFolder
 
 @dataclass(frozen=True)
 class GroupedRun:
+    """The best groups of a run's tasks."""
+
     tasks: list[str]
+    """The names of the run's tasks, (T,)."""
     grouping: Grouping
     files: list[Path]
     """The configuration of each group's run."""
 
     def facts(self) -> dict[str, Any]:
-        """The groups, and each task's mean affinity from the group that serves it, in plain types."""
+        """The groups, and each task's mean affinity from the group that serves it, in JSON types."""
         groups = [[self.tasks[task] for task in group] for group in self.grouping.groups]
         serving = {
             task: {"group": group + 1, "affinity": score}
@@ -39,11 +42,14 @@ def group_run(path: Path | str, groups: int, network: str | None = None, output:
     """Find the best groups of a run's tasks, and write a configuration for `mtrl train --config` for each.
 
     Args:
-        network: critic or actor, if the run measured the affinities of both.
+        path: the run's folder.
+        groups: the largest number of groups, 1 to T.
+        network: whose affinities to use, critic or actor; if not given, the critic's where it has any.
         output: the folder of the configurations; `groups/` in the run if not given.
 
     Raises:
-        UserError: the run has no affinities, or its benchmark does not let users choose tasks.
+        UserError: the run has no such affinities, `groups` is out of range, the benchmark's tasks cannot be chosen, or
+            the folder cannot be written.
     """
     folder = RunFolder.load(path)
     found = folder.read_affinities()

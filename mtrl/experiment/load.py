@@ -1,4 +1,4 @@
-"""Uses of a run folder: load it, evaluate it, use its policy."""
+"""Loads a run's folder, evaluates it, and uses its policy."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ CHECKPOINTS = ("newest", "best")
 
 
 def load(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]) -> tuple[Experiment, RunFolder, int]:
-    """The experiment of a run folder with its trained networks, the folder, and the step that they have reached.
+    """The experiment of a run's folder with its trained networks, the folder, and the networks' step.
 
-    checkpoint: newest, or best, which an evaluation during training (`training.evaluate_every`) found best; the first
-    of several equal ones. Only the newest can continue training.
+    checkpoint: newest; or best, the policy with the best evaluation during training (`training.evaluate_every`), the
+        first of several equal ones. Only the newest can continue training.
 
     Raises:
-        UserError: there is no such run, it has no checkpoint, or one that does not fit its configuration.
+        UserError: there is no such run, it has no such checkpoint, or the checkpoint does not fit its configuration.
     """
     check_choice("checkpoint", checkpoint, CHECKPOINTS)
     folder = RunFolder.load(path)
     config = restore(folder.config)
     config.device = device
     config.agent = config.agent.for_acting()
-    found, policy = None, checkpoints.best(folder.checkpoints)
-    if checkpoint == "best" and policy is None:
+    found, policy = None, folder.policy
+    if checkpoint == "newest":
+        found = checkpoints.newest(folder.checkpoints, with_replay=False)
+    elif (policy := checkpoints.best(folder.checkpoints)) is None:
         raise expected(f"Run {folder.path}", "a run with evaluations during training (training.evaluate_every)", "none")
-    if checkpoint != "best" or policy is None:
-        found, policy = checkpoints.newest(folder.checkpoints, with_replay=False), folder.policy
     if found is None and not policy.exists():
         raise expected(f"Run {folder.path}", "a run with a checkpoint or its policy.pt", "none")
     experiment = Experiment(config)
@@ -63,7 +63,16 @@ def evaluate_run(
     keep: bool = True,
     checkpoint: str = CHECKPOINTS[0],
 ) -> tuple[Experiment, RunFolder, dict[str, Any]]:
-    """Evaluate a run's newest or best checkpoint (see `load`). keep: write the result to its `evaluations/`."""
+    """Evaluate a run's newest or best checkpoint (see `load`). Returns the experiment, the folder and the result.
+
+    Args:
+        episodes: how many episodes of each task to play.
+        protocol: goals or upstream, how goals are drawn (see `training.evaluation`).
+        keep: whether to write the result to the run's `evaluations/`.
+
+    Raises:
+        UserError: as in `load`, or `episodes` is not positive.
+    """
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
     experiment, folder, step = load(path, device, checkpoint)
     _, facts = experiment.evaluate(episodes, protocol, Counter("episodes"))
@@ -102,7 +111,7 @@ class LoadedPolicy:
                 task, uint8 images (C, H, W) or (B, C, H, W); the result is then their classes, () or (B,).
             task: its name or index.
             stage: for a keyframe task, the number of keyframes reached.
-            goal: where tasks are goals, a goal, known or new, in place of `task`.
+            goal: where tasks are goals, any goal in its range, in place of `task`. It is (4,) in metres for pushing.
 
         Raises:
             UserError: an unknown task, a goal out of its range, or an observation of another size.
@@ -121,5 +130,5 @@ class LoadedPolicy:
 
 
 def load_policy(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]) -> LoadedPolicy:
-    """The policy of a run folder's newest checkpoint, or of the best (see `load`)."""
+    """The policy of a run's newest or best checkpoint. Raises UserError as `load` does."""
     return LoadedPolicy(load(path, device, checkpoint)[0])

@@ -34,7 +34,7 @@ class Experiment:
 
     config: ExperimentConfig
     suite: Any = field(init=False)
-    """A `core.suite.Suite`."""
+    """The benchmark, a `core.suite.Suite`."""
     methods: Methods = field(init=False)
     agent: Any = field(init=False)
     trainer: Trainer = field(init=False)
@@ -81,7 +81,7 @@ class Experiment:
     def evaluate(
         self, episodes: int, protocol: str, progress: Callable[[int, int], None] | None = None
     ) -> tuple[Evaluation, dict[str, Any]]:
-        """Evaluate the agent. Returns the result, and its JSON form with every choice of the protocol."""
+        """Evaluate the agent with `episodes` per task. Returns the result, and its JSON form with the protocol."""
         begin = time.perf_counter()
         result = replace(self.trainer.evaluate(episodes, protocol, progress), counted=self.trainer.counted)
         seconds = round(time.perf_counter() - begin, 3)
@@ -91,7 +91,7 @@ class Experiment:
         return result, {**facts, **self.suite.description(), **result.to_json(self.tasks)}
 
     def write_video(self, path: Path) -> str | None:
-        """Film one episode of every task. Returns a line that says why this is impossible, or None."""
+        """Film one episode of every task. Returns None, or a line that says why this is impossible."""
         try:
             self.suite.film(self.trainer.policy, path, self.config.seed)
         except UserError as error:

@@ -1,4 +1,4 @@
-"""Pictures of run folders."""
+"""Draws pictures of runs: curves, and what gradient methods and diagnostics measured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mtrl.monitoring.statistics import OF_IMAGES
 
 plot_scores = plots_scores.scores
 EXAMPLES = 3
-"""How many examples of the tests a picture of predictions has."""
+"""How many test examples a picture of predictions shows."""
 
 
 def plot_runs(
@@ -42,11 +42,19 @@ def plot_runs(
 
     Args:
         paths: runs, or folders that hold runs.
-        kind: curves (learning curves), conflicts, lambdas (task weights), triad, affinity, or relationships (the last
-            weights by primary tasks, from a sweep over these), or predictions (of pictures, for the first examples of
-            the tests). Conflicts, lambdas, affinity and predictions take one run.
-        headline: the metric to draw, such as evaluation/success; by default the most important one.
+        output: the file to write; if not given, a file in the first run's folder or, for comparisons, in the working
+            folder.
+        kind: curves (learning curves), conflicts, lambdas (task weights), triad, affinity, relationships (the last
+            weights by primary tasks, from a sweep over these), or predictions (the pictures predicted for the first
+            test examples). conflicts, lambdas, affinity and predictions take one run.
+        headline: the metric of curves, such as evaluation/success; by default the one that `runs.headline` chooses.
         title, lines: for curves of several experiments; see `plots.compare_runs`.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: an unknown kind, no run, or runs that do not have what this kind shows.
     """
     check_choice("--kind", kind, PICTURES)
     if not paths:
@@ -82,21 +90,21 @@ def plot_runs(
 
 
 def _tasks_of(rows: Sequence[Mapping[str, Any]], metric: str, suite: Suite) -> list[str]:
-    """The tasks that have a metric: the suite's, or those of its evaluations, which may be tasks without data."""
+    """The tasks that have a metric: the suite's, or those of its evaluations, which may be tasks unseen in training."""
     found = dict.fromkeys(key.removeprefix(f"{metric}/") for row in rows for key in row if key.startswith(f"{metric}/"))
     return list(suite.tasks) if not found or any(task in found for task in suite.tasks) else list(found)
 
 
 def place(folder: Path, name: str) -> Path:
-    """The path of a picture or report: in its folder or, if that is not writable, in the working folder."""
+    """The path of a picture or report: in `folder` or, if that is not writable, in the working folder."""
     if os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         return folder / name
-    print(f"mtrl: {name} is put into the working folder, as {folder} may not be written.", file=sys.stderr)
+    print(f"mtrl: {name} is put into the working folder, as {folder} is not writable.", file=sys.stderr)
     return Path(name)
 
 
 def _of_counted(run: Run, name: str) -> list[dict[str, Any]]:
-    """The rows without a metric's values for the tasks that are left out of means."""
+    """A run's rows without the metric's values for tasks that are left out of means."""
     config = restore(run.folder.config)
     suite: Suite = SUITES.build(config.benchmark)
     counted = counted_tasks(config, suite)
@@ -142,14 +150,14 @@ def _relationships(runs: Sequence[Run], picture: Path) -> Path:
 
 
 def _primary(run: Run) -> list[int]:
-    """The indexes of a run's primary tasks; all where it names none."""
+    """The indexes of a run's primary tasks; all tasks if it names none."""
     config = restore(run.folder.config)
     suite: Suite = SUITES.build(config.benchmark)
     return primary_tasks(config, suite)
 
 
 def _same_tasks(runs: Sequence[Run]) -> list[str]:
-    """The tasks that all of these runs have."""
+    """The tasks of these runs. Raises UserError unless all have the same."""
     tasks = _tasks(runs[0])
     for run in runs:
         if _tasks(run) != tasks:
@@ -170,11 +178,11 @@ def _affinity(folder: RunFolder, picture: Path) -> Path:
 def _predictions(folder: RunFolder, picture: Path) -> Path:
     experiment, _, _ = load(folder.path)
     examples: list[dict[str, Any]] = []
-    with contextlib.suppress(IndexError):  # there are fewer tests
+    with contextlib.suppress(IndexError):  # there are fewer test examples
         examples += (experiment.trainer.pictures(number) for number in range(EXAMPLES))
     if not any(examples):
         kind = experiment.config.benchmark.kind
-        raise expected("--kind predictions", "used with a run that predicts pictures, or commands for pictures", kind)
+        raise expected("--kind predictions", "used with a run that predicts pictures or gripper commands", kind)
     return pixels.gallery(examples, picture)
 
 

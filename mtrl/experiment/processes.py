@@ -35,8 +35,8 @@ if os.getppid() != int(parent):
     sys.exit("The process that started this one has died.")
 os.execv(sys.executable, [sys.executable, *command])
 """
-"""Binds the process to the given cores, makes it receive SIGTERM when its parent dies (prctl PR_SET_PDEATHSIG), and
-turns it into the command. Without this, the child of a killed Ray worker would go on."""
+"""A program that binds its process to the given cores, lets it receive SIGTERM when its parent dies (prctl
+PR_SET_PDEATHSIG), and replaces itself by the command. Without it, the child of a killed Ray worker would go on."""
 
 
 def start(
@@ -46,8 +46,8 @@ def start(
 
     Args:
         log: the file to which the command's output is appended.
-        threads: how many threads the command uses; 0 leaves the choice to it.
-        prefix: arguments of Python that run another program, which gets the command as its arguments.
+        threads: how many threads the command uses; 0 leaves the choice to the command.
+        prefix: a Python program, as arguments of Python, that gets the command as its arguments and runs it.
         options: further arguments of `subprocess.Popen`.
     """
     limits = {"OMP_NUM_THREADS": str(threads)} if threads else {}
@@ -61,7 +61,7 @@ def start(
 
 
 def tied(cores: Sequence[int]) -> list[str]:
-    """The `prefix` of a command that ends with the thread that starts it, and runs on these cores if there are any."""
+    """The `prefix` that ends a command when the thread that started it ends, and binds it to these cores, if any."""
     return ["-c", _TIED, str(os.getpid()), ",".join(map(str, cores))]
 
 
@@ -72,6 +72,7 @@ def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: in
     this task. In both cases it first finishes its current step and saves.
 
     Args:
+        arguments: the command, without `mtrl`.
         run: the run's folder, as an absolute path.
         folder: the working folder of the command, the same on all machines.
         env: environment variables of the command.
@@ -98,7 +99,7 @@ def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: in
 
 @contextlib.contextmanager
 def _cancellations() -> Iterator[list[int]]:
-    """Note Ray's cancellations of the task, which arrive as SIGINT, in the list that is yielded.
+    """Record Ray's cancellations of the task, which arrive as SIGINT, in the list that is yielded.
 
     A KeyboardInterrupt raised while a process is being started would leave that process running without an owner.
     """

@@ -1,7 +1,8 @@
 """Successive halving: all runs of a study get a small budget, the better half of them a larger one, and so on.
 
-Jamieson & Talwalkar 2016 ("Non-stochastic Best Arm Identification and Hyperparameter Optimization"). A run that goes on
-is the same run with more steps. Runs are ranked by their mean score over seeds and tasks at the end of a rung.
+Jamieson & Talwalkar 2016 ("Non-stochastic Best Arm Identification and Hyperparameter Optimization"). Each of these
+budgets is a rung. A run that goes on is the same run with more steps. Labels are ranked by their mean score over seeds
+and tasks at the end of a rung.
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from mtrl.core.records import read_json
 from mtrl.monitoring.files import write_json
 
 FILE = "rungs.json"
-"""The file beside the study with label -> seed -> the run's score at the end of each of its rungs."""
+"""The file in the study's folder: label -> seed -> the run's score at the end of each of its rungs."""
 
 
 class Rungs:
-    """The scores of a study's runs at the end of each rung, as far as they are known."""
+    """The scores of a study's runs at the end of each rung, where they are known."""
 
     def __init__(self, folder: Path, seeds: Mapping[str, Sequence[int]]) -> None:
-        """folder: the study's folder; seeds: label -> its seeds."""
+        """folder: the study's folder; seeds: label -> its seeds. Raises UserError where the kept scores are damaged."""
         self._path, self._seeds = folder / FILE, seeds
         self.scores: dict[str, dict[str, list[float]]] = {}
         if self._path.is_file():
             self.scores = read_json(self._path, {str: {str: [float]}})
 
     def alive(self, rung: int) -> list[str]:
-        """The labels that take part in a rung: all in the first, then the better half of those before."""
+        """The labels that take part in a rung: all in the first, then the better half, rounded up, of those before."""
         labels = list(self._seeds)
         for before in range(rung):
             ranked = sorted(labels, key=lambda label: -self.means(label)[before])  # ties keep the study's order
@@ -42,7 +43,7 @@ class Rungs:
         return [(label, seed) for label, seed in runs if len(self._of(label, seed)) <= rung]
 
     def keep(self, scores: Sequence[tuple[str, int, float]]) -> None:
-        """Add the scores of a rung: (label, seed, score)."""
+        """Add the scores of a rung, (label, seed, score), and write the file."""
         for label, seed, score in scores:
             self._of(label, seed).append(score)
         write_json(self._path, self.scores)

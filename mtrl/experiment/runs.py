@@ -20,21 +20,22 @@ from mtrl.monitoring.run import RunFolder
 from mtrl.monitoring.statistics import Interval, interquartile_mean
 
 _DEPTH = 4
-"""How many levels deep runs are looked for: <study>/<benchmark>/<experiment>/seed_<n>."""
+"""How many levels deep runs are searched for: <study>/<benchmark>/<experiment>/seed_<n>."""
 HEADLINES = (
     "train/success", "evaluation/accuracy", "train/accuracy", "evaluation/score", "train/score", "evaluation/success",
     "train/return", "evaluation/return", "loss",
 )  # fmt: skip
-"""The metrics of learning curves, the most informative first. Accuracy is that on test images, not on training batches.
-Behaviour cloning has only `evaluation/success`, and so has a run too short for an episode to end. Environments that do
-not report success have returns, and runs without scores have `loss`."""
+"""The metrics of learning curves, the most informative first. Accuracy on test images comes before that on training
+batches. Behaviour cloning has only `evaluation/success`, and so has a run too short for an episode to end. Environments
+that do not report success have returns, and runs without scores have `loss`."""
 SOLVED = 0.8
-"""The share of solved episodes from which on a task counts as solved."""
+"""A task counts as solved if at least this share of its episodes is solved."""
 _RECORD: dict[str, Any] = {
     "started": str, "command": [str], "packages": {str: str}, "git": {"commit": str, "dirty": bool},
 }  # fmt: skip
-"""What is read about each process that worked on a run, where it is known."""
+"""The types of what `provenance.json` says about each process that worked on a run, where it is known."""
 _OUTCOMES = {"updates", "training_seconds", "seed", "seconds", "config", "tasks", "best", "steps_total", "delta_mtl"}
+"""The parts of a result that are not parts of its protocol."""
 
 
 class Run:
@@ -57,13 +58,13 @@ class Run:
 
     @functools.cached_property
     def result(self) -> dict[str, Any] | None:
-        """The run's result; None where it has not finished or has not been evaluated."""
+        """The run's result; None if it has not finished or was not evaluated."""
         found = self.folder.result
         return found if found and found["tasks"] else None
 
     @functools.cached_property
     def provenance(self) -> dict[str, Any]:
-        """The run's provenance; empty where it was not recorded."""
+        """The run's provenance; empty if it was not recorded. Raises UserError where the file is damaged."""
         file = self.folder.path / "provenance.json"
         found = read_json(file, {}) if file.exists() else {}
         require(found.get("resumed", []), [{}], f"File {file}", "resumed")
@@ -77,7 +78,7 @@ class Run:
 def find_runs(paths: Sequence[Path], with_metrics: bool = False) -> list[Run]:
     """The runs in `paths`, each of which is a run or a folder that contains runs.
 
-    with_metrics: whether a run in a folder is left out, with a line on stderr, if it ended before its first metrics.
+    with_metrics: whether to leave out runs in a folder that have no metrics yet, with a line on stderr for each.
 
     Raises:
         UserError: a path has no run.
@@ -113,7 +114,7 @@ def _has_begun(folder: Path) -> bool:
 
 
 def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """The runs by the name of their experiment's folder. The name has more of the path if a seed would occur twice."""
+    """The runs by the name of their experiment's folder, with more of its path if a seed would occur twice."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.path.parent.name, []).append(run)
@@ -128,7 +129,7 @@ def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """The most important metric for learning curves among those that have values in these runs' rows."""
+    """The first of `HEADLINES` that has values in these runs' rows; if none has any, the first that occurs in them."""
     rows = [row for found in runs for row in found]
     valued, all_keys = {k for row in rows for k, v in row.items() if v is not None}, {k for row in rows for k in row}
     ordered = (name for keys in (valued, all_keys) for name in HEADLINES if any(k.startswith(f"{name}/") for k in keys))
@@ -137,10 +138,10 @@ def headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of R runs of one method on T tasks, each a mean over an evaluation's episodes."""
+    """The scores of R runs of one method on T tasks. Each score is a mean over the episodes of an evaluation."""
 
     metric: str
-    """The name of the most important value, such as success."""
+    """The name of the score, such as success."""
     seeds: list[int | None]
     tasks: list[str]
     """T names; where tasks are goals, the names of the groups in which they are evaluated."""
@@ -166,7 +167,7 @@ class Scores:
         return cls(metrics[0], [result.get("seed") for result in results], tasks, values, counted or tasks)
 
     def on(self, tasks: Sequence[str]) -> FloatArray:
-        """(R, len(tasks))"""
+        """The scores on these tasks, (R, len(tasks))."""
         return self.values[:, [self.tasks.index(task) for task in tasks]]
 
     @functools.cached_property
@@ -175,7 +176,7 @@ class Scores:
 
 
 def protocol(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Every choice that affects what a result means: the whole result except scores and speed."""
+    """Every choice that affects what a result means: all of the result except scores, speed and configuration."""
     return {key: value for key, value in result.items() if key not in _OUTCOMES and not key.startswith("mean_")}
 
 

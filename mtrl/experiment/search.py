@@ -1,7 +1,7 @@
-"""Search spaces of sweeps: Optuna proposes each trial from the results of earlier ones.
+"""Hyperparameter search in sweeps: Optuna proposes each trial from the results of earlier ones.
 
 Akiba et al. 2019, "Optuna: A Next-generation Hyperparameter Optimization Framework", with its tree-structured Parzen
-estimator. A journal beside the runs keeps proposals and results, so that the same sweep can be continued.
+estimator. A journal in the benchmark's folder keeps proposals and results, so that the same sweep can be continued.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtrl.configs import alternatives
 from mtrl.core.errors import expected, missing
-from mtrl.experiment.config import ExperimentConfig, alternatives, compose, is_whole
+from mtrl.experiment.config import ExperimentConfig, compose, is_whole
 
 _SPAN = re.compile(r"(log|interval)\((.*)\)")
 
@@ -30,8 +31,8 @@ class Search:
 
     Args:
         words: overrides, at least one of which gives a range. Values separated by commas are choices.
-        imports: further words of every trial, which import modules.
-        count: the number of trials in all.
+        imports: further overrides of every trial, which import modules.
+        count: the number of trials in all, including those of earlier starts.
         metric: the name of the number in metrics.jsonl whose last value is maximised.
 
     Raises:
@@ -65,7 +66,7 @@ class Search:
         self._before = [(trial.number, self._chosen(trial.params)) for trial in before]
 
     def _distribution(self, word: str, usual: Sequence[str]) -> Any:
-        """The distribution of a word's values; None if it has a single value."""
+        """The distribution of an override's values; None if it has a single value."""
         key, _, text = word.partition("=")
         if not (match := _SPAN.fullmatch(text)):
             choices = alternatives(word)
@@ -85,7 +86,7 @@ class Search:
         return kind(low, high, log=is_log)
 
     def _chosen(self, values: Mapping[str, Any]) -> list[str]:
-        """The words of a trial. Numbers are rounded to four digits, to be readable."""
+        """The overrides of a trial. Numbers are rounded to four digits, to be readable."""
         found = []
         for word in self._words:
             value = values.get(word, word)
@@ -98,11 +99,11 @@ class Search:
         return compose([*words, *self._imports])
 
     def label(self, words: Sequence[str]) -> str:
-        """The label of a trial: its words whose values are searched."""
+        """The label of a trial: its overrides whose values are searched."""
         return " ".join(own for own, word in zip(words, self._words, strict=True) if word in self._space)
 
     def ask(self) -> tuple[int, list[str]] | None:
-        """The number and the words of the next trial; unfinished ones come first. None if there are enough."""
+        """The number and overrides of the next trial, first those of earlier starts; None if there are enough."""
         if self._before:
             return self._before.pop(0)
         if len(self._study.get_trials(deepcopy=False)) >= self.count:
@@ -111,13 +112,13 @@ class Search:
         return trial.number, self._chosen(trial.params)
 
     def tell(self, number: int, value: float | None) -> None:
-        """Report a trial's result; None if its metric has no value. Only the first report counts."""
+        """Report a trial's result, or None if its metric has no value. Only the first report counts."""
         state = {"state": self._failed} if value is None else {}
         self._study.tell(number, value, skip_if_finished=True, **state)
 
     @property
     def best(self) -> str:
-        """The words of the best trial so far, and its result; "" if no trial has one."""
+        """The searched overrides of the best trial so far, and its result; "" if no trial has one."""
         values = {t.number: t.value for t in self._study.get_trials(deepcopy=False) if t.value is not None}
         if not values:
             return ""

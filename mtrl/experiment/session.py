@@ -1,4 +1,4 @@
-"""A training run on disk: what is logged, evaluated and saved when."""
+"""A training run on disk: what is logged, evaluated and saved, and when."""
 
 from __future__ import annotations
 
@@ -33,10 +33,14 @@ from mtrl.training.trainer import NotFinite
 
 
 class Session:
-    """A training run on disk: the experiment, its folder, and what is reported where."""
+    """A training run on disk: the experiment, its folder and its reports. It resumes from the newest checkpoint."""
 
     def __init__(self, experiment: Experiment, folder: RunFolder, company: Company | None = None) -> None:
-        """company: the processes that learn together. This process is their leader."""
+        """company: the processes that learn together, of which this one is the first.
+
+        Raises:
+            UserError: memory or disk will not suffice, or the folder's checkpoints cannot be used.
+        """
         self.experiment, self.folder, self._company = experiment, folder, company or Company()
         config = experiment.config
         self._require_room()
@@ -44,9 +48,9 @@ class Session:
         self.trainer = experiment.trainer.start()
         self._best_score, self._rows = -math.inf, None
         self._reported = True
-        """Whether the last step is logged and evaluated, as far as this is due. The first checkpoint comes before."""
+        """Whether the log and the evaluation due after the last step are done. The first checkpoint is saved before."""
         self._metrics: Metrics = {}
-        """Of the last update; there is not one in every step."""
+        """The metrics of the last update. Not every step has one."""
         self.resumed_from = self._resume()
         with contextlib.ExitStack() as stack:
             mirror = Mirror(config.wandb, folder)
@@ -59,12 +63,12 @@ class Session:
         self._restart_clock()
 
     def _require_room(self) -> None:
-        """Refuse what will not fit, before anything is allocated."""
+        """Check, before anything is allocated, that the replay fits into memory and the checkpoints onto the disk."""
         trainer, device, folder = self.experiment.trainer, self.experiment.device, self.folder.checkpoints
         what, needed = "The replay (training.buffer_size)", trainer.data_bytes
         where = "the memory" if device.type == "cpu" else f"the memory of {device}"
         require_room(what, needed, free_bytes(device) if needed else None, where)
-        # Two checkpoints are kept, and a third exists while it is written. What all three contain is stored once.
+        # Two checkpoints are kept, and a third exists while it is written. Data that all three contain is stored once.
         kept = needed + 2 * trainer.changed_bytes(self.experiment.config.training.checkpoint_every)
         there = {file.stat().st_ino: file.stat().st_size for file in folder.rglob("*.pt")}
         free = shutil.disk_usage(self.folder.path).free + sum(there.values())
@@ -74,18 +78,18 @@ class Session:
         self._logged = (self.trainer.step, self.trainer.updates, dict(self.trainer.seconds), time.perf_counter())
 
     def _resume(self) -> int | None:
-        """Go to the newest checkpoint that is whole, if there is one, and return its step.
+        """Go to the newest complete checkpoint, if there are checkpoints, and return its step.
 
         Raises:
-            UserError: there is none, though the run has taken steps before; or it does not fit.
+            UserError: there is none, though the run has taken steps before; or it does not fit the run.
         """
         folder, trainer = self.folder, self.trainer
         rows = read_metrics(folder.metrics) if folder.metrics.exists() else []
         found = checkpoints.newest(folder.checkpoints)
         if found is None:
             if folder.result is not None or any(row["step"] > 0 for row in rows):
-                wanted = "a run with a checkpoint to go on from (put it back, or start another run by experiment=NAME)"
-                raise expected(f"Run {folder.path}", wanted, "metrics of a run, and no checkpoint")
+                wanted = "a run with a checkpoint to go on from (put it back, or start another run: experiment=NAME)"
+                raise expected(f"Run {folder.path}", wanted, "its metrics, and no checkpoint")
             return None
         take_over(trainer, found)
         with reading(found.path, "one that fits the run's config.yaml", "Checkpoint"):
@@ -99,7 +103,12 @@ class Session:
         return trainer.step
 
     def run(self) -> dict[str, Any]:
-        """Train to the end and return the final result; on a signal, save the whole steps done so far."""
+        """Train to the end and return the final result.
+
+        Raises:
+            Stopped: there was a signal. The current step was finished and saved first.
+            UserError: training met a number that is not finite, and may not go back to a checkpoint.
+        """
         config = self.experiment.config
         self.experiment.agent.announce = self.progress.note
         first = self.trainer.random_steps
@@ -115,7 +124,7 @@ class Session:
             return self._finish()
 
     def _train(self) -> None:
-        """Train to the last step, if need be from a checkpoint again."""
+        """Train to the last step. If numbers become infinite or NaN, continue from a checkpoint (`_go_back`)."""
         while True:
             try:
                 return self._train_on()
@@ -135,7 +144,7 @@ class Session:
             self._metrics = trainer.advance() or self._metrics
             if before == 0:
                 self._reported = False
-                self._save()  # from here on a run without a checkpoint is one that has lost it
+                self._save()  # from here on, a run without a checkpoint has lost it
             self.progress.update(trainer.step, trainer.updates)
             self._report(before)
             if trainer.step < steps and before and _due(before, trainer.step, when.checkpoint_every):
@@ -144,7 +153,7 @@ class Session:
         self._save()
 
     def _report(self, before: int) -> None:
-        """Log and evaluate, as far as this is due after the steps since step `before`."""
+        """Log and evaluate, if that is due after the steps since step `before`."""
         step, steps, when = self.trainer.step, self.experiment.config.steps, self.experiment.config.training
         ends_early = steps <= step < when.log_every  # the last step is then the only row of training
         if ends_early or _due(before, step, when.log_every):
@@ -154,10 +163,10 @@ class Session:
         self._reported = True
 
     def _go_back(self, error: NotFinite) -> None:
-        """Go on from the last checkpoint with other random numbers, if this is wanted and has not failed too often.
+        """Go on from the last checkpoint with other random numbers, if the options allow another rollback.
 
         Raises:
-            UserError: training ends here.
+            UserError: they do not, or there is no checkpoint.
         """
         trainer, when = self.trainer, self.experiment.config.training
         done, checkpoint = trainer.rollbacks, checkpoints.latest(self.folder.checkpoints)
@@ -182,7 +191,7 @@ class Session:
         elapsed = now - then
         tasks = self.experiment.tasks
         row: dict[str, Any] = {"train/updates": trainer.updates, SECONDS: sum(trainer.seconds.values())}
-        if trainer.step > step:  # else the run has just gone on from a step that is not logged yet
+        if trainer.step > step:  # otherwise the run has just resumed at a step that is not logged yet
             row |= {
                 f"throughput/{trainer.unit}_per_second": (trainer.step - step) * trainer.tasks_per_step / elapsed,
                 "throughput/updates_per_second": (trainer.updates - updates) / elapsed,
@@ -243,7 +252,7 @@ class Session:
                 facts["best"] = self._best(f"mean_{result.headline}", f"mean_{result.chosen_by}")
         final = {
             "steps_per_task": trainer.step,
-            "steps_total": trainer.step * self.trainer.tasks_per_step,
+            "steps_total": trainer.step * trainer.tasks_per_step,
             "updates": trainer.updates,
             "reported": "final policy, no maximum over training",
             "training_seconds": {k: round(v, 1) for k, v in trainer.seconds.items()},
@@ -256,19 +265,26 @@ class Session:
         return final
 
     def _best(self, name: str, chosen_by: str) -> dict[str, Any]:
-        """The step and values of the evaluation with the largest mean of `chosen_by`, the first of equal ones."""
+        """The step and values of the evaluation with the largest value of `chosen_by`, the first of equal ones."""
         found = [row for row in read_metrics(self.folder.metrics) if row.get(f"evaluation/{chosen_by}") is not None]
         best = max(found, key=lambda row: row[f"evaluation/{chosen_by}"])
         return {key: best[f"evaluation/{key}"] for key in dict.fromkeys((name, chosen_by))} | {"step": best["step"]}
 
 
 def _due(before: int, now: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in the steps just taken."""
+    """Whether the steps after `before` up to `now` contain a multiple of `every`."""
     return now // every > before // every
 
 
 def train(config: ExperimentConfig) -> tuple[Experiment, RunFolder, dict[str, Any]]:
-    """Train, or go on with, or just report the run that the configuration describes."""
+    """Train the run that the configuration describes. Returns its parts, its folder and its result.
+
+    A run that has stopped continues from its newest checkpoint. A finished run is not trained again.
+
+    Raises:
+        UserError: the parts do not fit, the folder holds another run, or training fails (see `Session`).
+        Stopped: there was a signal; the run can be continued.
+    """
     with joined() as company:
         return _lead(config, company) if leads() else follow(config, company)
 
@@ -294,10 +310,10 @@ def _lead(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFo
 
 
 def _guide(run: str, experiment: Experiment) -> Any:
-    """What the training of an experiment starts from.
+    """What another run gives the training of an experiment to start from (`Trainer.begin_from`).
 
     Raises:
-        UserError: a run of this kind cannot be started from, or its observations or actions have other sizes.
+        UserError: the run is of a kind that gives nothing, or its observations or actions have other sizes.
     """
     other = load(run)[0]
     needed, found = (_sizes(part.suite.spec) for part in (experiment, other))

@@ -1,4 +1,4 @@
-"""Studies: a file names runs; their results are kept, summarised in a table and drawn.
+"""Studies: sets of runs that a file names. Their results are kept, summarised in a table and drawn.
 
 A study is a folder with a `study.yaml`:
 
@@ -11,9 +11,9 @@ A study is a folder with a `study.yaml`:
     prepare: [demos collect ...]     # commands of mtrl that run first
     equal: steps_total               # a part of the result that must be equal in all runs
     halving: [1, 2, 4]               # multiples of a run's steps; after each, the better half goes on (see `rungs`)
-    controls: [blind]                # labels that should fail: a task they solve does not count
-    lines: {TOPPO (reported): 0.972} # published figures
-    metric: evaluation/success       # for the curves
+    controls: [blind]                # labels that should fail: a task that they solve does not count
+    lines: {TOPPO (reported): 0.972} # published results, drawn as lines
+    metric: evaluation/success       # of the curves
     pictures: {comparison.png: curves, scores.png: scores}
 
 Runs are ordinary runs in `runs/<study>/`: finished ones are not repeated, and others continue where they stopped.
@@ -23,11 +23,12 @@ Beside the study, `<label>/seed_<n>/` keeps what a reader needs of a finished ru
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,12 +53,13 @@ from mtrl.monitoring.run import POLICY, read_result, run_path
 from mtrl.monitoring.statistics import interquartile_mean, is_share
 
 KEPT = ("config.yaml", "metrics.jsonl", "result.json", "provenance.json", POLICY)
+"""The files of a finished run that are copied into the study's folder."""
 GUESSED = 0.2
-"""A task counts if no control solves a larger share of its episodes."""
+"""A task counts only if no control solves more than this share of its episodes."""
 TOLERANCE = 0.03
 """How much a mean score may differ when a kept policy is evaluated again, on a processor with other rounding."""
 _NEEDED = {"headline": str, "seed": int, "steps_total": int, "updates": int, "training_seconds": {str: float}}
-"""What a study needs in a result besides scores."""
+"""What a study needs in a result besides scores, and its types."""
 _STDERR = 2
 """The file descriptor of this process's standard error."""
 _SHAPES: dict[str, Any] = {
@@ -85,7 +87,7 @@ class Study:
 
     @classmethod
     def read(cls, path: Path) -> Study:
-        """Raises UserError where there is no readable study."""
+        """Read a study from its folder or its `study.yaml`. Raises UserError where there is none or it is malformed."""
         file = path / "study.yaml" if path.is_dir() else path
         found = {"common": [], "seeds": [1], **read_yaml(file, {"runs": {str: object}}, "Study")}
         usual = {"overrides": [], "seeds": found["seeds"]}
@@ -121,7 +123,9 @@ class Study:
 
 
 def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs: int = 1) -> None:
-    """Make the missing runs, `jobs` at a time, and keep the small files of each.
+    """Train the missing and unfinished runs, `jobs` at a time, and keep the files `KEPT` of each.
+
+    labels: those to train, all if empty; overrides: further ones for every run, which take precedence.
 
     Raises:
         UserError: the study, a label or an override is wrong (before the first run), or a run failed.
@@ -157,13 +161,12 @@ def _make(
     alone: bool,
     factor: int = 1,
 ) -> None:
-    """Make or continue runs (label, seed) up to `factor` times their steps, and keep them."""
+    """Train runs (label, seed) up to `factor` times their steps, and keep them."""
     commands = [study.command(*run, overrides) for run in runs]
     configs = [compose(command) for command in commands]
     if factor != 1:
         commands = [[*command, f"steps={factor * of.steps}"] for command, of in zip(commands, configs, strict=True)]
-    one: Callable[..., int] = lambda command, config: _one(study, processes, command, config, alone)  # noqa: E731
-    codes = [*pool.map(one, commands, configs)]
+    codes = [*pool.map(functools.partial(_one, study, processes, alone), commands, configs)]
     processes.check()
     failed = [shlex.join(command) for command, code in zip(commands, codes, strict=True) if code]
     if failed:
@@ -171,7 +174,7 @@ def _make(
 
 
 def report(path: Path) -> dict[str, Any]:
-    """Write `summary.json` and the pictures of the kept runs. Returns the summary."""
+    """Write `summary.json` and the pictures of the kept runs. Returns the summary. Raises UserError if none is kept."""
     study = Study.read(path)
     labels = [label for label in study.runs if study.kept(label)]
     if not labels:
@@ -189,8 +192,10 @@ def report(path: Path) -> dict[str, Any]:
 
 
 def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
-    """The scores of each label's runs. `counted` are the tasks that no control solves. With halving, runs that ended in
-    the same rung should have an equal budget."""
+    """The scores of each label's kept runs. `counted` are the tasks that no control solves (`GUESSED`).
+
+    Raises UserError if runs differ in what `equal` names; with halving, only runs that ended in one rung have to agree.
+    """
     equal = {study.equal: float} if study.equal else {}
     results = {label: [_read(folder, equal) for folder in study.kept(label)] for label in labels}
     kept = Rungs(study.folder, study.seeds)
@@ -213,7 +218,7 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, float]]:
-    """Evaluate every kept policy again. Returns for each (run, the kept mean score, the new one)."""
+    """Evaluate every kept policy again. Returns (run, the kept mean score, the new one) for each."""
     study, found = Study.read(path), list[tuple[str, float, float]]()
     for label in labels or study.runs:
         for folder in study.kept(label, POLICY):
@@ -223,8 +228,8 @@ def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, flo
     return found
 
 
-def _one(study: Study, processes: _Processes, command: list[str], config: ExperimentConfig, alone: bool) -> int:
-    """Make or continue one run, and keep it."""
+def _one(study: Study, processes: _Processes, alone: bool, command: list[str], config: ExperimentConfig) -> int:
+    """Train one run, and keep its files. Returns the exit code."""
     path = run_path(config.runs, config.benchmark.name, run_name(config), config.seed)
     flags = [word for module in imported for word in ("--import", module)]
     code = processes.mtrl(["train", *command, *flags], None if alone else path.with_suffix(".log"))
@@ -238,8 +243,8 @@ def _one(study: Study, processes: _Processes, command: list[str], config: Experi
 
 
 class _Processes(Interrupts):
-    """Commands in processes of their own. They are not in this process's group, to which a terminal sends signals, so
-    this class passes each signal on to them once. They then save and end, and no further one starts."""
+    """Runs commands in processes of their own. They are not in this process's group, to which a terminal sends signals,
+    so this class passes each signal on to them once. They then save and end, and no further one starts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,17 +258,14 @@ class _Processes(Interrupts):
                 process.send_signal(number)
 
     def mtrl(self, arguments: list[str], log: Path | None = None) -> int:
-        """Run a command of mtrl. Returns its exit code. With a log, it runs silently, on a core of its own if one is
-        free."""
+        """Run a command of mtrl. Returns its exit code. With a log, it is silent, on its own core if one is free."""
         with free_cores(1) if log else contextlib.nullcontext([]) as cores:
             with self._lock:
                 if self.pending:
                     return 1
                 say(f"== mtrl {shlex.join(arguments)}")
-                # stdout is for the study's result, so a run's output goes to stderr.
-                options: dict[str, Any] = {"stdout": _STDERR}
-                if log:
-                    options = {"log": log, "threads": 1, "prefix": tied(cores)}
+                # stdout is for the study's result, so without a log, a run's output goes to stderr.
+                options: Any = {"log": log, "threads": 1, "prefix": tied(cores)} if log else {"stdout": _STDERR}
                 process = start(arguments, **options)
                 self._running.add(process)
             code = process.wait()

@@ -1,7 +1,7 @@
 """Sweeps on Ray: each run of a sweep is `mtrl train` in a process of its own, on any machine of a cluster.
 
-The state of a sweep is in the runs' folders, which all machines share. A trial that has died is started again from its
-checkpoint. The same sweep, started again, continues all trials that have not finished.
+The state of a sweep is in the runs' folders, which all machines share. A trial whose process or worker has died is
+started again from its newest checkpoint. The same sweep, started again, continues all trials that have not finished.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from mtrl.monitoring.statistics import shown
 _INTERVAL = 1.0
 """Seconds between two checks of the trials."""
 _REFUSED = 2
-"""Exit code of an error that another start would meet again."""
+"""The exit code for a UserError, which another start would meet again."""
 
 
 @dataclass
 class SweepConfig(Options):
-    """Options of a sweep, `ray.<name>` on the command line."""
+    """Options of a sweep on Ray, `ray.<name>` on the command line."""
 
     option_group: ClassVar[str] = "ray"
 
     address: str = ""
-    """host:port of a cluster, or auto for the cluster that this machine is part of. If not given, the environment
-    variable RAY_ADDRESS; without that, only this machine is used."""
+    """The cluster: host:port, or auto for the one that this machine is part of. If not given, the environment variable
+    RAY_ADDRESS is used; without that, only this machine."""
     cpus: int = option(1, "a positive integer")
-    """Cores of each trial, and its number of threads."""
+    """The number of cores, and of threads, of each trial."""
     gpus: float = option(0.0, "0 or more")
-    """GPUs of each trial. With a fraction, several trials share a GPU."""
+    """The number of GPUs of each trial. With a fraction, several trials share a GPU."""
     restarts: int = option(3, "0 or more")
-    """How often a trial that has died is started again, at most."""
+    """How many times, at most, a trial that has died is started again."""
     asha: int = option(0, "0 or more")
-    """Steps after which trials are first compared, and the worse ones stopped (ASHA); 0 for never."""
+    """Steps after which trials are first compared and the worse ones are stopped (ASHA); 0 for never."""
     keep: int = option(3, "2 or more")
-    """With asha, η: one in η trials continues, and each comparison comes after η times as many steps as the last."""
+    """With asha, η: one in η trials continues, and each comparison is at η times the steps of the last."""
     metric: str = "train/mean_success"
-    """With asha or a search: the name of the number in metrics.jsonl that is compared. Larger is better."""
+    """With asha or a search: the name of the metric in metrics.jsonl that is compared. Larger is better."""
     trials: int = option(20, "a positive integer")
     """With a search (options given as log(LOW,HIGH) or interval(LOW,HIGH)): the number of trials in all."""
 
@@ -63,6 +63,7 @@ class Trial:
     """One run of a sweep."""
 
     words: list[str]
+    """Its overrides."""
     config: ExperimentConfig
     label: str
     """The overrides in which it differs from other trials."""
@@ -74,7 +75,7 @@ class Trial:
     path: Path = field(init=False)
     step: int = field(init=False, default=0)
     value: str = field(init=False, default="")
-    """The most important value in its last rows, as text."""
+    """The last success, accuracy or return in its rows, as text."""
     _read: int = field(init=False, default=0)
     _logged: int = field(init=False, default=0)
 
@@ -91,6 +92,7 @@ class Trial:
         return _size(self.path.with_suffix(".log"))
 
     def submitted(self) -> None:
+        """Wait for the process, whose first line in the log shows that the trial has begun."""
         self.state, self._logged = "waiting", self._log_size
 
     def look(self) -> list[dict[str, Any]]:
@@ -119,7 +121,7 @@ class Trial:
                     return
 
     def last(self, metric: str) -> float | None:
-        """The last value of a metric, if it has any."""
+        """The last value of a metric; None if it has none."""
         rows = read_metrics(self.path / "metrics.jsonl") if _size(self.path / "metrics.jsonl") else []
         return next((row[metric] for row in reversed(rows) if row.get(metric) is not None), None)
 
@@ -144,13 +146,16 @@ def run_trials(
 ) -> None:
     """Run the unfinished trials of a sweep, as many at a time as the cluster has room for.
 
-    search: proposes trials. Each is appended to `trials`, which is empty at first.
+    After a first signal, all trials finish and save their current step, and the sweep ends.
 
-    After a first signal, all trials save their current step, and the sweep ends.
+    Args:
+        trials: their `state` is updated. With a search, the list is empty at first, and proposed trials are appended.
+        imports: modules that every trial imports.
+        search: proposes trials.
 
     Raises:
         UserError: Ray is missing, there is no such cluster, or a trial failed.
-        Stopped: there was a signal.
+        Stopped: there was a signal. The same sweep can be started again.
     """
     if search is not None or any(trial.state != "finished" for trial in trials):
         with connected("A sweep", options.address, "ray.address") as ray, Interrupts() as interrupts:
@@ -203,7 +208,7 @@ class _Sweep:
                 self._block.show(self._table())
 
     def _propose(self) -> None:
-        """Start proposed trials, as many as the cluster has room for."""
+        """Start trials that the search proposes, as many as the cluster has room for."""
         while self._search and len(self._running) < self._room and (asked := self._search.ask()):
             number, words = len(self._trials), asked[1]
             self._proposed[number] = asked[0]
@@ -239,7 +244,7 @@ class _Sweep:
         self._running[task] = number
 
     def _check_room(self) -> None:
-        """Print a line if no machine can run a trial. The sweep then waits, since a suitable machine may still join."""
+        """Print a line if no machine can run a trial. The sweep then waits, as a suitable machine may still join."""
         cpus, gpus = self._options.cpus, self._options.gpus
         found = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if self._running and not any(r.get("CPU", 0) >= cpus and r.get("GPU", 0) >= gpus for r in found):
@@ -256,7 +261,7 @@ class _Sweep:
                 self._say(number, f"begins, {trial.label}")
 
     def _stops(self, number: int) -> bool:
-        """Whether to stop a trial, because others are better."""
+        """Whether to stop a trial because others are better. If so, its state becomes stopped."""
         trial = self._trials[number]
         if self._asha is None or not self._asha.stops(number):
             return False

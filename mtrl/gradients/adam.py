@@ -9,9 +9,8 @@ from torch import Tensor, nn
 class Adam(nn.Module):
     """Kingma & Ba 2015, Algorithm 1, on one vector (n,); weight decay is an L2 term in the gradient.
 
-    It computes what `torch.optim.Adam` does. Its state is in buffers, so that a weighting's `state_dict` holds it, and
-    in float64, because squares of large losses overflow. Each element counts its own steps: inactive ones do not
-    change.
+    It computes what `torch.optim.Adam` does. Its state is in buffers, so that a weighting's `state_dict` contains it,
+    and in float64, because squares of large losses overflow float32. Each element counts its own steps.
     """
 
     def __init__(
@@ -23,7 +22,10 @@ class Adam(nn.Module):
 
     @torch.no_grad()
     def step(self, values: Tensor, gradient: Tensor, active: Tensor | None = None) -> None:
-        """Move `values` (n,) in place against `gradient` (n,), and only where `active` (n,) bool is true, if given."""
+        """Move `values` (n,) in place against `gradient` (n,), only where `active` (n,) bool is true if it is given.
+
+        Elements that are not active keep their values, moments and numbers of steps.
+        """
         gradient = gradient.to(self.mean) + self.weight_decay * values
         rate = torch.ones_like(self.mean) if active is None else active.to(self.mean)
         self.mean.add_(rate * (1 - self.betas[0]) * (gradient - self.mean))

@@ -1,4 +1,4 @@
-"""The interfaces of gradient methods, and the view of an update that they get."""
+"""The interfaces of gradient methods, and what they see of an update."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ C = TypeVar("C")
 
 @dataclass
 class WeightingConfig(Options):
-    """Options of a weighting that `Methods` reads. Configurations not derived from this class have its defaults."""
+    """Options of a weighting that `Methods` reads. A configuration not derived from this class gets its defaults."""
 
     option_group: ClassVar[str] = "weighting"
 
     actor_weights: str = option("auto", ("auto", "own", "critic", "equal"))
-    """Weights of an actor's losses, which may be negative: computed from those losses (own), the critic's weights in
-    the same update (critic), or equal weights (equal). auto: critic for a weighting that needs positive losses, own
-    for others."""
+    """The weights of an actor's losses, which may be negative. own: computed from those losses; critic: the critic's
+    weights in the same update; equal: equal weights; auto: critic for a weighting that needs positive losses, own for
+    others."""
 
     def primary_tasks(self) -> Sequence[str]:
         """Names or indexes of the tasks that count; all tasks if empty."""
@@ -37,7 +37,7 @@ class WeightingConfig(Options):
 
 @dataclass
 class SurgeryConfig(Options):
-    """Options of a surgery that `Methods` reads. Configurations not derived from this class have its defaults."""
+    """Options of a surgery that `Methods` reads. A configuration not derived from this class gets its defaults."""
 
     option_group: ClassVar[str] = "surgery"
     requires_primary: ClassVar[bool] = False
@@ -56,10 +56,10 @@ class SurgeryConfig(Options):
 
 @dataclass
 class GramianConfig(SurgeryConfig):
-    """The options of a method that works on inner products."""
+    """Options of a surgery that needs only the inner products of the tasks' gradients."""
 
     per_critic: bool = False
-    """Whether surgery uses each critic's own inner products, instead of their sum over the critics."""
+    """Whether surgery uses each critic's own inner products instead of their sum over the critics."""
 
     def each_member(self) -> bool:
         return self.per_critic
@@ -67,7 +67,7 @@ class GramianConfig(SurgeryConfig):
 
 @dataclass
 class DiagnosticConfig(Options):
-    """Options of a diagnostic that `Methods` reads. Configurations not derived from this class have its defaults."""
+    """Options of a diagnostic that `Methods` reads. A configuration not derived from this class gets its defaults."""
 
     affinity: ClassVar[str | None] = None
     """The name of its metric (T, T), if any, that says how much a step for the row's task helps the column's task."""
@@ -80,9 +80,9 @@ def declared(config: Any, kind: type[C]) -> C:
 
 @dataclass
 class Context:
-    """What a weighting sees of one update: vectors of all T tasks. Nothing in it is connected to an autograd graph.
+    """What a method sees of one update: vectors of all T tasks. Nothing in it is connected to an autograd graph.
 
-    Where a batch holds only some tasks, the losses of the others are zero and their weights have no effect.
+    If a batch holds only S of the tasks, the losses of the others are zero and their weights have no effect.
     """
 
     losses: Tensor
@@ -90,13 +90,13 @@ class Context:
     step: Tensor
     """() int64: updates done before this one."""
     primary: Tensor
-    """(T,) bool: the tasks that count; all by default."""
+    """(T,) bool: the primary tasks, whose results count; all by default."""
     present: Tensor
     """(T,) bool: the tasks of this batch."""
     gramian: Tensor | None = None
-    """(S, S), if needed: inner products of the present tasks' unweighted gradients of the shared parameters."""
+    """(S, S), if needed: inner products of the present tasks' unweighted gradients by the shared parameters."""
     extras: dict[str, Tensor] = field(default_factory=dict)
-    """What the learner adds, such as log_alpha (T,)."""
+    """What the agent adds, such as log_alpha (T,)."""
     look_ahead: LookAhead | None = None
     """If needed: the losses after a trial step, and their derivatives with respect to the weights."""
     generator: torch.Generator | None = None
@@ -108,7 +108,7 @@ class Context:
 
 
 class Weighting(nn.Module):
-    """Scales the losses. All of its state is parameters and buffers, so that `state_dict` holds it."""
+    """Scales the losses. All of its state is in parameters and buffers, so that `state_dict` contains it."""
 
     needs_gramian: ClassVar[bool] = False
     needs_look_ahead: ClassVar[bool] = False
@@ -117,18 +117,18 @@ class Weighting(nn.Module):
     needs_losses_after: ClassVar[bool] = False
     """Whether `after_step` has to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False
-    """Whether it is undefined for negative losses, as an actor may have. `Methods` never uses it on those losses."""
+    """Whether it is undefined for negative losses, which an actor may have. `Methods` never uses it on an actor's."""
     on_host: bool = False
     """Whether it waits for the device or uses the state of Python objects, so that a CUDA graph cannot contain it."""
     needs_extras: ClassVar[tuple[str, ...]] = ()
-    """The names of `Context.extras` that it reads; only some learners give them."""
+    """The names of the `Context.extras` that it reads. Only some agents give them."""
     borrowed: ClassVar[bool] = False
-    """Whether it takes the weights of another optimiser's step in the same update."""
+    """Whether its weights are those of another optimiser's step in the same update."""
     takes_some_tasks: ClassVar[bool] = False
     """Whether it works where each batch holds only some of the tasks (see `Context.present`)."""
 
     def update(self, context: Context) -> None:
-        """Learn from this update's losses and gradients, before the weights are asked for."""
+        """Learn from this update's losses and gradients. Called before `weights`."""
 
     def weights(self, context: Context) -> Tensor:
         """The factor of each task's loss, (T,)."""
@@ -141,10 +141,10 @@ class Weighting(nn.Module):
 class Surgery(nn.Module):
     """Combines the tasks' gradients of each shared parameter into one. This base class sums them as they are.
 
-    A method overrides one of three: `coefficients` where inner products determine the result (and `choose` where they
-    leave a choice), `combine` where it needs the gradients themselves, or `penalty` where it adds a loss on the
-    gradients. Every method is scaled so that identical gradients give the plain update, unless its documentation says
-    otherwise. S is the number of tasks in the batch.
+    A method overrides one of three: `coefficients` if inner products determine the result (and `choose` if it then
+    chooses among several combinations), `combine` if it needs the gradients themselves, or `penalty` if it adds a loss
+    on the gradients. Every method is scaled so that identical gradients give the plain update, unless its documentation
+    says otherwise. S is the number of tasks in the batch.
     """
 
     needs_gradients: ClassVar[bool] = True
@@ -159,22 +159,24 @@ class Surgery(nn.Module):
     """As in `Weighting`."""
 
     def noise(self, num_tasks: int, generator: torch.Generator | None, device: torch.device) -> Tensor | None:
-        """The randomness that one call of `coefficients` uses, or None."""
+        """The random numbers that one call of `coefficients` uses, or None."""
         return None
 
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
         """The coefficients c (S,) of the shared gradient Σ_i c_i g_i.
 
-        They do not yet contain the factor by which losses are reduced: 1 / S for their mean, 1 for their sum.
+        They do not yet contain the factor of the losses' reduction: 1 / S for their mean, 1 for their sum.
+
         gramian (S, S), float64: inner products of the weighted gradients; all zero if any of them is not finite.
+        primary (S,) bool: the primary tasks. noise: what `noise` returned.
         """
         return torch.ones_like(gramian.diagonal())
 
     def choose(self, candidates: Tensor, weights: Tensor, context: Context) -> tuple[Tensor, Metrics]:
-        """Choose one of the candidates (C, S), factors of the unweighted gradients. Returns the chosen one and metrics.
+        """Choose one of the candidates (C, S), coefficients of the unweighted gradients. Returns it, and metrics.
 
-        weights (S,): weights of the losses, already contained in the candidates. Neither contains the
-            reduction's factor.
+        weights (S,): the losses' weights, which the candidates already contain. Neither contains the factor of the
+            losses' reduction.
         """
         raise NotImplementedError
 
@@ -183,19 +185,19 @@ class Surgery(nn.Module):
     ) -> Tensor:
         """The gradient (*shape) of one parameter, from the tasks' unweighted gradients (S, *shape).
 
-        coefficients: (S,), or (E, S) for an ensemble; they contain the weights. weights: (S,). Both contain the
-        reduction's factor.
+        coefficients: (S,), or (E, S) for an ensemble; they contain the weights. weights: (S,). Both contain the factor
+        of the losses' reduction.
         """
         return combine(gradients, coefficients)
 
     def penalty(self, gramian: Tensor) -> Tensor:
-        """Inner products (S, S) of the unweighted shared gradients, connected to their graph -> a loss ()."""
+        """A loss () from the inner products (S, S) of the unweighted shared gradients, which are part of a graph."""
         raise NotImplementedError
 
 
 class Diagnostic(nn.Module):
-    """Watches the updates of one network and changes none of them. Each context that it sees has a Gramian, and a
-    look-ahead with the gradients of the unweighted losses. All of its state is buffers.
+    """Measures the updates of one network and changes none of them. Each context that it sees has a Gramian, and a
+    look-ahead with the gradients of the unweighted losses. `state_dict` contains all of its state.
     """
 
     on_host: bool = False
@@ -210,7 +212,9 @@ class Diagnostic(nn.Module):
 
 
 def primary_tasks(option: str, chosen: Sequence[str | int], tasks: Sequence[str], num_tasks: int) -> Tensor:
-    """The mask (T,) of the tasks chosen by name or index; all where none is chosen.
+    """The mask (T,) of the tasks chosen by name or index; all tasks if none is chosen.
+
+    option: what messages call the option. tasks: the names of all tasks; indexes are enough if it is empty.
 
     Raises:
         UserError: no task has such a name or index, or a task is chosen twice.

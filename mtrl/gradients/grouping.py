@@ -1,10 +1,10 @@
-"""Which tasks to train together, from their affinities (Fifty et al. 2021, TAG).
+"""Finds the tasks to train together from their affinities (Fifty et al. 2021, TAG).
 
-Each task is served by one of at most k groups. Its score there is the mean affinity that the group's other members have
-with it, or 0 if it is alone. A task may also be in a group that serves only others. For up to 12 tasks, the groups with
-the largest sum of scores are found exactly: a first solution, improved by exchanges, rules out most groups, and an
-integer programme chooses among the rest. For more tasks, a local search from many starts finds good groups, without a
-proof that they are the best.
+Each task is served by one of at most k groups. Its score is the mean affinity that the group's other members have with
+it, or 0 if it is alone. A task may also be in a group that serves only others. For up to 12 tasks, the groups with the
+largest sum of scores are found exactly: a first solution, improved by exchanges, rules out most groups, and an integer
+programme chooses among the rest. For more tasks, a local search from many starts finds good groups, without a proof
+that they are the best.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mtrl.core.errors import expected
 EXACT_LIMIT = 12
 """The most tasks for which all 2^T − 1 groups are compared."""
 _STARTS = 100
+"""The number of random partitions from which the local search starts."""
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
@@ -30,19 +31,20 @@ class Grouping:
     groups: list[list[int]]
     """The members of each group."""
     serving: list[int]
-    """The group that serves each task, (T,)."""
+    """The index of the group that serves each task, (T,)."""
     scores: list[float]
-    """Each task's mean affinity from its group, (T,)."""
+    """The mean affinity that the other members of this group have with each task, (T,)."""
     optimal: bool
     """Whether it is proven that no other groups are better."""
 
     @property
     def total(self) -> float:
+        """The sum of the scores, which is maximised."""
         return float(sum(self.scores))
 
 
 def best_groups(affinity: ArrayLike, groups: int) -> Grouping:
-    """The best groups, at most `groups`, for an affinity (T, T) whose entry ij is how much task i helps task j.
+    """The best groups, at most `groups`, for an affinity (T, T) whose entry (i, j) says how much task i helps task j.
 
     Raises:
         UserError: the matrix is not square and finite, or `groups` is not between 1 and the number of tasks.
@@ -68,7 +70,7 @@ def _scores(matrix: FloatArray, members: BoolArray) -> FloatArray:
 
 
 def _grouping(matrix: FloatArray, members: BoolArray, optimal: bool) -> Grouping:
-    """The result with those groups of (G, T) that serve a task, in the order of the first task of each."""
+    """The result with those groups of (G, T) that serve a task, in the order of the first task that each serves."""
     scores = _scores(matrix, members)
     serving = scores.argmax(0)
     used = list(dict.fromkeys(serving.tolist()))
@@ -91,7 +93,7 @@ def _exchanged(scores: FloatArray, groups: int) -> NDArray[np.int64]:
 
 
 def _programme(scores: FloatArray, groups: int, first: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows of (G, T) with the largest sum of scores. Unknowns: which groups exist, and whom each serves."""
+    """The rows of (G, T) with the largest sum of scores. Unknowns: which groups exist, and which tasks each serves."""
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import coo_array
 

@@ -1,4 +1,4 @@
-"""Inner products of a few very long rows, in C: twice as fast as a BLAS, which is made for other shapes.
+"""Inner products of a few very long rows, in C: twice as fast as BLAS libraries, which are optimised for other shapes.
 
 Only half of the products are computed, in tiles that stay in registers while the rows are read once. Runs of 4096
 columns are summed in float32, and these sums in float64, in an order that does not depend on the number of threads.
@@ -20,7 +20,7 @@ from mtrl.core.native import FAILURES, compiled
 logger = logging.getLogger(__name__)
 
 PARTS = 16
-"""The number of partial sums. More threads than this do not help."""
+"""The number of partial sums, and so the most threads that can be used."""
 FLAGS = ("-O3", "-march=native", "-fopenmp")
 SOURCE = r"""
 #include <string.h>
@@ -85,14 +85,14 @@ long gramian(const float **blocks, const long *widths, const long *strides, long
 
 
 def takes(blocks: Sequence[Tensor]) -> bool:
-    """Whether `gramian` can multiply these blocks: float32 on a CPU, no gradient needed, and a C compiler installed."""
+    """Whether `gramian` takes these blocks: float32 on a CPU that need no gradient, and the C code can be compiled."""
     kind = all(b.dtype == torch.float32 and b.device.type == "cpu" and not b.requires_grad for b in blocks)
     return kind and _library() is not None
 
 
 @torch.library.custom_op("mtrl::gramian", mutates_args=())
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
-    """Blocks (T, n_b) -> (T, T) float64, as a custom operator that a compiled graph can contain.
+    """Blocks (T, n_b) -> their Gramian (T, T), float64, as a custom operator that a compiled graph can contain.
 
     It has the precision of float32 and the range of float64: products that overflow float32 are computed again.
     """
@@ -115,7 +115,7 @@ def _(blocks: Sequence[Tensor]) -> Tensor:
 
 @functools.cache
 def _library() -> Any:
-    """The C function; None where it cannot be compiled. The reason is logged."""
+    """The C function; None if it cannot be compiled. The reason is logged."""
     try:
         function = compiled(SOURCE, *FLAGS).gramian
     except FAILURES as error:

@@ -33,7 +33,7 @@ V = TypeVar("V")
 
 
 class Borrowed(Weighting):
-    """Takes the weights that another network's optimiser used last: the critic's, in the same update."""
+    """Takes the weights that the critic's optimiser has used in the same update."""
 
     borrowed = True
     takes_some_tasks = True
@@ -65,7 +65,13 @@ class Methods:
 
     @classmethod
     def of(cls, kind: str = "none", **more: Any) -> Methods:
-        """One weighting or surgery by its name, with its defaults. If it needs a primary task, it gets the first."""
+        """One weighting or surgery by its name, with its defaults. If it requires a primary task, that is task 0.
+
+        more: the other fields of this class.
+
+        Raises:
+            UserError: there is no such method.
+        """
         if kind in WEIGHTINGS.kinds:
             return cls(weighting=WEIGHTINGS.config_class(kind)(), **more)
         config = SURGERIES.config_class(kind)()
@@ -86,10 +92,11 @@ class Methods:
         """The optimiser of one network.
 
         Args:
-            part: "actor" or "critic" of a learner with both. An actor's losses may be negative.
-            critic: an actor's critic, whose weights it may borrow.
+            part: "actor" or "critic" of a learner with both; None for a learner with one network. An actor's losses may
+                be negative.
+            critic: the critic's optimiser, whose weights the actor may use.
             extras: the names of the `Context.extras` that the learner gives to weightings.
-            options: those of `MultiTaskOptimizer`: reduction, max_grad_norm, generator, process_group.
+            options: arguments of `MultiTaskOptimizer`: reduction, max_grad_norm, generator, process_group.
 
         Raises:
             UserError: the methods cannot be used together, or with this network.
@@ -98,7 +105,8 @@ class Methods:
         weights = self._weighting(weighting, network.num_tasks, part, critic)
         for name in weights.needs_extras:
             if name not in extras:
-                raise expected(f"Weighting {weighting.kind}", f"used by an agent that has {name}, like sac", "another")
+                use = f"used by an agent that has {name}, like sac"
+                raise expected(f"Weighting {weighting.kind}", use, "an agent without it")
         num_tasks = self.tasks_per_batch or network.num_tasks
         operation = SURGERIES.build(surgery, num_tasks=num_tasks)
         each_member = declared(surgery, SurgeryConfig).each_member()
@@ -122,7 +130,7 @@ class Methods:
         )
 
     def primary(self) -> list[int] | None:
-        """Indexes of the primary tasks that the methods' options name; None where they name none."""
+        """The indexes of the primary tasks that the methods' options name; None if they name none."""
         parts = {"weighting": WeightingConfig, "surgery": SurgeryConfig}
         for option, base in parts.items():
             for name in (option, f"critic_{option}"):
@@ -133,7 +141,7 @@ class Methods:
         return None
 
     def affinities(self, metrics: Mapping[str, V]) -> dict[str, V]:
-        """The metrics of an update that are affinities between tasks, by network; "all" if it has no name."""
+        """{network: affinities (T, T)} among the metrics of an update. The only network of a learner is named "all"."""
         names = {declared(config, DiagnosticConfig).affinity for config in self.diagnostics}
         places = {name: name.rpartition("/") for name in metrics}
         return {place[0] or "all": metrics[name] for name, place in places.items() if place[2] in names}

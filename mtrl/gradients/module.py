@@ -46,8 +46,8 @@ class ModuleOptimizer(nn.Module):
         process_group: the processes that learn together, in place of `DistributedDataParallel`.
 
     Raises:
-        UserError: there is no such method or reduction, the methods do not fit together, or a name in `owned` is
-            unknown.
+        UserError: there is no such method or reduction, the methods do not fit together, or `owned` has an unknown
+            name or task.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class ModuleOptimizer(nn.Module):
 
         Args:
             losses: a list of T scalars, or a function that computes them with the module. Methods that compute the
-                losses again (auto_lambda, famo, transference) need a function. With `owned`, one tensor (T,) will do.
+                losses again (auto_lambda, famo, transference) need a function. With `owned`, one tensor (T,) is enough.
             second: a function that computes the losses of another batch, for auto_lambda.
 
         Raises:
-            UserError: there are not T losses, one does not depend on the module's parameters, or they have to be given
-                as a function or as a list.
+            UserError: there are not T losses, one does not depend on the module's parameters, they have to be given as
+                a function or as a list, or a method compares gradients and no parameter is shared.
         """
         again = self.methods.computes_again
         if again and not callable(losses):
@@ -98,13 +98,14 @@ class ModuleOptimizer(nn.Module):
         return self.methods.step(self._tasks.losses, *batches)
 
     def backward(self, losses: Losses) -> Metrics:
-        """Write the gradients of `step` into `.grad`, in place of zero_grad and backward, and take no step.
+        """Write the gradients of `step`, before clipping, into `.grad`, in place of zero_grad and backward, and take no
+        step. The metrics are those of `step`, without diagnostics and norm.
 
         Raises:
             UserError: as in `step`; and for methods that compute the losses again, which work with `step` only.
         """
         if again := self.methods.computes_again:
-            raise expected(again.capitalize(), "used by `step`, since it looks at the losses again", "`backward`")
+            raise expected(again.capitalize(), "used with `step`, since it computes the losses again", "`backward`")
         return self.methods.backward(self._tasks.losses, self._batch(losses))
 
     def _batch(self, given: Losses | Callable[[], Losses]) -> _Batch:
@@ -136,7 +137,7 @@ def _unfit(num_tasks: int, found: str) -> UserError:
 
 
 def _options_of(registry: Registry, chosen: Any) -> Any:
-    """The options of a method that is given by its name, or by its options."""
+    """A method's options: the defaults for a name; `chosen` itself if it already is a configuration."""
     options = registry.config_class(chosen)() if isinstance(chosen, str) else chosen
     if getattr(options, "kind", None) not in registry.kinds:
         raise expected(f"Argument `{registry.group}`", "a method's name, or a configuration by config_class", chosen)
@@ -166,8 +167,8 @@ class _Caller(nn.Module):
 
 
 class _ModuleTasks:
-    """A module as the optimiser sees it (`TaskParameters`): one input for all tasks; no task axis for owned
-    parameters."""
+    """A module as the optimiser sees it (`TaskParameters`): all tasks share one input, and owned parameters have no
+    task axis."""
 
     ensemble: int | None = None
     shared_input: bool = True
@@ -192,7 +193,7 @@ class _ModuleTasks:
         return self
 
     def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: _Batch) -> tuple[Losses, Metrics]:
-        """At the first call the losses that were given, later those computed with these tensors (`TaskLoss`)."""
+        """A `TaskLoss`: in the first call for a batch, the losses already computed; later, those with these tensors."""
         given = batch.take()
         if given is not None or batch.function is None:
             assert given is not None

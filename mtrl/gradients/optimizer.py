@@ -1,4 +1,4 @@
-"""The one place where task losses become a parameter update."""
+"""Turns the tasks' losses into one update of the parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mtrl.gradients.look_ahead import LookAhead
 from mtrl.gradients.surgery.none import NoSurgery
 
 CONFLICT_WINDOW = 100
-"""Updates that `conflicts` averages over."""
+"""The number of updates over which the metric `conflicts` is averaged."""
 
 
 @dataclass
@@ -42,9 +42,9 @@ class _Update:
 class MultiTaskOptimizer(nn.Module):
     """Weights T losses, applies surgery to the shared gradients and takes one optimiser step.
 
-    Weights scale losses. Surgery acts on the shared parameters' gradients of the weighted losses. A parameter that a
-    task owns gets its task's weighted gradient, never surgery. Clipping applies to the final gradient. Without surgery,
-    and with a weighting that needs no gradients, one joint backward pass is enough.
+    Weights scale the losses. Surgery acts on the gradients of the weighted losses with respect to the shared
+    parameters. A parameter that a task owns gets the gradient of its task's weighted loss. Clipping applies to the
+    final gradient. Without surgery, and with a weighting that needs no gradients, one joint backward pass is enough.
 
     A parameter that no loss depends on gets a gradient of zero. One with `requires_grad_(False)` gets none.
     """
@@ -64,10 +64,11 @@ class MultiTaskOptimizer(nn.Module):
         diagnostics: Sequence[Diagnostic] = (),
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
-        """surgery: none if not given; per_member: whether surgery acts on each member of an ensemble separately;
-        primary (T,) bool: all tasks if not given; reduction: mean or sum of the weighted losses; process_group: the
-        processes that learn together, each from batches of its own. All start with the parameters of the first process,
-        and need a `generator` in the same state, or none."""
+        """surgery: none if not given. per_member: whether surgery acts on each member of an ensemble separately.
+        primary (T,) bool: all tasks if not given. reduction: "mean" or "sum" of the weighted losses. max_grad_norm: no
+        clipping if not given. generator: the source of the methods' randomness. process_group: the processes that learn
+        together, each from its own batches. All start with the parameters of the first process, and need a
+        `generator` in the same state, or none."""
         super().__init__()
         if reduction not in ("mean", "sum"):
             raise expected("Argument `reduction`", "mean or sum", reduction)
@@ -113,13 +114,13 @@ class MultiTaskOptimizer(nn.Module):
 
     @property
     def computes_again(self) -> str | None:
-        """What computes the losses again, with other tensors or after the step; None if nothing does."""
+        """The method that computes the losses again, with other tensors or after the step; None if there is none."""
         weighting = self.weighting.needs_look_ahead or self.weighting.needs_losses_after
         return "this weighting" if weighting else "this surgery" if self.surgery.needs_look_ahead else None
 
     @property
     def host_bound(self) -> str | None:
-        """What works on the host, so that a captured graph cannot contain a step; None if nothing does."""
+        """The part that works on the host, so that a CUDA graph cannot contain a step; None if there is none."""
         parts = [("this weighting", self.weighting.on_host), ("this surgery", self.surgery.on_host)]
         parts += [("this diagnostic", diagnostic.on_host) for diagnostic in self._watching()]
         parts += [("several processes", self.processes.count > 1)]
@@ -138,10 +139,13 @@ class MultiTaskOptimizer(nn.Module):
         extras: dict[str, Tensor] | None = None,
         subset: TaskSubset = ALL_TASKS,
     ) -> Metrics:
-        """One update of the network's parameters. Returns tensors: losses (S,), weights (S,) and further metrics.
+        """One update of the network's parameters. Returns tensors: loss (S,), weight (S,) and further metrics.
 
-        extras: vectors (T,) for the weighting, by name; subset: the S tasks of the batch. Parameters that other tasks
-        own get a gradient of zero.
+        second_batch: needed if `needs_second_batch`. extras: vectors (T,) for the weighting, by name. subset: the S
+        tasks of the batch. Parameters that other tasks own get a gradient of zero.
+
+        Raises:
+            UserError: the second batch is missing.
         """
         update = self._update(task_losses, batch, second_batch, extras, subset)
         metrics, context = self._differentiate(update)
@@ -158,7 +162,7 @@ class MultiTaskOptimizer(nn.Module):
         return metrics
 
     def backward(self, task_losses: TaskLoss, batch: Any) -> Metrics:
-        """Write the gradients of `step` without clipping, and leave the optimiser's step to the caller."""
+        """Write the gradients of `step`, before clipping, and leave the optimiser's step to the caller."""
         metrics, _ = self._differentiate(self._update(task_losses, batch))
         self.step_count += 1
         return metrics
@@ -282,16 +286,16 @@ class MultiTaskOptimizer(nn.Module):
         return found, metrics
 
     def _coefficients(self, grams: Tensor, weights: Tensor, primary: Tensor) -> Tensor:
-        """Gramians (M, S, S) and weights (S,) -> coefficients (M, S), or (M, C, S) where a choice is left.
+        """Gramians (M, S, S) and weights (S,) -> coefficients (M, S), or (M, C, S) if `choose` takes one of C.
 
-        Both refer to the unweighted gradients.
+        Gramians and coefficients are those of the unweighted gradients.
         """
         found = []
         for surgery, gram in zip([self.surgery, *self._others], grams, strict=True):
             assert isinstance(surgery, Surgery)
             noise = surgery.noise(len(weights), self.generator, gram.device)
             weighted = gram * weights.unsqueeze(0) * weights.unsqueeze(1)
-            # Nothing follows from inner products that are not finite. The metrics show which task has them.
+            # Surgery gets zeros in place of a Gramian that is not finite. The metrics show which task causes it.
             sound = torch.where(weighted.isfinite().all(), weighted, 0.0)
             found.append(weights * surgery.coefficients(sound, primary, noise))
         return torch.stack(found)
@@ -315,7 +319,7 @@ class MultiTaskOptimizer(nn.Module):
     def _separate_gradients(
         self, losses: Tensor | Sequence[Tensor], shared: Tensors, own: Tensors, *, create_graph: bool
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Gradients (T, *shape) of T losses of the same inputs: each takes a backward pass through the shared part."""
+        """Gradients (T, *shape) of T losses of the same inputs. Each loss takes a backward pass of its own."""
 
         def gradients(loss: Tensor, tensors: Tensors) -> list[Tensor]:
             return self.processes.derivatives(loss, list(tensors.values()), again=True, graph=create_graph)
@@ -338,7 +342,7 @@ def _trained(tensors: Tensors) -> dict[str, Tensor]:
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient in the parameter's memory layout, since a fused optimiser reads both in the order of memory."""
+    """The gradient in the parameter's memory layout, since a fused optimiser reads both in memory order."""
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)

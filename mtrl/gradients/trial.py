@@ -1,4 +1,4 @@
-"""Checks of surgeries and weightings that are not mtrl's own, before a run begins."""
+"""Checks of surgeries and weightings from other packages, before a run begins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _METHODS = {"coefficients": "", "combine": "", "choose": "needs_look_ahead", "pe
 
 
 def check_begun(choice: str, part: nn.Module) -> None:
-    """Check that a part's own `__init__` has called that of its base, before PyTorch complains about what is missing.
+    """Check that a part's `__init__` has called that of its base class. PyTorch's own errors would say less.
+
+    choice: the option that chose the part, as in `weighting=dwa`.
 
     Raises:
         UserError: it has not.
@@ -35,10 +37,11 @@ def try_out(kind: str, surgery: Surgery, num_tasks: int, members: int | None = N
     members: the size of an ensemble whose members have coefficients of their own.
 
     Raises:
-        UserError: the surgery does not call its base's `__init__`, overrides none of the methods in `_METHODS`,
-            overrides one without its class variable, fails, does not give finite coefficients (T,), or
-            (candidates, T) if it looks ahead, combines gradients to something else than finite ones, or gives a
-            penalty that is no finite loss of the Gramian.
+        UserError: the surgery does not call its base's `__init__`, overrides none of `coefficients`, `combine`,
+            `choose` and `penalty`, or overrides one without its class variable. Or one of these raises an error.
+            Or the coefficients are not finite and (T,), or (candidates, T) if it looks ahead; the combined gradient
+            is not finite or has another shape or type than the parameter; or the penalty is not a finite scalar
+            that depends on the Gramian.
     """
     if SURGERIES.ours(kind) or isinstance(surgery, NoSurgery):
         return
@@ -54,7 +57,7 @@ def try_out(kind: str, surgery: Surgery, num_tasks: int, members: int | None = N
     with torch.random.fork_rng(devices=[]):
         factors = torch.ones(num_tasks, dtype=torch.float64)
         with _failing(owner, "one that can be copied", surgery):
-            trial = copy.deepcopy(surgery)  # one for both, as the first method may keep something for the second
+            trial = copy.deepcopy(surgery)  # one copy for all, as a method may keep something for the next
         if "coefficients" in given:
             factors = _coefficients(owner, trial, num_tasks)
         if "combine" in given:

@@ -1,4 +1,4 @@
-"""TensorBoard's view of a run, and `mtrl watch`, which opens it. This is its layout:
+"""TensorBoard's view of a run, and `mtrl watch`, which opens it. Its tabs:
 
 | tab | what it shows |
 |---|---|
@@ -32,9 +32,12 @@ class Board:
     """Writes the event files of one run.
 
     Args:
-        first_step: earlier processes' events from this step on are hidden.
-        options: the run's options by dotted name, without its seed.
-        group: the experiment whose seeds are one row of the table of options.
+        first_step: events from this step on that an earlier process wrote are hidden.
+        options: the run's options by dotted name, without its seed; no row in HParams if empty.
+        group: the experiment's name. Its seeds are one row in HParams.
+
+    Raises:
+        UserError: TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, first_step: int, options: Mapping[str, Any], group: str) -> None:
@@ -47,7 +50,7 @@ class Board:
             self._writer.file_writer.add_summary(summary.hparams_pb(values, trial_id=group))
 
     def scalars(self, step: int, values: Mapping[str, float], tasks: Sequence[str] = ()) -> None:
-        """Write `{name: value}`. Metrics whose names end in those of `tasks` share a chart."""
+        """Write `{name: value}`. The values `<metric>/<task>` of all `tasks` share a chart."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         new = values.keys() - self._names
@@ -59,7 +62,7 @@ class Board:
             self._writer.add_custom_scalars(_layout(self._charts))
 
     def image(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
-        """picture: (H, W, 3)"""
+        """Write a picture (H, W, 3)."""
         self._writer.add_image(name, picture, step, dataformats="HWC")
 
     def close(self) -> None:
@@ -67,13 +70,13 @@ class Board:
 
 
 class Watch:
-    """TensorBoard with the runs in a folder.
+    """TensorBoard with the runs in a folder. Its web page is at `address`.
 
     Args:
-        port: where it listens; None for the first free port.
+        port: the port that it listens on; None for the first free one.
 
     Raises:
-        UserError: there is no TensorBoard, nothing to show, or no such address.
+        UserError: TensorBoard is not installed, it cannot listen at this address, or the folder has no runs.
     """
 
     def __init__(self, folder: Path, host: str = "localhost", port: int | None = None) -> None:
@@ -108,7 +111,7 @@ def _plain(value: Any) -> bool | float | str:
 
 
 def _layout(charts: set[str]) -> dict[str, dict[str, list[Any]]]:
-    """{category: {chart: kind and patterns of names}}. Shares such as success come first."""
+    """{category: {chart: [kind, patterns of names]}}. In a category, shares such as success come first."""
     layout: dict[str, dict[str, list[Any]]] = {category: {} for category in _FIRST}
     for chart in sorted(charts, key=lambda chart: (not is_share(chart), chart)):
         layout.setdefault(chart.partition("/")[0], {})[chart] = ["Multiline", [f"^{re.escape(chart)}/"]]

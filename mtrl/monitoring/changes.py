@@ -33,7 +33,7 @@ def completed(old: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
 
 
 def listed(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:
-    """The first differences, and how many more there are."""
+    """The first `most` differences as text, and how many more there are."""
     first = [f"{key}: {before!r} -> {after!r}" for key, (before, after) in sorted(changed.items())[:most]]
     more = len(changed) - len(first)
     return ", ".join(first) + (f" and {more} more" if more > 0 else "")

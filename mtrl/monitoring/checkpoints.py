@@ -6,7 +6,8 @@ the previous checkpoint is not written again, but gets a hard link. Files are ZI
 record. PyTorch writes these checksums but does not read them, so this module checks all of them before anything is
 used. Loading never runs code (`torch.load(weights_only=True)`), and saving refuses what could not be loaded that way.
 
-Beside the checkpoints, `best_<n>.pt` is the policy after step n, if no earlier evaluation during training was better.
+Beside the checkpoints, `best_<n>.pt` is the policy after step n, which was better than all before it in an evaluation
+during training.
 """
 
 from __future__ import annotations
@@ -79,10 +80,10 @@ class Found(NamedTuple):
     path: Path
     state: dict[str, Any]
     replay: dict[str, Any]
-    """Tensors on the CPU that are mapped from the file and read on use, so that copying them into the replay buffer
-    needs no second copy in memory. The file itself is never written. {} if not requested."""
+    """Tensors on the CPU that are memory-mapped, so that copying them into the replay buffer needs no second copy in
+    memory. The file itself is never written. {} if not requested."""
     damaged: list[Path]
-    """Newer checkpoints, which are damaged."""
+    """Newer checkpoints, all of them damaged."""
 
 
 def latest(folder: Path) -> Path | None:
@@ -124,12 +125,12 @@ def step_of(checkpoint: Path) -> int:
 
 
 def load(checkpoint: Path) -> dict[str, Any]:
-    """The state saved in a checkpoint folder. Raises UserError where the file is missing or damaged."""
+    """The state saved in a checkpoint folder. Raises UserError if the file is missing or damaged."""
     return _read(checkpoint / STATE, mmap=False)
 
 
 def load_replay(checkpoint: Path) -> dict[str, Any]:
-    """The replay saved in a checkpoint folder (see `Found`). Raises UserError where a file is missing or damaged."""
+    """The replay saved in a checkpoint folder (see `Found`). Raises UserError if a file is missing or damaged."""
     replay = _read(checkpoint / REPLAY, mmap=True)
     if BLOCKS in replay:
         names = replay[BLOCKS]
@@ -142,7 +143,12 @@ def load_replay(checkpoint: Path) -> dict[str, Any]:
 
 
 def save_policy(path: Path, step: int, policy: Mapping[str, Any]) -> None:
-    """Write the state that acting needs, and its step, to one file, which is either complete or absent."""
+    """Write the state that acting needs, and its step, to one file, which is either complete or absent.
+
+    Raises:
+        TypeError: `policy` holds something that could not be loaded again.
+        UserError: the file cannot be written.
+    """
     state, aside = {"step": step, "agent": policy}, path.with_name(f"{_SAVING}{path.name}")
     _require_loadable(state, path.name)
     try:
@@ -154,12 +160,12 @@ def save_policy(path: Path, step: int, policy: Mapping[str, Any]) -> None:
 
 
 def load_policy(path: Path) -> dict[str, Any]:
-    """{step, agent} from a file that `save_policy` wrote. Raises UserError where it is missing or damaged."""
+    """{"step": n, "agent": state} from a file of `save_policy`. Raises UserError if it is missing or damaged."""
     return _read(path, mmap=False)
 
 
 def save_best(folder: Path, step: int, policy: Mapping[str, Any]) -> None:
-    """Keep the policy after `step` steps, which is the best so far. Earlier best policies stay while a checkpoint
+    """Write the policy after `step` steps, which is the best so far. Earlier best policies stay while a checkpoint
     exists that is older than this policy, since training may go back to that checkpoint."""
     save_policy(folder / f"best_{step}.pt", step, policy)
 
@@ -178,7 +184,8 @@ def go_back(folder: Path, step: int) -> None:
 
 
 def clean(folder: Path) -> None:
-    """Remove what a crash left half written or half removed. No other process may be saving here."""
+    """Remove what a crash left half written, and restore what it left half replaced. No other process may be saving
+    here."""
     for path in folder.glob(f"{_REPLACED}step_*"):
         final = folder / path.name.removeprefix(_REPLACED)
         if final.exists():

@@ -1,4 +1,4 @@
-"""The common look of all pictures: paper, ink, grid and axes.
+"""The common look of all pictures: colours, grid and axes.
 
 matplotlib is imported when a picture is drawn. Only its objects are used, so there are no windows or global figures.
 """
@@ -33,14 +33,17 @@ COLOURS = ("#1f5fa8", "#d1622b", "#2e8b57", "#8b4aa3", "#b8912a", "#c23b5a", "#3
 
 
 def look(place: int) -> dict[str, Any]:
-    """Colour and dash of the line with this number, counted from 0."""
+    """The colour and dashes of the line with this number, counted from 0, as arguments of `plot`."""
     return {"color": COLOURS[place % len(COLOURS)], "linestyle": "-" if place < len(COLOURS) else "--"}
 
 
 def new_figure(
     width: float, height: float, title: str, layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
-    """layout=None leaves the margins to the caller, since measuring them takes seconds with many panels or labels."""
+    """An empty figure of `width` by `height` inches.
+
+    layout: None leaves the margins to the caller, since measuring them takes seconds with many panels or labels.
+    """
     # MPLBACKEND may name a backend that is not installed here, such as a notebook's.
     import_despite("matplotlib", "MPLBACKEND")
     from matplotlib.figure import Figure
@@ -52,6 +55,11 @@ def new_figure(
 
 
 def save(figure: Figure, path: Path | str) -> Path:
+    """Write a figure to a file, in the format that its suffix names, and return the path. The folder is created.
+
+    Raises:
+        UserError: there is no such format, or the file cannot be written.
+    """
     path = Path(path)
     known = sorted(figure.canvas.get_supported_filetypes())
     if path.suffix and path.suffix[1:].lower() not in known:
@@ -67,7 +75,7 @@ def save(figure: Figure, path: Path | str) -> Path:
 def svg(figure: Figure) -> str:
     """The figure as one `<svg>` without a background, for a page that sets colours and font itself.
 
-    Ink, grid and COLOURS[k] become the page's variables --ink, --grid and --ck. Text stays text.
+    INK, GRID and COLOURS[k] become the page's variables --ink, --grid and --c<k>. Text stays text.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 WIDTH = 120
-"""The most characters, with indentation, of a value on one line. Lists without lists or
-dictionaries in them are always on one line."""
+"""The most characters, with indentation, of a value on one line. Lists that contain no lists or dictionaries are always
+on one line."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -24,7 +24,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replace the file's content in one step."""
+    """Replace the file's content in one step. Raises OSError if that fails; the old content then remains."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(aside, "w", encoding="utf-8") as file:
@@ -57,7 +57,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def _in_lines(value: Any, indent: str = "") -> str:
-    """JSON in which a dictionary, or a list that holds any or lists, takes several lines only if one is too short."""
+    """JSON on one line if that has room for it. Otherwise a dictionary, or a list that contains dictionaries or lists,
+    has a line for each entry."""
     line, further = json.dumps(value, allow_nan=False), indent + "  "
     if len(indent) + len(line) <= WIDTH:
         return line

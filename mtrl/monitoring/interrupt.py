@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-"""Ctrl-C, the end of the terminal, and the signals that batch systems send some time before they kill a job."""
+"""Ctrl-C, a closed terminal, and the signals that batch systems send some time before they kill a job."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -17,11 +17,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Inside the block, a first signal only makes `check` raise; a second one interrupts at once.
+    """In its `with` block, a first signal only makes `check` raise; a second one interrupts at once.
 
-    It has no effect outside the main thread, since only that thread may handle signals. Signals that the process was
-    started to ignore, as with nohup, stay ignored. A process that is forked inside the block still ends at the first
-    signal.
+    It has no effect outside the main thread, since only that thread may handle signals. Signals that were ignored
+    before, as with nohup, stay ignored. A process that is forked inside the block still ends at the first signal.
     """
 
     def __init__(self) -> None:
@@ -47,7 +46,7 @@ class Interrupts:
         self.handle(number)
 
     def handle(self, number: int) -> None:
-        """React to a signal."""
+        """Note a first signal. A second one raises KeyboardInterrupt."""
         if self.pending:
             raise KeyboardInterrupt
         self.pending = True

@@ -1,4 +1,4 @@
-"""Writes metrics twice: to `metrics.jsonl`, which everything reads, and to TensorBoard, for viewing."""
+"""Writes metrics to `metrics.jsonl`, which all other parts read, and to TensorBoard, for viewing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mtrl.monitoring.run import RunFolder
 
 Row = dict[str, Any]
 _LARGEST = 1e300
-"""Larger numbers in a file are refused, since they cannot be measurements."""
+"""Larger magnitudes in a file are refused, since they cannot be measurements."""
 _MATRIX_DIGITS = 4
 """Significant digits of a matrix's entries in the file. Affinities may be small."""
 
@@ -30,11 +30,14 @@ _MATRIX_DIGITS = 4
 class MetricLog:
     """Appends one row per `write` to a run's metrics.
 
-    `resume_step` is the step of the checkpoint from which training continues, and `rows` the number of rows at that
-    time. Later rows, written by a process that then died, are hidden in TensorBoard and dropped when the next row is
-    written. A step of None starts anew and drops all rows. `options` are the run's options by dotted name, for tables
-    of experiments. `mirror` gets the numbers, too. Drawing a matrix takes 0.1 s (T=10) to 0.4 s (T=50), so each gets an
-    image at most every `image_interval` seconds.
+    Args:
+        resume_step: the step of the checkpoint from which training continues. Later rows, written by a process that
+            then died, are hidden in TensorBoard and dropped when the next row is written. None drops all rows.
+        rows: the number of rows when that checkpoint was written.
+        options: the run's options by dotted name, for TensorBoard's table of experiments.
+        mirror: gets the numbers, too.
+        image_interval: the least seconds between two images of the same matrix, since drawing one takes 0.1 s (T=10) to
+            0.4 s (T=50).
     """
 
     def __init__(
@@ -59,23 +62,18 @@ class MetricLog:
         self._file: TextIO | None = None
 
     def go_back(self, step: int, rows: int | None = None) -> None:
-        """Drop the rows after `step`, or after the first `rows`, since training continues from there."""
+        """Drop the rows after `step`, and all but the first `rows`, since training continues from there."""
         self._close()
         self._open(step, rows)
 
-    def write(
-        self,
-        step: int,
-        metrics: Mapping[str, Any],
-        tasks: Sequence[str] = (),
-    ) -> None:
+    def write(self, step: int, metrics: Mapping[str, Any], tasks: Sequence[str] = ()) -> None:
         """Write one row; NaN and infinities become null in the file.
 
         Args:
             metrics: `{name: number or array}`. A vector (T,) is written as `name/<task>`. A matrix (T, T) is rounded to
-                4 digits in the file, and from time to time drawn as an image in TensorBoard. Any other array is split
-                along its first axis into `name/<index>`.
-            tasks: the T names.
+                4 significant digits in the file, and from time to time drawn as an image in TensorBoard. Any other
+                array is split along its first axis into `name/<index>`.
+            tasks: the names of the T tasks.
         """
         values, arrays = dict[str, float](), dict[str, NDArray[np.float64]]()
         for name, metric in metrics.items():
@@ -86,7 +84,7 @@ class MetricLog:
                     values[part] = float(array)
         rounded = {name: _rounded(array) for name, array in arrays.items()}
         row = {"step": int(step), "time": round(time.time(), 3), **values, **rounded}
-        if self._file is None:  # rows are dropped only now, so that a run that is refused at its start keeps them
+        if self._file is None:  # rows are dropped only now: a run that is refused at its start keeps them
             write_atomic(self._folder.metrics, "".join(self._kept))
             self._file = open(self._folder.metrics, "a", encoding="utf-8")  # noqa: SIM115
             self._kept = []
@@ -179,5 +177,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _rows_until(path: Path, last: int, rows: int | None) -> list[str]:
-    """The rows up to a step, at most `rows` of them, without a line that was cut off."""
+    """The lines of the rows up to a step, at most `rows` of them, without a last line that was cut off."""
     return [line for line, row in _lines(path) if row["step"] <= last][:rows] if path.exists() else []

@@ -1,7 +1,8 @@
-"""Copies the numbers in `metrics.jsonl` to Weights & Biases, if the option `wandb` says so.
+"""Copies the numbers in `metrics.jsonl` to Weights & Biases, unless the option `wandb` is off.
 
-Project, entity and account come from environment variables (WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY). A resumed
-run continues the same run there, whose id is kept in the run's folder. A failure there never changes or stops a run.
+Project, entity and account come from environment variables (WANDB_PROJECT, WANDB_ENTITY, WANDB_API_KEY). A resumed run
+continues the same run of Weights & Biases, whose id is kept in the run's folder. If Weights & Biases fails, training
+continues without it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mtrl.monitoring.run import RunFolder
 
 
 class Mirror:
-    """Writes to one run of Weights & Biases. After a failure there, it writes no more.
+    """Writes to one run of Weights & Biases. After a failure, it prints a line and writes no more.
 
     Args:
         mode: off (which writes nothing), offline or online.
@@ -43,7 +44,7 @@ class Mirror:
             self._give_up(error)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write `{name: value}`. Weights & Biases drops numbers for steps before the last one it has."""
+        """Write `{name: value}`. Weights & Biases drops the numbers of steps that are earlier than its last one."""
         if self._run is not None:
             try:
                 self._run.log(dict(values), step=step)
@@ -61,7 +62,7 @@ class Mirror:
     def _give_up(self, error: Exception) -> None:
         self._run = None
         reason = " ".join(str(error).split()) or type(error).__name__
-        say(f"mtrl: no more is written to Weights & Biases ({reason}); the run goes on.")
+        say(f"mtrl: the run continues without Weights & Biases, which failed ({reason}).")
 
 
 def _started(mode: str, folder: RunFolder) -> Any:

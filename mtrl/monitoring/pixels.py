@@ -1,4 +1,4 @@
-"""Draws predictions as pictures: those for each pixel, and a gallery of examples."""
+"""Draws predictions for each pixel beside the truth, and a gallery of examples."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mtrl.core.types import FloatArray
 from mtrl.monitoring.drawing import new_figure, save
 
 _TURN = 0.618034
-"""The step in hue from one class to the next, in turns. The golden ratio keeps neighbouring classes apart."""
+"""The step in hue from one class to the next, as a share of the colour circle. The golden ratio keeps neighbouring
+classes apart."""
 
 
 def side_by_side(kind: str, image: FloatArray, truth: FloatArray, predicted: FloatArray) -> NDArray[np.uint8]:
     """A picture, the truth and the prediction side by side, (H, 3 W, 3).
 
-    kind: as in `data.pixel_tasks`; image (3, H, W) in [0, 1]; truth and predicted (c, H, W), as classes for
-    segmentation.
+    kind: "segmentation", "normals", or another, whose values are drawn as grey. image (3, H, W): in [0, 1]. truth and
+    predicted (c, H, W): classes for segmentation.
     """
-    predicted = np.nan_to_num(
-        predicted, nan=0.0, posinf=1e9, neginf=-1e9
-    )  # training refuses infinite predictions, but only after this picture
+    # Training refuses infinite predictions, but only after this picture.
+    predicted = np.nan_to_num(predicted, nan=0.0, posinf=1e9, neginf=-1e9)
     largest = max(float(np.max(truth)), 1e-6)
     panels = [255 * image.transpose(1, 2, 0), _coloured(kind, truth, largest), _coloured(kind, predicted, largest)]
     return np.concatenate(panels, axis=1).round().clip(0, 255).astype(np.uint8)

@@ -1,7 +1,4 @@
-"""Pictures of runs: learning curves, matrices between tasks, and comparisons of several runs.
-
-matplotlib is imported when a picture is drawn. Only its objects are used, so there are no windows or global figures.
-"""
+"""Pictures of runs: learning curves, matrices between tasks, and comparisons of several runs."""
 
 from __future__ import annotations
 
@@ -45,7 +42,6 @@ def learning_curves(
     headline: str = "success",
     returns: str = "return",
     title: str = "",
-    step_scale: float = 1.0,
     counted: Sequence[int] | None = None,
 ) -> Path:
     """Draw one run: above, the means of the headline metric and of the return; below, each task's headline metric.
@@ -54,8 +50,10 @@ def learning_curves(
         rows: rows of `metrics.jsonl`. Those without a metric are skipped for it.
         headline: the prefix of the values `<headline>/<task>`.
         returns: the same for returns. That panel is left out if there are no such values, or they are the headline.
-        step_scale: a row's step times this is environment steps per task.
         counted: indexes of the tasks over which means are taken; all if not given.
+
+    Raises:
+        UserError: no row has the headline metric of every task, or the picture cannot be written.
     """
     steps, rates = curves(rows, tasks, headline)
     return_steps, values = curves(rows if returns != headline else [], tasks, returns, required=False)
@@ -69,15 +67,15 @@ def learning_curves(
     means = figure.add_gridspec(1, 2 if return_steps.size else 1, **above).subplots(squeeze=False)[0]
     of_mean = list(range(len(tasks)) if counted is None else counted)
     heading = f"mean {headline.rpartition('/')[2]}: {shown(headline, _last(rates[of_mean]))}"
-    _mean_panel(means[0], steps * step_scale, rates[of_mean], heading)
+    _mean_panel(means[0], steps, rates[of_mean], heading)
     if is_share(headline):
         means[0].set_ylim(-0.03, 1.03)
         percent_axis(means[0])
     if return_steps.size:
         values = values[of_mean]
-        _mean_panel(means[1], return_steps * step_scale, values, f"mean return: {_last(values):.0f}")
+        _mean_panel(means[1], return_steps, values, f"mean return: {_last(values):.0f}")
     panels = figure.add_gridspec(lines, columns, **below).subplots(squeeze=False, sharex=True, sharey=True)
-    _task_panels(list(panels.flat), steps * step_scale, rates, tasks, headline, room=62.0 * width / columns)
+    _task_panels(list(panels.flat), steps, rates, tasks, headline, room=62.0 * width / columns)
     return save(figure, path)
 
 
@@ -87,30 +85,32 @@ def compare_runs(
     *,
     headline: str = "success",
     title: str = "",
-    step_scale: float = 1.0,
     steps_name: str = STEPS,
     limits: tuple[float, float] = (-0.03, 1.03),
     lines: Mapping[str, float] | None = None,
-    seed: int = 0,
 ) -> Path:
     """Draw several experiments: the interquartile mean over seeds and tasks, with a 95 % stratified-bootstrap band
     if an experiment has two seeds or more. If rows record the time, a second panel shows the mean over training time.
 
     Args:
         experiments: `{label: one list of rows per seed}`; tasks are found in the rows.
-        limits: the range of the axis of success rates.
+        steps_name: the label of the first panel's x axis.
+        limits: the range of the y axis, if the headline is a share.
         lines: {label: published value}, drawn as horizontal lines.
+
+    Raises:
+        UserError: an experiment has no such values, or its seeds no steps in common, or the picture cannot be written.
     """
     timed = {label: [[*by_minute(rows)] for rows in seeds] for label, seeds in experiments.items()}
-    both = [(experiments, step_scale, steps_name)]
+    both = [(experiments, steps_name)]
     with contextlib.suppress(UserError):  # raised if rows have no time, or the seeds no time in common
         for label, seeds in timed.items():
             stack(label, seeds, headline)
-        both.append((timed, 1.0, "minutes of training"))
+        both.append((timed, "minutes of training"))
     figure = new_figure(7.0 * len(both) + 1.0, 4.4, title)
     panels = figure.subplots(1, len(both), sharey=True, squeeze=False)[0]
-    for panel, (chosen, scale, name) in zip(panels, both, strict=True):
-        compare_panel(panel, chosen, headline, scale, limits, seed)
+    for panel, (chosen, name) in zip(panels, both, strict=True):
+        compare_panel(panel, chosen, headline, limits)
         for value in (lines or {}).values():
             panel.axhline(value, color=INK, linewidth=0.9, linestyle=":")
         panel.set_xlabel(name)
@@ -133,20 +133,18 @@ def compare_panel(
     panel: Axes,
     experiments: Mapping[str, Sequence[Sequence[Row]]],
     headline: str,
-    step_scale: float,
     limits: tuple[float, float],
-    seed: int,
     places: Sequence[int] | None = None,
 ) -> None:
-    """places: the numbers of the experiments' colours; 0, 1, ... if not given."""
+    """Draw one panel of `compare_runs`. places: the numbers of the experiments' colours; 0, 1, ... if not given."""
     for number, (label, seeds) in zip(places or range(len(experiments)), experiments.items(), strict=True):
         steps, scores = stack(label, seeds, headline)
-        band = interquartile_band(scores, seed=seed)
+        band = interquartile_band(scores)
         count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-        panel.plot(steps * step_scale, band.point, **look(number), linewidth=2.2, label=f"{label} ({count})")
+        panel.plot(steps, band.point, **look(number), linewidth=2.2, label=f"{label} ({count})")
         if len(seeds) > 1:
             colour = look(number)["color"]
-            panel.fill_between(steps * step_scale, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
+            panel.fill_between(steps, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
     if is_share(headline):
         panel.set_ylim(*limits)
         percent_axis(panel)
@@ -162,8 +160,8 @@ def compare_values(
     Args:
         runs: {label: rows}. A run without a metric is left out of that panel. If a step has two values, as from an
             evaluation during training and the one at the end, the later one is drawn.
-        panels: (metric, title); metrics whose title begins with "success" are shares.
-        step_scale: a row's step times this is environment steps in all.
+        panels: (metric, title). A metric whose title begins with "success" is shown in per cent.
+        step_scale: the number of environment steps in one step of the rows.
     """
     columns = min(len(panels), 2)
     lines = math.ceil(len(panels) / columns)
@@ -198,7 +196,7 @@ def matrix(
 def matrix_image(
     array: ArrayLike, labels: Sequence[str], title: str, *, limit: float | None = None
 ) -> NDArray[np.uint8]:
-    """The same as pixels (H, W, 3) in [0, 255], small and without the values, for TensorBoard."""
+    """The picture of `matrix` as pixels (H, W, 3) in [0, 255], small and without the values, for TensorBoard."""
     figure = _matrix_figure(np.asarray(array, dtype=np.float64), labels, title, limit, values=False)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -214,7 +212,7 @@ def curves(
     """Steps (K,) and values (T, K) of a per-task metric. A null becomes NaN; rows with only nulls are left out.
 
     Raises:
-        UserError: no row has the metric for every task, and it is `required`.
+        UserError: the metric is `required`, and no row has it for every task.
     """
     keys = [f"{name}/{task}" for task in tasks]
     found = [row for row in rows if all(key in row for key in keys)] if keys else []
@@ -232,7 +230,11 @@ def tasks_of(seeds: Iterable[Sequence[Row]], name: str) -> list[str]:
 
 
 def stack(label: str, seeds: Sequence[Sequence[Row]], name: str) -> tuple[FloatArray, FloatArray]:
-    """All seeds' curves (runs, tasks, K), and K steps in the range common to all; UserError if there are none."""
+    """K steps in the range common to all seeds, and the seeds' curves (seeds, tasks, K), interpolated at these steps.
+
+    Raises:
+        UserError: a seed has no values, or there is no step at which all seeds and tasks have some.
+    """
     tasks = tasks_of(seeds, name)
     parts = [curves(rows, tasks, name) for rows in seeds]
     if not tasks or not all(len(steps) for steps, _ in parts):
@@ -291,7 +293,8 @@ def _task_panels(
 
 
 def _task_panel(panel: Axes, steps: FloatArray, rate: FloatArray, task: str, name: str, room: float) -> None:
-    """Draw one task. Its name shrinks to `room` points; the last value is below a high curve and above a low one."""
+    """Draw one task. Its name shrinks to `room` points. The last value is written below a high curve, or above a low
+    one."""
     last = _last(rate[None])
     panel.fill_between(steps, 0.0, rate, color=BLUE, alpha=0.18, linewidth=0)
     panel.plot(steps, rate, color=BLUE, linewidth=1.6)
@@ -310,14 +313,14 @@ def _task_panel(panel: Axes, steps: FloatArray, rate: FloatArray, task: str, nam
 def _matrix_figure(array: FloatArray, labels: Sequence[str], title: str, limit: float | None, values: bool) -> Figure:
     size = len(labels)
     if array.shape != (size, size):
-        raise ValueError(f"Matrix should have shape {(size, size)}, as its labels. Found {array.shape}.")
+        raise ValueError(f"Matrix should have shape {(size, size)}, like its labels. Found {array.shape}.")
     largest = float(np.nanmax(np.abs(array), initial=1.0))
     scale = largest if limit is None else limit
     cell = 0.42 if size <= 12 else 0.24 if size <= 25 else 0.15
     font = 8.0 if size <= 25 else 6.5
     side, margin = size * cell, 0.25 + 0.008 * font * max(map(len, labels), default=0)
     width = side + margin + 0.9
-    lines = textwrap.wrap(title, max(int(width / 0.1), 12))  # a letter of the title is some 0.1 inches wide
+    lines = textwrap.wrap(title, max(int(width / 0.1), 12))  # a letter of the title is about 0.1 inches wide
     height = max(side, 1.0) + margin + 0.3 + 0.2 * max(len(lines), 1)
     figure = new_figure(width, height, "\n".join(lines), layout=None)
     panel = figure.add_axes((margin / width, margin / height, side / width, side / height))

@@ -1,4 +1,4 @@
-"""Pictures of what gradient methods encounter and do: conflicts, task weights, and the tragic triad."""
+"""Pictures of gradient methods: conflicts, task weights, and the tragic triad."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINES = 12
-"""The most tasks drawn as lines; more are drawn as the rows of a picture."""
+"""The most tasks that are drawn as lines; more are drawn as the rows of a picture."""
 DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 
 def conflicts(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path:
-    """For each network: how often pairs of tasks conflict, their mean cosines, and the tasks' gradient norms.
+    """Draw for each network how often pairs of tasks conflict, their mean cosines, and the tasks' gradient norms.
 
     Raises:
         UserError: no row has cosines; only updates that compute each task's gradient log them.
@@ -79,7 +79,7 @@ def _conflict_row(
 
 
 def lambdas(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path:
-    """The tasks' weights over training, a panel for each network.
+    """Draw the tasks' weights over training, with a panel for each network.
 
     Raises:
         UserError: no row has weights.
@@ -96,7 +96,7 @@ def lambdas(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path
 
 
 def relationships(runs: Mapping[str, Sequence[Sequence[Row]]], tasks: Sequence[str], path: Path | str) -> Path:
-    """Figs. 3 and 11 of the Auto-λ paper: the last weights of all tasks, with a row for each choice of primary tasks.
+    """Draw the last weights of all tasks, with a row for each choice of primary tasks (Auto-λ paper, Figs. 3 and 11).
 
     runs: {primary tasks: the rows of each run with this choice}; their weights are averaged. Each network has a panel.
 
@@ -121,8 +121,8 @@ def relationships(runs: Mapping[str, Sequence[Sequence[Row]]], tasks: Sequence[s
 
 
 def triad(runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], path: Path | str) -> Path:
-    """Fig. 4 of the PCGrad paper for runs {label: rows}: curvature, shares of pairs, similarity of
-    gradient norms, and returns; with two networks, success too.
+    """Draw Fig. 4 of the PCGrad paper for runs {label: rows}: curvature, shares of pairs, similarity of gradient norms,
+    and returns; with two networks also success.
 
     Raises:
         UserError: a run has no rows of `diagnostics=triad`.
@@ -143,12 +143,12 @@ def triad(runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], path: Path | 
 
 
 def _triad_row(panels: Sequence[Axes], rows: Sequence[Row], prefix: str, colour: str, label: str) -> None:
-    steps, curvature = _scalar(rows, f"{prefix}curvature")
+    steps, curvature = matrices(rows, f"{prefix}curvature")
     panels[0].plot(steps, curvature, color=colour, linewidth=1.6, label=label)
     for name, dashes in (("positive_cosine", "-"), ("condition_a", ":"), ("condition_b", "--")):
-        steps, share = _scalar(rows, prefix + name)
+        steps, share = matrices(rows, prefix + name)
         panels[1].plot(steps, _smooth(share), color=colour, linewidth=1.6, linestyle=dashes)
-    steps, similarity = _scalar(rows, f"{prefix}magnitude_similarity")
+    steps, similarity = matrices(rows, f"{prefix}magnitude_similarity")
     panels[2].plot(steps, similarity, color=colour, linewidth=1.6)
 
 
@@ -176,7 +176,7 @@ def _share_axis(panel: Axes) -> None:
 
 
 def _outcomes(panel: Axes, runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], name: str) -> None:
-    """Draw each task's return or success, or their mean if there are more tasks than line styles."""
+    """Draw each task's return or success, or the mean over tasks if there are more tasks than dashes."""
     few, known = len(tasks) <= len(DASHES), False
     for (_, rows), colour in zip(runs.items(), COLOURS, strict=False):
         steps, values = curves(rows, tasks, name, required=False)
@@ -265,7 +265,11 @@ def curve_axes(panel: Axes, title: str, labelled: bool = True) -> None:
 
 
 def parts_of(rows: Sequence[Row], name: str, needed: str) -> list[str]:
-    """The prefixes under which a metric is logged, such as `critic/`; "" for an agent with one network."""
+    """The prefixes under which a metric is logged, such as `critic/`; "" for an agent with one network.
+
+    Raises:
+        UserError: no row has the metric; the message asks for `needed`.
+    """
     found = dict.fromkeys(k[: -len(name)] for row in rows for k in row if k == name or k.endswith(f"/{name}"))
     if not found:
         raise expected("Metrics", needed, f"none in {len(rows)} rows")
@@ -276,22 +280,15 @@ def _title(part: str) -> str:
     return f"{part.rstrip('/')}: " if part else ""
 
 
-def _scalar(rows: Sequence[Row], name: str) -> tuple[FloatArray, FloatArray]:
-    """Steps (K,) and values (K,), with null as NaN."""
-    found = [row for row in rows if name in row]
-    values = [math.nan if row[name] is None else row[name] for row in found]
-    return np.array([row["step"] for row in found], dtype=np.float64), np.array(values, dtype=np.float64)
-
-
 def matrices(rows: Sequence[Row], name: str) -> tuple[FloatArray, FloatArray]:
-    """Steps (K,) and matrices (K, T, T), or numbers (K,) if numbers are logged under that name."""
+    """Steps (K,) and matrices (K, T, T), or numbers (K,) if numbers are logged under that name. A null becomes NaN."""
     found = [row for row in rows if name in row]
     steps = np.array([row["step"] for row in found], dtype=np.float64)
     return steps, np.array([row[name] for row in found], dtype=np.float64)
 
 
 def _smooth(values: FloatArray) -> FloatArray:
-    """The running mean over a twentieth of the points, leaving out unknown ones."""
-    half = max(len(values) // 40, 0)
+    """The running mean over a twentieth of the points, without unknown ones."""
+    half = len(values) // 40
     windows = [values[max(k - half, 0) : k + half + 1] for k in range(len(values))]
     return np.array([np.nanmean(w) if np.isfinite(w).any() else math.nan for w in windows])

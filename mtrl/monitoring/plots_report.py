@@ -1,4 +1,4 @@
-"""The pictures of a report's page: small single panels as SVG in the page's colours, without legends and titles."""
+"""The pictures of a report: small single panels as SVG in the page's colours, without legends and titles."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def learning(
     places: the number of each experiment's colour.
     """
     figure, panel = _panel()
-    compare_panel(panel, experiments, metric, 1.0, (-0.03, 1.03), 0, places)
+    compare_panel(panel, experiments, metric, (-0.03, 1.03), places)
     panel.set_xlabel(x_name, fontsize=8.5)
     return svg(figure)
 
@@ -63,7 +63,7 @@ def pairs(runs: Sequence[tuple[int, Sequence[Row]]], metric: str, limits: tuple[
 
     Args:
         runs: (number of a colour, rows).
-        limits: the range of the axis, which is in per cent if it has no negative numbers.
+        limits: the range of the y axis, which is in per cent if it begins at −0.5 or above.
     """
     figure, panel = _panel()
     for place, rows in runs:
@@ -79,7 +79,7 @@ def pairs(runs: Sequence[tuple[int, Sequence[Row]]], metric: str, limits: tuple[
 
 
 def weights(rows: Sequence[Row], tasks: Sequence[str], metric: str) -> str:
-    """The tasks' weights of one run, as lines in the looks of `task_looks`, or as rows of colours if there are many."""
+    """The tasks' weights of one run: lines with the looks of `task_looks`, or rows of colours if there are many."""
     steps, values = curves(rows, tasks, metric)
     if len(tasks) > LINES:
         figure = new_figure(4.4, 1.0 + 0.11 * len(tasks), "")

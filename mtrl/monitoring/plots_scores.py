@@ -23,11 +23,15 @@ def scores(
     controls: int = 0,
     uncounted: Collection[str] = (),
 ) -> Path:
-    """Draw shares (T, M) in [0, 1] with their values: a row for each task, and one for the mean of all.
+    """Draw shares of T tasks and M methods, (T, M) in [0, 1]: a row for each task, and one for the mean of all.
 
     Args:
-        controls: how many of the last methods are set apart by a gap.
+        controls: the number of methods at the end that are set apart by a gap.
         uncounted: tasks whose names are grey.
+
+    Raises:
+        ValueError: the shares have another shape.
+        UserError: the picture cannot be written.
     """
     values = np.asarray(shares, dtype=np.float64)
     if values.shape != (len(tasks), len(methods)):

@@ -17,10 +17,10 @@ _BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class Progress:
-    """Shows steps and updates per second, the time left and the mean of the most important value, such as success.
+    """Shows steps and updates per second, the time left, and one value, such as the mean success.
 
-    Rates are taken over the last `window` seconds, so that a warm-up without updates does not distort them for long. If
-    one step took longer than that, as when updates are compiled, rates are taken since the beginning.
+    Rates are those of the last `window` seconds, so that a warm-up without updates does not distort them for long. If
+    one step took longer than that, as when updates are compiled, rates are those since the beginning.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class Progress:
         window: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """headline: the name of the value shown; interval: seconds between two lines if `stream` (stderr by default) is
-        not a terminal."""
+        """initial: the step at which training begins. headline: the name of the value shown. interval: seconds between
+        two lines if `stream` (stderr by default) is not a terminal."""
         self._stream = sys.stderr if stream is None else stream
         self._headline = headline
         self._total, self._clock, self._interval, self._window = total_steps, clock, interval, window
@@ -51,7 +51,7 @@ class Progress:
             )  # fmt: skip
 
     def update(self, step: int, updates: int, value: float | None = None) -> None:
-        """Report that `step` steps and `updates` gradient updates are done in all. None keeps the value shown."""
+        """Report that `step` steps and `updates` gradient updates are done in all. value: None keeps the last one."""
         self._value = self._value if value is None else value
         self._record(step, updates)
         if self._bar is not None:
@@ -92,7 +92,7 @@ class Progress:
             self._seen.popleft()
 
     def _facts(self) -> str:
-        from mtrl.monitoring.statistics import shown  # late, since refused commands do not need numpy
+        from mtrl.monitoring.statistics import shown  # here, since refused commands do not need NumPy
 
         first, (now, step, updates) = self._seen[0], self._seen[-1]
         if len(self._seen) > 1 and self._seen[1][0] - self._seen[0][0] >= self._window:
@@ -127,7 +127,7 @@ class Counter:
         interval: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """unit: the plural of what is counted; delay: seconds before a bar is drawn, since shorter work needs none."""
+        """unit: the plural of what is counted. delay: seconds before a bar is drawn, since shorter work needs none."""
         self._stream, self._unit = sys.stderr if stream is None else stream, unit
         self._clock, self._interval, self.done = clock, interval, 0
         self._begin = self._printed = clock()
@@ -196,7 +196,7 @@ class Block:
 
 @contextlib.contextmanager
 def counting(total: int, unit: str) -> Iterator[Callable[..., None]]:
-    """Yields a function that reports progress: each call counts one more of `total`, or as many as it is given."""
+    """Yield a function that reports progress: a call counts one more of `total`, or as many as its argument says."""
     counter = Counter(unit)
 
     def more(number: int = 1) -> None:

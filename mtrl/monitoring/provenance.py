@@ -17,11 +17,11 @@ from mtrl.core.cores import available_cores
 
 DISTRIBUTIONS = ("mtrl-toolkit", "torch", "numpy", "gymnasium", "metaworld", "mujoco", "torchjd", "hydra-core")
 _PATIENCE = 60
-"""Seconds after which git is taken to hang, and the commit to be unknown."""
+"""Seconds to wait for git. After that, the commit counts as unknown."""
 
 
 def collect() -> dict[str, Any]:
-    """Describe this process in plain JSON types. What is not installed or unknown is null or left out."""
+    """Describe this process in JSON's types. Facts that are not known are null or left out."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": _command(sys.argv),
@@ -57,13 +57,16 @@ def cpu_model() -> str:
 
 
 def _command(words: Sequence[str]) -> list[str]:
-    """The command as it can be typed anywhere: with our own program's name in place of its path."""
+    """The command as a user would type it: mtrl's path is replaced by its name."""
     ours = Path(words[0]).name == "mtrl" or Path(words[0]).parts[-2:] == ("mtrl", "cli.py")
     return ["mtrl", *words[1:]] if ours else list(words)
 
 
 def _git(source: Path) -> dict[str, Any] | None:
-    """The commit that contains `source`, <package>/<part>/<file>. None if git does not track the file."""
+    """The commit of the package, and whether it has uncommitted changes; None if git does not track the file `source`.
+
+    source: a file of the package, as `<package>/<part>/<file>`.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(source.parent), *arguments]

@@ -43,8 +43,8 @@ def random_state(generators: Mapping[str, torch.Generator] | None = None) -> dic
 def restore_random_state(state: Mapping[str, Any], generators: Mapping[str, torch.Generator] | None = None) -> None:
     """Restore a state from `random_state`, so that all later draws are the same.
 
-    A generator saved on another kind of device cannot continue with the same draws. It gets a seed made from its saved
-    state, so that it does not repeat earlier draws. CUDA devices that are missing now are left out.
+    A generator that was saved on another kind of device cannot continue with the same draws. It gets a seed computed
+    from its saved state, so that it does not repeat earlier draws. CUDA devices that are missing now are left out.
 
     Raises:
         UserError: the generators' names differ from those that were saved; nothing is restored.

@@ -24,7 +24,7 @@ POLICY = "policy.pt"
 """The file of a finished run that contains only what acting needs."""
 _BEFORE_CONFIG = {".lock", "provenance.json", *_FOLDERS}
 FORMAT = 1
-"""The version of run folders, in the first line of `config.yaml`. It rises when older folders become unreadable."""
+"""The version of run folders, in the first line of `config.yaml`. It increases when older folders become unreadable."""
 
 
 def run_path(root: Path | str, benchmark: str, experiment: str, seed: int) -> Path:
@@ -70,11 +70,14 @@ class RunFolder:
 
         `status` says which: "new", "resume" (same config), "extend" (only `steps_key` is larger) or "finished" (same
         config and a result). An existing run does not change before `begin`.
-        `ignore` names dotted keys that may differ, with everything below them. `defaults` has, by group, the values of
-        options that the configuration of an older run may lack.
+
+        Args:
+            ignore: dotted keys that may differ, with everything below them.
+            defaults: {group: the values of options that the configuration of an older run may lack}.
+            steps_key: the dotted key of the number of steps.
 
         Raises:
-            UserError: another key differs, the folder holds something else, cannot be written or is in use.
+            UserError: another key differs, or the folder holds something else, cannot be written or is in use.
         """
         path, config = Path(path), _plain_yaml(config)
         if path.exists() and not path.is_dir():
@@ -120,8 +123,8 @@ class RunFolder:
         return there and not changes(completed(read_config(path), _plain_yaml(defaults)), _plain_yaml(config), ignore)
 
     def begin(self) -> None:
-        """Adapt the folder of an existing run to its configuration. An old result of fewer steps moves to
-        `evaluations/`. Call it when nothing can be refused any more."""
+        """Adapt the folder of an existing run to the new configuration. An old result of fewer steps moves to
+        `evaluations/`. Call it when everything else has been checked."""
         if self._begin is not None:
             self._begin()
 
@@ -139,7 +142,7 @@ class RunFolder:
         return path
 
     def read_affinities(self) -> dict[str, Any]:
-        """The result of `write_affinities`. Raises UserError if there is none."""
+        """{"tasks": names, "affinity": {network: (T, T)}} of `affinity.json`. Raises UserError if that is missing."""
         if not self.affinities.exists():
             needed = "trained with diagnostics=transference and logged once"
             raise expected(f"Run {self.path}", needed, f"no {self.affinities.name}")
@@ -158,7 +161,7 @@ class RunFolder:
         write_json(self.path / "result.json", result)
 
     def discard(self) -> None:
-        """Remove a new run that turned out to be impossible, with the folders made for it."""
+        """Remove a new run that cannot be trained, with the folders made for it."""
         if self.status == "new":
             shutil.rmtree(self.path)
             _remove_folders([folder for folder in self._created if folder.exists()])
@@ -177,7 +180,11 @@ class RunFolder:
 
 
 def read_result(file: Path, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Read a `result.json`, and check that it has means for every task. further: the types of other needed entries."""
+    """Read a `result.json`, with means for every task. further: the types of other entries that are required.
+
+    Raises:
+        UserError: the file cannot be read, or an entry is missing or has another type.
+    """
     found = read_json(file, {"episodes": int, "tasks": {str: {}}, **(further or {})})
     rows = {task: {k: v for k, v in row.items() if k.startswith("mean_")} for task, row in found["tasks"].items()}
     shapes: dict[str, Any] = {
@@ -203,10 +210,8 @@ def read_result(file: Path, further: Mapping[str, Any] | None = None) -> dict[st
 def _enter(
     path: Path, config: dict[str, Any], ignore: Collection[str], defaults: Mapping[str, Any], steps_key: str
 ) -> tuple[Status, Callable[[], None] | None]:
-    """Decide the run's status under its lock, and write a new run's files.
-
-    Returns the status, and what `begin` calls.
-    """
+    """Under the run's lock, decide its status, and write the files of a new run. Returns the status, and the function
+    that `begin` calls."""
     if not (path / "config.yaml").exists():
         write_json(path / "provenance.json", provenance.collect())
         _write_config(path, config)
@@ -237,7 +242,8 @@ def _enter(
 
 
 def _reconfigure(path: Path, old: dict[str, Any], config: dict[str, Any], extended: Any) -> None:
-    """Move the result of `extended` steps, if any, and write the configuration. If writing fails, undo the move."""
+    """Move the result of a run that had `extended` steps, if given, and write the configuration. If writing fails, the
+    result moves back."""
     result, kept = path / "result.json", path / "evaluations" / f"result_{extended}_steps.json"
     moves = extended is not None and result.exists()
     if moves:
@@ -273,8 +279,10 @@ def _write_config(path: Path, config: dict[str, Any]) -> None:
 def read_config(path: Path, what: str = "File") -> dict[str, Any]:
     """The configuration in a run's folder, or in a file, which may have been written by hand.
 
+    what: the word before the file's path in messages.
+
     Raises:
-        UserError: there is none, it cannot be read, or it is of another version.
+        UserError: there is none, it cannot be read, or it has another format.
     """
     if path.is_dir() and not (path / "config.yaml").exists():
         runs = ", ".join(sorted(config.parent.name for config in path.glob("*/config.yaml")))
@@ -292,7 +300,7 @@ def read_config(path: Path, what: str = "File") -> dict[str, Any]:
 
 
 def _require_empty(path: Path) -> None:
-    """Refuse a folder without a config, unless it is empty, or a crash left it before its config was written."""
+    """Refuse a folder without a config, unless it is empty or a crash left it before its config was written."""
     names = sorted(name for name in os.listdir(path) if name[0] != ".")
     foreign = [name for name in names if name not in _BEFORE_CONFIG or [*(path / name).glob("*")]]
     if foreign:

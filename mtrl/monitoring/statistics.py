@@ -19,7 +19,7 @@ SHARES = ("success", *OF_IMAGES, "precision", "recall", "f1", "miou", "pixel_acc
 
 
 def is_share(metric: str) -> bool:
-    """metric: a name, possibly with a prefix as in train/success."""
+    """Whether a metric is one of `SHARES`, possibly with a prefix as in train/success."""
     return metric.rpartition("/")[2] in SHARES
 
 
@@ -31,7 +31,7 @@ def shown(metric: str, value: float, digits: int = 0) -> str:
 
 
 class Interval(NamedTuple):
-    """An estimate and the bounds of its interval. Bounds are NaN for a single run, which cannot be resampled."""
+    """An estimate and the bounds of its confidence interval, which are NaN for a single run."""
 
     point: float
     low: float
@@ -39,7 +39,7 @@ class Interval(NamedTuple):
 
 
 class Band(NamedTuple):
-    """An estimate at each of K points, and its bounds; all (K,)."""
+    """An estimate at each of K points, and the bounds of its confidence interval; all (K,)."""
 
     point: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -49,7 +49,13 @@ class Band(NamedTuple):
 def interquartile_mean(
     scores: ArrayLike, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
 ) -> Interval:
-    """The mean of the middle half of all scores (runs, tasks), with its stratified-bootstrap interval."""
+    """The mean of the middle half of all scores (runs, tasks), with its stratified-bootstrap interval.
+
+    seed and repetitions are those of the bootstrap.
+
+    Raises:
+        UserError: the scores have another shape or are not finite, or rliable is not installed.
+    """
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim != 2:
         raise expected("Scores", "of shape (runs, tasks)", array.shape)
@@ -74,7 +80,7 @@ def performance_profile(
 
 
 class Comparison(NamedTuple):
-    """Compares scores A (runs, T tasks) with scores B (other runs, the same tasks), with 95 % intervals.
+    """Compares scores A (runs, T tasks) with scores B (other runs, the same tasks), with confidence intervals.
 
     The probability of improvement is the probability that a run of A has a higher score than one of B, where ties count
     half: P(A > B) + P(A = B) / 2, the Mann-Whitney statistic, averaged over tasks.
@@ -95,7 +101,11 @@ class Comparison(NamedTuple):
 def compare(
     scores: ArrayLike, others: ArrayLike, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
 ) -> Comparison:
-    """Compare two methods, whose runs are resampled independently of each other."""
+    """Compare two methods, whose runs are resampled independently of each other.
+
+    Raises:
+        UserError: the scores are not of the same tasks or not finite, or rliable is not installed.
+    """
     arrays = [np.asarray(array, dtype=np.float64) for array in (scores, others)]
     if any(array.ndim != 2 for array in arrays) or arrays[0].shape[1] != arrays[1].shape[1]:
         raise expected("Scores", "of shapes (runs, tasks) and of the same tasks", [array.shape for array in arrays])
@@ -120,8 +130,8 @@ def _estimate(
     repetitions: int,
     confidence: float,
 ) -> Band:
-    """`function` of arrays (runs, tasks, ...) and its percentile interval, by rliable's stratified bootstrap: runs are
-    resampled within each task. There is no interval if an array has a single run, which cannot be resampled.
+    """`function` of arrays (runs, tasks, ...) and its percentile interval by rliable's stratified bootstrap, which
+    resamples runs within each task. Bounds are NaN if an array has a single run, which cannot be resampled.
 
     rliable draws from NumPy's global generator whatever `random_state` it is given, so this generator is seeded for the
     call and restored afterwards.
@@ -153,7 +163,7 @@ def _rliable() -> ModuleType:
 
 
 def middle_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(runs, tasks, K) -> (K,): means without a quarter of the values, rounded down, at either end."""
+    """(runs, tasks, K) -> (K,): interquartile means, without a quarter of the values (rounded down) at either end."""
     values = np.sort(scores.reshape(-1, scores.shape[-1]), axis=0)
     cut = len(values) // 4
     return values[cut : len(values) - cut].mean(axis=0)

@@ -12,7 +12,7 @@ from mtrl.monitoring.statistics import OF_IMAGES, shown
 
 
 def result_text(facts: Mapping[str, Any]) -> str:
-    """The table of a `result.json`, and a line on the best evaluation during training, if there is one."""
+    """The table of a `result.json`, and lines on Δ_MTL and the best evaluation during training, if there are any."""
     if not facts["tasks"]:
         return "Not evaluated (training.final_episodes=0)."
     rows = list(facts["tasks"].values())
@@ -32,10 +32,12 @@ def result_text(facts: Mapping[str, Any]) -> str:
 def result_table(
     tasks: Sequence[str], values: Mapping[str, Sequence[float]], episodes: int, mean_over: Sequence[str] | None = None
 ) -> str:
-    """A line with the values of each task, which are means over `episodes` (or images), and a line with their means.
+    """A line with the values of each task, and a line with their means.
 
     Args:
-        values: name -> (T,), the most important first. NaN if a task has no such value; the mean is then NaN, too.
+        values: name -> (T,), the most important first. NaN if a task has no such value; its cell and the mean's are
+            then empty.
+        episodes: the number of episodes (or images) over which each value is a mean.
         mean_over: the tasks over which the means are taken; all if not given.
     """
     columns = [np.asarray(column, dtype=np.float64) for column in values.values()]

@@ -19,14 +19,14 @@ Frame = NDArray[np.uint8]
 """(H, W, 3), with the first row at the top."""
 
 MACRO_BLOCK = 16
-"""The encoder would scale pictures whose sides are not multiples of this."""
+"""Pixels. The encoder would scale pictures whose sides are not multiples of this."""
 _CAPTION_HEIGHT = 16
 _RUNNING = (255, 255, 255)
 _FINAL = {True: (90, 230, 90), False: (255, 110, 110), None: _RUNNING}
 
 
 class RenderingUnavailable(UserError):
-    """Raised if something that pictures or videos need is not installed."""
+    """Raised if a package or driver that pictures or videos need is missing."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Clip:
 
     title: str
     frames: Sequence[Frame]
-    """At least one frame, and all of one size. The last one stays until the longest clip ends."""
+    """At least one frame, all of one size. The last one stays until the longest clip ends."""
     solved: bool | None
     """Whether the task was solved, shown by the colour of the title from the last frame on; None if unknown."""
 
@@ -50,9 +50,10 @@ def check_writer() -> None:
 
 
 def tile(clips: Sequence[Clip]) -> Iterator[Frame]:
-    """Lay the clips out on a grid as near to a square as can be, row by row, each under its title.
+    """Yield frames with all clips on a grid that is nearly square, row by row. A clip's title covers its first rows of
+    pixels.
 
-    The cells are as large as the largest clip, up to a multiple of `MACRO_BLOCK`.
+    The cells have the size of the largest clip, rounded up to a multiple of `MACRO_BLOCK`.
     """
     sizes = zip(*(clip.frames[0].shape[:2] for clip in clips), strict=True)
     height, width = (MACRO_BLOCK * math.ceil(max(size) / MACRO_BLOCK) for size in sizes)
@@ -73,7 +74,7 @@ def tile(clips: Sequence[Clip]) -> Iterator[Frame]:
 
 
 def reduced(frame: Frame, side: int) -> Frame:
-    """Shrink the frame until both sides have at most `side` pixels, each the mean of a square of old pixels."""
+    """Shrink a frame until both sides have at most `side` pixels. Each pixel is the mean of a square of old ones."""
     image: Any = importlib.import_module("PIL.Image").fromarray(np.asarray(frame, np.uint8))
     return np.asarray(image.reduce(math.ceil(max(image.size) / side)))
 

@@ -1,4 +1,4 @@
-"""Adds the task axis to networks that are written for one task."""
+"""Adds a task axis to networks that are written for one task."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class NetworkConfig(Options):
     option_group: ClassVar[str] = "network"
 
     width: int = option(400, "a positive integer")
-    """Units of each hidden layer."""
+    """The number of units in each hidden layer."""
     depth: int = option(3, "in 1..1000")
-    """Hidden layers."""
+    """The number of hidden layers."""
     layer_norm: bool = False
-    """Layer normalisation after each hidden linear layer."""
+    """Whether layer normalisation follows each hidden linear layer."""
     activation: str = option("relu", ("relu", "tanh", "silu", "elu"))
     """The activation after each hidden layer: relu, tanh, silu or elu."""
 
@@ -40,7 +40,7 @@ class NetworkConfig(Options):
 
 
 def _tensors(module: nn.Module, prefix: str = "", inherited: bool = False) -> Iterator[tuple[str, Tensor, bool]]:
-    """Yield (name, tensor, whether every task owns it) for all parameters and buffers."""
+    """Yield (name, tensor, whether each task owns one) for all parameters and buffers."""
     is_owned = inherited or getattr(module, "task_owned", False)
     for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         yield prefix + name, tensor, is_owned
@@ -65,14 +65,14 @@ def _owned_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _code_names(module: nn.Module) -> set[str]:
-    """Names of the buffers that hold the task's code."""
+    """The names of the buffers that hold the task's code."""
     return {f"{name}.value" for name, part in module.named_modules() if getattr(part, "task_code", False)}
 
 
 def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Turn a module's tensor into a plain attribute, and return where it is: (submodule, name).
+    """Turn a module's tensor into a plain attribute, and return its place: (submodule, name).
 
-    Setting such attributes before a call does what `torch.func.functional_call` does, at a tenth of its cost.
+    To set such attributes before a call does what `torch.func.functional_call` does, at a tenth of its cost.
     """
     path, _, attribute = name.rpartition(".")
     holder = module.get_submodule(path)
@@ -107,7 +107,7 @@ class _Rounded(torch.autograd.Function):
 class TaskNetwork(nn.Module):
     """T networks of one architecture, some of whose tensors are shared and some owned by each task.
 
-    shared: name -> (*shape), trained. own: name -> (T, *shape), trained, initialised separately for every task.
+    shared: name -> (*shape), trained. own: name -> (T, *shape), trained, initialised separately for each task.
     own_buffers: name -> (T, *shape), never trained. With an ensemble of E members (twin critics), an axis E
     precedes *shape: shared (E, *shape), own (T, E, *shape).
 
@@ -123,10 +123,12 @@ class TaskNetwork(nn.Module):
         *,
         shared_input: bool = False,
     ) -> None:
-        """codes (T, C): what tells the tasks apart, one-hot by default.
+        """factory: builds the network of one task from its code (C,). ensemble: E, if there are several members.
+        codes (T, C): one-hot by default. shared_input: whether all tasks see the same inputs, given once as (1, B, ..);
+        the task axis then begins at the first owned layer.
 
-        shared_input: all tasks see the same inputs, given once as (1, B, ..); the task axis appears with the first
-        owned layer.
+        Raises:
+            UserError: a layer does not accept a task axis, or a buffer belongs to no owned module.
         """
         super().__init__()
         codes = torch.eye(num_tasks) if codes is None else codes
@@ -166,12 +168,12 @@ class TaskNetwork(nn.Module):
 
     @property
     def architecture(self) -> str:
-        """The name of the class of one task's network."""
+        """The class name of one task's network."""
         return type(self._template[0]).__name__
 
     @property
     def holders(self) -> dict[str, str]:
-        """Name of each tensor -> the Python module of the class that holds it."""
+        """name of a tensor -> the Python module that defines the class of the layer that holds it"""
         return {key.replace("/", "."): type(part).__module__ for key, (part, _) in self._slots.items()}
 
     @property
@@ -184,11 +186,11 @@ class TaskNetwork(nn.Module):
         return dict(self.shared.items()), dict(self.own.items()), self.own_buffers
 
     def per_task_leaves(self) -> dict[str, Tensor]:
-        """The shared tensors with a task axis of stride 0 in front, as leaves: their gradients come out per task."""
+        """The shared tensors as leaves, with a task axis of stride 0 in front, so that each task has a gradient."""
         return _leaves(self.shared, self.num_tasks)
 
     def call(self, shared: Tensors, own: Tensors, own_buffers: Tensors, *inputs: Tensor) -> Tensor:
-        """The forward pass with the given tensors; shared ones may have a task axis in front."""
+        """The forward pass with the given tensors. Shared ones may have a task axis in front."""
         for tensors in (shared, own, own_buffers):
             for key, tensor in tensors.items():
                 module, name = self._slots[key]
@@ -202,11 +204,11 @@ class TaskNetwork(nn.Module):
 
     @property
     def known_by_code_alone(self) -> bool:
-        """Whether tasks have nothing of their own but their codes, so that a new task's code is enough."""
+        """Whether tasks differ only in their codes, so that the code of a new task is enough to act on it."""
         return len(self.own) == 0 and self._codes == set(self.own_buffers) != set()
 
     def coded(self, code: Tensor) -> dict[str, Tensor]:
-        """The `own_buffers` of tasks with these codes (T, C), where tasks are known only by codes."""
+        """The `own_buffers` of tasks with these codes (T, C), if `known_by_code_alone`."""
         return dict.fromkeys(self._codes, code)
 
     def _rounded(self, tensor: Tensor) -> Tensor:
@@ -216,19 +218,19 @@ class TaskNetwork(nn.Module):
 
     def _arrange(self, key: str, tensor: Tensor) -> Tensor:
         """A stored tensor with the leading axes its layer sees: (), (T,), (E, 1) or (E, T)."""
-        has_task_axis = tensor.ndim > self._axes[key]
         if self.ensemble is None:
             return tensor
-        return tensor.transpose(0, 1) if has_task_axis else tensor.unsqueeze(1)
+        return tensor.transpose(0, 1) if tensor.ndim > self._axes[key] else tensor.unsqueeze(1)
 
     def divide(self, processes: Processes) -> None:
-        """Let batch norms take statistics over the whole batch, of which each process has a share."""
+        """Let batch norms compute statistics over the whole batch, of which each process has a share."""
         for part in self._template[0].modules():
             if hasattr(part, "processes"):
                 setattr(part, "processes", processes)  # noqa: B010  (a module's attributes are typed as tensors)
 
     def train(self, mode: bool = True) -> TaskNetwork:
-        """In training, batch norms use the batch and move their statistics, the `own_buffers` of the call, in place."""
+        """In training, batch norms use the batch's statistics, and update their running statistics in place. These are
+        among the `own_buffers` of the call."""
         self._template[0].train(mode)
         return super().train(mode)
 
@@ -236,7 +238,7 @@ class TaskNetwork(nn.Module):
         return self.call(*self.tensors, *inputs)
 
     def at(self, subset: TaskSubset) -> TaskNetwork | _NetworkOfSome:
-        """This network for the tasks of a batch; the network itself if these are all tasks."""
+        """This network restricted to the tasks of a batch; the network itself if these are all tasks."""
         return _NetworkOfSome(self, subset) if isinstance(subset, SomeTasks) else self
 
 

@@ -1,13 +1,13 @@
-"""CARE: a mixture of encoders, attended to by a context from the task's description (Sodhani et al. 2021).
+"""CARE: a mixture of encoders, whose weights depend on the task's description (Sodhani et al. 2021).
 
 k encoders give z_1(s), .., z_k(s). A small network computes the context c_i of task i from the sentence embedding of
 its description (`descriptions`) or, without one, from a vector that the task owns. Another small network of c_i,
-followed by a softmax, gives α; with z = Σ_j α_j z_j, [z, c_i] is the input of a multi-layer perceptron (paper, Sec. 4
-and Fig. 3; arXiv 2102.06177). Encoders and contexts have 50 units as in the authors' code. There are two deviations.
-The actor and each critic have their own encoders and contexts; the authors share them and train them by the critics'
-loss. In the paper no gradient flows from the attention into the context (`detach_context=true`). By default it flows
-here, because gradient penalties and look-aheads differentiate gradients again, and are correct only if these are the
-true gradients of the loss.
+followed by a softmax, gives attention weights α. With z = Σ_j α_j z_j, the input of a multi-layer perceptron is
+[z, c_i] (paper, Sec. 4 and Fig. 3; arXiv 2102.06177). Encoders and contexts have 50 units as in the authors' code.
+There are two deviations. The actor and each critic have their own encoders and contexts; the authors share them and
+train them by the critics' loss. In the paper no gradient flows from the attention into the context
+(`detach_context=true`). By default it flows here, because gradient penalties and look-aheads differentiate gradients
+again, and are correct only if these are the true gradients of the loss.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_descriptions(path: str | Path) -> Tensor:
     JSON: a list of T lists of numbers, or a mapping from T names to such lists. Rows are in the order of the tasks.
 
     Raises:
-        UserError: there is no such file, or it holds no finite matrix.
+        UserError: there is no such file, or it holds no matrix of finite float32 numbers.
     """
     path = Path(path).expanduser()
     with reading(path, "a table of embeddings as .npy or JSON"):
@@ -94,9 +94,9 @@ class Care(nn.Module):
 class Config(NetworkConfig):
     kind: str = "care"
     encoders: int = option(4, "a positive integer")
-    """k: the number of encoders (the authors' commands: 4 for MT10)."""
+    """k: the number of encoders (4 for MT10 in the authors' commands)."""
     encoder_width: int = option(50, "a positive integer")
-    """Units of the encoders' hidden layer and output, and of the context."""
+    """The number of units in the encoders' hidden layer and output, and in the context."""
     temperature: float = option(1.0, "positive")
     """Temperature of the softmax over the encoders."""
     detach_context: bool = False

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class ColumnLinear(nn.Module):
     """K linear layers of one size. weight (K, out, in), bias (K, out).
 
-    forward: (.., B, in) for all columns, or (.., K, B, in) with an input for each -> (.., K, B, out).
+    forward: the same input (.., B, in) for all columns, or one input each (.., K, B, in) -> (.., K, B, out).
     """
 
     def __init__(self, columns: int, input_size: int, output_size: int) -> None:

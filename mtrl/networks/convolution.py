@@ -46,7 +46,8 @@ class _TaskConv(torch.autograd.Function):
 
 
 def conv2d(x: Tensor, weight: Tensor, padding: int, stride: int = 1, dilation: int = 1) -> Tensor:
-    """x (B, in, H, W), (T, B, in, H, W) or (1, B, in, H, W); weight (out, in, k, k) or (T, out, in, k, k)."""
+    """x (B, in, H, W), (T, B, in, H, W) or (1, B, in, H, W); weight (out, in, k, k) or (T, out, in, k, k). The output
+    has a task axis T if one of them has it."""
     geometry = (stride, padding, dilation)
     if x.ndim == 4:
         return F.conv2d(x, weight, None, *geometry)
@@ -94,9 +95,9 @@ class Statistics(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) over each task's own batch. scale and shift (C,).
 
-    Each task's images are normalised by their own statistics even where scale and shift are shared. With joint
-    statistics, a task's loss and gradient would depend on the other tasks' images. In training each forward pass
-    updates the running statistics in place, unless `tracking` is False; look-aheads pass copies (`TaskNetwork.call`).
+    Each task's images are normalised by their own statistics even if scale and shift are shared. With joint statistics,
+    a task's loss and gradient would depend on the other tasks' images. In training, each forward pass updates the
+    running statistics in place, unless `tracking` is False; look-aheads pass copies (`TaskNetwork.call`).
     """
 
     def __init__(self, channels: int) -> None:
@@ -126,7 +127,7 @@ class BatchNorm(nn.Module):
         return mean, variance
 
     def _running(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The running statistics; the first task's only, if images and layers are shared and all tasks' are equal."""
+        """The running statistics. If images and parameters are shared, all tasks' are equal, and one row is enough."""
         same = self.scale.ndim == 1 and x.ndim == 5 and x.shape[0] == 1
         mean, variance = self.statistics.mean, self.statistics.variance
         return (mean[:1], variance[:1]) if same and mean.ndim == 2 else (mean, variance)

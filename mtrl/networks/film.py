@@ -1,7 +1,7 @@
-"""FiLM: an owned scale and shift of every shared layer's units (Perez et al. 2018; Mint paper, Sec. 6).
+"""FiLM: each task scales and shifts every unit of the shared hidden layers (Perez et al. 2018; Mint paper, Sec. 6).
 
-The Mint paper applies it after the activation and the FiLM paper before it; `position` chooses. Where tasks are goals,
-a small shared network generates scale and shift from the goal.
+Each task owns its scales and shifts. Where tasks are goals, small shared networks generate them from the goal. The Mint
+paper applies them after the activation, and the FiLM paper before it; `position` chooses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class FiLM(nn.Module):
-    """y = γ ⊙ x + β, starting at (1, 0). scale γ and shift β (features,)."""
+    """y = γ ⊙ x + β. The scale γ (features,) starts at one, and the shift β (features,) at zero."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class FiLM(nn.Module):
 
 
 class GeneratedFiLM(nn.Module):
-    """y = γ(z) ⊙ x + β(z), γ and β (features,) from the task's code z, starting at (1, 0)."""
+    """y = γ(z) ⊙ x + β(z), with γ and β (features,) generated from the task's code z. They start at one and zero."""
 
     def __init__(self, code: Tensor, size: int, width: int) -> None:
         super().__init__()
@@ -52,8 +52,8 @@ class Config(NetworkConfig):
     position: str = option("after", ("before", "after"))
     """Where scale and shift are applied: before or after the activation."""
     generator: str = option("auto", ("auto", "none", "full"))
-    """Scale and shift are generated from the task's code (full) or owned by each task (none). auto: full where tasks
-    are goals."""
+    """Whether scale and shift are generated from the task's code (full) or owned by each task (none). auto: full where
+    tasks are goals, none elsewhere."""
     generator_width: int = option(64, "a positive integer")
     """Hidden units of the networks that generate scale and shift."""
 

@@ -1,9 +1,9 @@
 """Layers written for one task that accept any leading axes in front of their parameters.
 
-A layer is written as if there were one task: `x` is (B, features), `weight` is (out, in). When a
-`TaskNetwork` calls it, parameters and inputs carry leading axes (T,) or (E, T), and the same code computes
-all tasks at once. A parameter whose task axis has size 1 or stride 0 is the same for every task; `linear`
-multiplies it with all T·B rows in one product.
+A layer is written as if there were one task: `x` is (B, features), and `weight` is (out, in). When a `TaskNetwork`
+calls it, parameters and inputs have leading axes (T,) or (E, T), and the same code computes all tasks at once. A
+parameter whose task axis has size 1 or stride 0 is the same for every task; `linear` multiplies it with all T·B rows in
+one product.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class _LogisticTanh(torch.autograd.Function):
-    """2 σ(2x) − 1, in place."""
+    """tanh x = 2 σ(2x) − 1, in place."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -40,8 +40,8 @@ class _LogisticTanh(torch.autograd.Function):
 
 
 class Tanh(nn.Module):
-    """tanh x, in place. On a CPU it uses PyTorch's logistic function, which is six times as fast as its tanh; results
-    differ by at most 1e-7."""
+    """tanh x, in place. On a CPU, float32 goes through PyTorch's logistic function, which is six times as fast as its
+    tanh; results differ by at most 1e-7."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.dtype == torch.float32:
@@ -58,39 +58,42 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def owned(module: M) -> M:
-    """Declare that every task has its own copy of all tensors of `module`.
+    """Declare that each task has its own copy of all tensors of `module`. Returns `module` itself.
 
     Raises:
         UserError: `module` is not a module but, for example, a bare parameter.
     """
     if not isinstance(module, nn.Module):
         what = "a module; for a vector that each task owns, write owned(TaskVector(value, trained=True))"
-        raise expected("What is given to owned()", what, type(module).__name__)
+        raise expected("The argument of owned()", what, type(module).__name__)
     module.task_owned = True  # type: ignore[assignment]
     return module
 
 
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
-    """rows (L.., R, in) @ weight (L.., in, out), where L is empty or (E,). Shared rows may have E = 1."""
+    """rows (L.., R, in) @ weight (L.., in, out), where L is empty or (E,). Rows may have size 1 in place of E."""
     return rows @ weight if weight.ndim == 2 else torch.bmm(rows.expand(weight.shape[0], -1, -1), weight)
 
 
 def _weight_products(grad: Tensor, x: Tensor) -> Tensor:
-    """gradᵀ x of each task, (L.., T, out, in). Products are slow along a short axis, so the wider axis comes last."""
+    """gradᵀ x of each task, (L.., T, out, in). A product is faster if the longer of its two axes comes last."""
     return grad.mT @ x if grad.shape[-1] <= x.shape[-1] else (x.mT @ grad).mT
 
 
 class _SharedLinear(torch.autograd.Function):
     """Multiplies the rows of all tasks by one weight, whose gradient is summed over tasks or kept for each task.
 
-    The forward pass and the input's gradient are one product over all tasks in both cases. Per-task gradients of the
-    weight, (L.., T, out, in), are one product per task, with the same number of operations. The output is not a view,
-    so that an activation can work in place.
+    In both cases, the forward pass and the input's gradient are one product over all tasks. Per-task gradients of the
+    weight, (L.., T, out, in), take one product per task, with the same number of operations in all. The output is not a
+    view, so that an activation can work in place.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, per_task: bool) -> Tensor:
-        """x (L.., T, B, in); weight (L.., out, in), bias (L.., out); per_task: they have T with stride 0 after L."""
+        """x (L.., T, B, in), weight (L.., out, in), bias (L.., out) -> (L.., T, B, out).
+
+        per_task: whether weight and bias have a task axis of stride 0 after L, and get a gradient for each task.
+        """
         ctx.save_for_backward(x, weight)
         ctx.per_task = per_task
         if per_task:
@@ -126,7 +129,7 @@ class _OwnLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        """x (L.., T, B, in); weight (L.., T, out, in)"""
+        """x (L.., T, B, in), weight (L.., T, out, in) -> (L.., T, B, out)"""
         ctx.save_for_backward(x, weight)
         return x @ weight.mT
 
@@ -141,9 +144,10 @@ class _OwnLinear(torch.autograd.Function):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weightᵀ + bias over any leading axes.
 
-    x: (in,), (B, in), (T, B, in) or (E or 1, T, B, in).
-    weight: (out, in) for one task or all; (T, out, in); (E, 1 or T, out, in).
-    bias: the weight's leading axes, then (out,).
+    Args:
+        x: (in,), (B, in), (T, B, in) or (E or 1, T, B, in)
+        weight: (out, in), for one task or all; (T, out, in); or (E, 1 or T, out, in)
+        bias: (.., out), with the weight's leading axes
     """
     if weight.ndim == 2 and x.ndim < 3:
         return F.linear(x, weight, bias)
@@ -159,7 +163,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(nn.Module):
-    """y = W x + b. weight (out, in), bias (out,); both start uniform in ±1/√fan_in."""
+    """y = W x + b. weight (out, in), bias (out,). Both are initialised uniformly in ±1/√fan_in.
+
+    fan_in: `input_size` if not given.
+    """
 
     def __init__(self, input_size: int, output_size: int, *, bias: bool = True, fan_in: int | None = None) -> None:
         super().__init__()
@@ -172,14 +179,14 @@ class Linear(nn.Module):
 
 
 def head(inputs: int, width: int, outputs: int) -> nn.Module:
-    """Two linear layers with a ReLU between them; one where the width is 0."""
+    """Two linear layers with `width` hidden units and a ReLU between them, or one layer if `width` is 0."""
     if not width:
         return Linear(inputs, outputs)
     return nn.Sequential(Linear(inputs, width), nn.ReLU(inplace=True), Linear(width, outputs))
 
 
 class CodedLinear(nn.Module):
-    """A linear layer on [x, code], written as W x + b + V code so that the code is never copied B times."""
+    """A linear layer on [x, code], computed as W x + b + V code, so that the code is not copied for each of B rows."""
 
     def __init__(self, input_size: int, output_size: int, code: Tensor) -> None:
         super().__init__()
@@ -193,7 +200,10 @@ class CodedLinear(nn.Module):
 
 
 class TaskVector(nn.Module):
-    """A vector of the task, fixed or trained. forward returns it as one row, (1, C)."""
+    """A vector (C,) of the task, fixed or trained.
+
+    forward: x (B, features) -> the vector as one row (1, C); x (features,) -> (C,).
+    """
 
     def __init__(self, value: Tensor, *, trained: bool = False) -> None:
         super().__init__()
@@ -204,7 +214,7 @@ class TaskVector(nn.Module):
 
 
 def weighted_sum(weights: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """Σ_k w_k parts[k]: a row of weights (.., 1, K), or (K,), and K parts (.., B, features), or (features,)."""
+    """Σ_k w_k parts[k]: weights (.., 1, K) of K parts (.., B, features), or weights (K,) of K parts (features,)."""
     first, *others = zip(weights.unsqueeze(-1).unbind(-2), parts, strict=True)
     total = first[0] * first[1]
     for weight, part in others:
@@ -219,9 +229,9 @@ class TaskCode(TaskVector):
 
 
 class Generator(nn.Module):
-    """A small network (linear, ReLU, linear) from the task's code (C,) to `size` numbers, zero at the start.
+    """A small network (linear, ReLU, linear) from the task's code (C,) to `size` numbers, which are zero at first.
 
-    It runs once per task rather than once per row. Its output is (size,), with the task axes in front.
+    forward: x (.., B, features) -> (.., size). It reads only the number of axes of x, and runs once per task.
     """
 
     def __init__(self, code: Tensor, size: int, width: int) -> None:
@@ -238,15 +248,15 @@ class Generator(nn.Module):
 
 
 class _SharedLayerNorm(torch.autograd.Function):
-    """Layer normalisation with one scale and shift for all tasks, whose gradients are kept for each task separately.
+    """Layer normalisation with one scale and shift for all tasks, whose gradients are kept for each task.
 
     The forward pass is one operation, as in joint training. The backward pass is one operation for each task, which
-    gives the gradients of the task's rows, scale and shift together.
+    gives the gradients of its rows, scale and shift together.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """x (T, B, features); scale and shift (T, features) with T of stride 0."""
+        """x (T, B, features); scale and shift (T, features), with stride 0 along T."""
         output, mean, inverse = torch.native_layer_norm(x, x.shape[-1:], scale[0], shift[0], 1e-5)
         ctx.save_for_backward(x, mean, inverse, scale, shift)
         return output
@@ -260,7 +270,7 @@ class _SharedLayerNorm(torch.autograd.Function):
 
 
 class LayerNorm(nn.Module):
-    """Normalise the last axis, then scale and shift (Ba et al. 2016). scale and shift (features,)."""
+    """Layer normalisation over the last axis (Ba et al. 2016). scale and shift (features,)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -277,10 +287,10 @@ class LayerNorm(nn.Module):
 
 
 class Torso(nn.Module):
-    """`depth` times linear, [layer norm], [before], activation, [after]: the trunk of most architectures here.
+    """The trunk of most architectures: `depth` times linear, [layer norm], [before], activation, [after].
 
-    make_linear(index, input_size, output_size) builds each linear layer; `before` and `after` build a module
-    that sees the layer's (B, width) output before or after the activation.
+    make_linear(index, input_size, output_size) builds each linear layer. `before` and `after` build a module that
+    takes (B, width) before or after the activation. `activation` is a key of `ACTIVATIONS`.
     """
 
     def __init__(
@@ -312,7 +322,7 @@ class Torso(nn.Module):
 
     @classmethod
     def of(cls, config: NetworkConfig, input_size: int, **layers: Any) -> Self:
-        """The trunk described by a network's options. layers: further arguments of the constructor."""
+        """The trunk that a network's options describe. layers: `make_linear`, `before` and `after`, as in `Torso`."""
         layers |= {"layer_norm": config.layer_norm, "activation": config.activation}
         return cls(input_size, config.width, config.depth, **layers)
 

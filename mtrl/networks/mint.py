@@ -1,9 +1,10 @@
-"""Mint: matrix interleaving, an owned square matrix and bias after every shared layer (Mint paper, Sec. 4).
+"""Mint (matrix interleaving): each task owns a square matrix and a bias after every hidden layer (Mint paper, Sec. 4).
 
-y = M_i σ(W x + b) + β_i for task i, in the order linear, activation, Mint. M starts at the identity and β at zero (the
-paper is silent), so that the network starts as a plain shared one. The paper leaves open whether a Mint layer follows
-the output layer; `output_mint` decides. Where tasks are goals z, small shared networks generate M(z) and β(z) (Eq. 5),
-with M(z) = I + G(z) and G zero at the start. G = U(z) V(z)ᵀ (`generator=low_rank`) has far fewer parameters.
+y = M_i σ(W x + b) + β_i for task i, in the order linear, activation, Mint. M starts at the identity and β at zero, so
+that the network starts as a plain shared one; the paper does not say how they start. The paper also leaves open whether
+a Mint layer follows the output layer; `output_mint` decides. Where tasks are goals z, small shared networks generate
+M(z) and β(z) (Eq. 5), with M(z) = I + G(z) and G zero at the start. G = U(z) V(z)ᵀ (`generator=low_rank`) has far fewer
+parameters.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mtrl.networks.layers import Generator, Linear, Torso, linear, owned
 
 
 class Mint(nn.Module):
-    """y = M x + β. matrix (features, features), bias (features,)."""
+    """y = M x + β. matrix (features, features) starts at the identity, and bias (features,) at zero."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -33,7 +34,7 @@ class Mint(nn.Module):
 
 
 class GeneratedMint(nn.Module):
-    """y = (I + G(z)) x + β(z), G (features, features) and β (features,) generated from the task's code z."""
+    """y = (I + G(z)) x + β(z), with G (features, features) and β (features,) generated from the task's code z."""
 
     def __init__(self, code: Tensor, size: int, width: int) -> None:
         super().__init__()
@@ -46,9 +47,9 @@ class GeneratedMint(nn.Module):
 
 
 class LowRankMint(nn.Module):
-    """y = x + U(z) V(z)ᵀ x + β(z), U and V (features, rank) generated from the task's code z.
+    """y = x + U(z) V(z)ᵀ x + β(z), with U and V (features, rank) and β generated from the task's code z.
 
-    U starts at zero and V at random numbers, so that U learns from the first update on.
+    U starts at zero and V at random numbers, so that U has a gradient from the first update on.
     """
 
     def __init__(self, code: Tensor, size: int, width: int, rank: int) -> None:
@@ -74,12 +75,12 @@ class Config(NetworkConfig):
     output_mint: bool = False
     """Whether a Mint layer also follows the output layer."""
     generator: str = option("auto", ("auto", "none", "full", "low_rank"))
-    """Matrices and biases are generated from the task's code (full, or low_rank) or owned by each task (none). auto:
-    full where tasks are goals."""
+    """Whether matrices and biases are generated from the task's code (full, or low_rank) or owned by each task (none).
+    auto: full where tasks are goals, none elsewhere."""
     generator_width: int = option(64, "a positive integer")
     """Hidden units of the networks that generate matrices and biases (the paper: "simple neural networks")."""
     rank: int = option(8, "a positive integer")
-    """Rank of the matrices' difference from the identity, with generator=low_rank."""
+    """With generator=low_rank: rank of the difference between a matrix and the identity."""
 
     def for_goals(self) -> Config:
         return replace(self, generator="full") if self.generator == "auto" else self

@@ -1,11 +1,15 @@
-"""MOORE: experts' features made orthonormal, and combined by weights of each task (Hendawy et al. 2024).
+"""MOORE: the features of several experts are made orthonormal, and each task weights them (Hendawy et al. 2024).
 
-For a state s the features h_1(s), .., h_k(s) of k experts become an orthonormal basis v_1, .., v_k by Gram–Schmidt
+For a state s, Gram–Schmidt turns the features h_1(s), .., h_k(s) of k experts into an orthonormal basis v_1, .., v_k
 (paper, Sec. 4; arXiv 2311.11385). Task i has a head of its own on tanh(Σ_j w_ij v_j). The paper's task encoder is a
-linear layer without a bias on the task's one-hot code, which amounts to a vector w_i that each task owns. As in the
-authors' code for Meta-World, an expert's last layer is linear, and no activation follows the basis. Deviations: layers
-are initialised as all other layers of mtrl, not by Xavier's rule; linearly dependent features give vectors shorter
-than 1 instead of a division by zero; weights and heads are owned, so that no surgery acts on them.
+linear layer without a bias on the task's one-hot code, which is equivalent to a vector w_i that each task owns. As in
+the authors' code for Meta-World, an expert's last layer is linear, and the only later activation is the tanh.
+
+Deviations from the authors' code:
+
+- Experts and heads are initialised as all other layers of mtrl. Only the weights w_i follow Xavier's rule.
+- Linearly dependent features give vectors shorter than 1 instead of a division by zero.
+- Weights and heads are owned by tasks, so gradient surgery does not act on them.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from mtrl.networks.base import Factory, NetworkConfig
 from mtrl.networks.layers import Linear, TaskVector, Torso, owned, weighted_sum
 
 _SMALLEST = 1e-6
-"""The shortest length by which a vector is divided."""
+"""Lower bound of the length by which a vector is divided."""
 
 
 def orthonormal(features: Sequence[Tensor]) -> list[Tensor]:

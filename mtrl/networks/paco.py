@@ -1,15 +1,15 @@
-"""PaCo: every task's parameters are a combination of K shared parameter sets (Sun et al. 2022).
+"""PaCo: each task's parameters are a linear combination of K shared parameter sets (Sun et al. 2022).
 
 θ_i = Φ w_i: every weight and bias of task i is the sum Σ_k w_ik φ_k over K parameter sets. All tasks train the sets Φ,
 and only task i trains its K numbers w_i (paper, Sec. 3; arXiv 2210.11653). Tasks own nothing else, not even a head.
 
 Deviations from the authors' code:
 
-- The actor and each critic have separate w_i; in the authors' code they share them.
+- The actor and each critic have their own w_i; in the authors' code, they share one.
 - The sets start as independent layers, and w_i as a random vector of length 1, so that composed layers have a layer's
   usual scale. In the authors' code, the K sets start equal.
 - Layer norms, which the paper does not use, are shared and not composed.
-- The masking and resetting of tasks with exploding losses is left out, as it is not part of an architecture.
+- Masking and resetting of tasks with exploding losses are left out, as they are not part of an architecture.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from mtrl.networks.layers import ACTIVATIONS, LayerNorm, TaskVector, linear, own
 
 
 def composed(weights: Tensor, sets: Tensor, axes: int) -> Tensor:
-    """Σ_k weights[.., k] sets[.., k, *shape], with the leading axes of weights (K,), (T, K) or (E, T, K), then shape.
+    """Σ_k weights[.., k] sets[.., k, *shape]. The result has the leading axes of `weights`, then shape.
 
-    sets: (K, *shape) for all tasks, (T, K, *shape) or (E, 1 or T, K, *shape); axes: the number of axes in shape.
+    Args:
+        weights: (K,), (T, K) or (E, T, K)
+        sets: (K, *shape) for all tasks, (T, K, *shape) or (E, 1 or T, K, *shape)
+        axes: the number of axes in shape
     """
     flat, shape = sets.flatten(-axes), sets.shape[-axes:]
     if flat.ndim == 2:
@@ -41,7 +44,7 @@ def composed(weights: Tensor, sets: Tensor, axes: int) -> Tensor:
 
 
 def _apply(layer: nn.Module, weights: Tensor, x: Tensor) -> Tensor:
-    """The combination of a layer's sets, applied to x (B, in)."""
+    """Apply the combination of a layer's parameter sets to x: (.., B, in) -> (.., B, out)."""
     assert isinstance(layer, ColumnLinear)
     return linear(x, composed(weights, layer.weight, 2), composed(weights, layer.bias, 1))
 

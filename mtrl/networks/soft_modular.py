@@ -3,7 +3,8 @@
 With the state's embedding f(s), the task's embedding h(z) and L layers of n modules (Sec. 4):
 p¹ = W_d¹ ReLU(f ⊙ h), p^(l+1) = W_d^(l+1) ReLU(W_u^l p^l ⊙ (f ⊙ h)), p̂ = softmax over the incoming modules,
 g_i^(l+1) = Σ_j p̂_ij^l σ(W_j^l g_j^l). Each module of the last layer has a linear head, and the output is the sum of the
-heads. Here h(z) is a trained vector of each task. This is equivalent to a linear layer on the task's one-hot code.
+heads. Here h(z) is a trained vector of each task. This is equivalent to a linear layer on the task's one-hot code. f(s)
+has two layers, the second one linear; the first layer of modules sees the output of the first.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mtrl.networks.layers import ACTIVATIONS, LayerNorm, Linear, TaskVector, Tor
 
 
 class ModuleLayer(nn.Module):
-    """n modules side by side: maps a list of n tensors (B, inputs) to a list of n tensors (B, outputs)."""
+    """n modules in parallel: maps a list of n tensors (B, inputs) to a list of n tensors (B, outputs)."""
 
     def __init__(self, modules: int, inputs: int, outputs: int, layer_norm: bool, activation: str) -> None:
         super().__init__()

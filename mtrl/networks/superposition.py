@@ -1,8 +1,9 @@
-"""Superposition: a fixed random context of the task changes every layer's input (Cheung et al. 2019).
+"""Superposition: each task transforms every layer's input by its own fixed random matrix (Cheung et al. 2019).
 
-y = W C_i x + b with C_i drawn once for each task i and layer, so that one matrix W holds several tasks' weights. In
-rotational superposition, C_i is a uniformly random orthogonal matrix; in binary superposition, a diagonal of random
-signs. The Mint paper compares with the rotational form. The C_i are stored as buffers: T n² numbers for n inputs.
+y = W C_i x + b, with C_i drawn once for each task i and layer, so that one matrix W holds the weights of all tasks. In
+rotational superposition, C_i is a uniformly random orthogonal matrix. In binary superposition, it is a diagonal matrix
+of random signs. The Mint paper compares with the rotational form. The C_i are stored as buffers: for a layer with n
+inputs, T n² numbers (rotational) or T n (binary).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Signs(TaskVector):
 
 
 class SuperposedLinear(nn.Module):
-    """A linear layer on C x, where C is the task's fixed context."""
+    """A linear layer on C x, where C is the task's fixed random matrix, its context."""
 
     def __init__(self, input_size: int, output_size: int, context: str) -> None:
         super().__init__()
@@ -54,7 +55,7 @@ class SuperposedLinear(nn.Module):
 class Config(NetworkConfig):
     kind: str = "superposition"
     context: str = option("rotational", ("rotational", "binary"))
-    """What changes each layer's input: a random orthogonal matrix (rotational) or random signs (binary)."""
+    """What multiplies each layer's input: a random orthogonal matrix (rotational) or random signs (binary)."""
 
 
 def build(config: Config, *, input_size: int, output_size: int) -> Factory:

@@ -1,6 +1,6 @@
-"""Checks networks that are not mtrl's own, by one forward pass before a run begins.
+"""Checks networks from outside of mtrl by one forward pass, before a run begins.
 
-The check uses a small network that it makes itself. It does not change PyTorch's random numbers in the run.
+The check makes a network of its own, for at most 3 tasks. It leaves the state of PyTorch's CPU generator unchanged.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, NETWORKS
 from mtrl.networks.base import Factory, TaskNetwork
 
 _TASKS, _BATCH = 3, 5
-"""The largest number of tasks, and the number of inputs of each. They differ, so that a wrong axis is noticed."""
+"""The largest number of tasks, and the batch size. They differ, so that a mistaken axis is noticed."""
 
 
 def build_tried(
     config: Any, codes: Tensor, ensemble: int | None = None, *, input_size: int, output_size: int
 ) -> Factory:
-    """The factory of the network for vectors that a configuration describes, checked unless it is one of mtrl's.
+    """The factory of the network for vectors that `config` describes. It is checked unless it is one of mtrl's.
 
     codes (T, C), ensemble: as for the `TaskNetwork` that will be made with the factory.
 
     Raises:
-        UserError: the network fails, gives another shape or numbers that are not finite or detached, draws random
-            numbers, or computes a row from other rows.
+        UserError: the network raises an error; its output has the wrong shape, is not finite or is detached; its
+            derivatives are not finite; it draws random numbers; or a row of its output depends on several rows.
     """
     factory: Factory = NETWORKS.build(config, input_size=input_size, output_size=output_size)
     if not NETWORKS.ours(config.kind):
@@ -42,12 +42,14 @@ def build_tried(
 def build_classifier(
     config: Any, *, image_shape: tuple[int, int, int], output_size: int, shared_input: bool
 ) -> Factory:
-    """The factory of a network for images, which gives (T, B, output_size). Checked unless it is one of mtrl's.
+    """The factory of a network for images, whose output is (T, B, output_size). Checked unless it is one of mtrl's.
 
-    shared_input: all tasks see the same images, (1, B, C, H, W) instead of (T, B, C, H, W).
+    Args:
+        image_shape: (C, H, W)
+        shared_input: whether all tasks see the same images, (1, B, C, H, W) instead of (T, B, C, H, W).
 
     Raises:
-        UserError: the network fails, or gives another shape or numbers that are not finite or detached.
+        UserError: the network raises an error, or its output has the wrong shape, is not finite or is detached.
     """
     factory: Factory = IMAGE_NETWORKS.build(config, image_shape=image_shape, output_size=output_size)
     _try_images(IMAGE_NETWORKS, config.kind, factory, image_shape, (output_size,), shared_input)
@@ -55,10 +57,10 @@ def build_classifier(
 
 
 def build_trunk(config: Any, *, image_shape: tuple[int, int, int]) -> tuple[Factory, int]:
-    """The factory of a network for images without its last layer, and its number of features. Checked likewise.
+    """The factory of a network for images without its output layer, and its number of features. Checked likewise.
 
     Raises:
-        UserError: the network fails as in `build_classifier`, or has no `trunk_size`.
+        UserError: as in `build_classifier`, or the network's module has no `trunk_size`.
     """
     module = IMAGE_NETWORKS.module(config.kind)
     if not hasattr(module, "trunk_size"):
@@ -71,7 +73,11 @@ def build_trunk(config: Any, *, image_shape: tuple[int, int, int]) -> tuple[Fact
 
 
 def build_dense(config: Any, *, image_shape: tuple[int, int, int], outputs: int) -> Factory:
-    """The factory of a network that gives (T, B, outputs, H, W) for (1, B, C, H, W). Checked likewise."""
+    """The factory of a network that maps pictures (1, B, C, H, W) to (T, B, outputs, H, W). Checked likewise.
+
+    Raises:
+        UserError: as in `build_classifier`.
+    """
     factory: Factory = DENSE_NETWORKS.build(config, image_channels=image_shape[0], outputs=outputs)
     _try_images(DENSE_NETWORKS, config.kind, factory, image_shape, (outputs, *image_shape[1:]), shared_input=True)
     return factory
@@ -101,7 +107,8 @@ def _try_vectors(
     make = partial(TaskNetwork, factory, len(codes), ensemble, codes)
     output, owner, drew = _call(NETWORKS, kind, make, x, shape, f": {output_size} numbers for each row")
     if drew:
-        raise expected(owner, "without randomness such as dropout, as the same network learns and acts", "some")
+        what = "without randomness such as dropout, as the same network learns and acts"
+        raise expected(owner, what, "a network that draws random numbers")
     row = output[..., 0, 0, :].sum()
     (gradient,) = torch.autograd.grad(row, x, allow_unused=True) if row.requires_grad else (None,)
     if gradient is not None and not gradient.isfinite().all():
@@ -114,9 +121,9 @@ def _try_vectors(
 def _call(
     registry: Registry, kind: str, make: Callable[[], TaskNetwork], x: Tensor, shape: tuple[int, ...], note: str = ""
 ) -> tuple[Tensor, str, bool]:
-    """The output for inputs x, the network's name for error messages, and whether it drew random numbers.
+    """Returns the output for x, the network's name in error messages, and whether the network drew random numbers.
 
-    note: added to the expected shape in messages.
+    note: what messages add to the expected shape.
     """
     owner, hint = f"The network of network={kind}", ""
     what = f"one that gives a tensor {shape} for inputs {tuple(x.shape)}{note}"
@@ -140,8 +147,9 @@ def _call(
 
 
 def _about_parameters(network: TaskNetwork) -> str:
-    """A hint on parameters in modules that are neither PyTorch's nor mtrl's, for a network that fails."""
+    """A hint for a network that fails while it has parameters in modules from outside of PyTorch and mtrl."""
     names = [name for name, module in network.holders.items() if not module.startswith(("mtrl.", "torch."))]
     if not names:
         return ""
-    return f" Make your own parameters, such as `{names[0]}`, TaskVector(value, trained=True), which lines up with x."
+    how = "a TaskVector(value, trained=True), which broadcasts with x"
+    return f" Make each parameter of your own, such as `{names[0]}`, {how}."

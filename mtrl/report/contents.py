@@ -1,4 +1,4 @@
-"""The contents of the page: everything that the template shows, as names, numbers and finished pictures."""
+"""The contents of the page: everything that the template shows, as text, numbers and finished pictures."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ from mtrl.report import gradients, origin, videos
 from mtrl.report.method import Method
 
 _ENOUGH = 3
-"""A metric is drawn if some run has at least so many rows with it; others only if there is no such metric."""
+"""Rows with a metric that some run must have for the metric to be drawn as a learning curve."""
 _POINTS = 120
-"""The most points of a learning curve. Each point of several seeds is resampled thousands of times."""
+"""The most points of a learning curve. More would be slow, as each point's interval takes thousands of resamples."""
 
 
 def of(groups: Mapping[str, Sequence[Run]], target: Path, title: str) -> dict[str, Any]:
-    """Everything that `page.html` refers to.
+    """Everything that `page.html` refers to, by name.
+
+    Args:
+        groups: method -> its runs.
+        target: the page's file, from which links lead.
+        title: the page's title; made from the benchmark and the methods if empty.
 
     Raises:
         UserError: the runs are of several benchmarks, or a file of a run cannot be read.
@@ -63,8 +68,11 @@ def of(groups: Mapping[str, Sequence[Run]], target: Path, title: str) -> dict[st
 
 
 def _curve_metric(methods: Sequence[Method], metric: str) -> str:
-    """The metric of the learning curves: that of evaluations during training, which measure the policy itself, if there
-    are enough of them. Otherwise it is the most important metric that was logged often enough."""
+    """The metric of the learning curves.
+
+    It is that of the evaluations during training, which measure the policy itself, if there are enough of them.
+    Otherwise it is the most important metric that was logged often enough, or the first of `HEADLINES` if none was.
+    """
     rows = [found for method in methods for found in method.rows]
     for name in (f"evaluation/{metric}", *HEADLINES):
         counts = (sum(any(key.startswith(f"{name}/") for key in row) for row in found) for found in rows)
@@ -74,7 +82,7 @@ def _curve_metric(methods: Sequence[Method], metric: str) -> str:
 
 
 def _method(method: Method, metric: str) -> dict[str, Any]:
-    """A method's row in the table of results."""
+    """A method's row in the table of results. `middle` is None if its score is not known or is of another metric."""
     scores, finished = method.scores, [run for run in method.runs if run.result is not None]
     facts: dict[str, Any] = {
         "label": method.label,
@@ -110,7 +118,7 @@ def _method(method: Method, metric: str) -> dict[str, Any]:
 
 
 def _run(run: Run, metric: str) -> list[Any]:
-    """One run's row: its steps per task, updates, score and minutes, as far as they are known."""
+    """One run's row: its steps per task, updates, score and minutes of training; a dash where one is not known."""
     if (result := run.result) is None:
         return [f"not finished, at {run.rows[-1]['step']:,}" if run.rows else "not begun", "–", "–", "–"]
     score = result.get(f"mean_{metric}")
@@ -137,7 +145,6 @@ def _curves(methods: Sequence[Method], metric: str) -> dict[str, Any]:
             pictures.append((name, Markup(plots_report.learning(labels, metric, x_name, list(drawn)))))
     left_out = [method.label for method in methods if not steps[method.place]]
     untimed = [method.label for method in methods if not times[method.place] and steps[method.place]]
-    several = any(len(rows) > 1 for rows in steps.values())
     kinds = {"evaluation": "in evaluations during training", "train": "in training episodes, which explore"}
     what = f"{metric.rpartition('/')[2]} {kinds.get(metric.partition('/')[0], '')}".strip()
     return {
@@ -146,12 +153,12 @@ def _curves(methods: Sequence[Method], metric: str) -> dict[str, Any]:
         "pictures": pictures,
         "left_out": left_out,
         "untimed": untimed,
-        "bands": several,
+        "bands": any(len(rows) > 1 for rows in steps.values()),
     }
 
 
 def _drawable(method: Method, seeds: Sequence[Sequence[Row]], metric: str) -> list[list[Row]]:
-    """Each seed's rows that contain the metric, thinned out. Empty if the seeds share fewer than two steps."""
+    """Each seed's rows that contain the metric, thinned out. Empty if fewer than two points can be drawn."""
     rows = [_thinned([row for row in found if any(k.startswith(f"{metric}/") for k in row)]) for found in seeds]
     rows = [found for found in rows if found]
     try:
@@ -167,7 +174,7 @@ def _thinned(rows: list[Row]) -> list[Row]:
 
 
 def _tasks(methods: Sequence[Method], metric: str, curves: str) -> dict[str, Any]:
-    """The table of tasks: a row for each task, with every method's score and curves."""
+    """The table of tasks: a row for each task, with each method's score and learning curve."""
     scored = {method.place: method.scores for method in methods if method.scores and method.scores.metric == metric}
     names = list(dict.fromkeys(task for scores in scored.values() for task in scores.tasks))
     names = names or plots.tasks_of([rows for method in methods for rows in method.rows], curves)
@@ -186,7 +193,7 @@ def _tasks(methods: Sequence[Method], metric: str, curves: str) -> dict[str, Any
 
 
 def _cell(scores: Scores | None, task: str, metric: str, limits: tuple[float, float]) -> dict[str, Any] | None:
-    """One method's score on a task: its value, its text, its colour's strength in [0, 1], and each seed's score."""
+    """One method's score on a task: the mean, its text, its colour's strength in [0, 1], and each seed's score."""
     if scores is None or task not in scores.tasks:
         return None
     seeds = scores.on([task])[:, 0].tolist()
@@ -197,7 +204,7 @@ def _cell(scores: Scores | None, task: str, metric: str, limits: tuple[float, fl
 
 
 def _task_lines(methods: Sequence[Method], metric: str) -> dict[str, list[tuple[int, FloatArray, FloatArray]]]:
-    """Task -> (number of a colour, steps (K,), mean over seeds (K,)) for each method that has curves."""
+    """Task -> (number of the colour, steps (K,), means over seeds (K,)) for each method that has curves."""
     found: dict[str, list[tuple[int, FloatArray, FloatArray]]] = {}
     for method in methods:
         if rows := _drawable(method, method.rows, metric):
@@ -216,7 +223,7 @@ def _spark(lines: list[tuple[int, FloatArray, FloatArray]] | None, metric: str) 
 
 
 def _profiles(methods: Sequence[Method], metric: str) -> Markup | None:
-    """Performance profiles, if there are scores on two tasks or more."""
+    """The picture of performance profiles; None if no method has scores on two tasks or more."""
     found = {method.place: method.scores.on(method.scores.counted) for method in methods if method.scores}
     found = {place: array for place, array in found.items() if array.shape[1] > 1}
     if not found:

@@ -1,4 +1,4 @@
-"""What runs have logged about their tasks' gradients: conflicts, cosines, weights."""
+"""What runs have logged about their tasks' gradients: conflicts, cosines and weights."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from mtrl.monitoring.plots_methods import matrices, parts_of
 from mtrl.report.method import Method
 
 _SAME = 1e-6
-"""Weights that differ from one by less than this count as equal weights, and are not drawn."""
+"""Weights that differ from 1 by at most this count as equal weights, and are not drawn."""
 
 
 def of(methods: Sequence[Method]) -> dict[str, Any]:
-    """Pictures of pairs of tasks, a matrix of mean cosines for each method, and pictures of weights."""
+    """Pictures of conflicts and cosines, matrices of mean cosines for each method, and pictures of weights."""
     return {"pairs": _pairs(methods), "matrices": _matrices(methods), "weights": _weights(methods)}
 
 
 def _pairs(methods: Sequence[Method]) -> list[tuple[str, Markup]]:
-    """For each network, the share of conflicting pairs and the mean cosine of pairs, with a line for each run."""
+    """For each network, a picture of the share of conflicting pairs and one of the mean cosine, with a line per run."""
     pictures = []
     share, cosine = (-0.03, 1.03), (-1.03, 1.03)
     kinds = {"conflicts": ("conflicting pairs of tasks", share), "cosine": ("mean cosine of pairs of tasks", cosine)}
     logged = {part for method in methods for rows in method.rows for part in _parts(rows, "cosine")}
     for part in sorted(logged, reverse=True):
         for kind, (title, limits) in kinds.items():
-            # Where tasks are goals, there is no matrix `conflicts`, only `conflict`: one number for all pairs.
+            # Where tasks are goals, `conflict`, one number for all pairs, replaces the matrix `conflicts`.
             named = (f"{part}{kind}", f"{part}{kind.removesuffix('s')}")
             each = [(m.place, rows) for m in methods for rows in m.rows]
             name = next((name for name in named if any(name in row for _, rows in each for row in rows)), "")
@@ -43,12 +43,12 @@ def _pairs(methods: Sequence[Method]) -> list[tuple[str, Markup]]:
 
 
 def _tells_of_pairs(value: Any) -> bool:
-    """Whether a value is a number for all pairs, or a matrix of two tasks or more."""
+    """Whether a logged value is one number for all pairs, or a matrix of at least two tasks."""
     return len(value) > 1 if isinstance(value, list) else value is not None
 
 
 def _matrices(methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """The mean cosines over training of each method's first run that has them, by network."""
+    """For each method and network, the cosines' means over training, from the method's first run that has cosines."""
     found = []
     for method in methods:
         run = next((rows for rows in method.rows if _parts(rows, "cosine")), None)
@@ -62,7 +62,7 @@ def _matrices(methods: Sequence[Method]) -> list[dict[str, Any]]:
 
 
 def _names(rows: Sequence[Row], part: str, number: int) -> list[str]:
-    """The tasks of a matrix, as other metrics of the same network name them."""
+    """The names of a matrix's tasks, from other metrics of the same network; numbered if there are none."""
     for metric in (f"{part}task_grad_norm", f"{part}weight", f"{part}loss"):
         names = tasks_of([rows], metric)
         if len(names) == number:
@@ -71,7 +71,7 @@ def _names(rows: Sequence[Row], part: str, number: int) -> list[str]:
 
 
 def _weights(methods: Sequence[Method]) -> dict[str, Any]:
-    """A picture for each network and method whose weights are not always equal, from its first run that has weights."""
+    """Pictures of weights from each method's first run that has them, and the methods whose weights stay equal."""
     pictures, equal = [], []
     for method in methods:
         run = next((rows for rows in method.rows if any("weight/" in key for row in rows for key in row)), [])

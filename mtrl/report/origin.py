@@ -16,14 +16,14 @@ _OF_A_RUN = {"seed", "runs", "experiment", "video", "device", "threads"}
 """Options that may differ between runs of the same method."""
 _PARTS = ("benchmark", "network", "weighting", "surgery", "critic_weighting", "critic_surgery", "agent", "training")
 _HIDDEN = {"headline", "reported"}
-"""Facts of a protocol that the page shows elsewhere. It shows versions elsewhere, too."""
+"""Facts of a protocol that the page shows elsewhere, as it does versions."""
 _MACHINE = ("commit", "python", "platform", "cpu", "cores", "gpu", "torch_threads")
 
 Facts = dict[str, Any]
 
 
 def flat(facts: Mapping[str, Any], prefix: str = "") -> Facts:
-    """Nested facts by dotted names."""
+    """Nested facts as one mapping with dotted names."""
     found: Facts = {}
     for key, value in facts.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -31,7 +31,7 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> Facts:
 
 
 def split(facts: Sequence[Mapping[str, Any]]) -> tuple[Facts, dict[str, list[Any]]]:
-    """The facts that all have in common, and {name: the value of each} for the others, with a dash for missing ones."""
+    """The facts that all have in common, and for the others {name: the values of all}, with a dash for missing ones."""
     names = dict.fromkeys(name for each in facts for name in each)
     columns = {name: [each.get(name, "–") for each in facts] for name in names}
     same = {name: values[0] for name, values in columns.items() if all(value == values[0] for value in values)}
@@ -39,13 +39,13 @@ def split(facts: Sequence[Mapping[str, Any]]) -> tuple[Facts, dict[str, list[Any
 
 
 def benchmark(run: Run) -> str:
-    """The name of a run's benchmark."""
+    """The name of a run's benchmark. Raises UserError if its configuration has none."""
     require(run.folder.config, {"benchmark": {"kind": str}}, f"File {run.folder.path / 'config.yaml'}")
     return str(run.folder.config["benchmark"]["kind"])
 
 
 def of_protocol(runs: Sequence[Run]) -> Facts:
-    """The evaluation protocol, and the parts of it in which runs differ."""
+    """The evaluation protocol that finished runs have in common, and the parts in which they differ."""
     facts = [flat(protocol(run.result)) for run in runs if run.result is not None]
     same, differing = split(facts) if facts else ({}, {})
     shown = {name: value for name, value in same.items() if value is not None and name not in _HIDDEN}
@@ -56,7 +56,7 @@ def of_protocol(runs: Sequence[Run]) -> Facts:
 
 
 def of_configurations(groups: Mapping[str, Sequence[Run]]) -> Facts:
-    """The parts of the first method, and the options in which methods differ, with each method's value."""
+    """The parts of the first method, and the options in which runs differ, with the values of each method."""
     flats = {label: [_options(run) for run in runs] for label, runs in groups.items()}
     _, differing = split([options for found in flats.values() for options in found])
     values = {
@@ -78,7 +78,7 @@ def _options(run: Run) -> Facts:
 
 
 def of_machines(named: Mapping[str, Run]) -> Facts:
-    """The origin of runs: versions and machines that they share, then those of each run."""
+    """Versions and machines: those that all runs have in common, and a row of the others for each run."""
     same, differing = split([_origin(run) for run in named.values()])
     rows = {name: [values[number] for values in differing.values()] for number, name in enumerate(named)}
     return {"same": {k: v for k, v in same.items() if v is not None}, "heads": list(differing), "rows": rows}
@@ -95,7 +95,10 @@ def _origin(run: Run) -> Facts:
 
 
 def commands(named: Mapping[str, Run], target: Path) -> list[tuple[str, dict[str, list[str]]]]:
-    """Commit, or "" if unknown -> {command that made runs: names of these runs}."""
+    """Pairs of a commit and {command: the runs that it made}. The commit is "" if it is unknown or was changed.
+
+    A run whose command is unknown gets one that trains from its `config.yaml`.
+    """
     found: dict[str, dict[str, list[str]]] = {}
     for name, run in named.items():
         records = [run.provenance, *run.provenance.get("resumed", [])]
@@ -107,7 +110,7 @@ def commands(named: Mapping[str, Run], target: Path) -> list[tuple[str, dict[str
 
 
 def _commit(record: Mapping[str, Any]) -> str:
-    """The commit of a record, unless its code had uncommitted changes."""
+    """The commit of a record; "" if it is unknown or had uncommitted changes."""
     git = record.get("git") or {}
     commit = str(git.get("commit"))
     return commit if re.fullmatch("[0-9a-f]{7,64}", commit) and not git.get("dirty") else ""

@@ -1,7 +1,7 @@
 """The page as a file: its place, and what it may overwrite.
 
-`page.html` is the template. It escapes everything that it is given, and the page's security policy lets a browser run
-only `page.js`. So the text in a run's files is shown, and never run.
+`page.html` is the template. It escapes everything but our own style, script and pictures, and the page's security
+policy lets a browser run only `page.js`. So text from a run's files is shown, and never run.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ from mtrl.report import contents
 NAME = "report.html"
 _HERE = Path(__file__).parent
 _MARK = '<meta name="generator" content="mtrl report">'
-"""The mark by which a page is recognised as ours."""
+"""The mark by which a file is recognised as a report."""
 
 
 def write(paths: Sequence[Path], output: Path | None = None, title: str = "") -> Path:
-    """Write the report of runs, or of all runs in folders. Returns its path.
+    """Write the report of runs, and return its path.
 
     Args:
-        output: the file; by default, report.html in the folder that contains all runs.
+        paths: runs, or folders that contain runs.
+        output: the file. By default, it is report.html in the only run, in the only path or in the folder around all
+            `paths`. It is in the working folder if the folder around all `paths` contains that, or cannot be written.
+        title: the page's title; made from the benchmark and the methods if empty.
 
     Raises:
-        UserError: there is no run, one cannot be read, runs are of several benchmarks, or the file is not a report of
-            ours, or cannot be written.
+        UserError: there is no run; a run cannot be read; runs are of several benchmarks; the file exists and is not a
+            report; or it cannot be written.
     """
     runs = find_runs(paths, with_metrics=True)
     target = output or _place(paths, runs)
@@ -52,7 +55,7 @@ def write(paths: Sequence[Path], output: Path | None = None, title: str = "") ->
 
 
 def render(runs: Sequence[Run], target: Path, title: str = "") -> str:
-    """The page. Its links are relative to the folder of `target`."""
+    """The page as HTML. Its links are relative to the folder of `target`. Raises UserError as `write` does."""
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -70,7 +73,7 @@ def render(runs: Sequence[Run], target: Path, title: str = "") -> str:
 
 
 def _place(paths: Sequence[Path], runs: Sequence[Run]) -> Path:
-    """The default path: in the run, or in the folder around all paths, unless that contains the working folder."""
+    """The default path, as `write` describes it."""
     if len(runs) == 1:
         return place(runs[0].folder.path, NAME)
     if len(paths) == 1:
@@ -86,4 +89,4 @@ def _check(target: Path) -> None:
     if target.exists():
         with open(target, encoding="utf-8", errors="replace") as file:
             if _MARK not in file.read(2000):
-                raise expected(f"Report {target}", "a new file, or a report to write anew", "another file")
+                raise expected(f"Report {target}", "a new file, or an earlier report to overwrite", "another file")

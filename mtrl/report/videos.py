@@ -1,4 +1,4 @@
-"""The films of runs: small ones are put into the page, larger ones are linked."""
+"""The videos of runs: small ones are put into the page, and larger ones are linked."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mtrl.core.errors import expected
 from mtrl.experiment.runs import Run
 
 _ONE, _ALL = 2_000_000, 8_000_000
-"""The most bytes of one film, and of all films together, that are put into the page."""
+"""The most bytes of one video, and of all videos together, that are put into the page."""
 
 
 def of(named: Mapping[str, Run], target: Path) -> list[dict[str, Any]]:
-    """The films of each run: the run's name, and either `data` or a relative `link`.
+    """The videos of all runs: `name`, `megabytes`, and `data` (base64) or a `link` relative to the folder of `target`.
 
     Raises:
-        UserError: a film cannot be read.
+        UserError: a video cannot be read.
     """
     found, room = [], _ALL
     for name, run in named.items():

@@ -1,8 +1,8 @@
-"""Epochs of label training alternate with epochs of main training (RL-AUX, App. B); all test images are evaluated.
+"""Epochs of label training alternate with epochs of main training (RL-AUX, App. B). All test images are evaluated.
 
-A step is one training image of the main network. The learning rate halves every 50 epochs. The paper reports the best
-test accuracy during training (early stopping). With `training.evaluate_every`, the result has this accuracy beside
-the final one.
+A step is one training image of the main network. By default, the learning rate halves every 50 epochs. The paper
+reports the best test accuracy during training (early stopping). With `training.evaluate_every`, the result has this
+accuracy beside the final one.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ class Config(supervised.Config):
 
     kind: str = "auxiliary"
     schedule: str = "step"
-    """How the main network's learning rate falls: step, cosine (to zero at the last step), or constant."""
+    """How the main network's learning rate falls: step (see `milestone`), cosine (to zero at the last step), or
+    constant."""
     milestone: int = 50
-    """The schedule `step` multiplies the learning rate by `decay` every `milestone` epochs."""
+    """With schedule=step: epochs between two reductions of the learning rate, each by the factor `decay`."""
     label_every: int = 1
-    """Epochs of main training for each epoch of label training."""
+    """Epochs of main training for each epoch of label training, which comes first."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,7 +44,7 @@ class Config(supervised.Config):
 
 
 class Agent(supervised.Agent, Protocol):
-    """What the loop needs of a learner."""
+    """What the training loop needs of an agent."""
 
     def prepare(self, data: ImageData) -> None: ...
     def train_labels(
@@ -52,10 +53,10 @@ class Agent(supervised.Agent, Protocol):
 
 
 class AuxiliaryTrainer(SupervisedTrainer):
-    """Trains the source of the auxiliary labels before every `label_every`-th epoch of the main network.
+    """Trains the source of the auxiliary labels before the first epoch of the main network, and every `label_every`.
 
-    One call of `advance` covers one batch of the main network and, where label training is due, an epoch of it before.
-    Label training's random draws depend only on the seed and the epoch, so that a resumed run repeats them.
+    One call of `advance` trains the main network on one batch. Where label training is due, it comes first, for a whole
+    epoch. Its random draws depend only on the seed, the rollbacks and the epoch, so that a resumed run repeats them.
     """
 
     agent: Any
@@ -98,7 +99,10 @@ class AuxiliaryTrainer(SupervisedTrainer):
 
 @contextlib.contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Seed the global generators by these numbers inside the block, since stable-baselines3 draws from no others."""
+    """Seed the global generators by `numbers` inside the block, and restore them after it.
+
+    stable-baselines3 draws only from the global generators.
+    """
     before, seed = random_state(), mixed_seed(*numbers)
     torch.manual_seed(seed)
     np.random.seed(seed % (1 << 32))

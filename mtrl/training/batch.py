@@ -1,9 +1,9 @@
-"""Training on data sets of transitions, one for each task, in Minari's format. Evaluations use the environments.
+"""Offline training on data sets of transitions in Minari's format, one for each task. Evaluations use environments.
 
 An agent that infers its task (`infers_task`) is evaluated on tasks without data sets (`Suite.unseen`), and is not told
-which of them it is in. In each task it first plays `context_episodes` episodes. The first has a random code or random
-actions (`first_context`). For each further one, a code is drawn from its distribution given the transitions so far. The
-episodes that count come after these, with the most likely code.
+which of them it is in. In each task, it first plays `context_episodes` episodes. The first has a random code or random
+actions (`first_context`). For each further one, a code is drawn from its posterior given the transitions so far. Then
+come the episodes that count, with the most likely code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mtrl.training.off_policy import Guide
 from mtrl.training.trainer import TrainedAgent, TrainingConfig
 
 _PROBES = 10
-"""Contexts of each task with which an evaluation checks whether codes tell tasks apart."""
+"""Contexts of each task by which an evaluation checks whether codes identify tasks."""
 
 
 @dataclass
@@ -43,11 +43,13 @@ class Config(TrainingConfig):
     data: str = path_option("datasets", changes_results=True)
     """Folder of all data sets. That of a task is <data>/<benchmark>/<task>-v0, as `mtrl data collect` writes it."""
     transitions: int | None = None
-    """About how many transitions of each task to learn from: whole episodes, spread evenly. All if not given."""
+    """Approximate number of transitions of each task to learn from; all if not given. They are whole episodes, spread
+    evenly over the data set."""
     context_episodes: int = 2
     """Episodes from which an agent infers an unseen task."""
     first_context: str = option("code", ("code", "random"))
-    """The first of these episodes: the policy with a random code (code), or uniformly random actions (random)."""
+    """What acts in the first of the `context_episodes`: the policy with a random code (code), or uniformly random
+    actions (random)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,7 +72,8 @@ class UnseenResult(EvaluationResult):
 
     unseen: tuple[str, ...] = ()
     identified: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
-    """(U, N): whether the code of a context of random actions is nearest to that of another context of its task."""
+    """(U, N): whether the code of a context is nearest to that of another context of the same task, among one context
+    of each task. Contexts are transitions of random actions."""
 
     @property
     def _values(self) -> dict[str, NDArray[Any]]:
@@ -87,7 +90,7 @@ class UnseenResult(EvaluationResult):
 
 
 class BatchTrainer(ControlTrainer):
-    """An agent, its data sets, and the state of its training."""
+    """An agent, its data sets and the state of its training."""
 
     unit = "iterations"
 
@@ -95,7 +98,11 @@ class BatchTrainer(ControlTrainer):
     """`BCQ`, or an `InferringAgent`."""
 
     def start(self) -> Self:
-        """Read the data sets."""
+        """Read the data sets.
+
+        Raises:
+            UserError: one is missing or does not fit the benchmark.
+        """
         spec, config = self.suite.spec, self.config
         sizes = (spec.observation_size, spec.action_size)
         found = minari_files.read(config.data, self.suite.name, spec.tasks, sizes, config.transitions)
@@ -114,7 +121,7 @@ class BatchTrainer(ControlTrainer):
         return [self.replay.sample(self.agent.config.rows, self.agent.generator) for _ in range(count)]
 
     def advance(self) -> Metrics:
-        """One update."""
+        """Make one update of all tasks."""
         with self.clock("update"):
             metrics = self.agent.learn(self._draw, 1)
         self.step += 1
@@ -122,11 +129,11 @@ class BatchTrainer(ControlTrainer):
         return metrics
 
     def report(self) -> dict[str, FloatArray]:
-        """{return}: the mean return (T,) of the episodes in each data set, which the policy should exceed."""
+        """{"return": (T,)}: the mean return of the episodes in each data set, which the policy should exceed."""
         return {"return": self._returns}
 
     def largest_data(self) -> dict[str, FloatArray]:
-        return {}  # data sets are checked as they are read
+        return {}  # data sets are checked when they are read
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
         if not self.agent.infers_task:
@@ -144,12 +151,10 @@ class BatchTrainer(ControlTrainer):
         return UnseenResult(**values, tells_success=told, unseen=suite.tasks, identified=identified)
 
     def guide(self) -> Guide:
-        if not self.agent.infers_task:
-            return super().guide()
-        return TaskGuide(self.agent)
+        return TaskGuide(self.agent) if self.agent.infers_task else super().guide()
 
     def _inferred(self, envs: TaskVectorEnv, horizon: int) -> TaskGuide:
-        """A guide with codes inferred from `context_episodes` episodes in each copy of the tasks' environments."""
+        """A guide whose codes are inferred from `context_episodes` episodes in each copy of `envs`."""
         generator = torch.Generator().manual_seed(self.seed)
         guide = TaskGuide(self.agent, generator)
         observation, seen = envs.reset(), list[Transitions]()
@@ -167,9 +172,9 @@ class BatchTrainer(ControlTrainer):
         return guide
 
     def _identified(self, envs: TaskVectorEnv, horizon: int) -> NDArray[np.bool_]:
-        """(U, N), as in `UnseenResult`. Each context is compared with the next copy's context of every task.
+        """`UnseenResult.identified` (U, N): each copy's code is compared with the next copy's code of every task.
 
-        The random actions are the same in all tasks.
+        A context is `horizon` random actions, which are the same in all tasks.
         """
         generator = torch.Generator().manual_seed(self.seed)
         observation, seen = envs.reset(), list[Transitions]()
@@ -185,27 +190,30 @@ class BatchTrainer(ControlTrainer):
 
 
 class TaskGuide:
-    """A policy that infers its tasks. It has one code for each of N copies of the environments of U tasks."""
+    """A policy that infers its tasks, with one code for each of N copies of the environments of U tasks.
+
+    generator: draws the codes; seeded with 0 if not given.
+    """
 
     def __init__(self, agent: InferringAgent, generator: torch.Generator | None = None) -> None:
         self.agent, self._generator = agent, generator or torch.Generator().manual_seed(0)
         self.code: Tensor | None = None
-        """(U · N, Z). None before the first action, for which it is drawn from the prior."""
+        """(U · N, Z). None before the first action; it is then drawn from the prior."""
 
     def settle(self, context: Transitions, likeliest: bool = True) -> None:
-        """Infer the codes from transitions (U · N, M, ..): the most likely codes, or draws from their distribution."""
+        """Infer the codes from transitions (U · N, M, ..): the most likely ones, or draws from their posterior."""
         mean, variance = self.agent.infer(context)
         self.code = mean if likeliest else mean + variance.sqrt() * self._noise(len(mean)).to(mean)
 
     def act(self, observation: Tensor) -> Tensor:
-        """(U, N, O) -> (U, N, A)"""
+        """Observations (U, N, O) -> actions (U, N, A)."""
         rows = observation.flatten(0, 1).unsqueeze(1)
         code = self._noise(len(rows)).to(self.agent.device) if self.code is None else self.code
         self.code = code if self.agent.config.inference else torch.zeros_like(code)
         return self.agent.act_on(rows, self.code).unflatten(0, observation.shape[:2]).squeeze(2)
 
     def value(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Q (U, B) of observations (U, B, O) and actions (U, B, A), with the mean code of each task's copies."""
+        """Q (U, B) of observations (U, B, O) and actions (U, B, A), given the mean code of each task's copies."""
         assert self.code is not None
         return self.agent.value(observation, action, self.code.unflatten(0, (len(observation), -1)).mean(1))
 
@@ -214,7 +222,7 @@ class TaskGuide:
 
 
 def _store(seen: list[Transitions], envs: TaskVectorEnv, observation: FloatArray, action: Tensor) -> FloatArray:
-    """Take a step, append it to `seen`, and return the observations to act on next."""
+    """Take a step, append it to `seen`, and return the observations (U, N, O) to act on next."""
     before = torch.tensor(observation)
     step = envs.step(action.numpy())
     after, reward, over = (torch.tensor(x) for x in (step.next_observation, step.reward, step.terminated))
@@ -223,7 +231,7 @@ def _store(seen: list[Transitions], envs: TaskVectorEnv, observation: FloatArray
 
 
 def _per_copy(seen: Sequence[Transitions]) -> Transitions:
-    """Steps, each (U, N, ..), as one batch (U · N, steps, ..): a sequence of transitions for each copy."""
+    """Join steps (U, N, ..) into one batch (U · N, steps, ..): a sequence of transitions for each copy."""
     columns = zip(*(step[:5] for step in seen), strict=True)
     observation, action, reward, after, over = (torch.stack(column, 2).flatten(0, 1) for column in columns)
     return Transitions(observation, action, reward, after, over)

@@ -1,4 +1,4 @@
-"""Behaviour cloning: updates on batches of cached demonstrations, and evaluation by playing episodes."""
+"""Behaviour cloning: updates on batches of cached demonstrations. Evaluations play episodes."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ class Config(TrainingConfig):
     log_every: int = 50
     """Updates between two rows of metrics."""
     checkpoint_every: int = 1000
-    """Updates between two checkpoints. One is always saved at the end and on an interrupt."""
+    """Updates between two checkpoints. One is also saved at the end and on an interrupt."""
     final_episodes: int = 100
-    """Episodes per task in the evaluation at the end (the Auto-λ paper: 100)."""
+    """Episodes per task in the evaluation at the end; 0 for none (the Auto-λ paper: 100)."""
     cache: str = path_option("demos", changes_results=True)
-    """Folder of the caches. A suite's cache is <cache>/<suite>, where `mtrl demos` writes it."""
+    """Folder of all caches of demonstrations. That of a suite is <cache>/<suite>, as `mtrl demos` writes it."""
     demos: int | None = None
     """Demonstrations of each task to learn from; all if not given (the Auto-λ paper: 100)."""
     priority: bool = False
-    """Draw samples by their last loss, within each task (prioritised replay)."""
+    """Draw each task's samples with probabilities that grow with their last losses (prioritised replay)."""
     priority_alpha: float = 0.6
-    """How strongly a sample's loss raises its probability; 0 for uniform sampling."""
+    """With `priority`: exponent of a sample's last loss in its probability; 0 for uniform sampling."""
     priority_beta: float = 0.4
-    """How much of the sampling bias the losses' weights correct, up to 1."""
+    """With `priority`: exponent of the weights that correct the losses for the sampling, from 0 (none) to 1 (full)."""
     evaluation_copies: int = 5
-    """Episodes of each task that are played side by side."""
+    """Episodes of each task that evaluations play in parallel."""
     shift: int = 0
-    """The most pixels by which pictures and their points are shifted at random, for each sample and camera."""
+    """The most pixels by which a sample's pictures and points are shifted at random, separately for each camera."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,7 +67,7 @@ class Config(TrainingConfig):
 
 
 class Agent(TrainedAgent, Protocol):
-    """What the loop needs of a learner."""
+    """What the training loop needs of an agent."""
 
     def act(self, observation: KeyframeObservation) -> Tensor: ...
     def attention(self, observation: KeyframeObservation) -> Tensor | None: ...
@@ -75,31 +75,36 @@ class Agent(TrainedAgent, Protocol):
 
 
 class KeyframeSuite(Protocol):
-    """What the loop needs of a benchmark."""
+    """What the training loop needs of a benchmark."""
 
     name: str
     spec: KeyframeSpec
 
     def make_evaluation_envs(self, seed: int, envs_per_task: int) -> KeyframeEnvs:
-        """Environments whose scenes occur in no demonstration."""
+        """Environments for evaluation, whose scenes are in no demonstration."""
         ...
 
     def check_evaluation(self) -> None:
-        """Raise UserError where no episodes can be played."""
+        """Raise UserError if episodes cannot be played here."""
         ...
 
 
 @dataclass
 class _Drawn:
-    """A batch under way: its samples, the generator's state before they were drawn, and the gathering in progress."""
+    """The one or two batches of the next update."""
 
     before: Tensor
+    """The generator's state before the samples were drawn."""
     index: list[Tensor]
+    """The samples of each batch, (T, B)."""
     batches: Future[list[KeyframeBatch]]
 
 
 class CloningTrainer(Trainer):
-    """Trains an agent from a cache of demonstrations. While it learns from a batch, the next one is gathered."""
+    """Trains an agent on a cache of demonstrations.
+
+    While the agent learns from a batch, a thread gathers the next one, unless `priority` is set.
+    """
 
     unit = "iterations"
 
@@ -107,14 +112,18 @@ class CloningTrainer(Trainer):
     suite: KeyframeSuite
 
     def start(self) -> Self:
-        """Open the cache of the suite's demonstrations."""
+        """Open the cache of the suite's demonstrations.
+
+        Raises:
+            UserError: the cache is missing or does not fit, or episodes cannot be played though evaluations are due.
+        """
         spec, config = self.suite.spec, self.config
         if config.final_episodes or config.evaluate_every:
             try:  # fail before training, not after it
                 self.suite.check_evaluation()
             except UserError as error:
-                without = "Training without scores needs none of this: training.final_episodes=0"
-                raise UserError(f"{error} {without} training.evaluate_every=0.") from error
+                without = "To train without evaluations, use training.final_episodes=0 training.evaluate_every=0."
+                raise UserError(f"{error} {without}") from error
         folder = Path(config.cache) / self.suite.name
         self.cache = DemoCache(folder, spec.tasks, spec.cameras, spec.image_size, demos=config.demos)
         counts, alpha, beta = self.cache.counts, config.priority_alpha, config.priority_beta
@@ -127,7 +136,7 @@ class CloningTrainer(Trainer):
         return self
 
     def advance(self) -> Metrics:
-        """Make one update."""
+        """Make one update of all tasks."""
         begin = time.perf_counter()
         drawn = self._next or self._draw()
         batches = drawn.batches.result()
@@ -167,7 +176,7 @@ class CloningTrainer(Trainer):
         return batch._replace(observation=moved)
 
     def pictures(self, example: int = 0) -> dict[str, Any]:
-        """Pictures of where the agent looks in the last batch's first sample of each task: name -> (H, C·W, 3)."""
+        """name -> picture (H, C·W, 3) of the agent's attention, for each task's first sample in the last batch."""
         if self._seen is None:
             return {}
         first = KeyframeObservation(*(t[:, :1] for t in self._seen.observation))
@@ -178,7 +187,7 @@ class CloningTrainer(Trainer):
         return {f"attention/{task}": attention_image(rgb[0], where[0]) for task, rgb, where in rows}
 
     def state_dict(self) -> dict[str, Any]:
-        """A batch that was drawn and not used is drawn again after loading."""
+        """The state of training. A batch that has been drawn but not used is drawn again after loading."""
         state = super().state_dict()
         state["generator"] = self._next.before if self._next else self.generator.get_state()
         return state | ({"priorities": self.priorities.state_dict()} if self.priorities else {})
@@ -200,7 +209,10 @@ class CloningTrainer(Trainer):
 
     @property
     def policy(self) -> Callable[[Sequence[Sequence[Frame]], int], FloatArray]:
-        """Frames (T × N) and the number of keyframes reached -> the next keyframes (T, N, 8)."""
+        """Frames (T × N) and the number of keyframes already reached -> the next keyframes (T, N, 8).
+
+        A keyframe is xyz in metres, a quaternion xyzw, and 1 for an open or 0 for a closed gripper.
+        """
         observer = Observer(self.suite.spec.cameras, self.suite.spec.image_size)
 
         def act(frames: Sequence[Sequence[Frame]], stage: int) -> FloatArray:
@@ -210,9 +222,17 @@ class CloningTrainer(Trainer):
         return act
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> FloatArray:
-        """observation: a `Frame`. Returns the next keyframe (8,)."""
+        """The next keyframe (8,) of `task`, as in `policy`.
+
+        Args:
+            observation: a `Frame`.
+            stage: the number of keyframes already reached.
+
+        Raises:
+            UserError: the observation is not a `Frame`.
+        """
         if not isinstance(observation, Frame):
-            raise expected("Observation", f"what {self.suite.name} shows", type(observation).__name__)
+            raise expected("Observation", f"a Frame of {self.suite.name}", type(observation).__name__)
         return self.policy([[observation]] * self.suite.spec.num_tasks, stage)[task, 0]
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:

@@ -1,6 +1,6 @@
 """Collects steps of all N copies of every task's environment, in this process or in others.
 
-The copies are divided into W parts (`training.workers`) of N / W copies each. A part acts and steps by itself, and its
+The copies are divided into W parts (`training.workers`) of N / W copies each. Each part acts and steps separately. Its
 copies keep their numbers among the N, and with them their seeds. For a given W, steps are therefore the same, bit for
 bit, in this process (`LocalCollector`) and in processes of their own (`ray_collector`).
 """
@@ -23,9 +23,9 @@ from mtrl.core.types import StepResult, TaskVectorEnv
 from mtrl.training.trainer import TrainingConfig
 
 Clock = Callable[[str], contextlib.AbstractContextManager[None]]
-"""Measures the time of a block with a name: act or step."""
+"""Called with a name, act or step; measures the time of the block."""
 PartState = dict[str, Any]
-"""The state of a part's environments, as their `state_dict` gives it."""
+"""The `state_dict` of a part's environments."""
 
 
 @dataclass
@@ -33,13 +33,14 @@ class CollectorConfig(TrainingConfig):
     """Options of training loops whose environments may run in several processes."""
 
     envs_per_task: int = 1
-    """N: copies of each task stepped side by side."""
+    """N: copies of each task's environment, which step in parallel."""
     workers: int = 1
-    """W: parts into which the copies of every task are divided; with collector=ray, each in its own process."""
+    """W: parts into which the copies of every task are divided; with collector=ray, each has a process of its own."""
     collector: str = "local"
-    """Where steps are taken: local, or ray for processes on the machines of a Ray cluster."""
+    """Where steps are taken: in this process (local), or in processes on the machines of a Ray cluster (ray)."""
     collector_address: str = runtime_option("")
-    """With collector=ray: host:port of the cluster, or auto; if not given, a new cluster of only this machine."""
+    """With collector=ray: host:port of the cluster, or auto. If not given, the environment variable RAY_ADDRESS counts,
+    or else a new cluster of this machine only is started."""
     collector_cpus: int = runtime_option(1)
     """With collector=ray: cores of each process."""
 
@@ -53,7 +54,7 @@ class CollectorConfig(TrainingConfig):
 
     @property
     def parts(self) -> list[range]:
-        """The copies of each part, by their numbers among the N of a task."""
+        """The copies of each part, by their numbers 0 to N − 1."""
         size = self.envs_per_task // self.workers
         return [range(first, first + size) for first in range(0, self.envs_per_task, size)]
 
@@ -64,7 +65,7 @@ class Actor(Protocol):
     device: torch.device
 
     def noise(self, leading: tuple[int, ...]) -> Tensor:
-        """Random noise of exploration, for actions (*leading, A)."""
+        """Standard normal noise for exploration, (*leading, A)."""
         ...
 
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class Actor(Protocol):
 
 
 class Step(NamedTuple):
-    """One step of all copies. The result's arrays are reused by the next step."""
+    """One step of all copies. The next step overwrites the result's arrays."""
 
     observation: Tensor
     """(T, N, O): the observations acted on."""
@@ -92,11 +93,11 @@ class Collector(Protocol):
     """Takes steps with the current policy."""
 
     def collect(self, most: int) -> Iterator[Step]:
-        """At least one and at most `most` further steps. The caller must use all of them."""
+        """Take between one and `most` further steps. The caller must use all of them."""
         ...
 
     def state_dict(self) -> list[PartState]:
-        """The state of each part's environments. No step may be under way."""
+        """The state of each part's environments, between two calls of `collect`."""
         ...
 
     def load_state_dict(self, state: Sequence[PartState]) -> None: ...
@@ -105,7 +106,7 @@ class Collector(Protocol):
 
 
 class Explorer(Protocol):
-    """What chooses the actions of a part."""
+    """What chooses a part's actions."""
 
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
         """As in `Actor`."""
@@ -114,7 +115,7 @@ class Explorer(Protocol):
 
 class _Random:
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """Uniform in [-1, 1]: 2 Φ(x) − 1 for standard normal noise x, where Φ is its distribution function."""
+        """Uniform in [-1, 1]: 2 Φ(x) − 1 for standard normal noise x, with the cumulative distribution function Φ."""
         return torch.erf(noise / math.sqrt(2))
 
 
@@ -122,7 +123,7 @@ RANDOM: Explorer = _Random()
 
 
 class Part:
-    """Some copies of every task and the policy that acts in them."""
+    """Some copies of every task's environment, and the policy that acts in them."""
 
     def __init__(self, agent: Explorer, envs: TaskVectorEnv) -> None:
         self.agent, self.envs = agent, envs
@@ -130,7 +131,7 @@ class Part:
         """(T, n, O): the observations to act on next. None before the first step."""
 
     def step(self, noise: Tensor, clock: Clock) -> Step:
-        """noise: (T, n, A)"""
+        """Take one step of all n copies. noise: (T, n, A)."""
         if self.observation is None:
             self.observation = torch.tensor(self.envs.reset(), dtype=torch.float32)
         before = self.observation
@@ -147,7 +148,7 @@ class Part:
 
 
 class LocalCollector:
-    """Steps all parts in this process, one after another. Each call of `collect` gives one step."""
+    """Steps all parts in this process, one after another. Each call of `collect` takes one step."""
 
     def __init__(self, agent: Actor, envs: Sequence[TaskVectorEnv], clock: Clock) -> None:
         self._agent, self._clock = agent, clock
@@ -173,7 +174,7 @@ class LocalCollector:
 
 
 def _together(steps: Sequence[Step]) -> Step:
-    """The steps of all parts as one."""
+    """Join one step of each part along N."""
     observation, action = (torch.cat([getattr(step, name) for step in steps], 1) for name in ("observation", "action"))
     names = ("observation", "reward", "terminated", "truncated", "next_observation", "success")
     arrays: dict[str, Any] = {n: np.concatenate([getattr(step.result, n) for step in steps], 1) for n in names}

@@ -1,4 +1,4 @@
-"""The common part of training loops with environments: evaluation by episodes, the policy, and training statistics."""
+"""What training loops with environments have in common: evaluation by episodes, the policy and training statistics."""
 
 from __future__ import annotations
 
@@ -19,50 +19,53 @@ from mtrl.training.evaluation import evaluate as evaluate_policy
 from mtrl.training.trainer import Trainer
 
 _LARGEST = float(np.sqrt(np.finfo(np.float32).max))
-"""The largest usable number: learners compute in single precision, where squares of larger ones are infinite."""
+"""The largest number that learners can use: in single precision, the squares of larger ones are infinite."""
 
 
 class ControlSuite(Protocol):
-    """What the loop needs of a benchmark."""
+    """What the training loop needs of a benchmark."""
 
     spec: ControlSpec
 
     def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
-        """Environments for training: a random goal at each episode."""
+        """Environments for training, with a random goal in each episode."""
         ...
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> TaskVectorEnv:
-        """Environments for evaluation. They terminate on success; `protocol` chooses goals (see
-        `training.evaluation`)."""
+        """Environments for evaluation, whose episodes end on success. `protocol`: see `training.evaluation`."""
         ...
 
 
 class PartialSuite(ControlSuite, Protocol):
-    """What a loop needs of a benchmark if its environments are divided into parts."""
+    """What a training loop needs of a benchmark whose environments it divides into parts."""
 
     def make_envs(self, seed: int, envs_per_task: int, copies: range | None = None) -> TaskVectorEnv:
-        """copies: which of a task's `envs_per_task` copies to make; all if not given. Each copy behaves as it
-        would among all."""
+        """Environments for training.
+
+        copies: which of a task's `envs_per_task` copies to make; all if not given. Each copy behaves as it does among
+        all of them.
+        """
         ...
 
 
 class EpisodeStatistics:
     """Returns and successes of the training episodes that ended since the last report.
 
-    An episode counts as a success if the task was solved at any of its steps, since training continues after a success.
+    An episode counts as a success if the task was solved at any of its steps, since training episodes go on after a
+    success.
     """
 
     def __init__(self, num_tasks: int, envs_per_task: int, measures: Sequence[str] = ()) -> None:
-        """measures: names of `StepResult.measures` to report as well, with their values at the end of an episode."""
+        """measures: names in `StepResult.measures` to report as well, with their values at the end of an episode."""
         self._measures = measures
         self._returns = np.zeros((num_tasks, envs_per_task))
         self._solved = np.zeros((num_tasks, envs_per_task), bool)
         self._ended = np.zeros((3 + len(measures), num_tasks))  # episodes, successes, returns, measures
-        self._extremes = np.zeros((2, 2, num_tasks, envs_per_task))  # least and most of observations and rewards
+        self._extremes = np.zeros((2, 2, num_tasks, envs_per_task))  # (minimum, maximum) of (observations, rewards)
         self._found = np.zeros((num_tasks, envs_per_task))
 
     def add(self, step: StepResult, copies: slice = slice(None)) -> None:
-        """copies: which copies of each task took the step."""
+        """Take in one step. copies: the copies of each task that took it."""
         self._add_extremes(step, copies)
         returns, solved = self._returns[:, copies], self._solved[:, copies]
         returns += step.reward
@@ -75,7 +78,10 @@ class EpisodeStatistics:
             solved[over] = False
 
     def _add_extremes(self, step: StepResult, copies: slice) -> None:
-        """Stop at the first number that is too large, while its task is known, since it soon spreads to all tasks."""
+        """Update the extremes, unless they already have a number that is too large.
+
+        It would soon spread to all tasks, and then its own task would no longer be known.
+        """
         if not -_LARGEST < self._extremes.min() <= self._extremes.max() < _LARGEST:
             return
         found = self._found[:, copies]
@@ -86,7 +92,10 @@ class EpisodeStatistics:
             widen(part[1], step.reward, out=part[1])
 
     def report(self) -> dict[str, FloatArray]:
-        """Success and return (T,), averaged over the episodes since the last report; NaN where a task had none."""
+        """name -> (T,): means of success, return and measures over the episodes that ended since the last report.
+
+        A task without such episodes has NaN.
+        """
         count = np.where(self._ended[0] > 0, self._ended[0], np.nan)
         names = ("success", "return", *self._measures)
         result: dict[str, FloatArray] = dict(zip(names, self._ended[1:] / count, strict=True))
@@ -94,7 +103,7 @@ class EpisodeStatistics:
         return result
 
     def largest(self) -> dict[str, FloatArray]:
-        """The largest absolute observations and rewards (T,); infinite where no network can learn from them."""
+        """name -> (T,): the largest absolute observations and rewards; infinite if too large to learn from, or NaN."""
         found = np.abs(self._extremes).max((0, -1))
         return dict(zip(("observations", "rewards"), np.where(found >= _LARGEST, np.inf, found), strict=True))
 
@@ -124,18 +133,21 @@ class ControlTrainer(Trainer):
 
     @contextlib.contextmanager
     def clock(self, name: str) -> Iterator[None]:
-        """Count the seconds inside the block. A step that runs during an update counts only while it is waited for."""
+        """Add the seconds in the block to `seconds[name]`.
+
+        Of a step that runs during an update, only the time spent waiting for it counts.
+        """
         begin = time.perf_counter()
         yield
         self.seconds[name] += time.perf_counter() - begin
 
     @property
     def policy(self) -> Policy:
-        """(T, N, O) -> (T, N, A)"""
+        """Observations (T, N, O) -> actions (T, N, A)."""
         return greedy(self.agent)
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> FloatArray:
-        """observation (O,) or (B, O) -> action (A,) or (B, A) in [-1, 1]."""
+        """Observation (O,) or (B, O) -> action (A,) or (B, A) in [-1, 1]. Raises UserError if the size is wrong."""
         rows, size = np.atleast_2d(np.asarray(observation, np.float32)), self.suite.spec.observation_size
         if rows.ndim != 2 or rows.shape[1] != size:
             raise expected("Observation", f"of size {size}", tuple(np.shape(observation)))
@@ -148,7 +160,7 @@ class ControlTrainer(Trainer):
         return self.policy(every)[task]
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
-        """Play `episodes` episodes of every task with the deterministic policy."""
+        """Play `episodes` episodes of every task with the deterministic policy. Arguments: as in `Trainer`."""
         with contextlib.closing(self.suite.make_evaluation_envs(self.seed, episodes, protocol)) as envs:
             told = self.suite.spec.tells_success
             return evaluate_policy(self.policy, envs, episodes, progress, tells_success=told)

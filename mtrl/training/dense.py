@@ -1,8 +1,8 @@
-"""Epochs over pictures with targets for each pixel; each task is measured on all test pictures.
+"""Epochs over pictures with targets for each pixel. Each task is evaluated on all test pictures.
 
-A step is one training picture. A task's score is a share defined by its kind (`data.pixel_tasks`), so that tasks of all
-kinds have one number, the higher the better; the result has the kind's own measures beside it. Δ_MTL compares the
-same measures as the Auto-λ paper: mIoU, the absolute error of depth or disparity, and the mean angle of normals.
+A step is one training picture. A task's score is a share in [0, 1] that its kind defines (`data.pixel_tasks`); higher
+is better for all kinds. The result also has the kind's own measures. Δ_MTL compares the same measures as the Auto-λ
+paper: mIoU, the absolute error of depth or disparity, and the mean angular error of normals.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Config(supervised.Config):
 
 
 class Agent(TrainedAgent, Protocol):
-    """What the loop needs of a learner."""
+    """What the training loop needs of an agent."""
 
     tasks: Sequence[PixelTask]
 
@@ -53,7 +53,7 @@ class Agent(TrainedAgent, Protocol):
 
 
 class DenseBenchmark(Protocol):
-    """What the loop needs of a benchmark."""
+    """What the training loop needs of a benchmark."""
 
     spec: DenseSpec
 
@@ -68,8 +68,9 @@ class Measures(Evaluation):
     measures: Sequence[Mapping[str, float]]
     """Each task's measures by name. The first is its `score`."""
     pictures: int
+    """Number of test pictures."""
     delta: float | None = None
-    """Δ_MTL in per cent, where single-task results were given."""
+    """Δ_MTL in per cent; None without single-task results."""
 
     @property
     def per_task(self) -> dict[str, FloatArray]:
@@ -87,7 +88,7 @@ class Measures(Evaluation):
 
 
 class DenseTrainer(SupervisedTrainer):
-    """Trains an agent for dense prediction. The number of updates so far determines the next batch."""
+    """Trains an agent for dense prediction. Only the seed and the number of updates determine the next batch."""
 
     headline = "score"
 
@@ -106,7 +107,7 @@ class DenseTrainer(SupervisedTrainer):
         return self.agent.tasks[task].compared
 
     def pictures(self, example: int = 0) -> dict[str, Any]:
-        """For each task a test picture, its truth and the prediction, side by side: (H, 3 W, 3)."""
+        """For each task, a test picture, its target and the prediction, side by side: (H, 3 W, 3)."""
         image, targets = self.suite.data.test[example]
         outputs = zip(self.agent.tasks, self.agent.outputs(stacked([Picture(image, targets)]).images), strict=True)
         found = [task.prediction(output)[0].cpu().numpy() for task, output in outputs]
@@ -118,7 +119,7 @@ class DenseTrainer(SupervisedTrainer):
 
     @property
     def policy(self) -> Callable[[NDArray[np.uint8]], list[NDArray[Any]]]:
-        """Pictures, uint8 (B, C, H, W) -> each task's prediction, (B, c, H, W), as classes, metres or unit vectors."""
+        """Pictures, uint8 (B, C, H, W) -> each task's prediction (B, c, H, W): classes, metres, unit vectors, ..."""
 
         def predict(images: NDArray[np.uint8]) -> list[NDArray[Any]]:
             pixels = torch.from_numpy(images).float().div(127.5).sub(1).unsqueeze(0)
@@ -128,7 +129,11 @@ class DenseTrainer(SupervisedTrainer):
         return predict
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> NDArray[Any]:
-        """observation: uint8 pictures (C, H, W) or (B, C, H, W). Returns (c, H, W) or (B, c, H, W)."""
+        """Uint8 pictures (C, H, W) or (B, C, H, W) -> the task's prediction, (c, H, W) or (B, c, H, W).
+
+        Raises:
+            UserError: the observation has another shape or type.
+        """
         images, channels = np.asarray(observation), self.suite.spec.image_shape[0]
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-3] != channels:
             found = f"{images.dtype} of shape {images.shape}"

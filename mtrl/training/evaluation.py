@@ -1,15 +1,15 @@
-"""Evaluation: a fixed number of episodes per task, all of them chosen before they start.
+"""Evaluation by a fixed number of episodes per task, all of which are chosen before they start.
 
 Episodes terminate on success, and their last step decides whether they count as solved, as in Meta-World's own
-`metaworld.evaluation.evaluation`. The suite chooses the goals of the episodes
-(`Suite.make_evaluation_envs(seed, episodes, protocol)`):
+`metaworld.evaluation.evaluation`. `Suite.make_evaluation_envs(seed, episodes, protocol)` chooses the goals of the
+episodes:
 
 - ``goals`` (default): each of the benchmark's goals once; with fewer episodes than goals, the first `episodes` of an
   order shuffled by the seed.
 - ``upstream``: a goal drawn with replacement for each episode, as `metaworld` does.
 
-With N copies side by side, counting the first episodes to finish would favour short ones, which are the successful
-ones. So episode e is assigned to copy e mod N, as the (e div N)-th that this copy plays.
+With N copies in parallel, counting the first episodes to finish would over-represent short ones, which are the
+successful ones. So copy e mod N always plays episode e, as its (e div N)-th, with all counts from 0.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
 Policy = Callable[..., FloatArray]
 """Maps observations (T, N, O) to actions (T, N, A). Where tasks are goals, it also takes the `TaskSubset`."""
 Progress = Callable[[int, int], None]
-"""Called after each step that ends an episode, with the numbers of episodes done and in all, over all tasks."""
+"""Called after each step that ends an episode, with the number of episodes done and their total, over all tasks."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Evaluation:
     """Indexes of the tasks over which means are taken; None for all."""
 
     def mean(self, values: NDArray[Any]) -> float:
-        """The mean of values (T,), or (T, E), over the tasks that count."""
+        """The mean of values (T,) or (T, E) over the tasks in `counted`."""
         return float((values if self.counted is None else values[list(self.counted)]).mean())
 
     @property
@@ -65,7 +65,7 @@ class Evaluation:
         return tasks
 
     def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
-        """Everything in plain types: `episodes`, `mean_<name>`, and under `tasks` each task's `<name>` and more."""
+        """The result as JSON: `headline`, `episodes`, each `mean_<name>`, and under `tasks` the values of each task."""
         raise NotImplementedError
 
 
@@ -76,8 +76,8 @@ class Actor(Protocol):
 def greedy(agent: Actor) -> Policy:
     """An agent's deterministic policy on arrays.
 
-    Observations are copied into PyTorch's own memory. Some processors round products differently when an array begins
-    in the middle of a cache line, as NumPy's may, and then the same policy would not play the same episode twice.
+    Observations are copied into PyTorch's own memory. Some processors round products differently where an array begins
+    in the middle of a cache line, as NumPy's may, so that the same policy might not play the same episode twice.
     """
 
     def policy(observation: FloatArray, *subset: TaskSubset) -> FloatArray:
@@ -92,13 +92,13 @@ class EvaluationResult(Evaluation):
     """The result of E episodes of each of T tasks, in the order of the suite's goals."""
 
     success: BoolArray
-    """(T, E)"""
+    """(T, E): whether the episode's last step solved the task."""
     returns: FloatArray
     """(T, E): undiscounted sums of rewards up to the end of the episode (success or horizon)."""
     lengths: NDArray[np.int64]
-    """(T, E): steps."""
+    """(T, E): steps of the episode."""
     tells_success: bool = True
-    """Whether `success` means anything."""
+    """Whether the environments report success; if not, `success` is meaningless and left out of results."""
 
     @property
     def success_rate(self) -> FloatArray:
@@ -115,7 +115,7 @@ class EvaluationResult(Evaluation):
         return ({"success": self.success} if self.tells_success else {}) | {"return": self.returns}
 
     def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
-        """Everything, in plain types, by the names of the tasks."""
+        """As in `Evaluation`; each task also has lists of its episodes' values."""
         values = self._values | {"length": self.lengths}
         lists = {name if name == "success" else f"{name}s": array for name, array in values.items()}
         return {
@@ -131,7 +131,7 @@ class EvaluationResult(Evaluation):
 
 
 class _Tally:
-    """Counts the episodes of every copy, up to the number assigned to it."""
+    """Collects the episodes of every copy, up to the number assigned to it."""
 
     def __init__(self, num_tasks: int, copies: int, episodes: int, tells_success: bool) -> None:
         self.episodes, self.copies = episodes, copies
@@ -168,8 +168,9 @@ def evaluate(
 ) -> EvaluationResult:
     """Play `episodes` episodes of every task with `policy`, from a reset of `envs`.
 
-    `envs` should come from `Suite.make_evaluation_envs` with the same number of episodes. tells_success: as in
-    `ControlSpec`.
+    Args:
+        envs: made by `Suite.make_evaluation_envs` for the same number of episodes.
+        tells_success: as in `ControlSpec`.
 
     Raises:
         UserError: `episodes` is not positive.

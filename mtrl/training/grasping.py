@@ -1,7 +1,7 @@
-"""Training on attempts to grasp in two domains. Evaluations search for the best commands, and try them.
+"""Training on attempts to grasp in two domains. Evaluations search for the best commands, and execute them.
 
-A step is one attempt in each domain. The search is the cross-entropy method, as in Fang et al. 2018: commands are drawn
-from a distribution, and a normal distribution is fitted to those with the highest scores, for the next round.
+A step is one attempt in each domain. The search is the cross-entropy method, as in Fang et al. 2018: each round draws
+commands, and fits a normal distribution to those with the highest scores. The next round draws from this distribution.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mtrl.training.evaluation import Evaluation, Progress
 from mtrl.training.supervised import EVALUATION_ROWS, SupervisedTrainer
 
 SAMPLES, ROUNDS, ELITE = 64, 3, 6
-"""Commands in a round, rounds, and best commands to which the next round's distribution is fitted."""
+"""Commands in a round, number of rounds, and best commands to which the next round's distribution is fitted."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Config(supervised.Config):
     evaluation_episodes: int = 30
     """Grasps in each domain in an evaluation during training."""
     final_episodes: int = 60
-    """Grasps in each domain in the evaluation at the end."""
+    """Grasps in each domain in the evaluation at the end; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,14 +54,26 @@ class GraspBenchmark(Protocol):
 
     spec: GraspSpec
     reach: FloatArray
+    """(2, 3): the smallest and the largest command."""
     objects: int
+    """Objects on each table."""
 
     @property
     def data(self) -> ImageData: ...
+
     def attempts(self, domain: int, stream: str) -> Mapping[str, NDArray[Any]]: ...
-    def picture(self, arrays: Any, table: int, wanted: int) -> Tensor: ...
-    def crops(self, domain: int, pictures: Tensor, commands: Tensor) -> Tensor: ...
-    def execute(self, domain: int, table: int, command: FloatArray) -> int: ...
+
+    def picture(self, arrays: Any, table: int, wanted: int) -> Tensor:
+        """A table's picture with the mask of the wanted object, uint8 (4, H, W). arrays: from `attempts`."""
+        ...
+
+    def crops(self, domain: int, pictures: Tensor, commands: Tensor) -> Tensor:
+        """The parts (M, P, 4, h, w) of pictures (M, 4, H, W) around commands (M, P, 3)."""
+        ...
+
+    def execute(self, domain: int, table: int, command: FloatArray) -> int:
+        """Execute a command (3,) on a test table. Returns the number of the lifted object; −1 for none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Grasps(Evaluation):
     success: BoolArray
     """(T, E): whether the wanted object was lifted."""
     lifted: BoolArray
-    """(T, E): whether any object was."""
+    """(T, E): whether any object was lifted."""
     auc: FloatArray
     """(T,): the area under the ROC curve of the scores of all attempts on the test tables."""
 
@@ -90,9 +102,13 @@ class Grasps(Evaluation):
 
 
 def search(score: Callable[[Tensor], Tensor], reach: FloatArray, problems: int, generator: torch.Generator) -> Tensor:
-    """The cross-entropy method for M problems at once. Returns the best of all drawn commands, (M, 3).
+    """The cross-entropy method for M problems at once. Returns the best command drawn for each, (M, 3).
 
-    The first commands are uniform within `reach` (2, 3). score: commands (M, P, 3) -> (M, P), larger is better.
+    Args:
+        score: commands (M, P, 3) -> (M, P); higher is better.
+        reach: (2, 3), the smallest and the largest command. The first round draws uniformly between them.
+        problems: M
+        generator: on the CPU.
     """
     low, high = torch.from_numpy(reach).float()
     commands = low + (high - low) * torch.rand(problems, SAMPLES, 3, generator=generator)
@@ -111,14 +127,17 @@ def search(score: Callable[[Tensor], Tensor], reach: FloatArray, problems: int, 
 
 
 def area_under_curve(scores: FloatArray, positive: BoolArray) -> float:
-    """The area under the ROC curve of scores (n,): the share of pairs in which a positive has a higher score than
-    another attempt. Ties count half. NaN where there is no such pair."""
+    """The area under the ROC curve of scores (n,), where `positive` (n,) marks the positives.
+
+    It is the share of pairs of a positive and a negative in which the positive has the higher score. Ties count half.
+    NaN if there is no such pair.
+    """
     difference = scores[positive][:, None] - scores[~positive][None]
     return float((np.sign(difference) / 2 + 0.5).mean()) if difference.size else float("nan")
 
 
 class GraspTrainer(SupervisedTrainer):
-    """A grasping network and its attempts. The number of updates so far determines the next batch."""
+    """Trains a grasping network on attempts. Only the seed and the number of updates determine the next batch."""
 
     unit = "attempts"
 
@@ -126,7 +145,13 @@ class GraspTrainer(SupervisedTrainer):
     """A `GraspBenchmark`."""
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Grasps:
-        """Try the command found for one object after another of the test tables, and rate all test attempts."""
+        """Execute the command found for each of `episodes` objects on the test tables, and score all test attempts.
+
+        `protocol` has no effect.
+
+        Raises:
+            UserError: `episodes` is not positive.
+        """
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         arrays = [self.suite.attempts(domain, "test") for domain in range(self.suite.spec.num_tasks)]
         tables = len(arrays[0]["rgb"])
@@ -141,7 +166,7 @@ class GraspTrainer(SupervisedTrainer):
         return Grasps(found == [wanted for _, wanted in chosen], found >= 0, self._auc())
 
     def _commands(self, pictures: Tensor) -> FloatArray:
-        """The commands (T, M, 3) found for pictures (T, M, 4, H, W). No picture changes the command for another."""
+        """The best commands (T, M, 3) for pictures (T, M, 4, H, W). Each depends only on its picture and the seed."""
         data = self.suite.data.to(self.agent.device)
         found = []
         for seen in pictures.unbind(1):
@@ -164,9 +189,9 @@ class GraspTrainer(SupervisedTrainer):
         return np.array([area_under_curve(s[:n], f[:n] == WANTED) for s, f, n in each])
 
     def pictures(self, example: int = 0) -> dict[str, Any]:
-        """For each domain (H, 2 W, 3): a test table beside the part around the command found for it.
+        """For each domain, a test table and the part of it around the command found, side by side: (H, 2 W, 3).
 
-        The wanted object is bright.
+        The wanted object is number 0, and is brighter than the rest.
         """
         tests = [self.suite.attempts(domain, "test") for domain in range(self.suite.spec.num_tasks)]
         pictures = torch.stack([self.suite.picture(test, example, 0) for test in tests])
@@ -188,7 +213,13 @@ class GraspTrainer(SupervisedTrainer):
         return lambda pictures: self._commands(torch.from_numpy(pictures))
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> NDArray[Any]:
-        """observation: a picture with the wanted object's mask, uint8 (4, H, W). Returns a command (3,): x, y, turn."""
+        """A picture with the wanted object's mask, uint8 (4, H, W) -> a command (3,).
+
+        A command is x and y in metres, and the turn about the vertical in radians.
+
+        Raises:
+            UserError: the observation has another shape or type.
+        """
         picture = np.asarray(observation)
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[0] != 4:
             found = f"{picture.dtype} of shape {picture.shape}"

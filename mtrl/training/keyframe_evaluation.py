@@ -24,7 +24,10 @@ class KeyframePolicy(Protocol):
 
 
 class Observer:
-    """Makes one observation of frames (T × N). A copy that has ended keeps its last frame."""
+    """Joins frames (T × N) into one observation. A copy whose episode is over keeps its last frame.
+
+    cameras: in the order of the observation; size: pixels along a side of its pictures.
+    """
 
     def __init__(self, cameras: Sequence[str], size: int) -> None:
         self.cameras, self.size = cameras, size
@@ -48,7 +51,10 @@ def play(
     size: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
-    """Play the episodes 0 .. `episodes` − 1 of every task. A solved episode returns 1; lengths are in keyframes.
+    """Play the episodes 0 to `episodes` − 1 of every task.
+
+    The return of an episode is 1 if it is solved and 0 if not. Lengths are in keyframes. cameras, size: as in
+    `Observer`.
 
     Raises:
         UserError: `episodes` is not positive.
@@ -69,7 +75,7 @@ def play(
 def _episodes(
     policy: KeyframePolicy, envs: KeyframeEnvs, first: int, cameras: Sequence[str], size: int
 ) -> tuple[Any, Any]:
-    """Success and length (T, N) of one episode of every copy."""
+    """Success and length (T, N) of one episode of every copy; the first copy plays episode `first`."""
     observer, frames = Observer(cameras, size), envs.reset(first)
     over = np.zeros((envs.num_tasks, envs.envs_per_task), bool)
     success, lengths, stage = over.copy(), np.zeros(over.shape, np.int64), 0

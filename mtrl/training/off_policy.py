@@ -1,4 +1,4 @@
-"""Off-policy training: act, step, store, update."""
+"""Off-policy training: act, step the environments, store the transitions, update."""
 
 from __future__ import annotations
 
@@ -29,22 +29,21 @@ class Config(CollectorConfig):
 
     kind: str = "off_policy"
     learning_starts: int = 4000
-    """Steps of uniformly random actions before the first update."""
+    """Steps of uniformly random actions before the first update. With `start`, that run's policy acts instead."""
     update_to_data: float = 1.0
-    """Updates for each step of every task."""
+    """Updates per step of each task."""
     buffer_size: int = 100_000
     """Transitions kept per task."""
     deterministic: bool = False
-    """Strictly alternate: step, store, update. Otherwise a step of the environments and the updates that are due for it
-    run at the same time, so that the updates draw from earlier transitions. Either order repeats bit for bit."""
+    """Whether stepping, storing and updating strictly alternate. Otherwise a step of the environments and the updates
+    due for it run at the same time, so that updates draw from earlier transitions. Both ways repeat bit for bit."""
     collector_steps: int = 25
-    """With collector=ray: steps that a process takes with one policy."""
+    """With collector=ray: steps that a process takes with each of its copies before it gets a new policy."""
     max_staleness: int = 1000
-    """With collector=ray: updates that a policy may be behind when its steps are stored. Where steps would come later,
-    the learner waits for them."""
-
+    """With collector=ray: the most updates between sending a policy and storing its steps. The learner waits for steps
+    that would otherwise come too late."""
     imitation_updates: int = 2000
-    """With `start`, updates in which actor and critics imitate the run that they start from, before they learn."""
+    """With `start`: updates in which actor and critics imitate the policy of that run, before they learn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,7 +61,7 @@ class Config(CollectorConfig):
 
     @property
     def updates_per_call(self) -> int:
-        """The largest number of updates that are due for the steps of one call of a collector."""
+        """The largest number of updates that the steps of one call of a collector make due."""
         return math.ceil(self.collector_steps * self.envs_per_task // self.workers * self.update_to_data)
 
 
@@ -71,7 +70,7 @@ class Agent(TrainedAgent, Protocol):
 
     generator: torch.Generator
     processes: Any
-    """The `Processes` that train together."""
+    """The `Processes` that learn together."""
 
     def act(self, observation: Tensor, explore: bool) -> Tensor: ...
     def observe(self, transitions: Transitions) -> None: ...
@@ -80,10 +79,10 @@ class Agent(TrainedAgent, Protocol):
 
 
 class Guide(Protocol):
-    """A policy that infers the tasks of N copies of the environments of T tasks; see `training.batch.TaskGuide`."""
+    """A policy from another run that infers its task, in N copies of T tasks' environments; see `batch.TaskGuide`."""
 
     code: Tensor | None
-    """(T · N, Z): what it has inferred."""
+    """(T · N, Z): the codes that it has inferred; None before the first action."""
 
     def settle(self, context: Transitions) -> None: ...
     def act(self, observation: Tensor) -> Tensor: ...
@@ -91,22 +90,22 @@ class Guide(Protocol):
 
 
 class OffPolicyTrainer(ControlTrainer):
-    """One agent, its environments and its replay, and the state of their training.
+    """An agent, its environments, its replay and the state of their training.
 
-    The environments step in a thread of their own while the agent learns, or in turn (`Config.deterministic`). No
-    step is in flight between two calls of `advance`, and the orders of actions, transitions and updates are fixed:
-    runs repeat, and go on from a checkpoint, bit for bit.
+    The environments step in a thread of their own while the agent learns, or in turn (`Config.deterministic`). Between
+    two calls of `advance`, no step is under way, and actions, transitions and updates have a fixed order. So runs
+    repeat bit for bit, also when they continue from a checkpoint.
     """
 
     measures: ClassVar[tuple[str, ...]] = ()
-    """The names of the environments' measures that are reported."""
+    """The names in `StepResult.measures` that are reported."""
 
     agent: Agent
     suite: ControlSuite
     _guide: Guide | None = None
 
     def begin_from(self, guide: Guide) -> None:
-        """Let a guide act in place of random actions, and infer the tasks after each episode. The agent imitates it."""
+        """Let `guide` act in place of random actions and infer the tasks after each episode. The agent imitates it."""
         self._guide = guide
 
     def start(self) -> Self:
@@ -116,7 +115,7 @@ class OffPolicyTrainer(ControlTrainer):
         return self._begin(self.envs.num_tasks)
 
     def _begin(self, tasks: int) -> Self:
-        """Make an empty replay. tasks: how many step at once."""
+        """Make an empty replay. tasks: the number of tasks that step at once."""
         self.replay: Any = self._make_replay(self._capacity, self.agent.device)
         self.episodes = EpisodeStatistics(tasks, self.config.envs_per_task, self.measures)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
@@ -129,7 +128,7 @@ class OffPolicyTrainer(ControlTrainer):
         return min(self.config.buffer_size, self.steps + self.config.envs_per_task)
 
     def empty_replay(self) -> ReplayBuffer:
-        """A replay on the CPU that a `data_state` of this run fits."""
+        """An empty replay on the CPU, into which a `data_state` of this run can be loaded."""
         return self._make_replay(self._capacity, torch.device("cpu"))
 
     def _make_replay(self, capacity: int, device: torch.device) -> Any:
@@ -178,7 +177,7 @@ class OffPolicyTrainer(ControlTrainer):
             self._guide.settle(self._of_copies())
 
     def _of_copies(self) -> Transitions:
-        """The replay's transitions of each copy, (T · N, M, ..), the oldest first."""
+        """The replay's transitions of each copy, (T · N, M, ..), from the oldest to the newest."""
         copies = self.envs.envs_per_task
         return self.replay.ordered().map(lambda part: part.unflatten(1, (-1, copies)).transpose(1, 2).flatten(0, 1))
 
@@ -204,7 +203,7 @@ class OffPolicyTrainer(ControlTrainer):
         return [self.replay.sample(self.agent.config.batch_size, self.agent.generator) for _ in range(count)]
 
     def _learn(self, step: int, new: int) -> Metrics | None:
-        """Make the updates that are due for the last `new` of `step` steps, if the warm-up is over."""
+        """Make the updates that are due for the last `new` of `step` steps, unless actions are still random."""
         if step < self.config.learning_starts:
             return None
         if self._guide is not None and self.updates == 0:
@@ -221,7 +220,10 @@ class OffPolicyTrainer(ControlTrainer):
         return metrics
 
     def _imitate(self, guide: Guide) -> None:
-        """Imitate the guide. Critics learn the guide's values: half for the replay's actions, half for random ones."""
+        """Train the agent to imitate the guide.
+
+        Critics learn the guide's values of actions, half of them from the replay and half uniformly random.
+        """
         guide.settle(self._of_copies())
         config, generator = self.agent.config, self.agent.generator
         for _ in range(self.config.imitation_updates):

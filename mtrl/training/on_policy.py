@@ -1,7 +1,7 @@
-"""On-policy training: collect a rollout with the current policy, learn from it, throw it away.
+"""On-policy training: collect a rollout with the current policy, learn from it, and discard it.
 
-Actions are computed on one core; environments with their own engine step on all cores, and so do the learner's updates.
-Nothing is collected with an outdated policy. With `training.collector=ray`, processes of a Ray cluster collect the
+Actions are computed on one core. Environments with an engine of their own step on all cores, as do the learner's
+updates. No step is taken with an outdated policy. With `training.collector=ray`, processes of a Ray cluster collect the
 rollout, and the numbers stay the same.
 """
 
@@ -27,11 +27,11 @@ class Config(CollectorConfig):
 
     kind: str = "on_policy"
     envs_per_task: int = 8
-    """N: environments of each task, stepped side by side."""
+    """N: copies of each task's environment, which step in parallel."""
     rollout_steps: int = 500
-    """R: steps of each environment between two updates of the policy."""
+    """R: steps of each copy in a rollout, after which the policy is updated."""
     collector: str = runtime_option("local")
-    """Where rollouts are collected: local, or ray for processes on the machines of a Ray cluster."""
+    """Where rollouts are collected: in this process (local), or in processes on the machines of a Ray cluster (ray)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,42 +39,47 @@ class Config(CollectorConfig):
 
 
 class Agent(Actor, Protocol):
-    """What the loop needs of a learner."""
+    """What the training loop needs of an agent."""
 
     def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
-        """Learn from a full rollout. Returns metrics and the actor's number of optimiser steps.
+        """Learn from a full rollout. Returns metrics and the number of the actor's optimiser steps.
 
-        progress: the share of the run's steps taken so far, for schedules.
+        progress: the share of the run's steps taken so far, in [0, 1], for schedules.
         """
         ...
 
 
 class OnPolicyTrainer(ControlTrainer):
-    """One agent, its environments and the rollout under way. A run continues from a checkpoint bit for bit, even in the
-    middle of a rollout."""
+    """An agent, its environments and the current rollout.
 
+    A run continues from a checkpoint bit for bit, even in the middle of a rollout.
+    """
+
+    agent: Agent
+    suite: PartialSuite
     collector: Collector
     rollout: Rollout
 
-    def __init__(self, config: Config, *, agent: Agent, suite: PartialSuite, seed: int, steps: int) -> None:
-        super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
-        self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
-
     def start(self) -> Self:
-        """Make new environments and an empty rollout."""
+        """Make new environments and an empty rollout.
+
+        Raises:
+            UserError: with collector=ray, Ray or the cluster is missing, or the cluster has too few cores.
+        """
         spec, config = self.suite.spec, self.config
         self.collector = self._collector()
         shape = (spec.num_tasks, config.rollout_steps, config.envs_per_task)
         self.rollout = Rollout(*shape, spec.observation_size, spec.action_size, self.agent.device)
         self.episodes = EpisodeStatistics(spec.num_tasks, config.envs_per_task)
+        self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
         return self
 
     def _collector(self) -> Collector:
         config = self.config
         if config.collector == "ray":
-            from mtrl.training.ray_collector import RayCollector  # only here, so that other runs do not need Ray
+            from mtrl.training.ray_collector import RayCollector  # other runs do not need Ray
 
-            assert self.rebuild is not None, "a trainer of an experiment"
+            assert self.rebuild is not None, "an experiment sets `rebuild`"
             shape = (self.suite.spec.num_tasks, config.envs_per_task)
             return RayCollector(config, self.agent, self.rebuild, shape, self.seed, self.clock)
         envs = [self.suite.make_envs(self.seed, config.envs_per_task, part) for part in config.parts]

@@ -1,8 +1,8 @@
 """Rollouts collected by processes of a Ray cluster, one for each part of the environments.
 
 A rollout takes one call of each process. The policy is sent as one block of bytes, and the exploration noise as one
-array. The steps come back as one array for each field, with the state of the part's environments. So when a process
-dies, the learner has everything that a new one needs to take the same steps again: none is lost or counted twice.
+array. The steps come back as one array for each field, with the state of the part's environments. So if a process dies,
+the learner has everything that a new one needs to take the same steps again, and no step is lost or counted twice.
 """
 
 from __future__ import annotations
@@ -26,26 +26,31 @@ from mtrl.training.collecting import RANDOM, Actor, Clock, CollectorConfig, Part
 _MOST_LOST = 10
 """The largest number of processes that may die in one rollout."""
 Rebuild = Callable[[], tuple[Any, Any]]
-"""Builds the agent and the suite."""
+"""Builds the agent, on the CPU, and the suite. It can be pickled."""
 
 
 class Block(NamedTuple):
     """R steps of a part's n copies of every task."""
 
     observation: NDArray[np.float32]
-    """(T, R + 1, n, O): the observations of the R steps, and the next one to act on."""
+    """(T, R + 1, n, O): the observations of the R steps, and the next ones to act on."""
     action: NDArray[np.float32]
-    """(T, R, n, A)"""
+    """(T, R, n, A), not clipped."""
     reward: FloatArray
     """(T, R, n)"""
     ends: BoolArray
     """(3, T, R, n): terminated, truncated, success."""
     last: NDArray[np.float32]
-    """(episodes that ended, O): their last observations, in the order of the steps."""
+    """(K, O): the last observations of the K episodes that ended; ordered by step, then task, then copy."""
 
     @classmethod
     def of(cls, steps: Sequence[Step], following: torch.Tensor, last: Sequence[NDArray[Any]]) -> Block:
-        """following: (T, n, O), the next observations to act on."""
+        """Join R steps.
+
+        Args:
+            following: (T, n, O), the next observations to act on.
+            last: for each step, the last observations (.., O) of the episodes that ended.
+        """
         observation = torch.stack([*(step.observation for step in steps), following], 1).numpy()
         action = torch.stack([step.action for step in steps], 1).numpy()
         reward = np.stack([step.result.reward for step in steps], 1)
@@ -59,14 +64,14 @@ class Block(NamedTuple):
 
     @property
     def next_observation(self) -> NDArray[np.float32]:
-        """(T, R, n, O): the true successors, also at the end of an episode."""
+        """(T, R, n, O): the true successors, also where an episode ended."""
         found = self.observation[:, 1:].copy()
         np.moveaxis(found, 1, 0)[np.moveaxis(self.ends[0] | self.ends[1], 1, 0)] = self.last
         return found
 
 
 class Worker:
-    """Collects the steps of one part of the environments, in a process of its own."""
+    """Collects the steps of one part of the environments in a process of its own."""
 
     def __init__(self, rebuild: Rebuild, seed: int, envs_per_task: int, copies: range, cores: int) -> None:
         self._held = contextlib.ExitStack()  # the process keeps its cores until it ends
@@ -76,12 +81,12 @@ class Worker:
         self._part = Part(self._agent, suite.make_envs(seed, envs_per_task, copies))
 
     def collect(self, policy: bytes, noise: NDArray[np.float32], state: bytes | None) -> tuple[Block, bytes]:
-        """Take steps with one policy. Returns them and the packed state of the environments.
+        """Take R steps with one policy. Returns them and the packed state of the environments after them.
 
         Args:
-            policy: the result of `Actor.exploring_state`, packed; empty for random actions.
+            policy: the packed result of `Actor.exploring_state`; empty for random actions.
             noise: (T, R, n, A)
-            state: the packed state to begin from; None to go on from the current one.
+            state: the packed state of the environments to begin from; None to go on from the current one.
         """
         self._part.agent = self._agent if policy else RANDOM
         if policy:
@@ -101,7 +106,7 @@ class Worker:
 
 
 _NONE = np.zeros(0)
-"""Stands for observations that a block stores elsewhere."""
+"""In place of observations that a block has in other fields."""
 
 
 class RayWorkers:
@@ -110,6 +115,7 @@ class RayWorkers:
     Args:
         shape: (T, N)
         seed: the environments' seed.
+        clock: measures the times of acting and stepping.
 
     Raises:
         UserError: Ray is missing, there is no such cluster, or it has too few cores.
@@ -128,13 +134,13 @@ class RayWorkers:
         self._start = lambda part: start(rebuild, seed, shape[1], config.parts[part], cores)
         self._workers = [self._start(part) for part in range(config.workers)]
         self._states: list[bytes | None] = [None] * config.workers
-        """The packed state of the environments in each part; None before the first call."""
+        """The packed state of each part's environments; None before the first call."""
         self._behind: set[int] = set()
-        """Parts whose process has to load its state before the next call."""
+        """Parts whose process must load its state before the next call."""
         self.lost = 0
         """Processes that have died."""
         self.bytes: dict[str, int] = dict.fromkeys(["policy", "noise", "steps", "states"], 0)
-        """Bytes sent so far, to and from all processes."""
+        """Bytes sent so far to all processes (policy, noise) and from them (steps, states)."""
 
     def _check_cores(self) -> None:
         config, found = self._config, int(self._ray.cluster_resources().get("CPU", 0))
@@ -143,13 +149,13 @@ class RayWorkers:
             raise expected("Option `training.workers`", what, config.workers)
 
     def _call(self, part: int, policy: Any, noise: NDArray[np.float32]) -> Any:
-        """Let a process collect, from the current state of its part."""
+        """Let a part's process collect, from the part's current state. Returns a reference to the answer."""
         state = self._states[part] if part in self._behind else None
         self._behind.discard(part)
         return self._workers[part].collect.remote(policy, noise, state)
 
     def _answer(self, call: Any, part: int) -> tuple[Block, bytes] | None:
-        """The result of a call. If its process has died, another one is started, and None is returned."""
+        """The result of a call. If its process has died, starts another one and returns None."""
         try:
             return self._ray.get(call)  # type: ignore[no-any-return]
         except self._ray.exceptions.RayActorError:
@@ -171,7 +177,7 @@ class RayWorkers:
 
 
 class RayCollector(RayWorkers):
-    """Collects whole rollouts with W processes at once."""
+    """A `Collector` whose W processes collect a whole rollout in each call of `collect`."""
 
     def collect(self, most: int) -> Iterator[Step]:
         with self._clock("act"):
@@ -183,13 +189,13 @@ class RayCollector(RayWorkers):
         yield from _steps(blocks)
 
     def _blocks(self, policy: bytes, noise: Sequence[NDArray[np.float32]]) -> list[Block]:
-        """The steps of each part. A process that dies is replaced by one that begins where the rollout began."""
+        """The steps of each part. A process that dies is replaced by one that repeats the part's whole rollout."""
         sent, found, before = self._ray.put(policy), dict[int, tuple[Block, bytes]](), self.lost
         while missing := [part for part in range(len(noise)) if part not in found]:
             calls = {part: self._call(part, sent, noise[part]) for part in missing}
             found |= {part: answer for part, call in calls.items() if (answer := self._answer(call, part)) is not None}
-            if self.lost - before > _MOST_LOST:
-                raise UserError(f"Collectors should not die. Found {self.lost - before} that died in one rollout.")
+            if (lost := self.lost - before) > _MOST_LOST:
+                raise UserError(f"Collectors should not die. Found {lost} that died in one rollout; see Ray's logs.")
         blocks, self._states[:] = zip(*(found[part] for part in range(len(noise))), strict=True)
         self._count(policy=len(policy) * len(noise), noise=sum(share.nbytes for share in noise))
         self._count(steps=sum(block.nbytes for block in blocks), states=sum(len(state) for _, state in found.values()))
@@ -204,7 +210,7 @@ class RayCollector(RayWorkers):
 
 
 def _steps(blocks: Sequence[Block]) -> Iterator[Step]:
-    """Join the parts, and yield their steps one after another."""
+    """Join the parts along N, and yield their steps one after another."""
     names = ("observation", "action", "reward", "next_observation")
     observation, action, reward, successor = (np.concatenate([getattr(b, name) for b in blocks], 2) for name in names)
     terminated, truncated, success = np.concatenate([block.ends for block in blocks], 3)
@@ -221,5 +227,5 @@ def packed(state: dict[str, Any]) -> bytes:
 
 
 def unpacked(state: bytes) -> dict[str, Any]:
-    """Undo `packed`, on the CPU: another process may not have the learner's GPU."""
+    """Undo `packed`. Tensors are loaded to the CPU, as another process may not have the learner's GPU."""
     return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)

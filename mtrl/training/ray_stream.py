@@ -1,13 +1,12 @@
 """Transitions that processes of a Ray cluster collect while the learner learns from earlier ones.
 
 Each process steps a part of the environments. It always has one call under way, which takes a fixed number of steps
-with the policy that was the newest when it began. The steps count when the learner takes them. With them comes the
-state of the environments after the last step, from which the part's next call continues. If a process dies, only its
-call is lost: another process starts where the last call that was taken had ended. So no step is left out or counted
-twice, and a checkpoint contains nothing about calls that are under way.
+with the policy that was the newest when the call began. The steps count when the learner takes them. With them comes
+the state of the environments after the last step, from which the part's next call continues. If a process dies, only
+its current call is lost: another process starts from the end of the part's last call that the learner took. So no step
+is left out or counted twice, and a checkpoint contains nothing about calls under way.
 
-A policy's staleness is the number of updates between the time when it is sent and the time when its steps are taken.
-It is bounded.
+A policy's staleness is the number of updates between sending it and taking its steps. It has an upper bound.
 """
 
 from __future__ import annotations
@@ -29,9 +28,10 @@ class Arrival(NamedTuple):
     """The steps of one call."""
 
     copies: range
+    """The copies of each task that took the steps."""
     block: Block
     staleness: int
-    """Updates since the steps' policy was sent."""
+    """Updates since the policy of these steps was sent."""
 
 
 class _Call(NamedTuple):
@@ -42,9 +42,9 @@ class _Call(NamedTuple):
 def must_wait(ages: Sequence[int], each: int, most: int) -> bool:
     """Whether the learner must take the steps of the oldest policy next, so that no policy becomes too old.
 
-    The learner takes the steps of one policy in each turn. Suppose it takes another one now, and from the next turn on
-    always the oldest. Then the i-th oldest (i = 0, 1, ...) is taken i + 1 turns from now at the latest. If one of them
-    would be too old by then, the oldest must be next. Policies that are sent later are younger than all of these.
+    In each turn, the learner takes the steps of one policy. Suppose that it takes any other one now, and from the next
+    turn on always the oldest. Then the i-th oldest (i = 0, 1, ...) is taken i + 1 turns from now at the latest. If one
+    of them would be too old by then, the oldest must be next. Policies that are sent later are newer than all of these.
     Therefore, if `most` is at least `each` times the number of processes, no policy ever becomes older than `most`.
 
     Args:
@@ -61,7 +61,7 @@ class RayStream(RayWorkers):
     Args:
         steps: R, the steps of each copy in one call.
         each: the largest number of updates for the steps of one call.
-        most: the largest staleness of a policy when its steps are taken.
+        most: the largest staleness allowed, at least `each` times the number of processes.
         rest: as in `RayWorkers`.
     """
 
@@ -73,9 +73,12 @@ class RayStream(RayWorkers):
         self._lost_in_a_row = 0
 
     def take(self, version: int) -> Arrival:
-        """Wait for the steps of one call, and return them. First, all processes without a call begin one.
+        """Let all processes without a call begin one, wait for the steps of one call, and return them.
 
-        version: the number of updates so far, which names the newest policy; negative for random actions.
+        version: the number of updates so far, which identifies the newest policy; negative for random actions.
+
+        Raises:
+            UserError: processes keep dying.
         """
         while True:
             self.begin(version)
@@ -87,7 +90,8 @@ class RayStream(RayWorkers):
                 break
             self._lost_in_a_row += 1
             if self._lost_in_a_row > _MOST_LOST:
-                raise UserError(f"Collectors should not die. Found {self._lost_in_a_row} that died in a row.")
+                found = self._lost_in_a_row
+                raise UserError(f"Collectors should not die. Found {found} that died in a row; see Ray's logs.")
         block, self._states[part] = answer
         self._lost_in_a_row = 0
         self._count(steps=block.nbytes, states=len(answer[1]))
@@ -106,7 +110,7 @@ class RayStream(RayWorkers):
             self._count(policy=len(self._policy[1]), noise=noise.nbytes)
 
     def state_dict(self) -> dict[str, PartState]:
-        """Number of a part -> the state of its environments after the last steps that were taken, if there are any."""
+        """Number of a part -> the state of its environments after its last steps that were taken, if there are any."""
         return {str(part): unpacked(state) for part, state in enumerate(self._states) if state is not None}
 
     def load_state_dict(self, states: Mapping[str, PartState]) -> None:

@@ -1,8 +1,8 @@
 """Epochs over labelled images with a learning-rate schedule, and accuracy on the whole test set.
 
-A step is one training image of each task. The evaluation takes every test image, whatever number of episodes is asked
-for. Δ_MTL is the mean relative difference to single tasks' accuracies, in per cent (Auto-λ paper, Sec. 5.1). Means over
-tasks, and Δ_MTL, are taken over the primary tasks if a method has any, and never include a task of noise.
+A step is one training image of each task. Evaluations use every test image, whatever number of episodes is asked for.
+Δ_MTL is the mean relative difference from the accuracies of single-task networks, in per cent (Auto-λ paper, Sec. 5.1).
+Δ_MTL and other means over tasks are over the primary tasks if a gradient method has any, and exclude tasks of noise.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from mtrl.training.evaluation import Evaluation, Progress
 from mtrl.training.trainer import TrainedAgent, Trainer, TrainingConfig
 
 MACRO = ("precision", "recall", "f1")
+"""The names of `macro_scores`, in their order."""
 EVALUATION_ROWS = 500
-"""Images of each task in one forward pass."""
+"""Images of each task in one forward pass of an evaluation."""
 
 
 @dataclass
@@ -43,17 +44,18 @@ class Config(TrainingConfig):
     log_every: int = 3200
     """Steps between two rows of metrics."""
     evaluation_episodes: int = 10_000
-    """No effect: every test image counts."""
+    """Without effect: every test image counts."""
     final_episodes: int = 10_000
-    """No effect: every test image counts."""
+    """Without effect, except that 0 means no evaluation at the end: every test image counts."""
     schedule: str = "cosine"
     """How the learning rate falls: cosine (to zero at the last step), step (see `milestone`), or constant."""
     milestone: int = 100_000
-    """The schedule `step` multiplies the learning rate by `decay` every `milestone` steps."""
+    """With schedule=step: steps between two reductions of the learning rate, each by the factor `decay`."""
     decay: float = 0.5
-    """See `milestone`."""
+    """With schedule=step: the factor of each reduction of the learning rate; 1 for none."""
     single_task: str = path_option("")
-    """Single tasks' results, for Δ_MTL: a run's folder, a folder of runs, or a `result.json`."""
+    """Results of single-task runs, from which Δ_MTL is computed: a run's folder, a folder of runs, or a `result.json`.
+    Without them, there is no Δ_MTL."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,7 +68,7 @@ class Config(TrainingConfig):
 
 
 class Agent(TrainedAgent, Protocol):
-    """What the loop needs of a learner."""
+    """What the training loop needs of an agent."""
 
     def update(self, batch: ImageBatch, second_batch: ImageBatch | None = None) -> Metrics: ...
     def set_rate(self, factor: float) -> None: ...
@@ -74,7 +76,7 @@ class Agent(TrainedAgent, Protocol):
 
 
 class ImageBenchmark(Protocol):
-    """What the loop needs of a benchmark."""
+    """What the training loop needs of a benchmark."""
 
     spec: ImageSpec
 
@@ -84,18 +86,18 @@ class ImageBenchmark(Protocol):
 
 @dataclass(frozen=True)
 class Accuracy(Evaluation):
-    """Shares of test images that are classified correctly."""
+    """How well test images are classified."""
 
     accuracy: FloatArray
-    """(T,)"""
+    """(T,): the shares of test images that are classified correctly."""
     images: int
-    """Test images of the largest task."""
+    """Number of test images of the task with the most."""
     delta: float | None = None
-    """Δ_MTL in per cent, where single-task results were given."""
+    """Δ_MTL in per cent; None without single-task results."""
     macro: Mapping[str, FloatArray] = field(default_factory=dict)
     """precision, recall and f1, each (T,): means over a task's classes."""
     validation: FloatArray | None = None
-    """(T,): the accuracy on the validation images, where there are any; it chooses the best evaluation."""
+    """(T,): the accuracy on the validation images, by which the best evaluation is chosen; None if there are none."""
 
     @property
     def per_task(self) -> dict[str, FloatArray]:
@@ -118,20 +120,19 @@ class Accuracy(Evaluation):
 
 
 def delta_mtl(values: FloatArray, single: FloatArray, less_is_better: Sequence[bool] = ()) -> float:
-    """Δ_MTL = 100/T Σ_t ± (M_t − B_t) / B_t of values M (T,) against the single tasks' B (T,), in per cent.
+    """Δ_MTL = 100/T Σ_t ± (M_t − B_t) / B_t in per cent, for values M (T,) and single-task values B (T,).
 
-    less_is_better: for each task, whether a smaller value is better, so that its sign is −; no task if not given.
+    less_is_better: for each task, whether smaller values are better, so that its sign is −; False for all if not given.
     """
     sign = np.where(less_is_better, -1.0, 1.0) if less_is_better else 1.0
     return float(100 * np.mean(sign * (values - single) / single))
 
 
 def single_task_values(path: Path | str, measures: Mapping[str, str]) -> FloatArray:
-    """The values (T,) that single-task runs reached. path: one file, a run's folder, or a folder of runs.
-
-    Runs of other tasks do not count. If a task has several results (seeds), their mean counts.
+    """The values (T,) that single-task runs reached. If a task has several results (seeds), their mean counts.
 
     Args:
+        path: a `result.json`, a run's folder, or a folder of runs. In a folder, results of several tasks do not count.
         measures: each task's name -> the name of its value, such as accuracy.
 
     Raises:
@@ -149,12 +150,13 @@ def single_task_values(path: Path | str, measures: Mapping[str, str]) -> FloatAr
             found[task].append(rows[task][f"mean_{measures[task]}"])
     missing = [task for task, values in found.items() if not values]
     if missing:
-        raise expected(f"Single-task results in {path}", f"for every task, also {missing[0]}", f"{len(files)} results")
+        what = f"for every task, including {missing[0]}"
+        raise expected(f"Single-task results in {path}", what, f"{len(files)} files without it")
     return np.array([np.mean(values) for values in found.values()])
 
 
 class SupervisedTrainer(Trainer):
-    """Trains a classifier. The number of updates done says which batch of images comes next."""
+    """Trains a classifier. Only the seed and the number of updates determine the next batch."""
 
     unit, headline, reports_best = "images", "accuracy", True
 
@@ -164,7 +166,11 @@ class SupervisedTrainer(Trainer):
     """An `ImageBenchmark`."""
 
     def start(self) -> Self:
-        """Read the images."""
+        """Read the images.
+
+        Raises:
+            UserError: they, or single-task results, are missing or malformed.
+        """
         if self.config.single_task:
             self._single_task()  # fail before training, not after it
         self._data = self._read()
@@ -177,7 +183,7 @@ class SupervisedTrainer(Trainer):
         return self.suite.data.to(self.agent.device)
 
     def _epochs(self, seed: int) -> Any:
-        """The training batches, in an order that depends only on the seed."""
+        """The training batches, in an order that `seed` determines."""
         return Epochs(self._data, self.agent.config.batch_size, seed)
 
     def _draw_batches(self) -> None:
@@ -188,7 +194,7 @@ class SupervisedTrainer(Trainer):
         self._draw_batches()
 
     def rate(self, step: int) -> float:
-        """The schedule's factor of the learning rate for the update after `step` images."""
+        """The schedule's factor of the learning rate in the update after `step` images."""
         if self.config.schedule == "cosine":
             return 0.5 * (1 + math.cos(math.pi * min(step / self.steps, 1.0)))
         return self.config.decay ** (step // self.config.milestone) if self.config.schedule == "step" else 1.0
@@ -209,7 +215,7 @@ class SupervisedTrainer(Trainer):
         return metrics
 
     def report(self) -> dict[str, FloatArray]:
-        """The headline value (T,) on the training batches since the last report, taken before each one's update."""
+        """{headline: (T,)}: the mean over the training batches since the last report, each before its update."""
         mean = self._total / self._seen if self._seen else torch.full_like(self._total, torch.nan)
         self._total, self._seen = torch.zeros_like(self._total), 0
         return {self.headline: mean.double().cpu().numpy()}
@@ -225,9 +231,9 @@ class SupervisedTrainer(Trainer):
 
     @property
     def policy(self) -> Callable[[NDArray[np.uint8]], Any]:
-        """Raw images, uint8 (T, B, C, H, W), or (1, B, C, H, W) where tasks share them -> classes (T, B).
+        """Images, uint8 (T, B, C, H, W), or (1, B, C, H, W) where tasks share them -> classes (T, B).
 
-        Images are normalised by the training set's statistics, so its files must be present.
+        Images are normalised by the training set's statistics, so the files of that set must be present.
         """
         mean, deviation = (s.to(self.agent.device) for s in (self.suite.data.mean, self.suite.data.deviation))
 
@@ -238,7 +244,11 @@ class SupervisedTrainer(Trainer):
         return classify
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> NDArray[np.int64]:
-        """observation: uint8 images (C, H, W) or (B, C, H, W). Returns their classes, () or (B,)."""
+        """Uint8 images (C, H, W) or (B, C, H, W) -> their classes, () or (B,).
+
+        Raises:
+            UserError: the observation has another shape or type.
+        """
         spec, images = self.suite.spec, np.asarray(observation)
         if images.dtype != np.uint8 or images.shape[-3:] != spec.image_shape or images.ndim > 4:
             found = f"{images.dtype} of shape {images.shape}"
@@ -268,7 +278,7 @@ class SupervisedTrainer(Trainer):
         return self.headline, False
 
     def _single_task(self) -> FloatArray:
-        """The single-task results of the tasks that count."""
+        """The single-task values of the tasks that count."""
         measures = {self.suite.spec.tasks[t]: self._compared(t)[0] for t in self._counted}
         return single_task_values(self.config.single_task, measures)
 
@@ -287,9 +297,11 @@ def classes_on_test(
     progress: Callable[[int, int], None] | None = None,
     part: TaskImages | None = None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The labels and the predicted classes, (n_t,) each, of each task's test images.
+    """For each task, the labels and the predicted classes, (n_t,) each, of its test images.
 
-    predict: (T, B, C, H, W) -> (T, B); part: the images to classify in place of the test images.
+    Args:
+        predict: normalised images (T, B, C, H, W), or (1, B, C, H, W) where tasks share them -> classes (T, B).
+        part: the images to classify in place of the test images.
     """
     test = data.test if part is None else part
     tasks, width = test.labels.shape
@@ -306,7 +318,7 @@ def classes_on_test(
 def macro_scores(labels: NDArray[np.int64], classes: NDArray[np.int64]) -> tuple[float, float, float]:
     """Precision, recall and F1 of predicted classes (n,), averaged over all classes that occur or are predicted.
 
-    A class that is never predicted has precision 0, and one that never occurs has recall 0.
+    labels: the true classes (n,). A class that is never predicted has precision 0, and one that never occurs recall 0.
     """
     known = np.union1d(labels, classes)[:, None]
     there, predicted, right = ((a == known).sum(1) for a in (labels, classes, np.where(labels == classes, labels, -1)))

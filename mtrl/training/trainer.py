@@ -1,4 +1,4 @@
-"""What all training loops have in common: their options, and a trainer with its steps, reports and evaluations."""
+"""What all training loops have in common: options, and a trainer with steps, reports, evaluations and a state."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from mtrl.data.images import mixed_seed
 from mtrl.training.evaluation import Evaluation, Progress
 
 _WATCHED = ("loss", "grad_norm", "penalty")
-"""Ends of the names of an update's metrics that must be finite."""
+"""Metrics of an update whose names end in one of these must be finite."""
 _DATA = "the training data's "
 
 
 @dataclass
 class TrainingConfig:
-    """When to report. What a step is depends on the training loop; every task takes each step."""
+    """When to report, evaluate and save. What a step is depends on the training loop; steps count for each task."""
 
     specs: ClassVar[tuple[type[Spec], ...]]
-    """The kinds of data that this training loop works with."""
+    """The kinds of data that the training loop works with."""
 
     log_every: int = runtime_option(500)
     """Steps between two rows of metrics."""
     evaluate_every: int = 0
     """Steps between two evaluations during training; 0 for none."""
     evaluate_first: bool = False
-    """Evaluate before the first step, too, if there are evaluations during training."""
+    """Whether evaluations during training, if there are any, begin before the first step."""
     evaluation_episodes: int = 5
     """Episodes per task in an evaluation during training."""
     final_episodes: int = 50
     """Episodes per task in the evaluation at the end; 0 for none."""
     protocol: str = "goals"
-    """Goals of the evaluations: each goal once (goals), or drawn with replacement (upstream)."""
+    """How evaluations choose goals: each goal once (goals), or drawn with replacement (upstream)."""
     checkpoint_every: int = runtime_option(50_000)
-    """Steps between two checkpoints; one is saved at the end and on an interrupt in any case."""
+    """Steps between two checkpoints. One is also saved at the end and on an interrupt."""
     on_nonfinite: str = runtime_option("stop")
-    """Where a loss, gradient, parameter, observation or reward is found to be infinite or NaN: stop, or rollback to the
+    """What to do when a loss, gradient, parameter, observation or reward is infinite or NaN: stop, or rollback to the
     last checkpoint and go on from there with other random numbers."""
     max_rollbacks: int = runtime_option(3)
-    """The number of rollbacks after which a run stops."""
+    """With on_nonfinite=rollback: the largest number of rollbacks before a run stops."""
 
     def __post_init__(self) -> None:
         check_choice("training.on_nonfinite", self.on_nonfinite, ("stop", "rollback"))
@@ -58,17 +58,17 @@ class TrainingConfig:
         check_choice("training.protocol", self.protocol, ("goals", "upstream"))
 
     def evaluates(self, episodes: int) -> str:
-        """What an evaluation looks at, for messages."""
+        """What an evaluation covers, for messages."""
         return f"{episodes} episode{'s' * (episodes > 1)} of each"
 
 
 class TrainedAgent(Protocol):
-    """What every training loop needs of a learner."""
+    """What every training loop needs of an agent."""
 
     config: Any
     device: torch.device
     needs_second_batch: bool
-    """Whether an update is to be given a second batch."""
+    """Whether an update needs a second batch."""
 
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
@@ -76,49 +76,50 @@ class TrainedAgent(Protocol):
 
 
 class NotFinite(UserError):
-    """Training has met a number that it cannot go on from."""
+    """Training has met a number that is infinite, NaN or too large."""
 
 
 class Trainer:
     """An agent, the data that it learns from, and the state of its training.
 
-    Making a trainer is cheap, and it can then evaluate the agent and give its policy. `start` opens the environments,
-    replay and data sets that training needs.
+    Constructing a trainer is cheap, and is enough to evaluate the agent and use its policy. `start` opens the
+    environments, replay and data sets that training needs.
     """
 
     unit: ClassVar[str] = "env_steps"
-    """What one step is, in the plural."""
+    """What steps are, in the plural."""
     headline: str = "success"
-    """The value of `report` that a progress bar shows."""
+    """The name in `report` whose value the progress bar shows."""
     reports_best: ClassVar[bool] = False
-    """Whether a run's result names the best evaluation during training, besides the last one."""
+    """Whether a run's result has the best evaluation during training beside the last one."""
 
     def __init__(self, config: Any, *, agent: Any, suite: Any, seed: int, steps: int) -> None:
-        """steps: how many will be taken of each task in all."""
+        """steps: the number of steps of each task in the whole run."""
         self.config, self.agent, self.suite, self.seed, self.steps = config, agent, suite, seed, steps
         self.step = 0
-        """Steps taken of each task."""
+        """Steps of each task so far."""
         self.updates = 0
+        """Updates so far."""
         self.rollbacks = 0
-        """How often the run went back to a checkpoint because of a number that was not finite."""
+        """How often the run has gone back to a checkpoint because a number was not finite."""
         self.counted: list[int] | None = None
         """Indexes of the tasks over which means are taken; None for all."""
         self.seconds: dict[str, float] = {}
-        """Name of a part of the work -> the seconds it has taken since the first step."""
+        """Name of a part of the work -> the seconds that it has taken since the first step."""
         self.rebuild: Callable[[], tuple[Any, Any]] | None = None
-        """Builds the agent, on the CPU, and the suite once more. It can be pickled, for a process that collects."""
+        """Builds the agent, on the CPU, and the suite again, in a process that collects steps. It can be pickled."""
 
     def start(self) -> Self:
-        """Open what training needs, once.
+        """Open what training needs. Called once, before the first `advance`.
 
         Raises:
-            UserError: something that it needs is missing or does not fit.
+            UserError: something that training needs is missing or does not fit.
         """
         return self
 
     @property
     def tasks_per_step(self) -> int:
-        """How many tasks take a step at once: all T, unless they take turns."""
+        """How many tasks take a step at once: all T, unless tasks are goals, of which a rollout has only some."""
         return self.suite.spec.num_tasks
 
     @property
@@ -127,33 +128,39 @@ class Trainer:
         return 0
 
     def advance(self) -> Metrics | None:
-        """Take the smallest step there is. Returns the metrics of its last update, on the learner's device, if any."""
+        """Train for the smallest possible number of steps.
+
+        Returns the metrics of the last update, on the agent's device; None if there was no update.
+        """
         raise NotImplementedError
 
     def report(self) -> dict[str, FloatArray]:
-        """name -> (T,), or () where tasks take turns: statistics of the training data since the last report.
+        """name -> (T,), or () where tasks are goals: statistics of the training data since the last report.
 
         A task without data has NaN.
         """
         return {}
 
     def pictures(self, example: int = 0) -> dict[str, Any]:
-        """name -> picture (H, W, 3), uint8, of something to check, such as the prediction for a test example."""
+        """name -> uint8 picture (H, W, 3) by which a user checks the agent, such as its prediction for a test example.
+
+        example: the index of the test example.
+        """
         return {}
 
     @property
     def policy(self) -> Callable[..., Any]:
-        """The agent's deterministic policy on arrays, with a task axis in front."""
+        """The agent's deterministic policy: a function of arrays with a task axis in front."""
         raise NotImplementedError
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> Any:
-        """What the deterministic policy does in one task.
+        """The output of the deterministic policy for one task.
 
         Args:
-            observation: of one example, or of B; what it is depends on the kind of data.
-            task: its index among the suite's tasks, or None where a goal is given.
-            stage: of keyframe tasks, how many keyframes are done.
-            goal: where tasks are goals, one of them, known or new.
+            observation: one example or B examples; the shape depends on the kind of data.
+            task: the index of the task in the suite; None where a goal is given.
+            stage: for keyframe tasks, the number of keyframes already reached.
+            goal: where tasks are goals, a goal (C,), known or new.
 
         Raises:
             UserError: the observation does not fit.
@@ -161,42 +168,43 @@ class Trainer:
         raise NotImplementedError
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:
-        """How good the deterministic policy is.
+        """Evaluate the deterministic policy.
 
         Args:
-            episodes: of each task.
-            protocol: how goals are drawn (see `training.evaluation`).
+            episodes: the number of episodes of each task.
+            protocol: how goals are chosen: goals or upstream (see `training.evaluation`).
+            progress: called as the evaluation goes on.
         """
         raise NotImplementedError
 
     def guide(self) -> Any:
-        """What another run may start from (`begin_from`).
+        """The policy from which another run may start (`begin_from`).
 
         Raises:
-            UserError: this kind of training has none.
+            UserError: no run can start from this kind of training.
         """
         raise expected("Option `start`", "a run of agent=mbml", type(self.agent).__name__)
 
     def begin_from(self, guide: Any) -> None:
-        """Start from another run's policy. Called before the first step.
+        """Start from the policy of another run. Called before the first step.
 
         Raises:
-            UserError: this kind of training cannot.
+            UserError: this kind of training cannot start from one.
         """
         raise expected("Option `start`", "left out where training is not off_policy", self.config.kind)
 
     def largest_data(self) -> dict[str, FloatArray]:
-        """name -> (T,): the largest absolute numbers of all training data; NaN, or infinite, if any cannot be used."""
+        """name -> (T,): the largest absolute values in all training data; NaN, or infinite, if one cannot be used."""
         return {}
 
     def check_finite(self, metrics: Metrics) -> None:
-        """Check the training data so far, the last update's losses and gradient norms, and what the agent has learned.
+        """Check the training data so far, the last update's losses and gradient norms, and the agent's state.
 
-        The optimisers' states are among these, and an infinite gradient of any update stays in them. Reads tensors back
-        to the host.
+        The state includes that of the optimisers, in which an infinite gradient of any update remains. Tensors are
+        copied to the host.
 
         Raises:
-            NotFinite: it names the tasks, the quantity and the step.
+            NotFinite: a number is not finite. The message names the tasks, the quantity and the step.
         """
         groups: list[dict[str, Tensor]] = [
             {f"{_DATA}{name}": torch.from_numpy(largest) for name, largest in self.largest_data().items()},
@@ -211,16 +219,16 @@ class Trainer:
 
     @property
     def stream(self) -> int:
-        """The seed of what is drawn in training: the run's, and another after each rollback."""
+        """The seed of training's random numbers: that of the run, and another one after each rollback."""
         return mixed_seed(self.seed, self.rollbacks) if self.rollbacks else self.seed
 
     def reseed(self) -> None:
-        """Draw other random numbers from here on, as `stream` says."""
+        """Seed all random numbers from here on by `stream`."""
         torch.manual_seed(self.stream)
         self.agent.reseed(self.stream)
 
     def state_dict(self) -> dict[str, Any]:
-        """All but `data_state`, in types that a checkpoint can hold: what an exact continuation needs."""
+        """All that an exact continuation needs except `data_state`, in types that a checkpoint can hold."""
         counts = {"step": self.step, "updates": self.updates, "rollbacks": self.rollbacks}
         return counts | {"agent": self.agent.state_dict()}
 
@@ -229,30 +237,30 @@ class Trainer:
         self.agent.load_state_dict(state["agent"])
 
     def data_state(self) -> dict[str, Any]:
-        """The large part, such as a replay; {} where there is none.
+        """The large part of the state, such as a replay; {} if there is none.
 
-        It may hold views, and is to be saved (`monitoring.checkpoints.save`) before the next step.
+        It may hold views, so it must be saved (`monitoring.checkpoints.save`) before the next step.
         """
         return {}
 
     @property
     def data_bytes(self) -> int:
-        """What `start` will allocate for `data_state`; 0 where that is not large."""
+        """Bytes that `start` allocates for `data_state`; 0 if that is not large."""
         return 0
 
     def changed_bytes(self, steps: int) -> int:
-        """How many of `data_bytes` a checkpoint writes at most, `steps` steps after the previous checkpoint."""
+        """The most of `data_bytes` that a checkpoint writes, `steps` steps after the previous checkpoint."""
         return self.data_bytes
 
     def load_data_state(self, state: dict[str, Any]) -> None:
-        """Take over what `data_state` gave."""
+        """Load what `data_state` returned."""
 
     def close(self) -> None:
         """Close what `start` opened."""
 
 
 def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The named tensors of a nested state, without the records of diagnostics, in which NaN stands for "not yet"."""
+    """The named tensors of a nested state, except those of diagnostics, in which NaN means "not yet computed"."""
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, Mapping):
@@ -262,7 +270,7 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _unsound(numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with a number that is not finite. Takes one transfer to the host for each device."""
+    """The tensors in which a number is not finite. Copies once to the host from each device."""
     extremes: dict[torch.device, dict[str, Tensor]] = {}
     for name, value in numbers.items():
         if value.is_floating_point() and value.numel():
@@ -275,7 +283,7 @@ def _unsound(numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _described(name: str, value: Tensor, tasks: Sequence[str]) -> str:
-    """What is not finite, and in which tasks, if the tensor has a row for each task."""
+    """A text that says what is not finite and, if the tensor has a row for each task, in which tasks."""
     large = "a number too large to learn from" if name.startswith(_DATA) else "an infinite number"
     what = f"{'NaN' if bool(value.isnan().any()) else large} in {name}"
     if value.shape[:1] != (len(tasks),) or "shared." in name or "optimizer" in name:

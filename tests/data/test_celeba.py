@@ -74,9 +74,9 @@ def halved(name: str) -> Callable[[Path], None]:
 
 PICTURE, PARTITION, LIST = "img_align_celeba/000007.jpg", "list_eval_partition.txt", "list_attr_celeba.txt"
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no picture": (lambda f: (f / PICTURE).unlink(), f"{PICTURE} should be a whole JPEG"),
-    "half a picture": (halved(PICTURE), f"{PICTURE} should be a whole JPEG"),
-    "no picture at all": (lambda f: void((f / PICTURE).write_text("hello")), f"{PICTURE} should be a whole JPEG"),
+    "no picture": (lambda f: (f / PICTURE).unlink(), f"{PICTURE} should be an intact JPEG"),
+    "half a picture": (halved(PICTURE), f"{PICTURE} should be an intact JPEG"),
+    "no picture at all": (lambda f: void((f / PICTURE).write_text("hello")), f"{PICTURE} should be an intact JPEG"),
     "no pictures": (lambda f: void((f / "img_align_celeba").rename(f / "faces")), "img_align_celeba should be there"),
     "no partition": (lambda f: (f / PARTITION).unlink(), f"{PARTITION} should be there"),
     "a part 3": (lines(PARTITION, lambda r: [*r[:-1], r[-1][:-1] + "3"]), "line 12 should be a file name, and 0, 1 or"),

@@ -174,8 +174,8 @@ def packed_mnist(root: Path) -> None:
 _C10, _M = "cifar-10-batches-py", "mnist/train-images-idx3-ubyte"
 DAMAGES: list[tuple[str, Callable[[Path], Any], str, str]] = [
     ("cifar10", lambda root: None, "cifar-10-batches-py", "mtrl data fetch cifar10"),
-    ("cifar10", truncated(cifar10, f"{_C10}/data_batch_2"), "data_batch_2", "whole pickle"),
-    ("cifar10", changed(cifar10, f"{_C10}/test_batch", b""), "test_batch", "whole pickle"),
+    ("cifar10", truncated(cifar10, f"{_C10}/data_batch_2"), "data_batch_2", "an intact pickle"),
+    ("cifar10", changed(cifar10, f"{_C10}/test_batch", b""), "test_batch", "an intact pickle"),
     ("cifar10", changed(cifar10, f"{_C10}/test_batch", pickle.dumps([1])), "test_batch", "dict"),
     ("cifar10", broken_cifar(lambda c: {b"data": c[b"data"]}), "data_batch_2", "no labels"),
     ("cifar10", broken_cifar(lambda c: {**c, b"data": c[b"data"][:, :5]}), "data_batch_2", r"\(4, 5\)"),
@@ -188,7 +188,7 @@ DAMAGES: list[tuple[str, Callable[[Path], Any], str, str]] = [
     ("cifar10", broken_cifar(lambda c: {**c, b"extra": Exploit()}), "data_batch_2", "getattr"),
     ("cifar100", changed(cifar100, "cifar-100-python/meta", pickle.dumps({})), "meta", "class names"),
     ("mnist", truncated(mnist, _M), "train-images-idx3-ubyte", "bytes for 6 x 28 x 28"),
-    ("mnist", truncated(packed_mnist, f"{_M}.gz"), "train-images-idx3-ubyte.gz", "whole"),
+    ("mnist", truncated(packed_mnist, f"{_M}.gz"), "train-images-idx3-ubyte.gz", "intact"),
     ("mnist", changed(mnist, _M, b"\x00\x00\x0d\x03"), "train-images-idx3-ubyte", "idx file"),
     ("mnist", changed(mnist, "mnist/t10k-labels-idx1-ubyte", idx(np.zeros(2, np.uint8))), "mnist", "each of 3 images"),
     (

@@ -139,7 +139,7 @@ def damaged(name: str, path: Path) -> str:
     rgb, depth = path / "front_rgb" / "1.png", path / "front_depth" / "1.png"
     if name == "truncated picture":
         rgb.write_bytes(rgb.read_bytes()[:100])
-        return r"File .*front_rgb/1\.png should be a whole PNG picture"
+        return r"File .*front_rgb/1\.png should be an intact PNG picture"
     if name == "missing camera":
         rgb.unlink()
         return r"File .*front_rgb/1\.png should be a picture\. Found 'no such file'"
@@ -151,7 +151,7 @@ def damaged(name: str, path: Path) -> str:
         return r"File .*front_rgb/1\.png should be a PNG picture"
     if name == "another size":
         depth.write_bytes((write_demo(one_size_larger(), path.parent, 0) / "front_depth" / "0.png").read_bytes())
-        return r"File .*front_depth/1\.png should be of the size \(8, 8\) of the colours"
+        return r"File .*front_depth/1\.png should be of size \(8, 8\), as the colours are"
     if name == "no low-dimensional file":
         (path / LOW_DIM).unlink()
         return r"File .*low_dim_obs\.pkl should be a readable pickle"
@@ -226,7 +226,7 @@ def test_a_gripper_that_is_an_array_of_one_number_is_read(tmp_path: Path) -> Non
         ("joint_velocities", np.full(7, np.nan), "finite numbers in joint_velocities"),
         ("joint_positions", "bent", "numbers in joint_positions. Found 'str'"),
         ("front_camera_extrinsics", np.full((4, 4), np.nan), "finite numbers in front_camera_extrinsics"),
-        ("front_camera_intrinsics", np.zeros((3, 3)), "focal lengths other than 0 of camera front"),
+        ("front_camera_intrinsics", np.zeros((3, 3)), "non-zero focal lengths for camera front"),
         ("front_camera_far", 0.0, "near < far"),
         ("front_camera_near", np.zeros(2), r"front_camera_near of shape \(\)"),
     ],
@@ -242,7 +242,9 @@ def test_what_is_no_pose_or_camera_is_named_with_its_frame(tmp_path: Path, name:
 def test_demonstrations_by_two_arms_are_not_read(tmp_path: Path) -> None:
     with stand_ins((OBSERVATION[0], "BimanualObservation")) as (kind,):
         (tmp_path / LOW_DIM).write_bytes(pickle.dumps([kind()]))
-    with pytest.raises(UserError, match=r"demonstration by one arm; two are not read\. Found 'BimanualObservation'"):
+    with pytest.raises(
+        UserError, match=r"demonstration by one arm \(two are not supported\)\. Found 'BimanualObservation'"
+    ):
         rlbench_pickle.read_low_dim(tmp_path / LOW_DIM)
 
 

@@ -90,7 +90,7 @@ def test_what_numpys_own_constructors_would_forge_is_refused(tmp_path: Path, nam
         path.write_bytes(data.replace(b"K\x04\x85", b"M\xff\x00\x85"))
     else:
         stored(path, FORGED[name])
-    with pytest.raises(UserError, match=r"File .*forged should be a whole pickle"):
+    with pytest.raises(UserError, match=r"File .*forged should be an intact pickle"):
         safe_pickle.load(path)
 
 
@@ -99,7 +99,7 @@ def test_a_hidden_object_dtype_is_refused(tmp_path: Path) -> None:
     hidden = np.dtype((np.void, 8))
     hidden.__setstate__((3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0))  # type: ignore[attr-defined]
     assert np.frombuffer(b"AAAAAAAA", hidden).dtype.fields, "NumPy itself refuses by now"
-    with pytest.raises(UserError, match="should be a whole pickle"):
+    with pytest.raises(UserError, match="should be an intact pickle"):
         safe_pickle.load(stored(tmp_path / "hidden", hidden))
 
 
@@ -107,7 +107,7 @@ def test_a_hidden_object_dtype_is_refused(tmp_path: Path) -> None:
 def test_damaged_files_are_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "damaged"
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"File .*damaged should be a whole pickle"):
+    with pytest.raises(UserError, match=r"File .*damaged should be an intact pickle"):
         safe_pickle.load(path)
 
 

@@ -235,7 +235,7 @@ def a_damaged_record(run: Path) -> None:
     [
         (no_checkpoints, "should be a run with a checkpoint to go on from (put it back, or start another run"),
         (only_damaged_ones, "No earlier checkpoint is whole: put one back, or start another run."),
-        (a_damaged_record, "provenance.json should be a readable file of whole JSON"),
+        (a_damaged_record, "provenance.json should be a readable JSON file"),
     ],
 )
 def test_a_run_that_cannot_go_on_is_refused_and_stays_as_it_is(

@@ -146,8 +146,8 @@ def test_trial_steps_move_no_statistics(shared_input: bool) -> None:
 @pytest.mark.parametrize(
     ("candidates", "match"),
     [
-        ([], "give some combination of 3 tasks"),
-        (["every"], "indexes below 3 as 0\\+1"),
+        ([], "give at least one combination of 3 tasks"),
+        (["every"], "indexes below 3 such as 0\\+1"),
         (["0+3"], "indexes below 3"),
         (["1+1"], "indexes below 3"),
     ],
@@ -158,7 +158,7 @@ def test_candidates_that_mean_nothing_are_refused(candidates: list[str], match: 
 
 
 def test_one_task_has_no_pairs_and_no_others() -> None:
-    with pytest.raises(UserError, match="give some combination of 1 tasks"):
+    with pytest.raises(UserError, match="give at least one combination of 1 tasks"):
         SURGERIES.build(transference(candidates=["pairs", "others"]), num_tasks=1)
 
 

@@ -107,13 +107,13 @@ def test_what_fails_there_is_told_once_and_stops_nothing(
         mirror.close()
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mtrl: ")]
     reason = "the network is unreachable" if fails == "init" else "no space left"
-    assert told == [f"mtrl: no more is written to Weights & Biases ({reason}); the run goes on."]
+    assert told == [f"mtrl: the run continues without Weights & Biases, which failed ({reason})."]
 
 
 def test_without_an_account_the_run_goes_on(offline: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with folder(offline) as run:
         Mirror("online", run).close()
-    assert "the run goes on" in capsys.readouterr().err
+    assert "the run continues without Weights & Biases" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named_before_a_run_begins(

@@ -40,7 +40,7 @@ def rows(tasks: list[str], points: int = 6, first: int = 0) -> list[dict[str, An
 def test_learning_curves_show_every_task_and_the_means(count: int, points: int, tmp_path: Path, drawn: Drawn) -> None:
     tasks = [f"task-{number}" for number in range(count)]
     path = tmp_path / "new" / "curves.png"
-    assert plots.learning_curves(rows(tasks, points), tasks, path, title="mt10", step_scale=3.0) == path
+    assert plots.learning_curves(rows(tasks, points), tasks, path, title="mt10") == path
     figure = drawn["curves.png"]
     steps = 1000.0 * np.arange(points)
     rates = np.array([[success(k, step) for step in steps] for k in range(count)])
@@ -52,11 +52,11 @@ def test_learning_curves_show_every_task_and_the_means(count: int, points: int, 
     assert list(above) == [f"mean success: {100 * last:.0f} %", f"mean return: {returns.mean(0)[-1]:.0f}", *tasks]
     for panel, values in zip(list(above.values())[:2], (rates, returns), strict=True):
         *faint, bold = lines(panel)
-        np.testing.assert_allclose(bold, [3 * steps, values.mean(0)])
-        np.testing.assert_allclose(faint, [[3 * steps, row] for row in values])
+        np.testing.assert_allclose(bold, [steps, values.mean(0)])
+        np.testing.assert_allclose(faint, [[steps, row] for row in values])
         assert shows_all(panel)
     for task, row in zip(tasks, rates, strict=True):
-        np.testing.assert_allclose(lines(above[task]), [[3 * steps, row]])
+        np.testing.assert_allclose(lines(above[task]), [[steps, row]])
         assert texts(above[task]) == [f"{100 * row[-1]:.0f} %"] and shows_all(above[task])
 
 
@@ -125,13 +125,13 @@ def test_runs_of_different_lengths_and_steps_are_compared(tmp_path: Path, drawn:
     tasks b and c, the middle half of four."""
     tasks = ["a", "b", "c", "d"]
     seeds = [rows(tasks), rows(tasks, 9, first=500)]
-    path = plots.compare_runs({"mint": seeds, "film": [rows(tasks)]}, tmp_path / "c.png", step_scale=2.0)
+    path = plots.compare_runs({"mint": seeds, "film": [rows(tasks)]}, tmp_path / "c.png")
     assert path == tmp_path / "c.png" and path.exists()
     (panel,) = drawn["c.png"].axes
     mint, film = lines(panel)
     common = np.arange(500, 5001, 500)  # both seeds' steps, from the later beginning to the earlier end
-    np.testing.assert_allclose(mint, [2.0 * common, 0.175 + common / 20_000])
-    np.testing.assert_allclose(film, [2000.0 * np.arange(6), 0.175 + np.arange(6) / 20])
+    np.testing.assert_allclose(mint, [common, 0.175 + common / 20_000])
+    np.testing.assert_allclose(film, [1000.0 * np.arange(6), 0.175 + np.arange(6) / 20])
     assert labels(panel.get_legend()) == ["mint (2 seeds)", "film (1 seed)"] and shows_all(panel)
 
 

@@ -192,7 +192,7 @@ def test_results_and_evaluations_hold_valid_json_whatever_the_numbers(tmp_path):
 def test_a_broken_result_is_named(tmp_path):
     with RunFolder.open(tmp_path / "run", {"steps": 1}) as folder:
         (folder.path / "result.json").write_text('{"success": 0.')
-        with pytest.raises(UserError, match=r"result\.json should be a readable file of whole JSON\. Found "):
+        with pytest.raises(UserError, match=r"result\.json should be a readable JSON file\. Found "):
             _ = folder.result
 
 

@@ -56,7 +56,7 @@ def tried(patch: pytest.MonkeyPatch, factory: Any, ensemble: int | None) -> Any:
         (lambda: Mine(lambda m, x, y: y, OUTPUT + 1), r"Mine, of network=mine,.* 5, 3\) .*Found \(.*3, 5, 4\)\."),
         (lambda: Mine(lambda m, x, y: (y, x)), r"Mine, of network=mine, .* Found 'tuple'\."),
         (lambda: Mine(lambda m, x, y: y.flatten(1)), r"Mine, .* Found \("),
-        (lambda: Mine(lambda m, x, y: y * m.plain), r"'RuntimeError: .*test_trial.py, line .*`plain`, TaskV"),
+        (lambda: Mine(lambda m, x, y: y * m.plain), r"'RuntimeError: .*test_trial.py, line .*`plain`, a TaskV"),
         (lambda: Mine(lambda m, x, y: y.detach()), r"Mine, .* output depends on its parameters\. Found 'a detached"),
         (lambda: Mine(lambda m, x, y: y / 0), r"Mine, .* 3 numbers for each row, all finite\. Found 'NaN or infinity'"),
         (lambda: Mine(lambda m, x, y: y - y.log().detach()), r"Mine, .* all finite\. Found 'NaN or infinity'"),

@@ -140,7 +140,7 @@ def test_only_a_report_is_overwritten(sweep: Path, capsys: pytest.CaptureFixture
     page.write_text("<html>my own notes</html>")
     assert main(["report", "sweep"]) == 2
     captured = capsys.readouterr()
-    assert "a report to write anew" in captured.err and captured.err.count("\n") == 1
+    assert "an earlier report to overwrite" in captured.err and captured.err.count("\n") == 1
     assert page.read_text() == "<html>my own notes</html>"
 
 

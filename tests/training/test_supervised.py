@@ -147,7 +147,7 @@ def test_single_task_results_of_several_runs_and_seeds(tmp_path: Path) -> None:
     result(tmp_path / "odd" / "seed_1" / "result.json", {"odd": 0.5})
     result(tmp_path / "joint" / "seed_1" / "result.json", {"even": 0.1, "odd": 0.1})  # is no single-task run
     np.testing.assert_allclose(single_task_values(tmp_path, dict.fromkeys(["even", "odd"], "accuracy")), [0.7, 0.5])
-    with pytest.raises(UserError, match="for every task, also noise"):
+    with pytest.raises(UserError, match="for every task, including noise"):
         single_task_values(tmp_path, dict.fromkeys(["even", "noise"], "accuracy"))
     (tmp_path / "even" / "seed_1" / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"seed_1/result\.json") as caught:

@@ -1,9 +1,9 @@
-"""RL-AUX's environment: each step hands out one training image and takes its auxiliary label (RL-AUX, Sec. 3, 4).
+"""RL-AUX's environment: an observation is one training image, and an action is its label (RL-AUX, Sec. 3, 4).
 
-After B_T labels the main network takes a step on the batch. The reward is zero until then; after the step it is
+After B_T labels, the main network takes a step on the batch. The reward is zero until then. After the step it is
 −L_primary on B_R random training images ± c·H(p̄), where H is the entropy of the mean label probabilities on those
 images. As printed, Eq. 3 and 4 add Σ p̄ log p̄ = −H, which rewards collapsed labels, although the text wants to prevent
-them. So the default is +c·H; `entropy_sign="paper"` is the printed form. An episode is one epoch of the training
+them. So the default is +c·H, and `entropy_sign="paper"` is the printed form. An episode is one epoch of the training
 images.
 
 There are two modes. In mode `agent`, the main network returns to its canonical weights at the end of an episode. In
@@ -37,8 +37,8 @@ LabelProbabilities = Callable[[Tensor, Tensor], Tensor]
 
 
 class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
-    """Observation: the image (C, H, W) and its primary label; action: an auxiliary label in [0, K), or a label and a
-    weight class. `step_batch` does the same as `step` for a whole training batch of labels at once."""
+    """Observation: the image (C, H, W) and its primary label. Action: an auxiliary label in [0, K), and with
+    `weight_aware` also a weight class. `step_batch` takes the labels of a whole training batch at once."""
 
     metadata = {"render_modes": []}  # noqa: RUF012
 
@@ -50,7 +50,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         label_probabilities: LabelProbabilities,
         options: Config,
     ) -> None:
-        """data: of one task, on the learner's device."""
+        """data: the images of one task, on the learner's device."""
         self.learner, self.data, self.sizes = learner, data, sizes
         self.label_probabilities, self.options = label_probabilities, options
         self.mode = "agent"
@@ -74,7 +74,13 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an epoch in a new order from the canonical main network; options: {"mode": "agent" or "main"}."""
+        """Start an epoch in a new order from the canonical main network.
+
+        options: {"mode": "agent" or "main"}; the mode does not change if not given.
+
+        Raises:
+            UserError: there is no such mode.
+        """
         super().reset(seed=seed)
         self.mode = (options or {}).get("mode", self.mode)
         check_choice("mode", self.mode, ("agent", "main"))
@@ -87,11 +93,11 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         return self._observation(), {}
 
     def set_canonical(self) -> None:
-        """Let agent training return to the main network as it is now."""
+        """Make the main network's current state the one that agent training returns to."""
         self.canonical = self.learner.snapshot()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Label the current image."""
+        """Label the current image. The last label of a batch trains the main network."""
         self._actions[self._place] = action
         self._place += 1
         reward, terminated = 0.0, False
@@ -100,13 +106,16 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         return self._observation(), reward, terminated, False, {}
 
     def step_batch(self, actions: NDArray[Any]) -> tuple[float, bool]:
-        """Label the whole current batch at once. Returns the reward of its last step, and whether the epoch is over."""
+        """Label the current batch at once, with actions (B,) or (B, 2).
+
+        Returns the reward of its last step, and whether the epoch is over.
+        """
         self._actions[:] = actions
         self._place = len(self._actions)
         return self._train()
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which of the K labels the hierarchy allows for the current image."""
+        """(K,) bool: which labels the hierarchy allows for the current image."""
         label = self.batch[1][self._shown].reshape(1).cpu()
         return hierarchy_mask(label, self.sizes.num_classes, self.sizes.subclasses)[0].numpy()
 
@@ -127,7 +136,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
 
     @property
     def _shown(self) -> int:
-        """The index in the batch of the image shown. At the end of an episode, it stays at the last image."""
+        """The index in the batch of the image to observe. At the end of an episode, it stays at the last image."""
         return min(self._place, len(self._actions) - 1)
 
     def _observation(self) -> Observation:
@@ -154,7 +163,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         return reward, over
 
     def _reward(self) -> float:
-        """Eq. 4 on B_R random training images."""
+        """Eq. 4 on B_R random training images, with the sign that `entropy_sign` names."""
         rows = torch.from_numpy(self.np_random.integers(len(self._labels), size=self.options.reward_size))
         rows = rows.to(self._images.device)
         images, labels = normalised(self._images[rows], self.data.mean, self.data.deviation), self._labels[rows]

@@ -1,4 +1,4 @@
-"""Where auxiliary labels come from, and their arithmetic: hierarchy, masked softmax, focal loss, weights, entropy.
+"""The interface of sources of auxiliary labels, and their functions: mask, softmax, focal loss, weights, entropy.
 
 Equations 3, 5, 6 and 8 of RL-AUX, which takes its masked softmax and focal loss from MAXL (Liu et al. 2019). There are
 K = ψ · C auxiliary classes: ψ subclasses of each of C primary classes.
@@ -16,21 +16,24 @@ from mtrl.core.types import Metrics
 from mtrl.data.images import ImageBatch, ImageData
 
 WEIGHT_CLASSES = 21
-"""w in {0, 0.05, ..., 1}."""
+"""Number of weights that the label agent chooses from: w in {0, 0.05, ..., 1}."""
 
 
 class Labels:
     """A source of auxiliary labels. This base class learns nothing."""
 
     def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
-        """Learn to label for one epoch. The main network is the same afterwards."""
+        """Learn to label for one epoch. The main network is the same afterwards.
+
+        progress: called with the amounts done and in all.
+        """
         return {}
 
     def prepare(self, data: ImageData) -> None:
-        """Make the parts that depend on the data."""
+        """Check the data and make what depends on them. Called before training, also in a resumed run."""
 
     def assign(self, batch: ImageBatch) -> tuple[Tensor | None, Tensor | None]:
-        """Auxiliary labels (B,) or (B, K) and weights (B,) of a batch of one task."""
+        """Auxiliary labels (B,) or probabilities (B, K), and weights (B,), of a batch (1, B, ..). Both may be None."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -41,20 +44,20 @@ class Labels:
 
 
 def hierarchy_mask(labels: Tensor, num_classes: int, subclasses: int) -> Tensor:
-    """Eq. 6: which auxiliary classes belong to each image's primary label; (B,) -> (B, K) bool."""
+    """Eq. 6: which auxiliary classes belong to each image's primary label, (B,) -> (B, K) bool."""
     owner = torch.arange(num_classes, device=labels.device).repeat_interleave(subclasses)
     return owner == labels.unsqueeze(-1)
 
 
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 5: softmax over the classes in the mask, zero elsewhere; (B, K)."""
+    """Eq. 5: softmax of logits (B, K) over the classes in the mask (B, K), and zero elsewhere."""
     return logits.masked_fill(~mask, -torch.inf).softmax(-1)
 
 
 def focal_loss(logits: Tensor, target: Tensor, focusing: float) -> Tensor:
-    """−Σ_k t_k (1 − p_k)^γ log p_k of each image, (B,) (Lin et al. 2017).
+    """−Σ_k t_k (1 − p_k)^γ log p_k for each image, (B,) (Lin et al. 2017).
 
-    logits (B, K); target (B,) classes, or (B, K) shares of each class. γ = 0 is the cross-entropy.
+    logits (B, K); target: classes (B,) or probabilities (B, K); focusing: γ, where 0 gives the cross-entropy.
     """
     log_probability = logits.log_softmax(-1)
     loss = -((1 - log_probability.exp()) ** focusing) * log_probability if focusing else -log_probability
@@ -69,7 +72,7 @@ def scaled_weight(unscaled: Tensor) -> Tensor:
 
 
 def weight_of_class(chosen: Tensor) -> Tensor:
-    """The weight of each of the 21 classes that the label agent chooses from."""
+    """The weights, from 1/32 to 32, of weight classes in [0, 20] that the label agent chose."""
     return scaled_weight(chosen / (WEIGHT_CLASSES - 1))
 
 

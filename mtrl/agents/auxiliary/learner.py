@@ -1,4 +1,4 @@
-"""The main network: a trunk with a primary and an auxiliary head, and its steps."""
+"""The main network, a trunk with a primary and an auxiliary head, and its training."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Sizes(NamedTuple):
     """The numbers of primary and auxiliary classes."""
 
     num_classes: int
-    """C"""
+    """C: primary classes."""
     subclasses: int
-    """ψ"""
+    """ψ: auxiliary classes per primary class."""
 
     @property
     def auxiliary(self) -> int:
-        """K"""
+        """K = ψ · C: auxiliary classes."""
         return self.num_classes * self.subclasses
 
 
 class TwoHeads(nn.Module):
-    """images (B, C, H, W) -> primary logits (B, C) and auxiliary logits (B, K).
+    """images (B, channels, H, W) -> primary logits (B, C) and auxiliary logits (B, K).
 
     The heads are those of RL-AUX, App. C.1, which names no activation between their two layers.
     """
@@ -71,7 +71,10 @@ class Objective(NamedTuple):
         auxiliary: Tensor | None,
         weight: Tensor | None,
     ) -> tuple[Tensor, Metrics]:
-        """Returns the loss () and its parts. auxiliary (B,) or (B, K), weight (B,): None without an auxiliary task."""
+        """The loss () and its parts, for logits of both heads and primary labels (B,).
+
+        auxiliary: labels (B,) or probabilities (B, K), None without an auxiliary task; weight (B,): 1 if None.
+        """
         primary = self.primary(logits[0], labels)
         if auxiliary is None:
             return primary, {"primary_loss": primary.detach()}

@@ -3,10 +3,10 @@
 Let L(θ, φ) be the main network's loss with the soft labels of the label network φ, masked by the hierarchy. With
 θ⁺ = θ − α ∇_θ L(θ, φ), φ descends L_primary(θ⁺) − c·H(p̄) on the same batch, where H(p̄) is the entropy of the mean
 label probabilities. The derivative goes through the gradient in θ⁺, so it is of second order (`torch.func`). The
-weight-aware variant has one more output, squashed to [0, 1], from which RL-AUX's Eq. 8 gives each image's weight. By
-default L_primary is a focal loss with γ = 2, as in the code of MAXL's authors (`agent.primary_focusing`). In a step of
+weight-aware variant has one more output: its sigmoid is w in RL-AUX's Eq. 8, which gives each image's weight. By
+default, L_primary is a focal loss with γ = 2, as in the code of MAXL's authors (`agent.primary_focusing`). In a step of
 the label network, the batch norms of both networks use the statistics of the batch and leave their running statistics
-unchanged.
+unchanged. When the label network labels a batch, its batch norms also use the statistics of that batch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mtrl.networks.convolution import set_tracking
 from mtrl.networks.layers import Linear
 
 STREAM = 2_000_003
-"""Added to the seed, so that the label network does not see the batches that the main network is trained on next."""
+"""Added to the seed, so that the label network learns from other batches than the main network does next."""
 
 
 class LabelNetwork(nn.Module):
@@ -48,7 +48,7 @@ class LabelNetwork(nn.Module):
 
 
 class MAXLLabels(Labels):
-    """The label network and its training."""
+    """The source of labels that is a network, and that network's training."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class MAXLLabels(Labels):
         self.optimizer = torch.optim.SGD(parameters, lr=self.config.learning_rate, weight_decay=decay)
 
     def meta_loss(self, label_parameters: Tensors, images: Tensor, labels: Tensor, rate: float) -> Tensor:
-        """L_primary(θ⁺(φ)) − c·H(p̄), (), as a function of the label network's parameters φ."""
+        """L_primary(θ⁺(φ)) − c·H(p̄), (), as a function of the label network's parameters φ. rate: α."""
         main, objective = self.learner.network, self.learner.objective
         probability, weight = functional_call(self.network, dict(label_parameters), (images, labels))
 
@@ -83,7 +83,10 @@ class MAXLLabels(Labels):
         return primary - self.config.entropy_weight * batch_entropy(probability)
 
     def update(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One step of the label network. The main network does not change. Returns the loss ()."""
+        """One step of the label network on images (B, ..) and primary labels (B,). Returns the loss ().
+
+        The main network does not change.
+        """
         rate = self.config.inner_rate or self.learner.optimizer.param_groups[0]["lr"]
         self.network.train()
         self.learner.network.train()
@@ -110,7 +113,7 @@ class MAXLLabels(Labels):
 
     @torch.no_grad()
     def assign(self, batch: ImageBatch) -> tuple[Tensor, Tensor | None]:
-        """Soft labels (B, K), and weights (B,) in the weight-aware variant."""
+        """Label probabilities (B, K), and weights (B,) in the weight-aware variant."""
         self.network.train()
         return self.network(batch.images[0], batch.labels[0])
 

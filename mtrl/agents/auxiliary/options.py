@@ -16,8 +16,8 @@ METHODS = ("rl", "maxl", "human", "none")
 class PPOConfig(Options):
     """Options of the label agent, PPO. The first three are from the paper, which names no others.
 
-    The last four are stable-baselines3's defaults. A rollout has 2,000 images and a mini-batch 100, which are whole
-    training batches; stable-baselines3 has 2,048 and 64.
+    `epochs` and the last three are stable-baselines3's defaults. A rollout has 2,000 images and a minibatch 100, which
+    are whole training batches; stable-baselines3 has 2,048 and 64.
     """
 
     option_group: ClassVar[str] = "agent.ppo"
@@ -25,62 +25,62 @@ class PPOConfig(Options):
     learning_rate: float = option(3e-4, "positive")
     """Adam's learning rate."""
     entropy_coefficient: float = 0.01
-    """Weight of the policy's entropy in its loss."""
+    """Weight of the policy's entropy bonus."""
     features: int = option(256, "a positive integer")
-    """Units between the trunk and the policy's outputs."""
+    """Units of the hidden layer between the trunk and the outputs of policy and value."""
     rollout_size: int = option(2000, "a positive integer")
-    """Images labelled between two updates of the policy; only whole training batches are rewarded."""
+    """Images labelled between two updates of the policy: rounded up to whole training batches, and at most an epoch."""
     epochs: int = option(10, "a positive integer")
-    """Passes over a rollout."""
+    """Passes over a rollout in an update of the policy."""
     minibatch: int = option(100, "2 or more")
-    """Images of a mini-batch."""
+    """Images per minibatch."""
     gamma: float = option(0.99, "in [0, 1]")
     """Discount factor γ."""
     gae_lambda: float = option(0.95, "in [0, 1]")
-    """λ of the generalised advantage estimate."""
+    """λ of generalised advantage estimation."""
     clip_range: float = option(0.2, "positive")
-    """ε: the surrogate gains nothing from ratios beyond 1 ± ε."""
+    """ε: probability ratios are clipped to [1 − ε, 1 + ε]."""
 
 
 @dataclass
 class MAXLConfig(Options):
-    """Defaults follow the RL-AUX paper and, where it is silent, MAXL's own paper and its authors' code."""
+    """Options of MAXL. Defaults follow the RL-AUX paper and, where it is silent, MAXL's paper and its authors' code."""
 
     option_group: ClassVar[str] = "agent.maxl"
 
     learning_rate: float = option(1e-3, "positive")
-    """SGD's learning rate for the label network, at the start."""
+    """Initial learning rate of SGD for the label network."""
     milestone: int = option(50, "a positive integer")
-    """Epochs after each of which the label network's learning rate is multiplied by `decay`."""
+    """Epochs between two reductions of the label network's learning rate."""
     decay: float = option(0.5, "in (0, 1]")
-    """See `milestone`; 1 for a constant rate."""
+    """Factor by which the label network's learning rate is multiplied every `milestone` epochs."""
     weight_decay: float = option(5e-4, "0 or more")
     """SGD's weight decay for the label network."""
     inner_rate: float | None = option(None, "positive")
-    """α of the main network's trial step; its learning rate if not given."""
+    """α: step size of the main network's trial step; its current learning rate if not given."""
     entropy_weight: float = option(0.2, "0 or more")
     """c: weight of the entropy of the mean label probabilities."""
 
 
 @dataclass
 class Config(AgentConfig):
-    """Defaults are those of the RL-AUX paper, App. B, where it gives them."""
+    """Options of auxiliary learning. Defaults are those of the RL-AUX paper, App. B, where it gives them."""
 
     specs: ClassVar[tuple[type[Spec], ...]] = (ImageSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("auxiliary",)
     kind: str = "auxiliary"
     method: str = option("rl", METHODS)
-    """Who gives auxiliary labels: rl, maxl, human, or none."""
+    """Source of the auxiliary labels: rl (RL-AUX), maxl (MAXL), human (from the data set) or none."""
     weight_aware: bool = False
-    """Whether rl or maxl also gives each image's weight."""
+    """Whether rl or maxl also gives the weight of each image's auxiliary loss."""
     batch_size: int = option(100, "a positive integer")
-    """B_T: images of a training batch."""
+    """B_T: images per training batch."""
     reward_size: int = option(256, "a positive integer")
-    """B_R: images on which the reward is calculated."""
+    """B_R: images from which a reward is computed."""
     hierarchy: int = option(5, "a positive integer")
-    """ψ: auxiliary classes of each primary class."""
+    """ψ: auxiliary classes per primary class."""
     learning_rate: float = option(0.01, "positive")
-    """SGD's learning rate for the main network, at the start of the schedule."""
+    """Initial learning rate of SGD for the main network."""
     momentum: float = option(0.0, "in [0, 1)")
     """SGD's momentum; the paper names none."""
     weight_decay: float = option(0.0, "0 or more")
@@ -88,22 +88,22 @@ class Config(AgentConfig):
     auxiliary_weight: float = option(1.0, "0 or more")
     """λ: weight of the auxiliary loss."""
     focusing: float = option(2.0, "0 or more")
-    """γ of the auxiliary focal loss (MAXL's; the paper names none)."""
+    """γ of the auxiliary focal loss. The default is MAXL's; the paper names none."""
     primary_focusing: float | None = option(None, "0 or more")
     """γ of the primary focal loss. By default, 2 with method=maxl, as in its authors' code, and 0, which is the
     cross-entropy, with the others. (RL-AUX's published code has 2 throughout; its paper does not name the loss.)"""
     mask_head: bool = False
-    """Whether the hierarchy also masks the auxiliary head's softmax, not only the labels."""
+    """Whether the hierarchy masks not only the labels but also the auxiliary head's softmax."""
     entropy_weight: float = option(1.0, "0 or more")
     """c: weight of the entropy in RL-AUX's reward."""
     entropy_sign: str = option("spread", ("spread", "paper"))
-    """spread: reward many labels; paper: the sign as printed, which rewards few."""
+    """Sign of the reward's entropy: spread rewards diverse labels; paper, the printed sign, rewards equal ones."""
     reset_every: str = option("epoch", ("epoch", "batch"))
-    """When agent training resets the main network: after each epoch or after each batch."""
+    """When label training resets the main network: after each epoch or after each batch."""
     head_width: int = option(512, "0 or more")
     """Hidden units of each head; 0 for a single linear layer."""
     engine: str = option("batched", ("batched", "steps"))
-    """How RL-AUX collects labels: batched (a training batch in one forward) or steps (one image a step)."""
+    """How RL-AUX collects labels: batched (a training batch in one forward pass) or steps (one image per step)."""
     ppo: PPOConfig = field(default_factory=PPOConfig)
     maxl: MAXLConfig = field(default_factory=MAXLConfig)
 

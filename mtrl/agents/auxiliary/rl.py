@@ -1,11 +1,11 @@
 """RL-AUX's label agent: stable-baselines3's PPO with a policy of its own (RL-AUX, Sec. 3 and App. C.2).
 
 The policy has a trunk like the main network's, and a layer from it to `agent.ppo.features` features. One linear layer
-gives the logits of the K labels, of which those of other classes than the image's primary label are masked, and in the
-weight-aware variant 21 more for the weight. Another one gives the value. `BatchedPPO` labels whole training batches in
-one forward pass. Given the same labels, it collects what PPO collects step by step, except that a rollout also ends
+gives the logits of the K labels, and in the weight-aware variant 21 more for the weight. Labels that do not belong to
+the image's primary label are masked. Another linear layer gives the value. `BatchedPPO` labels whole training batches
+in one forward pass. Given the same labels, it collects what PPO collects step by step, except that a rollout also ends
 with the epoch. Batch norms always use running statistics, refreshed before each epoch: with the statistics of a
-mini-batch, the new policy would differ from the old one before its first update.
+minibatch, the new policy would differ from the old one before its first update.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NEVER = -1e8
 
 
 class LabelFeatures(BaseFeaturesExtractor):
-    """Maps an image and its one-hot label to the image's features followed by the label, (B, features + C)."""
+    """Maps images and their one-hot primary labels to the images' features and these labels, (B, features + C)."""
 
     def __init__(self, observation_space: Any, trunk: nn.Module, trunk_size: int, features: int) -> None:
         super().__init__(observation_space, features + int(observation_space["label"].n))
@@ -51,7 +51,7 @@ class LabelFeatures(BaseFeaturesExtractor):
 
 
 class MaskedLogits(nn.Module):
-    """Logits of the labels, with impossible ones masked, and of the weight classes if there are any."""
+    """(B, features + C) -> logits of the labels, impossible ones masked, and of the weight classes if there are any."""
 
     def __init__(self, features: int, sizes: Sizes, weight_aware: bool) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class MaskedLogits(nn.Module):
 
 
 class ValueHead(nn.Module):
-    """The value of the image, from one linear layer on its features."""
+    """(B, features + C) -> the value (B, 1), from one linear layer on the image's features."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class LabelPolicy(ActorCriticPolicy):
 
 
 class _Show(BaseCallback):
-    """Tells how many of an epoch's images are labelled, after each rollout."""
+    """Reports after each rollout how many of the epoch's images are labelled."""
 
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class _Show(BaseCallback):
 class BatchedPPO(PPO):
     """PPO that labels a whole training batch of its environment at once.
 
-    A rollout holds whole training batches. It ends once it has `n_steps` images, or with the epoch.
+    A rollout holds whole training batches. It ends when it has at least `n_steps` images, or with the epoch.
     """
 
     def collect_rollouts(self, env: Any, callback: Any, rollout_buffer: Any, n_rollout_steps: int) -> bool:
@@ -188,7 +188,7 @@ class BatchedPPO(PPO):
 
 
 def _fill(buffer: Any, columns: list[Any], starts: Any) -> None:
-    """Give the buffer the size of what was collected, and fill it."""
+    """Fit the buffer's size to the collected columns, and fill it with them."""
     images, labels, actions, rewards, values, log_probs = columns
     buffer.buffer_size = len(rewards)
     buffer.reset()
@@ -201,9 +201,10 @@ def _fill(buffer: Any, columns: list[Any], starts: Any) -> None:
 
 
 def _estimate(buffer: Any, following: float) -> None:
-    """Generalised advantages and returns, A_t = δ_t + γ λ A_(t+1), as one filter: no episode ends inside a rollout.
+    """Write generalised advantages A_t = δ_t + γ λ A_(t+1), and returns, to the buffer.
 
-    following: the value after the last image; 0 at the end of an epoch.
+    One linear filter computes them all, since no episode ends inside a rollout. following: the value of the image after
+    the last one; 0 at the end of an epoch.
     """
     values, rewards = (getattr(buffer, name)[:, 0].astype(np.float64) for name in ("values", "rewards"))
     delta = rewards + buffer.gamma * np.append(values[1:], following) - values
@@ -213,7 +214,7 @@ def _estimate(buffer: Any, following: float) -> None:
 
 
 class RLLabels(Labels):
-    """The label agent and its environment."""
+    """The source of labels that is a PPO agent in its environment."""
 
     def __init__(
         self,
@@ -239,7 +240,7 @@ class RLLabels(Labels):
         self._pending: Mapping[str, Any] | None = None
 
     def prepare(self, data: ImageData) -> None:
-        """Make the environment of the training images and the agent in it."""
+        """Make the environment of the training images and the agent, unless they exist."""
         if self.model is not None:
             return
         env = AuxiliaryEnv(self.learner, data, self.sizes, self.label_probabilities, self.config)
@@ -290,7 +291,7 @@ class RLLabels(Labels):
 
     @torch.no_grad()
     def label_probabilities(self, images: Tensor, labels: Tensor) -> Tensor:
-        """π(k | x) of each of the K labels, (B, K)."""
+        """π(k | x) of each label for images (B, C, H, W) and primary labels (B,), (B, K)."""
         self.policy.set_training_mode(False)
         return self.policy.label_logits(images, labels)[:, : self.sizes.auxiliary].softmax(-1)
 
@@ -310,7 +311,7 @@ class RLLabels(Labels):
         return {"policy": self.policy.state_dict(), "optimizer": self.policy.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a saved state: at once if the agent exists, otherwise when `prepare` makes it."""
+        """Load a saved state now if the agent exists, otherwise when `prepare` makes it."""
         if self.model is None:
             self._pending = copy.deepcopy(dict(state))
         else:

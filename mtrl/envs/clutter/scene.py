@@ -1,8 +1,8 @@
-"""Cluttered tables in MuJoCo with the free gripper: placing objects, drawing them in two domains, and grasping.
+"""Cluttered tables in MuJoCo with the keyframe tasks' gripper: placing objects, drawing them in two domains, grasping.
 
-Both domains have the same objects and the same physics. The target domain stands in for a real camera. It has another
-field of view, another table and light, textured objects of other colours, and blur and noise in the picture. It is a
-rendering, too: no real robot was used.
+Both domains have the same objects and the same physics. The target domain stands in for a real camera: its field of
+view, table, light and colours differ from the source's, objects have textures, and pictures have blur and noise. Its
+pictures are rendered, too: no real robot was used.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -27,20 +27,20 @@ from mtrl.envs.keyframes.world import World
 DOMAINS = ("source", "target")
 OBJECTS = ("long", "block", "can", "corner", "tee", "plate")
 REACH = np.array([[0.16, -0.16, -np.pi / 2], [0.44, 0.16, np.pi / 2]])
-"""The smallest and the largest command: x and y in metres, and the turn about the vertical in radians. A half turn
-gives the same grasp."""
+"""(2, 3): the smallest and the largest command. A command is x and y in metres, and the turn about the vertical in
+radians. Half a turn gives the same grasp."""
 HALF_HEIGHT = 0.018
-"""Half of the height of every object, in metres."""
+"""Half the height of every object, in metres."""
 GRASP_HEIGHT = TABLE + HALF_HEIGHT
 """Height of the gripper's frame when it closes, in metres."""
 _ABOVE, _LIFT, _LIFTED = 0.08, 0.1, 0.05
-"""In metres: how far above the grasp the gripper starts and ends, and how high above the table the middle of an object
-must be to count as lifted."""
+"""Metres: how far above the grasp the gripper starts, how far above it ends, and how high above the table an object's
+middle must be for the object to count as lifted."""
 _CAMERA = '<camera name="view" pos="0.72 0 1.42" xyaxes="0 1 0 -0.844 0 0.537" fovy="{}"/>'
 
 
 def _boxes(*rows: tuple[float, float, float, float]) -> str:
-    """An object of 60 g made of boxes, each given by the x and y of its centre and of half its extent."""
+    """MJCF of an object of 60 g made of boxes, each given by the x and y of its centre and of its half extents."""
     return boxes(*((x, y, 0, a, b, HALF_HEIGHT) for x, y, a, b in rows), mass=0.06 / len(rows), colour="1 1 1")
 
 
@@ -53,8 +53,8 @@ _SHAPES = {
     "plate": _boxes((0, 0, 0.054, 0.03)),
 }
 _NOISE, _BLUR = 12.0, 0.25
-"""The target camera's noise, as a standard deviation in steps of brightness, and the share of the four neighbours in a
-blurred pixel."""
+"""The target camera's noise, as a standard deviation on the scale from 0 to 255, and the joint weight of the four
+neighbours in a blurred pixel."""
 
 
 class View(NamedTuple):
@@ -63,13 +63,13 @@ class View(NamedTuple):
     rgb: NDArray[np.uint8]
     """(H, W, 3)"""
     objects: NDArray[np.int8]
-    """(H, W): the number of the object that each pixel shows, −1 for none."""
+    """(H, W): the index in `OBJECTS` of the object that each pixel shows, −1 for none."""
 
 
 class Clutter:
     """The scenes of one domain, one at a time. The same key always gives the same scene.
 
-    All instances for a domain share one model. So `begin` changes the colours that the others show.
+    All instances for a domain share one model, so `begin` also changes the colours that the others show.
     """
 
     def __init__(self, domain: str, size: int) -> None:
@@ -82,12 +82,12 @@ class Clutter:
         self.world.settle(0)
         seen_by = camera_model(self.world, "view", size)
         self.projection = seen_by.intrinsics @ np.linalg.inv(seen_by.extrinsics)[:3]
-        """(3, 4): homogeneous points of the world to (column, row, 1) of a picture, up to scale."""
+        """(3, 4): maps homogeneous world points to (column, row, 1) of a picture, up to scale."""
         numbers = {model.body(name).id: number for number, name in enumerate(OBJECTS)}
         self._object_of_geom = np.array([numbers.get(int(body), -1) for body in model.geom_bodyid], np.int8)
 
     def begin(self, *key: int) -> None:
-        """Set up the scene of a key: choose places and colours, and wait until all objects are at rest."""
+        """Set up the scene of a key: draw places and colours, and let the objects come to rest. Call this first."""
         rng = np.random.default_rng((*key, DOMAINS.index(self.domain)))
         self.world.reset()
         regions = [Region((0.19, 0.41), (-0.13, 0.13), 0.036)] * len(OBJECTS)
@@ -97,7 +97,7 @@ class Clutter:
         self.world.settle()
         self._start = self.world.data.qpos.copy()
         self.places = np.array([self.world.pose(name).position[:2] for name in OBJECTS])
-        """(objects, 2): the x and y of each object."""
+        """(objects, 2): the x and y of each object, in metres."""
         self._rng = rng
         self._paint(rng)
 
@@ -114,7 +114,7 @@ class Clutter:
         model.vis.headlight.diffuse[:] = 0.1 if target else 0.35
 
     def view(self, renderer: Renderer) -> View:
-        """The picture of the domain's camera."""
+        """What the domain's camera sees. In the target domain, each call draws new noise."""
         objects = look(self.world, "view", self.size).geom
         rgb = renderer.image(self.world, "view").rgb
         if self.domain == "target":
@@ -122,7 +122,7 @@ class Clutter:
         return View(rgb, np.where(objects < 0, -1, self._object_of_geom[objects]).astype(np.int8))
 
     def _through_camera(self, rgb: NDArray[np.uint8], shapes: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """Add dots on objects, stripes elsewhere, blur and noise. shapes: the geom that each pixel shows, or −1."""
+        """Add dots on objects, stripes elsewhere, blur and noise. shapes (H, W): each pixel's geom, −1 for none."""
         rows, columns = np.mgrid[: self.size, : self.size]
         wood = 0.8 + 0.2 * np.sin(0.9 * columns + 2 * np.sin(0.07 * rows) + self._rng.uniform(0, 6))
         dots = np.where((rows // 2 + columns // 2) % 2, 0.75, 1.1)
@@ -134,7 +134,7 @@ class Clutter:
         return (pixels + self._rng.normal(0, _NOISE, pixels.shape)).clip(0, 255).astype(np.uint8)
 
     def grasp(self, command: FloatArray) -> int:
-        """Grasp at a command (3,) in the scene's first state. Returns the number of the lifted object, or −1."""
+        """Grasp at a command (3,) in the scene as it began. Returns the index of the lifted object, −1 for none."""
         x, y, turn = np.clip(command, *REACH)
         pose = Pose(np.array([x, y, GRASP_HEIGHT]), down(float(turn)))
         self.world.reset()

@@ -1,8 +1,8 @@
 """Cluttered tables as a benchmark: attempts to grasp in two domains, and tables on which commands are tried.
 
-The attempts are made on the first use, which takes minutes. The command of an attempt is near a random object. In half
-of the attempts this object is the wanted one; in the others the wanted object is random. Training and test tables
-differ.
+The attempts are made on the first use, which takes minutes. The command of an attempt is near a random object. In about
+half of the attempts, this object is the wanted one; in the others, the wanted object is random. Training and test
+tables differ.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from mtrl.monitoring.progress import counted, say
 
 STREAMS = ("train", "test")
 SPREAD = 0.02
-"""Standard deviation, in metres along x and y, of a command from the place of the object that it aims at."""
+"""Standard deviation, in metres, of a command's x and y around the object that it aims at."""
 VERSION = 1
-"""The version of the attempts. When it changes, they are made again."""
+"""The version of the attempts. They are made again when it changes."""
 
 
 @dataclass
@@ -52,23 +52,26 @@ class Config(SuiteConfig):
 
     kind: str = "clutter"
     root: str = path_option("data")
-    """The folder in which the attempts are kept."""
+    """The folder of the data sets. The attempts are kept in its subfolder `clutter`."""
     image_size: int = option(96, f"in 32..{PIXELS}")
     """Pixels along each edge of a picture."""
     crop_size: int = option(24, "in 8..128")
-    """Pixels along each edge of the part around a command, which is 16 cm wide."""
+    """Pixels along each edge of the crop around a command, which shows 16 × 16 cm of the table."""
     train_scenes: int = option(120, "a positive integer")
-    """Tables in each domain for training."""
+    """Training tables in each domain."""
     test_scenes: int = option(30, "a positive integer")
-    """Tables in each domain for evaluations."""
+    """Test tables in each domain, used by evaluations."""
     attempts: int = option(10, "a positive integer")
     """Attempts to grasp on each table."""
     split_seed: int = option(0, "0 or more")
-    """Seed of the tables and of the attempts."""
+    """Seed of the tables and the attempts."""
 
 
 class ClutterSuite(Suite[Config, GraspSpec]):
-    """Attempts to grasp in both domains, for training, and test tables on which commands are tried."""
+    """Recorded attempts to grasp in both domains, and test tables on which commands are tried.
+
+    A domain is given by its index in `DOMAINS`, and an object by its index in `OBJECTS`.
+    """
 
     reach: FloatArray = REACH
     """(2, 3): the smallest and the largest command."""
@@ -81,7 +84,7 @@ class ClutterSuite(Suite[Config, GraspSpec]):
 
     @functools.cached_property
     def data(self) -> ImageData:
-        """For each attempt, the part of the picture around its command, and its label.
+        """For each attempt, the crop of the picture around its command, and its label.
 
         Raises:
             RenderingUnavailable: the attempts have not been made yet, and offscreen OpenGL is not available.
@@ -96,7 +99,7 @@ class ClutterSuite(Suite[Config, GraspSpec]):
         return ImageData(found["train"], found["test"], mean, deviation, padding=0, flip=False)
 
     def _cut(self, domain: int, stream: str) -> tuple[Tensor, Tensor]:
-        """Every attempt's image (n, 4, size, size) and label (n,) in one domain. stream: train or test."""
+        """The crop (n, 4, size, size) and label (n,) of every attempt in one domain. stream: train or test."""
         arrays = self.attempts(domain, stream)
         images = []
         for table in range(len(arrays["rgb"])):
@@ -107,7 +110,12 @@ class ClutterSuite(Suite[Config, GraspSpec]):
         return torch.cat(images), labels(grasped, wanted).flatten()
 
     def attempts(self, domain: int, stream: str) -> Arrays:
-        """Pictures of S tables, (S, ...), and K attempts on each, (S, K). They are made on the first call."""
+        """S tables and K attempts on each, which are made on the first call. stream: train or test.
+
+        Returns:
+            rgb (S, H, W, 3), objects (S, H, W) as in `View`, command (S, K, 3), grasped (S, K), −1 for none, and wanted
+            (S, K).
+        """
         config = self.config
         tables, size = config.train_scenes if stream == "train" else config.test_scenes, config.image_size
         layout: Layout = {
@@ -146,7 +154,7 @@ class ClutterSuite(Suite[Config, GraspSpec]):
         return crops(pictures, commands, projection, GRASP_HEIGHT, self.config.crop_size)
 
     def execute(self, domain: int, table: int, command: FloatArray) -> int:
-        """Grasp at a command (3,) on a test table. Returns the number of the lifted object, −1 for none."""
+        """Grasp at a command (3,) on a test table. Returns the index of the lifted object, −1 for none."""
         self._begin(domain, "test", table)
         return self._clutter[domain].grasp(command)
 
@@ -164,7 +172,7 @@ class ClutterSuite(Suite[Config, GraspSpec]):
 
 
 def _attempt(clutter: Clutter, rng: np.random.Generator) -> tuple[FloatArray, int, int]:
-    """A random attempt: the command (3,), and the numbers of the lifted object (−1 for none) and of the wanted one."""
+    """A random attempt: the command (3,), the index of the lifted object (−1 for none), and that of the wanted one."""
     aimed, other = rng.integers(len(OBJECTS), size=2)
     place = clutter.places[aimed] + rng.normal(0, SPREAD, 2)
     command = np.clip([*place, rng.uniform(*REACH[:, 2])], *REACH)

@@ -1,4 +1,4 @@
-"""The common part of dense-prediction benchmarks, in which each picture has the targets of all tasks."""
+"""The common part of dense-prediction benchmarks, in which each picture has targets for all tasks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ class DenseConfig(ChosenTasks):
     root: str = path_option("data")
     """The folder of the data sets."""
     train_size: int | None = option(None, "a positive integer")
-    """Training pictures, drawn by `split_seed`; all if not given."""
+    """The number of training pictures, drawn by `split_seed`; all if not given."""
     split_seed: int = option(0, "0 or more")
-    """Seed of the data: of smaller training sets and of noise."""
+    """Seed of the data: of smaller training sets, of the noise task and, for `scenes`, of the scenes."""
     noise_task: bool = False
-    """Add a task whose target is a fixed map of uniform noise for each picture, so that nothing can be learned."""
+    """Add a task from which nothing can be learned: its target is a fixed map of uniform noise for each picture."""
     scales: list[float] = field(default_factory=lambda: [1.0])
-    """A training picture is enlarged by one of these factors, and its depth divided by the factor."""
+    """Each training picture is enlarged by one of these factors, drawn at random. Depth is divided by the factor, and
+    disparity multiplied."""
     crop: list[int] = field(default_factory=list)
-    """Height and width of the part that is cut out of a training picture; the whole picture if empty."""
+    """Height and width of a random crop of each enlarged training picture; the original size if empty."""
     flip: bool = False
-    """Whether training pictures are mirrored at random."""
+    """Whether training pictures are mirrored left to right with probability 1/2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +60,7 @@ class FilesConfig(DenseConfig):
 
 
 class DenseSuite(Suite[Any, DenseSpec]):
-    """T tasks on the same pictures. Files are read, or made, on the first use of `data`."""
+    """T tasks on the same pictures. Files are opened, or made, on the first use of `data`."""
 
     def __init__(
         self,
@@ -71,9 +72,14 @@ class DenseSuite(Suite[Any, DenseSpec]):
     ) -> None:
         """
         Args:
-            tasks: name -> (kind, channels) of all possible tasks, from which `config.tasks` chooses.
-            read: returns the training and the test pictures, with the targets of all tasks in this order.
-            facts: further facts that affect what a result means.
+            tasks: name -> (kind, channels) of every task, from which `config.tasks` chooses. A kind is one of
+                `data.pixel_tasks.KINDS`.
+            image_shape: (C, H, W) of a whole picture.
+            read: returns the training and the test pictures, each with the targets of all `tasks`, in their order.
+            facts: what `description` should contain in addition.
+
+        Raises:
+            UserError: a chosen task does not exist, or `config.crop` is larger than a picture.
         """
         self.config, self._read, self._facts = config, read, facts or {}
         whole = {**tasks, **({"noise": ("noise", 1)} if config.noise_task else {})}
@@ -91,7 +97,7 @@ class DenseSuite(Suite[Any, DenseSpec]):
         """Training and test pictures with the targets of the chosen tasks.
 
         Raises:
-            UserError: files are absent or damaged.
+            UserError: a file is missing or damaged.
         """
         config = self.config
         generator = torch.Generator().manual_seed(config.split_seed)
@@ -122,7 +128,7 @@ class DenseSuite(Suite[Any, DenseSpec]):
 def of_files(
     config: FilesConfig, tasks: Mapping[str, tuple[str, int]], part: Callable[[Path, tuple[int, int]], Pictures]
 ) -> DenseSuite:
-    """The suite of a data set in `<root>/<kind>/train` and `val`; part: returns the pictures of such a folder."""
+    """The suite of a data set in `<root>/<kind>/train` and `val`. part: returns the pictures in such a folder."""
     height, width = config.size
 
     def read() -> tuple[Pictures, Pictures]:

@@ -1,10 +1,13 @@
 """CityScapes: 19 classes, 10 part classes, and disparity of streets (Cordts et al. 2016), as Auto-λ's code reads it.
 
-`<root>/cityscapes/{train,val}/` has four folders: `image/<i>.png`; `seg/<i>.png` with the data set's class numbers, of
-which 19 count; `depth/<i>.png` with 16-bit values p, where p = 0 means unknown and otherwise (p − 1) / (256 · 4) is the
-disparity in pixels of the smaller pictures; and `part_seg/<i>.tif` (Meletis et al. 2020) with the numbers
-class · 10⁵ + instance · 10² + part. Four parts of people and riders and five of cars, trucks and buses count; all else
-is class 0.
+`<root>/cityscapes/{train,val}/` has four folders:
+
+- `image/<i>.png`.
+- `seg/<i>.png`, with the data set's class numbers, of which 19 count.
+- `depth/<i>.png`, with 16-bit values p. The disparity, in pixels of the smaller pictures, is (p − 1) / (256 · 4), or
+  unknown where p = 0.
+- `part_seg/<i>.tif` (Meletis et al. 2020), with the numbers class · 10⁵ + instance · 10² + part. Four parts of people
+  and riders count, and five of cars, trucks and buses. All else is class 0.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ class Config(FilesConfig):
 
 
 def classes_of(numbers: NDArray[Any]) -> NDArray[np.float32]:
-    """The data set's class numbers, 0 to 255 -> 0 to 18, or −1 for classes that do not count."""
+    """The data set's class numbers (0 to 255) -> 0 to 18, or −1 for classes that do not count."""
     table = np.full(256, -1.0, np.float32)
     table[list(CLASSES)] = np.arange(len(CLASSES))
     return table[numbers]
@@ -57,12 +60,12 @@ def parts_of(numbers: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def disparity_of(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """16-bit pixels -> disparity; −1 where it is unknown."""
+    """16-bit pixels -> disparity in pixels; −1 where it is unknown."""
     return np.where(pixels > 0, (pixels.astype(np.float32) - 1) / (256 * 4), -1).astype(np.float32)
 
 
 class CityScapesPictures:
-    """A part of the data set. Each picture is read on use."""
+    """The pictures of one part, train or val. Each is read when it is used."""
 
     def __init__(self, folder: Path, size: dense_files.Size) -> None:
         self._folder, self._size = folder, size
@@ -76,7 +79,7 @@ class CityScapesPictures:
         seg = self._pixels("seg", index, "PNG", ["L", "P"])
         parts = self._pixels("part_seg", index, "TIFF", ["I"])
         if parts.min() < 0:
-            raise expected(f"File {self._folder / 'part_seg' / f'{index}.tif'}", "of numbers from 0", int(parts.min()))
+            raise expected(f"File {self._folder / 'part_seg' / f'{index}.tif'}", "of numbers >= 0", int(parts.min()))
         disparity = self._pixels("depth", index, "PNG", ["I;16", "I"])
         found = (classes_of(seg), parts_of(parts), disparity_of(disparity))
         targets = [torch.from_numpy(values).unsqueeze(0) for values in found]

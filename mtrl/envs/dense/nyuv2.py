@@ -1,7 +1,7 @@
 """NYUv2: 13 classes, depth and surface normals of rooms (Silberman et al. 2012), as MTAN's authors publish it.
 
-`<root>/nyuv2/{train,val}/{image,label,depth,normal}/<i>.npy` hold 795 and 654 pictures of 288×384 as float arrays
-(H, W, C). Labels begin at −1, which means unknown.
+`<root>/nyuv2/{train,val}/{image,label,depth,normal}/<i>.npy` hold 795 training and 654 test pictures of 288×384 as
+arrays (H, W, C). A label is in 0..12, or −1 if it is unknown.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Config(FilesConfig):
 
 
 class NYUv2Pictures:
-    """A part of the data set. Each picture is read on use."""
+    """The pictures of one part, train or val. Each is read when it is used."""
 
     def __init__(self, folder: Path, size: dense_files.Size) -> None:
         self._folder, self._size = folder, size

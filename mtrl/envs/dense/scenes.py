@@ -1,8 +1,8 @@
 """Classes, depth and normals for each pixel of the ten keyframe tasks' scenes in MuJoCo, seen from random places.
 
-The pictures are made on the first use, in minutes on any machine. A picture shows a task's objects, the gripper
-somewhere above them, the table and the floor. OpenGL draws the colours; classes, exact depth and exact normals come
-from rays. Anything more than 5 m away has no class, depth or normal. Test pictures show scenes that no training picture
+The pictures are made on the first use, which takes minutes. A picture shows a task's objects, the gripper somewhere
+above them, the table and the floor. OpenGL draws the colours; classes, exact depth and exact normals come from rays.
+Anything at a depth of more than 5 m has no class, depth or normal. Test pictures show scenes that no training picture
 shows, whatever the seed.
 """
 
@@ -51,7 +51,7 @@ CLASSES = {
     "umbrella": ["umbrella"],
     "bottle": ["bottle"],
 }
-"""Class -> its bodies. Some bodies are named together with their task."""
+"""Class -> its bodies, or geoms of the world. `<task>.<body>` names a body of that task only."""
 _FIRST_OBJECT = list(CLASSES).index("ball")
 TARGETS = {"segmentation": ("segmentation", len(CLASSES)), "depth": ("depth", 1), "normals": ("normals", 3)}
 VERSION = 1
@@ -76,9 +76,9 @@ class Config(DenseConfig):
     image_size: int = option(64, f"in 16..{PIXELS}")
     """Pixels along a side of the square pictures."""
     train_scenes: int = option(2000, "a positive integer")
-    """Training pictures to make: one per scene, with the ten tasks in turn."""
+    """The number of training pictures: one of each scene, with the ten tasks in turn."""
     test_scenes: int = option(500, "a positive integer")
-    """Test pictures to make."""
+    """The number of test pictures: one of each scene."""
 
 
 class ScenePictures:
@@ -98,10 +98,10 @@ class ScenePictures:
 
 
 def pictures(root: Path, size: int, count: int, seed: int, stream: str) -> ScenePictures:
-    """The pictures of a stream of scenes (`episode.STREAMS`), made on the first call.
+    """The pictures of a stream of scenes (one of `episode.STREAMS`), made on the first call.
 
     Raises:
-        RenderingUnavailable: they are still to be made, and there is no offscreen OpenGL here.
+        RenderingUnavailable: the pictures have not been made yet, and offscreen OpenGL is not available.
         UserError: a file is damaged.
     """
     grid = (count, size, size)
@@ -123,7 +123,11 @@ def pictures(root: Path, size: int, count: int, seed: int, stream: str) -> Scene
 
 
 def draw(size: int, seed: int, stream: str) -> Iterator[dict[str, NDArray[Any]]]:
-    """Yield pictures without end, with the tasks in turn: image (H, W, 3), classes (H, W), depth (H, W), normals."""
+    """Yield pictures without end, with the tasks in turn.
+
+    A picture is {image: (H, W, 3) uint8, segmentation: (H, W), depth: (H, W) in metres, normals: (H, W, 3)}. Unknown
+    classes are −1, unknown depths and normals 0.
+    """
     episodes = [Episode(task, seed, stream) for task in TASKS]
     tables = [_classes(task, episode.world) for task, episode in zip(TASKS, episodes, strict=True)]
     number = 0
@@ -141,7 +145,7 @@ def draw(size: int, seed: int, stream: str) -> Iterator[dict[str, NDArray[Any]]]
 
 
 def _classes(task: str, world: World) -> NDArray[np.int64]:
-    """The class of each shape in a scene."""
+    """The class of each geom in a scene."""
     names = {name: number for number, bodies in enumerate(CLASSES.values()) for name in bodies}
     model = world.model
     found = []
@@ -153,7 +157,7 @@ def _classes(task: str, world: World) -> NDArray[np.int64]:
 
 
 def _arrange(world: World, table: NDArray[np.int64], rng: np.random.Generator) -> None:
-    """Move the gripper above the objects, and the camera to a place from which it sees one of them."""
+    """Move the gripper above the objects, and the camera to a random place that faces one of them."""
     world.show_gripper(np.array([rng.uniform(0.1, 0.5), rng.uniform(-0.3, 0.3), rng.uniform(1.25, 1.5)]))
     chosen = rng.choice(np.unique(table[table >= _FIRST_OBJECT]))
     target = world.data.geom_xpos[rng.choice(np.flatnonzero(table == chosen))] + rng.uniform(-0.1, 0.1, 3)

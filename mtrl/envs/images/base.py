@@ -1,4 +1,4 @@
-"""The common part of image benchmarks: tasks with labelled images, normalised by their training set."""
+"""The common part of image benchmarks: tasks with labelled images, normalised by statistics of the training set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.data.images import ImageData, LabelledImages, Split, TaskImages, channel_statistics, task_images
 
 Tasks = tuple[list[Tensor], list[Tensor], "list[Tensor] | None"]
-"""Rows (n_t,), labels (n_t,) and human auxiliary labels (n_t,) of each task."""
+"""For each task: the rows of its images (n_t,), their labels (n_t,), and human auxiliary labels (n_t,) or None."""
 
 
 @dataclass
@@ -28,13 +28,13 @@ class ImageConfig(ChosenTasks):
     root: str = path_option("data")
     """The folder of the data sets (see `mtrl data fetch`)."""
     train_size: int | None = option(None, "a positive integer")
-    """Training images of each task, drawn by `split_seed`; all if not given."""
+    """The number of training images of each task, drawn by `split_seed`; all if not given."""
     split_seed: int = option(0, "0 or more")
-    """Seed of the random choices that make the data: smaller training sets, pairs of images, noise labels."""
+    """Seed of the random choices that make the data, such as smaller training sets, pairs of images, noise labels."""
     padding: int = option(0, "0 or more")
     """The largest random shift of a training image, in pixels."""
     flip: bool = False
-    """Whether training images are mirrored at random."""
+    """Whether training images are mirrored left to right with probability 1/2."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class TaskImageConfig(ImageConfig):
 
 @dataclass
 class PrimaryImageConfig(ImageConfig):
-    """Options of benchmarks with one classification task, which auxiliary tasks support."""
+    """Options of benchmarks with one classification task, which can be trained together with auxiliary labels."""
 
     defaults: ClassVar[Mapping[str, str]] = {"agent": "auxiliary", "training": "auxiliary"}
 
@@ -71,9 +71,14 @@ class ImageSuite(Suite[Any, ImageSpec]):
         Args:
             tasks: the names of all tasks; `config.tasks` may choose some of them.
             classes: the number of classes of each task.
-            divide: chooses the images of a split that belong to each task, and their labels. With a shared input, all
-                tasks have the same images.
-            noise: add a task whose labels are random.
+            image_shape: (C, H, W).
+            read: returns the data set.
+            divide: chooses the images of each task in a part of the data set, and their labels.
+            shared_input: whether all tasks have the same images.
+            noise: whether to add a task with random labels, as many classes as the largest task has.
+
+        Raises:
+            UserError: a chosen task does not exist.
         """
         self.config = config
         self._read, self._divide = read, divide
@@ -90,7 +95,7 @@ class ImageSuite(Suite[Any, ImageSpec]):
         """Training and test images of the tasks.
 
         Raises:
-            UserError: the files are absent or malformed.
+            UserError: a file is missing or damaged.
         """
         split = self._read()
         seed = self.config.split_seed
@@ -134,7 +139,7 @@ class ImageSuite(Suite[Any, ImageSpec]):
 
 
 def by_label(part: LabelledImages, groups: Sequence[Sequence[int]]) -> Tasks:
-    """One task for each group of classes: the images of these classes, labelled by their index in the group."""
+    """One task for each group of classes: the images of these classes, labelled by their class's index in the group."""
     rows, labels = [], []
     for group in groups:
         place = torch.full((int(part.labels.max()) + 1,), -1)
@@ -146,6 +151,6 @@ def by_label(part: LabelledImages, groups: Sequence[Sequence[int]]) -> Tasks:
 
 
 def whole(part: LabelledImages, human: Tensor | None = None, labels: Tensor | None = None) -> Tasks:
-    """A single task with all images."""
+    """A single task with all images. labels: replace those of `part`."""
     given = part.labels if labels is None else labels
     return [torch.arange(len(given))], [given], None if human is None else [human]

@@ -52,7 +52,7 @@ CONFIGS = {"cifar100": DomainsConfig, "cifar100_20": SuperclassConfig, "cifar10"
 
 
 def within_superclass(part: LabelledImages) -> torch.Tensor:
-    """Each image's class as its index (0 to 4) among its superclass's classes, in the order of the files."""
+    """The index (0 to 4) of each image's class among the classes of its superclass, in the order of the fine labels."""
     assert part.coarse is not None
     superclass = torch.full((100,), -1)
     superclass[part.labels] = part.coarse
@@ -65,6 +65,7 @@ def within_superclass(part: LabelledImages) -> torch.Tensor:
 
 
 def domains(part: LabelledImages) -> Tasks:
+    """One task for each superclass: its images, labelled by the index of their class in it."""
     assert part.coarse is not None
     place = within_superclass(part)
     rows = [torch.nonzero(part.coarse == coarse).squeeze(1) for coarse in range(len(SUPERCLASSES))]
@@ -72,6 +73,7 @@ def domains(part: LabelledImages) -> Tasks:
 
 
 def superclasses(part: LabelledImages) -> Tasks:
+    """Labels for the superclass, and human labels for the class, 5 · superclass + its index in the superclass."""
     assert part.coarse is not None
     return whole(part, PER_SUPERCLASS * part.coarse + within_superclass(part), part.coarse)
 

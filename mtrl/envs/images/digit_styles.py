@@ -1,7 +1,8 @@
 """Digits in four styles as tasks with the same classes: unchanged, inverted, rotated by 90° and noisy.
 
-The labels' distribution can differ between tasks: in training, each task has few or no images of some classes, and it
-is tested on all. Zhou et al. 2021 (Fig. 3) drop 10 to 80 % of the images from a block of classes for each task.
+The distribution of labels can differ between tasks: each task can have few or no training images of some classes, while
+it is tested on all classes. In Zhou et al. 2021 (Fig. 3), each task lacks 10 to 80 % of the images of a block of
+classes.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ class StylesConfig(TaskImageConfig):
 
     defaults: ClassVar[Mapping[str, str]] = {"network": "conv"}
     noise: float = option(0.3, "0 or more")
-    """Standard deviation of the noisy style, as a share of white."""
+    """Standard deviation of the noise in the noisy style, as a share of the brightness of white."""
     shifted_classes: int = option(0, "in 0..9")
-    """How many classes of each task have fewer training images: 0, 1, ... in the first, the next ones in the second."""
+    """The number of classes of which each task has fewer training images. The first task has fewer of 0, 1, ..., the
+    second of the classes that follow, and so on."""
     shifted_share: float = option(0.9, "in [0, 1]")
-    """Share of the training images of these classes that is dropped."""
+    """Share of the training images of `shifted_classes` that is dropped, at random."""
 
 
 @dataclass
@@ -66,7 +68,7 @@ def shifted(labels: Tensor, task: int, config: StylesConfig, generator: torch.Ge
 
 
 def in_styles(split: Split, config: StylesConfig) -> Split:
-    """All tasks' images in one pool, whose groups (`coarse`) are the tasks."""
+    """All tasks' images in one data set, whose groups (`coarse`) are the tasks."""
     generator = torch.Generator().manual_seed(config.split_seed)
 
     def part(given: LabelledImages, training: bool) -> LabelledImages:

@@ -1,4 +1,4 @@
-"""Digits from scikit-learn (on any machine), MNIST and SVHN: as one task, as several domains, or two on one image."""
+"""Digits from scikit-learn (no download), MNIST and SVHN: as one task, as several domains, or two on one image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _AUXILIARY = {"agent": "auxiliary", "training": "auxiliary", "network": "conv"}
 @dataclass
 class SklearnConfig(ImageConfig):
     test_share: float = option(0.5, "in (0, 1)")
-    """Share of the 1,797 images that `split_seed` sets aside."""
+    """Share of the 1,797 images that form the test set. `split_seed` draws them."""
 
 
 @dataclass
@@ -109,15 +109,15 @@ def sklearn_digits(test_share: float, seed: int) -> Split:
 
 
 def parity(part: LabelledImages) -> Tasks:
-    """Labels for even or odd, and human labels for the digit in hierarchical order: 0 2 4 6 8 1 3 5 7 9."""
+    """Labels for even (0) or odd (1), and human labels: the digit's index in the order 0 2 4 6 8 1 3 5 7 9."""
     odd = part.labels % 2
     return whole(part, 5 * odd + part.labels // 2, odd)
 
 
 def overlaid(split: Split, shift: int, seed: int) -> Split:
-    """Overlay each image with a random other one: the first at the top left, the second `shift` pixels right and down.
+    """Overlay each image with a random one of its part, `shift` pixels further right and down.
 
-    The brighter of the two pixels is taken. Labels become (M, 2).
+    Each pixel is the brighter of the two. Labels become (M, 2).
     """
     generator = torch.Generator().manual_seed(seed)
     parts = []
@@ -130,6 +130,7 @@ def overlaid(split: Split, shift: int, seed: int) -> Split:
 
 
 def both(part: LabelledImages) -> Tasks:
+    """Two tasks with all images: the first and the second digit."""
     return [torch.arange(len(part.labels))] * 2, list(part.labels.unbind(1)), None
 
 

@@ -25,10 +25,10 @@ _MOST_GEOMS = 500
 
 
 def camera_model(world: World, name: str, size: int) -> CameraModel:
-    """The model of one camera now, for pictures of size × size pixels.
+    """The current model of one camera, for pictures of size × size pixels.
 
     As in RLBench, the focal lengths are negative, and points are computed from whole pixel numbers. A pixel's ray goes
-    through its middle, so the centre is at (size − 1) / 2.
+    through its middle, so the principal point is at (size − 1) / 2.
     """
     camera = world.data.camera(name)
     extrinsics = np.eye(4)
@@ -41,7 +41,7 @@ def camera_model(world: World, name: str, size: int) -> CameraModel:
 
 
 def observe(world: World, names: Sequence[str], size: int, renderer: Renderer | None = None) -> Frame:
-    """The state of the gripper with the models of the named cameras, and their pictures where there is a renderer."""
+    """The gripper's state, the models of the named cameras and, if there is a renderer, their pictures."""
     return Frame(
         gripper_pose=np.asarray(world.gripper),
         gripper_open=float(world.gripper_open),
@@ -53,7 +53,7 @@ def observe(world: World, names: Sequence[str], size: int, renderer: Renderer | 
 
 
 class Renderer:
-    """Square pictures of worlds, without shadows, reflections and multisampling.
+    """Draws square pictures of worlds, without shadows, reflections or multisampling.
 
     Use it in one thread only. The graphics context is freed by `close`, at the end of a `with` block, or when the
     renderer is deleted.
@@ -63,7 +63,7 @@ class Renderer:
         """size: pixels along an edge, at most `scene.PIXELS`.
 
         Raises:
-            RenderingUnavailable: there is no offscreen OpenGL.
+            RenderingUnavailable: offscreen OpenGL is not available.
         """
         self.size = size
         self._graphics = OffscreenContext(size, size)
@@ -73,7 +73,7 @@ class Renderer:
         self._options = mujoco.MjvOption()
         self._contexts: dict[int, tuple[Any, Any]] = {}
         self._finalizer = weakref.finalize(self, _free, self._graphics, self._contexts)
-        # At exit mujoco ends EGL by a hook that is older than this one, and so runs later.
+        # mujoco's own exit hook, which ends EGL, was registered before this one, and so runs after it.
         self._finalizer.atexit = False
         atexit.register(self._finalizer)
         self._rgb = np.empty((size, size, 3), np.uint8)
@@ -90,10 +90,10 @@ class Renderer:
         atexit.unregister(self._finalizer)
 
     def image(self, world: World, camera: str) -> Image:
-        """Colours and metres along the optical axis, the first row on top."""
+        """What the camera sees: colours, and depth in metres along the optical axis. The first row is at the top."""
         with self._graphics:
             context, scene = self._prepared(world.model)
-            # Another model's context, or another renderer, may have been drawn to since.
+            # Since the last call, something may have been drawn to another context.
             mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
             self._camera.fixedcamid = world.model.camera(camera).id
             everything = mujoco.mjtCatBit.mjCAT_ALL.value
@@ -103,7 +103,7 @@ class Renderer:
         return Image(self._rgb[::-1].copy(), _metres(self._depth[::-1]))
 
     def _prepared(self, model: Any) -> tuple[Any, Any]:
-        """The context and the scene of a model; models live as long as the process (`compile_scene`)."""
+        """The context and the scene of a model. Ids stay unique, since `compile_scene` keeps all models alive."""
         if id(model) not in self._contexts:
             context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
             scene = mujoco.MjvScene(model, maxgeom=_MOST_GEOMS)
@@ -122,5 +122,5 @@ def _free(graphics: OffscreenContext, contexts: dict[int, tuple[Any, Any]]) -> N
 
 
 def _metres(buffer: FloatArray) -> FloatArray:
-    """(H, W): the depth buffer's values in [0, 1] as distances, float32."""
+    """Values of the depth buffer (H, W), in [0, 1] -> metres along the optical axis, float32."""
     return np.minimum(NEAR / (1 - buffer * np.float32(1 - NEAR / FAR)), np.float32(FAR))

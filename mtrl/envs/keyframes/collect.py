@@ -1,4 +1,4 @@
-"""Collects demonstrations by the scripted experts."""
+"""Collects demonstrations from the scripted experts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtrl.envs.keyframes.cameras import Renderer, observe
 from mtrl.envs.keyframes.episode import Episode
 
 _PATIENCE = 20
-"""After this many failures in a row, an expert gives up with an error."""
+"""After this many failures of an expert in a row, `collect` raises an error."""
 
 
 def collect(
@@ -24,12 +24,12 @@ def collect(
 ) -> Iterator[Demo]:
     """Yield `episodes` demonstrations of each task, task by task.
 
-    All frames hold the gripper's state. Pictures are drawn at the frames where a policy decides (before the first
-    action and after every action but the last), or at every frame. Scenes in which the expert does not succeed with the
-    task's number of keyframes are left out. `Demo.seed` is the number of the scene.
+    All frames hold the gripper's state. Pictures are drawn at the frames at which a policy decides (before the first
+    action and after every action but the last) or, with `every_frame`, at all frames. Scenes in which the expert does
+    not succeed with the task's number of keyframes are skipped. `Demo.seed` is the number of the scene.
 
     Raises:
-        RenderingUnavailable: there is no offscreen OpenGL. This is found before anything is simulated.
+        RenderingUnavailable: offscreen OpenGL is not available. This is checked before anything is simulated.
         UserError: an expert fails too often in a row.
     """
     with Renderer(image_size) as renderer:
@@ -47,7 +47,7 @@ def collect(
 def demonstrate(
     episode: Episode, number: int, cameras: Sequence[str], renderer: Renderer | None, every_frame: bool = False
 ) -> Demo | None:
-    """A demonstration in scene `number`; None if the expert does not succeed with the task's number of keyframes.
+    """A demonstration in scene `number`, or None if the expert does not succeed with the task's number of keyframes.
 
     Without a renderer there are no pictures.
     """
@@ -64,7 +64,7 @@ def demonstrate(
     for i, action in enumerate(actions):
         episode.act(action, lambda: record(False))
         if i < len(actions) - 1 and not every_frame:
-            # The next action is decided at the last frame of this one, whether the hand or the fingers moved.
+            # The next action is decided at the last frame of this one, so that frame needs pictures.
             frames[-1] = observe(world, cameras, size, renderer)
     complete = episode.stage == len(actions) == len(keyframes(frames))
     if not (episode.success and complete):

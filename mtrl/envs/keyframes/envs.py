@@ -1,4 +1,4 @@
-"""Evaluation: N copies of each of T tasks, acting from keyframe to keyframe."""
+"""Environments for evaluation: N copies of each of T tasks, whose actions are keyframes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from mtrl.envs.keyframes.episode import Episode
 
 
 class KeyframeCopies:
-    """Implements `KeyframeEnvs` on scenes that no demonstration has.
+    """Implements `KeyframeEnvs` with scenes that no demonstration shows.
 
-    Copies move at the same time, in as many threads as there are cores, since physics takes most of the time. Pictures
-    are drawn in the caller's thread, which owns the graphics context.
+    Copies are simulated in parallel, in one thread per core, since physics takes most of the time. Pictures are drawn
+    in the caller's thread, which owns the graphics context.
+
+    Raises:
+        RenderingUnavailable: offscreen OpenGL is not available.
     """
 
     def __init__(
@@ -61,10 +64,10 @@ class KeyframeCopies:
         self._renderer.close()
 
     def _each(self, work: Callable[[int, int, Episode], None]) -> None:
-        """Call `work` with the task, the number and the episode of every copy, in several threads."""
+        """Call `work` with the task, the number and the episode of every copy, in parallel threads."""
         jobs = [(task, copy, episode) for task, row in enumerate(self.episodes) for copy, episode in enumerate(row)]
         for _ in self._threads.map(lambda job: work(*job), jobs):
-            pass  # raises any exception of a copy
+            pass  # reading the results raises a copy's exception
 
     def _observe(self, episode: Episode) -> Frame:
         return observe(episode.world, self._cameras, self._renderer.size, self._renderer)

@@ -1,4 +1,4 @@
-"""One episode of a task: its numbered scene, keyframe actions, success and end."""
+"""Episodes of a task: numbered scenes, keyframe actions, success and the end."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ STREAMS = ("demos", "evaluation")
 
 
 class Episode:
-    """A copy of a task. For a stream and a seed, scene number n is always the same."""
+    """A copy of a task. Scene number n of a stream (one of `STREAMS`) and a seed is always the same."""
 
     def __init__(self, task: str, seed: int, stream: str) -> None:
         self.task = TASKS[task]
         self.world = World(compile_scene(self.task.name, self.task.objects))
         self._key = (STREAMS.index(stream), seed, zlib.crc32(task.encode()))
         self.stage = 0
-        """The number of keyframe actions taken."""
+        """The number of keyframe actions taken in this episode."""
         self.success = False
         self.over = False
 
     def begin(self, number: int) -> None:
+        """Begin an episode in scene `number`."""
         self.world.reset()
         self.task.place(self.world, np.random.default_rng((*self._key, number)))
         self.world.settle()
@@ -38,7 +39,8 @@ class Episode:
     def act(self, action: FloatArray, listener: Listener = silent) -> None:
         """Apply one keyframe action (8,), unless the episode is over.
 
-        The position is clipped to the workspace. An action that is not a valid pose ends the episode as a failure.
+        The position is clipped to the workspace. An action with a value that is not finite, or with a quaternion of
+        length 0, ends the episode as a failure.
         """
         if self.over:
             return
@@ -52,7 +54,7 @@ class Episode:
         self.over = self.success or self.stage >= self.task.keyframes
 
     def expert(self) -> list[FloatArray]:
-        """The actions (8,) that solve a scene which has just begun."""
+        """The expert's actions, (8,) each, for the scene that has just begun."""
         return [
             np.array([*pose.position, *pose.quaternion, float(opened)]) for pose, opened in self.task.plan(self.world)
         ]

@@ -1,4 +1,4 @@
-"""Each task as a Gymnasium environment whose actions are keyframes."""
+"""A Gymnasium environment for each task, whose actions are keyframes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,15 @@ _FILM_SIZE = 320
 class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
     """`mtrl/Keyframes-<task>-v0`. The reward is 1 for the action that solves the task, else 0.
 
-    Actions (8,): xyz in metres, quaternion xyzw, gripper (> 0.5 open). Observations: for each camera `<camera>_rgb` (H,
-    W, 3), `<camera>_depth` (H, W) in metres, `<camera>_intrinsics` (3, 3), `<camera>_extrinsics` (4, 4); and
+    Actions (8,): xyz in metres, quaternion xyzw, gripper (> 0.5 open). Observations: for each camera `<camera>_rgb`
+    (H, W, 3), `<camera>_depth` (H, W) in metres, `<camera>_intrinsics` (3, 3) and `<camera>_extrinsics` (4, 4);
     `gripper_pose` (7,), `gripper_open`, and `stage`, the number of actions taken. An episode terminates when the task
-    is solved, and is truncated after as many actions as the expert needs.
+    is solved. It is truncated after as many actions as the expert needs, or at an action that is no valid pose.
+
+    Args:
+        cameras: names from `data.demos.CAMERAS`.
+        image_size: H = W, in pixels.
+        render_mode: rgb_array or None.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012 (Gymnasium's own form)
@@ -50,7 +55,7 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         self.observation_space = spaces.Dict(self._spaces())
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]:
-        """`seed` begins a new series of scenes. Each later reset takes the next scene."""
+        """Begin an episode. `seed` starts a new series of scenes, from which each reset takes the next one."""
         super().reset(seed=seed)
         self._episode = self._episode or Episode(self._task, 0, "evaluation")
         self._episode.begin(int(self.np_random.integers(2**31)))
@@ -70,7 +75,7 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         return self._film.image(self._episode.world, AUDIENCE).rgb
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state for `copy` and `pickle`. A copy opens a graphics context of its own."""
+        """The state for `copy` and `pickle`, without graphics contexts. A copy opens its own."""
         return {**vars(self), "_renderer": None, "_film": None}
 
     def close(self) -> None:
@@ -80,7 +85,7 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         self._renderer = self._film = None
 
     def expert(self) -> list[FloatArray]:
-        """The actions (8,) that solve a scene which has just begun."""
+        """The expert's actions, (8,) each, for the scene that has just begun."""
         if self._episode is None:
             raise gymnasium.error.ResetNeeded("Cannot ask the expert before calling env.reset()")
         return self._episode.expert()
@@ -112,7 +117,7 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
 
 
 def register() -> None:
-    """Make `gymnasium.make("mtrl/Keyframes-<task>-v0")` work."""
+    """Register the environments, so that `gymnasium.make("mtrl/Keyframes-<task>-v0")` works."""
     for task in TASKS:
         identifier = f"mtrl/Keyframes-{task}-v0"
         if identifier not in gymnasium.registry:

@@ -13,8 +13,8 @@ from mtrl.core.types import FloatArray
 from mtrl.data.demos import rotation_matrix
 
 LEAN = np.deg2rad(8.0)
-"""How far a gripper that points down leans back. If it pointed straight down, w would be 0 for every turn about the
-vertical, and noise would decide the sign of the quaternion. RLBench's arm leans by 14° at the start of an episode."""
+"""Radians by which a gripper that points down leans back. If it pointed straight down, w would be 0 at every yaw, and
+noise would decide the quaternion's sign. RLBench's arm leans by 14° at the start of an episode."""
 
 
 class Pose(NamedTuple):
@@ -33,11 +33,11 @@ class Pose(NamedTuple):
         return Pose(self.position + np.array([0.0, 0.0, height]), self.quaternion)
 
     def point(self, x: float, y: float, z: float) -> FloatArray:
-        """World coordinates (3,) of a point that is given in this frame."""
+        """The world coordinates (3,) of a point with coordinates x, y, z in this pose's frame."""
         return self.position + rotation_matrix(self.quaternion) @ np.array([x, y, z])
 
     def local(self, position: FloatArray) -> FloatArray:
-        """Coordinates (3,) in this frame of a point that is given in the world."""
+        """The coordinates (3,), in this pose's frame, of a point (3,) in the world."""
         return rotation_matrix(self.quaternion).T @ (position - self.position)
 
 
@@ -48,26 +48,27 @@ def product(p: FloatArray, q: FloatArray) -> FloatArray:
 
 
 def about_z(angle: float) -> FloatArray:
+    """The rotation about z by `angle`, in radians."""
     return np.array([0.0, 0.0, np.sin(angle / 2), np.cos(angle / 2)])
 
 
 def pitched(yaw: float, pitch: float) -> FloatArray:
-    """The rotation of a gripper that points along +z, turned about y by `pitch`, then about z by `yaw` (radians)."""
+    """The rotation about y by `pitch`, then about z by `yaw` (radians). An unrotated gripper points along +z."""
     return product(about_z(yaw), np.array([0.0, np.sin(pitch / 2), 0.0, np.cos(pitch / 2)]))
 
 
 def down(yaw: float = 0.0) -> FloatArray:
-    """The gripper points down. At yaw 0 the fingers open along the world's y."""
+    """The gripper points down, leaning by `LEAN`. At yaw 0, the fingers open along the world's y."""
     return pitched(yaw, np.pi - LEAN)
 
 
 def level(yaw: float = 0.0) -> FloatArray:
-    """The gripper points horizontally away from the robot. At yaw 0 it points along x, and the fingers open along y."""
+    """The gripper points horizontally away from the robot. At yaw 0, it points along x and opens along y."""
     return pitched(yaw, np.pi / 2)
 
 
 def rotation_vector(quaternion: FloatArray) -> FloatArray:
-    """(3,): the axis times the angle, which is in [0, π]."""
+    """The rotation vector (3,) of a unit quaternion: the axis times the angle, which is in [0, π]."""
     x, y, z, w = quaternion if quaternion[3] >= 0 else -quaternion
     sine = np.sqrt(x * x + y * y + z * z)
     scale = 2 * np.arctan2(sine, w) / sine if sine > 1e-12 else 2.0
@@ -80,7 +81,7 @@ def angle_between(p: FloatArray, q: FloatArray) -> float:
 
 
 def slerp(p: FloatArray, q: FloatArray, fraction: float) -> FloatArray:
-    """Interpolate from p to q along the shorter arc."""
+    """Interpolate along the shorter arc from p (fraction 0) to q (fraction 1)."""
     cosine = float(p @ q)
     q, cosine = (q, cosine) if cosine >= 0 else (-q, -cosine)
     angle = np.arccos(min(1.0, cosine))
@@ -90,6 +91,6 @@ def slerp(p: FloatArray, q: FloatArray, fraction: float) -> FloatArray:
 
 
 def yaw_of(quaternion: FloatArray) -> float:
-    """The turn of an upright body about the vertical."""
+    """The angle, in radians, by which an upright body is turned about the vertical."""
     rotation = rotation_matrix(quaternion)
     return float(np.arctan2(rotation[1, 0], rotation[0, 0]))

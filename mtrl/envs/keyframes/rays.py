@@ -1,4 +1,4 @@
-"""Casts rays into a scene to find the shape, the distance and the surface normal at each pixel, without OpenGL."""
+"""Casts rays into a scene to find the geom, the depth and the surface normal at each pixel, without OpenGL."""
 
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -20,10 +20,10 @@ Local = NDArray[np.float64]
 
 
 class Seen(NamedTuple):
-    """A view of size × size pixels."""
+    """What the pixels of a camera see."""
 
     geom: NDArray[np.int32]
-    """(H, W): the number of the shape; −1 where there is none within reach"""
+    """(H, W): the geom's id; −1 where there is none up to `scene.FAR`"""
     depth: FloatArray
     """(H, W): metres along the optical axis; 0 where there is nothing"""
     normal: FloatArray
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
 
 
 def look(world: World, camera: str, size: int) -> Seen:
-    """What each pixel's ray meets first, up to the distance `scene.FAR`."""
+    """What each pixel's ray meets first, up to the depth `scene.FAR`, in a picture of size × size pixels."""
     model = camera_model(world, camera, size)
     v, u = np.mgrid[:size, :size]
     focal, centre = model.intrinsics[0, 0], model.intrinsics[0, 2]
@@ -53,7 +53,7 @@ def look(world: World, camera: str, size: int) -> Seen:
 
 
 def _normals(world: World, geom: NDArray[np.int32], points: Local) -> Local:
-    """The normals (n, 3), in world axes, at points (n, 3) on shapes."""
+    """The unit normals (n, 3), in world axes, at points (n, 3) on geoms (n,); 0 where geom is −1."""
     normals = np.zeros_like(points)
     for number in np.unique(geom[geom >= 0]):
         rows = geom == number
@@ -96,4 +96,4 @@ _OF_SHAPES: dict[int, Any] = {
     int(mujoco.mjtGeom.mjGEOM_CAPSULE): _capsule,
     int(mujoco.mjtGeom.mjGEOM_CYLINDER): _cylinder,
 }
-"""Kind of shape -> a function of points (n, 3) in its axes and its sizes (3,) that gives outward normals (n, 3)."""
+"""Type of geom -> a function of points (n, 3) in the geom's axes and its sizes (3,) that gives normals (n, 3)."""

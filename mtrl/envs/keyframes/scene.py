@@ -1,7 +1,8 @@
 """The common part of all scenes: a table, lights, the gripper and RLBench's five cameras.
 
-Coordinates are RLBench's: metres, x away from the robot, y to its left, z up, the table's top at 0.752. Cameras have
-the places and fields of view of RLBench's. All shapes are primitives, and the gripper is not a model of a real one.
+Coordinates are RLBench's: in metres, x away from the robot, y to its left, z up, with the table's top at 0.752. The
+cameras have the places and fields of view of RLBench's. All geoms are primitives, and the gripper is not a model of a
+real one.
 """
 
 # pyright: reportAttributeAccessIssue=false
@@ -18,21 +19,21 @@ import numpy as np
 from mtrl.envs.keyframes.poses import Pose, down
 
 TABLE = 0.752
-"""Height of the table's top."""
+"""Height of the table's top, in metres."""
 HOME = Pose(np.array([0.2, 0.0, 1.45]), down())
 """Where the gripper begins an episode, open."""
 WORKSPACE = np.array([[-0.1, -0.5, TABLE + 0.012], [0.62, 0.5, 1.55]])
-"""The corners of the box in which the gripper's frame is kept."""
+"""(2, 3): the lowest and the highest position of the gripper's frame, in metres."""
 OPENING = 0.05
-"""Metres that each finger moves, so that the open gripper fits objects of up to 10 cm."""
+"""Metres by which each finger moves, so that objects of up to 10 cm fit into the open gripper."""
 NEAR, FAR = 0.01, 5.0
 """Metres: the range of depth pictures."""
 FIELD_OF_VIEW = {"left_shoulder": 40.0, "right_shoulder": 40.0, "overhead": 40.0, "wrist": 60.0, "front": 40.0}
 """Fields of view of square pictures, in degrees."""
 PIXELS = 480
-"""The largest edge of a picture."""
+"""The most pixels along an edge of a picture."""
 AUDIENCE = "audience"
-"""A further camera, for films and for pictures from anywhere (`World.place_camera`)."""
+"""A further camera, for videos and for pictures from any place (`World.place_camera`)."""
 FIELD_OF_VIEW[AUDIENCE] = 45.0
 
 _CAMERAS = {
@@ -42,9 +43,9 @@ _CAMERAS = {
     "front": "1.35 0 1.58|0 1 0 -0.42261826 0 0.90630779",
     AUDIENCE: "-0.35 -0.85 1.75|0.78 -0.625 0 0.42 0.52 0.74",
 }
-"""Camera -> its position | the picture's x and y axes, in the world."""
+"""Camera -> its position | the x and y axes of its picture, in world coordinates."""
 _WRIST = "-0.05 0.002 -0.0921|0 -1 0 -0.9962 0 0.0872"
-"""The same for the wrist camera, in the gripper's frame."""
+"""The same for the wrist camera, in coordinates of the gripper."""
 
 _SCENE = """
 <mujoco model="{name}">
@@ -111,10 +112,10 @@ def _camera(name: str, place: str) -> str:
 
 @functools.cache
 def compile_scene(name: str, objects: str) -> Any:
-    """The `MjModel` of a scene with the bodies in the MJCF text `objects`.
+    """The `MjModel` of a scene with the bodies in the MJCF text `objects`. It is compiled once in a process.
 
-    Free bodies move. Bodies that are only placed at the start of an episode are mocap bodies, so that the whole state
-    of an episode is in its `MjData`, and copies share one model.
+    Bodies that physics moves are free bodies. Those that are only placed at the start of an episode are mocap bodies,
+    so that the whole state of an episode is in its `MjData`, and copies can share one model.
     """
     text = _SCENE.format(
         name=name,

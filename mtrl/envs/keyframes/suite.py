@@ -1,4 +1,4 @@
-"""The ten tasks as a suite, with demonstrations by experts, evaluation on held-out scenes, and films."""
+"""The ten tasks as a suite, with demonstrations by experts, evaluation on held-out scenes, and videos."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Config(ChosenTasks):
     image_size: int = option(128, f"in 16..{PIXELS}")
     """Pixels along each side of the square pictures."""
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
-    """The policy's cameras, out of left_shoulder, right_shoulder, overhead, wrist and front."""
+    """The cameras that the policy sees, among left_shoulder, right_shoulder, overhead, wrist and front."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,8 +58,12 @@ class KeyframesSuite(Suite[Config, KeyframeSpec]):
     def demonstrations(self, seed: int, episodes: int, every_frame: bool = False) -> Iterator[Demo]:
         """Yield `episodes` demonstrations of each task, task by task.
 
-        every_frame: draw all five cameras at every frame, as in RLBench's folders. Otherwise draw only the policy's
-        cameras, and only at keyframes.
+        every_frame: draw all five cameras at every frame, as in RLBench's folders. Otherwise only the policy's cameras
+        are drawn, and only at the frames at which it decides.
+
+        Raises:
+            RenderingUnavailable: offscreen OpenGL is not available.
+            UserError: an expert fails too often in a row.
         """
         cameras = CAMERAS if every_frame else self.spec.cameras
         size = self.config.image_size

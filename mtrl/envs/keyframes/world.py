@@ -1,4 +1,4 @@
-"""One simulated scene: the gripper follows keyframe actions, and a listener can record the frames on the way."""
+"""A simulated scene: the gripper follows keyframe actions, and a listener can record frames during each move."""
 
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -16,21 +16,22 @@ from mtrl.envs.keyframes.poses import Pose, about_z, angle_between, rotation_vec
 from mtrl.envs.keyframes.scene import HOME, OPENING, WORKSPACE
 
 SPEED = {True: 0.8, False: 0.5}
-"""Speed of the gripper in m/s, with open and with closed fingers."""
+"""Whether the gripper is open -> its speed in m/s."""
 TURNING = 4.0
 """Turning speed of the gripper in rad/s."""
 FRAME = 0.04
 """Seconds between two frames of a move."""
 FEWEST_FRAMES = 6
-"""The fewest frames of a move, since in the 4 frames after a stop no other stop counts as a keyframe."""
+"""The fewest frames of a move. `data.demos.keyframes` counts no further stop in the 4 frames after a stop."""
 _RAMP = 0.12
-"""Seconds of acceleration and of braking, so that a pushed object does not slide on."""
+"""Seconds of acceleration, and of braking, which keeps a pushed object from sliding on."""
 _CHUNK = 4
-"""Physics steps between two targets on the path."""
+"""Physics steps for each target pose on the path."""
 _SETTLE, _FINGERS = 60, 150
-"""Physics steps after a move, and for a change of the gripper."""
+"""Physics steps after a move, and while the fingers open or close."""
 
 Listener = Callable[[], None]
+"""Called after each frame."""
 
 
 def silent() -> None:
@@ -38,19 +39,19 @@ def silent() -> None:
 
 
 class World:
-    """A scene of one task, with its own state."""
+    """A scene with its own state. Copies can share `model`."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.data = mujoco.MjData(model)
         self.gripper_open = True
-        """The last command."""
+        """The last command to the fingers."""
         self._hand = model.body("hand").id
         self._target = model.body("target").mocapid[0]
         self._steps = round(FRAME / model.opt.timestep / _CHUNK)
 
     def reset(self) -> None:
-        """Home pose, open fingers; every object where the model has it."""
+        """Put the gripper into its home pose, with open fingers, and every object where the model has it."""
         mujoco.mj_resetData(self.model, self.data)
         self.gripper_open = True
         self.data.joint("hand").qpos[:] = [*HOME.position, *_wxyz(HOME.quaternion)]
@@ -60,12 +61,12 @@ class World:
         self._aim(HOME)
 
     def settle(self, steps: int = 100) -> None:
-        """Let the placed objects come to rest."""
+        """Simulate some physics steps, in which placed objects come to rest."""
         mujoco.mj_step(self.model, self.data, steps)
         mujoco.mj_forward(self.model, self.data)
 
     def place(self, body: str, position: FloatArray | tuple[float, float, float], yaw: float = 0.0) -> None:
-        """Put a free or a mocap body somewhere, upright, and turned about the vertical."""
+        """Put a free or a mocap body at a position, upright, and turned about the vertical by `yaw` radians."""
         quaternion = _wxyz(about_z(yaw))
         mocap = int(self.model.body(body).mocapid[0])
         if mocap >= 0:
@@ -76,7 +77,7 @@ class World:
             joint.qvel[:] = 0
 
     def show_gripper(self, position: FloatArray, quaternion: FloatArray = HOME.quaternion) -> None:
-        """Move the gripper at once: no time passes."""
+        """Put the gripper at a pose at once, without simulating a move."""
         self.data.joint("hand").qpos[:] = [*position, *_wxyz(quaternion)]
         self._aim(Pose(position, quaternion))
         mujoco.mj_forward(self.model, self.data)
@@ -91,7 +92,7 @@ class World:
         camera.xmat[:] = np.stack([right, np.cross(back, right), back], 1).flatten()
 
     def turn_joint(self, name: str, value: float) -> None:
-        """Put a hinge or slide of the scene into a position."""
+        """Put a hinge (radians) or a slide (metres) of the scene into a position."""
         self.data.joint(name).qpos[0] = value
 
     def pose(self, body: str) -> Pose:
@@ -104,21 +105,21 @@ class World:
 
     @property
     def velocities(self) -> FloatArray:
-        """(6,): the velocity of the gripper's free joint: m/s in the world's frame, and rad/s in the gripper's."""
+        """(6,): the velocity of the gripper's free joint: m/s along world axes, then rad/s about the gripper's axes."""
         return self.data.joint("hand").qvel.copy()
 
     @property
     def joints(self) -> FloatArray:
-        """(6,): the gripper's position and rotation vector."""
+        """(6,): the gripper's position, in metres, and its rotation vector, in radians."""
         gripper = self.gripper
         return np.concatenate((gripper.position, rotation_vector(gripper.quaternion)))
 
     def joint(self, name: str) -> float:
-        """The position of a hinge or slide of the scene."""
+        """The position of a hinge (radians) or a slide (metres) of the scene."""
         return float(self.data.joint(name).qpos[0])
 
     def touching(self, body: str, geom: str) -> bool:
-        """Whether some part of `body` touches the shape `geom`."""
+        """Whether any geom of `body` touches the geom `geom`."""
         wanted, other = self.model.body(body).id, self.model.geom(geom).id
         pairs = self.data.contact.geom
         owners = self.model.geom_bodyid[pairs]
@@ -132,8 +133,8 @@ class World:
     def act(self, pose: Pose, gripper_open: bool, listener: Listener = silent) -> None:
         """Reach a pose on a straight path, come to rest, then move the fingers if they are to change.
 
-        The listener is called every 0.04 s during the move, when the gripper has come to rest, and again when the
-        fingers have moved. It is not called while they move, so that a stop and a change of the fingers make one
+        The listener is called every 0.04 s during the move, when the gripper has come to rest, and once more when the
+        fingers have moved. It is not called while they move, so that the stop and the change of the fingers make one
         keyframe.
         """
         self._move(pose, listener)
@@ -167,7 +168,7 @@ class World:
 
 
 def _progress(time: float, duration: float) -> float:
-    """The part of a path covered after `time`: constant speed between two short ramps."""
+    """The share of a path covered after `time` seconds: constant speed between two short ramps."""
     speed = 1 / (duration - _RAMP)
     if time < _RAMP:
         return speed * time**2 / (2 * _RAMP)

@@ -1,6 +1,6 @@
 """Meta-World's tasks, and an engine that steps all of them at once.
 
-Formulas and constants of observations and rewards follow Meta-World (MIT, see NOTICE).
+The formulas and constants of observations and rewards are Meta-World's (MIT, see NOTICE).
 """
 
 from __future__ import annotations

@@ -15,17 +15,17 @@ from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE, Rewar
 from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 RESULT_SIZE = OBSERVATION_SIZE + len(Outcome._fields)
-"""A result is an observation (current frame, previous frame, goal), followed by the fields of `Outcome`."""
+"""A result is an observation (39: current frame, previous frame, goal), followed by the fields of `Outcome`."""
 CURRENT, PREVIOUS = slice(CURRENT_SIZE), slice(CURRENT_SIZE, 2 * CURRENT_SIZE)
 """The places of the two frames in a result."""
 GOAL = 2 * CURRENT_SIZE
 COMMAND = 3
-"""The gripper's index in an action."""
+"""The index of the gripper's command in an action."""
 FloatRows = NDArray[np.float64]
 Columns = Mapping[str, tuple[int, int]]
 """{name: (its first column, its size; 0 for a single number)}"""
 FLAGS = ("-O1", "-ffp-contract=off")
-"""Flags without contraction: a fused product and sum would round once where Python rounds twice."""
+"""Compiler flags that forbid fused multiply-adds, which would round once where Python rounds twice."""
 _ARITHMETIC = """
 void {name}(const double *row, const double *constant, const float *action, double *memory, double *result) {{
   State state, *s = &state;
@@ -42,7 +42,7 @@ void {name}(const double *row, const double *constant, const float *action, doub
 
 
 def columns(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Columns, int]:
-    """Consecutive places in a row for shapes () and (k,), and the row's width."""
+    """Assign consecutive places in a row to values of shapes () and (k,). Returns them and the row's width."""
     found, start = {}, 0
     for name, shape in shapes.items():
         found[name] = (start, shape[0] if shape else 0)
@@ -63,16 +63,17 @@ def filler(places: Columns) -> Callable[[State, list[float]], None]:
 
 
 class TaskArithmetic:
-    """The observations and rewards of N copies. Each copy is evaluated by itself after its physics.
+    """The observations and rewards of the N copies of a task. Each copy is evaluated by itself, after its physics.
 
     Args:
         spec: the task.
+        version: of the reward, v1 or v2.
         probes: the places of its probes in ``rows``.
         shapes: the shape of each of its constants, () or (k,).
-        rows: (N, width), read if steps are taken from Python.
+        rows: (N, width), the values of the probes, which are read if Python evaluates the copies.
         action: (N, 4), read.
-        result: (N, RESULT_SIZE). The last step's frame is read (`PREVIOUS`); the rest is written.
-        terms: how many fields of `Outcome` are computed; the others stay 0.
+        result: (N, RESULT_SIZE). The frame of the last step (`PREVIOUS`) is read; the rest is written.
+        terms: how many fields of `Outcome` are stored, from the first on; the others stay 0.
     """
 
     def __init__(
@@ -98,9 +99,9 @@ class TaskArithmetic:
             state.previous = row[PREVIOUS]
 
     def evaluate(self, first: int, last: int) -> Callable[[], None]:
-        """A function that evaluates copies ``first`` to ``last`` − 1. If a copy fails, its observation is not finite.
+        """A function that evaluates copies ``first`` to ``last`` − 1. `native` does the same in C.
 
-        `native` does the same in C.
+        If the evaluation of a copy fails, its observation is not finite.
         """
         objects, reward, latched, terms = self.objects, self.reward, self.latched, self.terms
         fill, rows, commands = filler(self.probes), self.rows[first:last], self.action[first:last, COMMAND]
@@ -126,11 +127,11 @@ class TaskArithmetic:
         return evaluate_all
 
     def arrays(self) -> dict[str, Any]:
-        """The arrays that a step in C reads and writes (see `native`). They stay where they are."""
+        """The arrays that a step in C reads and writes (see `native`). They are never reallocated."""
         return {"action": self.action, "constants": self.constants, "state": self.state, "result": self.result}
 
     def begin(self, n: int, constants: Mapping[str, FloatRows]) -> None:
-        """Put copy n at the first observation of an episode, given its constants."""
+        """Begin an episode of copy n, given its constants. The numbers that the task keeps become NaN."""
         self.constants[n] = np.concatenate([np.ravel(value) for value in constants.values()])
         self.state[n] = math.nan
         self._fill_constants(self._states[n], self.constants[n].tolist())
@@ -152,7 +153,7 @@ class TaskArithmetic:
 
 
 def arithmetic_source(parts: Sequence[TaskArithmetic]) -> str:
-    """The source of a C function for each task, which is named after the task and evaluates one copy.
+    """C source with a function for each task, which has the task's name and evaluates one copy.
 
     Raises `Untranslatable` if a task uses something that has no translation.
     """

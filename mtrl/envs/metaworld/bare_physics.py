@@ -1,4 +1,4 @@
-"""The physics of an engine's steps and nothing else, in C: the bound for `mtrl bench envs`."""
+"""The physics of an engine's steps and nothing else, in C: the upper bound on speed in `mtrl bench envs`."""
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
 
@@ -47,7 +47,7 @@ def _library() -> ctypes.CDLL:
 
 
 def can_run() -> bool:
-    """Whether there is a C compiler, and MuJoCo's library can be called."""
+    """Whether there is a C compiler, and MuJoCo's library can be called from C."""
     try:
         _library()
         functions()
@@ -59,10 +59,11 @@ def can_run() -> bool:
 class BarePhysics:
     """T × N copies that start from an engine's states and repeat its commands.
 
-    Each thread steps a fixed part of the copies, all of them once before any of them again. No thread ever waits for
-    another. Copies of a task share one model, with bodies placed as in the first copy.
+    Each thread steps a fixed part of the copies in turn, and never waits for another thread. The copies of a task share
+    one model, with bodies placed as in the first copy.
 
     Args:
+        envs: the engine.
         whole: use Meta-World's models, which include visuals, in place of ours.
     """
 
@@ -85,7 +86,7 @@ class BarePhysics:
         self._run.argtypes = [*[ctypes.c_void_p] * 4, *[ctypes.c_long] * 4]
 
     def copy_states(self) -> None:
-        """Take over the engine's states."""
+        """Copy the engine's states."""
         for model, data, physics, n in self._copies:
             ours = physics.models[0]
             model.body_pos, model.site_pos, model.eq_data = ours.body_pos, ours.site_pos, ours.eq_data
@@ -94,7 +95,7 @@ class BarePhysics:
     def run(self, commands: Sequence[NDArray[np.float64]]) -> float:
         """Repeat steps with ``commands``, each of shape (T, N, CONTROLS), like `BatchedEnvs.controls`.
 
-        Returns the environment steps per second of all threads, as if all of them had ended at the same time.
+        Returns environment steps per second: all steps divided by the mean time of the threads.
         """
         given, copies = np.ascontiguousarray(commands, np.float64), len(self._copies)
         arrays = [array.ctypes.data for array in (functions(), self._models, self._datas, given)]

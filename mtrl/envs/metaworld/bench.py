@@ -1,4 +1,4 @@
-"""Measures environment steps per second of our engine, EnvPool, Meta-World's environments, and the physics alone.
+"""Measures the environment steps per second of our engine, EnvPool, Meta-World's environments and the physics alone.
 
 They take turns in one process on the same cores, so that other work on the machine slows all of them equally.
 """
@@ -33,16 +33,16 @@ from mtrl.monitoring.progress import counted
 from mtrl.monitoring.video import RenderingUnavailable
 
 _TURN = 0.4
-"""About how many seconds a turn lasts."""
+"""About how many seconds each of them runs before the next takes its turn."""
 _TURNS = (250, 100, 50, 20, 10, 5)
 """Possible numbers of steps in a turn. They divide an episode's 500 steps, so that no episode ends inside a turn."""
 _BOUND = "bound"
 _ONE = "pick-place-v3"
 """The task of mt1."""
 _MOST_IN_POOLS = 200
-"""The most environments in pools: EnvPool keeps a model of 20 MB for each."""
+"""The most environments in EnvPool's pools, since each keeps a model of 20 MB."""
 _PICTURE = 84
-"""Pixels along a side."""
+"""Pixels along a side of a picture."""
 logger = logging.getLogger(__name__)
 Run = Callable[[], float]
 """Takes a turn and returns its environment steps per second."""
@@ -51,7 +51,7 @@ Run = Callable[[], float]
 def bench(
     kinds: Sequence[str] = ("mt1", "mt10", "mt50"), copies: Sequence[int] = (1, 4, 16), seconds: float = 5.0
 ) -> list[dict[str, Any]]:
-    """A row for each suite, number of copies and engine, with steps per second and their ratio to the bound.
+    """Rows with steps per second, and their ratio to the bound, for each suite, number of copies and engine.
 
     ``bound`` is the physics alone, in C (`BarePhysics`): 5 ``mj_step`` and one ``mj_forward`` a step with our models,
     on as many threads as the engine's, none of which waits for another. It starts from the states of the engine's turn
@@ -59,17 +59,21 @@ def bench(
 
     ``package_sync`` and ``package_async`` are Meta-World's own vector environments, in one process and with a process
     for each environment. They have one copy of each task, but sixteen for mt1; more copies hardly change their speed.
-    ``peak_mb`` is the memory of a process with only our engine.
 
     ``pixels`` and ``package_pixels`` draw a picture of 84 × 84 pixels of every state, with one copy of each task. They
     need offscreen OpenGL. mt1 has no such rows.
 
     ``envpool`` has a pool for each task and steps one pool after the other; ``envpool_overlapped`` steps all at once.
-    These rows need EnvPool, and have at most 200 environments. The columns ``mujoco`` and ``goals`` show the
-    differences: EnvPool follows metaworld 3.0.0 with a later MuJoCo of its own, and draws a new goal for each episode.
+    These rows need EnvPool, and are left out with more than 200 environments. The columns ``mujoco`` and ``goals`` show
+    how they differ: EnvPool follows metaworld 3.0.0 with a later MuJoCo of its own, and draws a new goal for each
+    episode.
+
+    The column ``peak_mb``, in the rows of our engine, is the peak memory (MB) of a process with only this engine.
 
     Args:
-        seconds: the duration of each row's measurement.
+        kinds: suites among mt1, mt10, mt25 and mt50.
+        copies: numbers of copies of each task.
+        seconds: about how long each row is measured.
     """
     rows = []
     for kind in kinds:
@@ -116,9 +120,9 @@ def _compare(kind: str, copies: int, seconds: float, package: dict[str, Run]) ->
 
 
 def _pictures(kind: str, seconds: float) -> list[dict[str, Any]]:
-    """The rows of one suite with pictures; none if drawing is impossible."""
+    """The rows of one suite with pictures; none without offscreen OpenGL."""
     try:
-        os.environ.setdefault("MUJOCO_GL", offscreen_backend())  # so that Meta-World also draws without a window
+        os.environ.setdefault("MUJOCO_GL", offscreen_backend())  # so that Meta-World also draws without a display
     except RenderingUnavailable as error:
         logger.warning("No rows with pictures: %s", error)
         return []
@@ -135,6 +139,7 @@ def _pictures(kind: str, seconds: float) -> list[dict[str, Any]]:
 
 
 def _interleaved(runs: dict[str, Run], seconds: float, bounds: Sequence[BarePhysics]) -> dict[str, list[float]]:
+    """Let the runs take turns. Returns {name: its steps per second in each turn}."""
     speeds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in counted(range(max(1, round(seconds / _TURN))), "rounds"):
         for bound in bounds:
@@ -145,9 +150,9 @@ def _interleaved(runs: dict[str, Run], seconds: float, bounds: Sequence[BarePhys
 
 
 def _peak_mb(kind: str, copies: int) -> float:
-    """The largest resident memory of a process that steps the engine; NaN if there is no /proc.
+    """The peak resident memory, in MB, of a process that steps the engine; NaN if the system is not Linux.
 
-    `resource.getrusage` cannot give it: on Linux a child process starts with its parent's maximum.
+    `resource.getrusage` cannot measure it: on Linux, a child process starts with its parent's maximum.
     """
     if not sys.platform.startswith("linux"):
         return float("nan")
@@ -194,7 +199,7 @@ def _turn(step: Callable[[np.ndarray], Any], actions: Iterator[np.ndarray]) -> f
 
 @contextlib.contextmanager
 def _package_runs(kind: str) -> Iterator[dict[str, Run]]:
-    """``gymnasium.make_vec("Meta-World/MT10", ...)`` and the like. Processes are forked before any thread starts."""
+    """Runs of ``gymnasium.make_vec("Meta-World/MT10", ...)`` and the like, which fork before our engine is made."""
     name = "custom-mt-envs" if kind == "mt1" else kind.upper()
     options: dict[str, Any] = {"envs_list": [_ONE] * 16} if kind == "mt1" else {}
     with contextlib.ExitStack() as stack, warnings.catch_warnings():

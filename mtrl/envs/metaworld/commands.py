@@ -1,4 +1,4 @@
-"""Computes commands from actions: the hand's position, and the fingers' controls."""
+"""Computes commands from actions: the position of the hand, and the controls of the fingers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ class Commands:
     """The commands of T tasks × N copies, as Meta-World's ``set_xyz_action`` makes them.
 
     Args:
-        envs: Meta-World's environment of each task, which has the scale of actions and the hand's limits.
+        envs: Meta-World's environment of each task, which gives the scale of actions and the hand's limits.
         copies: N.
     """
 
     def __init__(self, envs: Sequence[Any], copies: int) -> None:
         self.controls = np.zeros((len(envs), copies, CONTROLS))
-        """(T, N, CONTROLS): the hand's position (3), and the two fingers' commands."""
+        """(T, N, CONTROLS): the hand's position (3), and the controls of the two fingers."""
         self._move = np.zeros((len(envs), copies, 3), np.float32)
         self._scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
         self._low = np.array([env.mocap_low for env in envs], np.float64)[:, None]
         self._high = np.array([env.mocap_high for env in envs], np.float64)[:, None]
 
     def take(self, action: NDArray[np.float32]) -> None:
-        """Move the hand's position by actions (T, N, 4), in single precision before the sum, as Meta-World does."""
+        """Move the hand's position by actions (T, N, 4), and set the fingers' controls.
+
+        As in Meta-World, the clipped and scaled action is float32, and the sum with the position float64.
+        """
         move, position = self._move, self.controls[..., :3]
         np.maximum(action[..., :3], -1.0, out=move)
         np.minimum(move, 1.0, out=move)
@@ -40,5 +43,5 @@ class Commands:
         np.negative(action[..., 3], out=self.controls[..., 4])
 
     def arrays(self, t: int) -> dict[str, NDArray[Any]]:
-        """What `take` reads and writes for task t. The arrays stay where they are."""
+        """The arrays of task t that `take` reads and writes, without the action. They are never reallocated."""
         return {"controls": self.controls[t], "scale": self._scale[t], "low": self._low[t], "high": self._high[t]}

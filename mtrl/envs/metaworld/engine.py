@@ -1,9 +1,9 @@
-"""Steps T Meta-World tasks × N copies at the speed of their physics, with Meta-World's numbers.
+"""Steps N copies of each of T Meta-World tasks on all cores, with the same results as Meta-World.
 
-A step puts all copies into one list of jobs, for as many threads as there are cores. A job takes some copies of one
-task through 5 physics steps and one ``mj_forward`` each, then computes their observations and rewards and decides which
-episodes end: with a C compiler, in C that does not hold Python's lock (`native`). Ended episodes restart in a second
-round, a job per task.
+A step divides the copies into jobs, which the threads (one per core) take one by one. A job advances some copies of one
+task by 5 physics steps and one ``mj_forward``, computes their observations and rewards, and decides which episodes end.
+With a C compiler, jobs run in C without the global interpreter lock (`native`). Ended episodes restart in a second
+round, which has one job per task.
 """
 
 from __future__ import annotations
@@ -40,42 +40,49 @@ from mtrl.envs.metaworld.workers import Workers, shares
 logger = logging.getLogger(__name__)
 
 INFO_TERMS = Outcome._fields[1:]
-"""The names of what Meta-World reports besides the reward."""
-_REASONS = {SOUND: "numbers that are not finite", UNSTABLE: "unstable physics", ERROR: "an error of MuJoCo's"}
+"""The names of the terms that Meta-World reports in ``info``."""
+_REASONS = {SOUND: "numbers that are not finite", UNSTABLE: "unstable physics", ERROR: "an error in MuJoCo"}
 _SAVED = ("observation", "next_observation", "faults", "_elapsed", "_last", "_goal", "_played", "_parked")
 
 
 class BatchedEnvs:
-    """All tasks × N copies at once. Implements `TaskVectorEnv`, and gives the same trajectories as `PackageEnvs`.
+    """N copies of each of T Meta-World tasks, stepped at once. Implements `TaskVectorEnv`.
 
-    Observations and rewards are float64; actions are used as float32. An episode ends at the horizon, optionally at
-    success, and if a copy fails (an exception, a number that is not finite, unstable physics). After a failure,
-    `next_observation` is the last valid one, the reward 0, the episode truncated, and `faults` grows. Results do not
-    depend on the number of threads.
+    Trajectories are the same as those of `PackageEnvs`, for any number of threads. Observations (T, N, 39) and rewards
+    (T, N) are float64; actions (T, N, 4) are used as float32. An episode ends at its horizon, optionally at or after a
+    success, and if its copy fails (an error in MuJoCo, a number that is not finite, unstable physics). A failure
+    truncates the episode: `next_observation` is then the last valid observation, the reward is 0, and `faults` counts
+    it.
 
     Args:
         goals: {task: goals}, in the suite's order.
         seed: the seed of the streams from which the copies draw goals, one stream for each copy.
-        schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, .... Then it stands still at the
-            last observation, with zero rewards.
-        threads: by default, one per core.
-        known: first states of episodes, shared with other environments of the same goals.
-        with_info: whether to compute what `info` returns.
-        draws: chooses the goals of the copies' episodes; by default, any of the task's goals at random.
+        envs_per_task: N.
+        reward_version: v1 or v2.
+        horizon: the steps after which an episode is truncated; a list is assigned to a task's copies in turn.
+        terminate_on_success: whether episodes terminate at success.
+        steps_after_success: the steps for which an episode continues after its first success; by default, all that are
+            left until its horizon.
+        schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, .... Then it is parked: it stays
+            at its last observation, with zero rewards.
+        threads: by default, one per core, and at most one per copy.
+        known: a cache of first states, which environments with the same goals can share.
+        with_info: whether steps also compute what `info` returns.
+        draws: chooses the goals of episodes; by default, any of the task's goals at random.
         specs: {task: its definition}, for variants of Meta-World's tasks.
 
     Raises:
-        UserError: the engine does not know a task.
+        UserError: the engine does not support a task, or an argument is out of range.
     """
 
     faults: NDArray[np.int64]
-    """(T, N): episodes that ended because the copy failed, since the last reset."""
+    """(T, N): episodes that ended because the copy failed, since the copy's last `reset` or `restart`."""
     autoreset: bool = True
-    """Whether an ended episode restarts in the same step. If not, `restart` has to be called."""
+    """Whether an ended episode restarts in the same step. If not, the caller restarts it with `restart`."""
     before_restart: Callable[[BoolArray], Any]
-    """Called by a step with the mask (T, N) of copies whose episodes have ended, before they restart."""
+    """Called in a step before ended episodes restart, with the mask (T, N) of their copies."""
     keeps_goals: bool = False
-    """Whether a copy's next episode has the same goal as the last, unless `restart` asks for new goals."""
+    """Whether a copy keeps its goal in the next episode, unless `restart` asks for new goals."""
 
     def __init__(
         self,
@@ -98,7 +105,7 @@ class BatchedEnvs:
         self.tasks = tuple(goals)
         check_choice("benchmark.reward_version", reward_version, ("v1", "v2"))
         for task in goals:
-            check(task in TASKS, "benchmark.tasks", "tasks that the batched engine has; engine=package has all", task)
+            check(task in TASKS, "benchmark.tasks", "tasks of the batched engine (engine=package has all)", task)
         self.num_tasks, self.envs_per_task = len(goals), envs_per_task
         self._seed, self._horizon = seed, np.resize(horizon, envs_per_task)
         self._schedule, self._with_info = schedule, with_info
@@ -116,7 +123,7 @@ class BatchedEnvs:
         self._ready = self._seeded = False
 
     def _share_arrays(self) -> None:
-        """Name the arrays of `Episodes` that are read and written here. They stay where they are."""
+        """Make attributes of the arrays of `Episodes` that are used here. The arrays are never reallocated."""
         own = self._episodes
         self.observation, self.next_observation, self.faults = own.observation, own.next_observation, own.faults
         self._elapsed, self._last, self._goal, self._played = own.elapsed, own.last, own.goal, own.played
@@ -148,7 +155,7 @@ class BatchedEnvs:
 
     @property
     def terminate_on_success(self) -> bool:
-        """Whether episodes end at success."""
+        """Whether episodes terminate at success."""
         return self._episodes.terminate_on_success
 
     @terminate_on_success.setter
@@ -156,7 +163,10 @@ class BatchedEnvs:
         self._episodes.terminate_on_success = value
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes from `seed`. By default this is the last reset's seed, so that the same goals follow."""
+        """Restart all episodes and return the first observations (T, N, 39).
+
+        `seed` restarts the streams of goals. By default it is the last seed, so that the same goals follow.
+        """
         self._seed = self._seed if seed is None else seed
         self.seed(self._seed)
         self._played[...], self._parked[...], self._seeded = 0, False, True
@@ -167,17 +177,21 @@ class BatchedEnvs:
         self._draws.seed(seeds)
 
     def meet_goals(self) -> None:
-        """Make the first states of all goals, which would otherwise be made when they are first drawn."""
+        """Compute the first state for every goal now. Otherwise it is computed when the goal is first drawn."""
         for starts in self._starts:
             for goal in range(len(starts.goals)):
                 starts.start(goal)
 
     def restart(self, which: BoolArray, *, new_goals: bool = False) -> FloatArray:
-        """Start the next episode of the copies marked in ``which (T, N)``. The others do not change.
+        """Start the next episode of the copies marked in ``which (T, N)``, and return all observations (T, N, 39).
 
         new_goals: draw new goals even if `keeps_goals`.
+
+        Raises:
+            RuntimeError: the environments have not been reset, or the last step was interrupted and `which` does not
+                mark all copies.
         """
-        if not (self._seeded and np.all(which)):  # nothing of a step that was broken off outlives all episodes
+        if not (self._seeded and np.all(which)):  # restarting all copies also repairs an interrupted step
             self._check_ready()
         self._ready = False
         self.faults[which] = 0
@@ -187,6 +201,13 @@ class BatchedEnvs:
         return self.observation
 
     def step(self, action: FloatArray) -> StepResult:
+        """Step all copies with actions (T, N, 4) in [-1, 1].
+
+        Raises:
+            UserError: the actions have another shape.
+            RuntimeError: the environments have not been reset, are closed, or are in a forked process; or a thread
+                failed.
+        """
         self._check_ready()
         if np.shape(action) != self._episodes.action.shape:
             raise expected("Actions", f"of shape {self._episodes.action.shape}", np.shape(action))
@@ -201,24 +222,26 @@ class BatchedEnvs:
         return self._step_result
 
     def _check_ready(self) -> None:
-        """Raise an error after a step or start that was broken off, which leaves the copies at different times."""
+        """Raise an error before the first reset, or after an interrupted step: it leaves copies at different times."""
         if not self._ready:
-            raise RuntimeError("Call `reset` or `load_state_dict` first, also after a step that failed.")
+            raise RuntimeError("Call `reset` or `load_state_dict` first, also after a step that raised an error.")
 
     def info(self) -> dict[str, FloatArray]:
-        """{term: (T, N)}: what Meta-World reports about the last step besides the reward; see `INFO_TERMS`."""
+        """{term: (T, N)}: what Meta-World reports about the last step, for each of `INFO_TERMS`."""
         if not self._with_info:
-            raise RuntimeError("These environments were made without `with_info`.")
+            raise RuntimeError("`info` needs environments that were made with `with_info=True`.")
         failed = self._failed | self._parked
         return {name: np.where(failed, 0.0, self._episodes.outcome[i + 1]) for i, name in enumerate(INFO_TERMS)}
 
     def _plan(self) -> None:
-        """Divide the copies that play into chunks. Large chunks keep a task's code and model in a core's cache; small
-        ones at the end let all threads finish together."""
+        """Divide the copies that are not parked into chunks.
+
+        Large chunks keep a task's code and model in a core's cache. Small ones at the end let all threads end together.
+        """
         self._resting = bool(self._parked.any())
         if self._planned is not None and np.array_equal(self._planned, self._parked):
             return
-        self._planned = None  # so that a plan that is broken off is made again
+        self._planned = None  # an interrupted plan is made again
         found = enumerate(shares(~self._parked, self.threads))
         self._steps.plan([(t, first, last) for t, ranges in found for first, last in ranges])
         self._planned = self._parked.copy()
@@ -227,7 +250,7 @@ class BatchedEnvs:
         """Report failures, and restart the episodes that have ended."""
         for t, n in np.argwhere(self._failed).tolist():
             reason = _REASONS[self._episodes.status[t, n]]
-            self._warn("Copy %d of %s fails and starts anew: %s", n, self.tasks[t], reason)
+            self._warn("Copy %d of %s failed, so its episode was truncated: %s", n, self.tasks[t], reason)
         ended = self._step_result.terminated | self._step_result.truncated
         if self.autoreset and ended.any():
             self.before_restart(ended)
@@ -266,7 +289,7 @@ class BatchedEnvs:
         self._elapsed[t, n], self._last[t, n] = 0, self._horizon[n]
 
     def __reduce__(self) -> Any:
-        what = "copied by `state_dict`, and `load_state_dict` of an engine with the same arguments"
+        what = "copied with `state_dict`, and `load_state_dict` of an engine made with the same arguments"
         raise TypeError(f"The engine should be {what}. Found an attempt to copy or pickle it.")
 
     def state_dict(self) -> dict[str, Any]:
@@ -288,7 +311,7 @@ class BatchedEnvs:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Restore a saved state.
+        """Restore a saved state and return its observations (T, N, 39).
 
         Raises:
             UserError: it is the state of another engine, of other tasks, or of another number of copies.

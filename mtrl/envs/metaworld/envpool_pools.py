@@ -1,4 +1,4 @@
-"""EnvPool's Meta-World (https://github.com/sail-sg/envpool), a rival in speed: rewards and observations in C++."""
+"""EnvPool's Meta-World in C++ (https://github.com/sail-sg/envpool), for comparisons of speed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mtrl.core.cores import available_cores
 from mtrl.core.memory import return_freed_memory
 
 FACTS = {"mujoco": "3.6.0", "goals": "anew"}
-"""How EnvPool 1.2.5 differs from Meta-World: in the version of MuJoCo that it contains, and in drawing goals."""
+"""How EnvPool 1.2.5 differs from Meta-World: it contains its own MuJoCo, and draws a new goal for each episode."""
 
 
 def envpool_installed() -> bool:
@@ -23,7 +23,11 @@ def envpool_installed() -> bool:
 class EnvPools:
     """A pool of N environments for each of T tasks, since a pool has only one task.
 
-    A pool has one thread per environment, and at most one per core.
+    A pool has one thread per environment, but at most one per core.
+
+    Args:
+        tasks: T names, such as reach-v3.
+        copies: N.
     """
 
     def __init__(self, tasks: Sequence[str], copies: int) -> None:
@@ -42,15 +46,15 @@ class EnvPools:
         return len(self._pools)
 
     def step(self, actions: np.ndarray) -> list[np.ndarray]:
-        """One pool after the other: actions (T, N, 4) -> observations, T of (N, 39)."""
+        """Step one pool after the other with actions (T, N, 4). Returns T arrays of observations (N, 39)."""
         return [pool.step(now)[0] for pool, now in zip(self._pools, actions, strict=True)]
 
     def step_overlapped(self, actions: np.ndarray) -> list[np.ndarray]:
-        """The same, with all pools working at the same time."""
+        """The same, with all pools stepping at the same time."""
         for pool, now in zip(self._pools, actions, strict=True):
             pool.send(now)
         return [pool.recv()[0] for pool in self._pools]
 
     def close(self) -> None:
         self._pools.clear()
-        return_freed_memory()  # 20 MB for each environment, which the process would keep
+        return_freed_memory()  # otherwise the process keeps 20 MB for each environment

@@ -1,4 +1,4 @@
-"""The arrays of T tasks × N copies, and what a step does around physics: it sets commands and ends episodes."""
+"""The arrays of N copies of each of T tasks, and the parts of a step before and after the physics."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ NEVER = np.iinfo(np.int64).max // 2
 
 
 class Episodes:
-    """What the engine knows of each copy besides its physics.
+    """The engine's state of each copy, apart from physics.
 
-    `native` does the same as `begin` and `end` in C, except for the commands of parked copies, which mean nothing.
+    A copy is parked once it has played all of its scheduled episodes. `native` does the same in C as `begin` and `end`.
+    Only the commands of parked copies differ, and these have no effect.
 
     Args:
         commands: computes the copies' commands.
-        terminate: whether an episode ends at success.
+        terminate: whether an episode terminates at success.
         steps_after_success: how many steps an episode still lasts after a success; None: until its horizon.
     """
 
@@ -31,7 +32,7 @@ class Episodes:
         self.commands, grid = commands, commands.controls.shape[:2]
         self.action = np.zeros((*grid, 4), np.float32)
         self.observation = np.zeros((*grid, OBSERVATION_SIZE))
-        # Arrays that are written together are adjacent in memory; the others are views of them.
+        # Arrays that are written together are adjacent in memory: most attributes are views of `result` or `ends`.
         self.result = np.zeros((*grid, RESULT_SIZE))
         self.next_observation = self.result[..., :OBSERVATION_SIZE]
         self.outcome = np.moveaxis(self.result[..., OBSERVATION_SIZE:], -1, 0)
@@ -52,13 +53,13 @@ class Episodes:
         self._rules[0] = value
 
     def begin(self) -> None:
-        """Set the commands of `action`, and what the last step leaves to the next."""
+        """Before physics: compute the commands for `action`, reset the status, keep the last frame as `PREVIOUS`."""
         self.commands.take(self.action)
         self.status[...] = SOUND
         self.result[..., PREVIOUS] = self.observation[..., CURRENT]
 
     def end(self) -> int:
-        """Decide which episodes end, and how. Returns how many have ended. Nothing happens to parked copies."""
+        """After physics: decide which episodes end, and how. Returns how many do. Parked copies do not change."""
         (terminate, after), playing = self._rules, ~self.parked
         np.not_equal(self.outcome[1], 0.0, out=self.success, where=playing)
         self.elapsed += playing
@@ -82,13 +83,13 @@ class Episodes:
         self.truncated |= self.failed
 
     def rest(self) -> None:
-        """Set what a step returns for parked copies: no reward, no end, the last observation."""
+        """Set what a step returns for parked copies: zero reward, no end of an episode, and the last observation."""
         self.reward[self.parked] = 0.0
         self.ends[:, self.parked] = False
         self.next_observation[self.parked] = self.observation[self.parked]
 
     def arrays(self, t: int) -> dict[str, Any]:
-        """The arrays of task t that a step in C reads and writes (see `native`). They stay where they are."""
+        """The arrays of task t that a step in C reads and writes (see `native`). They are never reallocated."""
         names = ("observation", "terminated", "truncated", "success", "failed", "elapsed", "last", "faults")
         own = {name: getattr(self, name)[t] for name in names}
         return own | self.commands.arrays(t) | {"rules": self._rules}

@@ -1,4 +1,4 @@
-"""Steps the environments' copies from Python where there is no C compiler. See `native`, which does the same in C."""
+"""Steps the copies from Python where there is no C compiler. `native` does the same in C."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mtrl.envs.metaworld.workers import Workers
 
 
 class PythonSteps:
-    """The tasks' functions, called by the engine's threads."""
+    """Runs the tasks' physics and arithmetic on the engine's threads."""
 
     def __init__(
         self, tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], episodes: Episodes, workers: Workers
@@ -20,21 +20,21 @@ class PythonSteps:
         self._jobs: list[Callable[[int], None]] = []
 
     def plan(self, chunks: Sequence[tuple[int, int, int]]) -> None:
-        """Set what each `run` steps: a chunk (t, first, last) is the copies ``first`` to ``last`` − 1 of task t."""
+        """Set what each `run` steps. A chunk (t, first, last) means the copies ``first`` to ``last`` − 1 of task t."""
         self._jobs = [self._job(*chunk) for chunk in chunks]
 
     def run(self) -> int:
-        """Take a step of all planned copies. Returns how many episodes have ended."""
+        """Step all planned copies. Returns how many episodes have ended."""
         jobs = self._jobs
         self._episodes.begin()
         self._workers.run(lambda job, worker: jobs[job](worker), range(len(jobs)))
         return self._episodes.end()
 
     def close(self) -> None:
-        """The threads are the engine's."""
+        """Nothing to close: the threads belong to the engine."""
 
     def _job(self, t: int, first: int, last: int) -> Callable[[int], None]:
-        """First all physics, then all arithmetic, so that their code stays in the cache."""
+        """A function that steps a chunk: all physics, then all arithmetic, so that their code stays in the cache."""
         physics, arithmetic = self._tasks[t]
         advance, evaluate = physics.advance(first, last), arithmetic.evaluate(first, last)
 

@@ -1,6 +1,6 @@
-"""Compiled Meta-World models without visuals.
+"""Compiled Meta-World models, with and without visuals.
 
-One of Meta-World's models takes about 20 MB, nearly all of it for textures and visual meshes. MuJoCo's compiler drops
+A model of Meta-World takes about 20 MB, nearly all of it for textures and visual meshes. MuJoCo's compiler drops
 these (``discardvisual``) and keeps the bodies, joints and colliding geoms in their order, so that the physics is the
 same to the last bit. The remaining 3 MB are two collision meshes of the robot. Such a model cannot be rendered.
 """
@@ -20,11 +20,11 @@ from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 @functools.cache
 def physics_model(path: str) -> Any:
-    """The ``MjModel`` of an XML file for stepping, not for rendering. Named geoms are kept. Change only a copy."""
+    """The ``MjModel`` of an XML file, without visuals but with all named geoms. It is cached, so change only a copy."""
     spec: Any = mujoco.MjSpec.from_file(path)
     spec.compiler.discardvisual = True
     _drop_visual_meshes(spec)
-    # The compiler keeps elements to which others refer. A tuple refers to them and has no other effect.
+    # The compiler keeps geoms to which other elements refer. This tuple refers to them, and has no other effect.
     names = [geom.name for geom in spec.geoms if geom.name]
     kinds = [mujoco.mjtObj.mjOBJ_GEOM] * len(names)
     spec.add_tuple(name="kept_geoms", objtype=kinds, objname=names, objprm=[0.0] * len(names))
@@ -50,7 +50,7 @@ def _drop_visual_meshes(spec: Any) -> None:
 
 
 def whole_model(task: str) -> Any:
-    """Meta-World's own ``MjModel`` of a task, including visuals."""
+    """A copy of Meta-World's own ``MjModel`` of a task, including visuals."""
     name: Any = ALL_V3_ENVIRONMENTS[task].model_name
     return _whole_model(name.fget(None)).__copy__()
 
@@ -62,7 +62,7 @@ def _whole_model(path: str) -> Any:
 
 @functools.cache
 def _environment(task: str, model_of: Callable[[str], Any]) -> Any:
-    """A class of the task that copies a compiled model instead of compiling one, which takes 0.3 s."""
+    """A subclass of the task's environment that copies a compiled model. Compiling one takes 0.3 s."""
 
     def _initialize_simulation(self: SawyerXYZEnv) -> tuple[Any, Any]:
         model = model_of(self.fullpath).__copy__()
@@ -73,10 +73,10 @@ def _environment(task: str, model_of: Callable[[str], Any]) -> Any:
 
 
 def make_env(task: str, reward_version: str) -> Any:
-    """Meta-World's environment of ``task``, without a goal yet."""
+    """Meta-World's environment of ``task``. Call its ``set_task`` before ``reset``."""
     return _environment(task, _whole_model)(reward_function_version=reward_version)
 
 
 def make_physics_env(task: str, reward_version: str) -> Any:
-    """The same environment with the small model: it has the same numbers, but no pictures."""
+    """The same environment with the model without visuals. Its numbers are the same, but it cannot be rendered."""
     return _environment(task, physics_model)(reward_function_version=reward_version)

@@ -1,10 +1,10 @@
-"""Runs whole steps of copies in C (commands, physics, probes, arithmetic, ends) without Python's lock.
+"""Runs whole steps in C (commands, physics, probes, arithmetic, ends of episodes) without the global interpreter lock.
 
 When Python calls ``mj_step`` and ``mj_forward``, they release the lock, but take it again when they return. Threads
 that do so every 40 µs lose a tenth of their time handing it over, and the arithmetic in Python holds it. With a C
-compiler (``cc``, or what the variable ``CC`` names), the functions of all tasks are translated (`compiler`) and
-compiled when an engine starts, in about a second for fifty tasks. No file is kept. Without a compiler Python does the
-same, with the same results.
+compiler (``cc``, or the command in the environment variable ``CC``), the functions of all tasks are translated
+(`compiler`) and compiled when an engine is made, in about a second for fifty tasks. No file is kept. Without a
+compiler, `interpreted` does the same in Python, with the same results.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ static __thread jmp_buf place;
 
 static void leave(const char *message) { longjmp(place, 1); }
 
-/* As `Commands.take` (in single precision before the sum; what is not a number stays so). Then it writes what the copy
-   needs before its physics, as `TaskPhysics.advance` does. */
+/* Like `Commands.take`: in single precision before the sum, and NaN stays NaN. Then it writes the commands and the
+   copy's positions into the simulator, like `TaskPhysics.advance`. */
 static void command(const Task *task, long which, long n) {
   double *controls = task->controls + n * CONTROLS;
   const float *action = task->action + n * ACTION;
@@ -96,7 +96,7 @@ static void advance(const MuJoCo *mujoco, const Task *task, long worker, long fi
   mujoco->set_handler(before);
 }
 
-/* As `Episodes.end`, for one copy. */
+/* Like `Episodes.end`, for one copy. */
 static long end(const Task *task, long n) {
   double *result = task->result + n * RESULT, *seen = task->observation + n * SEEN;
   int sound = task->status[n] == SOUND;
@@ -118,7 +118,7 @@ static long end(const Task *task, long n) {
   return task->terminated[n] || task->truncated[n];
 }
 
-/* As `probes.is_touching`. */
+/* Like `probes.is_touching`. */
 static double touching(const mjData *data, int geom, int left, int right) {
   double sums[2] = {0.0, 0.0};
   for (int i = 0; i < data->ncon; i++) {
@@ -152,9 +152,10 @@ _SYMBOLS = ("mj_step", "mj_forward", "_mjPRIVATE__get_tls_error_fn", "_mjPRIVATE
 
 
 class CompiledSteps:
-    """The tasks' functions, and the threads that call them. The tasks' arrays must stay where they are.
+    """The tasks' compiled functions, and the threads that call them. The tasks' arrays must never be reallocated.
 
-    Raises one of `FAILURES`, or Untranslatable, if the functions cannot be compiled.
+    Raises:
+        Untranslatable, or one of `FAILURES`: the functions cannot be compiled.
     """
 
     def __init__(self, tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], episodes: Episodes, threads: int) -> None:
@@ -170,7 +171,7 @@ class CompiledSteps:
         self.run, self.close = self._pool.run, self._pool.close
 
     def plan(self, chunks: Sequence[tuple[int, int, int]]) -> None:
-        """What each `run` steps: of task t the copies ``first`` to ``last`` − 1, for each (t, first, last)."""
+        """Set what each `run` steps. A chunk (t, first, last) means the copies ``first`` to ``last`` − 1 of task t."""
         size = ctypes.sizeof(_Task)
         begin = ctypes.addressof(self._tasks)
         self._pool.plan([Job(self._steps[t], begin + t * size, first, last) for t, first, last in chunks])
@@ -179,7 +180,7 @@ class CompiledSteps:
 def compiled_steps(
     tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], episodes: Episodes, threads: int
 ) -> CompiledSteps | None:
-    """None if the tasks cannot be compiled. The reason is logged."""
+    """The compiled steps; None if the tasks cannot be compiled, for a reason that is logged."""
     try:
         return CompiledSteps(tasks, episodes, threads)
     except (*FAILURES, Untranslatable) as error:
@@ -210,10 +211,15 @@ class _Task(ctypes.Structure):
 
 @functools.cache
 def functions() -> Any:
-    """The addresses of MuJoCo's functions, in the library that Python's bindings have loaded."""
+    """(4,) uint64: the addresses of `_SYMBOLS`, in the library that MuJoCo's Python bindings have loaded.
+
+    Raises:
+        OSError: there is no such library.
+        AttributeError: the library lacks a function.
+    """
     pattern = "libmujoco*.dylib" if sys.platform == "darwin" else "libmujoco.so*"
     found = sorted(FOLDER.glob(pattern))
     if not found or not hasattr(mujoco, "MjData") or not hasattr(mujoco.MjData, "_address"):  # pyright: ignore
-        raise OSError("this build of mujoco has no library to call")
+        raise OSError("this build of mujoco has no shared library that can be called")
     library = ctypes.CDLL(str(found[0]))
     return np.array([_address(getattr(library, name)) for name in _SYMBOLS], np.uint64)

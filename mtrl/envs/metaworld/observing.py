@@ -21,11 +21,11 @@ _GOAL = slice(2 * CURRENT_SIZE, OBSERVATION_SIZE)
 
 
 class Observer:
-    """Makes observations of an engine's T tasks × N copies. `space` is the space of a single observation.
+    """Makes observations of an engine's N copies of each of T tasks. `space` is the space of a single observation.
 
-    A state is (O,) float64: that of the engine, with zeros in place of its goal in meta-learning, and followed by the
-    task's one-hot code if requested. Pixels are uint8. If episodes end in a step, their last pictures are drawn before
-    they restart.
+    A state is (O,) float64: the engine's observation (39), with zeros in place of the goal in meta-learning, then the
+    task's one-hot code (T) if requested. Pixels are (height, width, 3) uint8, or (K, height, width, 3) for a list of K
+    cameras. When episodes end in a step, their last pictures are drawn before they restart.
     """
 
     def __init__(self, envs: BatchedEnvs, given: Arguments) -> None:
@@ -44,18 +44,20 @@ class Observer:
             envs.before_restart = self._draw
 
     def __call__(self, state: FloatArray) -> Observation:
-        """The engine's observations (T, N, 39) of its current states -> a batch."""
+        """Turn the engine's observations (T, N, 39) of its current states into a batch of T · N."""
         if self._given.observation != "state":
             self._draw()
         return self._made(state, self._given.copy)
 
     def final(self, state: FloatArray) -> list[Any]:
-        """Each sub-environment's observation of the state (T, N, 39) just reached, after a step in which episodes have
-        ended. For episodes that continue, the pictures are those of the step before."""
+        """The observations of T · N sub-environments before ended episodes restart, given the engine's (T, N, 39).
+
+        For episodes that continue, the pictures are those of the step before.
+        """
         return unbatched(self._made(state, True))
 
     def render(self) -> tuple[Array, ...]:
-        """A picture (height, width, 3) of each sub-environment by the first camera."""
+        """A picture (height, width, 3) of each sub-environment, from the first camera."""
         drawn = self._draw()[:, :, 0].copy()
         return tuple(drawn.reshape(-1, *drawn.shape[2:]))
 

@@ -1,4 +1,4 @@
-"""T tasks × N copies as Meta-World's own environments, which are the reference for the batched engine.
+"""N copies of each of T tasks as Meta-World's own environments, which are the reference for the batched engine.
 
 Each copy is a `SawyerXYZEnv`. The copies are stepped one after the other in this process.
 """
@@ -27,7 +27,7 @@ from mtrl.envs.metaworld.models import make_env
 from mtrl.envs.metaworld.starts import INTEGRATION
 
 MAX_HORIZON = SawyerXYZEnv.max_path_length
-"""Steps that Meta-World allows in an episode."""
+"""The most steps that Meta-World allows in an episode."""
 _FIELDS: Mapping[str, tuple[Any, tuple[int, ...]]] = {
     "action": (np.float32, (4,)),
     **dict.fromkeys(("observation", "next_observation"), (np.float64, (39,))),
@@ -35,6 +35,7 @@ _FIELDS: Mapping[str, tuple[Any, tuple[int, ...]]] = {
     **dict.fromkeys(("terminated", "truncated", "success"), (np.bool_, ())),
     "faults": (np.int64, ()),
 }
+"""{array: (type, shape for one copy)}"""
 
 _warn = LimitedWarnings(logging.getLogger(__name__))
 
@@ -50,7 +51,7 @@ class _Spec:
     terminate_on_success: bool
     steps_after_success: int | None
     schedule: NDArray[np.int64] | None
-    """The goal indices of its episodes, after which the copy stands still. None: random goals, without end."""
+    """The goal indices of the copy's episodes, after which it is parked. None: random goals, without end."""
 
 
 class _Copy:
@@ -101,7 +102,7 @@ class _Copy:
     def _advance(self) -> bool:
         """Step the environment. Returns whether it failed. A failed step keeps the last observation; its reward is 0.
 
-        MuJoCo resets an unstable state without an error. Only its clock shows this, since it goes back.
+        MuJoCo resets an unstable state without raising an error. Only its clock shows this, since it goes back.
         """
         row, clock = self.row, self.env.data.time
         try:
@@ -111,9 +112,9 @@ class _Copy:
                 row["reward"][...] = reward
                 row["success"][...] = info["success"] == 1.0
                 return False
-            _warn("A copy of %s became unstable and starts anew.", self.spec.task)
+            _warn("A copy of %s became unstable and was restarted.", self.spec.task)
         except Exception:
-            _warn("A copy of %s failed and starts anew.", self.spec.task, exc_info=True)
+            _warn("A copy of %s failed and was restarted.", self.spec.task, exc_info=True)
         row["faults"][...] += 1
         row["next_observation"][...] = row["observation"]
         row["reward"][...] = 0
@@ -136,7 +137,7 @@ class _Copy:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a saved state. `reset` makes the attributes that are views of the simulator's memory."""
+        """Restore a saved state. First, `reset` makes the attributes that are views of the simulator's memory."""
         self.rng.bit_generator.state = state["rng"]
         self.goal, self.played, self.parked, self.last = state["episode"]
         self.env.set_task(self.spec.goals[self.goal])
@@ -167,7 +168,7 @@ def _attributes(env: SawyerXYZEnv) -> dict[str, Any]:
 
 
 def _to_plain(value: Any) -> Any:
-    # NumPy scalars stay NumPy scalars: with float32 actions they give other types than Python's numbers do.
+    # NumPy scalars stay NumPy scalars: combined with float32 actions, they give other types than Python numbers.
     return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray | np.generic) else value
 
 
@@ -176,19 +177,20 @@ def _from_plain(value: Any) -> Any:
 
 
 class PackageEnvs:
-    """T tasks × N copies of Meta-World's own environments. Implements `TaskVectorEnv`.
+    """N copies of each of T tasks, as Meta-World's own environments. Implements `TaskVectorEnv`.
 
-    Observations and rewards are float64, as in Meta-World; actions are used as float32, the type of Meta-World's
-    action space. An episode ends at the horizon, optionally at success, and if a copy fails (an exception, infinite
-    numbers, unstable physics). After a failure `next_observation` is the last valid one, the reward is 0, the episode
-    is truncated, and `faults` is increased.
+    Observations (T, N, 39) and rewards (T, N) are float64, as in Meta-World; actions (T, N, 4) are used as float32, the
+    type of Meta-World's action space. An episode ends at its horizon, optionally at or after a success, and if its copy
+    fails (an exception, a number that is not finite, unstable physics). A failure truncates the episode:
+    `next_observation` is then the last valid observation, the reward is 0, and `faults` counts it.
 
     Args:
-        goals: {task: goals}, in the suite's order.
-        seed: the seed of the streams from which the copies draw goals, one stream for each copy.
-        schedule: (T, E) goal indices for evaluation. Copy n plays episodes n, n + N, .... Then it stands still at the
-            last observation, with zero rewards and no further ends.
-        copies: the numbers of the copies to make, if not all N. Each behaves as it would among all.
+        goals, seed, envs_per_task, reward_version, horizon, terminate_on_success, steps_after_success, schedule: see
+            `BatchedEnvs`.
+        copies: the indices of the copies to make; by default, all N. Each behaves as it would among all.
+
+    Raises:
+        UserError: `envs_per_task` is not positive.
     """
 
     def __init__(
@@ -237,7 +239,10 @@ class PackageEnvs:
         return [copy.env for copy in self._copies]
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes from `seed`. By default this is the last reset's seed, so that the same goals follow."""
+        """Restart all episodes and return the first observations (T, N, 39).
+
+        `seed` restarts the streams of goals. By default it is the last seed, so that the same goals follow.
+        """
         self._seed = self._seed if seed is None else seed
         streams = np.random.SeedSequence(self._seed).spawn(self._all)
         for copy, number in zip(self._copies, self._streams, strict=True):
@@ -258,7 +263,7 @@ class PackageEnvs:
         return {"tasks": list(self.tasks), "seed": self._seed, "copies": [copy.state_dict() for copy in self._copies]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Restore a saved state.
+        """Restore a saved state and return its observations (T, N, 39).
 
         Raises:
             UserError: it is the state of other tasks, or of another number of copies.

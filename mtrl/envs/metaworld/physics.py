@@ -1,8 +1,8 @@
 """The physics of all copies of one task, in MuJoCo.
 
-Each copy has its own data. Copies share models, at most one per thread. Resets change some positions of bodies and
-sites in a model (``body_pos``, ``site_pos``), so each step of a copy begins by writing its own positions into the
-shared model.
+Each copy has its own ``MjData``. Copies share ``MjModel`` objects, at most one per thread. Resets change the positions
+of some bodies and sites in a model (``body_pos``, ``site_pos``), so each step of a copy begins by writing its own
+positions into the shared model.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -20,25 +20,26 @@ from mtrl.envs.metaworld.probes import ProbeLayout, address_of, places_of
 from mtrl.envs.metaworld.starts import INTEGRATION, Start, Starts
 
 SUBSTEPS = 5
-"""Physics steps per environment step, Meta-World's frame_skip."""
+"""Physics steps per environment step: Meta-World's frame_skip."""
 CONTROLS = 5
-"""Position of the mocap body (3), then the two fingers' commands."""
+"""Size of a copy's commands: the position of the mocap body (3), then the two fingers' controls (2)."""
 SOUND, UNSTABLE, ERROR = 0, 1, 2
-"""The outcome of a copy's last step. Unstable: MuJoCo has found too large or infinite numbers, and reset the state."""
+"""The status of a copy after a step. UNSTABLE: MuJoCo found numbers that are too large or not finite, and reset the
+state. ERROR: MuJoCo raised an error."""
 
 
 class TaskPhysics:
-    """N copies of one task.
+    """The simulators of N copies of one task. S is the size of MuJoCo's state vector.
 
     Args:
         starts: makes the first states. Its environment's model is the first of the shared models.
         controls: (N, CONTROLS), read at each step.
-        status: (N,), where each step leaves `SOUND`, `UNSTABLE` or `ERROR`.
-        workers: how many threads step copies of this task at once.
+        status: (N,), where each step writes `SOUND`, `UNSTABLE` or `ERROR`.
+        workers: how many threads may step copies of this task at once.
     """
 
     rows: NDArray[np.float64]
-    """(N, width of the layout): the probes, if steps are taken from Python."""
+    """(N, width of the layout): the probes. They are written only by steps that are taken from Python."""
 
     def __init__(self, starts: Starts, controls: NDArray[np.float64], status: NDArray[np.int8], workers: int) -> None:
         template, copies = starts.env.model, len(controls)
@@ -56,7 +57,7 @@ class TaskPhysics:
         self._gather = self.layout.bind(self.datas, self.rows)
 
     def advance(self, first: int, last: int) -> Callable[[int], None]:
-        """A function of the worker's number that steps the copies from ``first`` up to ``last`` and reads their probes.
+        """A function of the worker's index that steps copies ``first`` to ``last`` − 1 and reads their probes.
 
         `native` does the same in C.
         """
@@ -90,7 +91,7 @@ class TaskPhysics:
         memory[self._targets[which, :moving]] = self._values[n, :moving]
 
     def arrays(self) -> dict[str, Any]:
-        """The arrays that a step in C reads and writes (see `native`). They stay where they are."""
+        """What a step in C reads and writes (see `native`). The arrays are never reallocated."""
         models, datas = (np.array([part._address for part in parts], np.uint64) for parts in (self.models, self.datas))
         bases = np.array([address_of(memory) for memory, _ in self._places], np.uint64)
         return {
@@ -106,9 +107,9 @@ class TaskPhysics:
         self.set_state(n, start.physics)
 
     def _place(self) -> None:
-        """Write positions of bodies and sites into all models, also into the first one, in which starts are made.
+        """Write positions of bodies and sites into all models, including the first one, which making a start changes.
 
-        Shared models get the positions that all copies have in common. The others are set before each step.
+        Shared models get the positions of copy 0. Those in which copies differ are written again before each step.
         """
         for m, (memory, where) in enumerate(self._places):
             memory[where] = self._starts[0 if self._shared else m]
@@ -120,20 +121,21 @@ class TaskPhysics:
                 targets[:count] = where[moving]
 
     def set_state(self, n: int, physics: NDArray[np.float64]) -> None:
+        """Set copy n's state vector (S,)."""
         data = self.datas[n]
         mujoco.mj_resetData(self.models[0], data)
         mujoco.mj_setState(self.models[0], data, physics, INTEGRATION)
         self._clocks[n] = data.time
 
     def state(self, n: int, out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-        """(P,): MuJoCo's state vector, in the first part of `out` if given."""
+        """(S,): copy n's state vector, in the first S numbers of `out` if given."""
         size = mujoco.mj_stateSize(self.models[0], INTEGRATION)
         vector = np.empty(size) if out is None else out[:size]
         mujoco.mj_getState(self.models[0], self.datas[n], vector, INTEGRATION)
         return vector
 
     def states(self) -> NDArray[np.float64]:
-        """(N, P)"""
+        """(N, S): the state vectors of all copies."""
         return np.stack([self.state(n) for n in range(len(self.datas))])
 
     def positions(self, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,8 +1,8 @@
-"""Threads in C that share the jobs of a step. The caller is one of them.
+"""Threads in C that share the jobs of a step. The calling thread is one of them.
 
-A job steps some copies of one task. Threads take jobs one by one, so that slow ones balance out: first those that they
-had in the last step, whose data may still be in their core's cache. None of them needs Python's lock. Between two steps
-they sleep, unless the next one follows at once.
+A job steps some copies of one task. Threads take jobs one by one, so that slow jobs balance out. A thread first takes
+the jobs that it had in the last step, whose data may still be in its core's cache. No thread needs the global
+interpreter lock. Between two steps they sleep, unless the next one follows at once.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SOURCE = r"""
 typedef long (*Step)(const MuJoCo *mujoco, const Task *task, long worker, long first, long last);
 typedef struct { Step step; const Task *task; long first, last, found; double cost; atomic_long owner, taken; } Job;
 
-/* `ticket` is the number of the round (upper half), and how many of its jobs are still to be taken (lower half). A
-   round begins when it is stored, so that a thread that comes late never takes a job of another round. */
+/* `ticket` is the number of the round (upper 32 bits), and how many of its jobs are not yet taken (lower 32 bits).
+   Storing it begins a round. A thread that comes late sees the number of another round and takes no job. */
 typedef struct {
   const MuJoCo *mujoco;
   Job *jobs;
@@ -54,8 +54,9 @@ static double seconds(void) {
   return now.tv_sec + 1e-9 * now.tv_nsec;
 }
 
-/* Of the jobs that are left, the longest that this thread did last: its data may still be in the core's cache. If there
-   is none, the longest. The thread has taken its number from the ticket, so that a job is left for it. */
+/* The longest of the jobs that are left and that this thread was the last to do: their data may still be in the core's
+   cache. If there is none, the longest of all that are left. There is one, since the thread has counted the ticket
+   down. */
 static Job *take(Pool *pool, long worker) {
   for (;;)  /* others may take jobs meanwhile */
     for (int any = 0; any < 2; any++)
@@ -102,7 +103,7 @@ static void *serve(void *argument) {
   }
 }
 
-/* A pool of `threads`, with the caller's; fewer if the system has no room for as many. */
+/* A pool of `threads` threads including the caller's, or fewer if the system cannot start as many. */
 Pool *pool_open(const MuJoCo *mujoco, long threads) {
   Pool *pool = calloc(1, sizeof(Pool) + threads * sizeof(pthread_t));
   if (!pool) return NULL;
@@ -114,7 +115,7 @@ Pool *pool_open(const MuJoCo *mujoco, long threads) {
   pthread_cond_init(&pool->done, NULL);
   const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
   sigset_t all, before;
-  sigfillset(&all);  /* signals are for Python's threads, but for those of a fault in this one */
+  sigfillset(&all);  /* Python's threads handle signals, except those of a fault in one of these */
   for (int n = 0; n < 6; n++) sigdelset(&all, faults[n]);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   while (pool->threads < threads) {
@@ -128,7 +129,7 @@ Pool *pool_open(const MuJoCo *mujoco, long threads) {
   return pool;
 }
 
-/* Put the longest jobs last, where each round begins, so that all threads finish together. */
+/* Put the longest jobs last, where `take` begins, so that all threads finish together. */
 static void sort(Job *jobs, long number) {
   for (long n = 1; n < number; n++) {
     const Job job = jobs[n];
@@ -138,7 +139,7 @@ static void sort(Job *jobs, long number) {
   }
 }
 
-/* Returns the sum of what the jobs return, when all are done; -1 in a forked process, which has no threads. */
+/* Do all jobs, and return the sum of what they return; -1 in a forked process, which has no threads. */
 long pool_run(Pool *pool, Job *jobs, long number) {
   if (pool->threads > 1 && getpid() != pool->process) return -1;
   pool->jobs = jobs;
@@ -173,15 +174,17 @@ void pool_close(Pool *pool) {
   free(pool);
 }
 """.replace("LOOKS", "2000")
-"""To follow the definitions of `MuJoCo` and `Task` (see `native`). Before it sleeps, the caller looks for the end of
-the last jobs, and each other thread for the next step, for some tens of microseconds: to be woken takes longer."""
+"""C code that follows the definitions of `MuJoCo` and `Task` (see `native`). Since waking a thread takes long, a thread
+polls for some tens of microseconds before it sleeps: the caller for the end of the last jobs, the others for the next
+step."""
 
 
 class Job(ctypes.Structure):
-    """Copies ``first`` to ``last`` − 1 of a task.
+    """A job: to step copies ``first`` to ``last`` − 1 of a task.
 
-    step: the address of the task's function; found: what it returned last; cost: its usual seconds; owner: the thread
-    that did it last; taken: whether a thread has it in this round.
+    step: the address of the task's function; task: the address of its arrays; found: what the function returned last;
+    cost: a running mean of its seconds; owner: the thread that did the job last; taken: whether a thread has it in this
+    round.
     """
 
     _fields_ = [
@@ -193,12 +196,12 @@ class Job(ctypes.Structure):
 
 
 class Pool:
-    """Threads, including the caller's. They end with `close`.
+    """A pool of threads, including the caller's. `close` ends the others.
 
     Args:
-        library: has been compiled from `SOURCE`.
+        library: the library that contains `SOURCE`, compiled.
         mujoco: the address of the table of MuJoCo's functions.
-        threads: with 1, everything runs in the caller's thread.
+        threads: their number; with 1, everything runs in the caller's thread.
     """
 
     def __init__(self, library: ctypes.CDLL, mujoco: int, threads: int) -> None:
@@ -214,7 +217,7 @@ class Pool:
         self._lock = threading.RLock()  # so that no other thread frees what a step still uses
 
     def plan(self, jobs: Sequence[Job]) -> None:
-        """The jobs of each `run`. At first all count as the caller's, until another thread takes them over."""
+        """Set the jobs of each `run`. At first, the caller counts as the thread that did each of them last."""
         self._jobs = (Job * len(jobs))(*jobs)
 
     def run(self) -> int:
@@ -232,7 +235,7 @@ class Pool:
         return found
 
     def close(self) -> None:
-        """End the threads, after the step that is under way, if any. A second call does nothing."""
+        """End the threads, after the step in progress if there is one. A second call does nothing."""
         with self._lock:
             if self._pool is not None:
                 self._close(self._pool)

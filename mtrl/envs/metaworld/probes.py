@@ -1,7 +1,8 @@
-"""Simulator quantities by name, copied into one row of a preallocated array per copy.
+"""Reads simulator quantities by name (probes) into an array with one row per copy.
 
-`ProbeLayout` resolves the names of `tasks.base` once per model. `ProbeLayout.bind` finds their addresses in several
-``MjData``, so that a single ``take`` after each step gathers all of them. Constants are read once after a reset.
+`ProbeLayout` resolves the names, which `tasks.base` lists, once per model. `ProbeLayout.bind` finds their addresses in
+each copy's ``MjData``, so that a single ``take`` after each step gathers all of them. Constants are read once after a
+reset.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class ProbeLayout:
     Args:
         model: a compiled ``mujoco.MjModel``.
         probes: {our name: probe}; see `tasks.base`.
+
+    Raises:
+        ValueError: a probe has another form.
+        KeyError: the model has no such element.
     """
 
     def __init__(self, model: Any, probes: Mapping[str, str]) -> None:
@@ -54,12 +59,12 @@ class ProbeLayout:
         self.width = len(self._near) + len(self._touching)
 
     def bind(self, datas: Sequence[Any], rows: Rows) -> Gather:
-        """A `Gather`, which copies the current values of each of N ``MjData`` into its row of ``rows (N, width)``."""
+        """A `Gather`, which copies the current probes of each of N ``MjData`` into its row of ``rows (N, width)``."""
         parts = [[getattr(data, source).reshape(-1)[at : at + 1] for source, at in self._near] for data in datas]
         return Gather(datas, rows, parts, self._touching, self._pads)
 
     def in_c(self, data: str) -> list[str]:
-        """An expression in C for each number of a row, given the name of a pointer to ``mjData``."""
+        """A C expression for each number of a row, given the name of a pointer to ``mjData``."""
         left, right = self._pads
         read = [f"{data}->{source}[{at}]" for source, at in self._near]
         return read + [f"touching({data}, {geom}, {left}, {right})" for geom in self._touching]
@@ -97,7 +102,7 @@ class Gather:
         self._places[:, : near.shape[1]] = near
 
     def some(self, first: int, last: int) -> Callable[[], Any]:
-        """A function that fills the rows from ``first`` up to ``last``."""
+        """A function that fills rows ``first`` to ``last`` − 1."""
         copy = functools.partial(self._memory.take, self._places[first:last], None, self._rows[first:last], "clip")
         if not self._touching:
             return copy
@@ -121,9 +126,9 @@ def address_of(array: NDArray[Any]) -> int:
 
 
 def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
-    """One array over the memory from the first part to the last, and the indexes of the parts' elements in it.
+    """One float64 array over the memory that spans all parts, and the indices of the parts' elements in it.
 
-    The caller keeps the parts' owners alive and uses only these elements.
+    The caller must keep the parts' owners alive, and use only these elements: the memory between the parts is not ours.
     """
     addresses = np.concatenate([address_of(part) + 8 * np.arange(part.size) for part in parts])
     start = int(addresses.min())
@@ -133,9 +138,9 @@ def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
 
 
 def is_touching(data: Any, geom: int, left_pad: int, right_pad: int) -> bool:
-    """Whether both finger pads press on ``geom``, from the forces of the last ``mj_forward``.
+    """Whether both finger pads press on ``geom``, according to the forces of the last ``mj_forward``.
 
-    A contact without a constraint has the address -1, so it counts the last constraint's force, as in Meta-World.
+    A contact without a constraint has the address −1. As in Meta-World, it then counts the last constraint's force.
     """
     if not data.ncon:
         return False

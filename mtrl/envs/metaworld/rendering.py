@@ -29,15 +29,16 @@ _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 
 
 class Renderer:
-    """Draws one model from some of its cameras, without shadows, reflections and multisampling.
+    """Draws one model from some of its cameras, without shadows, reflections or multisampling.
 
     Use it in a `with` block, which frees the graphics context at its end, and only in the thread that made it.
 
     Args:
-        width, height: in pixels; the height is the width unless it is given.
-        cameras: K names; the corner camera, corner2, is turned upright.
+        width, height: in pixels; by default, the height is the width.
+        cameras: K names. Pictures from corner2, which is mounted upside down, are turned upright.
 
     Raises:
+        RenderingUnavailable: there is no offscreen OpenGL.
         UserError: the model has no such camera.
     """
 
@@ -49,8 +50,7 @@ class Renderer:
             if camera not in known:
                 raise expected("Argument `camera_name`", f"one of {', '.join(known)}", camera)
         self._model = model
-        # OpenGL's rows begin at the bottom. The corner camera is upside down, so for it only left and right are
-        # swapped.
+        # OpenGL's rows begin at the bottom. corner2 is upside down, so only left and right are swapped for it.
         self._picture = np.empty((height, width, 3), np.uint8)
         turned, flipped = self._picture[:, ::-1], self._picture[::-1]
         self._views = [(_fixed(model.camera(name).id), turned if name == _CAMERA else flipped) for name in cameras]
@@ -80,7 +80,7 @@ class Renderer:
         self._graphics.free()
 
     def draw(self, data: mujoco.MjData, out: NDArray[np.uint8]) -> None:
-        """Draw the state in `data`, after its forward dynamics, into `out` (K, height, width, 3)."""
+        """Draw the state in `data`, on which ``mj_forward`` has been called, into `out` (K, height, width, 3)."""
         with self._graphics:
             for (camera, picture), place in zip(self._views, out, strict=True):
                 mujoco.mjv_updateScene(self._model, data, self._options, None, camera, _EVERYTHING, self._scene)
@@ -102,9 +102,9 @@ def _fixed(camera: int) -> mujoco.MjvCamera:
 
 
 class EnginePictures:
-    """Draws every copy of every task of an engine, on as many threads as the engine has.
+    """Draws the copies of an engine, on as many threads as the engine has.
 
-    The engine's models lack what is only seen, so states are drawn with Meta-World's whole models.
+    The engine's models have no visuals, so states are drawn with Meta-World's complete models.
 
     Args:
         width, height, cameras: see `Renderer`.
@@ -181,7 +181,7 @@ class _Painter:
 
 @dataclass
 class _Recording:
-    """One task's episode as states of the simulator, which are drawn afterwards, task by task."""
+    """One task's episode as states of the simulator. They are drawn after the episodes of all tasks have ended."""
 
     env: Any
     states: list[NDArray[np.float64]] = field(default_factory=list)
@@ -212,18 +212,20 @@ def rollout_video(
     steps_per_frame: int = 2,
     frames_per_second: int = 16,
 ) -> dict[str, bool]:
-    """Write an mp4 of one episode of each task of `envs`, side by side. Returns which were solved.
+    """Write an mp4 of one episode of each task of `envs`, side by side. Returns {task: whether it was solved}.
 
     Args:
-        policy: maps observations (T, 1, 39) of `tasks` to actions (T, 1, 4). Tasks that are not filmed see zeros.
+        policy: maps observations (T, 1, 39) of `tasks` to actions (T, 1, 4). Observations of tasks that are not filmed
+            are zeros.
         envs: one copy of each task to be filmed.
+        tasks: the names of the policy's T tasks, in its order.
         size: pixels along a side of a task's square, a multiple of 16.
-        steps_per_frame: simulated steps between two frames. At 16 frames a second, 5 gives real time; good policies
+        steps_per_frame: environment steps between two frames. At 16 frames a second, 5 gives real time; good policies
             then solve most tasks within a second.
 
     Raises:
         RenderingUnavailable: there is no offscreen OpenGL or no video writer. This is found before the first episode.
-        UserError: the policy does not know a task, or the size is impossible.
+        UserError: a task of `envs` is not among `tasks`, or `size` is not a multiple of 16.
     """
     check(set(envs.tasks) <= set(tasks), "tasks", f"among {', '.join(tasks)}", list(envs.tasks))
     check(size >= MACRO_BLOCK and size % MACRO_BLOCK == 0, "size", f"a multiple of {MACRO_BLOCK}", size)

@@ -25,7 +25,7 @@ class SB3VecEnv(VecEnv):
         envs: in `AutoresetMode.SAME_STEP`, such as ``gymnasium.make_vec("mtrl/MT1-v3", task="reach-v3", num_envs=8)``.
 
     Raises:
-        UserError: the environments restart at another time, or observations have several parts.
+        UserError: the environments have another autoreset mode, or observations that are not a single array.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
@@ -89,7 +89,7 @@ class SB3VecEnv(VecEnv):
         return list(self._envs.call(method_name, *method_args, **method_kwargs))
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Reports `Monitor` as present, since episodes are recorded."""
+        """Report a `Monitor`, since episodes are recorded as it would."""
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
     def get_images(self) -> list[Any]:

@@ -1,8 +1,8 @@
 """Stores the first states of episodes, which Meta-World's own ``reset`` makes.
 
-The state after this reset depends only on the goal, to the last bit, and not on earlier episodes (a test compares all
-tasks). So the reset, which moves the hand for 250 physics steps, is done only once for each goal. Later episodes start
-from a copy of that state.
+To the last bit, the state after this reset depends only on the goal, and not on earlier episodes (a test compares all
+tasks). So the reset, which takes at least 250 physics steps, is done only once for each goal. Later episodes start from
+a copy of that state.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -29,18 +29,20 @@ INTEGRATION: Any = mujoco.mjtState.mjSTATE_INTEGRATION.value
 
 @dataclass(frozen=True)
 class Start:
-    """The first state of an episode."""
+    """The first state of an episode. S is the size of MuJoCo's state vector."""
 
     physics: NDArray[np.float64]
-    """(P,): MuJoCo's state vector."""
+    """(S,): MuJoCo's state vector."""
     body_pos: NDArray[np.float64]
     """(bodies, 3): with `site_pos`, everything that a reset changes in the model."""
     site_pos: NDArray[np.float64]
+    """(sites, 3)"""
     mocap: NDArray[np.float64]
     """(3,): the position to which the hand is pulled."""
     observation: NDArray[np.float64]
     """(39,)"""
     constants: dict[str, NDArray[np.float64]]
+    """{name: value}: the task's constants; see `tasks.base`."""
 
 
 Known = dict[tuple[str, bytes], Start]
@@ -52,7 +54,8 @@ class Starts:
 
     Args:
         goals: the goals from which episodes draw.
-        known: filled here, and shared by all environments with the same goals. It takes about 4 kB per goal.
+        known: a cache that is filled here and shared by all environments with the same goals. It takes about 4 kB per
+            goal.
     """
 
     def __init__(self, spec: TaskSpec, goals: Sequence[Task], known: Known) -> None:
@@ -65,6 +68,7 @@ class Starts:
         return {name: value.shape for name, value in self.start(0).constants.items()}
 
     def start(self, goal: int) -> Start:
+        """The first state of an episode with this goal, an index into `goals`. It is made on first use."""
         key = (self.spec.name, self.goals[goal].data)
         if key not in self._known:
             self._known[key] = self._make(goal)
@@ -89,7 +93,7 @@ class Starts:
 def reset_once(env: Any) -> NDArray[np.float64]:
     """Do what ``env.reset()`` does in half the time. Returns its first observation (39,).
 
-    Meta-World's reset calls ``reset_model`` twice, the second time on new data. Only the places of bodies and sites
+    Meta-World's reset calls ``reset_model`` twice, the second time on new data. Only the positions of bodies and sites
     remain from the first call, and these are the same after one step of the hand as after fifty.
     """
     move = env._reset_hand

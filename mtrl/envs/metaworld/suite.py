@@ -1,4 +1,4 @@
-"""Meta-World as a suite: MT1, MT10, MT25, MT50 or your own list, with the goals of Meta-World's benchmarks."""
+"""Meta-World as a suite: MT1, MT10, MT25, MT50 or your own list of tasks, with the goals of Meta-World's benchmarks."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ class Config(ChosenTasks):
     kind: str = option("mt10", ("mt1", *BENCHMARKS, "custom"))
     """mt1, mt10, mt25, mt50, or custom."""
     reward_version: str = option("v2", ("v1", "v2"))
-    """v1 or v2. Results with different versions cannot be compared."""
+    """Version of the rewards: v1 or v2. Results with different versions cannot be compared."""
     horizon: int = option(500, f"in 1..{MAX_HORIZON}")
-    """Steps after which an episode is truncated; Meta-World ends at 500."""
+    """Steps after which an episode is truncated; Meta-World allows at most 500."""
     training_horizons: list[int] = field(default_factory=list)
-    """Horizons of training episodes, one for each of a task's copies in turn; [] for `horizon`. Short episodes show
-    more starts, long ones later states."""
+    """Horizons of training episodes, assigned to a task's environments in turn; [] for `horizon`. Short episodes show
+    more starts, and long ones later states."""
     steps_after_success: int | None = option(None, "0 or more")
-    """Steps for which a training episode continues after its first success; until its horizon if not given."""
+    """Steps for which a training episode continues after its first success; by default, until its horizon."""
     num_goals: int = option(GOALS, f"in 1..{GOALS}")
     """Goals per task: the first of the benchmark's 50."""
     engine: str = option("batched", ("batched", "package"))
-    """batched: step all copies at once on all cores; package: step Meta-World's own environments one by one."""
+    """batched: step all environments at once on all cores; package: step Meta-World's own environments one by one."""
     terminate_on_success: bool = False
-    """Whether training episodes end at success. Evaluation episodes always do."""
+    """Whether training episodes terminate at success. Evaluation episodes always do."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,7 +112,7 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         return self.batched_envs(seed, len(copies), draws=draws, horizon=horizon)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str = "goals") -> TaskVectorEnv:
-        """Environments that terminate on success and play `episodes` episodes a task, then stand still.
+        """Environments that terminate on success, and play `episodes` episodes of each task and then no more.
 
         The goals are those of `goals(seed)`, so `seed` should be the seed of training. `evaluation_order` chooses the
         goals of the episodes.
@@ -128,12 +128,16 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
     def batched_envs(
         self, seed: int, envs_per_task: int, order: NDArray[np.int64] | None = None, **options: Any
     ) -> BatchedEnvs:
-        """The batched engine with further `options`. With an order of goals, it terminates on success."""
+        """The batched engine, with `options` for `BatchedEnvs`.
+
+        order: (T, E), the goal indices of evaluation episodes, which terminate on success; by default, the engine is
+        for training.
+        """
         rules = self._rules(order) | options
         return BatchedEnvs(self.goals(seed), seed, envs_per_task, known=self._known, **rules)
 
     def scheduled_envs(self, seed: int, order: NDArray[np.int64], tasks: Sequence[str]) -> PackageEnvs:
-        """One copy of each of `tasks`, which terminates on success and plays the goals `order` (len(tasks), E)."""
+        """One copy of each of `tasks`, which plays the goals ``order (len(tasks), E)`` and terminates on success."""
         goals = self.goals(seed)
         return PackageEnvs({task: goals[task] for task in tasks}, seed, 1, **self._rules(order))
 
@@ -148,13 +152,13 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         return rules | {"horizon": horizons, "terminate_on_success": config.terminate_on_success}
 
     def first_episodes(self, seed: int, tasks: Sequence[str]) -> PackageEnvs:
-        """Environments that play the first episode of an evaluation with this seed."""
+        """Environments that play the first episode of each of `tasks` in an evaluation with this seed."""
         check(set(tasks) <= set(self.tasks), "tasks", f"among {', '.join(self.tasks)}", list(tasks))
         order = evaluation_order(seed, len(self.tasks), self.config.num_goals, 1)
         return self.scheduled_envs(seed, order[[list(self.tasks).index(task) for task in tasks]], tasks)
 
     def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> None:
-        """Write a video of one episode of at most ten tasks."""
+        """Write a video of one episode of each task, or of the first ten tasks if there are more."""
         envs = self.first_episodes(seed, self.tasks[:10])
         rollout_video(policy, envs, path, tasks=self.tasks, size=160)
 
@@ -179,9 +183,12 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
 def evaluation_order(
     seed: int, num_tasks: int, num_goals: int, episodes: int, protocol: str = "goals"
 ) -> NDArray[np.int64]:
-    """The goal of each evaluation episode, (T, E), for the protocols of `mtrl.training.evaluation`.
+    """The goal index of each evaluation episode, (T, E), for the protocols of `mtrl.training.evaluation`.
 
-    goals: the first E of an order shuffled by the seed for each task; upstream: drawn with replacement.
+    goals: the first E of all goals, which the seed shuffles for each task; upstream: drawn with replacement.
+
+    Raises:
+        UserError: an unknown protocol, no episodes, or more episodes than goals where each goal is used once.
     """
     check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
     check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
@@ -195,19 +202,17 @@ def evaluation_order(
 
 @functools.lru_cache(maxsize=8)
 def draw_goals(tasks: tuple[str, ...], seed: int, one_stream: bool) -> dict[str, list[Task]]:
-    """All 50 goals of each task, from one random stream, or from a stream for each task i with the seed `seed + i`."""
+    """All 50 goals of each task, from one random stream, or from one stream for each task i, seeded with `seed + i`."""
     stream = np.random.RandomState(seed)
-    found = {}
-    for i, task in enumerate(tasks):
-        found[task] = _draw_goals(task, stream if one_stream else np.random.RandomState(seed + i))
-    return found
+    streams = [stream if one_stream else np.random.RandomState(seed + i) for i in range(len(tasks))]
+    return {task: _draw_goals(task, own) for task, own in zip(tasks, streams, strict=True)}
 
 
 def _draw_goals(task: str, stream: np.random.RandomState) -> list[Task]:
     """Do what Meta-World's `_make_tasks` does for one task, in a tenth of the time and without global random state.
 
     Meta-World resets an environment 50 times, and each reset moves the hand for 100 steps. The draws do not depend on
-    where the hand ends (a test compares all of them), so one step is enough.
+    where the hand ends up (a test compares all of them), so one step is enough.
     """
     env = make_physics_env(task, "v2")
     env._set_task_called, env._freeze_rand_vec = True, False

@@ -1,7 +1,7 @@
-"""Threads that share a list of jobs. The caller is one of them; the others end with the process.
+"""Threads that share a list of jobs. The calling thread is one of them; the others end with the process.
 
-They are meant for jobs that spend their time outside of Python (``mj_step`` releases the interpreter's lock). Jobs are
-taken one by one, so that slow ones balance out.
+They are meant for jobs that spend most of their time outside Python (``mj_step`` releases the interpreter's lock).
+Threads take jobs one by one, so that slow jobs balance out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from mtrl.core.types import BoolArray
 
 Job = Callable[[int, int], None]
-"""Called with (job, worker)."""
+"""Called with a job and the index of the thread that does it, which is 0 for the caller's."""
 
 _SWITCH_INTERVAL = 2e-5
 """Seconds after which a thread that waits for the interpreter's lock gets it, while jobs run. With Python's 5 ms, one
@@ -25,14 +25,14 @@ _PATIENCE = 1.0
 _LONGEST_END = 60.0
 """Seconds after which a thread that does not end is left behind."""
 _SHARES = 2
-"""A chunk of `shares` takes at most 1/_SHARES of the copies that are left for each thread."""
+"""A chunk of `shares` takes at most 1 / _SHARES of the copies that are left per thread, but at least one copy."""
 
 
 class Workers:
-    """A pool of ``count`` threads, including the caller's.
+    """A pool of threads, including the caller's.
 
     Args:
-        count: with 1, everything runs in the caller's thread.
+        count: the number of threads; with 1, everything runs in the caller's thread.
     """
 
     def __init__(self, count: int) -> None:
@@ -53,10 +53,10 @@ class Workers:
             thread.start()
 
     def run(self, function: Job, jobs: Sequence[int]) -> None:
-        """Call ``function(job, worker)`` for each job, in any order. Returns when all are done.
+        """Call ``function(job, worker)`` for each job, in any order, and return when all are done.
 
         Raises:
-            RuntimeError: a worker has died or failed; its exception is the cause.
+            RuntimeError: a thread has died or failed. If it failed, its exception is the cause.
         """
         self._function, self._error = function, None
         # Taking from the iterator of a list is atomic.
@@ -88,7 +88,7 @@ class Workers:
                 thread.join(_LONGEST_END)
 
     def _wake(self, jobs: int) -> None:
-        for i in range(max(0, min(jobs, len(self._threads)))):
+        for i in range(min(jobs, len(self._threads))):
             self._done[i].clear()
             self._gates[i].release()
             self._given[i] += 1
@@ -133,7 +133,7 @@ class Workers:
 
 
 def shares(playing: BoolArray, threads: int) -> list[list[tuple[int, int]]]:
-    """For each task, the chunks (first, last + 1) of the copies marked in ``playing (T, N)``."""
+    """For each task, the chunks (first, end) of the copies marked in ``playing (T, N)``. `end` is not in a chunk."""
     left, found = int(playing.sum()), []
     for row in playing:
         copies, ranges = np.flatnonzero(row), []

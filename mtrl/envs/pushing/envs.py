@@ -1,4 +1,4 @@
-"""Episodes of pushing on the batched engine: T goals at a time with N paths each, which start and end together."""
+"""Episodes of pushing on the batched engine: N for each of T goals at a time. All start and end together."""
 
 from __future__ import annotations
 
@@ -22,22 +22,26 @@ from mtrl.envs.metaworld.tasks.push import push_dense, push_v1, push_v2
 from mtrl.envs.pushing.goals import TASK, Goals, as_tasks, nearest, normalised
 
 RADIUS = 0.05
-"""Metres: within this distance, the puck counts as being at its place."""
+"""Metres between the puck and its place (the target position) at which the goal counts as reached."""
 FRAME = 11
-"""Hand (3), gripper opening (1), puck position (3), puck orientation as a quaternion (4)."""
+"""A frame: hand (3), gripper opening (1), puck position (3), puck orientation as a quaternion (4)."""
 RAW_SIZE = OBSERVATION_SIZE = 2 * FRAME
 _FRAMES = np.r_[0:FRAME, 18 : 18 + FRAME]
-"""The places of the current and the previous frame in the scene's 39 numbers, of which the last 3 are the goal."""
+"""The indices of the current and the previous frame in the scene's 39 numbers, of which the last 3 are the goal."""
 _CENTRE = np.array([0.0, 0.75, 0.1, 0.5, 0.0, 0.75, 0.1, 0.0, 0.0, 0.0, 0.0], np.float32)
 _SCALE = np.array([0.1] * 3 + [0.5] + [0.1] * 3 + [1.0] * 4, np.float32)
 _MOVE = np.array([0.01] * 3 + [0.1] + [0.01] * 3 + [0.1] * 4, np.float32)
 PUCK_XY = slice(4, 6)
 SCENE_REWARDS = {"v1": push_v1, "v2": push_v2, "dense": push_dense}
 REWARDS = (*SCENE_REWARDS, "distance", "sparse")
+"""Those of the scene, and those of `goal_reward`."""
 
 
 def features(raw: FloatArray, out: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Two frames (.., 22) as networks see them: the current frame, centred and scaled, and the last move."""
+    """Write two frames (.., 22) into `out` as networks see them, and return it.
+
+    First comes the current frame, centred and scaled, then the scaled change since the previous one.
+    """
     current, before = raw[..., :FRAME], raw[..., FRAME:]
     out[..., :FRAME] = (current - _CENTRE) / _SCALE
     out[..., FRAME:] = (current - before) / _MOVE
@@ -58,15 +62,15 @@ def _centre(device: torch.device) -> torch.Tensor:
 def goal_reward(kind: str, achieved: Any, desired: Any, xp: Any = np) -> Any:
     """Rewards (..) that depend only on the xy of the puck and of its place, each (.., 2).
 
-    distance: −‖puck − place‖ in metres; sparse: 0 within `RADIUS` of the place, otherwise −1 (Andrychowicz et al.
-    2017).
+    kind: distance, −‖puck − place‖ in metres; or sparse, 0 within `RADIUS` of the place and otherwise −1 (Andrychowicz
+    et al. 2017). xp: the arrays' library, numpy or torch.
     """
     apart = xp.sqrt(((achieved - desired) ** 2).sum(-1))
     return -apart if kind == "distance" else xp.where(apart <= RADIUS, 0.0, -1.0)
 
 
 class _Engine(BatchedEnvs):
-    """Copies whose next goals are given. All episodes end together: a failed copy restarts for the remaining time."""
+    """Copies whose next goals are given. All episodes end together: a failed copy restarts for the remaining steps."""
 
     def __init__(self, tasks: list[Task], copies: int, **options: Any) -> None:
         self.next_goals = np.zeros(copies, np.int64)
@@ -82,16 +86,21 @@ class _Engine(BatchedEnvs):
 
 
 class PushEnvs:
-    """N paths for each of T goals, which `present` names. Implements `TaskVectorEnv`.
+    """N copies for each of T goals, which `present` gives. Implements `TaskVectorEnv`.
 
-    Observations are float32 (22, see `features`) and do not contain the goal. All episodes end together, by truncation
-    at the horizon. Then T new goals are drawn, without repetition. With ``fixed``, the goals are always the given ones,
-    in order.
+    Observations are float32 (22, see `features`) and do not contain the goal. All episodes end together: they are
+    truncated at the horizon, and T new goals are drawn without repetition.
 
     Args:
-        goals: (n, 4), the goals of episodes.
+        goals: (n, 4), the goals of episodes, with n ≥ T.
         table: (G, 4), the discretised goals. A goal's index is that of the nearest goal in this table.
-        reward: one of the scene's rewards (`SCENE_REWARDS`), or of `goal_reward`'s.
+        seed: the seed of the stream from which goals are drawn.
+        num_tasks: T.
+        envs_per_task: N.
+        reward: one of `REWARDS`.
+        horizon: steps of an episode.
+        fixed: whether the goals are always the first T, in order, instead of random ones.
+        threads, known: see `BatchedEnvs`.
     """
 
     def __init__(
@@ -129,21 +138,25 @@ class PushEnvs:
 
     @property
     def present(self) -> SomeTasks:
-        """The goals of the current episodes. After a step that ended them, the goals of the next ones."""
+        """The goals of the current episodes: after a step that ended episodes, those of the next ones."""
         chosen = torch.from_numpy(self._chosen)
         return SomeTasks(self._index[chosen], self._codes[chosen])
 
     @property
     def place(self) -> FloatArray:
-        """(T, 1, 2): the xy where each goal's puck should be."""
+        """(T, 1, 2): the xy of the place to which each goal's puck should be pushed."""
         return self.goals[self._chosen, None, 2:]
 
     @property
     def faults(self) -> NDArray[np.int64]:
+        """(T, N): see `BatchedEnvs.faults`."""
         return self._engine.faults.reshape(self.distance.shape)
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes from `seed`. By default this is the last reset's seed, so that the same goals follow."""
+        """Restart all episodes and return the first observations (T, N, 22).
+
+        `seed` restarts the stream of goals. By default it is the last seed, so that the same goals follow.
+        """
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._draw()
@@ -169,7 +182,7 @@ class PushEnvs:
         return StepResult(observation, reward, *ends, reached, self.distance <= RADIUS, final)
 
     def states(self) -> FloatArray:
-        """(T · N, P): the simulator's state vectors."""
+        """(T · N, S): the simulator's state vectors, of size S."""
         return self._engine.physics[0].states()
 
     def _observe(self, frames: FloatArray, raw: FloatArray, out: NDArray[np.float32]) -> FloatArray:
@@ -192,10 +205,10 @@ class PushEnvs:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Restore a saved state.
+        """Restore a saved state and return its observations (T, N, 22).
 
         Raises:
-            UserError: the state has another number of goals or paths.
+            UserError: the state has another number of goals or copies.
         """
         if len(state["chosen"]) != self.num_tasks:
             raise expected("Saved environments (goals)", str(self.num_tasks), len(state["chosen"]))

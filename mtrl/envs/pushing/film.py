@@ -1,4 +1,4 @@
-"""Video of pushing: several goals side by side, with a disc of the success radius at each place on the table."""
+"""Videos of pushing: several goals side by side, each with a disc of the success radius at the puck's place."""
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
 
@@ -33,12 +33,13 @@ def rollout_video(
     steps_per_frame: int = 4,
     frames_per_second: int = 15,
 ) -> list[bool]:
-    """Write an mp4 of one episode of each goal (n, 4). Returns which pucks were in place at some step.
+    """Write an mp4 of one episode of each goal (n, 4). Returns, for each, whether the puck was in place at some step.
 
     Args:
         policy: maps observations (n, 1, 22) and the goals' `TaskSubset` to actions (n, 1, 4).
         suite: makes the environments (`make_goal_envs`).
         size: pixels along a side of a goal's square, a multiple of 16.
+        steps_per_frame: environment steps between two frames.
 
     Raises:
         RenderingUnavailable: there is no offscreen OpenGL or no video writer. This is found before the first episode.
@@ -48,15 +49,20 @@ def rollout_video(
     with contextlib.closing(suite.make_goal_envs(goals)) as envs:
         states, distances, solved = _play(policy, envs, suite.spec.horizon, steps_per_frame)
     clips = []
-    for i, goal in enumerate(goals):
-        title = f"goal {i}: {100 * distances[i]:.0f} cm from its place at the end"
-        clips.append(Clip(title, _draw([frame[i] for frame in states], goal, size), bool(solved[i])))
+    with contextlib.closing(Pictures(size)) as pictures:
+        for i, goal in enumerate(goals):
+            title = f"goal {i}: {100 * distances[i]:.0f} cm from its place at the end"
+            frames = [pictures.frame(frame[i], goal) for frame in states]
+            clips.append(Clip(title, frames, bool(solved[i])))
     write_video(path, tile(clips), frames_per_second)
     return solved.tolist()
 
 
 def _play(policy: Callable[..., FloatArray], envs: PushEnvs, horizon: int, every: int) -> tuple[list[Any], Any, Any]:
-    """Simulator states (n, P) at every `every`-th step, final distances (n,), and which pucks were in place (n,)."""
+    """Simulator states (n, S) at every `every`-th step, final distances (n,), and which pucks were in place (n,).
+
+    The last step is left out, since it restarts the episodes.
+    """
     observation, goals = envs.reset(), envs.present
     states, solved = [envs.states()], np.zeros(envs.num_tasks, bool)
     for step in range(1, horizon):
@@ -69,7 +75,7 @@ def _play(policy: Callable[..., FloatArray], envs: PushEnvs, horizon: int, every
 
 
 class Pictures:
-    """Draws states of the simulator, with a mark at the goal's place.
+    """Draws states of the simulator, with a mark at the puck's place.
 
     Raises:
         RenderingUnavailable: there is no offscreen OpenGL.
@@ -83,7 +89,7 @@ class Pictures:
         self._renderer = Renderer(self._model, size)
 
     def frame(self, state: FloatArray, goal: FloatArray) -> Frame:
-        """A picture (size, size, 3) of a state (P,) with a goal (4,)."""
+        """A picture (size, size, 3) of a state (S,) with a goal (4,)."""
         self._mark.pos = (*goal[2:], 0.004)
         mujoco.mj_setState(self._model, self._data, state, INTEGRATION)
         mujoco.mj_forward(self._model, self._data)
@@ -91,8 +97,3 @@ class Pictures:
 
     def close(self) -> None:
         self._renderer.close()
-
-
-def _draw(states: list[Any], goal: FloatArray, size: int) -> list[Frame]:
-    with contextlib.closing(Pictures(size)) as pictures:
-        return [pictures.frame(state, goal) for state in states]

@@ -1,6 +1,7 @@
 """The goals of goal-conditioned pushing: the puck's start and its place (Mint paper, Sec. 6.3, App. B).
 
-A goal is four numbers in metres on the table: the puck's start (x, y), then the place to which it should be pushed.
+A goal is four numbers in metres on the table: the puck's start (x, y), then the place (x, y) to which it should be
+pushed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ RANGES = (
     f"puck xy in {list(PUCK_LOW)}..{list(PUCK_HIGH)} and place xy in {list(PLACE_LOW)}..{list(PLACE_HIGH)} (metres)"
 )
 _CLOSEST = 0.15
-"""Metres: the least distance between puck and place. Below it, the scene's reset would never accept a draw."""
+"""Metres: the least distance between start and place. Below it, Meta-World's reset would never end."""
 _TABLE_HEIGHT = 0.02
 
 Goals = NDArray[np.float64]
@@ -34,17 +35,17 @@ Goals = NDArray[np.float64]
 
 
 def draw_goals(seed: int, count: int, *, held_out: bool = False) -> Goals:
-    """Draw ``count`` goals, uniformly in their ranges. Held-out goals come from a stream of their own."""
+    """Draw ``count`` goals (count, 4), uniformly in their ranges. Held-out goals come from a stream of their own."""
     streams = np.random.SeedSequence(seed).spawn(2)
     drawn = np.random.default_rng(streams[int(held_out)]).uniform(LOW, HIGH, (count, GOAL_SIZE))
     return check_goals(drawn)
 
 
 def check_goals(goals: Any) -> Goals:
-    """Check goals, and return them as numbers (n, 4).
+    """Check goals, and return them as float64 (n, 4), clipped to their ranges.
 
     Raises:
-        UserError: they have another shape, or a number is infinite or out of its range.
+        UserError: they are not numbers, have another shape, or are out of their ranges by more than a rounding error.
     """
     what = "Goals (n, 4)"
     try:
@@ -61,7 +62,7 @@ def check_goals(goals: Any) -> Goals:
 
 
 def normalised(goals: Goals) -> NDArray[np.float32]:
-    """Goals (n, 4) scaled to [-1, 1], as networks see them."""
+    """Goals (n, 4), scaled to [-1, 1], as networks see them."""
     return ((2 * goals - (HIGH + LOW)) / (HIGH - LOW)).astype(np.float32)
 
 
@@ -72,11 +73,11 @@ def nearest(goals: Goals, table: Goals) -> NDArray[np.int64]:
 
 
 def as_tasks(goals: Goals) -> list[Task]:
-    """Goals in the form in which the Meta-World package keeps them."""
+    """Goals (n, 4) as Meta-World's own tasks."""
     found = []
     for puck_x, puck_y, x, y in goals:
         apart = np.hypot(x - puck_x, y - puck_y)
-        # Only rounding can bring them nearer, with the puck at its range's upper edge and the place at its lower.
+        # Only rounding can bring them nearer: when the puck is at its range's upper edge and the place at its lower.
         y = y if apart >= _CLOSEST else np.nextafter(y + _CLOSEST - apart, 1.0)
         vector = np.array([puck_x, puck_y, _TABLE_HEIGHT, x, y, _TABLE_HEIGHT])
         data = {"rand_vec": vector, "env_cls": ALL_V3_ENVIRONMENTS[TASK], "partially_observable": False}

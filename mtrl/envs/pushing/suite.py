@@ -27,7 +27,7 @@ from mtrl.envs.pushing.goals import HIGH, LOW, Goals, check_goals, draw_goals, n
 
 @functools.cache
 def _bounds(device: torch.device) -> tuple[Tensor, Tensor]:
-    """LOW and HIGH on the batches' device, copied there once."""
+    """LOW and HIGH on a device, cached so that they are copied there only once."""
     low, high = (torch.tensor(side, dtype=torch.float32, device=device) for side in (LOW, HIGH))
     return low, high
 
@@ -40,18 +40,20 @@ class Config(SuiteConfig):
 
     kind: str = "pushing"
     num_goals: int = option(200, "a positive integer")
-    """G: the number of discretised goals, each with a replay ring (the paper: 200; 10 for independent networks)."""
+    """G, the number of goals to train on. Each has its own replay ring. The Mint paper uses 200, and 10 for independent
+    networks."""
     goals_seed: int = option(0, "0 or more")
-    """Seed of all goals, including held-out ones. The run's seed does not change them."""
+    """The seed of all goals, including held-out ones. The run's seed does not change them."""
     held_out_goals: int = option(50, "a positive integer")
-    """Goals that are only evaluated."""
+    """The number of goals that are only evaluated."""
     goals_per_rollout: int = option(9, "a positive integer")
-    """T: goals of a rollout, and of a batch."""
+    """T, the number of goals in a rollout, and in a batch."""
     reward: str = option("dense", envs.REWARDS)
-    """dense: closeness to the puck and how far it has come (`tasks.push.push_dense`; the paper does not give its own);
-    v2 or v1: Meta-World's reward for push; distance (−metres) or sparse (−1, 0): only from puck and place."""
+    """The reward of a step. dense rewards fingers close to the puck, and a puck close to its place
+    (`tasks.push.push_dense`; the paper does not give its own reward). v1 and v2 are Meta-World's rewards for push.
+    distance (−metres) and sparse (−1 or 0) depend only on the positions of the puck and its place."""
     horizon: int = option(150, f"in 1..{MAX_HORIZON}")
-    """Steps of an episode. The scripted policy takes about 90."""
+    """Steps of an episode. Meta-World's scripted policy needs about 90."""
     threads: int = option(0, "0 or more")
     """Threads that step the environments; 0 for one per core."""
 
@@ -88,20 +90,20 @@ class PushingSuite(Suite[Config, GoalSpec]):
         self._known: Known = {}
 
     def make_envs(self, seed: int, envs_per_task: int) -> PushEnvs:
-        """Environments with `goals_per_rollout` goals at a time. New goals are drawn for each episode."""
+        """Environments with `goals_per_rollout` goals at a time, which are drawn anew for each episode."""
         return self._make(self.goals, seed, self.config.goals_per_rollout, envs_per_task)
 
     def make_goal_envs(self, goals: Any) -> PushEnvs:
-        """One copy of each of these goals (n, 4), puck and place xy in metres.
+        """Environments with one copy of each of these goals (n, 4): the puck's xy and its place's xy, in metres.
 
         Raises:
-            UserError: they have another shape or are out of their ranges.
+            UserError: the goals have another shape or are out of their ranges.
         """
         checked = check_goals(goals)
         return self._make(checked, 0, len(checked), 1, fixed=True)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> PushEnvs:
-        """One copy of each of the first `episodes` goals."""
+        """One copy of each of the first `episodes` training goals. `seed` and `protocol` have no effect."""
         return self.make_goal_envs(self.goals[:episodes])
 
     def _make(self, goals: Goals, seed: int, num_tasks: int, envs_per_task: int, fixed: bool = False) -> PushEnvs:
@@ -119,13 +121,15 @@ class PushingSuite(Suite[Config, GoalSpec]):
         )
 
     def subset_of(self, goals: Any) -> SomeTasks:
-        """The subset of goals (n, 4), in metres, for networks. Raises UserError as `make_goal_envs` does."""
+        """Goals (n, 4) in metres as networks take them. Raises UserError as `make_goal_envs` does."""
         checked = check_goals(goals)
         index = torch.from_numpy(nearest(checked, self.goals))
         return SomeTasks(index, torch.from_numpy(normalised(checked)))
 
     def relabeller(self) -> Relabel:
-        """A function that replaces goals of batches in hindsight. Goals whose puck has hardly moved are kept.
+        """A function that relabels batches in hindsight: the reached position of the puck becomes its place.
+
+        A goal is kept if the puck is still within `envs.RADIUS` of its start.
 
         Raises:
             UserError: the reward depends on more than the goal.
@@ -148,7 +152,7 @@ class PushingSuite(Suite[Config, GoalSpec]):
         return batch._replace(reward=torch.where(moved, reward, batch.reward).to(batch.reward), subset=subset)
 
     def film(self, policy: Callable[..., FloatArray], path: Path, seed: int) -> None:
-        """Write a video of nine held-out goals."""
+        """Write a video of the first nine held-out goals. `seed` has no effect."""
         from mtrl.envs.pushing.film import rollout_video
 
         rollout_video(policy, self, path, goals=self.held_out[:9])

@@ -17,16 +17,16 @@ from mtrl.envs.rlbench.simulator import Simulator
 
 
 def scene_seed(seed: int, task: str, number: int, stream: str) -> int:
-    """The seed of scene `number` of a task; the streams (demos, evaluation) have no scene in common."""
+    """The seed of scene `number` of a task. The streams, demos and evaluation, have no scene in common."""
     words = [seed, number, *f"{stream}/{task}".encode()]
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 
 class RLBenchCopies:
-    """Implements `KeyframeEnvs` with one copy of each task: a simulator holds one scene.
+    """Implements `KeyframeEnvs` with one copy of each task, because a simulator holds one scene.
 
-    An action that cannot be executed, for want of a path or of an inverse kinematic solution, ends its episode as a
-    failure, as does running out of keyframes.
+    If an action has no inverse-kinematics solution or no path to it is found, its episode ends as a failure. So does an
+    episode that is not solved within the horizon.
     """
 
     envs_per_task = 1
@@ -61,7 +61,7 @@ class RLBenchCopies:
 
 
 def _each(simulators: Sequence[Any], method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Call a method of each simulator; those in other processes work at the same time."""
+    """Call a method of each simulator. Those in other processes run it at the same time."""
     for simulator, given in zip(simulators, arguments, strict=True):
         if isinstance(simulator, SimulatorProcess):
             simulator.send(method, *given)
@@ -86,7 +86,7 @@ class SimulatorProcess:
         self._pipe.send((method, arguments))
 
     def receive(self) -> Any:
-        """The answer to the oldest call."""
+        """The answer to the oldest call. Raises the error that the call raised in the other process."""
         try:
             kind, value = self._pipe.recv()
         except EOFError:
@@ -97,7 +97,7 @@ class SimulatorProcess:
 
     def close(self) -> None:
         if self._process.is_alive():
-            with contextlib.suppress(BrokenPipeError, OSError):
+            with contextlib.suppress(OSError):
                 self._pipe.send(None)
         self._process.join(30)
         if self._process.is_alive():

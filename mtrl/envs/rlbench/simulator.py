@@ -14,14 +14,14 @@ from mtrl.data.demos import CAMERAS, Demo, Frame, Image
 from mtrl.data.rlbench_pickle import frame_of
 
 _PLACINGS = 5
-"""Attempts to place a scene's objects before RLBench's error is raised."""
+"""How often RLBench may try to place a scene's objects before its error is raised."""
 
 
 def packages() -> tuple[Any, Any]:
     """The modules `rlbench` and `pyrep`.
 
     Raises:
-        UserError: they, or the simulator's library, cannot be imported.
+        UserError: one of them, or the simulator's library, cannot be imported.
     """
     try:
         importlib.import_module("pyrep.backend.sim")  # another package on PyPI is also called pyrep
@@ -40,10 +40,14 @@ def _named(module: str, name: str) -> Any:
 
 
 class Simulator:
-    """One task. Seeds determine scenes through NumPy's global generator, from which RLBench draws."""
+    """One task. A seed determines its scene through NumPy's global generator, from which RLBench draws."""
 
     def __init__(self, task: str, cameras: Sequence[str], size: int, headless: bool = True, variation: int = 0) -> None:
-        """cameras: the cameras that take pictures; size: pixels along a side."""
+        """cameras: those that take pictures; size: pixels along a side; variation: the number of the task's variation.
+
+        Raises:
+            UserError: the simulator cannot be imported.
+        """
         packages()
         modes = "rlbench.action_modes"
         arm = _named(f"{modes}.arm_action_modes", "EndEffectorPoseViaPlanning")()
@@ -67,7 +71,7 @@ class Simulator:
             raise
 
     def reset(self, seed: int) -> Frame:
-        """Begin the scene of this seed."""
+        """Begin the scene of this seed, and return its first frame."""
         np.random.seed(seed)
         for left in reversed(range(_PLACINGS)):
             try:
@@ -79,7 +83,11 @@ class Simulator:
         raise AssertionError
 
     def step(self, action: FloatArray) -> tuple[Frame | None, bool]:
-        """Go to the keyframe (8,). Returns the frame there (None if out of reach), and whether the task is solved."""
+        """Go to the keyframe (8,): xyz in metres, quaternion xyzw (of any length), gripper (> 0.5 open).
+
+        Returns the frame there, and whether the task is solved. The frame is None if the pose cannot be reached, has a
+        zero quaternion, or is not finite.
+        """
         action = np.asarray(action, np.float64).copy()
         length = np.linalg.norm(action[3:7])
         if not np.isfinite(action).all() or length < 1e-6:

@@ -1,4 +1,4 @@
-"""RLBench as a suite: its options, live demonstrations and evaluation."""
+"""RLBench as a suite: its options, new demonstrations and evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TASKS = (
     "stack_wine",
     "slide_block_to_target",
 )
-"""The tasks of the Auto-λ paper, Table 3."""
+"""The ten tasks in Table 3 of the Auto-λ paper."""
 
 
 @dataclass
@@ -37,13 +37,13 @@ class Config(ChosenTasks):
 
     kind: str = "rlbench"
     tasks: list[str] = field(default_factory=lambda: list(TASKS), kw_only=True)
-    """Any of RLBench's tasks, by the names of their files; the Auto-λ paper's ten if empty."""
+    """Names of RLBench's task files, such as reach_target; the Auto-λ paper's ten if empty."""
     image_size: int = option(128, "16 or more")
     """Pixels along a side of every picture."""
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
-    """The policy's cameras, out of left_shoulder, right_shoulder, overhead, wrist and front."""
+    """The cameras that the policy sees: some of left_shoulder, right_shoulder, overhead, wrist and front."""
     variation: int = option(0, "0 or more")
-    """Variation of each task in live episodes."""
+    """The number of each task's variation, in evaluation and in new demonstrations."""
     horizon: int = option(10, "a positive integer")
     """Keyframes after which an episode counts as failed."""
     headless: bool = True
@@ -58,7 +58,7 @@ class Config(ChosenTasks):
 
 
 class RLBenchSuite(Suite[Config, KeyframeSpec]):
-    """RLBench's tasks, demonstrations and episodes. Only the last two need the simulator."""
+    """RLBench's tasks. Evaluation and new demonstrations need the simulator; training on stored ones does not."""
 
     parallel_demonstrations = False
 
@@ -70,6 +70,9 @@ class RLBenchSuite(Suite[Config, KeyframeSpec]):
         """Yield `episodes` demonstrations of each task, by RLBench's own experts.
 
         every_frame: whether pictures come from all five cameras, as in RLBench's folders, or only from the policy's.
+
+        Raises:
+            UserError: the simulator is not installed.
         """
         config = self.config
         for task in self.tasks:
@@ -85,7 +88,11 @@ class RLBenchSuite(Suite[Config, KeyframeSpec]):
         packages()
 
     def make_evaluation_envs(self, seed: int, envs_per_task: int) -> RLBenchCopies:
-        """One copy of each task in a process of its own, whatever `envs_per_task`."""
+        """One copy of each task, in a process of its own. `envs_per_task` has no effect.
+
+        Raises:
+            UserError: the simulator is not installed.
+        """
         packages()
         config = self.config
         simulators: list[SimulatorProcess] = []

@@ -1,10 +1,10 @@
 """Transference: what a task's gradient step does to every task's loss (Fifty et al. 2020 and 2021, TAG).
 
-It is measured on the batch of every `every`-th update. Let θ_i' = θ − α ∇L_i(θ) be a step of the shared parameters
-along task i's gradient only. The affinity of task i with task j is Z_ij = 1 − L_j(θ_i') / L_j(θ). An actor's losses
-may be negative, so there it is the difference L_j(θ) − L_j(θ_i'). A positive affinity means that the step helps.
-Parameters that a task owns do not move. The mean over training so far is logged; `mtrl group` uses it to find the tasks
-to train together. Each measurement costs T forward passes.
+It is measured on the batch of one update in `every`. Let θ_i' = θ − α ∇L_i(θ) be a step of the shared parameters along
+task i's gradient only. The affinity of task i with task j is Z_ij = 1 − L_j(θ_i') / L_j(θ), or 0 where L_j(θ) is 0. An
+actor's losses may be negative, so for them it is the difference L_j(θ) − L_j(θ_i'). A positive affinity means that the
+step helps. Parameters that a task owns do not move. The mean over training so far is logged; `mtrl group` uses it to
+find the tasks to train together. Each measurement costs T forward passes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Config(DiagnosticConfig):
     option_group: ClassVar[str] = "diagnostics.transference"
     kind: str = "transference"
     every: int = option(10, "a positive integer")
-    """Updates between two measurements."""
+    """One update in this many is measured."""
     apply_to: str = option("critic", ("both", "actor", "critic"))
-    """The losses to measure, for an agent with actor and critic: actor, critic or both."""
+    """The losses to measure, for an agent with an actor and a critic: actor, critic or both."""
     step_size: float | None = option(None, "positive")
     """α; the optimiser's learning rate if not given."""
     momentum: bool = False
-    """Whether the step also has the momentum and weight decay of SGD."""
+    """Whether the step also contains the momentum and weight decay of the SGD optimiser."""
     per_rate: bool = False
-    """Whether affinities are divided by α, so that early and late ones count alike while the learning rate falls."""
+    """Whether affinities are divided by α, so that early and late ones count alike when the learning rate falls."""
 
 
 class Transference(Diagnostic):

@@ -1,8 +1,8 @@
 """The tragic triad: conflict, curvature and dominance of every update (Yu et al. 2020, Sec. 5.3, Fig. 4).
 
 From the unweighted losses L = Σ_i L_i on the batch of the update, before (θ) and after (θ') the optimiser's step:
-curvature: H = 2 [L(θ') − L(θ) − ∇L(θ)·(θ' − θ)], over all parameters (those owned by a task change the losses too).
-From the shared parameters' gradients g_i and g_j of every pair of tasks, at an angle φ to each other:
+curvature: H = 2 [L(θ') − L(θ) − ∇L(θ)·(θ' − θ)], over all parameters (those owned by a task change the losses, too).
+From the gradients g_i and g_j of every pair of tasks with respect to the shared parameters, at an angle φ:
 magnitude_similarity: Φ = 2 ‖g_i‖ ‖g_j‖ / (‖g_i‖² + ‖g_j‖²) (Definition 2; 1 where both are zero).
 xi: ξ = (1 − cos² φ) ‖g_i − g_j‖² / ‖g_i + g_j‖² (Definition 5; 0 where it is 0/0).
 positive_cosine, conflict: the shares of pairs with cos φ above and below zero.
@@ -37,7 +37,7 @@ class Config(DiagnosticConfig):
     option_group: ClassVar[str] = "diagnostics.triad"
     kind: str = "triad"
     window: int = option(100, "a positive integer")
-    """Updates over which logged values are averaged; 1 for the last update only."""
+    """Logged values are means over this many last updates."""
 
 
 class Triad(Diagnostic):
@@ -82,9 +82,9 @@ def pair_statistics(gramian: Tensor) -> Tensor:
     squares = gramian.diagonal().clamp(min=0)
     first, second, product = squares[i], squares[j], gramian[i, j]
     lengths = (first * second).sqrt()
-    similarity = _quotient(2 * lengths, first + second, 1.0)
-    cosine = _quotient(product, lengths, 0.0).clamp(-1, 1)
     total = first + second
+    similarity = _quotient(2 * lengths, total, 1.0)
+    cosine = _quotient(product, lengths, 0.0).clamp(-1, 1)
     xi = _quotient((1 - cosine.square()) * (total - 2 * product), (total + 2 * product).clamp(min=0), 0.0)
     conflict = cosine < 0
     columns = (similarity, xi, cosine > 0, conflict, conflict & (cosine <= -similarity), conflict & (xi <= 1))
@@ -92,7 +92,7 @@ def pair_statistics(gramian: Tensor) -> Tensor:
 
 
 def _quotient(numerator: Tensor, denominator: Tensor, otherwise: float) -> Tensor:
-    """Their quotient, or `otherwise` where the denominator is zero."""
+    """The quotient, or `otherwise` where the denominator is zero."""
     defined = denominator > 0
     return torch.where(defined, numerator / torch.where(defined, denominator, 1.0), otherwise)
 

@@ -1,9 +1,9 @@
 """Cosine regularisation: a penalty that pushes task gradients to be orthogonal (Suteu & Guo 2019).
 
 The loss gains strength · mean_(i<j) cos²(∇L_i, ∇L_j) over the shared parameters. It is differentiated through the
-gradients, so an update costs a second backward pass. The gradients themselves are summed as they are. A task without
-gradient has cosine zero. The paper sums over pairs; with the mean here, `strength` means the same for any number of
-tasks.
+gradients, so an update costs a second backward pass. The gradients themselves are summed as they are. The cosines of a
+zero gradient count as zero. The paper sums over pairs; here their mean gives `strength` the same meaning for any number
+of tasks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class CosineRegularization(Surgery):
         self.strength = strength
 
     def penalty(self, gramian: Tensor) -> Tensor:
-        # cos² = G_ij² / (G_ii G_jj) is free of roots; dividing by the norms' values first keeps every scale in range.
+        # cos² = G_ij² / (G_ii G_jj) needs no root, whose derivative is infinite at zero. G is first divided by detached
+        # norms, so that squares of large or small gradients stay in range.
         norms = gramian.detach().diagonal().clamp(min=0).sqrt()
         inverse = torch.where(norms > 0, 1 / torch.where(norms > 0, norms, 1.0), 0.0)
         scaled = gramian * inverse.unsqueeze(0) * inverse.unsqueeze(1)

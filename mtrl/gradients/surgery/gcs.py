@@ -1,7 +1,7 @@
 """GCS: an auxiliary task's gradient is used only where it helps the primary ones (Du et al. 2018, unweighted).
 
 The coefficient c_i is 1 for a primary task. For another task it is 1 if its inner product with the sum of the primary
-gradients is positive, and 0 otherwise. Primary tasks have to be chosen: without a choice, no task would be auxiliary.
+gradients is positive, and 0 otherwise. At least one primary task is required: by default, no task would be auxiliary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mtrl.gradients.base import GramianConfig, Surgery
 class Config(GramianConfig):
     kind: str = "gcs"
     primary: list[str] = field(default_factory=list)
-    """Names or indexes of the tasks that count."""
+    """Names or indexes of the primary tasks, at least one; the others are auxiliary."""
     requires_primary: ClassVar[bool] = True
 
     def primary_tasks(self) -> Sequence[str]:

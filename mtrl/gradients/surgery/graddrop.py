@@ -1,8 +1,9 @@
 """GradDrop: each parameter follows the tasks of one sign, drawn at random (Chen et al. 2020, Algorithm 1).
 
-With P = ½ (1 + Σ_i g_i / Σ_i |g_i|) and u uniform, element by element, the update sums the positive g_i where P > u and
-the negative ones where P < u; a share `leak` of every gradient always passes. An element where all gradients are zero
-stays zero. The paper drops gradients of one shared layer's activations; here it acts on all shared parameters.
+For each element of a parameter, let P = ½ (1 + Σ_i g_i / Σ_i |g_i|), and let u be uniform in [0, 1]. The update sums
+the positive g_i where P > u and the negative ones where P < u. A share `leak` of every gradient is never dropped. An
+element where all gradients are zero stays zero. The paper drops gradients with respect to the activations of one shared
+layer; here the method acts on all shared parameters.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mtrl.gradients.base import Surgery, SurgeryConfig
 class Config(SurgeryConfig):
     kind: str = "graddrop"
     leak: float = option(0.0, "in [0, 1]")
-    """Share of every gradient that is never dropped."""
+    """The share of every gradient that is never dropped."""
 
 
 class GradDrop(Surgery):

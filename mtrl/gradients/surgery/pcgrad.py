@@ -1,6 +1,6 @@
-"""PCGrad: project away the conflicting part of every other task's gradient (Yu et al. 2020, Algorithm 1).
+"""PCGrad: removes from each gradient the part that conflicts with another task's (Yu et al. 2020, Algorithm 1).
 
-`variant` chooses the paper's ablations (Fig. 3). direction: PCGrad's direction with the norm of the plain sum of
+`variant` chooses one of the paper's ablations (Fig. 3). direction: PCGrad's direction with the norm of the plain sum of
 gradients. magnitude: the plain sum's direction with the norm of PCGrad's result. A sum of zero has no direction and is
 not scaled.
 """
@@ -16,23 +16,24 @@ from mtrl.core.config import option
 from mtrl.gradients.base import GramianConfig, Surgery
 
 NOTHING = 1e-12
-"""A combination Σ_i c_i g_i is rounding error if its squared norm is at most this share of (Σ_i |c_i| ‖g_i‖)²."""
+"""A combination Σ_i c_i g_i counts as zero if its squared norm is at most this share of (Σ_i |c_i| ‖g_i‖)²: what is
+left is rounding error."""
 
 
 @dataclass
 class Config(GramianConfig):
     kind: str = "pcgrad"
     variant: str = option("full", ("full", "direction", "magnitude"))
-    """full, or the ablations direction and magnitude."""
+    """The full method, or an ablation that takes only its direction or only its magnitude."""
 
 
 class PCGrad(Surgery):
-    """Algorithm 1 on the Gramian.
+    """Algorithm 1 on the Gramian G.
 
-    Task i's gradient only ever becomes a combination c_i of the original gradients, so the algorithm needs
-    only their inner products: with P = C G, the product of the current g_i with the original g_j is P_ij,
-    and where it is negative, P_ij / G_jj is subtracted from c_ij. All tasks take their k-th projection at
-    once, each in its own random order. Projections on a zero gradient are skipped.
+    Each task's gradient always is a linear combination Σ_j C_ij g_j of the original gradients, so the algorithm needs
+    only their inner products. With P = C G, the product of the current g_i with the original g_j is P_ij. Where it is
+    negative, P_ij / G_jj is subtracted from C_ij. All tasks take their k-th projection at once, each in its own random
+    order. Projections against a zero gradient are skipped.
     """
 
     def __init__(self, variant: str = "full") -> None:
@@ -60,7 +61,7 @@ class PCGrad(Surgery):
         """gramian (T, T), orders (T, T - 1) of the other tasks -> C (T, T): g_i becomes Σ_j C_ij g_j."""
         norms = gramian.diagonal()
         factor = torch.where(norms > 0, norms.reciprocal(), 0.0)[orders]
-        # Columns are permuted so that each row projects on its k-th task at column k: the loop needs no gather.
+        # Each row's columns are in its own order: its k-th projection is at column k, and the loop needs no gather.
         ordered = gramian[orders.unsqueeze(2), orders.unsqueeze(1)].mul_(factor.unsqueeze(2))
         products = gramian.gather(1, orders)
         negative = torch.empty_like(products)

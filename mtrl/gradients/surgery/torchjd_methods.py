@@ -1,12 +1,12 @@
-"""The methods that torchjd computes from a Gramian (Quinton & Rey, MIT), behind one adapter.
+"""The methods that torchjd (Quinton & Rey, MIT licence) computes from a Gramian, behind one adapter.
 
-The Gramian is first divided by the mean of the tasks' squared gradient norms, so that torchjd's constants mean the same
-at every scale. The methods run in float64 on the CPU, so they wait for the device. torchjd's weights average or sum
-over tasks, depending on the method; here each is scaled so that identical gradients give the plain update. CAGrad is
-the exception: it gives 1 + c times the plain update, as in its paper. PCD's result is always T times as long as the
-primary gradient. Coefficients are one for a single task, and where all gradients are zero. MGDA is solved here,
-since torchjd stops before reaching its solution. IMTL-G and Aligned-MTL may give a task a negative weight, and IMTL-G's
-weights are unbounded where gradients nearly cancel; both are properties of the methods.
+The Gramian is first divided by the mean of the tasks' squared gradient norms, so that torchjd's constants have the same
+meaning at every scale. The methods run in float64 on the CPU, so an update on a GPU waits for them. torchjd's weights
+average or sum over tasks, depending on the method; here they are scaled so that identical gradients give the plain
+update. CAGrad is the exception: it gives 1 + c times the plain update, as in its paper. PCD's result always has T times
+the norm of the primary gradient. All coefficients are 1 for a single task, and if all gradients are zero. MGDA has a
+solver of our own, since torchjd's stops before it reaches the solution. IMTL-G and Aligned-MTL may give a task a
+negative weight, and IMTL-G's weights are unbounded where gradients nearly cancel; both are properties of the methods.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from mtrl.gradients.surgery.torchjd_solvers import OnRoot, ShortestVector, Witho
 
 @dataclass
 class TorchJDConfig(GramianConfig):
-    """A method's options, and how the adapter makes and saves torchjd's module."""
+    """A method's options, and how the adapter builds torchjd's module and saves its state."""
 
     kind: str = ""
     weighting: ClassVar[str] = ""
-    """The name of torchjd's class, if `method` needs no more."""
+    """The name of torchjd's class, for a method without options."""
     normalized: ClassVar[bool] = True
-    """Whether the Gramian is scaled first, which gives constants the same meaning at every scale."""
+    """Whether the Gramian is scaled first."""
     random: ClassVar[bool] = False
+    """Whether the method draws random numbers."""
     stateful: ClassVar[bool] = False
     """Whether it keeps numbers for each task between calls, so that the tasks must stay the same."""
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        """Make the module that maps a Gramian (T, T) to weights (T,). aggregation: the package
-        `torchjd.aggregation`."""
+        """Build the module that maps a Gramian (T, T) to weights (T,) from the package `torchjd.aggregation`."""
         return getattr(aggregation, self.weighting)()
 
     def scale(self, num_tasks: int) -> float:
-        """Factor of torchjd's weights; T for a method that averages."""
+        """The factor of torchjd's weights: T for a method that averages over tasks."""
         return float(num_tasks)
 
     def state(self, module: Any) -> dict[str, Tensor]:
-        """What the module keeps between calls. torchjd's own `state_dict` saves some of it but cannot load it."""
+        """What the module keeps between calls; {} if nothing yet. torchjd's own `state_dict` cannot be loaded again."""
         return {}
 
     def restore(self, module: Any, state: dict[str, Tensor]) -> None:
-        """Load the result of `state` into a new module. Not called if that result is empty."""
+        """Load a result of `state` that is not empty into a new module."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class CAGrad(TorchJDConfig):
 
     kind: str = "cagrad"
     c: float = option(0.4, "0 or more")
-    """Radius around the average gradient, as a share of its norm; 0 for the average itself."""
+    """The radius of the ball around the average gradient, as a share of its norm; 0 for the average itself."""
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         return aggregation.CAGradWeighting(c=self.c)
@@ -70,7 +70,7 @@ class CAGrad(TorchJDConfig):
 
 @dataclass
 class MGDA(TorchJDConfig):
-    """MGDA: the shortest vector between the gradients (Sener & Koltun 2018, Eq. 3), to the solver's precision."""
+    """MGDA: the shortest vector in the gradients' convex hull, solved exactly (Sener & Koltun 2018, Eq. 3)."""
 
     kind: str = "mgda"
 
@@ -80,7 +80,7 @@ class MGDA(TorchJDConfig):
 
 @dataclass
 class IMTLG(TorchJDConfig):
-    """IMTL-G: the vector with equal projections on all gradients (Liu et al. 2021, Towards Impartial ...)."""
+    """IMTL-G: the vector with equal projections on all gradients (Liu et al. 2021, "Towards Impartial ...")."""
 
     kind: str = "imtl_g"
     weighting: ClassVar[str] = "IMTLGWeighting"
@@ -88,7 +88,7 @@ class IMTLG(TorchJDConfig):
 
 @dataclass
 class UPGrad(TorchJDConfig):
-    """UPGrad: each gradient projected to where no task loses, then averaged (Quinton & Rey 2024)."""
+    """UPGrad: each gradient projected onto the cone where no task loses, then averaged (Quinton & Rey 2024)."""
 
     kind: str = "upgrad"
     weighting: ClassVar[str] = "UPGradWeighting"
@@ -96,7 +96,7 @@ class UPGrad(TorchJDConfig):
 
 @dataclass
 class DualProj(TorchJDConfig):
-    """DualProj: the average gradient projected to where no task loses (Lopez-Paz & Ranzato 2017, Eq. 11)."""
+    """DualProj: the average gradient projected onto the cone where no task loses (Lopez-Paz & Ranzato 2017, Eq. 11)."""
 
     kind: str = "dualproj"
     weighting: ClassVar[str] = "DualProjWeighting"
@@ -127,11 +127,11 @@ class FairGrad(TorchJDConfig):
 
 @dataclass
 class GradVac(TorchJDConfig):
-    """GradVac: gradients turned towards the cosines they usually have (Wang et al. 2021)."""
+    """GradVac: gradients turned until their cosines reach the running means (Wang et al. 2021)."""
 
     kind: str = "gradvac"
     beta: float = option(0.5, "in [0, 1]")
-    """Share of the newest cosine in the running mean."""
+    """The share of the newest cosine in the running mean."""
     random: ClassVar[bool] = True
     stateful: ClassVar[bool] = True
 
@@ -151,11 +151,11 @@ class GradVac(TorchJDConfig):
 
 @dataclass
 class PCD(TorchJDConfig):
-    """PCD: one primary task's gradient, turned to help every other task (Priority-Constrained Descent, 2026)."""
+    """PCD: one primary task's gradient, with progress for every other task (Priority-Constrained Descent, 2026)."""
 
     kind: str = "pcd"
     primary: list[str] = field(default_factory=list)
-    """Name or index of the one task that leads."""
+    """The name or index of the one primary task."""
     tau: float = option(0.02, "in [0, 1]")
     """τ: every other task is guaranteed this share of the progress that a step along its own gradient would give."""
     beta: float = option(0.999, "in [0, 1)")
@@ -185,13 +185,13 @@ class NashMTL(TorchJDConfig):
 
     kind: str = "nash_mtl"
     every: int = option(1, "a positive integer")
-    """Updates from one solution to the next. In between, the weights do not change."""
+    """The number of updates from one solution to the next. In between, the weights do not change."""
     iterations: int = option(20, "a positive integer")
-    """The most steps of the solver."""
+    """The maximum number of solver iterations."""
     stateful: ClassVar[bool] = True
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
-        # No clipping here (max_norm), since the agent's max_grad_norm clips.
+        # No clipping here: the agent's max_grad_norm does that.
         method = aggregation.NashMTL(num_tasks, max_norm=0.0, update_weights_every=self.every)
         method.optim_niter = self.iterations
         return OnRoot(method.weighting)
@@ -235,7 +235,7 @@ class TorchJD(Surgery):
         order = primary.cpu().logical_not().to(torch.int8).argsort(stable=True)
         host = (host / size if self.config.normalized else host)[order][:, order]
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), openblas().limit(limits=1):
-            warnings.simplefilter("ignore")  # solvers warn about single inaccurate solutions
+            warnings.simplefilter("ignore")  # solvers warn about each inaccurate solution
             if noise is not None:
                 torch.manual_seed(int(noise))
             weights = self._module[0](host)
@@ -264,7 +264,7 @@ CONFIGS: dict[str, type[TorchJDConfig]] = {
 
 
 def build(config: TorchJDConfig, *, num_tasks: int) -> Surgery:
-    """Raises UserError where torchjd or the method's solver is not installed."""
+    """The method's surgery. Raises UserError if torchjd or the method's solver is not installed."""
     try:
         from torchjd import aggregation
 

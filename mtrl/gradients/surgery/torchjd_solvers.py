@@ -1,4 +1,4 @@
-"""Modules that map a Gramian (T, T) to weights (T,): one that torchjd lacks, and adapters for torchjd's own."""
+"""Modules that map a Gramian (T, T) to weights (T,): an exact solver for MGDA, and adapters for torchjd's modules."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 
 class ShortestVector(nn.Module):
-    """min ‖Σ α_i g_i‖ over α ≥ 0 with Σ α_i = 1, as a quadratic programme.
+    """MGDA's min ‖Σ α_i g_i‖ over α ≥ 0 with Σ α_i = 1, as a quadratic programme.
 
-    In the unknowns x_i = α_i ‖g_i‖ / min_j ‖g_j‖ the matrix holds the cosines, so the lengths of the gradients do not
-    affect its condition. torchjd stops after 100 steps of Frank-Wolfe, for ten tasks several per cent from the minimum.
+    In the unknowns x_i = α_i ‖g_i‖ / min_j ‖g_j‖ the matrix holds the cosines, so the norms of the gradients do not
+    affect its condition number. All weights are 1/T if the solver fails. torchjd stops after 100 steps of Frank-Wolfe,
+    for ten tasks several per cent from the minimum.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class ShortestVector(nn.Module):
         count = len(lengths)
         identity = np.eye(count)
         constraints, bounds = np.column_stack([lengths, identity]), np.append(1.0, np.zeros(count))
-        # A shift just large enough to make the matrix positive definite despite rounding, and so the answer unique.
+        # The smallest shift that makes the matrix positive definite despite rounding, and so the solution unique.
         for shift in (1e-13, 1e-11, 1e-9):
             with contextlib.suppress(ValueError):
                 found = self._solve(cosines + shift * identity, np.zeros(count), constraints, bounds, 1)[0]
@@ -43,7 +44,7 @@ class ShortestVector(nn.Module):
 
 
 class WithoutZeros(nn.Module):
-    """Solves for the tasks that have a gradient; the weight of a zero gradient would grow without end."""
+    """Solves without the tasks whose gradient is zero, since their weights would grow without bound. They get 0."""
 
     def __init__(self, weighting: nn.Module) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class WithoutZeros(nn.Module):
 
 
 class OnRoot(nn.Module):
-    """For a method that asks for the gradients but uses only their Gramian G: gives it a root R of G, R Rᵀ = G."""
+    """For a method that takes gradients but uses only their Gramian G: gives it a root R of G, with R Rᵀ = G."""
 
     def __init__(self, weighting: nn.Module) -> None:
         super().__init__()
@@ -70,8 +71,8 @@ class OnRoot(nn.Module):
 
 @functools.cache
 def openblas() -> Any:
-    """The OpenBLAS of SciPy and NumPy, for limiting its threads: on matrices of T rows they gain nothing, and
-    afterwards they spin for a tenth of a second, which slows this update and the next."""
+    """A handle to limit the threads of SciPy's and NumPy's OpenBLAS. With T×T matrices several threads gain nothing,
+    and they spin for a tenth of a second afterwards, which slows down this update and the next."""
     import scipy.linalg  # noqa: F401 (which loads its library)
     from threadpoolctl import ThreadpoolController
 

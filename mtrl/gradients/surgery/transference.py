@@ -1,14 +1,15 @@
 """Transference: at every step, the combination of gradients after which the losses fall most (Fifty et al. 2020).
 
-Each candidate is PCGrad's result, or the sum of the gradients g_i over a set J of tasks. In its trial step θ_J' on the
-batch of the update, shared parameters move along the candidate, and owned ones as usual. Its total transference is the
-sum over the primary tasks of 1 − L_j(θ_J') / L_j(θ). The candidate with the highest is chosen, and the first of equals.
-If a primary task's loss is not positive, as an actor's may be, all terms are differences L_j(θ) − L_j(θ_J').
+Each candidate is PCGrad's result, or the sum of the gradients g_i over a set J of tasks. In the candidate's trial step
+to θ_J' on the batch of the update, shared parameters move along the candidate, and owned ones as usual. Its total
+transference is the sum over the primary tasks of 1 − L_j(θ_J') / L_j(θ). The candidate with the highest total is
+chosen, or the first of several that are equal. If a primary task's loss is not positive, as an actor's may be, all
+terms are differences L_j(θ) − L_j(θ_J').
 
-Candidates are not rescaled: the step for a single task is shorter than for all, as in the paper. Trial steps have
-the learning rate, momentum and weight decay of SGD, and no preconditioning for Adam. Each costs a forward pass on new
-tensors, so no parameters have to be restored. The paper's abstract leaves open which candidates there are; here the
-option `candidates` lists them.
+Candidates are not rescaled: the step for a single task is shorter than for all, as in the paper. Trial steps are those
+of SGD with the optimiser's learning rate, momentum and weight decay, even if the optimiser is Adam (`LookAhead`). Each
+costs a forward pass on new tensors, so no parameters have to be restored. The paper's abstract leaves open which
+candidates there are; here the option `candidates` lists them.
 """
 
 from __future__ import annotations
@@ -40,14 +41,18 @@ class Config(SurgeryConfig):
     """What to choose from: all (the plain sum), pcgrad, single (each task alone), pairs, others (all but one), subsets
     (all of them, for at most ten tasks), or indexes of tasks, such as 0+2+3."""
     primary: list[str] = field(default_factory=list)
-    """Names or indexes of the tasks whose transference counts; all of them if empty."""
+    """Names or indexes of the primary tasks, over whose losses transference is summed; all tasks if empty."""
 
     def primary_tasks(self) -> Sequence[str]:
         return self.primary
 
 
 def _sets(candidate: str, tasks: int) -> list[tuple[int, ...]]:
-    """The sets of tasks that a word of `candidates` stands for; none for pcgrad, which is not a set."""
+    """The sets of tasks that an entry of `candidates` stands for; none for pcgrad, which is not a set.
+
+    Raises:
+        UserError: the entry is unknown, or there are too many tasks for all subsets.
+    """
     sizes = {"all": [tasks], "single": [1], "pairs": [2], "subsets": range(1, tasks + 1)}
     sizes["others"] = [tasks - 1] if tasks > 1 else []
     check(candidate != "subsets" or tasks <= MOST_SUBSETS, "surgery.candidates", _FEW, f"subsets of {tasks}")
@@ -55,7 +60,7 @@ def _sets(candidate: str, tasks: int) -> list[tuple[int, ...]]:
         return [chosen for size in sizes.get(candidate, []) for chosen in itertools.combinations(range(tasks), size)]
     indexes = [int(part) if part.isdecimal() else tasks for part in candidate.split("+")]
     sound = max(indexes) < tasks and len(set(indexes)) == len(indexes)
-    check(sound, "surgery.candidates", f"of {', '.join(KINDS)}, or indexes below {tasks} as 0+1", candidate)
+    check(sound, "surgery.candidates", f"of {', '.join(KINDS)}, or indexes below {tasks} such as 0+1", candidate)
     return [tuple(indexes)]
 
 
@@ -67,10 +72,10 @@ class Transference(Surgery):
         groups = {name: _sets(name, num_tasks) for name in candidates if name != "pcgrad"}
         rows = [[float(task in chosen) for task in range(num_tasks)] for sets in groups.values() for chosen in sets]
         groups |= {"pcgrad": [()]} if "pcgrad" in candidates else {}
-        some = any(groups.values())
-        check(some, "surgery.candidates", f"words that give some combination of {num_tasks} tasks", list(candidates))
+        what = f"entries that give at least one combination of {num_tasks} tasks"
+        check(any(groups.values()), "surgery.candidates", what, list(candidates))
         self.names = tuple(groups)
-        self.takes_some_tasks = all(name in KINDS for name in groups)  # an index would mean other tasks in each batch
+        self.takes_some_tasks = all(name in KINDS for name in groups)  # an index is another task in each batch
         self.projects = "pcgrad" in groups
         of = [number for number, sets in enumerate(groups.values()) for _ in sets]
         self.sets = nn.Buffer(torch.tensor(rows, dtype=torch.float64).view(-1, num_tasks), persistent=False)

@@ -2,18 +2,18 @@
 
 Let θ' = θ − α ∇_θ r Σ_i λ_i L_i(θ) on the training batch, with the optimiser's learning rate α and the factor r by
 which losses are reduced over tasks (`LookAhead`). λ descends L_val(θ') = Σ_(primary) L_i(θ') on another batch of the
-same data, with an Adam of its own; then θ takes its step on the training batch with the new λ. Estimators of
-dL_val/dλ_i = −α r ∇L_i(θ)·∇L_val(θ'), in which a parameter owned by task j has a gradient only for i = j:
+same data, with an Adam of its own. Then θ takes its step on the training batch with the new λ. There are three
+estimators of dL_val/dλ_i = −α r ∇L_i(θ)·∇L_val(θ'), in which a parameter owned by task j has a gradient only for i = j.
 exact: this formula, from the tasks' gradients at θ and one forward and backward pass at θ'.
 finite_difference: the paper's, −α r (L_i(θ+) − L_i(θ−)) / 2ε, θ± = θ ± ε ∇L_val(θ'), ε = 0.01 / ‖∇L_val(θ')‖.
-second_order: automatic differentiation through the unrolled step, to check the others.
+second_order: automatic differentiation through the unrolled step; slow, to check the others.
 
-The step to θ' has the momentum and weight decay of SGD, and no preconditioning for Adam, as in the authors' code.
-Unlike in their code, tensors at θ' and θ± are new ones, so nothing has to be restored and no statistics change. λ may
-become negative, as in the paper. Losses may also be negative, so SAC's actor learns its own λ by default. With
-`sampled_tasks` = K' only K' random λ move in an update. In the paper this saves the memory of the other gradients; here
-one backward pass gives all of them. Where an update sees only some of the tasks, only their λ move, and the primary
-ones among them make up L_val.
+The step to θ' is that of SGD with the optimiser's momentum and weight decay, even if the optimiser is Adam, as in the
+authors' code. Unlike in their code, tensors at θ' and θ± are new ones, so nothing has to be restored and no statistics
+change. λ may become negative, as in the paper. Losses may also be negative, so SAC's actor learns its own λ by default.
+With `sampled_tasks` = K' only K' random λ move in an update. In the paper this saves the memory of the other gradients;
+here one backward pass gives all of them. If a batch holds only some of the tasks, only their λ move, and the primary
+tasks among them make up L_val.
 """
 
 from __future__ import annotations
@@ -42,15 +42,16 @@ class Config(WeightingConfig):
     learning_rate: float = option(1e-4, "0 or more")
     """Adam's learning rate for λ (the paper: 1e-4 for NYUv2, 3e-5 for CityScapes and RLBench, 3e-4 for CIFAR-100)."""
     initial: float = 0.1
-    """λ of every task at the start."""
+    """The initial λ of every task."""
     primary: list[str] = field(default_factory=list)
-    """Names or indexes of the tasks that count; the others are auxiliary. If empty, all tasks count."""
+    """Names or indexes of the primary tasks; the others are auxiliary. If empty, all tasks are primary."""
     estimator: str = option("exact", ESTIMATORS)
-    """exact, finite_difference or second_order."""
+    """The estimator of the derivative with respect to λ: exact, finite_difference or second_order."""
     sampled_tasks: int | None = option(None, "a positive integer")
     """K': the number of random tasks whose λ moves in an update; all if not given."""
     swap: bool = True
-    """Whether L_val is taken on another batch; false: on the training batch ("no swapping", the paper's Table 4)."""
+    """Whether the primary loss after the step is that of a second batch. If false, it is that of the training batch
+    ("no swapping", the paper's Table 4)."""
 
     def primary_tasks(self) -> Sequence[str]:
         return self.primary

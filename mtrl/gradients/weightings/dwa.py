@@ -1,4 +1,4 @@
-"""Dynamic weight average: more weight to tasks whose loss falls slowly (Liu et al. 2019, "End-to-End ...", Eq. 7).
+"""Dynamic weight averaging: more weight to tasks whose loss falls slowly (Liu et al. 2019, "End-to-End ...", Eq. 7).
 
 λ_k = T softmax_k(w_k / temperature) with w_k = L_k(t−1) / L_k(t−2), where L_k(t) is the mean loss of epoch t. As
 reinforcement learning has no epochs, a `window` of updates counts as one; the weights are 1 during the first two. A
@@ -25,13 +25,13 @@ class Config(WeightingConfig):
         "nyuv2": {"window": "198"},
         "cityscapes": {"window": "743"},
     }
-    """An epoch of Auto-λ's comparison: 2,500 images of each task in batches of 32 for CIFAR-100, and 795 (NYUv2) or
+    """One epoch in Auto-λ's comparison: 2,500 images of each task in batches of 32 for CIFAR-100, and 795 (NYUv2) or
     2,975 pictures (CityScapes) in batches of 4."""
     kind: str = "dwa"
     temperature: float = option(2.0, "positive")
-    """The larger, the more alike the weights."""
+    """Temperature of the softmax; the larger it is, the more alike the weights."""
     window: int = option(1000, "a positive integer")
-    """Updates over which losses are averaged, in place of an epoch."""
+    """The number of updates over which losses are averaged, in place of an epoch."""
 
 
 class DWA(Weighting):

@@ -2,7 +2,7 @@
 
 The combined loss is c Σ_i z_i log(L_i + ε) with z = softmax(w), so a task has the weight c z_i / (L_i + ε). The factor
 c makes the weights sum to T here, and to 1 in the paper. After the step, Adam moves w against (∂z/∂w)ᵀ δ, where δ_i is
-the fall of log L_i on the same batch; measuring it costs one more forward pass. Losses must be positive.
+the decrease of log(L_i + ε) on the same batch. Measuring it costs one more forward pass. Losses must be positive.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Config(WeightingConfig):
     learning_rate: float = option(0.025, "0 or more")
     """Adam's learning rate for w."""
     weight_decay: float = option(1e-3, "0 or more")
-    """Pull of w towards equal weights (the authors' code: 1e-5)."""
+    """Adam's weight decay for w, which pulls towards equal z (the authors' code: 1e-5)."""
 
 
 class FAMO(Weighting):

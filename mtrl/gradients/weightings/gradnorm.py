@@ -19,13 +19,14 @@ from mtrl.gradients.adam import Adam
 from mtrl.gradients.base import Context, Weighting, WeightingConfig
 
 SMALLEST = 1e-3
+"""The smallest weight before the weights are scaled."""
 
 
 @dataclass
 class Config(WeightingConfig):
     kind: str = "gradnorm"
     alpha: float = option(1.5, "0 or more")
-    """How strongly slow tasks are pulled forward; 0 for equal gradient norms."""
+    """α: how strongly tasks that have made less progress are favoured; 0 for equal gradient norms."""
     learning_rate: float = option(0.025, "0 or more")
     """Adam's learning rate for the weights."""
 

@@ -1,7 +1,7 @@
 """Random weights, drawn anew in every update: a baseline for other weightings (Lin et al. 2022, RLW, Algorithm 2).
 
-λ = softmax(z) with z standard normal, or λ from the flat Dirichlet distribution: z / Σ z with z standard exponential.
-Both are multiplied by T here, so that the weights' mean is 1.
+λ = softmax(z) with z standard normal, or λ = z / Σ z with z standard exponential, which is the flat Dirichlet
+distribution. Both are multiplied by the number of tasks in the batch here, so that the weights' mean is 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mtrl.gradients.base import Context, Weighting, WeightingConfig
 class Config(WeightingConfig):
     kind: str = "random"
     distribution: str = option("normal", ("normal", "dirichlet"))
-    """The distribution of the weights: normal, with a softmax, or dirichlet."""
+    """The distribution of the weights: normal (a softmax of normal draws) or dirichlet."""
 
 
 class RandomWeights(Weighting):

@@ -1,7 +1,7 @@
 """Smooth Tchebycheff: the largest losses count most (Lin et al. 2024).
 
 The combined loss is μ log Σ_i exp(L_i / (T μ)), with equal preferences 1/T and no ideal point. The tasks' weights are
-therefore softmax(L / (T μ)), here times T, so that equal losses have weight 1. The losses themselves are compared and
+therefore softmax(L / (T μ)), here times T, so that equal losses have weight 1. Losses are compared as they are, so they
 should have similar scales. They may be negative.
 """
 

@@ -36,7 +36,7 @@ class Config(DenseConfig):
 
 
 def _mask(inputs: int, outputs: int) -> nn.Module:
-    """A task's attention: between 0 and 1 for each channel and pixel."""
+    """A task's attention mask: a number between 0 and 1 for each channel and pixel."""
     width = max(outputs // 4, 1)
     return nn.Sequential(*block(inputs, width, 1), nn.ReLU(inplace=True), *block(width, outputs, 1), nn.Sigmoid())
 

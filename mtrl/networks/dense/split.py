@@ -18,7 +18,7 @@ class Config(DenseConfig):
 
 
 class Split(nn.Module):
-    """(.., B, C, H, W) -> (.., B, outputs, H, W)."""
+    """Pictures (.., B, C, H, W) -> (.., B, outputs, H, W)."""
 
     def __init__(self, config: Config, image_channels: int, outputs: int) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
-"""The Mint paper's small convolutional network. A task owns its output layer and, by choice, earlier layers.
+"""The Mint paper's small convolutional network. A task owns its output layer and, as an option, earlier layers.
 
-Mint paper, App. B: three layers of 160 3×3 filters, each followed by max pooling and batch norm, then two fully
-connected layers of 320. `owned` chooses one of the paper's baselines: head (task-specific-1-fc), fc
-(task-specific-all-fc) or all (independent). Batch norm comes before the activation, as usual; the paper does not say.
+Mint paper, App. B: three convolutions with 160 3×3 filters, each followed by max pooling and batch norm, then two fully
+connected layers of 320 units. `owned` chooses one of the paper's baselines: head (task-specific-1-fc), fc
+(task-specific-all-fc) or all (independent). Batch norm comes before the activation, as usual; the paper leaves this
+open.
 """
 
 from __future__ import annotations
@@ -28,24 +29,25 @@ class ConvConfig(Options):
     width: int = option(160, "a positive integer")
     """Filters of each convolution."""
     depth: int = option(3, "a positive integer")
-    """Convolutions, each with a 2×2 pool."""
+    """Number of convolutions, each followed by 2×2 max pooling."""
     fc_width: int = option(320, "a positive integer")
     """Units of each hidden linear layer."""
     fc_depth: int = option(2, "0 or more")
-    """Hidden linear layers."""
+    """Number of hidden linear layers."""
     batch_norm: str = option("shared", ("task", "shared"))
-    """Scale and shift: one for each task (task), or one for all (shared). Each task always has its own statistics."""
+    """Whether each task has its own scale and shift (task), or all tasks share them (shared). Statistics are always
+    each task's own."""
 
 
 @dataclass
 class Config(ConvConfig):
     kind: str = "conv"
     owned: str = option("head", ("head", "fc", "all"))
-    """The layers that every task owns: head (the last one), fc (all linear layers), or all."""
+    """The layers that each task owns: head (the output layer), fc (all linear layers), or all."""
 
 
 def convolutions(config: ConvConfig, image_shape: tuple[int, int, int]) -> tuple[list[nn.Module], int]:
-    """The convolutional part, and the number of features of its output."""
+    """The convolutional part, (.., B, C, H, W) -> (.., B, features), and its number of features."""
     layers: list[nn.Module] = []
     inputs, height, width = image_shape
     for _ in range(config.depth):
@@ -64,7 +66,7 @@ def fully_connected(config: ConvConfig, inputs: int) -> list[nn.Module]:
 
 
 def trunk_size(config: ConvConfig, image_shape: tuple[int, int, int]) -> int:
-    """Features of the trunk's output."""
+    """The number of features that the network has without its output layer."""
     return config.fc_width if config.fc_depth else convolutions(config, image_shape)[1]
 
 

@@ -1,9 +1,9 @@
 """Cross-stitch networks on the small convolutional network: one column of linear layers per task, stitched together.
 
-Misra et al. 2016 in the form of Rosenbaum et al. 2017 ("cross-stitch-all-fc", the Mint paper's baseline). After the
-shared convolutions every image runs through the columns of all tasks. After each hidden layer the columns exchange
-features, x_j ← Σ_k α_jk x_k, and a task reads its own column's output. α starts with 0.9 on the diagonal, and each
-row's other entries share 0.1.
+Misra et al. 2016 in the form of Rosenbaum et al. 2018 ("cross-stitch-all-fc", the Mint paper's baseline). After the
+shared convolutions, every image runs through the columns of all tasks. After each hidden layer, the columns exchange
+features, x_j ← Σ_k α_jk x_k. Each task reads its own column's output. Initially, α has 0.9 on its diagonal, and the
+other entries of a row share the remaining 0.1 equally.
 """
 
 from __future__ import annotations
@@ -26,26 +26,24 @@ from mtrl.networks.layers import TaskCode, owned
 class Config(ConvConfig):
     kind: str = "conv_cross_stitch"
     own_share: float = option(0.9, "in [0, 1]")
-    """α_jj at the start; the other columns share the rest."""
+    """Initial value of α_jj. The other entries of a row share the rest equally."""
 
 
 class Stitch(nn.Module):
-    """matrix (K, K): row j holds the factors with which column j takes the features of each column."""
+    """Mixes the features of K columns. matrix (K, K): row j has the factors α_jk of column j."""
 
     def __init__(self, columns: int, own_share: float) -> None:
         super().__init__()
+        own_share = own_share if columns > 1 else 1.0
         others = (1 - own_share) / max(columns - 1, 1)
-        diagonal = (own_share if columns > 1 else 1.0) - others
-        self.matrix = nn.Parameter(torch.full((columns, columns), others) + diagonal * torch.eye(columns))
-        if columns == 1:
-            self.matrix.data.fill_(1.0)
+        self.matrix = nn.Parameter(torch.full((columns, columns), others) + (own_share - others) * torch.eye(columns))
 
     def forward(self, x: Tensor) -> Tensor:
         return mixed(self.matrix, x)
 
 
 class CrossStitch(nn.Module):
-    """(.., B, features) -> (.., B, output_size)."""
+    """Features (.., B, inputs) of the convolutions -> (.., B, output_size)."""
 
     def __init__(self, config: Config, inputs: int, output_size: int, code: Tensor) -> None:
         super().__init__()

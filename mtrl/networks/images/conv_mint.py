@@ -1,9 +1,10 @@
 """Mint on the small convolutional network: an owned matrix and bias after every hidden linear layer.
 
-Mint paper, Sec. 4 ("after every fully connected layer") and App. B. Its Table 1 counts 699,000 parameters. At the sizes
-of App. B, however, two full matrices of 320² for each of 20 tasks alone have 4.1 million, so compare parameter counts
-(`mtrl list networks --benchmark cifar100`) before results. Options decide what the paper's Eq. 4 leaves open: whether a
-Mint layer follows the output layer (`output_mint`), and whether each task owns its head (`own_head`).
+Mint paper, Sec. 4 ("after every fully connected layer") and App. B. The paper's Table 1 gives 699,000 parameters. At
+the sizes of App. B, however, the two matrices (320 × 320) of each of 20 tasks alone have 4.1 million. So compare
+parameter counts (`mtrl list networks --benchmark cifar100`) before results. Two options decide what the paper's Eq. 4
+leaves open: whether a Mint layer follows the output layer (`output_mint`), and whether each task owns its head
+(`own_head`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Config(ConvConfig):
     output_mint: bool = False
     """Whether a Mint layer also follows the output layer."""
     own_head: bool = True
-    """Whether every task has its own output layer. True by default, as the tasks' classes have nothing in common."""
+    """Whether each task has its own output layer. True by default, as the tasks' classes have nothing in common."""
 
 
 def build(config: Config, *, image_shape: tuple[int, int, int], output_size: int) -> Factory:

@@ -1,9 +1,10 @@
 """Routing networks on the small convolutional network: in each linear layer a task picks one of K function blocks.
 
-Rosenbaum et al. 2018 and 2019 ("routing-all-fc", the Mint paper's baseline). After the shared convolutions a router per
-task and layer chooses among K blocks. The paper trains tabular routers with the weighted policy learner. Here a router
-is an owned vector of logits, trained by a straight-through Gumbel-softmax. Evaluation takes the likeliest block. In
-training, each task draws one choice per layer and forward pass from PyTorch's global generator.
+Rosenbaum et al. 2018 and 2019 ("routing-all-fc", the Mint paper's baseline). After the shared convolutions, each task
+has a router in every layer, which chooses among K blocks. The paper trains tabular routers with the weighted policy
+learner. Here a router is a vector of logits that the task owns, trained by a straight-through Gumbel-softmax. In
+training, each forward pass draws one choice for each task and layer, from PyTorch's global generator. Evaluation takes
+the most likely block.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from mtrl.networks.layers import owned
 class Config(ConvConfig):
     kind: str = "conv_routing"
     blocks: int | None = option(None, "a positive integer")
-    """K: function blocks of each layer; one per task if not given."""
+    """K: function blocks of each layer; as many as tasks if not given."""
     temperature: float = option(1.0, "positive")
-    """Temperature of the softmax that gives the choice its derivative."""
+    """Temperature of the Gumbel-softmax through which the routers' gradients flow."""
 
 
 class Router(nn.Module):
-    """A task's choice among K blocks, as a one-hot row (1, K). logits (K,)."""
+    """Returns a task's choice among K blocks as a one-hot row (1, K). logits (K,)."""
 
     def __init__(self, blocks: int, temperature: float) -> None:
         super().__init__()
@@ -42,14 +43,14 @@ class Router(nn.Module):
     def forward(self) -> Tensor:
         logits = self.logits.unsqueeze(-2)
         if self.training:
-            logits = logits - torch.empty_like(logits).exponential_().log()
+            logits = logits - torch.empty_like(logits).exponential_().log()  # plus Gumbel noise
         soft = (logits / self.temperature).softmax(-1)
         hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
         return hard + soft - soft.detach()
 
 
 class Routing(nn.Module):
-    """(.., B, features) -> (.., B, output_size)."""
+    """Features (.., B, inputs) of the convolutions -> (.., B, output_size)."""
 
     def __init__(self, config: Config, inputs: int, output_size: int, num_tasks: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""ResNet-18 with hard sharing: one trunk of residual blocks for small images, a linear head per task (He et al. 2016).
+"""ResNet-18 with hard sharing: a trunk of residual blocks for small images and a linear head per task (He et al. 2016).
 
 This is the form that multi-task papers use for CelebA's 64×64 images (Sener & Koltun 2018): a first 3×3 convolution
-without a pool, four stages of which the last three halve the image, and 4×4 mean pooling of the last 8×8 pixels.
-`dropout` is the strong regularisation of Kurin et al. 2022 (Auto-λ paper, Fig. 7). It drops channels between the
-convolutions of each block, channels after the first convolution half as often, and features before the heads.
+without pooling, four stages of which the last three halve the image, and 4×4 mean pooling of the last 8×8 pixels.
+`dropout` is the strong regularisation of Kurin et al. 2022 (Auto-λ paper, Fig. 7). It drops channels between the two
+convolutions of each block and features before the heads, and at half the rate channels after the first convolution.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Config(Options):
     blocks: int = option(2, "a positive integer")
     """Residual blocks of each stage."""
     dropout: float = option(0.0, "in [0, 1)")
-    """Share of channels that training drops in each block, and share of features dropped before the heads."""
+    """Rate at which training drops channels in each block and features before the heads."""
     last_pixels: int = option(2, "a positive integer")
-    """Pixels along a side that remain after the last pool, which takes means. The heads see their features."""
+    """Pixels along a side of the last mean pooling's output. The heads see the features of all of them."""
 
 
 class Block(nn.Module):
@@ -51,7 +51,7 @@ class Block(nn.Module):
 
 
 class LastPool(nn.Module):
-    """The mean of each of n × n parts of an image: (.., C, H, W) to (.., C, n, n)."""
+    """The means of n × n parts of an image: (.., B, C, H, W) -> (.., B, C, n, n)."""
 
     def __init__(self, pixels: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def _trunk(config: Config, channels: int) -> Iterator[nn.Module]:
 
 
 def trunk_size(config: Config, image_shape: tuple[int, int, int]) -> int:
-    """Features of the trunk's output."""
+    """The number of features that the network has without its heads, whatever the image's size."""
     return config.width * 2 ** (STAGES - 1) * config.last_pixels**2
 
 

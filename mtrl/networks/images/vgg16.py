@@ -1,10 +1,10 @@
-"""VGG-16 with hard sharing: one trunk of 13 convolutions, a head per task, a batch norm per task or a shared one.
+"""VGG-16 with hard sharing: a trunk of 13 convolutions, a head per task, and batch norms per task or shared.
 
 Simonyan & Zisserman 2015 for 32×32 images, as Auto-λ (Sec. 5.2) and RL-AUX (App. C.1) use it: batch norm after every
-convolution, and one pixel of 512 features at the end. After the last stage, the papers' VGG-16 takes the maximum and
-Auto-λ's published code the mean; `last_pool` chooses. `batch_norm: task` gives every task its own scale, shift and
-statistics in each layer, as Auto-λ's published code does; its paper does not mention it. RL-AUX's heads have two linear
-layers (`head_width: 512`), and Auto-λ's heads one (0).
+convolution, and one pixel of 512 features at the end. After the last stage, the papers' VGG-16 takes the maximum, and
+Auto-λ's published code the mean; `last_pool` chooses. With `batch_norm: task`, each task has its own scale and shift in
+each batch norm, as in Auto-λ's published code; its paper does not mention this. RL-AUX's heads have two linear layers
+(`head_width: 512`), and Auto-λ's heads one (0).
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from mtrl.networks.convolution import MeanPool, Pool, conv_block, pooled_size
 from mtrl.networks.layers import head, owned
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-"""The channels and the number of the convolutions before each pool."""
+"""(channels, convolutions) of each stage. A pool follows each stage."""
 
 
 @dataclass
 class Config(Options):
     option_group: ClassVar[str] = "network"
     published: ClassVar[Mapping[str, Mapping[str, str]]] = {"cifar100": {"last_pool": "mean"}}
-    """The code of the Auto-λ paper."""
+    """Benchmark -> options of the Auto-λ paper's code."""
     kind: str = "vgg16"
     batch_norm: str = option("task", ("task", "shared"))
-    """Scale and shift: one for each task (task), or one for all (shared). Each task always has its own statistics."""
+    """Whether each task has its own scale and shift (task), or all tasks share them (shared). Statistics are always
+    each task's own."""
     last_pool: str = option("max", ("max", "mean"))
-    """The pool after the last stage: max (2×2, as after the others) or mean (over all pixels)."""
+    """The pool after the last stage: max (2×2, as after the other stages) or mean (over all pixels)."""
     head_width: int = option(0, "0 or more")
     """Hidden units of each head; 0 for a single linear layer."""
     scale: float = option(1.0, "in (0, 4]")
-    """Factor of all numbers of channels: less than 1 for small images or machines."""
+    """Factor by which all channel counts are multiplied; less than 1 suits small images or machines."""
 
 
 def _channels(config: Config, count: int) -> int:
@@ -45,7 +46,7 @@ def _channels(config: Config, count: int) -> int:
 
 
 def trunk_size(config: Config, image_shape: tuple[int, int, int]) -> int:
-    """Features of the trunk's output."""
+    """The number of features that the network has without its heads."""
     _, height, width = image_shape
     if config.last_pool == "mean":
         return _channels(config, STAGES[-1][0])

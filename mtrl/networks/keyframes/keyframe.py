@@ -4,9 +4,11 @@ An encoder–decoder sees each camera's colours and points. The position decoder
 of all cameras. The position is the mean of the pixels' world points, weighted by attention (spatial soft-argmax, Levine
 et al. 2016), plus an offset that each task learns for each stage (the number of keyframes already reached). The
 rotation decoder regresses a quaternion and the gripper's logit. An embedding of task and stage scales and shifts the
-channels of the bottleneck. A task owns this embedding and its offsets, and nothing else. Sizes and normalisation are
-ours, as the paper gives none. Here the rotation decoder also sees the features at the attended pixels. The paper trains
-for 8,000 iterations on batches of 32, with a learning rate of 1e-3 for the network (Adam) and of 3e-5 for Auto-λ.
+channels of the bottleneck. A task owns its embeddings and offsets, and nothing else. The paper trains for 8,000
+iterations on batches of 32, with a learning rate of 1e-3 for the network (Adam) and of 3e-5 for Auto-λ.
+
+Sizes and normalisation are ours, as the paper gives none. Other than in the paper, the rotation decoder also sees the
+features at the attended pixels.
 """
 
 from __future__ import annotations
@@ -30,19 +32,20 @@ class Config(Options):
     option_group: ClassVar[str] = "network"
     kind: str = "keyframe"
     channels: list[int] = field(default_factory=lambda: [32, 64, 96, 128])
-    """Channels of the encoder's levels. Each is half as wide and high as the one before; the decoder mirrors them."""
+    """Channels of the encoder's levels. Each level has half the height and width of the one before; the decoder mirrors
+    them."""
     patch: int = option(2, "a positive integer")
-    """Pixels along a side that the first level folds into channels; attention has a point for each patch."""
+    """Side in pixels of the square patches that the first level folds into channels. Attention is over patches."""
     embedding: int = option(64, "a positive integer")
     """Size of the embedding of a task and stage."""
     stages: int = option(8, "a positive integer")
-    """Number of stages; later ones count as the last."""
+    """Number of stages with an embedding and offset of their own. Later stages use the last one's."""
     rotation_width: int = option(256, "a positive integer")
     """Hidden units of the rotation decoder."""
     rotation_channels: int = option(16, "a positive integer")
     """Channels to which the bottleneck is reduced. The rotation decoder sees all pixels of the reduced map."""
     blind: bool = False
-    """Whether colours and points are blanked: a control condition that sees only task and stage."""
+    """Whether colours and points are set to zero, as a control: the network then sees only task and stage."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,20 +54,20 @@ class Config(Options):
 
 
 class Prediction(NamedTuple):
-    """The next keyframe. C cameras; h × w patches of each."""
+    """The next keyframe. C: cameras; h, w: patches along the height and width of a picture."""
 
     position: Tensor
-    """(.., B, 3): metres."""
+    """(.., B, 3): metres, in the world's coordinates."""
     quaternion: Tensor
     """(.., B, 4): xyzw, of length 1."""
     gripper: Tensor
-    """(.., B): logit of an open gripper."""
+    """(.., B): logit of the probability that the gripper is open."""
     attention: Tensor
     """(.., B, C, h, w): sums to 1 over cameras and patches."""
 
 
 class ChannelNorm(nn.Module):
-    """Normalise each picture in groups of channels (Wu & He 2018). scale and shift (channels,)."""
+    """Group normalisation (Wu & He 2018). scale and shift (channels,)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -85,7 +88,7 @@ def _block(inputs: int, outputs: int) -> nn.Module:
 
 
 class Table(nn.Module):
-    """A row of numbers for each stage. rows (S, E); forward: stages (.., B) as one-hot (.., B, S) -> (.., B, E)."""
+    """A vector of E numbers for each of S stages. rows (S, E). forward: one-hot stages (.., B, S) -> (.., B, E)."""
 
     def __init__(self, stages: int, size: int, spread: float) -> None:
         super().__init__()
@@ -96,12 +99,16 @@ class Table(nn.Module):
 
 
 def _large(x: Tensor) -> Tensor:
-    """Twice the pixels along each side."""
+    """Double the height and width of x (.., B, C, H, W) by repeating pixels."""
     return F.interpolate(x.flatten(0, -4), scale_factor=2.0, mode="nearest").unflatten(0, x.shape[:-3])
 
 
 class KeyframeNetwork(nn.Module):
-    """forward: colours (.., B, C, 3, H, W) in [0, 1], points (.., B, C, 3, H, W) in metres, stage (.., B)."""
+    """The network of one task, for C cameras.
+
+    forward: colours (.., B, C, 3, H, W) in [0, 1], world points (.., B, C, 3, H, W) in metres and stages (.., B) int64
+    -> `Prediction`.
+    """
 
     def __init__(self, config: Config, cameras: int, image_size: int) -> None:
         super().__init__()
@@ -137,7 +144,7 @@ class KeyframeNetwork(nn.Module):
         return Prediction(position, F.normalize(output[..., :4], dim=-1), output[..., 4], attention)
 
     def _maps(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """The features (.., B·C, first, h, w) and the bottleneck (.., B·C, last, .., ..)."""
+        """The decoder's features (.., B·C, first, h, w), and the bottleneck (.., B·C, last, .., ..)."""
         x = F.pixel_unshuffle(x.flatten(-5, -4), self.config.patch)
         levels: list[Tensor] = []
         for index, block in enumerate(self.encoder):
@@ -149,7 +156,7 @@ class KeyframeNetwork(nn.Module):
         return x, bottleneck
 
     def _conditioned(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Scale and shift the bottleneck's channels by task and stage, and shift them by camera."""
+        """Scale the bottleneck's channels by task and stage, and shift them by task, stage and camera."""
         scale, shift = self.modulation(embedding).unsqueeze(-2).chunk(2, -1)
         shift = shift + self.camera.unsqueeze(-3)
         scale, shift = ((t + torch.zeros_like(shift)).flatten(-3, -2)[..., None, None] for t in (scale, shift))
@@ -162,13 +169,17 @@ class KeyframeNetwork(nn.Module):
 
 
 def _under(attention: Tensor, values: Tensor) -> Tensor:
-    """Σ attention · values: (.., B, C, h, w) and (.., B, C, F, h, w) -> (.., B, F)."""
+    """The mean of values (.., B, C, F, h, w), weighted by attention (.., B, C, h, w), as (.., B, F)."""
     rows = values.transpose(-4, -3).flatten(-3)
     return (rows @ attention.flatten(-3).unsqueeze(-1)).squeeze(-1)
 
 
 def build(config: Config, *, cameras: int, image_size: int) -> Factory:
-    """cameras: C; image_size: pixels along a side of the square pictures."""
+    """Build the network for C = `cameras` square pictures with `image_size` pixels along a side.
+
+    Raises:
+        UserError: `image_size` is not a multiple of the network's downsampling.
+    """
     levels = config.patch * 2 ** (len(config.channels) - 1)
     check(image_size % levels == 0, "benchmark.image_size", f"a multiple of {levels} for this network", image_size)
     return lambda code: KeyframeNetwork(config, cameras, image_size)

@@ -118,7 +118,7 @@ def test_a_damaged_cache_is_refused_by_name(tmp_path: Path, offscreen: str) -> N
     assert len(suite("scenes", tmp_path, **options).data.train) == 1
     file = next(tmp_path.rglob("demos-*/depth.npy"))
     file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(UserError, match=r"depth\.npy should be a whole array") as caught:
+    with pytest.raises(UserError, match=r"depth\.npy should be an intact array") as caught:
         _ = suite("scenes", tmp_path, **options).data
     assert "\n" not in str(caught.value)
 
@@ -151,20 +151,20 @@ def test_the_nineteen_classes_are_numbered_in_order() -> None:
 
 
 DAMAGE: dict[str, tuple[str, str, Any, str]] = {
-    "cut short": ("nyuv2", "depth/1.npy", lambda p: p.write_bytes(p.read_bytes()[:-4]), "a whole array"),
-    "no array": ("nyuv2", "image/0.npy", lambda p: p.write_bytes(b"x" * 40), "a whole array"),
-    "a pickle": ("nyuv2", "image/0.npy", lambda p: np.save(p, np.array([{}], object)), "a whole array"),
+    "cut short": ("nyuv2", "depth/1.npy", lambda p: p.write_bytes(p.read_bytes()[:-4]), "an intact array"),
+    "no array": ("nyuv2", "image/0.npy", lambda p: p.write_bytes(b"x" * 40), "an intact array"),
+    "a pickle": ("nyuv2", "image/0.npy", lambda p: np.save(p, np.array([{}], object)), "an intact array"),
     "another shape": ("nyuv2", "normal/1.npy", lambda p: np.save(p, np.zeros((8, 6, 3))), r"\(6, 8, 3\)"),
     "complex": ("nyuv2", "depth/0.npy", lambda p: np.save(p, np.zeros((6, 8), complex)), "of numbers"),
     "a class too many": ("nyuv2", "label/0.npy", lambda p: np.save(p, np.full(NYU, 13.0)), "from -1 to 12. Found 13"),
     "not finite": ("nyuv2", "depth/0.npy", lambda p: np.save(p, np.full(NYU, np.nan)), "finite"),
     "missing": ("nyuv2", "label/0.npy", lambda p: p.unlink(), "there. Found"),
-    "cut short, too": ("cityscapes", "depth/0.png", lambda p: p.write_bytes(p.read_bytes()[:-30]), "a whole PNG"),
+    "cut short, too": ("cityscapes", "depth/0.png", lambda p: p.write_bytes(p.read_bytes()[:-30]), "an intact PNG"),
     "another size": (
         "cityscapes", "seg/0.png", lambda p: Image.new("L", (5000, 5000)).save(p), "4 x 6 pixels. Found 'L of 5000",
     ),
     "in colour": ("cityscapes", "seg/0.png", lambda p: Image.new("RGB", (CITY[1], CITY[0])).save(p), "L or P of"),
-    "no picture": ("cityscapes", "part_seg/0.tif", lambda p: p.write_text("part"), "a whole TIFF"),
+    "no picture": ("cityscapes", "part_seg/0.tif", lambda p: p.write_text("part"), "an intact TIFF"),
     "none": ("cityscapes", "image/0.png", lambda p: p.unlink(), "there. Found"),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The definition of a keyframe task, and how scenes are randomised."""
+"""The base class of keyframe tasks, and helpers that randomise scenes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtrl.envs.keyframes.poses import Pose
 from mtrl.envs.keyframes.world import World
 
 TURN = np.pi / 4
-"""Objects are turned about the vertical by up to this angle in either direction."""
+"""Objects are turned about the vertical by up to this angle, in radians, in either direction."""
 _ATTEMPTS = 1000
 
 
@@ -32,15 +32,15 @@ class Task(ABC):
     sentence: ClassVar[str]
     """The task in words."""
     keyframes: ClassVar[int]
-    """Keyframes in every demonstration. An episode has at most as many actions."""
+    """The number of keyframes in every demonstration, and the most actions in an episode."""
     ranges: ClassVar[str]
-    """The random parts of a scene, and their ranges."""
+    """The ranges of the random parts of a scene, in words."""
     objects: ClassVar[str]
     """MJCF of the task's own bodies."""
 
     @abstractmethod
     def place(self, world: World, rng: np.random.Generator) -> None:
-        """Draw a scene: place every object of a world that was just reset."""
+        """Draw a scene: place every object in a world that has just been reset."""
 
     @abstractmethod
     def plan(self, world: World) -> list[Waypoint]:
@@ -48,21 +48,27 @@ class Task(ABC):
 
     @abstractmethod
     def solved(self, world: World) -> bool:
-        """Whether the physical state is a solution."""
+        """Whether the world's current state solves the task."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle on the table."""
+    """A rectangle on the table: the ranges of x and y, in metres."""
 
     x: tuple[float, float]
     y: tuple[float, float]
     radius: float
-    """Metres around the drawn point that stay free of other objects' circles."""
+    """Metres: the radius of the circle around the drawn point that overlaps no other region's circle."""
 
 
 def scatter(rng: np.random.Generator, *regions: Region, accept: Callable[..., bool] | None = None) -> list[FloatArray]:
-    """Draw a point (2,) in each region, uniformly among draws that `accept` allows and whose circles are disjoint."""
+    """Draw a point (2,) in each region, uniformly among draws whose circles are disjoint.
+
+    accept: called with the points; returns whether they may be used.
+
+    Raises:
+        RuntimeError: none of 1000 draws was accepted.
+    """
     radii = np.array([region.radius for region in regions])
     limits = np.array([(region.x, region.y) for region in regions])
     apart = radii[:, None] + radii - 1e3 * np.eye(len(regions))
@@ -75,12 +81,15 @@ def scatter(rng: np.random.Generator, *regions: Region, accept: Callable[..., bo
 
 
 def turn(rng: np.random.Generator) -> float:
-    """Draw an angle in ±45°."""
+    """Draw an angle in ±`TURN`, in radians."""
     return float(rng.uniform(-TURN, TURN))
 
 
 def boxes(*rows: Sequence[float], colour: str, mass: float | None = None, yaw: float = 0.0) -> str:
-    """MJCF of boxes, each given by its centre (3) and half extents (3). mass: that of each box."""
+    """MJCF of boxes, each given by its centre (3) and half extents (3), in metres.
+
+    colour: "red green blue", each in [0, 1]. mass: of each box, in kg. yaw: in radians.
+    """
     shapes = []
     rest = f'euler="0 0 {yaw:.5g}" rgba="{colour} 1"' + ("" if mass is None else f' mass="{mass}"')
     for row in rows:

@@ -1,4 +1,4 @@
-"""Grasp and lift: pick_and_lift, pick_up_cup, take_umbrella_out_of_umbrella_stand."""
+"""Tasks of grasping and lifting: pick_and_lift, pick_up_cup, take_umbrella_out_of_umbrella_stand."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatte
 from mtrl.envs.keyframes.world import World
 
 ABOVE = 0.12
-"""Metres between a grasp and the keyframe above it."""
+"""Metres from a grasp up to the keyframe above it."""
 CUBE = 0.025
-"""Half of a cube's edge, metres."""
+"""Half a cube's edge, in metres."""
 CUP = 0.027, 0.085
-"""Radius and height of a cup, metres."""
+"""Radius and height of a cup, in metres."""
 
 
 def _cube(name: str, colour: str) -> str:
@@ -43,6 +43,7 @@ class PickAndLift(Task):
     keyframes = 3
     ranges = "blocks: 30 x 50 cm, ±45°; ball: 20 x 40 cm, 15 to 35 cm high"
     reach = 0.06
+    """Metres: the block is at the ball if their distance is less than this."""
     objects = (
         _cube("block", "0.9 0.1 0.1")
         + _cube("other", "0.15 0.25 0.9")
@@ -62,11 +63,7 @@ class PickAndLift(Task):
         block = world.pose("block")
         grasp = Pose(block.position, down(yaw_of(block.quaternion)))
         lifted = Pose(world.pose("ball").position, grasp.quaternion)
-        return [
-            Waypoint(grasp.raised(ABOVE), True),
-            Waypoint(grasp, False),
-            Waypoint(lifted, False),
-        ]
+        return [Waypoint(grasp.raised(ABOVE), True), Waypoint(grasp, False), Waypoint(lifted, False)]
 
     def solved(self, world: World) -> bool:
         distance = np.linalg.norm(world.pose("block").position - world.pose("ball").position)
@@ -91,11 +88,7 @@ class PickUpCup(Task):
     def plan(self, world: World) -> list[Waypoint]:
         cup = world.pose("cup")
         grasp = Pose(cup.point(0, 0, 0.015), down(yaw_of(cup.quaternion)))
-        return [
-            Waypoint(grasp.raised(ABOVE), True),
-            Waypoint(grasp, False),
-            Waypoint(grasp.raised(self.lift), False),
-        ]
+        return [Waypoint(grasp.raised(ABOVE), True), Waypoint(grasp, False), Waypoint(grasp.raised(self.lift), False)]
 
     def solved(self, world: World) -> bool:
         height = world.pose("cup").position[2] - TABLE - CUP[1] / 2
@@ -110,7 +103,7 @@ class TakeUmbrellaOut(Task):
     keyframes = 3
     ranges = "stand: 25 x 50 cm, ±45°"
     rim, grip = 0.16, 0.36
-    """Heights above the table of the stand's rim and of the middle of the grip."""
+    """Metres above the table: the stand's rim, and the middle of the grip."""
     lift = 0.26
     objects = (
         '<body name="stand" mocap="true">'
@@ -139,11 +132,8 @@ class TakeUmbrellaOut(Task):
         umbrella = world.pose("umbrella")
         orientation = level(yaw_of(umbrella.quaternion))
         grasp = Pose(umbrella.point(0, 0, self.grip - 0.01), orientation)
-        return [
-            Waypoint(Pose(grasp.point(0, 0, -0.12), orientation), True),
-            Waypoint(grasp, False),
-            Waypoint(grasp.raised(self.lift), False),
-        ]
+        before = Pose(grasp.point(0, 0, -0.12), orientation)
+        return [Waypoint(before, True), Waypoint(grasp, False), Waypoint(grasp.raised(self.lift), False)]
 
     def solved(self, world: World) -> bool:
         return world.held("umbrella") and world.pose("umbrella").position[2] > TABLE + self.rim

@@ -1,4 +1,4 @@
-"""Grasp and put down: put_knife_on_chopping_board, stack_wine."""
+"""Tasks of grasping and putting down: put_knife_on_chopping_board, stack_wine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatte
 from mtrl.envs.keyframes.world import World
 
 _UP = 0.12
-"""Metres from the pose for grasping or releasing to the keyframe above it."""
+"""Metres from a grasp or a release up to the keyframe above it."""
 
 
 def _carry(grasp: Pose, before: Pose, lifted: Pose, release: Pose) -> list[Waypoint]:
@@ -31,6 +31,7 @@ class PutKnifeOnChoppingBoard(Task):
     handle = 0.06
     """Metres from the middle of the knife to the middle of its handle."""
     board = 0.13, 0.09, 0.01
+    """Half extents of the board, in metres."""
     objects = (
         '<body name="holder" mocap="true">'
         + boxes(
@@ -75,9 +76,9 @@ class StackWine(Task):
     keyframes = 5
     ranges = "bottle: 30 x 50 cm; rack: 30 x 50 cm, ±45°, not in front of the bottle"
     radius, half = 0.03, 0.075
-    """Radius and half height of the bottle's body, metres."""
+    """Radius and half height of the bottle's body, in metres."""
     rail = 0.07
-    """Height of the rack's rails."""
+    """Height of the rack's rails above the table, in metres."""
     objects = (
         '<body name="rack" mocap="true">'
         + boxes(

@@ -1,4 +1,4 @@
-"""Reach and touch: reach_target, push_button."""
+"""Tasks of reaching and touching: reach_target, push_button."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatte
 from mtrl.envs.keyframes.world import World
 
 BALL = 0.035
-"""Radius of a ball."""
+"""Radius of a ball, in metres."""
 
 
 def _ball(name: str, colour: str) -> str:
@@ -49,7 +49,7 @@ class PushButton(Task):
     keyframes = 2
     ranges = "button: 33 x 60 cm, ±45°"
     top, travel = 0.082, 0.02
-    """Metres: the height of the cap's top, and how far it goes down."""
+    """Metres: the height of the cap's top above the table, and how far down the cap can move."""
     objects = (
         '<body name="button" mocap="true">'
         + boxes((0, 0, 0.015, 0.06, 0.06, 0.015), colour="0.25 0.25 0.28")
@@ -66,10 +66,7 @@ class PushButton(Task):
     def plan(self, world: World) -> list[Waypoint]:
         button = world.pose("button")
         top = Pose(button.point(0, 0, self.top), down())
-        return [
-            Waypoint(top.raised(0.1), False),
-            Waypoint(top.raised(-0.012), False),
-        ]
+        return [Waypoint(top.raised(0.1), False), Waypoint(top.raised(-0.012), False)]
 
     def solved(self, world: World) -> bool:
         return world.joint("cap") > self.travel / 2

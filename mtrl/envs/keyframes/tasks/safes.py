@@ -1,4 +1,4 @@
-"""A safe with two shelves and an open door: take_money_out_safe, put_money_in_safe."""
+"""Tasks with a safe that has two shelves and an open door: take_money_out_safe, put_money_in_safe."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatte
 from mtrl.envs.keyframes.world import World
 
 FLOOR, SHELF, ROOF = 0.1, 0.26, 0.42
-"""Heights above the table of the two shelves and of the roof."""
+"""Metres above the table: the two shelves and the roof."""
 DEPTH, WIDTH = 0.1, 0.14
-"""Half of the outer sizes. The front is open at x = -DEPTH, towards the robot."""
+"""Half the outer sizes, in metres. The front is open at x = -DEPTH, towards the robot."""
 OPEN = 3.05
-"""Radians: the door's angle."""
+"""The angle of the open door, in radians."""
 MONEY = 0.035, 0.024, 0.02
-"""Half extents of the bundle."""
+"""Half extents of the bundle, in metres."""
 
 _SAFE = (
     '<body name="safe" mocap="true">'

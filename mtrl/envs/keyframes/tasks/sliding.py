@@ -1,4 +1,4 @@
-"""Push along the table: slide_block_to_target."""
+"""The task of pushing along the table: slide_block_to_target."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class SlideBlock(Task):
     keyframes = 3
     ranges = "block: 20 x 40 cm, ±45°; the field lies 20 cm ahead of it, in the direction of its turn"
     distance, reach = 0.2, 0.04
+    """Metres: how far the field lies ahead, and how near to it the block must come."""
     half = 0.04, 0.065, 0.03
+    """Half extents of the block, in metres."""
     objects = (
         f'<body name="block"><freejoint/><geom type="box" size="{half[0]} {half[1]} {half[2]}" mass="0.3" '
         'rgba="0.9 0.1 0.1 1"/></body><body name="field" mocap="true">'

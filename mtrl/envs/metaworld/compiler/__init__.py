@@ -3,13 +3,14 @@
 A task's observation and reward are plain Python functions of one copy (`mtrl.envs.metaworld.tasks`). Without a C
 compiler, Python runs them. With one, a `Program` translates the same functions, and everything that they call, from
 their syntax trees to C. Python's floats are C's doubles, both call the same mathematical library, and the C is compiled
-without contraction of products and sums.
+without fused multiply-adds.
 
 What the functions may use:
 
-- Statements: assignments to names, to ``a, b`` and to attributes of the state; ``if``; ``return``.
-- Expressions: numbers, arithmetic, comparisons, ``and``, ``or``, ``not``, ``a if test else b``.
-- Tuples of a fixed length: displays (also with ``*``), and indices and slices that are known at compile time.
+- Statements: assignments to names, to ``a, b`` and to attributes of the state; ``if``; ``return``; ``pass``.
+- Expressions: numbers, ``+ - * /``, comparisons, ``and``, ``or``, ``not``, ``a if test else b``.
+- Tuples of a fixed length: displays, also with ``*t`` and ``*(f(x) for x in t)``, and indices and slices that are known
+  at compile time.
 - Calls of ``abs min max len float bool``, ``math.sqrt exp log sin cos isnan``, ``numpy.float32``, named tuples,
   ``functools.partial`` objects, and other functions of this kind, with keywords and defaults.
 
@@ -20,14 +21,15 @@ How it works:
 - ``values``: a value is a C expression with its type. Types are ``double``, ``float``, ``int`` (for bool), `Tuple`
   (a struct), `Object` (a pointer to the state), and `Static`, for what is known at compile time and has no C code of
   its own: functions, strings, None, integers and the constants of a module.
-- ``translation``: a function is translated once for each combination of argument types. Static arguments are part of
-  the combination and become no parameters: a function that gets another function calls it directly, and an ``if`` on a
-  static value keeps one branch. The first value of a variable or result decides its type.
+- ``translation``: a function is translated once for each combination of argument types. Static arguments belong to the
+  combination and do not become parameters: a function that gets another function calls it directly, and an ``if`` on a
+  static value keeps one branch. The first value of a variable decides the variable's type. The type of the result is
+  the common type of all returned values.
 - ``expressions``: translates each kind of expression.
 
 Single precision follows numpy's rules, on which Meta-World's rewards depend: an operation on a float32 and a number
-written in the source is done in float32. For a float32 and a double the two languages would differ, so the translation
-refuses such operations; `kernels.mixed` shows how a function is run in either precision.
+written in the source is done in float32. On a float32 and a double, the two languages would differ, so the translation
+refuses such operations. `tasks.kernels.mixed` shows how to run a function in either precision.
 """
 
 from mtrl.envs.metaworld.compiler.translation import Program

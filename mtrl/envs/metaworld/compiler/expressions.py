@@ -51,8 +51,8 @@ class Expressions:
     """Translates the expressions of one function.
 
     Args:
-        translate: makes a call of another function, given that function, its positional and its named arguments.
-        space: the names that the function uses from outside.
+        translate: returns the call of another function, given that function, its positional and its named arguments.
+        space: the function's global names and their values.
     """
 
     def __init__(self, translate: Translate, space: Mapping[str, Any]) -> None:
@@ -68,17 +68,17 @@ class Expressions:
         return method(node)
 
     def condition(self, node: ast.expr) -> Value:
-        """A static value, or an int."""
+        """A static value, or a C int."""
         value = self.value(node)
         return value if isinstance(value.type, Static) else converted(value, BOOL)
 
     def simple(self, value: Value) -> Value:
-        """The value in a form that can be used several times."""
+        """The value in a form that can be used several times without being computed again."""
         return value if isinstance(value.type, Static | Object) or value.simple else self.copied(value)
 
     def copied(self, value: Value) -> Value:
-        """The value, stored in a new variable."""
-        # The function's own variables end with an underscore.
+        """The value, after it has been stored in a new variable."""
+        # There is no clash with the function's own variables, which end with an underscore.
         name = f"t{len(self.variables)}"
         self.variables[name] = c_name(value.type)
         self.lines.append(f"{name} = {value.code};")
@@ -192,6 +192,7 @@ class Expressions:
             known = [value.type.value for value in values if isinstance(value.type, Static)]
             pairs = zip(node.ops, known[:-1], known[1:], strict=True)
             return static(all(_COMPARISONS[type(sign)][1](one, other) for sign, one, other in pairs))
+        # A value that is computed in C is never None or another static object.
         if any(isinstance(sign, ast.Is | ast.IsNot) for sign in node.ops):
             return static(isinstance(node.ops[0], ast.IsNot))
         values = [values[0], *(self.simple(value) for value in values[1:-1]), values[-1]]

@@ -1,4 +1,4 @@
-"""Translates Python functions, and everything that they call, to C."""
+"""Translates Python functions, and the functions that they call, to C."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _HEAD = (
     "static inline float least_float(float a, float b) { return b < a ? b : a; }\n"
     "static inline float most_float(float a, float b) { return b > a ? b : a; }\n"
 )
-"""Functions with the results of Python's ``min`` and ``max`` of two numbers, also if one is NaN."""
+"""C functions with the same results as Python's ``min`` and ``max`` of two numbers, also if one is NaN."""
 
 
 class Program:
-    """The C source of several functions, with the functions that they call.
+    """The C source of several functions and the functions that they call.
 
     Args:
-        objects: the structs to which functions get pointers.
+        objects: the structs to which functions may get pointers.
     """
 
     def __init__(self, *objects: Object) -> None:
@@ -50,10 +50,10 @@ class Program:
         self._tuples: dict[str, Tuple] = {}
 
     def call(self, function: Callable[..., Any], given: list[Value], named: dict[str, Value]) -> Value:
-        """A call of a function, which is translated now if this is the first call with such argument types.
+        """A call of a function. The first call with a combination of argument types also translates the function.
 
         Raises:
-            Untranslatable: the function, or one that it calls, does something that has no translation.
+            Untranslatable: the function, or one that it calls, uses something that has no translation.
         """
         bound = _signature(function).bind(*given, **named)
         bound.apply_defaults()
@@ -67,7 +67,7 @@ class Program:
         return Value(result.type, f"{result.code}({', '.join(passed)})")
 
     def source(self) -> str:
-        """Everything translated so far, in an order in which C can read it."""
+        """Everything translated so far, each part after those that it needs."""
         for kind in (kind for owner in self._objects for kind in owner.fields.values()):
             self.declare(kind)
         tuples = [
@@ -77,19 +77,19 @@ class Program:
         return "\n".join([_HEAD, *tuples, *objects, *self._functions])
 
     def declare(self, kind: Type) -> None:
-        """Make sure that the struct of a tuple is part of the source."""
+        """Add the struct of a tuple to the source, unless it is already there."""
         if isinstance(kind, Tuple) and kind.name not in self._tuples:
             for inner in kind.parts:
                 self.declare(inner)
             self._tuples[kind.name] = kind
 
     def _argument(self, value: Any) -> Value:
-        if isinstance(value, tuple):  # the rest of the arguments
+        if isinstance(value, tuple):  # the arguments of ``*names``
             return pack([settled(one) for one in value])
         return settled(value if isinstance(value, Value) else Value(Static(value)))
 
     def _translated(self, function: Callable[..., Any], arguments: dict[str, Value]) -> Value:
-        """The function's name in C and the type of its result."""
+        """Translate a function. Returns its name in C, with the type of its result."""
         first = _Body(self, function, arguments, None)
         if first.result is None:
             raise Untranslatable(f"{function.__qualname__} returns nothing")
@@ -105,7 +105,11 @@ class Program:
 
 
 class _Body(Expressions):
-    """The statements of one function. Without a type for the result, translating them only finds that type."""
+    """The statements of one function.
+
+    Args:
+        result: the type of the function's result. If it is None, the translation only serves to find that type.
+    """
 
     def __init__(
         self, program: Program, function: Callable[..., Any], arguments: dict[str, Value], result: Type | None
@@ -123,7 +127,7 @@ class _Body(Expressions):
         return super().copied(value)
 
     def _block(self, statements: Sequence[ast.stmt]) -> bool:
-        """Translate statements. Returns whether the function always ends here."""
+        """Translate statements. Returns whether the function always returns in them."""
         for node in statements:
             try:
                 if self._statement(node):
@@ -172,7 +176,7 @@ class _Body(Expressions):
                 whole = self._divisible(value)
                 if size(whole) != len(targets):
                     raise Untranslatable(f"{size(whole)} values for {len(targets)} names")
-                # All values are computed before the first is stored.
+                # As in Python, no assignment may change a value that is stored after it.
                 stored = {f"{one.id}_" for one in targets if isinstance(one, ast.Name)}
                 parts = [part(whole, i) for i in range(len(targets))]
                 parts = [self.copied(one) if one.code.split(".")[0] in stored else self.simple(one) for one in parts]

@@ -1,4 +1,4 @@
-"""Values of the translated code: C expressions with their types."""
+"""Values in the translated code: C expressions with their types."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class Untranslatable(TypeError):
     """The source uses something that has no translation."""
 
     placed = False
-    """Whether the message already names the place."""
+    """Whether the message already names the place in the source."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number in C."""
+    """A type of number in C."""
 
     name: str
 
@@ -25,7 +25,7 @@ DOUBLE, SINGLE, BOOL = Number("double"), Number("float"), Number("int")
 
 @dataclass(frozen=True)
 class Tuple:
-    """A struct with one member for each part. A named tuple also has names for them."""
+    """A struct with one member for each part. A named tuple also has the parts' names."""
 
     parts: tuple[Type, ...]
     names: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Tuple:
 
 @dataclass(eq=False)
 class Object:
-    """A pointer to a struct whose fields are known, or become known when they are assigned."""
+    """A pointer to a struct whose fields are given, or are declared when they are first assigned."""
 
     name: str
     fields: dict[str, Type] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Static:
 
     @property
     def key(self) -> Any:
-        """Unlike `==`, it also tells equal numbers of different types apart."""
+        """Identifies the value. Unlike `==`, it tells equal numbers of different types apart."""
         plain = isinstance(self.value, bool | int | float | str | None)
         return (type(self.value), self.value) if plain else id(self.value)
 
@@ -68,9 +68,9 @@ Type: TypeAlias = Number | Tuple | Object | Static
 
 @dataclass(frozen=True)
 class Value:
-    """A C expression with its type. ``code`` has no side effects, and can be used several times if it is `simple`.
+    """A C expression with its type. ``code`` has no side effects, and may be repeated at no cost if it is `simple`.
 
-    A tuple that has just been built also knows its ``parts``, so that taking one of them needs no struct.
+    A tuple that has just been built also has its ``parts``, so that taking one of them needs no struct.
     """
 
     type: Type
@@ -96,7 +96,7 @@ def converted(value: Value, kind: Type) -> Value:
     """Convert a value to a type: number literals to any number, bool to double, tuples to structs of the same parts.
 
     Raises:
-        Untranslatable: any other conversion; a change of precision has to be written in the source.
+        Untranslatable: any other conversion. A change of precision has to be written in the source.
     """
     if value.type == kind:
         return value
@@ -115,7 +115,7 @@ def converted(value: Value, kind: Type) -> Value:
 
 
 def settled(value: Value) -> Value:
-    """Convert to the form for variables and arguments: float literals as doubles, tuples as structs."""
+    """Convert to the form of variables and arguments: static floats become doubles, and static tuples structs."""
     if isinstance(value.type, Static):
         known = value.type.value
         if isinstance(known, float):
@@ -126,14 +126,18 @@ def settled(value: Value) -> Value:
 
 
 def written(value: Value) -> Value:
-    """Convert to the form for members of structs: as in `settled`, and with integers as doubles."""
+    """Convert to the form of struct members: as `settled`, and static integers become doubles, static bools ints."""
     if isinstance(value.type, Static) and isinstance(value.type.value, bool | int):
         return converted(value, BOOL if isinstance(value.type.value, bool) else DOUBLE)
     return settled(value)
 
 
 def common(one: Value, other: Value) -> Type:
-    """The common type of two values between which the source chooses, or which it combines."""
+    """The type of the result where the source combines two values, or chooses between them.
+
+    Raises:
+        Untranslatable: the values have no common type.
+    """
     kinds = {value.type for value in (one, other) if not isinstance(value.type, Static)}
     known = [value.type.value for value in (one, other) if isinstance(value.type, Static)]
     if not kinds:
@@ -149,13 +153,13 @@ def common(one: Value, other: Value) -> Type:
 
 def pack(parts: list[Value], names: tuple[str, ...] = ()) -> Value:
     kind = Tuple(tuple(part.type for part in parts), names)
-    # A tuple with a static part can only be taken apart again.
+    # A tuple with a static part has no code, and can only be taken apart again.
     whole = all(part.code for part in parts)
     return Value(kind, f"({kind.name}){{{', '.join(part.code for part in parts)}}}" if whole else "", tuple(parts))
 
 
 def part(value: Value, index: int) -> Value:
-    """A part of a tuple that is simple, static, or just built."""
+    """A part of a tuple. The tuple is `simple`, static, or has just been built."""
     if value.parts:
         return value.parts[index]
     if isinstance(value.type, Static):
@@ -174,7 +178,7 @@ def size(value: Value) -> int:
 
 
 def c_name(kind: Type) -> str:
-    """A type's name in C."""
+    """A type's name in C. Raises `Untranslatable` for a static one."""
     if isinstance(kind, Static):
         raise Untranslatable(f"{kind.value!r} has no type in C")
     return f"{kind.name} *" if isinstance(kind, Object) else kind.name

@@ -7,12 +7,12 @@ Meta-World (MIT, see NOTICE), so that each function can be read beside Meta-Worl
 
 How to add a task, in the file of its family:
 
-1. ``objects(s)`` returns position and quaternion of one object, or of two, in Meta-World's order: 7 or 14 numbers.
+1. ``objects(s)`` returns the position and quaternion of one object, or of two, in Meta-World's order: 7 or 14 numbers.
    For one object there are `posed`, `posed_by_matrix` and `placed`; `kernels.quaternion` turns a probe ``*.xmat`` into
-   scipy's quaternion. In rewards ``s.observation[4:7]`` equals ``_get_pos_objects()``, and ``[:3]`` is the hand CLIPPED
-   to the observation space (``s.hand`` is not).
+   scipy's quaternion. In rewards, ``s.observation[4:7]`` is the first position in ``_get_pos_objects()``, and ``[:3]``
+   is the hand CLIPPED to the observation space (``s.hand`` is not).
 2. ``reward_v2(s)`` and ``reward_v1(s)`` return an `Outcome`, which also contains what Meta-World's ``evaluate_state``
-   computes (in v1 often from zeros: compute success, grasp_success and the rest from the same zeros).
+   computes. In v1, Meta-World often passes it zeros; compute success, grasp_success and the rest from the same zeros.
 3. ``TaskSpec(name, objects, reward_v2, reward_v1, probes, constants, state)`` is added to the module's ``SPECS``, and
    the module to ``_FAMILIES`` in ``tasks/__init__.py``. A task reads the following as attributes of the state:
 
@@ -29,16 +29,17 @@ Pitfalls:
 
 - Live views. Meta-World keeps ``init_left_pad`` and ``init_right_pad`` as views of the simulator: they ARE the current
   pads. ``_target_pos`` is live in basketball and bin-picking, ``obj_init_pos`` in door-lock and door-unlock: override
-  the constant by a probe of the same name (``probes={"target": "site.goal.xpos"}``). The parity tests refuse a
+  the constant with a probe of the same name (``probes={"target": "site.goal.xpos"}``). The parity tests fail for a
   constant that moves.
 - Single precision. The action is float32, and numpy >= 2 keeps ``python_float * float32`` in float32. Meta-World's
   ``tolerance``, ``float(...)`` and ``max(...)`` give PYTHON floats; ``np.linalg.norm`` and array elements are
   np.float64. So once a caging reward contains the gripper's effort, everything up to the first np.float64 is float32.
   The caging kernels return ``(value, single)``, where ``single`` tells whether that is so. Compute the rest of the
-  reward by ``kernels.mixed(single, tail, value, *python_floats)``, in which each further argument is a number that
+  reward with ``kernels.mixed(single, tail, value, *python_floats)``, in which each further argument is a number that
   Meta-World computes in full before combining it with the float32 one. Otherwise rewards are off by 1e-7, and parity
   tests fail.
-- Meta-World may raise (``hamacher_product`` outside [0, 1], a negative margin, an assert); these functions never do.
+- Meta-World may raise an error (``hamacher_product`` outside [0, 1], a negative margin, an assert). The functions here
+  check none of this.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ Objects = Callable[[State], Vector]
 Reward = Callable[[State], Outcome]
 
 CURRENT_SIZE = 18
+"""A frame: hand (3), gripper's opening (1), objects (14)."""
 OBSERVATION_SIZE = 39
+"""The current frame (18), the previous one (18) and the goal (3)."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
 NO_QUATERNION = (0.0, 0.0, 0.0, 0.0)
 HAND_LOW, HAND_HIGH = (-0.525, 0.348, -0.0525), (0.525, 1.025, 0.7)
@@ -129,7 +132,7 @@ def placed(s: State) -> Vector:
 
 
 def evaluate(objects: Objects, reward: Reward, s: State) -> Outcome:
-    """Fill ``s.tcp``, ``s.observation`` and ``s.goal``, and return reward and info of one copy."""
+    """Fill ``s.tcp``, ``s.observation`` and ``s.goal``, and return the reward and info terms of one copy."""
     left, right = s.left_tip, s.right_tip
     s.tcp = ((right[0] + left[0]) / 2.0, (right[1] + left[1]) / 2.0, (right[2] + left[2]) / 2.0)
     s.observation = frame(s.hand, distance(s.right_claw, s.left_claw) / 0.1, objects(s))
@@ -138,7 +141,7 @@ def evaluate(objects: Objects, reward: Reward, s: State) -> Outcome:
 
 
 def frame(hand: Vector, opening: float, objects: Vector) -> Vector:
-    """A frame (18). A missing object gives zeros; objects have no bounds."""
+    """A frame (18). Hand and opening are clipped to their bounds; objects have none. A missing object gives zeros."""
     return (*clipped(hand, HAND_LOW, HAND_HIGH), clip(opening, -1.0, 1.0), *objects, *_NO_OBJECT)[:CURRENT_SIZE]
 
 

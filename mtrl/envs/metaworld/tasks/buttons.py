@@ -16,13 +16,13 @@ class _Button:
     """One button; lengths in metres.
 
     Args:
-        axis: the coordinate along which it moves.
+        axis: the index of the coordinate along which it moves.
         success: the remaining distance at which it counts as pressed.
         near_radius: the gripper's distance below which its closeness is 1.
         contact: the gripper's distance below which pressing is rewarded.
         weights: the rewards for the gripper at the button, and for pressing it.
-        want_closed: whether the gripper should be closed. If not, it should be open, although Meta-World's name
-            for the value says closed.
+        want_closed: whether a closed gripper is rewarded. If not, an open one is, although Meta-World calls that value
+            ``tcp_closed``.
     """
 
     axis: int
@@ -63,7 +63,7 @@ def _outcome(
 
 
 def press_v2(button: _Button, s: State) -> Outcome:
-    """Rewards the right opening of a gripper near the button and, once it is at the button, pressing."""
+    """Rewards a gripper near the button, open or closed as it should be, and, at the button, pressing."""
     to_obj, to_target, near, pressed = _closeness(button, s)
     opened = s.observation[3]
     gripper = 1 - opened if button.want_closed else max(opened, 0.0)
@@ -73,7 +73,7 @@ def press_v2(button: _Button, s: State) -> Outcome:
 
 
 def press_behind_wall_v2(button: _Button, s: State) -> Outcome:
-    """Rewards approaching with a closed gripper and, at the button, opening it and pressing."""
+    """Rewards a closed gripper near the button and, at the button, opening the gripper and pressing."""
     to_obj, to_target, near, pressed = _closeness(button, s)
     opened = s.observation[3]
     if to_obj > button.contact:

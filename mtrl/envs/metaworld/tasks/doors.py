@@ -61,8 +61,10 @@ def door_close_v1(s: State) -> Outcome:
 
 
 def door_lock_v2(s: State) -> Outcome:
-    """Rewards an open gripper near the lock, and lowering the lock. The margin of the gripper's closeness is its
-    current distance, not the one at the start."""
+    """Rewards an open gripper near the lock, and lowering the lock.
+
+    As in Meta-World, the margin of the gripper's closeness is its current distance, not that at the start.
+    """
     lock, opened = s.observation[4:7], s.observation[3]
     to_lock = scaled_distance(lock, s.left_pad, _LOCK_SCALE)
     near = within(to_lock, 0.01, to_lock)

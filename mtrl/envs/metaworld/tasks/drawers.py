@@ -7,7 +7,7 @@ from mtrl.envs.metaworld.tasks.base import NO_QUATERNION, TaskSpec
 from mtrl.envs.metaworld.tasks.kernels import distance, scaled_distance, within
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
-# Meta-World's task defines a radius of 4 cm under another name, and so it uses the 5 cm of its base class.
+# Meta-World's task defines a radius of 4 cm under another name, so the 5 cm of its base class apply.
 _CLOSE_RADIUS = 0.05
 _SCALE = (3.0, 3.0, 1.0)
 

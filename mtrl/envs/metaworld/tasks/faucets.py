@@ -18,7 +18,7 @@ def _faucet_handle(s: State) -> Vector:
 
 
 def faucet_v2(grip_offset: Vector, s: State) -> Outcome:
-    """Rewards fingers near the handle's end, shifted by ``grip_offset``, and this point near the goal; 10 there."""
+    """Rewards fingers near a point, the handle's end plus ``grip_offset``, and this point near the goal; 10 there."""
     handle = plus(s.observation[4:7], grip_offset)
     to_target, to_handle = distance(handle, s.target), distance(handle, s.tcp)
     in_place = within(to_target, _RADIUS, abs(distance(s.obj_init, s.target) - _RADIUS))
@@ -43,7 +43,7 @@ def _dial_mark(s: State) -> Vector:
 
 
 def dial_turn_v2(s: State) -> Outcome:
-    """Rewards a closed gripper at the place to push from, together with a mark near its goal."""
+    """Rewards a closed gripper at the point to push from, together with a mark near its goal."""
     mark = s.observation[4:7]
     to_target, to_push = distance(mark, s.target), distance(plus(mark, (0.05, 0.02, 0.09)), s.tcp)
     in_place = within(to_target, _RADIUS, abs(distance(s.push_init, s.target) - _RADIUS))

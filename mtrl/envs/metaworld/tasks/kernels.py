@@ -14,7 +14,7 @@ from numpy import float32
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 TINY = 1e-37
-"""Makes 0 / 0 become 0 without a branch. Added to any number over 1e-20, it changes nothing in either precision."""
+"""Added to a divisor, it turns 0 / 0 into 0 without a branch. It changes no number over 1e-20, in either precision."""
 _GAUSSIAN_SCALE = math.sqrt(-2.0 * math.log(0.1))
 
 # Vectors
@@ -49,7 +49,7 @@ def distance_xz(a: Vector, b: Vector) -> float:
 
 
 def quaternion_distance(a: Vector, b: Vector) -> float:
-    """The length of the difference of the four numbers."""
+    """The Euclidean distance between two quaternions as vectors of four numbers."""
     x, y, z, w = a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]
     return math.sqrt(x * x + y * y + z * z + w * w)
 
@@ -57,7 +57,7 @@ def quaternion_distance(a: Vector, b: Vector) -> float:
 def quaternion(matrix: Vector) -> Vector:
     """A rotation matrix (9) as a quaternion (x, y, z, w): scipy's ``Rotation.from_matrix(m).as_quat()``.
 
-    The pivot is chosen from the same sums in the same order as in scipy (ties at quarter turns decide the sign).
+    The branch is chosen by the same sums in the same order as in scipy, since ties at quarter turns decide the sign.
     """
     a, b, c, d, e, f, g, h, i = matrix
     trace = a + e + i
@@ -83,7 +83,7 @@ def clip(x: float, low: float, high: float) -> float:
 def within(size: float, radius: float, margin: float, sigmoid: str = "long_tail") -> float:
     """1 for a length of at most ``radius``, falling to 0.1 at ``radius + margin`` (dm_control's ``tolerance``)."""
     outside = size - radius
-    # A margin of 0, which happens only by coincidence, means 0 outside; with the tiny number the result is the same.
+    # With a margin of 0, a rare coincidence, Meta-World returns 0 outside the radius. TINY gives the same result.
     scaled = (0.0 if outside < 0.0 else outside) / (margin + TINY)
     if sigmoid == "gaussian":
         scaled = scaled * _GAUSSIAN_SCALE
@@ -93,7 +93,7 @@ def within(size: float, radius: float, margin: float, sigmoid: str = "long_tail"
 
 
 def tolerance(x: float, lower: float, upper: float, margin: float) -> float:
-    """`within` for a number between two bounds."""
+    """`within` for the distance of ``x`` from the interval ``[lower, upper]``."""
     return within(max(lower - x, x - upper), 0.0, margin)
 
 
@@ -117,9 +117,9 @@ def mixed(single: bool, function: Callable[..., Any], *arguments: float) -> floa
 
 
 def closed_effort(s: State, effort: float = 1.0) -> tuple[float, bool]:
-    """The gripper's effort, clipped to ``[0, effort]``, over ``effort``; and whether it is float32 in Meta-World.
+    """The gripper's command, clipped to ``[0, effort]``, over ``effort``; and whether it is float32 in Meta-World.
 
-    At 0 and above ``effort`` Meta-World takes a Python number, so further results are double there.
+    At 0 and above ``effort``, Meta-World takes a Python number, so further results are in double precision there.
     """
     limit = float32(effort)
     closed = min(max(s.command, 0.0), limit) / limit
@@ -127,7 +127,7 @@ def closed_effort(s: State, effort: float = 1.0) -> tuple[float, bool]:
 
 
 def closing_bonus(s: State) -> float:
-    """The term ``max(effort, 0) / 50`` of the v1 rewards."""
+    """The term ``max(command, 0) / 50`` of the v1 rewards."""
     return float(max(s.command, 0.0) / 50.0)
 
 
@@ -141,7 +141,7 @@ def _ten_hamacher(a: Any, b: Any) -> Any:
 
 
 def closed_and_near(s: State, near: float, in_place: float) -> tuple[float, float]:
-    """The reward for a closed gripper near an object; and ten times its product with ``in_place``."""
+    """The reward for a closed gripper near an object; and ten times its Hamacher product with ``in_place``."""
     closed, single = closed_effort(s)
     reach = mixed(single, hamacher, near, closed)
     return reach, mixed(single, _ten_hamacher, reach, in_place)
@@ -151,7 +151,7 @@ def closed_and_near(s: State, near: float, in_place: float) -> tuple[float, floa
 
 
 def xz_caging(s: State, obj: Vector, threshold: float, start: Vector) -> float:
-    """How near the gripper is to the object in x and z, relative to the distance at the start."""
+    """How near the gripper is to the object in x and z, relative to its distance at the start of the episode."""
     margin = distance_xz(start, s.init_tcp) - threshold
     return within(distance_xz(s.tcp, obj), threshold, margin)
 
@@ -194,8 +194,9 @@ def gripper_caging(
 ) -> tuple[float, bool]:
     """Meta-World's ``_gripper_caging_reward``; and whether it is float32 there, see `mixed`.
 
-    ``initial`` replaces ``obj_init`` (stick-push measures from the stick). With ``reach_radius`` (Meta-World's
-    ``object_reach_radius`` with ``medium_density``), half of the reward is for fingers near the object.
+    Unlike there, ``high_density`` is the default. With ``reach_radius`` (Meta-World's ``object_reach_radius`` with
+    ``medium_density``), half of the reward is for fingers near the object. ``initial`` replaces ``obj_init``
+    (stick-push measures from the stick).
     """
     start = s.obj_init if initial is None else initial
     left = _beside(s.left_pad, obj, start, obj_radius, pad_success_thresh)
@@ -212,7 +213,7 @@ def gripper_caging(
 
 
 def between_pads(s: State, obj: Vector, radius: float, upper: float) -> float:
-    """How well the pads stand on both sides of the object in y.
+    """How well the pads enclose the object in y.
 
     The margins come from ``init_left_pad`` and ``init_right_pad``, which are views of the current pads.
     """
@@ -224,7 +225,7 @@ def between_pads(s: State, obj: Vector, radius: float, upper: float) -> float:
 def pad_caging(s: State, obj: Vector, obj_radius: float, grip_margin: float, xz_margin: float) -> float:
     """The caging reward that push-back, soccer, sweep and sweep-into define for themselves.
 
-    Grip bounds are ``(obj_radius, obj_radius + grip_margin)``. It does not use the action, so all of it is double.
+    Grip bounds are ``(obj_radius, obj_radius + grip_margin)``. It does not use the action, so it is always double.
     """
     caging = hamacher(between_pads(s, obj, obj_radius, 0.05), xz_caging(s, obj, xz_margin, s.obj_init))
     gripping = between_pads(s, obj, obj_radius, obj_radius + grip_margin) if caging > 0.95 else 0.0
@@ -255,7 +256,7 @@ def carry(single: bool, grasped: float, in_place: float, lifted: bool, bonus: fl
 
 
 def grasped_and_raised(s: State, obj: Vector) -> bool:
-    """Whether the pads press on the object, more than 2 cm above its start. Needs the probe ``touching``."""
+    """Whether the pads press on the object, and it is more than 2 cm above its start. Needs the probe ``touching``."""
     return s.touching > 0 and s.observation[3] > 0 and obj[2] - 0.02 > s.obj_init[2]
 
 
@@ -277,8 +278,7 @@ def graded(
 def above_floor(hand: Vector, handle: Vector, radius: float) -> float:
     """1 if the hand is above a funnel around the handle, less below. This keeps the hand from running into the handle.
 
-    The funnel's floor is at 0 within a planar distance of ``radius`` from the handle, and rises with the logarithm
-    outside.
+    The funnel's floor is at 0 within a planar distance of ``radius`` from the handle. Outside it rises logarithmically.
     """
     outside = distance_xy(hand, handle) - radius
     floor = 0.04 * math.log(max(outside, TINY)) + 0.4 if outside > 0.0 else 0.0
@@ -289,7 +289,7 @@ def above_floor(hand: Vector, handle: Vector, radius: float) -> float:
 
 
 def near_bonus(size: float, c1: float = 1000.0, c2: float = 0.01, c3: float = 0.001) -> float:
-    """The closeness term of the v1 rewards, ``c1 (exp(-d²/c2) + exp(-d²/c3))``."""
+    """The closeness term of the v1 rewards, ``c1 (exp(-d²/c2) + exp(-d²/c3))`` for a distance d of ``size``."""
     negative = -(size * size)
     return c1 * (math.exp(negative / c2) + math.exp(negative / c3))
 
@@ -310,7 +310,7 @@ def approach(
 ) -> tuple[float, float]:
     """The object's distance to the fingers, and the reward for approaching it.
 
-    Beyond a planar distance of ``near_xy``, any difference from the height ``start`` costs ``weight`` times as much.
+    Beyond a planar distance of ``near_xy``, a metre of difference from the height ``start`` costs ``weight``.
     Within a distance of ``near``, closing the gripper is rewarded.
     """
     reach = distance(obj, s.tcp)
@@ -323,9 +323,10 @@ def approach(
 def lift(z: float, rest: float, height: float, placing: float, reach: float) -> tuple[bool, float]:
     """The lifting term: whether the object is held, and the reward.
 
-    The object is held if it is at the target ``height`` (less 1 cm) and not dropped. It is dropped if it lies (``z`` at
-    most 5 mm above ``rest``) away from the goal (``placing``) and the fingers (``reach``). A held object gives ``100
-    height``. Otherwise an object off the ground and within 10 cm of the fingers gives ``100 min(height, z)``.
+    The object is held if it is at the target ``height`` (less 1 cm) and not dropped. It is dropped if it lies on the
+    ground (``z`` less than 5 mm above ``rest``), more than 2 cm from the goal (``placing``) and from the fingers
+    (``reach``). A held object gives ``100 height``. Otherwise, an object off the ground and within 10 cm of the fingers
+    gives ``100 min(height, z)``.
     """
     ground = rest + 0.005
     dropped = z < ground and placing > 0.02 and reach > 0.02
@@ -342,6 +343,7 @@ def place(held: bool, reach: float, remaining: float, longest: float) -> float:
 def outcome_v1(reward: float, remaining: float, radius: float, grasp_success: float = 0.0) -> Outcome:
     """The outcome of most v1 rewards, with success within ``radius``.
 
-    The other terms are fixed: in v1, Meta-World reports a gripper at the object, and mostly one that is not open.
+    The other terms are constant: in v1, Meta-World always reports a gripper near the object and, in most tasks, no
+    grasp.
     """
     return Outcome(reward, remaining <= radius, 1.0, grasp_success, 0.0, 0.0, remaining)

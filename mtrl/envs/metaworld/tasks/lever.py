@@ -17,7 +17,7 @@ _SHOULDER, _SCALE = (0.0, 0.055, 0.07), (4.0, 1.0, 4.0)
 def lever_pull_v2(s: State) -> Outcome:
     """Rewards an arm near the lever, together with a lever near its goal.
 
-    The arm's shoulder, not the fingers, goes under the lever; this explains the offset and the weights of the axes.
+    The arm's shoulder, not the fingers, should go under the lever: hence the offset and the weights of the axes.
     """
     gripper, lever = s.observation[:3], s.observation[4:7]
     to_lever = scaled_distance(plus(gripper, _SHOULDER), lever, _SCALE)
@@ -30,8 +30,11 @@ def lever_pull_v2(s: State) -> Outcome:
 
 
 def lever_pull_v1(s: State) -> Outcome:
-    """Reach the lever, then pull it. As in Meta-World, success compares the distance in metres with a bound for
-    angles; the other terms are 0."""
+    """Reach the lever, then pull it.
+
+    As in Meta-World, success compares the distance in metres with a bound for angles. ``near_object`` is always 1, and
+    the other terms are 0.
+    """
     lever = s.observation[4:7]
     remaining = distance(lever, s.target)
     reward = kernels.reach_then_move(distance(lever, s.tcp), remaining, s.max_pull)

@@ -12,7 +12,7 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 
 def _handle(s: State) -> Vector:
-    """The point at which to grab the wrench. A hand within 1 cm of its middle in x counts as being at the middle."""
+    """The point at which to grab the wrench. Within 1 cm of its middle in x, the hand's own x is used."""
     hand, wrench = s.observation[0], s.observation[4:7]
     return hand if abs(wrench[0] - hand) < 0.01 else wrench[0], wrench[1], wrench[2]
 
@@ -44,7 +44,7 @@ def assembly_v2(s: State) -> Outcome:
 
 
 def disassemble_v2(s: State) -> Outcome:
-    """Rewards grabbing the wrench and lifting its ring to 10 cm above the goal. Above the goal is success."""
+    """Rewards grabbing the wrench and lifting its ring to 10 cm above the goal. Above the goal, it is a success."""
     error = distance(kernels.plus(s.target, (0.0, 0.0, 0.1)), s.ring)
     in_place = 0.1 * float(s.ring[2] > 0.02) + 0.9 * within(error, 0.02, 0.2)
     grab, single = kernels.gripper_caging(s, _handle(s), 0.015, 0.02, 0.01)
@@ -52,8 +52,10 @@ def disassemble_v2(s: State) -> Outcome:
 
 
 def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float, near: float) -> tuple[bool, float]:
-    """Like `kernels.lift`, but a held wrench must also be within ``near`` of the fingers. Held or not, the wrench gives
-    ``100 min(height, z)`` off the ground and within 4 cm of the fingers."""
+    """Like `kernels.lift`, but a held wrench must also be within ``near`` of the fingers.
+
+    Held or not, the wrench gives ``100 min(height, z)`` off the ground and within 4 cm of the fingers.
+    """
     ground = rest + 0.005
     dropped = z < ground and placing > 0.02 and reach > 0.02
     held = z >= height - 0.01 and reach < near and not dropped
@@ -62,7 +64,7 @@ def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float,
 
 def assembly_v1(s: State) -> Outcome:
     """Reach the wrench, lift it, bring it over the peg and let it down."""
-    # Meta-World sets this height only in resets with v1. It is part of the first frame after the reset.
+    # Meta-World stores this height only in resets with v1, and ours are with v2. The episode's first frame contains it.
     s.rest_height = s.previous[6] if math.isnan(s.rest_height) else s.rest_height
     height = s.rest_height + 0.1
     reach, reach_reward = kernels.approach(s, s.observation[4:7], s.init_tcp[2], 1.0, 0.04, 0.04)

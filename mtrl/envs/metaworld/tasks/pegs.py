@@ -22,7 +22,10 @@ def _part(x: float, zero: float, one: float) -> float:
 
 
 def _outside_prism(point: Vector, zero: Vector, one: Vector) -> tuple[bool, float]:
-    """Whether the point is inside; and the share of the volume between the point and ``zero``, or 1 outside."""
+    """Whether the point is in the box with the corners ``zero`` and ``one``.
+
+    Also returns the share of the box's volume between ``zero`` and the point, or 1 outside.
+    """
     inside = _between(point[0], zero[0], one[0]) and _between(point[1], zero[1], one[1])
     if not (inside and _between(point[2], zero[2], one[2])):
         return False, 1.0

@@ -14,9 +14,9 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State
 PUCK: Mapping[str, str] = MappingProxyType(
     {"obj": "body.obj.xpos", "obj_matrix": "geom.objGeom.xmat", "touching": "touching.objGeom"}
 )
-"""Probes of the puck, if Meta-World reports its body's position. The orientation is always the geometry's."""
+"""Probes of the puck where Meta-World reports its body's position. The orientation is always the geom's."""
 PUCK_GEOM: Mapping[str, str] = MappingProxyType({**PUCK, "obj": "geom.objGeom.xpos"})
-"""Probes of the puck, if Meta-World reports its geometry's position."""
+"""Probes of the puck where Meta-World reports its geom's position."""
 PLACING: Mapping[str, str] = MappingProxyType(
     {"target_height": "heightTarget", "obj_height": "objHeight", "max_placing": "maxPlacingDist"}
 )
@@ -61,8 +61,8 @@ def pick_place_wall_v2(s: State) -> Outcome:
 def pick_place_v1(s: State, goal_radius: float = 0.07) -> Outcome:
     """Reach the puck, lift it to the target height, then carry it.
 
-    In pick-out-of-hole, Meta-World's lifting reward takes heights from 2 cm below the object's start. The object always
-    starts at a height of 2 cm, so these are the same heights.
+    In pick-out-of-hole, Meta-World's lifting reward measures heights from 2 cm below the object's start. The object
+    always starts at a height of 2 cm, so the heights are the same.
     """
     obj = s.observation[4:7]
     reach, reach_reward = kernels.approach(s, obj, s.init_tcp[2], 2.0)

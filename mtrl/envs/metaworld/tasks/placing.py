@@ -59,7 +59,7 @@ def bin_picking_v1(s: State) -> Outcome:
 def _on_shelf(s: State, obj: Vector, in_place: float) -> tuple[bool, float]:
     """Whether the puck is under the shelf in front of the goal, and its closeness to the goal.
 
-    Under the shelf the closeness is reduced. Behind the goal, at the heights below the shelf, it is 0.
+    Under the shelf, the closeness is reduced. Behind the goal, at heights below the shelf, it is 0.
     """
     x, y, z = obj
     goal_x, goal_y = s.target[0], s.target[1]

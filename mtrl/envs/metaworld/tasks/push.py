@@ -76,9 +76,9 @@ def push_v1(s: State, goal_radius: float = 0.07) -> Outcome:
 
 
 def push_dense(s: State) -> Outcome:
-    """At most 1: a fifth for fingers near the puck, and four fifths for how far the puck has come.
+    """At most 1: a fifth for fingers near the puck, and four fifths for the share of its way that the puck has come.
 
-    This reward is ours, not Meta-World's. Every centimetre counts the same, whether the puck is grasped or not.
+    This reward is not from Meta-World. Every centimetre counts the same, whether the puck is grasped or not.
     """
     obj = s.observation[4:7]
     reach, to_target = distance(s.tcp, obj), distance_xy(obj, s.target)

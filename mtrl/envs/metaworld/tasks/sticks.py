@@ -64,8 +64,9 @@ def stick_pull_v2(s: State) -> Outcome:
 
 
 def _stick_v1(s: State, c2: float, c3: float) -> tuple[float, float]:
-    """Reach and lift the stick, bring it to the object, and the object to the goal. Returns the reward and the object's
-    planar distance to the goal.
+    """Reach and lift the stick, bring it to the object, then bring the object to the goal.
+
+    Returns the reward and the object's planar distance to the goal.
 
     As in Meta-World, the object is read from entries 6 to 8 of the observation, although these are the stick's height
     and half of its quaternion.
@@ -82,13 +83,13 @@ def _stick_v1(s: State, c2: float, c3: float) -> tuple[float, float]:
 
 
 def stick_push_v1(s: State) -> Outcome:
-    """See `_stick_v1`. As in Meta-World, no grasp counts, and so there is no success either."""
+    """See `_stick_v1`. As in Meta-World, no grasp is reported, and so no success either."""
     reward, moving = _stick_v1(s, 0.001, 0.0001)
     return Outcome(reward, 0.0, 1.0, 0.0, 0.0, 0.0, moving)
 
 
 def stick_pull_v1(s: State) -> Outcome:
-    """See `_stick_v1`. No grasp counts, but success is measured as in `stick_pull_v2`."""
+    """See `_stick_v1`. No grasp is reported, but success is measured as in `stick_pull_v2`."""
     reward, moving = _stick_v1(s, 0.01, 0.001)
     handle = s.observation[11:14]
     success = distance(handle, s.target) <= 0.12 and _inserted(s, handle)

@@ -33,7 +33,7 @@ def sweep_into_v2(s: State) -> Outcome:
 
 
 def soccer_v2(s: State) -> Outcome:
-    """Rewards a grasped ball near the goal, with more weight on x. Beside the goal's posts closeness counts less."""
+    """Rewards a grasped ball near the goal, with more weight on x. Beside the goalposts, closeness counts less."""
     obj = s.observation[4:7]
     to_target, error = distance(obj, s.target), scaled_distance(obj, s.target, _GOAL_SCALE)
     # The margin is how far the ball has come, so it grows during the episode.
@@ -63,7 +63,7 @@ def sweep_v1(s: State) -> Outcome:
 
 
 def sweep_into_v1(s: State) -> Outcome:
-    """Reach, then push. An object that falls, at any y of the table, counts as having fallen into the hole."""
+    """Reach, then push. An object that falls at a y between 0.4 and 1 counts as having fallen into the hole."""
     return _sweep_v1(s, s.observation[6] < s.obj_init[2] - 0.05 and 0.4 < s.observation[5] < 1.0)
 
 

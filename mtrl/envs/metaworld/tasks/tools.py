@@ -14,7 +14,10 @@ def _hammer_and_nail(s: State) -> Vector:
 
 
 def hammer_v2(s: State) -> Outcome:
-    """Rewards grasping the handle, lifting the head and moving it to the nail's goal, times how level the hammer is."""
+    """Rewards grasping the handle, lifting the head and moving it to the nail's goal, times how level the hammer is.
+
+    10 if the nail is driven in and this reward is over 5.
+    """
     hand, hammer = s.observation[:3], s.observation[4:7]
     head = kernels.plus(hammer, (0.16, 0.06, 0.0))
     # The handle is long, so a hand anywhere along it counts as being at its middle in x.
