@@ -1,15 +1,15 @@
 """Multi-task PPO: a Gaussian policy and a value function for each task (Schulman et al. 2017).
 
-The algorithm is "Proximal Policy Optimization Algorithms" with generalised advantages (Schulman et al. 2016). It has a
-task axis here: actor and critic each have one loss per task, and a `MultiTaskOptimizer` combines the gradients of each.
-Advantages are normalised within each task, by default by the largest deviation that the task has had. With `popart`,
-the default, the critic's targets are normalised within each task too, as in TOPPO (arXiv 2605.11473). The actor's
-output layer starts a hundred times smaller than usual, so that the first actions are near zero (Andrychowicz et al.
-2021, "What Matters for On-Policy Deep Actor-Critic Methods?").
+"Proximal Policy Optimization Algorithms" with generalised advantages (Schulman et al. 2016) and a task axis: actor and
+critic each have one loss per task, and a `MultiTaskOptimizer` combines the gradients of each. Advantages are normalised
+within each task, by default with the largest standard deviation that the task has had so far. With `popart`, the
+default, the critic's targets are normalised within each task too, as in TOPPO (arXiv 2605.11473). The weights of the
+actor's output layer start a hundred times smaller than usual, so that the first actions are near zero (Andrychowicz et
+al. 2021, "What Matters for On-Policy Deep Actor-Critic Methods?").
 
-The policy's deviations do not depend on the state: every task owns one for each entry of an action. Actions are sampled
-from the Gaussian, and only the environment clips them. Old log-probabilities are computed again when a rollout is
-complete, with the observation statistics that the update uses, so that its ratios begin at one.
+The policy's standard deviations do not depend on the state: every task owns one for each entry of an action. In
+training, actions are sampled from the Gaussian, and only the environments clip them. Old log-probabilities are computed
+again when a rollout is complete, with the observation statistics that the update uses, so that ratios start at one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from mtrl.networks.layers import Linear, owned
 
 LOG_2PI = math.log(2 * math.pi)
 OUTPUT_SCALE = 0.01
-"""Factor of the actor's output layer at the start."""
+"""Factor of the initial weights of the actor's output layer."""
 
 
 @dataclass
@@ -46,39 +46,40 @@ class Config(ActorCriticConfig):
     trainings: ClassVar[tuple[str, ...]] = ("on_policy",)
     kind: str = "ppo"
     learning_rate: float = 5e-4
-    """Adam's learning rate at the start."""
+    """Adam's initial learning rate."""
     final_learning_rate: float = option(1.0, "in [0, 1]")
-    """Share of the learning rate that is left at the last step. The rate falls linearly."""
+    """Share of the learning rate that is left at the last step, after a linear decay."""
     adam_eps: float = 1e-5
     gae_lambda: float = option(0.95, "in [0, 1]")
-    """λ of generalised advantages."""
+    """λ of generalised advantage estimation."""
     epochs: int = option(8, "a positive integer")
-    """Passes over a rollout, at most."""
+    """Largest number of passes over a rollout."""
     minibatches: int = option(8, "a positive integer")
-    """Optimiser steps of one pass; each sees an equal share of every task's transitions."""
+    """Optimiser steps per pass, each on an equal share of every task's transitions."""
     advantage_scale: str = option("largest", ("largest", "present"))
-    """What a task's advantages are divided by: their deviation in this rollout (present), or the task's largest
-    deviation so far (largest), which gives tasks that are already solved small gradients."""
+    """Standard deviation by which a task's advantages are divided: that of this rollout (present), or the largest so
+    far (largest), which keeps the gradients of tasks small that are already solved."""
     clip_range: float = option(0.2, "positive")
-    """ε: the surrogate gains nothing from ratios beyond 1 ± ε."""
+    """ε: probability ratios are clipped to [1 − ε, 1 + ε]."""
     target_kl: float | None = option(0.02, "positive")
-    """No further pass once the mean divergence from the policy that collected the rollout exceeds this."""
+    """KL divergence from the policy before the update, averaged over a pass, beyond which no further pass is made; no
+    limit if not given."""
     entropy_coefficient: float = option(0.0, "0 or more")
-    """Weight of the entropy in the actor's loss."""
+    """Weight of the policy's entropy bonus."""
     initial_std: float = 0.6
-    """Deviation of the actions at the start."""
+    """Initial standard deviation of the actions."""
     min_std: float = option(0.1, "positive")
-    """Least deviation of the actions."""
+    """Least standard deviation of the actions."""
     max_std: float = 0.6
-    """Greatest deviation of the actions, at the start."""
+    """Largest standard deviation of the actions at the first step."""
     final_max_std: float = 0.6
-    """Greatest deviation of the actions at the last step. The limit falls linearly."""
+    """Largest standard deviation of the actions at the last step. The limit changes linearly in between."""
     max_grad_norm: float | None = 1.0
     normalise_observations: str = "shared"
     popart: bool = True
     execution: str = "plain"
     popart_rate: float = 0.2
-    """How far the targets' statistics move towards those of a rollout, and then towards those of each minibatch."""
+    """Weight of new targets in PopArt's running statistics: first of a rollout's targets, then of each minibatch's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,7 +96,7 @@ class ActorBatch(NamedTuple):
     log_prob: Tensor
     """(T, B): log-probabilities of the actions under the policy before the update."""
     advantage: Tensor
-    """(T, B)"""
+    """(T, B), normalised."""
 
 
 class CriticBatch(NamedTuple):
@@ -106,7 +107,7 @@ class CriticBatch(NamedTuple):
 
 
 class Deviation(nn.Module):
-    """Appends log deviations (A,) to the means (.., A). The deviations do not depend on the state."""
+    """Means (.., A) -> means and log standard deviations (.., 2A). The latter are a parameter, whatever the state."""
 
     def __init__(self, size: int, initial: float) -> None:
         super().__init__()
@@ -123,13 +124,14 @@ class PPO(OnPolicyActorCritic):
         super().__init__(config, **context)
         self.max_log_std = torch.tensor(math.log(config.max_std), device=self.device)
         self.advantage_deviation = torch.zeros(self.num_tasks, 1, device=self.device)
-        """(T, 1): what the last rollout's advantages were divided by."""
+        """(T, 1): the standard deviation by which the last rollout's advantages were divided."""
 
     def wrap_actor(self, factory: Factory) -> Factory:
         def build(code: Tensor) -> nn.Module:
             means = factory(code)
             with torch.no_grad():
-                for layer in means.modules():
+                # Hidden layers may have as many outputs. A network's last submodule has its output layers.
+                for layer in list(means.children())[-1].modules():
                     if isinstance(layer, Linear) and len(layer.weight) == self.action_size:
                         layer.weight.mul_(OUTPUT_SCALE)
                         if layer.bias is not None:
@@ -139,7 +141,7 @@ class PPO(OnPolicyActorCritic):
         return build
 
     def distribution(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """The actor's output (.., 2A) -> means and log deviations (.., A)."""
+        """The actor's output (.., 2A) -> means and log standard deviations (.., A), the latter within their limits."""
         mean, log_std = output.chunk(2, -1)
         return mean, log_std.clamp(max=self.max_log_std).clamp(min=math.log(self.config.min_std))
 
@@ -158,9 +160,10 @@ class PPO(OnPolicyActorCritic):
         self.max_log_std.copy_(state["max_log_std"])
 
     def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
-        """Take up to `epochs` passes over a rollout; see `training.on_policy.Agent`.
+        """Take up to `epochs` passes over a rollout. progress: the share of the run's steps taken, for schedules.
 
-        After each pass the host reads one number: the divergence, which decides whether there is another pass.
+        Returns metrics and the number of optimiser steps of the actor. After each pass the host reads one number: the
+        KL divergence, which decides whether there is another pass.
         """
         self._schedule(progress)
         branch(self.generator, self.critic_optimizer.generator)
@@ -181,7 +184,7 @@ class PPO(OnPolicyActorCritic):
         self.max_log_std.fill_(math.log(std))
 
     def _observe(self, rollout: Rollout) -> None:
-        """Update the running normalisations with a rollout, before it is learned from."""
+        """Add a rollout to the normalisers' running statistics, before learning from it."""
         if "observation" in self._normalisers:
             self._normalisers["observation"].observe(rollout.transitions())
         if "reward" in self._normalisers:
@@ -190,7 +193,7 @@ class PPO(OnPolicyActorCritic):
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> Metrics:
-        """Make the data of the passes, with fields (T, R N, ..). Returns metrics of the rollout."""
+        """Make the data of the passes, with fields (T, R N, ..), from a rollout. Returns its metrics, (T,) each."""
         self._observe(rollout)
         batch = rollout.transitions()
         observation, successor = (
@@ -223,14 +226,14 @@ class PPO(OnPolicyActorCritic):
         return {"explained_variance": explained, "return_std": target.std(1)}
 
     def log_prob(self, output: Tensor, action: Tensor) -> Tensor:
-        """log N(action; mean, std), (T, B)."""
+        """log N(action; mean, std), (T, B), from the actor's output (T, B, 2A) and actions (T, B, A)."""
         mean, log_std = self.distribution(output)
         return (-0.5 * ((action - mean) * (-log_std).exp()).square() - log_std - 0.5 * LOG_2PI).sum(-1)
 
     def actor_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: ActorBatch
     ) -> tuple[Tensor, Metrics]:
-        """−mean_B min(ρ Â, clip(ρ, 1 − ε, 1 + ε) Â) − c H, (T,), ρ = π(a|s) / π_old(a|s)."""
+        """−mean_B min(ρ Â, clip(ρ, 1 − ε, 1 + ε) Â) − c H, (T,), with ρ = π(a|s) / π_old(a|s) and the entropy H."""
         output = self.actor.call(shared, own, own_buffers, batch.observation)
         log_ratio, clip = self.log_prob(output, batch.action) - batch.log_prob, self.config.clip_range
         ratio = log_ratio.exp()

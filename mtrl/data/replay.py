@@ -14,15 +14,15 @@ from mtrl.core.types import Transitions
 def draw_below(limit: Tensor, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
     """Uniform int64 integers of this shape in [0, limit). `limit` is positive and is broadcast to the shape.
 
-    They are remainders of 63 random bits, so that with a limit of n no number is likelier than another by more than
-    n / 2⁶³. With fractions in float32, some of a million rows would already be drawn more often than others.
+    They are 63 random bits modulo the limit n, so the probabilities of two integers differ by a factor of about
+    1 + n / 2⁶³ at most. Scaled float32 fractions would draw some of a million rows noticeably more often than others.
     """
     bits = torch.randint(2**63 - 1, shape, device=limit.device, generator=generator)
     return bits.remainder_(limit)
 
 
 def check_saved(rows: Tensor, own: Tensor) -> None:
-    """Raise ValueError unless saved rows fit a replay's own: the same rings and columns, and no more rows in a ring."""
+    """Raise ValueError unless saved rows (rings, steps, row) fit into a replay's `own`, which may have more steps."""
     if rows.shape[0] != own.shape[0] or rows.shape[2] != own.shape[2] or rows.shape[1] > own.shape[1]:
         raise ValueError(
             f"A saved replay should fit (rings, at most capacity, row) = {tuple(own.shape)}. Found {tuple(rows.shape)}."
@@ -32,15 +32,15 @@ def check_saved(rows: Tensor, own: Tensor) -> None:
 class ReplayBuffer:
     """T rings of `capacity` transitions in one preallocated tensor.
 
-    A transition is one row [observation, action, next observation, reward, terminated], so that a batch is
-    a single gather of T·B rows, whatever is stored. Memory: 4 (2 O + A + 2) bytes a transition; Meta-World's
-    O = 39 and A = 4 take 336 MB per million. All tasks advance together, so one position serves all rings.
+    A transition is one row [observation, action, next observation, reward, terminated], so a batch is a single gather
+    of T·B rows. Memory: 4 (2 O + A + 2) bytes a transition; Meta-World's O = 39 and A = 4 take 336 MB per million. All
+    tasks advance together, so one position serves all rings.
     """
 
     _scalars: ClassVar[int] = 2
-    """Single numbers at the end of a row."""
+    """The number of scalars at the end of a row: reward and terminated."""
     block_bytes: ClassVar[int] = 1 << 24
-    """Size of the blocks of rows that a checkpoint holds as one file each."""
+    """Bytes of each block of rows that `state_dict` returns. A checkpoint stores a block as one file."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ReplayBuffer:
         action_size: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        """capacity: transitions kept per task; the oldest are overwritten."""
+        """capacity: the transitions kept per task; later ones overwrite the oldest. The sizes are O and A."""
         self.num_tasks, self.capacity = num_tasks, capacity
         self._sizes = [observation_size, action_size, observation_size, *[1] * self._scalars]
         self._rows = torch.zeros(num_tasks, capacity, sum(self._sizes), device=device)
@@ -61,15 +61,16 @@ class ReplayBuffer:
         self._limit = torch.zeros((), dtype=torch.int64, device=device)
 
     def __len__(self) -> int:
-        """Transitions stored per task."""
+        """Transitions stored per task; after `fill`, those of the task with the most."""
         return self._size
 
     @property
     def bytes(self) -> int:
+        """The memory of all rows, filled or not."""
         return self._rows.nbytes
 
     def add(self, transitions: Transitions) -> None:
-        """Store N transitions of every task: each field (T, N, ..), N at most the capacity."""
+        """Store N transitions of every task: each field (T, N, ..). Raises ValueError if N exceeds the capacity."""
         new = torch.cat([f.to(self._rows) for f in self._fields(transitions)], -1)
         count = new.shape[1]
         if count > self.capacity:
@@ -82,16 +83,20 @@ class ReplayBuffer:
         self._resize(min(self._size + count, self.capacity))
 
     def fill(self, rings: Sequence[Transitions]) -> None:
-        """Fill each ring with its transitions, fields (1, M, ..), where M may differ. Draws take only these rows."""
+        """Fill the rings of an empty buffer, each with its own transitions, from which `sample` then draws.
+
+        rings: one batch for each task, with fields (1, M, ..), where M may differ and is at most the capacity.
+        """
         for ring, transitions in zip(self._rows, rings, strict=True):
             rows = torch.cat([f.to(ring) for f in self._fields(transitions)], -1)[0]
             ring[: len(rows)] = rows
         counts = [transitions.reward.shape[1] for transitions in rings]
         self._size = self._total = max(counts)
+        self._position = self._size % self.capacity
         self._limit = torch.tensor(counts, device=self._rows.device).unsqueeze(-1)
 
     def ordered(self) -> Transitions:
-        """All that is stored, (T, M, ..), the oldest first."""
+        """All stored transitions, (T, M, ..), the oldest first."""
         places = (torch.arange(self._size, device=self._rows.device) + self._position - self._size) % self.capacity
         return self._transitions(self._gather(places.expand(self.num_tasks, -1)))
 
@@ -102,10 +107,10 @@ class ReplayBuffer:
 
     def _resize(self, size: int) -> None:
         self._size = size
-        self._limit.fill_(size)  # a draw reads this tensor: in a captured graph Python does not run
+        self._limit.fill_(size)  # `_draw` reads a tensor, since a captured CUDA graph would freeze a Python number
 
     def _draw(self, batch_size: int, generator: torch.Generator | None) -> Tensor:
-        """(T, B): random places in the rings."""
+        """Random places (T, B) in the rings."""
         if not self._size:
             raise ValueError("Sampling needs at least one stored transition. Found an empty buffer.")
         return draw_below(self._limit, (self.num_tasks, batch_size), generator)
@@ -117,7 +122,11 @@ class ReplayBuffer:
         return list(rows.split(self._sizes, -1))
 
     def sample(self, batch_size: int, generator: torch.Generator | None = None) -> Transitions:
-        """Draw (T, B) transitions uniformly, with replacement, from the rows written so far."""
+        """Draw (T, B) transitions uniformly, with replacement, from the rows written so far.
+
+        Raises:
+            ValueError: the buffer is empty.
+        """
         return self._transitions(self._gather(self._draw(batch_size, generator)))
 
     @staticmethod
@@ -126,12 +135,15 @@ class ReplayBuffer:
         return Transitions(observation, action, reward.squeeze(-1), next_observation, terminated.squeeze(-1))
 
     def state_dict(self) -> dict[str, Any]:
-        """The written rows, in blocks of steps that are views of the buffer, to be saved before more is added."""
+        """The written rows, in blocks of steps. The blocks are views of the buffer: save them before you add more."""
         return {"blocks": dict(self._blocks()), "position": self._position, "total": self._total}
 
     def _blocks(self) -> Iterator[tuple[str, Tensor]]:
-        """Names, and blocks (T, steps, row). A name says where the block begins, and how many transitions of a task
-        there were when the block was last written to. Blocks of one run that have the same name are equal."""
+        """Yield blocks (T, steps, row) with their names.
+
+        A name holds the position at which the block begins, and the number of transitions per task that had been added
+        when the block was last written to. Blocks of one run that have the same name are therefore equal.
+        """
         length = max(1, self.block_bytes // self._rows[:, :1].nbytes)
         newest = (self._position - 1) % self.capacity
         for first in range(0, self._size, length):
@@ -140,7 +152,11 @@ class ReplayBuffer:
             yield f"{first}_{self._total - age}", self._rows[:, first:end]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """state: from `state_dict`, or {rows, position}, which the first checkpoints of format 1 have."""
+        """state: from `state_dict`, or {rows, position} from the first checkpoints of format 1.
+
+        Raises:
+            ValueError: the saved rows have another shape, or are more than the capacity.
+        """
         blocks: list[Tensor] = [state["rows"]] if "rows" in state else list(state["blocks"].values())
         shapes = {(block.shape[0], block.shape[2]) for block in blocks}
         size = sum(block.shape[1] for block in blocks)

@@ -1,8 +1,9 @@
 """A small multi-task suite for tests and smoke runs: point masses whose controls are rotated against each other.
 
-All tasks have the same plane with a start and a goal. The action of task t is rotated by 2πt/T before it moves the
-point. The observation does not distinguish tasks, so in the same state task 0 and task T/2 need opposite actions, and
-their gradients conflict wherever they share weights. The code is pure NumPy, with some 10^6 steps a second.
+In every task, a point has to move from a random start to a random goal in the same plane. The action of task t is
+rotated by 2πt/T before it moves the point. The observation does not distinguish tasks, so in the same state task 0 and
+task T/2 need opposite actions, and their gradients conflict wherever they share weights. The code is pure NumPy, and
+takes some 10^6 steps a second.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.core.types import FloatArray, StepResult
 
 SPEED = 0.15
-"""The longest move of one step along each axis; the plane is [-1, 1]²."""
+"""The longest move of one step along each axis of an action; the plane is [-1, 1]²."""
 GOAL_RADIUS = 0.1
 """The task is solved within this distance of the goal."""
 MIN_DISTANCE = 0.8
@@ -38,23 +39,23 @@ class Config(ChosenTasks):
     spec_type: ClassVar[type[Spec]] = ControlSpec
 
     kind: str = "toy"
-    num_tasks: int = option(4, "a positive integer")
-    """T, unless some tasks are chosen by names such as turn-90."""
+    num_tasks: int = option(4, "in 1..360")
+    """T, the number of rotations, which are named by whole degrees. `tasks` may choose some of them by names such as turn-90."""
     horizon: int = option(25, "a positive integer")
     """Steps after which an episode is truncated. The farthest goal takes fewer."""
     shuffled_rewards: bool = False
-    """Whether rewards are those of random points, so that nothing can be learned."""
+    """Whether rewards are computed for a random point in place of the agent's, so that nothing can be learned."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_tasks(self.names())
 
     def names(self) -> tuple[str, ...]:
-        """The names of all tasks."""
+        """The names of all `num_tasks` tasks, (T,)."""
         return tuple(f"turn-{360 * t // self.num_tasks}" for t in range(self.num_tasks))
 
     def turns(self) -> list[int]:
-        """The chosen tasks' numbers t."""
+        """The number t of each chosen task; all numbers if none is chosen."""
         return [self.names().index(task) for task in self.tasks] or list(range(self.num_tasks))
 
 
@@ -158,7 +159,7 @@ class ToyEnvs:
         return self._observe(self._observation)
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
     def _reward(self, distance: FloatArray) -> FloatArray:
         if self._config.shuffled_rewards:
@@ -167,7 +168,11 @@ class ToyEnvs:
         return 1 - distance / np.sqrt(8)
 
     def _begin(self, where: np.ndarray) -> None:
-        """Start new episodes for the copies in `where` (T, N). In training, all copies end at the same time."""
+        """Start new episodes for the copies in `where` (T, N).
+
+        Starts and goals are drawn for all `envs_per_task` copies. As all copies end at the same time in training, a
+        part of them (`copies`) gets the same numbers as it would among all.
+        """
         if not where.any():
             return
         start, goal = self._rng.uniform(-0.9, 0.9, (2, *self._drawn))

@@ -1,7 +1,7 @@
 """Linear algebra on per-task gradients, which are kept as blocks: one (T, n) matrix per tensor.
 
-Float32 products have full precision, whatever is set for the networks: TF32 can flip the sign of an inner
-product, and so hide or invent a conflict.
+Float32 products have full precision, whatever the networks use: TF32 can flip the sign of an inner product, and so hide
+or invent a conflict.
 """
 
 from __future__ import annotations
@@ -18,27 +18,28 @@ from mtrl.execution.precision import float32_products
 from mtrl.gradients import inner_products
 
 CHUNK = 4096
-"""The most columns in one product. PyTorch computes a product with few rows and very many columns on one core."""
+"""The most columns in one product. PyTorch computes a product of few rows and very many columns on only one core."""
 
 GPU_CHUNK = 512
 """The most columns in one product on a GPU. With few rows, only hundreds of products at once keep it busy."""
 
 HEAD = 32
-"""Rows of a block of the Gramian with more tasks than this; with fewer, half as many. Blocks above the diagonal mirror
-those below it."""
+"""Columns of the Gramian that one product computes if there are more tasks than this; otherwise half as many."""
 
 
 def rows(gradient: Tensor, ensemble: int | None) -> list[Tensor]:
-    """A per-task gradient (T, *shape) or (T, E, *shape) as (T, n) matrices, without a copy, in memory order.
+    """A per-task gradient (T, *shape) or (T, E, *shape) as one (T, n) matrix, or one for each of E members.
 
-    The backward pass stores the gradients of an ensemble member by member.
+    The entries of a row are in memory order, so that nothing is copied. The backward pass stores the gradients of an
+    ensemble member by member.
     """
-    lying = _lying(gradient)
-    return [lying.flatten(1)] if ensemble is None else [member.flatten(1) for member in lying.unbind(1)]
+    stored = _as_stored(gradient)
+    members = [stored] if ensemble is None else stored.unbind(1)
+    return [member.reshape(len(member), -1) for member in members]
 
 
-def _lying(gradient: Tensor) -> Tensor:
-    """The gradient in the order of memory: its last two axes are swapped if it is stored transposed."""
+def _as_stored(gradient: Tensor) -> Tensor:
+    """The gradient in memory order: its last two axes are swapped if it is stored transposed."""
     transposed = gradient.ndim > 2 and gradient.stride(-1) > gradient.stride(-2)
     return gradient.mT if transposed else gradient
 
@@ -46,7 +47,7 @@ def _lying(gradient: Tensor) -> Tensor:
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
     """Inner products of the tasks' gradients: blocks (T, n_b) -> (T, T), in the full precision of their type.
 
-    On a CPU with a C compiler, float32 blocks give a float64 result, so that large products stay finite.
+    On a CPU with a C compiler, float32 blocks without a graph give float64, so that large products stay finite.
     """
     if inner_products.takes(blocks):
         return inner_products.gramian(list(blocks))
@@ -60,13 +61,13 @@ def gramian(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def _split(blocks: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The chunks of all blocks, and the remaining columns of all blocks, without empty tensors."""
+    """The chunks of all blocks and the remaining columns of all blocks, both without empty tensors."""
     split = [_chunks(block, GPU_CHUNK if block.is_cuda else CHUNK) for block in blocks]
     return [equal for equal, _ in split if equal.numel()], [rest for _, rest in split if rest.numel()]
 
 
 def _chunks(block: Tensor, widest: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """Views of a block (T, n): C chunks (C, T, c), with C = 0 for a narrow block, and the remaining columns."""
+    """Views of a block (T, n): C chunks of equal width (C, T, c), with C = 0 if it is narrow, and the other columns."""
     columns = block.shape[1]
     count = math.ceil(columns / widest) if columns >= widest else 0
     if count and block.is_cuda:
@@ -82,7 +83,7 @@ def _even_count(columns: int, least: int) -> int:
 
 
 def _symmetric_product(chunks: Sequence[Tensor], head: int) -> Tensor:
-    """Σ chunk chunkᵀ over chunks (C, T, n) -> (T, T). Blocks above the diagonal mirror those below it."""
+    """Σ chunk chunkᵀ over chunks (C, T, n) -> (T, T). Blocks above the diagonal are copies of those below it."""
     left = torch.cat([torch.bmm(chunk, chunk[:, :head].mT) for chunk in chunks]).sum(0)
     if len(left) <= head:
         return left
@@ -91,19 +92,19 @@ def _symmetric_product(chunks: Sequence[Tensor], head: int) -> Tensor:
 
 
 def combine(gradient: Tensor, coefficients: Tensor) -> Tensor:
-    """Σ_t c_t g_t for a per-task gradient (T, *shape), whatever its memory layout.
+    """Σ_t c_t g_t, (*shape), for a per-task gradient (T, *shape) in any memory layout.
 
     coefficients: (T,), or (E, T) where each member of (T, E, *shape) has its own.
     """
-    lying = _lying(gradient)
+    stored = _as_stored(gradient)
     with float32_products("highest"):
-        if coefficients.ndim == 1 and (lying.is_contiguous() or lying.ndim < 3):
-            product = _combined(lying.reshape(len(lying), -1), coefficients)
+        if coefficients.ndim == 1 and (stored.is_contiguous() or stored.ndim < 3):
+            product = _combined(stored.reshape(len(stored), -1), coefficients)
         else:
-            members = lying.transpose(0, 1).flatten(2)
+            members = stored.transpose(0, 1).flatten(2)
             product = torch.bmm(coefficients.expand(len(members), -1).unsqueeze(1), members)
-    product = product.view(lying.shape[1:])
-    return product if lying is gradient else product.mT.contiguous()
+    product = product.view(stored.shape[1:])
+    return product if stored is gradient else product.mT.contiguous()
 
 
 def _combined(block: Tensor, coefficients: Tensor) -> Tensor:
@@ -116,16 +117,16 @@ def _combined(block: Tensor, coefficients: Tensor) -> Tensor:
 
 def along(gradient: Tensor, direction: Tensor, ensemble: int | None) -> Tensor:
     """⟨g_t, d⟩, (T,), for a per-task gradient (T, *shape) or (T, E, *shape) and a direction without the task axis."""
-    lying = _lying(gradient)
-    direction = direction if lying is gradient else direction.mT
+    stored = _as_stored(gradient)
+    direction = direction if stored is gradient else direction.mT
     members = [direction] if ensemble is None else direction.unbind(0)
     with float32_products("highest"):
-        parts = [torch.mv(g, d.flatten()) for g, d in zip(rows(lying, ensemble), members, strict=True)]
+        parts = [torch.mv(g, d.flatten()) for g, d in zip(rows(stored, ensemble), members, strict=True)]
     return torch.stack(parts).sum(0)
 
 
 def like(weights: Tensor, gradient: Tensor, owner: int | None = None) -> Tensor:
-    """weights (T,) shaped to multiply a gradient (T, *shape); for a gradient (*shape) of one task, its weight."""
+    """weights (T,) in a shape that multiplies a gradient (T, *shape); for a gradient of one task, only its weight."""
     return weights.view(-1, *[1] * (gradient.ndim - 1)) if owner is None else weights[owner]
 
 
@@ -135,7 +136,7 @@ def stacked(losses: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def conflict_metrics(gram: Tensor) -> Metrics:
-    """Gradient norms (T,), cosines (T, T) and the share of conflicting pairs, from a Gramian (T, T)."""
+    """Gradient norms (T,), cosines (T, T) and the share of pairs with a negative cosine, from a Gramian (T, T)."""
     norms = gram.diagonal().clamp(min=0).sqrt()
     cosine = gram / (norms.unsqueeze(0) * norms.unsqueeze(1)).clamp(min=torch.finfo(gram.dtype).tiny)
     conflict = (gram < 0).sum() / max(len(gram) * (len(gram) - 1), 1)

@@ -20,18 +20,20 @@ ESTIMATORS = ("exact", "finite_difference", "second_order")
 class LookAhead:
     """The step θ' = θ − α (r Σ_i λ_i ∇L_i(θ) + μ m + δ θ) and the primary tasks' loss after it.
 
-    α is the optimiser's learning rate, r the reduction's factor; momentum μ m and weight decay δ θ are those of the
-    optimiser where it has them. There is no preconditioning for adaptive optimisers, no surgery and no clipping. Losses
-    are computed with new tensors and copies of the buffers, so parameters and statistics do not change. Parameters that
-    are not trained have no gradient here and do not move. Gradients and losses are those of the S tasks of the batch,
-    weights and derivatives those of all T tasks.
+    α is the optimiser's learning rate, and r the reduction's factor. Momentum μ m and weight decay δ θ are those of the
+    optimiser where it has them. Preconditioning of adaptive optimisers, dampening, Nesterov momentum, surgery and
+    clipping are left out. Losses are computed with new tensors and copies of the buffers, so parameters and statistics
+    do not change. Parameters that are not trained have no gradient here and do not move. Gradients, losses and the
+    weights of `step` are those of the S tasks of the batch; the weights of `derivative` are those of all T tasks.
     """
 
     network: TaskParameters
     optimizer: torch.optim.Optimizer
     task_losses: TaskLoss
     batch: Any
+    """The batch of the step."""
     second_batch: Any
+    """The batch of the primary loss after the step."""
     primary: Tensor
     """(T,) bool"""
     factor: float
@@ -69,7 +71,7 @@ class LookAhead:
         return shared, own
 
     def derivative(self, weights: Tensor, estimator: str = "exact") -> Tensor:
-        """d Σ_(i primary) L_i(θ'; second batch) / dλ, (T,). See `auto_lambda` for the estimators."""
+        """d Σ_(i primary) L_i(θ'; second batch) / dλ, (T,), at weights λ (T,). See `auto_lambda` for the estimators."""
         weights = weights.detach().to(next(iter(self.network.parameters())).dtype)
         methods = {"exact": self._exact, "finite_difference": self._difference, "second_order": self._unrolled}
         return self.subset.scatter(methods[estimator](self.subset.gather(weights)), weights)
@@ -85,7 +87,7 @@ class LookAhead:
     ) -> Tensor:
         """A parameter after the step; if it has a task axis, only the rows of the tasks of `subset`.
 
-        rate: α in place of the optimiser's; plain: without momentum and weight decay.
+        rate: α; the optimiser's if not given. plain: whether momentum and weight decay are left out.
         """
         group, value = self._groups[parameter], subset.gather(parameter.detach())
         alpha = self.rate(parameter) if rate is None else rate
@@ -110,7 +112,8 @@ class LookAhead:
         return torch.where(self._primary, self.losses(shared, own, self.second_batch), 0.0).sum()
 
     def _direction(self, weights: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """α ∇L_val(θ') as (shared, own): how a small gradient at θ moves the primary loss after the step."""
+        """α ∇L_val(θ') as (shared, own), where L_val is the primary loss. If the gradient at θ grows by a small g, the
+        primary loss after the step falls by ⟨g, α ∇L_val(θ')⟩."""
         shared, own = self.step(weights)
         leaves = [t.requires_grad_() for t in (*shared.values(), *own.values())]
         gradients = iter(self.processes.derivatives(self._primary_loss(shared, own), leaves))
@@ -125,9 +128,10 @@ class LookAhead:
             total += along(self.shared[name], direction, self.network.ensemble)
         for name, direction in own.items():
             product, owner = self.own[name] * direction, self.network.owner.get(name)
-            total[slice(None) if owner is None else owner] += (
-                product.flatten(1).sum(1) if owner is None else product.sum()
-            )
+            if owner is None:
+                total += product.reshape(len(product), -1).sum(1)
+            else:
+                total[owner] += product.sum()
         return -self.factor * total
 
     def _difference(self, weights: Tensor) -> Tensor:

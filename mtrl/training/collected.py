@@ -1,4 +1,4 @@
-"""Off-policy training whose environments run in processes of a Ray cluster, and step while the agent learns."""
+"""Off-policy training whose environments step in processes of a Ray cluster while the agent learns."""
 
 from __future__ import annotations
 
@@ -8,38 +8,42 @@ from typing import Any, Self
 import torch
 
 from mtrl.core.config import check
+from mtrl.core.errors import expected
 from mtrl.core.types import Metrics, StepResult, Transitions
-from mtrl.training.off_policy import OffPolicyTrainer
+from mtrl.training.off_policy import Guide, OffPolicyTrainer
 from mtrl.training.ray_stream import Arrival, RayStream
 
 
 class CollectedTrainer(OffPolicyTrainer):
-    """An agent that learns from what collectors send, and sends them its policy.
+    """An agent that sends its policy to collectors, and learns from the steps that they send back.
 
-    Each call of `advance` takes what one collector sends, R steps of each of its copies, and makes the updates that are
-    due for these steps, while all collectors go on. The order in which steps arrive depends on timing, so a run does
-    not repeat exactly. Its counts of steps and updates are exact nevertheless (see `ray_stream`), also after a resume.
+    Each call of `advance` takes R steps (`collector_steps`) of each of one collector's copies, and makes the updates
+    that are due for them, while all collectors go on. The order in which steps arrive depends on timing, so a run does
+    not repeat exactly. Its numbers of steps and updates are exact nevertheless (see `ray_stream`), also after a resume.
     """
+
+    def begin_from(self, guide: Guide) -> None:
+        raise expected("Option `training.collector`", "local for a run with `start`", "ray")
 
     def start(self) -> Self:
         """Start the collectors, with an empty replay.
 
         Raises:
-            UserError: Ray or the cluster is missing, the agent needs the steps of all copies at once, or several
-                processes learn together.
+            UserError: Ray or the cluster is missing; the cluster has too few cores; the agent needs the steps of all
+                copies at once; or several processes learn together.
         """
         learner, config = self.agent.config, self.config
         check(learner.n_step == 1, "agent.n_step", "1 with training.collector=ray", learner.n_step)
         each = "false with training.collector=ray, as collectors send their copies' steps at different times"
         check(not learner.normalise_rewards, "agent.normalise_rewards", each, learner.normalise_rewards)
         several = self.agent.processes.count > 1
-        check(not several, "training.collector", "local where several processes learn", config.collector)
+        check(not several, "training.collector", "local where several processes learn together", config.collector)
         self._begin(self.suite.spec.num_tasks)
-        assert self.rebuild is not None, "a trainer of an experiment"
+        assert self.rebuild is not None, "an experiment sets `rebuild`"
         shape = (self.suite.spec.num_tasks, config.envs_per_task)
         bounds = (config.collector_steps, config.updates_per_call, config.max_staleness)
         self.collector = RayStream(*bounds, config, self.agent, self.rebuild, shape, self.seed, self.clock)
-        self._stale = [0.0, 0.0, 0.0]  # since the last report: calls, and the sum and largest of their staleness
+        self._stale = [0.0, 0.0, 0.0]  # since the last report: calls, and the sum and maximum of their staleness
         return self
 
     @property
@@ -52,7 +56,7 @@ class CollectedTrainer(OffPolicyTrainer):
         return self.updates if self.step >= self.config.learning_starts else -1
 
     def advance(self) -> Metrics | None:
-        """Take the steps of one call, and make the updates that are due for them."""
+        """Take the steps of one collector, and make the updates that are due for them."""
         with self.clock("step"):
             arrival = self.collector.take(self._version)
         new = self._take(arrival)
@@ -62,7 +66,7 @@ class CollectedTrainer(OffPolicyTrainer):
         return None if metrics is None else {**metrics, **self._staleness()}
 
     def _take(self, arrival: Arrival) -> int:
-        """Store the steps. Returns their number per task."""
+        """Store the steps, and return their number per task."""
         block, copies = arrival.block, slice(arrival.copies.start, arrival.copies.stop)
         steps, successor = block.reward.shape[1], block.next_observation
         arrays = (block.observation[:, :-1], block.action, block.reward, successor, *block.ends[:2])  # read-only
@@ -78,7 +82,7 @@ class CollectedTrainer(OffPolicyTrainer):
         return new
 
     def _staleness(self) -> Metrics:
-        """The mean and the largest staleness of the collectors' policies since the last report, in updates."""
+        """The mean and the maximum, since the last report, of the collectors' staleness in updates."""
         calls, total, largest = self._stale
         found = {"staleness": total / calls, "largest_staleness": largest}
         return {f"collector/{name}": torch.tensor(value) for name, value in found.items()}

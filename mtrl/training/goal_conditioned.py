@@ -1,8 +1,8 @@
-"""The off-policy loop where tasks are goals: rollouts and updates each take a few of many goals (Mint paper, Sec. 6.3).
+"""Off-policy training where tasks are goals: rollouts and updates each use a few of many goals (Mint paper, Sec. 6.3).
 
-A rollout plays N paths of each of T goals side by side, all from start to horizon. An update draws T of the goals that
-have data, and B transitions of each. Steps are counted per goal of a rollout, as the sum over its N paths. The number
-of steps in all environments is T times this count.
+A rollout plays N episodes of each of T goals in parallel, all from start to horizon. An update draws T of the goals
+that have data, and B transitions of each. Here T is the benchmark's `goals_per_batch`. Steps are counted per goal of a
+rollout, summed over its N episodes. All environments together take T times as many.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check, check_choice
+from mtrl.core.errors import expected
 from mtrl.core.specs import GoalSpec, Spec
 from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
 from mtrl.core.types import FloatArray, Metrics, StepResult, TaskVectorEnv, Transitions
@@ -24,32 +25,34 @@ from mtrl.data.goal_replay import GoalReplay, HindsightReplay, Relabel
 from mtrl.training import off_policy
 from mtrl.training.control import ControlSuite
 from mtrl.training.evaluation import Evaluation, Progress
-from mtrl.training.off_policy import OffPolicyTrainer
+from mtrl.training.off_policy import Guide, OffPolicyTrainer
 
 GROUPS = ("training_goals", "held_out_goals")
 _SIDE_BY_SIDE = 50
-"""Goals that are evaluated at once: the simulator keeps about a megabyte for each."""
+"""Goals that are evaluated in parallel. The simulator needs about a megabyte for each."""
 
 
 @dataclass
 class Config(off_policy.Config):
+    """Steps are environment steps of each goal in a rollout; all environments together take T times as many."""
+
     specs: ClassVar[tuple[type[Spec], ...]] = (GoalSpec,)
 
     kind: str = "goal_conditioned"
     learning_starts: int = 450
     """Steps of uniformly random actions before the first update."""
     envs_per_task: int = 3
-    """N: paths of each goal, played side by side."""
+    """N: episodes of each goal in a rollout, played in parallel."""
     replay: str = "uniform"
-    """uniform, or hindsight: on average, half of a batch's goals are replaced. The new goal is one that a state stored
-    for the old goal has achieved."""
+    """How updates draw from the replay: uniform, or hindsight. With hindsight, on average half of a batch's goals are
+    replaced, each by the goal that a random state stored for it achieves."""
     buffer_size: int = 5000
-    """Transitions kept per goal: 200 goals take 200 MB."""
+    """Transitions kept per goal. With pushing's 200 goals, the default takes 200 MB."""
     evaluate_first: bool = True
     evaluation_episodes: int = 50
-    """Number of training goals, and of held-out goals, that an evaluation during training plays, one episode each."""
+    """Training goals, and as many held-out goals, that an evaluation during training plays, one episode each."""
     final_episodes: int = 200
-    """Goals of each group in the evaluation at the end."""
+    """Training goals, and as many held-out goals, in the evaluation at the end; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,7 +66,7 @@ class Config(off_policy.Config):
 
 
 class GoalEnvs(TaskVectorEnv, Protocol):
-    """N copies for each of T goals, which are chosen from many. Their episodes start and end together."""
+    """Environments of T goals, which are chosen from many, with N copies each. Episodes start and end together."""
 
     @property
     def present(self) -> SomeTasks:
@@ -75,9 +78,9 @@ class GoalSuite(ControlSuite, Protocol):
     """A benchmark whose tasks are goals; its `spec` is a `GoalSpec`."""
 
     goals: FloatArray
-    """(G, C): the goals trained on, its tasks."""
+    """(G, C): the training goals, which are its tasks."""
     held_out: FloatArray
-    """(H, C): goals that are never trained on."""
+    """(H, C): goals that training never uses."""
 
     def relabeller(self) -> Relabel:
         """A function that replaces a batch's goals in hindsight, and computes the rewards for the new ones.
@@ -88,16 +91,16 @@ class GoalSuite(ControlSuite, Protocol):
         ...
 
     def make_goal_envs(self, goals: FloatArray) -> GoalEnvs:
-        """One copy of each of these goals, in this order."""
+        """Environments with one copy for each of the goals (n, C), in this order."""
         ...
 
     def subset_of(self, goals: Any) -> SomeTasks:
-        """The subset that tells networks which goals (n, C) they act for."""
+        """The `TaskSubset` of the goals (n, C), by which networks know for which goals they act."""
         ...
 
 
 class GoalTrainer(OffPolicyTrainer):
-    """An off-policy trainer. Each rollout and each update uses T goals, chosen from many."""
+    """An off-policy trainer whose rollouts and updates each use T goals, chosen from many."""
 
     measures: ClassVar[tuple[str, ...]] = ("distance",)
 
@@ -108,12 +111,15 @@ class GoalTrainer(OffPolicyTrainer):
     replay: Any
     _acting: TaskSubset = ALL_TASKS
 
+    def begin_from(self, guide: Guide) -> None:
+        raise expected("Option `start`", "left out where tasks are goals", type(guide).__name__)
+
     @property
     def _capacity(self) -> int:
         return self.config.buffer_size
 
     def changed_bytes(self, steps: int) -> int:
-        """All of `data_bytes`: a checkpoint writes the whole replay again, as the data of any goal may have changed."""
+        """All of `data_bytes`: each checkpoint writes the whole replay, as the data of any goal may have changed."""
         return self.data_bytes
 
     def _make_replay(self, capacity: int, device: torch.device) -> Any:
@@ -147,7 +153,7 @@ class GoalTrainer(OffPolicyTrainer):
         return [first, self.replay.sample(size, generator, first.subset)] if self.agent.needs_second_batch else [first]
 
     def report(self) -> dict[str, FloatArray]:
-        """Means () over all episodes since the last report, whatever their goals."""
+        """name -> (): means over the episodes of all goals since the last report."""
         return {name: np.asarray(values.mean()) for name, values in super().report().items()}
 
     def _act_on(self, rows: FloatArray, task: int | None, goal: Any) -> FloatArray:
@@ -156,7 +162,11 @@ class GoalTrainer(OffPolicyTrainer):
         return self.policy(rows[None], self.suite.subset_of([goal]))[0]
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> GoalEvaluation:
-        """Play the first `episodes` goals trained on, and as many held-out goals, with the deterministic policy."""
+        """Play one episode of each of the first `episodes` training goals, and of as many held-out goals.
+
+        Raises:
+            UserError: `episodes` is not positive.
+        """
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         chosen = {GROUPS[0]: self.suite.goals[:episodes], GROUPS[1]: self.suite.held_out[:episodes]}
         total, done = sum(len(goals) for goals in chosen.values()), 0
@@ -176,11 +186,11 @@ class GoalTrainer(OffPolicyTrainer):
 
 @dataclass(frozen=True)
 class GoalEvaluation(Evaluation):
-    """The result of one episode for each of n goals trained on and m held-out goals."""
+    """The result of one episode of each of n training goals and m held-out goals."""
 
     groups: dict[str, dict[str, FloatArray]]
-    """group -> name -> (n,) or (m,): success (the place was reached at some step), distance (metres, at the end),
-    success_at_end, return."""
+    """group -> name -> (n,) or (m,): success (whether the goal was reached at any step), distance (metres, at the end),
+    success_at_end and return."""
 
     @property
     def per_task(self) -> dict[str, FloatArray]:
@@ -212,7 +222,10 @@ class GoalEvaluation(Evaluation):
 
 
 def play(policy: Any, envs: GoalEnvs, horizon: int) -> dict[str, FloatArray]:
-    """Play one whole episode of each goal, beyond any success. Returns a group of `GoalEvaluation.groups`."""
+    """Play one episode of each goal for `horizon` steps, also after a success.
+
+    Returns a group of `GoalEvaluation.groups`: name -> (n,).
+    """
     observation, goals = envs.reset(), envs.present
     total, solved = np.zeros(observation.shape[:2]), np.zeros(observation.shape[:2], bool)
     step: StepResult | None = None

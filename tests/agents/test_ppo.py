@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 
 from mtrl.agents import AGENTS
 from mtrl.agents.advantages import generalised_advantages
-from mtrl.agents.ppo import ActorBatch, CriticBatch
+from mtrl.agents.ppo import OUTPUT_SCALE, ActorBatch, CriticBatch
 from mtrl.core.cores import torch_threads
 from mtrl.core.errors import UserError
 from mtrl.gradients import WEIGHTINGS, Methods
@@ -190,3 +190,19 @@ def test_a_restored_learner_goes_on_bit_for_bit() -> None:
 def test_impossible_values_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         AGENTS.config_class("ppo")(**options)
+
+
+@pytest.mark.parametrize(("network", "options"), [("multi_head", {"width": A}), ("care", {"encoders": A})])
+def test_only_the_output_layer_starts_small(network: str, options: dict[str, int]) -> None:
+    """Some hidden layers have as many outputs as an action: a layer of this width, or the attention over encoders."""
+    config = NETWORKS.config_class(network)(**options)
+    found, agent = NETWORKS.build(config, input_size=O, output_size=A), make(network)
+    torch.manual_seed(0)
+    plain = found(torch.eye(T)[0])
+    torch.manual_seed(0)
+    small = agent.wrap_actor(found)(torch.eye(T)[0])[0]
+    *hidden, _ = plain.children()
+    for layer, other in zip(hidden, small.children(), strict=False):
+        assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), other.parameters(), strict=True))
+    output, scaled = ([*module.children()][-1].state_dict() for module in (plain, small))
+    assert all(torch.equal(scaled[name], OUTPUT_SCALE * output[name]) for name in output if name.endswith("weight"))

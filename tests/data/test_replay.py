@@ -136,3 +136,12 @@ def test_a_replay_of_another_shape_is_refused() -> None:
     for other in (ReplayBuffer(T, 4, O, A), ReplayBuffer(T + 1, 5, O, A), ReplayBuffer(T, 5, O + 1, A)):
         with pytest.raises(ValueError, match="should fit"):
             other.load_state_dict(saved.state_dict())
+
+
+@pytest.mark.parametrize("capacity", [4, 6])
+def test_filled_rings_go_on_where_they_end(capacity: int) -> None:
+    buffer = ReplayBuffer(1, capacity, O, A)
+    buffer.fill([transitions(0, 4).map(lambda part: part[:1])])
+    assert buffer.ordered().reward.tolist() == [[1, 2, 3, 4]]
+    buffer.add(transitions(4, 2).map(lambda part: part[:1]))
+    assert buffer.ordered().reward.tolist() == [[1, 2, 3, 4, 5, 6][-capacity:]]

@@ -103,7 +103,7 @@ def test_the_seed_decides() -> None:
 
 
 def test_bad_input_is_refused_in_one_line() -> None:
-    wrong: list[dict[str, Any]] = [{"num_tasks": 0}, {"horizon": 0}, {"kind": "toys"}]
+    wrong: list[dict[str, Any]] = [{"num_tasks": 0}, {"num_tasks": 361}, {"horizon": 0}, {"kind": "toys"}]
     for options in wrong:
         with pytest.raises(UserError, match=r"^Option .* should be .* Found .*\.$"):
             ToyConfig(**options)

@@ -228,3 +228,31 @@ def test_what_does_not_fit_is_refused_in_one_line(problem: tuple[Regression, Net
     with pytest.raises(UserError, match="Surgery should be used with a network that shares parameters"):
         heads = ModuleOptimizer(net.heads, adam(net.heads), T, surgery="pcgrad")
         heads.step([head(torch.ones(8, dtype=torch.float64)).sum() for head in net.heads])
+
+
+@pytest.mark.parametrize("weighting, surgery", METHODS)
+def test_a_parameter_may_be_a_single_number(weighting: str, surgery: str) -> None:
+    """It learns as one of shape (1,) does, shared or owned."""
+    pytest.importorskip("torchjd", reason="the extra `surgery` is not installed")
+
+    class Scaled(nn.Module):
+        def __init__(self, *shape: int) -> None:
+            super().__init__()
+            self.shared = nn.Parameter(torch.full(shape, 0.5, dtype=torch.float64))
+            self.own = nn.ParameterList([torch.full(shape, 1.0 + task, dtype=torch.float64) for task in range(T)])
+
+        def losses(self, batch: tuple[Tensor, Tensor]) -> list[Tensor]:
+            parts = enumerate(zip(*batch, strict=True))
+            return [(self.shared * self.own[task] * x.sum(-1) - y).square().mean() for task, (x, y) in parts]
+
+    ends = []
+    for net in (Scaled(), Scaled(1)):
+        methods: dict[str, Any] = {"weighting": config(WEIGHTINGS, weighting), "surgery": config(SURGERIES, surgery)}
+        step = torch.optim.SGD(net.parameters(), 1e-3)
+        owned = {f"own.{task}": task for task in range(T)}
+        ours = ModuleOptimizer(net, step, T, owned=owned, generator=torch.Generator().manual_seed(0), **methods)
+        for update in range(3):
+            first, second = (Regression().batch(2 * update + k) for k in (0, 1))
+            ours.step(lambda net=net, b=first: net.losses(b), lambda net=net, b=second: net.losses(b))
+        ends.append(torch.stack([parameter.reshape(()) for parameter in net.parameters()]))
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)

@@ -209,3 +209,9 @@ def test_a_loaded_policy_acts_for_known_and_new_goals(tmp_path: Path) -> None:
         policy.act(observation, goal=[0.0, 0.65, 0.0, 0.7])
     with pytest.raises(UserError, match="goal-03"):
         policy.act(observation)
+
+
+def test_a_run_on_goals_starts_from_no_other() -> None:
+    made = experiment.Experiment(experiment.compose(SMALL))
+    with pytest.raises(UserError, match="`start` should be left out where tasks are goals"):
+        made.trainer.begin_from(None)

@@ -105,3 +105,9 @@ def test_no_policy_is_older_than_allowed_whichever_collector_is_slow(workers: in
 def test_what_other_processes_cannot_collect_is_refused(options: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         experiment.Experiment(experiment.compose(["benchmark=toy", "device=cpu", *options])).trainer.start()
+
+
+def test_a_run_with_collectors_starts_from_no_other() -> None:
+    made = experiment.Experiment(experiment.compose(["benchmark=toy", "device=cpu", "training.collector=ray"]))
+    with pytest.raises(UserError, match=r"`training\.collector` should be local for a run with `start`"):
+        made.trainer.begin_from(None)

@@ -1,4 +1,4 @@
-"""Auxiliary learning: a primary task helped by auxiliary labels from RL-AUX, MAXL, people, or none.
+"""Auxiliary learning: a primary task, and auxiliary labels from RL-AUX, MAXL or people, or none.
 
 Epochs of label training alternate with epochs of training the main network, which is a trunk with two heads (Goldfeder,
 So & Lipson, "Generating Auxiliary Tasks with Reinforcement Learning", RL-AUX).
@@ -19,7 +19,7 @@ from mtrl.agents.auxiliary.maxl import MAXLLabels
 from mtrl.agents.auxiliary.options import Config
 from mtrl.agents.base import Agent, continue_generator
 from mtrl.core.config import check
-from mtrl.core.errors import UserError, expected, missing
+from mtrl.core.errors import expected, missing
 from mtrl.core.specs import ImageSpec
 from mtrl.core.types import Metrics
 from mtrl.data.images import ImageBatch, ImageData
@@ -28,7 +28,7 @@ from mtrl.networks import IMAGE_NETWORKS
 
 
 class GivenLabels(Labels):
-    """Labels that need no learning: people's, or none at all."""
+    """Labels that need no learning: those that people gave, or none."""
 
     def __init__(self, human: bool, sizes: Sizes) -> None:
         self._human, self._sizes = human, sizes
@@ -38,9 +38,11 @@ class GivenLabels(Labels):
             return
         found = data.train.human
         if found is None:
-            raise UserError("Option `agent.method` should be rl, maxl or none: this benchmark has no human labels.")
-        if int(found.max()) >= self._sizes.auxiliary:
-            what = "at least the number of human labels of a class"
+            what = "rl, maxl or none with a benchmark that has no human labels"
+            raise expected("Option `agent.method`", what, "human")
+        known = data.train.labels >= 0  # others are padding
+        if (found.div(self._sizes.subclasses, rounding_mode="floor") != data.train.labels)[known].any():
+            what = "the number of human labels per primary class"
             raise expected("Option `agent.hierarchy`", what, self._sizes.subclasses)
 
     def assign(self, batch: ImageBatch) -> tuple[Tensor | None, Tensor | None]:
@@ -60,7 +62,13 @@ class Auxiliary(Agent):
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network: the architecture of the trunks; methods: none chosen, as the only weights here are of images."""
+        """network: the configuration of the trunks' architecture.
+
+        methods: the defaults, since one primary task leaves nothing to weight or to project.
+
+        Raises:
+            UserError: the benchmark has several tasks, a method is chosen, or a package is missing.
+        """
         one = "one with a single primary task for agent=auxiliary"
         check(spec.num_tasks == 1, "benchmark", one, f"{spec.num_tasks} tasks")
         methods.refuse("agent=auxiliary")
@@ -99,15 +107,22 @@ class Auxiliary(Agent):
         self.learner.set_rate(factor)
 
     def prepare(self, data: ImageData) -> None:
-        """Make what depends on the data. Raises UserError where the data lack what the method needs."""
+        """Prepare the source of labels for the data.
+
+        Raises:
+            UserError: the data have no human labels, or too many for `hierarchy`, with `method` human.
+        """
         self.labels.prepare(data)
 
     def train_labels(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
-        """Train the labels for epoch `number`. The main network is the same afterwards."""
+        """Train the source of labels in epoch `number`. The main network is the same afterwards.
+
+        progress: called with the amounts done and in all.
+        """
         return self.labels.epoch(data, number, progress)
 
     def update(self, batch: ImageBatch, second_batch: ImageBatch | None = None) -> Metrics:
-        """Label a batch deterministically and take a step of the main network on it."""
+        """Label a batch deterministically and take one step of the main network on it. `second_batch` is not used."""
         auxiliary, weight = self.labels.assign(batch)
         metrics = self.learner.train_batch(batch.images[0], batch.labels[0], auxiliary, weight)
         return metrics | {"accuracy": metrics["accuracy"].unsqueeze(0)}
@@ -117,7 +132,7 @@ class Auxiliary(Agent):
         return self.learner.predict(images[0].to(self.device)).unsqueeze(0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything an exact continuation needs."""
+        """Everything that an exact continuation needs."""
         state = self.learner.snapshot() | {"labels": copy.deepcopy(self.labels.state_dict())}
         return state | {"generator": self.generator.get_state()}
 

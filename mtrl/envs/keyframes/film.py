@@ -20,18 +20,19 @@ from mtrl.monitoring.video import Frame as Picture
 Policy = Callable[[Sequence[Sequence[Frame]], int], FloatArray]
 """(frames T × 1, number of actions taken) -> actions (T, 1, 8)."""
 _EVERY = 2
-"""Simulated frames per picture of the video."""
+"""Simulated frames for each picture of the video."""
 
 
 def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path, size: int = 240) -> dict[str, bool]:
-    """Write an mp4 of one episode of each task. Returns which were solved.
+    """Write an mp4 of one episode of each task. Returns {task: whether it was solved}.
 
     Args:
         envs: one copy of each of `names`. The environments stay open.
-        size: pixels along a side of a task's square, a multiple of 16.
+        size: pixels along each side of a task's square, a multiple of 16.
 
     Raises:
-        RenderingUnavailable: there is no video writer. This is found before the first episode.
+        RenderingUnavailable: the video writer or offscreen OpenGL is missing. This is checked before the first episode.
+        UserError: `size` is not a multiple of 16.
     """
     check(size >= MACRO_BLOCK and size % MACRO_BLOCK == 0, "size", f"a multiple of {MACRO_BLOCK}", size)
     check_writer()
@@ -39,18 +40,20 @@ def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path,
     pictures: list[list[Picture]] = [[] for _ in names]
     with Renderer(size) as renderer:
         frames, step = envs.reset(), 0
+        for episode, shots in zip(episodes, pictures, strict=True):  # even if its first action is not a valid pose
+            shots.append(renderer.image(episode.world, AUDIENCE).rgb)
         while not all(episode.over for episode in episodes):
             action = policy(frames, step)
             for i, episode in enumerate(episodes):
                 episode.act(action[i, 0], _shooting(renderer, episode, pictures[i]))
             frames, step = envs.observe(), step + 1
     clips = [Clip(name, shots, episode.success) for name, shots, episode in zip(names, pictures, episodes, strict=True)]
-    write_video(path, tile([clip for clip in clips if clip.frames]), round(1 / FRAME / _EVERY))
+    write_video(path, tile(clips), round(1 / FRAME / _EVERY))
     return {clip.title: bool(clip.solved) for clip in clips}
 
 
 def _shooting(renderer: Renderer, episode: Episode, pictures: list[Picture]) -> Listener:
-    """A listener that draws a move's first frame, and every `_EVERY`-th frame after it."""
+    """A listener that draws the first frame of an action, and every `_EVERY`-th frame after it."""
     turns = itertools.cycle(range(_EVERY))
 
     def shoot() -> None:

@@ -1,4 +1,4 @@
-"""The arguments of the vector environments, with gymnasium's and Meta-World's names."""
+"""The arguments of the vector environments, under gymnasium's and Meta-World's names."""
 
 from __future__ import annotations
 
@@ -29,58 +29,65 @@ _WORDS = {
     "benchmark.tasks": "task", "benchmark.reward_version": "reward_function_version",
     "benchmark.horizon": "max_episode_steps", "benchmark.num_goals": "num_goals",
 }  # fmt: skip
-"""Command-line option -> the argument here that means the same."""
+"""Command-line option -> the argument that means the same."""
 _LARGEST = 4096
 """The most pixels along a side of a picture."""
 _ELSEWHERE = {
     "reward_normalization_method": "gymnasium.wrappers.vector.NormalizeReward",
     "normalize_observations": "gymnasium.wrappers.vector.NormalizeObservation",
 }
+"""Meta-World's argument -> the wrapper that replaces it here."""
 
 
 @dataclass
 class Arguments:
-    """The arguments of `gymnasium.make_vec("mtrl/MT10-v3", ...)` and similar calls."""
+    """The arguments of `gymnasium.make_vec("mtrl/MT10-v3", ...)` and similar calls.
+
+    Raises:
+        UserError: a value is not allowed, or an argument is missing or does not fit the kind of environments.
+    """
 
     num_envs: int = 1
-    """T · N; 1 stands for one copy of each task. In meta-learning, it may also be called `meta_batch_size`."""
+    """T · N, the copies of all tasks together; 1 stands for one copy of each task. In meta-learning, also called
+    `meta_batch_size`."""
     task: str | None = None
     """The one task of MT1 and ML1, also called `env_name`."""
     tasks: Sequence[str] = ()
     """The tasks of a custom list, also called `envs_list`, or `train_envs` and `test_envs`."""
     seed: int | None = 0
-    """Seed of the benchmark's goals, and of their order until `reset` gets another seed; None draws one."""
+    """Seed of the benchmark's goals, and of their order until `reset` gets another seed; None draws a random seed."""
     use_one_hot: bool = False
-    """Append the task's one-hot code (T) to the observation (39)."""
+    """Append the task's one-hot code (T,) to the observation (39,)."""
     reward_function_version: str = "v2"
-    """v1 or v2."""
+    """The version of Meta-World's rewards, v1 or v2."""
     terminate_on_success: bool | None = None
-    """End episodes at success; by default only in the test split of a meta-learning benchmark."""
+    """Whether episodes end at success; by default only in the test split of a meta-learning benchmark."""
     max_episode_steps: int | None = 500
-    """1 to 500."""
+    """Steps after which an episode is truncated, 1 to 500; None means 500."""
     num_goals: int | None = 50
-    """Goals of each task: the first of the benchmark's 50."""
+    """Goals per task, 1 to 50: the first of the benchmark's 50; None means 50."""
     task_select: str | None = None
-    """random: each reset draws any goal (multi-task). pseudorandom: each copy has goals of its own, and keeps a goal
-    until `call("sample_tasks")` takes the next one (meta-learning)."""
+    """random: each reset draws any goal (the default in multi-task learning). pseudorandom: each copy has its own goals
+    and keeps a goal until `call("sample_tasks")` takes the next one (the default in meta-learning)."""
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP
     """When an ended episode restarts: in the same step, in the next one, or only by `reset(options=...)`."""
     observation: str = "state"
-    """state (39); pixels: pictures (height, width, 3) uint8; or both, as {"state": ..., "pixels": ...}."""
+    """state: vectors (39,); pixels: pictures (height, width, 3) uint8; both: {"state": ..., "pixels": ...}."""
     render_mode: str | None = None
-    """rgb_array or nothing."""
+    """rgb_array or None."""
     camera_name: str | Sequence[str] = "corner2"
-    """The model's camera that takes the pictures. With a list of K cameras, observations are (K, height, width, 3)."""
+    """The camera of the pictures. With a list of K cameras, observations are (K, height, width, 3)."""
     width: int | None = None
-    """Width of pictures in pixels: by default 84 if they are observations, otherwise 480. Pictures are square if only
-    the width or only the height is given."""
+    """Width of the pictures in pixels, 1 to 4096: by default 84 if they are observations, otherwise 480. Pictures are
+    square if only the width or only the height is given."""
     height: int | None = None
+    """Height of the pictures in pixels; see `width`."""
     copy: bool = True
-    """Whether observations are copies. If not, the next step overwrites them, which saves an allocation."""
+    """Whether each step returns new observation arrays. If not, the next step overwrites them, which is faster."""
     threads: int | None = None
-    """Threads that step the copies; one per core if not given."""
+    """The number of threads that step the copies; one per core if not given."""
     vector_strategy: str = "sync"
-    """sync or async, for compatibility. They make no difference: all copies are stepped at once on threads."""
+    """sync or async, for compatibility. There is no difference: threads step all copies at once."""
 
     kind: str = field(default="", kw_only=True)
     split: Split = field(default="", kw_only=True)
@@ -91,7 +98,7 @@ class Arguments:
         _check_choice("render_mode", self.render_mode, (None, "rgb_array"))
         _check_choice("observation", self.observation, ("state", "pixels", "both"))
         if not self.cameras:
-            raise expected("Argument `camera_name`", "a camera or several", self.camera_name)
+            raise expected("Argument `camera_name`", "the name of a camera, or several names", self.camera_name)
         for side in ("width", "height"):
             if (found := getattr(self, side)) is not None and not 1 <= found <= _LARGEST:
                 raise expected(f"Argument `{side}`", f"1 to {_LARGEST} pixels", found)
@@ -104,14 +111,14 @@ class Arguments:
             raise expected("Argument `task`", "the name of one of Meta-World's tasks, such as 'reach-v3'", self.task)
         custom = self.kind.startswith("custom")
         if custom and (isinstance(self.tasks, str) or not self.tasks):
-            raise expected("Argument `tasks`", "a list of names of tasks, such as ['reach-v3']", self.tasks)
+            raise expected("Argument `tasks`", "a list of task names, such as ['reach-v3']", self.tasks)
         if not single and self.task is not None:
             raise expected("Argument `task`", f"left out for {self.kind}, which has several", self.task)
         if not custom and self.tasks:
             raise expected("Argument `tasks`", "left out: mtrl/custom-mt-envs-v3 takes lists", self.tasks)
         self.seed = int(np.random.SeedSequence().generate_state(1)[0]) if self.seed is None else self.seed
-        self.max_episode_steps = self.max_episode_steps or 500
-        self.num_goals = self.num_goals or 50
+        self.max_episode_steps = 500 if self.max_episode_steps is None else self.max_episode_steps
+        self.num_goals = 50 if self.num_goals is None else self.num_goals
         if self.terminate_on_success is None:
             self.terminate_on_success = self.split == "test"
         self.task_select = self.task_select or ("pseudorandom" if self.split else "random")
@@ -122,25 +129,30 @@ class Arguments:
 
     @property
     def picture(self) -> tuple[int, int]:
-        """(height, width)"""
+        """(height, width) of the pictures, in pixels"""
         usual = 480 if self.observation == "state" else 84
         return self.height or self.width or usual, self.width or self.height or usual
 
     def config(self) -> Config:
-        """These tasks as the configuration of a benchmark, which checks values."""
+        """The configuration of these tasks as a benchmark.
+
+        Raises:
+            UserError: a value is not allowed.
+        """
         names = [self.task] if self.task is not None else list(self.tasks)
         kind = self.kind
+        assert self.max_episode_steps is not None and self.num_goals is not None, "set in __post_init__"
         if self.split:
             whole = META_LEARNING.get(self.kind)
             names, kind = (list(whole[self.split]) if whole else names), "custom"
         return Config(
             "custom" if kind.startswith("custom") else kind, tasks=names,
-            reward_version=self.reward_function_version, horizon=self.max_episode_steps or 500,
-            num_goals=self.num_goals or 50, terminate_on_success=bool(self.terminate_on_success),
+            reward_version=self.reward_function_version, horizon=self.max_episode_steps,
+            num_goals=self.num_goals, terminate_on_success=bool(self.terminate_on_success),
         )  # fmt: skip
 
     def goals(self) -> dict[str, list[Task]]:
-        """{task: goals}: the goals that Meta-World makes from this seed."""
+        """{task: its goals}, which are those that Meta-World makes from this seed."""
         seed, suite = self.seed or 0, MetaWorldSuite(self.config())
         if not self.split:
             return suite.goals(seed)
@@ -152,7 +164,7 @@ def parse(kind: str, split: Split, given: dict[str, Any]) -> Arguments:
     """Read the arguments of an environment. Meta-World's names are accepted.
 
     Raises:
-        UserError: an argument is unknown, or has an impossible value.
+        UserError: an argument is unknown, or its value is not allowed.
     """
     known = [f.name for f in fields(Arguments) if f.name not in ("kind", "split")]
     values: dict[str, Any] = {}
@@ -172,7 +184,7 @@ def parse(kind: str, split: Split, given: dict[str, Any]) -> Arguments:
 
 @contextlib.contextmanager
 def in_words_of_arguments() -> Iterator[None]:
-    """Turn errors about command-line options into errors about the arguments that mean the same."""
+    """Turn errors about command-line options into errors about the corresponding arguments."""
     try:
         yield
     except UserError as error:
@@ -187,3 +199,4 @@ def _check_choice(name: str, found: Any, choices: Sequence[Any]) -> None:
 
 
 MULTI_TASK = ("mt1", *BENCHMARKS, "custom-mt-envs")
+"""The kinds of environments that have no train and test split."""

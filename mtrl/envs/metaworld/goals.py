@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from mtrl.core.errors import expected
+
 
 class GoalDraws:
-    """Draws goals of T tasks × N copies; copy n of task t is number ``t · N + n``.
-
-    By default each draw is any of the task's goals. With `in_turn`, copy n has the goals n, n + N, ... and plays all of
-    them before it repeats one, in an order that is shuffled in each round.
+    """Draws goals for N copies of each of T tasks. Methods refer to copy n of task t by the index ``t · N + n``.
 
     Args:
         counts: the number of goals of each task.
         copies: N.
-        here: the numbers of the copies to draw for, if not all. Each gets the same goals as it would among all.
+        in_turn: whether copy n has only the goals n, n + N, ... and plays all of them, in a new random order each time,
+            before it repeats one. By default, each draw is any of the task's goals.
+        here: the indices n of the copies to draw for; by default, all N. Each gets the same goals as it would among
+            all. The methods' indices then count only these copies.
     """
 
     def __init__(self, counts: Sequence[int], copies: int, in_turn: bool = False, here: range | None = None) -> None:
@@ -26,6 +28,9 @@ class GoalDraws:
         self._all = len(counts) * copies
         self._counts = [count for count in counts for _ in here]
         shares = [np.arange(n, count, copies) for count in counts for n in here]
+        if in_turn and copies > min(counts):
+            what = f"at most the number of goals ({min(counts)}) where copies do not share goals"
+            raise expected("The number of copies of a task", what, copies)
         self._shares = shares if in_turn else None
         self._orders = [share.copy() for share in shares]
         self._places = [-1] * len(shares)
@@ -35,7 +40,7 @@ class GoalDraws:
         return len(self._rngs)
 
     def seed(self, seeds: int | Sequence[int | None]) -> None:
-        """Restart the streams, all from one seed or each from its own. None leaves a stream as it is."""
+        """Restart all streams from one seed, or each from its own in a list, where None leaves a stream as it is."""
         if isinstance(seeds, int | np.integer):
             streams = np.random.SeedSequence(int(seeds)).spawn(self._all)
             sources: Sequence[Any] = [streams[number] for number in self._streams]
@@ -49,7 +54,7 @@ class GoalDraws:
                     self._orders[copy] = self._shares[copy].copy()
 
     def draw(self, copy: int) -> int:
-        """The index of the copy's next goal."""
+        """Draw the copy's next goal, as an index into the task's goals."""
         if self._shares is None:
             return int(self._rngs[copy].integers(self._counts[copy]))
         order = self._orders[copy]

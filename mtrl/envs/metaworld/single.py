@@ -15,7 +15,11 @@ from mtrl.envs.metaworld.vector import MetaWorldVectorEnv
 
 class MetaWorldEnv(gymnasium.Env[Any, NDArray[Any]]):
     """One copy of one task. Observations are (O,) float64 unless `observation` asks for pixels; actions are (4,) in
-    [-1, 1]. `arguments` are those of `MetaWorldVectorEnv`.
+    [-1, 1].
+
+    Args:
+        kind: mt1 or ml1.
+        arguments: those of `MetaWorldVectorEnv` without `autoreset_mode`; `threads` is 1 by default.
 
     Raises:
         UserError: the benchmark has several tasks, or an argument is wrong.
@@ -25,7 +29,10 @@ class MetaWorldEnv(gymnasium.Env[Any, NDArray[Any]]):
 
     def __init__(self, kind: str, **arguments: Any) -> None:
         if kind not in ("mt1", "ml1"):
-            raise UserError(f"Benchmark {kind} has several tasks: gymnasium.make_vec makes it. Found gymnasium.make.")
+            how = "made by gymnasium.make_vec, since it has several tasks"
+            raise UserError(f"Benchmark {kind} should be {how}. Found gymnasium.make.")
+        if "autoreset_mode" in arguments:
+            raise expected("Argument `autoreset_mode`", "left out with gymnasium.make", arguments["autoreset_mode"])
         self._envs = MetaWorldVectorEnv(kind, **{"threads": 1, **arguments}, autoreset_mode="Disabled")
         if self._envs.num_envs != 1:
             raise expected("Argument `num_envs`", "1 with gymnasium.make", self._envs.num_envs)
@@ -45,7 +52,7 @@ class MetaWorldEnv(gymnasium.Env[Any, NDArray[Any]]):
         return unbatched(observation)[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> Any:
-        """A picture (height, width, 3); None without a render mode."""
+        """A picture (height, width, 3), or None without a render mode."""
         pictures = self._envs.render()
         return None if pictures is None else pictures[0]
 

@@ -34,14 +34,15 @@ class MetaWorldVectorEnv(VectorEnv):
     """T tasks × N copies; sub-environment ``t · N + n`` is copy n of task t.
 
     An ended episode restarts in the same step (``AutoresetMode.SAME_STEP``), unless `autoreset_mode` says otherwise.
-    ``info["final_obs"]`` and ``info["final_info"]`` then describe its end, with the episode's statistics r, l and t
-    in ``info["final_info"]["episode"]``. ``info`` has Meta-World's own entries, such as success, for every
-    sub-environment. Its entry ``faults`` is the number of times that each has failed. Copies made by `copy` or
-    `pickle` continue bit for bit.
+    ``info["final_obs"]`` and ``info["final_info"]`` then describe its end, with the episode's statistics in
+    ``info["final_info"]["episode"]``: return r, length l and seconds t. ``info`` has Meta-World's own entries, such as
+    success, for every sub-environment. Its entry ``faults`` is the number of times that each has failed since its last
+    reset. Copies made by `copy` or `pickle` continue bit for bit.
 
     Args:
         kind: mt1, mt10, mt25, mt50, custom-mt-envs; ml1, ml10, ml25, ml45, custom-ml-envs.
-        split: train or test in meta-learning, where goals are hidden.
+        num_envs: T · N; 1 stands for one copy of each task.
+        split: train or test in meta-learning, where goals are hidden; otherwise empty.
         arguments: see `Arguments`.
 
     Raises:
@@ -87,15 +88,17 @@ class MetaWorldVectorEnv(VectorEnv):
 
         Args:
             seed: decides all later goals. It is one number, or a list with one for each sub-environment, where None
-                continues its stream of goals. Without a seed, all streams continue.
+                continues a stream of goals. Without a seed, all streams continue.
             options: {"reset_mask": (num_envs,) bool}: the sub-environments to restart. The others do not change.
+
+        Raises:
+            UserError: the list of seeds has another length, or the mask another shape or type or no true value.
         """
         which = self._mask(options) if self._started else np.ones(self.num_envs, np.bool_)
-        if seed is not None and not isinstance(seed, int | np.integer):
-            if len(seed) != self.num_envs:
-                raise expected("Argument `seed`", f"one number, or a list of {self.num_envs}", f"{len(seed)} numbers")
-        else:
+        if seed is None or isinstance(seed, int | np.integer):
             super().reset(seed=None if seed is None else int(seed), options=options)
+        elif len(seed) != self.num_envs:
+            raise expected("Argument `seed`", f"one number, or a list of {self.num_envs}", f"{len(seed)} numbers")
         if not self._started:
             self.envs.reset(int(seed) if isinstance(seed, int | np.integer) else None)
             self._started = True
@@ -111,9 +114,7 @@ class MetaWorldVectorEnv(VectorEnv):
         if isinstance(seed, int | np.integer) and which.all():
             return self.envs.reset(int(seed))
         if isinstance(seed, int | np.integer):
-            seed = [
-                int(number) for number in np.random.SeedSequence(int(seed)).generate_state(self.num_envs, np.uint64)
-            ]
+            seed = np.random.SeedSequence(int(seed)).generate_state(self.num_envs, np.uint64).tolist()
         if seed is not None:
             self.envs.seed([one if chosen else None for one, chosen in zip(seed, which, strict=True)])
         return self.envs.restart(which.reshape(len(self.tasks), -1))
@@ -124,7 +125,7 @@ class MetaWorldVectorEnv(VectorEnv):
             return np.ones(self.num_envs, np.bool_)
         found = np.asarray(mask)
         if found.shape != (self.num_envs,) or found.dtype != np.bool_ or not found.any():
-            what = f"{self.num_envs} truth values, at least one of them true"
+            what = f"{self.num_envs} truth values (bool), at least one of them true"
             raise expected("The option `reset_mask`", what, f"{found.dtype} of shape {found.shape}")
         return found
 
@@ -133,6 +134,7 @@ class MetaWorldVectorEnv(VectorEnv):
 
         Raises:
             UserError: the actions have another shape.
+            ResetNeeded: `reset` has not been called.
         """
         if np.shape(actions) != (self.num_envs, 4):
             raise expected("Actions", f"of shape {(self.num_envs, 4)}", np.shape(actions))
@@ -147,7 +149,7 @@ class MetaWorldVectorEnv(VectorEnv):
         ended = terminated | truncated
         self._returns += reward
         self._lengths += ~self._waiting
-        info = self._info(result, np.ones(self.num_envs, np.bool_))
+        info = self._info(result, ~self._waiting)
         if ended.any() and self.envs.autoreset:
             info |= self._final(result, ended)
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
@@ -167,7 +169,7 @@ class MetaWorldVectorEnv(VectorEnv):
         return {"final_obs": final, "final_info": last, "_final_obs": ended.copy(), "_final_info": ended.copy()}
 
     def _info(self, result: StepResult, which: NDArray[np.bool_]) -> dict[str, Any]:
-        """Meta-World's entries with gymnasium's masks; zero for sub-environments outside of `which`."""
+        """Meta-World's entries with gymnasium's masks. They are zero for sub-environments outside `which`."""
         terms = {**self.envs.info(), "unscaled_reward": result.reward, "faults": self.envs.faults}
         info = {name: np.where(which, value.reshape(-1), 0) for name, value in terms.items()}
         return info | {f"_{name}": which.copy() for name in terms}
@@ -181,7 +183,11 @@ class MetaWorldVectorEnv(VectorEnv):
         return None if self.render_mode is None else self._observe.render()
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """The value of an attribute for every sub-environment, if it is one that Meta-World's own loops use."""
+        """The value of an attribute for every sub-environment. It must be one that Meta-World's own loops use.
+
+        Raises:
+            AttributeError: it is another attribute.
+        """
         copies = self.num_envs // len(self.tasks)
         if name == "task_name":
             return tuple(ALL_V3_ENVIRONMENTS[task].__name__ for task in self.tasks for _ in range(copies))
@@ -200,7 +206,11 @@ class MetaWorldVectorEnv(VectorEnv):
         return (values[name],) * self.num_envs
 
     def set_attr(self, name: str, values: Any) -> None:
-        """Set one of `terminate_on_success` and `sample_tasks_on_reset`, to the same value everywhere."""
+        """Set `terminate_on_success` or `sample_tasks_on_reset` to the same value in all sub-environments.
+
+        Raises:
+            UserError: it is another attribute, or there are several values.
+        """
         distinct = set(values) if isinstance(values, list | tuple) else {values}
         if name not in ("terminate_on_success", "sample_tasks_on_reset") or len(distinct) != 1:
             what = "terminate_on_success or sample_tasks_on_reset, with one value for all sub-environments"

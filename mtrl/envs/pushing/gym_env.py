@@ -1,8 +1,8 @@
-"""Goal-conditioned pushing for Gymnasium: `gymnasium.make("mtrl/GoalPush-v0")`, also in the form of goal environments.
+"""Goal-conditioned pushing for Gymnasium, with vectors or dictionaries: `gymnasium.make("mtrl/GoalPush-v0")`.
 
 ``mtrl/GoalPush-v0`` observes one vector (26): two frames (22, see `envs.FRAME`) and the goal (4).
 ``mtrl/GoalPushDict-v0`` observes a dictionary: ``observation`` (22), ``achieved_goal`` (2, the puck's xy) and
-``desired_goal`` (2, where it should be). Its reward is that of `compute_reward`, so that goals can be relabelled.
+``desired_goal`` (2, where it should be). Its rewards equal `compute_reward`, so that goals can be relabelled.
 """
 
 from __future__ import annotations
@@ -23,14 +23,18 @@ _PICTURE_SIZE = 480
 
 
 class GoalPushEnv(gymnasium.Env[Any, Any]):
-    """One copy. Each episode has a new goal, uniform in the ranges, or that of ``reset(options={"goal": ...})``.
+    """One environment. Each episode has a new random goal, or the one in ``reset(options={"goal": ...})``.
 
     Args:
-        reward: dense, v1 or v2 (Meta-World's), distance (−metres) or sparse (−1, 0). Dictionaries allow only distance
-            and sparse.
-        goals: (n, 4), goals to draw from in place of the ranges.
+        reward: dense (see `suite.Config.reward`), v1 or v2 (Meta-World's), distance (−metres) or sparse (−1, 0).
+            Dictionaries allow only distance and sparse.
+        goals: (n, 4), goals to draw from; if not given, goals are uniform in their ranges.
+        horizon: steps after which an episode is truncated.
         dictionary: whether observations are dictionaries.
-        render_mode: rgb_array, for pictures by `render` in which the place is marked.
+        render_mode: rgb_array, for pictures by `render` in which the place is marked; or None.
+
+    Raises:
+        UserError: an unknown reward or render mode, or goals of another shape or out of their ranges.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012
@@ -62,7 +66,7 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
             self.observation_space = Box(low, high, dtype=np.float64)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; options: {"goal": puck x, y, place x, y in metres}.
+        """Start an episode. options: {"goal": [puck x, puck y, place x, place y]}, in metres.
 
         Raises:
             UserError: the goal has another shape or is out of its range.
@@ -81,7 +85,7 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         return PushEnvs(table, table, 0, 1, 1, reward=self._reward, horizon=horizon, fixed=True, threads=1)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state for `copy` and `pickle`. A copy continues bit for bit."""
+        """The state for `copy` and `pickle`. A copy continues exactly as the original would."""
         state = None if self._envs is None else self._envs.state_dict()
         return {**vars(self), "_envs": state, "_pictures": None}
 
@@ -92,6 +96,13 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
             self._envs.load_state_dict(state["_envs"])
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Apply an action (4,) in [-1, 1].
+
+        info: `distance` from the puck to its place in metres, and whether it is at most 0.05 (`is_success`, `success`).
+
+        Raises:
+            ResetNeeded: `reset` has not been called.
+        """
         if self._envs is None:
             raise gymnasium.error.ResetNeeded("Call `reset` before `step`.")
         result = self._envs.step(np.asarray(action, np.float32)[None, None])
@@ -101,7 +112,10 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         return self._observe(), float(result.reward[0, 0]), False, self._elapsed >= self._horizon, info
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
-        """The reward (..) of a puck at `achieved_goal` (.., 2) whose place is `desired_goal` (.., 2)."""
+        """The reward (..) of a puck at `achieved_goal` (.., 2) whose place is `desired_goal` (.., 2).
+
+        dense, v1 and v2 depend on more than that; with them, it is the distance reward.
+        """
         kind = self._reward if self._reward in ("distance", "sparse") else "distance"
         return goal_reward(kind, np.asarray(achieved_goal, np.float64), np.asarray(desired_goal, np.float64))
 
@@ -110,10 +124,12 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         return False
 
     def compute_truncated(self, achieved_goal: Any, desired_goal: Any, info: Any) -> bool:
+        if self._envs is None:
+            raise gymnasium.error.ResetNeeded("Call `reset` before `compute_truncated`.")
         return self._elapsed >= self._horizon
 
     def render(self) -> Any:
-        """A picture (480, 480, 3); None without a render mode.
+        """A picture (480, 480, 3), uint8; None without a render mode, and before the first `reset`.
 
         Raises:
             RenderingUnavailable: there is no offscreen OpenGL.

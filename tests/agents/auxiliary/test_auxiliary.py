@@ -252,6 +252,8 @@ def test_what_makes_no_sense_is_refused_in_one_line() -> None:
         agent(method="human").prepare(data(human=False))
     with pytest.raises(UserError, match=r"agent\.hierarchy"):
         agent(method="human", hierarchy=2).prepare(data())
+    with pytest.raises(UserError, match=r"agent\.hierarchy"):
+        agent(method="human", hierarchy=4).prepare(data())
     refused: list[tuple[dict[str, Any], str]] = [
         ({"method": "random"}, "method"),
         ({"method": "human", "weight_aware": True}, "weight_aware"),

@@ -177,6 +177,18 @@ def test_a_policy_is_filmed(tmp_path: Path, offscreen: str) -> None:
     assert frames_in(path) > 10
 
 
+def test_a_policy_whose_actions_are_all_invalid_is_filmed(tmp_path: Path, offscreen: str) -> None:
+    pytest.importorskip("imageio_ffmpeg")
+    envs = suite().make_evaluation_envs(1, 1)
+    try:
+        assert not any(
+            film(lambda frames, step: np.zeros((2, 1, 8)), envs, suite().tasks, tmp_path / "a.mp4", 64).values()
+        )
+    finally:
+        envs.close()
+    assert frames_in(tmp_path / "a.mp4") >= 1
+
+
 def test_a_description_says_that_it_is_not_rlbench() -> None:
     facts = suite().description()
     assert facts["comparable_with_rlbench"] is False and facts["tasks"] == [TASK, "reach_target"]

@@ -101,8 +101,10 @@ def test_episodes_restart_when_the_mode_says(mode: str) -> None:
     ended, _, _, truncated, info = envs.step(np.ones((3, 4), np.float32))
     assert truncated.all() and "final_obs" not in info and not np.array_equal(ended, first)
     if mode == "NextStep":
-        begun, reward, terminated, truncated, _ = envs.step(np.ones((3, 4), np.float32))
+        begun, reward, terminated, truncated, info = envs.step(np.ones((3, 4), np.float32))
         assert not (reward.any() or terminated.any() or truncated.any())
+        assert not any(values.any() for values in info.values()), "nothing is known of the step that was not taken"
+        assert envs.step(np.ones((3, 4), np.float32))[4]["_unscaled_reward"].all()
     else:
         begun, _ = envs.reset(options={"reset_mask": np.ones(3, bool)})
     assert np.array_equal(begun[:, :3], first[:, :3]), "the hand is where episodes begin"
@@ -120,15 +122,22 @@ def test_episodes_restart_when_the_mode_says(mode: str) -> None:
         ("MT1", {"task": "reach-v3", "reward_function_version": "v3"}, "`reward_function_version` should be one of v1"),
         ("MT1", {"task": "reach-v3", "max_episode_steps": 501}, "`max_episode_steps` should be in 1..500"),
         ("MT10", {"num_goals": 51}, "`num_goals` should be in 1..50"),
+        ("MT10", {"num_goals": 0}, "`num_goals` should be in 1..50"),
+        ("MT10", {"max_episode_steps": 0}, "`max_episode_steps` should be in 1..500"),
+        (
+            "MT10",
+            {"num_envs": 20, "num_goals": 1, "task_select": "pseudorandom"},
+            "The number of copies of a task should be at most the number of goals (1)",
+        ),
         ("MT10", {"num_envs": 11}, "`num_envs` should be a multiple of 10"),
         ("MT10", {"task": "reach-v3"}, "`task` should be left out"),
         ("MT10", {"autoreset_mode": "never"}, "`autoreset_mode` should be one of NextStep, SameStep, Disabled"),
         ("MT10", {"render_mode": "human"}, "`render_mode` should be one of rgb_array"),
         ("MT10", {"vector_strategy": "fast"}, "`vector_strategy` should be one of sync, async"),
         ("MT10", {"normalize_observations": True}, "NormalizeObservation"),
-        ("MT10", {"vectorization_mode": "sync"}, "gymnasium.make_vec makes it"),
+        ("MT10", {"vectorization_mode": "sync"}, "made by gymnasium.make_vec, since it has several tasks"),
         ("MT10", {"num_env": 10}, "Did you mean 'num_envs'?"),
-        ("custom-mt-envs", {"envs_list": "reach-v3"}, "`tasks` should be a list of names"),
+        ("custom-mt-envs", {"envs_list": "reach-v3"}, "`tasks` should be a list of task names"),
     ],
 )
 def test_arguments_are_refused_in_their_own_words(name: str, options: dict[str, Any], message: str) -> None:

@@ -67,6 +67,9 @@ def test_bad_goals_are_refused(goal: Any) -> None:
 def test_a_step_without_a_reset_is_refused() -> None:
     with pytest.raises(gymnasium.error.ResetNeeded):
         gymnasium.make("mtrl/GoalPush-v0").unwrapped.step(np.zeros(4))
+    env: Any = gymnasium.make("mtrl/GoalPush-v0").unwrapped
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.compute_truncated(np.zeros(2), np.zeros(2), {})
 
 
 def test_pictures_show_the_place_of_the_episodes_goal() -> None:
