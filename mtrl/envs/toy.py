@@ -40,7 +40,8 @@ class Config(ChosenTasks):
 
     kind: str = "toy"
     num_tasks: int = option(4, "in 1..360")
-    """T, the number of rotations, which are named by whole degrees. `tasks` may choose some of them by names such as turn-90."""
+    """T, the number of rotations, which are named by whole degrees. `tasks` may choose some of them by names such as
+    turn-90."""
     horizon: int = option(25, "a positive integer")
     """Steps after which an episode is truncated. The farthest goal takes fewer."""
     shuffled_rewards: bool = False
