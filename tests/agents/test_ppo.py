@@ -200,7 +200,7 @@ def test_only_the_output_layer_starts_small(network: str, options: dict[str, int
     torch.manual_seed(0)
     plain = found(torch.eye(T)[0])
     torch.manual_seed(0)
-    small = agent.wrap_actor(found)(torch.eye(T)[0])[0]
+    small = next(agent.wrap_actor(found)(torch.eye(T)[0]).children())
     *hidden, _ = plain.children()
     for layer, other in zip(hidden, small.children(), strict=False):
         assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), other.parameters(), strict=True))
