@@ -266,6 +266,8 @@ def _check_option(
     """Raise UserError for an option that no chosen kind has, before any of them is imported."""
     group, dot, option = key.partition(".")
     kinds = chosen.get(group, [])
+    if option.rpartition(".")[2] == "kind" and kinds:
+        raise expected(f"Option `{key}`", f"left out, as `{group}=...` chooses the kind", key)
     if not dot:
         names, name = [field.name for field in fields(root)], key
     elif any(registry.many for registry in registries if registry.group == group):

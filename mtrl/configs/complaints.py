@@ -14,7 +14,7 @@ from mtrl.core.errors import UserError, expected
 
 
 def explained(error: BaseException, overrides: Sequence[str]) -> UserError:
-    """The UserError, of one line, for the innermost cause of a composition error."""
+    """A one-line UserError for the innermost cause of a composition error."""
     named = next((o for o in overrides if f"'{o}'" in str(error) or f"'{o.partition('=')[0]}'" in str(error)), None)
     cause: BaseException = error
     while cause.__cause__ is not None:
@@ -42,22 +42,23 @@ _KINDS = {
     r"Value '(.*)' of type '.*' could not be converted to Integer": "an integer",
     r"Value '(.*)' of type '.*' could not be converted to Float": "a number",
     r"Value '(.*)' is not a valid bool": "true or false",
-    r"Invalid value assigned: (.*) is not a ListConfig": "a list in brackets, as [first,second]",
+    r"Invalid value assigned: (.*) is not a ListConfig": "a list in brackets, such as [first,second]",
+    r"field '(.*)' is not Optional": "set",
 }
 """Pattern of OmegaConf's message for a value of the wrong type -> what the value should be."""
 
 
 def _bare(value: str) -> str:
-    """A value without blanks and quotes, in which a typed value and OmegaConf's message of it may differ."""
+    """A value without blanks and quotes, which OmegaConf's message may show differently from what was typed."""
     return re.sub(r"[\s'\"]", "", value)
 
 
 def unknown_option(option: str, known: Sequence[str]) -> UserError:
     """The error for an option that does not exist. It lists the `known` ones of the same part."""
     prefix, _, name = option.rpartition(".")
+    known = [field for field in known if field != "kind"]
     if not known:
-        return UserError(f"Option `{option}` should be a known option (see `mtrl list`). Found an unknown key.")
+        return expected(f"Option `{option}`", "left out, as what is chosen here has no options", name)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{prefix + '.' if prefix else ''}{near[0]}'?" if near else ""
-    listed = ", ".join(field for field in known if field != "kind")
-    return UserError(f"Option `{option}` should be one of {listed}. Found {name!r}.{hint}")
+    return UserError(f"Option `{option}` should be one of {', '.join(known)}. Found {name!r}.{hint}")

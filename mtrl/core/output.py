@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
@@ -26,6 +26,10 @@ class _Lasting:
             self._stream.write(text)
         return len(text)
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
     def flush(self) -> None:
         with self._kept():
             self._stream.flush()
@@ -36,13 +40,13 @@ class _Lasting:
             yield
         except OSError as error:
             self.error = self.error or error
-            with open(os.devnull, "wb") as nowhere:  # also for buffered text and for child processes
+            with open(os.devnull, "wb") as nowhere:  # discards buffered text and child processes' output, too
                 os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def _without_files(hook: Callable[[Any], object]) -> Callable[[Any], object]:
-    """A hook that ignores an OSError. A thread that writes files, such as TensorBoard's, raises it again in the thread
-    that gave it the work."""
+    """`hook`, a `threading.excepthook`, without reports of OSErrors. They are not lost: a thread that writes files,
+    such as TensorBoard's, stores its error, and the next call that gives it work raises it."""
     return lambda arguments: None if isinstance(arguments.exc_value, OSError) else hook(arguments)
 
 
@@ -63,6 +67,6 @@ def lasting_output() -> Iterator[None]:
         finally:
             for stream in filter(None, (out, err)):
                 stream.flush()
-        if out is not None and out.error is not None and not isinstance(out.error, BrokenPipeError):
+        if out and out.error and not isinstance(out.error, BrokenPipeError):
             out.error.filename = "standard output"
             raise out.error

@@ -185,7 +185,7 @@ def unknown_kind(group: str, known: Sequence[str], found: str, many: bool = Fals
         named = ", ".join(dict.fromkeys(imported))
         hint = f"The imported modules ({named}) added no {group} of this name by `add` of its registry."
     hint = f"Did you mean {near[0]!r}?" if near else hint
-    several = f", or several in brackets, as [{','.join(known)}], or none, as []" if many else ""
+    several = f", or several in brackets, such as [{','.join(known)}], or none, written []" if many else ""
     return UserError(f"Option `{group}` should be one of {', '.join(known)}{several}. Found {found!r}. {hint}")
 
 

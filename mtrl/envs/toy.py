@@ -3,7 +3,7 @@
 In every task, a point has to move from a random start to a random goal in the same plane. The action of task t is
 rotated by 2πt/T before it moves the point. The observation does not distinguish tasks, so in the same state task 0 and
 task T/2 need opposite actions, and their gradients conflict wherever they share weights. The code is pure NumPy, and
-takes some 10^6 steps a second.
+takes some 10^6 steps a second with dozens of copies of each task.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ToySuite(Suite[Config, ControlSpec]):
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        tasks = tuple(config.names()[t] for t in config.turns())
+        tasks = tuple(config.tasks or config.names())
         self.spec = ControlSpec(tasks, OBSERVATION_SIZE, 2, config.horizon)
 
     def make_envs(self, seed: int, envs_per_task: int, copies: range | None = None) -> ToyEnvs:
@@ -82,7 +82,7 @@ class ToySuite(Suite[Config, ControlSpec]):
             "benchmark": self.name,
             "tasks": list(self.tasks),
             "horizon": self.config.horizon,
-            "goals": "uniform, anew at each episode",
+            "goals": f"uniform, at least {MIN_DISTANCE} from the start, drawn for each episode",
             "shuffled_rewards": self.config.shuffled_rewards,
         }
 
@@ -101,7 +101,8 @@ class ToyEnvs:
         terminate_on_success: bool = False,
         copies: range | None = None,
     ) -> None:
-        """copies: which of the `envs_per_task` copies to make; all if not given. Each behaves as it would among all."""
+        """copies: which of the `envs_per_task` copies to make; all if not given. Each
+        behaves as if all were made."""
         turns = np.array(config.turns())
         self._drawn = (len(turns), envs_per_task, 2)
         copies = range(envs_per_task) if copies is None else copies
@@ -171,8 +172,8 @@ class ToyEnvs:
     def _begin(self, where: np.ndarray) -> None:
         """Start new episodes for the copies in `where` (T, N).
 
-        Starts and goals are drawn for all `envs_per_task` copies. As all copies end at the same time in training, a
-        part of them (`copies`) gets the same numbers as it would among all.
+        Starts and goals are drawn for all `envs_per_task` copies. In training, the episodes of all copies end
+        together, so the chosen `copies` get the same numbers as if all were made.
         """
         if not where.any():
             return

@@ -27,7 +27,8 @@ def load(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]
     """The experiment of a run's folder with its trained networks, the folder, and the networks' step.
 
     checkpoint: newest; or best, the policy with the best evaluation during training (`training.evaluate_every`), the
-        first of several equal ones. Only the newest can continue training.
+        first of several equal ones. If no checkpoint is left, the newest is the run's `policy.pt`. The experiment acts
+        and evaluates; it does not continue training.
 
     Raises:
         UserError: there is no such run, it has no such checkpoint, or the checkpoint does not fit its configuration.
@@ -67,11 +68,11 @@ def evaluate_run(
 
     Args:
         episodes: how many episodes of each task to play.
-        protocol: goals or upstream, how goals are drawn (see `training.evaluation`).
+        protocol: goals or upstream, how goals are drawn (see `mtrl.training.evaluation`).
         keep: whether to write the result to the run's `evaluations/`.
 
     Raises:
-        UserError: as in `load`, or `episodes` is not positive.
+        UserError: as in `load`, or the benchmark does not allow these `episodes` or this `protocol`.
     """
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
     experiment, folder, step = load(path, device, checkpoint)
@@ -90,7 +91,9 @@ def _keep(folder: RunFolder, step: int, facts: dict[str, Any]) -> None:
 
 
 class LoadedPolicy:
-    """A trained policy: `act(observation, task)` returns the deterministic action, or the class of an image."""
+    """A trained policy: `act(observation, task)` returns the output of the deterministic policy.
+
+    It is an action, a keyframe, a class, a dense prediction or a command to a gripper, depending on the run."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
@@ -124,9 +127,9 @@ class LoadedPolicy:
 
     def _index(self, task: str | int | None) -> int:
         index = self.tasks.index(task) if task in self.tasks else task
-        if not isinstance(index, int) or not 0 <= index < len(self.tasks):
-            raise expected("Task", f"one of {', '.join(self.tasks)}", task)
-        return index
+        if not isinstance(index, int | np.integer) or not 0 <= index < len(self.tasks):
+            raise expected("Task", f"one of {', '.join(self.tasks)}, or an index below {len(self.tasks)}", task)
+        return int(index)
 
 
 def load_policy(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]) -> LoadedPolicy:

@@ -1,4 +1,4 @@
-"""Draws pictures of runs: curves, and what gradient methods and diagnostics measured."""
+"""Draws pictures of runs: curves, measurements of gradient methods and diagnostics, and predictions."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def plot_runs(
 
     Args:
         paths: runs, or folders that hold runs.
-        output: the file to write; if not given, a file in the first run's folder or, for comparisons, in the working
-            folder.
-        kind: curves (learning curves), conflicts, lambdas (task weights), triad, affinity, relationships (the last
-            weights by primary tasks, from a sweep over these), or predictions (the pictures predicted for the first
-            test examples). conflicts, lambdas, affinity and predictions take one run.
+        output: the file to write; if not given, a file in the first run's folder, if that is writable. Comparisons of
+            curves, and relationships, go to the working folder.
+        kind: curves (learning curves), conflicts, lambdas (task weights), triad, affinity, relationships (the last task
+            weights for each choice of primary tasks, from a sweep over choices), or predictions (the pictures predicted
+            for the first test examples). conflicts, lambdas, affinity and predictions take one run.
         headline: the metric of curves, such as evaluation/success; by default the one that `runs.headline` chooses.
         title, lines: for curves of several experiments; see `plots.compare_runs`.
 
@@ -90,7 +90,7 @@ def plot_runs(
 
 
 def _tasks_of(rows: Sequence[Mapping[str, Any]], metric: str, suite: Suite) -> list[str]:
-    """The tasks that have a metric: the suite's, or those of its evaluations, which may be tasks unseen in training."""
+    """The names under which a metric is logged: the suite's tasks, or unseen tasks or groups if there are none."""
     found = dict.fromkeys(key.removeprefix(f"{metric}/") for row in rows for key in row if key.startswith(f"{metric}/"))
     return list(suite.tasks) if not found or any(task in found for task in suite.tasks) else list(found)
 
@@ -161,16 +161,16 @@ def _same_tasks(runs: Sequence[Run]) -> list[str]:
     tasks = _tasks(runs[0])
     for run in runs:
         if _tasks(run) != tasks:
-            raise expected(f"Run {run.path}", f"of the tasks of {runs[0].path}", ", ".join(_tasks(run)))
+            raise expected(f"Run {run.path}", f"one with the tasks of {runs[0].path}", ", ".join(_tasks(run)))
     return tasks
 
 
 def _affinity(folder: RunFolder, picture: Path) -> Path:
     found = folder.read_affinities()
     network = "critic" if "critic" in found["affinity"] else next(iter(found["affinity"]))
-    matrix = np.array(found["affinity"][network])
+    matrix = np.array(found["affinity"][network], np.float64)
     others = matrix[~np.eye(len(matrix), dtype=bool)]
-    limit = float(np.abs(others).max(initial=0.0)) or 1.0
+    limit = float(np.nanmax(np.abs(others), initial=0.0)) or 1.0
     title = "how much a step for the row's task helps the column's task"
     return plots.matrix(matrix, found["tasks"], title, picture, limit=limit)
 

@@ -16,7 +16,7 @@ _OF_A_RUN = {"seed", "runs", "experiment", "video", "device", "threads"}
 """Options that may differ between runs of the same method."""
 _PARTS = ("benchmark", "network", "weighting", "surgery", "critic_weighting", "critic_surgery", "agent", "training")
 _HIDDEN = {"headline", "reported"}
-"""Facts of a protocol that the page shows elsewhere, as it does versions."""
+"""Facts of a protocol that the page shows elsewhere. Versions, which are nested, are left out too."""
 _MACHINE = ("commit", "python", "platform", "cpu", "cores", "gpu", "torch_threads")
 
 Facts = dict[str, Any]
@@ -47,7 +47,7 @@ def benchmark(run: Run) -> str:
 def of_protocol(runs: Sequence[Run]) -> Facts:
     """The evaluation protocol that finished runs have in common, and the parts in which they differ."""
     facts = [flat(protocol(run.result)) for run in runs if run.result is not None]
-    same, differing = split(facts) if facts else ({}, {})
+    same, differing = split(facts)
     shown = {name: value for name, value in same.items() if value is not None and name not in _HIDDEN}
     return {
         "same": {name.replace("_", " "): value for name, value in shown.items() if "." not in name},
@@ -95,7 +95,8 @@ def _origin(run: Run) -> Facts:
 
 
 def commands(named: Mapping[str, Run], target: Path) -> list[tuple[str, dict[str, list[str]]]]:
-    """Pairs of a commit and {command: the runs that it made}. The commit is "" if it is unknown or was changed.
+    """Pairs of a commit and {command: the runs that it made}. The commit is "" if it is
+    unknown or the code had uncommitted changes.
 
     A run whose command is unknown gets one that trains from its `config.yaml`.
     """

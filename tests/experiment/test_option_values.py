@@ -75,7 +75,7 @@ def test_values_are_taken_as_typed(option: str, text: str, found: object) -> Non
         (["steps=1e999999999"], "`steps` should be an integer"),
         (["seed=1\r"], "carriage return (Windows line end)"),
         (["tasks=[turn(3]"], "with unusual text in quotes"),
-        (["tasks=turn-0"], "`benchmark.tasks` should be a list in brackets, as [first,second]. Found 'turn-0'"),
+        (["tasks=turn-0"], "`benchmark.tasks` should be a list in brackets, such as [first,second]. Found 'turn-0'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,4 +56,4 @@ def test_runs_of_other_tasks_are_refused(tmp_path: Path, capsys: pytest.CaptureF
     more = ["benchmark.num_tasks=3", "weighting.primary=[]"]
     paths = [str(made(tmp_path, "a")), str(made(tmp_path, "b", *more))]
     assert cli.main(["plot", *paths, "--kind", "relationships"]) == 2
-    assert f"should be of the tasks of {paths[0]}" in capsys.readouterr().err
+    assert f"should be one with the tasks of {paths[0]}" in capsys.readouterr().err

@@ -214,7 +214,7 @@ def _estimate(buffer: Any, following: float) -> None:
 
 
 class RLLabels(Labels):
-    """The source of labels that is a PPO agent in its environment."""
+    """Labels that a PPO agent chooses in its environment."""
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class RLLabels(Labels):
         self._pending: Mapping[str, Any] | None = None
 
     def prepare(self, data: ImageData) -> None:
-        """Make the environment of the training images and the agent, unless they exist."""
+        """Make the agent, and its environment of training images, unless they exist."""
         if self.model is not None:
             return
         env = AuxiliaryEnv(self.learner, data, self.sizes, self.label_probabilities, self.config)
@@ -291,7 +291,7 @@ class RLLabels(Labels):
 
     @torch.no_grad()
     def label_probabilities(self, images: Tensor, labels: Tensor) -> Tensor:
-        """π(k | x) of each label for images (B, C, H, W) and primary labels (B,), (B, K)."""
+        """images (B, C, H, W), primary labels (B,) -> the probability π(k | x) of each label, (B, K)."""
         self.policy.set_training_mode(False)
         return self.policy.label_logits(images, labels)[:, : self.sizes.auxiliary].softmax(-1)
 

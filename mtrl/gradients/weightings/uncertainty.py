@@ -1,9 +1,9 @@
 """Uncertainty weighting: divides each loss by a learned variance of its task (Kendall et al. 2018, Eq. 7).
 
 The loss is Σ_i (½ e^(−s_i) L_i + ½ s_i) with s_i = log σ_i². Each s_i starts at −0.7, so that the weight ½ e^(−s_i)
-starts near 1. Adam moves s against its gradient in closed form, ½ (1 − e^(−s_i) L_i). s takes its step before the
-weights are used; in the paper, s and the network take their steps at once. At the optimum e^(s_i) = L_i, so losses must
-be positive.
+starts near 1. The gradient with respect to s_i is ½ (1 − e^(−s_i) L_i), and Adam follows it. s is updated before the
+weights are used; in the paper, s and the network are updated together. At the optimum e^(s_i) = L_i, so losses must be
+positive.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from mtrl.envs.keyframes.world import World
 FLOOR, SHELF, ROOF = 0.1, 0.26, 0.42
 """Metres above the table: the two shelves and the roof."""
 DEPTH, WIDTH = 0.1, 0.14
-"""Half the outer sizes, in metres. The front is open at x = -DEPTH, towards the robot."""
+"""Half the outer depth and width, in metres. The front is open at x = -DEPTH, towards the robot."""
 OPEN = 3.05
 """The angle of the open door, in radians."""
 MONEY = 0.035, 0.024, 0.02
