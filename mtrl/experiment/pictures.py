@@ -15,7 +15,7 @@ from mtrl.core.config import PICTURES, check_choice
 from mtrl.core.errors import expected
 from mtrl.core.suite import Suite
 from mtrl.envs import SUITES
-from mtrl.experiment.config import restore
+from mtrl.experiment.config import ExperimentConfig, restore
 from mtrl.experiment.load import load
 from mtrl.experiment.parts import counted_tasks, primary_tasks
 from mtrl.experiment.runs import Run, by_experiment, find_runs
@@ -66,8 +66,7 @@ def plot_runs(
         return _relationships(runs, output or Path("relationships.png"))
     if kind != "curves":
         return _of_one(runs, kind, output)
-    config = restore(runs[0].folder.config)
-    suite: Suite = SUITES.build(config.benchmark)
+    config, suite = _parts(runs[0])
     if suite.panels:
         return _plot_panels(suite, runs, output)
     rows = [run.rows for run in runs]
@@ -89,6 +88,11 @@ def plot_runs(
     return plots.compare_runs(groups, output or Path("comparison.png"), headline=metric, **look)
 
 
+def _parts(run: Run) -> tuple[ExperimentConfig, Suite]:
+    config = restore(run.folder.config)
+    return config, SUITES.build(config.benchmark)
+
+
 def _tasks_of(rows: Sequence[Mapping[str, Any]], metric: str, suite: Suite) -> list[str]:
     """The names under which a metric is logged: the suite's tasks, or unseen tasks or groups if there are none."""
     found = dict.fromkeys(key.removeprefix(f"{metric}/") for row in rows for key in row if key.startswith(f"{metric}/"))
@@ -105,8 +109,7 @@ def place(folder: Path, name: str) -> Path:
 
 def _of_counted(run: Run, name: str) -> list[dict[str, Any]]:
     """A run's rows without the metric's values for tasks that are left out of means."""
-    config = restore(run.folder.config)
-    suite: Suite = SUITES.build(config.benchmark)
+    config, suite = _parts(run)
     counted = counted_tasks(config, suite)
     left_out = set() if counted is None else {f"{name}/{t}" for k, t in enumerate(suite.tasks) if k not in counted}
     return [{key: value for key, value in row.items() if key not in left_out} for row in run.rows]
@@ -142,18 +145,11 @@ def _triad(runs: Sequence[Run], picture: Path) -> Path:
 def _relationships(runs: Sequence[Run], picture: Path) -> Path:
     tasks = _same_tasks(runs)
     found: dict[str, list[Sequence[Mapping[str, Any]]]] = {}
-    primaries = [(_primary(run), run) for run in runs]
+    primaries = [(primary_tasks(*_parts(run)), run) for run in runs]
     for chosen, run in sorted(primaries, key=lambda pair: (len(pair[0]) < len(tasks), pair[0])):
         label = " + ".join(tasks[t] for t in chosen) if len(chosen) < len(tasks) else "all"
         found.setdefault(label, []).append(run.rows)
     return plots_methods.relationships(found, tasks, picture)
-
-
-def _primary(run: Run) -> list[int]:
-    """The indexes of a run's primary tasks; all tasks if it names none."""
-    config = restore(run.folder.config)
-    suite: Suite = SUITES.build(config.benchmark)
-    return primary_tasks(config, suite)
 
 
 def _same_tasks(runs: Sequence[Run]) -> list[str]:
@@ -187,7 +183,7 @@ def _predictions(folder: RunFolder, picture: Path) -> Path:
 
 
 def _tasks(run: Run) -> list[str]:
-    return list(SUITES.build(restore(run.folder.config).benchmark).tasks)
+    return list(_parts(run)[1].tasks)
 
 
 def _plot_panels(suite: Suite, runs: Sequence[Run], output: Path | None) -> Path:
