@@ -79,7 +79,7 @@ def plot_runs(
         return plots.learning_curves(rows[0], tasks, picture, headline=metric, returns=returns, counted=counted)
     groups = {label: [_of_counted(run, metric) for run in found] for label, found in by_experiment(runs).items()}
     of_images = metric.rpartition("/")[2] in OF_IMAGES
-    axis: dict[str, Any] = {"steps_name": "training images per task"} if of_images else {}
+    axis: dict[str, Any] = {"steps_name": f"{'training images' if of_images else 'environment steps'} per task"}
     if config.training.kind == "batch":
         axis = {"steps_name": "updates"}
     if of_images and _lowest(rows, metric) > 0.5:
