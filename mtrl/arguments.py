@@ -71,7 +71,7 @@ mtrl report runs/mt10                                 a page of all of them
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     found = _Parser(
-        prog="mtrl", description="One agent, many robot tasks. `mtrl COMMAND --help` tells more.", examples=_ALL
+        prog="mtrl", description="One agent, many robot tasks. `mtrl COMMAND --help` explains a command.", examples=_ALL
     )
     found.add_argument("--version", action="version", version=f"mtrl {__version__}")
     commands = found.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)

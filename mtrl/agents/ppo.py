@@ -130,8 +130,8 @@ class PPO(OnPolicyActorCritic):
         def build(code: Tensor) -> nn.Module:
             means = factory(code)
             with torch.no_grad():
-                # Hidden layers may have as many outputs. A network's last submodule has its output layers.
-                for layer in list(means.children())[-1].modules():
+                # Hidden layers may have as many outputs. The output layers are in the network's last submodule.
+                for layer in [means, *means.children()][-1].modules():
                     if isinstance(layer, Linear) and len(layer.weight) == self.action_size:
                         layer.weight.mul_(OUTPUT_SCALE)
                         if layer.bias is not None:

@@ -17,6 +17,7 @@ from mtrl.core.cores import torch_threads
 from mtrl.core.errors import UserError
 from mtrl.gradients import WEIGHTINGS, Methods
 from mtrl.networks import NETWORKS
+from mtrl.networks.layers import Linear
 from tests.support.on_policy import A, N, O, R, T, make, rollout, state
 
 
@@ -206,3 +207,11 @@ def test_only_the_output_layer_starts_small(network: str, options: dict[str, int
         assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), other.parameters(), strict=True))
     output, scaled = ([*module.children()][-1].state_dict() for module in (plain, small))
     assert all(torch.equal(scaled[name], OUTPUT_SCALE * output[name]) for name in output if name.endswith("weight"))
+
+
+def test_a_network_of_one_layer_starts_small() -> None:
+    torch.manual_seed(0)
+    layer = Linear(O, A)
+    before = layer.weight.detach().clone()
+    make().wrap_actor(lambda code: layer)(torch.eye(T)[0])
+    torch.testing.assert_close(layer.weight, OUTPUT_SCALE * before, rtol=0, atol=0)
