@@ -130,15 +130,21 @@ class PPO(OnPolicyActorCritic):
         def build(code: Tensor) -> nn.Module:
             means = factory(code)
             with torch.no_grad():
-                # Hidden layers may have as many outputs. The output layers are in the network's last submodule.
-                for layer in [means, *means.children()][-1].modules():
-                    if isinstance(layer, Linear) and len(layer.weight) == self.action_size:
-                        layer.weight.mul_(OUTPUT_SCALE)
-                        if layer.bias is not None:
-                            layer.bias.zero_()
+                for layer in self._output_layers(means):
+                    layer.weight.mul_(OUTPUT_SCALE)
+                    if layer.bias is not None:
+                        layer.bias.zero_()
             return nn.Sequential(means, owned(Deviation(self.action_size, self.config.initial_std)))
 
         return build
+
+    def _output_layers(self, network: nn.Module) -> list[Linear]:
+        """The layers with A outputs in the last submodule that has any. Hidden layers may have A outputs, too."""
+        for part in reversed([network, *network.children()]):
+            layers = (layer for layer in part.modules() if isinstance(layer, Linear))
+            if found := [layer for layer in layers if len(layer.weight) == self.action_size]:
+                return found
+        return []
 
     def distribution(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """The actor's output (.., 2A) -> means and log standard deviations (.., A), the latter within their limits."""

@@ -209,6 +209,16 @@ def test_only_the_output_layer_starts_small(network: str, options: dict[str, int
     assert all(torch.equal(scaled[name], OUTPUT_SCALE * output[name]) for name in output if name.endswith("weight"))
 
 
+@pytest.mark.parametrize("output_mint", [False, True])
+def test_a_layer_after_the_output_layer_does_not_hide_it(output_mint: bool) -> None:
+    config = NETWORKS.config_class("mint")(width=16, output_mint=output_mint)
+    network = NETWORKS.build(config, input_size=O, output_size=A)(torch.eye(T)[0])
+    (output,) = (layer for layer in network.modules() if isinstance(layer, Linear) and len(layer.weight) == A)
+    before = output.weight.detach().clone()
+    make().wrap_actor(lambda code: network)(torch.eye(T)[0])
+    torch.testing.assert_close(output.weight, OUTPUT_SCALE * before, rtol=0, atol=0)
+
+
 def test_a_network_of_one_layer_starts_small() -> None:
     torch.manual_seed(0)
     layer = Linear(O, A)
