@@ -148,8 +148,8 @@ def _study(commands: Any) -> None:
     study.add_argument("study", type=_path, metavar="STUDY", help="a folder with a study.yaml, such as results/mt10")
     study.add_argument("options", nargs="*", metavar="LABEL | key=value", help="only these runs; overrides for all")
     study.add_argument("--jobs", type=int, default=1, help="runs at once; if several, with one thread each (1)")
-    study.add_argument("--report", action="store_true", help="make no runs: tabulate and plot what is already stored")
-    study.add_argument("--check", action="store_true", help="evaluate the stored policies again instead, and compare")
+    study.add_argument("--report", action="store_true", help="make no runs: tabulate and plot what is already kept")
+    study.add_argument("--check", action="store_true", help="evaluate the kept policies again instead, and compare")
     _add_json(study)
     _add_imports(study)
 

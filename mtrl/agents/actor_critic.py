@@ -82,9 +82,12 @@ class ActorCritic(Agent):
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """network: the configuration of the architecture of actor and critics. Raises `UserError` if it does not work,
-        or if the methods do not fit it or each other. spec: with a `GoalSpec`, networks are conditioned on goals, and
-        each batch names its goals (`SomeTasks`)."""
+        """network: the configuration of the architecture of actor and critics. spec: with a `GoalSpec`, networks are
+        conditioned on goals, and each batch names its goals (`SomeTasks`).
+
+        Raises:
+            UserError: the network does not work, or the methods do not fit it or each other.
+        """
         num_tasks, goals = spec.num_tasks, None
         if isinstance(spec, GoalSpec):
             goals, methods = spec.goals, replace(methods, tasks_per_batch=spec.goals_per_batch)

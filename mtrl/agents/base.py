@@ -63,7 +63,7 @@ class Agent:
         return state | {"generator": self.generator.get_state()}
 
     def reseed(self, seed: int) -> None:
-        """Seed the generator anew, so that the random numbers from now on are others."""
+        """Seed the generator anew, so that the random numbers from now on are different ones."""
         self.generator.manual_seed(seed)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ class Config(OffPolicyConfig):
     least_weight: float = option(0.75, "in [0, 1]")
     """λ: a target uses λ times the smallest of the critics' values plus 1 − λ times the largest."""
     kl_weight: float = option(0.5, "0 or more")
-    """Weight of the KL divergence of the VAE's latents from a standard normal. Its squared error has weight 1."""
+    """Weight of the latents' KL divergence from a standard normal. The VAE's squared error has weight 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,7 +92,7 @@ class ActorBatch(NamedTuple):
 
 
 class BCQ(OffPolicyActorCritic):
-    """Its actor is the network that perturbs generated actions."""
+    """Batch-constrained Q-learning. The actor is the network that perturbs generated actions."""
 
     acting: ClassVar[tuple[str, ...]] = ("actor", "critic", "vae", "value_head", "observation_normalisation")
     outputs_per_action: ClassVar[int] = 1
@@ -105,7 +105,7 @@ class BCQ(OffPolicyActorCritic):
         self.latent_size = 2 * self.action_size
         sizes = (spec.observation_size, self.action_size)
         self.vae = TaskNetwork(_vae(network, *sizes, self.latent_size), self.num_tasks).to(self.device)
-        self.vae_optimizer = self._optimizer(methods, self.vae, "critic")  # its losses are never negative either
+        self.vae_optimizer = self._optimizer(methods, self.vae, "critic")  # like the critics', its losses are >= 0
         self.target_actor = self._target_of(self.actor)
         fixed = torch.randn(config.candidates, self.latent_size, generator=torch.Generator().manual_seed(0))
         self._fixed = fixed.clamp(-LATENT_LIMIT, LATENT_LIMIT).to(self.device)

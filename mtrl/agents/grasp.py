@@ -54,7 +54,7 @@ class Config(supervised.Config):
     """Adam's learning rate at the start of the schedule."""
     weight_decay: float = 1e-5
     reversal: float = option(0.3, "0 or more")
-    """λ: the domain head's gradient of the features is multiplied by −λ; 0 turns the domain loss off."""
+    """λ: the domain head's gradient with respect to the features is multiplied by −λ; 0 turns the domain loss off."""
     target_grasps: bool = True
     """Whether the network learns from attempts in the target domain. If not, predictions there use the batch-norm
     statistics of the source domain."""
@@ -134,7 +134,7 @@ class Grasp(SupervisedLearner):
         """images (T, M, 4, H, W) -> (T, M): each command's probability of success, by the head that `score` names."""
         self.network.eval()
         shared, own, buffers = self.network.tensors
-        if not self.config.target_grasps:  # the target's batch norms were not trained
+        if not self.config.target_grasps:  # without attempts there, the target's own statistics would not be known
             buffers = {name: buffer[:1].expand_as(buffer) for name, buffer in buffers.items()}
         logits = self.network.call(shared, own, buffers, images.to(self.device))
         return logits[..., INSTANCE if self.config.score == "instance" else ANY].sigmoid()

@@ -95,7 +95,9 @@ class Matching(SupervisedLearner):
     """The classifier of T tasks with the same classes."""
 
     def __init__(self, config: Config, *, network: Any, spec: ImageSpec, **context: Any) -> None:
-        """network: its configuration, without heads: each task gets one linear layer; context: as in `OneNetwork`.
+        """network: the configuration of the trunk, to which a linear head for each task is added. context: as in
+        `OneNetwork`.
+
 
         Raises:
             UserError: tasks have different numbers of classes, or label the same images.

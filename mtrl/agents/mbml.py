@@ -177,8 +177,8 @@ class MBML(BCQ):
         """The first `teacher_updates` updates are the teachers', and all later ones the student's."""
         teach = self._executed(lambda: self._take(self._teach, *draw()))
         distil = self._executed(lambda: self._take(self._distil, *draw()))
-        last = self.config.teacher_updates
-        return lambda count: [(teach if self._updates + k < last else distil)(1) for k in range(count)][-1]
+        first = self.config.teacher_updates  # of the student
+        return lambda count: [(teach if self._updates + k < first else distil)(1) for k in range(count)][-1]
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
         teaching = self._updates < self.config.teacher_updates
@@ -221,7 +221,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def contexts(self, context: Transitions) -> Contexts:
-        """For each task t, relabel transitions (T, K, ..) of the tasks (t + k) mod T, with J random k for all t."""
+        """For each task t, relabel transitions (T, K, ..) of tasks (t + k) mod T. All t have the same J random k."""
         own, tasks = as_rows(context), self.num_tasks
         count = min(self.config.negatives or tasks - 1, tasks - 1)
         draw = {"device": self.device, "generator": self.generator}

@@ -46,7 +46,7 @@ class MinibatchSteps(FixedCalls):
     """Optimiser steps of one network on its data. A call takes the indexes (B,) of one minibatch, or of two."""
 
     def __init__(self, step: Callable[[list[Any]], Metrics], build: Build) -> None:
-        """step: one optimiser step on a list of one minibatch, or of two where `ActorCritic.needs_second_batch`."""
+        """step: takes one step on a list of one minibatch, or of two if `ActorCritic.needs_second_batch` is true."""
         super().__init__(lambda *places: step([self._at(place) for place in places]), build)
         self._data: Any = None
 

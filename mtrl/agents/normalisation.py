@@ -23,8 +23,8 @@ from mtrl.gradients.algebra import like
 @dataclass
 class NormalisationConfig(AgentConfig):
     normalise_observations: str = option("none", ("none", "shared", "per_task"))
-    """Statistics by which observations are normalised: none, shared (of all tasks) or per_task. From each entry its
-    running mean is subtracted, and the rest is divided by its running standard deviation."""
+    """Whether observations are normalised by running statistics: none, shared (over all tasks) or per_task. The mean of
+    each entry is subtracted, and the difference is divided by the entry's standard deviation."""
     observation_clip: float = option(10.0, "positive")
     """Normalised observations are clipped to plus or minus this value."""
     observation_outliers: float | None = option(None, "positive")

@@ -61,8 +61,8 @@ class OnPolicyActorCritic(ActorCritic):
             group["lr"] = rate if self.execution == "plain" else torch.tensor(rate, dtype=torch.float64)
 
     def load_minibatches(self, **data: Any) -> None:
-        """Set the data of the next steps, actor=.. and critic=..: named tuples of tensors (T, R N, ..) for R steps of N
-        environments."""
+        """Set the data of the next steps. data: actor and critic, each a named tuple of tensors (T, R N, ..), for R
+        steps of N environments."""
         for name, batch in data.items():
             self._steps[name].load(batch)
 
@@ -109,7 +109,7 @@ class OnPolicyActorCritic(ActorCritic):
         return "plain"
 
     def _built(self, part: str, update: runners.Update) -> runners.Runner:
-        """The runner of `update`, as `execution` says. part: critic, actor or exploring, which says what it changes."""
+        """The runner of `update`, as `execution` says. part: what `update` changes: critic, actor or exploring."""
         names = [name for name in self._parts() if name.startswith(part) or (part == "critic" and name == "value_head")]
         optimizer = self.critic_optimizer if part == "critic" else self.actor_optimizer
         assert optimizer.generator is not None

@@ -53,9 +53,9 @@ def triplet_loss(anchor: Gaussian, positive: Gaussian, negative: Gaussian, margi
 
 
 def encoder(network: Any, inputs: int, outputs: int) -> Callable[[], nn.Module]:
-    """The factory of the encoder, which does not get the task's code, since it has to infer that.
+    """The factory of the encoder. It does not get the task's code, since it has to infer that code.
 
-    network: the configuration whose hidden layers it has; inputs, outputs: sizes.
+    network: the configuration that gives the hidden layers; inputs, outputs: the sizes of a row and of its output.
     """
     return lambda: nn.Sequential(Torso.of(network, inputs), Linear(network.width, outputs))
 

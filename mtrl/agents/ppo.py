@@ -58,12 +58,12 @@ class Config(ActorCriticConfig):
     """Optimiser steps per pass, each on an equal share of every task's transitions."""
     advantage_scale: str = option("largest", ("largest", "present"))
     """Standard deviation by which a task's advantages are divided: that of this rollout (present), or the largest so
-    far (largest), which keeps the gradients of tasks small that are already solved."""
+    far (largest), which keeps the gradients of already solved tasks small."""
     clip_range: float = option(0.2, "positive")
     """ε: probability ratios are clipped to [1 − ε, 1 + ε]."""
     target_kl: float | None = option(0.02, "positive")
-    """KL divergence from the policy before the update, averaged over a pass, beyond which no further pass is made; no
-    limit if not given."""
+    """KL divergence from the policy before the update, averaged over a pass, beyond which no further pass is made; null
+    for no limit."""
     entropy_coefficient: float = option(0.0, "0 or more")
     """Weight of the policy's entropy bonus."""
     initial_std: float = 0.6

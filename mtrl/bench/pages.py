@@ -24,7 +24,7 @@ TABLES: dict[str, dict[str, Callable[[dict[str, Any]], list[list[str]]]]] = {
 
 
 def rewritten(page: str, result: dict[str, Any]) -> str:
-    """The page with those of its tables replaced that the result has."""
+    """The page, with the tables of this benchmark replaced by those of `result`."""
     for name, make in TABLES[result["bench"]].items():
         head, *rows = ["| " + " | ".join(cells).lstrip() + " |" for cells in make(result)]
         rule = re.sub(r"[^|]+", "---", head)

@@ -5,7 +5,7 @@
 - batched: the same gradients from one call with `is_grads_batched`, which holds all forty in memory at once.
 - features: each task's gradient with respect to the trunk's output, and one backward pass of a combination of these
   through the trunk (MGDA-UB, Sener & Koltun 2018). No task's gradient with respect to the trunk is computed, so a
-  method sees only an upper bound of its objective.
+  MGDA minimises only an upper bound of its objective.
 """
 
 from __future__ import annotations

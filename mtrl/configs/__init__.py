@@ -226,7 +226,7 @@ def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> 
 
 
 def _made(composed: DictConfig, registries: Iterable[Registry]) -> Any:
-    """The configuration object, after a check that floats are finite and integers are below 2^63."""
+    """The configuration object, after a check that floats are finite and integers have at most 63 bits."""
     for registry in registries:
         if registry.usual:
             with typed_as({registry.usual: registry.group}):
@@ -263,14 +263,15 @@ def _check_override(override: str, registries: Sequence[Registry], optional: Seq
 def _check_option(
     key: str, root: type[Any], registries: Sequence[Registry], chosen: Mapping[str, Sequence[str]]
 ) -> None:
-    """Raise UserError for an option that no chosen kind has, before any of them is imported."""
+    """Raise UserError for an option that no chosen kind has, or that is a kind, before any kind is imported."""
     group, dot, option = key.partition(".")
     kinds = chosen.get(group, [])
-    if option.rpartition(".")[2] == "kind" and kinds:
+    many = any(registry.many for registry in registries if registry.group == group)
+    if kinds and option in ([f"{kind}.kind" for kind in kinds] if many else ["kind"]):
         raise expected(f"Option `{key}`", f"left out, as `{group}=...` chooses the kind", key)
     if not dot:
         names, name = [field.name for field in fields(root)], key
-    elif any(registry.many for registry in registries if registry.group == group):
+    elif many:
         kind, _, option = option.partition(".")
         names, name = list(kinds), kind
         if kind in kinds and (registry := find(registries, group, kind)):

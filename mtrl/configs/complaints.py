@@ -58,7 +58,7 @@ def unknown_option(option: str, known: Sequence[str]) -> UserError:
     prefix, _, name = option.rpartition(".")
     known = [field for field in known if field != "kind"]
     if not known:
-        return expected(f"Option `{option}`", "left out, as what is chosen here has no options", name)
+        return expected(f"Option `{option}`", "left out, as nothing that is chosen here has it", name)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean '{prefix + '.' if prefix else ''}{near[0]}'?" if near else ""
     return UserError(f"Option `{option}` should be one of {', '.join(known)}. Found {name!r}.{hint}")

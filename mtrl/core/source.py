@@ -75,7 +75,7 @@ def options(module: str, kind: str) -> list[str]:
 def constant(module: str, kind: str, name: str) -> Any:
     """A class constant of the method's options; None if there is none of this name.
 
-    If its value is a name that the module imports, the module of that name is imported.
+    If its value is a name that the module imports from another one, that other module is imported.
     """
     for owner in _order(_config(module, kind)):
         value = _assigned(owner.node.body).get(name)

@@ -90,7 +90,7 @@ def observe(frame: Frame, cameras: Sequence[str], size: int, name: str = "the cu
     size: pixels along a side of the square images, to which larger images are shrunk. name: the frame's name in errors.
 
     Raises:
-        UserError: a camera's image, depth or model is missing, or an image is not square and a multiple of `size`.
+        UserError: a camera's image, depth or model is missing, or an image is no square whose side `size` divides.
     """
     views = []
     for camera in cameras:
@@ -273,7 +273,7 @@ class DemoCache:
         return arrays
 
     def batch(self, index: Tensor, importance: Tensor | None = None) -> KeyframeBatch:
-        """The samples with the indices (T, B) within their tasks. importance (T, B): their weights; 1 if not given."""
+        """The samples at the indexes (T, B) within their tasks. importance (T, B): their weights; 1 if not given."""
         rows = index.cpu().numpy()
         observation = KeyframeObservation(*(self._gather(name, rows) for name in KeyframeObservation._fields))
         pose, gripper = (self._gather(name, rows) for name in ("target_pose", "target_gripper"))

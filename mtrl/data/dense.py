@@ -135,7 +135,8 @@ class DenseEpochs:
     """Batches of training pictures, epoch by epoch.
 
     The order, scales, crops and flips of a batch depend only on the seed and the batch's number, so a run can continue
-    exactly from any batch. An incomplete batch at the end of an epoch is left out.
+    exactly from any batch. An incomplete batch at the end of an epoch is left out. If the whole set is smaller than a
+    batch, pictures are repeated.
     """
 
     def __init__(self, data: DenseData, kinds: Sequence[str], batch_size: int, seed: int) -> None:
@@ -157,7 +158,7 @@ class DenseEpochs:
 
 
 def stacked(pictures: Sequence[Picture]) -> DenseBatch:
-    """Make a batch of pictures of the same size. Their values in [0, 1] are rescaled to [-1, 1]."""
+    """Make a batch of pictures of the same size. Images in [0, 1] are rescaled to [-1, 1]; targets stay as they are."""
     images = torch.stack([picture.image for picture in pictures]).unsqueeze(0)
     columns = zip(*(picture.targets for picture in pictures), strict=True)
     return DenseBatch(2 * images - 1, tuple(torch.stack(column) for column in columns))

@@ -80,7 +80,7 @@ def picture(path: Path, form: str, modes: Sequence[str], size: Size) -> NDArray[
 
 
 def labels(path: Path, values: NDArray[Any], classes: int) -> NDArray[np.float32]:
-    """Check labels: integers from −1 (unknown) to `classes` − 1. path: their file, for the message.
+    """The labels as float32, if they are integers from −1 (unknown) to `classes` − 1. path: their file, for errors.
 
     Raises:
         UserError: there are other values.

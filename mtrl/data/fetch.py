@@ -63,7 +63,7 @@ def fetch(name: str, root: Path | str, progress: Callable[[str], Show | None] | 
         progress: takes a file's name and returns the function that shows its download, if any.
 
     Returns:
-        The paths of the downloaded files.
+        The paths of the data set's files, whether downloaded now or kept.
 
     Raises:
         UserError: there is no such data set, it cannot be downloaded or unpacked, or its checksum is wrong.

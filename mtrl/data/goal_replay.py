@@ -13,7 +13,7 @@ from mtrl.core.types import Transitions
 from mtrl.data.replay import check_saved, draw_below
 
 Relabel = Callable[[Transitions, Tensor], Transitions]
-"""(batch of T goals, reached (T, O)) -> the batch, relabelled with the goal that observation reached[t] achieves."""
+"""(batch of T goals, reached (T, O)) -> the batch with its t-th goal replaced by the one that reached[t] achieves."""
 
 
 class GoalReplay:

@@ -25,7 +25,7 @@ from mtrl.core.errors import expected, reading
 from mtrl.data.image_files import CIFAR_SHAPE
 
 _LARGEST = 64 << 20
-"""The most bytes of a member that is read: somewhat more than the largest real one has."""
+"""The size in bytes up to which members are read. It is somewhat larger than that of the largest real one."""
 Member = Callable[[str], bytes]
 """A member's name -> its content in the archive."""
 

@@ -1,4 +1,4 @@
-"""Reads and writes PNG pictures as arrays. An error of a read is one line that names the file."""
+"""Reads and writes PNG pictures as arrays. If a file cannot be read, the error is one line that names it."""
 
 from __future__ import annotations
 

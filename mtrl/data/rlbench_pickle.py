@@ -75,7 +75,7 @@ def frame_of(observation: Any, where: str) -> Frame:
     """Convert one of RLBench's observations to a frame without pictures. where: its name in errors.
 
     Raises:
-        UserError: an attribute is missing, or has another shape, values that are not finite or not allowed.
+        UserError: an attribute is missing or of another shape, or a value is not finite or not allowed.
     """
     named = {name: getattr(observation, name, None) for name in _LOW_DIM}
     pose, gripper, velocities, positions = (_numbers(v, _LOW_DIM[name], name, where) for name, v in named.items())

@@ -105,7 +105,7 @@ class OffscreenContext:
 
 
 class _Collections:
-    """Pauses the process's garbage collector while any thread is in a block."""
+    """Pauses the process's garbage collector while any thread is in a block of an `OffscreenContext`."""
 
     def __init__(self) -> None:
         self._lock, self._pauses, self._enabled = threading.Lock(), 0, False

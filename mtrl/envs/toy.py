@@ -101,8 +101,7 @@ class ToyEnvs:
         terminate_on_success: bool = False,
         copies: range | None = None,
     ) -> None:
-        """copies: which of the `envs_per_task` copies to make; all if not given. Each
-        behaves as if all were made."""
+        """copies: which of the `envs_per_task` copies to make; all if not given. Each behaves as if all were made."""
         turns = np.array(config.turns())
         self._drawn = (len(turns), envs_per_task, 2)
         copies = range(envs_per_task) if copies is None else copies

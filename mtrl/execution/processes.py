@@ -94,7 +94,7 @@ class Processes:
                 found[i].copy_(part.view(found[i].shape))
 
     def _by_kind(self, tensors: Sequence[Tensor]) -> Iterator[list[int]]:
-        """Yield the indexes of all tensors of one type, which are sent together; nothing if this process is alone."""
+        """Yield the indexes of the tensors of each dtype, to be sent together; nothing if this process is alone."""
         for kind in dict.fromkeys(t.dtype for t in tensors) if self.count > 1 else ():
             yield [i for i, t in enumerate(tensors) if t.dtype == kind]
 
@@ -123,7 +123,9 @@ class Processes:
     def derivatives(
         self, value: Tensor, by: Sequence[Tensor], *, again: bool = False, graph: bool = False
     ) -> list[Tensor]:
-        """The gradients of a scalar by tensors, averaged over the processes; zero where it does not depend on one.
+        """The gradients of `value` () with respect to each tensor in `by`, averaged over the processes.
+
+        A tensor on which the value does not depend has a gradient of zero.
 
         again: whether the graph of `value` will be used again; graph: whether the gradients will be differentiated.
         """

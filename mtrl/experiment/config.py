@@ -146,7 +146,7 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def is_whole(option: str, overrides: Sequence[str]) -> bool:
-    """Whether an option of the parts that the overrides choose takes only whole numbers."""
+    """Whether an option of the parts that the overrides choose takes only integers."""
     return configs.is_whole(ExperimentConfig, REGISTRIES, SHORT.get(option, option), completed(overrides))
 
 

@@ -12,10 +12,10 @@ from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, NETWORKS, TaskNetwork
 
 
 def parameter_counts(benchmark: str, options: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """The number of trained parameters of every architecture that fits a benchmark, a row for each.
+    """Numbers of trained parameters: a row for every architecture that fits a benchmark.
 
-    For agents with an actor and twin critics: of the actor, its shared and owned ones, and of both critics together.
-    Otherwise: of the only network, and its shared and owned ones.
+    With an actor and twin critics, a row has `actor`, the sum of `shared` and `owned`, and `critics`, for both of them.
+    Otherwise it has `parameters`, the sum of `shared` and `owned`, for the only network.
 
     Raises:
         UserError: the networks of the benchmark cannot be compared.

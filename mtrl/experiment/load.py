@@ -93,7 +93,8 @@ def _keep(folder: RunFolder, step: int, facts: dict[str, Any]) -> None:
 class LoadedPolicy:
     """A trained policy: `act(observation, task)` returns the output of the deterministic policy.
 
-    It is an action, a keyframe, a class, a dense prediction or a command to a gripper, depending on the run."""
+    It is an action, a keyframe, a class, a dense prediction or a command to a gripper, depending on the run.
+    """
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment

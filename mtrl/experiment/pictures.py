@@ -94,7 +94,7 @@ def _parts(run: Run) -> tuple[ExperimentConfig, Suite]:
 
 
 def _tasks_of(rows: Sequence[Mapping[str, Any]], metric: str, suite: Suite) -> list[str]:
-    """The names under which a metric is logged: the suite's tasks, or unseen tasks or groups if there are none."""
+    """The suite's tasks, or the unseen tasks or groups if a metric is logged only for these."""
     found = dict.fromkeys(key.removeprefix(f"{metric}/") for row in rows for key in row if key.startswith(f"{metric}/"))
     return list(suite.tasks) if not found or any(task in found for task in suite.tasks) else list(found)
 

@@ -1,8 +1,8 @@
 """Successive halving: all runs of a study get a small budget, the better half of them a larger one, and so on.
 
 Jamieson & Talwalkar 2016 ("Non-stochastic Best Arm Identification and Hyperparameter Optimization"). Each of these
-budgets is a rung. A run that goes on is the same run with more steps. Labels are ranked by their mean score over seeds
-and tasks at the end of a rung.
+budgets is a rung. A run that goes on is the same run with more steps. The study's runs with the same label differ only
+in their seeds. Labels are ranked by their mean score over seeds and tasks at the end of a rung.
 """
 
 from __future__ import annotations

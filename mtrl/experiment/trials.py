@@ -92,7 +92,7 @@ class Trial:
         return _size(self.path.with_suffix(".log"))
 
     def submitted(self) -> None:
-        """Wait for the process, whose first line in the log shows that the trial has begun."""
+        """Mark the trial as waiting for its process, whose first line in the log will show that it has begun."""
         self.state, self._logged = "waiting", self._log_size
 
     def look(self) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ def along(gradient: Tensor, direction: Tensor, ensemble: int | None) -> Tensor:
 
 
 def like(weights: Tensor, gradient: Tensor, owner: int | None = None) -> Tensor:
-    """weights (T,) in a shape that multiplies a gradient (T, *shape); for a gradient of one task, only its weight."""
+    """weights (T,) shaped to multiply a gradient (T, *shape); for a gradient of task `owner`, that task's weight."""
     return weights.view(-1, *[1] * (gradient.ndim - 1)) if owner is None else weights[owner]
 
 

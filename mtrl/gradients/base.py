@@ -94,9 +94,9 @@ class Context:
     present: Tensor
     """(T,) bool: the tasks of this batch."""
     gramian: Tensor | None = None
-    """(S, S), if needed: inner products of the present tasks' unweighted gradients by the shared parameters."""
+    """(S, S), if needed: inner products of the present tasks' unweighted gradients of the shared parameters."""
     extras: dict[str, Tensor] = field(default_factory=dict)
-    """What the agent adds, such as log_alpha (T,)."""
+    """What the learner adds, such as log_alpha (T,)."""
     look_ahead: LookAhead | None = None
     """If needed: the losses after a trial step, and their derivatives with respect to the weights."""
     generator: torch.Generator | None = None
@@ -121,7 +121,7 @@ class Weighting(nn.Module):
     on_host: bool = False
     """Whether it waits for the device or uses the state of Python objects, so that a CUDA graph cannot contain it."""
     needs_extras: ClassVar[tuple[str, ...]] = ()
-    """The names of the `Context.extras` that it reads. Only some agents give them."""
+    """The names of the `Context.extras` that it reads. Only some learners give them."""
     borrowed: ClassVar[bool] = False
     """Whether its weights are those of another optimiser's step in the same update."""
     takes_some_tasks: ClassVar[bool] = False

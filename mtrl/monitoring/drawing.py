@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 FloatArray = NDArray[np.float64]
 STEPS = "steps per task"
-"""The label of a training's x axis. Steps are environment steps, or training images where tasks have images."""
+"""The label of a training's x axis. The training loop decides what a step is: an environment step, an image, ..."""
 SECONDS = "throughput/seconds"
 """The metric with the seconds that training has taken so far, without evaluations."""
 _SVG_REST = re.compile(r"<metadata>.*?</metadata>|<!--.*?-->|(?<=>)\s+(?=<)|font-family: [^;]*;", re.DOTALL)

@@ -176,7 +176,7 @@ def _share_axis(panel: Axes) -> None:
 
 
 def _outcomes(panel: Axes, runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], name: str) -> None:
-    """Draw each task's return or success, or the mean over tasks if there are more tasks than dashes."""
+    """Draw each task's return or success, or the mean over tasks if there are more tasks than line styles."""
     few, known = len(tasks) <= len(DASHES), False
     for (_, rows), colour in zip(runs.items(), COLOURS, strict=False):
         steps, values = curves(rows, tasks, name, required=False)

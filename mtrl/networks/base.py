@@ -72,7 +72,7 @@ def _code_names(module: nn.Module) -> set[str]:
 def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
     """Turn a module's tensor into a plain attribute, and return its place: (submodule, name).
 
-    To set such attributes before a call does what `torch.func.functional_call` does, at a tenth of its cost.
+    Setting such attributes before a call does what `torch.func.functional_call` does, at a tenth of its cost.
     """
     path, _, attribute = name.rpartition(".")
     holder = module.get_submodule(path)

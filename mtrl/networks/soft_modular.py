@@ -4,7 +4,7 @@ With the state's embedding f(s), the task's embedding h(z) and L layers of n mod
 p¹ = W_d¹ ReLU(f ⊙ h), p^(l+1) = W_d^(l+1) ReLU(W_u^l p^l ⊙ (f ⊙ h)), p̂ = softmax over the incoming modules,
 g_i^(l+1) = Σ_j p̂_ij^l σ(W_j^l g_j^l). Each module of the last layer has a linear head, and the output is the sum of the
 heads. Here h(z) is a trained vector of each task. This is equivalent to a linear layer on the task's one-hot code. f(s)
-has two layers, the second one linear; the first layer of modules sees the output of the first.
+is a hidden layer followed by a linear one; the first layer of modules sees the hidden layer's output.
 """
 
 from __future__ import annotations

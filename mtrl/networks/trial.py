@@ -121,7 +121,7 @@ def _try_vectors(
 def _call(
     registry: Registry, kind: str, make: Callable[[], TaskNetwork], x: Tensor, shape: tuple[int, ...], note: str = ""
 ) -> tuple[Tensor, str, bool]:
-    """Returns the output for x, the network's name in error messages, and whether the network drew random numbers.
+    """The output for x, the network's name in error messages, and whether the network drew random numbers.
 
     note: what messages add to the expected shape.
     """

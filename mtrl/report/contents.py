@@ -21,7 +21,7 @@ from mtrl.report import gradients, origin, videos
 from mtrl.report.method import Method
 
 _ENOUGH = 3
-"""Rows with a metric that some run must have for the metric to be drawn as a learning curve."""
+"""The fewest rows with a metric, in at least one run, for the metric to be chosen for the learning curves."""
 _POINTS = 120
 """The most points of a learning curve. More would be slow, as each point's interval takes thousands of resamples."""
 
@@ -31,7 +31,7 @@ def of(groups: Mapping[str, Sequence[Run]], target: Path, title: str) -> dict[st
 
     Args:
         groups: method -> its runs.
-        target: the page's file, from which links lead.
+        target: the page's file; links are relative to its folder.
         title: the page's title; made from the benchmark and the methods if empty.
 
     Raises:

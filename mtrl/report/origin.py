@@ -95,10 +95,10 @@ def _origin(run: Run) -> Facts:
 
 
 def commands(named: Mapping[str, Run], target: Path) -> list[tuple[str, dict[str, list[str]]]]:
-    """Pairs of a commit and {command: the runs that it made}. The commit is "" if it is
-    unknown or the code had uncommitted changes.
+    """Pairs of a commit and {command: the names of the runs that it made}.
 
-    A run whose command is unknown gets one that trains from its `config.yaml`.
+    The commit is "" if it is unknown or the code had uncommitted changes. A run whose command is unknown gets one that
+    trains from its `config.yaml`.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for name, run in named.items():
@@ -111,7 +111,7 @@ def commands(named: Mapping[str, Run], target: Path) -> list[tuple[str, dict[str
 
 
 def _commit(record: Mapping[str, Any]) -> str:
-    """The commit of a record; "" if it is unknown or had uncommitted changes."""
+    """The commit of a record; "" if it is unknown or the code had uncommitted changes."""
     git = record.get("git") or {}
     commit = str(git.get("commit"))
     return commit if re.fullmatch("[0-9a-f]{7,64}", commit) and not git.get("dirty") else ""

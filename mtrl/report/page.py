@@ -34,8 +34,9 @@ def write(paths: Sequence[Path], output: Path | None = None, title: str = "") ->
 
     Args:
         paths: runs, or folders that contain runs.
-        output: the file. By default, it is report.html in the only run, in the only path or in the folder around all
-            `paths`. It is in the working folder if the folder around all `paths` contains that, or cannot be written.
+        output: the file. By default, it is report.html in the only run, else in the only path, else in the folder that
+            contains all `paths`. It is in the working folder instead if that folder cannot be written, or if there are
+            several `paths` and the folder that contains them also contains the working folder.
         title: the page's title; made from the benchmark and the methods if empty.
 
     Raises:

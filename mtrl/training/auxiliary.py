@@ -53,7 +53,7 @@ class Agent(supervised.Agent, Protocol):
 
 
 class AuxiliaryTrainer(SupervisedTrainer):
-    """Trains the source of the auxiliary labels before the first epoch of the main network, and every `label_every`.
+    """Trains the source of auxiliary labels before the main network's first epoch, and then every `label_every` epochs.
 
     One call of `advance` trains the main network on one batch. Where label training is due, it comes first, for a whole
     epoch. Its random draws depend only on the seed, the rollbacks and the epoch, so that a resumed run repeats them.

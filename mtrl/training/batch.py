@@ -72,8 +72,8 @@ class UnseenResult(EvaluationResult):
 
     unseen: tuple[str, ...] = ()
     identified: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
-    """(U, N): whether the code of a context is nearest to that of another context of the same task, among one context
-    of each task. Contexts are transitions of random actions."""
+    """(U, N): whether a context's code is nearer to that of another context of its own task than to that of a context
+    of any other task. Contexts are transitions of random actions."""
 
     @property
     def _values(self) -> dict[str, NDArray[Any]]:

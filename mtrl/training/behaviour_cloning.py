@@ -232,7 +232,7 @@ class CloningTrainer(Trainer):
             UserError: the observation is not a `Frame`.
         """
         if not isinstance(observation, Frame):
-            raise expected("Observation", f"a Frame of {self.suite.name}", type(observation).__name__)
+            raise expected("Observation", "a `mtrl.data.demos.Frame`", type(observation).__name__)
         return self.policy([[observation]] * self.suite.spec.num_tasks, stage)[task, 0]
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Evaluation:

@@ -17,8 +17,8 @@ from mtrl.training.ray_stream import Arrival, RayStream
 class CollectedTrainer(OffPolicyTrainer):
     """An agent that sends its policy to collectors, and learns from the steps that they send back.
 
-    Each call of `advance` takes R steps (`collector_steps`) of each of one collector's copies, and makes the updates
-    that are due for them, while all collectors go on. The order in which steps arrive depends on timing, so a run does
+    Each call of `advance` takes R steps (`collector_steps`) of every copy of one collector, and makes the updates that
+    are due for them, while all collectors go on. The order in which steps arrive depends on timing, so a run does
     not repeat exactly. Its numbers of steps and updates are exact nevertheless (see `ray_stream`), also after a resume.
     """
 

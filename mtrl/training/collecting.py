@@ -39,8 +39,8 @@ class CollectorConfig(TrainingConfig):
     collector: str = "local"
     """Where steps are taken: in this process (local), or in processes on the machines of a Ray cluster (ray)."""
     collector_address: str = runtime_option("")
-    """With collector=ray: host:port of the cluster, or auto. If not given, the environment variable RAY_ADDRESS counts,
-    or else a new cluster of this machine only is started."""
+    """With collector=ray: host:port of the cluster, or auto. If not given, the environment variable RAY_ADDRESS is
+    used. Without that, a new cluster of only this machine is started."""
     collector_cpus: int = runtime_option(1)
     """With collector=ray: cores of each process."""
 

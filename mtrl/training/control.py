@@ -103,7 +103,10 @@ class EpisodeStatistics:
         return result
 
     def largest(self) -> dict[str, FloatArray]:
-        """name -> (T,): the largest absolute observations and rewards; infinite if too large to learn from, or NaN."""
+        """name -> (T,): the largest absolute observations and rewards.
+
+        A number that is too large to learn from counts as infinite. NaN stays NaN.
+        """
         found = np.abs(self._extremes).max((0, -1))
         return dict(zip(("observations", "rewards"), np.where(found >= _LARGEST, np.inf, found), strict=True))
 

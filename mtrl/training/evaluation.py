@@ -9,7 +9,7 @@ episodes:
 - ``upstream``: a goal drawn with replacement for each episode, as `metaworld` does.
 
 With N copies in parallel, counting the first episodes to finish would over-represent short ones, which are the
-successful ones. So copy e mod N always plays episode e, as its (e div N)-th, with all counts from 0.
+successful ones. So episode e is always played by copy e mod N, as its (e div N)-th episode, counted from 0.
 """
 
 from __future__ import annotations

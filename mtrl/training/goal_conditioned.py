@@ -1,8 +1,8 @@
 """Off-policy training where tasks are goals: rollouts and updates each use a few of many goals (Mint paper, Sec. 6.3).
 
 A rollout plays N episodes of each of T goals in parallel, all from start to horizon. An update draws T of the goals
-that have data, and B transitions of each. Here T is the benchmark's `goals_per_batch`. Steps are counted per goal of a
-rollout, summed over its N episodes. All environments together take T times as many.
+that have data, and B transitions of each. The benchmark chooses T (`GoalSpec.goals_per_batch`). Steps are counted per
+goal of a rollout, summed over its N episodes. All environments together take T times as many.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class GoalTrainer(OffPolicyTrainer):
     _acting: TaskSubset = ALL_TASKS
 
     def begin_from(self, guide: Guide) -> None:
-        raise expected("Option `start`", "left out where tasks are goals", type(guide).__name__)
+        raise expected("Option `start`", "left out where tasks are goals", self.config.kind)
 
     @property
     def _capacity(self) -> int:

@@ -68,11 +68,11 @@ class GraspBenchmark(Protocol):
         ...
 
     def crops(self, domain: int, pictures: Tensor, commands: Tensor) -> Tensor:
-        """The parts (M, P, 4, h, w) of pictures (M, 4, H, W) around commands (M, P, 3)."""
+        """The crops (M, P, 4, size, size) of pictures (M, 4, H, W) around commands (M, P, 3)."""
         ...
 
     def execute(self, domain: int, table: int, command: FloatArray) -> int:
-        """Execute a command (3,) on a test table. Returns the number of the lifted object; −1 for none."""
+        """Execute a command (3,) on a test table. Returns the index of the lifted object, −1 for none."""
         ...
 
 
@@ -189,9 +189,9 @@ class GraspTrainer(SupervisedTrainer):
         return np.array([area_under_curve(s[:n], f[:n] == WANTED) for s, f, n in each])
 
     def pictures(self, example: int = 0) -> dict[str, Any]:
-        """For each domain, a test table and the part of it around the command found, side by side: (H, 2 W, 3).
+        """For each domain, a test table and the crop around the command found, side by side: (H, 2 W, 3).
 
-        The wanted object is number 0, and is brighter than the rest.
+        The wanted object is the one with index 0, and is brighter than the rest.
         """
         tests = [self.suite.attempts(domain, "test") for domain in range(self.suite.spec.num_tasks)]
         pictures = torch.stack([self.suite.picture(test, example, 0) for test in tests])

@@ -29,7 +29,7 @@ class Config(CollectorConfig):
 
     kind: str = "off_policy"
     learning_starts: int = 4000
-    """Steps of uniformly random actions before the first update. With `start`, that run's policy acts instead."""
+    """Steps of uniformly random actions before the first update. With `start`, the run given there acts instead."""
     update_to_data: float = 1.0
     """Updates per step of each task."""
     buffer_size: int = 100_000
@@ -43,7 +43,7 @@ class Config(CollectorConfig):
     """With collector=ray: the most updates between sending a policy and storing its steps. The learner waits for steps
     that would otherwise come too late."""
     imitation_updates: int = 2000
-    """With `start`: updates in which actor and critics imitate the policy of that run, before they learn."""
+    """With `start`: updates in which actor and critics imitate the policy of the run given there, before they learn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,7 +203,7 @@ class OffPolicyTrainer(ControlTrainer):
         return [self.replay.sample(self.agent.config.batch_size, self.agent.generator) for _ in range(count)]
 
     def _learn(self, step: int, new: int) -> Metrics | None:
-        """Make the updates that are due for the last `new` of `step` steps, unless actions are still random."""
+        """Make the updates that are due for the last `new` of `step` steps; none before `learning_starts`."""
         if step < self.config.learning_starts:
             return None
         if self._guide is not None and self.updates == 0:

@@ -1,7 +1,7 @@
 """On-policy training: collect a rollout with the current policy, learn from it, and discard it.
 
-Actions are computed on one core. Environments with an engine of their own step on all cores, as do the learner's
-updates. No step is taken with an outdated policy. With `training.collector=ray`, processes of a Ray cluster collect the
+Actions are computed on one core. Environments with an engine of their own, and the learner's updates, use all cores.
+No step is taken with an outdated policy. With `training.collector=ray`, processes of a Ray cluster collect the
 rollout, and the numbers stay the same.
 """
 

@@ -46,7 +46,7 @@ class Config(TrainingConfig):
     evaluation_episodes: int = 10_000
     """Without effect: every test image counts."""
     final_episodes: int = 10_000
-    """Without effect, except that 0 means no evaluation at the end: every test image counts."""
+    """0 for no evaluation at the end. Other values are without effect: every test image counts."""
     schedule: str = "cosine"
     """How the learning rate falls: cosine (to zero at the last step), step (see `milestone`), or constant."""
     milestone: int = 100_000

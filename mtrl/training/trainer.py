@@ -23,7 +23,7 @@ _DATA = "the training data's "
 
 @dataclass
 class TrainingConfig:
-    """When to report, evaluate and save. What a step is depends on the training loop; steps count for each task."""
+    """When to report, evaluate and save. What a step is depends on the training loop; numbers of steps are per task."""
 
     specs: ClassVar[tuple[type[Spec], ...]]
     """The kinds of data that the training loop works with."""
@@ -91,7 +91,7 @@ class Trainer:
     headline: str = "success"
     """The name in `report` whose value the progress bar shows."""
     reports_best: ClassVar[bool] = False
-    """Whether a run's result has the best evaluation during training beside the last one."""
+    """Whether a run's result has the best evaluation during training in addition to the final one."""
 
     def __init__(self, config: Any, *, agent: Any, suite: Any, seed: int, steps: int) -> None:
         """steps: the number of steps of each task in the whole run."""

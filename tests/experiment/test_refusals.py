@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from mtrl import cli
+from mtrl import cli, configs
 from mtrl.core.errors import UserError
+from mtrl.experiment.config import ExperimentConfig
 from mtrl.training.off_policy import OffPolicyTrainer
 from tests.support.tiny_runs import TINY, files, run_folder
 
@@ -54,7 +55,7 @@ BAD = {
     "unknown diagnostics": (["diagnostics=triade"], "Did you mean 'triad'?"),
     "unknown diagnostics among several": (["diagnostics=[triad,transferense]"], "Did you mean 'transference'?"),
     "a kind as an option": (["surgery.kind=cagrad"], "left out, as `surgery=...` chooses the kind"),
-    "an option where there are none": (["surgery.c=0.4"], "left out, as what is chosen here has no options"),
+    "an option where there are none": (["surgery.c=0.4"], "left out, as nothing that is chosen here has it"),
     "nothing for a number": (["agent.batch_size=null"], "`agent.batch_size` should be set. Found 'null'."),
     "several surgeries": (["surgery=[pcgrad,mgda]"], "Found '[pcgrad,mgda]'"),
     "no surgery by null": (["surgery=null"], "Found 'null'"),
@@ -87,6 +88,19 @@ def test_bad_options_end_in_one_line_and_write_nothing(name: str, capsys: pytest
     assert named in captured.err and "Found" in captured.err
     assert "Traceback" not in captured.err and not captured.out
     assert not Path("runs").exists()
+
+
+def test_an_option_of_a_part_within_a_part_may_be_called_kind() -> None:
+    class Networks:
+        group, many, kinds = "network", False, ("mine",)
+
+        def options(self, kind: str) -> list[str]:
+            return ["kind", "encoder"]
+
+    chosen, registries = {"network": ["mine"]}, cast("Any", [Networks()])
+    configs._check_option("network.encoder.kind", ExperimentConfig, registries, chosen)
+    with pytest.raises(UserError, match="chooses the kind"):
+        configs._check_option("network.kind", ExperimentConfig, registries, chosen)
 
 
 def test_methods_of_critics_need_critics(capsys: pytest.CaptureFixture[str]) -> None:

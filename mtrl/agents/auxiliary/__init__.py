@@ -110,14 +110,14 @@ class Auxiliary(Agent):
         """Prepare the source of labels for the data.
 
         Raises:
-            UserError: the data have no human labels, or too many for `hierarchy`, with `method` human.
+            UserError: with `method` human, the data have no human labels, or not `hierarchy` of them per primary class.
         """
         self.labels.prepare(data)
 
     def train_labels(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
         """Train the source of labels in epoch `number`. The main network is the same afterwards.
 
-        progress: called with the amounts done and in all.
+        progress: called with (done, total), in images or batches.
         """
         return self.labels.epoch(data, number, progress)
 

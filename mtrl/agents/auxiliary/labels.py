@@ -25,7 +25,7 @@ class Labels:
     def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
         """Learn to label for one epoch. The main network is the same afterwards.
 
-        progress: called with the amounts done and in all.
+        progress: called with (done, total), in images or batches.
         """
         return {}
 

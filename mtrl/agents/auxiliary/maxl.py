@@ -28,7 +28,7 @@ from mtrl.networks.convolution import set_tracking
 from mtrl.networks.layers import Linear
 
 STREAM = 2_000_003
-"""Added to the seed, so that the label network learns from other batches than the main network does next."""
+"""Added to the seed, so that the label network does not learn from the batches that the main network gets next."""
 
 
 class LabelNetwork(nn.Module):

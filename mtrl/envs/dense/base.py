@@ -36,7 +36,7 @@ class DenseConfig(ChosenTasks):
     crop: list[int] = field(default_factory=list)
     """Height and width of a random crop of each enlarged training picture; the original size if empty."""
     flip: bool = False
-    """Whether training pictures are mirrored left to right with probability 1/2."""
+    """Whether training pictures are flipped left to right with probability 1/2."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,7 +34,7 @@ class ImageConfig(ChosenTasks):
     padding: int = option(0, "0 or more")
     """The largest random shift of a training image, in pixels."""
     flip: bool = False
-    """Whether training images are mirrored left to right with probability 1/2."""
+    """Whether training images are flipped left to right with probability 1/2."""
 
 
 @dataclass
@@ -75,7 +75,7 @@ class ImageSuite(Suite[Any, ImageSpec]):
             read: returns the data set.
             divide: chooses the images of each task in a part of the data set, and their labels.
             shared_input: whether all tasks have the same images.
-            noise: whether to add a task with random labels, as many classes as the largest task has.
+            noise: whether to add a task with random labels. It has as many classes as the task with the most.
 
         Raises:
             UserError: a chosen task does not exist.

@@ -35,7 +35,7 @@ class StylesConfig(TaskImageConfig):
     """The number of classes of which each task has fewer training images. The first task has fewer of 0, 1, ..., the
     second of the classes that follow, and so on."""
     shifted_share: float = option(0.9, "in [0, 1]")
-    """Share of the training images of `shifted_classes` that is dropped, at random."""
+    """Share of these classes' training images that is dropped, at random."""
 
 
 @dataclass

@@ -32,7 +32,7 @@ class Config(ChosenTasks):
     image_size: int = option(128, f"in 16..{PIXELS}")
     """Pixels along each side of the square pictures."""
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
-    """The cameras that the policy sees, among left_shoulder, right_shoulder, overhead, wrist and front."""
+    """The policy's cameras: some of left_shoulder, right_shoulder, overhead, wrist and front."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,7 +33,7 @@ from mtrl.monitoring.progress import counted
 from mtrl.monitoring.video import RenderingUnavailable
 
 _TURN = 0.4
-"""About how many seconds each of them runs before the next takes its turn."""
+"""About how many seconds a turn lasts, in which one engine runs while the others wait."""
 _TURNS = (250, 100, 50, 20, 10, 5)
 """Possible numbers of steps in a turn. They divide an episode's 500 steps, so that no episode ends inside a turn."""
 _BOUND = "bound"

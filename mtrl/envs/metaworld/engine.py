@@ -236,7 +236,8 @@ class BatchedEnvs:
     def _plan(self) -> None:
         """Divide the copies that are not parked into chunks.
 
-        Large chunks keep a task's code and model in a core's cache. Small ones at the end let all threads end together.
+        Large chunks keep a task's code and model in a core's cache. Small ones at the end let all threads finish at the
+        same time.
         """
         self._resting = bool(self._parked.any())
         if self._planned is not None and np.array_equal(self._planned, self._parked):

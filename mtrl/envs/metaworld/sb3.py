@@ -89,7 +89,7 @@ class SB3VecEnv(VecEnv):
         return list(self._envs.call(method_name, *method_args, **method_kwargs))
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Report a `Monitor`, since episodes are recorded as it would."""
+        """Report a `Monitor` as present, since `info` has the record of each episode that it would add."""
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
     def get_images(self) -> list[Any]:

@@ -137,7 +137,10 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         return BatchedEnvs(self.goals(seed), seed, envs_per_task, known=self._known, **rules)
 
     def scheduled_envs(self, seed: int, order: NDArray[np.int64], tasks: Sequence[str]) -> PackageEnvs:
-        """One copy of each of `tasks`, which plays the goals ``order (len(tasks), E)`` and terminates on success."""
+        """One copy of each of `tasks`, whose episodes terminate on success.
+
+        order: (len(tasks), E), the indices of the episodes' goals.
+        """
         goals = self.goals(seed)
         return PackageEnvs({task: goals[task] for task in tasks}, seed, 1, **self._rules(order))
 

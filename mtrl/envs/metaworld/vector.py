@@ -36,8 +36,9 @@ class MetaWorldVectorEnv(VectorEnv):
     An ended episode restarts in the same step (``AutoresetMode.SAME_STEP``), unless `autoreset_mode` says otherwise.
     ``info["final_obs"]`` and ``info["final_info"]`` then describe its end, with the episode's statistics in
     ``info["final_info"]["episode"]``: return r, length l and seconds t. ``info`` has Meta-World's own entries, such as
-    success, for every sub-environment. Its entry ``faults`` is the number of times that each has failed since its last
-    reset. Copies made by `copy` or `pickle` continue bit for bit.
+    success, for every sub-environment except those that this step restarts (``AutoresetMode.NEXT_STEP``). Its entry
+    ``faults`` is the number of times that each has failed since its last reset. Copies made by `copy` or `pickle`
+    continue bit for bit.
 
     Args:
         kind: mt1, mt10, mt25, mt50, custom-mt-envs; ml1, ml10, ml25, ml45, custom-ml-envs.

@@ -1,4 +1,4 @@
-"""Videos of pushing: several goals side by side, each with a disc of the success radius at the puck's place."""
+"""Videos of pushing: several goals side by side, each with a disc of the success radius where the puck should go."""
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
 
@@ -75,7 +75,7 @@ def _play(policy: Callable[..., FloatArray], envs: PushEnvs, horizon: int, every
 
 
 class Pictures:
-    """Draws states of the simulator, with a mark at the puck's place.
+    """Draws states of the simulator, with a mark where the puck should go.
 
     Raises:
         RenderingUnavailable: there is no offscreen OpenGL.

@@ -41,7 +41,7 @@ class Config(ChosenTasks):
     image_size: int = option(128, "16 or more")
     """Pixels along a side of every picture."""
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
-    """The cameras that the policy sees: some of left_shoulder, right_shoulder, overhead, wrist and front."""
+    """The policy's cameras: some of left_shoulder, right_shoulder, overhead, wrist and front."""
     variation: int = option(0, "0 or more")
     """The number of each task's variation, in evaluation and in new demonstrations."""
     horizon: int = option(10, "a positive integer")

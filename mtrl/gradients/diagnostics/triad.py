@@ -37,7 +37,7 @@ class Config(DiagnosticConfig):
     option_group: ClassVar[str] = "diagnostics.triad"
     kind: str = "triad"
     window: int = option(100, "a positive integer")
-    """Logged values are means over this many last updates."""
+    """Number of updates, up to the latest, over which logged values are averaged."""
 
 
 class Triad(Diagnostic):

@@ -34,7 +34,7 @@ class ShortestVector(nn.Module):
         count = len(lengths)
         identity = np.eye(count)
         constraints, bounds = np.column_stack([lengths, identity]), np.append(1.0, np.zeros(count))
-        # The smallest shift that makes the matrix positive definite despite rounding, and so the solution unique.
+        # Shifts grow until the matrix is positive definite despite rounding, and so the solution unique.
         for shift in (1e-13, 1e-11, 1e-9):
             with contextlib.suppress(ValueError):
                 found = self._solve(cosines + shift * identity, np.zeros(count), constraints, bounds, 1)[0]

@@ -1,4 +1,4 @@
-"""Dynamic weight averaging: more weight to tasks whose loss falls slowly (Liu et al. 2019, "End-to-End ...", Eq. 7).
+"""Dynamic weight average: more weight to tasks whose loss falls slowly (Liu et al. 2019, "End-to-End ...", Eq. 7).
 
 λ_k = T softmax_k(w_k / temperature) with w_k = L_k(t−1) / L_k(t−2), where L_k(t) is the mean loss of epoch t. As
 reinforcement learning has no epochs, a `window` of updates counts as one; the weights are 1 during the first two. A

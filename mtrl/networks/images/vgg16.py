@@ -46,7 +46,7 @@ def _channels(config: Config, count: int) -> int:
 
 
 def trunk_size(config: Config, image_shape: tuple[int, int, int]) -> int:
-    """The number of features that the network has without its heads."""
+    """The number of features in the trunk's output."""
     _, height, width = image_shape
     if config.last_pool == "mean":
         return _channels(config, STAGES[-1][0])

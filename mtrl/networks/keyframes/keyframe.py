@@ -7,7 +7,7 @@ rotation decoder regresses a quaternion and the gripper's logit. An embedding of
 channels of the bottleneck. A task owns its embeddings and offsets, and nothing else. The paper trains for 8,000
 iterations on batches of 32, with a learning rate of 1e-3 for the network (Adam) and of 3e-5 for Auto-λ.
 
-Sizes and normalisation are ours, as the paper gives none. Other than in the paper, the rotation decoder also sees the
+Sizes and normalisation are ours, as the paper gives none. Unlike in the paper, the rotation decoder also sees the
 features at the attended pixels.
 """
 

@@ -176,7 +176,7 @@ class _Body(Expressions):
                 whole = self._divisible(value)
                 if size(whole) != len(targets):
                     raise Untranslatable(f"{size(whole)} values for {len(targets)} names")
-                # As in Python, no assignment may change a value that is stored after it.
+                # As in Python, the values are those before the first assignment.
                 stored = {f"{one.id}_" for one in targets if isinstance(one, ast.Name)}
                 parts = [part(whole, i) for i in range(len(targets))]
                 parts = [self.copied(one) if one.code.split(".")[0] in stored else self.simple(one) for one in parts]

@@ -310,7 +310,8 @@ def approach(
 ) -> tuple[float, float]:
     """The object's distance to the fingers, and the reward for approaching it.
 
-    Beyond a planar distance of ``near_xy``, a metre of difference from the height ``start`` costs ``weight``.
+    Beyond a planar distance of ``near_xy``, this distance is the cost, plus ``weight`` times the difference between the
+    fingers' height and ``start``.
     Within a distance of ``near``, closing the gripper is rewarded.
     """
     reach = distance(obj, s.tcp)

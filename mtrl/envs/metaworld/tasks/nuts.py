@@ -44,7 +44,7 @@ def assembly_v2(s: State) -> Outcome:
 
 
 def disassemble_v2(s: State) -> Outcome:
-    """Rewards grabbing the wrench and lifting its ring to 10 cm above the goal. Above the goal, it is a success."""
+    """Rewards grabbing the wrench and lifting its ring to 10 cm above the goal. Success: the wrench is above it."""
     error = distance(kernels.plus(s.target, (0.0, 0.0, 0.1)), s.ring)
     in_place = 0.1 * float(s.ring[2] > 0.02) + 0.9 * within(error, 0.02, 0.2)
     grab, single = kernels.gripper_caging(s, _handle(s), 0.015, 0.02, 0.01)

@@ -10,7 +10,8 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 
 def _outcome(reward: float, to_target: float, in_place: float, wall: bool) -> Outcome:
-    """Add what Meta-World reports about a grasp: zeros with a wall; otherwise the distance to the goal, and success."""
+    """Add ``near_object``, ``grasp_success`` and ``grasp_reward`` as Meta-World reports them: zeros with a wall;
+    otherwise the distance to the goal, 1, and the distance again."""
     near, grasped = (0.0, 0.0) if wall else (to_target, 1.0)
     return Outcome(reward, to_target <= 0.05, near, grasped, near, in_place, to_target)
 

@@ -12,7 +12,7 @@ _HANDLE_RADIUS = 0.02
 
 
 def _slide(s: State, start: Vector, sigmoid: str) -> Outcome:
-    """Rewards a gripper near the handle, together with a handle near its goal, relative to its way from ``start``."""
+    """Rewards a gripper near the handle, together with the handle near its goal. Its way begins at ``start``."""
     obj = s.observation[4:7]
     to_target, to_obj = abs(obj[0] - s.target[0]), distance(obj, s.tcp)
     in_place = within(to_target, _RADIUS, abs(abs(start[0] - s.target[0]) - _RADIUS))
@@ -28,7 +28,7 @@ def window_open_v2(s: State) -> Outcome:
 
 
 def window_close_v2(s: State) -> Outcome:
-    """See `_slide`: relative to the handle's way from its start, with a steeper reward for reaching."""
+    """See `_slide`: the way begins at the handle's start, and the reward for reaching is steeper."""
     return _slide(s, s.window_handle_init, "gaussian")
 
 
