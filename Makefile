@@ -16,7 +16,7 @@ JOBS ?= 2
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 DISTRIBUTION = setup.cfg pyproject.toml constraints.txt
-# Several processes share the cores: one thread each.
+# Test processes share the cores, so each uses one thread.
 PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
@@ -32,7 +32,7 @@ train: $(VENV)/.installed-train ## train MT10 on the CPU, four million steps
 results-check: $(VENV)/.installed-train ## evaluate the policies of results/mt10 again
 	$(BIN)/mtrl study results/mt10 --check
 
-results-%: $(VENV)/.installed-train ## repeat results/NAME: mt10, mt50, papers, pushing, keyframes, ...; goes on where interrupted
+results-%: $(VENV)/.installed-train ## repeat results/NAME: mt10, mt50, papers, pushing, keyframes, ...; resumes if interrupted
 	$(BIN)/mtrl study results/$* $(ARGS)
 
 test: $(VENV)/.installed-test ## run the tests
@@ -44,10 +44,10 @@ test-parity: $(VENV)/.installed-test ## the long comparisons with independent im
 test-grid: $(VENV)/.installed-test ## every combination of the methods
 	$(PYTEST) -m grid $(ARGS)
 
-test-faults: $(VENV)/.installed-test ## kill and damage training runs; figures in results/faults; goes on where interrupted
+test-faults: $(VENV)/.installed-test ## kill and damage training runs; figures in results/faults; resumes if interrupted
 	$(BIN)/python -m tests.faults $(ARGS)
 
-soak: $(VENV)/.installed-test ## train for 3 hours: is memory flat? figures in results/faults; goes on where interrupted
+soak: $(VENV)/.installed-test ## train for 3 hours: is memory flat? figures in results/faults; resumes if interrupted
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.soak $(ARGS)
 
 lint: $(VENV)/.installed-test ## ruff and pyright
@@ -62,7 +62,7 @@ format: $(VENV)/.installed-test ## let ruff fix and format the code
 docs: $(VENV)/.installed-docs ## build the documentation site: open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet $(ARGS)
 
-pictures: $(VENV)/.installed-test $(VENV)/.installed-docs ## draw the README's curve, and screenshots by Chromium
+pictures: $(VENV)/.installed-test $(VENV)/.installed-docs ## draw the pictures of the pages; screenshots need Chromium
 	$(BIN)/python scripts/pictures.py
 
 bench: $(VENV)/.installed-train ## time the updates and the environments
@@ -72,19 +72,23 @@ bench: $(VENV)/.installed-train ## time the updates and the environments
 check-image: $(VENV)/.installed-train ## build docker/mujoco in a folder, without an engine; needs root and debootstrap
 	$(BIN)/python scripts/check_image.py --pip-args="$(PIP_ARGS)" $(ARGS)
 
-bench-rivals: $(VENV)/.installed-bench ## time ours and all rivals; writes results/bench/rivals.json and the tables of it
+bench-rivals: $(VENV)/.installed-bench ## time mtrl and its rivals; writes results/bench/rivals.json and its tables
 	$(BIN)/mtrl bench rivals --json $(ARGS) > $(VENV)/rivals.json
 ifeq ($(findstring --quick,$(ARGS)),)
 	mv $(VENV)/rivals.json results/bench/rivals.json
 	$(BIN)/python -m mtrl.bench.pages results/bench/rivals.json README.md docs/speed.md
 else
-	@echo "A rough look is not kept in results/bench: see $(VENV)/rivals.json"
+	@echo "Rows of --quick are not kept in results/bench: see $(VENV)/rivals.json"
 endif
 
-bench-scale: $(VENV)/.installed-test ## time collection on Ray; writes results/bench/scale.json and the tables of it
+bench-scale: $(VENV)/.installed-test ## time collection on Ray; writes results/bench/scale.json and its tables
 	$(BIN)/mtrl bench scale --json $(ARGS) > $(VENV)/scale.json
+ifeq ($(findstring --quick,$(ARGS)),)
 	mv $(VENV)/scale.json results/bench/scale.json
 	$(BIN)/python -m mtrl.bench.pages results/bench/scale.json docs/scale.md
+else
+	@echo "Rows of --quick are not kept in results/bench: see $(VENV)/scale.json"
+endif
 
 clean: ## remove the environment, builds and caches; runs/ stays
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -95,7 +99,7 @@ $(VENV)/.created:
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 13) or sys.exit("mtrl needs Python 3.11 to 3.13; `$(PYTHON)` is %d.%d. Name another: make PYTHON=python3.12" % v[:2])'
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "mtrl needs Python's venv, which \`$(PYTHON)\` lacks (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
-	@echo "Installing into $(VENV), some minutes: about 1.5 GB with PyTorch's CPU build, 5 GB with pip's usual one for Linux."
+	@echo "Installing into $(VENV). This takes minutes, and about 1.5 GB with PyTorch's CPU build, or 5 GB with pip's usual one for Linux."
 	@touch $@
 
 $(VENV)/.installed-train: $(VENV)/.created $(DISTRIBUTION)

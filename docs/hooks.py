@@ -23,7 +23,7 @@ _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")
 
 
 def _place(file: Path) -> str:
-    """Where the site has a file of the repository."""
+    """The path that a file of the repository has on the site."""
     if file == README:
         return "index.md"
     return file.relative_to(DOCS if file.is_relative_to(DOCS) else ROOT).as_posix()
@@ -49,7 +49,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Make the links of a page lead to where the site has the files."""
+    """Change the links of a page to the files' paths on the site."""
     folder = Path(page.file.src_uri).parent
     links = _links(markdown, Path(page.file.abs_src_path or ROOT))
     return _LINK.sub(lambda m: os.path.relpath(_place(links[m[0]]), folder) if m[0] in links else m[0], markdown)

@@ -1,5 +1,5 @@
-/* A page that is opened as a file may not start a worker. Its search then runs in a hidden frame, behind a worker's
-   interface: without this, the theme would load such a shim from the network. */
+/* A page opened as a file cannot start a worker. This class has a worker's interface and runs the search in a hidden
+   frame instead. Without it, the theme would load such a shim from the network. */
 if (location.protocol === "file:") {
   class IFrameWorker extends EventTarget {
     constructor(url) {

@@ -2,8 +2,8 @@
 
     python examples/gymnasium_vector.py
 
-Any library that takes a `gymnasium.vector.VectorEnv` can use it. Here scripted policies act, so that there is success
-to see; put your agent in place of `act`.
+Any library that takes a `gymnasium.vector.VectorEnv` can use it. Here scripted policies act, so that tasks are solved;
+put your agent in place of `act`.
 """
 
 from __future__ import annotations

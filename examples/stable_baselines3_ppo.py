@@ -2,7 +2,7 @@
 
     python examples/stable_baselines3_ppo.py
 
-It needs the extra `aux`. The hand learns to reach a place; mean returns are printed before and after.
+It needs the extra `aux`. The hand learns to reach a goal; the mean returns before and after training are printed.
 """
 
 from __future__ import annotations

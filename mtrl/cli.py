@@ -24,7 +24,7 @@ from mtrl.core.registry import import_by_name
 
 BAD_INPUT, INTERRUPTED = 2, 130
 LONGEST = 4000
-"""The most characters of an error message. A longer one quotes what the user typed, and is cut in the middle."""
+"""The most characters of an error message. A longer one, which quotes long input, is cut in the middle."""
 # OpenMP reads this when PyTorch is imported. Spinning threads would take the cores from the environments' threads, and
 # on a machine with any other load an update would take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -62,7 +62,7 @@ def _code(arguments: Sequence[str] | None) -> int:
         print(f"mtrl: {longest}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("mtrl: interrupted; the same command continues from the last checkpoint.", file=sys.stderr)
+        print("mtrl: interrupted; the same training command continues from the last checkpoint.", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:  # such as a full disk or a deleted folder; files already written are complete
         return _failed(error)
@@ -177,7 +177,7 @@ def _train_one(config: Any) -> Generator[Shown, None, Path]:
 
 
 def _report_of(folder: Any) -> Iterator[Shown]:
-    """Name the report of a run, and write it first if the run has just ended. A failure here does not fail the run."""
+    """Name a run's report. Write it first if the run has just ended or it is missing. A failure only prints a line."""
     from mtrl.monitoring.progress import say
 
     try:

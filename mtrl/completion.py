@@ -47,7 +47,7 @@ def options(prefix: str, given: Sequence[str] = ()) -> Iterator[str]:
     """The completions of `prefix`: names of options, or the kinds of a group. given: the options typed before."""
     key, equals, value = prefix.partition("=")
     if equals:
-        before = "".join(re.findall(r"^.*[,\[]", value))  # several kinds can be listed with commas
+        before = "".join(re.findall(r"^.*[,\[]", value))  # commas separate several kinds, and the last one is completed
         found = (f"{key}={before}{kind}" for kind in (configs.choices(key, REGISTRIES) if key in _GROUPS else ()))
     else:
         found = _parts(key.partition(".")[0], given) if "." in key else _names()

@@ -4,7 +4,7 @@ The script reads the Dockerfile, lays out the plain Debian that it begins with (
 there, each with the sources mounted as the step says. Then it runs the entry point and docker/compose.yaml's services
 as their users, on the files that .dockerignore lets through, and says how large each layer is. It needs root and
 debootstrap. Everything is in a temporary folder that is removed at the end, and mounts end with the step that made
-them. The exit code is 1 where something fails.
+them. The exit code is 1 if something fails, and 2 without root or debootstrap.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ DOCKERFILE, COMPOSE = ROOT / "docker/mujoco/Dockerfile", ROOT / "docker/compose.
 SHORT = "recipe=quick steps=60 seed=7 training.final_episodes=1 video=false"
 """Options of the training run, which make it short."""
 PASSED = re.compile(r"PIP_|SSL_|REQUESTS_|.*_proxy$", re.IGNORECASE)
-"""Variables of this machine that the steps get: they say how to reach a network."""
+"""Environment variables of this machine that RUN steps get: they say how to reach a network."""
 Mount = tuple[Path, str, bool]
-"""From, to (a path inside), and whether it is only read."""
+"""Source, target (a path inside), and whether it is mounted read-only."""
 
 
 def instructions(dockerfile: Path) -> list[tuple[str, str]]:
@@ -64,7 +64,7 @@ def let_through(context: Path) -> None:
 
 
 class Image:
-    """A root folder, and what a Dockerfile says about it."""
+    """A root folder that `build` fills, and the Dockerfile's user, variables and entry point for commands in it."""
 
     def __init__(self, root: Path, context: Path, binds: Sequence[str], arguments: Mapping[str, str]) -> None:
         self.root, self.context, self.arguments = root, context, dict(arguments)
@@ -112,7 +112,7 @@ class Image:
         user: str = "",
         env: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """What runs a command in the folder as an engine would, with mounts that end with it."""
+        """The command line that runs `command` in the root as a container engine would. Its mounts end with it."""
         lines = [f"mount -t proc proc {self.root}/proc", f"mount --rbind /dev {self.root}/dev"]
         for source, target, read_only in (*self.always, *mounts):
             place = self.root / target.lstrip("/")
@@ -126,7 +126,7 @@ class Image:
         return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-euc", "\n".join(lines)]
 
     def _remove_mount_points(self, mounts: Sequence[Mount]) -> None:
-        """The mounts have ended, and left empty files and folders."""
+        """Remove the empty files and folders that ended mounts have left."""
         for top in {self.root / target.split("/")[1] for _, target, _ in mounts}:
             for path in (*sorted(top.rglob("*"), reverse=True), top):
                 if path.is_dir():
@@ -142,13 +142,13 @@ def check(command: Sequence[str]) -> None:
 
 
 def size(folder: Path) -> int:
-    """MB of disk."""
+    """The size of a folder on disk, in MB."""
     done = subprocess.run(["du", "-sxm", str(folder)], stdout=subprocess.PIPE, text=True, check=True)
     return int(done.stdout.split()[0])
 
 
 def try_services(image: Image, runs: Path) -> None:
-    """TensorBoard answers while the trainer writes a whole run; then a user without a name evaluates it."""
+    """Check that TensorBoard, started first, lists a trained run, and that a user without a name can evaluate it."""
     services: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -175,7 +175,7 @@ def try_services(image: Image, runs: Path) -> None:
 
 
 def found_runs(runs: Path) -> list[str]:
-    """As they are called inside, where the folder is /workspace/runs."""
+    """The paths of finished runs inside the image, where the folder `runs` is /workspace/runs."""
     return [f"runs/{file.parent.relative_to(runs)}" for file in runs.rglob("result.json")]
 
 
@@ -202,7 +202,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mirror", default="", help="where debootstrap gets Debian (default: as this machine's apt)")
     parser.add_argument("--base", type=Path, help="a folder in which debootstrap has laid out the same Debian")
-    parser.add_argument("--bind", action="append", default=[], metavar="PATH", help="to be seen inside, read-only")
+    parser.add_argument("--bind", action="append", default=[], metavar="PATH", help="made visible inside, read-only")
     parser.add_argument("--pip-args", default=os.environ.get("PIP_ARGS", ""), help="the build argument PIP_ARGS")
     options = parser.parse_args()
     if os.getuid() != 0 or not shutil.which("debootstrap"):

@@ -1,9 +1,10 @@
 """Check and time the updates on this machine's GPU: python scripts/gpu_check.py [tests] [update] [train].
 
 Without names, all three parts run: the tests that need a GPU (captured and compiled updates equal the plain ones,
-nothing waits for the host, signs of conflicts), `mtrl bench update` and `mtrl bench train`. They write update_gpu.json
-and train_gpu.json. checks_gpu.json gets what holds, and keeps its entries for other parts. All this takes at most
-fifteen minutes, most of them for compilation. The exit code is 1 where something does not hold, and 2 without a GPU.
+nothing waits for the host, signs of conflicts), `mtrl bench update` and `mtrl bench train`. The two benchmarks write
+update_gpu.json and train_gpu.json. checks_gpu.json tells which checks hold, and keeps its entries for parts that do not
+run. All this takes at most fifteen minutes, most of them for compilation. The exit code is 1 if a check fails, and 2
+without a GPU.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ BENCHES = {
     "train": ["train", "--suites", "mt10", "--compiled"],
 }
 SECONDS = {"tests": 300, "update": 360, "train": 240}
-"""The most that each part may take, compilation included."""
+"""The most seconds that each part may take, compilation included."""
 GOAL_MS = 0.6
-"""MT10's PCGrad update, compiled, on a card of the H100's class."""
+"""The most milliseconds that MT10's compiled PCGrad update may take on a card of the H100's class."""
 Checks = dict[str, list[Any]]
 """What should hold -> (whether it does, the figure)."""
 
@@ -59,7 +60,7 @@ def checks(part: str, output: Path) -> Checks:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(SECONDS)}; all if none")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(SECONDS)}; all if none is given")
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "bench", help="folder of the three files")
     options = parser.parse_args()
     if not set(options.parts) <= set(SECONDS):

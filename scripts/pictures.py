@@ -3,7 +3,7 @@
     make pictures
 
 Needs the extras `dev`, `docs` and `statistics`, and Chromium with its driver for the screenshots (on Debian: apt-get
-install chromium chromium-driver). Without them, only the curve and the tables are drawn, and the exit code is 2.
+install chromium chromium-driver). Without these two, only the curves and the tables are drawn; the exit code is 2.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TITLE = "MT10 on two CPU cores"
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome"), ("chromedriver",)
 WIDTH, HEIGHT, COLOURS = 1280, 1000, 64
 PATIENCE = 300
-"""Seconds for a page to be ready."""
+"""The most seconds to wait until a page is ready."""
 STARTS = 3
 """How often a browser's start is tried."""
 SITE_PAGE = "methods/surgery.html"
@@ -57,12 +57,12 @@ const cells = deep(document, "vaadin-grid-cell-content").filter(seen).map(cell =
 return cells.includes("pushing/mint") ? cells.join() : "";
 """
 OPTIONS = ("network.kind", "surgery.kind", "weighting.kind")
-"""Those that the table of experiments shows: few, as there is room for few."""
+"""Options in TensorBoard's table of experiments. There is room for only a few."""
 BOARDS = [
     (STUDY / "quick/seed_5", "tensorboard.png", "custom_scalars", ".*/", _CHARTS, 830),
     (METHODS, "hparams.png", "hparams", "evaluation/mean_success$", _TABLE, 480),
 ]
-"""(runs, picture, tab, its metrics, JavaScript that says what it shows, height)"""
+"""(runs, picture, tab, its metrics, JavaScript that returns what the tab shows, height)"""
 
 
 def programs() -> list[str] | None:
@@ -107,15 +107,16 @@ def started(options: Any, driver: str) -> Any:
 
 
 def screenshot(page: Any, picture: Path, height: int = HEIGHT) -> None:
-    """The top of what the browser shows."""
+    """Save the upper `height` pixels of what the browser shows."""
     with Image.open(io.BytesIO(page.get_screenshot_as_png())) as image:
         top = image.convert("RGB").crop((0, 0, WIDTH, height))
         top.quantize(COLOURS, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 def wait(page: Any, shown: str) -> None:
-    """Wait until the page says the same in five consecutive seconds. `shown` is JavaScript that returns what it says,
-    or something empty where the page is not ready.
+    """Wait until `shown` returns the same value in five consecutive seconds.
+
+    `shown` is JavaScript that returns what the page shows, or something empty if the page is not ready.
 
     Raises:
         TimeoutError: it is not ready in time.
@@ -130,7 +131,7 @@ def wait(page: Any, shown: str) -> None:
 
 
 def report(page: Any, folder: Path, picture: Path) -> None:
-    """The results and curves of a report, without what was run."""
+    """A screenshot of a report's results and curves, without its section "What was run"."""
     file = folder / "report.html"
     if cli.main(["report", str(STUDY / "quick"), "--output", str(file), "--title", TITLE]) != 0:
         raise SystemExit("The report of the screenshot should be written.")
@@ -157,8 +158,10 @@ def results(page: Any, file: Path, picture: Path) -> None:
 
 
 def watched(runs: list[Path], wanted: str) -> str:
-    """The address of a TensorBoard in the working folder that has the wanted metrics of kept runs, as if they had just
-    trained."""
+    """The address of a TensorBoard that shows the wanted metrics of kept runs.
+
+    The metrics are written to `runs` in the working folder, as if the runs had just trained.
+    """
     for run in find_runs(runs):
         config = restore(run.folder.config)
         names = Path(config.benchmark.name, *run.path.parts[-2:])

@@ -1,4 +1,4 @@
-"""Render one frame offscreen with the library that MUJOCO_GL names; fail where it is black."""
+"""Render one frame offscreen with the library that MUJOCO_GL names; fail if the frame is black."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Play a keyframe of reach_target live; fail where a camera's frame is black or without depth."""
+"""Move the gripper in a simulated reach_target; fail if it does not move, or a frame is black or without depth."""
 
 import numpy as np
 

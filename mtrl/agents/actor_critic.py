@@ -1,6 +1,6 @@
 """The common part of actor-critic learners: networks, value heads, optimisers, normalisation and state.
 
-A learner is a subclass that adds its equations: how the actor's outputs become actions, the critics' target, the
+A subclass of `ActorCritic` adds a learner's equations: how the actor's outputs become actions, the critics' target, the
 actor's loss, and the order of the optimiser steps in an update (see `ppo`, and `off_policy` for `sac` and `td3`).
 """
 
@@ -62,9 +62,9 @@ class ActorCritic(Agent):
 
     acting: ClassVar[tuple[str, ...]] = ("actor", "observation_normalisation")
     outputs_per_action: ClassVar[int]
-    """Outputs of the actor's architecture for each entry of an action; `wrap_actor` may append others."""
+    """Outputs of the actor's architecture for each entry of an action. `wrap_actor` may append further outputs."""
     actor_sees_action: ClassVar[bool] = False
-    """Whether an action is a further input of the actor, which changes that action."""
+    """Whether the actor has a further input: an action, which it changes."""
     critic_sees_action: ClassVar[bool]
     """Whether critics estimate Q(s, a) rather than V(s)."""
     extras: ClassVar[tuple[str, ...]] = ()
@@ -115,26 +115,26 @@ class ActorCritic(Agent):
         self.actor_optimizer = self._optimizer(methods, self.actor, "actor", critic=self.critic_optimizer)
 
     def wrap_actor(self, factory: Factory) -> Factory:
-        """The factory of the actor's network; a learner may wrap the architecture's."""
+        """The factory of the actor's network. A learner may override this to add to `factory`, the architecture's."""
         return factory
 
     def greedy(self, output: Tensor) -> Tensor:
-        """The actor's output (T, N, outputs) -> the policy's deterministic actions (T, N, A), which `act` clips."""
+        """The actor's output (T, N, outputs) -> the deterministic actions (T, N, A), before `act` clips them."""
         raise NotImplementedError
 
     def sampled(self, output: Tensor, noise: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
         """The actor's output (T, N, outputs), standard normal noise (T, N, A) -> exploring actions (T, N, A).
 
-        `act` clips them to [-1, 1], and `explore` does not.
+        `act` clips them to [-1, 1]; `explore` does not.
         """
         raise NotImplementedError
 
     def actor_losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]:
-        """The `TaskLoss` of the actor."""
+        """The actor's `TaskLoss`: the losses (T,), and metrics."""
         raise NotImplementedError
 
     def critic_losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Tensor, Metrics]:
-        """The `TaskLoss` of the critics."""
+        """The critics' `TaskLoss`: the losses (T,), and metrics."""
         raise NotImplementedError
 
     def _critic_network(self, network: Any) -> Any:
@@ -184,11 +184,11 @@ class ActorCritic(Agent):
 
     @torch.no_grad()
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """observation (T, N, O), standard normal noise (T, N, A) -> actions (T, N, A), which are not clipped."""
+        """observation (T, N, O), standard normal noise (T, N, A) -> exploring actions (T, N, A), not clipped."""
         return self.sampled(self.actor(self._normalised("observation", observation.to(self.device))), noise)
 
     def exploring_state(self) -> dict[str, Any]:
-        """What `explore` depends on."""
+        """The state on which `explore` depends. `load_exploring_state` loads it."""
         return {"policy": self.policy_state()}
 
     def load_exploring_state(self, state: Mapping[str, Any]) -> None:
@@ -212,7 +212,7 @@ class ActorCritic(Agent):
     def noise_of_share(self, shape: torch.Size) -> Tensor:
         """Noise (T, B, A) for this process's share of a batch; shape: (T, B) of that share.
 
-        Every process draws the noise of the whole batch and takes its part, so one process would draw the same noise.
+        Every process draws the noise of the whole batch and takes its part, so their number does not matter.
         """
         return self.processes.share(self.noise((shape[0], shape[1] * self.processes.count)))
 

@@ -16,9 +16,14 @@ def generalised_advantages(
     gamma: float,
     gae_lambda: float,
 ) -> Tensor:
-    """Â_t = Σ_k (γλ)^k δ_(t+k) within an episode, δ_t = r_t + γ (1 − terminated_t) V(s_(t+1)) − V(s_t); all (T, R, N).
+    """Â_t = Σ_k (γλ)^k δ_(t+k), (T, R, N), with δ_t = r_t + γ (1 − terminated_t) V(s_(t+1)) − V(s_t).
 
-    The sum ends where an episode ends. A truncated episode is bootstrapped from its true last state.
+    The sum ends with the episode. All tensors are (T, R, N), for R steps of N environments per task.
+
+    Args:
+        next_value: V of the state that the step reached, also where a new episode has begun.
+        terminated: 1 where the episode terminated, 0 elsewhere.
+        ended: 1 where it terminated or was truncated, 0 elsewhere.
     """
     delta = reward + gamma * (1 - terminated) * next_value - value
     decay = gamma * gae_lambda * (1 - ended)

@@ -37,7 +37,7 @@ class AgentConfig(Options):
 
 
 class Agent:
-    """The base class of learners. One that loads a saved state continues exactly from there."""
+    """The base class of learners. After loading a saved state, a learner continues exactly from there."""
 
     acting: ClassVar[tuple[str, ...]] = ()
     """Names of the parts that deterministic acting needs; () for the whole state."""
@@ -54,7 +54,7 @@ class Agent:
         return False
 
     def _parts(self) -> dict[str, Any]:
-        """name -> a part of the state, with `state_dict` and `load_state_dict`."""
+        """name -> a part of the learner that has `state_dict` and `load_state_dict`."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Agent:
         return state | {"generator": self.generator.get_state()}
 
     def reseed(self, seed: int) -> None:
-        """Seed the generator anew, so that the random numbers from now on are different ones."""
+        """Seed the generator anew, so that the following random numbers are different ones."""
         self.generator.manual_seed(seed)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Agent:
         continue_generator(self.generator, state["generator"].cpu())
 
     def policy_state(self) -> dict[str, Any]:
-        """The part of the state that `act` needs without exploration (`acting`)."""
+        """The state of the parts named in `acting`, which `act` needs without exploration."""
         if not self.acting:
             return self.state_dict()
         return {name: part.state_dict() for name, part in self._parts().items() if name in self.acting}
@@ -111,7 +111,7 @@ class OneNetwork(Agent):
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        """make_optimizer: makes the optimiser of the network's parameters; seed: of the learner's random numbers.
+        """make_optimizer: parameters -> their optimiser; seed: that of the learner's random numbers.
 
         Raises:
             UserError: the methods do not fit the network or each other.
@@ -137,7 +137,7 @@ class OneNetwork(Agent):
 
 
 def continue_generator(generator: torch.Generator, state: Tensor) -> None:
-    """Continue from a generator's saved state. A state from another kind of device only seeds the generator."""
+    """Load a generator's saved state. A state from another kind of device only seeds the generator."""
     if len(state) == len(generator.get_state()):
         generator.set_state(state)
     else:
@@ -145,6 +145,6 @@ def continue_generator(generator: torch.Generator, state: Tensor) -> None:
 
 
 def branch(generator: torch.Generator, into: torch.Generator | None = None) -> torch.Generator:
-    """Seed a generator by the state of `generator`, which stays as it is. Returns `into`, or a new one if not given."""
+    """Seed `into`, or a new generator, by the state of `generator`, which does not change. Returns the seeded one."""
     seed = zlib.crc32(generator.get_state().numpy().tobytes())
     return (torch.Generator(generator.device) if into is None else into).manual_seed(seed)

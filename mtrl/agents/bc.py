@@ -1,8 +1,8 @@
 """Behaviour cloning of keyframes: from pictures to the gripper pose that the expert went to next (Auto-λ, Sec. 5.3).
 
 A sample's loss is the weighted sum of the distance to the target position, 1 − ⟨q, q*⟩² for unit quaternions (the same
-for q and −q), and the gripper's binary cross-entropy. A task's loss is the mean over its samples, each with its
-`importance`. The paper names no losses. It trains with Adam at 1e-3 on batches of 32.
+for q and −q), and the gripper's binary cross-entropy. A task's loss is the mean over its samples of loss times
+`importance`. The paper does not name its losses. It trains with Adam at 1e-3 on batches of 32.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class BC(OneNetwork):
         return self.predict(*self.network.tensors, observation.to(self.device)).attention
 
     def predict(self, shared: Tensors, own: Tensors, own_buffers: Tensors, seen: KeyframeObservation) -> Prediction:
+        """The predicted keyframes for T tasks with B observations each."""
         colours = seen.rgb.movedim(-1, -3).float().div_(255)
         points = point_cloud(seen.depth.float(), seen.intrinsics, seen.extrinsics)
         made: Any = self.network.call(shared, own, own_buffers, colours, points, seen.stage)

@@ -23,7 +23,7 @@ from mtrl.networks import NETWORKS, Factory, TaskNetwork
 
 LOG_STD_MIN, LOG_STD_MAX = -4.0, 15.0
 LATENT_LIMIT = 0.5
-"""Actions are generated from standard normal latents, which are clamped to plus or minus this value."""
+"""Actions are generated from standard normal latents, clamped to plus or minus this value."""
 
 
 @dataclass
@@ -116,7 +116,7 @@ class BCQ(OffPolicyActorCritic):
         return drawn.clamp_(-LATENT_LIMIT, LATENT_LIMIT)
 
     def perturbed(self, actor: Any, observation: Tensor, action: Tensor) -> Tensor:
-        """clip(a + Φ tanh ξ(s, a), −1, 1)"""
+        """observation s (.., O), action a (.., A) -> clip(a + Φ tanh ξ(s, a), −1, 1), (.., A). actor: ξ."""
         change = actor(torch.cat([observation, action], -1)).tanh()
         return (action + self.config.perturbation * change).clamp(-1, 1)
 
@@ -152,7 +152,7 @@ class BCQ(OffPolicyActorCritic):
     def vae_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: VAEBatch
     ) -> tuple[Tensor, Metrics]:
-        """(a' − a)² + `kl_weight` · KL(N(μ, σ) ‖ N(0, 1)), (T,): each term is a mean over batch and components."""
+        """(a' − a)² + `kl_weight` · KL(N(μ, σ²) ‖ N(0, 1)), (T,): each term is a mean over batch and components."""
         output = self.vae.call(shared, own, own_buffers, *batch)
         again, mean, log_std = output.split([self.action_size, self.latent_size, self.latent_size], -1)
         divergence = 0.5 * (mean.square() + (2 * log_std).exp() - 1) - log_std
@@ -174,7 +174,7 @@ class BCQ(OffPolicyActorCritic):
 
     @torch.no_grad()
     def actor_batch(self, batch: Transitions) -> ActorBatch:
-        """The batch with one generated action for each observation."""
+        """The observations of a batch, each with one generated action."""
         latents = self.latents(batch.reward.shape)
         return ActorBatch(batch.observation, self.vae(batch.observation, latents), batch.subset)
 

@@ -1,7 +1,7 @@
 """Dense prediction: each task has a target for every pixel and its own kind of loss.
 
 Auto-λ paper, Sec. 5.1: SGD with momentum 0.9, learning rate 0.1, weight decay 1e-4, batches of 4. All tasks see the
-same pictures, so one forward pass through the shared part serves all. Per-task gradients take a backward pass through
+same pictures, so one forward pass through the shared part serves all. Per-task gradients need one backward pass through
 it for each task.
 """
 
@@ -27,12 +27,12 @@ from mtrl.networks.trial import build_dense
 class Config(supervised.Config):
     specs: ClassVar[tuple[type[Spec], ...]] = (DenseSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("dense",)
-    divides_batches: ClassVar[bool] = False  # shares differ in how many pixels count, so their means cannot be averaged
+    divides_batches: ClassVar[bool] = False  # shares differ in valid pixels, so their mean losses cannot be averaged
     kind: str = "dense"
     batch_size: int = 4
     """B: pictures per update."""
     weight_decay: float = 1e-4
-    """SGD's weight decay."""
+    """The optimiser's weight decay."""
     normals_loss: str = option("cosine", ("cosine", "l1"))
     """Loss of surface normals: cosine (one minus the angle's cosine, as in the MTAN paper) or l1 (Auto-λ's code)."""
 
@@ -54,7 +54,7 @@ class Dense(supervised.SupervisedLearner):
         return super().update(batch.to(self.device), second)
 
     def losses(self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: DenseBatch) -> tuple[Tensor, Metrics]:
-        """The loss of each task, (T,), and its score on the batch."""
+        """The loss of each task, (T,). Metric: its score on the batch, (T,)."""
         outputs = self._of_tasks(self.network.call(shared, own, own_buffers, batch.images))
         found = list(zip(self.tasks, outputs, batch.targets, strict=True))
         losses = torch.stack([task.loss(output, target) for task, output, target in found])
@@ -63,12 +63,15 @@ class Dense(supervised.SupervisedLearner):
         return losses, {"score": torch.stack(scores)}
 
     def _of_tasks(self, outputs: Tensor) -> list[Tensor]:
-        """Each task's part (B, channels, H, W) of the output (T, B, K, H, W), without channels that it lacks."""
+        """The output (T, B, K, H, W) -> each task's own channels of it, (B, channels, H, W)."""
         return [output[:, : task.channels] for task, output in zip(self.tasks, outputs, strict=True)]
 
     @torch.no_grad()
     def outputs(self, images: Tensor) -> list[Tensor]:
-        """images (1, B, C, H, W) -> each task's output (B, channels, H, W), with batch norms' running statistics."""
+        """images (1, B, C, H, W) -> each task's output (B, channels, H, W).
+
+        Batch norms use their running statistics.
+        """
         self.network.eval()
         return self._of_tasks(self.network(images.to(self.device)))
 

@@ -59,11 +59,10 @@ class Config(supervised.Config):
     """Whether the network learns from attempts in the target domain. If not, predictions there use the batch-norm
     statistics of the source domain."""
     target_labels: bool = False
-    """Whether it is also known in the target domain which attempts grasped the wanted object. This gives an upper
-    bound."""
+    """Whether training also uses the labels of the wanted object in the target domain. This gives an upper bound."""
     mask_size: int = option(2, "a positive integer")
-    """Entries along each edge of the coarse mask that the wanted object's head sees. A finer mask alone shows the
-    object's shape and orientation, so that predictions depend little on the picture and its domain."""
+    """Entries along each edge of the coarse mask that the wanted object's head sees. A finer mask would show the
+    object's shape and orientation, and predictions would depend little on the picture and its domain."""
     score: str = option("instance", ("instance", "any"))
     """The head that rates commands: for the wanted object (instance), or for any object (any, the indiscriminate
     baseline)."""
@@ -83,7 +82,7 @@ class _Reversed(torch.autograd.Function):
 
 
 def reversed_gradient(x: Tensor, scale: float) -> Tensor:
-    """x, whose gradient is multiplied by −scale."""
+    """x unchanged. In the backward pass, its gradient is multiplied by −scale."""
     return _Reversed.apply(x, scale)  # type: ignore[no-any-return]
 
 
@@ -134,7 +133,7 @@ class Grasp(SupervisedLearner):
         """images (T, M, 4, H, W) -> (T, M): each command's probability of success, by the head that `score` names."""
         self.network.eval()
         shared, own, buffers = self.network.tensors
-        if not self.config.target_grasps:  # without attempts there, the target's own statistics would not be known
+        if not self.config.target_grasps:  # no attempts there, so no batch-norm statistics
             buffers = {name: buffer[:1].expand_as(buffer) for name, buffer in buffers.items()}
         logits = self.network.call(shared, own, buffers, images.to(self.device))
         return logits[..., INSTANCE if self.config.score == "instance" else ANY].sigmoid()

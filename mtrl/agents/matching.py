@@ -8,15 +8,15 @@ on shared features, relations α_t to all tasks, which sum to one, and the centr
 
 R_i(h_t) is the mean cross-entropy of head t on the images of task i, in which each class has the same total weight (an
 image's weight is the ratio of a uniform label distribution to the task's). d is the mean squared difference of the
-centroids over the classes that both tasks have had. Centroids are moving averages over batches. Gradients pass only
-through the newest batch.
+centroids over the classes that have occurred in both tasks. Centroids are moving averages over batches. Gradients pass
+only through the newest batch.
 
 Only the abstract of the paper was at hand, so the equations follow its authors' code (fanzhouai/SMTL). Ours differs
 from that code in four points. A class that a batch lacks keeps its centroid; in theirs the centroid falls towards zero.
-Centroids are means of the features before the heads. Class weights are factors in place of a sampler. α follows moving
-averages of R and d at each update; theirs solves for α after each epoch, with R left at zero, and for digits also d, so
-that all relations become equal. Their code has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1. Our defaults of c₁, c₃ and λ were chosen
-on seeds that no published result uses.
+Centroids are means of the features before the heads. Class weights multiply the losses; in theirs, a sampler applies
+them. We solve for α at each update, from moving averages of R and d. Theirs solves for α after each epoch, but leaves R
+at zero, and for digits also d, so that all relations become equal. Their code has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1. Our
+defaults of c₁, c₃ and λ were chosen with seeds that no published result uses.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ AVERAGING = 0.02
 
 @dataclass
 class Config(supervised.Config):
-    divides_batches: ClassVar[bool] = False  # its centroids know only the images of their own process
+    divides_batches: ClassVar[bool] = False  # each process would have centroids of its own share only
     kind: str = "matching"
     semantic_weight: float = option(1.0, "0 or more")
     """λ: weight of the distances between centroids in the loss."""
@@ -97,7 +97,6 @@ class Matching(SupervisedLearner):
     def __init__(self, config: Config, *, network: Any, spec: ImageSpec, **context: Any) -> None:
         """network: the configuration of the trunk, to which a linear head for each task is added. context: as in
         `OneNetwork`.
-
 
         Raises:
             UserError: tasks have different numbers of classes, or label the same images.
@@ -174,7 +173,10 @@ def moved_centroids(old: Tensor, sums: Tensor, present: Tensor, counts: Tensor, 
 
 
 def centroid_distances(centroids: Tensor, seen: Tensor) -> Tensor:
-    """d (T, T) of centroids (T, K, F): mean squared differences over the classes that both tasks have seen, (T, K)."""
+    """d (T, T) of centroids (T, K, F): mean squared differences over the classes that both tasks have seen.
+
+    seen (T, K): whether a task has had images of a class.
+    """
     squares = (centroids.unsqueeze(1) - centroids.unsqueeze(0)).square().mean(-1)
     both = seen.unsqueeze(1) & seen.unsqueeze(0)
     return (squares * both).sum(-1) / both.sum(-1).clamp(min=1)
@@ -189,7 +191,7 @@ def class_weights(counts: Tensor) -> Tensor:
 def relations(cost: Tensor, norm_weight: float) -> Tensor:
     """The rows α ≥ 0, Σ α = 1 that minimise cost · α + norm_weight ‖α‖₂, (T, T).
 
-    By the conditions of Karush, Kuhn and Tucker, α is proportional to max(ν − cost, 0), with ν such that the norm of
+    By the Karush–Kuhn–Tucker conditions, α is proportional to max(ν − cost, 0), with ν such that the norm of
     max(ν − cost, 0) is norm_weight. ν solves a quadratic equation in those costs that lie below it, the k smallest.
     """
     ordered = cost.double().sort(1).values

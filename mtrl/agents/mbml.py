@@ -9,7 +9,7 @@ The triplet loss moves the code of relabelled transitions towards the task's cod
 have with their own rewards. So the encoder cannot infer the task from states and actions alone.
 
 As in the published code, distances in the triplet loss are KL divergences between posteriors, and an ensemble agrees
-where its predictions have a small standard deviation. Unlike there, an update may relabel transitions of only some
+where its predictions have a small standard deviation. Unlike that code, an update may relabel transitions of only some
 other tasks (`negatives`), all networks have the width and depth of `network`, and one optimiser updates both encoder
 and critic.
 """
@@ -112,7 +112,7 @@ class PolicyBatch(NamedTuple):
 
 
 class InferringCritic(nn.Module):
-    """forward(transitions (.., C)) -> (.., 2 Z): each one's factor of the posterior. forward(s, a) -> (.., 1): Q."""
+    """forward(transitions (.., C)) -> (.., 2 Z): their factors of the posterior. forward(s, a) -> (.., 1): Q."""
 
     def __init__(self, encoder: nn.Module, critic: nn.Module) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class MBML(BCQ):
         """The first `teacher_updates` updates are the teachers', and all later ones the student's."""
         teach = self._executed(lambda: self._take(self._teach, *draw()))
         distil = self._executed(lambda: self._take(self._distil, *draw()))
-        first = self.config.teacher_updates  # of the student
+        first = self.config.teacher_updates  # the index of the student's first update
         return lambda count: [(teach if self._updates + k < first else distil)(1) for k in range(count)][-1]
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
@@ -213,7 +213,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def student_batch(self, batch: Transitions, context: Transitions) -> StudentBatch:
-        """batch (T, B, ..): where the student imitates the teachers. context (T, K, ..): the source of the codes."""
+        """batch (T, B, ..): where the student imitates the teachers. context (T, K, ..): gives the codes."""
         pairs = torch.cat([batch.observation, batch.action], -1)
         value = self.head.value(self.critic(pairs), ALL_TASKS)[0]
         noise = torch.randn(self.num_tasks, self.config.code_size, device=self.device, generator=self.generator)
@@ -267,7 +267,7 @@ class MBML(BCQ):
         return losses + error, {name: value.detach() for name, value in found.items()}
 
     def _triplets(self, encode: Callable[[Tensor], Gaussian], factors: Gaussian, contexts: Contexts) -> Tensor:
-        """Mean triplet losses (T,). Anchors: relabelled transitions on which the ensemble agrees. Negatives: the same
+        """Mean triplet losses (T,). Anchors: relabelled transitions on which the ensemble agrees. Negatives: these
         with their own rewards. Positives: an equal number of the task's own transitions."""
         count = contexts.agreed.sum(-1, keepdim=True)  # (T, J, 1)
         first = (torch.arange(contexts.own.shape[1], device=count.device) < count).to(count)
@@ -296,7 +296,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def infer(self, context: Transitions) -> Gaussian:
-        """Distributions of the codes (U, Z), given transitions (U, M, ..) of U tasks, which may be new."""
+        """Distributions of codes (U, Z) given transitions (U, M, ..) of U new or known tasks; 0 without `inference`."""
         rows = as_rows(self.prepare(context.map(lambda part: part.to(self.device, torch.float32))))
         found = product(factors_of(self._call(self.student, None, rows), rows.shape[:-1]))
         return found if self.config.inference else Gaussian(found.mean * 0, found.variance * 0)

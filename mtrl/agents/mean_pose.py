@@ -29,7 +29,7 @@ class Config(AgentConfig):
 
 
 class MeanPose(Agent):
-    """Keeps the sums (T, S, 8) and the numbers (T, S) of the targets seen so far."""
+    """Keeps the sums (T, S, 8) of the targets so far, and their numbers (T, S)."""
 
     def __init__(self, config: Config, *, spec: KeyframeSpec, device: torch.device | str = "cpu", **_: Any) -> None:
         self.config, self.device = config, torch.device(device)

@@ -28,9 +28,9 @@ class NormalisationConfig(AgentConfig):
     observation_clip: float = option(10.0, "positive")
     """Normalised observations are clipped to plus or minus this value."""
     observation_outliers: float | None = option(None, "positive")
-    """Limit to entries in the running statistics, in standard deviations from the mean; none if not given. Entries
-    beyond the limit count as if they lay at it. Without a limit, an object that is flung away for a few steps raises
-    the standard deviation so much that all other values of these entries are scaled to a narrow range."""
+    """Distance from the mean, in standard deviations, to which entries are clipped before they enter the running
+    statistics; no limit if not given. Without a limit, an object that is flung away for a few steps raises its entries'
+    standard deviations so much that all their other values are scaled to a narrow range."""
     normalise_rewards: bool = False
     """Whether rewards are divided by the running standard deviation of their task's discounted returns."""
     min_deviation: float = option(0.01, "positive")
@@ -38,10 +38,10 @@ class NormalisationConfig(AgentConfig):
 
 
 def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor, subset: TaskSubset) -> None:
-    """Update the mean and variance (G, *shape) of G groups in place by values (S, n, *shape) of the subset's groups.
+    """Update the means and variances (G, *shape) of S of the G groups in place by n values of each, (S, n, *shape).
 
     share (S,): the weight of the new values, in [0, 1]. If it is their share of all values so far, the result is exact
-    (Chan, Golub & LeVeque 1983). If it is constant, old values are forgotten exponentially.
+    (Chan, Golub & LeVeque 1983). If it is a constant, old values are forgotten exponentially.
     """
     before, spread, share = subset.gather(mean), subset.gather(variance), like(share, mean)
     apart = values.mean(1) - before
@@ -151,7 +151,7 @@ class RewardNormaliser(_Normaliser):
     def observe(self, transitions: Transitions) -> None:
         """Add one step (T, N) of the N environments of each task.
 
-        Where only some tasks are played at a time, they may change only when all episodes have ended.
+        If the environments run only some tasks at a time, these may change only when all episodes have ended.
         """
         assert transitions.truncated is not None
         before = self._returns if len(self._returns) else torch.zeros_like(transitions.reward, dtype=torch.float64)

@@ -20,7 +20,7 @@ from mtrl.execution import precision, runners
 from mtrl.networks import TaskNetwork
 
 Draw = Callable[[], Sequence[Transitions]]
-"""Returns the batch of one update, or two batches where `ActorCritic.needs_second_batch`."""
+"""Returns the batch of one update, or two batches if `ActorCritic.needs_second_batch`."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class OffPolicyConfig(ActorCriticConfig):
     batch_size: int = option(128, "a positive integer")
     """B: transitions per task and update."""
     num_critics: int = option(2, "a positive integer")
-    """E: number of critics. Targets use the smallest of their values."""
+    """E: number of critics. SAC's and TD3's targets use the smallest of their values."""
     reward_scale: float = option(1.0, "positive")
     """Factor by which rewards are multiplied in the critics' targets."""
     updates_per_launch: int = runtime_option(8, "a positive integer")
@@ -113,7 +113,7 @@ class OffPolicyActorCritic(ActorCritic):
     def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics:
         """One update of all networks on a batch (T, B, ..), without waiting for the device.
 
-        Where `batch.subset` is some of the tasks, the metrics are means over them. A second batch is of the same tasks.
+        If `batch.subset` selects some of the tasks, metrics are means over them. second_batch: of the same tasks.
         If several processes train together, each gets the whole batch and learns from its share.
         """
         return self._take(self.equations, batch, second_batch)
@@ -129,8 +129,8 @@ class OffPolicyActorCritic(ActorCritic):
     def imitate(self, batch: Transitions, action: Tensor, value: Tensor) -> None:
         """Take one step towards another policy.
 
-        The critics move towards its values (T, B) of `action` (T, B, A). The actor moves towards its actions,
-        `batch.action`, by the squared error of the actions without exploration.
+        The critics move towards its values `value` (T, B) of the actions `action` (T, B, A). The actor's actions
+        without exploration move towards `batch.action`, which the other policy took, by the squared error.
         """
         batch = self.prepare(batch)
         extras = {name: torch.zeros(self.num_tasks, device=self.device) for name in self.extras}
@@ -150,7 +150,7 @@ class OffPolicyActorCritic(ActorCritic):
         self._move(list(target.parameters()), list(network.parameters()), None)
 
     def bootstrapped(self, batch: Transitions, future: Tensor) -> CriticBatch:
-        """The critics' target c r + γ (1 − terminated) future, (T, B). future (T, B): the successors' values.
+        """The batch with the target c r + γ (1 − terminated) future. future (T, B): the next observations' values.
 
         c is `reward_scale`. For n-step returns, r is the discounted sum of n rewards and `batch.discount` replaces γ.
         """

@@ -96,7 +96,7 @@ class OnPolicyActorCritic(ActorCritic):
 
     @property
     def _coupling(self) -> str | None:
-        """What forces the two networks to take steps in turn, or works on the host; None if nothing does."""
+        """The part that rules out compiled steps, and steps of both networks at once; None if there is none."""
         optimizers = (self.actor_optimizer, self.critic_optimizer)
         borrowed = "a weighting that both networks share" if any(o.weighting.borrowed for o in optimizers) else None
         return next((o.host_bound for o in optimizers if o.host_bound), borrowed)
@@ -109,7 +109,7 @@ class OnPolicyActorCritic(ActorCritic):
         return "plain"
 
     def _built(self, part: str, update: runners.Update) -> runners.Runner:
-        """The runner of `update`, as `execution` says. part: what `update` changes: critic, actor or exploring."""
+        """The runner of `update`, as `execution` says. part: critic or actor, which `update` changes, or exploring."""
         names = [name for name in self._parts() if name.startswith(part) or (part == "critic" and name == "value_head")]
         optimizer = self.critic_optimizer if part == "critic" else self.actor_optimizer
         assert optimizer.generator is not None

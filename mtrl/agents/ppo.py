@@ -79,7 +79,8 @@ class Config(ActorCriticConfig):
     popart: bool = True
     execution: str = "plain"
     popart_rate: float = 0.2
-    """Weight of new targets in PopArt's running statistics: first of a rollout's targets, then of each minibatch's."""
+    """Weight of new targets in PopArt's running statistics, which are updated with all targets of a rollout, and then
+    again with each minibatch's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -257,7 +258,7 @@ class PPO(OnPolicyActorCritic):
     def critic_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: CriticBatch
     ) -> tuple[Tensor, Metrics]:
-        """mean_B loss(V(s), target), (T,), with the value head's loss."""
+        """mean_B loss(V(s), target), (T,), with the value head's loss. Metric: value (T,), the mean of V(s)."""
         output = self.critic.call(shared, own, own_buffers, batch.observation)
         return self.head.loss(output, batch.target).mean(-1), {"value": self.head.value(output.detach()).mean(-1)}
 

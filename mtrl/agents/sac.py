@@ -88,7 +88,10 @@ class SAC(OffPolicyActorCritic):
         return metrics | {"temperature": alpha.squeeze(-1)}
 
     def _move_temperature(self, log_prob: Tensor, subset: TaskSubset) -> None:
-        """log_prob (S,): the mean log π of each of the batch's S tasks. The other tasks' gradients are zero."""
+        """Take a step on log α. log_prob (S,): the mean log π of each of the batch's S tasks.
+
+        The gradients of the other tasks are zero.
+        """
         gradient = -(log_prob + self.target_entropy)
         shared = self.config.shared_temperature
         self.log_alpha.grad = gradient.mean().unsqueeze(0) if shared else subset.scatter(gradient, self.log_alpha)

@@ -90,7 +90,7 @@ class Supervised(SupervisedLearner):
         return losses.view(batch.labels.shape).mean(1), {"accuracy": accuracy}
 
     def _masked(self, logits: Tensor) -> Tensor:
-        """Logits (T, B, K) with the least finite value for classes that a task does not have."""
+        """Logits (T, B, K), where those of classes that a task lacks are replaced by the least finite value."""
         return logits.masked_fill(self._absent, torch.finfo(logits.dtype).min)
 
     @torch.no_grad()

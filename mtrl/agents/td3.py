@@ -48,7 +48,7 @@ class TD3(OffPolicyActorCritic):
     def __init__(self, config: Config, **context: Any) -> None:
         super().__init__(config, **context)
         found = len(config.exploration_noise)
-        counts = f"of 1 value, or of {self.num_tasks}, one for each task"
+        counts = f"a list of 1 value, or of {self.num_tasks}, one for each task"
         check(found in (1, self.num_tasks), "agent.exploration_noise", counts, f"{found} values")
         deviation = torch.tensor(config.exploration_noise, device=self.device).expand(self.num_tasks)
         self._exploration = deviation.clone().view(-1, 1, 1)
@@ -61,8 +61,8 @@ class TD3(OffPolicyActorCritic):
         return output.tanh() + subset.gather(self._exploration) * noise
 
     def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
-        """Two kinds of updates, of only the critics and of everything, are captured or compiled separately. The host
-        counts updates to choose between them. The actor's metrics are those of its last update."""
+        """Updates of only the critics and updates of everything are captured or compiled separately. The host counts
+        updates to choose between them. The actor's metrics are those of its last update."""
         critics_only = self._executed(lambda: self._take(self._critic_equations, *draw()))
         whole = self._executed(lambda: self.update(*draw()))
         latest: Metrics = {}

@@ -1,6 +1,6 @@
 """How a critic's outputs become values, and their losses for given targets.
 
-Every head has an `output_size`. `value(output)` and `loss(output, target)` map outputs (.., output_size) to (..,).
+Every head has an `output_size`. Its `value(output)` and `loss(output, target)` map outputs (.., output_size) to (..,).
 `Symlog` and `PopArt` change the scale of another head's targets.
 """
 
@@ -46,11 +46,11 @@ class ValueHead(nn.Module):
         return output.squeeze(-1)
 
     def loss(self, output: Tensor, target: Tensor, subset: TaskSubset = ALL_TASKS) -> Tensor:
-        """output (.., T, B, output_size), target (T, B) -> (.., T, B)"""
+        """output (.., T, B, output_size), target (T, B) -> the loss of each output, (.., T, B)."""
         return (output.squeeze(-1) - target).square()
 
     def observe(self, target: Tensor, subset: TaskSubset, networks: Iterable[Any]) -> None:
-        """Learn from an update's targets (T, B) before its losses are computed. May rescale the networks' outputs."""
+        """Update statistics with targets (T, B), before the losses of an update. May rescale the networks' outputs."""
 
 
 class Categorical(ValueHead):
@@ -96,8 +96,9 @@ class TwoHot(Categorical):
 class HLGauss(Categorical):
     """Projects a target onto all bins: each gets the mass of a Gaussian around the target within the bin.
 
-    p_k ∝ Φ((e_(k+1) − y) / σ) − Φ((e_k − y) / σ) with edges e_1 = low, .., e_(K+1) = high and σ = 0.75 widths (Imani &
-    White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). The mean is nearly y, except near the ends.
+    p_k ∝ Φ((e_(k+1) − y) / σ) − Φ((e_k − y) / σ) with edges e_1 = low, .., e_(K+1) = high and σ = 0.75 bin widths
+    (Imani & White 2018; Farebrother et al. 2024, "Stop Regressing", Eq. 3.2). The mean is nearly y, except near the
+    ends of the support.
     """
 
     def __init__(self, low: float, high: float, bins: int) -> None:

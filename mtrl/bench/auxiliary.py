@@ -51,7 +51,7 @@ def images(shape: tuple[int, int, int], count: int) -> ImageData:
 
 
 def _rollout(name: str, engine: str, count: int, learner: Learner | None) -> Callable[[], Any]:
-    """A function that collects labels for `count` images. learner: replaces the agent's own if given."""
+    """A function that collects labels for `count` images. learner: replaces the agent's main network if given."""
     kind, shape, options = NETWORKS[name]
     torch.manual_seed(0)
     ppo = AGENTS.config_class("auxiliary")().ppo
@@ -80,7 +80,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
     """Microseconds per image in an epoch of label collection, step by step and batched, and their ratio.
 
     `labels` is the labelling alone: mode `main`, which has no rewards, with a main network that does nothing. `epoch`
-    includes the main network's steps and the rewards, which cost the same in both ways.
+    also includes the main network's steps and the rewards, which take the same time either way.
     """
     count, repetitions = (200, 2) if quick else (1000, 7)
     rows = []

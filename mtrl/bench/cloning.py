@@ -39,8 +39,8 @@ class _Suite:
 def measure(quick: bool = False) -> dict[str, Any]:
     """Updates per second and the share of time in them: joint, with PCGrad, and joint on shifted pictures.
 
-    There are ten tasks with the sizes of `recipe=keyframes`, and a memory-mapped cache of noise. The rest of the time
-    is spent waiting for the next batch, which is gathered during the update.
+    There are ten tasks with the sizes of `recipe=keyframes`, and a memory-mapped cache of random demonstrations. The
+    rest of the time is spent waiting for the next batch, which is gathered during the update.
     """
     demos, updates = (2, 3) if quick else (100, 40)
     with tempfile.TemporaryDirectory() as folder:

@@ -30,10 +30,8 @@ print(json.dumps([1e3 * median(seconds), peak_bytes() / 1e6]))
 def measure(quick: bool = False) -> dict[str, Any]:
     """Milliseconds of a full SAC update, and the peak memory (MB) of the process that makes it.
 
-    Each pair of a number of tasks and a method is measured in a process of its own.
-
-    Sizes are those of `mtrl bench update`; `none` is joint training. `ms_per_task` shows whether a task costs less
-    when there are many.
+    Each pair of a number of tasks and a method is measured in a process of its own. Sizes are those of
+    `mtrl bench update`; `none` is joint training. `ms_per_task` shows whether a task costs less when there are many.
     """
     rows = []
     for tasks, method in counted([*product(TASKS[:2] if quick else TASKS, METHODS)], "processes"):

@@ -22,7 +22,7 @@ from mtrl.monitoring.progress import counted
 from mtrl.monitoring.run import RunFolder
 
 RUNS = {"sac": ["benchmark=mt10", "training.learning_starts=100"], "ppo": ["recipe=quick"]}
-"""Default settings, except that SAC's first update comes early. Later updates cost the same."""
+"""Options of the runs. SAC has the default settings, but an earlier first update. Later ones cost the same."""
 QUICK = ["network.width=16", "training.checkpoint_every=200", "training.log_every=50"]
 QUICK_OF = {"sac": ["agent.batch_size=8"], "ppo": ["training.rollout_steps=4", "agent.minibatches=1"]}
 ROUNDS, STEPS = 6, 10
@@ -30,7 +30,7 @@ ROUNDS, STEPS = 6, 10
 MOST_OF_UPDATES, MOST_OF_RUN = 0.01, 0.02
 """The largest accepted shares: of a check in the time of updates, and of a checkpoint in the time of a run."""
 _ROWS = 1000
-"""Transitions of a task that are added to a replay at once."""
+"""Transitions of each task that are added to a replay at once."""
 
 
 def measure(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
@@ -49,7 +49,7 @@ def measure(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _session(options: list[str]) -> Iterator[Any]:
-    """A new run in a temporary folder beside other runs."""
+    """A new run in a temporary folder in `runs/`, where other runs are."""
     Path("runs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir="runs") as runs:
         experiment = Experiment(compose([*options, f"runs={runs}"]))
@@ -99,7 +99,7 @@ def _save(session: Any, every: int) -> tuple[float, float]:
     session._save()
     seconds, saved = time.perf_counter() - begin, checkpoints.latest(session.folder.checkpoints)
     assert saved is not None
-    written = [file.stat() for file in saved.rglob("*.pt")]
+    written = [file.stat() for file in saved.rglob("*.pt")]  # hard links to files of the last one are not written
     return seconds, sum(stat.st_size for stat in written if stat.st_nlink == 1) / 1e6
 
 

@@ -25,9 +25,9 @@ Updates = dict[str, Callable[[], Any]]
 
 @contextmanager
 def jax_updates(checkout: Path | None, python: str, **sizes: int) -> Iterator[tuple[Updates, dict[str, Any]]]:
-    """Functions for the baselines' joint and PCGrad updates, and facts for the result: the versions of their packages.
+    """Functions for the baselines' joint and PCGrad updates, and facts for the result: commit and package versions.
 
-    The updates run in a separate process on all cores. It ends with the `with` block.
+    The updates run on all cores, in a separate process that ends with the `with` block.
 
     Args:
         checkout: the folder that contains `metaworld_algorithms`; without one there are no updates.
@@ -42,7 +42,7 @@ def jax_updates(checkout: Path | None, python: str, **sizes: int) -> Iterator[tu
         return
     found = (checkout / "metaworld_algorithms").is_dir()
     check(found, "--jax-baselines", "a checkout of metaworld-algorithms", str(checkout))
-    # Isolated, since neither our PYTHONPATH nor the modules beside the worker fit this interpreter.
+    # -I, since this interpreter should see neither our PYTHONPATH nor the modules beside the worker.
     command = [python, "-I", jax_worker.__file__, str(checkout.resolve()), json.dumps(sizes)]
     with tempfile.TemporaryFile("w+") as errors, _started(command, stderr=errors) as process:
 

@@ -2,8 +2,8 @@
 
     python jax_worker.py CHECKOUT '{"tasks": 10, "width": 400, ...}'
 
-When it is ready, it writes one line of JSON with the versions. For each line that it reads, `joint` or `pcgrad`, it
-runs a whole update (sampling, critics, actor, temperatures, targets) and then writes an empty line.
+When it is ready, it writes one line of JSON with its packages' versions. For each line `joint` or `pcgrad` that it
+reads, it runs a whole update (sampling, critics, actor, temperatures, targets) and then writes an empty line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROWS = 2000
 
 
 def make_update(method: str, sizes: dict[str, int]) -> Callable[[], None]:
-    """An update of multi-head SAC as in the checkout's `examples`, without gradient clipping, like mtrl's update."""
+    """An update of multi-head SAC as in the checkout's `examples`, but like mtrl's without gradient clipping."""
     gymnasium, jax, np = (importlib.import_module(name) for name in ("gymnasium", "jax", "numpy"))
     names = ("config.networks", "config.nn", "config.optim", "rl.algorithms")
     networks, nn, optim, algorithms = (importlib.import_module(f"metaworld_algorithms.{name}") for name in names)

@@ -18,13 +18,13 @@ METHODS = {"none": [], "pcgrad": ["surgery=pcgrad"]}
 EXECUTIONS = ("plain", "compiled")
 """The values of `agent.execution` that are measured; on a GPU only the first."""
 ROLLOUTS = 6
-"""Rollouts that are timed, after one that is not."""
+"""Timed rollouts, after one to warm up."""
 
 
 def measure(quick: bool = False, suites: tuple[str, ...] = ("mt10",), device: str = "cpu") -> dict[str, Any]:
     """Environment steps per second, and milliseconds of a rollout with its update, at the start of training.
 
-    Methods take turns, with one rollout each. Physics takes longer as the policy improves, since hands then touch
+    The methods take turns, one rollout at a time. Physics takes longer as the policy improves, since hands then touch
     objects; a run's own log shows how much. `of_joint` is the ratio of a method's time to that without surgery under
     the same `agent.execution`.
 

@@ -1,4 +1,4 @@
-"""Peers of our update: PCGrad as in public code and in `torchjd`, and the matrix products alone."""
+"""What our update is compared with: PCGrad as in public code and in `torchjd`, and the matrix products alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def torchjd_pcgrad() -> Backward | None:
 def matrix_products(
     num_tasks: int, observation: int, action: int, width: int, depth: int, batch: int
 ) -> Callable[[], Any]:
-    """A function for the matrix products alone of a joint update with twin critics, in preallocated memory."""
+    """A function that computes only the matrix products of a joint update with twin critics, in preallocated memory."""
     rows = num_tasks * batch
     actor = _Products(1, rows, [observation, *[width] * depth, 2 * action])
     critics = _Products(2, rows, [observation + action, *[width] * depth, 1])

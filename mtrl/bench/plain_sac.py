@@ -45,7 +45,7 @@ class MultiHead(nn.Module):
 class PlainSAC:
     """SAC with twin critics, target networks, a tanh-Gaussian actor, and one temperature per task.
 
-    backward: turns the tasks' losses into gradients; by default, that of their mean.
+    backward: turns the tasks' losses into gradients; by default into the gradient of their mean.
     """
 
     def __init__(

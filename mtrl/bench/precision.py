@@ -18,11 +18,11 @@ KINDS = ("float32", "bfloat16")
 
 
 def measure(quick: bool = False, tasks: int = 10, device: str = "cpu") -> dict[str, Any]:
-    """Errors of the tasks' shared gradients, relative to those in float64 with the same parameters and batch.
+    """Errors of the tasks' gradients of shared parameters, relative to those in float64 for the same batch.
 
-    `error` is the median of ‖g − g₆₄‖ / ‖g₆₄‖ over tasks and over states of a run. `signs` is the share of pairs of
-    tasks whose inner product has another sign than in float64, whatever its size. `clear_signs` is the same among pairs
-    whose cosine is beyond ±0.01. `ms` is the time of a whole PCGrad update in milliseconds.
+    `error` is the median of ‖g − g₆₄‖ / ‖g₆₄‖ over tasks. `signs` is the share of pairs of tasks whose inner product
+    has another sign than in float64. `clear_signs` is this share among pairs whose cosine in float64 is beyond ±0.01.
+    All three are medians over moments of a short run. `ms` is the time of a whole PCGrad update in milliseconds.
     """
     keep_freed_memory()
     learners = {kind: update.make_agent(tasks, "pcgrad", device, precision=kind) for kind in KINDS}

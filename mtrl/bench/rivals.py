@@ -48,7 +48,7 @@ def measure(
     `quick` measures only MT10, and no compiled updates.
 
     Raises:
-        UserError: an argument is refused by `mtrl.bench.update.measure`.
+        UserError: as in `mtrl.bench.update.measure`.
     """
     suites = ("mt10",) if quick else tuple(update.SUITES)
     jax: dict[str, Any] = {"jax_baselines": jax_baselines, "jax_python": jax_python}
@@ -131,6 +131,6 @@ def _number(value: float | None, unit: str = "") -> str:
 
 
 def _named(values: dict[str, float], names: dict[str, str], unit: str) -> str:
-    """The known ones of the named values, as text: `torchjd 535 ms, public PCGrad code 593 ms`."""
+    """The values whose names are in `names`, as text: `torchjd 535 ms, public PCGrad code 593 ms`."""
     known = {text: values[name] for name, text in names.items() if name in values}
     return ", ".join(f"{text} {_number(value, unit)}".strip() for text, value in known.items())

@@ -23,11 +23,13 @@ from mtrl.experiment.parts import Experiment
 from mtrl.monitoring.progress import counted
 
 MEASURED, COMPUTED = (1, 2), (10, 100, 1000)
+"""Numbers of collectors: those that are run, and those to which the result is extrapolated."""
 NETWORK = 1.25e9
 """The assumed speed of the learner's network card in bytes per second: 10 Gbit/s."""
 ROLLOUTS, COPIES = 4, 8
+"""Timed rollouts of PPO, and copies of each task in each collector."""
 CALLS = 60
-"""How many calls of SAC's collectors are measured."""
+"""Measured calls of SAC's collectors."""
 
 
 class Rollout(NamedTuple):
@@ -38,7 +40,7 @@ class Rollout(NamedTuple):
     update: float
     """Seconds."""
     sent: dict[str, float]
-    """Bytes of policies, noise, steps and states that were sent to and from all collectors."""
+    """{policy, noise, steps or states: bytes of these that were sent to or from all collectors}"""
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
@@ -90,6 +92,7 @@ def computed(workers: int, one: Rollout) -> Rollout:
 
 
 def row_of(workers: int, size: int, found: Rollout, is_computed: bool = False) -> dict[str, Any]:
+    """A row for PPO. size: steps of each copy in a rollout; found: the rollout of all `workers` collectors."""
     steps = 10 * COPIES * size * workers
     total = found.collect + found.update
     return {

@@ -4,7 +4,7 @@
 - passes: one backward pass for each task's gradient with respect to the shared trunk. This is what surgery uses.
 - batched: the same gradients from one call with `is_grads_batched`, which holds all forty in memory at once.
 - features: each task's gradient with respect to the trunk's output, and one backward pass of a combination of these
-  through the trunk (MGDA-UB, Sener & Koltun 2018). No task's gradient with respect to the trunk is computed, so a
+  through the trunk (MGDA-UB, Sener & Koltun 2018). No task's gradient with respect to the trunk is computed, so
   MGDA minimises only an upper bound of its objective.
 """
 
@@ -29,7 +29,7 @@ TASKS, BATCH, SIZE, WIDTH = 40, 16, 32, 16
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Median CPU milliseconds of each way on one thread, measured in turn, and their ratios to `joint`."""
+    """Median milliseconds of CPU time of each way on one thread, measured in turn, and their ratios to `joint`."""
     with torch_threads(1):
         calls = ways()
         seconds: dict[str, list[float]] = {name: [] for name in calls}

@@ -20,7 +20,7 @@ COMMANDS = {
     "MT10, one step": ["train", "benchmark=mt10", "steps=1", "training.final_episodes=0"],
     "MT50, one step": ["train", "benchmark=mt50", "steps=1", "training.final_episodes=0"],
 }
-"""Only the last three import PyTorch. The last two create all environments, step each once, and save the run and its
+"""Only the last three import PyTorch. The last two create all environments, step each once, and save the run with its
 plots."""
 _ONE_STEP = ", one step"
 _FIRST_STEP = """

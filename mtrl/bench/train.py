@@ -27,7 +27,7 @@ from mtrl.training import TRAININGS
 
 @dataclass(frozen=True)
 class Size:
-    """The sizes of a learner, and how many copies of each task and updates per step it has."""
+    """The sizes of a learner, the copies of each task, and the update-to-data ratio."""
 
     width: int
     batch_size: int
@@ -45,8 +45,8 @@ class Size:
 
 
 SIZES = {"quick": Size(128, 32, 2, 0.5, 15, threads=1), "standard": Size(400, 128, 1, 1.0, 2)}
-"""`quick` has the network and batch of `recipe=sac_mt10`, whose small matrix products are faster on one core, with half
-of its copies. `standard` has the usual sizes for MT10 and MT50."""
+"""`quick` has the network and batch of `recipe=sac_mt10`, whose small matrix products are faster on one core, and half
+of its copies of each task. `standard` has the usual sizes for MT10 and MT50."""
 GPU = Size(400, 128, 16, 1.0, 20)
 """The size for a learner on a GPU, with sixteen copies of each task."""
 ROUNDS = 32
@@ -115,7 +115,7 @@ def _trainer(suite: str, size: Size, device: str, execution: str, threads: int, 
 
 
 def _threads(size: Size) -> dict[str, tuple[int, int]]:
-    """What is measured -> threads of (learner, environments), 0 for a part that does not run."""
+    """What is measured -> (threads of the learner, threads of the environments); 0 for a part that does not run."""
     cores = available_cores()
     learner, half = size.threads or cores, max(1, cores // 2)
     threads = {"environments": (0, cores), "updates": (cores, 0)}
@@ -139,7 +139,7 @@ def _rows(suite: str, size: Size, rounds: int, steps: int, device: str, executio
             torch.set_num_threads(learner or available_cores())
             waited, now = _block(calls[name], steps, trainers.get(name), device)
             seconds[name].append(now)
-            waits[name].append(waited if name != "in_turn" else 0.0)  # in turn, this is the stepping itself
+            waits[name].append(waited if name != "in_turn" else 0.0)  # in turn, this time is the stepping itself
     torch.set_num_threads(available_cores())
     for trainer in trainers.values():
         trainer.close()

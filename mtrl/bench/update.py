@@ -27,6 +27,7 @@ OBSERVATION, ACTION, WIDTH, DEPTH, BATCH = 39, 4, 400, 3, 128
 """Meta-World's observation and action sizes, and the usual networks and batch per task for MT10 and MT50."""
 SUITES = {"mt10": 10, "mt50": 50}
 COMPILED = {"joint": "none", "pcgrad": "pcgrad"}
+"""Name of an update that is also measured compiled -> its method."""
 
 
 def filled_replay(num_tasks: int, device: str = "cpu") -> ReplayBuffer:
@@ -101,7 +102,7 @@ def _plain(num_tasks: int, width: int, backward: Backward = joint) -> Callable[[
 
 
 def _peers(num_tasks: int, width: int) -> dict[str, Callable[[], Any]]:
-    """The same update with other implementations of PCGrad, for comparison."""
+    """The same update with other implementations of PCGrad."""
     torchjd = torchjd_pcgrad()
     peers = {"naive_pcgrad": _plain(num_tasks, width, naive_pcgrad)}
     peers |= {"torchjd_pcgrad": _plain(num_tasks, width, torchjd)} if torchjd is not None else {}
@@ -133,7 +134,7 @@ def measure(
     - jax_joint, jax_pcgrad: the JAX baselines' updates, where a checkout is given.
 
     `solver_ms` is the time in which a Gramian surgery computes its coefficients, and `ratio_without` is the ratio
-    without this time. On a GPU the rows and the ratio differ; see `gpu_rows`.
+    without this time. On a GPU, rows and ratios differ; see `gpu_rows`.
 
     Args:
         chosen: surgeries and weightings to measure.
@@ -186,8 +187,7 @@ def gpu_rows(
 ) -> list[dict[str, Any]]:
     """Milliseconds per update on a GPU: eagerly, captured in each precision, and compiled.
 
-    Each measurement is of `count` updates, without a synchronisation in between. The ratio is to compiled joint
-    training.
+    Each measurement is of `count` updates without a synchronisation in between. Ratios are to compiled joint training.
     """
     calls = {}
     for method in ("none", *chosen):

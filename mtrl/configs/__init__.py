@@ -226,9 +226,9 @@ def _node(registries: Sequence[Registry], group: str, saved: dict[str, Any]) -> 
 
 
 def _made(composed: DictConfig, registries: Iterable[Registry]) -> Any:
-    """The configuration object, after a check that floats are finite and integers have at most 63 bits."""
+    """The configuration object. Raises UserError for infinite floats, NaN, and integers of more than 63 bits."""
     for registry in registries:
-        if registry.usual:
+        if registry.usual:  # errors should name the group as typed, such as critic_surgery
             with typed_as({registry.usual: registry.group}):
                 OmegaConf.to_object(composed[registry.group] or OmegaConf.create())
     config = OmegaConf.to_object(composed)
@@ -242,7 +242,7 @@ def _made(composed: DictConfig, registries: Iterable[Registry]) -> Any:
 
 
 def _check_override(override: str, registries: Sequence[Registry], optional: Sequence[str]) -> None:
-    """Raise a UserError where Hydra's message would not help, as for a missing `=` or an unknown kind of a group.
+    """Raise UserError where Hydra's message would not help, as for a missing `=` or an unknown kind of a group.
 
     optional: the groups that may be empty (null).
     """
@@ -263,7 +263,7 @@ def _check_override(override: str, registries: Sequence[Registry], optional: Seq
 def _check_option(
     key: str, root: type[Any], registries: Sequence[Registry], chosen: Mapping[str, Sequence[str]]
 ) -> None:
-    """Raise UserError for an option that no chosen kind has, or that is a kind, before any kind is imported."""
+    """Raise UserError for an option that no chosen kind has, or for `<group>.kind`, before any kind is imported."""
     group, dot, option = key.partition(".")
     kinds = chosen.get(group, [])
     many = any(registry.many for registry in registries if registry.group == group)

@@ -1,6 +1,7 @@
 """Reads the values of options: text as typed, integers in any notation (such as 1e6), and the rest in Hydra's syntax.
 
-The declared type of an option decides how its value is read. Paths and names therefore have no special characters.
+The declared type of an option decides how its value is read. Paths and names therefore need no escapes; only those that
+contain a comma need quotes.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def parse(text: str) -> Override | None:
     """Parse a value in Hydra's syntax; None if it is not one."""
     try:
         return OverridesParser.create().parse_override(f"value={text}")
-    except (HydraException, ValueError, RecursionError):  # as for thousands of digits or brackets
+    except (HydraException, ValueError, RecursionError):  # such as for thousands of digits or brackets
         return None
 
 
@@ -131,7 +132,7 @@ def is_whole(declared: Any) -> bool:
 
 
 def _whole(value: Any, declared: Any) -> Any:
-    """`value`, where the items of a list whose declared type is a list of integers are converted to integers."""
+    """`value`; if it is declared as a list of integers, with its items converted to integers where possible."""
     if not isinstance(value, list) or int not in get_args(declared):
         return value
     numbers = [_integer(str(item)) for item in value]
@@ -139,7 +140,7 @@ def _whole(value: Any, declared: Any) -> Any:
 
 
 def _integer(text: str) -> int | None:
-    """The integer that a text stands for in any notation; None if it is not an integer."""
+    """The integer that a text stands for in any notation; None if it is not an integer, or is too large."""
     try:
         number = Decimal(text)
     except InvalidOperation:

@@ -23,7 +23,10 @@ _TYPED: ContextVar[dict[str, str] | None] = ContextVar("typed", default=None)
 
 @contextlib.contextmanager
 def typed_as(groups: dict[str, str]) -> Iterator[None]:
-    """Inside the block, `check` names options by the group that the user typed. groups: {usual group: typed group}"""
+    """Inside the block, `check` names options by the group that the user typed.
+
+    groups: {group that the checks name: group that the user typed}, such as {"surgery": "critic_surgery"}.
+    """
     token = _TYPED.set(groups)
     try:
         yield
@@ -48,7 +51,7 @@ def option(default: Any, limits: Limits | None, **metadata: Any) -> Any:
 
     limits: a tuple of the choices; or for a number, the text that error messages show: "positive", "a positive
     integer", "2 or more", or an interval such as "in [0, 1)" or "in 1..500" (inclusive); or None for no limits. A
-    number may always be None.
+    number may be None whatever its limits.
 
     Raises:
         UserError: `limits` has another form.
@@ -81,7 +84,7 @@ class Options:
 
 @functools.cache
 def _limits(config: type[Any]) -> dict[str, Limits]:
-    """The limits of a dataclass's options, each from the most derived class that sets any. `kind` is fixed."""
+    """The limits of a dataclass's options, each from the most derived class that sets any. `kind` has one choice."""
     kind: dict[str, Limits] = {"kind": (config.kind,)} if getattr(config, "kind", "") else {}
     tables = (owner.__dict__.get("__dataclass_fields__", {}) for owner in reversed(config.__mro__))
     return kind | {f.name: f.metadata["limits"] for table in tables for f in table.values() if f.metadata.get("limits")}

@@ -30,7 +30,7 @@ def free_cores(count: int) -> Iterator[list[int]]:
     """Reserve `count` cores inside the block, and yield their numbers.
 
     Yields [] if fewer cores are free, if `count` is all cores or more, or if the system cannot pin processes to cores.
-    A lock on a file for each core keeps other mtrl processes away. The system releases it if the process dies.
+    A lock on a file per core keeps the user's other mtrl processes away. The system releases it if the process dies.
     """
     if not hasattr(os, "sched_getaffinity") or count >= available_cores():
         yield []

@@ -57,7 +57,7 @@ class Registry:
     many: bool = False
     """Whether a run may choose several methods, each with its options under `<group>.<kind>`."""
     usual: str = ""
-    """The group from whose methods this group chooses, if not its own. Checks of options name that group."""
+    """The group from whose methods this group chooses, if not its own. The methods' own checks name that group."""
     folders: tuple[str, ...] = ()
     """Packages within `package` that also hold methods of this registry."""
     makes: str = ""
@@ -165,7 +165,7 @@ class Registry:
             return [field.name for field in dataclasses.fields(self.config_class(kind))]
 
     def constant(self, kind: str, name: str) -> Any:
-        """A class constant of the method's options; None if there is none of this name."""
+        """The value of a class constant of the method's options class; None if there is no such constant."""
         try:
             return source.constant(self.place(kind), kind, name)
         except LookupError:
@@ -173,7 +173,7 @@ class Registry:
 
 
 def find(registries: Iterable[Registry], group: str, kind: str) -> Registry | None:
-    """The registry that has a kind. A group may have several, such as networks for vectors and for images."""
+    """The registry of a group that has a kind, or None. A group may have several, one for each kind of data."""
     return next((r for r in registries if r.group == group and kind in r.kinds), None)
 
 

@@ -28,6 +28,8 @@ class Imported(NamedTuple):
 
 
 class Class(NamedTuple):
+    """The definition of a class, and the module that has it."""
+
     module: str
     node: ast.ClassDef
 
@@ -73,7 +75,7 @@ def options(module: str, kind: str) -> list[str]:
 
 
 def constant(module: str, kind: str, name: str) -> Any:
-    """A class constant of the method's options; None if there is none of this name.
+    """The value of a class constant of the method's options class; None if there is no such constant.
 
     If its value is a name that the module imports from another one, that other module is imported.
     """
@@ -188,7 +190,7 @@ def _resolved(module: str, expression: ast.expr | None) -> Class:
 
 
 def _order(owner: Class) -> list[Class]:
-    """A dataclass and its bases in Python's order: a common base comes after all classes that have it."""
+    """A dataclass and its bases in method resolution order: a common base comes after all classes that have it."""
     found = list(_lineage(owner))
     return [base for number, base in enumerate(found) if base not in found[number + 1 :]]
 

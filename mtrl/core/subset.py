@@ -9,14 +9,20 @@ from torch import Tensor
 
 
 class TaskSubset:
-    """All T tasks, in the suite's order, so S = T. `write` copies; the other methods return what they are given."""
+    """The S tasks of a batch, out of the suite's T. This base class stands for all T tasks, in the suite's order.
+
+    The shapes below hold for every subclass. Here S = T, so only `write` copies anything.
+    """
 
     def gather(self, whole: Tensor) -> Tensor:
         """Select the entries of the batch's tasks from a tensor of all tasks: (T, ..) -> (S, ..)."""
         return whole
 
     def scatter(self, part: Tensor, whole: Tensor) -> Tensor:
-        """Place the values (S, ..) of the batch's tasks in the shape of `whole` (T, ..), with zeros for other tasks."""
+        """Place the values (S, ..) of the batch's tasks in the shape of `whole` (T, ..), with zeros for other tasks.
+
+        Values of the same task are added.
+        """
         return part
 
     def write(self, whole: Tensor, part: Tensor) -> None:

@@ -57,7 +57,7 @@ class ChosenTasks(SuiteConfig):
     def check_tasks(self, known: Iterable[str], source: str = "") -> None:
         """Raise UserError where `tasks` has a name twice, or one that is not in `known`.
 
-        source: what the message adds about where those names are listed.
+        source: text for the message that says where the known names come from.
         """
         check(len(set(self.tasks)) == len(self.tasks), "benchmark.tasks", "a list without duplicates", list(self.tasks))
         names = list(known)
@@ -114,8 +114,8 @@ _Spec = TypeVar("_Spec", bound=Spec)
 class Suite(Generic[_Config, _Spec]):
     """A benchmark: named tasks whose data have the same shapes.
 
-    A suite also has the methods that its training loop needs, such as `make_envs`. What only some suites can do is a
-    method of this class that raises `UserError` unless a suite overrides it.
+    A suite also has the methods that its training loop needs, such as `make_envs`. Abilities that only some suites have
+    are methods of this class that raise `UserError` unless a suite overrides them.
     """
 
     config: _Config
@@ -123,7 +123,7 @@ class Suite(Generic[_Config, _Spec]):
     panels: Sequence[tuple[str, str]] = ()
     """(metric, title) of each panel in a run's plot, for suites with too many tasks for a panel each."""
     step_scale: int = 1
-    """The factor by which the plot with `panels` multiplies a run's steps."""
+    """The number of environment steps in one step of a run, for the plot with `panels`."""
     parallel_demonstrations: bool = True
     """Whether several processes may collect demonstrations at once."""
 
@@ -137,7 +137,7 @@ class Suite(Generic[_Config, _Spec]):
 
     @property
     def unseen(self) -> Suite[Any, Any]:
-        """The tasks on which agents that infer their task are evaluated: the held-out ones, or if none, all."""
+        """The suite on which agents that infer their task are evaluated: the held-out tasks, or if none, all."""
         return self
 
     def description(self) -> dict[str, Any]:

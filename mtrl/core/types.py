@@ -38,7 +38,7 @@ class Transitions(NamedTuple):
     subset: TaskSubset = ALL_TASKS
     """The tasks of the batch: by default all tasks of the suite, in its order."""
     truncated: Tensor | None = None
-    """(T, N) bool: where an episode was truncated. Only transitions that come straight from environments have it."""
+    """(T, B): where an episode was truncated, or, in a batch of a rollout, where it ended. None if not known."""
     discount: Tensor | None = None
     """(T, B): the factor of the next observation's value in a target. If None, the learner's γ."""
 
@@ -91,7 +91,10 @@ class TaskParameters(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
     def at(self, subset: TaskSubset) -> TaskParameters:
-        """The network for a batch's tasks, whose `own` still holds all tasks. For all tasks, the network itself."""
+        """This network for only the S tasks of a batch; for all tasks, this network itself.
+
+        The result's `own` still holds the parameters of all T tasks.
+        """
         ...
 
 

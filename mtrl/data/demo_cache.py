@@ -1,4 +1,4 @@
-"""Training samples from demonstrations in memory-mapped files, so that training never decodes an image.
+"""Memory-mapped training samples made from demonstrations, so that training never decodes an image.
 
 A cache is a folder with one folder for each task, which holds `facts.json` and one raw file for each array. A task is
 written to another folder, which is renamed when it is complete. Several processes may therefore write different tasks,
@@ -90,7 +90,8 @@ def observe(frame: Frame, cameras: Sequence[str], size: int, name: str = "the cu
     size: pixels along a side of the square images, to which larger images are shrunk. name: the frame's name in errors.
 
     Raises:
-        UserError: a camera's image, depth or model is missing, or an image is no square whose side `size` divides.
+        UserError: a camera's image, depth or model is missing, or an image is not square or its side is not a multiple
+            of `size`.
     """
     views = []
     for camera in cameras:
@@ -132,7 +133,7 @@ def samples(demo: Demo, cameras: Sequence[str], size: int, name: str = "the demo
 
 
 class CacheWriter:
-    """Writes one task's demonstrations to a cache, in place of those that the cache has of this task.
+    """Writes one task's demonstrations to a cache. They replace those that the cache already has of this task.
 
     It is used in a `with` block. If the block raises, the cache stays as it was.
 
@@ -225,7 +226,8 @@ class DemoCache:
     def __init__(
         self, folder: Path | str, tasks: Sequence[str], cameras: Sequence[str], size: int, demos: int | None = None
     ) -> None:
-        """size: pixels along a side of the images; demos: use only the first so many demonstrations of each task.
+        """size: pixels along a side of the images; demos: how many demonstrations of each task to use, from the first;
+        all if None.
 
         Raises:
             UserError: a task is missing, empty or damaged, has fewer than `demos` demonstrations, or was written in

@@ -83,6 +83,7 @@ def fetch(name: str, root: Path | str, progress: Callable[[str], Show | None] | 
 
 
 def md5(path: Path) -> str:
+    """The MD5 checksum of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Replay for tasks that are goals. Each goal has its own ring buffer, as a step or a batch has only some goals."""
+"""Replay for tasks that are goals. Each goal has its own ring buffer, since a step or a batch has only some goals."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ class GoalReplay:
 class HindsightReplay(GoalReplay):
     """Hindsight experience replay: replaces half of a batch's goals, on average, with goals that were achieved.
 
-    This is the strategy "random" of Andrychowicz et al. 2017, except that the new goal is achieved by an observation
-    stored for the old goal, and replaces the old goal in all of its transitions in the batch, so that goal-conditioned
-    networks compute each goal once.
+    This is the strategy "random" of Andrychowicz et al. 2017 with two changes. The new goal is achieved in a transition
+    stored for the old goal. It replaces the old goal in all of its transitions in the batch, so that goal-conditioned
+    networks process each goal once.
     """
 
     share = 0.5

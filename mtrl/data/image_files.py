@@ -1,7 +1,7 @@
 """Readers of image data sets in the files that their authors publish.
 
 Each reader takes the folder that holds the data set's own folder or files, and returns training and test images. A
-missing or malformed file raises an error of one line with its name. Pickles may contain only the objects on an
+missing or malformed file raises an error of one line that names it. Pickles may contain only the objects on an
 allow-list.
 """
 
@@ -254,7 +254,7 @@ def _check_mat(path: Path) -> None:
 
 
 def _labels(what: str, found: Any, count: int, classes: int, first: int = 0) -> NDArray[np.int64]:
-    """Check labels (count,) of any numeric type: integers from `first` to `first` + `classes` − 1."""
+    """Check that labels (count,) are integers from `first` to `first` + `classes` − 1, and return them as int64."""
     try:
         values = np.array(found, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -20,7 +20,7 @@ class LabelledImages(NamedTuple):
     labels: Tensor
     """(M,) int64, or (M, K) for K labels of each image."""
     coarse: Tensor | None = None
-    """(M,) int64: the group of each image's label, such as CIFAR-100's superclass, if the data set has groups."""
+    """(M,) int64: the group of each image, such as CIFAR-100's superclass, if the data set has groups."""
 
 
 class Split(NamedTuple):

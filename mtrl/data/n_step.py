@@ -12,12 +12,12 @@ from mtrl.data.replay import ReplayBuffer
 
 
 class NStepReplay(ReplayBuffer):
-    """A per-task replay of n-step returns (Sutton 1988), as in Rainbow without an off-policy correction.
+    """A per-task replay of n-step returns (Sutton 1988), as in Rainbow, with no off-policy correction.
 
     A transition drawn at step t becomes (o_t, a_t, Σ_(i<k) γⁱ r_(t+i), o_(t+k), terminated_(t+k−1), γᵏ). Here k = n, or
     less where the episode terminates or is truncated earlier, or where the newest transition is reached. A row also
-    stores whether the episode ended. The rows of N copies alternate in the ring buffer, so the row that follows in the
-    same copy is N further on, whatever the capacity.
+    stores whether the episode ended. The rows of N copies alternate in the ring buffer, so the next row of the same
+    copy is N places further on, modulo the capacity.
     """
 
     _scalars: ClassVar[int] = 3
@@ -25,7 +25,7 @@ class NStepReplay(ReplayBuffer):
     def __init__(
         self, *sizes: Any, steps: int, discount: float, copies: int, device: torch.device | str = "cpu"
     ) -> None:
-        """sizes: as in `ReplayBuffer`; steps: n; discount: γ; copies: N, the transitions of each task in each `add`."""
+        """sizes: the first four arguments of `ReplayBuffer`; steps: n; discount: γ; copies: N environments per task."""
         super().__init__(*sizes, device=device)
         self._copies = copies
         self._steps = torch.arange(steps, device=device)
@@ -33,7 +33,7 @@ class NStepReplay(ReplayBuffer):
         self._newest = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(self, transitions: Transitions) -> None:
-        """Store one transition of each of the N copies of each task, with `truncated`; fields (T, N, ..).
+        """Store one transition from each of the N copies of each task: fields (T, N, ..), including `truncated`.
 
         Raises:
             ValueError: the number of transitions per task is not N.

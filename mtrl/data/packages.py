@@ -25,7 +25,7 @@ from mtrl.core.errors import expected, reading
 from mtrl.data.image_files import CIFAR_SHAPE
 
 _LARGEST = 64 << 20
-"""The size in bytes up to which members are read. It is somewhat larger than that of the largest real one."""
+"""Bytes: larger members are refused. The largest real member is somewhat smaller."""
 Member = Callable[[str], bytes]
 """A member's name -> its content in the archive."""
 

@@ -25,7 +25,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def made_once(folder: Path, layout: Layout, fill: Callable[[Arrays], None]) -> Arrays:
-    """The arrays of a folder, read-only. If the folder does not exist, it is made, and `fill` has to write the arrays.
+    """The arrays of a folder, read-only. If the folder does not exist, it is made, and `fill` is called to write them.
 
     Raises:
         UserError: the folder cannot be written, or a file in it is missing, damaged or of another shape.

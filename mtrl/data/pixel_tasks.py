@@ -1,9 +1,9 @@
 """Kinds of dense prediction tasks, which predict something for each pixel of a picture: losses and measures.
 
 All tensors are (B, C, H, W), and every mean is over valid pixels. A label of −1, a depth of 0, a disparity of −1 or a
-normal of zero marks a pixel without ground truth. A data set's measures are computed from the sum of its batches'
-tallies, so every pixel has the same weight. Losses, invalid values and measures are those of the Auto-λ paper (Sec.
-5.1) and its authors' code, except that `Normals` has two losses.
+normal of zero marks a pixel without ground truth. A batch's tally consists of sums over its pixels. A data set's
+measures are computed from the sum of all tallies, so every pixel has the same weight. Losses, invalid values and
+measures are those of the Auto-λ paper (Sec. 5.1) and its authors' code, except that `Normals` has two losses.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class Normals(PixelTask):
         found, valid = self.prediction(output), self._valid(target)
         apart, together = (_length(found + sign * target) for sign in (-1, 1))
         angle = torch.rad2deg(2 * torch.atan2(apart, together))  # exact for small angles, unlike acos
-        angle = angle.nan_to_num(180.0)  # as it becomes an index below; infinite outputs are reported elsewhere
+        angle = angle.nan_to_num(180.0)  # NaN cannot be an index; other code reports infinite outputs
         bins = _counts((angle / _BIN).long(), valid, math.ceil(180 / _BIN) + 1)
         return torch.cat([bins, torch.where(valid, angle, 0).double().sum().unsqueeze(0)])
 

@@ -86,7 +86,10 @@ def frame_of(observation: Any, where: str) -> Frame:
 
 
 def _numbers(found: Any, shape: tuple[int, ...] | None, name: str, where: str) -> FloatArray:
-    """Check finite numbers of a shape (None: one per joint), and return them. A single number may be in an array."""
+    """Check that `found` holds finite numbers of a shape (None: one per joint), and return them as float64.
+
+    A single number may be in an array of one element.
+    """
     try:
         array = np.array(found, np.float64)
     except (TypeError, ValueError) as error:

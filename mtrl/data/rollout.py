@@ -16,8 +16,8 @@ class Rollout:
     """R steps of T tasks with N environments each. Every field is (T, R, N, ..), and the next rollout overwrites it.
 
     observation, action and next_observation are (.., O), (.., A) and (.., O). Actions are those that the policy
-    sampled, before environments clip them. terminated and ended are float: terminated is 1 where the successor is
-    absorbing, and ended is 1 where the episode was terminated or truncated.
+    sampled, before environments clip them. terminated and ended are float: terminated is 1 where the episode
+    terminated, and ended is 1 where it terminated or was truncated.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Rollout:
         self.filled += 1
 
     def transitions(self, steps: slice = slice(None)) -> Transitions:
-        """The steps, or a slice of them, as one batch with fields (T, steps · N, ..). Its `truncated` holds `ended`."""
+        """The steps, or a slice of them, as one batch with fields (T, steps · N, ..). Its `truncated` is `ended`."""
         *fields, ended = (getattr(self, name)[:, steps].flatten(1, 2) for name in _FIELDS)
         return Transitions(*fields, truncated=ended)
 

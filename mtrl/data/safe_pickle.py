@@ -4,8 +4,8 @@ A pickle is a program that may import any function and call it. Here it may use 
 and the caller says which object each name stands for. Every other name is refused before it is looked up.
 
 NumPy's own constructors are not safe: `ndarray(shape, object, buffer=bytes)`, or a dtype whose state says "object"
-where its flags do not, make references to arbitrary addresses. So `NUMPY` holds stand-ins, which build arrays of
-numbers, booleans and strings from their bytes and refuse everything else.
+where its flags do not, create references to arbitrary memory addresses. So `NUMPY` holds stand-ins, which build arrays
+of numbers, booleans and strings from their bytes and refuse everything else.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mtrl.core.errors import UserError, reading
 
 _PLAIN_KINDS = "biufcSU"
 _MADE, _MADE_PER_BYTE = 1 << 20, 4
-"""How many bytes the calls in a pickle may produce: a constant, plus so many for each byte of the file. Old protocols
-write arrays as text, so a valid file may need several times its size."""
+"""The calls in a pickle may produce at most `_MADE` bytes, plus `_MADE_PER_BYTE` for each byte of the file. Old
+protocols write arrays as text, so a valid file may need several times its size."""
 
 
 class _DType:
@@ -148,6 +148,8 @@ class _Unpickler(pickle._Unpickler):
             raise ValueError("more bytes than the file has")
 
     def _calling(load: Callable[[Any], None]) -> Callable[[Any], None]:  # type: ignore[misc]
+        """Count the bytes that an opcode's call produces."""
+
         def counted(self: _Unpickler) -> None:
             load(self)
             self._count()
@@ -167,7 +169,7 @@ class _Unpickler(pickle._Unpickler):
     def _load_build(self) -> None:
         """The opcode BUILD, only for instances of the allowed classes. Otherwise a file could change functions."""
         if not isinstance(self.stack[-2], self._changed):
-            raise TypeError("attributes of something that is not an instance of its classes")
+            raise TypeError("attributes of something that is not an instance of an allowed class")
         pickle._Unpickler.load_build(self)  # type: ignore[attr-defined]
 
     dispatch[pickle.BUILD[0]] = _load_build

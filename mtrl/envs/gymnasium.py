@@ -4,8 +4,9 @@ Observations are flattened and must have the same size in all environments. Acti
 are scaled from [-1, 1] to the environment's bounds. Rewards and the ends of episodes are the environment's.
 
 An episode is solved if the `info` of its last step says so (`is_success` or `success`). If that `info` has no such
-entry, the episode is solved if its return reaches a threshold. If a task has no threshold, and no such entry in the
-first step of an episode, results are only returns. Environments step one after another in this process.
+entry, the episode is solved if its return reaches a threshold. If one of the tasks has neither a threshold nor such an
+entry in the first step of an episode, the results of all tasks are only returns. Environments step one after another in
+this process.
 
 Gymnasium has no way to save an environment. A checkpoint therefore holds each episode's number, which gives its seed,
 and the actions of the episode under way, which are replayed when the run is resumed. This is exact for every
@@ -76,7 +77,8 @@ class AdapterConfig(ChosenTasks):
         """One environment with observations (O,) and actions (A,) in [-1, 1].
 
         Raises:
-            UserError: the environment cannot be made, its spaces are of other kinds, or its episodes have no limit.
+            UserError: the environment cannot be made, its actions are not a vector with bounds, its observations cannot
+                be flattened, or its episodes have no limit.
         """
         with calling(name, "one that can be made here"):
             env = self.made(name, **options)
@@ -169,7 +171,7 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
         return GymnasiumEnvs(self, (seed, _TRAINING), envs_per_task, copies)
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> GymnasiumEnvs:
-        """Under either protocol, each episode has a seed of its own and ends by the environment's rules."""
+        """At most 10 environments per task. Both protocols do the same here: each episode has a seed of its own."""
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
         check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
         return GymnasiumEnvs(self, (seed, _EVALUATION), min(episodes, _EVALUATION_COPIES))
@@ -185,10 +187,11 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
         }
 
     def film(self, policy: Callable[[FloatArray], FloatArray], path: Path, seed: int) -> None:
-        """Write a video of one episode of every task.
+        """Write a video of one episode of every task. policy: observations (T, 1, O) -> actions (T, 1, A).
 
         Raises:
-            UserError: an environment cannot be drawn, or the video writer is missing (`RenderingUnavailable`).
+            RenderingUnavailable: the video writer is missing.
+            UserError: an environment cannot be drawn.
         """
         check_writer()
         if "mujoco" in sys.modules:  # Gymnasium's default needs a display

@@ -25,7 +25,8 @@ STEPS = "one whose step(action) gives (observation, reward, terminated, truncate
 class GymnasiumEnvs:
     """T tasks with N environments each; implements `TaskVectorEnv`.
 
-    Every episode of a task has its own seed, which its number decides: episode e of environment n has number e N + n.
+    Episode e of environment n has the number e · N + n in its task, both counted from 0. The number determines the
+    episode's seed, so every episode of a task has a seed of its own.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class GymnasiumEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start from the first episodes of `seed`, or of the last seed if not given."""
+        """Start again with the first episodes of `seed`, or of the last seed if not given. Returns (T, N, O)."""
         self._seed = (self._seed[0] if seed is None else seed, self._seed[1])
         self._episode[:] = 0
         for place in np.ndindex(self._length.shape):
@@ -116,13 +117,13 @@ class GymnasiumEnvs:
             ) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, with the actions (T, N, steps, A) so far, for the steps of the longest episode under way."""
+        """The state. Its actions (T, N, L, A) are those of the episodes under way, of which the longest has L steps."""
         played = self._actions[:, :, : self._length.max()]
         arrays = {"actions": played, "length": self._length, "episode": self._episode, "observation": self._observation}
         return {"seed": list(self._seed), **{name: torch.tensor(array) for name, array in arrays.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Go back to a saved state by replaying the episodes under way.
+        """Restore a saved state by replaying the episodes under way, and return its observations (T, N, O).
 
         Raises:
             UserError: the state has another number of tasks or environments, or an episode does not repeat exactly.
@@ -187,5 +188,5 @@ class calling:
 
 
 def solved_by(info: Mapping[str, Any]) -> Any:
-    """What the environment says about whether the task is solved, or None where it says nothing."""
+    """The entry `is_success` of an `info`, otherwise its entry `success`, or None if it has neither."""
     return info.get("is_success", info.get("success"))

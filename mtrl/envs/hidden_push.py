@@ -1,7 +1,7 @@
-"""Pushing a puck on Meta-World's table to a hidden place: observations do not show it, and only rewards depend on it.
+"""Pushing a puck on Meta-World's table to a hidden place, which the rewards depend on but observations do not show.
 
-The puck always starts at the same point. The tasks' places differ only in x, from 20 cm on the left to 20 cm on the
-right. The environment is `mtrl/GoalPush-v0` with its dense reward, without the goal at the end of its observations.
+The puck always starts at the same point. The tasks' places differ only in x, which is between -20 cm and 20 cm. The
+environment is `mtrl/GoalPush-v0` with its dense reward; the goal at the end of its observations is removed.
 """
 
 from __future__ import annotations

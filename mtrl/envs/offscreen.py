@@ -75,9 +75,10 @@ def _candidates() -> list[str]:
 class OffscreenContext:
     """A mujoco OpenGL context for pictures of up to width x height pixels. It is current only in a `with` block.
 
-    Another library's renderer can become garbage at any time. Python then deletes it in any thread, and OpenGL deletes
-    the objects with the same numbers in the context that is current there. If that were ours, it would draw wrong
-    pictures or crash. Therefore no garbage is collected inside the block, and an empty context is current after it.
+    Python may collect another library's unused renderer at any time and in any thread. OpenGL then deletes the objects
+    with that renderer's numbers in the context that is current in the thread. If this were our context, it would draw
+    wrong pictures or crash. Therefore no garbage is collected inside the block, and an empty context is current after
+    it.
 
     A context can be used only in the thread that made it.
 
@@ -91,12 +92,18 @@ class OffscreenContext:
 
     def __enter__(self) -> OffscreenContext:
         _collections.pause()
-        self._context.make_current()
+        try:
+            self._context.make_current()
+        except BaseException:
+            _collections.resume()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._empty.make_current()
-        _collections.resume()
+        try:
+            self._empty.make_current()
+        finally:
+            _collections.resume()
 
     def free(self) -> None:
         """Free both contexts. First, the caller must free what mujoco has made in them, in a `with` block."""

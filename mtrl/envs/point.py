@@ -89,7 +89,10 @@ class PointEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes from `seed`, by default the last one. The same seed gives the same starts."""
+        """Restart all episodes and return the first observations (T, N, 2).
+
+        `seed` decides all starts. By default it is the last seed, so that the same starts follow.
+        """
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._begin()

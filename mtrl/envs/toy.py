@@ -3,7 +3,7 @@
 In every task, a point has to move from a random start to a random goal in the same plane. The action of task t is
 rotated by 2πt/T before it moves the point. The observation does not distinguish tasks, so in the same state task 0 and
 task T/2 need opposite actions, and their gradients conflict wherever they share weights. The code is pure NumPy, and
-takes some 10^6 steps a second with dozens of copies of each task.
+does about 10^6 steps per second with dozens of copies of each task.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.core.types import FloatArray, StepResult
 
 SPEED = 0.15
-"""The longest move of one step along each axis of an action; the plane is [-1, 1]²."""
+"""The longest move along each axis of an action in one step. The plane is [-1, 1]²."""
 GOAL_RADIUS = 0.1
 """The task is solved within this distance of the goal."""
 MIN_DISTANCE = 0.8
@@ -40,8 +40,8 @@ class Config(ChosenTasks):
 
     kind: str = "toy"
     num_tasks: int = option(4, "in 1..360")
-    """T, the number of rotations, which are named by whole degrees. `tasks` may choose some of them by names such as
-    turn-90."""
+    """The number of rotations, and so of tasks, unless `tasks` chooses some by name. Names give the rotation in whole
+    degrees, such as turn-90."""
     horizon: int = option(25, "a positive integer")
     """Steps after which an episode is truncated. The farthest goal takes fewer."""
     shuffled_rewards: bool = False
@@ -52,7 +52,7 @@ class Config(ChosenTasks):
         self.check_tasks(self.names())
 
     def names(self) -> tuple[str, ...]:
-        """The names of all `num_tasks` tasks, (T,)."""
+        """The names of all `num_tasks` tasks, whether chosen or not."""
         return tuple(f"turn-{360 * t // self.num_tasks}" for t in range(self.num_tasks))
 
     def turns(self) -> list[int]:
@@ -61,7 +61,7 @@ class Config(ChosenTasks):
 
 
 class ToySuite(Suite[Config, ControlSpec]):
-    """T rotated point masses (see the module)."""
+    """T rotated point masses; see the module's docstring."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -118,7 +118,10 @@ class ToyEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart from `seed`. By default this is the last reset's seed, so that the same starts and goals follow."""
+        """Restart all episodes and return the first observations (T, N, 6).
+
+        `seed` decides all starts and goals. By default it is the last seed, so that the same ones follow.
+        """
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._begin(np.ones((self.num_tasks, self.envs_per_task), bool))
@@ -146,7 +149,7 @@ class ToyEnvs:
         return {**arrays, "start": self._start, "rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Restore a saved state.
+        """Restore a saved state and return its observations (T, N, 6).
 
         Raises:
             UserError: it is the state of another number of tasks or copies.

@@ -1,1 +1,1 @@
-"""How updates run: precision of products, tracing and compilation, CUDA graphs."""
+"""How updates run: precision of matrix products, several processes, compilation and CUDA graphs."""

@@ -25,8 +25,10 @@ def float32_products(level: str) -> Iterator[None]:
 
 
 def network_level(precision: str, device: torch.device) -> str:
-    """The precision of float32 products in networks, for one of `CHOICES`. Only GPUs have TF32; a CPU computes in full
-    float32."""
+    """The precision of float32 products in networks, highest or high, for one of `CHOICES`.
+
+    Only GPUs have TF32, so a CPU computes in full float32.
+    """
     return "high" if precision == "tf32" and device.type == "cuda" else "highest"
 
 

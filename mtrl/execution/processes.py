@@ -20,8 +20,9 @@ from mtrl.core.errors import expected
 from mtrl.core.types import Metrics, TaskLoss, Tensors
 
 if dist.is_available():
-    # This module keeps the process group that is the default at its import. PyTorch's optimisers import it, too. If
-    # that happened after `init_process_group`, the group's threads would live until Python ends, and could abort it.
+    # When torch.distributed.nn is imported, it keeps the default process group of that moment. PyTorch's optimisers
+    # import it. If the first import came after `init_process_group`, it would keep the group's threads alive until
+    # Python exits, and they could abort the process.
     importlib.import_module("torch.distributed.nn")
 
 B = TypeVar("B")
@@ -34,7 +35,8 @@ class Processes:
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        # The default group is also stored as None: a reference to it would keep its threads alive in the same way.
+        """group: the group of the processes; None for only this process."""
+        # The default group is also stored as None: a reference to it would keep its threads alive, too.
         self.group = None if group is None or group is dist.group.WORLD else group
         self.count = 1 if group is None else dist.get_world_size(group)
         """W"""
@@ -99,9 +101,9 @@ class Processes:
             yield [i for i, t in enumerate(tensors) if t.dtype == kind]
 
     def losses(self, task_losses: TaskLoss) -> TaskLoss:
-        """`task_losses` with the losses' values averaged over the processes, on the graph of this process's share.
+        """A version of `task_losses` whose losses have the mean values over the processes, and this process's graphs.
 
-        Metrics that are floating-point numbers are averaged, too.
+        Floating-point metrics are averaged, too.
         """
         if self.count == 1:
             return task_losses

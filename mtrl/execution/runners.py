@@ -44,6 +44,8 @@ Update = Callable[[], Metrics]
 
 
 class Runner(Protocol):
+    """A way to run updates."""
+
     def prepare(self) -> object:
         """Get ready for the next call. This may take long, but does not change the state."""
         ...
@@ -54,7 +56,7 @@ class Runner(Protocol):
 
 
 def choose(wanted: str, device: torch.device, host_bound: str | None) -> str:
-    """The execution for a value of the option.
+    """The execution, one of `CHOICES`, for a value `wanted` of `agent.execution`.
 
     auto stays auto on a GPU, and on a CPU with a C++ compiler and one of the `TESTED` versions of PyTorch, unless there
     is a host-bound part. Updates are then captured (on a GPU) and, after `PATIENCE` updates, compiled if that works.
@@ -179,7 +181,7 @@ class Auto:
     def __init__(
         self, plain: Runner, stages: Sequence[tuple[int, Runner]], done: Callable[[], int], snapshot: Snapshot
     ) -> None:
-        """stages: (the number of updates after which it is used, runner), in increasing order of these numbers."""
+        """stages: pairs (n, runner), where the runner is used after n updates, in increasing order of n."""
         self._plain, self._stages, self._done, self._snapshot = plain, list(stages), done, snapshot
         self._runner = plain
 

@@ -66,9 +66,13 @@ class Traced:
         announce: Callable[[str], None] = lambda _: None,
         products: str = "highest",
     ) -> None:
-        """snapshot: a context that undoes what the update changes; announce: called with a line before something slow.
+        """Store the update, which is traced by the first `prepare`.
 
-        compiled: whether inductor compiles the graph; products: the networks' float32 precision, highest or high.
+        Args:
+            snapshot: a context that undoes what the update changes.
+            compiled: whether inductor compiles the graph.
+            announce: called with a line for the user before something slow.
+            products: the precision of the networks' float32 products, highest or high.
         """
         self._announce, self._products = announce, products
         self._update, self._snapshot, self._compiled = update, snapshot, compiled
@@ -169,7 +173,7 @@ def _without_counters(pure: fx.GraphModule) -> list[int]:
     """Let the graph return the scalars that it would change, such as an optimiser's step count, after its results.
 
     PyTorch 2.13's compiler may read the old value of such a scalar in one kernel before another kernel has changed it.
-    Returns the inputs that hold these scalars.
+    Returns the indices of the inputs that hold these scalars.
     """
     graph, places, new = pure.graph, list[int](), list[fx.Node]()
     inputs = [node for node in graph.nodes if node.op == "placeholder"]

@@ -19,8 +19,8 @@ class ASHA:
     """The trials' values at each rung. Larger values are better.
 
     Args:
-        metric: the name of the value in a row.
-        first: r, in steps.
+        metric: the name of the compared value in a row.
+        first: r, the step of the first rung.
         keep: η; 1/η of the trials continue.
     """
 
@@ -39,7 +39,7 @@ class ASHA:
             rung += 1
 
     def stops(self, trial: int) -> bool:
-        """Whether a trial is not among the best at the last rung that it has reached."""
+        """Whether to stop a trial: at the last rung that it has reached, it is not among the best 1/η."""
         reached = [rung for rung, values in self._values.items() if trial in values]
         if not reached:
             return False

@@ -16,13 +16,13 @@ from mtrl.experiment.config import REGISTRIES
 GROUPS = ("benchmark", "network", "weighting", "surgery", "diagnostics", "agent", "recipe")
 _PLURALS = {f"{group}s": group for group in ("benchmark", "network", "agent", "recipe")}
 _PAPER = re.compile(r" ?\(([^()]*(?:\b(?:19|20)\d\d\b|paper|Auto-λ)[^()]*)\)")
-"""The parenthesis in a summary that names its source."""
+"""In a summary, the parenthesis that names the paper."""
 
 
 def listed(what: str | None = None) -> dict[str, dict[str, dict[str, Any]]]:
-    """{group: {name: {"summary", "paper", "cost"}}} of one group, or of all.
+    """{group: {name: {"summary", "paper", "cost"}}} of the group `what`, or of all groups.
 
-    The paper is None if the summary names none. The cost is the time of a whole SAC update as a multiple of joint
+    The paper is None if the summary names none. The cost is the time of a whole SAC update divided by that of joint
     training, {"mt10": ratio, "mt50": ratio}, or None if it was not measured.
 
     Raises:
@@ -51,7 +51,7 @@ def _group(group: str, costs: Mapping[str, Sequence[float]]) -> dict[str, dict[s
 
 
 def table(facts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """A line for each choice: its name, its cost if it was measured, what it is, and its paper."""
+    """A line for each choice: its name, its cost if it was measured, its summary and its paper."""
     lines = []
     for group, kinds in facts.items():
         priced = any(row["cost"] for row in kinds.values())

@@ -37,7 +37,7 @@ class Order(enum.IntEnum):
 
 
 def leads() -> bool:
-    """Whether this process writes the run's folder: the only process, or the first of several."""
+    """Whether this process writes the run's folder, as the only process or the first of several."""
     return not _launched() or int(os.environ["RANK"]) == 0
 
 
@@ -97,14 +97,14 @@ def take_over(trainer: Trainer, found: checkpoints.Found) -> None:
 
 
 def reseed(trainer: Trainer, rollbacks: int) -> None:
-    """Make a trainer continue with other random numbers. rollbacks: how often it has gone back to a checkpoint."""
+    """Make a trainer continue with other random numbers. rollbacks: how often it has rolled back to a checkpoint."""
     trainer.rollbacks = rollbacks
     trainer.reseed()
     seed_process(trainer.stream)
 
 
 def follow(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFolder, dict[str, object]]:
-    """Take the same steps as the first process until it ends. Returns what `session.train` does there.
+    """Take the same steps as the first process until it ends. Returns what `session.train` returns there.
 
     Raises:
         Stopped: the first process ended without a result.
@@ -112,7 +112,7 @@ def follow(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunF
     experiment = Experiment(config)
     seed_process(config.seed)
     trainer, done = experiment.trainer.start(), 0
-    with contextlib.closing(trainer), Interrupts():  # only the first process reacts to a first signal
+    with contextlib.closing(trainer), Interrupts():  # after a first signal, this process still follows orders
         while (order := company.told()) is not Order.END:
             if order is Order.ADVANCE:
                 trainer.advance()

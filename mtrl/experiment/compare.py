@@ -17,19 +17,19 @@ _NAMED = 4
 
 
 def compare_runs(ones: Sequence[Path], against: Sequence[Path], across_protocols: bool = False) -> dict[str, Any]:
-    """Compare each method in `ones` with the only method in `against`, over the tasks that both have.
+    """Compare each method in `ones` with the only method in `against`, over the tasks that count on both sides.
 
     Args:
         ones, against: folders of runs, or folders that hold runs.
         across_protocols: whether to compare runs even if their protocols (reward version, horizon, ...) differ.
 
     Returns:
-        `metric`, `against`, `comparisons`, each with differences {point, low, high}, and `unfinished`, the names of the
-            runs that are left out; all in JSON types. Bounds are None where a side has only one run.
+        A dictionary in JSON types: `metric`; `against`; `comparisons`, one per method, with differences {point, low,
+            high}; and `unfinished`, the names of the runs left out. Bounds are None where a side has only one run.
 
     Raises:
-        UserError: `against` has several methods, a method has no finished run or two with the same seed, the protocols
-            or metrics differ, or the two sides share no task.
+        UserError: `against` has several methods; a method has no finished run, or two with the same seed; the protocols
+            or metrics differ; or no task counts on both sides.
     """
     base = by_experiment(find_runs(against))
     if len(base) > 1:
@@ -178,7 +178,7 @@ def _notes(found: dict[str, Any], label: str, other: str) -> list[str]:
 
 
 def _signed(metric: str, value: float) -> str:
-    """A difference as text, with its sign; between shares, in percentage points."""
+    """A difference as text with its sign. A difference of shares is in percentage points."""
     if not is_share(metric):
         return f"+{shown(metric, value)}" if value > 0 else shown(metric, value)
     return f"{100 * value:+.1f}" if abs(value) >= 0.0005 else "0.0"

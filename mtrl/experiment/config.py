@@ -23,7 +23,7 @@ from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, KEYFRAME_NETWORKS, NET
 from mtrl.training import TRAININGS
 
 CRITIC = tuple(Registry(f"critic_{r.group}", r.package, usual=r.group) for r in (WEIGHTINGS, SURGERIES))
-"""The same methods, chosen for the critics only."""
+"""The weightings and surgeries again, as choices for the critics only."""
 METHODS = (WEIGHTINGS, SURGERIES, *CRITIC, DIAGNOSTICS)
 NETWORK_KINDS = (NETWORKS, IMAGE_NETWORKS, DENSE_NETWORKS, KEYFRAME_NETWORKS)
 REGISTRIES = (SUITES, *NETWORK_KINDS, *METHODS, AGENTS, TRAININGS)
@@ -59,7 +59,7 @@ class ExperimentConfig:
     diagnostics: Any = None
     recipe: Any = None
     steps: int = 2_000_000
-    """Length of the run, in units of the `training`: environment steps of each task, training images, and so on."""
+    """Length of the run. Its unit depends on `training`: environment steps of each task, training images, and so on."""
     seed: int = 1
     """The seed of everything random: networks, goals, exploration, sampling."""
     device: str = runtime_option("auto")
@@ -78,7 +78,7 @@ class ExperimentConfig:
     wandb: str = runtime_option("off")
     """Whether Weights & Biases gets a copy of the numbers: off, offline (for `wandb sync`) or online."""
     imports: list[str] = field(default_factory=list)
-    """Modules that add kinds, as named by --import. Reading a saved configuration never imports them."""
+    """Modules named by --import, which add choices such as agents. Reading a saved configuration never imports them."""
 
     kind = "train"
 
@@ -106,9 +106,9 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
     """The configuration that `key=value` overrides describe.
 
     Short forms (`SHORT`) are written out, such as `tasks=` for `benchmark.tasks=`; `task=` means a list of one task. A
-    benchmark implies options (`SuiteConfig.defaults`, such as the agent for its data), unless a recipe is chosen. The
-    paper of a method may have values for a benchmark (`published` of the method's Config). Overrides take precedence
-    over both, and a recipe over the paper's values.
+    benchmark implies options (`SuiteConfig.defaults`, such as the agent for its data), unless a recipe is chosen. A
+    chosen part may have values from its paper for the benchmark (`published` of its Config). Overrides take precedence
+    over both, and a recipe takes precedence over the paper's values.
 
     Raises:
         UserError: an override is malformed, names nothing, or gives a value of the wrong type or range.
@@ -117,7 +117,7 @@ def compose(overrides: Sequence[str]) -> ExperimentConfig:
 
 
 def completed(overrides: Sequence[str]) -> list[str]:
-    """The overrides with short forms written out, preceded by those that the chosen benchmark and methods imply."""
+    """The overrides with short forms written out, preceded by those that the chosen benchmark and parts imply."""
     given = [_written_out(override) for override in overrides]
     chosen = {key: value for key, _, value in (o.partition("=") for o in given)}
     _check_imports(chosen.get("imports", ""))
@@ -151,14 +151,14 @@ def is_whole(option: str, overrides: Sequence[str]) -> bool:
 
 
 def _implied(benchmark: str) -> dict[str, str]:
-    """Option -> value that goes with a benchmark. The benchmark's own values replace those of its kind of data."""
+    """{option: value} that a benchmark implies. Its own values take precedence over those of its kind of data."""
     return {**SUITES.constant(benchmark, "spec_type").defaults, **(SUITES.constant(benchmark, "defaults") or {})}
 
 
 def _published(given: Sequence[str]) -> dict[str, str]:
-    """Option -> value that the chosen methods' papers have for the chosen benchmark (`published` of their Config).
+    """{option: value} from the chosen parts' papers for the chosen benchmark (`published` of the parts' Config).
 
-    Options in `given` or in a recipe take precedence, and are left out here.
+    Options that `given` or a recipe sets are left out, as they take precedence.
     """
     selected, recipe = configs.selected(ExperimentConfig, given), configs.presets.preset("recipe", given)
     benchmark, taken = ",".join(selected["benchmark"]), {option.partition("=")[0] for option in given}
@@ -188,7 +188,7 @@ def run_name(config: ExperimentConfig) -> str:
 
 
 def experiment_name(network: str, weighting: str, surgery: str, non_default: Mapping[str, Any]) -> str:
-    """`<network>-<weighting>-<surgery>`, and eight digits of a hash of the options that are not the default, if any."""
+    """`<network>-<weighting>-<surgery>`, with eight digits of a hash of `non_default` if that is not empty."""
     name = f"{network}-{weighting}-{surgery}"
     if not non_default:
         return name
@@ -221,7 +221,7 @@ def _check_places(runs: Sequence[ExperimentConfig]) -> None:
 
 
 def restore(saved: dict[str, Any]) -> ExperimentConfig:
-    """The configuration of a run folder's `config.yaml`.
+    """The configuration from the contents of a run's `config.yaml`.
 
     Raises:
         UserError: it holds something that this version does not know, or needs modules that have not been imported.
@@ -248,7 +248,7 @@ def non_default(config: ExperimentConfig) -> dict[str, Any]:
             values, usual, free = configs.plain(part), configs.plain(type(part)), runtime_options(type(part))
             names = [name for name, value in values.items() if value != usual[name] and name not in free]
             changed |= {f"{group}.{name}": values[name] for name in names}
-    if config.benchmark.name != config.benchmark.kind:  # the name says which tasks
+    if config.benchmark.name != config.benchmark.kind:  # the benchmark's name already says which tasks
         changed.pop("benchmark.tasks", None)
     return changed
 
@@ -261,7 +261,7 @@ def free_keys(config: ExperimentConfig) -> set[str]:
 
 
 def defaults(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
-    """The defaults of the chosen parts' options, by group. A run older than an option is taken to use its default."""
+    """{group: {option: default}} of the chosen parts. A run older than an option is taken to use its default."""
     parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
     return {group: _defaults(part) for group, part in parts.items() if part}
 
@@ -279,7 +279,7 @@ def told_apart(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _check_imports(listed: str) -> None:
-    """Refuse a list of modules that the user has not named in this process: a file alone never runs code.
+    """Check that all modules in the list have been imported, because a file alone must never run code.
 
     Raises:
         UserError: some modules have not been imported. The message names them, and says how to import them.

@@ -14,8 +14,9 @@ from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, NETWORKS, TaskNetwork
 def parameter_counts(benchmark: str, options: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Numbers of trained parameters: a row for every architecture that fits a benchmark.
 
-    With an actor and twin critics, a row has `actor`, the sum of `shared` and `owned`, and `critics`, for both of them.
-    Otherwise it has `parameters`, the sum of `shared` and `owned`, for the only network.
+    For an agent with an actor and critics, a row has `actor`, the sum of `shared` and `owned`, and `critics`, the
+    parameters of all critics together. For an agent with one network, it has `parameters`, the sum of `shared` and
+    `owned`.
 
     Raises:
         UserError: the networks of the benchmark cannot be compared.

@@ -37,7 +37,7 @@ def collect(
         output: the folder of all data sets; see `minari_files.place`.
         episodes: how many episodes of each task the run's deterministic policy plays.
         random: the share of random actions in the last episode. It rises linearly from 0 in the first one, so that 1
-            gives episodes of every quality. All tasks have the same random actions in the same steps.
+            gives episodes of every quality. The same random numbers are drawn for all tasks.
         replay: whether to write the replay of the run's newest checkpoint instead.
         seed: the seed of the environments and the random actions.
 
@@ -101,10 +101,10 @@ def _episode(steps: list[list[Any]], last: Any) -> Episode:
 
 
 def _stored(experiment: Experiment, folder: RunFolder) -> Iterator[Transitions]:
-    """For each task, the transitions (1, M, ..) in the newest checkpoint's replay.
+    """For each task, the M transitions (1, M, ..) in the newest checkpoint's replay.
 
-    In the replay, the transitions of a task's copies alternate. Here, all transitions of one copy come before those of
-    the next, in the order of time.
+    In the replay, the transitions of a task's N environments alternate. Here, all transitions of one environment come
+    before those of the next, in the order of time.
     """
     trainer, found = experiment.trainer, checkpoints.newest(folder.checkpoints)
     if type(trainer) is not OffPolicyTrainer or found is None:
@@ -118,9 +118,10 @@ def _stored(experiment: Experiment, folder: RunFolder) -> Iterator[Transitions]:
 
 
 def in_episodes(transitions: Transitions, horizon: int) -> Iterator[Episode]:
-    """Divide transitions (1, M, ..) into episodes.
+    """Divide M transitions (1, M, ..), those of each environment in the order of time, into episodes.
 
-    An episode ends at a termination, after `horizon` steps, or where the successor is not the next observation.
+    An episode ends at a termination, after `horizon` steps, or where a transition's successor is not the observation of
+    the next transition.
     """
     observation, action, reward, successor, terminated = (part[0].cpu().numpy() for part in transitions[:5])
     goes_on = (successor[:-1] == observation[1:]).all(-1) & (terminated[:-1] == 0)

@@ -40,14 +40,15 @@ class _Job:
 def collect(
     options: Sequence[str], episodes: int, seed: int, output: Path, layout: str = "cache", jobs: int = 0
 ) -> Path:
-    """Write `episodes` demonstrations of each task. Tasks that already have what is asked for are skipped.
+    """Write `episodes` demonstrations of each task. A cache that already has them is kept.
 
     Args:
         options: key=value overrides; benchmark=... must name a suite with experts.
         output: the folder in which the benchmark gets a folder of its name.
-        layout: cache (decision samples only) or rlbench (every frame and all five cameras, in RLBench's folders).
-        jobs: processes, each of which collects one task at a time; one per core if 0. A suite that does not allow
-            several (`parallel_demonstrations`) is collected in this process.
+        layout: cache (only frames at which a policy decides) or rlbench (every frame and all five cameras, in RLBench's
+            folders, which must be new).
+        jobs: the number of processes, each of which collects one task at a time; one per core if 0. A suite that does
+            not allow several (`parallel_demonstrations`) is collected in this process.
 
     Returns:
         The benchmark's folder.
@@ -121,7 +122,7 @@ def _collect(job: _Job, count: Callable[[], None]) -> None:
 
 
 _queue: Any = None
-"""In a process of `_spread`: the queue to which it reports each demonstration."""
+"""In a process that `_spread` has started: the queue in which it reports each demonstration."""
 
 
 def _begin(queue: Any, modules: list[str]) -> None:
@@ -155,9 +156,10 @@ def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Pa
     """Make a cache of the demonstrations in RLBench's folders. Returns the cache's folder.
 
     Args:
-        folder: the one that holds <task>/variation<N>/episodes/episode<M>.
+        folder: the folder that holds <task>/variation<N>/episodes/episode<M>.
         options: key=value overrides; the benchmark's tasks, cameras and image_size choose what is taken.
-        episodes: how many to take of each task, in the order of their numbers; all if not given.
+        episodes: how many episodes of each task to take, in the order of their numbers; all if not given.
+        output: as in `collect`.
 
     Raises:
         UserError: a task has too few demonstrations, or a file is missing or damaged. The message names it.

@@ -25,10 +25,11 @@ class GroupedRun:
     """The names of the run's tasks, (T,)."""
     grouping: Grouping
     files: list[Path]
-    """The configuration of each group's run."""
+    """The configuration file of each group."""
 
     def facts(self) -> dict[str, Any]:
-        """The groups, and each task's mean affinity from the group that serves it, in JSON types."""
+        """In JSON types: the groups; each task's serving group and score; the sum of the scores, and whether it is
+        proven to be the largest; and the files."""
         groups = [[self.tasks[task] for task in group] for group in self.grouping.groups]
         serving = {
             task: {"group": group + 1, "affinity": score}
@@ -44,7 +45,8 @@ def group_run(path: Path | str, groups: int, network: str | None = None, output:
     Args:
         path: the run's folder.
         groups: the largest number of groups, 1 to T.
-        network: whose affinities to use, critic or actor; if not given, the critic's where it has any.
+        network: whose affinities to use: critic, actor or all (an agent's only network); by default the critic's if
+            they were measured.
         output: the folder of the configurations; `groups/` in the run if not given.
 
     Raises:

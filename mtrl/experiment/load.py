@@ -24,11 +24,12 @@ CHECKPOINTS = ("newest", "best")
 
 
 def load(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]) -> tuple[Experiment, RunFolder, int]:
-    """The experiment of a run's folder with its trained networks, the folder, and the networks' step.
+    """The experiment of a run's folder with its trained networks, the folder, and the step of these networks.
 
-    checkpoint: newest; or best, the policy with the best evaluation during training (`training.evaluate_every`), the
-        first of several equal ones. If no checkpoint is left, the newest is the run's `policy.pt`. The experiment acts
-        and evaluates; it does not continue training.
+    The experiment can act and evaluate, but not continue training.
+
+    checkpoint: newest (the run's `policy.pt` if no checkpoint is left), or best: the policy with the best evaluation
+        during training (`training.evaluate_every`), the first of several equal ones.
 
     Raises:
         UserError: there is no such run, it has no such checkpoint, or the checkpoint does not fit its configuration.
@@ -68,7 +69,7 @@ def evaluate_run(
 
     Args:
         episodes: how many episodes of each task to play.
-        protocol: goals or upstream, how goals are drawn (see `mtrl.training.evaluation`).
+        protocol: how goals are chosen: goals or upstream (see `mtrl.training.evaluation`).
         keep: whether to write the result to the run's `evaluations/`.
 
     Raises:
@@ -93,7 +94,7 @@ def _keep(folder: RunFolder, step: int, facts: dict[str, Any]) -> None:
 class LoadedPolicy:
     """A trained policy: `act(observation, task)` returns the output of the deterministic policy.
 
-    It is an action, a keyframe, a class, a dense prediction or a command to a gripper, depending on the run.
+    Depending on the run, this is an action, a keyframe, a class, a dense prediction or a command to a gripper.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -111,11 +112,12 @@ class LoadedPolicy:
         """observation (O,) or (B, O) of one task -> action (A,) or (B, A) in [-1, 1].
 
         Args:
-            observation: for a keyframe task, a `Frame`; the result is then the next keyframe (8,). For a classification
-                task, uint8 images (C, H, W) or (B, C, H, W); the result is then their classes, () or (B,).
-            task: its name or index.
-            stage: for a keyframe task, the number of keyframes reached.
-            goal: where tasks are goals, any goal in its range, in place of `task`. It is (4,) in metres for pushing.
+            observation: for a keyframe task, a `Frame`; the result is then the next keyframe (8,). For a task on
+                images, uint8 (C, H, W) or (B, C, H, W); the result is then a class () or a prediction (c, H, W) for
+                each. For grasping, a uint8 picture with a mask (4, H, W); the result is then a command (3,).
+            task: its name or index, needed unless there is a `goal`.
+            stage: for a keyframe task, the number of keyframes already reached.
+            goal: for a benchmark whose tasks are goals, any goal in its range; for pushing, (4,) in metres.
 
         Raises:
             UserError: an unknown task, a goal out of its range, or an observation of another size.

@@ -102,7 +102,7 @@ class Experiment:
 
 
 def _rebuilt(saved: dict[str, Any], imports: list[str]) -> tuple[Any, Any]:
-    """Build the agent, on the CPU, and the suite of a saved configuration."""
+    """Build the agent and the suite of a saved configuration again, on the CPU, in another process."""
     import_by_name(imports)
     again = Experiment(replace(restore(saved), device="cpu", threads=1))
     return again.agent, again.suite
@@ -140,9 +140,10 @@ def primary_tasks(config: ExperimentConfig, suite: Any) -> list[int]:
 
 
 def counted_tasks(config: ExperimentConfig, suite: Any) -> list[int] | None:
-    """Indexes of the tasks over which means are taken: the primary ones, if a method names any, but never noise.
+    """Indexes of the tasks over which means are taken: the primary tasks (by default all) except `spec.uncounted`.
 
-    None where all tasks count, or where tasks are goals, which are evaluated in groups.
+    All primary tasks count if that leaves none. Returns None where all tasks count, or where tasks are goals, which are
+    evaluated in groups.
     """
     if isinstance(suite.spec, GoalSpec):
         return None

@@ -42,11 +42,11 @@ def plot_runs(
 
     Args:
         paths: runs, or folders that hold runs.
-        output: the file to write; if not given, a file in the first run's folder, if that is writable. Comparisons of
-            curves, and relationships, go to the working folder.
-        kind: curves (learning curves), conflicts, lambdas (task weights), triad, affinity, relationships (the last task
-            weights for each choice of primary tasks, from a sweep over choices), or predictions (the pictures predicted
-            for the first test examples). conflicts, lambdas, affinity and predictions take one run.
+        output: the file to write. If not given, it is in the first run's folder, or in the working folder if that is
+            not writable. For curves of several runs, and for relationships, it is in the working folder.
+        kind: curves (learning curves), conflicts, lambdas (task weights), triad, affinity, relationships (the final
+            task weights for each choice of primary tasks, from a sweep over choices), or predictions (for the first
+            test examples). conflicts, lambdas, affinity and predictions take one run.
         headline: the metric of curves, such as evaluation/success; by default the one that `runs.headline` chooses.
         title, lines: for curves of several experiments; see `plots.compare_runs`.
 
@@ -94,7 +94,7 @@ def _parts(run: Run) -> tuple[ExperimentConfig, Suite]:
 
 
 def _tasks_of(rows: Sequence[Mapping[str, Any]], metric: str, suite: Suite) -> list[str]:
-    """The suite's tasks, or the unseen tasks or groups if a metric is logged only for these."""
+    """The suite's tasks; if the metric is logged only for other names (unseen tasks, or groups of goals), those."""
     found = dict.fromkeys(key.removeprefix(f"{metric}/") for row in rows for key in row if key.startswith(f"{metric}/"))
     return list(suite.tasks) if not found or any(task in found for task in suite.tasks) else list(found)
 
@@ -116,7 +116,7 @@ def _of_counted(run: Run, name: str) -> list[dict[str, Any]]:
 
 
 def _lowest(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> float:
-    """The lowest value of a metric in all runs and tasks."""
+    """The lowest value of a metric in all runs and tasks; 0 if it has none."""
     found = (value for rows in runs for row in rows for key, value in row.items() if key.startswith(f"{name}/"))
     return min((value for value in found if value is not None), default=0.0)
 

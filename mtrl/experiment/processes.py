@@ -20,7 +20,7 @@ from typing import Any
 from mtrl.core.cores import free_cores
 
 STOPPED = 143
-"""Exit code of a process that SIGTERM has ended, as a shell reports it."""
+"""The exit code that a shell reports for a process ended by SIGTERM."""
 _LONGEST_SAVE = 300.0
 """Seconds that a new worker waits for the process of a dead worker to save the same run and to free its folder."""
 _TIED = """
@@ -36,7 +36,7 @@ if os.getppid() != int(parent):
 os.execv(sys.executable, [sys.executable, *command])
 """
 """A program that binds its process to the given cores, lets it receive SIGTERM when its parent dies (prctl
-PR_SET_PDEATHSIG), and replaces itself by the command. Without it, the child of a killed Ray worker would go on."""
+PR_SET_PDEATHSIG), and replaces itself with the command. Without it, the child of a killed Ray worker would go on."""
 
 
 def start(
@@ -66,7 +66,7 @@ def tied(cores: Sequence[int]) -> list[str]:
 
 
 def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: int, env: dict[str, str]) -> int | str:
-    """Run a command that trains one run, in a Ray worker. Returns its exit code, or a message on what is wrong.
+    """Run a command that trains one run, in a Ray worker. Returns its exit code, or a message that says what is wrong.
 
     The command gets `threads` cores of its own if that many are free. It ends when its worker dies or when Ray cancels
     this task. In both cases it first finishes its current step and saves.
@@ -75,6 +75,7 @@ def run_in_worker(arguments: Sequence[str], run: Path, folder: Path, threads: in
         arguments: the command, without `mtrl`.
         run: the run's folder, as an absolute path.
         folder: the working folder of the command, the same on all machines.
+        threads: the number of threads, and of cores.
         env: environment variables of the command.
     """
     if not folder.is_dir():
@@ -112,7 +113,7 @@ def _cancellations() -> Iterator[list[int]]:
 
 
 def _wait_until_free(run: Path) -> None:
-    """Wait until no process holds the run's folder, but at most `_LONGEST_SAVE` seconds."""
+    """Wait until no process holds the lock of the run's folder, but at most `_LONGEST_SAVE` seconds."""
     until = time.monotonic() + _LONGEST_SAVE
     while time.monotonic() < until and not _free(run / ".lock"):
         time.sleep(0.2)

@@ -1,8 +1,9 @@
 """Successive halving: all runs of a study get a small budget, the better half of them a larger one, and so on.
 
-Jamieson & Talwalkar 2016 ("Non-stochastic Best Arm Identification and Hyperparameter Optimization"). Each of these
-budgets is a rung. A run that goes on is the same run with more steps. The study's runs with the same label differ only
-in their seeds. Labels are ranked by their mean score over seeds and tasks at the end of a rung.
+The method is that of Jamieson & Talwalkar 2016 ("Non-stochastic Best Arm Identification and Hyperparameter
+Optimization"). Each of these budgets is a rung. A run that goes on is the same run with more steps. The study's runs
+with the same label differ only in their seeds. At the end of a rung, labels are ranked by their mean score over seeds
+and tasks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Rungs:
             self.scores = read_json(self._path, {str: {str: [float]}})
 
     def alive(self, rung: int) -> list[str]:
-        """The labels that take part in a rung: all in the first, then the better half, rounded up, of those before."""
+        """The labels that take part in a rung: all in the first, then the better half of those before, rounded up."""
         labels = list(self._seeds)
         for before in range(rung):
             ranked = sorted(labels, key=lambda label: -self.means(label)[before])  # ties keep the study's order
@@ -49,7 +50,7 @@ class Rungs:
         write_json(self._path, self.scores)
 
     def means(self, label: str) -> list[float]:
-        """The label's mean over seeds at the end of each rung that all of its seeds have finished."""
+        """The label's mean score over seeds at the end of each rung that all of its seeds have finished."""
         return [mean(scores) for scores in zip(*(self._of(label, seed) for seed in self._seeds[label]), strict=False)]
 
     def _of(self, label: str, seed: int) -> list[float]:

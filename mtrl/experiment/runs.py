@@ -20,7 +20,7 @@ from mtrl.monitoring.run import RunFolder
 from mtrl.monitoring.statistics import Interval, interquartile_mean
 
 _DEPTH = 4
-"""How many levels deep runs are searched for: <study>/<benchmark>/<experiment>/seed_<n>."""
+"""How many levels below a folder runs are searched for: <study>/<benchmark>/<experiment>/seed_<n>."""
 HEADLINES = (
     "train/success", "evaluation/accuracy", "train/accuracy", "evaluation/score", "train/score", "evaluation/success",
     "train/return", "evaluation/return", "loss",
@@ -33,9 +33,9 @@ SOLVED = 0.8
 _RECORD: dict[str, Any] = {
     "started": str, "command": [str], "packages": {str: str}, "git": {"commit": str, "dirty": bool},
 }  # fmt: skip
-"""The types of what `provenance.json` says about each process that worked on a run, where it is known."""
+"""The types of the entries in `provenance.json` about each process that worked on a run. Any of them may be missing."""
 _OUTCOMES = {"updates", "training_seconds", "seed", "seconds", "config", "tasks", "best", "steps_total", "delta_mtl"}
-"""The parts of a result that are not parts of its protocol."""
+"""The entries of a result that are not part of its protocol."""
 
 
 class Run:
@@ -48,12 +48,12 @@ class Run:
 
     @classmethod
     def load(cls, path: Path) -> Run:
-        """Raises UserError where there is no run."""
+        """The run in this folder. Raises UserError where there is none."""
         return cls(RunFolder.load(path))
 
     @functools.cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of its `metrics.jsonl`."""
+        """The rows of the run's `metrics.jsonl`."""
         return read_metrics(self.folder.metrics)
 
     @functools.cached_property
@@ -114,7 +114,7 @@ def _has_begun(folder: Path) -> bool:
 
 
 def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """The runs by the name of their experiment's folder, with more of its path if a seed would occur twice."""
+    """{name of the experiment's folder: its runs}. The name has more of the path if a seed would occur twice."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.path.parent.name, []).append(run)
@@ -176,7 +176,7 @@ class Scores:
 
 
 def protocol(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Every choice that affects what a result means: all of the result except scores, speed and configuration."""
+    """Every choice that affects what a result means: all its entries except scores, speed and configuration."""
     return {key: value for key, value in result.items() if key not in _OUTCOMES and not key.startswith("mean_")}
 
 

@@ -1,7 +1,8 @@
 """Hyperparameter search in sweeps: Optuna proposes each trial from the results of earlier ones.
 
-Akiba et al. 2019, "Optuna: A Next-generation Hyperparameter Optimization Framework", with its tree-structured Parzen
-estimator. A journal in the benchmark's folder keeps proposals and results, so that the same sweep can be continued.
+Optuna (Akiba et al. 2019, "Optuna: A Next-generation Hyperparameter Optimization Framework") uses a tree-structured
+Parzen estimator. A journal in the benchmark's folder keeps proposals and results, so that the same sweep can be
+continued.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Search:
         self._before = [(trial.number, self._chosen(trial.params)) for trial in before]
 
     def _distribution(self, word: str, usual: Sequence[str]) -> Any:
-        """The distribution of an override's values; None if it has a single value."""
+        """Optuna's distribution of an override's values; None if it has a single value."""
         key, _, text = word.partition("=")
         if not (match := _SPAN.fullmatch(text)):
             choices = alternatives(word)
@@ -86,7 +87,7 @@ class Search:
         return kind(low, high, log=is_log)
 
     def _chosen(self, values: Mapping[str, Any]) -> list[str]:
-        """The overrides of a trial. Numbers are rounded to four digits, to be readable."""
+        """The overrides of a trial. Numbers are rounded to four significant digits, to be readable."""
         found = []
         for word in self._words:
             value = values.get(word, word)
@@ -103,7 +104,7 @@ class Search:
         return " ".join(own for own, word in zip(words, self._words, strict=True) if word in self._space)
 
     def ask(self) -> tuple[int, list[str]] | None:
-        """The number and overrides of the next trial, first those of earlier starts; None if there are enough."""
+        """The number and overrides of the next trial; those of earlier starts come first. None if there are enough."""
         if self._before:
             return self._before.pop(0)
         if len(self._study.get_trials(deepcopy=False)) >= self.count:

@@ -48,7 +48,7 @@ class Session:
         self.trainer = experiment.trainer.start()
         self._best_score, self._rows = -math.inf, None
         self._reported = True
-        """Whether the log and the evaluation due after the last step are done. The first checkpoint is saved before."""
+        """Whether the logging and evaluation due after the last step are done. The first checkpoint is saved before."""
         self._metrics: Metrics = {}
         """The metrics of the last update. Not every step has one."""
         self.resumed_from = self._resume()
@@ -78,10 +78,10 @@ class Session:
         self._logged = (self.trainer.step, self.trainer.updates, dict(self.trainer.seconds), time.perf_counter())
 
     def _resume(self) -> int | None:
-        """Go to the newest complete checkpoint, if there are checkpoints, and return its step.
+        """Load the newest complete checkpoint and return its step; None if the run is new.
 
         Raises:
-            UserError: there is none, though the run has taken steps before; or it does not fit the run.
+            UserError: there is no complete checkpoint, though the run has taken steps; or it does not fit the run.
         """
         folder, trainer = self.folder, self.trainer
         rows = read_metrics(folder.metrics) if folder.metrics.exists() else []
@@ -144,7 +144,7 @@ class Session:
             self._metrics = trainer.advance() or self._metrics
             if before == 0:
                 self._reported = False
-                self._save()  # from here on, a run without a checkpoint has lost it
+                self._save()  # so a run that has taken steps always has a checkpoint
             self.progress.update(trainer.step, trainer.updates)
             self._report(before)
             if trainer.step < steps and before and _due(before, trainer.step, when.checkpoint_every):
@@ -153,9 +153,9 @@ class Session:
         self._save()
 
     def _report(self, before: int) -> None:
-        """Log and evaluate, if that is due after the steps since step `before`."""
+        """Log and evaluate if the steps after step `before` have made that due."""
         step, steps, when = self.trainer.step, self.experiment.config.steps, self.experiment.config.training
-        ends_early = steps <= step < when.log_every  # the last step is then the only row of training
+        ends_early = steps <= step < when.log_every  # then only the last step is logged
         if ends_early or _due(before, step, when.log_every):
             self._log()
         if when.evaluate_every and _due(before, step, when.evaluate_every):
@@ -166,7 +166,7 @@ class Session:
         """Go on from the last checkpoint with other random numbers, if the options allow another rollback.
 
         Raises:
-            UserError: they do not, or there is no checkpoint.
+            UserError: no rollback is allowed, or there is no checkpoint.
         """
         trainer, when = self.trainer, self.experiment.config.training
         done, checkpoint = trainer.rollbacks, checkpoints.latest(self.folder.checkpoints)
@@ -310,10 +310,10 @@ def _lead(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFo
 
 
 def _guide(run: str, experiment: Experiment) -> Any:
-    """What another run gives the training of an experiment to start from (`Trainer.begin_from`).
+    """The policy of another run, from which an experiment's training starts (`Trainer.begin_from`).
 
     Raises:
-        UserError: the run is of a kind that gives nothing, or its observations or actions have other sizes.
+        UserError: no run can start from this kind of run, or its observations or actions have other sizes.
     """
     other = load(run)[0]
     needed, found = (_sizes(part.suite.spec) for part in (experiment, other))

@@ -59,7 +59,7 @@ GUESSED = 0.2
 TOLERANCE = 0.03
 """How much a mean score may differ when a kept policy is evaluated again, on a processor with other rounding."""
 _NEEDED = {"headline": str, "seed": int, "steps_total": int, "updates": int, "training_seconds": {str: float}}
-"""What a study needs in a result besides scores, and its types."""
+"""The entries that a study needs in a result besides scores, and their types."""
 _STDERR = 2
 """The file descriptor of this process's standard error."""
 _SHAPES: dict[str, Any] = {
@@ -161,7 +161,7 @@ def _make(
     alone: bool,
     factor: int = 1,
 ) -> None:
-    """Train runs (label, seed) up to `factor` times their steps, and keep them."""
+    """Train runs (label, seed) up to `factor` times their steps, and keep them. alone: one at a time, without logs."""
     commands = [study.command(*run, overrides) for run in runs]
     configs = [compose(command) for command in commands]
     if factor != 1:
@@ -192,9 +192,9 @@ def report(path: Path) -> dict[str, Any]:
 
 
 def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
-    """The scores of each label's kept runs. `counted` are the tasks that no control solves (`GUESSED`).
+    """{"title", "counted": the tasks that no control solves (`GUESSED`), "runs": {label: scores of its kept runs}}.
 
-    Raises UserError if runs differ in what `equal` names; with halving, only runs that ended in one rung have to agree.
+    Raises UserError if runs differ in what `equal` names. With halving, only runs that end in the same rung must agree.
     """
     equal = {study.equal: float} if study.equal else {}
     results = {label: [_read(folder, equal) for folder in study.kept(label)] for label in labels}

@@ -30,7 +30,7 @@ from mtrl.monitoring.statistics import shown
 _INTERVAL = 1.0
 """Seconds between two checks of the trials."""
 _REFUSED = 2
-"""The exit code for a UserError, which another start would meet again."""
+"""The exit code for a UserError, which would occur again if the trial were started again."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class SweepConfig(Options):
     asha: int = option(0, "0 or more")
     """Steps after which trials are first compared and the worse ones are stopped (ASHA); 0 for never."""
     keep: int = option(3, "2 or more")
-    """With asha, η: one in η trials continues, and each comparison is at η times the steps of the last."""
+    """With asha, η: one in η trials continues, and each comparison is at η times the steps of the one before."""
     metric: str = "train/mean_success"
     """With asha or a search: the name of the metric in metrics.jsonl that is compared. Larger is better."""
     trials: int = option(20, "a positive integer")
@@ -174,7 +174,7 @@ class _Sweep:
     ) -> None:
         self._ray, self._trials, self._options, self._search = ray, trials, options, search
         self._proposed: dict[int, int] = {}
-        """Each trial's number in the search."""
+        """Index of a trial -> its number in the search."""
         self._imports = [word for module in imports for word in ("--import", module)]
         needs = {"num_cpus": options.cpus, "num_gpus": options.gpus, "max_retries": 0}
         self._task = ray.remote(**needs)(run_in_worker)
@@ -244,7 +244,7 @@ class _Sweep:
         self._running[task] = number
 
     def _check_room(self) -> None:
-        """Print a line if no machine can run a trial. The sweep then waits, as a suitable machine may still join."""
+        """Print a line if no machine can run a trial. The sweep then waits for a suitable machine to join."""
         cpus, gpus = self._options.cpus, self._options.gpus
         found = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if self._running and not any(r.get("CPU", 0) >= cpus and r.get("GPU", 0) >= gpus for r in found):

@@ -1,4 +1,4 @@
-"""Gradient methods (weightings, surgery, diagnostics) and the one optimiser step in which they meet."""
+"""Gradient methods (weightings, surgery, diagnostics) and the optimiser step that applies them."""
 
 from typing import TYPE_CHECKING
 

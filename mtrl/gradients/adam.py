@@ -22,9 +22,10 @@ class Adam(nn.Module):
 
     @torch.no_grad()
     def step(self, values: Tensor, gradient: Tensor, active: Tensor | None = None) -> None:
-        """Move `values` (n,) in place against `gradient` (n,), only where `active` (n,) bool is true if it is given.
+        """Move `values` (n,) in place against `gradient` (n,).
 
-        Elements that are not active keep their values, moments and numbers of steps.
+        Elements where `active` (n,) bool is false keep their values, moments and numbers of steps; all are active if it
+        is not given.
         """
         gradient = gradient.to(self.mean) + self.weight_decay * values
         rate = torch.ones_like(self.mean) if active is None else active.to(self.mean)

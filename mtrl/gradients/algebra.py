@@ -47,7 +47,7 @@ def _as_stored(gradient: Tensor) -> Tensor:
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
     """Inner products of the tasks' gradients: blocks (T, n_b) -> (T, T), in the full precision of their type.
 
-    On a CPU with a C compiler, float32 blocks without a graph give float64, so that large products stay finite.
+    On a CPU with a C compiler, float32 blocks that need no gradient give float64, so that large products stay finite.
     """
     if inner_products.takes(blocks):
         return inner_products.gramian(list(blocks))
@@ -94,7 +94,7 @@ def _symmetric_product(chunks: Sequence[Tensor], head: int) -> Tensor:
 def combine(gradient: Tensor, coefficients: Tensor) -> Tensor:
     """Σ_t c_t g_t, (*shape), for a per-task gradient (T, *shape) in any memory layout.
 
-    coefficients: (T,), or (E, T) where each member of (T, E, *shape) has its own.
+    coefficients: (T,); or (E, T), one row for each member of a gradient (T, E, *shape).
     """
     stored = _as_stored(gradient)
     with float32_products("highest"):
@@ -136,7 +136,7 @@ def stacked(losses: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def conflict_metrics(gram: Tensor) -> Metrics:
-    """Gradient norms (T,), cosines (T, T) and the share of pairs with a negative cosine, from a Gramian (T, T)."""
+    """From a Gramian (T, T): gradient norms (T,), cosines (T, T) and the share () of pairs with a negative cosine."""
     norms = gram.diagonal().clamp(min=0).sqrt()
     cosine = gram / (norms.unsqueeze(0) * norms.unsqueeze(1)).clamp(min=torch.finfo(gram.dtype).tiny)
     conflict = (gram < 0).sum() / max(len(gram) * (len(gram) - 1), 1)

@@ -26,12 +26,12 @@ class WeightingConfig(Options):
     option_group: ClassVar[str] = "weighting"
 
     actor_weights: str = option("auto", ("auto", "own", "critic", "equal"))
-    """The weights of an actor's losses, which may be negative. own: computed from those losses; critic: the critic's
-    weights in the same update; equal: equal weights; auto: critic for a weighting that needs positive losses, own for
-    others."""
+    """How an actor's losses, which may be negative, are weighted. own: by weights computed from them; critic: by the
+    critic's weights in the same update; equal: by equal weights; auto: critic for a weighting that needs positive
+    losses, own for others."""
 
     def primary_tasks(self) -> Sequence[str]:
-        """Names or indexes of the tasks that count; all tasks if empty."""
+        """Names or indexes of the primary tasks; if empty, all tasks are primary."""
         return ()
 
 
@@ -46,7 +46,7 @@ class SurgeryConfig(Options):
     """The most primary tasks that the method allows; None for any number."""
 
     def primary_tasks(self) -> Sequence[str]:
-        """Names or indexes of the tasks that count; all tasks if empty."""
+        """Names or indexes of the primary tasks; if empty, all tasks are primary."""
         return ()
 
     def each_member(self) -> bool:
@@ -86,9 +86,9 @@ class Context:
     """
 
     losses: Tensor
-    """(T,)"""
+    """(T,), not weighted."""
     step: Tensor
-    """() int64: updates done before this one."""
+    """() int64: the number of updates before this one."""
     primary: Tensor
     """(T,) bool: the primary tasks, whose results count; all by default."""
     present: Tensor
@@ -96,11 +96,11 @@ class Context:
     gramian: Tensor | None = None
     """(S, S), if needed: inner products of the present tasks' unweighted gradients of the shared parameters."""
     extras: dict[str, Tensor] = field(default_factory=dict)
-    """What the learner adds, such as log_alpha (T,)."""
+    """Further vectors from the learner, such as log_alpha (T,)."""
     look_ahead: LookAhead | None = None
-    """If needed: the losses after a trial step, and their derivatives with respect to the weights."""
+    """If needed: computes the losses after a trial step, and their derivatives with respect to the weights."""
     generator: torch.Generator | None = None
-    """The source of randomness."""
+    """The source of randomness; PyTorch's own if None."""
 
     def softmax(self, scores: Tensor) -> Tensor:
         """scores (T,) -> (T,): softmax over the tasks present, times their number; 0 for the others."""
@@ -113,7 +113,7 @@ class Weighting(nn.Module):
     needs_gramian: ClassVar[bool] = False
     needs_look_ahead: ClassVar[bool] = False
     looks_at_second_batch: bool = True
-    """Whether the losses after a trial step are those of a different batch from the step's."""
+    """Whether the losses after a trial step are computed on a different batch from the step's."""
     needs_losses_after: ClassVar[bool] = False
     """Whether `after_step` has to be called, which costs one more forward pass."""
     requires_positive_losses: ClassVar[bool] = False
@@ -173,7 +173,7 @@ class Surgery(nn.Module):
         return torch.ones_like(gramian.diagonal())
 
     def choose(self, candidates: Tensor, weights: Tensor, context: Context) -> tuple[Tensor, Metrics]:
-        """Choose one of the candidates (C, S), coefficients of the unweighted gradients. Returns it, and metrics.
+        """Choose one of the candidates (C, S), coefficients of the unweighted gradients. Returns it (S,), and metrics.
 
         weights (S,): the losses' weights, which the candidates already contain. Neither contains the factor of the
             losses' reduction.
@@ -197,8 +197,7 @@ class Surgery(nn.Module):
 
 class Diagnostic(nn.Module):
     """Measures the updates of one network and changes none of them. Each context that it sees has a Gramian, and a
-    look-ahead with the gradients of the unweighted losses. `state_dict` contains all of its state.
-    """
+    look-ahead with the gradients of the unweighted losses. Its `state_dict` contains all of its state."""
 
     on_host: bool = False
     """As in `Weighting`."""
@@ -207,14 +206,14 @@ class Diagnostic(nn.Module):
         """Look at the parameters before they change."""
 
     def after_step(self, context: Context) -> Metrics:
-        """The metrics of this update. The parameters have changed; the context still describes the state before."""
+        """The metrics of this update. The parameters have changed; the context describes the state before the step."""
         raise NotImplementedError
 
 
 def primary_tasks(option: str, chosen: Sequence[str | int], tasks: Sequence[str], num_tasks: int) -> Tensor:
     """The mask (T,) of the tasks chosen by name or index; all tasks if none is chosen.
 
-    option: what messages call the option. tasks: the names of all tasks; indexes are enough if it is empty.
+    option: the option's name in messages. tasks: the names of all tasks; if it is empty, only indexes can be chosen.
 
     Raises:
         UserError: no task has such a name or index, or a task is chosen twice.

@@ -1,10 +1,10 @@
 """Finds the tasks to train together from their affinities (Fifty et al. 2021, TAG).
 
-Each task is served by one of at most k groups. Its score is the mean affinity that the group's other members have with
-it, or 0 if it is alone. A task may also be in a group that serves only others. For up to 12 tasks, the groups with the
-largest sum of scores are found exactly: a first solution, improved by exchanges, rules out most groups, and an integer
-programme chooses among the rest. For more tasks, a local search from many starts finds good groups, without a proof
-that they are the best.
+The tasks of each of at most k groups are trained together. A task may be in several groups, and one of them serves it:
+that group's network is used for the task. The task's score is the mean affinity that the serving group's other members
+have with it, or 0 if it is alone. For up to 12 tasks, the groups with the largest sum of scores are found exactly: a
+first solution, improved by exchanges, rules out most groups, and an integer programme chooses among the rest. For more
+tasks, a local search from many starts finds good groups, without a proof that they are the best.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Grouping:
     serving: list[int]
     """The index of the group that serves each task, (T,)."""
     scores: list[float]
-    """The mean affinity that the other members of this group have with each task, (T,)."""
+    """The mean affinity that the other members of its serving group have with each task, (T,)."""
     optimal: bool
     """Whether it is proven that no other groups are better."""
 
@@ -60,7 +60,8 @@ def best_groups(affinity: ArrayLike, groups: int) -> Grouping:
     members = (np.arange(1, 2**tasks)[:, None] >> np.arange(tasks) & 1).astype(bool)
     scores = _scores(matrix, members)
     first = _exchanged(scores, groups)
-    return _grouping(matrix, members[_programme(scores, groups, first)], optimal=True)
+    chosen, optimal = _programme(scores, groups, first)
+    return _grouping(matrix, members[chosen], optimal)
 
 
 def _scores(matrix: FloatArray, members: BoolArray) -> FloatArray:
@@ -70,7 +71,7 @@ def _scores(matrix: FloatArray, members: BoolArray) -> FloatArray:
 
 
 def _grouping(matrix: FloatArray, members: BoolArray, optimal: bool) -> Grouping:
-    """The result with those groups of (G, T) that serve a task, in the order of the first task that each serves."""
+    """The result with those groups of (G, T) that serve a task, ordered by the first task that each serves."""
     scores = _scores(matrix, members)
     serving = scores.argmax(0)
     used = list(dict.fromkeys(serving.tolist()))
@@ -92,8 +93,11 @@ def _exchanged(scores: FloatArray, groups: int) -> NDArray[np.int64]:
     return chosen
 
 
-def _programme(scores: FloatArray, groups: int, first: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows of (G, T) with the largest sum of scores. Unknowns: which groups exist, and which tasks each serves."""
+def _programme(scores: FloatArray, groups: int, first: NDArray[np.int64]) -> tuple[NDArray[np.int64], bool]:
+    """The rows of (G, T) with the largest sum of scores, and True. If the solver fails, `first` and False.
+
+    Unknowns: which groups exist, and which tasks each serves.
+    """
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import coo_array
 
@@ -105,8 +109,8 @@ def _programme(scores: FloatArray, groups: int, first: NDArray[np.int64]) -> NDA
     kept, row = np.unique(rows, return_inverse=True)
     pairs, count = len(rows), len(kept)
     size, index = pairs + count, np.arange(pairs)
-    served = coo_array((np.ones(pairs), (tasks, index)), shape=(scores.shape[1], size))
     ones = np.ones(pairs)
+    served = coo_array((ones, (tasks, index)), shape=(scores.shape[1], size))
     exists = coo_array((np.r_[ones, -ones], (np.r_[index, index], np.r_[index, pairs + row])), shape=(pairs, size))
     few = coo_array((np.ones(count), (np.zeros(count, int), pairs + np.arange(count))), shape=(1, size))
     unit = np.abs(scores[rows, tasks]).max() or 1.0
@@ -119,8 +123,9 @@ def _programme(scores: FloatArray, groups: int, first: NDArray[np.int64]) -> NDA
         ],
         options={"mip_rel_gap": 0.0},
     )
-    chosen = kept[result.x[pairs:] > 0.5] if result.x is not None else first
-    return max(chosen, first, key=lambda choice: scores[choice].max(0).sum())
+    if not result.success:
+        return first, False
+    return max(kept[result.x[pairs:] > 0.5], first, key=lambda choice: scores[choice].max(0).sum()), True
 
 
 def _searched(matrix: FloatArray, groups: int, generator: np.random.Generator) -> BoolArray:
@@ -148,7 +153,7 @@ def _value(matrix: FloatArray, members: BoolArray) -> float:
 
 
 def table(tasks: Sequence[str], grouping: Grouping) -> str:
-    """A line per group and member: the mean affinity that the others have with the member, if the group serves it."""
+    """A line per group and member, with the mean affinity of the others with the member if the group serves it."""
     width = max(len("served task"), *map(len, tasks))
     lines = [f"{'group':>5}  {'served task':<{width}}  {'affinity':>10}"]
     for number, members in enumerate(grouping.groups):

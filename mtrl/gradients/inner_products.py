@@ -1,7 +1,7 @@
 """Inner products of a few very long rows, in C: twice as fast as BLAS libraries, which are optimised for other shapes.
 
-Only half of the products are computed, in tiles that stay in registers while the rows are read once. Runs of 4096
-columns are summed in float32, and these sums in float64, in an order that does not depend on the number of threads.
+Only half of the products are computed, in tiles whose sums stay in registers. Pieces of 4096 columns are summed in
+float32, and these sums in float64, in an order that does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def takes(blocks: Sequence[Tensor]) -> bool:
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
     """Blocks (T, n_b) -> their Gramian (T, T), float64, as a custom operator that a compiled graph can contain.
 
-    It has the precision of float32 and the range of float64: products that overflow float32 are computed again.
+    It has the precision of float32 and the range of float64: products that overflow float32 are computed again, in
+    float64.
     """
     function, tasks, count = _library(), len(blocks[0]), len(blocks)
     assert function is not None

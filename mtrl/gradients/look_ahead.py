@@ -41,7 +41,7 @@ class LookAhead:
     shared: Tensors
     """name -> ∇L_i(θ) of the unweighted losses, (S, *shape)"""
     own: Tensors
-    """name -> (S, *shape)"""
+    """name -> the same for owned parameters, (S, *shape), or (*shape) if the name is in `network.owner`"""
     subset: TaskSubset
     """The tasks of the batch."""
     processes: Processes
@@ -112,8 +112,8 @@ class LookAhead:
         return torch.where(self._primary, self.losses(shared, own, self.second_batch), 0.0).sum()
 
     def _direction(self, weights: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """α ∇L_val(θ') as (shared, own), where L_val is the primary loss. If the gradient at θ grows by a small g, the
-        primary loss after the step falls by ⟨g, α ∇L_val(θ')⟩."""
+        """α ∇L(θ') as (shared, own), where L is the primary loss. If the gradient at θ grows by a small g, the primary
+        loss after the step falls by ⟨g, α ∇L(θ')⟩."""
         shared, own = self.step(weights)
         leaves = [t.requires_grad_() for t in (*shared.values(), *own.values())]
         gradients = iter(self.processes.derivatives(self._primary_loss(shared, own), leaves))

@@ -59,13 +59,13 @@ class Methods:
     tasks: Sequence[str] = ()
     """The tasks' names, for `primary=[...]`."""
     tasks_per_batch: int | None = None
-    """S: how many tasks a batch holds, if not all."""
+    """S, the number of tasks in each batch; None if each batch holds all."""
     process_group: Any = None
     """The `torch.distributed` processes that learn together; only this one if not given."""
 
     @classmethod
     def of(cls, kind: str = "none", **more: Any) -> Methods:
-        """One weighting or surgery by its name, with its defaults. If it requires a primary task, that is task 0.
+        """One weighting or surgery by its name, with its defaults. If it requires primary tasks, task 0 is primary.
 
         more: the other fields of this class.
 
@@ -141,7 +141,7 @@ class Methods:
         return None
 
     def affinities(self, metrics: Mapping[str, V]) -> dict[str, V]:
-        """{network: affinities (T, T)} among the metrics of an update. The only network of a learner is named "all"."""
+        """{network: affinities (T, T)} among the metrics of an update. A learner's only network is named "all"."""
         names = {declared(config, DiagnosticConfig).affinity for config in self.diagnostics}
         places = {name: name.rpartition("/") for name in metrics}
         return {place[0] or "all": metrics[name] for name, place in places.items() if place[2] in names}
@@ -187,7 +187,7 @@ class Methods:
         return Borrowed(critic) if choice == "critic" and critic is not None else weighting
 
     def _primary(self, part: str | None, weighting: Any, surgery: Any, num_tasks: int) -> Tensor:
-        """The primary tasks (T,) bool that either configuration names. If both name tasks, they must agree."""
+        """The mask (T,) bool of the primary tasks that either configuration names. If both do, they must agree."""
         owned = {"weighting": self.critic_weighting, "surgery": self.critic_surgery} if part == "critic" else {}
         with typed_as({group: f"critic_{group}" for group, config in owned.items() if config is not None}):
             return self._primary_tasks(weighting, surgery, num_tasks)

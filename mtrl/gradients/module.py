@@ -26,7 +26,7 @@ class ModuleOptimizer(nn.Module):
 
     It is a `MultiTaskOptimizer` for modules without a task axis. A parameter that affects only one task's loss is owned
     by that task and gets the weighted gradient of that loss; every other parameter is shared and takes part in surgery.
-    `owner` shows what was found. The gradients of shared parameters take one backward pass for each loss.
+    The property `owner` shows what was found. The gradients of shared parameters take one backward pass for each loss.
 
         optimizer = ModuleOptimizer(model, torch.optim.Adam(model.parameters()), num_tasks=2, surgery="pcgrad")
         metrics = optimizer.step([first_loss, second_loss])  # in place of zero_grad, backward and step
@@ -88,8 +88,8 @@ class ModuleOptimizer(nn.Module):
             second: a function that computes the losses of another batch, for auto_lambda.
 
         Raises:
-            UserError: there are not T losses, one does not depend on the module's parameters, they have to be given as
-                a function or as a list, or a method compares gradients and no parameter is shared.
+            UserError: there are not T losses, one does not depend on the module's parameters, the losses should be a
+                function or a list and are not, or a method compares gradients and no parameter is shared.
         """
         again = self.methods.computes_again
         if again and not callable(losses):
@@ -99,7 +99,7 @@ class ModuleOptimizer(nn.Module):
 
     def backward(self, losses: Losses) -> Metrics:
         """Write the gradients of `step`, before clipping, into `.grad`, in place of zero_grad and backward, and take no
-        step. The metrics are those of `step`, without diagnostics and norm.
+        step. Returns the metrics of `step` without the gradient norm.
 
         Raises:
             UserError: as in `step`; and for methods that compute the losses again, which work with `step` only.

@@ -319,7 +319,7 @@ class MultiTaskOptimizer(nn.Module):
     def _separate_gradients(
         self, losses: Tensor | Sequence[Tensor], shared: Tensors, own: Tensors, *, create_graph: bool
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Gradients (T, *shape) of T losses of the same inputs. Each loss takes a backward pass of its own."""
+        """Gradients of T losses of the same inputs: (T, *shape) for `shared`, a pass per loss; one pass for `own`."""
 
         def gradients(loss: Tensor, tensors: Tensors) -> list[Tensor]:
             return self.processes.derivatives(loss, list(tensors.values()), again=True, graph=create_graph)

@@ -32,16 +32,16 @@ def check_begun(choice: str, part: nn.Module) -> None:
 
 
 def try_out(kind: str, surgery: Surgery, num_tasks: int, members: int | None = None) -> None:
-    """Call a copy of a surgery on random gradients, unless it is one of mtrl's. PyTorch's random state is kept.
+    """Call a copy of a surgery on random gradients, unless it is one of mtrl's. PyTorch's random state does not change.
 
-    members: the size of an ensemble whose members have coefficients of their own.
+    `choose` is not called. members: the size of an ensemble whose members have coefficients of their own.
 
     Raises:
-        UserError: the surgery does not call its base's `__init__`, overrides none of `coefficients`, `combine`,
-            `choose` and `penalty`, or overrides one without its class variable. Or one of these raises an error.
-            Or the coefficients are not finite and (T,), or (candidates, T) if it looks ahead; the combined gradient
-            is not finite or has another shape or type than the parameter; or the penalty is not a finite scalar
-            that depends on the Gramian.
+        UserError: the surgery does not call its base's `__init__`, cannot be copied, overrides none of `coefficients`,
+            `combine`, `choose` and `penalty`, or overrides `choose` or `penalty` without setting its class variable to
+            true; a call raises an error; the coefficients are not finite or not of shape (T,), or (candidates, T) if
+            the surgery looks ahead; the combined gradient is not finite, or its shape or type is not the parameter's;
+            or the penalty is not a finite scalar that depends on the Gramian.
     """
     if SURGERIES.ours(kind) or isinstance(surgery, NoSurgery):
         return
@@ -57,7 +57,7 @@ def try_out(kind: str, surgery: Surgery, num_tasks: int, members: int | None = N
     with torch.random.fork_rng(devices=[]):
         factors = torch.ones(num_tasks, dtype=torch.float64)
         with _failing(owner, "one that can be copied", surgery):
-            trial = copy.deepcopy(surgery)  # one copy for all, as a method may keep something for the next
+            trial = copy.deepcopy(surgery)  # one copy for all calls, as one may store what the next needs
         if "coefficients" in given:
             factors = _coefficients(owner, trial, num_tasks)
         if "combine" in given:

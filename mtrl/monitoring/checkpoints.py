@@ -42,7 +42,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], replay: Mapping[str,
         state: tensors, numbers, strings, and dicts, lists and tuples of them.
         replay: the same, usually large. Under `blocks` it may have tensors by name, each of which gets its own file.
             If the previous checkpoint has a block of the same name, the two must be equal: it is not written again.
-        keep: how many checkpoints remain.
+        keep: how many checkpoints remain, at least 1.
 
     Raises:
         TypeError: `state` or `replay` holds something that could not be loaded again; nothing is written.
@@ -93,7 +93,7 @@ def latest(folder: Path) -> Path | None:
 
 
 def newest(folder: Path, with_replay: bool = True) -> Found | None:
-    """The newest complete checkpoint; None if there are no checkpoints. A line is printed for each damaged one.
+    """The newest complete checkpoint; None if there are no checkpoints. Prints a line for each damaged one it skips.
 
     Raises:
         UserError: all checkpoints are damaged, or the folder cannot be read.
@@ -112,7 +112,7 @@ def newest(folder: Path, with_replay: bool = True) -> Found | None:
 
 
 def set_aside(found: Found) -> None:
-    """Rename the damaged checkpoints: their steps are larger than those of checkpoints still to come."""
+    """Rename the damaged checkpoints. Their larger steps would make them count as newer than the next checkpoints."""
     for path in found.damaged:
         aside = path.with_name(f"{_DAMAGED}{path.name}")
         shutil.rmtree(aside, ignore_errors=True)
@@ -143,7 +143,7 @@ def load_replay(checkpoint: Path) -> dict[str, Any]:
 
 
 def save_policy(path: Path, step: int, policy: Mapping[str, Any]) -> None:
-    """Write the state that acting needs, and its step, to one file, which is either complete or absent.
+    """Write the state that the policy needs to act, and its step, to one file, which is either complete or absent.
 
     Raises:
         TypeError: `policy` holds something that could not be loaded again.
@@ -261,8 +261,9 @@ def _rename(aside: Path, final: Path) -> None:
 
 
 def _prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints, and the best policies surpassed before the oldest of them."""
     listed = _listed(folder)
-    for path in listed[: -max(keep, 1)]:
+    for path in listed[:-keep]:
         shutil.rmtree(path, ignore_errors=True)
     oldest = step_of(listed[-keep:][0])
     known = [path for path in _bests(folder) if _number(_BEST, path) <= oldest]

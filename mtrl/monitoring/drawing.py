@@ -98,6 +98,7 @@ def svg(figure: Figure) -> str:
 
 
 def style(panel: Axes, title: str) -> None:
+    """Set a panel's title, and draw its grid, ticks and frame in the common look."""
     panel.set_title(title, fontsize=10.5, loc="left", color=INK)
     panel.grid(color=GRID, linewidth=0.6)
     panel.set_axisbelow(True)
@@ -107,6 +108,7 @@ def style(panel: Axes, title: str) -> None:
 
 
 def percent_axis(panel: Axes) -> None:
+    """Label the y axis in per cent, for values in [0, 1]."""
     panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
 

@@ -52,7 +52,7 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` (see `plain`) as JSON for readers, atomically."""
+    """Write `value`, converted by `plain`, as indented JSON, atomically."""
     write_atomic(path, _in_lines(plain(value)) + "\n")
 
 

@@ -35,7 +35,7 @@ class MetricLog:
             then died, are hidden in TensorBoard and dropped when the next row is written. None drops all rows.
         rows: the number of rows when that checkpoint was written.
         options: the run's options by dotted name, for TensorBoard's table of experiments.
-        mirror: gets the numbers, too.
+        mirror: gets the scalar metrics, too.
         image_interval: the least seconds between two images of the same matrix, since drawing one takes 0.1 s (T=10) to
             0.4 s (T=50).
     """

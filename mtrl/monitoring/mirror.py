@@ -44,7 +44,7 @@ class Mirror:
             self._give_up(error)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write `{name: value}`. Weights & Biases drops the numbers of steps that are earlier than its last one."""
+        """Write `{name: value}`. Weights & Biases drops values of steps before its latest one."""
         if self._run is not None:
             try:
                 self._run.log(dict(values), step=step)

@@ -18,10 +18,10 @@ classes apart."""
 
 
 def side_by_side(kind: str, image: FloatArray, truth: FloatArray, predicted: FloatArray) -> NDArray[np.uint8]:
-    """A picture, the truth and the prediction side by side, (H, 3 W, 3).
+    """The image, the truth and the prediction side by side, (H, 3 W, 3).
 
-    kind: "segmentation", "normals", or another, whose values are drawn as grey. image (3, H, W): in [0, 1]. truth and
-    predicted (c, H, W): classes for segmentation.
+    kind: "segmentation", "normals", or another, whose values are drawn in grey. image (3, H, W): in [0, 1]. truth and
+    predicted (c, H, W): class indexes (c = 1), unit vectors (c = 3), or values (c = 1).
     """
     # Training refuses infinite predictions, but only after this picture.
     predicted = np.nan_to_num(predicted, nan=0.0, posinf=1e9, neginf=-1e9)
@@ -45,7 +45,10 @@ def gallery(examples: Sequence[Mapping[str, NDArray[np.uint8]]], path: Path | st
 
 
 def _coloured(kind: str, values: FloatArray, largest: float) -> FloatArray:
-    """Values (c, H, W) -> colours (H, W, 3) from 0 to 255; black where the truth is unknown."""
+    """Values (c, H, W) -> colours (H, W, 3) from 0 to 255; black for negative classes and zero normals.
+
+    largest: the value that is white, if values are drawn in grey.
+    """
     if kind == "segmentation":
         classes = values[0].astype(np.int64)
         hues = [colorsys.hsv_to_rgb(k * _TURN % 1, 0.75, 0.95) for k in range(max(int(classes.max()), 0) + 1)]

@@ -47,7 +47,7 @@ def learning_curves(
     """Draw one run: above, the means of the headline metric and of the return; below, each task's headline metric.
 
     Args:
-        rows: rows of `metrics.jsonl`. Those without a metric are skipped for it.
+        rows: rows of `metrics.jsonl`. A metric is drawn from the rows that have it.
         headline: the prefix of the values `<headline>/<task>`.
         returns: the same for returns. That panel is left out if there are no such values, or they are the headline.
         counted: indexes of the tasks over which means are taken; all if not given.
@@ -171,7 +171,7 @@ def compare_values(
         for number, (label, rows) in enumerate(runs.items()):
             found = {row["step"] * step_scale: row[metric] for row in rows if row.get(metric) is not None}
             points = np.array(list(found.items()), float).reshape(-1, 2).T
-            panel.plot(*points, **look(number), linewidth=1.8, label=label)
+            panel.plot(*points, **look(number), linewidth=1.8, label=label)  # without points, it is only in the legend
         style(panel, title)
         steps_axis(panel)
         panel.set_ylim(bottom=0.0)
@@ -293,8 +293,8 @@ def _task_panels(
 
 
 def _task_panel(panel: Axes, steps: FloatArray, rate: FloatArray, task: str, name: str, room: float) -> None:
-    """Draw one task. Its name shrinks to `room` points. The last value is written below a high curve, or above a low
-    one."""
+    """Draw one task. Its name shrinks to fit `room` points. The last value is written below a high curve, or above a
+    low one."""
     last = _last(rate[None])
     panel.fill_between(steps, 0.0, rate, color=BLUE, alpha=0.18, linewidth=0)
     panel.plot(steps, rate, color=BLUE, linewidth=1.6)
@@ -340,7 +340,7 @@ def _matrix_figure(array: FloatArray, labels: Sequence[str], title: str, limit: 
 
 
 def _short(array: FloatArray, scale: float) -> list[str]:
-    """Every number as a short text, with decimals that suit values of about `scale`, or as a power of ten."""
+    """Every number as a short text, with decimals that suit values of about `scale`, or in scientific notation."""
     exponent = math.floor(math.log10(scale))
     decimals = max(1 - exponent, 0)
     if not -2 < exponent < 4:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -98,7 +99,8 @@ def lambdas(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Path
 def relationships(runs: Mapping[str, Sequence[Sequence[Row]]], tasks: Sequence[str], path: Path | str) -> Path:
     """Draw the last weights of all tasks, with a row for each choice of primary tasks (Auto-λ paper, Figs. 3 and 11).
 
-    runs: {primary tasks: the rows of each run with this choice}; their weights are averaged. Each network has a panel.
+    runs: {primary tasks: the rows of each run with this choice}. Weights are averaged over these runs. Each network
+        has a panel.
 
     Raises:
         UserError: a run has no weights.
@@ -132,7 +134,7 @@ def triad(runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], path: Path | 
     figure = new_figure(15.0, 3.3 * len(parts) + 0.5, "")
     grid = figure.subplots(len(parts), 4, squeeze=False)
     for panels, part in zip(grid, parts, strict=True):
-        for (label, rows), colour in zip(runs.items(), COLOURS, strict=False):
+        for (label, rows), colour in zip(runs.items(), itertools.cycle(COLOURS), strict=False):
             _triad_row(panels, rows, f"{part}triad/", colour, label)
         _finish_triad_row(panels, part)
     outcomes = zip(grid[:, 3], ("train/return", "train/success"), strict=False)
@@ -178,7 +180,7 @@ def _share_axis(panel: Axes) -> None:
 def _outcomes(panel: Axes, runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], name: str) -> None:
     """Draw each task's return or success, or the mean over tasks if there are more tasks than line styles."""
     few, known = len(tasks) <= len(DASHES), False
-    for (_, rows), colour in zip(runs.items(), COLOURS, strict=False):
+    for (_, rows), colour in zip(runs.items(), itertools.cycle(COLOURS), strict=False):
         steps, values = curves(rows, tasks, name, required=False)
         if not steps.size:
             continue
@@ -206,14 +208,17 @@ def _dash_legend(panel: Axes, names: Sequence[str], dashes: Sequence[Literal["-"
 def _legend(figure: Figure, runs: Iterable[str]) -> None:
     from matplotlib.lines import Line2D
 
-    lines = [Line2D([], [], color=c, linewidth=2.5, label=label) for label, c in zip(runs, COLOURS, strict=False)]
+    lines = [
+        Line2D([], [], color=c, linewidth=2.5, label=label)
+        for label, c in zip(runs, itertools.cycle(COLOURS), strict=False)
+    ]
     figure.legend(handles=lines, loc="outside upper left", ncols=len(lines), frameon=False, fontsize=10)
 
 
 def task_curves(
     panel: Axes, rows: Sequence[Row], tasks: Sequence[str], name: str, title: str, labelled: bool, legend: bool
 ) -> None:
-    """Draw a line for each task."""
+    """Draw a line for each task. labelled: whether the x axis has its label."""
     steps, values = curves(rows, tasks, name)
     for number, (task, row) in enumerate(zip(tasks, values, strict=True)):
         turn, colour = divmod(number, len(COLOURS))
@@ -239,7 +244,8 @@ def task_rows(panel: Axes, steps: FloatArray, values: FloatArray, tasks: Sequenc
 def _matrix(
     panel: Axes, array: FloatArray, title: str, colours: str, limits: tuple[float, float], plain: bool = False
 ) -> None:
-    """Draw a matrix, with its values if the tasks are few: in per cent, unless `plain` is true or some are negative."""
+    """Draw a matrix, with its values if it is small. They are in per cent, unless `plain` is true or the lower limit is
+    negative."""
     drawn = panel.imshow(array, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
@@ -258,6 +264,7 @@ def _matrix(
 
 
 def curve_axes(panel: Axes, title: str, labelled: bool = True) -> None:
+    """Style a panel whose x axis shows steps. labelled: whether the axis has its label."""
     style(panel, title)
     steps_axis(panel)
     if labelled:
@@ -288,7 +295,7 @@ def matrices(rows: Sequence[Row], name: str) -> tuple[FloatArray, FloatArray]:
 
 
 def _smooth(values: FloatArray) -> FloatArray:
-    """The running mean over a twentieth of the points, without unknown ones."""
+    """The running mean over a twentieth of the points, without those that are NaN."""
     half = len(values) // 40
     windows = [values[max(k - half, 0) : k + half + 1] for k in range(len(values))]
     return np.array([np.nanmean(w) if np.isfinite(w).any() else math.nan for w in windows])

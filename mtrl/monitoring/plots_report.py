@@ -42,7 +42,7 @@ def learning(
 
 
 def profiles(bands: Mapping[int, Band], thresholds: FloatArray, metric: str) -> str:
-    """Performance profiles {number of a colour: shares (K,) above each of K thresholds}."""
+    """Performance profiles. bands: {number of a colour: the shares (K,) of scores above each of K thresholds}."""
     figure, panel = _panel()
     for place, band in bands.items():
         panel.step(thresholds, band.point, where="post", **look(place), linewidth=2.0)
@@ -100,7 +100,10 @@ def task_looks(number: int) -> list[tuple[int, int]]:
 
 
 def sparkline(curves: Sequence[tuple[int, FloatArray, FloatArray]], limits: tuple[float, float]) -> str:
-    """Curves without axes in a box of 100 by 24. Each curve is (number of a colour, x (K,), y (K,))."""
+    """Curves without axes in a box of 100 by 24. Each curve is (number of a colour, x (K,), y (K,)).
+
+    limits: the values of y at the bottom and at the top.
+    """
     last = max(float(x[-1]) for _, x, _ in curves) or 1.0
     low, high = limits[0], max(limits[1], limits[0] + 1e-9)
     lines = []

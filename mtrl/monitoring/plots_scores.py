@@ -27,7 +27,7 @@ def scores(
 
     Args:
         controls: the number of methods at the end that are set apart by a gap.
-        uncounted: tasks whose names are grey.
+        uncounted: tasks whose names are grey. The mean contains them all the same.
 
     Raises:
         ValueError: the shares have another shape.

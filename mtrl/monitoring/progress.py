@@ -51,7 +51,7 @@ class Progress:
             )  # fmt: skip
 
     def update(self, step: int, updates: int, value: float | None = None) -> None:
-        """Report that `step` steps and `updates` gradient updates are done in all. value: None keeps the last one."""
+        """Report that `step` steps and `updates` gradient updates are done so far. value: None keeps the last one."""
         self._value = self._value if value is None else value
         self._record(step, updates)
         if self._bar is not None:
@@ -92,7 +92,7 @@ class Progress:
             self._seen.popleft()
 
     def _facts(self) -> str:
-        from mtrl.monitoring.statistics import shown  # here, since refused commands do not need NumPy
+        from mtrl.monitoring.statistics import shown  # imported late, so that a refused command does not load NumPy
 
         first, (now, step, updates) = self._seen[0], self._seen[-1]
         if len(self._seen) > 1 and self._seen[1][0] - self._seen[0][0] >= self._window:

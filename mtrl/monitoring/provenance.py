@@ -48,6 +48,7 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
 
 
 def cpu_model() -> str:
+    """The processor's name, from /proc/cpuinfo if it is there."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -14,7 +14,7 @@ from mtrl.core.errors import expected
 
 
 def seed_process(seed: int) -> None:
-    """Seed the global generators of Python and NumPy. Our own code does not use them, but other libraries may."""
+    """Seed the global generators of Python and NumPy. mtrl does not use them, but other libraries may."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
 

@@ -21,7 +21,7 @@ from mtrl.monitoring.files import write_atomic, write_json
 Status = Literal["new", "resume", "extend", "finished"]
 _FOLDERS = ("tensorboard", "evaluations", "videos", "checkpoints")
 POLICY = "policy.pt"
-"""The file of a finished run that contains only what acting needs."""
+"""The file of a finished run that contains only the state that its policy needs to act."""
 _BEFORE_CONFIG = {".lock", "provenance.json", *_FOLDERS}
 FORMAT = 1
 """The version of run folders, in the first line of `config.yaml`. It increases when older folders become unreadable."""
@@ -180,7 +180,7 @@ class RunFolder:
 
 
 def read_result(file: Path, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Read a `result.json`, with means for every task. further: the types of other entries that are required.
+    """Read a `result.json` and check its entries. further: the types of other required entries.
 
     Raises:
         UserError: the file cannot be read, or an entry is missing or has another type.
@@ -242,8 +242,8 @@ def _enter(
 
 
 def _reconfigure(path: Path, old: dict[str, Any], config: dict[str, Any], extended: Any) -> None:
-    """Move the result of a run that had `extended` steps, if given, and write the configuration. If writing fails, the
-    result moves back."""
+    """Write the configuration. If the run is extended from `extended` steps, its result moves to `evaluations/` first,
+    and moves back if writing fails."""
     result, kept = path / "result.json", path / "evaluations" / f"result_{extended}_steps.json"
     moves = extended is not None and result.exists()
     if moves:

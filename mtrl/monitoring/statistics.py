@@ -80,7 +80,7 @@ def performance_profile(
 
 
 class Comparison(NamedTuple):
-    """Compares scores A (runs, T tasks) with scores B (other runs, the same tasks), with confidence intervals.
+    """A comparison of scores A (runs, T tasks) with scores B (other runs, the same tasks), with confidence intervals.
 
     The probability of improvement is the probability that a run of A has a higher score than one of B, where ties count
     half: P(A > B) + P(A = B) / 2, the Mann-Whitney statistic, averaged over tasks.

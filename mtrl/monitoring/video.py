@@ -74,7 +74,7 @@ def tile(clips: Sequence[Clip]) -> Iterator[Frame]:
 
 
 def reduced(frame: Frame, side: int) -> Frame:
-    """Shrink a frame until both sides have at most `side` pixels. Each pixel is the mean of a square of old ones."""
+    """Shrink a frame until both sides have at most `side` pixels. Each new pixel is the mean of a square of pixels."""
     image: Any = importlib.import_module("PIL.Image").fromarray(np.asarray(frame, np.uint8))
     return np.asarray(image.reduce(math.ceil(max(image.size) / side)))
 

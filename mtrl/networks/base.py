@@ -83,7 +83,7 @@ def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
 def _stack(tensors: list[list[Tensor]], ensemble: int | None) -> Tensor:
     """Stack tensors[task][member] to (T, *shape), or to (T, E, *shape) stored member by member.
 
-    A batched product over (E, T) then reads owned weights in place.
+    In this order, a batched product over (E, T) reads owned weights without copying them.
     """
     if ensemble is None:
         return torch.stack([members[0] for members in tensors])
@@ -128,7 +128,8 @@ class TaskNetwork(nn.Module):
         the task axis then begins at the first owned layer.
 
         Raises:
-            UserError: a layer does not accept a task axis, or a buffer belongs to no owned module.
+            UserError: `factory` is not a function, a layer does not accept a task axis, or a shared module has a
+                buffer.
         """
         super().__init__()
         codes = torch.eye(num_tasks) if codes is None else codes
@@ -140,7 +141,7 @@ class TaskNetwork(nn.Module):
         tables = [[{n: t for n, t, _ in _tensors(m)} for m in first]]
         tables += [[_owned_tensors(factory(code)) for _ in range(ensemble or 1)] for code in codes[1:]]
         self.shared, self.own = nn.ParameterDict(), nn.ParameterDict()
-        self.owner: dict[str, int] = {}  # every tensor that tasks own has a task axis
+        self.owner: dict[str, int] = {}  # empty, as all tensors in `own` have a task axis
         self._own_buffers = nn.Module()
         names: dict[str, str] = {}
         self._axes: dict[str, int] = {}
@@ -164,7 +165,8 @@ class TaskNetwork(nn.Module):
         self._template = [first[0]]
         self._slots = {key: _slot(first[0], name) for key, name in names.items()}
         self.computed_in: torch.dtype | None = None
-        """bfloat16: tensors and inputs are rounded to it in each call. Parameters, outputs and gradients are not."""
+        """The type, such as bfloat16, to which each call rounds tensors and inputs; None for no rounding. Parameters,
+        outputs and gradients keep their own type."""
 
     @property
     def architecture(self) -> str:

@@ -100,7 +100,7 @@ class Config(NetworkConfig):
     temperature: float = option(1.0, "positive")
     """Temperature of the softmax over the encoders."""
     detach_context: bool = False
-    """Whether no gradient flows from the attention into the context, as in the paper."""
+    """Whether to stop the gradient from the attention into the context, as in the paper."""
     descriptions: str = ""
     """A file of sentence embeddings with a row for each task, in the tasks' order: .npy (T, D), or JSON (a list of
     rows, or a mapping from names to rows). Without one, each task learns an embedding of its own."""

@@ -7,7 +7,7 @@ the authors' code for Meta-World, an expert's last layer is linear, and the only
 
 Deviations from the authors' code:
 
-- Experts and heads are initialised as all other layers of mtrl. Only the weights w_i follow Xavier's rule.
+- Experts and heads are initialised like all other layers of mtrl. Only the weights w_i follow Xavier's rule.
 - Linearly dependent features give vectors shorter than 1 instead of a division by zero.
 - Weights and heads are owned by tasks, so gradient surgery does not act on them.
 """

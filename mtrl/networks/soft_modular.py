@@ -1,7 +1,8 @@
 """Soft modularization: shared modules, mixed by routing weights from the task and the state (Yang et al. 2020).
 
-With the state's embedding f(s), the task's embedding h(z) and L layers of n modules (Sec. 4):
-p¹ = W_d¹ ReLU(f ⊙ h), p^(l+1) = W_d^(l+1) ReLU(W_u^l p^l ⊙ (f ⊙ h)), p̂ = softmax over the incoming modules,
+With the state's embedding f(s), the task's embedding h(z) and L layers of n modules, layer l has routing logits p^l,
+and its module i has the input g_i^l (Sec. 4):
+p¹ = W_d¹ ReLU(f ⊙ h), p^(l+1) = W_d^(l+1) ReLU(W_u^l p^l ⊙ (f ⊙ h)), p̂ = softmax over incoming modules j,
 g_i^(l+1) = Σ_j p̂_ij^l σ(W_j^l g_j^l). Each module of the last layer has a linear head, and the output is the sum of the
 heads. Here h(z) is a trained vector of each task. This is equivalent to a linear layer on the task's one-hot code. f(s)
 is a hidden layer followed by a linear one; the first layer of modules sees the hidden layer's output.
@@ -38,6 +39,8 @@ class ModuleLayer(nn.Module):
 
 
 class SoftModular(nn.Module):
+    """Maps x (B, input_size) to (B, output_size), written for one task."""
+
     def __init__(self, config: Config, input_size: int, output_size: int) -> None:
         super().__init__()
         n, width = config.modules, config.module_width

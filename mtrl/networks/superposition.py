@@ -40,7 +40,7 @@ class Signs(TaskVector):
 
 
 class SuperposedLinear(nn.Module):
-    """A linear layer on C x, where C is the task's fixed random matrix, its context."""
+    """A linear layer on C x, where C is the task's fixed random matrix (the paper calls it the context)."""
 
     def __init__(self, input_size: int, output_size: int, context: str) -> None:
         super().__init__()

@@ -18,19 +18,19 @@ from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, NETWORKS
 from mtrl.networks.base import Factory, TaskNetwork
 
 _TASKS, _BATCH = 3, 5
-"""The largest number of tasks, and the batch size. They differ, so that a mistaken axis is noticed."""
+"""The largest number of tasks of a checked network, and the batch size. They differ to reveal a mistaken axis."""
 
 
 def build_tried(
     config: Any, codes: Tensor, ensemble: int | None = None, *, input_size: int, output_size: int
 ) -> Factory:
-    """The factory of the network for vectors that `config` describes. It is checked unless it is one of mtrl's.
+    """The factory of the network that `config` describes, for vectors as inputs. Networks of mtrl are not checked.
 
     codes (T, C), ensemble: as for the `TaskNetwork` that will be made with the factory.
 
     Raises:
         UserError: the network raises an error; its output has the wrong shape, is not finite or is detached; its
-            derivatives are not finite; it draws random numbers; or a row of its output depends on several rows.
+            derivatives are not finite; it draws random numbers; or a row of its output depends on several input rows.
     """
     factory: Factory = NETWORKS.build(config, input_size=input_size, output_size=output_size)
     if not NETWORKS.ours(config.kind):
@@ -42,7 +42,7 @@ def build_tried(
 def build_classifier(
     config: Any, *, image_shape: tuple[int, int, int], output_size: int, shared_input: bool
 ) -> Factory:
-    """The factory of a network for images, whose output is (T, B, output_size). Checked unless it is one of mtrl's.
+    """The factory of a network for images, with output (T, B, output_size). Networks of mtrl are not checked.
 
     Args:
         image_shape: (C, H, W)
@@ -57,7 +57,9 @@ def build_classifier(
 
 
 def build_trunk(config: Any, *, image_shape: tuple[int, int, int]) -> tuple[Factory, int]:
-    """The factory of a network for images without its output layer, and its number of features. Checked likewise.
+    """The factory of a network for images without its output layer, and its number of features.
+
+    Networks are checked as in `build_classifier`.
 
     Raises:
         UserError: as in `build_classifier`, or the network's module has no `trunk_size`.
@@ -73,7 +75,9 @@ def build_trunk(config: Any, *, image_shape: tuple[int, int, int]) -> tuple[Fact
 
 
 def build_dense(config: Any, *, image_shape: tuple[int, int, int], outputs: int) -> Factory:
-    """The factory of a network that maps pictures (1, B, C, H, W) to (T, B, outputs, H, W). Checked likewise.
+    """The factory of a network that maps pictures (1, B, C, H, W) to (T, B, outputs, H, W).
+
+    Networks are checked as in `build_classifier`.
 
     Raises:
         UserError: as in `build_classifier`.

@@ -21,7 +21,7 @@ from mtrl.report import gradients, origin, videos
 from mtrl.report.method import Method
 
 _ENOUGH = 3
-"""The fewest rows with a metric, in at least one run, for the metric to be chosen for the learning curves."""
+"""A metric is chosen for the learning curves only if at least one run has this many rows with it."""
 _POINTS = 120
 """The most points of a learning curve. More would be slow, as each point's interval takes thousands of resamples."""
 

@@ -15,7 +15,7 @@ class Method:
 
     label: str
     place: int
-    """The number of its colour."""
+    """Its position among the methods, from 0, which chooses its colour."""
     runs: list[Run]
 
     @functools.cached_property

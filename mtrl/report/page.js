@@ -10,7 +10,7 @@ function value(row, column) {
   return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
 }
 
-/* By the first column's names, or by numbers; what has no number comes last either way. */
+/* Compares rows by name (column 0) or by number. Rows without a number come last in both directions. */
 function compare(column, sign) {
   if (column === 0) return (a, b) => sign * names.compare(a.cells[0].textContent, b.cells[0].textContent);
   return (a, b) => {

@@ -1,4 +1,4 @@
-"""The page as a file: its place, and what it may overwrite.
+"""Renders the page and writes it to a file, which may replace only an earlier report.
 
 `page.html` is the template. It escapes everything but our own style, script and pictures, and the page's security
 policy lets a browser run only `page.js`. So text from a run's files is shown, and never run.

@@ -56,7 +56,8 @@ class AuxiliaryTrainer(SupervisedTrainer):
     """Trains the source of auxiliary labels before the main network's first epoch, and then every `label_every` epochs.
 
     One call of `advance` trains the main network on one batch. Where label training is due, it comes first, for a whole
-    epoch. Its random draws depend only on the seed, the rollbacks and the epoch, so that a resumed run repeats them.
+    epoch. The random draws of label training depend only on the seed, the number of rollbacks and the epoch, so a
+    resumed run repeats them.
     """
 
     agent: Any
@@ -99,7 +100,7 @@ class AuxiliaryTrainer(SupervisedTrainer):
 
 @contextlib.contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Seed the global generators by `numbers` inside the block, and restore them after it.
+    """Seed the global generators from `numbers` inside the block, and restore them after it.
 
     stable-baselines3 draws only from the global generators.
     """

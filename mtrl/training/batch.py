@@ -1,9 +1,9 @@
 """Offline training on data sets of transitions in Minari's format, one for each task. Evaluations use environments.
 
 An agent that infers its task (`infers_task`) is evaluated on tasks without data sets (`Suite.unseen`), and is not told
-which of them it is in. In each task, it first plays `context_episodes` episodes. The first has a random code or random
-actions (`first_context`). For each further one, a code is drawn from its posterior given the transitions so far. Then
-come the episodes that count, with the most likely code.
+which of them it is in. Its policy depends on a latent code of the task. In each task, it first plays `context_episodes`
+episodes. The first has a random code or random actions (`first_context`). For each further one, a code is drawn from
+its posterior given the transitions so far. The episodes that count follow, with the most likely code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mtrl.training.off_policy import Guide
 from mtrl.training.trainer import TrainedAgent, TrainingConfig
 
 _PROBES = 10
-"""Contexts of each task by which an evaluation checks whether codes identify tasks."""
+"""The number of contexts of each task with which an evaluation checks whether codes identify tasks."""
 
 
 @dataclass

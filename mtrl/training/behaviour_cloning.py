@@ -176,7 +176,7 @@ class CloningTrainer(Trainer):
         return batch._replace(observation=moved)
 
     def pictures(self, example: int = 0) -> dict[str, Any]:
-        """name -> picture (H, C·W, 3) of the agent's attention, for each task's first sample in the last batch."""
+        """name -> picture (H, C·W, 3) of the attention to C cameras, for each task's first sample in the last batch."""
         if self._seen is None:
             return {}
         first = KeyframeObservation(*(t[:, :1] for t in self._seen.observation))

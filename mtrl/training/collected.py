@@ -15,7 +15,7 @@ from mtrl.training.ray_stream import Arrival, RayStream
 
 
 class CollectedTrainer(OffPolicyTrainer):
-    """An agent that sends its policy to collectors, and learns from the steps that they send back.
+    """Sends the agent's policy to collectors, and trains the agent on the steps that they send back.
 
     Each call of `advance` takes R steps (`collector_steps`) of every copy of one collector, and makes the updates that
     are due for them, while all collectors go on. The order in which steps arrive depends on timing, so a run does

@@ -31,12 +31,12 @@ from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
 Policy = Callable[..., FloatArray]
 """Maps observations (T, N, O) to actions (T, N, A). Where tasks are goals, it also takes the `TaskSubset`."""
 Progress = Callable[[int, int], None]
-"""Called after each step that ends an episode, with the number of episodes done and their total, over all tasks."""
+"""Called as an evaluation goes on, with the number of episodes or samples done and their total, over all tasks."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation. Every value of a task is a mean over its episodes or samples."""
+    """The result of an evaluation: values of each task, most of them means over its episodes or samples."""
 
     counted: Sequence[int] | None = field(default=None, kw_only=True)
     """Indexes of the tasks over which means are taken; None for all."""
@@ -89,7 +89,7 @@ def greedy(agent: Actor) -> Policy:
 
 @dataclass(frozen=True)
 class EvaluationResult(Evaluation):
-    """The result of E episodes of each of T tasks, in the order of the suite's goals."""
+    """The result of E episodes of each of T tasks, in the order of the goals that the suite chose."""
 
     success: BoolArray
     """(T, E): whether the episode's last step solved the task."""

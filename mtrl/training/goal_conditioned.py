@@ -222,7 +222,7 @@ class GoalEvaluation(Evaluation):
 
 
 def play(policy: Any, envs: GoalEnvs, horizon: int) -> dict[str, FloatArray]:
-    """Play one episode of each goal for `horizon` steps, also after a success.
+    """Play one episode of each goal for `horizon` steps. Episodes go on after a success.
 
     Returns a group of `GoalEvaluation.groups`: name -> (n,).
     """

@@ -68,11 +68,11 @@ class GraspBenchmark(Protocol):
         ...
 
     def crops(self, domain: int, pictures: Tensor, commands: Tensor) -> Tensor:
-        """The crops (M, P, 4, size, size) of pictures (M, 4, H, W) around commands (M, P, 3)."""
+        """The crops (M, P, 4, size, size) of M pictures (M, 4, H, W) around P commands each (M, P, 3)."""
         ...
 
     def execute(self, domain: int, table: int, command: FloatArray) -> int:
-        """Execute a command (3,) on a test table. Returns the index of the lifted object, −1 for none."""
+        """Execute a command (3,) on a test table. Returns the index of the lifted object, or −1 if there is none."""
         ...
 
 
@@ -145,7 +145,7 @@ class GraspTrainer(SupervisedTrainer):
     """A `GraspBenchmark`."""
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> Grasps:
-        """Execute the command found for each of `episodes` objects on the test tables, and score all test attempts.
+        """Execute the best commands for `episodes` objects on each domain's test tables. Score all test attempts.
 
         `protocol` has no effect.
 

@@ -29,21 +29,21 @@ class Config(CollectorConfig):
 
     kind: str = "off_policy"
     learning_starts: int = 4000
-    """Steps of uniformly random actions before the first update. With `start`, the run given there acts instead."""
+    """Steps of uniformly random actions before the first update. With `start`, the given run's policy acts instead."""
     update_to_data: float = 1.0
     """Updates per step of each task."""
     buffer_size: int = 100_000
     """Transitions kept per task."""
     deterministic: bool = False
     """Whether stepping, storing and updating strictly alternate. Otherwise a step of the environments and the updates
-    due for it run at the same time, so that updates draw from earlier transitions. Both ways repeat bit for bit."""
+    due for it run at the same time, so updates draw only earlier transitions. Runs repeat bit for bit either way."""
     collector_steps: int = 25
     """With collector=ray: steps that a process takes with each of its copies before it gets a new policy."""
     max_staleness: int = 1000
     """With collector=ray: the most updates between sending a policy and storing its steps. The learner waits for steps
     that would otherwise come too late."""
     imitation_updates: int = 2000
-    """With `start`: updates in which actor and critics imitate the policy of the run given there, before they learn."""
+    """With `start`: updates in which actor and critics imitate the given run's policy, before they learn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

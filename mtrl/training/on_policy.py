@@ -1,8 +1,8 @@
 """On-policy training: collect a rollout with the current policy, learn from it, and discard it.
 
-Actions are computed on one core. Environments with an engine of their own, and the learner's updates, use all cores.
-No step is taken with an outdated policy. With `training.collector=ray`, processes of a Ray cluster collect the
-rollout, and the numbers stay the same.
+Actions are computed on one core. Environments on the batched engine and the learner's updates use all cores. No step
+is taken with an outdated policy. With `training.collector=ray`, processes of a Ray cluster collect the rollout, and the
+results stay the same.
 """
 
 from __future__ import annotations

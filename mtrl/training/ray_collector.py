@@ -106,7 +106,7 @@ class Worker:
 
 
 _NONE = np.zeros(0)
-"""In place of observations that a block has in other fields."""
+"""Takes the place of observations in results, as other fields of a block hold them."""
 
 
 class RayWorkers:

@@ -44,9 +44,9 @@ class Config(TrainingConfig):
     log_every: int = 3200
     """Steps between two rows of metrics."""
     evaluation_episodes: int = 10_000
-    """Without effect: every test image counts."""
+    """Has no effect: every test image counts."""
     final_episodes: int = 10_000
-    """0 for no evaluation at the end. Other values are without effect: every test image counts."""
+    """0 for no evaluation at the end. Other values have no effect: every test image counts."""
     schedule: str = "cosine"
     """How the learning rate falls: cosine (to zero at the last step), step (see `milestone`), or constant."""
     milestone: int = 100_000
@@ -132,7 +132,7 @@ def single_task_values(path: Path | str, measures: Mapping[str, str]) -> FloatAr
     """The values (T,) that single-task runs reached. If a task has several results (seeds), their mean counts.
 
     Args:
-        path: a `result.json`, a run's folder, or a folder of runs. In a folder, results of several tasks do not count.
+        path: a `result.json`, a run's folder, or a folder of runs. In a folder, results with several tasks are skipped.
         measures: each task's name -> the name of its value, such as accuracy.
 
     Raises:

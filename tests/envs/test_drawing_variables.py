@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from mtrl.envs import offscreen
 
 BACKENDS = ["module://matplotlib_inline.backend_inline", "nonsense", "TkAgg"]
 STEP = """
@@ -57,3 +62,16 @@ def test_a_renderer_that_is_absent_stops_no_import(tmp_path: Path) -> None:
     (tmp_path / "OpenGL.py").write_text("raise ImportError('no OSMesa')")
     path = os.pathsep.join([str(tmp_path), *sys.path])
     assert "MUJOCO_GL chooses" in run(STEP, MUJOCO_GL="osmesa", PYTHONPATH=path)
+
+
+def test_python_collects_garbage_again_after_a_context_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost() -> None:
+        raise RuntimeError("the context is lost")
+
+    monkeypatch.setattr(offscreen, "offscreen_backend", lambda: "egl")
+    found = SimpleNamespace(GLContext=lambda *_: SimpleNamespace(make_current=lost))
+    monkeypatch.setattr(importlib, "import_module", lambda _: found)
+    assert gc.isenabled()
+    with pytest.raises(RuntimeError, match="lost"), offscreen.OffscreenContext(8, 8):
+        pass
+    assert gc.isenabled()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,13 @@ def test_no_choice_of_groups_is_better(groups: int, scale: float, shift: float) 
     found = best_groups(affinity, groups)
     assert found.optimal and len(found.groups) <= groups
     assert found.total == pytest.approx(brute_force(affinity, groups), rel=1e-9, abs=1e-12 * scale)
+
+
+def test_without_a_solution_of_the_programme_nothing_is_called_optimal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scipy.optimize.milp", lambda *_, **__: SimpleNamespace(success=False, x=None))
+    affinity = np.random.default_rng(0).normal(size=(5, 5))
+    found = best_groups(affinity, 2)
+    assert not found.optimal and sorted({task for group in found.groups for task in group}) == list(range(5))
 
 
 @pytest.mark.parametrize("tasks", [4, 14])

@@ -151,6 +151,13 @@ def series_of(runs: dict[str, Rows], keys: list[str]) -> list[list[list[float]]]
     return [series(data, key) for data in runs.values() for key in keys]
 
 
+def test_each_of_many_runs_is_drawn(tmp_path: Path, drawn: Drawn) -> None:
+    runs = {f"run {k}": rows(["a"], ("",), 3) for k in range(10)}
+    plots_methods.triad(runs, ["a"], tmp_path / "triad.png")
+    assert len(lines(drawn["triad.png"].axes[0])) == 10
+    assert len(drawn["triad.png"].legends[0].texts) >= 10
+
+
 def test_shares_of_long_runs_are_running_means(tmp_path: Path, drawn: Drawn) -> None:
     """Over five of eighty points."""
     data = rows(["a", "b"], ("",), points=80)

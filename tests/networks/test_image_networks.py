@@ -137,9 +137,19 @@ def test_the_merged_convolution_is_one_per_task(kernel: int, stride: int) -> Non
 @pytest.mark.parametrize("size", [(6, 6), (5, 7), (1, 4), (1, 1)])
 def test_pooling_is_pytorchs_with_and_without_a_gradient(size: tuple[int, int]) -> None:
     x = torch.randn(2, 3, 4, *size)
-    expected = x if min(size) < 2 else F.max_pool2d(x.flatten(0, 1), 2).unflatten(0, (2, 3))
+    window = (min(2, size[0]), min(2, size[1]))
+    expected = F.max_pool2d(x.flatten(0, 1), window).unflatten(0, (2, 3))
     assert torch.equal(Pool()(x), expected)
     assert torch.equal(Pool()(x.requires_grad_()), expected)
+
+
+@pytest.mark.parametrize("kind", ["vgg16", "conv"])
+def test_images_may_have_one_side_much_longer_than_the_other(kind: str) -> None:
+    shape = (2, 2, 24)
+    options = CONV | {"depth": 3} if kind == "conv" else SMALL["vgg16"]
+    config = IMAGE_NETWORKS.module(kind).Config(**options)
+    network = TaskNetwork(IMAGE_NETWORKS.build(config, image_shape=shape, output_size=OUTPUT), T)
+    assert network(torch.randn(T, B, *shape)).shape == (T, B, OUTPUT)
 
 
 def test_double_backward_through_the_per_task_convolution() -> None:

@@ -84,7 +84,9 @@ def test_runs_of_several_protocols_and_unfinished_ones_are_named(sweep: Path) ->
     made_run(sweep / "short", 2, None)
     text = " ".join(Page(report.write([sweep])).text.split())
     assert "not all made by the same protocol" in text and "horizon (500, 200)" in text
-    assert "Not finished, and not in the results where other seeds are: short/seed_2." in text
+    assert (
+        "Runs that are not finished are left out of the results where other seeds have finished: short/seed_2." in text
+    )
 
 
 def test_a_run_that_ended_before_its_first_row_is_left_out_and_named(

@@ -1,4 +1,4 @@
-"""Auxiliary learning: a primary task, and auxiliary labels from RL-AUX, MAXL or people, or none.
+"""Auxiliary learning: a primary task with auxiliary labels from RL-AUX, MAXL or people, or without any.
 
 Epochs of label training alternate with epochs of training the main network, which is a trunk with two heads (Goldfeder,
 So & Lipson, "Generating Auxiliary Tasks with Reinforcement Learning", RL-AUX).
@@ -24,11 +24,11 @@ from mtrl.core.specs import ImageSpec
 from mtrl.core.types import Metrics
 from mtrl.data.images import ImageBatch, ImageData
 from mtrl.gradients import Methods
-from mtrl.networks import IMAGE_NETWORKS
+from mtrl.networks.trial import build_trunk
 
 
 class GivenLabels(Labels):
-    """Labels that need no learning: those that people gave, or none."""
+    """Labels that need no learning: human labels, or none."""
 
     def __init__(self, human: bool, sizes: Sizes) -> None:
         self._human, self._sizes = human, sizes
@@ -67,7 +67,7 @@ class Auxiliary(Agent):
         methods: the defaults, since one primary task leaves nothing to weight or to project.
 
         Raises:
-            UserError: the benchmark has several tasks, a method is chosen, or a package is missing.
+            UserError: the benchmark has several tasks, a gradient method is chosen, or a package is missing.
         """
         one = "one with a single primary task for agent=auxiliary"
         check(spec.num_tasks == 1, "benchmark", one, f"{spec.num_tasks} tasks")
@@ -75,8 +75,7 @@ class Auxiliary(Agent):
         self.config, self.device = config, torch.device(device)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         sizes = Sizes(spec.num_classes[0], config.hierarchy)
-        factory = IMAGE_NETWORKS.build(network, image_shape=spec.image_shape, output_size=None)
-        size = IMAGE_NETWORKS.module(network.kind).trunk_size(network, spec.image_shape)
+        factory, size = build_trunk(network, image_shape=spec.image_shape)
 
         def make_trunk() -> nn.Module:
             return factory(torch.zeros(1))

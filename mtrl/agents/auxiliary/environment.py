@@ -33,7 +33,7 @@ from mtrl.data.images import ImageData, crop_and_flip, normalised
 
 Observation = dict[str, Any]
 LabelProbabilities = Callable[[Tensor, Tensor], Tensor]
-"""Maps images (B, C, H, W) and their primary labels (B,) to label probabilities (B, K)."""
+"""Maps images (B, C, H, W) and their primary labels (B,) to probabilities of the K auxiliary labels (B, K)."""
 
 
 class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
@@ -93,11 +93,11 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         return self._observation(), {}
 
     def set_canonical(self) -> None:
-        """Make the main network's current state the one that agent training returns to."""
+        """Make the main network's current state the canonical one, to which mode `agent` returns."""
         self.canonical = self.learner.snapshot()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Label the current image. The last label of a batch trains the main network."""
+        """Label the current image. After the last label of a batch, the main network takes a step on the batch."""
         self._actions[self._place] = action
         self._place += 1
         reward, terminated = 0.0, False
@@ -106,7 +106,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         return self._observation(), reward, terminated, False, {}
 
     def step_batch(self, actions: NDArray[Any]) -> tuple[float, bool]:
-        """Label the current batch at once, with actions (B,) or (B, 2).
+        """Label the current batch at once, with actions (B,), or (B, 2) with `weight_aware`.
 
         Returns the reward of its last step, and whether the epoch is over.
         """
@@ -120,7 +120,7 @@ class AuxiliaryEnv(gymnasium.Env[Observation, Any]):
         return hierarchy_mask(label, self.sizes.num_classes, self.sizes.subclasses)[0].numpy()
 
     def _open(self) -> None:
-        """Take the next training batch, cropped and flipped."""
+        """Prepare the next training batch, cropped and flipped, for labelling."""
         rows = self._order[self._begin : self._begin + self.options.batch_size]
         where = torch.from_numpy(rows).to(self._images.device)
         images = normalised(self._images[where], self.data.mean, self.data.deviation)

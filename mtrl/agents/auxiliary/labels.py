@@ -1,7 +1,7 @@
 """The interface of sources of auxiliary labels, and their functions: mask, softmax, focal loss, weights, entropy.
 
-Equations 3, 5, 6 and 8 of RL-AUX, which takes its masked softmax and focal loss from MAXL (Liu et al. 2019). There are
-K = ψ · C auxiliary classes: ψ subclasses of each of C primary classes.
+The functions are Equations 3, 5, 6 and 8 of RL-AUX, which takes its masked softmax and focal loss from MAXL (Liu et al.
+2019). There are K = ψ · C auxiliary classes: ψ subclasses of each of C primary classes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Labels:
         return {}
 
     def prepare(self, data: ImageData) -> None:
-        """Check the data and make what depends on them. Called before training, also in a resumed run."""
+        """Check the data, and create what depends on them. Called before training, also in a resumed run."""
 
     def assign(self, batch: ImageBatch) -> tuple[Tensor | None, Tensor | None]:
-        """Auxiliary labels (B,) or probabilities (B, K), and weights (B,), of a batch (1, B, ..). Both may be None."""
+        """A batch (1, B, ..) -> auxiliary labels (B,) or probabilities (B, K), and weights (B,). Both may be None."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Labels:
 
 
 def hierarchy_mask(labels: Tensor, num_classes: int, subclasses: int) -> Tensor:
-    """Eq. 6: which auxiliary classes belong to each image's primary label, (B,) -> (B, K) bool."""
+    """Eq. 6: primary labels (B,) -> (B, K) bool, true for the auxiliary classes that belong to them."""
     owner = torch.arange(num_classes, device=labels.device).repeat_interleave(subclasses)
     return owner == labels.unsqueeze(-1)
 
@@ -72,7 +72,7 @@ def scaled_weight(unscaled: Tensor) -> Tensor:
 
 
 def weight_of_class(chosen: Tensor) -> Tensor:
-    """The weights, from 1/32 to 32, of weight classes in [0, 20] that the label agent chose."""
+    """Weight classes in [0, 20], chosen by the label agent -> weights from 1/32 to 32, of the same shape."""
     return scaled_weight(chosen / (WEIGHT_CLASSES - 1))
 
 

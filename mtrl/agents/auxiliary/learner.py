@@ -71,9 +71,9 @@ class Objective(NamedTuple):
         auxiliary: Tensor | None,
         weight: Tensor | None,
     ) -> tuple[Tensor, Metrics]:
-        """The loss () and its parts, for logits of both heads and primary labels (B,).
+        """The loss () and its parts, for logits of both heads, (B, C) and (B, K), and primary labels (B,).
 
-        auxiliary: labels (B,) or probabilities (B, K), None without an auxiliary task; weight (B,): 1 if None.
+        auxiliary: labels (B,) or probabilities (B, K); None without an auxiliary task. weight (B,): 1 if None.
         """
         primary = self.primary(logits[0], labels)
         if auxiliary is None:
@@ -117,7 +117,7 @@ class MainLearner:
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """The likeliest primary classes (B,)."""
+        """images (B, C, H, W) -> the likeliest primary classes (B,)."""
         self.network.eval()
         return self.network(images)[0].argmax(-1)
 

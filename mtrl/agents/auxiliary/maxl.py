@@ -28,7 +28,7 @@ from mtrl.networks.convolution import set_tracking
 from mtrl.networks.layers import Linear
 
 STREAM = 2_000_003
-"""Added to the seed, so that the label network does not learn from the batches that the main network gets next."""
+"""Added to the seed, so that the label network and the main network learn from different batches."""
 
 
 class LabelNetwork(nn.Module):
@@ -48,7 +48,7 @@ class LabelNetwork(nn.Module):
 
 
 class MAXLLabels(Labels):
-    """The source of labels that is a network, and that network's training."""
+    """Labels that a network assigns, and the training of this network."""
 
     def __init__(
         self,
@@ -68,7 +68,10 @@ class MAXLLabels(Labels):
         self.optimizer = torch.optim.SGD(parameters, lr=self.config.learning_rate, weight_decay=decay)
 
     def meta_loss(self, label_parameters: Tensors, images: Tensor, labels: Tensor, rate: float) -> Tensor:
-        """L_primary(θ⁺(φ)) − c·H(p̄), (), as a function of the label network's parameters φ. rate: α."""
+        """L_primary(θ⁺(φ)) − c·H(p̄), (), as a function of φ = `label_parameters`. rate: α.
+
+        images (B, C, H, W), labels (B,): a batch and its primary labels.
+        """
         main, objective = self.learner.network, self.learner.objective
         probability, weight = functional_call(self.network, dict(label_parameters), (images, labels))
 

@@ -82,22 +82,22 @@ class Config(AgentConfig):
     learning_rate: float = option(0.01, "positive")
     """Initial learning rate of SGD for the main network."""
     momentum: float = option(0.0, "in [0, 1)")
-    """SGD's momentum; the paper names none."""
+    """SGD's momentum. The paper does not name one."""
     weight_decay: float = option(0.0, "0 or more")
-    """SGD's weight decay; the paper names none."""
+    """SGD's weight decay. The paper does not name one."""
     auxiliary_weight: float = option(1.0, "0 or more")
     """λ: weight of the auxiliary loss."""
     focusing: float = option(2.0, "0 or more")
-    """γ of the auxiliary focal loss. The default is MAXL's; the paper names none."""
+    """γ of the auxiliary focal loss. The default is MAXL's, since the paper does not name it."""
     primary_focusing: float | None = option(None, "0 or more")
-    """γ of the primary focal loss. By default, 2 with method=maxl, as in its authors' code, and 0, which is the
-    cross-entropy, with the others. (RL-AUX's published code has 2 throughout; its paper does not name the loss.)"""
+    """γ of the primary focal loss; 0 is the cross-entropy. By default, it is 2 with method=maxl, as in its authors'
+    code, and 0 with the others. (RL-AUX's published code always has 2; its paper does not name the loss.)"""
     mask_head: bool = False
     """Whether the hierarchy masks not only the labels but also the auxiliary head's softmax."""
     entropy_weight: float = option(1.0, "0 or more")
     """c: weight of the entropy in RL-AUX's reward."""
     entropy_sign: str = option("spread", ("spread", "paper"))
-    """Sign of the reward's entropy: spread rewards diverse labels; paper, the printed sign, rewards equal ones."""
+    """Sign of the reward's entropy: spread rewards diverse labels; paper, the printed sign, rewards equal labels."""
     reset_every: str = option("epoch", ("epoch", "batch"))
     """When label training resets the main network: after each epoch or after each batch."""
     head_width: int = option(512, "0 or more")

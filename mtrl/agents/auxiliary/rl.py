@@ -137,7 +137,7 @@ class LabelPolicy(ActorCriticPolicy):
 
 
 class _Show(BaseCallback):
-    """Reports after each rollout how many of the epoch's images are labelled."""
+    """After each rollout, reports how many of the epoch's images have been labelled."""
 
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
         super().__init__()
@@ -188,7 +188,7 @@ class BatchedPPO(PPO):
 
 
 def _fill(buffer: Any, columns: list[Any], starts: Any) -> None:
-    """Fit the buffer's size to the collected columns, and fill it with them."""
+    """Resize the buffer to the collected columns, and fill it with them."""
     images, labels, actions, rewards, values, log_probs = columns
     buffer.buffer_size = len(rewards)
     buffer.reset()
@@ -214,7 +214,7 @@ def _estimate(buffer: Any, following: float) -> None:
 
 
 class RLLabels(Labels):
-    """Labels that a PPO agent chooses in its environment."""
+    """Labels that a PPO agent chooses."""
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class RLLabels(Labels):
         self._pending: Mapping[str, Any] | None = None
 
     def prepare(self, data: ImageData) -> None:
-        """Make the agent, and its environment of training images, unless they exist."""
+        """Make the agent and its environment with the training images, unless they exist."""
         if self.model is not None:
             return
         env = AuxiliaryEnv(self.learner, data, self.sizes, self.label_probabilities, self.config)
@@ -297,7 +297,7 @@ class RLLabels(Labels):
 
     @torch.no_grad()
     def assign(self, batch: ImageBatch) -> tuple[Tensor, Tensor | None]:
-        """The likeliest label (B,) and weight (B,) of each image under the policy."""
+        """The likeliest label of each image under the policy, (B,), and with `weight_aware` its weight, (B,)."""
         self.policy.set_training_mode(False)
         logits = self.policy.label_logits(batch.images[0], batch.labels[0])
         labels = logits[:, : self.sizes.auxiliary].argmax(-1)

@@ -1,4 +1,4 @@
-"""Cluttered tables as a benchmark: attempts to grasp in two domains, and tables on which commands are tried.
+"""Cluttered tables as a benchmark: recorded grasp attempts in two domains, and test tables for new grasps.
 
 The attempts are made on the first use, which takes minutes. The command of an attempt is near a random object. In about
 half of the attempts, this object is the wanted one; in the others, the wanted object is random. Training and test
@@ -68,7 +68,7 @@ class Config(SuiteConfig):
 
 
 class ClutterSuite(Suite[Config, GraspSpec]):
-    """Recorded attempts to grasp in both domains, and test tables on which commands are tried.
+    """Recorded attempts to grasp in both domains, and test tables on which commands are executed.
 
     A domain is given by its index in `DOMAINS`, and an object by its index in `OBJECTS`.
     """
@@ -113,8 +113,8 @@ class ClutterSuite(Suite[Config, GraspSpec]):
         """S tables and K attempts on each, which are made on the first call. stream: train or test.
 
         Returns:
-            rgb (S, H, W, 3), objects (S, H, W) as in `View`, command (S, K, 3), grasped (S, K), −1 for none, and wanted
-            (S, K).
+            rgb (S, H, W, 3), objects (S, H, W) as in `View`, command (S, K, 3), grasped (S, K): the lifted object,
+            −1 for none, and wanted (S, K): the wanted object.
         """
         config = self.config
         tables, size = config.train_scenes if stream == "train" else config.test_scenes, config.image_size

@@ -1,1 +1,1 @@
-"""Benchmarks with several things to predict for each pixel of a picture, one source of data per file."""
+"""Dense prediction as benchmarks, one source of data per file."""

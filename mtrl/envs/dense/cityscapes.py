@@ -4,8 +4,8 @@
 
 - `image/<i>.png`.
 - `seg/<i>.png`, with the data set's class numbers, of which 19 count.
-- `depth/<i>.png`, with 16-bit values p. The disparity, in pixels of the smaller pictures, is (p − 1) / (256 · 4), or
-  unknown where p = 0.
+- `depth/<i>.png`, with 16-bit values p. The disparity is (p − 1) / (256 · 4) in pixels of these pictures, which have a
+  quarter of the original width. It is unknown where p = 0.
 - `part_seg/<i>.tif` (Meletis et al. 2020), with the numbers class · 10⁵ + instance · 10² + part. Four parts of people
   and riders count, and five of cars, trucks and buses. All else is class 0.
 """

@@ -16,7 +16,8 @@ from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.data.images import ImageData, LabelledImages, Split, TaskImages, channel_statistics, task_images
 
 Tasks = tuple[list[Tensor], list[Tensor], "list[Tensor] | None"]
-"""For each task: the rows of its images (n_t,), their labels (n_t,), and human auxiliary labels (n_t,) or None."""
+"""Three lists with an entry for each task: the indices (n_t,) of its images, their labels (n_t,), and their human
+auxiliary labels (n_t,). The last is None if there are no auxiliary labels."""
 
 
 @dataclass
@@ -30,7 +31,7 @@ class ImageConfig(ChosenTasks):
     train_size: int | None = option(None, "a positive integer")
     """The number of training images of each task, drawn by `split_seed`; all if not given."""
     split_seed: int = option(0, "0 or more")
-    """Seed of the random choices that make the data, such as smaller training sets, pairs of images, noise labels."""
+    """Seed of the random choices that make the data, such as smaller training sets, image pairs and random labels."""
     padding: int = option(0, "0 or more")
     """The largest random shift of a training image, in pixels."""
     flip: bool = False
@@ -42,7 +43,7 @@ class TaskImageConfig(ImageConfig):
     """Options of benchmarks with several tasks."""
 
     noise_task: bool = False
-    """Add a task with random labels: nothing can be learned, and its weight should stay near its initial value."""
+    """Add a task with random labels, in which nothing can be learned: its weight should stay near its initial value."""
 
 
 @dataclass
@@ -73,7 +74,7 @@ class ImageSuite(Suite[Any, ImageSpec]):
             classes: the number of classes of each task.
             image_shape: (C, H, W).
             read: returns the data set.
-            divide: chooses the images of each task in a part of the data set, and their labels.
+            divide: given the training, validation or test images, returns the images and the labels of each task.
             shared_input: whether all tasks have the same images.
             noise: whether to add a task with random labels. It has as many classes as the task with the most.
 
@@ -92,7 +93,7 @@ class ImageSuite(Suite[Any, ImageSpec]):
 
     @functools.cached_property
     def data(self) -> ImageData:
-        """Training and test images of the tasks.
+        """Training and test images of the tasks, and validation images if the data set has them.
 
         Raises:
             UserError: a file is missing or damaged.

@@ -17,7 +17,7 @@ from mtrl.monitoring.progress import say
 
 @dataclass
 class Config(TaskImageConfig):
-    """CelebA's forty attributes as tasks with two classes. The validation pictures choose the best evaluation."""
+    """CelebA's forty attributes as tasks with two classes. The best evaluation is chosen by validation accuracy."""
 
     defaults: ClassVar[Mapping[str, str]] = {"network": "resnet18"}
     kind: str = "celeba"

@@ -73,7 +73,7 @@ def domains(part: LabelledImages) -> Tasks:
 
 
 def superclasses(part: LabelledImages) -> Tasks:
-    """Labels for the superclass, and human labels for the class, 5 · superclass + its index in the superclass."""
+    """One task with the superclasses as labels. The human labels are the classes: 5 · superclass + index within it."""
     assert part.coarse is not None
     return whole(part, PER_SUPERCLASS * part.coarse + within_superclass(part), part.coarse)
 

@@ -68,7 +68,7 @@ def shifted(labels: Tensor, task: int, config: StylesConfig, generator: torch.Ge
 
 
 def in_styles(split: Split, config: StylesConfig) -> Split:
-    """All tasks' images in one data set, whose groups (`coarse`) are the tasks."""
+    """The images of all tasks in one data set. Its coarse labels are the indices of the tasks."""
     generator = torch.Generator().manual_seed(config.split_seed)
 
     def part(given: LabelledImages, training: bool) -> LabelledImages:
@@ -84,6 +84,7 @@ def in_styles(split: Split, config: StylesConfig) -> Split:
 
 
 def by_style(part: LabelledImages) -> Tasks:
+    """One task for each style: the images whose coarse label is its index."""
     assert part.coarse is not None
     rows = [torch.nonzero(part.coarse == task).squeeze(1) for task in range(len(STYLES))]
     return rows, [part.labels[task] for task in rows], None

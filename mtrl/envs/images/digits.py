@@ -36,7 +36,7 @@ class _PairsConfig(TaskImageConfig):
 
 @dataclass
 class DigitsConfig(SklearnConfig, PrimaryImageConfig):
-    """scikit-learn's digits: the primary task is even or odd; the human auxiliary label is the digit."""
+    """scikit-learn's digits: the primary task tells even from odd; the human auxiliary label is the digit."""
 
     defaults: ClassVar[Mapping[str, str]] = _AUXILIARY
     kind: str = "digits"
@@ -44,7 +44,7 @@ class DigitsConfig(SklearnConfig, PrimaryImageConfig):
 
 @dataclass
 class MnistConfig(PrimaryImageConfig):
-    """MNIST: the primary task is even or odd; the human auxiliary label is the digit."""
+    """MNIST: the primary task tells even from odd; the human auxiliary label is the digit."""
 
     defaults: ClassVar[Mapping[str, str]] = _AUXILIARY
     kind: str = "mnist"
@@ -109,15 +109,15 @@ def sklearn_digits(test_share: float, seed: int) -> Split:
 
 
 def parity(part: LabelledImages) -> Tasks:
-    """Labels for even (0) or odd (1), and human labels: the digit's index in the order 0 2 4 6 8 1 3 5 7 9."""
+    """One task with the labels even (0) and odd (1). The human label is the digit's index in 0 2 4 6 8 1 3 5 7 9."""
     odd = part.labels % 2
     return whole(part, 5 * odd + part.labels // 2, odd)
 
 
 def overlaid(split: Split, shift: int, seed: int) -> Split:
-    """Overlay each image with a random one of its part, `shift` pixels further right and down.
+    """Overlay each image with a random one of the same set (training or test), `shift` pixels further right and down.
 
-    Each pixel is the brighter of the two. Labels become (M, 2).
+    Each pixel takes the brighter of the two values. Labels become (M, 2).
     """
     generator = torch.Generator().manual_seed(seed)
     parts = []

@@ -27,8 +27,8 @@ _MOST_GEOMS = 500
 def camera_model(world: World, name: str, size: int) -> CameraModel:
     """The current model of one camera, for pictures of size × size pixels.
 
-    As in RLBench, the focal lengths are negative, and points are computed from whole pixel numbers. A pixel's ray goes
-    through its middle, so the principal point is at (size − 1) / 2.
+    As in RLBench, the focal lengths are negative, and points are computed from integer pixel indices. Since a pixel's
+    ray goes through its middle, the principal point is at (size − 1) / 2.
     """
     camera = world.data.camera(name)
     extrinsics = np.eye(4)
@@ -122,5 +122,5 @@ def _free(graphics: OffscreenContext, contexts: dict[int, tuple[Any, Any]]) -> N
 
 
 def _metres(buffer: FloatArray) -> FloatArray:
-    """Values of the depth buffer (H, W), in [0, 1] -> metres along the optical axis, float32."""
+    """Depth buffer (H, W) with values in [0, 1] -> (H, W) float32: metres along the optical axis."""
     return np.minimum(NEAR / (1 - buffer * np.float32(1 - NEAR / FAR)), np.float32(FAR))

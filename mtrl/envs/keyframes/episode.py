@@ -18,7 +18,7 @@ STREAMS = ("demos", "evaluation")
 
 
 class Episode:
-    """A copy of a task. Scene number n of a stream (one of `STREAMS`) and a seed is always the same."""
+    """A copy of a task. A scene depends only on the task, the seed, the stream (one of `STREAMS`) and its number."""
 
     def __init__(self, task: str, seed: int, stream: str) -> None:
         self.task = TASKS[task]

@@ -40,7 +40,7 @@ def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path,
     pictures: list[list[Picture]] = [[] for _ in names]
     with Renderer(size) as renderer:
         frames, step = envs.reset(), 0
-        for episode, shots in zip(episodes, pictures, strict=True):  # even if its first action is not a valid pose
+        for episode, shots in zip(episodes, pictures, strict=True):  # even an invalid first action gives a clip
             shots.append(renderer.image(episode.world, AUDIENCE).rgb)
         while not all(episode.over for episode in episodes):
             action = policy(frames, step)

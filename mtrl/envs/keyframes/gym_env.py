@@ -26,9 +26,10 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
     Actions (8,): xyz in metres, quaternion xyzw, gripper (> 0.5 open). Observations: for each camera `<camera>_rgb`
     (H, W, 3), `<camera>_depth` (H, W) in metres, `<camera>_intrinsics` (3, 3) and `<camera>_extrinsics` (4, 4);
     `gripper_pose` (7,), `gripper_open`, and `stage`, the number of actions taken. An episode terminates when the task
-    is solved. It is truncated after as many actions as the expert needs, or at an action that is no valid pose.
+    is solved. It is truncated after as many actions as the expert needs, or at an action that is not a valid pose.
 
     Args:
+        task: a name from `tasks.TASKS`.
         cameras: names from `data.demos.CAMERAS`.
         image_size: H = W, in pixels.
         render_mode: rgb_array or None.

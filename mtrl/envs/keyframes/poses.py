@@ -63,7 +63,7 @@ def down(yaw: float = 0.0) -> FloatArray:
 
 
 def level(yaw: float = 0.0) -> FloatArray:
-    """The gripper points horizontally away from the robot. At yaw 0, it points along x and opens along y."""
+    """The gripper points horizontally. At yaw 0, it points along x, away from the robot, and opens along y."""
     return pitched(yaw, np.pi / 2)
 
 
@@ -81,7 +81,7 @@ def angle_between(p: FloatArray, q: FloatArray) -> float:
 
 
 def slerp(p: FloatArray, q: FloatArray, fraction: float) -> FloatArray:
-    """Interpolate along the shorter arc from p (fraction 0) to q (fraction 1)."""
+    """The rotation (4,) on the shorter arc from p (fraction 0) to q (fraction 1)."""
     cosine = float(p @ q)
     q, cosine = (q, cosine) if cosine >= 0 else (-q, -cosine)
     angle = np.arccos(min(1.0, cosine))

@@ -96,4 +96,5 @@ _OF_SHAPES: dict[int, Any] = {
     int(mujoco.mjtGeom.mjGEOM_CAPSULE): _capsule,
     int(mujoco.mjtGeom.mjGEOM_CYLINDER): _cylinder,
 }
-"""Type of geom -> a function of points (n, 3) in the geom's axes and its sizes (3,) that gives normals (n, 3)."""
+"""Type of geom -> a function of points (n, 3) in the geom's axes and its sizes (3,). It returns normals (n, 3) of any
+length."""

@@ -41,7 +41,7 @@ class Config(ChosenTasks):
 
 
 class KeyframesSuite(Suite[Config, KeyframeSpec]):
-    """Ten MuJoCo tasks with the names and kinds of RLBench's. Their scores are not comparable with RLBench's.
+    """Ten MuJoCo tasks modelled on those of the same names in RLBench. Their scores are not comparable with RLBench's.
 
     The robot is a gripper without an arm, so every pose in the workspace can be reached.
     """

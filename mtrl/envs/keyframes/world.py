@@ -31,7 +31,7 @@ _SETTLE, _FINGERS = 60, 150
 """Physics steps after a move, and while the fingers open or close."""
 
 Listener = Callable[[], None]
-"""Called after each frame."""
+"""Called at each frame of an action (see `World.act`)."""
 
 
 def silent() -> None:

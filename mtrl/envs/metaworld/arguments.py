@@ -67,8 +67,8 @@ class Arguments:
     num_goals: int | None = 50
     """Goals per task, 1 to 50: the first of the benchmark's 50; None means 50."""
     task_select: str | None = None
-    """random: each reset draws any goal (the default in multi-task learning). pseudorandom: each copy has its own goals
-    and keeps a goal until `call("sample_tasks")` takes the next one (the default in meta-learning)."""
+    """random: each reset draws one of all goals (the default in multi-task learning). pseudorandom: each copy has its
+    own goals and keeps a goal until `call("sample_tasks")` takes the next one (the default in meta-learning)."""
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP
     """When an ended episode restarts: in the same step, in the next one, or only by `reset(options=...)`."""
     observation: str = "state"
@@ -156,6 +156,7 @@ class Arguments:
         seed, suite = self.seed or 0, MetaWorldSuite(self.config())
         if not self.split:
             return suite.goals(seed)
+        # As in Meta-World, the test goals of ML1 come from the next seed.
         found = draw_goals(tuple(suite.tasks), seed + (self.kind == "ml1" and self.split == "test"), True)
         return {task: goals[: self.num_goals] for task, goals in found.items()}
 

@@ -19,6 +19,7 @@ RESULT_SIZE = OBSERVATION_SIZE + len(Outcome._fields)
 CURRENT, PREVIOUS = slice(CURRENT_SIZE), slice(CURRENT_SIZE, 2 * CURRENT_SIZE)
 """The places of the two frames in a result."""
 GOAL = 2 * CURRENT_SIZE
+"""The index of the goal's first number in a result."""
 COMMAND = 3
 """The index of the gripper's command in an action."""
 FloatRows = NDArray[np.float64]
@@ -68,9 +69,9 @@ class TaskArithmetic:
     Args:
         spec: the task.
         version: of the reward, v1 or v2.
-        probes: the places of its probes in ``rows``.
+        probes: the columns of ``rows`` that hold its probes, the numbers that are read from the simulator.
         shapes: the shape of each of its constants, () or (k,).
-        rows: (N, width), the values of the probes, which are read if Python evaluates the copies.
+        rows: (N, width), the values of the probes. Only `evaluate` reads them; C reads the simulator itself.
         action: (N, 4), read.
         result: (N, RESULT_SIZE). The frame of the last step (`PREVIOUS`) is read; the rest is written.
         terms: how many fields of `Outcome` are stored, from the first on; the others stay 0.
@@ -101,7 +102,7 @@ class TaskArithmetic:
     def evaluate(self, first: int, last: int) -> Callable[[], None]:
         """A function that evaluates copies ``first`` to ``last`` − 1. `native` does the same in C.
 
-        If the evaluation of a copy fails, its observation is not finite.
+        If the evaluation of a copy fails, its observation starts with NaN, and the engine counts the copy as failed.
         """
         objects, reward, latched, terms = self.objects, self.reward, self.latched, self.terms
         fill, rows, commands = filler(self.probes), self.rows[first:last], self.action[first:last, COMMAND]

@@ -59,8 +59,8 @@ def can_run() -> bool:
 class BarePhysics:
     """T × N copies that start from an engine's states and repeat its commands.
 
-    Each thread steps a fixed part of the copies in turn, and never waits for another thread. The copies of a task share
-    one model, with bodies placed as in the first copy.
+    Each thread steps its own fixed share of the copies, one after the other, and never waits for another thread. The
+    copies of a task share one model, with bodies placed as in one of the engine's copies.
 
     Args:
         envs: the engine.

@@ -1,6 +1,6 @@
 """Measures the environment steps per second of our engine, EnvPool, Meta-World's environments and the physics alone.
 
-They take turns in one process on the same cores, so that other work on the machine slows all of them equally.
+They take turns on the same cores, so that other work on the machine slows all of them equally.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -51,11 +51,12 @@ Run = Callable[[], float]
 def bench(
     kinds: Sequence[str] = ("mt1", "mt10", "mt50"), copies: Sequence[int] = (1, 4, 16), seconds: float = 5.0
 ) -> list[dict[str, Any]]:
-    """Rows with steps per second, and their ratio to the bound, for each suite, number of copies and engine.
+    """A row for each suite, number of copies and engine: its steps per second, and their ratio to the bound.
 
     ``bound`` is the physics alone, in C (`BarePhysics`): 5 ``mj_step`` and one ``mj_forward`` a step with our models,
-    on as many threads as the engine's, none of which waits for another. It starts from the states of the engine's turn
-    and repeats its commands. ``bound_full`` uses Meta-World's models, including visuals. Both need a C compiler.
+    on as many threads as our engine has, none of which waits for another. It starts from the states in which our
+    engine's turn began and repeats its commands. ``bound_full`` uses Meta-World's models, including visuals. Both need
+    a C compiler.
 
     ``package_sync`` and ``package_async`` are Meta-World's own vector environments, in one process and with a process
     for each environment. They have one copy of each task, but sixteen for mt1; more copies hardly change their speed.
@@ -188,7 +189,7 @@ class _EngineRun:
 
 
 def _turn(step: Callable[[np.ndarray], Any], actions: Iterator[np.ndarray]) -> float:
-    """Take steps for as long as a turn lasts, and at least one."""
+    """Take steps for as long as a turn lasts, and at least one. Returns environment steps per second."""
     begin, steps, passed = time.perf_counter(), 0, 0.0
     while passed < _TURN:
         step(now := next(actions))
@@ -199,7 +200,7 @@ def _turn(step: Callable[[np.ndarray], Any], actions: Iterator[np.ndarray]) -> f
 
 @contextlib.contextmanager
 def _package_runs(kind: str) -> Iterator[dict[str, Run]]:
-    """Runs of ``gymnasium.make_vec("Meta-World/MT10", ...)`` and the like, which fork before our engine is made."""
+    """Runs of ``gymnasium.make_vec("Meta-World/MT10", ...)`` and the like. They fork before our engine has threads."""
     name = "custom-mt-envs" if kind == "mt1" else kind.upper()
     options: dict[str, Any] = {"envs_list": [_ONE] * 16} if kind == "mt1" else {}
     with contextlib.ExitStack() as stack, warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Computes commands from actions: the position of the hand, and the controls of the fingers."""
+"""Computes commands from actions: the position to which the hand is pulled, and the controls of the fingers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mtrl.envs.metaworld.physics import CONTROLS
 
 
 class Commands:
-    """The commands of T tasks × N copies, as Meta-World's ``set_xyz_action`` makes them.
+    """The commands of N copies of each of T tasks, computed as in Meta-World's ``set_xyz_action``.
 
     Args:
         envs: Meta-World's environment of each task, which gives the scale of actions and the hand's limits.
@@ -21,14 +21,14 @@ class Commands:
 
     def __init__(self, envs: Sequence[Any], copies: int) -> None:
         self.controls = np.zeros((len(envs), copies, CONTROLS))
-        """(T, N, CONTROLS): the hand's position (3), and the controls of the two fingers."""
+        """(T, N, CONTROLS): the commanded position of the hand (3), and the controls of the two fingers."""
         self._move = np.zeros((len(envs), copies, 3), np.float32)
         self._scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
         self._low = np.array([env.mocap_low for env in envs], np.float64)[:, None]
         self._high = np.array([env.mocap_high for env in envs], np.float64)[:, None]
 
     def take(self, action: NDArray[np.float32]) -> None:
-        """Move the hand's position by actions (T, N, 4), and set the fingers' controls.
+        """Move the commanded positions by actions (T, N, 4), and set the fingers' controls.
 
         As in Meta-World, the clipped and scaled action is float32, and the sum with the position float64.
         """

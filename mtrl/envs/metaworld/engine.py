@@ -59,7 +59,8 @@ class BatchedEnvs:
         seed: the seed of the streams from which the copies draw goals, one stream for each copy.
         envs_per_task: N.
         reward_version: v1 or v2.
-        horizon: the steps after which an episode is truncated; a list is assigned to a task's copies in turn.
+        horizon: the steps after which an episode is truncated; a list is one value for each copy of a task, repeated if
+            it is shorter.
         terminate_on_success: whether episodes terminate at success.
         steps_after_success: the steps for which an episode continues after its first success; by default, all that are
             left until its horizon.
@@ -123,7 +124,7 @@ class BatchedEnvs:
         self._ready = self._seeded = False
 
     def _share_arrays(self) -> None:
-        """Make attributes of the arrays of `Episodes` that are used here. The arrays are never reallocated."""
+        """Make the arrays of `Episodes` that are used here attributes of the engine. They are never reallocated."""
         own = self._episodes
         self.observation, self.next_observation, self.faults = own.observation, own.next_observation, own.faults
         self._elapsed, self._last, self._goal, self._played = own.elapsed, own.last, own.goal, own.played
@@ -222,7 +223,7 @@ class BatchedEnvs:
         return self._step_result
 
     def _check_ready(self) -> None:
-        """Raise an error before the first reset, or after an interrupted step: it leaves copies at different times."""
+        """Raise an error before the first reset, or after an interrupted step, which not all copies have taken."""
         if not self._ready:
             raise RuntimeError("Call `reset` or `load_state_dict` first, also after a step that raised an error.")
 

@@ -18,8 +18,8 @@ class GoalDraws:
         copies: N.
         in_turn: whether copy n has only the goals n, n + N, ... and plays all of them, in a new random order each time,
             before it repeats one. By default, each draw is any of the task's goals.
-        here: the indices n of the copies to draw for; by default, all N. Each gets the same goals as it would among
-            all. The methods' indices then count only these copies.
+        here: the indices n of the copies to draw for; by default, all N. Each gets the same goals as if all were there.
+            The methods' indices then count only these copies.
     """
 
     def __init__(self, counts: Sequence[int], copies: int, in_turn: bool = False, here: range | None = None) -> None:
@@ -40,7 +40,7 @@ class GoalDraws:
         return len(self._rngs)
 
     def seed(self, seeds: int | Sequence[int | None]) -> None:
-        """Restart all streams from one seed, or each from its own in a list, where None leaves a stream as it is."""
+        """Restart all streams from one seed, or each from its own in a list. None leaves a stream as it is."""
         if isinstance(seeds, int | np.integer):
             streams = np.random.SeedSequence(int(seeds)).spawn(self._all)
             sources: Sequence[Any] = [streams[number] for number in self._streams]

@@ -40,7 +40,7 @@ _FIELDS = {
     "terminated": "_Bool *", "truncated": "_Bool *", "success": "_Bool *", "failed": "_Bool *", "elapsed": "int64_t *",
     "last": "int64_t *", "faults": "int64_t *", "rules": "const int64_t *",
 }  # fmt: skip
-"""The arrays and numbers of one task, with their names in `arrays` of its physics, arithmetic and episodes."""
+"""{name: C type} of a task's arrays and numbers. The names are those in `arrays` of its parts and of `Episodes`."""
 
 _HEAD = (
     "#include <math.h>\n#include <setjmp.h>\n#include <stdint.h>\n#include <mujoco/mujoco.h>\n"

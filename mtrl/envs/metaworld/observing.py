@@ -52,7 +52,7 @@ class Observer:
     def final(self, state: FloatArray) -> list[Any]:
         """The observations of T · N sub-environments before ended episodes restart, given the engine's (T, N, 39).
 
-        For episodes that continue, the pictures are those of the step before.
+        For episodes that continue, the pictures are those of the previous step.
         """
         return unbatched(self._made(state, True))
 

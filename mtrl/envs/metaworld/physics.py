@@ -107,7 +107,7 @@ class TaskPhysics:
         self.set_state(n, start.physics)
 
     def _place(self) -> None:
-        """Write positions of bodies and sites into all models, even the first one, which changes when a start is made.
+        """Write positions of bodies and sites into all models, also into the first, which `Starts` may have changed.
 
         Shared models get the positions of copy 0. Those in which copies differ are written again before each step.
         """

@@ -2,7 +2,7 @@
 
 A job steps some copies of one task. Threads take jobs one by one, so that slow jobs balance out. A thread first takes
 the jobs that it had in the last step, whose data may still be in its core's cache. No thread needs the global
-interpreter lock. Between two steps they sleep, unless the next one follows at once.
+interpreter lock. Between two steps the threads sleep, unless the next step follows at once.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SOURCE = r"""
 typedef long (*Step)(const MuJoCo *mujoco, const Task *task, long worker, long first, long last);
 typedef struct { Step step; const Task *task; long first, last, found; double cost; atomic_long owner, taken; } Job;
 
-/* `ticket` is the number of the round (upper 32 bits), and how many of its jobs are not yet taken (lower 32 bits).
-   Storing it begins a round. A thread that comes late sees the number of another round and takes no job. */
+/* `ticket` holds the number of the round (upper 32 bits) and the number of its jobs that are not yet taken (lower 32
+   bits). Storing it begins a round. A thread that comes late sees the number of another round and takes no job. */
 typedef struct {
   const MuJoCo *mujoco;
   Job *jobs;
@@ -54,9 +54,8 @@ static double seconds(void) {
   return now.tv_sec + 1e-9 * now.tv_nsec;
 }
 
-/* The longest of the jobs that are left and that this thread was the last to do: their data may still be in the core's
-   cache. If there is none, the longest of all that are left. There is one, since the thread has counted the ticket
-   down. */
+/* Take the longest remaining job that this thread did in the last round, since its data may still be in the core's
+   cache; if there is none, the longest remaining job. A job remains, since the caller has counted the ticket down. */
 static Job *take(Pool *pool, long worker) {
   for (;;)  /* others may take jobs meanwhile */
     for (int any = 0; any < 2; any++)
@@ -103,7 +102,7 @@ static void *serve(void *argument) {
   }
 }
 
-/* A pool of `threads` threads including the caller's, or fewer if the system cannot start as many. */
+/* A pool of `threads` threads including the caller's, or fewer if the system cannot start as many. NULL: no memory. */
 Pool *pool_open(const MuJoCo *mujoco, long threads) {
   Pool *pool = calloc(1, sizeof(Pool) + threads * sizeof(pthread_t));
   if (!pool) return NULL;
@@ -115,7 +114,7 @@ Pool *pool_open(const MuJoCo *mujoco, long threads) {
   pthread_cond_init(&pool->done, NULL);
   const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
   sigset_t all, before;
-  sigfillset(&all);  /* Python's threads handle signals, except those of a fault in one of these */
+  sigfillset(&all);  /* Python's threads handle signals; a pool thread gets only those of its own faults */
   for (int n = 0; n < 6; n++) sigdelset(&all, faults[n]);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   while (pool->threads < threads) {
@@ -183,8 +182,8 @@ class Job(ctypes.Structure):
     """A job: to step copies ``first`` to ``last`` − 1 of a task.
 
     step: the address of the task's function; task: the address of its arrays; found: what the function returned last;
-    cost: a running mean of its seconds; owner: the thread that did the job last; taken: whether a thread has it in this
-    round.
+    cost: a running mean of the job's seconds; owner: the thread that did the job last; taken: whether a thread has
+    taken it in this round.
     """
 
     _fields_ = [
@@ -196,12 +195,15 @@ class Job(ctypes.Structure):
 
 
 class Pool:
-    """A pool of threads, including the caller's. `close` ends the others.
+    """A pool of threads, including the caller's. `close` ends all but the caller's.
 
     Args:
         library: the library that contains `SOURCE`, compiled.
         mujoco: the address of the table of MuJoCo's functions.
         threads: their number; with 1, everything runs in the caller's thread.
+
+    Raises:
+        MemoryError: there is no memory for the pool.
     """
 
     def __init__(self, library: ctypes.CDLL, mujoco: int, threads: int) -> None:
@@ -217,7 +219,7 @@ class Pool:
         self._lock = threading.RLock()  # so that no other thread frees what a step still uses
 
     def plan(self, jobs: Sequence[Job]) -> None:
-        """Set the jobs of each `run`. At first, the caller counts as the thread that did each of them last."""
+        """Set the jobs that each `run` does. At first, the caller counts as the thread that did each of them last."""
         self._jobs = (Job * len(jobs))(*jobs)
 
     def run(self) -> int:

@@ -1,8 +1,8 @@
 """Reads simulator quantities by name (probes) into an array with one row per copy.
 
-`ProbeLayout` resolves the names, which `tasks.base` lists, once per model. `ProbeLayout.bind` finds their addresses in
-each copy's ``MjData``, so that a single ``take`` after each step gathers all of them. Constants are read once after a
-reset.
+`ProbeLayout` resolves the names, whose forms `tasks.base` lists, once per model. `ProbeLayout.bind` finds the
+quantities' addresses in each copy's ``MjData``, so that a single ``take`` after each step gathers all but the contacts.
+`read_constant` reads a task's constants after a reset.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ _KINDS: dict[tuple[str, str], tuple[str, int]] = {
     ("site", "xmat"): ("site_xmat", 9),
     ("joint", "qpos"): ("qpos", 1),
 }
+"""(kind of element, quantity) -> (array of ``MjData``, numbers per element)"""
 
 
 class ProbeLayout:
@@ -38,8 +39,8 @@ class ProbeLayout:
         probes: {our name: probe}; see `tasks.base`.
 
     Raises:
-        ValueError: a probe has another form.
-        KeyError: the model has no such element.
+        ValueError: a probe has none of the known forms.
+        KeyError: the model lacks an element.
     """
 
     def __init__(self, model: Any, probes: Mapping[str, str]) -> None:
@@ -84,7 +85,7 @@ def _resolve(model: Any, probe: str) -> tuple[str, int, int]:
 
 
 class Gather:
-    """See `ProbeLayout.bind`."""
+    """Copies the current probes of N ``MjData`` into rows (N, width). `ProbeLayout.bind` makes it."""
 
     def __init__(
         self,
@@ -122,13 +123,15 @@ class Gather:
 
 
 def address_of(array: NDArray[Any]) -> int:
+    """The address of an array's first element."""
     return array.__array_interface__["data"][0]
 
 
 def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
     """One float64 array over the memory that spans all parts, and the indices of the parts' elements in it.
 
-    The caller must keep the parts' owners alive, and use only these elements: the memory between the parts is not ours.
+    The caller must keep the parts' owners alive, and use only these elements: other objects own the memory
+    between the parts.
     """
     addresses = np.concatenate([address_of(part) + 8 * np.arange(part.size) for part in parts])
     start = int(addresses.min())
@@ -140,7 +143,8 @@ def places_of(parts: Sequence[Row]) -> tuple[Row, NDArray[np.intp]]:
 def is_touching(data: Any, geom: int, left_pad: int, right_pad: int) -> bool:
     """Whether both finger pads press on ``geom``, according to the forces of the last ``mj_forward``.
 
-    A contact without a constraint has the address −1. As in Meta-World, it then counts the last constraint's force.
+    A contact without a constraint has the address −1. As in Meta-World, such a contact counts the last constraint's
+    force.
     """
     if not data.ncon:
         return False

@@ -34,6 +34,7 @@ class Renderer:
     Use it in a `with` block, which frees the graphics context at its end, and only in the thread that made it.
 
     Args:
+        model: the model to draw, whose rendering settings are changed.
         width, height: in pixels; by default, the height is the width.
         cameras: K names. Pictures from corner2, which is mounted upside down, are turned upright.
 
@@ -245,6 +246,7 @@ def _play(
 
     Args:
         rows: the index of each task of ``envs`` among the policy's ``num_tasks``.
+        every: the number of steps between two recorded states.
     """
     recordings = [_Recording(env) for env in envs.envs]
     first = envs.reset()

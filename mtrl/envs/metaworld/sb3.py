@@ -36,7 +36,7 @@ class SB3VecEnv(VecEnv):
         if not isinstance(space, Box):
             raise expected("Argument `envs`", "of environments whose observations are vectors or pictures", space)
         self.envs = envs
-        self._envs: Any = envs  # gymnasium's base class lacks `call` and others, which all its environments have
+        self._envs: Any = envs  # their base class lacks `call` and other methods that all of them have
         self._dtype: Any = np.uint8 if space.dtype == np.uint8 else np.float32
         low, high = (bound.astype(self._dtype) for bound in (space.low, space.high))
         super().__init__(envs.num_envs, Box(low, high, dtype=self._dtype), envs.single_action_space)
@@ -89,7 +89,7 @@ class SB3VecEnv(VecEnv):
         return list(self._envs.call(method_name, *method_args, **method_kwargs))
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """Report a `Monitor` as present, since `info` has the record of each episode that it would add."""
+        """Report a `Monitor` as present, since `info` already has the record of each episode that one would add."""
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
     def get_images(self) -> list[Any]:

@@ -1,8 +1,8 @@
 """Stores the first states of episodes, which Meta-World's own ``reset`` makes.
 
-To the last bit, the state after this reset depends only on the goal, and not on earlier episodes (a test compares all
-tasks). So the reset, which takes at least 250 physics steps, is done only once for each goal. Later episodes start from
-a copy of that state.
+The state after a reset depends only on the goal: to the last bit, it is the same whatever the earlier episodes were (a
+test compares all tasks). So the reset, which takes at least 250 physics steps, is done only once for each goal. Later
+episodes start from a copy of that state.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
@@ -65,6 +65,7 @@ class Starts:
 
     @property
     def constant_shapes(self) -> dict[str, tuple[int, ...]]:
+        """{name: shape} of the task's constants."""
         return {name: value.shape for name, value in self.start(0).constants.items()}
 
     def start(self, goal: int) -> Start:
@@ -91,10 +92,10 @@ class Starts:
 
 
 def reset_once(env: Any) -> NDArray[np.float64]:
-    """Do what ``env.reset()`` does in half the time. Returns its first observation (39,).
+    """Do in half the time what ``env.reset()`` does. Returns the first observation (39,).
 
-    Meta-World's reset calls ``reset_model`` twice, the second time on new data. Only the positions of bodies and sites
-    remain from the first call, and these are the same after one step of the hand as after fifty.
+    Meta-World's reset calls ``reset_model`` twice, with ``mj_resetData`` in between. Only the positions of bodies and
+    sites remain from the first call, and these are the same after one step of the hand as after fifty.
     """
     move = env._reset_hand
     env._reset_hand = functools.partial(move, steps=1)

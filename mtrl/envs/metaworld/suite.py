@@ -49,8 +49,8 @@ class Config(ChosenTasks):
     horizon: int = option(500, f"in 1..{MAX_HORIZON}")
     """Steps after which an episode is truncated; Meta-World allows at most 500."""
     training_horizons: list[int] = field(default_factory=list)
-    """Horizons of training episodes, assigned to a task's environments in turn; [] for `horizon`. Short episodes show
-    more starts, and long ones later states."""
+    """Horizons of training episodes, assigned to a task's environments in turn; if empty, all have `horizon`. Short
+    episodes show more start states, and long ones show later states."""
     steps_after_success: int | None = option(None, "0 or more")
     """Steps for which a training episode continues after its first success; by default, until its horizon."""
     num_goals: int = option(GOALS, f"in 1..{GOALS}")
@@ -188,7 +188,8 @@ def evaluation_order(
 ) -> NDArray[np.int64]:
     """The goal index of each evaluation episode, (T, E), for the protocols of `mtrl.training.evaluation`.
 
-    goals: the first E of all goals, which the seed shuffles for each task; upstream: drawn with replacement.
+    With the protocol goals, each task's goals are shuffled by the seed, and the first E are used. With upstream, goals
+    are drawn with replacement.
 
     Raises:
         UserError: an unknown protocol, no episodes, or more episodes than goals where each goal is used once.

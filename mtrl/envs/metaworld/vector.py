@@ -37,8 +37,8 @@ class MetaWorldVectorEnv(VectorEnv):
     ``info["final_obs"]`` and ``info["final_info"]`` then describe its end, with the episode's statistics in
     ``info["final_info"]["episode"]``: return r, length l and seconds t. ``info`` has Meta-World's own entries, such as
     success, for every sub-environment except those that this step restarts (``AutoresetMode.NEXT_STEP``). Its entry
-    ``faults`` is the number of times that each has failed since its last reset. Copies made by `copy` or `pickle`
-    continue bit for bit.
+    ``faults`` is the number of times that each has failed since its last reset. An object made by `copy` or `pickle`
+    continues bit for bit.
 
     Args:
         kind: mt1, mt10, mt25, mt50, custom-mt-envs; ml1, ml10, ml25, ml45, custom-ml-envs.
@@ -90,7 +90,8 @@ class MetaWorldVectorEnv(VectorEnv):
         Args:
             seed: decides all later goals. It is one number, or a list with one for each sub-environment, where None
                 continues a stream of goals. Without a seed, all streams continue.
-            options: {"reset_mask": (num_envs,) bool}: the sub-environments to restart. The others do not change.
+            options: {"reset_mask": (num_envs,) bool}: the sub-environments to restart. The others do not change. The
+                first reset ignores it and restarts all.
 
         Raises:
             UserError: the list of seeds has another length, or the mask another shape or type or no true value.
@@ -223,8 +224,11 @@ class MetaWorldVectorEnv(VectorEnv):
             self.envs.keeps_goals = not value
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Call a method of every sub-environment, or get an attribute. The methods are those that Meta-World's own
-        loops call: toggle_terminate_on_success, toggle_sample_tasks_on_reset and sample_tasks."""
+        """Call a method of every sub-environment, or get an attribute. Returns the result for each sub-environment.
+
+        The methods are render and those that Meta-World's own loops call: toggle_terminate_on_success,
+        toggle_sample_tasks_on_reset and sample_tasks, which returns pairs of an observation and {}.
+        """
         if name.startswith("toggle_"):
             self.set_attr(name.removeprefix("toggle_"), *args, **kwargs)
             return (None,) * self.num_envs
@@ -272,6 +276,7 @@ def _copied(arguments: dict[str, Any], state: dict[str, Any] | None, kept: dict[
 
 
 def register() -> None:
+    """Register the environments that the module's docstring names."""
     forms: list[tuple[str, str, Split]] = []
     for kind in MULTI_TASK:
         forms.append((f"mtrl/{kind.upper() if kind.startswith('mt') else kind}-v3", kind, ""))

@@ -23,7 +23,7 @@ thread's arithmetic would delay the physics of all others."""
 _PATIENCE = 1.0
 """Seconds between two checks that a thread is still alive, while the caller waits for it."""
 _LONGEST_END = 60.0
-"""Seconds after which a thread that does not end is left behind."""
+"""The most seconds for which `close` waits for a thread to end."""
 _SHARES = 2
 """A chunk of `shares` takes at most 1 / _SHARES of the copies that are left per thread, but at least one copy."""
 
@@ -42,7 +42,7 @@ class Workers:
         self._error: BaseException | None = None
         self._gates = [threading.Lock() for _ in range(count - 1)]
         self._done = [threading.Event() for _ in range(count - 1)]
-        self._given, self._finished = [0] * (count - 1), [0] * (count - 1)  # rounds of each thread
+        self._given, self._finished = [0] * (count - 1), [0] * (count - 1)  # rounds that each thread began, and ended
         for gate in self._gates:
             gate.acquire()
         self._threads = [
@@ -133,7 +133,7 @@ class Workers:
 
 
 def shares(playing: BoolArray, threads: int) -> list[list[tuple[int, int]]]:
-    """For each task, the chunks (first, end) of the copies marked in ``playing (T, N)``. `end` is not in a chunk."""
+    """For each task, the chunks (first, end) of the copies marked in ``playing (T, N)``; ``end`` is excluded."""
     left, found = int(playing.sum()), []
     for row in playing:
         copies, ranges = np.flatnonzero(row), []

@@ -34,7 +34,7 @@ _MOVE = np.array([0.01] * 3 + [0.1] + [0.01] * 3 + [0.1] * 4, np.float32)
 PUCK_XY = slice(4, 6)
 SCENE_REWARDS = {"v1": push_v1, "v2": push_v2, "dense": push_dense}
 REWARDS = (*SCENE_REWARDS, "distance", "sparse")
-"""Those of the scene, and those of `goal_reward`."""
+"""The rewards that the scene computes, and those of `goal_reward`."""
 
 
 def features(raw: FloatArray, out: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Goal-conditioned pushing for Gymnasium, with vectors or dictionaries: `gymnasium.make("mtrl/GoalPush-v0")`.
+"""Goal-conditioned pushing for Gymnasium, observed as a vector or a dictionary: `gymnasium.make("mtrl/GoalPush-v0")`.
 
 ``mtrl/GoalPush-v0`` observes one vector (26): two frames (22, see `envs.FRAME`) and the goal (4).
 ``mtrl/GoalPushDict-v0`` observes a dictionary: ``observation`` (22), ``achieved_goal`` (2, the puck's xy) and
@@ -81,6 +81,7 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         return self._observe(), {}
 
     def _make_envs(self) -> PushEnvs:
+        # A step that reached the horizon of `PushEnvs` would begin the next episode.
         table, horizon = self.goal[None], self._horizon + 1
         return PushEnvs(table, table, 0, 1, 1, reward=self._reward, horizon=horizon, fixed=True, threads=1)
 
@@ -114,7 +115,7 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
         """The reward (..) of a puck at `achieved_goal` (.., 2) whose place is `desired_goal` (.., 2).
 
-        dense, v1 and v2 depend on more than that; with them, it is the distance reward.
+        The rewards dense, v1 and v2 depend on more than these positions. With them, this is the distance reward.
         """
         kind = self._reward if self._reward in ("distance", "sparse") else "distance"
         return goal_reward(kind, np.asarray(achieved_goal, np.float64), np.asarray(desired_goal, np.float64))
@@ -167,6 +168,7 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
 
 
 def register() -> None:
+    """Register the two environments that the module's docstring names."""
     entry = f"{__name__}:GoalPushEnv"
     forms: dict[str, dict[str, Any]] = {
         "mtrl/GoalPush-v0": {},

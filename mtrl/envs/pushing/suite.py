@@ -40,8 +40,8 @@ class Config(SuiteConfig):
 
     kind: str = "pushing"
     num_goals: int = option(200, "a positive integer")
-    """G, the number of goals to train on. Each has its own replay ring. The Mint paper uses 200, and 10 for independent
-    networks."""
+    """G, the number of goals to train on. Each has its own replay buffer. The Mint paper uses 200, and 10 for
+    independent networks."""
     goals_seed: int = option(0, "0 or more")
     """The seed of all goals, including held-out ones. The run's seed does not change them."""
     held_out_goals: int = option(50, "a positive integer")
@@ -49,8 +49,8 @@ class Config(SuiteConfig):
     goals_per_rollout: int = option(9, "a positive integer")
     """T, the number of goals in a rollout, and in a batch."""
     reward: str = option("dense", envs.REWARDS)
-    """The reward of a step. dense rewards fingers close to the puck, and a puck close to its place
-    (`tasks.push.push_dense`; the paper does not give its own reward). v1 and v2 are Meta-World's rewards for push.
+    """The reward of a step. dense rewards fingers close to the puck, and a puck close to its place, the target position
+    (`tasks.push.push_dense`; the paper does not specify its reward). v1 and v2 are Meta-World's rewards for push.
     distance (−metres) and sparse (−1 or 0) depend only on the positions of the puck and its place."""
     horizon: int = option(150, f"in 1..{MAX_HORIZON}")
     """Steps of an episode. Meta-World's scripted policy needs about 90."""
@@ -132,7 +132,7 @@ class PushingSuite(Suite[Config, GoalSpec]):
         A goal is kept if the puck is still within `envs.RADIUS` of its start.
 
         Raises:
-            UserError: the reward depends on more than the goal.
+            UserError: the reward depends on more than the positions of the puck and its place.
         """
         kind = self.config.reward
         check(kind in ("distance", "sparse"), "benchmark.reward", "distance or sparse with hindsight", kind)

@@ -1,6 +1,7 @@
 """The Auto-λ paper's ten RLBench tasks, played live if CoppeliaSim, PyRep and RLBench are installed.
 
-Demonstrations on disk, caches and training do not need these; collecting and evaluating do.
+Reading or caching stored demonstrations and training on them need none of these. Collecting demonstrations and
+evaluating do.
 """
 
 from mtrl.envs.rlbench.suite import Config, RLBenchSuite, build

@@ -17,7 +17,7 @@ from mtrl.envs.rlbench.simulator import Simulator
 
 
 def scene_seed(seed: int, task: str, number: int, stream: str) -> int:
-    """The seed of scene `number` of a task. The streams, demos and evaluation, have no scene in common."""
+    """The seed of scene `number` of a task. The streams, demos and evaluation, have different seeds."""
     words = [seed, number, *f"{stream}/{task}".encode()]
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 
@@ -75,7 +75,7 @@ class SimulatorProcess:
     """A `Simulator` in another process, since a process can run CoppeliaSim only once."""
 
     def __init__(self, *arguments: Any) -> None:
-        """The arguments of `Simulator`. The first `receive` raises its error, or returns None."""
+        """arguments: those of `Simulator`. The first `receive` returns None once it is made, or raises its error."""
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, arguments), daemon=True)

@@ -1,6 +1,6 @@
 """Transference: what a task's gradient step does to every task's loss (Fifty et al. 2020 and 2021, TAG).
 
-It is measured on the batch of one update in `every`. Let θ_i' = θ − α ∇L_i(θ) be a step of the shared parameters along
+One update in `every` is measured, on its own batch. Let θ_i' = θ − α ∇L_i(θ) be a step of the shared parameters along
 task i's gradient only. The affinity of task i with task j is Z_ij = 1 − L_j(θ_i') / L_j(θ), or 0 where L_j(θ) is 0. An
 actor's losses may be negative, so for them it is the difference L_j(θ) − L_j(θ_i'). A positive affinity means that the
 step helps. Parameters that a task owns do not move. The mean over training so far is logged; `mtrl group` uses it to
@@ -26,7 +26,7 @@ class Config(DiagnosticConfig):
     option_group: ClassVar[str] = "diagnostics.transference"
     kind: str = "transference"
     every: int = option(10, "a positive integer")
-    """One update in this many is measured."""
+    """Affinities are measured once in this many updates."""
     apply_to: str = option("critic", ("both", "actor", "critic"))
     """The losses to measure, for an agent with an actor and a critic: actor, critic or both."""
     step_size: float | None = option(None, "positive")

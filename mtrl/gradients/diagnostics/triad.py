@@ -74,8 +74,9 @@ class Triad(Diagnostic):
 
 
 def pair_statistics(gramian: Tensor) -> Tensor:
-    """A Gramian (T, T) -> (6,): means over pairs of Φ and ξ, and shares with cos > 0, cos < 0, cos < 0 and (a) or (b).
+    """A Gramian (T, T) -> (6,): the means of Φ and ξ over pairs, and four shares of pairs.
 
+    The shares are those with cos > 0; with cos < 0; with cos < 0 and condition (a); and with cos < 0 and ξ ≤ 1. All are
     NaN for one task, which has no pairs.
     """
     i, j = torch.triu_indices(len(gramian), len(gramian), 1, device=gramian.device)

@@ -1,7 +1,7 @@
 """GCS: an auxiliary task's gradient is used only where it helps the primary ones (Du et al. 2018, unweighted).
 
 The coefficient c_i is 1 for a primary task. For another task it is 1 if its inner product with the sum of the primary
-gradients is positive, and 0 otherwise. At least one primary task is required: by default, no task would be auxiliary.
+gradients is positive, and 0 otherwise. At least one primary task must be named, as all are primary by default.
 """
 
 from __future__ import annotations

@@ -34,18 +34,18 @@ class TorchJDConfig(GramianConfig):
     weighting: ClassVar[str] = ""
     """The name of torchjd's class, for a method without options."""
     normalized: ClassVar[bool] = True
-    """Whether the Gramian is scaled first."""
+    """Whether the Gramian is first divided by the mean of its diagonal."""
     random: ClassVar[bool] = False
     """Whether the method draws random numbers."""
     stateful: ClassVar[bool] = False
-    """Whether it keeps numbers for each task between calls, so that the tasks must stay the same."""
+    """Whether the method keeps numbers for each task between calls, so that the tasks must stay the same."""
 
     def method(self, aggregation: Any, num_tasks: int) -> nn.Module:
         """Build the module that maps a Gramian (T, T) to weights (T,) from the package `torchjd.aggregation`."""
         return getattr(aggregation, self.weighting)()
 
     def scale(self, num_tasks: int) -> float:
-        """The factor of torchjd's weights: T for a method that averages over tasks."""
+        """The factor by which torchjd's weights are multiplied: T for a method that averages over tasks."""
         return float(num_tasks)
 
     def state(self, module: Any) -> dict[str, Tensor]:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 class ShortestVector(nn.Module):
     """MGDA's min ‖Σ α_i g_i‖ over α ≥ 0 with Σ α_i = 1, as a quadratic programme.
 
-    In the unknowns x_i = α_i ‖g_i‖ / min_j ‖g_j‖ the matrix holds the cosines, so the norms of the gradients do not
-    affect its condition number. All weights are 1/T if the solver fails. torchjd stops after 100 steps of Frank-Wolfe,
-    for ten tasks several per cent from the minimum.
+    In the unknowns x_i = α_i ‖g_i‖ / min_j ‖g_j‖, the matrix holds the cosines, so the norms of the gradients do not
+    affect its condition number. All weights are 1/T if the solver fails. torchjd's own solver stops after 100 steps of
+    Frank-Wolfe, which for ten tasks is several per cent from the minimum.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class ShortestVector(nn.Module):
         count = len(lengths)
         identity = np.eye(count)
         constraints, bounds = np.column_stack([lengths, identity]), np.append(1.0, np.zeros(count))
-        # Shifts grow until the matrix is positive definite despite rounding, and so the solution unique.
+        # The shift grows until the matrix is positive definite despite rounding, so that the solution is unique.
         for shift in (1e-13, 1e-11, 1e-9):
             with contextlib.suppress(ValueError):
                 found = self._solve(cosines + shift * identity, np.zeros(count), constraints, bounds, 1)[0]
@@ -44,7 +44,7 @@ class ShortestVector(nn.Module):
 
 
 class WithoutZeros(nn.Module):
-    """Solves without the tasks whose gradient is zero, since their weights would grow without bound. They get 0."""
+    """Gives weight 0 to tasks with a zero gradient, whose weight would be unbounded, and solves for the others."""
 
     def __init__(self, weighting: nn.Module) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class WithoutZeros(nn.Module):
 
 
 class OnRoot(nn.Module):
-    """For a method that takes gradients but uses only their Gramian G: gives it a root R of G, with R Rᵀ = G."""
+    """Gives a root R of the Gramian G, with R Rᵀ = G, to a method that takes gradients but uses only their Gramian."""
 
     def __init__(self, weighting: nn.Module) -> None:
         super().__init__()

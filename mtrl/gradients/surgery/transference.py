@@ -6,7 +6,7 @@ transference is the sum over the primary tasks of 1 − L_j(θ_J') / L_j(θ). Th
 chosen, or the first of several that are equal. If a primary task's loss is not positive, as an actor's may be, all
 terms are differences L_j(θ) − L_j(θ_J').
 
-Candidates are not rescaled: the step for a single task is shorter than for all, as in the paper. Trial steps are those
+Candidates are not rescaled: as in the paper, the step for one task is shorter than that for all. Trial steps are those
 of SGD with the optimiser's learning rate, momentum and weight decay, even if the optimiser is Adam (`LookAhead`). Each
 costs a forward pass on new tensors, so no parameters have to be restored. The paper's abstract leaves open which
 candidates there are; here the option `candidates` lists them.
@@ -28,7 +28,7 @@ from mtrl.gradients.surgery.pcgrad import PCGrad
 
 KINDS = ("all", "pcgrad", "single", "pairs", "others", "subsets")
 MOST_SUBSETS = 10
-"""The largest number of tasks for which all subsets may be candidates; they need 1023 trial steps."""
+"""The largest number of tasks for which all subsets may be candidates; for ten tasks, they need 1023 trial steps."""
 _FEW = f"without subsets for more than {MOST_SUBSETS} tasks"
 WINDOW = 100
 """The number of updates over which the logged shares are averaged."""
@@ -39,7 +39,7 @@ class Config(SurgeryConfig):
     kind: str = "transference"
     candidates: list[str] = field(default_factory=lambda: ["all", "pcgrad", "single"])
     """What to choose from: all (the plain sum), pcgrad, single (each task alone), pairs, others (all but one), subsets
-    (all of them, for at most ten tasks), or indexes of tasks, such as 0+2+3."""
+    (every set of tasks, for at most ten tasks), or indexes of tasks, such as 0+2+3."""
     primary: list[str] = field(default_factory=list)
     """Names or indexes of the primary tasks, over whose losses transference is summed; all tasks if empty."""
 
@@ -75,7 +75,7 @@ class Transference(Surgery):
         what = f"entries that give at least one combination of {num_tasks} tasks"
         check(any(groups.values()), "surgery.candidates", what, list(candidates))
         self.names = tuple(groups)
-        self.takes_some_tasks = all(name in KINDS for name in groups)  # an index is another task in each batch
+        self.takes_some_tasks = all(name in KINDS for name in groups)  # an index means another task in each batch
         self.projects = "pcgrad" in groups
         of = [number for number, sets in enumerate(groups.values()) for _ in sets]
         self.sets = nn.Buffer(torch.tensor(rows, dtype=torch.float64).view(-1, num_tasks), persistent=False)

@@ -9,8 +9,9 @@ finite_difference: the paper's, −α r (L_i(θ+) − L_i(θ−)) / 2ε, θ± = 
 second_order: automatic differentiation through the unrolled step; slow, to check the others.
 
 The step to θ' is that of SGD with the optimiser's momentum and weight decay, even if the optimiser is Adam, as in the
-authors' code. Unlike in their code, tensors at θ' and θ± are new ones, so nothing has to be restored and no statistics
-change. λ may become negative, as in the paper. Losses may also be negative, so SAC's actor learns its own λ by default.
+authors' code. Unlike in their code, tensors at θ' and θ± are new ones, so nothing has to be restored and no running
+statistics change. λ may become negative, as in the paper. Losses may also be negative, so SAC's actor learns its own λ
+by default.
 With `sampled_tasks` = K' only K' random λ move in an update. In the paper this saves the memory of the other gradients;
 here one backward pass gives all of them. If a batch holds only some of the tasks, only their λ move, and the primary
 tasks among them make up L_val.

@@ -1,4 +1,4 @@
-"""Every task counts the same."""
+"""Equal weights: the weight of every task's loss is 1."""
 
 from __future__ import annotations
 

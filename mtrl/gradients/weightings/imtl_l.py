@@ -1,8 +1,8 @@
 """IMTL-L: learned scales for the losses, so that scaled losses are alike (Liu et al. 2021, "Towards Impartial ...").
 
 The loss is Σ_i (e^(s_i) L_i − s_i), so a task's weight is e^(s_i); s starts at 0. At the optimum e^(s_i) L_i = 1, so
-losses must be positive. s has an Adam of its own and takes its step before the weights are used; in the paper, s and
-the network take their steps at once.
+losses must be positive. Adam updates s before the weights are used; in the paper, s and the network are updated
+together.
 """
 
 from __future__ import annotations

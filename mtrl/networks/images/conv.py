@@ -58,6 +58,7 @@ def convolutions(config: ConvConfig, image_shape: tuple[int, int, int]) -> tuple
 
 
 def fully_connected(config: ConvConfig, inputs: int) -> list[nn.Module]:
+    """The hidden linear layers, each followed by a ReLU: (.., B, inputs) -> (.., B, fc_width)."""
     sizes = [inputs, *[config.fc_width] * config.fc_depth]
     layers: list[nn.Module] = []
     for before, after in itertools.pairwise(sizes):
@@ -66,7 +67,7 @@ def fully_connected(config: ConvConfig, inputs: int) -> list[nn.Module]:
 
 
 def trunk_size(config: ConvConfig, image_shape: tuple[int, int, int]) -> int:
-    """The number of features that the network has without its output layer."""
+    """The number of features that the output layer sees, which are the output of the trunk."""
     return config.fc_width if config.fc_depth else convolutions(config, image_shape)[1]
 
 

@@ -196,8 +196,35 @@ def _unknown_function(a: float) -> Any:
     return math.gamma(a)
 
 
+def _three_values(a: float) -> Any:
+    return max(a, 1.0, 2.0)
+
+
+def _named_argument(a: float) -> Any:
+    return max(a, 1.0, key=abs)
+
+
+def _unpacked_names(a: float) -> Any:
+    return _late(**{"a": a})
+
+
 @pytest.mark.parametrize(
-    "function", [_list, _power, _loop, _mixture, _unknown_index, _beyond, _two_types, _branch, _late, _unknown_function]
+    "function",
+    [
+        _three_values,
+        _named_argument,
+        _unpacked_names,
+        _list,
+        _power,
+        _loop,
+        _mixture,
+        _unknown_index,
+        _beyond,
+        _two_types,
+        _branch,
+        _late,
+        _unknown_function,
+    ],
 )
 def test_what_has_no_translation_is_refused_with_its_place(function: Callable[..., Any]) -> None:
     with pytest.raises(Untranslatable, match=function.__name__):

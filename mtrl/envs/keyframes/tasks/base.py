@@ -62,9 +62,9 @@ class Region:
 
 
 def scatter(rng: np.random.Generator, *regions: Region, accept: Callable[..., bool] | None = None) -> list[FloatArray]:
-    """Draw a point (2,) in each region, uniformly among draws whose circles are disjoint.
+    """Draw a point (2,) in each region, uniformly but so that the regions' circles do not overlap.
 
-    accept: called with the points; returns whether they may be used.
+    accept: called with one point per region; returns whether they may be used.
 
     Raises:
         RuntimeError: none of 1000 draws was accepted.

@@ -71,7 +71,7 @@ class PickAndLift(Task):
 
 
 class PickUpCup(Task):
-    """Lift the red one of two cups by its handle."""
+    """Lift the red one of two cups."""
 
     name = "pick_up_cup"
     sentence = "pick up the red cup"

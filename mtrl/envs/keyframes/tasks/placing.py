@@ -16,7 +16,7 @@ _UP = 0.12
 
 
 def _carry(grasp: Pose, before: Pose, lifted: Pose, release: Pose) -> list[Waypoint]:
-    """Five keyframes: before the grasp, the grasp, the object lifted, above its place, and released there."""
+    """Five keyframes: before the grasp, the grasp, the lifted object, above the place of release, and the release."""
     steps = [(before, True), (grasp, False), (lifted, False), (release.raised(_UP), False), (release, True)]
     return [Waypoint(*step) for step in steps]
 

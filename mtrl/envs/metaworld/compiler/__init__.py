@@ -28,7 +28,7 @@ How it works:
 - ``expressions``: translates each kind of expression.
 
 Single precision follows numpy's rules, on which Meta-World's rewards depend: an operation on a float32 and a number
-written in the source is done in float32. On a float32 and a double, the two languages would differ, so the translation
+written in the source is done in float32. On a float32 and a double, numpy and C would differ, so the translation
 refuses such operations. `tasks.kernels.mixed` shows how to run a function in either precision.
 """
 

@@ -64,7 +64,7 @@ class Expressions:
     def value(self, node: ast.expr) -> Value:
         method = getattr(self, f"_{type(node).__name__.lower()}", None)
         if method is None:
-            raise Untranslatable("this kind of expression")
+            raise Untranslatable("this kind of expression has no translation")
         return method(node)
 
     def condition(self, node: ast.expr) -> Value:
@@ -103,7 +103,7 @@ class Expressions:
                 return Value(fields[node.attr], f"{owner.code}->{node.attr}")
             case Tuple(names=names) if node.attr in names:
                 return part(self._divisible(owner), names.index(node.attr))
-        raise Untranslatable(f"`{node.attr}` is not known there")
+        raise Untranslatable(f"the attribute `{node.attr}` is not known")
 
     def _tuple(self, node: ast.Tuple) -> Value:
         parts = self._parts(node.elts)
@@ -145,18 +145,18 @@ class Expressions:
             return pack([part(whole, i) for i in range(size(whole))[chosen]])
         index = self._index(node.slice)
         if not -size(whole) <= index < size(whole):
-            raise Untranslatable(f"part {index} of {size(whole)}")
+            raise Untranslatable(f"index {index} of a tuple of {size(whole)}")
         return part(whole, index)
 
     def _index(self, node: ast.expr) -> int:
         match self.value(node).type:
             case Static(int(value)):
                 return value
-        raise Untranslatable("an index has to be known")
+        raise Untranslatable("the index is not known at compile time")
 
     def _binop(self, node: ast.BinOp) -> Value:
         if type(node.op) not in _ARITHMETIC:
-            raise Untranslatable("this operator")
+            raise Untranslatable("this operator has no translation")
         sign, function = _ARITHMETIC[type(node.op)]
         left, right = self.value(node.left), self.value(node.right)
         if isinstance(left.type, Static) and isinstance(right.type, Static):
@@ -172,7 +172,7 @@ class Expressions:
             return static(not value.type.value) if isinstance(value.type, Static) else Value(BOOL, f"!{value.code}")
         value = self.value(node.operand)
         if not isinstance(node.op, ast.USub) or not is_number(value):
-            raise Untranslatable("this operator")
+            raise Untranslatable("this operator has no translation")
         return static(-value.type.value) if isinstance(value.type, Static) else Value(value.type, f"(-{value.code})")
 
     def _boolop(self, node: ast.BoolOp) -> Value:
@@ -182,7 +182,7 @@ class Expressions:
             if not isinstance(value.type, Static):
                 codes.append(value.code)
             elif bool(value.type.value) != keeps:
-                # Nothing in these functions has side effects.
+                # The other values have no side effects, so they need no evaluation.
                 return static(not keeps)
         return Value(BOOL, f"({sign.join(codes)})") if codes else static(keeps)
 
@@ -213,8 +213,10 @@ class Expressions:
     def _call(self, node: ast.Call) -> Value:
         callee = self.value(node.func).type
         if not isinstance(callee, Static):
-            raise Untranslatable("the function is not known")
-        named = {word.arg: self.value(word.value) for word in node.keywords if word.arg is not None}
+            raise Untranslatable("the called function is not known at compile time")
+        if any(word.arg is None for word in node.keywords):
+            raise Untranslatable("arguments given as **named")
+        named = {str(word.arg): self.value(word.value) for word in node.keywords}
         return self.call(callee.value, self._parts(node.args), named)
 
     def call(self, function: Any, given: list[Value], named: dict[str, Value]) -> Value:
@@ -227,18 +229,22 @@ class Expressions:
         if names:
             ordered = [*given, *(named[name] for name in names[len(given) :])]
             return pack([converted(value, DOUBLE) for value in ordered], names)
+        if named:
+            raise Untranslatable(f"a call of `{function}` with named arguments")
         return self._builtin(function, given)
 
     def _builtin(self, function: Any, given: list[Value]) -> Value:
         if function is len:
             return static(size(given[0]))
         if not all(map(is_number, given)):
-            raise Untranslatable(f"`{function}` of {[value.type for value in given]}")
+            raise Untranslatable(f"a call of `{function}` with {[value.type for value in given]}")
         if function in (min, max) and len(given) == 2:
             kind = common(*given)
             code = f"{'least' if function is min else 'most'}_{kind.name}" if isinstance(kind, Number) else ""
             return Value(kind, f"{code}({_number(given[0], kind)}, {_number(given[1], kind)})")
-        (value,) = given
+        if len(given) != 1:
+            raise Untranslatable(f"a call of `{function}` with {len(given)} values")
+        value = given[0]
         if function is abs:
             value = written(value)
             return Value(value.type, f"{'fabsf' if value.type == SINGLE else 'fabs'}({value.code})")
@@ -252,7 +258,7 @@ class Expressions:
             return Value(BOOL, f"(isnan({written(value).code}) != 0)")
         if function in _DOUBLES:
             return Value(DOUBLE, f"{_DOUBLES[function]}({converted(value, DOUBLE).code})")
-        raise Untranslatable(f"`{function}`")
+        raise Untranslatable(f"`{function}` has no translation")
 
 
 def _number(value: Value, kind: Any) -> str:

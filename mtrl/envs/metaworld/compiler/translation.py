@@ -153,7 +153,7 @@ class _Body(Expressions):
             case ast.If(test, body, otherwise):
                 return self._if(self.condition(test), body, otherwise)
             case _:
-                raise Untranslatable("this kind of statement")
+                raise Untranslatable("this kind of statement has no translation")
         return False
 
     def _if(self, test: Value, body: Sequence[ast.stmt], otherwise: Sequence[ast.stmt]) -> bool:
@@ -185,11 +185,11 @@ class _Body(Expressions):
             case ast.Attribute(owner, name):
                 place, value = self.value(owner), settled(value)
                 if not isinstance(place.type, Object) or isinstance(value.type, Static):
-                    raise Untranslatable("an assignment outside of the state, or of a value without a type in C")
+                    raise Untranslatable("an attribute outside the state or a value without a C type is assigned")
                 place.type.declare(name, value.type)
                 self.lines.append(f"{place.code}->{name} = {value.code};")
             case _:
-                raise Untranslatable("an assignment to this")
+                raise Untranslatable("an assignment to such a target has no translation")
 
     def _store(self, name: str, value: Value) -> None:
         known = self.names.get(name)
@@ -198,7 +198,7 @@ class _Body(Expressions):
             value = written(value)
         if isinstance(value.type, Static) or (known is not None and fresh):
             if self._depth:
-                raise Untranslatable(f"`{name}` is not known after the `if`")
+                raise Untranslatable(f"after the `if`, `{name}` would not be known at compile time")
             self.names[name] = value
         if isinstance(value.type, Static):
             return

@@ -93,7 +93,8 @@ def is_number(value: Value) -> bool:
 
 
 def converted(value: Value, kind: Type) -> Value:
-    """Convert a value to a type: number literals to any number, bool to double, tuples to structs of the same parts.
+    """Convert a value to a type: static numbers to any type of number, bool to double, tuples to structs of the same
+    parts.
 
     Raises:
         Untranslatable: any other conversion. A change of precision has to be written in the source.
@@ -159,7 +160,7 @@ def pack(parts: list[Value], names: tuple[str, ...] = ()) -> Value:
 
 
 def part(value: Value, index: int) -> Value:
-    """A part of a tuple. The tuple is `simple`, static, or has just been built."""
+    """A part of a tuple, which must be `simple`, static, or just built."""
     if value.parts:
         return value.parts[index]
     if isinstance(value.type, Static):
@@ -174,7 +175,7 @@ def size(value: Value) -> int:
         return len(value.type.parts)
     if isinstance(value.type, Static) and isinstance(value.type.value, tuple):
         return len(value.type.value)
-    raise Untranslatable(f"{value.type} is no tuple")
+    raise Untranslatable(f"{value.type} is not a tuple")
 
 
 def c_name(kind: Type) -> str:
@@ -188,7 +189,7 @@ def _letter(kind: Type) -> str:
     if isinstance(kind, Tuple):
         return f"{kind.name}_"
     if not isinstance(kind, Number):
-        raise Untranslatable(f"{kind} in a tuple")
+        raise Untranslatable(f"a tuple cannot hold {kind}")
     return kind.name[0]
 
 

@@ -9,10 +9,11 @@ How to add a task, in the file of its family:
 
 1. ``objects(s)`` returns the position and quaternion of one object, or of two, in Meta-World's order: 7 or 14 numbers.
    For one object there are `posed`, `posed_by_matrix` and `placed`; `kernels.quaternion` turns a probe ``*.xmat`` into
-   scipy's quaternion. In rewards, ``s.observation[4:7]`` is the first position in ``_get_pos_objects()``, and ``[:3]``
-   is the hand CLIPPED to the observation space (``s.hand`` is not).
+   scipy's quaternion. In rewards, ``s.observation[4:7]`` is the first position in ``_get_pos_objects()``, and
+   ``s.observation[:3]`` is the hand CLIPPED to the observation space (``s.hand`` is not).
 2. ``reward_v2(s)`` and ``reward_v1(s)`` return an `Outcome`, which also contains what Meta-World's ``evaluate_state``
-   computes. In v1, Meta-World often passes it zeros; compute success, grasp_success and the rest from the same zeros.
+   computes. In v1, Meta-World often passes zeros to ``evaluate_state``; compute success, grasp_success and the rest
+   from the same zeros.
 3. ``TaskSpec(name, objects, reward_v2, reward_v1, probes, constants, state)`` is added to the module's ``SPECS``, and
    the module to ``_FAMILIES`` in ``tasks/__init__.py``. A task reads the following as attributes of the state:
 
@@ -34,10 +35,10 @@ Pitfalls:
 - Single precision. The action is float32, and numpy >= 2 keeps ``python_float * float32`` in float32. Meta-World's
   ``tolerance``, ``float(...)`` and ``max(...)`` give PYTHON floats; ``np.linalg.norm`` and array elements are
   np.float64. So once a caging reward contains the gripper's effort, everything up to the first np.float64 is float32.
-  The caging kernels return ``(value, single)``, where ``single`` tells whether that is so. Compute the rest of the
-  reward with ``kernels.mixed(single, tail, value, *python_floats)``, in which each further argument is a number that
-  Meta-World computes in full before combining it with the float32 one. Otherwise rewards are off by 1e-7, and parity
-  tests fail.
+  The caging kernels return ``(value, single)``, where ``single`` tells whether the value is float32 in Meta-World.
+  Compute the rest of the reward with ``kernels.mixed(single, rest, value, *python_floats)``, where ``rest`` is a
+  function of the value and of Python floats, which Meta-World computes in double precision before it combines them with
+  the value. Otherwise rewards are off by 1e-7, and parity tests fail.
 - Meta-World may raise an error (``hamacher_product`` outside [0, 1], a negative margin, an assert). The functions here
   check none of this.
 """
@@ -91,7 +92,7 @@ COMMON_CONSTANTS: Mapping[str, str] = MappingProxyType(
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """One task; see the module's guide."""
+    """One task; see the module's docstring."""
 
     name: str
     objects: Objects
@@ -122,12 +123,12 @@ def posed(s: State) -> Vector:
 
 
 def posed_by_matrix(s: State) -> Vector:
-    """The same from the probes ``obj`` and ``obj_matrix``."""
+    """The objects of a task with one object, from the probes ``obj`` and ``obj_matrix``."""
     return *s.obj, *quaternion(s.obj_matrix)
 
 
 def placed(s: State) -> Vector:
-    """The same from the probe ``obj``, where Meta-World reports no orientation."""
+    """The objects of a task with one object, from the probe ``obj``, where Meta-World reports no orientation."""
     return *s.obj, *NO_QUATERNION
 
 
@@ -141,7 +142,7 @@ def evaluate(objects: Objects, reward: Reward, s: State) -> Outcome:
 
 
 def frame(hand: Vector, opening: float, objects: Vector) -> Vector:
-    """A frame (18). Hand and opening are clipped to their bounds; objects have none. A missing object gives zeros."""
+    """A frame (18). Hand and opening are clipped to their bounds, objects are not. A missing object gives zeros."""
     return (*clipped(hand, HAND_LOW, HAND_HIGH), clip(opening, -1.0, 1.0), *objects, *_NO_OBJECT)[:CURRENT_SIZE]
 
 

@@ -1,4 +1,4 @@
-"""Closing a box and going into one: box-close-v3, hand-insert-v3."""
+"""Closing a box and reaching into one: box-close-v3, hand-insert-v3."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def hand_insert_v2(s: State) -> Outcome:
 def hand_insert_v1(s: State) -> Outcome:
     """Bring the fingers above the hole, then down.
 
-    As in Meta-World, the block does not count: success compares its position at the start with the goal.
+    As in Meta-World, success compares the block's position at the start of the episode, not the current one, with the
+    goal.
     """
     reach = kernels.distance_xy(s.tcp, s.target)
     reward = kernels.reach_then_move(reach, abs(s.tcp[2] - s.target[2]), s.max_reach)

@@ -1,6 +1,6 @@
 """Functions that the rewards of many tasks share.
 
-The order of sums and products is part of the definition, since it decides the last bit.
+The order of sums and products is part of the definition, since it decides the last bit of a result.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def clip(x: float, low: float, high: float) -> float:
 
 
 def within(size: float, radius: float, margin: float, sigmoid: str = "long_tail") -> float:
-    """1 for a length of at most ``radius``, falling to 0.1 at ``radius + margin`` (dm_control's ``tolerance``)."""
+    """1 for a ``size`` of at most ``radius``, falling to 0.1 at ``radius + margin`` (dm_control's ``tolerance``)."""
     outside = size - radius
-    # With a margin of 0, a rare coincidence, Meta-World returns 0 outside the radius. TINY gives the same result.
+    # With a margin of 0, a rare coincidence, Meta-World returns 0 outside the radius. TINY makes the result negligible.
     scaled = (0.0 if outside < 0.0 else outside) / (margin + TINY)
     if sigmoid == "gaussian":
         scaled = scaled * _GAUSSIAN_SCALE
@@ -117,9 +117,9 @@ def mixed(single: bool, function: Callable[..., Any], *arguments: float) -> floa
 
 
 def closed_effort(s: State, effort: float = 1.0) -> tuple[float, bool]:
-    """The gripper's command, clipped to ``[0, effort]``, over ``effort``; and whether it is float32 in Meta-World.
+    """The gripper's command, clipped to ``[0, effort]`` and divided by ``effort``; and whether Meta-World's is float32.
 
-    At 0 and above ``effort``, Meta-World takes a Python number, so further results are in double precision there.
+    For a command of at most 0 or above ``effort``, Meta-World takes a Python number, and continues in double precision.
     """
     limit = float32(effort)
     closed = min(max(s.command, 0.0), limit) / limit
@@ -225,7 +225,7 @@ def between_pads(s: State, obj: Vector, radius: float, upper: float) -> float:
 def pad_caging(s: State, obj: Vector, obj_radius: float, grip_margin: float, xz_margin: float) -> float:
     """The caging reward that push-back, soccer, sweep and sweep-into define for themselves.
 
-    Grip bounds are ``(obj_radius, obj_radius + grip_margin)``. It does not use the action, so it is always double.
+    Grip bounds are ``(obj_radius, obj_radius + grip_margin)``. Without the action, the result is always double.
     """
     caging = hamacher(between_pads(s, obj, obj_radius, 0.05), xz_caging(s, obj, xz_margin, s.obj_init))
     gripping = between_pads(s, obj, obj_radius, obj_radius + grip_margin) if caging > 0.95 else 0.0
@@ -310,9 +310,8 @@ def approach(
 ) -> tuple[float, float]:
     """The object's distance to the fingers, and the reward for approaching it.
 
-    Beyond a planar distance of ``near_xy``, this distance is the cost, plus ``weight`` times the difference between the
-    fingers' height and ``start``.
-    Within a distance of ``near``, closing the gripper is rewarded.
+    The reward is minus the distance, plus `closing_bonus` within ``near``. Beyond a planar distance of ``near_xy``, it
+    is minus the planar distance, minus ``weight`` times the difference between the fingers' height and ``start``.
     """
     reach = distance(obj, s.tcp)
     if reach < near:

@@ -12,7 +12,7 @@ from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 
 def _handle(s: State) -> Vector:
-    """The point at which to grab the wrench. Within 1 cm of its middle in x, the hand's own x is used."""
+    """The point at which to grab the wrench: its middle, but with the hand's x if that is less than 1 cm away."""
     hand, wrench = s.observation[0], s.observation[4:7]
     return hand if abs(wrench[0] - hand) < 0.01 else wrench[0], wrench[1], wrench[2]
 
@@ -64,7 +64,7 @@ def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float,
 
 def assembly_v1(s: State) -> Outcome:
     """Reach the wrench, lift it, bring it over the peg and let it down."""
-    # Meta-World stores this height only in resets with v1, and ours are with v2. The episode's first frame contains it.
+    # Meta-World's resets store this height only for v1, and ours are for v2. The episode's first frame contains it.
     s.rest_height = s.previous[6] if math.isnan(s.rest_height) else s.rest_height
     height = s.rest_height + 0.1
     reach, reach_reward = kernels.approach(s, s.observation[4:7], s.init_tcp[2], 1.0, 0.04, 0.04)
@@ -83,7 +83,10 @@ def assembly_v1(s: State) -> Outcome:
 
 
 def disassemble_v1(s: State) -> Outcome:
-    """Reach the wrench and lift it to the goal. Once off the peg, only placing and the full lifting reward count."""
+    """Reach the wrench and lift it to the goal.
+
+    Once it is off the peg, only placing and the full lifting reward count.
+    """
     wrench, height = s.observation[4:7], s.target_height
     reach, reach_reward = kernels.approach(s, wrench, s.init_tcp[2], 2.0, 0.04, 0.04)
     placing = distance(wrench, s.target)

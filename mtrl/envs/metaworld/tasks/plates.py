@@ -1,4 +1,4 @@
-"""Sliding the plate: plate-slide-v3, and back, to the side and back from the side."""
+"""Sliding the plate: plate-slide-v3 and its variants back, side and back-side."""
 
 from __future__ import annotations
 

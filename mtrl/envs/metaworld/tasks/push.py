@@ -76,7 +76,7 @@ def push_v1(s: State, goal_radius: float = 0.07) -> Outcome:
 
 
 def push_dense(s: State) -> Outcome:
-    """At most 1: a fifth for fingers near the puck, and four fifths for the share of the way that it has come.
+    """At most 1: up to 0.2 for fingers near the puck, plus 0.8 times the share of its way that the puck has covered.
 
     This reward is not from Meta-World. Every centimetre counts the same, whether the puck is grasped or not.
     """

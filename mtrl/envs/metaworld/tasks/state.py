@@ -31,9 +31,9 @@ class State:
     tcp: Vector
     """The middle of the fingers' tips, Meta-World's ``tcp_center`` (v1's ``fingerCOM``)."""
     observation: Vector
-    """(18): the frame of this step (hand 3, opening 1, objects 14), clipped to the bounds."""
+    """(18): the frame of this step: hand (3) and gripper opening (1), clipped to their bounds, and objects (14)."""
     goal: Vector
-    """``target``, clipped to the bounds."""
+    """(3): ``target``, clipped to ``goal_low`` and ``goal_high``."""
 
     if TYPE_CHECKING:
 
