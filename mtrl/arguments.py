@@ -331,7 +331,7 @@ def _group(commands: Any) -> None:
     group = _command(commands, "group", "find out which tasks to train together, from a run's affinities", examples)
     group.add_argument("folder", metavar="RUN", help="a run with diagnostics=transference")
     group.add_argument("--groups", type=int, required=True, metavar="K", help="largest number of groups")
-    group.add_argument("--network", help="whose affinities to use: critic, actor or all (critic if measured)")
+    group.add_argument("--network", help="network whose affinities to use: critic, actor or all (critic if measured)")
     group.add_argument("--output", type=_path, help="folder for the groups' configurations (groups/ in the run)")
     _add_json(group)
     _add_imports(group)

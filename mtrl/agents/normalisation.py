@@ -38,7 +38,7 @@ class NormalisationConfig(AgentConfig):
 
 
 def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor, subset: TaskSubset) -> None:
-    """Update the means and variances (G, *shape) of S of the G groups in place by n values of each, (S, n, *shape).
+    """Update means and variances (G, *shape) in place, for the S groups of `subset`, by n values each, (S, n, *shape).
 
     share (S,): the weight of the new values, in [0, 1]. If it is their share of all values so far, the result is exact
     (Chan, Golub & LeVeque 1983). If it is a constant, old values are forgotten exponentially.

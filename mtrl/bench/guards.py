@@ -22,7 +22,7 @@ from mtrl.monitoring.progress import counted
 from mtrl.monitoring.run import RunFolder
 
 RUNS = {"sac": ["benchmark=mt10", "training.learning_starts=100"], "ppo": ["recipe=quick"]}
-"""Options of the runs. SAC has the default settings, but an earlier first update. Later ones cost the same."""
+"""Options of the runs. SAC's are the defaults, except for an early first update: later updates cost the same."""
 QUICK = ["network.width=16", "training.checkpoint_every=200", "training.log_every=50"]
 QUICK_OF = {"sac": ["agent.batch_size=8"], "ppo": ["training.rollout_steps=4", "agent.minibatches=1"]}
 ROUNDS, STEPS = 6, 10
@@ -49,7 +49,7 @@ def measure(quick: bool = False, device: str = "cpu") -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _session(options: list[str]) -> Iterator[Any]:
-    """A new run in a temporary folder in `runs/`, where other runs are."""
+    """A new run in a temporary folder in `runs/`, beside other runs."""
     Path("runs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir="runs") as runs:
         experiment = Experiment(compose([*options, f"runs={runs}"]))
@@ -99,7 +99,7 @@ def _save(session: Any, every: int) -> tuple[float, float]:
     session._save()
     seconds, saved = time.perf_counter() - begin, checkpoints.latest(session.folder.checkpoints)
     assert saved is not None
-    written = [file.stat() for file in saved.rglob("*.pt")]  # hard links to files of the last one are not written
+    written = [file.stat() for file in saved.rglob("*.pt")]  # hard links to earlier files are not written
     return seconds, sum(stat.st_size for stat in written if stat.st_nlink == 1) / 1e6
 
 

@@ -22,7 +22,7 @@ ROWS = 2000
 
 
 def make_update(method: str, sizes: dict[str, int]) -> Callable[[], None]:
-    """An update of multi-head SAC as in the checkout's `examples`, but like mtrl's without gradient clipping."""
+    """An update of multi-head SAC as in the checkout's `examples`, but without gradient clipping, like mtrl's."""
     gymnasium, jax, np = (importlib.import_module(name) for name in ("gymnasium", "jax", "numpy"))
     names = ("config.networks", "config.nn", "config.optim", "rl.algorithms")
     networks, nn, optim, algorithms = (importlib.import_module(f"metaworld_algorithms.{name}") for name in names)

@@ -132,7 +132,7 @@ def is_whole(declared: Any) -> bool:
 
 
 def _whole(value: Any, declared: Any) -> Any:
-    """`value`; if it is declared as a list of integers, with its items converted to integers where possible."""
+    """`value`, but a list that is declared as one of integers has its items converted to integers where possible."""
     if not isinstance(value, list) or int not in get_args(declared):
         return value
     numbers = [_integer(str(item)) for item in value]

@@ -173,7 +173,7 @@ class Registry:
 
 
 def find(registries: Iterable[Registry], group: str, kind: str) -> Registry | None:
-    """The registry of a group that has a kind, or None. A group may have several, one for each kind of data."""
+    """The registry of `group` that has `kind`, or None. A group may have several, as for vector and image networks."""
     return next((r for r in registries if r.group == group and kind in r.kinds), None)
 
 

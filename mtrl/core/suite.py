@@ -57,7 +57,7 @@ class ChosenTasks(SuiteConfig):
     def check_tasks(self, known: Iterable[str], source: str = "") -> None:
         """Raise UserError where `tasks` has a name twice, or one that is not in `known`.
 
-        source: text for the message that says where the known names come from.
+        source: text that follows the known names in the message, and says where they come from.
         """
         check(len(set(self.tasks)) == len(self.tasks), "benchmark.tasks", "a list without duplicates", list(self.tasks))
         names = list(known)

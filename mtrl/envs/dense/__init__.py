@@ -1,1 +1,1 @@
-"""Dense prediction as benchmarks, one source of data per file."""
+"""Dense prediction (a target for each pixel of a picture) as benchmarks, one source of data per file."""

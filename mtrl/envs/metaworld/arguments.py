@@ -67,7 +67,7 @@ class Arguments:
     num_goals: int | None = 50
     """Goals per task, 1 to 50: the first of the benchmark's 50; None means 50."""
     task_select: str | None = None
-    """random: each reset draws one of all goals (the default in multi-task learning). pseudorandom: each copy has its
+    """random: each reset draws any of the goals (the default in multi-task learning). pseudorandom: each copy has its
     own goals and keeps a goal until `call("sample_tasks")` takes the next one (the default in meta-learning)."""
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP
     """When an ended episode restarts: in the same step, in the next one, or only by `reset(options=...)`."""

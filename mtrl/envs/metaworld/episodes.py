@@ -40,7 +40,7 @@ class Episodes:
         self.ends = np.zeros((4, *grid), np.bool_)
         self.terminated, self.truncated, self.success, self.failed = self.ends
         self.status = np.full(grid, SOUND, np.int8)
-        # Steps taken in the episode, the step at which it is truncated, its goal's index, episodes begun, failures.
+        # Steps taken in the episode, the step at which it is truncated, its goal's index, goals taken, failures.
         self.elapsed, self.last, self.goal, self.played, self.faults = (np.zeros(grid, np.int64) for _ in range(5))
         self.parked = np.zeros(grid, np.bool_)
         self._rules = np.array([terminate, NEVER if steps_after_success is None else steps_after_success], np.int64)

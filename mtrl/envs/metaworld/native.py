@@ -40,7 +40,7 @@ _FIELDS = {
     "terminated": "_Bool *", "truncated": "_Bool *", "success": "_Bool *", "failed": "_Bool *", "elapsed": "int64_t *",
     "last": "int64_t *", "faults": "int64_t *", "rules": "const int64_t *",
 }  # fmt: skip
-"""{name: C type} of a task's arrays and numbers. The names are those in `arrays` of its parts and of `Episodes`."""
+"""{name: C type} of a task's arrays and numbers. `arrays` of its physics, arithmetic and episodes have these names."""
 
 _HEAD = (
     "#include <math.h>\n#include <setjmp.h>\n#include <stdint.h>\n#include <mujoco/mujoco.h>\n"

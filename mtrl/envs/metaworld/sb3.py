@@ -36,7 +36,7 @@ class SB3VecEnv(VecEnv):
         if not isinstance(space, Box):
             raise expected("Argument `envs`", "of environments whose observations are vectors or pictures", space)
         self.envs = envs
-        self._envs: Any = envs  # their base class lacks `call` and other methods that all of them have
+        self._envs: Any = envs  # the class VectorEnv lacks `call` and others, which all of these environments have
         self._dtype: Any = np.uint8 if space.dtype == np.uint8 else np.float32
         low, high = (bound.astype(self._dtype) for bound in (space.low, space.high))
         super().__init__(envs.num_envs, Box(low, high, dtype=self._dtype), envs.single_action_space)

@@ -42,7 +42,7 @@ class Workers:
         self._error: BaseException | None = None
         self._gates = [threading.Lock() for _ in range(count - 1)]
         self._done = [threading.Event() for _ in range(count - 1)]
-        self._given, self._finished = [0] * (count - 1), [0] * (count - 1)  # rounds that each thread began, and ended
+        self._given, self._finished = [0] * (count - 1), [0] * (count - 1)  # rounds given to each thread and done by it
         for gate in self._gates:
             gate.acquire()
         self._threads = [

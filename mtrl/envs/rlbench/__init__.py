@@ -1,7 +1,7 @@
 """The Auto-λ paper's ten RLBench tasks, played live if CoppeliaSim, PyRep and RLBench are installed.
 
-Reading or caching stored demonstrations and training on them need none of these. Collecting demonstrations and
-evaluating do.
+Stored demonstrations can be read, cached and used for training without them. Collecting demonstrations and evaluating
+need them.
 """
 
 from mtrl.envs.rlbench.suite import Config, RLBenchSuite, build

@@ -93,8 +93,7 @@ def is_number(value: Value) -> bool:
 
 
 def converted(value: Value, kind: Type) -> Value:
-    """Convert a value to a type: static numbers to any type of number, bool to double, tuples to structs of the same
-    parts.
+    """Convert a value to a type: static numbers to any number, bool to double, tuples to structs of the same parts.
 
     Raises:
         Untranslatable: any other conversion. A change of precision has to be written in the source.

@@ -18,7 +18,7 @@ def _faucet_handle(s: State) -> Vector:
 
 
 def faucet_v2(grip_offset: Vector, s: State) -> Outcome:
-    """Rewards fingers near the handle's end plus ``grip_offset``, and this point near the goal; 10 at the goal."""
+    """Rewards fingers near a point, the handle's end plus ``grip_offset``, and this point near the goal; 10 there."""
     handle = plus(s.observation[4:7], grip_offset)
     to_target, to_handle = distance(handle, s.target), distance(handle, s.tcp)
     in_place = within(to_target, _RADIUS, abs(distance(s.obj_init, s.target) - _RADIUS))

@@ -225,7 +225,7 @@ def between_pads(s: State, obj: Vector, radius: float, upper: float) -> float:
 def pad_caging(s: State, obj: Vector, obj_radius: float, grip_margin: float, xz_margin: float) -> float:
     """The caging reward that push-back, soccer, sweep and sweep-into define for themselves.
 
-    Grip bounds are ``(obj_radius, obj_radius + grip_margin)``. Without the action, the result is always double.
+    Grip bounds are ``(obj_radius, obj_radius + grip_margin)``. It does not use the action, so it is always double.
     """
     caging = hamacher(between_pads(s, obj, obj_radius, 0.05), xz_caging(s, obj, xz_margin, s.obj_init))
     gripping = between_pads(s, obj, obj_radius, obj_radius + grip_margin) if caging > 0.95 else 0.0
