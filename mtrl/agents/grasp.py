@@ -11,7 +11,7 @@ object is known in both. The loss of domain t is
 
 Differences from the paper:
 - The command decides which part of the picture the network sees, turned as the gripper is (Pinto & Gupta 2016). This
-  needs a calibrated camera, and thousands of attempts instead of a million.
+  needs a calibrated camera, but only thousands of attempts instead of a million.
 - The mask is reduced to a few numbers.
 - Each domain has its own batch-norm statistics.
 - One command is a whole grasp. In the paper, the gripper moves several times before it closes.
@@ -62,7 +62,7 @@ class Config(supervised.Config):
     """Whether training also uses the labels of the wanted object in the target domain. This gives an upper bound."""
     mask_size: int = option(2, "a positive integer")
     """Entries along each edge of the coarse mask that the wanted object's head sees. A finer mask would show the
-    object's shape and orientation, and predictions would depend little on the picture and its domain."""
+    object's shape and orientation in either domain, so the pictures, which differ, would hardly be needed."""
     score: str = option("instance", ("instance", "any"))
     """The head that rates commands: for the wanted object (instance), or for any object (any, the indiscriminate
     baseline)."""

@@ -1,4 +1,4 @@
-"""Reads the options of methods from their modules' source, since importing every method takes seconds.
+"""Reads the options of weightings, surgeries and so on from their source, since importing all of them takes seconds.
 
 A user chooses a method by its `kind`. A module that defines `Config` has one method; a module with a dictionary
 `CONFIGS` of such classes has several. Where the source does not state something literally (a class made by a function,

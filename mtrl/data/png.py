@@ -17,7 +17,7 @@ def read_png(path: Path) -> NDArray[np.uint8]:
     """The pixels (H, W, 3) of a PNG file. An alpha channel is dropped.
 
     Raises:
-        UserError: the file is missing, truncated, or not a picture of 8-bit colours.
+        UserError: the file is missing, truncated, or not an RGB picture with 8 bits per channel.
     """
     with reading(path, "an intact PNG picture"), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -31,7 +31,7 @@ def read_png(path: Path) -> NDArray[np.uint8]:
         except UnidentifiedImageError as error:
             raise expected(f"File {path}", "a PNG picture", "another format, or a damaged one") from error
     if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.dtype != np.uint8:
-        raise expected(f"File {path}", "a picture of three 8-bit colours", (pixels.shape, str(pixels.dtype)))
+        raise expected(f"File {path}", "an RGB picture with 8 bits per channel", (pixels.shape, str(pixels.dtype)))
     return pixels[..., :3]
 
 

@@ -21,7 +21,10 @@ C = TypeVar("C")
 
 @dataclass
 class WeightingConfig(Options):
-    """Options of a weighting that `Methods` reads. A configuration not derived from this class gets its defaults."""
+    """The options that `Methods` reads from a weighting's configuration.
+
+    If that does not derive from this class, `Methods` uses the defaults here.
+    """
 
     option_group: ClassVar[str] = "weighting"
 
@@ -37,7 +40,10 @@ class WeightingConfig(Options):
 
 @dataclass
 class SurgeryConfig(Options):
-    """Options of a surgery that `Methods` reads. A configuration not derived from this class gets its defaults."""
+    """The options that `Methods` reads from a surgery's configuration.
+
+    If that does not derive from this class, `Methods` uses the defaults here.
+    """
 
     option_group: ClassVar[str] = "surgery"
     requires_primary: ClassVar[bool] = False
@@ -67,7 +73,10 @@ class GramianConfig(SurgeryConfig):
 
 @dataclass
 class DiagnosticConfig(Options):
-    """Options of a diagnostic that `Methods` reads. A configuration not derived from this class gets its defaults."""
+    """The options that `Methods` reads from a diagnostic's configuration.
+
+    If that does not derive from this class, `Methods` uses the defaults here.
+    """
 
     affinity: ClassVar[str | None] = None
     """The name of its metric (T, T), if any, that says how much a step for the row's task helps the column's task."""
@@ -196,8 +205,8 @@ class Surgery(nn.Module):
 
 
 class Diagnostic(nn.Module):
-    """Measures the updates of one network and changes none of them. Each context that it sees has a Gramian, and a
-    look-ahead with the gradients of the unweighted losses. Its `state_dict` contains all of its state."""
+    """Measures the updates of one network and changes none of them. Each context that it sees has a Gramian and a
+    look-ahead. Its `state_dict` contains all of its state."""
 
     on_host: bool = False
     """As in `Weighting`."""

@@ -197,7 +197,7 @@ class Methods:
         chosen = {"weighting": declared(weighting, WeightingConfig).primary_tasks(), "surgery": limits.primary_tasks()}
         masks = [primary_tasks(f"{g}.primary", names, self.tasks, num_tasks) for g, names in chosen.items() if names]
         if limits.requires_primary:
-            check(bool(masks), "surgery.primary", "the names or indexes of the tasks that count", chosen["surgery"])
+            check(bool(masks), "surgery.primary", "the names or indexes of the primary tasks", chosen["surgery"])
         if len(masks) == 2:
             same = torch.equal(*masks)
             check(same, "surgery.primary", f"the tasks of weighting.primary {chosen['weighting']}", chosen["surgery"])

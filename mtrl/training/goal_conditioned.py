@@ -1,8 +1,9 @@
 """Off-policy training where tasks are goals: rollouts and updates each use a few of many goals (Mint paper, Sec. 6.3).
 
 A rollout plays N episodes of each of T goals in parallel, all from start to horizon. An update draws T of the goals
-that have data, and B transitions of each. The benchmark chooses T (`GoalSpec.goals_per_batch`). Steps are counted per
-goal of a rollout, summed over its N episodes. All environments together take T times as many.
+that have data, and B transitions of each. The benchmark chooses T (`GoalSpec.goals_per_batch`). A run's steps are those
+of one of the T goals, summed over its N episodes: a rollout adds N times the horizon. All environments together take T
+times as many.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _SIDE_BY_SIDE = 50
 
 @dataclass
 class Config(off_policy.Config):
-    """Steps are environment steps of each goal in a rollout; all environments together take T times as many."""
+    """Steps are counted as the module's docstring says."""
 
     specs: ClassVar[tuple[type[Spec], ...]] = (GoalSpec,)
 
@@ -44,15 +45,15 @@ class Config(off_policy.Config):
     envs_per_task: int = 3
     """N: episodes of each goal in a rollout, played in parallel."""
     replay: str = "uniform"
-    """How updates draw from the replay: uniform, or hindsight. With hindsight, on average half of a batch's goals are
-    replaced, each by the goal that a random state stored for it achieves."""
+    """How updates draw from the replay: uniform, or hindsight. With hindsight, each goal of a batch is replaced with
+    probability 1/2. The new goal is what a random one of its stored transitions achieves."""
     buffer_size: int = 5000
     """Transitions kept per goal. With pushing's 200 goals, the default takes 200 MB."""
     evaluate_first: bool = True
     evaluation_episodes: int = 50
-    """Training goals, and as many held-out goals, that an evaluation during training plays, one episode each."""
+    """Training goals, and held-out goals, that an evaluation during training plays at most, one episode each."""
     final_episodes: int = 200
-    """Training goals, and as many held-out goals, in the evaluation at the end; 0 for none."""
+    """Training goals, and held-out goals, that the evaluation at the end plays at most; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,7 +63,7 @@ class Config(off_policy.Config):
         check(self.protocol == "goals", "training.protocol", f"'goals' {where}", self.protocol)
 
     def evaluates(self, episodes: int) -> str:
-        return f"{episodes} goals, and as many held out,"
+        return f"at most {episodes} held-out goals, and at most {episodes}"
 
 
 class GoalEnvs(TaskVectorEnv, Protocol):
@@ -86,7 +87,7 @@ class GoalSuite(ControlSuite, Protocol):
         """A function that replaces a batch's goals in hindsight, and computes the rewards for the new ones.
 
         Raises:
-            UserError: the reward depends on more than the goal.
+            UserError: the reward depends on more than the goal and the achieved position.
         """
         ...
 
@@ -95,7 +96,7 @@ class GoalSuite(ControlSuite, Protocol):
         ...
 
     def subset_of(self, goals: Any) -> SomeTasks:
-        """The `TaskSubset` of the goals (n, C), by which networks know for which goals they act."""
+        """The `TaskSubset` of the goals (n, C), which tells networks the goals for which they act."""
         ...
 
 
@@ -112,7 +113,7 @@ class GoalTrainer(OffPolicyTrainer):
     _acting: TaskSubset = ALL_TASKS
 
     def begin_from(self, guide: Guide) -> None:
-        raise expected("Option `start`", "left out where tasks are goals", self.config.kind)
+        raise expected("Option `start`", "left out where tasks are goals", f"training={self.config.kind} with it")
 
     @property
     def _capacity(self) -> int:
@@ -162,7 +163,7 @@ class GoalTrainer(OffPolicyTrainer):
         return self.policy(rows[None], self.suite.subset_of([goal]))[0]
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> GoalEvaluation:
-        """Play one episode of each of the first `episodes` training goals, and of as many held-out goals.
+        """Play one episode of each of the first `episodes` training goals, and held-out goals, or of all if fewer.
 
         Raises:
             UserError: `episodes` is not positive.

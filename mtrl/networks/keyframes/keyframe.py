@@ -1,14 +1,14 @@
 """The Auto-λ paper's network for RLBench: attention over pictures, soft-argmax over point clouds (App. B, Fig. 8).
 
-An encoder–decoder sees each camera's colours and points. The position decoder gives one attention map over the pixels
-of all cameras. The position is the mean of the pixels' world points, weighted by attention (spatial soft-argmax, Levine
-et al. 2016), plus an offset that each task learns for each stage (the number of keyframes already reached). The
+An encoder–decoder sees each camera's colours and points. The position decoder gives one attention map over the patches
+of all cameras. The position is the mean of the patches' world points, weighted by attention (spatial soft-argmax,
+Levine et al. 2016), plus an offset that each task learns for each stage (the number of keyframes already reached). The
 rotation decoder regresses a quaternion and the gripper's logit. An embedding of task and stage scales and shifts the
 channels of the bottleneck. A task owns its embeddings and offsets, and nothing else. The paper trains for 8,000
 iterations on batches of 32, with a learning rate of 1e-3 for the network (Adam) and of 3e-5 for Auto-λ.
 
 Sizes and normalisation are ours, as the paper gives none. Unlike in the paper, the rotation decoder also sees the
-features at the attended pixels.
+features at the attended patches.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Prediction(NamedTuple):
 
 
 class ChannelNorm(nn.Module):
-    """Group normalisation (Wu & He 2018). scale and shift (channels,)."""
+    """Group normalisation (Wu & He 2018). scale and shift: (channels,), or (.., T, channels) if each task owns them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class KeyframeNetwork(nn.Module):
         return Prediction(position, F.normalize(output[..., :4], dim=-1), output[..., 4], attention)
 
     def _maps(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """The decoder's features (.., B·C, first, h, w), and the bottleneck (.., B·C, last, .., ..)."""
+        """The decoder's features (.., B·C, first, h, w), and the bottleneck (.., B·C, last, h', w')."""
         x = F.pixel_unshuffle(x.flatten(-5, -4), self.config.patch)
         levels: list[Tensor] = []
         for index, block in enumerate(self.encoder):
