@@ -160,7 +160,7 @@ def test_gradnorm_needs_shared_parameters() -> None:
 
 @pytest.mark.parametrize("kind", ["gcs", "pcd"])
 def test_a_primary_task_is_required(kind: str) -> None:
-    refused("surgery.primary.*that count", surgery=SURGERIES.config_class(kind)())
+    refused("surgery.primary.*the primary tasks", surgery=SURGERIES.config_class(kind)())
 
 
 def test_pcd_has_one_primary_task() -> None:
