@@ -1,8 +1,8 @@
 """Dense prediction: each task has a target for every pixel and its own kind of loss.
 
-Auto-λ paper, Sec. 5.1: SGD with momentum 0.9, learning rate 0.1, weight decay 1e-4, batches of 4. All tasks see the
-same pictures, so one forward pass through the shared part serves all. Per-task gradients need one backward pass through
-it for each task.
+The defaults are those of the Auto-λ paper, Sec. 5.1: SGD with momentum 0.9, learning rate 0.1, weight decay 1e-4. All
+tasks see the same pictures, so one forward pass through the shared part serves all. Per-task gradients need one
+backward pass through it for each task.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mtrl.networks.trial import build_dense
 class Config(supervised.Config):
     specs: ClassVar[tuple[type[Spec], ...]] = (DenseSpec,)
     trainings: ClassVar[tuple[str, ...]] = ("dense",)
-    divides_batches: ClassVar[bool] = False  # shares differ in valid pixels, so their mean losses cannot be averaged
+    divides_batches: ClassVar[bool] = False  # each share has other valid pixels, so mean losses cannot be averaged
     kind: str = "dense"
     batch_size: int = 4
     """B: pictures per update."""

@@ -140,7 +140,10 @@ class PPO(OnPolicyActorCritic):
         return build
 
     def _output_layers(self, network: nn.Module) -> list[Linear]:
-        """The layers with A outputs in the last submodule that has any. Hidden layers may have A outputs, too."""
+        """The layers with A outputs in the network's last child that has any, or else in the network itself.
+
+        Earlier children do not count, since hidden layers may have A outputs, too.
+        """
         for part in reversed([network, *network.children()]):
             layers = (layer for layer in part.modules() if isinstance(layer, Linear))
             if found := [layer for layer in layers if len(layer.weight) == self.action_size]:
@@ -200,7 +203,7 @@ class PPO(OnPolicyActorCritic):
 
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> Metrics:
-        """Make the data of the passes, with fields (T, R N, ..), from a rollout. Returns its metrics, (T,) each."""
+        """Make the data of the passes from a rollout of R steps: fields (T, R N, ..). Returns metrics, (T,) each."""
         self._observe(rollout)
         batch = rollout.transitions()
         observation, successor = (

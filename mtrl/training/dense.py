@@ -1,8 +1,8 @@
 """Epochs over pictures with targets for each pixel. Each task is evaluated on all test pictures.
 
-A step is one training picture. A task's score is a share in [0, 1] that its kind defines (`data.pixel_tasks`); higher
-is better for all kinds. The result also has the kind's own measures. Δ_MTL compares the same measures as the Auto-λ
-paper: mIoU, the absolute error of depth or disparity, and the mean angular error of normals.
+A step is one training picture. A task's score is a number of at most 1 that its kind defines (`data.pixel_tasks`);
+higher is better for all kinds. The result also has the kind's own measures. Δ_MTL compares the same measures as the
+Auto-λ paper: mIoU, the absolute error of depth or disparity, and the mean angular error of normals.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stores the first states of episodes, which Meta-World's own ``reset`` makes.
+"""Stores the first states of episodes: those that Meta-World's own ``reset`` would make.
 
 The state after a reset depends only on the goal: to the last bit, it is the same whatever the earlier episodes were (a
 test compares all tasks). So the reset, which takes at least 250 physics steps, is done only once for each goal. Later

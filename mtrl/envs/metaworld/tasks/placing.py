@@ -23,7 +23,7 @@ def _funnel(radius: float, slope: float, height: float) -> float:
 
 
 def bin_picking_v2(s: State) -> Outcome:
-    """Rewards a grasped object near the goal, with a bonus for lifting it over the bins' edges; 10 at the goal."""
+    """Rewards a grasped object near the goal, and lifting it, more above the bins' edges; 10 at the goal."""
     hand, opened, obj = s.observation[:3], s.observation[3], s.observation[4:7]
     to_target = distance(obj, s.target)
     s.first_distance = to_target if math.isnan(s.first_distance) else s.first_distance
@@ -56,10 +56,10 @@ def bin_picking_v1(s: State) -> Outcome:
     return Outcome(opening if placed else reward, placing <= 0.05, 0.0, 0.0, 0.0, 0.0, placing)
 
 
-def _on_shelf(s: State, obj: Vector, in_place: float) -> tuple[bool, float]:
-    """Whether the puck is under the shelf in front of the goal, and its closeness to the goal.
+def _under_shelf(s: State, obj: Vector, in_place: float) -> tuple[bool, float]:
+    """Whether the puck is below the shelf's height and in front of the goal, and its adjusted closeness `in_place`.
 
-    Under the shelf, the closeness is reduced. Behind the goal, at heights below the shelf, it is 0.
+    There, the closeness is reduced. Behind the goal, below the shelf's height, it is 0.
     """
     x, y, z = obj
     goal_x, goal_y = s.target[0], s.target[1]
@@ -80,9 +80,9 @@ def shelf_place_v2(s: State) -> Outcome:
     obj, opened, to_target, to_obj, closeness = kernels.carried(s)
     grasped, single = kernels.gripper_caging(s, obj, 0.02, 0.05, 0.01, high_density=False)
     reward = kernels.mixed(single, hamacher, grasped, closeness)
-    front, in_place = _on_shelf(s, obj, closeness)
+    front, in_place = _under_shelf(s, obj, closeness)
     if to_obj < 0.025 and opened > 0 and obj[2] - 0.01 > s.obj_init[2]:
-        # In Meta-World the reduced closeness is an np.float64, so this sum is computed in double precision.
+        # Where Meta-World reduces the closeness, it is an np.float64, so this sum is in double precision there.
         reward = kernels.mixed(single and not front, _plus, reward, 1.0 + 5.0 * in_place)
     return kernels.graded(s, reward, to_target, to_obj, 0.07, grasped, in_place)
 

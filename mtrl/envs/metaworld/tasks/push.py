@@ -76,9 +76,10 @@ def push_v1(s: State, goal_radius: float = 0.07) -> Outcome:
 
 
 def push_dense(s: State) -> Outcome:
-    """At most 1: up to 0.2 for fingers near the puck, plus 0.8 times the share of its way that the puck has covered.
+    """At most 1: up to 0.2 for fingers near the puck, plus 0.8 times the covered share of its initial distance.
 
-    This reward is not from Meta-World. Every centimetre counts the same, whether the puck is grasped or not.
+    This share is negative if the puck has moved away, but not below -1. The reward is not from Meta-World. In an
+    episode every centimetre counts the same, whether the puck is grasped or not.
     """
     obj = s.observation[4:7]
     reach, to_target = distance(s.tcp, obj), distance_xy(obj, s.target)
