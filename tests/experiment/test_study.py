@@ -22,11 +22,14 @@ import mtrl
 from mtrl.cli import main
 from mtrl.core.errors import UserError
 from mtrl.envs.toy import OBSERVATION_SIZE
+from mtrl.experiment.config import compose
 from mtrl.experiment.study import KEPT, Study, check_study, summary, table
+from mtrl.gradients.base import SurgeryConfig, declared
 from mtrl.monitoring import checkpoints
 from tests.support.figures import labels
 from tests.support.waiting import PATIENCE, wait_for
 
+RESULTS = Path(__file__).parents[2] / "results"
 TINY = [
     "benchmark=toy", "steps=60", "network.width=8", "agent.batch_size=4", "training.learning_starts=20",
     "training.final_episodes=2", "training.log_every=20", "video=false", "agent.normalise_observations=shared",
@@ -145,13 +148,14 @@ def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
         check_study(tmp_path, [])
 
 
-@pytest.mark.parametrize("name", ["pushing", "keyframes", "auxiliary", "figure4", "mt10", "mt50", "papers"])
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/study.yaml")))
 def test_the_studies_of_this_repository_are_whole(name: str) -> None:
-    from mtrl.experiment.config import compose_all
-
-    found = Study.read(Path(__file__).parents[2] / "results" / name)
-    commands = [found.command(label, seed, []) for label in found.runs for seed in found.seeds[label]]
-    compose_all(commands)
+    found = Study.read(RESULTS / name)
+    for label in found.runs:
+        config = compose(found.command(label, found.seeds[label][0], []))
+        for surgery in (config.surgery, config.critic_surgery):
+            needed = surgery is not None and declared(surgery, SurgeryConfig).requires_primary
+            assert not needed or surgery.primary, f"{label} needs primary tasks"
     assert set(found.controls) <= set(found.runs)
 
 
