@@ -36,7 +36,7 @@ def _links(markdown: str, page: Path) -> dict[str, Path]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the README and all files that pages link to, including links on the pages that are added here."""
+    """Add the README and all files that pages link to. The links of added pages count, too."""
     files.append(File.generated(config, _place(README), abs_src_path=str(README)))
     waiting = [Path(file.abs_src_path) for file in files.documentation_pages() if file.abs_src_path]
     while waiting:

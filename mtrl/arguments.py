@@ -281,7 +281,7 @@ def _plot(commands: Any) -> None:
     plot.add_argument("folders", nargs="+", metavar="RUN", help="runs, or folders that hold runs")
     what = f"what to plot: {', '.join(PICTURES)} ({PICTURES[0]})"
     plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], metavar="KIND", help=what)
-    plot.add_argument("--output", type=_path, help="the picture's file (learning_curves.png in the run)")
+    plot.add_argument("--output", type=_path, help="the file (for one run's curves, learning_curves.png in the run)")
     _add_imports(plot)
 
 

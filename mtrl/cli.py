@@ -38,7 +38,7 @@ class Shown(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 after bad input, or 130 after an interrupt."""
+    """Run one command and return its exit code: 0, 130 after an interrupt, or 2 after other expected errors."""
     if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
         from mtrl import completion
 

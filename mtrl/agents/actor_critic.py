@@ -212,7 +212,7 @@ class ActorCritic(Agent):
     def noise_of_share(self, shape: torch.Size) -> Tensor:
         """Noise (T, B, A) for this process's share of a batch; shape: (T, B) of that share.
 
-        Every process draws the noise of the whole batch and takes its part, so their number does not matter.
+        Every process draws the noise of the whole batch and takes its part, so the number of processes does not matter.
         """
         return self.processes.share(self.noise((shape[0], shape[1] * self.processes.count)))
 

@@ -18,7 +18,7 @@ def generalised_advantages(
 ) -> Tensor:
     """Â_t = Σ_k (γλ)^k δ_(t+k), (T, R, N), with δ_t = r_t + γ (1 − terminated_t) V(s_(t+1)) − V(s_t).
 
-    The sum ends with the episode. All tensors are (T, R, N), for R steps of N environments per task.
+    The sum ends with the episode or after step R. All tensors are (T, R, N), for R steps of N environments per task.
 
     Args:
         next_value: V of the state that the step reached, also where a new episode has begun.

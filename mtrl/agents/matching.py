@@ -64,7 +64,7 @@ class Config(supervised.Config):
 
 
 class _Memory(nn.Module):
-    """The moving averages of one task. Every task owns such a module."""
+    """The moving averages and class counts of one task. Every task owns such a module."""
 
     def __init__(self, classes: int, features: int, tasks: int) -> None:
         super().__init__()

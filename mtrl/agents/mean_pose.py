@@ -29,7 +29,7 @@ class Config(AgentConfig):
 
 
 class MeanPose(Agent):
-    """Keeps the sums (T, S, 8) of the targets so far, and their numbers (T, S)."""
+    """Keeps the sums (T, S, 8) of the targets so far, and the numbers of targets (T, S)."""
 
     def __init__(self, config: Config, *, spec: KeyframeSpec, device: torch.device | str = "cpu", **_: Any) -> None:
         self.config, self.device = config, torch.device(device)
@@ -50,7 +50,7 @@ class MeanPose(Agent):
         """None, since this baseline has no attention."""
 
     def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics:
-        """Add a batch to the means. The loss (T,) is its mean distance in metres from the new mean positions."""
+        """Add a batch to the means. Returns loss (T,): its positions' mean distance from the new means, in metres."""
         batch = batch.to(self.device)
         one_hot = self._one_hot(batch.observation.stage)
         target = torch.cat([batch.target_pose, batch.target_gripper.unsqueeze(-1)], -1).double()

@@ -65,7 +65,10 @@ class OffPolicyActorCritic(ActorCritic):
         self._updates = 0  # those of `learn`, counted on the host, since `step_count` is on the device
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
-        """Take the optimiser steps of one update. batches: one from `prepare`, or two if `needs_second_batch`."""
+        """Take the optimiser steps of one update, and return its metrics.
+
+        batches: one from `prepare`, or two if `needs_second_batch`.
+        """
         raise NotImplementedError
 
     def _target_of(self, network: TaskNetwork) -> TaskNetwork:

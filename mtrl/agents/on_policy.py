@@ -22,7 +22,8 @@ B = TypeVar("B")
 
 
 class OnPolicyActorCritic(ActorCritic):
-    """A learner whose actor and critic V(s) take steps on the same minibatches; on a CPU, both at the same time.
+    """A learner whose actor and critic V(s) take steps on the same minibatches; on a CPU, at the same time unless
+    a part of the update rules that out.
 
     `config.execution` decides whether both networks' steps, and `explore`, are compiled.
     """
@@ -49,7 +50,7 @@ class OnPolicyActorCritic(ActorCritic):
         self.actor_optimizer.step_count.copy_(state["updates"])
 
     def _start_calls(self) -> None:
-        """Discard compiled functions, since they read the tensors of an earlier state."""
+        """Make `explore` and the steps anew, since compiled functions read the tensors of an earlier state."""
         explore = super().explore
         self._exploring = FixedCalls(lambda *seen: {"action": explore(*seen)}, partial(self._built, "exploring"))
         self._steps = {

@@ -90,7 +90,7 @@ class SAC(OffPolicyActorCritic):
     def _move_temperature(self, log_prob: Tensor, subset: TaskSubset) -> None:
         """Take a step on log α. log_prob (S,): the mean log π of each of the batch's S tasks.
 
-        The gradients of the other tasks are zero.
+        The gradients of the other tasks are zero. A shared α follows the mean of the S gradients.
         """
         gradient = -(log_prob + self.target_entropy)
         shared = self.config.shared_temperature
@@ -99,9 +99,9 @@ class SAC(OffPolicyActorCritic):
 
     @torch.no_grad()
     def critic_batch(self, batch: Transitions, alpha: Tensor, noise: Tensor | None = None) -> CriticBatch:
-        """y = r + γ (1 − terminated) (min_e Q'_e(s', a') − α log π(a'|s')), a' ~ π(·|s').
+        """The batch with the target y = r + γ (1 − terminated) (min_e Q'_e(s', a') − α log π(a'|s')), a' ~ π(·|s').
 
-        alpha (T, 1); noise (T, B, A): drawn if not given.
+        alpha (T, 1); noise (T, B, A): drawn if not given. See `bootstrapped` for scaled rewards and n-step returns.
         """
         noise = self.noise_of_share(batch.reward.shape) if noise is None else noise
         action, log_prob = tanh_gaussian(self.actor.at(batch.subset)(batch.next_observation), noise)

@@ -1,7 +1,7 @@
 """Multi-task image classification: one cross-entropy per task, with every weighting and surgery.
 
 Auto-λ paper, Sec. 5.2: SGD with momentum 0.9, learning rate 0.1, weight decay 5e-4, batches of 32 per task. Losses are
-summed, as the papers' learning rates assume. If some tasks are only auxiliary, `weighting.primary` or `surgery.primary`
+summed, as the paper's learning rate assumes. If some tasks are only auxiliary, `weighting.primary` or `surgery.primary`
 names the primary ones.
 """
 
@@ -57,7 +57,7 @@ class SupervisedLearner(OneNetwork):
             group["lr"] = factor * self.config.learning_rate
 
     def update(self, batch: Any, second_batch: Any = None) -> Metrics:
-        """One optimiser step on this process's share of a batch, without waiting for the device.
+        """One optimiser step on this process's share of a batch. Returns metrics, without waiting for the device.
 
         The batch norms' running statistics are updated once, in the forward pass.
         """

@@ -29,7 +29,7 @@ TASKS, BATCH, SIZE, WIDTH = 40, 16, 32, 16
 
 
 def measure(quick: bool = False) -> dict[str, Any]:
-    """Median milliseconds of CPU time of each way on one thread, measured in turn, and their ratios to `joint`."""
+    """Median milliseconds of CPU time of each way on one thread, measured alternately, and their ratios to `joint`."""
     with torch_threads(1):
         calls = ways()
         seconds: dict[str, list[float]] = {name: [] for name in calls}

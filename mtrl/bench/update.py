@@ -138,7 +138,7 @@ def measure(
 
     Args:
         chosen: surgeries and weightings to measure.
-        compiled: also measure joint training and PCGrad with `agent.execution=compiled`; a GPU's rows always do.
+        compiled: also measure joint training and PCGrad with `agent.execution=compiled`. On a GPU, all updates are.
         width: hidden units of each layer of the networks.
         jax_baselines: a checkout of metaworld-algorithms; requires device="cpu".
         jax_python: the Python interpreter that has JAX.
@@ -170,7 +170,7 @@ def measure(
 def cpu_rows(
     suite: str, chosen: Sequence[str], repetitions: int, few: int, compiled: bool, width: int, rivals: Updates
 ) -> list[dict[str, Any]]:
-    """The rows of one suite on a CPU. `rivals` take turns with the toolkit's updates; slow peers run `few` times."""
+    """The rows of a suite on a CPU. `rivals` alternate with the toolkit's updates; peers run at most `few` times."""
     tasks = SUITES[suite]
     solvers: dict[str, list[float]] = {method: [] for method in chosen}
     ours = {method: full_update(tasks, method, seconds, width) for method, seconds in solvers.items()}

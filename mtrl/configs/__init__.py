@@ -38,7 +38,7 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
     """An instance of the dataclass `root`, from the presets, the methods' defaults and `key=value` overrides.
 
     Raises:
-        UserError: an override is malformed, names no option or kind, or gives a value of the wrong type or range.
+        UserError: an override is malformed, names an unknown option or kind, or gives a value of the wrong type or range.
     """
     optional = presets.optional_groups(root)
     for override in overrides:
@@ -137,7 +137,7 @@ def options(config: type[_Made], group: str, overrides: Sequence[str]) -> _Made:
     """An instance of `config`, a dataclass outside any registry, from `<group>.<option>=value` overrides.
 
     Raises:
-        UserError: an override names no option, or gives a value of the wrong type or range.
+        UserError: an override names an unknown option, or gives a value of the wrong type or range.
     """
     made, names = OmegaConf.create({group: OmegaConf.structured(config)}), [field.name for field in fields(config)]
     try:

@@ -50,8 +50,8 @@ def _hints(owner: Any) -> dict[str, Any]:
 def read(option: str, text: str, declared: Any, path: bool = False) -> Any:
     """The value to which `text` sets an option.
 
-    Where the declared type allows text, it is taken as typed, except that quotes around all of it are removed. In a
-    path, `~` stands for the home folder.
+    Where the declared type allows text, `text` is taken as typed, without quotes around all of it. In a path, `~`
+    stands for the home folder. `null` is None where the type allows None.
 
     Raises:
         UserError: `text` is not one value in Hydra's syntax, is too large a number, or is a path with an unquoted

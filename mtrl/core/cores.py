@@ -88,7 +88,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def side_by_side(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-    """Run both functions at the same time, each with half of PyTorch's threads, or in turn if there is one thread.
+    """Run both functions at the same time, each with half of PyTorch's threads, or in sequence if it has only one.
 
     Two independent chains of small operations use two cores better than operations that are each split between the
     cores. Neither function may change what the other reads, draw from the same generator, or change settings of the

@@ -89,7 +89,7 @@ def _gigabytes(count: float) -> str:
 def free_bytes(device: torch.device) -> int | None:
     """The free bytes of a device. On the CPU, the limits of the process's control groups count as well.
 
-    None if unknown: on devices other than CPUs and CUDA GPUs, and on systems other than Linux.
+    None if unknown: for devices other than CPUs and CUDA GPUs, and for CPUs on systems other than Linux.
     """
     if device.type == "cuda":
         import torch

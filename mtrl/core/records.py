@@ -2,7 +2,7 @@
 
 A shape is a type or a union of types (`int | None`), `[shape]` for a list, `{str: shape}` for a mapping with any names,
 or `{"name": shape, ...}` for a mapping with these names and possibly others. `int` accepts integers of 64 bits,
-`float` integers and finite floats, and `object` anything.
+`float` integers and floats of a size below 1e300, and `object` anything.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Readers of image data sets in the files that their authors publish.
 
-Each reader takes the folder that holds the data set's own folder or files, and returns training and test images. A
-missing or malformed file raises an error of one line that names it. Pickles may contain only the objects on an
-allow-list.
+The readers of CIFAR, SVHN and MNIST take the folder that holds the data set's own folder or files, and return training
+and test images. A missing or malformed file raises an error of one line that names it. Pickles may contain only the
+objects on an allow-list.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def cifar100(root: Path | str) -> tuple[Split, list[str], list[str]]:
 
 
 def svhn(root: Path | str) -> Split:
-    """SVHN's cropped digits from `<root>/svhn/{train,test}_32x32.mat`. The files' label 10 becomes 0, the digit.
+    """SVHN's cropped digits from `<root>/svhn/{train,test}_32x32.mat`. The label 10 of the digit 0 becomes 0.
 
     The files may also lie in `root` itself, where torchvision puts them.
 
@@ -115,7 +115,7 @@ def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Ten
     each image as before, but with commas.
 
     Raises:
-        UserError: the file is missing, or a line is malformed.
+        UserError: the file is missing or malformed.
     """
     path = Path(path)
     try:

@@ -96,7 +96,7 @@ class ReplayBuffer:
         self._limit = torch.tensor(counts, device=self._rows.device).unsqueeze(-1)
 
     def ordered(self) -> Transitions:
-        """All stored transitions, (T, M, ..), the oldest first."""
+        """All stored transitions, (T, M, ..), the oldest first. After `fill`, shorter rings end in zeros."""
         places = (torch.arange(self._size, device=self._rows.device) + self._position - self._size) % self.capacity
         return self._transitions(self._gather(places.expand(self.num_tasks, -1)))
 

@@ -165,7 +165,7 @@ def _matrix(pose: FloatArray) -> FloatArray:
 
 
 class _Pickler(pickle._Pickler):
-    """Writes the names of RLBench's classes in place of ours, and of NumPy 1's modules, which NumPy 2 also accepts."""
+    """Names RLBench's classes in place of ours, and NumPy's modules as NumPy 1 does, which NumPy 2 also accepts."""
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         written = {_Demo: DEMO, _Observation: OBSERVATION}.get(obj) if isinstance(obj, type) else None

@@ -26,7 +26,7 @@ PUCK, PLACE_Y = (0.0, 0.65), 0.9
 class Config(Family):
     kind: str = "hidden_push"
     horizon: int | None = option(150, "a positive integer")
-    """Steps of an episode."""
+    """Steps of an episode; None means 1000."""
 
     def goal_of(self, task: str) -> float:
         """The place's x, in metres."""

@@ -61,7 +61,7 @@ class Processes:
         return batch.chunk(self.count, 1)[self.rank]  # type: ignore[return-value]
 
     def whole(self, share: Tensor) -> Tensor:
-        """The shares (T, B / W, ..) of all processes -> (T, B, ..). No gradient flows through it."""
+        """The shares (T, B / W, ..) of all processes -> (T, B, ..). With W > 1, no gradient flows through it."""
         if self.count == 1:
             return share
         parts = [torch.empty_like(share, memory_format=torch.contiguous_format) for _ in range(self.count)]

@@ -104,7 +104,7 @@ def reseed(trainer: Trainer, rollbacks: int) -> None:
 
 
 def follow(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFolder, dict[str, object]]:
-    """Take the same steps as the first process until it ends. Returns what `session.train` returns there.
+    """Take the same steps as the first process until it ends. Returns the same as `session.train`.
 
     Raises:
         Stopped: the first process ended without a result.

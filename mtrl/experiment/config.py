@@ -67,11 +67,12 @@ class ExperimentConfig:
     threads: int = runtime_option(0)
     """The number of PyTorch's threads on the CPU; 0 lets PyTorch choose."""
     experiment: str = path_option("", changes_results=True)
-    """The run's name; by default <network>-<weighting>-<surgery>, with a hash of the options that are not defaults."""
+    """The run's name; by default <network>-<weighting>-<surgery>, with a hash of the parts' options that differ from
+    their defaults."""
     runs: str = path_option("runs")
     """The folder of all runs."""
     video: bool = runtime_option(False)
-    """Whether to film one episode of every task after training."""
+    """Whether to film an episode of each task, or of some tasks if there are many, after training."""
     start: str = path_option("", changes_results=True)
     """The folder of a run of agent=mbml to start from. Its policy acts in place of the random actions at the beginning,
     and the agent of training=off_policy imitates it before its first update."""
@@ -141,7 +142,7 @@ def left_out(overrides: Sequence[str]) -> list[str]:
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each run that they ask for; see `configs.sweep`."""
+    """The overrides of each run of a sweep; see `configs.sweep`."""
     return configs.sweep(ExperimentConfig, REGISTRIES, overrides)
 
 
@@ -239,7 +240,7 @@ def saved_overrides(path: Path, further: list[str]) -> list[str]:
 
 
 def non_default(config: ExperimentConfig) -> dict[str, Any]:
-    """The options that differ from the defaults of the parts chosen, by dotted name."""
+    """The options of the chosen parts that differ from their defaults and change results, by dotted name."""
     parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
     watching = {f"diagnostics.{kind}": part for kind, part in (config.diagnostics or {}).items()}
     changed: dict[str, Any] = {f"{group}.kind": part.kind for group, part in watching.items()}

@@ -46,7 +46,7 @@ def group_run(path: Path | str, groups: int, network: str | None = None, output:
         path: the run's folder.
         groups: the largest number of groups, 1 to T.
         network: whose affinities to use: critic, actor or all (an agent's only network); by default the critic's if
-            they were measured.
+            they were measured, otherwise the first that were.
         output: the folder of the configurations; `groups/` in the run if not given.
 
     Raises:

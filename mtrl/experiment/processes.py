@@ -22,7 +22,7 @@ from mtrl.core.cores import free_cores
 STOPPED = 143
 """The exit code that a shell reports for a process ended by SIGTERM."""
 _LONGEST_SAVE = 300.0
-"""Seconds that a new worker waits for the process of a dead worker to save the same run and to free its folder."""
+"""Seconds that a new worker waits, at most, for the process of a dead one to save the same run and free its folder."""
 _TIED = """
 import ctypes, os, signal, sys
 parent, cores, *command = sys.argv[1:]

@@ -31,7 +31,7 @@ class Rungs:
             self.scores = read_json(self._path, {str: {str: [float]}})
 
     def alive(self, rung: int) -> list[str]:
-        """The labels that take part in a rung: all in the first, then the better half of those before, rounded up."""
+        """The labels that take part in a rung: all in the first, then the previous rung's better half, rounded up."""
         labels = list(self._seeds)
         for before in range(rung):
             ranked = sorted(labels, key=lambda label: -self.means(label)[before])  # ties keep the study's order

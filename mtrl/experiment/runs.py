@@ -129,7 +129,7 @@ def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def headline(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """The first of `HEADLINES` that has values in these runs' rows; if none has any, the first that occurs in them."""
+    """The first of `HEADLINES` with values in the runs' rows; if none, the first that occurs, or the first of all."""
     rows = [row for found in runs for row in found]
     valued, all_keys = {k for row in rows for k, v in row.items() if v is not None}, {k for row in rows for k in row}
     ordered = (name for keys in (valued, all_keys) for name in HEADLINES if any(k.startswith(f"{name}/") for k in keys))
@@ -176,7 +176,7 @@ class Scores:
 
 
 def protocol(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Every choice that affects what a result means: all its entries except scores, speed and configuration."""
+    """Every choice that affects what a result means: its entries except scores, speed, seed and configuration."""
     return {key: value for key, value in result.items() if key not in _OUTCOMES and not key.startswith("mean_")}
 
 

@@ -87,7 +87,7 @@ class Search:
         return kind(low, high, log=is_log)
 
     def _chosen(self, values: Mapping[str, Any]) -> list[str]:
-        """The overrides of a trial. Numbers are rounded to four significant digits, to be readable."""
+        """The overrides of a trial. Floats are rounded to four significant digits, to be readable."""
         found = []
         for word in self._words:
             value = values.get(word, word)

@@ -128,7 +128,7 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
     labels: those to train, all if empty; overrides: further ones for every run, which take precedence.
 
     Raises:
-        UserError: the study, a label or an override is wrong (before the first run), or a run failed.
+        UserError: the study, a label or an override is wrong (before the first run), or a run or a `prepare` failed.
     """
     study = Study.read(path)
     for label in labels:
@@ -218,7 +218,7 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, float]]:
-    """Evaluate every kept policy again. Returns (run, the kept mean score, the new one) for each."""
+    """Evaluate the kept policies of `labels`, or of all, again. Returns (run, kept mean score, new one) for each."""
     study, found = Study.read(path), list[tuple[str, float, float]]()
     for label in labels or study.runs:
         for folder in study.kept(label, POLICY):

@@ -1,6 +1,6 @@
 """Finds the tasks to train together from their affinities (Fifty et al. 2021, TAG).
 
-The tasks of each of at most k groups are trained together. A task may be in several groups, and one of them serves it:
+There are at most k groups. A group's tasks are trained together. A task may be in several, and one of them serves it:
 that group's network is used for the task. The task's score is the mean affinity that the serving group's other members
 have with it, or 0 if it is alone. For up to 12 tasks, the groups with the largest sum of scores are found exactly: a
 first solution, improved by exchanges, rules out most groups, and an integer programme chooses among the rest. For more
@@ -153,7 +153,7 @@ def _value(matrix: FloatArray, members: BoolArray) -> float:
 
 
 def table(tasks: Sequence[str], grouping: Grouping) -> str:
-    """A line per group and member, with the mean affinity of the others with the member if the group serves it."""
+    """A table: for each member of each group, the mean affinity of the others with it if that group serves it."""
     width = max(len("served task"), *map(len, tasks))
     lines = [f"{'group':>5}  {'served task':<{width}}  {'affinity':>10}"]
     for number, members in enumerate(grouping.groups):

@@ -44,7 +44,7 @@ class MultiTaskOptimizer(nn.Module):
 
     Weights scale the losses. Surgery acts on the gradients of the weighted losses with respect to the shared
     parameters. A parameter that a task owns gets the gradient of its task's weighted loss. Clipping applies to the
-    final gradient. Without surgery, and with a weighting that needs no gradients, one joint backward pass is enough.
+    final gradient. Unless surgery, the weighting or a diagnostic needs gradients, one joint backward pass is enough.
 
     A parameter that no loss depends on gets a gradient of zero. One with `requires_grad_(False)` gets none.
     """
@@ -162,7 +162,7 @@ class MultiTaskOptimizer(nn.Module):
         return metrics
 
     def backward(self, task_losses: TaskLoss, batch: Any) -> Metrics:
-        """Write the gradients of `step`, before clipping, and leave the optimiser's step to the caller."""
+        """Write the gradients of `step`, before clipping, and return metrics. The optimiser's step is the caller's."""
         metrics, _ = self._differentiate(self._update(task_losses, batch))
         self.step_count += 1
         return metrics

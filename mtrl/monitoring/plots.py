@@ -90,7 +90,7 @@ def compare_runs(
     lines: Mapping[str, float] | None = None,
 ) -> Path:
     """Draw several experiments: the interquartile mean over seeds and tasks, with a 95 % stratified-bootstrap band
-    if an experiment has two seeds or more. If rows record the time, a second panel shows the mean over training time.
+    if an experiment has two seeds or more. If rows record the time, a second panel shows the same against that time.
 
     Args:
         experiments: `{label: one list of rows per seed}`; tasks are found in the rows.

@@ -23,7 +23,7 @@ def scores(
     controls: int = 0,
     uncounted: Collection[str] = (),
 ) -> Path:
-    """Draw shares of T tasks and M methods, (T, M) in [0, 1]: a row for each task, and one for the mean of all.
+    """Draw shares (T, M) in [0, 1] of T tasks and M methods: a row per task and one for their mean. Returns `path`.
 
     Args:
         controls: the number of methods at the end that are set apart by a gap.

@@ -69,7 +69,7 @@ class RunFolder:
         """Create the run, or resume it, and lock it against other processes until `close`.
 
         `status` says which: "new", "resume" (same config), "extend" (only `steps_key` is larger) or "finished" (same
-        config and a result). An existing run does not change before `begin`.
+        config and a result). Before `begin`, an existing run does not change, but for repairs after a crash.
 
         Args:
             ignore: dotted keys that may differ, with everything below them.
@@ -77,7 +77,8 @@ class RunFolder:
             steps_key: the dotted key of the number of steps.
 
         Raises:
-            UserError: another key differs, or the folder holds something else, cannot be written or is in use.
+            UserError: another key differs, `steps_key` is smaller, a file of the run is damaged, or the folder holds
+                something else, cannot be written or is in use.
         """
         path, config = Path(path), _plain_yaml(config)
         if path.exists() and not path.is_dir():
@@ -142,7 +143,7 @@ class RunFolder:
         return path
 
     def read_affinities(self) -> dict[str, Any]:
-        """{"tasks": names, "affinity": {network: (T, T)}} of `affinity.json`. Raises UserError if that is missing."""
+        """{"tasks": names, "affinity": {network: (T, T)}} of `affinity.json`. Raises UserError if absent or damaged."""
         if not self.affinities.exists():
             needed = "trained with diagnostics=transference and logged once"
             raise expected(f"Run {self.path}", needed, f"no {self.affinities.name}")

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from mtrl.core.errors import expected, missing
 
 OF_IMAGES = ("accuracy", "score")
-"""The metrics that are measured on test images instead of episodes."""
+"""Results that contain one of these metrics are of test images instead of episodes."""
 SHARES = ("success", *OF_IMAGES, "precision", "recall", "f1", "miou", "pixel_accuracy", "within_11", "within_22",
           "within_30")  # fmt: skip
 """The metrics that are shares in [0, 1]; they are shown in per cent."""
@@ -39,7 +39,7 @@ class Interval(NamedTuple):
 
 
 class Band(NamedTuple):
-    """An estimate at each of K points, and the bounds of its confidence interval; all (K,)."""
+    """An estimate at each of K points, and the bounds of its confidence interval (NaN for a single run); all (K,)."""
 
     point: NDArray[np.float64]
     low: NDArray[np.float64]

@@ -35,8 +35,8 @@ def result_table(
     """A line with the values of each task, and a line with their means.
 
     Args:
-        values: name -> (T,), the most important first. NaN if a task has no such value; its cell and the mean's are
-            then empty.
+        values: name -> (T,), the most important first. NaN if a task has no such value; its cell and any mean over
+            it are then empty.
         episodes: the number of episodes (or images) over which each value is a mean.
         mean_over: the tasks over which the means are taken; all if not given.
     """

@@ -50,8 +50,7 @@ def check_writer() -> None:
 
 
 def tile(clips: Sequence[Clip]) -> Iterator[Frame]:
-    """Yield frames with all clips on a grid that is nearly square, row by row. A clip's title covers its first rows of
-    pixels.
+    """Yield frames with all clips, row by row, on a nearly square grid. A clip's title covers the top of its cell.
 
     The cells have the size of the largest clip, rounded up to a multiple of `MACRO_BLOCK`.
     """

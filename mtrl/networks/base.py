@@ -128,8 +128,8 @@ class TaskNetwork(nn.Module):
         the task axis then begins at the first owned layer.
 
         Raises:
-            UserError: `factory` is not a function, a layer does not accept a task axis, or a shared module has a
-                buffer.
+            UserError: `factory` is not a function that returns a module, a layer does not accept a task axis, or a
+                shared module has a buffer.
         """
         super().__init__()
         codes = torch.eye(num_tasks) if codes is None else codes

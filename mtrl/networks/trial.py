@@ -1,4 +1,4 @@
-"""Checks networks from outside of mtrl by one forward pass, before a run begins.
+"""Checks networks from outside of mtrl by a forward pass, and for vectors a backward pass, before a run begins.
 
 The check makes a network of its own, for at most 3 tasks. It leaves the state of PyTorch's CPU generator unchanged.
 """

@@ -16,7 +16,7 @@ _OF_A_RUN = {"seed", "runs", "experiment", "video", "device", "threads"}
 """Options that may differ between runs of the same method."""
 _PARTS = ("benchmark", "network", "weighting", "surgery", "critic_weighting", "critic_surgery", "agent", "training")
 _HIDDEN = {"headline", "reported"}
-"""Facts of a protocol that the page shows elsewhere. Versions, which are nested, are left out too."""
+"""Facts of the common protocol that the page shows elsewhere. Nested facts, such as versions, are left out too."""
 _MACHINE = ("commit", "python", "platform", "cpu", "cores", "gpu", "torch_threads")
 
 Facts = dict[str, Any]

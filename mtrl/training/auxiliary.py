@@ -100,7 +100,7 @@ class AuxiliaryTrainer(SupervisedTrainer):
 
 @contextlib.contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Seed the global generators from `numbers` inside the block, and restore them after it.
+    """Seed the global generators of PyTorch and NumPy from `numbers` inside the block, and restore them after it.
 
     stable-baselines3 draws only from the global generators.
     """

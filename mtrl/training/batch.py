@@ -1,9 +1,10 @@
 """Offline training on data sets of transitions in Minari's format, one for each task. Evaluations use environments.
 
-An agent that infers its task (`infers_task`) is evaluated on tasks without data sets (`Suite.unseen`), and is not told
-which of them it is in. Its policy depends on a latent code of the task. In each task, it first plays `context_episodes`
-episodes. The first has a random code or random actions (`first_context`). For each further one, a code is drawn from
-its posterior given the transitions so far. The episodes that count follow, with the most likely code.
+An agent that infers its task (`infers_task`) is evaluated on held-out tasks, or on all if the benchmark holds out none
+(`Suite.unseen`), and is not told which of them it is in. Its policy depends on a latent code of the task. In each task,
+it first plays `context_episodes` episodes. The first has a random code or random actions (`first_context`). For each
+further one, a code is drawn from its posterior given the transitions so far. The episodes that count follow, with the
+most likely code.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class InferringAgent(TrainedAgent, Protocol):
 
 @dataclass(frozen=True)
 class UnseenResult(EvaluationResult):
-    """The result of E episodes of each of U tasks that have no data sets."""
+    """The result of E episodes of each of the U tasks of `Suite.unseen`."""
 
     unseen: tuple[str, ...] = ()
     identified: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
@@ -129,7 +130,7 @@ class BatchTrainer(ControlTrainer):
         return metrics
 
     def report(self) -> dict[str, FloatArray]:
-        """{"return": (T,)}: the mean return of the episodes in each data set, which the policy should exceed."""
+        """{"return": (T,)}: the mean return of the episodes read from each data set, which the policy should exceed."""
         return {"return": self._returns}
 
     def largest_data(self) -> dict[str, FloatArray]:
@@ -198,7 +199,7 @@ class TaskGuide:
     def __init__(self, agent: InferringAgent, generator: torch.Generator | None = None) -> None:
         self.agent, self._generator = agent, generator or torch.Generator().manual_seed(0)
         self.code: Tensor | None = None
-        """(U · N, Z). None before the first action; it is then drawn from the prior."""
+        """(U · N, Z). If it is still None at the first action, it is drawn from the prior."""
 
     def settle(self, context: Transitions, likeliest: bool = True) -> None:
         """Infer the codes from transitions (U · N, M, ..): the most likely ones, or draws from their posterior."""

@@ -80,7 +80,7 @@ class Actor(Protocol):
 
 
 class Step(NamedTuple):
-    """One step of all copies. The next step overwrites the result's arrays."""
+    """One step of all copies. The next step may overwrite the result's arrays."""
 
     observation: Tensor
     """(T, N, O): the observations acted on."""
@@ -128,7 +128,7 @@ class Part:
     def __init__(self, agent: Explorer, envs: TaskVectorEnv) -> None:
         self.agent, self.envs = agent, envs
         self.observation: Tensor | None = None
-        """(T, n, O): the observations to act on next. None before the first step."""
+        """(T, n, O): the observations to act on next. None until the first step, or until a state is loaded."""
 
     def step(self, noise: Tensor, clock: Clock) -> Step:
         """Take one step of all n copies. noise: (T, n, A)."""

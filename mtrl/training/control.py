@@ -80,7 +80,7 @@ class EpisodeStatistics:
     def _add_extremes(self, step: StepResult, copies: slice) -> None:
         """Update the extremes, unless they already have a number that is too large.
 
-        It would soon spread to all tasks, and then its own task would no longer be known.
+        Such a number soon spreads to all tasks, and then it could no longer be told from which task it came.
         """
         if not -_LARGEST < self._extremes.min() <= self._extremes.max() < _LARGEST:
             return

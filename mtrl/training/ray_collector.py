@@ -136,7 +136,7 @@ class RayWorkers:
         self._states: list[bytes | None] = [None] * config.workers
         """The packed state of each part's environments; None before the first call."""
         self._behind: set[int] = set()
-        """Parts whose process must load its state before the next call."""
+        """Parts whose state their process must load before its next call."""
         self.lost = 0
         """Processes that have died."""
         self.bytes: dict[str, int] = dict.fromkeys(["policy", "noise", "steps", "states"], 0)

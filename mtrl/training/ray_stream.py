@@ -1,6 +1,6 @@
 """Transitions that processes of a Ray cluster collect while the learner learns from earlier ones.
 
-Each process steps a part of the environments. It always has one call under way, which takes a fixed number of steps
+Each process steps a part of the environments. It has at most one call under way, which takes a fixed number of steps
 with the policy that was the newest when the call began. The steps count when the learner takes them. With them comes
 the state of the environments after the last step, from which the part's next call continues. If a process dies, only
 its current call is lost: another process starts from the end of the part's last call that the learner took. So no step

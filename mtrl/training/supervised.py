@@ -156,7 +156,7 @@ def single_task_values(path: Path | str, measures: Mapping[str, str]) -> FloatAr
 
 
 class SupervisedTrainer(Trainer):
-    """Trains a classifier. Only the seed and the number of updates determine the next batch."""
+    """Trains a classifier. The seed and the numbers of rollbacks and updates determine the next batch."""
 
     unit, headline, reports_best = "images", "accuracy", True
 

@@ -116,7 +116,7 @@ class MAXLLabels(Labels):
 
     @torch.no_grad()
     def assign(self, batch: ImageBatch) -> tuple[Tensor, Tensor | None]:
-        """Label probabilities (B, K), and weights (B,) in the weight-aware variant."""
+        """Label probabilities (B, K), and weights (B,) in the weight-aware variant, otherwise None."""
         self.network.train()
         return self.network(batch.images[0], batch.labels[0])
 

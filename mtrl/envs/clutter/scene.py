@@ -114,7 +114,7 @@ class Clutter:
         model.vis.headlight.diffuse[:] = 0.1 if target else 0.35
 
     def view(self, renderer: Renderer) -> View:
-        """What the domain's camera sees. In the target domain, each call draws new noise."""
+        """What the domain's camera sees. In the target domain, each call draws new noise and shifts the stripes."""
         objects = look(self.world, "view", self.size).geom
         rgb = renderer.image(self.world, "view").rgb
         if self.domain == "target":

@@ -74,7 +74,7 @@ class ImageSuite(Suite[Any, ImageSpec]):
             classes: the number of classes of each task.
             image_shape: (C, H, W).
             read: returns the data set.
-            divide: given the training, validation or test images, returns the images and the labels of each task.
+            divide: given the training, validation or test images, returns each task's part of them as `Tasks`.
             shared_input: whether all tasks have the same images.
             noise: whether to add a task with random labels. It has as many classes as the task with the most.
 
@@ -152,6 +152,6 @@ def by_label(part: LabelledImages, groups: Sequence[Sequence[int]]) -> Tasks:
 
 
 def whole(part: LabelledImages, human: Tensor | None = None, labels: Tensor | None = None) -> Tasks:
-    """A single task with all images. labels: replace those of `part`."""
+    """A single task with all images. labels: used in place of those of `part`. human: auxiliary labels."""
     given = part.labels if labels is None else labels
     return [torch.arange(len(given))], [given], None if human is None else [human]

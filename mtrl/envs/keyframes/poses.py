@@ -58,12 +58,12 @@ def pitched(yaw: float, pitch: float) -> FloatArray:
 
 
 def down(yaw: float = 0.0) -> FloatArray:
-    """The gripper points down, leaning by `LEAN`. At yaw 0, the fingers open along the world's y."""
+    """The rotation of a gripper that points down, leaning by `LEAN`. At yaw 0, the fingers open along the world's y."""
     return pitched(yaw, np.pi - LEAN)
 
 
 def level(yaw: float = 0.0) -> FloatArray:
-    """The gripper points horizontally. At yaw 0, it points along x, away from the robot, and opens along y."""
+    """The rotation of a gripper that is level. At yaw 0, it points along x, away from the robot, and opens along y."""
     return pitched(yaw, np.pi / 2)
 
 

@@ -114,8 +114,8 @@ def _camera(name: str, place: str) -> str:
 def compile_scene(name: str, objects: str) -> Any:
     """The `MjModel` of a scene with the bodies in the MJCF text `objects`. It is compiled once in a process.
 
-    Bodies that physics moves are free bodies. Those that are only placed at the start of an episode are mocap bodies,
-    so that the whole state of an episode is in its `MjData`, and copies can share one model.
+    Bodies that physics moves have joints. Those that are only placed at the start of an episode are mocap bodies, so
+    that the whole state of an episode is in its `MjData`, and copies can share one model.
     """
     text = _SCENE.format(
         name=name,

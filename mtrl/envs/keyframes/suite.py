@@ -52,7 +52,7 @@ class KeyframesSuite(Suite[Config, KeyframeSpec]):
 
     @property
     def keyframes(self) -> dict[str, int]:
-        """task -> the number of keyframes in its demonstrations, which is also the number of actions in an episode."""
+        """task -> the number of keyframes in its demonstrations, which is also the most actions in an episode."""
         return {task: TASKS[task].keyframes for task in self.tasks}
 
     def demonstrations(self, seed: int, episodes: int, every_frame: bool = False) -> Iterator[Demo]:

@@ -129,7 +129,7 @@ class Arguments:
 
     @property
     def picture(self) -> tuple[int, int]:
-        """(height, width) of the pictures, in pixels"""
+        """(height, width) of the pictures, in pixels."""
         usual = 480 if self.observation == "state" else 84
         return self.height or self.width or usual, self.width or self.height or usual
 

@@ -26,7 +26,7 @@ FloatRows = NDArray[np.float64]
 Columns = Mapping[str, tuple[int, int]]
 """{name: (its first column, its size; 0 for a single number)}"""
 FLAGS = ("-O1", "-ffp-contract=off")
-"""Compiler flags that forbid fused multiply-adds, which would round once where Python rounds twice."""
+"""Compiler flags. The second forbids fused multiply-adds, which would round once where Python rounds twice."""
 _ARITHMETIC = """
 void {name}(const double *row, const double *constant, const float *action, double *memory, double *result) {{
   State state, *s = &state;
@@ -68,9 +68,9 @@ class TaskArithmetic:
 
     Args:
         spec: the task.
-        version: of the reward, v1 or v2.
-        probes: the columns of ``rows`` that hold its probes, the numbers that are read from the simulator.
-        shapes: the shape of each of its constants, () or (k,).
+        version: the reward's version, v1 or v2.
+        probes: the columns of ``rows`` that hold the task's probes, which are numbers read from the simulator.
+        shapes: the shapes of the task's constants, each () or (k,).
         rows: (N, width), the values of the probes. Only `evaluate` reads them; C reads the simulator itself.
         action: (N, 4), read.
         result: (N, RESULT_SIZE). The frame of the last step (`PREVIOUS`) is read; the rest is written.

@@ -295,7 +295,7 @@ class BatchedEnvs:
         raise TypeError(f"The engine should be {what}. Found an attempt to copy or pickle it.")
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state except the goals, which depend only on the suite's seed."""
+        """The whole state except the lists of goals, which depend only on the suite's seed."""
         self._check_ready()
         return {
             "engine": "batched",

@@ -32,7 +32,7 @@ class Episodes:
         self.commands, grid = commands, commands.controls.shape[:2]
         self.action = np.zeros((*grid, 4), np.float32)
         self.observation = np.zeros((*grid, OBSERVATION_SIZE))
-        # Arrays that are written together are adjacent in memory: most attributes are views of `result` or `ends`.
+        # Arrays that are written together are adjacent in memory: many attributes are views of `result` or `ends`.
         self.result = np.zeros((*grid, RESULT_SIZE))
         self.next_observation = self.result[..., :OBSERVATION_SIZE]
         self.outcome = np.moveaxis(self.result[..., OBSERVATION_SIZE:], -1, 0)

@@ -1,4 +1,4 @@
-"""Steps the copies from Python where there is no C compiler. `native` does the same in C."""
+"""Steps the copies of all tasks from Python where the tasks cannot be compiled to C. `native` does the same in C."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The physics of all copies of one task, in MuJoCo.
 
-Each copy has its own ``MjData``. Copies share ``MjModel`` objects, at most one per thread. Resets change the positions
-of some bodies and sites in a model (``body_pos``, ``site_pos``), so each step of a copy begins by writing its own
-positions into the shared model.
+Each copy has its own ``MjData``. With fewer threads than copies, copies share ``MjModel`` objects, one per thread.
+Resets change the positions of some bodies and sites in a model (``body_pos``, ``site_pos``), so each step of a copy
+then begins by writing those of its positions in which copies differ into the shared model.
 """
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)

@@ -33,12 +33,12 @@ _SPLITS: tuple[Split, ...] = ("train", "test")
 class MetaWorldVectorEnv(VectorEnv):
     """T tasks × N copies; sub-environment ``t · N + n`` is copy n of task t.
 
-    An ended episode restarts in the same step (``AutoresetMode.SAME_STEP``), unless `autoreset_mode` says otherwise.
+    With `autoreset_mode` at its default, ``AutoresetMode.SAME_STEP``, an ended episode restarts in the same step.
     ``info["final_obs"]`` and ``info["final_info"]`` then describe its end, with the episode's statistics in
     ``info["final_info"]["episode"]``: return r, length l and seconds t. ``info`` has Meta-World's own entries, such as
     success, for every sub-environment except those that this step restarts (``AutoresetMode.NEXT_STEP``). Its entry
-    ``faults`` is the number of times that each has failed since its last reset. An object made by `copy` or `pickle`
-    continues bit for bit.
+    ``faults`` counts how often each sub-environment has failed since its last reset. An object made by `copy` or
+    `pickle` continues bit for bit.
 
     Args:
         kind: mt1, mt10, mt25, mt50, custom-mt-envs; ml1, ml10, ml25, ml45, custom-ml-envs.

@@ -56,7 +56,7 @@ class Workers:
         """Call ``function(job, worker)`` for each job, in any order, and return when all are done.
 
         Raises:
-            RuntimeError: a thread has died or failed. If it failed, its exception is the cause.
+            RuntimeError: another thread has died or failed. If it failed, its exception is the cause.
         """
         self._function, self._error = function, None
         # Taking from the iterator of a list is atomic.

@@ -1,8 +1,8 @@
 """GradDrop: each parameter follows the tasks of one sign, drawn at random (Chen et al. 2020, Algorithm 1).
 
 For each element of a parameter, let P = ½ (1 + Σ_i g_i / Σ_i |g_i|), and let u be uniform in [0, 1]. The update sums
-the positive g_i where P > u and the negative ones where P < u. A share `leak` of every gradient is never dropped. An
-element where all gradients are zero stays zero. The paper drops gradients with respect to the activations of one shared
+the positive g_i where P > u and the negative ones where P < u. A share `leak` of every gradient is never dropped. Where
+all gradients are zero, so is the update. The paper drops gradients with respect to the activations of one shared
 layer; here the method acts on all shared parameters.
 """
 

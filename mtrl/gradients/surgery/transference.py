@@ -1,8 +1,8 @@
 """Transference: at every step, the combination of gradients after which the losses fall most (Fifty et al. 2020).
 
 Each candidate is PCGrad's result, or the sum of the gradients g_i over a set J of tasks. In the candidate's trial step
-to θ_J' on the batch of the update, shared parameters move along the candidate, and owned ones as usual. Its total
-transference is the sum over the primary tasks of 1 − L_j(θ_J') / L_j(θ). The candidate with the highest total is
+to θ_J' on the batch of the update, shared parameters move along the candidate, and owned ones as usual. The candidate's
+total transference is the sum over the primary tasks of 1 − L_j(θ_J') / L_j(θ). The candidate with the highest total is
 chosen, or the first of several that are equal. If a primary task's loss is not positive, as an actor's may be, all
 terms are differences L_j(θ) − L_j(θ_J').
 
@@ -31,7 +31,7 @@ MOST_SUBSETS = 10
 """The largest number of tasks for which all subsets may be candidates; for ten tasks, they need 1023 trial steps."""
 _FEW = f"without subsets for more than {MOST_SUBSETS} tasks"
 WINDOW = 100
-"""The number of updates over which the logged shares are averaged."""
+"""The logged shares are moving averages over about this many updates."""
 
 
 @dataclass

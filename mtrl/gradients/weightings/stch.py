@@ -1,8 +1,8 @@
 """Smooth Tchebycheff: the largest losses count most (Lin et al. 2024).
 
-The combined loss is μ log Σ_i exp(L_i / (T μ)), with equal preferences 1/T and no ideal point. The tasks' weights are
-therefore softmax(L / (T μ)), here times T, so that equal losses have weight 1. Losses are compared as they are, so they
-should have similar scales. They may be negative.
+The combined loss is μ log Σ_i exp(L_i / (T μ)), with equal preferences 1/T and no ideal point. Its derivatives by the
+losses are softmax(L / (T μ)) / T. The weights are these times T², so that equal losses have weight 1. Losses are
+compared as they are, so they should have similar scales. They may be negative.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Misra et al. 2016 in the form of Rosenbaum et al. 2018 ("cross-stitch-all-fc", the Mint paper's baseline). After the
 shared convolutions, every image runs through the columns of all tasks. After each hidden layer, the columns exchange
-features, x_j ← Σ_k α_jk x_k. Each task reads its own column's output. Initially, α has 0.9 on its diagonal, and the
-other entries of a row share the remaining 0.1 equally.
+features, x_j ← Σ_k α_jk x_k. Each task reads its own column's output. Initially, α has `own_share` on its diagonal, and
+the other entries of a row share the rest equally.
 """
 
 from __future__ import annotations

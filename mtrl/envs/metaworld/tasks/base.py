@@ -37,8 +37,8 @@ Pitfalls:
   np.float64. So once a caging reward contains the gripper's effort, everything up to the first np.float64 is float32.
   The caging kernels return ``(value, single)``, where ``single`` tells whether the value is float32 in Meta-World.
   Compute the rest of the reward with ``kernels.mixed(single, rest, value, *python_floats)``, where ``rest`` is a
-  function of the value and of Python floats, which Meta-World computes in double precision before it combines them with
-  the value. Otherwise rewards are off by 1e-7, and parity tests fail.
+  function of the value and of the Python floats that Meta-World computes in double precision before it combines them
+  with the value. Otherwise rewards are off by 1e-7, and parity tests fail.
 - Meta-World may raise an error (``hamacher_product`` outside [0, 1], a negative margin, an assert). The functions here
   check none of this.
 """

@@ -215,7 +215,7 @@ def gripper_caging(
 def between_pads(s: State, obj: Vector, radius: float, upper: float) -> float:
     """How well the pads enclose the object in y.
 
-    The margins come from ``init_left_pad`` and ``init_right_pad``, which are views of the current pads.
+    The margins use the current pads, since Meta-World's ``init_left_pad`` and ``init_right_pad`` are views of them.
     """
     left, right = s.left_pad[1] - obj[1], s.right_pad[1] - obj[1]
     one = tolerance(left, radius, upper, abs(abs(left) - 0.05))
@@ -276,9 +276,10 @@ def graded(
 
 
 def above_floor(hand: Vector, handle: Vector, radius: float) -> float:
-    """1 if the hand is above a funnel around the handle, less below. This keeps the hand from running into the handle.
+    """1 for a hand above a funnel around the handle, or up to 1 cm below it; less further below.
 
-    The funnel's floor is at 0 within a planar distance of ``radius`` from the handle. Outside it rises logarithmically.
+    This keeps the hand from running into the handle. The funnel's floor is at 0 within a planar distance of ``radius``
+    from the handle. Outside it rises logarithmically.
     """
     outside = distance_xy(hand, handle) - radius
     floor = 0.04 * math.log(max(outside, TINY)) + 0.4 if outside > 0.0 else 0.0
@@ -343,7 +344,7 @@ def place(held: bool, reach: float, remaining: float, longest: float) -> float:
 def outcome_v1(reward: float, remaining: float, radius: float, grasp_success: float = 0.0) -> Outcome:
     """The outcome of most v1 rewards, with success within ``radius``.
 
-    The other terms are constant: in v1, Meta-World always reports a gripper near the object and, in most tasks, no
-    grasp.
+    Of the other terms, only the distance varies in most tasks: in v1, Meta-World always reports a gripper near the
+    object and, in most tasks, no grasp.
     """
     return Outcome(reward, remaining <= radius, 1.0, grasp_success, 0.0, 0.0, remaining)

@@ -34,7 +34,7 @@ def assembly_v2(s: State) -> Outcome:
     x, y, z = s.target[0] - s.ring[0], s.target[1] - s.ring[1], s.target[2] - s.ring[2]
     radius = math.sqrt(x * x + y * y)
     success = radius < 0.02 and z > 0.0
-    # The funnel's neck is wider once the wrench is on the peg.
+    # These heights form a funnel around the peg, whose neck is wider once the wrench is on the peg.
     outside = radius - (0.01 + 0.01 * float(success))
     height = 0.02 * math.log(max(outside, 1e-30)) + 0.2 if outside > 0.0 else 0.0
     lifted = s.ring[2] > 0.02 or outside < 0.0

@@ -22,7 +22,7 @@ def _sweep_to(s: State, target: Vector, grasped: float) -> Outcome:
 
 
 def sweep_v2(s: State) -> Outcome:
-    """Rewards the grasp, and a cube near the goal in proportion to the grasp; 10 at the goal."""
+    """Rewards the grasp, and the Hamacher product of grasp and closeness to the goal; 10 at the goal."""
     return _sweep_to(s, s.target, kernels.pad_caging(s, s.observation[4:7], 0.02, 0.01, 0.005))
 
 
