@@ -38,7 +38,8 @@ def compose(root: type[Any], registries: Sequence[Registry], overrides: Sequence
     """An instance of the dataclass `root`, from the presets, the methods' defaults and `key=value` overrides.
 
     Raises:
-        UserError: an override is malformed, names an unknown option or kind, or gives a value of the wrong type or range.
+        UserError: an override is malformed, names an unknown option or kind, or gives a value of the wrong type or
+            range.
     """
     optional = presets.optional_groups(root)
     for override in overrides:

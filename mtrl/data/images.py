@@ -146,9 +146,9 @@ class Epochs:
     """Batches of T tasks' training images, epoch by epoch.
 
     In an epoch, each image of the largest task occurs once, in random order, except for those of an incomplete last
-    batch; the images of smaller tasks repeat. If a batch is larger than every task, it repeats images of all. The order,
-    crops and flips of a batch depend only on the seed and the batch's number, so a run can continue exactly from any
-    batch.
+    batch; the images of smaller tasks repeat. If a batch is larger than every task, it repeats images of all. The
+    order, crops and flips of a batch depend only on the seed and the batch's number, so a run can continue exactly
+    from any batch.
     """
 
     def __init__(self, data: ImageData, batch_size: int, seed: int) -> None:

@@ -92,9 +92,9 @@ class Guide(Protocol):
 class OffPolicyTrainer(ControlTrainer):
     """An agent, its environments, its replay and the state of their training.
 
-    The environments step in a thread of their own while the agent learns, or before it (`Config.deterministic`). Between
-    two calls of `advance`, no step is under way, and actions, transitions and updates have a fixed order. So runs
-    repeat bit for bit, also when they continue from a checkpoint.
+    The environments step in a thread of their own while the agent learns, or before it (`Config.deterministic`).
+    Between two calls of `advance`, no step is under way, and actions, transitions and updates have a fixed order. So
+    runs repeat bit for bit, also when they continue from a checkpoint.
     """
 
     measures: ClassVar[tuple[str, ...]] = ()
