@@ -153,9 +153,9 @@ def test_the_studies_of_this_repository_are_whole(name: str) -> None:
     found = Study.read(RESULTS / name)
     for label in found.runs:
         config = compose(found.command(label, found.seeds[label][0], []))
-        for surgery in (config.surgery, config.critic_surgery):
-            needed = surgery is not None and declared(surgery, SurgeryConfig).requires_primary
-            assert not needed or surgery.primary, f"{label} needs primary tasks"
+        for surgery in filter(None, (config.surgery, config.critic_surgery)):
+            limits = declared(surgery, SurgeryConfig)
+            assert limits.primary_tasks() or not limits.requires_primary, f"{label} needs primary tasks"
     assert set(found.controls) <= set(found.runs)
 
 
