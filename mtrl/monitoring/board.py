@@ -3,7 +3,7 @@
 | tab | what it shows |
 |---|---|
 | Custom Scalars | each metric of all tasks, such as `evaluation/success`, as a chart with a line for each task |
-| Images | matrices of the tasks (cosines, conflicts, affinities), and the agent's predictions for test examples |
+| Images | matrices of the tasks (cosines, conflicts, affinities), and what the training loop draws (e.g. predictions) |
 | HParams | a row for each experiment, with its options and the means over its seeds |
 | Scalars | every number of `metrics.jsonl`, by its name in that file |
 """
