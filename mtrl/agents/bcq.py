@@ -160,9 +160,10 @@ class BCQ(OffPolicyActorCritic):
 
     @torch.no_grad()
     def critic_batch(self, batch: Transitions, latents: Tensor | None = None) -> CriticBatch:
-        """y = r + γ (1 − terminated) max_i [λ min_e Q'_e(s', a_i) + (1 − λ) max_e Q'_e(s', a_i)].
+        """A batch with targets c r + γ (1 − terminated) max_i [λ min_e Q'_e(s', a_i) + (1 − λ) max_e Q'_e(s', a_i)].
 
-        a_i are n generated actions, perturbed by the target actor. latents (T, B n, L): drawn if not given.
+        a_i are n generated actions, perturbed by the target actor, and c is `reward_scale`.
+        latents (T, B n, L): drawn if not given.
         """
         n, least = self.config.candidates, self.config.least_weight
         observation = batch.next_observation.repeat_interleave(n, -2)

@@ -213,7 +213,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def student_batch(self, batch: Transitions, context: Transitions) -> StudentBatch:
-        """batch (T, B, ..): where the student imitates the teachers. context (T, K, ..): gives the codes."""
+        """A batch for the student: it imitates teachers on `batch` (T, B, ..); `context` (T, K, ..) gives the codes."""
         pairs = torch.cat([batch.observation, batch.action], -1)
         value = self.head.value(self.critic(pairs), ALL_TASKS)[0]
         noise = torch.randn(self.num_tasks, self.config.code_size, device=self.device, generator=self.generator)
@@ -240,7 +240,8 @@ class MBML(BCQ):
     def student_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: StudentBatch
     ) -> tuple[Tensor, Metrics]:
-        """mean_B (Q(s, a, z) − Q_teacher(s, a))² + β KL(q(z | context) ‖ N(0, 1)) + mean_J triplet loss, (T,)."""
+        """mean_B (Q(s, a, z) − Q_teacher(s, a))² + β KL(q(z | context) ‖ N(0, 1)) + w mean_J triplet loss, (T,), where
+        w is `triplet_weight`. Without `inference`, only the first term remains."""
         config, contexts = self.config, batch.contexts
 
         def encode(rows: Tensor) -> Gaussian:

@@ -43,7 +43,7 @@ def measure(
     jax_baselines: Path | None = None,
     jax_python: str = sys.executable,
 ) -> dict[str, Any]:
-    """Rows of `mtrl bench envs`, then of `mtrl bench update --compiled`, all from one process.
+    """Rows of `mtrl bench envs`, then of `mtrl bench update --compiled`, all in one run.
 
     `quick` measures only MT10, and no compiled updates.
 

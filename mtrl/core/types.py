@@ -1,7 +1,8 @@
 """The types that all parts of the toolkit share.
 
-Shapes use the same letters everywhere: T tasks, B batch per task, N environments per task, O and A observation and
-action size, E ensemble members, P parameters. A batch is task-major: its first axis is the task, in the suite's order.
+Unless stated otherwise, the letters in shapes are: T tasks, B batch per task, N environments per task, O and A
+observation and action size, E ensemble members, P parameters. A batch is task-major: its first axis is the task, in the
+suite's order.
 """
 
 from __future__ import annotations

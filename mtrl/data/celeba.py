@@ -50,7 +50,7 @@ def celeba(root: Path | str, size: int, announce: Callable[[str], None] = lambda
     announce: called with one line for the user if the cache has to be made.
 
     Raises:
-        UserError: a file is missing or damaged, or the two lists do not match.
+        UserError: a file is missing or damaged, or the two lists are not CelebA's or do not match.
     """
     folder = Path(root) / "celeba"
     if not folder.is_dir():
@@ -147,12 +147,12 @@ def _write(cache: Path, facts: dict[str, object], folder: Path, lists: dict[str,
             for pixels in _decoded([pictures / files[k] for k in order], lambda path: picture(path, size)):
                 file.write(pixels.tobytes())
             file.flush()
-            os.fsync(file.fileno())  # a cache with its final name is complete, even after a power cut
+            os.fsync(file.fileno())  # a cache with its final name has all pictures, even after a power cut
         (aside / "facts.json").write_text(json.dumps({**facts, "counts": counts}, indent=2), encoding="utf-8")
 
 
 def _decoded(paths: Sequence[Path], decode: Callable[[Path], NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """The decoded images, in order. All cores together decode `_AT_ONCE` images ahead, which are held in memory."""
+    """The decoded images, in order. All cores together decode `_AT_ONCE` images at a time, which are held in memory."""
     with ThreadPoolExecutor() as pool:
         for begin in range(0, len(paths), _AT_ONCE):
             yield from pool.map(decode, paths[begin : begin + _AT_ONCE])

@@ -3,7 +3,7 @@
 All tensors are (B, C, H, W), and every mean is over valid pixels. A label of −1, a depth of 0, a disparity of −1 or a
 normal of zero marks a pixel without ground truth. A batch's tally consists of sums over its pixels. A data set's
 measures are computed from the sum of all tallies, so every pixel has the same weight. Losses, invalid values and
-measures are those of the Auto-λ paper (Sec. 5.1) and its authors' code, except that `Normals` has two losses.
+compared measures are those of the Auto-λ paper (Sec. 5.1) and its authors' code, but `Normals` has two losses.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ LOW_DIM, DESCRIPTIONS, VARIATION = "low_dim_obs.pkl", "variation_descriptions.pk
 def episodes(root: Path | str, task: str, variation: int | None = None) -> list[Path]:
     """The folders of a task's episodes, ordered by their numbers. variation: return only episodes of this variation.
 
-    `all_variations` may repeat the episodes of `variation<N>`: episodes with the same `low_dim_obs.pkl` count once.
+    `all_variations` may repeat episodes of `variation<N>`. Such repeats, with the same `low_dim_obs.pkl`, are left out.
     Folders with other names, such as "episode1 (copy)", are ignored.
 
     Raises:

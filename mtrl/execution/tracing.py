@@ -1,8 +1,8 @@
-"""An update as one graph of array operations: traced once, run without Python, and compiled by PyTorch's inductor.
+"""An update as one graph of array operations: traced once, and by default compiled by PyTorch's inductor.
 
 Tracing runs the update once and records its array operations, after automatic differentiation: per-task gradients,
-optimiser steps and surgery are all in one graph, and nothing is left to be differentiated. Random numbers are drawn
-outside the graph in the update's order, so that the same generator gives the same numbers as in the plain update.
+optimiser steps and surgery are all in one graph, and nothing is left to be differentiated. Random numbers from a
+given generator are drawn outside the graph in the update's order, so that they are those of the plain update.
 
 A compiled graph has one precision for all of its float32 products, that of the networks. A product that the update
 computes in full precision (such as the Gramian) becomes an operation that sets its own precision.
@@ -34,7 +34,7 @@ class _Draw(NamedTuple):
 
 
 class _Drawing(TorchFunctionMode):
-    """Keeps random draws out of the trace, which sees each as an ordinary tensor, and records how to repeat them."""
+    """Keeps draws from a given generator out of the trace, which sees plain tensors, and records how to repeat them."""
 
     def __init__(self) -> None:
         super().__init__()

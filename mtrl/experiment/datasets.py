@@ -30,7 +30,7 @@ def collect(
 ) -> list[Path]:
     """Write a data set in Minari's format for each task of a run, and return their folders.
 
-    Data sets that already exist and were made in the same way are kept.
+    If all of them already exist and were made in the same way, they are kept.
 
     Args:
         run: the run's folder.
@@ -42,8 +42,8 @@ def collect(
         seed: the seed of the environments and the random actions.
 
     Raises:
-        UserError: the tasks do not have vectors of observations and actions, the run has no replay, or a data set
-            exists that was made in another way.
+        UserError: the tasks do not have vectors of observations and actions, the run has no replay, or only
+            some of the data sets exist, or one was made in another way.
     """
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
     check(0 <= random <= 1, "--random", "in [0, 1]", random)

@@ -18,10 +18,11 @@ from mtrl.execution.precision import float32_products
 from mtrl.gradients import inner_products
 
 CHUNK = 4096
-"""The most columns in one product. PyTorch computes a product of few rows and very many columns on only one core."""
+"""The most columns of a block in one product of a Gramian. PyTorch computes a product of few rows and very
+many columns on only one core."""
 
 GPU_CHUNK = 512
-"""The most columns in one product on a GPU. With few rows, only hundreds of products at once keep it busy."""
+"""The same on a GPU. With few rows, only hundreds of products at once keep it busy."""
 
 HEAD = 32
 """Columns of the Gramian that one product computes if there are more tasks than this; otherwise half as many."""

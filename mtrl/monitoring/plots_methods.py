@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINES = 12
-"""The most tasks that are drawn as lines; more are drawn as the rows of a picture."""
+"""The most tasks that are drawn as lines with a legend. More are rows of a picture, or lines without a legend."""
 DASHES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 
 
@@ -218,7 +218,7 @@ def _legend(figure: Figure, runs: Iterable[str]) -> None:
 def task_curves(
     panel: Axes, rows: Sequence[Row], tasks: Sequence[str], name: str, title: str, labelled: bool, legend: bool
 ) -> None:
-    """Draw a line for each task. labelled: whether the x axis has its label."""
+    """Draw a line for each task. labelled: whether the x axis gets a label."""
     steps, values = curves(rows, tasks, name)
     for number, (task, row) in enumerate(zip(tasks, values, strict=True)):
         turn, colour = divmod(number, len(COLOURS))
@@ -264,7 +264,7 @@ def _matrix(
 
 
 def curve_axes(panel: Axes, title: str, labelled: bool = True) -> None:
-    """Style a panel whose x axis shows steps. labelled: whether the axis has its label."""
+    """Style a panel whose x axis shows steps. labelled: whether the axis gets a label."""
     style(panel, title)
     steps_axis(panel)
     if labelled:

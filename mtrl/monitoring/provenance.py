@@ -64,7 +64,7 @@ def _command(words: Sequence[str]) -> list[str]:
 
 
 def _git(source: Path) -> dict[str, Any] | None:
-    """The commit of the package, and whether it has uncommitted changes; None if git does not track the file `source`.
+    """The commit of the package, and whether it has uncommitted changes; None if git fails or does not track `source`.
 
     source: a file of the package, as `<package>/<part>/<file>`.
     """

@@ -1,7 +1,7 @@
 """Soft modularization: shared modules, mixed by routing weights from the task and the state (Yang et al. 2020).
 
-With the state's embedding f(s), the task's embedding h(z) and L layers of n modules, layer l has routing logits p^l,
-and its module i has the input g_i^l (Sec. 4):
+With the state's embedding f(s), the task's embedding h(z) and L layers of n modules, p^l are the routing logits after
+layer l < L, and g_i^l is the input of module i of layer l (Sec. 4):
 p¹ = W_d¹ ReLU(f ⊙ h), p^(l+1) = W_d^(l+1) ReLU(W_u^l p^l ⊙ (f ⊙ h)), p̂ = softmax over incoming modules j,
 g_i^(l+1) = Σ_j p̂_ij^l σ(W_j^l g_j^l). Each module of the last layer has a linear head, and the output is the sum of the
 heads. Here h(z) is a trained vector of each task. This is equivalent to a linear layer on the task's one-hot code. f(s)

@@ -1,8 +1,8 @@
 """Evaluation by a fixed number of episodes per task, all of which are chosen before they start.
 
-Episodes terminate on success, and their last step decides whether they count as solved, as in Meta-World's own
+An episode's last step decides whether it counts as solved. Meta-World's episodes terminate on success, as in its own
 `metaworld.evaluation.evaluation`. `Suite.make_evaluation_envs(seed, episodes, protocol)` chooses the goals of the
-episodes:
+episodes. The protocols differ only for Meta-World:
 
 - ``goals`` (default): each of the benchmark's goals once; with fewer episodes than goals, the first `episodes` of an
   order shuffled by the seed.
@@ -94,7 +94,7 @@ class EvaluationResult(Evaluation):
     success: BoolArray
     """(T, E): whether the episode's last step solved the task."""
     returns: FloatArray
-    """(T, E): undiscounted sums of rewards up to the end of the episode (success or horizon)."""
+    """(T, E): undiscounted sums of rewards up to the end of the episode."""
     lengths: NDArray[np.int64]
     """(T, E): steps of the episode."""
     tells_success: bool = True

@@ -166,7 +166,7 @@ class GraspTrainer(SupervisedTrainer):
         return Grasps(found == [wanted for _, wanted in chosen], found >= 0, self._auc())
 
     def _commands(self, pictures: Tensor) -> FloatArray:
-        """The best commands (T, M, 3) for pictures (T, M, 4, H, W). Each depends only on its picture and the seed."""
+        """The best commands (T, M, 3) for pictures (T, M, 4, H, W). Each depends only on picture, domain and seed."""
         data = self.suite.data.to(self.agent.device)
         found = []
         for seen in pictures.unbind(1):

@@ -6,8 +6,9 @@ images. As printed, Eq. 3 and 4 add Σ p̄ log p̄ = −H, which rewards collaps
 them. So the default is +c·H, and `entropy_sign="paper"` is the printed form. An episode is one epoch of the training
 images.
 
-There are two modes. In mode `agent`, the main network returns to its canonical weights at the end of an episode. In
-mode `main`, no reward is calculated, and the weights at the end become the canonical ones.
+There are two modes. In mode `agent`, the main network returns to its canonical weights at the end of an episode, or of
+each batch with `reset_every=batch`. In mode `main`, no reward is calculated, and the weights at the end of an episode
+become the canonical ones.
 
 Our choices where the paper is silent: the last batch of an epoch holds what remains; the reward's loss is computed with
 the network in evaluation mode; the images of the reward are drawn with replacement and not augmented.

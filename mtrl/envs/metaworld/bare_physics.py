@@ -1,4 +1,4 @@
-"""The physics of an engine's steps and nothing else, in C: the upper bound on speed in `mtrl bench envs`."""
+"""The physics of an engine's steps and nothing else, in C: what `mtrl bench envs` compares its speed with."""
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
 

@@ -66,8 +66,8 @@ def bench(
 
     ``envpool`` has a pool for each task and steps one pool after the other; ``envpool_overlapped`` steps all at once.
     These rows need EnvPool, and are left out with more than 200 environments. The columns ``mujoco`` and ``goals`` show
-    how they differ: EnvPool follows metaworld 3.0.0 with a later MuJoCo of its own, and draws a new goal for each
-    episode.
+    how they differ from the others: EnvPool follows metaworld 3.0.0 with a later MuJoCo of its own, and draws a new
+    goal for each episode.
 
     The column ``peak_mb``, in the rows of our engine, is the peak memory (MB) of a process with only this engine.
 
@@ -200,7 +200,7 @@ def _turn(step: Callable[[np.ndarray], Any], actions: Iterator[np.ndarray]) -> f
 
 @contextlib.contextmanager
 def _package_runs(kind: str) -> Iterator[dict[str, Run]]:
-    """Runs of ``gymnasium.make_vec("Meta-World/MT10", ...)`` and the like. They fork before our engine has threads."""
+    """Runs of ``gymnasium.make_vec("Meta-World/MT10", ...)`` etc. Processes fork before our engine has threads."""
     name = "custom-mt-envs" if kind == "mt1" else kind.upper()
     options: dict[str, Any] = {"envs_list": [_ONE] * 16} if kind == "mt1" else {}
     with contextlib.ExitStack() as stack, warnings.catch_warnings():

@@ -20,6 +20,9 @@ class GoalDraws:
             before it repeats one. By default, each draw is any of the task's goals.
         here: the indices n of the copies to draw for; by default, all N. Each gets the same goals as if all were there.
             The methods' indices then count only these copies.
+
+    Raises:
+        UserError: with `in_turn`, a task has fewer goals than copies.
     """
 
     def __init__(self, counts: Sequence[int], copies: int, in_turn: bool = False, here: range | None = None) -> None:

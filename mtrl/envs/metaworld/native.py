@@ -214,7 +214,7 @@ def functions() -> Any:
     """(4,) uint64: the addresses of `_SYMBOLS`, in the library that MuJoCo's Python bindings have loaded.
 
     Raises:
-        OSError: there is no such library.
+        OSError: there is no such library, or the bindings' objects have no `_address`.
         AttributeError: the library lacks a function.
     """
     pattern = "libmujoco*.dylib" if sys.platform == "darwin" else "libmujoco.so*"

@@ -50,7 +50,7 @@ class Observer:
         return self._made(state, self._given.copy)
 
     def final(self, state: FloatArray) -> list[Any]:
-        """The observations of T · N sub-environments before ended episodes restart, given the engine's (T, N, 39).
+        """Turn the engine's observations (T, N, 39) before ended episodes restart into a list of T · N observations.
 
         For episodes that continue, the pictures are those of the previous step.
         """

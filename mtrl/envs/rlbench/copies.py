@@ -86,7 +86,7 @@ class SimulatorProcess:
         self._pipe.send((method, arguments))
 
     def receive(self) -> Any:
-        """The answer to the oldest call. Raises the error that the call raised in the other process."""
+        """The answer to the oldest open call. Raises its UserError, or a RuntimeError that quotes its other error."""
         try:
             kind, value = self._pipe.recv()
         except EOFError:

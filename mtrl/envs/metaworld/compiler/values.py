@@ -115,7 +115,7 @@ def converted(value: Value, kind: Type) -> Value:
 
 
 def settled(value: Value) -> Value:
-    """Convert to the form of variables and arguments: static floats become doubles, and static tuples structs."""
+    """Convert to the form of variables and arguments: static floats become doubles, tuples of numbers structs."""
     if isinstance(value.type, Static):
         known = value.type.value
         if isinstance(known, float):

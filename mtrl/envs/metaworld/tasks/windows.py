@@ -12,7 +12,10 @@ _HANDLE_RADIUS = 0.02
 
 
 def _slide(s: State, start: Vector, sigmoid: str) -> Outcome:
-    """Rewards a gripper near the handle, together with the handle near its goal. ``start``: where its way begins."""
+    """Rewards a gripper near the handle, together with the handle near its goal.
+
+    start: where the handle's way begins.
+    """
     obj = s.observation[4:7]
     to_target, to_obj = abs(obj[0] - s.target[0]), distance(obj, s.tcp)
     in_place = within(to_target, _RADIUS, abs(abs(start[0] - s.target[0]) - _RADIUS))
