@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import os
 import shlex
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
 
 FAILURES = (OSError, AttributeError, subprocess.SubprocessError)
 """The errors of `compiled`, or of access to its library, if there is no suitable compiler."""
@@ -28,3 +32,20 @@ def compiled(source: str, *flags: str) -> ctypes.CDLL:
         command = [*compiler, "-shared", "-fPIC", *flags, "-x", "c", "-", "-o", library, "-lm"]
         subprocess.run(command, input=source, text=True, check=True, capture_output=True, timeout=120)
         return ctypes.CDLL(library)
+
+
+@functools.cache
+def function(
+    source: str, name: str, flags: tuple[str, ...], otherwise: str, arguments: tuple[Any, ...], result: Any = None
+) -> Any:
+    """The function `name` of C source. If it cannot be compiled, log `otherwise` and the reason, and return None.
+
+    flags: of the compiler; otherwise: a line that says what is done instead; arguments, result: types of ctypes.
+    """
+    try:
+        found = getattr(compiled(source, *flags), name)
+    except FAILURES as error:
+        logger.info("%s: %s", otherwise, error)
+        return None
+    found.argtypes, found.restype = arguments, result
+    return found

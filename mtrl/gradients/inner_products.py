@@ -7,17 +7,13 @@ float32, and these sums in float64, in an order that does not depend on the numb
 from __future__ import annotations
 
 import ctypes
-import functools
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mtrl.core.native import FAILURES, compiled
-
-logger = logging.getLogger(__name__)
+from mtrl.core import native
 
 PARTS = 16
 """The number of partial sums, and so the most threads that can be used."""
@@ -114,14 +110,7 @@ def _(blocks: Sequence[Tensor]) -> Tensor:
     return blocks[0].new_empty(len(blocks[0]), len(blocks[0]), dtype=torch.float64)
 
 
-@functools.cache
 def _library() -> Any:
-    """The C function; None if it cannot be compiled. The reason is logged."""
-    try:
-        function = compiled(SOURCE, *FLAGS).gramian
-    except FAILURES as error:
-        logger.info("Inner products are computed by BLAS: %s", error)
-        return None
-    function.restype = ctypes.c_long
-    function.argtypes = [*[ctypes.c_void_p] * 3, *[ctypes.c_long] * 3, ctypes.c_void_p]
-    return function
+    """The C function; None if it cannot be compiled."""
+    arguments = (*[ctypes.c_void_p] * 3, *[ctypes.c_long] * 3, ctypes.c_void_p)
+    return native.function(SOURCE, "gramian", FLAGS, "Inner products are computed by BLAS", arguments, ctypes.c_long)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtrl.core.native import FAILURES, compiled
+from mtrl.core.native import FAILURES, compiled, function
 from mtrl.gradients import algebra, inner_products
 
 PROBE = "#if !defined(__AVX512F__) && !defined(__FMA__) && !defined(__aarch64__)\n#error\n#endif\nint probe;\n"
@@ -80,10 +80,10 @@ def test_what_is_not_finite_stays_with_its_task(bad: float) -> None:
 @pytest.fixture
 def without_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("CC", "false")
-    for cached in (compiled, inner_products._library):
+    for cached in (compiled, function):
         cached.cache_clear()
     yield
-    for cached in (compiled, inner_products._library):
+    for cached in (compiled, function):
         cached.cache_clear()
 
 

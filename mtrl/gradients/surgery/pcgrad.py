@@ -8,23 +8,20 @@ not scaled.
 from __future__ import annotations
 
 import ctypes
-import functools
-import logging
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mtrl.core import native
 from mtrl.core.config import option
-from mtrl.core.native import FAILURES, compiled
 from mtrl.gradients.base import GramianConfig, Surgery
-
-logger = logging.getLogger(__name__)
 
 NOTHING = 1e-12
 """A combination Σ_i c_i g_i counts as zero if its squared norm is at most this share of (Σ_i |c_i| ‖g_i‖)²: what is
 left is rounding error."""
+FLAGS = ("-O3", "-march=native")
 SOURCE = r"""
 #include <string.h>
 /* gramian (tasks, tasks), orders (tasks, tasks - 1); combined (tasks, tasks) is the identity at first. */
@@ -103,7 +100,7 @@ def projected_in_c(gramian: Tensor, orders: Tensor) -> Tensor:
 
 @projected_in_c.register_fake
 def _(gramian: Tensor, orders: Tensor) -> Tensor:
-    return torch.empty_like(gramian)
+    return gramian.new_empty(gramian.shape)
 
 
 def projected_by_columns(gramian: Tensor, orders: Tensor) -> Tensor:
@@ -122,17 +119,10 @@ def projected_by_columns(gramian: Tensor, orders: Tensor) -> Tensor:
     return identity.scatter_add_(1, orders, negative.mul_(factor).neg_())
 
 
-@functools.cache
 def _library() -> Any:
-    """The C function; None if it cannot be compiled. The reason is logged."""
-    try:
-        function = compiled(SOURCE, "-O3", "-march=native").project
-    except FAILURES as error:
-        logger.info("PCGrad's projections are computed by PyTorch: %s", error)
-        return None
-    function.restype = None
-    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p]
-    return function
+    """The C function; None if it cannot be compiled."""
+    arguments = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long, ctypes.c_void_p)
+    return native.function(SOURCE, "project", FLAGS, "PCGrad's projections are computed by PyTorch", arguments)
 
 
 def build(config: Config, *, num_tasks: int) -> Surgery:
