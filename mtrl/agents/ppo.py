@@ -52,6 +52,9 @@ class Config(ActorCriticConfig):
     adam_eps: float = 1e-5
     gae_lambda: float = option(0.95, "in [0, 1]")
     """λ of generalised advantage estimation."""
+    success_value: str = option("critic", ("critic", "last_reward"))
+    """Value of a state in which an episode is truncated and its task is solved: the critic's (critic), or that of the
+    step's reward r in every step from then on (last_reward), r / (1 − γ)."""
     epochs: int = option(8, "a positive integer")
     """Largest number of passes over a rollout."""
     minibatches: int = option(8, "a positive integer")
@@ -74,6 +77,11 @@ class Config(ActorCriticConfig):
     """Largest standard deviation of the actions at the first step."""
     final_max_std: float = 0.6
     """Largest standard deviation of the actions at the last step. The limit changes linearly in between."""
+    noise_correlation: float = option(0.0, "in [0, 1)")
+    """ρ at the first step: correlation of an environment's exploration noise ε from one step to the next,
+    ε' = ρ ε + √(1 − ρ²) ξ with new noise ξ. It moves the hand farther than independent noise of the same size."""
+    final_noise_correlation: float = option(0.0, "in [0, 1)")
+    """ρ at the last step. It changes linearly in between."""
     max_grad_norm: float | None = 1.0
     normalise_observations: str = "shared"
     popart: bool = True
@@ -87,6 +95,8 @@ class Config(ActorCriticConfig):
         for name in ("initial_std", "max_std", "final_max_std"):
             above = f"at least agent.min_std ({self.min_std})"
             check(getattr(self, name) >= self.min_std, f"agent.{name}", above, getattr(self, name))
+        finite = self.success_value == "critic" or self.gamma < 1
+        check(finite, "agent.gamma", "below 1 with agent.success_value=last_reward", self.gamma)
 
 
 class ActorBatch(NamedTuple):
@@ -126,6 +136,9 @@ class PPO(OnPolicyActorCritic):
         self.max_log_std = torch.tensor(math.log(config.max_std), device=self.device)
         self.advantage_deviation = torch.zeros(self.num_tasks, 1, device=self.device)
         """(T, 1): the standard deviation by which the last rollout's advantages were divided."""
+        self.noise_correlation = config.noise_correlation
+        self.last_noise = torch.zeros(0)
+        """(T, N, A): the exploration noise of the last step, where it is correlated with that of the next."""
 
     def wrap_actor(self, factory: Factory) -> Factory:
         def build(code: Tensor) -> nn.Module:
@@ -162,6 +175,16 @@ class PPO(OnPolicyActorCritic):
         mean, log_std = self.distribution(output)
         return mean + log_std.exp() * noise
 
+    def noise(self, leading: tuple[int, ...]) -> Tensor:
+        """Standard normal noise (*leading, A), correlated with the last call's by `noise_correlation`."""
+        noise, correlation = super().noise(leading), self.noise_correlation
+        if not correlation:
+            return noise
+        if self.last_noise.shape == noise.shape:
+            noise = correlation * self.last_noise + math.sqrt(1 - correlation**2) * noise
+        self.last_noise = noise
+        return noise
+
     def exploring_state(self) -> dict[str, Any]:
         return super().exploring_state() | {"max_log_std": self.max_log_std}
 
@@ -192,6 +215,8 @@ class PPO(OnPolicyActorCritic):
         self.set_rate(config.learning_rate * (1 + (config.final_learning_rate - 1) * progress))
         std = config.max_std + (config.final_max_std - config.max_std) * progress
         self.max_log_std.fill_(math.log(std))
+        first, last = config.noise_correlation, config.final_noise_correlation
+        self.noise_correlation = first + (last - first) * progress
 
     def _observe(self, rollout: Rollout) -> None:
         """Add a rollout to the normalisers' running statistics, before learning from it."""
@@ -215,6 +240,9 @@ class PPO(OnPolicyActorCritic):
             lambda: self.log_prob(self.actor(observation), batch.action),
         )
         reward = self._normalised("reward", batch.reward).view(shape)
+        if self.config.success_value == "last_reward":
+            solved = rollout.ended * rollout.success  # where the episode has terminated, no value is taken
+            next_value = torch.where(solved > 0, reward / (1 - self.config.gamma), next_value)
         advantage = generalised_advantages(
             reward,
             value,
@@ -267,12 +295,14 @@ class PPO(OnPolicyActorCritic):
 
     def state_dict(self) -> dict[str, Any]:
         own = {"max_log_std": self.max_log_std, "advantage_deviation": self.advantage_deviation}
-        return super().state_dict() | own
+        noise = {"noise_correlation": self.noise_correlation, "last_noise": self.last_noise}
+        return super().state_dict() | own | noise
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.max_log_std.copy_(state["max_log_std"])
         self.advantage_deviation.copy_(state["advantage_deviation"])
+        self.noise_correlation, self.last_noise = state["noise_correlation"], state["last_noise"].to(self.device)
 
 
 def build(config: Config, **context: Any) -> PPO:

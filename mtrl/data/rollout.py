@@ -9,15 +9,17 @@ from torch import Tensor
 
 from mtrl.core.types import StepResult, Transitions
 
-_FIELDS = ("observation", "action", "reward", "next_observation", "terminated", "ended")
+_TRANSITION = ("observation", "action", "reward", "next_observation", "terminated", "ended")
+_FIELDS = (*_TRANSITION, "success")
 
 
 class Rollout:
     """R steps of T tasks with N environments each. Every field is (T, R, N, ..), and the next rollout overwrites it.
 
     observation, action and next_observation are (.., O), (.., A) and (.., O). Actions are those that the policy
-    sampled, before environments clip them. terminated and ended are float: terminated is 1 where the episode
-    terminated, and ended is 1 where it terminated or was truncated.
+    sampled, before environments clip them. terminated, ended and success are float: terminated is 1 where the episode
+    terminated, ended is 1 where it terminated or was truncated, and success is 1 where the task is solved in the state
+    that was reached.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class Rollout:
         self.steps, self.filled = steps, 0
         self.observation, self.next_observation = zeros(observation_size), zeros(observation_size)
         self.action = zeros(action_size)
-        self.reward, self.terminated, self.ended = zeros(), zeros(), zeros()
+        self.reward, self.terminated, self.ended, self.success = zeros(), zeros(), zeros(), zeros()
 
     @property
     def is_full(self) -> bool:
@@ -50,11 +52,12 @@ class Rollout:
         self.next_observation[:, place] = torch.from_numpy(result.next_observation)
         self.terminated[:, place] = torch.from_numpy(result.terminated)
         self.ended[:, place] = torch.from_numpy(result.terminated | result.truncated)
+        self.success[:, place] = torch.from_numpy(result.success)
         self.filled += 1
 
     def transitions(self, steps: slice = slice(None)) -> Transitions:
         """The steps, or a slice of them, as one batch with fields (T, steps · N, ..). Its `truncated` is `ended`."""
-        *fields, ended = (getattr(self, name)[:, steps].flatten(1, 2) for name in _FIELDS)
+        *fields, ended = (getattr(self, name)[:, steps].flatten(1, 2) for name in _TRANSITION)
         return Transitions(*fields, truncated=ended)
 
     def clear(self) -> None:

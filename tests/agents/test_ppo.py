@@ -97,6 +97,40 @@ def test_the_critics_target_is_the_return_and_its_loss_the_squared_error() -> No
     torch.testing.assert_close(targets, (expected + value).flatten(1).sort(1).values, rtol=1e-4, atol=1e-3)
 
 
+def test_an_episode_that_ends_solved_may_be_worth_its_last_reward_for_ever() -> None:
+    """The advantages with the sum of all further rewards written out, in float64, in place of the critic's value."""
+    agent = make(normalise_observations="none", popart=False, gamma=0.9, success_value="last_reward", minibatches=1)
+    data = rollout(agent, ends=0.2)
+    data.success = torch.maximum(data.success, (torch.rand(data.success.shape) < 0.5).float())
+    truncated = data.ended * (1 - data.terminated)
+    cases = [(truncated * solved).sum() for solved in (data.success, 1 - data.success)]
+    assert min(cases) > 0 and (data.success * (1 - data.ended)).sum() > 0, "the rollout has all cases"
+    value, after = (
+        agent.head.value(agent.critic(x.flatten(1, 2))).view(T, R, N) for x in (data.observation, data.next_observation)
+    )
+    forever = data.reward.double() * sum(0.9**k for k in range(2000))
+    successor = torch.where((truncated * data.success).bool(), forever, after.double())
+    seen: list[CriticBatch] = []
+    losses = agent.critic_losses
+    agent.critic_losses = lambda *given: (seen.append(given[3]), losses(*given))[1]  # type: ignore[method-assign]
+    agent.learn(data, 0.0)
+    expected = value + generalised_advantages(
+        data.reward, value, successor, data.terminated, data.ended, gamma=0.9, gae_lambda=0.95
+    )
+    found = seen[0].target.sort(1).values
+    torch.testing.assert_close(found, expected.flatten(1).sort(1).values.float(), rtol=1e-4, atol=1e-3)
+
+
+def test_correlated_noise_is_standard_normal_and_has_the_correlation() -> None:
+    agent = make(noise_correlation=0.9)
+    steps = torch.stack([agent.noise((T, 2000)) for _ in range(30)])
+    flat = steps[-2:].flatten(1)
+    assert abs(flat.mean()) < 0.03 and abs(flat.std() - 1) < 0.03
+    assert torch.corrcoef(flat)[0, 1].item() == pytest.approx(0.9, abs=0.01)
+    assert torch.corrcoef(steps[[5, 25]].flatten(1))[0, 1].item() == pytest.approx(0.9**20, abs=0.03)
+    assert abs(torch.corrcoef(steps[-1].permute(0, 2, 1).flatten(0, 1))[0, 1]) < 0.1, "entries are independent"
+
+
 def test_an_update_begins_at_a_ratio_of_one_whatever_the_statistics() -> None:
     """The old log-probabilities are those of the observations as the update normalises them."""
     agent = make(epochs=1, minibatches=1, learning_rate=1e-12)
@@ -125,12 +159,14 @@ def test_passes_stop_at_the_divergence_bound() -> None:
 
 def test_schedules_are_linear_in_progress() -> None:
     stds: dict[str, Any] = {"max_std": 0.5, "initial_std": 0.9, "final_max_std": 0.1, "min_std": 0.05}
-    agent = make(learning_rate=1e-3, final_learning_rate=0.2, **stds)
-    for progress, rate, std in ((0.0, 1e-3, 0.5), (0.5, 6e-4, 0.3), (1.0, 2e-4, 0.1)):
+    agent = make(learning_rate=1e-3, final_learning_rate=0.2, noise_correlation=0.8, **stds)
+    for progress, rate, std, correlation in ((0.0, 1e-3, 0.5, 0.8), (0.5, 6e-4, 0.3, 0.4), (1.0, 2e-4, 0.1, 0.0)):
         agent.learn(rollout(agent), progress)
         assert agent.actor_optimizer.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
         deviation = agent.distribution(agent.actor(torch.zeros(T, 1, O)))[1].exp()
         assert deviation.max().item() == pytest.approx(std, abs=1e-6)
+        noise = torch.stack([agent.noise((T, 10_000)).flatten() for _ in range(2)])
+        assert torch.corrcoef(noise)[0, 1].item() == pytest.approx(correlation, abs=0.02)
 
 
 @pytest.mark.parametrize("network", NETWORKS.kinds)
@@ -171,7 +207,8 @@ def test_two_cores_give_the_numbers_of_one(methods: str) -> None:
 
 
 def test_a_restored_learner_goes_on_bit_for_bit() -> None:
-    one, other = make(normalise_rewards=True), make(seed=5, normalise_rewards=True)
+    options: dict[str, Any] = {"normalise_rewards": True, "noise_correlation": 0.9}
+    one, other = make(**options), make(seed=5, **options)
     one.learn(rollout(one, 1), 0.1)
     other.load_state_dict(copy.deepcopy(one.state_dict()))
     for learner in (one, other):
@@ -184,6 +221,8 @@ def test_a_restored_learner_goes_on_bit_for_bit() -> None:
     [
         ({"clip_range": 0.0}, "agent.clip_range"),
         ({"epochs": 0}, "agent.epochs"),
+        ({"noise_correlation": 1.0}, "agent.noise_correlation"),
+        ({"success_value": "last_reward", "gamma": 1.0}, "agent.gamma.*below 1"),
         ({"advantage_scale": "none"}, "agent.advantage_scale"),
         ({"max_std": 0.01}, r"`agent.max_std` should be at least agent.min_std \(0.1\)"),
     ],
