@@ -14,9 +14,10 @@ again when a rollout is complete, with the observation statistics that the updat
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -77,11 +78,9 @@ class Config(ActorCriticConfig):
     """Largest standard deviation of the actions at the first step."""
     final_max_std: float = 0.6
     """Largest standard deviation of the actions at the last step. The limit changes linearly in between."""
-    noise_correlation: float = option(0.0, "in [0, 1)")
-    """ρ at the first step: correlation of an environment's exploration noise ε from one step to the next,
+    noise_correlation: list[float] = field(default_factory=lambda: [0.0])
+    """ρ, assigned to a task's environments in turn: correlation of their exploration noise ε from one step to the next,
     ε' = ρ ε + √(1 − ρ²) ξ with new noise ξ. It moves the hand farther than independent noise of the same size."""
-    final_noise_correlation: float = option(0.0, "in [0, 1)")
-    """ρ at the last step. It changes linearly in between."""
     max_grad_norm: float | None = 1.0
     normalise_observations: str = "shared"
     popart: bool = True
@@ -95,6 +94,8 @@ class Config(ActorCriticConfig):
         for name in ("initial_std", "max_std", "final_max_std"):
             above = f"at least agent.min_std ({self.min_std})"
             check(getattr(self, name) >= self.min_std, f"agent.{name}", above, getattr(self, name))
+        values = self.noise_correlation
+        check(bool(values) and all(0 <= x < 1 for x in values), "agent.noise_correlation", "a list in [0, 1)", values)
         finite = self.success_value == "critic" or self.gamma < 1
         check(finite, "agent.gamma", "below 1 with agent.success_value=last_reward", self.gamma)
 
@@ -136,7 +137,6 @@ class PPO(OnPolicyActorCritic):
         self.max_log_std = torch.tensor(math.log(config.max_std), device=self.device)
         self.advantage_deviation = torch.zeros(self.num_tasks, 1, device=self.device)
         """(T, 1): the standard deviation by which the last rollout's advantages were divided."""
-        self.noise_correlation = config.noise_correlation
         self.last_noise = torch.zeros(0)
         """(T, N, A): the exploration noise of the last step, where it is correlated with that of the next."""
 
@@ -176,12 +176,17 @@ class PPO(OnPolicyActorCritic):
         return mean + log_std.exp() * noise
 
     def noise(self, leading: tuple[int, ...]) -> Tensor:
-        """Standard normal noise (*leading, A), correlated with the last call's by `noise_correlation`."""
-        noise, correlation = super().noise(leading), self.noise_correlation
-        if not correlation:
+        """Standard normal noise (*leading, A), correlated with the last call's by `noise_correlation`.
+
+        The last entry of `leading` counts a task's environments.
+        """
+        noise, values = super().noise(leading), self.config.noise_correlation
+        if not any(values):
             return noise
         if self.last_noise.shape == noise.shape:
-            noise = correlation * self.last_noise + math.sqrt(1 - correlation**2) * noise
+            in_turn = list(itertools.islice(itertools.cycle(values), leading[-1]))
+            correlation = noise.new_tensor(in_turn).unsqueeze(-1)
+            noise = correlation * self.last_noise + (1 - correlation.square()).sqrt() * noise
         self.last_noise = noise
         return noise
 
@@ -215,8 +220,6 @@ class PPO(OnPolicyActorCritic):
         self.set_rate(config.learning_rate * (1 + (config.final_learning_rate - 1) * progress))
         std = config.max_std + (config.final_max_std - config.max_std) * progress
         self.max_log_std.fill_(math.log(std))
-        first, last = config.noise_correlation, config.final_noise_correlation
-        self.noise_correlation = first + (last - first) * progress
 
     def _observe(self, rollout: Rollout) -> None:
         """Add a rollout to the normalisers' running statistics, before learning from it."""
@@ -294,15 +297,14 @@ class PPO(OnPolicyActorCritic):
         return self.head.loss(output, batch.target).mean(-1), {"value": self.head.value(output.detach()).mean(-1)}
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"max_log_std": self.max_log_std, "advantage_deviation": self.advantage_deviation}
-        noise = {"noise_correlation": self.noise_correlation, "last_noise": self.last_noise}
-        return super().state_dict() | own | noise
+        own = {name: getattr(self, name) for name in ("max_log_std", "advantage_deviation", "last_noise")}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.max_log_std.copy_(state["max_log_std"])
         self.advantage_deviation.copy_(state["advantage_deviation"])
-        self.noise_correlation, self.last_noise = state["noise_correlation"], state["last_noise"].to(self.device)
+        self.last_noise = state["last_noise"].to(self.device)
 
 
 def build(config: Config, **context: Any) -> PPO:
