@@ -14,7 +14,6 @@ again when a rollout is complete, with the observation statistics that the updat
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -137,7 +136,8 @@ class PPO(OnPolicyActorCritic):
         self.max_log_std = torch.tensor(math.log(config.max_std), device=self.device)
         self.advantage_deviation = torch.zeros(self.num_tasks, 1, device=self.device)
         """(T, 1): the standard deviation by which the last rollout's advantages were divided."""
-        self.last_noise = torch.zeros(0)
+        self._correlations = torch.tensor(config.noise_correlation, device=self.device)
+        self.last_noise = torch.zeros(0, device=self.device)
         """(T, N, A): the exploration noise of the last step, where it is correlated with that of the next."""
 
     def wrap_actor(self, factory: Factory) -> Factory:
@@ -180,12 +180,12 @@ class PPO(OnPolicyActorCritic):
 
         The last entry of `leading` counts a task's environments.
         """
-        noise, values = super().noise(leading), self.config.noise_correlation
-        if not any(values):
+        noise = super().noise(leading)
+        if not any(self.config.noise_correlation):
             return noise
         if self.last_noise.shape == noise.shape:
-            in_turn = list(itertools.islice(itertools.cycle(values), leading[-1]))
-            correlation = noise.new_tensor(in_turn).unsqueeze(-1)
+            environments, values = leading[-1], self._correlations
+            correlation = values.repeat(-(-environments // len(values)))[:environments].unsqueeze(-1)
             noise = correlation * self.last_noise + (1 - correlation.square()).sqrt() * noise
         self.last_noise = noise
         return noise
