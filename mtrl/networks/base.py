@@ -213,14 +213,16 @@ class TaskNetwork(nn.Module):
     def entries_of_tasks(self) -> list[tuple[nn.Parameter, int]]:
         """(parameter, axis) for all parameters with an entry for each task along an axis, if codes are one-hot.
 
-        These are the parameters in `own`, and shared weights that multiply codes. They tell the tasks' networks apart.
+        These are the parameters in `own`, and shared weights that multiply codes. They alone tell the tasks' networks
+        apart.
 
         Raises:
-            UserError: the network uses codes in a way that is not known (see `layers.reads_code`).
+            UserError: tasks also differ in other ways: by fixed buffers, or by layers that use the code and are not
+                declared (`layers.reads_code`).
         """
-        if len(self._code_columns) < len(self._codes):
-            what = "one whose layers that read a task's code are declared by reads_code()"
-            raise expected("A network in which a task takes over another one's policy", what, self.architecture)
+        if set(self.own_buffers) != self._codes or len(self._code_columns) < len(self._codes):
+            what = "one whose tasks differ only in parameters, not in fixed buffers or undeclared uses of codes"
+            raise expected("A network whose tasks take over policies of other tasks", what, self.architecture)
         columns = [(self.shared[key], -1) for key in self._code_columns if key in self.shared]
         return [*((parameter, 0) for parameter in self.own.values()), *columns]
 

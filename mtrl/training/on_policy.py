@@ -7,23 +7,17 @@ results stay the same.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from mtrl.core.config import check, runtime_option
-from mtrl.core.errors import expected
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import Metrics
 from mtrl.data.rollout import Rollout
 from mtrl.training.collecting import Actor, Collector, CollectorConfig, LocalCollector
 from mtrl.training.control import ControlTrainer, EpisodeStatistics, PartialSuite
-from mtrl.training.reuse import find_sources
+from mtrl.training.reuse import PolicyReuse, Reusing
 
 
 @dataclass
@@ -53,7 +47,7 @@ class Config(CollectorConfig):
             check(value is None or value >= 1, f"training.{name}", "a positive integer", value)
 
 
-class Agent(Actor, Protocol):
+class Agent(Actor, Reusing, Protocol):
     """What the training loop needs of an agent."""
 
     def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
@@ -61,17 +55,6 @@ class Agent(Actor, Protocol):
 
         progress: the share of the run's steps taken so far, in [0, 1], for schedules.
         """
-        ...
-
-    announce: Callable[[str], None]
-    """Called with a line for the user."""
-
-    def check_reuse(self) -> None:
-        """Raises `UserError` if a task cannot `take_over` the policy of another one."""
-        ...
-
-    def take_over(self, source: Tensor) -> None:
-        """Give each task t the policy of task source[t]. source: (T,), int64."""
         ...
 
 
@@ -85,6 +68,7 @@ class OnPolicyTrainer(ControlTrainer):
     suite: PartialSuite
     collector: Collector
     rollout: Rollout
+    reuse: PolicyReuse | None
 
     def start(self) -> Self:
         """Make new environments and an empty rollout.
@@ -93,22 +77,14 @@ class OnPolicyTrainer(ControlTrainer):
             UserError: with collector=ray, Ray or the cluster is missing, or the cluster has too few cores.
         """
         spec, config = self.suite.spec, self.config
-        if config.reuse_every is not None:
-            self.agent.check_reuse()
-            if not spec.tells_success:
-                what = f"null for benchmark={self.suite.name}, which does not tell success"
-                raise expected("training.reuse_every", what, config.reuse_every)
+        self.reuse = None if config.reuse_every is None else PolicyReuse(config, self.agent, self.suite, self.seed)
         self.collector = self._collector()
         shape = (spec.num_tasks, config.rollout_steps, config.envs_per_task)
         self.rollout = Rollout(*shape, spec.observation_size, spec.action_size, self.agent.device)
         self.episodes = EpisodeStatistics(spec.num_tasks, config.envs_per_task)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
-        if config.reuse_every is not None:
+        if self.reuse is not None:
             self.seconds["reuse"] = 0.0
-        self.reuse_steps = 0
-        """Environment steps of all tasks together that were taken to try policies."""
-        self.reused: list[dict[str, Any]] = []
-        """For each policy that was taken over: the step, both tasks, and the mean returns before and after."""
         return self
 
     def _collector(self) -> Collector:
@@ -134,40 +110,25 @@ class OnPolicyTrainer(ControlTrainer):
             metrics, updates = self.agent.learn(self.rollout, self.step / self.steps)
         self.updates += updates
         self.rollout.clear()
-        every, before = self.config.reuse_every, self.step - self.config.rollout_steps * self.config.envs_per_task
-        if every is not None and self.step // every > before // every and self.step < self.steps:
+        if self.reuse is not None and self.reuse.is_due(self.step) and self.step < self.steps:
             with self.clock("reuse"):
-                self._reuse()
+                self.reuse.take_over(self.policy, self.step)
         return metrics
 
-    def _reuse(self) -> None:
-        """Let unsolved tasks take over the policies of others."""
-        config, names = self.config, self.suite.spec.tasks
-        envs = self.suite.make_evaluation_envs(self.seed, config.reuse_episodes, config.protocol)
-        with contextlib.closing(envs):
-            found = find_sources(self.policy, envs, config.reuse_episodes)
-        self.reuse_steps += found.steps
-        for t in (found.task != np.arange(len(names))).nonzero()[0]:
-            source, returns = names[found.task[t]], [round(float(x[t]), 1) for x in (found.own_returns, found.returns)]
-            self.reused.append({"step": self.step, "task": names[t], "source": source, "returns": returns})
-            self.agent.announce(f"{names[t]} takes over the policy of {source}: return {returns[1]}, not {returns[0]}.")
-        self.agent.take_over(torch.from_numpy(found.task))
-
     def facts(self) -> dict[str, Any]:
-        if self.config.reuse_every is None:
-            return {}
-        return {"reuse": {"env_steps": self.reuse_steps, "taken_over": self.reused}}
+        return {} if self.reuse is None else {"reuse": self.reuse.facts()}
 
     def state_dict(self) -> dict[str, Any]:
-        own = {"rollout": self.rollout, "envs": self.collector, "episodes": self.episodes}
-        reuse = {"reuse_steps": self.reuse_steps, "reused": list(self.reused)}
-        return super().state_dict() | {name: part.state_dict() for name, part in own.items()} | reuse
+        own: dict[str, Any] = {"rollout": self.rollout, "envs": self.collector, "episodes": self.episodes}
+        own |= {} if self.reuse is None else {"reuse": self.reuse}
+        return super().state_dict() | {name: part.state_dict() for name, part in own.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.rollout.load_state_dict(state["rollout"])
         self.episodes.load_state_dict(state["episodes"])
-        self.reuse_steps, self.reused = state.get("reuse_steps", 0), state.get("reused", [])
+        if self.reuse is not None:
+            self.reuse.load_state_dict(state["reuse"])
         envs = state["envs"]
         self.collector.load_state_dict(envs if isinstance(envs, list) else [envs])  # early checkpoints had no list
 

@@ -12,12 +12,19 @@ task's own policy.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from mtrl.core.errors import expected
 from mtrl.core.types import FloatArray, TaskVectorEnv
+from mtrl.training.control import ControlSuite
 from mtrl.training.evaluation import Policy, evaluate
 
 Indices = NDArray[np.int64]
@@ -29,10 +36,12 @@ class Sources:
 
     task: Indices
     """(T,): the task whose policy it is; the task itself, if that is solved or no other policy is better."""
+    success: FloatArray
+    """(T,): the share of episodes that it solves."""
     returns: FloatArray
-    """(T,): its mean return."""
+    """(T,): its mean return. Episodes end when they are solved."""
     own_returns: FloatArray
-    """(T,): the mean return of the task's own policy."""
+    """(T,): the mean return of the task's own policy. Where that is not the best one, it solves no episode."""
     steps: int
     """The environment steps of all tasks together that finding them took."""
 
@@ -58,7 +67,7 @@ def find_sources(policy: Policy, envs: TaskVectorEnv, episodes: int) -> Sources:
         changed = unsolved[better]
         source[changed], rate[changed], returns[changed] = lent[better], found[0][better], found[1][better]
         steps += int(tried.lengths.sum())
-    return Sources(source, returns, own.returns.mean(1), steps)
+    return Sources(source, rate, returns, own.returns.mean(1), steps)
 
 
 def _borrowing(policy: Policy, borrowers: Indices, lenders: Indices, at_once: int) -> Policy:
@@ -77,3 +86,66 @@ def _borrowing(policy: Policy, borrowers: Indices, lenders: Indices, at_once: in
         return action
 
     return act
+
+
+class Reusing(Protocol):
+    """What policy reuse needs of an agent."""
+
+    announce: Callable[[str], None]
+    """Called with a line for the user."""
+
+    def check_reuse(self) -> None:
+        """Raises `UserError` if a task cannot `take_over` the policy of another one."""
+        ...
+
+    def take_over(self, source: Tensor) -> None:
+        """Give each task t the policy of task source[t]. source: (T,), int64."""
+        ...
+
+
+class PolicyReuse:
+    """Lets unsolved tasks take over policies during a training, and keeps a record of it."""
+
+    def __init__(self, config: Any, agent: Reusing, suite: ControlSuite, seed: int) -> None:
+        """config: that of the training, with `reuse_every` and `reuse_episodes`.
+
+        Raises:
+            UserError: the benchmark does not tell success, or the agent's tasks cannot take over policies.
+        """
+        self._config, self._agent, self._suite, self._seed = config, agent, suite, seed
+        if not suite.spec.tells_success:
+            raise expected("training.reuse_every", "null where a benchmark does not tell success", config.reuse_every)
+        agent.check_reuse()
+        self._last = 0
+        self.env_steps = 0
+        """Environment steps of all tasks together that were taken to try policies."""
+        self.taken_over: list[dict[str, Any]] = []
+        """For each policy that was taken over: the step, both tasks, and numbers from `Sources`."""
+
+    def is_due(self, step: int) -> bool:
+        """Whether steps since the last trial, or since the start, contain a multiple of `reuse_every`."""
+        return step // self._config.reuse_every > self._last // self._config.reuse_every
+
+    def take_over(self, policy: Policy, step: int) -> None:
+        """Find the best policy for each unsolved task, and let it take that over."""
+        config, tasks, self._last = self._config, self._suite.spec.tasks, step
+        envs = self._suite.make_evaluation_envs(self._seed, config.reuse_episodes, config.protocol)
+        with contextlib.closing(envs):
+            found = find_sources(policy, envs, config.reuse_episodes)
+        self.env_steps += found.steps
+        for t in (found.task != np.arange(len(tasks))).nonzero()[0]:
+            numbers = {name: round(float(getattr(found, name)[t]), 2) for name in ("success", "returns", "own_returns")}
+            fact = {"step": step, "task": tasks[t], "source": tasks[found.task[t]], **numbers}
+            self.taken_over.append(fact)
+            self._agent.announce("{task} takes over the policy of {source} (success {success:.0%}).".format(**fact))
+        self._agent.take_over(torch.from_numpy(found.task))
+
+    def facts(self) -> dict[str, Any]:
+        """What a run's result tells, in types of JSON."""
+        return {"env_steps": self.env_steps, "taken_over": list(self.taken_over)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.facts() | {"last": self._last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.env_steps, self.taken_over, self._last = state["env_steps"], list(state["taken_over"]), state["last"]
