@@ -38,13 +38,16 @@ class Config(CollectorConfig):
     """Steps after which unsolved tasks try the policies of solved tasks, and take over the best one (see
     `training.reuse`); null for never."""
     reuse_episodes: int = 2
-    """Episodes that each policy plays when it is tried. A task is unsolved if its own policy solves none of them."""
+    """Episodes that each policy plays when it is tried."""
+    reuse_below: float = 0.05
+    """A task is unsolved if it solves less than this share of its training episodes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("rollout_steps", "reuse_every", "reuse_episodes"):
             value = getattr(self, name)
             check(value is None or value >= 1, f"training.{name}", "a positive integer", value)
+        check(0 < self.reuse_below <= 1, "training.reuse_below", "in (0, 1]", self.reuse_below)
 
 
 class Agent(Actor, Reusing, Protocol):
@@ -109,6 +112,8 @@ class OnPolicyTrainer(ControlTrainer):
         with self.clock("update"):
             metrics, updates = self.agent.learn(self.rollout, self.step / self.steps)
         self.updates += updates
+        if self.reuse is not None:
+            self.reuse.observe(self.rollout)
         self.rollout.clear()
         if self.reuse is not None and self.reuse.is_due(self.step) and self.step < self.steps:
             with self.clock("reuse"):

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mtrl.core.errors import expected
 from mtrl.core.types import FloatArray, TaskVectorEnv
+from mtrl.data.rollout import Rollout
 from mtrl.training.control import ControlSuite
 from mtrl.training.evaluation import Policy, evaluate
 
@@ -35,29 +36,31 @@ class Sources:
     """The best policy that was found for each task."""
 
     task: Indices
-    """(T,): the task whose policy it is; the task itself, if that is solved or no other policy is better."""
+    """(T,): the task whose policy it is; the task itself, if it is not unsolved or no other policy is better."""
     success: FloatArray
     """(T,): the share of episodes that it solves."""
     returns: FloatArray
     """(T,): its mean return. Episodes end when they are solved."""
     own_returns: FloatArray
-    """(T,): the mean return of the task's own policy. Where that is not the best one, it solves no episode."""
+    """(T,): the mean return of the task's own policy."""
     steps: int
     """The environment steps of all tasks together that finding them took."""
 
 
-def find_sources(policy: Policy, envs: TaskVectorEnv, episodes: int) -> Sources:
-    """Play `episodes` episodes with each task's own policy, and those of unsolved tasks with all solved tasks' as well.
+def find_sources(policy: Policy, envs: TaskVectorEnv, episodes: int, unsolved: Indices) -> Sources:
+    """Play `episodes` episodes with each task's own policy, and those of unsolved tasks with other tasks' as well.
 
-    A task is solved if its own policy solves an episode. Of two policies, the better one solves more episodes, or as
-    many with a larger return. All policies play the same episodes if a reset begins them again.
+    Tried are the policies of tasks that are not unsolved and whose own policy solves an episode. Of two policies, the
+    better one solves more episodes, or as many with a larger return. All policies play the same episodes if a reset
+    begins them again.
 
     Args:
         envs: made by `Suite.make_evaluation_envs` for the same number of episodes.
+        unsolved: the unsolved tasks.
     """
     own = evaluate(policy, envs, episodes)
     rate, returns, steps = own.success_rate, own.returns.mean(1), int(own.lengths.sum())
-    unsolved, solved = (rate == 0).nonzero()[0], (rate > 0).nonzero()[0]
+    solved = np.setdiff1d(rate.nonzero()[0], unsolved)
     source = np.arange(envs.num_tasks)
     for turn in range(len(solved) if len(unsolved) else 0):
         lent = np.resize(np.roll(solved, turn), len(unsolved))
@@ -107,7 +110,7 @@ class PolicyReuse:
     """Lets unsolved tasks take over policies during a training, and keeps a record of it."""
 
     def __init__(self, config: Any, agent: Reusing, suite: ControlSuite, seed: int) -> None:
-        """config: that of the training, with `reuse_every` and `reuse_episodes`.
+        """config: that of the training, with the options `reuse_...`.
 
         Raises:
             UserError: the benchmark does not tell success, or the agent's tasks cannot take over policies.
@@ -117,6 +120,8 @@ class PolicyReuse:
             raise expected("training.reuse_every", "null where a benchmark does not tell success", config.reuse_every)
         agent.check_reuse()
         self._last = 0
+        self._episodes = torch.zeros(2, suite.spec.num_tasks)
+        """(2, T): training episodes that have ended since the last trial, and how many of them ended solved."""
         self.env_steps = 0
         """Environment steps of all tasks together that were taken to try policies."""
         self.taken_over: list[dict[str, Any]] = []
@@ -126,12 +131,26 @@ class PolicyReuse:
         """Whether steps since the last trial, or since the start, contain a multiple of `reuse_every`."""
         return step // self._config.reuse_every > self._last // self._config.reuse_every
 
+    def observe(self, rollout: Rollout) -> None:
+        """Count the training episodes that ended in a full rollout."""
+        ended = rollout.ended.flatten(1)
+        self._episodes += torch.stack([ended, ended * rollout.success.flatten(1)]).sum(-1).cpu()
+
     def take_over(self, policy: Policy, step: int) -> None:
-        """Find the best policy for each unsolved task, and let it take that over."""
+        """Find the best policy for each unsolved task, and let it take that over.
+
+        A task that has just taken one over is left alone at the next trial, since it needs time to learn from it.
+        """
         config, tasks, self._last = self._config, self._suite.spec.tasks, step
+        count, solved = self._episodes.numpy().copy()
+        self._episodes.zero_()
+        recent = [fact["task"] for fact in self.taken_over if step - fact["step"] < 2 * config.reuse_every]
+        unsolved = (count > 0) & (solved < config.reuse_below * count) & ~np.isin(tasks, recent)
+        if not unsolved.any():
+            return
         envs = self._suite.make_evaluation_envs(self._seed, config.reuse_episodes, config.protocol)
         with contextlib.closing(envs):
-            found = find_sources(policy, envs, config.reuse_episodes)
+            found = find_sources(policy, envs, config.reuse_episodes, unsolved.nonzero()[0])
         self.env_steps += found.steps
         for t in (found.task != np.arange(len(tasks))).nonzero()[0]:
             numbers = {name: round(float(getattr(found, name)[t]), 2) for name in ("success", "returns", "own_returns")}
@@ -145,7 +164,8 @@ class PolicyReuse:
         return {"env_steps": self.env_steps, "taken_over": list(self.taken_over)}
 
     def state_dict(self) -> dict[str, Any]:
-        return self.facts() | {"last": self._last}
+        return self.facts() | {"last": self._last, "episodes": self._episodes.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.env_steps, self.taken_over, self._last = state["env_steps"], list(state["taken_over"]), state["last"]
+        self._episodes.copy_(state["episodes"])

@@ -60,7 +60,7 @@ def test_unsolved_tasks_get_the_policy_that_solves_most_or_else_has_the_largest_
         [1.0, 1.0, 0.0, 1.5, 2.0],  # unsolved, but its own policy is the best
     ]
     envs = Levels(table, 2)
-    found = find_sources(constant, cast("Any", envs), 2)
+    found = find_sources(constant, cast("Any", envs), 2, np.array([0, 2, 4]))
     assert found.task.tolist() == [1, 1, 3, 3, 4]
     assert found.success.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
     assert found.own_returns.tolist() == [3.0, 27.0, 6.0, 27.0, 6.0]
@@ -71,12 +71,12 @@ def test_unsolved_tasks_get_the_policy_that_solves_most_or_else_has_the_largest_
 
 def test_nothing_is_tried_where_everything_is_solved() -> None:
     envs = Levels([[9.0, 9.0], [0.0, 9.0]], 2)
-    found = find_sources(constant, cast("Any", envs), 2)
+    found = find_sources(constant, cast("Any", envs), 2, np.array([], int))
     assert found.task.tolist() == [0, 1] and found.steps == 2 * 2 * 3
 
 
 def test_nothing_is_tried_where_nothing_is_solved() -> None:
-    found = find_sources(constant, cast("Any", Levels([[0.0, 2.0], [5.0, 1.0]], 2)), 2)
+    found = find_sources(constant, cast("Any", Levels([[0.0, 2.0], [5.0, 1.0]], 2)), 2, np.array([0, 1]))
     assert found.task.tolist() == [0, 1] and found.steps == 2 * 2 * 3
 
 
@@ -125,13 +125,16 @@ def test_runs_reuse_when_due_and_continue_exactly(monkeypatch: pytest.MonkeyPatc
     other.load_state_dict(loop.state_dict())
     for one in (loop, other):
         torch.manual_seed(1)
-        for _ in range(25):
+        for _ in range(20):
             one.advance()
     assert json.dumps(loop.facts()) == json.dumps(other.facts())
     for a, b in zip(loop.agent.actor.parameters(), other.agent.actor.parameters(), strict=True):
         assert torch.equal(a, b)
     facts = loop.facts()["reuse"]
-    assert {fact["step"] for fact in facts["taken_over"]} <= {48, 96}
+    steps = {
+        task: [fact["step"] for fact in facts["taken_over"] if fact["task"] == task] for task in loop.suite.spec.tasks
+    }
+    assert set(sum(steps.values(), [])) == {48}, "a task that has taken a policy over is left alone at step 96"
     assert facts["env_steps"] > 0 and loop.seconds["reuse"] > 0
     assert len(facts["taken_over"]) == len(said) > 0
 
