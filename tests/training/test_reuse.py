@@ -119,22 +119,19 @@ def test_runs_reuse_when_due_and_continue_exactly(monkeypatch: pytest.MonkeyPatc
     said: list[str] = []
     agent, loop = trainer(*options)
     agent.announce = said.append
-    for _ in range(15):
+    for _ in range(20):
         loop.advance()
     _, other = trainer(*options)
     other.load_state_dict(loop.state_dict())
     for one in (loop, other):
         torch.manual_seed(1)
-        for _ in range(20):
+        for _ in range(40):
             one.advance()
     assert json.dumps(loop.facts()) == json.dumps(other.facts())
     for a, b in zip(loop.agent.actor.parameters(), other.agent.actor.parameters(), strict=True):
         assert torch.equal(a, b)
     facts = loop.facts()["reuse"]
-    steps = {
-        task: [fact["step"] for fact in facts["taken_over"] if fact["task"] == task] for task in loop.suite.spec.tasks
-    }
-    assert set(sum(steps.values(), [])) == {48}, "a task that has taken a policy over is left alone at step 96"
+    assert {fact["step"] for fact in facts["taken_over"]} == {96}, "no episode has ended at 48, and 144 is too soon"
     assert facts["env_steps"] > 0 and loop.seconds["reuse"] > 0
     assert len(facts["taken_over"]) == len(said) > 0
 
