@@ -145,7 +145,7 @@ class PolicyReuse:
         count, solved = self._episodes.numpy().copy()
         self._episodes.zero_()
         recent = [fact["task"] for fact in self.taken_over if step - fact["step"] < 2 * config.reuse_every]
-        unsolved = (count > 0) & (solved < config.reuse_below * count) & ~np.isin(tasks, recent)
+        unsolved = (solved < config.reuse_below * count) & ~np.isin(tasks, recent)
         if not unsolved.any():
             return
         envs = self._suite.make_evaluation_envs(self._seed, config.reuse_episodes, config.protocol)
