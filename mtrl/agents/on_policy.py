@@ -49,6 +49,21 @@ class OnPolicyActorCritic(ActorCritic):
         super().load_exploring_state(state)
         self.actor_optimizer.step_count.copy_(state["updates"])
 
+    def check_reuse(self) -> None:
+        """Raises `UserError` if a task cannot `take_over` the policy of another one."""
+        self.actor.entries_of_tasks()
+        wanted = "none or shared with training.reuse_every"
+        check(self.config.normalise_observations != "per_task", "agent.normalise_observations", wanted, "per_task")
+
+    @torch.no_grad()
+    def take_over(self, source: Tensor) -> None:
+        """Give each task t the policy of task source[t], with the optimiser's state. source: (T,), int64."""
+        source, states = source.to(self.device), self.actor_optimizer.optimizer.state
+        for parameter, axis in self.actor.entries_of_tasks():
+            moments = [x for x in states.get(parameter, {}).values() if x.shape == parameter.shape]
+            for tensor in (parameter, *moments):
+                tensor.copy_(tensor.index_select(axis, source))
+
     def _start_calls(self) -> None:
         """Make `explore` and the steps anew, since compiled functions read the tensors of an earlier state."""
         explore = super().explore

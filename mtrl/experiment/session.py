@@ -258,6 +258,7 @@ class Session:
             "reported": "final policy, no maximum over training",
             "training_seconds": {k: round(v, 1) for k, v in trainer.seconds.items()},
             "config": configs.plain(config),
+            **trainer.facts(),
             **facts,
         }
         checkpoints.save_policy(self.folder.policy, trainer.step, self.experiment.agent.policy_state())

@@ -69,6 +69,11 @@ def _code_names(module: nn.Module) -> set[str]:
     return {f"{name}.value" for name, part in module.named_modules() if getattr(part, "task_code", False)}
 
 
+def _code_readers(module: nn.Module) -> list[str]:
+    """The names of the layers that are applied to the task's code."""
+    return [name for name, part in module.named_modules() if getattr(part, "reads_code", False)]
+
+
 def _slot(module: nn.Module, name: str) -> tuple[nn.Module, str]:
     """Turn a module's tensor into a plain attribute, and return its place: (submodule, name).
 
@@ -161,6 +166,7 @@ class TaskNetwork(nn.Module):
                 first_task = stacked[0].clone(memory_format=torch.contiguous_format)
                 self.shared[key] = nn.Parameter(first_task, tensor.requires_grad)
         self._codes = {name.replace(".", "/") for name in _code_names(first[0])}
+        self._code_columns = [f"{name}.weight".replace(".", "/") for name in _code_readers(first[0])]
         # In a list, so that the template registers no parameters: it is called with this module's tensors.
         self._template = [first[0]]
         self._slots = {key: _slot(first[0], name) for key, name in names.items()}
@@ -203,6 +209,22 @@ class TaskNetwork(nn.Module):
         for module, name in self._slots.values():  # so that no graph outlives its update
             module.__dict__[name] = None
         return output if self.computed_in is None else output.to(inputs[0].dtype)
+
+    def entries_of_tasks(self) -> list[tuple[nn.Parameter, int]]:
+        """(parameter, axis) for all parameters with an entry for each task along an axis, if codes are one-hot.
+
+        These are the parameters in `own`, and shared weights that multiply codes. They alone tell the tasks' networks
+        apart.
+
+        Raises:
+            UserError: tasks also differ in other ways: by fixed buffers, or by layers that use the code and are not
+                declared (`layers.reads_code`).
+        """
+        if set(self.own_buffers) != self._codes or len(self._code_columns) < len(self._codes):
+            what = "one whose tasks differ only in parameters, not in fixed buffers or undeclared uses of codes"
+            raise expected("A network whose tasks take over policies of other tasks", what, self.architecture)
+        columns = [(self.shared[key], -1) for key in self._code_columns if key in self.shared]
+        return [*((parameter, 0) for parameter in self.own.values()), *columns]
 
     @property
     def known_by_code_alone(self) -> bool:

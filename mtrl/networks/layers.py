@@ -70,6 +70,15 @@ def owned(module: M) -> M:
     return module
 
 
+def reads_code(layer: M) -> M:
+    """Declare that a linear layer is applied to the task's code: of a one-hot code, to one column of its weight.
+
+    `TaskNetwork.entries_of_tasks` needs to know. Returns `layer` itself.
+    """
+    layer.reads_code = True  # type: ignore[assignment]
+    return layer
+
+
 def _product(rows: Tensor, weight: Tensor) -> Tensor:
     """rows (L.., R, in) @ weight (L.., in, out), where L is empty or (E,). Rows may have size 1 in place of E."""
     return rows @ weight if weight.ndim == 2 else torch.bmm(rows.expand(weight.shape[0], -1, -1), weight)
@@ -192,7 +201,7 @@ class CodedLinear(nn.Module):
         super().__init__()
         fan_in = input_size + code.numel()
         self.linear = Linear(input_size, output_size, fan_in=fan_in)
-        self.code_linear = Linear(code.numel(), output_size, bias=False, fan_in=fan_in)
+        self.code_linear = reads_code(Linear(code.numel(), output_size, bias=False, fan_in=fan_in))
         self.code = owned(TaskCode(code))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -237,7 +246,7 @@ class Generator(nn.Module):
     def __init__(self, code: Tensor, size: int, width: int) -> None:
         super().__init__()
         self.code = owned(TaskCode(code))
-        self.hidden = Linear(code.numel(), width)
+        self.hidden = reads_code(Linear(code.numel(), width))
         self.output = Linear(width, size)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]

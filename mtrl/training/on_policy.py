@@ -17,6 +17,7 @@ from mtrl.core.types import Metrics
 from mtrl.data.rollout import Rollout
 from mtrl.training.collecting import Actor, Collector, CollectorConfig, LocalCollector
 from mtrl.training.control import ControlTrainer, EpisodeStatistics, PartialSuite
+from mtrl.training.reuse import PolicyReuse, Reusing
 
 
 @dataclass
@@ -33,12 +34,23 @@ class Config(CollectorConfig):
     collector: str = runtime_option("local")
     """Where rollouts are collected: in this process (local), or in processes on the machines of a Ray cluster (ray)."""
 
+    reuse_every: int | None = None
+    """Steps after which unsolved tasks try the policies of solved tasks, and take over the best one (see
+    `training.reuse`); null for never."""
+    reuse_episodes: int = 2
+    """Episodes that each policy plays when it is tried."""
+    reuse_below: float = 0.05
+    """A task is unsolved if it solves less than this share of its training episodes."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.rollout_steps >= 1, "training.rollout_steps", "a positive integer", self.rollout_steps)
+        for name in ("rollout_steps", "reuse_every", "reuse_episodes"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, f"training.{name}", "a positive integer", value)
+        check(0 < self.reuse_below <= 1, "training.reuse_below", "in (0, 1]", self.reuse_below)
 
 
-class Agent(Actor, Protocol):
+class Agent(Actor, Reusing, Protocol):
     """What the training loop needs of an agent."""
 
     def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
@@ -59,6 +71,7 @@ class OnPolicyTrainer(ControlTrainer):
     suite: PartialSuite
     collector: Collector
     rollout: Rollout
+    reuse: PolicyReuse | None
 
     def start(self) -> Self:
         """Make new environments and an empty rollout.
@@ -67,11 +80,14 @@ class OnPolicyTrainer(ControlTrainer):
             UserError: with collector=ray, Ray or the cluster is missing, or the cluster has too few cores.
         """
         spec, config = self.suite.spec, self.config
+        self.reuse = None if config.reuse_every is None else PolicyReuse(config, self.agent, self.suite, self.seed)
         self.collector = self._collector()
         shape = (spec.num_tasks, config.rollout_steps, config.envs_per_task)
         self.rollout = Rollout(*shape, spec.observation_size, spec.action_size, self.agent.device)
         self.episodes = EpisodeStatistics(spec.num_tasks, config.envs_per_task)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
+        if self.reuse is not None:
+            self.seconds["reuse"] = 0.0
         return self
 
     def _collector(self) -> Collector:
@@ -96,17 +112,28 @@ class OnPolicyTrainer(ControlTrainer):
         with self.clock("update"):
             metrics, updates = self.agent.learn(self.rollout, self.step / self.steps)
         self.updates += updates
+        if self.reuse is not None:
+            self.reuse.observe(self.rollout)
         self.rollout.clear()
+        if self.reuse is not None and self.reuse.is_due(self.step) and self.step < self.steps:
+            with self.clock("reuse"):
+                self.reuse.take_over(self.policy, self.step)
         return metrics
 
+    def facts(self) -> dict[str, Any]:
+        return {} if self.reuse is None else {"reuse": self.reuse.facts()}
+
     def state_dict(self) -> dict[str, Any]:
-        own = {"rollout": self.rollout, "envs": self.collector, "episodes": self.episodes}
+        own: dict[str, Any] = {"rollout": self.rollout, "envs": self.collector, "episodes": self.episodes}
+        own |= {} if self.reuse is None else {"reuse": self.reuse}
         return super().state_dict() | {name: part.state_dict() for name, part in own.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self.rollout.load_state_dict(state["rollout"])
         self.episodes.load_state_dict(state["episodes"])
+        if self.reuse is not None:
+            self.reuse.load_state_dict(state["reuse"])
         envs = state["envs"]
         self.collector.load_state_dict(envs if isinstance(envs, list) else [envs])  # early checkpoints had no list
 

@@ -141,6 +141,10 @@ class Trainer:
         """
         return {}
 
+    def facts(self) -> dict[str, Any]:
+        """Further facts about the training, in types of JSON, for the run's result."""
+        return {}
+
     def pictures(self, example: int = 0) -> dict[str, Any]:
         """name -> uint8 picture (H, W, 3) by which a user checks the agent, such as its prediction for a test example.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mtrl.core.errors import UserError
 from mtrl.networks import NETWORKS, TaskNetwork
-from mtrl.networks.layers import LayerNorm, owned
+from mtrl.networks.layers import LayerNorm, Linear, TaskCode, owned
 
 T, B, INPUT, OUTPUT = 4, 5, 7, 3
 ENSEMBLES = pytest.mark.parametrize("ensemble", [None, 2], ids=["single", "twin"])
@@ -255,3 +255,32 @@ def test_a_shared_layer_norm_has_the_derivatives_of_separate_ones() -> None:
 
     for shared, own in zip(derivatives(False), derivatives(True), strict=True):
         torch.testing.assert_close(shared, own, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", sorted(set(NETWORKS.kinds) - {"superposition"}))
+@ENSEMBLES
+def test_entries_of_tasks_alone_tell_tasks_apart(kind: str, ensemble: int | None) -> None:
+    network, x = make(kind, ensemble), inputs()[:1].expand(T, -1, -1)
+    source = torch.tensor([2, 1, 0, 2])
+    wanted = network(x).index_select(-3, source)
+    with torch.no_grad():
+        for parameter, axis in network.entries_of_tasks():
+            parameter.copy_(parameter.index_select(axis, source))
+    torch.testing.assert_close(network(x), wanted)
+
+
+class Gated(nn.Module):
+    """Uses its code in a way that `TaskNetwork` does not know of."""
+
+    def __init__(self, code: Tensor) -> None:
+        super().__init__()
+        self.code, self.linear = owned(TaskCode(code)), Linear(INPUT, T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) * self.code(x)
+
+
+def test_entries_of_tasks_are_refused_where_tasks_differ_in_other_ways() -> None:
+    for network in (TaskNetwork(Gated, T), make("superposition")):
+        with pytest.raises(UserError, match="differ only in parameters"):
+            network.entries_of_tasks()
