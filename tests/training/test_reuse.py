@@ -153,14 +153,14 @@ def test_runs_reuse_when_due_and_continue_exactly(monkeypatch: pytest.MonkeyPatc
     agent.announce = said.append
     for _ in range(20):
         loop.advance()
-    _, other = trainer(*options)
+    second, other = trainer(*options)
     other.load_state_dict(loop.state_dict())
     for one in (loop, other):
         torch.manual_seed(1)
         for _ in range(40):
             one.advance()
     assert json.dumps(loop.facts()) == json.dumps(other.facts())
-    for a, b in zip(loop.agent.actor.parameters(), other.agent.actor.parameters(), strict=True):
+    for a, b in zip(agent.actor.parameters(), second.actor.parameters(), strict=True):
         assert torch.equal(a, b)
     facts = loop.facts()["reuse"]
     assert {fact["step"] for fact in facts["taken_over"]} == {96}, "no episode has ended at 48"
