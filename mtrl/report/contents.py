@@ -13,6 +13,7 @@ import yaml
 from markupsafe import Markup
 
 from mtrl.core.errors import UserError, expected
+from mtrl.core.records import require
 from mtrl.experiment.runs import HEADLINES, SOLVED, Run, Scores
 from mtrl.monitoring import plots, plots_report
 from mtrl.monitoring.drawing import COLOURS, STEPS, FloatArray, Row
@@ -58,6 +59,7 @@ def of(groups: Mapping[str, Sequence[Run]], target: Path, title: str) -> dict[st
         "configurations": origin.of_configurations(groups),
         "curves": _curves(methods, curves),
         "tasks": _tasks(methods, metric, curves),
+        "reused": [(name, fact) for name, run in named.items() for fact in _reused(run)],
         "profiles": _profiles(methods, metric),
         "gradients": gradients.of(methods),
         "videos": videos.of(named, target),
@@ -129,6 +131,19 @@ def _run(run: Run, metric: str) -> list[Any]:
         "–" if score is None else shown(metric, score, 1),
         minutes,
     ]
+
+
+def _reused(run: Run) -> list[dict[str, Any]]:
+    """The policies that tasks of a finished run took over (`training.reuse`).
+
+    Raises:
+        UserError: what the run's result tells of them has another form.
+    """
+    if run.result is None or "reuse" not in run.result:
+        return []
+    fact = {"step": int, "task": str, "source": str, **dict.fromkeys(("success", "returns", "own_returns"), float)}
+    require(run.result["reuse"], {"taken_over": [fact]}, f"File {run.path / 'result.json'}", "reuse")
+    return run.result["reuse"]["taken_over"]  # type: ignore[no-any-return]
 
 
 def _curves(methods: Sequence[Method], metric: str) -> dict[str, Any]:

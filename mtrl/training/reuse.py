@@ -148,6 +148,7 @@ class PolicyReuse:
         unsolved = (solved < config.reuse_below * count) & ~np.isin(tasks, recent)
         if not unsolved.any():
             return
+        self._agent.announce(f"Policy reuse: {unsolved.sum()} unsolved tasks try the policies of the others.")
         envs = self._suite.make_evaluation_envs(self._seed, config.reuse_episodes, config.protocol)
         with contextlib.closing(envs):
             found = find_sources(policy, envs, config.reuse_episodes, unsolved.nonzero()[0])
@@ -156,7 +157,8 @@ class PolicyReuse:
             numbers = {name: round(float(getattr(found, name)[t]), 2) for name in ("success", "returns", "own_returns")}
             fact = {"step": step, "task": tasks[t], "source": tasks[found.task[t]], **numbers}
             self.taken_over.append(fact)
-            self._agent.announce("{task} takes over the policy of {source} (success {success:.0%}).".format(**fact))
+            success = f"success {100 * fact['success']:.0f} %"
+            self._agent.announce(f"{fact['task']} takes over the policy of {fact['source']} ({success}).")
         self._agent.take_over(torch.from_numpy(found.task))
 
     def facts(self) -> dict[str, Any]:

@@ -79,6 +79,17 @@ def test_small_videos_are_in_the_page_and_others_beside_it(sweep: Path) -> None:
     assert (sweep / unquote(link)).stat().st_size == 3_000_000
 
 
+def test_policies_that_were_taken_over_are_listed(elsewhere: Path) -> None:
+    numbers = {"success": 0.5, "returns": 663.04, "own_returns": 34.2}
+    fact = {"step": 60000, "task": HOSTILE, "source": "basketball", **numbers}
+    reuse = {"env_steps": 100, "taken_over": [fact]}
+    for seed in (1, 2):
+        made_run(Path("run"), seed, {HOSTILE: 0.9, "basketball": 1.0}, result={"reuse": reuse} if seed == 1 else {})
+    text = " ".join(Page(report.write([Path("run")])).text.split())
+    found = text.partition("return of the task’s own policy")[2]
+    assert found.startswith(f" run/seed_1 60,000 {HOSTILE} basketball 50 % 663.0 34.2")
+
+
 def test_runs_of_several_protocols_and_unfinished_ones_are_named(sweep: Path) -> None:
     made_run(sweep / "short", 1, {"reach": 1.0, "push": 1.0}, result={"horizon": 200})
     made_run(sweep / "short", 2, None)
@@ -158,6 +169,7 @@ def test_only_a_report_is_overwritten(sweep: Path, capsys: pytest.CaptureFixture
         (["config"], "config.yaml should be one with a mapping with text as its keys as `benchmark`"),
         (["metrics"], "a JSON object with a step"),
         (["provenance"], "provenance.json should be one with a mapping with text as its keys as `git`"),
+        (["reuse"], "result.json should be one with a number as `reuse.taken_over[0].returns`"),
         (["ragged"], "Line 4 of ragged/seed_1/metrics.jsonl should be"),
         ([], "required"),
     ],
@@ -169,6 +181,8 @@ def test_bad_input_is_one_line(sweep: Path, words: list[str], message: str, caps
     made_run(Path("result"), 1, {"reach": 1.0}, result={"tasks": [1, 2]})
     made_run(Path("headline"), 1, {"reach": 1.0}, result={"headline": "loss"})
     made_run(Path("provenance"), 1, {"reach": 1.0}, provenance={"git": "none"})
+    fact = {"step": 1000, "task": "reach", "source": "push", "success": 0.5, "returns": "12"}
+    made_run(Path("reuse"), 1, {"reach": 1.0}, result={"reuse": {"env_steps": 1, "taken_over": [fact]}})
     ragged = {"step": 4000, "critic/cosine": [[1.0], [1.0, 0.5]]}
     with (made_run(Path("ragged"), 1, {"reach": 1.0, "push": 1.0}) / "metrics.jsonl").open("a") as metrics:
         metrics.write(json.dumps(ragged) + "\n")
