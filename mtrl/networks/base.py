@@ -217,14 +217,15 @@ class TaskNetwork(nn.Module):
         apart.
 
         Raises:
-            UserError: tasks also differ in other ways: by fixed buffers, or by layers that use the code and are not
-                declared (`layers.reads_code`).
+            UserError: tasks also differ in other ways: by fixed buffers, by layers that use the code and are not
+                declared (`layers.reads_code`), or by such layers that each task owns.
         """
-        if set(self.own_buffers) != self._codes or len(self._code_columns) < len(self._codes):
-            what = "one whose tasks differ only in parameters, not in fixed buffers or undeclared uses of codes"
-            raise expected("A network whose tasks take over policies of other tasks", what, self.architecture)
-        columns = [(self.shared[key], -1) for key in self._code_columns if key in self.shared]
-        return [*((parameter, 0) for parameter in self.own.values()), *columns]
+        what, columns = "A network whose tasks take over policies of others", [*self._code_columns]
+        if fixed := sorted(set(self.own_buffers) - self._codes):
+            raise expected(what, "one without fixed buffers that differ between tasks", fixed[0].replace("/", "."))
+        if len(columns) < len(self._codes) or not set(columns) <= set(self.shared):
+            raise expected(what, "one whose codes go only through shared layers that reads_code() declares", "another")
+        return [*((parameter, 0) for parameter in self.own.values()), *((self.shared[key], -1) for key in columns)]
 
     @property
     def known_by_code_alone(self) -> bool:

@@ -61,6 +61,8 @@ class EpisodeStatistics:
         self._returns = np.zeros((num_tasks, envs_per_task))
         self._solved = np.zeros((num_tasks, envs_per_task), bool)
         self._ended = np.zeros((3 + len(measures), num_tasks))  # episodes, successes, returns, measures
+        self.ended_ever = np.zeros((2, num_tasks))
+        """(2, T): the episodes that have ended since the start, and how many of them were successes."""
         self._extremes = np.zeros((2, 2, num_tasks, envs_per_task))  # (minimum, maximum) of (observations, rewards)
         self._found = np.zeros((num_tasks, envs_per_task))
 
@@ -73,7 +75,9 @@ class EpisodeStatistics:
         over = step.terminated | step.truncated
         if over.any():
             measured = [(step.measures[name] * over).sum(1) for name in self._measures]
-            self._ended += [over.sum(1), (solved & over).sum(1), (returns * over).sum(1), *measured]
+            ended = over.sum(1), (solved & over).sum(1)
+            self.ended_ever += ended
+            self._ended += [*ended, (returns * over).sum(1), *measured]
             returns[over] = 0
             solved[over] = False
 

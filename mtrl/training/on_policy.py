@@ -112,12 +112,10 @@ class OnPolicyTrainer(ControlTrainer):
         with self.clock("update"):
             metrics, updates = self.agent.learn(self.rollout, self.step / self.steps)
         self.updates += updates
-        if self.reuse is not None:
-            self.reuse.observe(self.rollout)
         self.rollout.clear()
         if self.reuse is not None and self.reuse.is_due(self.step) and self.step < self.steps:
             with self.clock("reuse"):
-                self.reuse.take_over(self.policy, self.step)
+                self.reuse.take_over(self.policy, self.step, self.episodes)
         return metrics
 
     def facts(self) -> dict[str, Any]:
@@ -139,6 +137,8 @@ class OnPolicyTrainer(ControlTrainer):
 
     def close(self) -> None:
         self.collector.close()
+        if self.reuse is not None:
+            self.reuse.close()
 
 
 def build(config: Config, **parts: Any) -> OnPolicyTrainer:

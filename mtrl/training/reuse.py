@@ -12,7 +12,6 @@ task's own policy.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,21 +21,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtrl.core.errors import expected
-from mtrl.core.types import FloatArray, TaskVectorEnv
-from mtrl.data.rollout import Rollout
-from mtrl.training.control import ControlSuite
-from mtrl.training.evaluation import Policy, evaluate
-
-Indices = NDArray[np.int64]
+from mtrl.core.config import check
+from mtrl.core.errors import UserError
+from mtrl.core.subset import SomeTasks
+from mtrl.core.types import BoolArray, FloatArray, TaskVectorEnv
+from mtrl.training.control import ControlSuite, EpisodeStatistics
+from mtrl.training.evaluation import EvaluationResult, Policy, evaluate
 
 
 @dataclass
 class Sources:
     """The best policy that was found for each task."""
 
-    task: Indices
-    """(T,): the task whose policy it is; the task itself, if it is not unsolved or no other policy is better."""
+    task: NDArray[np.int64]
+    """(T,): the task whose policy it is; often the task itself."""
     success: FloatArray
     """(T,): the share of episodes that it solves."""
     returns: FloatArray
@@ -47,48 +45,46 @@ class Sources:
     """The environment steps of all tasks together that finding them took."""
 
 
-def find_sources(policy: Policy, envs: TaskVectorEnv, episodes: int, unsolved: Indices) -> Sources:
-    """Play `episodes` episodes with each task's own policy, and those of unsolved tasks with other tasks' as well.
+def find_sources(
+    policy: Policy, envs: TaskVectorEnv, episodes: int, borrowers: BoolArray, lenders: BoolArray
+) -> Sources:
+    """Play `episodes` episodes of each task with its own policy, and those of some tasks with other tasks' policies.
 
-    Tried are the policies of tasks that are not unsolved and whose own policy solves an episode. Of two policies, the
-    better one solves more episodes, or as many with a larger return. All policies play the same episodes if a reset
-    begins them again.
+    A borrower whose own policy solves no episode tries the policies of all lenders whose own policies solve one. The
+    best policy solves most episodes; of equal ones, it is the one that solves them in fewer steps. If none solves any,
+    it is the one with the largest return, if that is more than twice the return of the task's own policy.
 
     Args:
         envs: made by `Suite.make_evaluation_envs` for the same number of episodes.
-        unsolved: the unsolved tasks.
+        borrowers, lenders: (T,), tasks that may try policies, and tasks whose policies may be tried.
     """
     own = evaluate(policy, envs, episodes)
     rate, returns, steps = own.success_rate, own.returns.mean(1), int(own.lengths.sum())
-    solved = np.setdiff1d(rate.nonzero()[0], unsolved)
-    source = np.arange(envs.num_tasks)
-    for turn in range(len(solved) if len(unsolved) else 0):
-        lent = np.resize(np.roll(solved, turn), len(unsolved))
-        tried = evaluate(_borrowing(policy, unsolved, lent, len(solved)), envs, episodes)
-        found = tried.success_rate[unsolved], tried.returns.mean(1)[unsolved]
-        better = (found[0] > rate[unsolved]) | ((found[0] == rate[unsolved]) & (found[1] > returns[unsolved]))
-        changed = unsolved[better]
-        source[changed], rate[changed], returns[changed] = lent[better], found[0][better], found[1][better]
-        steps += int(tried.lengths.sum())
-    return Sources(source, rate, returns, own.returns.mean(1), steps)
+    score = returns + np.abs(returns)
+    tasks, own_returns = np.arange(envs.num_tasks), returns.copy()
+    source = tasks.copy()
+    trying, tried = (borrowers & (rate == 0)).nonzero()[0], (lenders & (rate > 0)).nonzero()[0]
+    for turn in range(len(tried) if len(trying) else 0):
+        acting = tasks.copy()
+        acting[trying] = np.resize(np.roll(tried, turn), len(trying))
+        result = evaluate(_acting_as(policy, acting), envs, episodes)
+        found = result.success_rate, _score(result), result.returns.mean(1)
+        better = (acting != tasks) & ((found[0] > rate) | ((found[0] == rate) & (found[1] > score)))
+        for kept, new in zip((source, rate, score, returns), (acting, *found), strict=True):
+            kept[better] = new[better]
+        steps += int(result.lengths.sum())
+    return Sources(source, rate, returns, own_returns, steps)
 
 
-def _borrowing(policy: Policy, borrowers: Indices, lenders: Indices, at_once: int) -> Policy:
-    """The policy by which each borrower acts as its lender does, and every other task as itself.
+def _score(result: EvaluationResult) -> FloatArray:
+    """(T,): what tells policies apart that solve the same share of episodes."""
+    return np.where(result.success.any(1), -result.lengths.mean(1), result.returns.mean(1))
 
-    at_once: how many lenders in a row are different; one call of `policy` acts for so many borrowers.
-    """
-    groups = [slice(first, first + at_once) for first in range(0, len(borrowers), at_once)]
 
-    def act(observation: FloatArray) -> FloatArray:
-        action = policy(observation)
-        for group in groups:
-            seen = observation.copy()
-            seen[lenders[group]] = observation[borrowers[group]]
-            action[borrowers[group]] = policy(seen)[lenders[group]]
-        return action
-
-    return act
+def _acting_as(policy: Policy, acting: NDArray[np.int64]) -> Policy:
+    """The policy by which each task t acts as task acting[t] does."""
+    subset = SomeTasks(torch.from_numpy(acting), torch.eye(len(acting))[acting])
+    return lambda observation: policy(observation, subset)
 
 
 class Reusing(Protocol):
@@ -113,15 +109,20 @@ class PolicyReuse:
         """config: that of the training, with the options `reuse_...`.
 
         Raises:
-            UserError: the benchmark does not tell success, or the agent's tasks cannot take over policies.
+            UserError: the benchmark does not tell success or has too few episodes, or the agent's tasks cannot take
+                over policies.
         """
-        self._config, self._agent, self._suite, self._seed = config, agent, suite, seed
-        if not suite.spec.tells_success:
-            raise expected("training.reuse_every", "null where a benchmark does not tell success", config.reuse_every)
+        self._config, self._agent, self._tasks = config, agent, suite.spec.tasks
+        wanted = "null where a benchmark does not tell success"
+        check(suite.spec.tells_success, "training.reuse_every", wanted, config.reuse_every)
         agent.check_reuse()
+        try:
+            self._envs = suite.make_evaluation_envs(seed, config.reuse_episodes, config.protocol)
+        except UserError as error:
+            raise UserError(f"Trials with training.reuse_episodes={config.reuse_episodes}: {error}") from error
         self._last = 0
-        self._episodes = torch.zeros(2, suite.spec.num_tasks)
-        """(2, T): training episodes that have ended since the last trial, and how many of them ended solved."""
+        self._counted = np.zeros((2, len(self._tasks)))
+        """(2, T): the training episodes up to the last trial, and how many of them were solved."""
         self.env_steps = 0
         """Environment steps of all tasks together that were taken to try policies."""
         self.taken_over: list[dict[str, Any]] = []
@@ -131,31 +132,25 @@ class PolicyReuse:
         """Whether steps since the last trial, or since the start, contain a multiple of `reuse_every`."""
         return step // self._config.reuse_every > self._last // self._config.reuse_every
 
-    def observe(self, rollout: Rollout) -> None:
-        """Count the training episodes that ended in a full rollout."""
-        ended = rollout.ended.flatten(1)
-        self._episodes += torch.stack([ended, ended * rollout.success.flatten(1)]).sum(-1).cpu()
-
-    def take_over(self, policy: Policy, step: int) -> None:
+    def take_over(self, policy: Policy, step: int, statistics: EpisodeStatistics) -> None:
         """Find the best policy for each unsolved task, and let it take that over.
 
         A task that has just taken one over is left alone at the next trial, since it needs time to learn from it.
+        statistics: of all training episodes so far.
         """
-        config, tasks, self._last = self._config, self._suite.spec.tasks, step
-        count, solved = self._episodes.numpy().copy()
-        self._episodes.zero_()
-        recent = [fact["task"] for fact in self.taken_over if step - fact["step"] < 2 * config.reuse_every]
-        unsolved = (solved < config.reuse_below * count) & ~np.isin(tasks, recent)
-        if not unsolved.any():
+        count, solved = statistics.ended_ever - self._counted
+        recent = [fact["task"] for fact in self.taken_over if fact["step"] == self._last]
+        self._counted, self._last = statistics.ended_ever.copy(), step
+        unsolved = solved < self._config.reuse_below * count
+        borrowers = unsolved & ~np.isin(self._tasks, recent)
+        if not borrowers.any() or unsolved.all():
             return
-        self._agent.announce(f"Policy reuse: {unsolved.sum()} unsolved tasks try the policies of the others.")
-        envs = self._suite.make_evaluation_envs(self._seed, config.reuse_episodes, config.protocol)
-        with contextlib.closing(envs):
-            found = find_sources(policy, envs, config.reuse_episodes, unsolved.nonzero()[0])
+        self._agent.announce(f"Policy reuse: of {len(unsolved)} tasks, {borrowers.sum()} may try policies of others.")
+        found = find_sources(policy, self._envs, self._config.reuse_episodes, borrowers, ~unsolved)
         self.env_steps += found.steps
-        for t in (found.task != np.arange(len(tasks))).nonzero()[0]:
+        for t in (found.task != np.arange(len(unsolved))).nonzero()[0]:
             numbers = {name: round(float(getattr(found, name)[t]), 2) for name in ("success", "returns", "own_returns")}
-            fact = {"step": step, "task": tasks[t], "source": tasks[found.task[t]], **numbers}
+            fact = {"step": step, "task": self._tasks[t], "source": self._tasks[found.task[t]], **numbers}
             self.taken_over.append(fact)
             success = f"success {100 * fact['success']:.0f} %"
             self._agent.announce(f"{fact['task']} takes over the policy of {fact['source']} ({success}).")
@@ -166,8 +161,11 @@ class PolicyReuse:
         return {"env_steps": self.env_steps, "taken_over": list(self.taken_over)}
 
     def state_dict(self) -> dict[str, Any]:
-        return self.facts() | {"last": self._last, "episodes": self._episodes.clone()}
+        return self.facts() | {"last": self._last, "counted": torch.from_numpy(self._counted.copy())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.env_steps, self.taken_over, self._last = state["env_steps"], list(state["taken_over"]), state["last"]
-        self._episodes.copy_(state["episodes"])
+        self._counted = state["counted"].numpy().copy()
+
+    def close(self) -> None:
+        self._envs.close()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from mtrl.core.errors import UserError
 from mtrl.networks import NETWORKS, TaskNetwork
-from mtrl.networks.layers import LayerNorm, Linear, TaskCode, owned
+from mtrl.networks.layers import CodedLinear, LayerNorm, Linear, TaskCode, owned
+from mtrl.networks.superposition import SuperposedLinear
 
 T, B, INPUT, OUTPUT = 4, 5, 7, 3
 ENSEMBLES = pytest.mark.parametrize("ensemble", [None, 2], ids=["single", "twin"])
@@ -280,7 +281,14 @@ class Gated(nn.Module):
         return self.linear(x) * self.code(x)
 
 
-def test_entries_of_tasks_are_refused_where_tasks_differ_in_other_ways() -> None:
-    for network in (TaskNetwork(Gated, T), make("superposition")):
-        with pytest.raises(UserError, match="differ only in parameters"):
-            network.entries_of_tasks()
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (Gated, "go only through shared layers"),
+        (lambda code: owned(CodedLinear(INPUT, OUTPUT, code)), "go only through shared layers"),
+        (lambda _: SuperposedLinear(INPUT, OUTPUT, "binary"), "fixed buffers.*context.value"),
+    ],
+)
+def test_entries_of_tasks_are_refused_where_tasks_differ_in_other_ways(factory: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TaskNetwork(factory, T).entries_of_tasks()

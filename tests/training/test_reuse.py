@@ -16,8 +16,11 @@ from mtrl.core.errors import UserError
 from mtrl.core.types import FloatArray, StepResult
 from mtrl.envs import toy
 from mtrl.networks import NETWORKS
+from mtrl.training import reuse
+from mtrl.training.control import EpisodeStatistics
+from mtrl.training.evaluation import evaluate
 from mtrl.training.on_policy import OnPolicyTrainer
-from mtrl.training.reuse import PolicyReuse, find_sources
+from mtrl.training.reuse import PolicyReuse, Sources, find_sources
 
 SMALL = [
     "benchmark=toy", "benchmark.num_tasks=4", "benchmark.horizon=20", "agent=ppo", "training=on_policy", "device=cpu",
@@ -27,65 +30,70 @@ SMALL = [
 
 
 class Levels:
-    """Tasks whose episodes last three steps. An action a gives a reward of table[task][a], and 9 or more solves."""
+    """Tasks whose episodes last six steps at most. An action a gives a reward of table[task][a]; 9 or more solves the
+    task and ends the episode, after as many steps as are above 9."""
 
     def __init__(self, table: list[list[float]], copies: int) -> None:
         self.table, self.num_tasks, self.envs_per_task = np.array(table), len(table), copies
-        self.close = lambda: None
         self.played: list[FloatArray] = []
 
+    def close(self) -> None:
+        pass
+
     def reset(self) -> FloatArray:
-        self.step_number = 0
-        return np.repeat(np.arange(self.num_tasks, dtype=np.float64)[:, None, None], self.envs_per_task, 1)
+        self.length = np.zeros((self.num_tasks, self.envs_per_task))
+        return np.zeros((self.num_tasks, self.envs_per_task, 1))
 
     def step(self, action: FloatArray) -> StepResult:
         chosen = action[..., 0].astype(int)
         self.played.append(chosen)
-        self.step_number += 1
+        self.length += 1
         reward = np.take_along_axis(self.table, chosen, 1)
-        observation = np.repeat(np.arange(self.num_tasks, dtype=np.float64)[:, None, None], self.envs_per_task, 1)
-        over = np.full(reward.shape, self.step_number % 3 == 0)
-        return StepResult(observation, reward, over & False, over, observation, reward >= 9)
+        solved = (reward >= 9) & (self.length > reward - 9)
+        truncated = ~solved & (self.length == 6)
+        self.length[solved | truncated] = 0
+        seen = np.zeros((self.num_tasks, self.envs_per_task, 1))
+        return StepResult(seen, reward, solved, truncated, seen, solved)
 
 
-def constant(observation: FloatArray) -> FloatArray:
+def constant(observation: FloatArray, *subset: Any) -> FloatArray:
     """The policy by which task t plays action t, whatever it sees."""
-    return np.repeat(np.arange(float(len(observation)))[:, None, None], observation.shape[1], 1)
+    acting = subset[0].task.numpy() if subset else np.arange(len(observation))
+    return np.repeat(acting[:, None, None].astype(float), observation.shape[1], 1)
 
 
-def test_unsolved_tasks_get_the_policy_that_solves_most_or_else_has_the_largest_return() -> None:
-    table = [
-        [1.0, 5.0, 2.0, 0.0, 6.0],  # unsolved; task 1's policy has the largest return of the two solved tasks'
-        [0.0, 9.0, 9.5, 9.9, 9.9],  # solved: nothing is tried
-        [4.0, 5.0, 2.0, 9.0, 9.5],  # unsolved; task 3's policy solves it
-        [0.0, 0.0, 9.5, 9.0, 9.9],  # solved
-        [1.0, 1.0, 0.0, 1.5, 2.0],  # unsolved, but its own policy is the best
-    ]
-    envs = Levels(table, 2)
-    found = find_sources(constant, cast("Any", envs), 2, np.array([0, 2, 4]))
-    assert found.task.tolist() == [1, 1, 3, 3, 4]
-    assert found.success.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
-    assert found.own_returns.tolist() == [3.0, 27.0, 6.0, 27.0, 6.0]
-    assert found.returns.tolist() == [15.0, 27.0, 27.0, 27.0, 6.0]
-    assert found.steps == 3 * 5 * 2 * 3, "the own policies and two others, in five tasks, two episodes, three steps"
-    assert all((played[[1, 3]].T == [1, 3]).all() for played in envs.played), "solved tasks act as before"
+def mask(*tasks: int) -> Any:
+    return np.isin(np.arange(6), tasks)
 
 
-def test_nothing_is_tried_where_everything_is_solved() -> None:
-    envs = Levels([[9.0, 9.0], [0.0, 9.0]], 2)
-    found = find_sources(constant, cast("Any", envs), 2, np.array([], int))
-    assert found.task.tolist() == [0, 1] and found.steps == 2 * 2 * 3
+TABLE = [
+    [1.0, 3.0, 8.0, 2.5, 0.0, 0.0],  # tasks 1 and 3 lend; neither solves this one, and 1's policy has the larger return
+    [0.0, 9.0, 0.0, 0.0, 0.0, 0.0],  # solved
+    [4.0, 12.0, 2.0, 10.0, 9.0, 0.0],  # 3's policy solves it sooner than 1's, 4's does not count
+    [0.0, 0.0, 9.0, 9.0, 9.0, 0.0],  # solved
+    [1.0, 3.0, 0.0, 3.0, 2.0, 0.0],  # other policies' returns are larger, but less than twice as large
+    [0.0, 9.0, 0.0, 0.0, 0.0, 13.0],  # its own policy solves it, though 1's does so sooner
+]
 
 
-def test_nothing_is_tried_where_nothing_is_solved() -> None:
-    found = find_sources(constant, cast("Any", Levels([[0.0, 2.0], [5.0, 1.0]], 2)), 2, np.array([0, 1]))
-    assert found.task.tolist() == [0, 1] and found.steps == 2 * 2 * 3
+def test_borrowers_get_the_policy_that_solves_most_or_else_has_by_far_the_largest_return() -> None:
+    envs = Levels(TABLE, 2)
+    found = find_sources(constant, cast("Any", envs), 2, mask(0, 2, 4, 5), mask(1, 3))
+    assert found.task.tolist() == [1, 1, 3, 3, 4, 5]
+    assert found.success.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0, 1.0]
+    assert found.own_returns.tolist() == [6.0, 9.0, 12.0, 9.0, 12.0, 65.0]
+    assert found.returns.tolist() == [18.0, 9.0, 20.0, 9.0, 12.0, 65.0]
+    own, others = 2 * (6 + 1 + 6 + 1 + 6 + 5), [2 * (6 + 1 + length + 1 + 6 + 5) for length in (4, 2)]
+    assert found.steps == own + sum(others)
+    assert all((played[[1, 3, 5]].T == [1, 3, 5]).all() for played in envs.played), "solved tasks act as before"
 
 
-def episodes(*solved: int) -> Any:
-    """A rollout in which four episodes of each task ended, so many of them solved."""
-    success = torch.tensor([[n > k for k in range(4)] for n in solved]).float().unsqueeze(-1)
-    return SimpleNamespace(ended=torch.ones_like(success), success=success)
+@pytest.mark.parametrize(("borrowers", "lenders"), [((), (1, 3)), ((0, 2), ()), ((5,), (1, 3)), ((0,), (2, 4))])
+def test_nothing_is_tried_without_unsolved_borrowers_or_without_lenders_that_solve(
+    borrowers: tuple[int, ...], lenders: tuple[int, ...]
+) -> None:
+    found = find_sources(constant, cast("Any", Levels(TABLE, 2)), 2, mask(*borrowers), mask(*lenders))
+    assert found.task.tolist() == [0, 1, 2, 3, 4, 5] and found.steps == 2 * (6 + 1 + 6 + 1 + 6 + 5)
 
 
 def test_tasks_that_solve_few_training_episodes_try_and_are_then_left_alone_once() -> None:
@@ -97,19 +105,30 @@ def test_tasks_that_solve_few_training_episodes_try_and_are_then_left_alone_once
         announce=lambda _: None, check_reuse=lambda: None, take_over=lambda source: taken.append(source.tolist())
     )
     config = SimpleNamespace(reuse_every=10, reuse_episodes=2, reuse_below=0.25, protocol="goals")
-    reuse = PolicyReuse(config, cast("Any", agent), cast("Any", suite), 1)
-    assert not reuse.is_due(9) and reuse.is_due(10)
-    for step in (10, 20, 30):
-        reuse.observe(episodes(0, 4, 1))  # a quarter is not less than a quarter
-        reuse.take_over(constant, step)
-    assert [(fact["step"], fact["task"], fact["source"]) for fact in reuse.taken_over] == [
-        (10, "a", "b"),
-        (30, "a", "b"),
+    parts = PolicyReuse(config, cast("Any", agent), cast("Any", suite), 1)
+    statistics = SimpleNamespace(ended_ever=np.zeros((2, 3)))
+    assert not parts.is_due(9) and parts.is_due(12)
+    for step in (12, 23, 34):
+        statistics.ended_ever += [[4, 4, 4], [0, 4, 1]]  # a quarter is not less than a quarter
+        parts.take_over(constant, step, cast("Any", statistics))
+    assert [(fact["step"], fact["task"], fact["source"]) for fact in parts.taken_over] == [
+        (12, "a", "b"),
+        (34, "a", "b"),
     ]
     assert taken == [[1, 1, 2], [1, 1, 2]]
-    assert not reuse.is_due(39) and reuse.is_due(40)
-    reuse.take_over(constant, 60)
+    assert not parts.is_due(39) and parts.is_due(40)
+    for step in (40, 50):
+        parts.take_over(constant, step, cast("Any", statistics))
     assert len(taken) == 2, "no episode has ended since the last trial"
+
+
+def test_episodes_and_successes_are_counted_once_whenever_they_are_reported() -> None:
+    statistics = EpisodeStatistics(2, 1)
+    zeros, no, yes = np.zeros((2, 1, 1)), np.zeros((2, 1), bool), np.ones((2, 1), bool)
+    for solved, over in ((yes, no), (no, yes), (no, yes)):
+        statistics.add(StepResult(zeros, np.zeros((2, 1)), over, no, zeros, solved))
+        statistics.report()
+    assert statistics.ended_ever.tolist() == [[2, 2], [1, 1]]
 
 
 def trainer(*options: str) -> tuple[Any, OnPolicyTrainer]:
@@ -145,8 +164,21 @@ def test_the_optimisers_moments_are_taken_over_too() -> None:
         assert torch.equal(states[parameter]["exp_avg_sq"], before[name][[1, 1, 3, 3]])
 
 
-def test_runs_reuse_when_due_and_continue_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toy, "GOAL_RADIUS", 1.0)  # so that some tasks are solved at once
+@pytest.fixture
+def some_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of the toy tasks are solved at once, and their policies are said to be the best for all borrowers."""
+
+    def first_lender(_: Any, __: Any, ___: Any, borrowers: Any, lenders: Any) -> Sources:
+        found = np.where(borrowers, lenders.argmax(), np.arange(len(borrowers)))
+        numbers = np.zeros(len(borrowers))
+        return Sources(found, numbers, numbers, numbers, 10)
+
+    monkeypatch.setattr(toy, "GOAL_RADIUS", 1.0)
+    monkeypatch.setattr(reuse, "find_sources", first_lender)
+
+
+@pytest.mark.usefixtures("some_solved")
+def test_runs_reuse_when_due_and_continue_exactly() -> None:
     options = ("network=multi_head", "training.reuse_every=48")
     said: list[str] = []
     agent, loop = trainer(*options)
@@ -174,7 +206,7 @@ def test_runs_reuse_when_due_and_continue_exactly(monkeypatch: pytest.MonkeyPatc
         (["training.reuse_every=0"], "training.reuse_every"),
         (["training.reuse_every=48", "training.reuse_episodes=0"], "training.reuse_episodes"),
         (["training.reuse_every=48", "agent.normalise_observations=per_task"], "agent.normalise_observations.*shared"),
-        (["training.reuse_every=48", "network=superposition"], "tasks differ only in parameters.*fixed buffers"),
+        (["training.reuse_every=48", "network=superposition"], "fixed buffers.*context"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: list[str], message: str) -> None:
@@ -182,8 +214,28 @@ def test_options_that_do_not_fit_are_refused(options: list[str], message: str) -
         trainer(*options)
 
 
+@pytest.mark.parametrize(("network", "seed"), [("multi_head", 0), ("film", 2), ("mlp", 1)])
+def test_after_taking_over_a_task_plays_the_episodes_of_the_trial(
+    network: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toy, "GOAL_RADIUS", 0.5)
+    agent, loop = trainer(f"network={network}")
+    with torch.no_grad():
+        torch.manual_seed(seed)
+        for parameter in agent.actor.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    envs = loop.suite.make_evaluation_envs(1, 4, "goals")
+    found = find_sources(loop.policy, envs, 4, np.full(4, True), np.full(4, True))
+    assert (found.task != np.arange(4)).any(), "another seed might find nothing to take over"
+    agent.take_over(torch.from_numpy(found.task))
+    played = evaluate(loop.policy, envs, 4)
+    assert played.success_rate.tolist() == found.success.tolist()
+    assert played.returns.mean(1) == pytest.approx(found.returns, rel=1e-5)
+
+
+@pytest.mark.usefixtures("some_solved")
 def test_the_result_tells_what_was_taken_over(tmp_path: Path) -> None:
-    options = ["network=multi_head", "training.reuse_every=120", f"runs={tmp_path}", "video=false"]
+    options = ["network=multi_head", "training.reuse_every=96", f"runs={tmp_path}", "video=false"]
     _, folder, result = experiment.train(experiment.compose([*SMALL, *options]))
     assert result["reuse"]["env_steps"] > 0
     assert json.loads((folder.path / "result.json").read_text())["reuse"] == result["reuse"]
