@@ -34,6 +34,7 @@ class OnPolicyActorCritic(ActorCritic):
         super().__init__(config, **context)
         self.critic_optimizer.generator = torch.Generator(self.device)  # the two optimisers step at the same time
         self.execution = self._choose_execution()
+        self._steps_before_pass = 0
         self._start_calls()
 
     @torch.no_grad()
@@ -103,6 +104,8 @@ class OnPolicyActorCritic(ActorCritic):
 
         if self._coupling is not None:
             return steps("critic", "actor"), divergence
+        if self.execution != "plain":
+            self._steps_before_pass = int(self.actor_optimizer.step_count)
         with torch_threads(max(1, torch.get_num_threads() // 2)):  # `side_by_side` gives this many to each
             for minibatch in (chosen[0], chosen[-1]):  # minibatches have at most two sizes
                 for network in self._steps.values():
@@ -134,7 +137,9 @@ class OnPolicyActorCritic(ActorCritic):
             update,
             lambda: {name: value for name, value in self.state_dict().items() if name in names},
             optimizer.generator,
-            done=lambda: int(optimizer.step_count),
+            # Steps do not become due for compilation within a pass: both networks take them at the same time, and
+            # PyTorch traces in only one thread.
+            done=lambda: self._steps_before_pass if part in self._steps else int(optimizer.step_count),
             announce=lambda text: self.announce(text),
         )
 

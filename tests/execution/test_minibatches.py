@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import threading
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from mtrl.agents.ppo import PPO
 from mtrl.core.cores import torch_threads
 from mtrl.core.errors import UserError
-from mtrl.execution import tracing
+from mtrl.execution import runners, tracing
 from mtrl.gradients import Methods
 from tests.support.on_policy import make, rollout, state
 
@@ -63,6 +64,30 @@ def test_a_saved_learner_goes_on_under_any_execution(first: str, second: str) ->
     for learner in (one, other):
         learner.learn(rollout(learner, 2), 0.6)
     assert same(one, other)
+
+
+def test_steps_that_become_due_for_compilation_within_a_pass_are_compiled_before_the_next(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By one thread after another, since two threads cannot trace at the same time."""
+    monkeypatch.setitem(runners.PATIENCE, "cpu", 5)
+    compiling: list[tuple[int, threading.Thread]] = []
+
+    class Watched(tracing.Traced):
+        def prepare(self) -> Any:
+            if self._call is None:
+                compiling.append((int(agent.actor_optimizer.step_count), threading.current_thread()))
+            return super().prepare()
+
+    monkeypatch.setattr(tracing, "Traced", functools.partial(Watched, compiled=False))
+    agent = make(execution="auto", minibatches=3, epochs=4, target_kl=None)
+    plain = make(execution="plain", minibatches=3, epochs=4, target_kl=None)
+    with torch_threads(2):
+        for learner in (agent, plain):
+            learner.learn(rollout(learner, 1), 0.1)
+    assert same(agent, plain)
+    assert compiling == 2 * [(6, threading.current_thread())]
+    assert not caplog.records
 
 
 def test_compiled_steps_are_the_plain_ones_in_double_precision() -> None:
