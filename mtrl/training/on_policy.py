@@ -33,14 +33,13 @@ class Config(CollectorConfig):
     """R: steps of each copy in a rollout, after which the policy is updated."""
     collector: str = runtime_option("local")
     """Where rollouts are collected: in this process (local), or in processes on the machines of a Ray cluster (ray)."""
-
     reuse_every: int | None = None
     """Steps after which unsolved tasks try the policies of solved tasks, and take over the best one (see
     `training.reuse`); null for never."""
     reuse_episodes: int = 2
     """Episodes that each policy plays when it is tried."""
     reuse_below: float = 0.05
-    """A task is unsolved if it solves less than this share of its training episodes."""
+    """A task is unsolved if it solved less than this share of its training episodes since the last trial."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -103,7 +103,7 @@ class Reusing(Protocol):
 
 
 class PolicyReuse:
-    """Lets unsolved tasks take over policies during a training, and keeps a record of it."""
+    """Lets unsolved tasks take over policies during training, and keeps a record of it."""
 
     def __init__(self, config: Any, agent: Reusing, suite: ControlSuite, seed: int) -> None:
         """config: that of the training, with the options `reuse_...`.
