@@ -32,7 +32,7 @@ train: $(VENV)/.installed-train ## train MT10 on the CPU, four million steps
 results-check: $(VENV)/.installed-train ## evaluate the policies of results/mt10 again
 	$(BIN)/mtrl study results/mt10 --check
 
-results-%: $(VENV)/.installed-train ## repeat results/NAME: mt10, mt50, papers, pushing, keyframes, ...; resumes if interrupted
+results-%: $(VENV)/.installed-results ## repeat results/NAME: mt10, mt50, papers, pushing, keyframes, ...; resumes if interrupted
 	$(BIN)/mtrl study results/$* $(ARGS)
 
 test: $(VENV)/.installed-test ## run the tests
@@ -106,9 +106,13 @@ $(VENV)/.installed-train: $(VENV)/.created $(DISTRIBUTION)
 	$(PIP) --editable ".[video]"
 	@touch $@
 
+$(VENV)/.installed-results: $(VENV)/.created $(DISTRIBUTION)
+	$(PIP) --editable ".[video,surgery,statistics,aux,vision,minari]"
+	@touch $@ $(VENV)/.installed-train
+
 $(VENV)/.installed-test: $(VENV)/.created $(DISTRIBUTION)
 	$(PIP) --editable ".[dev,video,surgery,statistics,aux,vision,wandb,ray,minari]"
-	@touch $@ $(VENV)/.installed-train
+	@touch $@ $(VENV)/.installed-train $(VENV)/.installed-results
 
 $(VENV)/.installed-bench: $(VENV)/.created $(DISTRIBUTION)
 	$(PIP) --editable ".[video,surgery,bench]"

@@ -226,7 +226,7 @@ def _bench(commands: Any) -> None:
     bench = _command(commands, "bench", "measure speed on this machine", examples)
     bench.add_argument("what", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
     bench.add_argument("--methods", default="pcgrad", help="update: names separated by commas, or all (pcgrad)")
-    bench.add_argument("--suites", default="", help="update, train, on_policy: mt10, mt50 or mt10,mt50")
+    bench.add_argument("--suites", default="", help="update, on_policy: mt10, mt50 or mt10,mt50; train: also mt25")
     bench.add_argument("--repetitions", type=int, default=50, help="update, rivals: how often an update is timed (50)")
     bench.add_argument("--width", type=int, default=400, help="update: units of each hidden layer (400)")
     checkout = "update, rivals: a checkout of metaworld-algorithms, whose updates are timed too"

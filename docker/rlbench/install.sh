@@ -5,7 +5,8 @@
 #   docker/rlbench/install.sh [PREFIX]     PREFIX: the virtual environment to create (default /opt/mtrl)
 #
 #   COPPELIASIM_ROOT     where the simulator goes (default /opt/coppeliasim); it writes there when it runs
-#   COPPELIASIM_ARCHIVE  its archive, a URL or a file: CoppeliaSim_Edu_V4_1_0_Ubuntu20_04.tar.xz
+#   COPPELIASIM_ARCHIVE  its archive, a URL or a file: CoppeliaSim_Edu_V4_1_0_Ubuntu20_04.tar.xz; in the image's
+#                        build, a file must be under docker/, and is named /source/docker/NAME
 #   PIP_ARGS             further arguments for pip, such as another index for torch
 #   MTRL_USER            where set: create this user (number 1000), with the folder /workspace
 #

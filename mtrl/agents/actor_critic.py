@@ -168,7 +168,12 @@ class ActorCritic(Agent):
     @property
     def needs_second_batch(self) -> bool:
         """Whether `update` needs a second batch, for a weighting that looks ahead."""
-        return self.critic_optimizer.needs_second_batch or self.actor_optimizer.needs_second_batch
+        return any(optimizer.needs_second_batch for optimizer in self.optimizers)
+
+    @property
+    def optimizers(self) -> list[MultiTaskOptimizer]:
+        """Those of all networks."""
+        return [part for part in self._parts().values() if isinstance(part, MultiTaskOptimizer)]
 
     @torch.no_grad()
     def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:

@@ -141,9 +141,12 @@ class BCQ(OffPolicyActorCritic):
         metrics = {f"vae/{name}": value for name, value in metrics.items()}
         metrics |= self.step_critics([self.critic_batch(b) for b in batches], subset)
         metrics |= self.step_actor([self.actor_batch(b) for b in batches], subset)
-        self.move_target(self.target, self.critic)
-        self.move_target(self.target_actor, self.actor)
+        self.move_targets()
         return metrics
+
+    def move_targets(self) -> None:
+        super().move_targets()
+        self.move_target(self.target_actor, self.actor)
 
     def _vae_noise(self, batch: Transitions) -> Tensor:
         shape = (*batch.reward.shape, self.latent_size)

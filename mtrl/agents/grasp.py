@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from mtrl.agents import supervised
 from mtrl.agents.supervised import SupervisedLearner
-from mtrl.core.config import option
+from mtrl.core.config import check, option
 from mtrl.core.specs import GraspSpec, Spec
 from mtrl.core.types import Metrics, Tensors
 from mtrl.data.grasps import NOTHING, WANTED
@@ -66,6 +66,11 @@ class Config(supervised.Config):
     score: str = option("instance", ("instance", "any"))
     """The head that rates commands: for the wanted object (instance), or for any object (any, the indiscriminate
     baseline)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        usable = self.target_grasps or not self.target_labels
+        check(usable, "agent.target_labels", "false with agent.target_grasps=false", self.target_labels)
 
 
 class _Reversed(torch.autograd.Function):

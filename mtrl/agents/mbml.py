@@ -16,7 +16,7 @@ and critic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -143,6 +143,7 @@ class MBML(BCQ):
 
     acting: ClassVar[tuple[str, ...]] = ("student", "generator_network", "observation_normalisation")
     infers_task: ClassVar[bool] = True
+    counting: ClassVar[tuple[str, ...]] = ("critic_optimizer", "student_optimizer")
 
     def __init__(self, config: Config, *, network: Any, methods: Methods, spec: ControlSpec, **context: Any) -> None:
         """network: the student's. The teachers have its width, depth, normalisation and activation. Raises `UserError`
@@ -172,6 +173,7 @@ class MBML(BCQ):
         self.student, self.generate = student.to(self.device), generator.to(self.device)
         self.student_optimizer = self._optimizer(methods, self.student, "critic")
         self.generate_optimizer = self._optimizer(methods, self.generate, "actor", critic=self.student_optimizer)
+        self.execution = self._choose_execution(self.optimizers)
 
     def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
         """The first `teacher_updates` updates are the teachers', and all later ones the student's."""
@@ -325,7 +327,8 @@ class MBML(BCQ):
     def _call(self, network: TaskNetwork, code: Tensor | None, *inputs: Tensor) -> Tensor:
         """The output of a network of the student for U tasks, new or known, with codes (U, Z) or zeros."""
         code = torch.zeros(len(inputs[0]), self.config.code_size, device=self.device) if code is None else code
-        return network.call(network.tensors[0], {}, network.coded(code), *inputs)
+        present = [part.to(self.device) for part in inputs]
+        return network.call(network.tensors[0], {}, network.coded(code.to(self.device)), *present)
 
     def act(self, observation: Tensor, explore: bool, subset: TaskSubset = ALL_TASKS) -> Tensor:
         """Actions (T, N, A) without any inference, with the prior's mean as the code of every task."""
@@ -339,10 +342,6 @@ class MBML(BCQ):
             one = getattr(self, f"{name}_optimizer")
             parts |= {f"{name}_method": one, f"{name}_optimizer": one.optimizer}
         return super()._parts() | parts
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._updates += int(self.student_optimizer.step_count)
 
 
 def build(config: Config, **context: Any) -> MBML:

@@ -15,6 +15,7 @@ from mtrl.core.config import option
 from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import Metrics
 from mtrl.data.demo_cache import KeyframeBatch, KeyframeObservation
+from mtrl.gradients import Methods
 
 
 @dataclass
@@ -31,7 +32,11 @@ class Config(AgentConfig):
 class MeanPose(Agent):
     """Keeps the sums (T, S, 8) of the targets so far, and the numbers of targets (T, S)."""
 
-    def __init__(self, config: Config, *, spec: KeyframeSpec, device: torch.device | str = "cpu", **_: Any) -> None:
+    def __init__(
+        self, config: Config, *, methods: Methods, spec: KeyframeSpec, device: torch.device | str = "cpu", **_: Any
+    ) -> None:
+        """methods: the defaults, since nothing is weighted or projected. Raises `UserError` if one is chosen."""
+        methods.refuse("agent=mean_pose")
         self.config, self.device = config, torch.device(device)
         self.sums = torch.zeros(spec.num_tasks, config.stages, 8, dtype=torch.float64, device=self.device)
         self.counts = torch.zeros(spec.num_tasks, config.stages, dtype=torch.float64, device=self.device)

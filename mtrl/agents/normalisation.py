@@ -154,8 +154,9 @@ class RewardNormaliser(_Normaliser):
         If the environments run only some tasks at a time, these may change only when all episodes have ended.
         """
         assert transitions.truncated is not None
-        before = self._returns if len(self._returns) else torch.zeros_like(transitions.reward, dtype=torch.float64)
-        returns = self._discount * before + transitions.reward
+        reward = transitions.reward
+        before = self._returns.to(reward.device) if len(self._returns) else torch.zeros_like(reward, dtype=torch.double)
+        returns = self._discount * before + reward
         self.moments.add(returns, transitions.subset)
         self._returns = returns.masked_fill(transitions.terminated.bool() | transitions.truncated.bool(), 0)
         self._publish()

@@ -17,6 +17,7 @@ from mtrl.core.specs import ControlSpec, GoalSpec, Spec
 from mtrl.core.subset import ALL_TASKS, TaskSubset
 from mtrl.core.types import Metrics, Tensors, Transitions
 from mtrl.execution import precision, runners
+from mtrl.gradients.optimizer import MultiTaskOptimizer
 from mtrl.networks import TaskNetwork
 
 Draw = Callable[[], Sequence[Transitions]]
@@ -38,7 +39,7 @@ class OffPolicyConfig(ActorCriticConfig):
     reward_scale: float = option(1.0, "positive")
     """Factor by which rewards are multiplied in the critics' targets."""
     updates_per_launch: int = runtime_option(8, "a positive integer")
-    """Updates in one launch of a CUDA graph, where at least that many follow a step of the environments."""
+    """(SAC) Updates in one launch of a CUDA graph, where at least that many follow a step of the environments."""
 
 
 class CriticBatch(NamedTuple):
@@ -53,16 +54,22 @@ class OffPolicyActorCritic(ActorCritic):
     """A learner with an ensemble of E critics Q(s, a) and their targets."""
 
     critic_sees_action: ClassVar[bool] = True
+    counting: ClassVar[tuple[str, ...]] = ("critic_optimizer",)
+    """Optimisers whose steps add up to the updates of `learn`, for checkpoints that do not hold their number."""
 
     def __init__(self, config: Any, **context: Any) -> None:
         self.ensemble = config.num_critics
         super().__init__(config, **context)
         self.target = self._target_of(self.critic)
         self._move = get_ema_multi_avg_fn(1 - config.tau)
-        host_bound = self.critic_optimizer.host_bound or self.actor_optimizer.host_bound
-        self.execution = runners.choose(config.execution, self.device, host_bound)
+        self.execution = self._choose_execution([self.critic_optimizer, self.actor_optimizer])
         self._learner: tuple[Draw, Callable[[int], Metrics]] | None = None
         self._updates = 0  # those of `learn`, counted on the host, since `step_count` is on the device
+
+    def _choose_execution(self, optimizers: Sequence[MultiTaskOptimizer]) -> str:
+        """The execution of updates that take steps with these optimisers."""
+        host_bound = next((o.host_bound for o in optimizers if o.host_bound), None)
+        return runners.choose(self.config.execution, self.device, host_bound)
 
     def equations(self, batches: Sequence[Transitions], subset: TaskSubset) -> Metrics:
         """Take the optimiser steps of one update, and return its metrics.
@@ -140,13 +147,17 @@ class OffPolicyActorCritic(ActorCritic):
         inputs, count = torch.cat([batch.observation, action], -1), 2 if self.needs_second_batch else 1
         self.step_critics([CriticBatch(inputs, value, batch.subset)] * count, batch.subset, extras=extras)
         self.actor_optimizer.step(self._imitation_losses, *[batch] * count, subset=batch.subset, extras=extras)
-        self.move_target(self.target, self.critic)
+        self.move_targets()
 
     def _imitation_losses(
         self, shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Transitions
     ) -> tuple[Tensor, Metrics]:
         output = self.actor.call(shared, own, own_buffers, batch.observation)
         return (self.greedy(output) - batch.action).square().mean((1, 2)), {}
+
+    def move_targets(self) -> None:
+        """Move all target networks towards the trained ones."""
+        self.move_target(self.target, self.critic)
 
     def move_target(self, target: TaskNetwork, network: TaskNetwork) -> None:
         """θ' ← θ' + τ (θ − θ')"""
@@ -186,6 +197,9 @@ class OffPolicyActorCritic(ActorCritic):
     def _parts(self) -> dict[str, Any]:
         return super()._parts() | {"target": self.target}
 
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"updates": self._updates}
+
     def _state(self) -> dict[str, Any]:
         """All tensors that an update changes."""
         fixed = ("generator", *(f"{name}_normalisation" for name in self._normalisers))
@@ -194,4 +208,5 @@ class OffPolicyActorCritic(ActorCritic):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._learner = None  # a graph would continue with the old tensors
-        self._updates = int(self.critic_optimizer.step_count)
+        counted = sum(int(getattr(self, name).step_count) for name in self.counting)
+        self._updates = state.get("updates", counted)  # early checkpoints do not tell

@@ -107,7 +107,8 @@ class OnPolicyActorCritic(ActorCritic):
         if self.execution != "plain":
             self._steps_before_pass = int(self.actor_optimizer.step_count)
         with torch_threads(max(1, torch.get_num_threads() // 2)):  # `side_by_side` gives this many to each
-            for minibatch in (chosen[0], chosen[-1]):  # minibatches have at most two sizes
+            different = {tuple(map(len, minibatch)): minibatch for minibatch in chosen}  # minibatches have two sizes
+            for minibatch in different.values():
                 for network in self._steps.values():
                     network.prepare(*minibatch)
         of_critic, of_actor = self.at_once(lambda: steps("critic"), lambda: steps("actor"))

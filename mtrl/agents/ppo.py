@@ -7,9 +7,13 @@ default, the critic's targets are normalised within each task too, as in TOPPO (
 actor's output layer start a hundred times smaller than usual, so that the first actions are near zero (Andrychowicz et
 al. 2021, "What Matters for On-Policy Deep Actor-Critic Methods?").
 
-The policy's standard deviations do not depend on the state: every task owns one for each entry of an action. In
-training, actions are sampled from the Gaussian, and only the environments clip them. Old log-probabilities are computed
-again when a rollout is complete, with the observation statistics that the update uses, so that ratios start at one.
+The policy's standard deviations do not depend on the state: every task owns one for each entry of an action. A limit
+that changes with time clamps them, and those above it have no gradient. So with `final_max_std` below `initial_std`, as
+in the recipes, the limit decides for all tasks alike, and the entropy bonus has no effect.
+
+In training, actions are sampled from the Gaussian, and only the environments clip them. Old log-probabilities are
+computed again when a rollout is complete, with the observation statistics that the update uses, so that ratios start at
+one.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from mtrl.core.types import Metrics, Tensors
 from mtrl.data.rollout import Rollout
 from mtrl.execution import precision
 from mtrl.networks.base import Factory
+from mtrl.networks.columns import ColumnLinear
 from mtrl.networks.layers import Linear, owned
 
 LOG_2PI = math.log(2 * math.pi)
@@ -68,15 +73,16 @@ class Config(ActorCriticConfig):
     """KL divergence from the policy before the update, averaged over a pass, beyond which no further pass is made; null
     for no limit."""
     entropy_coefficient: float = option(0.0, "0 or more")
-    """Weight of the policy's entropy bonus."""
+    """Weight of the policy's entropy bonus. It has no effect on standard deviations above their limit."""
     initial_std: float = 0.6
-    """Initial standard deviation of the actions."""
+    """Initial standard deviation of the actions. One that is above the limit does not learn."""
     min_std: float = option(0.1, "positive")
     """Least standard deviation of the actions."""
     max_std: float = 0.6
     """Largest standard deviation of the actions at the first step."""
     final_max_std: float = 0.6
-    """Largest standard deviation of the actions at the last step. The limit changes linearly in between."""
+    """Largest standard deviation of the actions at the last step. The limit changes linearly in between. If it falls
+    below `initial_std`, it decides for all tasks alike, and standard deviations are not learned."""
     noise_correlation: list[float] = field(default_factory=lambda: [0.0])
     """ρ, assigned to a task's environments in turn: correlation of their exploration noise ε from one step to the next,
     ε' = ρ ε + √(1 − ρ²) ξ with new noise ξ. It moves the hand farther than independent noise of the same size."""
@@ -152,14 +158,14 @@ class PPO(OnPolicyActorCritic):
 
         return build
 
-    def _output_layers(self, network: nn.Module) -> list[Linear]:
+    def _output_layers(self, network: nn.Module) -> list[Linear | ColumnLinear]:
         """The layers with A outputs in the network's last child that has any, or else in the network itself.
 
         Earlier children do not count, since hidden layers may have A outputs, too.
         """
         for part in reversed([network, *network.children()]):
-            layers = (layer for layer in part.modules() if isinstance(layer, Linear))
-            if found := [layer for layer in layers if len(layer.weight) == self.action_size]:
+            layers = (layer for layer in part.modules() if isinstance(layer, Linear | ColumnLinear))
+            if found := [layer for layer in layers if layer.weight.shape[-2] == self.action_size]:
                 return found
         return []
 

@@ -84,7 +84,7 @@ class SAC(OffPolicyActorCritic):
         metrics = self.step_critics([self.critic_batch(b, alpha) for b in batches], subset, extras=extras)
         metrics |= self.step_actor([self.actor_batch(b, alpha) for b in batches], subset, extras=extras)
         self._move_temperature(metrics.pop("actor/log_prob"), subset)
-        self.move_target(self.target, self.critic)
+        self.move_targets()
         return metrics | {"temperature": alpha.squeeze(-1)}
 
     def _move_temperature(self, log_prob: Tensor, subset: TaskSubset) -> None:

@@ -81,9 +81,12 @@ class TD3(OffPolicyActorCritic):
         """One step of the critics, the actor and both target networks. `learn` takes it only at every d-th update."""
         metrics = self._critic_equations(batches, subset)
         metrics |= self.step_actor([ActorBatch(b.observation, b.subset) for b in batches], subset)
-        self.move_target(self.target, self.critic)
-        self.move_target(self.target_actor, self.actor)
+        self.move_targets()
         return metrics
+
+    def move_targets(self) -> None:
+        super().move_targets()
+        self.move_target(self.target_actor, self.actor)
 
     @torch.no_grad()
     def critic_batch(self, batch: Transitions, noise: Tensor | None = None) -> CriticBatch:

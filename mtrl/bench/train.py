@@ -63,8 +63,9 @@ def measure(
     them. In both, environments use all cores, and the learner `Size.threads`. In `split`, half of the cores step the
     environments while the others learn. `of_sum` and `of_larger` are ratios to the sum and to the larger of the times
     of `environments` and `updates`. `waiting` is the share of time in which the learner waited for the environments.
-    `summary` names the fastest order, and says whether the default takes at most 1.05 times the sum and 1.15 times the
-    larger.
+    `peak_mb` is the largest resident memory of the whole process so far, to which everything before contributes: the
+    other orders, and earlier sizes and suites. `summary` names the fastest order, and says whether the default takes at
+    most 1.05 times the sum and 1.15 times the larger.
 
     Updates run as at the beginning of a run (eagerly, or captured on a GPU), or `compiled`, as in long runs.
 

@@ -256,6 +256,8 @@ def _check_override(override: str, registries: Sequence[Registry], optional: Seq
     many = any(registry.many for registry in registries if registry.group == key)
     if not known or (value == "null" and key in optional):
         return
+    if many and value[:1] == "[" and "null" in (name.strip() for name in value[1:-1].split(",")):
+        raise unknown_kind(key, known, "null", many)
     for kind in presets.listed(value) if many else [value]:
         if kind not in known:
             raise unknown_kind(key, known, kind, many)

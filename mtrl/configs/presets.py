@@ -53,11 +53,14 @@ def optional_groups(root: type[Any]) -> list[str]:
     return [group for group, kind in _choices(content(root.kind)).items() if not kind]
 
 
-def choosing(overrides: Sequence[str], groups: Iterable[str]) -> list[str]:
-    """The overrides that choose kinds of groups: first the recipe's, then those given directly."""
+def choosing(overrides: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """The overrides that choose kinds of groups: first the recipe's, then those given directly.
+
+    groups: the chosen kinds of each group. Groups with none are left out, as Hydra would fail on `null`.
+    """
     recipe = preset("recipe", overrides)
-    own = [f"{group}={_text(kind)}" for group, kind in _choices(recipe).items()]
-    return [*own, *(o for o in overrides if o.partition("=")[0] in groups and not o.startswith("recipe="))]
+    own = [f"{group}={_text(kind)}" for group, kind in _choices(recipe).items() if groups.get(group)]
+    return [*own, *(o for o in overrides if groups.get(o.partition("=")[0]) and not o.startswith("recipe="))]
 
 
 def recipe(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 A = TypeVar("A")
 B = TypeVar("B")
+_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 def available_cores() -> int:
@@ -64,10 +65,13 @@ def usable_device(name: str, option: str = "Option `device`") -> torch.device:
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    what = "auto, cpu, or a GPU that PyTorch sees"
     try:
-        return torch.zeros((), device=name).device
+        if torch.device(name).type in _DEVICES:
+            return torch.zeros((), device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise expected(option, "auto, cpu, or a GPU that PyTorch sees", name) from error
+        raise expected(option, what, name) from error
+    raise expected(option, what, name)
 
 
 @contextmanager

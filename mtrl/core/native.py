@@ -14,7 +14,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-FAILURES = (OSError, AttributeError, subprocess.SubprocessError)
+FAILURES = (OSError, AttributeError, ValueError, subprocess.SubprocessError)
 """The errors of `compiled`, or of access to its library, if there is no suitable compiler."""
 
 

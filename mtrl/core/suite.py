@@ -14,6 +14,8 @@ from mtrl.core.config import Options, check, option
 from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import Spec
 
+EPISODES = "--episodes or training.final_episodes"
+"""The options for the number of evaluation episodes, for error messages."""
 _LISTED = 20
 """The most names that an error message lists."""
 
@@ -79,7 +81,7 @@ class FamilyConfig(ChosenTasks):
     """The number of training goals, named goal-0 and so on. It is T, unless `tasks` chooses some by name."""
     unseen_tasks: int = option(8, "a positive integer")
     """The number of goals held out for evaluation, named unseen-0 and so on."""
-    goal_seed: int = 0
+    goal_seed: int = option(0, "0 or more")
     """The seed from which the goals are drawn."""
 
     def __post_init__(self) -> None:

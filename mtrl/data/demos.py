@@ -111,12 +111,15 @@ def rotation_matrix(quaternion: FloatArray) -> FloatArray:
 
 
 def keyframes(demo: Demo | Sequence[Frame]) -> list[int]:
-    """The indices of the keyframes, as in RLBench (James and Davison 2022, ARM).
+    """The indices of the keyframes, as in RLBench (James and Davison 2022, ARM), except for the first two frames.
 
     The last frame is a keyframe, and so is each frame at which the gripper has opened or closed, or the arm has
     stopped. The arm stops at a frame if every joint is slower than 0.1 rad/s, the gripper is unchanged from two frames
     before to one frame after, the frame is not the second-last, and there was no other stop in the 4 frames before. If
     the last two keyframes are adjacent, only the last one is kept. Frame 0 is never a keyframe.
+
+    At frames 0 and 1, the gripper is compared with that of frame 0 in place of frames that do not exist. ARM's code
+    compares it with the last frames of the episode there, as its negative indices wrap round.
     """
     frames = demo.frames if isinstance(demo, Demo) else demo
     found: list[int] = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import os
 import tarfile
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,7 +104,9 @@ def _download(source: Source, path: Path, show: Show | None) -> None:
         if found != source.md5:
             raise expected(f"The download of {source.url}", f"of MD5 {source.md5}", found)
         os.replace(aside, path)
-    except (urllib.error.URLError, OSError) as error:
+    except UserError:
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"The download of {source.url} to {path} should succeed. Found: {reason}.") from error
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -105,10 +106,25 @@ class GoalReplay:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         rows: Tensor = state["rows"]
+        written: Tensor = state["written"]
         check_saved(rows, self._rows)
-        self._rows[:, : rows.shape[1]] = rows
-        self._written.copy_(state["written"])
-        self._total = int(self._written.sum())
+        self._total, used = int(written.sum()), rows.shape[1]
+        if used < self.capacity and (written > used).any():  # rings were full: put their oldest rows first
+            first = torch.where(written > used, written % used, 0).unsqueeze(1)
+            places = (first + torch.arange(used, device=rows.device)) % used
+            rows, written = rows.take_along_dim(places.unsqueeze(-1), 1), written.clamp(max=used)
+        self._rows[:, :used] = rows
+        self._written.copy_(written)
+
+
+@dataclass(frozen=True, eq=False)
+class _InHindsight(SomeTasks):
+    """Goals of a batch, some of which were replaced in hindsight. Another batch of the same goals can be drawn."""
+
+    reached: Tensor
+    """(T, O): the observations in which the new goals were achieved."""
+    replaced: Tensor
+    """(T, 1) bool: which goals were replaced."""
 
 
 class HindsightReplay(GoalReplay):
@@ -129,12 +145,23 @@ class HindsightReplay(GoalReplay):
     def sample(
         self, batch_size: int, generator: torch.Generator | None = None, goals: TaskSubset = ALL_TASKS
     ) -> Transitions:
+        """Draw as `GoalReplay.sample` does, and replace goals only where `goals` are not given.
+
+        If `goals` are those of an earlier batch, the new batch has exactly these goals and the rewards for them.
+        """
         batch = super().sample(batch_size, generator, goals)
         assert isinstance(batch.subset, SomeTasks)
-        task, code = batch.subset.task, batch.subset.code
-        reached = self._draw(task, 1, generator).split(self._sizes, -1)[2].squeeze(1)
+        task = batch.subset.task
+        if isinstance(goals, _InHindsight):
+            reached, replaced = goals.reached, goals.replaced
+            batch = batch._replace(subset=SomeTasks(task, self._goals[task]))
+        elif isinstance(goals, SomeTasks):
+            return batch
+        else:
+            reached = self._draw(task, 1, generator).split(self._sizes, -1)[2].squeeze(1)
+            replaced = torch.rand(len(task), 1, device=task.device, generator=generator) < self.share
         again = self._relabel(batch, reached)
         assert isinstance(again.subset, SomeTasks)
-        chosen = torch.rand(len(task), 1, device=task.device, generator=generator) < self.share
-        subset = SomeTasks(task, torch.where(chosen, again.subset.code, code))
-        return batch._replace(reward=torch.where(chosen, again.reward, batch.reward), subset=subset)
+        code = torch.where(replaced, again.subset.code, self._goals[task])
+        reward = torch.where(replaced, again.reward, batch.reward)
+        return batch._replace(reward=reward, subset=_InHindsight(task, code, reached, replaced))

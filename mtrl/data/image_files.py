@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 import os
 import struct
 import zlib
@@ -101,10 +102,11 @@ def idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     if len(raw) < header or raw[:4] != bytes([0, 0, 8, dimensions]):
         raise expected(f"File {path}", f"an idx file of bytes with {dimensions} axes", raw[:4].hex(" "))
     sizes = struct.unpack(f">{dimensions}I", raw[4:header])
-    count = int(np.prod(sizes, dtype=np.int64))
+    count = math.prod(sizes)
     if len(raw) != header + count:
         raise expected(f"File {path}", f"{header + count} bytes for {' x '.join(map(str, sizes))}", len(raw))
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes).copy()
+    with reading(path, "an array that NumPy can hold"):  # with an axis of 0, the others may be too long
+        return np.frombuffer(raw, np.uint8, offset=header).reshape(sizes).copy()
 
 
 def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Tensor]:
@@ -123,7 +125,8 @@ def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Ten
     except UnicodeDecodeError as error:
         raise expected(f"File {path}", "a text file", f"byte {error.start}, which is not text") from error
     if lines and "," in lines[0]:
-        (_, *names), *rows = ([cell.strip() for cell in row] for row in csv.reader(lines) if row)
+        with reading(path, "a CSV of short cells"):
+            (_, *names), *rows = ([cell.strip() for cell in row] for row in csv.reader(lines) if row)
         count, first = len(rows), 2
     else:
         if len(lines) < 2 or not lines[0].strip().isdecimal() or not lines[1].split():

@@ -33,8 +33,10 @@ def made_once(folder: Path, layout: Layout, fill: Callable[[Arrays], None]) -> A
     if not folder.exists():
         with reading(folder, "a folder that can be written", "Folder"):
             folder.parent.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            outer = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
+            aside = outer / folder.name  # unlike `outer`, it has the usual mode, so others may read the cache
+            aside.mkdir()
             files = {name: aside / f"{name}.npy" for name in layout}
             arrays: Arrays = {
                 name: np.lib.format.open_memmap(files[name], "w+", dtype, shape)
@@ -46,7 +48,7 @@ def made_once(folder: Path, layout: Layout, fill: Callable[[Arrays], None]) -> A
             with contextlib.suppress(OSError):  # another process was faster
                 os.replace(aside, folder)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(outer, ignore_errors=True)
     return {name: mapped(folder / f"{name}.npy", *expectation) for name, expectation in layout.items()}
 
 

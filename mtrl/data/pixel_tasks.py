@@ -171,7 +171,7 @@ class Normals(PixelTask):
         bins, total = tally[:-1], tally[-1]
         below, count = bins.cumsum(0), bins.sum()
         shares = {name: below[round(limit / _BIN) - 1] / count for name, limit in ANGLES.items()}
-        median = _BIN * ((below < count / 2).sum() + 0.5)
+        median = torch.where(count > 0, _BIN * ((below < count / 2).sum() + 0.5), torch.nan)
         return {"score": shares["within_11"], "mean_angle": total / count, "median_angle": median, **shares}
 
 

@@ -166,6 +166,9 @@ class ReplayBuffer:
                 f"Found {size} steps, and (T, row) of {shapes}."
             )
         self._position, self._total = state["position"], state.get("total", size)
-        self._resize(size)
         for part, block in zip(self._rows[:, :size].split([b.shape[1] for b in blocks], 1), blocks, strict=True):
             part.copy_(block)
+        if size < self.capacity and self._position != size:  # the saved ring was full: put its oldest rows first
+            self._rows[:, :size] = self._rows[:, :size].roll(-self._position, 1)
+            self._position = size
+        self._resize(size)

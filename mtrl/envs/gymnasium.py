@@ -34,7 +34,7 @@ from gymnasium.wrappers import FlattenObservation, RescaleAction
 from mtrl.core.config import check, check_choice, option
 from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import ControlSpec, Spec
-from mtrl.core.suite import ChosenTasks, Suite
+from mtrl.core.suite import EPISODES, ChosenTasks, Suite
 from mtrl.core.types import FloatArray
 from mtrl.envs.gymnasium_envs import STEPS, GymnasiumEnvs, calling, check_shape, reset, solved_by
 from mtrl.envs.offscreen import offscreen_backend
@@ -77,14 +77,15 @@ class AdapterConfig(ChosenTasks):
         """One environment with observations (O,) and actions (A,) in [-1, 1].
 
         Raises:
-            UserError: the environment cannot be made, its actions are not a vector with bounds, its observations cannot
-                be flattened, or its episodes have no limit.
+            UserError: the environment cannot be made, its actions are not a vector of floating-point numbers with
+                bounds, its observations cannot be flattened, or its episodes have no limit.
         """
         with calling(name, "one that can be made here"):
             env = self.made(name, **options)
             actions, observations = env.action_space, env.observation_space
-        if not (isinstance(actions, Box) and len(actions.shape) == 1 and actions.is_bounded()):
-            raise expected(f"Actions of {name}", "a vector with bounds", str(actions))
+        if not (isinstance(actions, Box) and len(actions.shape) == 1 and _can_be_scaled(actions)):
+            what = "a vector of floating-point numbers with bounds, each low bound below the high one"
+            raise expected(f"Actions of {name}", what, str(actions))
         if not observations.is_np_flattenable:
             raise expected(f"Observations of {name}", "of a kind that can be flattened", str(observations))
         one = np.dtype(actions.dtype).type(1)  # gymnasium warns about bounds of another dtype
@@ -173,7 +174,7 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> GymnasiumEnvs:
         """At most 10 environments per task. Both protocols do the same here: each episode has a seed of its own."""
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
-        check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+        check(episodes >= 1, EPISODES, "a positive integer", episodes)
         return GymnasiumEnvs(self, (seed, _EVALUATION), min(episodes, _EVALUATION_COPIES))
 
     def description(self) -> dict[str, Any]:
@@ -212,6 +213,12 @@ class GymnasiumSuite(Suite[_Adapted, ControlSpec]):
         known = solved.astype(bool).tolist() if self.spec.tells_success else [None] * len(frames)
         titles = [f"{task}: return {value:.4g}" for task, value in zip(self.tasks, total, strict=True)]
         write_video(path, tile([Clip(*clip) for clip in zip(titles, frames, known, strict=True)]), 30)
+
+
+def _can_be_scaled(space: Box) -> bool:
+    """Whether `RescaleAction` can scale every component from [-1, 1] to its bounds."""
+    floating = np.issubdtype(space.dtype, np.floating)
+    return floating and space.is_bounded() and bool((space.low < space.high).all())
 
 
 def _tried(env: gymnasium.Env[FloatArray, FloatArray], name: str) -> Mapping[str, Any]:

@@ -107,7 +107,11 @@ class FamilySuite(GymnasiumSuite[Family]):
         return FamilySuite(self.config.held_out())
 
     def description(self) -> dict[str, Any]:
-        return super().description() | {"goals": {task: round(self.config.goal_of(task), 4) for task in self.tasks}}
+        seen, unseen = (
+            {task: round(self.config.goal_of(task), 4) for task in tasks}
+            for tasks in (self.tasks, self.config.held_out().chosen)
+        )
+        return super().description() | {"goals": seen, "unseen_goals": unseen}
 
 
 CONFIGS = {"goal_velocity": Velocity, "goal_direction": Direction}

@@ -16,7 +16,7 @@ import torch
 from mtrl.core.config import check, check_choice, option
 from mtrl.core.errors import expected
 from mtrl.core.specs import ControlSpec, Spec
-from mtrl.core.suite import FamilyConfig, Suite
+from mtrl.core.suite import EPISODES, FamilyConfig, Suite
 from mtrl.core.types import FloatArray, StepResult
 
 SPEED = 0.15
@@ -59,12 +59,16 @@ class PointSuite(Suite[Config, ControlSpec]):
             UserError: an unknown protocol, or no episodes.
         """
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
-        check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+        check(episodes >= 1, EPISODES, "a positive integer", episodes)
         return PointEnvs(self.config, seed, episodes)
 
     def description(self) -> dict[str, Any]:
-        goals = {task: round(360 * self.config.goal(task), 1) for task in self.tasks}
-        return {"benchmark": self.name, "tasks": list(self.tasks), "horizon": self.config.horizon, "goals": goals}
+        seen, unseen = (
+            {task: round(360 * self.config.goal(task), 1) for task in tasks}
+            for tasks in (self.tasks, self.config.held_out().chosen)
+        )
+        facts = {"benchmark": self.name, "tasks": list(self.tasks), "horizon": self.config.horizon}
+        return facts | {"goals": seen, "unseen_goals": unseen}
 
 
 class PointEnvs:

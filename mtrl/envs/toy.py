@@ -18,7 +18,7 @@ import torch
 from mtrl.core.config import check, check_choice, option
 from mtrl.core.errors import expected
 from mtrl.core.specs import ControlSpec, Spec
-from mtrl.core.suite import ChosenTasks, Suite
+from mtrl.core.suite import EPISODES, ChosenTasks, Suite
 from mtrl.core.types import FloatArray, StepResult
 
 SPEED = 0.15
@@ -74,7 +74,7 @@ class ToySuite(Suite[Config, ControlSpec]):
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> ToyEnvs:
         """One copy for each episode. Both protocols draw new starts and goals."""
         check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
-        check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+        check(episodes >= 1, EPISODES, "a positive integer", episodes)
         return ToyEnvs(self.config, seed, episodes, terminate_on_success=True)
 
     def description(self) -> dict[str, Any]:

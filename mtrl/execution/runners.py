@@ -145,14 +145,16 @@ class Snapshot:
     def largest_difference(self, first: Runner, second: Runner) -> float:
         """The largest ‖second − first‖ / ‖first − before‖ of a tensor, after one update from this state by each runner.
 
-        Rounding differences in tensors that the update hardly changes do not count.
+        Rounding differences in tensors that the update hardly changes do not count. Where an update changes no tensor,
+        as in acting, its results are compared instead.
         """
         before, ways = [t.double() for t in tensors(self._state())], []
         for runner in (first, second):
             with self:
-                runner(1)
-                ways.append([t.double().nan_to_num() for t in tensors(self._state())])
-        largest = 0.0
+                found = runner(1)
+                after = list(tensors(self._state())) or list(found.values())
+                ways.append([t.double().nan_to_num() for t in after])
+        before, largest = before or [torch.zeros_like(t) for t in ways[0]], 0.0
         for old, new, other in zip(before, *ways, strict=True):
             moved, apart, size = (float(x.norm()) for x in (new - old.nan_to_num(), other - new, new))
             largest = max(largest, apart / (moved + 1e-5 * size) if apart > 0 else 0.0)

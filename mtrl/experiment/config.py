@@ -232,7 +232,13 @@ def restore(saved: dict[str, Any]) -> ExperimentConfig:
 
 
 def saved_overrides(path: Path, further: list[str]) -> list[str]:
-    """The overrides that a configuration file stands for, and further ones, which take precedence."""
+    """The overrides that a configuration file stands for, and further ones, which take precedence.
+
+    Raises:
+        UserError: `path` is not a configuration file, or `further` has a recipe, which would change nothing.
+    """
+    name = next((override for override in further if override.startswith("recipe=")), "")
+    check(not name, "recipe", "left out with --config, whose file sets every option", name)
     from mtrl.monitoring.run import read_config  # this imports PyTorch
 
     saved = read_config(path, "--config")

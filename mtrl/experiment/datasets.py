@@ -52,10 +52,11 @@ def collect(
     if type(spec) is not ControlSpec:
         raise expected(f"Benchmark {name}", "one whose tasks have vectors of observations and actions", "another")
     what = "replay" if replay else f"{episodes} episodes (seed {seed}), random actions up to a share of {random}"
-    about = f"{what}, of {folder.path} at step {step}"
+    # Older data sets name the run as it was typed then.
+    about, typed = (f"{what}, of {path} at step {step}" for path in (folder.path.resolve(), folder.path))
     folders = [minari_files.place(output, name, task) for task in tasks]
     there = [minari_files.facts_of(path).get("description", "none") for path in folders]
-    if set(there) == {about}:
+    if set(there) <= {about, typed}:
         return folders
     for path, other in zip(folders, there, strict=True):  # checked before any episode is played
         if path.exists():
@@ -107,8 +108,11 @@ def _stored(experiment: Experiment, folder: RunFolder) -> Iterator[Transitions]:
     before those of the next, in the order of time.
     """
     trainer, found = experiment.trainer, checkpoints.newest(folder.checkpoints)
-    if type(trainer) is not OffPolicyTrainer or found is None:
-        raise expected(f"Run {folder.path}", "one with a checkpoint and training=off_policy, for its replay", "another")
+    if type(trainer) is not OffPolicyTrainer:
+        what = "one with training=off_policy that collects by itself, for its replay"
+        raise expected(f"Run {folder.path}", what, type(trainer).__name__)
+    if found is None:
+        raise expected(f"Run {folder.path}", "one with a checkpoint, for its replay", "none")
     buffer: ReplayBuffer = trainer.empty_replay()
     buffer.load_state_dict(found.replay)
     whole, copies = buffer.ordered(), trainer.config.envs_per_task

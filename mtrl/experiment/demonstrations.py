@@ -164,6 +164,7 @@ def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Pa
     Raises:
         UserError: a task has too few demonstrations, or a file is missing or damaged. The message names it.
     """
+    check(episodes is None or episodes >= 1, "--episodes", "a positive integer", episodes)
     suite: Suite = SUITES.build(compose(options).benchmark)
     spec = _keyframes(suite)
     found = {task: rlbench_layout.episodes(folder, task)[:episodes] for task in suite.tasks}

@@ -9,12 +9,16 @@ from typing import Any
 import yaml
 
 from mtrl import configs
+from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.experiment.config import restore
-from mtrl.gradients.base import DiagnosticConfig, declared
+from mtrl.gradients.base import DiagnosticConfig, declared, primary_tasks
 from mtrl.gradients.grouping import Grouping, best_groups
 from mtrl.monitoring.files import write_atomic
 from mtrl.monitoring.run import RunFolder
+
+METHODS = ("weighting", "surgery", "critic_weighting", "critic_surgery")
+"""The options whose methods may have primary tasks."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def group_run(path: Path | str, groups: int, network: str | None = None, output:
         raise expected("--network", f"one of {', '.join(names)}, whose affinities were measured", network)
     grouping = best_groups(found["affinity"][network], groups)
     members = [[found["tasks"][task] for task in group] for group in grouping.groups]
-    plans = [_configuration(folder, tasks, f"group-{n + 1}-of-{len(members)}") for n, tasks in enumerate(members)]
+    names = [f"group-{n + 1}-of-{len(members)}" for n in range(len(members))]
+    plans = [_configuration(folder, found["tasks"], *group) for group in zip(members, names, strict=True)]
     target = output or folder.path / "groups"
     files = [target / f"{plan['experiment']}.yaml" for plan in plans]
     try:
@@ -73,14 +78,28 @@ def group_run(path: Path | str, groups: int, network: str | None = None, output:
     return GroupedRun(found["tasks"], grouping, files)
 
 
-def _configuration(folder: RunFolder, tasks: list[str], suffix: str) -> dict[str, Any]:
-    """The run's configuration with only these tasks, a name of its own, and no diagnostics that measure affinities."""
+def _configuration(folder: RunFolder, all_tasks: list[str], tasks: list[str], suffix: str) -> dict[str, Any]:
+    """The run's configuration with only these tasks, a name of its own, and no diagnostics that measure affinities.
+
+    Of the primary tasks, those of the group stay.
+
+    Raises:
+        UserError: the run has primary tasks, and none is in the group.
+    """
     config = restore(folder.config)
     benchmark = configs.plain(config.benchmark.restricted(tasks))
     experiment = f"{folder.path.resolve().parent.name}-{suffix}"
     watching = {kind: part for kind, part in (config.diagnostics or {}).items() if not _measures_affinity(part)}
     diagnostics = {kind: configs.plain(part) for kind, part in watching.items()} or None
-    return {**folder.config, "benchmark": benchmark, "diagnostics": diagnostics, "experiment": experiment}
+    methods = {name: dict(folder.config.get(name) or {}) for name in METHODS}
+    for name, options in methods.items():
+        if chosen := options.get("primary"):
+            primary = primary_tasks(f"{name}.primary", chosen, all_tasks, len(all_tasks)).tolist()
+            names = [task for task, is_primary in zip(all_tasks, primary, strict=True) if is_primary]
+            options["primary"] = [task for task in names if task in tasks]
+            check(len(options["primary"]) > 0, f"{name}.primary", f"set to a task of each group ({tasks})", names)
+    changed = {name: options for name, options in methods.items() if options}
+    return {**folder.config, **changed, "benchmark": benchmark, "diagnostics": diagnostics, "experiment": experiment}
 
 
 def _measures_affinity(diagnostic: Any) -> bool:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mtrl.core.config import check, check_choice
+from mtrl.core.cores import torch_threads
 from mtrl.core.errors import expected, reading
 from mtrl.core.specs import GoalSpec
 from mtrl.core.types import FloatArray
@@ -26,7 +28,7 @@ CHECKPOINTS = ("newest", "best")
 def load(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]) -> tuple[Experiment, RunFolder, int]:
     """The experiment of a run's folder with its trained networks, the folder, and the step of these networks.
 
-    The experiment can act and evaluate, but not continue training.
+    The experiment can act and evaluate, but not continue training. PyTorch's threads and random numbers stay the same.
 
     checkpoint: newest (the run's `policy.pt` if no checkpoint is left), or best: the policy with the best evaluation
         during training (`training.evaluate_every`), the first of several equal ones.
@@ -46,7 +48,9 @@ def load(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]
         raise expected(f"Run {folder.path}", "a run with evaluations during training (training.evaluate_every)", "none")
     if found is None and not policy.exists():
         raise expected(f"Run {folder.path}", "a run with a checkpoint or its policy.pt", "none")
-    experiment = Experiment(config)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch_threads(torch.get_num_threads()), torch.random.fork_rng(devices):
+        experiment = Experiment(config)
     state = found.state if found else checkpoints.load_policy(policy)
     with reading(found.path if found else policy, f"one that fits {folder.path}/config.yaml", "Checkpoint"):
         if found:
@@ -77,7 +81,8 @@ def evaluate_run(
     """
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
     experiment, folder, step = load(path, device, checkpoint)
-    _, facts = experiment.evaluate(episodes, protocol, Counter("episodes"))
+    with torch_threads(experiment.config.threads or torch.get_num_threads()):
+        _, facts = experiment.evaluate(episodes, protocol, Counter("episodes"))
     facts = {"step": step, **facts}
     if keep:
         _keep(folder, step, facts)
@@ -86,7 +91,7 @@ def evaluate_run(
 
 def _keep(folder: RunFolder, step: int, facts: dict[str, Any]) -> None:
     try:
-        folder.write_evaluation(step, facts)
+        folder.write_evaluation(step, facts, "_evaluate")
     except OSError as error:
         print(f"mtrl: the evaluation is not kept in {folder.evaluations} ({error.strerror}).", file=sys.stderr)
 

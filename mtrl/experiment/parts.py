@@ -104,7 +104,10 @@ class Experiment:
 def _rebuilt(saved: dict[str, Any], imports: list[str]) -> tuple[Any, Any]:
     """Build the agent and the suite of a saved configuration again, on the CPU, in another process."""
     import_by_name(imports)
-    again = Experiment(replace(restore(saved), device="cpu", threads=1))
+    config = replace(restore(saved), device="cpu", threads=1)
+    if getattr(config.agent, "execution", None) == "captured":  # only a GPU can
+        config.agent = replace(config.agent, execution="plain")
+    again = Experiment(config)
     return again.agent, again.suite
 
 

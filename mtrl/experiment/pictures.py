@@ -22,7 +22,7 @@ from mtrl.experiment.runs import Run, by_experiment, find_runs
 from mtrl.experiment.runs import headline as curve_metric
 from mtrl.monitoring import pixels, plots, plots_methods, plots_scores
 from mtrl.monitoring.run import RunFolder
-from mtrl.monitoring.statistics import OF_IMAGES
+from mtrl.monitoring.statistics import OF_IMAGES, is_share
 
 plot_scores = plots_scores.scores
 EXAMPLES = 3
@@ -48,7 +48,8 @@ def plot_runs(
             task weights for each choice of primary tasks, from a sweep over choices), or predictions (for the first
             test examples). conflicts, lambdas, affinity and predictions take one run.
         headline: the metric of curves, such as evaluation/success; by default the one that `runs.headline` chooses.
-        title, lines: for curves of several experiments; see `plots.compare_runs`.
+        title, lines: for curves of several experiments; see `plots.compare_runs`. Suites with panels of their own have
+            a title, but neither lines nor a choice of the metric.
 
     Returns:
         The file.
@@ -68,7 +69,10 @@ def plot_runs(
         return _of_one(runs, kind, output)
     config, suite = _parts(runs[0])
     if suite.panels:
-        return _plot_panels(suite, runs, output)
+        if headline or lines:
+            what = "a study without `metric` and `lines`, as its pictures have metrics of their own"
+            raise expected(f"A study of benchmark={config.benchmark.kind}", what, headline or list(lines or {}))
+        return _plot_panels(suite, runs, output, title)
     rows = [run.rows for run in runs]
     metric = headline or curve_metric(rows)
     if len(runs) == 1:
@@ -86,6 +90,20 @@ def plot_runs(
         axis["limits"] = (0.5, 1.005)
     look = {"title": title, "lines": lines, **axis}
     return plots.compare_runs(groups, output or Path("comparison.png"), headline=metric, **look)
+
+
+def plot_summary(facts: Mapping[str, Any], controls: Sequence[str], path: Path) -> None:
+    """Draw a study's summary: a row for each task and a column for each label, those of `controls` last.
+
+    Nothing is drawn unless scores are shares and all labels have the same tasks.
+    """
+    rows = facts["runs"]
+    labels = sorted(rows, key=lambda label: label in controls)
+    tasks = list(rows[labels[0]]["tasks"])
+    if all(is_share(row["metric"]) and list(row["tasks"]) == tasks for row in rows.values()):
+        shares = [[rows[label]["tasks"][task] for label in labels] for task in tasks]
+        apart, uncounted = sum(label in controls for label in labels), set(tasks) - set(facts["counted"])
+        plot_scores(shares, tasks, labels, path, title=facts["title"], controls=apart, uncounted=uncounted)
 
 
 def _parts(run: Run) -> tuple[ExperimentConfig, Suite]:
@@ -186,7 +204,7 @@ def _tasks(run: Run) -> list[str]:
     return list(_parts(run)[1].tasks)
 
 
-def _plot_panels(suite: Suite, runs: Sequence[Run], output: Path | None) -> Path:
+def _plot_panels(suite: Suite, runs: Sequence[Run], output: Path | None, title: str) -> Path:
     """Draw the metrics that the suite names, with a line for every run."""
     path = output or (place(runs[0].folder.path, "learning_curves.png") if len(runs) == 1 else Path("comparison.png"))
     lines = {
@@ -194,4 +212,4 @@ def _plot_panels(suite: Suite, runs: Sequence[Run], output: Path | None) -> Path
         for label, found in by_experiment(runs).items()
         for run in found
     }
-    return plots.compare_values(lines, path, suite.panels, step_scale=suite.step_scale)
+    return plots.compare_values(lines, path, suite.panels, step_scale=suite.step_scale, title=title)

@@ -34,7 +34,8 @@ _RECORD: dict[str, Any] = {
     "started": str, "command": [str], "packages": {str: str}, "git": {"commit": str, "dirty": bool},
 }  # fmt: skip
 """The types of the entries in `provenance.json` about each process that worked on a run. Any of them may be missing."""
-_OUTCOMES = {"updates", "training_seconds", "seed", "seconds", "config", "tasks", "best", "steps_total", "delta_mtl"}
+_OUTCOMES = {"updates", "training_seconds", "seed", "seconds", "config", "tasks", "best", "steps_total", "delta_mtl",
+             "reuse"}  # fmt: skip
 """The entries of a result that are not part of its protocol."""
 
 

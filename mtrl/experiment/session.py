@@ -113,7 +113,7 @@ class Session:
         config = self.experiment.config
         self.experiment.agent.announce = self.progress.note
         first = self.trainer.random_steps
-        if config.steps <= first:
+        if config.steps < first:
             self.progress.note(f"No updates: the first {first} steps (training.learning_starts) are random actions.")
         with self.log, contextlib.closing(self.trainer):
             try:
@@ -317,7 +317,7 @@ def _guide(run: str, experiment: Experiment) -> Any:
     Raises:
         UserError: no run can start from this kind of run, or its observations or actions have other sizes.
     """
-    other = load(run)[0]
+    other = load(run, str(experiment.device))[0]
     needed, found = (_sizes(part.suite.spec) for part in (experiment, other))
     if found != needed:
         raise expected(f"Run {run}", f"a run with {needed}", found)

@@ -42,7 +42,7 @@ from mtrl.core.records import read_yaml, require
 from mtrl.core.registry import imported
 from mtrl.experiment.config import USABLE, ExperimentConfig, compose, compose_all, is_name, run_name
 from mtrl.experiment.load import evaluate_run
-from mtrl.experiment.pictures import plot_runs, plot_scores
+from mtrl.experiment.pictures import plot_runs, plot_summary
 from mtrl.experiment.processes import start, tied
 from mtrl.experiment.rungs import Rungs
 from mtrl.experiment.runs import SOLVED, Scores
@@ -50,7 +50,7 @@ from mtrl.monitoring.files import write_json
 from mtrl.monitoring.interrupt import Interrupts
 from mtrl.monitoring.progress import say
 from mtrl.monitoring.run import POLICY, read_result, run_path
-from mtrl.monitoring.statistics import interquartile_mean, is_share
+from mtrl.monitoring.statistics import interquartile_mean, is_share, rliable
 
 KEPT = ("config.yaml", "metrics.jsonl", "result.json", "provenance.json", POLICY)
 """The files of a finished run that are copied into the study's folder."""
@@ -121,6 +121,13 @@ class Study:
         found = (self.place(label, seed) for seed in self.seeds[label])
         return [path for path in found if (path / file).is_file()]
 
+    def chosen(self, labels: Sequence[str]) -> list[str]:
+        """`labels`, or all of the study if there are none. Raises UserError if one is unknown."""
+        for label in labels:
+            if label not in self.runs:
+                raise expected("A label", f"one of {', '.join(self.runs)}", label)
+        return [*(labels or self.runs)]
+
 
 def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs: int = 1) -> None:
     """Train the missing and unfinished runs, `jobs` at a time, and keep the files `KEPT` of each.
@@ -131,12 +138,11 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
         UserError: the study, a label or an override is wrong (before the first run), or a run or a `prepare` failed.
     """
     study = Study.read(path)
-    for label in labels:
-        if label not in study.runs:
-            raise expected("A label", f"one of {', '.join(study.runs)}", label)
+    every = [(label, seed) for label in study.chosen(labels) for seed in study.seeds[label]]
     if study.halving:
         check(not labels, "A study that halves its runs", "repeated as a whole, without labels", " ".join(labels))
-    every = [(label, seed) for label in labels or study.runs for seed in study.seeds[label]]
+    if max(map(len, study.seeds.values())) > 1:
+        rliable()  # the summary needs it for intervals
     compose_all(study.command(*run, overrides) for run in every)
     with (processes := _Processes()), ThreadPoolExecutor(jobs) as pool:
         for line in study.prepare:
@@ -183,7 +189,7 @@ def report(path: Path) -> dict[str, Any]:
     write_json(study.folder / "summary.json", facts)
     for name, kind in study.pictures.items():
         if kind == "scores":
-            _draw_scores(study, facts, study.folder / name)
+            plot_summary(facts, study.controls, study.folder / name)
         else:
             folders = [folder for label in study.runs for folder in study.kept(label, "metrics.jsonl")]
             look = {"headline": study.metric, "title": study.title, "lines": study.lines}
@@ -198,8 +204,7 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
     """
     equal = {study.equal: float} if study.equal else {}
     results = {label: [_read(folder, equal) for folder in study.kept(label)] for label in labels}
-    kept = Rungs(study.folder, study.seeds)
-    rungs = {label: kept.means(label) for label in results} if study.halving else {}
+    rungs = {label: Rungs(study.folder, study.seeds).means(label) for label in results} if study.halving else {}
     if study.equal:
         budgets = {label: sorted({run[study.equal] for run in runs}) for label, runs in results.items()}
         reached = {(len(rungs.get(label, [])), tuple(budget)) for label, budget in budgets.items()}
@@ -208,23 +213,28 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
     rows = {label: _row(runs) for label, runs in results.items()}
     for label, means in rungs.items():
         rows[label]["rungs"] = [round(value, 4) for value in means]
-    controls = [run for label in study.controls for run in results.get(label, [])]
     tasks = list(dict.fromkeys(task for row in rows.values() for task in row["tasks"]))
-    guessed = Scores.of(controls) if controls else None
-    counted = [task for task in tasks if guessed is None or guessed.on([task]).max() <= GUESSED]
+    guessed = [Scores.of([run]) for label in study.controls for run in results.get(label, [])]
+    counted = [task for task in tasks if all(of.on([task]).max() <= GUESSED for of in guessed if task in of.tasks)]
     for row in rows.values():
-        row["solved"] = sum(row["tasks"].get(task, 0.0) >= SOLVED for task in counted)
+        row["solved"] = sum(row["tasks"].get(t, 0.0) >= SOLVED for t in counted) if is_share(row["metric"]) else None
     return {"title": study.title, "counted": counted, "runs": rows}
 
 
 def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, float]]:
-    """Evaluate the kept policies of `labels`, or of all, again. Returns (run, kept mean score, new one) for each."""
+    """Evaluate the kept policies of `labels`, or of all, again. Returns (run, kept mean score, new one) for each.
+
+    Raises UserError if a label is unknown, or if one of `labels`, or the whole study, has no kept policy.
+    """
     study, found = Study.read(path), list[tuple[str, float, float]]()
-    for label in labels or study.runs:
-        for folder in study.kept(label, POLICY):
-            before, score = _read_score(folder)
-            again = evaluate_run(folder, before["episodes"], before["protocol"], keep=False)[2]
-            found.append((f"{label}/{folder.name}", score, again[f"mean_{before['headline']}"]))
+    kept = {label: study.kept(label, POLICY) for label in study.chosen(labels)}
+    if not (all if labels else any)(kept.values()):
+        lacking = [label for label in kept if not kept[label]]
+        raise expected(f"Labels of {study.folder} to check", "ones with a kept policy", lacking)
+    for folder in [folder for folders in kept.values() for folder in folders]:
+        before, score = _read_score(folder)
+        again = evaluate_run(folder, before["episodes"], before["protocol"], keep=False)[2]
+        found.append((f"{folder.parent.name}/{folder.name}", score, again[f"mean_{before['headline']}"]))
     return found
 
 
@@ -332,19 +342,9 @@ def table(facts: Mapping[str, Any]) -> str:
         values = [f"{row[name] * scale:.1f}{unit}" for name in ("mean", "interquartile_mean")]
         between = f"{low * scale:.1f}–{high * scale:.1f}" if row["interval_95"] else "-"
         minutes = f"{mean(row['training_seconds']) / 60:.1f}"
-        cells = [len(row["seeds"]), *values, between, f"{row['solved']} of {len(facts['counted'])}", minutes]
+        of = len(set(facts["counted"]) & set(row["tasks"]))
+        solved = "-" if row["solved"] is None else f"{row['solved']} of {of}"
+        cells = [len(row["seeds"]), *values, between, solved, minutes]
         cells += [further[label].get(name, "-") for name in columns]
         lines.append(f"{label:<{width}}" + "".join(f"{cell:>15}" for cell in cells))
     return "\n".join(lines)
-
-
-def _draw_scores(study: Study, facts: Mapping[str, Any], path: Path) -> None:
-    """Draw a row for each task and a column for each label, if scores are shares and all labels have the same tasks."""
-    rows = facts["runs"]
-    tasks = list(next(iter(rows.values()))["tasks"])
-    if not all(is_share(row["metric"]) and list(row["tasks"]) == tasks for row in rows.values()):
-        return
-    shares = [[row["tasks"][task] for row in rows.values()] for task in tasks]
-    controls = sum(label in study.controls for label in rows)
-    uncounted = set(tasks) - set(facts["counted"])
-    plot_scores(shares, tasks, list(rows), path, title=study.title, controls=controls, uncounted=uncounted)

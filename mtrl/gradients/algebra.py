@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtrl.core.types import Metrics
+from mtrl.core.types import Metrics, Tensors
 from mtrl.execution.precision import float32_products
 from mtrl.gradients import inner_products
 
@@ -129,6 +129,18 @@ def along(gradient: Tensor, direction: Tensor, ensemble: int | None) -> Tensor:
 def like(weights: Tensor, gradient: Tensor, owner: int | None = None) -> Tensor:
     """weights (T,) shaped to multiply a gradient (T, *shape); for a gradient of task `owner`, that task's weight."""
     return weights.view(-1, *[1] * (gradient.ndim - 1)) if owner is None else weights[owner]
+
+
+def trained(tensors: Tensors) -> dict[str, Tensor]:
+    """Those that require a gradient."""
+    return {name: tensor for name, tensor in tensors.items() if tensor.requires_grad}
+
+
+def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the parameter's memory layout, since a fused optimiser reads both in memory order."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def stacked(losses: Tensor | Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrl.core.config import Options, check, option
+from mtrl.core.errors import expected
 from mtrl.core.types import Metrics
 from mtrl.gradients.algebra import combine
 
@@ -145,6 +146,20 @@ class Weighting(nn.Module):
 
     def after_step(self, before: Tensor, after: Tensor) -> None:
         """Learn from the losses (T,) of the same batch before and after the optimiser's step."""
+
+
+def weights_of(weighting: Weighting, context: Context) -> Tensor:
+    """The weights (T,) of a method, which may come from another package, as a new tensor of the losses' type.
+
+    Raises:
+        UserError: the method returns something else.
+    """
+    found = weighting.weights(context)
+    if not isinstance(found, Tensor) or found.shape != context.losses.shape:
+        wanted = f"a tensor {tuple(context.losses.shape)}, a weight for each task"
+        shape = f"one {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise expected(f"What `weights` of {type(weighting).__name__} returns", wanted, shape)
+    return found.detach().to(context.losses.dtype, copy=True)
 
 
 class Surgery(nn.Module):

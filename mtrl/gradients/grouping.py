@@ -50,8 +50,10 @@ def best_groups(affinity: ArrayLike, groups: int) -> Grouping:
         UserError: the matrix is not square and finite, or `groups` is not between 1 and the number of tasks.
     """
     matrix = np.array(affinity, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
-        raise expected("The affinity", "a finite matrix (T, T)", f"one of shape {matrix.shape}")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise expected("The affinity", "a matrix (T, T)", f"one of shape {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise expected("The affinity", "a matrix of finite numbers", "one with NaN or infinity")
     tasks = len(matrix)
     check(1 <= groups <= tasks, "--groups", f"in 1..{tasks}, the number of tasks", groups)
     np.fill_diagonal(matrix, 0.0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,7 +14,30 @@ from mtrl.core.types import TaskLoss, TaskParameters, Tensors
 from mtrl.execution.processes import Processes
 from mtrl.gradients.algebra import along, combine, like, stacked
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 ESTIMATORS = ("exact", "finite_difference", "second_order")
+
+
+def with_same_noise(function: Callable[P, R], device: torch.device) -> Callable[P, R]:
+    """The same function, but each call draws the random numbers that PyTorch's global generators would draw now.
+
+    So dropout has the same masks in an update and in its trial steps. The calls leave the generators as they are.
+    """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return function  # a CUDA graph cannot read a generator's state
+    devices = [device] if device.type == "cuda" else []
+    state, on_device = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in devices]
+
+    def repeated(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.random.fork_rng(devices):
+            torch.set_rng_state(state)
+            for d, found in zip(devices, on_device, strict=True):
+                torch.cuda.set_rng_state(found, d)
+            return function(*args, **kwargs)
+
+    return repeated
 
 
 @dataclass
@@ -23,7 +47,7 @@ class LookAhead:
     α is the optimiser's learning rate, and r the reduction's factor. Momentum μ m and weight decay δ θ are those of the
     optimiser where it has them. Preconditioning of adaptive optimisers, dampening, Nesterov momentum, surgery and
     clipping are left out. Losses are computed with new tensors and copies of the buffers, so parameters and statistics
-    do not change. Parameters that are not trained have no gradient here and do not move. Gradients, losses and the
+    do not change. Parameters that are not trained, or that the optimiser lacks, do not move. Gradients, losses and the
     weights of `step` are those of the S tasks of the batch; the weights of `derivative` are those of all T tasks.
     """
 
@@ -89,7 +113,9 @@ class LookAhead:
 
         rate: α; the optimiser's if not given. plain: whether momentum and weight decay are left out.
         """
-        group, value = self._groups[parameter], subset.gather(parameter.detach())
+        group, value = self._groups.get(parameter), subset.gather(parameter.detach())
+        if group is None:
+            return value
         alpha = self.rate(parameter) if rate is None else rate
         if plain:
             return value - alpha * gradient
@@ -105,8 +131,8 @@ class LookAhead:
         return shared, {n: self.subset.gather(self.network.own[n].detach()) for n in self.own}
 
     def rate(self, parameter: Tensor) -> Any:
-        """α of a parameter: a number, or a tensor () with a capturable optimiser."""
-        return self._groups[parameter]["lr"]
+        """α of a parameter: a number, or a tensor () with a capturable optimiser; 0 if the optimiser lacks it."""
+        return self._groups[parameter]["lr"] if parameter in self._groups else 0.0
 
     def _primary_loss(self, shared: Tensors, own: Tensors) -> Tensor:
         return torch.where(self._primary, self.losses(shared, own, self.second_batch), 0.0).sum()

@@ -101,6 +101,19 @@ class Methods:
         Raises:
             UserError: the methods cannot be used together, or with this network.
         """
+        owned = {"weighting": self.critic_weighting, "surgery": self.critic_surgery} if part == "critic" else {}
+        with typed_as({group: f"critic_{group}" for group, config in owned.items() if config is not None}):
+            return self._optimizer(network, optimizer, part, critic, extras, **options)
+
+    def _optimizer(
+        self,
+        network: TaskParameters,
+        optimizer: torch.optim.Optimizer,
+        part: str | None,
+        critic: MultiTaskOptimizer | None,
+        extras: Collection[str],
+        **options: Any,
+    ) -> MultiTaskOptimizer:
         weighting, surgery = self._chosen(part)
         weights = self._weighting(weighting, network.num_tasks, part, critic)
         for name in weights.needs_extras:
@@ -110,6 +123,8 @@ class Methods:
         num_tasks = self.tasks_per_batch or network.num_tasks
         operation = SURGERIES.build(surgery, num_tasks=num_tasks)
         each_member = declared(surgery, SurgeryConfig).each_member()
+        if each_member and part != "actor":
+            check(network.ensemble is not None, "surgery.per_critic", "false without several critics", each_member)
         try_out(surgery.kind, operation, num_tasks, network.ensemble if each_member else None)
         diagnostics = [DIAGNOSTICS.build(c, num_tasks=network.num_tasks, part=part) for c in self.diagnostics]
         watching: list[Diagnostic] = [diagnostic for diagnostic in diagnostics if diagnostic is not None]
@@ -124,7 +139,7 @@ class Methods:
             weights,
             operation,
             per_member=each_member,
-            primary=self._primary(part, weighting, surgery, network.num_tasks),
+            primary=self._primary(weighting, surgery, network.num_tasks),
             diagnostics=watching,
             **{"process_group": self.process_group, **options},
         )
@@ -167,6 +182,9 @@ class Methods:
                 raise expected(f"Option `{option}`", "left out for an agent with one network", config.kind)
         if part != "critic":
             return self.weighting, self.surgery
+        if self.critic_weighting is not None:
+            choice = declared(self.critic_weighting, WeightingConfig).actor_weights
+            check(choice == "auto", "weighting.actor_weights", "set for the actor's weighting only", choice)
         return self.critic_weighting or self.weighting, self.critic_surgery or self.surgery
 
     @staticmethod
@@ -174,6 +192,8 @@ class Methods:
         weighting: Weighting = WEIGHTINGS.build(config, num_tasks=num_tasks)
         check_begun(f"weighting={config.kind}", weighting)
         choice = declared(config, WeightingConfig).actor_weights
+        if part is None:
+            check(choice == "auto", "weighting.actor_weights", "auto for an agent with one network", choice)
         if part != "actor":
             return weighting
         if weighting.requires_positive_losses:
@@ -186,13 +206,8 @@ class Methods:
             raise expected(f"Weighting {config.kind}", "used on losses that stay positive, or beside a critic", part)
         return Borrowed(critic) if choice == "critic" and critic is not None else weighting
 
-    def _primary(self, part: str | None, weighting: Any, surgery: Any, num_tasks: int) -> Tensor:
+    def _primary(self, weighting: Any, surgery: Any, num_tasks: int) -> Tensor:
         """The mask (T,) bool of the primary tasks that either configuration names. If both do, they must agree."""
-        owned = {"weighting": self.critic_weighting, "surgery": self.critic_surgery} if part == "critic" else {}
-        with typed_as({group: f"critic_{group}" for group, config in owned.items() if config is not None}):
-            return self._primary_tasks(weighting, surgery, num_tasks)
-
-    def _primary_tasks(self, weighting: Any, surgery: Any, num_tasks: int) -> Tensor:
         limits = declared(surgery, SurgeryConfig)
         chosen = {"weighting": declared(weighting, WeightingConfig).primary_tasks(), "surgery": limits.primary_tasks()}
         masks = [primary_tasks(f"{g}.primary", names, self.tasks, num_tasks) for g, names in chosen.items() if names]

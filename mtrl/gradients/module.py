@@ -13,6 +13,7 @@ from mtrl.core.errors import UserError, expected
 from mtrl.core.registry import Registry
 from mtrl.core.subset import TaskSubset
 from mtrl.core.types import Metrics, Tensors
+from mtrl.gradients.look_ahead import with_same_noise
 from mtrl.gradients.methods import Methods
 from mtrl.gradients.surgery import SURGERIES
 from mtrl.gradients.weightings import WEIGHTINGS
@@ -42,7 +43,8 @@ class ModuleOptimizer(nn.Module):
             default, it is found at the first step from what each loss depends on.
         reduction: "mean" or "sum" of the weighted losses.
         max_grad_norm: the norm to which `step` clips the gradient; no clipping if not given.
-        generator: the source of the methods' randomness; PyTorch's own if not given.
+        generator: the source of the methods' randomness; PyTorch's own if not given, or with a `process_group` a new
+            one, whose state is not saved.
         process_group: the processes that learn together, in place of `DistributedDataParallel`.
 
     Raises:
@@ -94,8 +96,8 @@ class ModuleOptimizer(nn.Module):
         again = self.methods.computes_again
         if again and not callable(losses):
             raise expected("Losses", f"a function that computes them, for {again}", type(losses).__name__)
-        batches = self._batch(losses), None if second is None else _Batch(second, None)
-        return self.methods.step(self._tasks.losses, *batches)
+        other = None if second is None else _Batch(self._repeated(second), None)
+        return self.methods.step(self._tasks.losses, self._batch(losses), other)
 
     def backward(self, losses: Losses) -> Metrics:
         """Write the gradients of `step`, before clipping, into `.grad`, in place of zero_grad and backward, and take no
@@ -108,14 +110,20 @@ class ModuleOptimizer(nn.Module):
             raise expected(again.capitalize(), "used with `step`, since it computes the losses again", "`backward`")
         return self.methods.backward(self._tasks.losses, self._batch(losses))
 
+    def _repeated(self, losses: Callable[[], Losses]) -> Callable[[], Losses]:
+        """The function for later calls in the update that begins now."""
+        device = next(self._tasks.parameters()).device
+        return with_same_noise(losses, device) if self.methods.computes_again else losses
+
     def _batch(self, given: Losses | Callable[[], Losses]) -> _Batch:
+        again = self._repeated(given) if callable(given) else None
         losses = given() if callable(given) else given
         _check(losses, self._tasks.num_tasks)
         if not self._known:
             self._tasks.divide(self._tasks.users(losses))
             self.methods.check_shared()
             self._known = True
-        return _Batch(given if callable(given) else None, losses)
+        return _Batch(again, losses)
 
 
 def _check(losses: Any, num_tasks: int) -> None:
@@ -218,10 +226,12 @@ class _ModuleTasks:
         return owner
 
     def users(self, losses: Losses) -> dict[str, int]:
-        """The owner of each parameter that only one loss depends on."""
+        """The owner of each parameter that only one of several losses depends on."""
         if isinstance(losses, Tensor):
             what = "a list of scalars, from which owners of parameters are found, unless `owned` names them"
             raise expected("Losses", what, f"one tensor {tuple(losses.shape)}")
+        if self.num_tasks == 1:
+            return {}
         trained = {name: p for name, p in self.shared.items() if p.requires_grad}
         users: dict[str, list[int]] = {name: [] for name in trained}
         for task, loss in enumerate(losses):

@@ -15,9 +15,9 @@ from mtrl.core.errors import expected
 from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
 from mtrl.core.types import Metrics, TaskLoss, TaskParameters, Tensors
 from mtrl.execution.processes import Processes
-from mtrl.gradients.algebra import conflict_metrics, gramian, like, rows, stacked
-from mtrl.gradients.base import Context, Diagnostic, Surgery, Weighting
-from mtrl.gradients.look_ahead import LookAhead
+from mtrl.gradients.algebra import conflict_metrics, gramian, laid_out_as, like, rows, stacked, trained
+from mtrl.gradients.base import Context, Diagnostic, Surgery, Weighting, weights_of
+from mtrl.gradients.look_ahead import LookAhead, with_same_noise
 from mtrl.gradients.surgery.none import NoSurgery
 
 CONFLICT_WINDOW = 100
@@ -32,6 +32,8 @@ class _Update:
     """The network, restricted to the tasks of the batch (`TaskParameters.at`)."""
     subset: TaskSubset
     task_losses: TaskLoss
+    again: TaskLoss
+    """`task_losses` with the random numbers of its first call."""
     batch: Any
     second_batch: Any
     extras: dict[str, Tensor]
@@ -179,7 +181,10 @@ class MultiTaskOptimizer(nn.Module):
             raise expected("This weighting", "given a second batch of the training data", second_batch)
         network = self.network.at(subset)
         factor = 1.0 / network.num_tasks if self.reduction == "mean" else 1.0
-        return _Update(network, subset, self.processes.losses(task_losses), batch, second_batch, extras or {}, factor)
+        losses = again = self.processes.losses(task_losses)
+        if self.computes_again is not None or self.diagnostics:
+            again = with_same_noise(losses, self.primary.device)
+        return _Update(network, subset, losses, again, batch, second_batch, extras or {}, factor)
 
     def _differentiate(self, update: _Update) -> tuple[Metrics, Context]:
         return self._per_task_step(update) if self.per_task else self._joint_step(update)
@@ -198,7 +203,7 @@ class MultiTaskOptimizer(nn.Module):
     def _weights(self, context: Context, subset: TaskSubset) -> Tensor:
         """The weights (S,) of this update, after the weighting has learned from it."""
         self.weighting.update(context)
-        weights = subset.gather(self.weighting.weights(context).detach().to(context.losses.dtype))
+        weights = subset.gather(weights_of(self.weighting, context))
         subset.write(self.last_weights, weights)
         return weights
 
@@ -207,7 +212,7 @@ class MultiTaskOptimizer(nn.Module):
         losses = stacked(found)
         context = self._context(losses, update)
         weights = self._weights(context, update.subset)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear()
         torch.dot(losses, weights * update.factor).backward()
         for parameter in self.network.parameters():
             if parameter.requires_grad and parameter.grad is None:
@@ -222,7 +227,7 @@ class MultiTaskOptimizer(nn.Module):
             tensors = network.per_task_leaves()
         found, aux = update.task_losses(tensors, all_own, buffers, update.batch)
         losses = stacked(found)
-        leaves, own = _trained(tensors), _trained(all_own)
+        leaves, own = trained(tensors), trained(all_own)
         differentiate = self._separate_gradients if network.shared_input else self._gradients
         in_graph, owned = differentiate(found, leaves, own, create_graph=self.surgery.has_penalty)
         shared = {n: g.detach() for n, g in in_graph.items()}
@@ -231,7 +236,7 @@ class MultiTaskOptimizer(nn.Module):
         if self.weighting.needs_look_ahead or self.surgery.needs_look_ahead or self.diagnostics:
             batches = (update.batch, update.second_batch if self.needs_second_batch else update.batch)
             settings = (self.primary, factor, shared, owned, update.subset, self.processes)
-            ahead = LookAhead(network, self.optimizer, update.task_losses, *batches, *settings)
+            ahead = LookAhead(network, self.optimizer, update.again, *batches, *settings)
         context = self._context(losses, update, gramian=gram, look_ahead=ahead)
         weights = self._weights(context, update.subset)
         metrics = {"loss": losses.detach(), "weight": weights, **self._conflicts(gram, update.subset), **aux}
@@ -239,7 +244,7 @@ class MultiTaskOptimizer(nn.Module):
         if not self.surgery.has_penalty:
             # Not in place: two parameters may share a gradient tensor, and diagnostics read it afterwards.
             combined, found = self._combined(shared, grams, weights, update, context)
-            owned = {n: g * like(scaled, g, network.owner.get(n)) for n, g in owned.items()}
+            owned = {n: (g * like(scaled, g, network.owner.get(n))).to(g) for n, g in owned.items()}
             self._write(combined, owned, update.subset)
             return metrics | found, context
         penalty = self.surgery.penalty(gramian(self._blocks(in_graph)))
@@ -282,7 +287,8 @@ class MultiTaskOptimizer(nn.Module):
         if self.surgery.needs_look_ahead:
             coefficients, metrics = self.surgery.choose(coefficients, weights, context)
         coefficients = coefficients.mul(update.factor).to(weights.dtype)
-        found = {n: self.surgery.combine(g, coefficients, scaled, self.generator) for n, g in shared.items()}
+        factors = {g.dtype: (coefficients.to(g.dtype), scaled.to(g.dtype)) for g in shared.values()}
+        found = {n: self.surgery.combine(g, *factors[g.dtype], self.generator) for n, g in shared.items()}
         return found, metrics
 
     def _coefficients(self, grams: Tensor, weights: Tensor, primary: Tensor) -> Tensor:
@@ -300,14 +306,20 @@ class MultiTaskOptimizer(nn.Module):
             found.append(weights * surgery.coefficients(sound, primary, noise))
         return torch.stack(found)
 
-    def _write(self, shared: Tensors, own: Tensors, subset: TaskSubset) -> None:
+    def _clear(self) -> None:
+        """Remove all gradients. The network and the optimiser may each have parameters that the other one lacks."""
         self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.network.parameters():
+            parameter.grad = None
+
+    def _write(self, shared: Tensors, own: Tensors, subset: TaskSubset) -> None:
+        self._clear()
         for name, gradient in shared.items():
             parameter = self.network.shared[name]
-            parameter.grad = _laid_out_as(parameter, gradient)
+            parameter.grad = laid_out_as(parameter, gradient)
         for name, gradient in own.items():
             parameter = self.network.own[name]
-            parameter.grad = _laid_out_as(parameter, subset.scatter(gradient, parameter))
+            parameter.grad = laid_out_as(parameter, subset.scatter(gradient, parameter))
 
     def _gradients(
         self, losses: Tensor | Sequence[Tensor], shared: Tensors, own: Tensors, *, create_graph: bool = False
@@ -333,16 +345,5 @@ class MultiTaskOptimizer(nn.Module):
     def _learn_from_step(self, update: _Update, before: Tensor) -> None:
         shared, own, buffers = update.network.tensors
         copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        after = stacked(update.task_losses(shared, own, copies, update.batch)[0])
+        after = stacked(update.again(shared, own, copies, update.batch)[0])
         self.weighting.after_step(before, update.subset.scatter(after, self.last_weights))
-
-
-def _trained(tensors: Tensors) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in tensors.items() if tensor.requires_grad}
-
-
-def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient in the parameter's memory layout, since a fused optimiser reads both in memory order."""
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter).copy_(gradient)

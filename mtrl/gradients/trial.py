@@ -1,4 +1,4 @@
-"""Checks of surgeries and weightings from other packages, before a run begins."""
+"""Checks of surgeries from other packages, before a run begins; of weightings, only that they were initialised."""
 
 from __future__ import annotations
 

@@ -153,30 +153,30 @@ def compare_panel(
 
 
 def compare_values(
-    runs: Mapping[str, Sequence[Row]], path: Path | str, panels: Sequence[tuple[str, str]], *, step_scale: float = 1.0
+    runs: Mapping[str, Sequence[Row]], path: Path, panels: Sequence[tuple[str, str]], step_scale: float, title: str = ""
 ) -> Path:
     """Draw metrics of several runs, with a panel for each metric and a line for each run.
 
     Args:
         runs: {label: rows}. A run without a metric is left out of that panel. If a step has two values, as from an
             evaluation during training and the one at the end, the later one is drawn.
-        panels: (metric, title). A metric whose title begins with "success" is shown in per cent.
+        panels: (metric, name). A metric whose name begins with "success" is shown in per cent.
         step_scale: the number of environment steps in one step of the rows.
     """
     columns = min(len(panels), 2)
     lines = math.ceil(len(panels) / columns)
-    figure = new_figure(5.2 * columns, 3.2 * lines + 0.3 * math.ceil(len(runs) / 3), "")
+    figure = new_figure(5.2 * columns, 3.2 * lines + 0.3 * math.ceil(len(runs) / 3), title)
     grid = figure.subplots(lines, columns, squeeze=False)
-    for panel, (metric, title) in zip(grid.flat, panels, strict=False):
+    for panel, (metric, name) in zip(grid.flat, panels, strict=False):
         for number, (label, rows) in enumerate(runs.items()):
             found = {row["step"] * step_scale: row[metric] for row in rows if row.get(metric) is not None}
             points = np.array(list(found.items()), float).reshape(-1, 2).T
             panel.plot(*points, **look(number), linewidth=1.8, label=label)  # without points, it is only in the legend
-        style(panel, title)
+        style(panel, name)
         steps_axis(panel)
         panel.set_ylim(bottom=0.0)
         panel.set_xlabel("environment steps", fontsize=9)
-        if title.startswith("success"):
+        if name.startswith("success"):
             percent_axis(panel)
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
     return save(figure, path)

@@ -135,9 +135,9 @@ class RunFolder:
         file = self.path / "result.json"
         return read_result(file) if file.exists() else None
 
-    def write_evaluation(self, step: int, evaluation: Mapping[str, Any]) -> Path:
-        """Keep the evaluation after `step` steps as `evaluations/step_<n>.json`; NaN becomes null."""
-        path = self.evaluations / f"step_{step}.json"
+    def write_evaluation(self, step: int, evaluation: Mapping[str, Any], suffix: str = "") -> Path:
+        """Keep the evaluation after `step` steps as `evaluations/step_<n><suffix>.json`; NaN becomes null."""
+        path = self.evaluations / f"step_{step}{suffix}.json"
         self.evaluations.mkdir(exist_ok=True)
         write_json(path, evaluation)
         return path

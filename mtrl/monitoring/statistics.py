@@ -141,7 +141,7 @@ def _estimate(
     point = function(*arrays)
     if min(map(len, arrays)) == 1:
         return Band(point, np.full_like(point, np.nan), np.full_like(point, np.nan))
-    library = _rliable()
+    library = rliable()
     scores = arrays[0] if len(arrays) == 1 else list(arrays)  # the arrays of a list are resampled independently
     before = np.random.get_state()
     np.random.seed(seed)
@@ -154,7 +154,8 @@ def _estimate(
     return Band(point, bounds["scores"][0], bounds["scores"][1])
 
 
-def _rliable() -> ModuleType:
+def rliable() -> ModuleType:
+    """The library behind intervals. Raises UserError if it is not installed."""
     try:
         from rliable import library
     except ModuleNotFoundError as error:

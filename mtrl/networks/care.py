@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtrl.core.config import check, option
+from mtrl.core.config import check, option, path_option
 from mtrl.core.errors import expected, reading
 from mtrl.networks.base import Factory, NetworkConfig
 from mtrl.networks.layers import Linear, TaskVector, Torso, owned, weighted_sum
@@ -101,7 +101,7 @@ class Config(NetworkConfig):
     """Temperature of the softmax over the encoders."""
     detach_context: bool = False
     """Whether to stop the gradient from the attention into the context, as in the paper."""
-    descriptions: str = ""
+    descriptions: str = path_option("", changes_results=True)
     """A file of sentence embeddings with a row for each task, in the tasks' order: .npy (T, D), or JSON (a list of
     rows, or a mapping from names to rows). Without one, each task learns an embedding of its own."""
 

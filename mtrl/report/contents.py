@@ -239,7 +239,8 @@ def _spark(lines: list[tuple[int, FloatArray, FloatArray]] | None, metric: str) 
 
 def _profiles(methods: Sequence[Method], metric: str) -> Markup | None:
     """The picture of performance profiles; None if no method has scores on two tasks or more."""
-    found = {method.place: method.scores.on(method.scores.counted) for method in methods if method.scores}
+    scored = {method.place: method.scores for method in methods if method.scores and method.scores.metric == metric}
+    found = {place: scores.on(scores.counted) for place, scores in scored.items()}
     found = {place: array for place, array in found.items() if array.shape[1] > 1}
     if not found:
         return None

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtrl.core.config import check, option, path_option
+from mtrl.core.config import check, check_choice, option, path_option
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import FloatArray, Metrics, TaskVectorEnv, Transitions
 from mtrl.data import minari_files
@@ -57,6 +57,7 @@ class Config(TrainingConfig):
         for name in ("transitions", "context_episodes"):
             value = getattr(self, name)
             check(value is None or value >= 1, f"training.{name}", "a positive integer", value)
+        check_choice("training.first_context", self.first_context, ("code", "random"))
 
 
 class InferringAgent(TrainedAgent, Protocol):
@@ -102,8 +103,9 @@ class BatchTrainer(ControlTrainer):
         """Read the data sets.
 
         Raises:
-            UserError: one is missing or does not fit the benchmark.
+            UserError: one is missing or does not fit the benchmark, or evaluations have too few goals.
         """
+        super().start()
         spec, config = self.suite.spec, self.config
         sizes = (spec.observation_size, spec.action_size)
         found = minari_files.read(config.data, self.suite.name, spec.tasks, sizes, config.transitions)

@@ -10,6 +10,7 @@ import torch
 from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.core.types import Metrics, StepResult, Transitions
+from mtrl.training.control import ControlTrainer
 from mtrl.training.off_policy import Guide, OffPolicyTrainer
 from mtrl.training.ray_stream import Arrival, RayStream
 
@@ -30,8 +31,9 @@ class CollectedTrainer(OffPolicyTrainer):
 
         Raises:
             UserError: Ray or the cluster is missing; the cluster has too few cores; the agent needs the steps of all
-                copies at once; or several processes learn together.
+                copies at once; several processes learn together; or evaluations have too few goals.
         """
+        ControlTrainer.start(self)
         learner, config = self.agent.config, self.config
         check(learner.n_step == 1, "agent.n_step", "1 with training.collector=ray", learner.n_step)
         each = "false with training.collector=ray, as collectors send their copies' steps at different times"
@@ -71,6 +73,7 @@ class CollectedTrainer(OffPolicyTrainer):
         steps, successor = block.reward.shape[1], block.next_observation
         arrays = (block.observation[:, :-1], block.action, block.reward, successor, *block.ends[:2])  # read-only
         observation, action, reward, following, ended, cut = (torch.tensor(array).flatten(1, 2) for array in arrays)
+        action = action.clamp(-1, 1)  # what the environments have played
         self._keep(Transitions(observation, action, reward, following, ended, truncated=cut))
         for step in range(steps):
             terminated, truncated, success = block.ends[:, :, step]

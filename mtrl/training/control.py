@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mtrl.core.config import check
 from mtrl.core.errors import expected
-from mtrl.core.specs import ControlSpec
+from mtrl.core.specs import ControlSpec, GoalSpec
 from mtrl.core.types import FloatArray, StepResult, TaskVectorEnv
 from mtrl.training.evaluation import Evaluation, Policy, Progress, greedy
 from mtrl.training.evaluation import evaluate as evaluate_policy
@@ -130,6 +131,20 @@ class ControlTrainer(Trainer):
     def __init__(self, config: Any, *, agent: Any, suite: Any, seed: int, steps: int) -> None:
         super().__init__(config, agent=agent, suite=suite, seed=seed, steps=steps)
         self.headline = "success" if suite.spec.tells_success else "return"
+
+    def start(self) -> Self:
+        """Check, before anything is made, that the benchmark has enough goals for the run's evaluations.
+
+        Raises:
+            UserError: an evaluation has more episodes than goals, and uses each goal once.
+        """
+        config, goals = self.config, getattr(self.suite.config, "num_goals", None)
+        if goals is None or config.protocol != "goals" or isinstance(self.suite.spec, GoalSpec):
+            return self
+        limit = f"at most {goals} (protocol goals: each of benchmark.num_goals once)"
+        for name in ("final_episodes", *(["evaluation_episodes"] if config.evaluate_every else [])):
+            check(getattr(config, name) <= goals, f"training.{name}", limit, getattr(config, name))
+        return self
 
     def report(self) -> dict[str, FloatArray]:
         found = self.episodes.report()

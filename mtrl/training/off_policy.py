@@ -36,7 +36,8 @@ class Config(CollectorConfig):
     """Transitions kept per task."""
     deterministic: bool = False
     """Whether stepping, storing and updating strictly alternate. Otherwise a step of the environments and the updates
-    due for it run at the same time, so updates draw only earlier transitions. Runs repeat bit for bit either way."""
+    due for it run at the same time, so updates draw only earlier transitions. Runs repeat bit for bit either way. With
+    collector=ray it must be false."""
     collector_steps: int = 25
     """With collector=ray: steps that a process takes with each of its copies before it gets a new policy."""
     max_staleness: int = 1000
@@ -53,11 +54,16 @@ class Config(CollectorConfig):
         for name in ("collector_steps", "buffer_size"):
             check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
         check(self.collector == "ray" or self.workers == 1, "training.workers", "1 without collector=ray", self.workers)
+        at_once = self.envs_per_task
         if self.collector == "ray":
+            at_once = self.collector_steps * self.envs_per_task // self.workers
+            check(not self.deterministic, "training.deterministic", "false with collector=ray", self.deterministic)
             check(math.isfinite(self.update_to_data), "training.update_to_data", "a finite number", self.update_to_data)
             least = self.workers * self.updates_per_call
             what = f"{least} or more, the updates for the steps that {self.workers} collectors send at once"
             check(self.max_staleness >= least, "training.max_staleness", what, self.max_staleness)
+        stored = f"{at_once} or more, the transitions of each task that are stored at once"
+        check(self.buffer_size >= at_once, "training.buffer_size", stored, self.buffer_size)
 
     @property
     def updates_per_call(self) -> int:
@@ -109,7 +115,8 @@ class OffPolicyTrainer(ControlTrainer):
         self._guide = guide
 
     def start(self) -> Self:
-        """Make new environments and an empty replay."""
+        """Make new environments and an empty replay. Raises UserError if evaluations have too few goals."""
+        super().start()
         self.envs = self.suite.make_envs(self.seed, self.config.envs_per_task)
         self._stepper = ThreadPoolExecutor(1, "mtrl-environments")
         return self._begin(self.envs.num_tasks)
@@ -120,6 +127,7 @@ class OffPolicyTrainer(ControlTrainer):
         self.episodes = EpisodeStatistics(tasks, self.config.envs_per_task, self.measures)
         self.seconds = {"act": 0.0, "step": 0.0, "update": 0.0}
         self._credit = 0.0
+        self._imitated = False
         self._observation: Tensor | None = None
         return self
 
@@ -206,9 +214,10 @@ class OffPolicyTrainer(ControlTrainer):
         """Make the updates that are due for the last `new` of `step` steps; none before `learning_starts`."""
         if step < self.config.learning_starts:
             return None
-        if self._guide is not None and self.updates == 0:
+        if self._guide is not None and not self._imitated and len(self.replay):
             with self.clock("update"):
                 self._imitate(self._guide)
+            self._imitated = True
         self._credit += new * self.config.update_to_data
         count = int(self._credit) if len(self.replay) else 0
         if not count:
@@ -231,11 +240,11 @@ class OffPolicyTrainer(ControlTrainer):
             random = torch.rand(batch.action.shape, device=self.agent.device, generator=generator) * 2 - 1
             own = torch.rand(batch.reward.shape, device=self.agent.device, generator=generator) < 0.5
             mixed = torch.where(own.unsqueeze(-1), batch.action, random)
-            self.agent.imitate(batch, mixed, guide.value(batch.observation, mixed))
+            self.agent.imitate(batch, mixed, guide.value(batch.observation, mixed).to(self.agent.device))
 
     def state_dict(self) -> dict[str, Any]:
         """All but the replay, in types that a checkpoint can hold."""
-        code = {} if self._guide is None else {"code": self._guide.code}
+        code = {} if self._guide is None else {"code": self._guide.code, "imitated": self._imitated}
         own = {"credit": self._credit, "envs": self.envs.state_dict(), "episodes": self.episodes.state_dict()}
         return super().state_dict() | own | code
 
@@ -244,6 +253,7 @@ class OffPolicyTrainer(ControlTrainer):
         self._credit = state["credit"]
         if self._guide is not None:
             self._guide.code = state["code"]
+            self._imitated = state.get("imitated", self.updates > 0)  # early checkpoints do not tell
         self.episodes.load_state_dict(state["episodes"])
         self._observation = torch.tensor(self.envs.load_state_dict(state["envs"]))
 

@@ -7,11 +7,13 @@ results stay the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 from mtrl.core.config import check, runtime_option
+from mtrl.core.errors import expected
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import Metrics
 from mtrl.data.rollout import Rollout
@@ -52,6 +54,10 @@ class Config(CollectorConfig):
 class Agent(Actor, Reusing, Protocol):
     """What the training loop needs of an agent."""
 
+    config: Any
+    needs_second_batch: bool
+    """Whether a step on a minibatch needs a second one."""
+
     def learn(self, rollout: Rollout, progress: float) -> tuple[Metrics, int]:
         """Learn from a full rollout. Returns metrics and the number of the actor's optimiser steps.
 
@@ -76,8 +82,11 @@ class OnPolicyTrainer(ControlTrainer):
         """Make new environments and an empty rollout.
 
         Raises:
-            UserError: with collector=ray, Ray or the cluster is missing, or the cluster has too few cores.
+            UserError: a rollout or its minibatches are too small; evaluations have too few goals; or, with
+                collector=ray, Ray or the cluster is missing, or the cluster has too few cores.
         """
+        super().start()
+        self._check_sizes()
         spec, config = self.suite.spec, self.config
         self.reuse = None if config.reuse_every is None else PolicyReuse(config, self.agent, self.suite, self.seed)
         self.collector = self._collector()
@@ -88,6 +97,17 @@ class OnPolicyTrainer(ControlTrainer):
         if self.reuse is not None:
             self.seconds["reuse"] = 0.0
         return self
+
+    def _check_sizes(self) -> None:
+        """Check that no minibatch is empty, and that there is a second one if an update needs it."""
+        config, parts = self.config, getattr(self.agent.config, "minibatches", 2)
+        second = self.agent.needs_second_batch
+        several = "2 or more with a weighting that needs a second batch"
+        check(parts > 1 or not second, "agent.minibatches", several, parts)
+        needed = f"{max(2, parts)} or more samples of each task (training.rollout_steps times training.envs_per_task)"
+        found = config.rollout_steps * config.envs_per_task
+        if found < max(2, parts):
+            raise expected(f"A rollout for agent.minibatches={parts}", needed, found)
 
     def _collector(self) -> Collector:
         config = self.config
@@ -102,14 +122,19 @@ class OnPolicyTrainer(ControlTrainer):
 
     def advance(self) -> Metrics | None:
         """Take the collector's next steps, and learn if they complete a rollout."""
-        for observation, action, result in self.collector.collect(self.rollout.steps - self.rollout.filled):
+        copies = self.config.envs_per_task
+        left = max(1, math.ceil((self.steps - self.step) / copies))
+        if not self.step and left < self.rollout.steps:
+            first = f"No updates: the first rollout ends after {self.rollout.steps * copies} steps"
+            self.agent.announce(f"{first} (training.rollout_steps times training.envs_per_task).")
+        for observation, action, result in self.collector.collect(min(self.rollout.steps - self.rollout.filled, left)):
             self.rollout.add(observation, action, result)
             self.episodes.add(result)
-            self.step += self.config.envs_per_task
+            self.step += copies
         if not self.rollout.is_full:
             return None
         with self.clock("update"):
-            metrics, updates = self.agent.learn(self.rollout, self.step / self.steps)
+            metrics, updates = self.agent.learn(self.rollout, min(1.0, self.step / self.steps))
         self.updates += updates
         self.rollout.clear()
         if self.reuse is not None and self.reuse.is_due(self.step) and self.step < self.steps:

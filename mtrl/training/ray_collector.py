@@ -155,16 +155,20 @@ class RayWorkers:
         return self._workers[part].collect.remote(policy, noise, state)
 
     def _answer(self, call: Any, part: int) -> tuple[Block, bytes] | None:
-        """The result of a call. If its process has died, starts another one and returns None."""
+        """The result of a call. If its process has died or the result is lost, starts another one and returns None."""
+        errors = self._ray.exceptions
         try:
             return self._ray.get(call)  # type: ignore[no-any-return]
-        except self._ray.exceptions.RayActorError:
-            self._workers[part] = self._start(part)
-            self._behind.add(part)
-            self.lost += 1
-            return None
-        except self._ray.exceptions.RayTaskError as error:
+        except errors.RayTaskError as error:
             raise error.cause from None
+        except errors.RayActorError:
+            pass
+        except errors.ObjectLostError:
+            self._ray.kill(self._workers[part])  # it may still be alive
+        self._workers[part] = self._start(part)
+        self._behind.add(part)
+        self.lost += 1
+        return None
 
     def _count(self, **sizes: int) -> None:
         for name, size in sizes.items():

@@ -52,7 +52,7 @@ def find_sources(
 
     A borrower whose own policy solves no episode tries the policies of all lenders whose own policies solve one. The
     best policy solves most episodes; of equal ones, it is the one that solves them in fewer steps. If none solves any,
-    it is the one with the largest return, if that is more than twice the return of the task's own policy.
+    it is the one with the largest return, if that is positive and more than twice the return of the task's own policy.
 
     Args:
         envs: made by `Suite.make_evaluation_envs` for the same number of episodes.

@@ -12,6 +12,7 @@ from mtrl.agents import AGENTS
 from mtrl.core.errors import UserError
 from mtrl.core.specs import KeyframeSpec
 from mtrl.data.depth import point_cloud
+from mtrl.gradients import Methods
 from mtrl.networks import TaskNetwork
 from mtrl.networks.keyframes import KEYFRAME_NETWORKS
 from tests.support.cloning import B, C, H, T, agent, batch
@@ -121,7 +122,9 @@ def test_picture_sizes_that_do_not_fit_the_levels_are_refused() -> None:
 
 def test_the_mean_pose_control_is_the_mean_of_the_targets_it_saw() -> None:
     made = AGENTS.build(
-        AGENTS.config_class("mean_pose")(stages=3), spec=KeyframeSpec(tuple(map(str, range(T))), ("front",), H)
+        AGENTS.config_class("mean_pose")(stages=3),
+        methods=Methods(),
+        spec=KeyframeSpec(tuple(map(str, range(T))), ("front",), H),
     )
     batches = [batch(k) for k in range(4)]
     for given in batches:
@@ -130,3 +133,10 @@ def test_the_mean_pose_control_is_the_mean_of_the_targets_it_saw() -> None:
     for t in range(T):
         rows = torch.cat([g.target_pose[t][g.observation.stage[t] == 1] for g in batches])
         assert torch.allclose(made.act(seen)[t, 0, :3], rows[:, :3].mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "option"), [("pcgrad", "surgery"), ("uncertainty", "weighting")])
+def test_the_mean_pose_control_refuses_methods_that_it_cannot_use(method: str, option: str) -> None:
+    spec = KeyframeSpec(("a", "b"), ("front",), H)
+    with pytest.raises(UserError, match=f"`{option}` should be .* for agent=mean_pose"):
+        AGENTS.build(AGENTS.config_class("mean_pose")(), methods=Methods.of(method), spec=spec)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtrl.agents import AGENTS
 from mtrl.agents.grasp import DOMAIN, reversed_gradient
+from mtrl.core.errors import UserError
 from mtrl.core.specs import GraspSpec
 from mtrl.data.grasps import ANOTHER, WANTED
 from mtrl.data.images import ImageBatch
@@ -122,3 +123,8 @@ def test_only_the_wanted_objects_head_sees_the_mask() -> None:
     for score, changes in (("instance", True), ("any", False)):
         agent = grasper(score=score)
         assert (not torch.equal(agent.predict(images), agent.predict(moved))) is changes
+
+
+def test_labels_of_attempts_that_are_not_used_are_refused() -> None:
+    with pytest.raises(UserError, match=r"agent\.target_labels"):
+        grasper(target_grasps=False, target_labels=True)

@@ -142,6 +142,14 @@ def test_relations_are_the_minimum_over_the_simplex(norm_weight: float, scale: f
         np.testing.assert_allclose(alpha, best.x, atol=3e-3)
 
 
+def test_distances_that_are_no_numbers_show_in_their_own_relations_only() -> None:
+    cost = torch.rand(2, 4, generator=torch.Generator().manual_seed(1))
+    wanted = relations(cost, 0.5)[0]
+    cost[1] = torch.nan
+    found = relations(cost, 0.5)
+    assert found[1].isnan().all() and torch.equal(found[0], wanted)
+
+
 def test_a_look_ahead_leaves_no_trace_in_the_memory() -> None:
     plain, agent = matching(), matching("auto_lambda")
     for made in (plain, agent):

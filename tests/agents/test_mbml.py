@@ -15,14 +15,16 @@ from mtrl.agents.mbml import Contexts
 from mtrl.agents.posteriors import Gaussian
 from mtrl.core.errors import UserError
 from mtrl.core.types import Transitions
+from mtrl.execution import runners
+from mtrl.gradients import DIAGNOSTICS
 from tests.support.learners import A, B, Experience, O, T, agent, tensors
 
 K, Z = 8, 3
 
 
-def learner(**options: Any) -> Any:
+def learner(method: str = "none", **options: Any) -> Any:
     options = {"context_size": K, "code_size": Z, "teacher_updates": 2, "reward_ensemble": 3, **options}
-    return agent("none", options.pop("network", "mlp"), learner="mbml", **options)
+    return agent(method, options.pop("network", "mlp"), learner="mbml", **options)
 
 
 def gaussians(*shape: int, seed: int = 0) -> Gaussian:
@@ -149,8 +151,8 @@ def test_teachers_come_first_and_then_stay_as_they_are() -> None:
 
 
 def _draw(made: Any) -> Any:
-    experience = Experience(made)
-    return lambda: [experience.replay.sample(made.config.rows, made.generator)]
+    experience, count = Experience(made), 2 if made.needs_second_batch else 1
+    return lambda: [experience.replay.sample(made.config.rows, made.generator) for _ in range(count)]
 
 
 def test_training_resumes_exactly_in_either_phase() -> None:
@@ -162,6 +164,9 @@ def test_training_resumes_exactly_in_either_phase() -> None:
         again = learner(seed=5)
         again.load_state_dict(parts.state_dict())
         assert again._updates == before
+        early = learner()
+        early.load_state_dict({name: part for name, part in parts.state_dict().items() if name != "updates"})
+        assert early._updates == before
         whole.learn(draw, 2)
         again.learn(_draw(again), 2)
         assert all(torch.equal(a, b) for a, b in zip(tensors(whole), tensors(again), strict=True))
@@ -182,6 +187,19 @@ def test_surgery_works_on_the_students_losses() -> None:
     apart = torch.autograd.grad(joint.student_losses(leaves, own, buffers, student)[0].sum(), list(leaves.values()))
     for a, b in zip(wanted, apart, strict=True):
         torch.testing.assert_close(a, b.sum(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_weighting_that_looks_ahead_works_on_the_students_losses() -> None:
+    made = learner("auto_lambda")
+    assert made.learn(_draw(made), 3)["student/weight"].isfinite().all()
+
+
+def test_what_works_on_the_host_in_the_student_alone_rules_out_faster_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "_finds_compiler", lambda: True)
+    watched = [DIAGNOSTICS.config_class("transference")()]
+    assert [learner(execution="auto", diagnostics=d).execution for d in ((), watched)] == ["auto", "plain"]
+    with pytest.raises(UserError, match=r"agent\.execution.*works on the host"):
+        learner(execution="compiled", diagnostics=watched)
 
 
 def test_a_code_is_enough_for_a_new_task() -> None:

@@ -101,6 +101,17 @@ def test_rewards_are_divided_by_the_deviation_of_discounted_returns() -> None:
     np.testing.assert_allclose(normaliser(steps[0].reward), steps[0].reward.numpy() / deviation, rtol=1e-5)
 
 
+def test_restored_returns_follow_the_rewards_to_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here to the device without data."""
+    one, other = (RewardNormaliser(NormalisationConfig(), T, 0.9, CPU) for _ in range(2))
+    one.observe(new(0))
+    other.load_state_dict(one.state_dict())
+    monkeypatch.setattr(other.moments, "add", lambda *_: None)
+    flags = torch.zeros(2, T, N, dtype=torch.bool, device="meta")
+    other.observe(new(1)._replace(reward=flags[0].float(), terminated=flags[0], truncated=flags[1]))
+    assert other._returns.device.type == "meta"
+
+
 def test_tasks_that_take_turns_have_their_own_statistics() -> None:
     """As if each had been alone."""
     config = NormalisationConfig(normalise_observations="per_task")

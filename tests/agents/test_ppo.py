@@ -261,6 +261,14 @@ def test_a_layer_after_the_output_layer_does_not_hide_it(output_mint: bool) -> N
     torch.testing.assert_close(output.weight, OUTPUT_SCALE * before, rtol=0, atol=0)
 
 
+def test_output_layers_of_shared_parameter_sets_start_small() -> None:
+    config = NETWORKS.config_class("paco")(width=16)
+    network = NETWORKS.build(config, input_size=O, output_size=A)(torch.eye(T)[0])
+    before = network.layers[-1].weight.detach().clone()  # type: ignore[union-attr, index]
+    make().wrap_actor(lambda code: network)(torch.eye(T)[0])
+    assert torch.equal(network.layers[-1].weight, OUTPUT_SCALE * before)  # type: ignore[union-attr, index]
+
+
 def test_a_network_of_one_layer_starts_small() -> None:
     torch.manual_seed(0)
     layer = Linear(O, A)

@@ -96,6 +96,21 @@ def test_targets_move_by_the_target_rate() -> None:
             torch.testing.assert_close(now.data, 0.75 * was + 0.25 * new.data)
 
 
+def test_imitation_moves_the_targets_and_does_not_count_as_updates() -> None:
+    """A run that has started from another policy goes on exactly, with the same updates of the actor."""
+    one, other, data = make(policy_delay=3), make(policy_delay=3, seed=9), batch()
+    before = [p.detach().clone() for p in one.target_actor.parameters()]
+    one.imitate(data, data.action, data.reward)
+    assert not any(torch.equal(a, b) for a, b in zip(before, one.target_actor.parameters(), strict=True))
+    experiences = Experience(one), Experience(other)
+    one.learn(experiences[0].draw, 2)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    for learner, experience in zip((one, other), experiences, strict=True):
+        learner.learn(experience.draw, 2)
+    assert all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(other), strict=True))
+    assert int(one.actor_optimizer.step_count) == 2
+
+
 def test_metrics_of_the_actor_stay_until_its_next_update() -> None:
     learner = make()
     data = Experience(learner)

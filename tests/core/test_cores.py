@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtrl.core.cores import free_cores, side_by_side, torch_threads
+from mtrl.core import native
+from mtrl.core.cores import free_cores, side_by_side, torch_threads, usable_device
+from mtrl.core.errors import UserError
 
 
 @pytest.fixture(params=[2, 5])
@@ -68,3 +70,14 @@ def test_nobody_has_a_core_that_another_has(tmp_path: Path, monkeypatch: pytest.
             assert (too_many, last, none) == ([], [7], [])
     with free_cores(3) as again, free_cores(4) as all_of_them:
         assert (again, all_of_them) == ([2, 3, 5], [])
+
+
+@pytest.mark.parametrize("name", ["meta", "hpu", "privateuseone", "", "cuda:x"])
+def test_devices_on_which_nothing_is_computed_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="`device` should be auto, cpu, or a GPU that PyTorch sees"):
+        usable_device(name)
+
+
+def test_a_compiler_command_that_cannot_be_read_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "gcc '")
+    assert native.function("int none(void) { return 1; }", "none", (), "No C", ()) is None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from mtrl.data.dense import Augmentation, Chosen, DenseData, DenseEpochs, Picture, WithNoise
+from mtrl.data.pixel_cache import made_once
 
 HEIGHT, WIDTH = 24, 32
 KINDS = ["depth", "disparity", "normals", "segmentation", "noise"]
@@ -104,3 +107,10 @@ def test_noise_belongs_to_a_picture_and_tasks_can_be_chosen() -> None:
     part = Chosen(noisy, [7, 2], [2, 0])
     assert len(part) == 2 and torch.equal(part[1].targets[0], noisy[2].targets[2])
     assert part[0].targets[1][0, 0, 0] == 7
+
+
+def test_a_cache_has_the_mode_of_any_new_folder_and_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "usual").mkdir()
+    made_once(tmp_path / "cache", {"one": (np.uint8, (2,))}, lambda arrays: arrays["one"].fill(1))
+    modes = {folder.name: folder.stat().st_mode for folder in tmp_path.iterdir()}
+    assert set(modes) == {"usual", "cache"} and modes["cache"] == modes["usual"]

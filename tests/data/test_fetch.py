@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,19 @@ def test_no_connection_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match=r"nowhere\.tar\.gz to \S+ should succeed"):
         fetch.fetch("cifar10", tmp_path / "data" / "further")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [http.client.IncompleteRead(b"", 9), ValueError("a length that is no number")])
+def test_an_answer_that_breaks_off_is_one_line(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(urllib.request, "urlopen", fail)
+    with pytest.raises(UserError, match="should succeed") as caught:
+        fetch.fetch("mnist", tmp_path / "data")
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
 
 
 def test_archives_cannot_write_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,6 +86,21 @@ def test_a_saved_replay_goes_on_exactly() -> None:
         GoalReplay(GOALS, 2, O, A, T).load_state_dict(replay.state_dict())
 
 
+def test_full_rings_go_on_in_larger_ones() -> None:
+    """The oldest transitions are the first to be overwritten, and nothing but what was stored is drawn."""
+    replay, marks = filled()
+    larger = GoalReplay(GOALS, CAPACITY + 2, O, A, T)
+    larger.load_state_dict(replay.state_dict())
+    assert larger.sizes.tolist() == replay.sizes.tolist() and len(larger) == len(replay)
+    for number in (7, 8):
+        added = step([5, 0, 7], number)
+        larger.add(added)
+        for goal, found in zip([5, 0, 7], added.reward.tolist(), strict=True):
+            marks[goal] = [*marks[goal], *found][-CAPACITY - 2 :]
+    drawn = larger.sample(400, generator(), SomeTasks(torch.tensor([5, 0, 7]), GOALS[[5, 0, 7]])).reward
+    assert [set(row) for row in drawn.tolist()] == [set(marks[goal]) for goal in (5, 0, 7)]
+
+
 def test_memory_is_what_the_documentation_says() -> None:
     assert GoalReplay(GOALS, CAPACITY, O, A, T).bytes == 4 * (2 * O + A + 2) * G * CAPACITY
 
@@ -110,3 +125,28 @@ def test_hindsight_relabels_whole_goals_with_what_was_reached() -> None:
         assert (batch.subset.code[changed[:, 0]] < 0).all()
         relabelled += int(changed[:, 0].sum())
     assert 40 <= relabelled <= 80
+
+
+def test_a_second_batch_has_the_goals_of_the_first_in_hindsight_and_their_rewards() -> None:
+    def reward(batch: Transitions, code: Tensor) -> Tensor:
+        return batch.next_observation[..., 0] - code[:, :1]
+
+    def relabel(batch: Transitions, reached: Tensor) -> Transitions:
+        assert isinstance(batch.subset, SomeTasks)
+        code = reached[:, :3]
+        return batch._replace(reward=reward(batch, code), subset=SomeTasks(batch.subset.task, code))
+
+    replay, own = HindsightReplay(GOALS, CAPACITY, O, A, T, relabel=relabel), SomeTasks(torch.arange(G), GOALS)
+    for number in range(3):
+        added = step(list(range(G)), number)
+        replay.add(added._replace(reward=reward(added, GOALS)))
+    for seed in range(20):
+        source = generator(seed)
+        first = replay.sample(4, source)
+        second = replay.sample(4, source, first.subset)
+        assert isinstance(first.subset, SomeTasks) and isinstance(second.subset, SomeTasks)
+        assert torch.equal(first.subset.code, second.subset.code)
+        for batch in (first, second):
+            torch.testing.assert_close(batch.reward, reward(batch, first.subset.code))
+        whole = replay.sample(4, source, own)
+        assert isinstance(whole.subset, SomeTasks) and torch.equal(whole.subset.code, GOALS)

@@ -227,6 +227,7 @@ def test_malformed_files_end_in_one_line_with_their_name(
         ("1\nBald Young\na.jpg 1\n", "line 3.*2 times 1 or -1"),
         ("1\nBald Young\na.jpg 1 0\n", "line 3"),
         ("image_id,Bald,Young\na.jpg,1\n", "line 2.*2 times 1 or -1"),
+        (f"image_id,Bald\n{'a' * 200_000},1\n", "a CSV of short cells"),
     ],
 )
 def test_malformed_attribute_lists(text: str, reason: str, tmp_path: Path) -> None:
@@ -235,3 +236,11 @@ def test_malformed_attribute_lists(text: str, reason: str, tmp_path: Path) -> No
     with pytest.raises(UserError, match=reason) as caught:
         image_files.celeba_attributes(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sizes", [(2**31, 2**31, 4), (0, 2**32 - 1, 2**32 - 1)])
+def test_sizes_beyond_any_array_are_refused(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", *sizes))
+    with pytest.raises(UserError, match=str(path)):
+        image_files.idx(path, 3)

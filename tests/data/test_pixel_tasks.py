@@ -166,3 +166,9 @@ def test_a_prediction_that_is_not_finite_breaks_no_measure() -> None:
         task = cls(3 if kind in ("segmentation", "normals") else 1)
         target = torch.ones(1, 3 if kind == "normals" else 1, 2, 2)
         task.measures(task.tally(torch.full((1, task.channels, 2, 2), torch.nan), target))
+
+
+def test_angles_without_valid_pixels_are_not_a_number() -> None:
+    task, nothing = Normals(3), torch.zeros(1, 3, 2, 2)
+    measures = task.measures(task.tally(torch.rand(1, 3, 2, 2), nothing))
+    assert all(value.isnan() for value in measures.values())

@@ -145,3 +145,15 @@ def test_filled_rings_go_on_where_they_end(capacity: int) -> None:
     assert buffer.ordered().reward.tolist() == [[1, 2, 3, 4]]
     buffer.add(transitions(4, 2).map(lambda part: part[:1]))
     assert buffer.ordered().reward.tolist() == [[1, 2, 3, 4, 5, 6][-capacity:]]
+
+
+@pytest.mark.parametrize("total", [3, 5, 8])
+def test_a_saved_ring_goes_on_in_a_larger_one(total: int) -> None:
+    saved, larger = ReplayBuffer(T, 5, O, A), ReplayBuffer(T, 7, O, A)
+    for k in range(total):
+        saved.add(transitions(k, 1))
+    larger.load_state_dict(saved.state_dict())
+    assert torch.equal(larger.ordered().reward, saved.ordered().reward)
+    larger.add(transitions(total, 3))
+    newest = range(max(0, total - 5), total + 3)[-7:]
+    assert larger.ordered().reward[0].tolist() == [k + 1 for k in newest]

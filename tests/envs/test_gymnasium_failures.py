@@ -22,7 +22,10 @@ register("mtrl-test/Endless-v0", Quick, steps=None)
     [
         ("benchmark.ids=[NoSuch-v0]", "`benchmark.ids` should be ids registered with Gymnasium"),
         ("benchmark.ids=['this:Pendulum-v1']", "`benchmark.ids` should be ids registered with Gymnasium"),
-        ("benchmark.ids=[CartPole-v1]", "Actions of CartPole-v1 should be a vector with bounds. Found 'Discrete"),
+        (
+            "benchmark.ids=[CartPole-v1]",
+            "Actions of CartPole-v1 should be a vector of .* with bounds, each .*Found 'Discrete",
+        ),
         ("benchmark.ids=[Pendulum-v1,MountainCarContinuous-v0]", r"\(3, 1\), like those of Pendulum-v1. Found .2, 1"),
         ("benchmark.ids=[mtrl-test/Endless-v0]", "`benchmark.horizon` should be a number of steps, as mtrl-test/End"),
         ("benchmark.ids=[InvertedPendulum-v2]", "InvertedPendulum-v2 should be one that can be made here"),
@@ -39,6 +42,17 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     found = capsys.readouterr().err
     assert re.search(message, found) and found.count("\n") == 1
     assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("bounds", [(0, 10, (2,), np.int64), (np.zeros(2, np.float32), np.eye(2, dtype=np.float32)[0])])
+def test_actions_that_cannot_be_scaled_are_refused(bounds: tuple[Any, ...]) -> None:
+    class Unscalable(Quick):
+        action_space = gymnasium.spaces.Box(*bounds)
+
+    name = f"mtrl-test/Unscalable{len(bounds)}-v0"
+    register(name, Unscalable)
+    with pytest.raises(UserError, match="floating-point numbers with bounds, each low bound below the high one"):
+        suite(ids=[name])
 
 
 class OldReset(Quick):

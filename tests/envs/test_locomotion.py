@@ -58,6 +58,7 @@ def test_tasks_differ_by_reward_alone_and_episodes_end_at_the_horizon(kind: str,
     assert suite.unseen.tasks == ("unseen-0", "unseen-1", "unseen-2")
     assert suite.spec.tells_success == (kind == "hidden_push")
     assert len(set(suite.unseen.description()["goals"].values())) == 3
+    assert suite.description()["unseen_goals"] == suite.unseen.description()["goals"]
     envs = [suite.config.make(task) for task in suite.tasks]
     states = [env.reset(seed=3)[0] for env in envs]
     for number in range(5):

@@ -48,6 +48,12 @@ def test_unseen_goals_differ_from_those_of_training_and_are_spread_over_the_circ
     part = PointSuite(made.config.restricted(["unseen-1", "goal-3"]))
     assert [part.config.goal(t) for t in part.tasks] == [goals[6], goals[3]] and part.unseen.tasks == unseen
     assert suite(goal_seed=1).config.goal("goal-3") != goals[3]
+    assert suite(unseen_tasks=2).description() != made.description()
+    assert made.description()["unseen_goals"] == made.unseen.description()["goals"]
+    with pytest.raises(UserError, match=r"`benchmark\.goal_seed` should be 0 or more"):
+        suite(goal_seed=-1)
+    with pytest.raises(UserError, match=r"`--episodes or training\.final_episodes` should be a positive integer"):
+        made.make_evaluation_envs(0, 0, "goals")
     with pytest.raises(UserError, match=r"`benchmark\.tasks`"):
         made.config.restricted(["unseen-3"])
 

@@ -89,6 +89,16 @@ def test_a_faster_update_that_is_another_one_is_not_used(
     assert "from the plain one" in caplog.text
 
 
+def test_faster_acting_that_is_another_one_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    """Acting changes no state, so its results are compared."""
+    right, wrong = (runners.Plain(lambda value=value: {"action": torch.full((2,), value)}) for value in (1.0, 2.0))
+    snapshot = runners.Snapshot(dict, torch.Generator())
+    for fast, used in ((right, True), (wrong, False)):
+        auto = runners.Auto(right, [(0, fast)], lambda: 0, snapshot)
+        assert torch.equal(auto(1)["action"], torch.ones(2))
+        assert ("from the plain one" not in caplog.text) is used
+
+
 def test_what_makes_no_sense_here_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`agent.execution` should be plain or compiled on cpu. Found 'captured'"):
         agent(execution="captured")

@@ -90,6 +90,29 @@ def test_steps_that_become_due_for_compilation_within_a_pass_are_compiled_before
     assert not caplog.records
 
 
+@pytest.mark.parametrize("minibatches", [3, 5])
+def test_all_sizes_of_pairs_of_minibatches_are_compiled_before_the_threads_start(
+    minibatches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiling: list[threading.Thread] = []
+
+    class Watched(tracing.Traced):
+        def prepare(self) -> Any:
+            if self._call is None:
+                compiling.append(threading.current_thread())
+            return super().prepare()
+
+    monkeypatch.setattr(tracing, "Traced", functools.partial(Watched, compiled=False))
+    monkeypatch.setattr(runners, "_check_compiler", lambda _: None)
+    agent = make(methods=Methods.of("auto_lambda"), execution="compiled", minibatches=minibatches, epochs=1)
+    data = rollout(agent)
+    compiling.clear()
+    with torch_threads(2):
+        agent.learn(data, 0.1)
+    kinds = 1 if minibatches == 3 else 4  # 48 samples: of one size, or of two in any order
+    assert compiling == 2 * kinds * [threading.current_thread()]
+
+
 def test_compiled_steps_are_the_plain_ones_in_double_precision() -> None:
     """Of an actor with surgery and a critic without."""
     default = torch.get_default_dtype()

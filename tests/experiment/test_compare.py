@@ -55,6 +55,15 @@ def test_the_table_has_a_line_for_every_task_and_names_the_seeds_that_are_missin
     assert re.search(r"\+50\.0 {2,}\S+ to \S+ {2,}0\.88", line), "two spaces or more between columns"
 
 
+def test_policies_that_were_taken_over_are_no_part_of_the_protocol(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label, steps in {"some": 100, "more": 200}.items():
+        reuse = {"env_steps": steps, "taken_over": []}
+        made_run(Path(label), 1, {"reach": 1.0, "push": 0.2}, result={"reuse": reuse})
+    assert compared(capsys, "some", "--against", "more")["comparisons"]
+
+
 def test_tasks_of_one_side_are_left_out_and_named(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made_run(Path("wide"), 1, {"reach": 1.0, "door": 1.0})
     (found,) = compared(capsys, "wide", "--against", "old")["comparisons"]

@@ -111,6 +111,7 @@ def test_pictures_of_another_size_are_named_with_the_option_that_fits_them(tmp_p
             ["demos", "cache", "nowhere", "benchmark=rlbench"],
             "Folder nowhere/reach_target should be one with demonstrations",
         ),
+        (["demos", "cache", "there", "benchmark=toy", "--episodes", "0"], "--episodes` should be a positive integer"),
         (["demos", "cache", "nowhere", "benchmark=toy"], "Benchmark toy should be one of keyframe tasks"),
         (["demos"], "arguments are required: ACTION"),
     ],

@@ -338,6 +338,8 @@ def test_a_saved_configuration_gives_the_same_one_back(capsys: pytest.CaptureFix
         shown.append(yaml.safe_load(capsys.readouterr().out))
     assert shown[0] == shown[1]
     assert shown[2] == {**shown[0], "surgery": {"kind": "none"}, "steps": 7}
+    assert cli.main(["train", "--config", str(file), "recipe=quick", "--show"]) == 2
+    assert "`recipe` should be left out with --config" in capsys.readouterr().err
     Path("bad.yaml").write_text("- a list")
     for name in ("bad.yaml", "absent.yaml"):
         assert cli.main(["train", "--config", name]) == 2

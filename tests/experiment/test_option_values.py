@@ -123,6 +123,15 @@ def test_commas_still_make_runs_of_other_options() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("group", "kind"), [("critic_surgery", "pcgrad"), ("critic_weighting", "uncertainty"), ("diagnostics", "triad")]
+)
+def test_an_optional_group_is_empty_again_after_a_kind(group: str, kind: str) -> None:
+    assert shown(*TOY, f"{group}={kind}")[group] is not None
+    assert shown(*TOY, f"{group}=null")[group] is None
+    assert shown(*TOY, f"{group}={kind}", f"{group}=null")[group] is None
+
+
 KEYS = [
     "steps", "seed", "runs", "experiment", "threads", "benchmark", "network", "surgery", "training", "diagnostics",
     "recipe", "tasks", "network.width", "network.activation", "agent.learning_rate", "training.on_nonfinite",

@@ -54,6 +54,8 @@ BAD = {
     "unknown device": (["device=gpu9"], "device"),
     "unknown diagnostics": (["diagnostics=triade"], "Did you mean 'triad'?"),
     "unknown diagnostics among several": (["diagnostics=[triad,transferense]"], "Did you mean 'transference'?"),
+    "no diagnostics in brackets": (["diagnostics=[null]"], "or none, written []. Found 'null'"),
+    "no diagnostics among several": (["diagnostics=[triad,null]"], "or none, written []. Found 'null'"),
     "a kind as an option": (["surgery.kind=cagrad"], "left out, as `surgery=...` chooses the kind"),
     "an option where there are none": (["surgery.c=0.4"], "left out, as nothing that is chosen here has it"),
     "nothing for a number": (["agent.batch_size=null"], "`agent.batch_size` should be set. Found 'null'."),

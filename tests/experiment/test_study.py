@@ -17,16 +17,18 @@ import numpy as np
 import pytest
 import yaml
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import mtrl
 from mtrl.cli import main
 from mtrl.core.errors import UserError
 from mtrl.envs.toy import OBSERVATION_SIZE
 from mtrl.experiment.config import compose
-from mtrl.experiment.study import KEPT, Study, check_study, summary, table
+from mtrl.experiment.pictures import plot_runs
+from mtrl.experiment.study import KEPT, Study, check_study, report, summary, table
 from mtrl.gradients.base import SurgeryConfig, declared
 from mtrl.monitoring import checkpoints
-from tests.support.figures import labels
+from tests.support.figures import labels, ticks
 from tests.support.waiting import PATIENCE, wait_for
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -43,14 +45,15 @@ def study(folder: Path, **contents: Any) -> Path:
 
 
 def store(
-    folder: Path, label: str, success: dict[str, float], seed: int = 1, updates: int = 450, **further: float
-) -> None:
+    folder: Path, label: str, scores: dict[str, float], seed: int = 1, updates: int = 450,
+    metric: str = "success", **further: float,
+) -> None:  # fmt: skip
     place = folder / label / f"seed_{seed}"
     place.mkdir(parents=True)
-    tasks = {task: {"mean_success": share} for task, share in success.items()}
+    tasks = {task: {f"mean_{metric}": score} for task, score in scores.items()}
     facts = {"updates": updates, "steps_total": updates, "training_seconds": {"update": 1.0}, "episodes": 25}
-    mean = sum(success.values()) / len(success)
-    result = {**facts, **further, "seed": seed, "headline": "success", "mean_success": mean, "tasks": tasks}
+    mean = sum(scores.values()) / len(scores)
+    result = {**facts, **further, "seed": seed, "headline": metric, f"mean_{metric}": mean, "tasks": tasks}
     (place / "result.json").write_text(json.dumps(result))
 
 
@@ -104,6 +107,39 @@ def test_a_task_counts_if_every_control_fails_it_with_every_seed(tmp_path: Path)
     assert 0.6 <= low <= 0.8 <= high <= 1.0
 
 
+def test_a_label_solves_only_shares_of_its_own_tasks(tmp_path: Path) -> None:
+    folder = study(tmp_path, runs={"both": [], "one": [], "returns": [], "blind": []}, controls=["blind"])
+    store(folder, "both", {"lift": 1.0, "stack": 0.9})
+    store(folder, "one", {"lift": 1.0})
+    store(folder, "returns", {"lift": 31.0, "stack": 5.0}, metric="return")
+    store(folder, "blind", {"lift": 0.0})
+    facts = summary(Study.read(folder), ["both", "one", "returns", "blind"])
+    assert facts["counted"] == ["lift", "stack"], "the control has nothing to say about a task that it lacks"
+    assert [row["solved"] for row in facts["runs"].values()] == [2, 1, None, 0]
+    both, one, returns, _ = table(facts).splitlines()[1:]
+    assert "2 of 2" in both and "1 of 1" in one and " of " not in returns
+
+
+def test_controls_are_drawn_last_wherever_the_file_names_them(tmp_path: Path, drawn: dict[str, Figure]) -> None:
+    pictures = {"scores.png": "scores"}
+    folder = study(tmp_path, runs={"blind": [], "equal": []}, controls=["blind"], pictures=pictures)
+    store(folder, "blind", {"lift": 0.0})
+    store(folder, "equal", {"lift": 1.0})
+    report(folder)
+    (panel,) = drawn["scores.png"].axes
+    assert ticks(panel.xaxis) == ["equal", "blind"] and panel.get_xticks().tolist() == [0, 2]
+
+
+def test_a_suite_with_panels_of_its_own_has_a_title_but_no_lines(tmp_path: Path, drawn: dict[str, Figure]) -> None:
+    folder, picture = RESULTS / "pushing/mint/seed_1", tmp_path / "pushing.png"
+    plot_runs([folder], picture, title="Pushing")
+    assert "Pushing" in [text.get_text() for text in drawn["pushing.png"].findobj(Text)]
+    looks: list[dict[str, Any]] = [{"lines": {"paper": 0.5}}, {"headline": "train/return"}]
+    for look in looks:
+        with pytest.raises(UserError, match="benchmark=pushing should be"):
+            plot_runs([folder], picture, **look)
+
+
 def test_the_table_has_delta_mtl_with_its_interval_over_seeds(tmp_path: Path) -> None:
     folder = study(tmp_path, runs={"single": [], "both": {"seeds": [1, 2, 3]}})
     store(folder, "single", {"depth": 0.5})
@@ -143,6 +179,33 @@ def test_what_is_wrong_is_refused_before_the_first_run(
     assert message in capsys.readouterr().err and not Path("runs").exists()
 
 
+def test_several_seeds_need_the_library_of_their_intervals(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "rliable", None)
+    folder = study(elsewhere / "small", common=TINY, runs={"one": []}, seeds=[1, 2])
+    assert main(["study", str(folder)]) == 2
+    assert "[statistics]" in capsys.readouterr().err and not Path("runs").exists()
+
+
+def test_make_installs_what_studies_need_before_it_repeats_one() -> None:
+    lines = (RESULTS.parent / "Makefile").read_text(encoding="utf-8").splitlines()
+    (rule,) = (line for line in lines if line.startswith("results-%:"))
+    (place,) = (number for number, line in enumerate(lines) if line.startswith(f"{rule.split()[1]}:"))
+    extras = set(lines[place + 1].partition(".[")[2].partition("]")[0].split(","))
+    assert {"video", "statistics", "surgery", "vision", "minari", "aux"} <= extras
+
+
+@pytest.mark.parametrize(("labels", "message"), [(["two"], "one of one"), ([], "kept policy"), (["one"], "['one']")])
+def test_a_check_of_nothing_is_refused(
+    tmp_path: Path, labels: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study(tmp_path, runs={"one": []})
+    store(folder, "one", {"lift": 1.0})
+    assert main(["study", str(folder), *labels, "--check"]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="readable YAML"):
         check_study(tmp_path, [])
@@ -157,6 +220,19 @@ def test_the_studies_of_this_repository_are_whole(name: str) -> None:
             limits = declared(surgery, SurgeryConfig)
             assert limits.primary_tasks() or not limits.requires_primary, f"{label} needs primary tasks"
     assert set(found.controls) <= set(found.runs)
+
+
+def test_data_sets_are_kept_however_the_path_of_their_run_is_typed(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("minari", reason="the extra `minari` is not installed")
+    options = ["benchmark=point", "benchmark.num_tasks=1", "agent=ppo", "training=on_policy", "experiment=ppo"]
+    assert main(["train", *options, "steps=100", "training.rollout_steps=100", "training.final_episodes=1"]) == 0
+    run = Path("runs/point/ppo/seed_1")
+    for path in (run, run.resolve()):
+        assert main(["data", "collect", str(path), "--episodes", "1"]) == 0
+    assert main(["data", "collect", str(run), "--replay", "--output", "replays"]) == 2
+    assert "training=off_policy" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process to cores")

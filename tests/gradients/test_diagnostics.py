@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import dropout
 
 from mtrl.agents import AGENTS
 from mtrl.agents.sac import SAC
@@ -236,3 +237,16 @@ def test_affinities_are_the_metrics_that_a_diagnostic_declares() -> None:
     both = Methods(diagnostics=[DIAGNOSTICS.config_class(kind)() for kind in ("triad", "transference")])
     assert both.affinities(metrics) == {"critic": 1, "actor": 2, "all": 4}
     assert Methods(diagnostics=[DIAGNOSTICS.config_class("triad")()]).affinities(metrics) == {}
+
+
+def test_watching_a_network_with_dropout_changes_neither_updates_nor_random_numbers() -> None:
+    ends = []
+    for watched in ([], [DIAGNOSTICS.config_class(kind)() for kind in ("triad", "transference")]):
+        problem = Regression()
+        original = problem.losses
+        problem.losses = lambda s, o, b, batch, f=original: f(s, o, b, (dropout(batch[0]), batch[1]))  # type: ignore[method-assign]
+        method = problem.optimizer("equal", "pcgrad", diagnostics=watched, sgd={"lr": 1e-3})
+        torch.manual_seed(5)
+        problem.train(method, 2)
+        ends.append(torch.cat([parameters(problem), torch.rand(1).double()]))
+    assert torch.equal(*ends)

@@ -91,6 +91,6 @@ def test_bad_input_is_refused() -> None:
         with pytest.raises(UserError, match=r"--groups.*1\.\.3"):
             best_groups(np.eye(3), wrong)
     for matrix in (np.ones((2, 3)), np.full((2, 2), np.nan)):
-        with pytest.raises(UserError, match="finite matrix"):
+        with pytest.raises(UserError, match="The affinity should be a matrix"):
             best_groups(matrix, 1)
     assert best_groups(np.ones((1, 1)), 1).groups == [[0]]

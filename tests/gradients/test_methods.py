@@ -201,6 +201,9 @@ def test_temperatures_are_missed_before_training_starts(agent: list[str]) -> Non
         (["critic_surgery=gcs", "critic_surgery.primary=[]"], "critic_surgery.primary"),
         (["critic_surgery=gcs", "critic_surgery.primary=[9]"], "critic_surgery.primary"),
         (["surgery=gcs", "surgery.primary=[9]"], "surgery.primary"),
+        (["critic_surgery=transference", "critic_surgery.candidates=[bogus]"], "critic_surgery.candidates"),
+        (["critic_weighting=dwa", "critic_weighting.actor_weights=critic"], "critic_weighting.actor_weights"),
+        (["agent=ppo", "training=on_policy", "surgery=pcgrad", "surgery.per_critic=true"], "surgery.per_critic"),
     ],
 )
 def test_a_wrong_value_names_the_option_as_it_was_typed(options: list[str], named: str) -> None:

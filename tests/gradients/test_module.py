@@ -256,3 +256,51 @@ def test_a_parameter_may_be_a_single_number(weighting: str, surgery: str) -> Non
             ours.step(lambda net=net, b=first: net.losses(b), lambda net=net, b=second: net.losses(b))
         ends.append(torch.stack([parameter.reshape(()) for parameter in net.parameters()]))
     torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [{"weighting": "auto_lambda"}, {"weighting": "famo"}, {"surgery": "transference"}])
+def test_trial_steps_have_the_dropout_masks_of_the_update(
+    method: dict[str, Any], problem: tuple[Regression, Net]
+) -> None:
+    regression, net = problem
+    made, masks = ModuleOptimizer(net, adam(net), T, owned=HEADS, **method), []
+
+    def losses() -> list[Tensor]:
+        masks.append(nn.functional.dropout(torch.ones(64)))
+        return net.losses(regression.batch())
+
+    for updates in (1, 2):
+        masks.clear()
+        made.step(losses, losses)
+        assert len(masks) > 1 and all(torch.equal(mask, masks[0]) for mask in masks), updates
+
+
+def test_parameters_without_an_optimiser_keep_no_gradients(problem: tuple[Regression, Net]) -> None:
+    """Their gradients do not pile up from step to step, where they would enter the norm for clipping."""
+    regression, net = problem
+    some = torch.optim.SGD(net.heads.parameters(), 0.0)
+    made = ModuleOptimizer(net, some, T, owned=HEADS, max_grad_norm=1.0)
+    norms = {float(made.step(net.losses(regression.batch()))["grad_norm"]) for _ in range(3)}
+    assert len(norms) == 1
+
+
+@pytest.mark.parametrize("method", [{"surgery": "pcgrad"}, {"surgery": "graddrop"}, {"weighting": "auto_lambda"}])
+def test_losses_and_parameters_may_differ_in_type(method: dict[str, Any], problem: tuple[Regression, Net]) -> None:
+    regression, net = problem
+    net.bfloat16()
+    made = ModuleOptimizer(net, torch.optim.SGD(net.parameters(), 1.0), T, owned=HEADS, **method)
+    parameter = next(iter(net.parameters()))
+    before = parameter.clone()
+    x, y = (part.bfloat16() for part in regression.batch())
+
+    def losses() -> list[Tensor]:
+        return [loss.float() for loss in net.losses((x, y))]
+
+    made.step(losses, losses)
+    assert parameter.isfinite().all() and not torch.equal(parameter, before)
+
+
+def test_one_loss_is_a_task_like_any_other(problem: tuple[Regression, Net]) -> None:
+    regression, net = problem
+    made = ModuleOptimizer(net, adam(net), 1, surgery="pcgrad")
+    assert made.step(net.losses(regression.batch())[:1])["weight"].tolist() == [1.0]

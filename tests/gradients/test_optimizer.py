@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mtrl.core.errors import UserError
 from mtrl.gradients import (
     DIAGNOSTICS,
     SURGERIES,
@@ -312,3 +313,29 @@ def test_a_gradient_that_is_not_finite_stops_no_solver() -> None:
         metrics = method.step(losses, broken)
         if kind != "none":
             assert metrics["task_grad_norm"].isfinite().tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, 2.0, 3.0, 4.0], 2.0, None])
+@pytest.mark.parametrize("surgery", ["none", "pcgrad"])
+def test_a_weighting_that_returns_other_weights_is_refused(values: Any, surgery: str) -> None:
+    network, batch, losses = problem()
+    weighting = Fixed([1.0])
+    weighting.values = torch.tensor(values) if isinstance(values, list) else values
+    operation = SURGERIES.build(SURGERIES.config_class(surgery)(), num_tasks=T)
+    with pytest.raises(UserError, match=r"What `weights` of Fixed returns should be a tensor \(3,\)"):
+        optimizer(network, weighting, operation).step(losses, batch)
+
+
+@pytest.mark.parametrize("kind", WEIGHTINGS.kinds)
+def test_metrics_keep_the_weights_of_their_update(kind: str) -> None:
+    """A metric is no view of a state that later updates change."""
+    network, batch, losses = problem()
+    weighting = WEIGHTINGS.build(WEIGHTINGS.config_class(kind)(), num_tasks=T)
+    sgd = torch.optim.SGD(network.parameters(), lr=0.1)
+    made = MultiTaskOptimizer(network, sgd, weighting)
+    extras = {name: torch.zeros(T, dtype=torch.float64) for name in weighting.needs_extras}
+    found = made.step(losses, batch, batch, extras)["weight"]
+    first = found.clone()
+    for _ in range(3):
+        made.step(losses, batch, batch, extras)
+    assert torch.equal(found, first)

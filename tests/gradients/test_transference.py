@@ -102,3 +102,11 @@ def test_affinities_by_rate_and_with_momentum() -> None:
             expected.append(((1 - after / losses) / 0.05).detach())
         found = problem.train(method, 1, first=k)[0]["affinity"]
     torch.testing.assert_close(found, torch.stack(expected).view(3, T, T).mean(0), rtol=1e-9, atol=1e-12)
+
+
+def test_a_learning_rate_of_zero_is_not_measured_where_affinities_are_divided_by_it() -> None:
+    problem = Regression()
+    method = problem.optimizer("equal", "none", diagnostics=[affinity(per_rate=True)], sgd={"lr": 0.1})
+    first = problem.train(method, 1)[0]["affinity"].clone()
+    method.optimizer.param_groups[0]["lr"] = 0.0
+    assert torch.equal(problem.train(method, 1, first=1)[0]["affinity"], first)

@@ -13,7 +13,10 @@ import pytest
 
 from mtrl import report
 from mtrl.cli import main
+from mtrl.experiment.runs import find_runs
 from mtrl.monitoring.statistics import interquartile_mean
+from mtrl.report import contents
+from mtrl.report.method import Method
 from tests.support.made_runs import HOSTILE, made_run
 from tests.support.tiny_runs import TINY, run_folder
 
@@ -134,6 +137,14 @@ def test_returns_are_reported_as_they_are(elsewhere: Path) -> None:
     made_run(Path("plain"), 1, {"reach": 1.0, "push": 1.0}, result={"headline": "return", "tasks": rows})
     text = Page(report.write([Path("plain")])).text
     assert "-250.5" in text and "31.25" in text and "solved" not in text
+
+
+def test_profiles_are_of_methods_with_the_metric_of_the_page(elsewhere: Path) -> None:
+    made_run(Path("shares"), 1, {"reach": 1.0, "push": 0.5})
+    rows = {"reach": {"mean_return": -250.5}, "push": {"mean_return": 31.25}}
+    made_run(Path("returns"), 1, {"reach": 1.0, "push": 1.0}, result={"headline": "return", "tasks": rows})
+    methods = [Method(name, k, find_runs([Path(name)])) for k, name in enumerate(("shares", "returns"))]
+    assert contents._profiles(methods, "success") == contents._profiles(methods[:1], "success")
 
 
 def test_the_page_lies_in_the_run_or_around_all_of_them(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:

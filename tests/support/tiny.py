@@ -15,7 +15,7 @@ TINY = [
     "video=false", "agent.batch_size=2", "network.width=8", "benchmark.horizon=4", "training.buffer_size=10",
 ]  # fmt: skip
 OFF_POLICY = ("training.learning_starts=2", "agent.batch_size=2", "training.buffer_size=10")
-TINY_ROLLOUTS = ["training.envs_per_task=1", "training.rollout_steps=3", "agent.epochs=1", "agent.minibatches=1"]
+TINY_ROLLOUTS = ["training.envs_per_task=1", "training.rollout_steps=3", "agent.epochs=1", "agent.minibatches=2"]
 TINY_CLONING = [
     "steps=2", "device=cpu", "training.log_every=1", "training.final_episodes=1", "video=false", "agent.batch_size=2",
     "benchmark.tasks=[stack_wine]",

@@ -16,6 +16,7 @@ import pytest
 import torch
 from metaworld.policies import ENV_POLICY_MAP
 
+from mtrl import experiment
 from mtrl.core.errors import UserError
 from mtrl.core.types import FloatArray, StepResult
 from mtrl.envs.metaworld.package_envs import PackageEnvs
@@ -149,3 +150,14 @@ def test_a_policy_sees_observations_where_pytorch_puts_arrays(offset: int) -> No
     observation = np.arange(offset + 24, dtype=np.float32)[offset:].reshape(2, 3, 4)
     assert np.array_equal(greedy(Agent())(observation), observation)
     assert seen[0].data_ptr() % 64 == 0 and seen[0].is_contiguous()
+
+
+@pytest.mark.parametrize("training", ["off_policy", "on_policy", "collected"])
+def test_a_run_with_fewer_goals_than_evaluations_need_is_refused_before_its_first_step(training: str) -> None:
+    kind = {"on_policy": ["agent=ppo", "training=on_policy"], "collected": ["collector=ray"]}.get(training, [])
+    few = ["benchmark=mt1", "task=reach-v3", "benchmark.num_goals=10", "device=cpu", "network=mlp", *kind]
+    often = ["training.final_episodes=10", "training.evaluation_episodes=11", "training.evaluate_every=5"]
+    for options, name in (([], "final_episodes"), (often, "evaluation_episodes")):
+        made = experiment.Experiment(experiment.compose([*few, *options]))
+        with pytest.raises(UserError, match=f"`training.{name}` should be at most 10"):
+            made.trainer.start()

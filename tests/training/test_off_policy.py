@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mtrl import experiment
+from mtrl.core.errors import UserError
 from mtrl.core.types import StepResult
 from mtrl.training.control import EpisodeStatistics
 from mtrl.training.evaluation import evaluate
@@ -56,6 +57,55 @@ def test_side_by_side_updates_lack_the_step_in_flight_and_actions_lack_no_update
     else:
         assert known == [(1, 1), (1, 1), *((step, step) for step in range(2, 6))]
         assert used == [(1, 0), *((step, step) for step in range(2, 6))]
+
+
+class Still:
+    """A guide that does nothing and finds nothing valuable."""
+
+    code: torch.Tensor | None = None
+
+    def settle(self, context: object) -> None:
+        self.code = torch.zeros(1)
+
+    def act(self, observation: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(*observation.shape[:-1], 2)
+
+    def value(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(action.shape[:-1])
+
+
+@pytest.mark.parametrize("options", [["training.update_to_data=0.1"], ["training.learning_starts=1"]])
+def test_a_guide_is_imitated_once_however_rare_updates_are(options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    loops, count = [], [0]
+    for _ in range(2):
+        made = ["benchmark=toy", "device=cpu", *SMALL, "training.imitation_updates=7", *options]
+        parts = experiment.Experiment(experiment.compose(made))
+        monkeypatch.setattr(parts.agent, "imitate", lambda *_: count.__setitem__(0, count[0] + 1))
+        parts.trainer.begin_from(Still())
+        loops.append(cast("OffPolicyTrainer", parts.trainer.start()))
+    play(loops[0], 15)
+    loops[1].load_state_dict(loops[0].state_dict())
+    loops[1].load_data_state(loops[0].data_state())
+    for loop in loops:
+        play(loop, 40)
+    assert count == [7] and all(loop.updates > 0 for loop in loops)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["training.envs_per_task=4", "training.buffer_size=3"], "`training.buffer_size` should be 4 or more"),
+        (["collector=ray", "training.buffer_size=24"], "`training.buffer_size` should be 25 or more"),
+        (["collector=ray", "training.deterministic=true"], "`training.deterministic` should be false with"),
+        (
+            ["agent=mbml", "training=batch", "training.first_context=rnadom"],
+            "`training.first_context` should be one of",
+        ),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        experiment.compose(["benchmark=toy", *options])
 
 
 def test_two_runs_side_by_side_give_the_same_numbers() -> None:

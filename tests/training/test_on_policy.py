@@ -10,7 +10,9 @@ import torch
 
 from mtrl import experiment
 from mtrl.core.errors import UserError
+from mtrl.training import ray_collector
 from mtrl.training.on_policy import OnPolicyTrainer
+from tests.support.collections import StandIn
 
 SMALL = [
     "benchmark=toy", "agent=ppo", "training=on_policy", "device=cpu", "network.width=16", "network.depth=1",
@@ -77,6 +79,46 @@ def test_parts_of_the_environments_give_the_transitions_that_all_together_give()
 def test_parts_divide_the_environments_evenly() -> None:
     with pytest.raises(UserError, match=r"`training.workers` should be a divisor of training.envs_per_task \(3\)"):
         trainer("collector.workers=2")
+
+
+@pytest.mark.parametrize("collector", ["local", "ray"])
+def test_no_step_is_taken_beyond_the_last_one_and_progress_never_exceeds_one(
+    collector: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_collector, "free_cores", lambda _: StandIn.nothing())
+    monkeypatch.setattr(ray_collector, "connected", StandIn(0, 0.0).connected)
+    progress = list[float]()
+    for steps in (47, 58):  # the last rollout is full, or not
+        parts, loop = trainer(f"steps={steps}", f"collector={collector}")
+        monkeypatch.setattr(parts.agent, "learn", lambda _, share: (progress.append(share), ({}, 1))[1])
+        while loop.step < steps:
+            loop.advance()
+        assert loop.step == -(-steps // 3) * 3 and loop.updates == 2
+    assert progress == [24 / 47, 1.0, 24 / 58, 48 / 58]
+
+
+@pytest.mark.parametrize(("steps", "told"), [(21, 1), (22, 0)])
+def test_a_run_without_a_full_rollout_says_that_it_learns_nothing(steps: int, told: int) -> None:
+    parts, loop = trainer(f"steps={steps}")
+    said: list[str] = []
+    parts.agent.announce = said.append
+    while loop.step < steps:
+        loop.advance()
+    assert [line.startswith("No updates: the first rollout ends after 24 steps") for line in said] == [True] * told
+    assert (loop.updates == 0) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["agent.minibatches=25"], "agent.minibatches=25 should be 25 or more samples.* Found 24"),
+        (["agent.minibatches=1", "training.envs_per_task=1", "training.rollout_steps=1"], "2 or more samples"),
+        (["agent.minibatches=1", "weighting=auto_lambda"], "`agent.minibatches` should be 2 or more with"),
+    ],
+)
+def test_rollouts_too_small_for_their_minibatches_are_refused(options: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        trainer(*options)
 
 
 @pytest.mark.parametrize("stop", [3, 8, 21])

@@ -67,6 +67,33 @@ def test_random_actions_are_uniform_until_learning_starts(monkeypatch: pytest.Mo
     loop.close()
 
 
+def test_stored_actions_are_those_that_the_environments_have_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = trainer(monkeypatch, 0, 0.0, "agent=td3", "agent.exploration_noise=[0.9]", "training.learning_starts=5")
+    while loop.step < 100:
+        loop.advance()
+    action = loop.replay.ordered().action
+    assert action.abs().max() == 1, "some noise leads beyond the limits"
+    loop.close()
+
+
+def test_a_lost_result_is_collected_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = trainer(monkeypatch, 0, 0.0)
+    ray, lost = loop.collector._ray, type("ObjectLostError", (Exception,), {})
+    get, calls = ray.get, iter(range(100))
+    monkeypatch.setattr(ray.exceptions, "ObjectLostError", lost, raising=False)
+
+    def losing(call: Any) -> Any:
+        found = get(call)
+        if next(calls) == 1:
+            raise lost
+        return found
+
+    monkeypatch.setattr(ray, "get", losing)
+    Watch(loop).learn(30)
+    assert loop.collector.lost == 1
+    loop.close()
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("slack", [0, 3, 40])
 def test_no_policy_is_older_than_allowed_whichever_collector_is_slow(workers: int, slack: int) -> None:

@@ -133,11 +133,16 @@ class Auxiliary(Agent):
     def state_dict(self) -> dict[str, Any]:
         """Everything that an exact continuation needs."""
         state = self.learner.snapshot() | {"labels": copy.deepcopy(self.labels.state_dict())}
-        return state | {"generator": self.generator.get_state()}
+        return state | {"label_seed": self.labels.seed, "generator": self.generator.get_state()}
+
+    def reseed(self, seed: int) -> None:
+        super().reseed(seed)
+        self.labels.seed = seed
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.learner.restore(state)
         self.labels.load_state_dict(state["labels"])
+        self.labels.seed = state.get("label_seed", self.labels.seed)  # early checkpoints do not tell
         continue_generator(self.generator, state["generator"].cpu())
 
 

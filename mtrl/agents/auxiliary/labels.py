@@ -22,6 +22,9 @@ WEIGHT_CLASSES = 21
 class Labels:
     """A source of auxiliary labels. This base class learns nothing."""
 
+    seed: int = 0
+    """The seed of the random numbers in `epoch`."""
+
     def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
         """Learn to label for one epoch. The main network is the same afterwards.
 
@@ -60,7 +63,10 @@ def focal_loss(logits: Tensor, target: Tensor, focusing: float) -> Tensor:
     logits (B, K); target: classes (B,) or probabilities (B, K); focusing: γ, where 0 gives the cross-entropy.
     """
     log_probability = logits.log_softmax(-1)
-    loss = -((1 - log_probability.exp()) ** focusing) * log_probability if focusing else -log_probability
+    loss = -log_probability
+    if focusing:  # powers of zero may have infinite slopes
+        missing = (1 - log_probability.exp()).clamp(min=torch.finfo(logits.dtype).eps)
+        loss = missing**focusing * loss
     if target.ndim == logits.ndim:
         return (target * loss).sum(-1)
     return loss.gather(-1, target.unsqueeze(-1)).squeeze(-1)

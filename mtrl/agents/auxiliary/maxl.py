@@ -61,7 +61,7 @@ class MAXLLabels(Labels):
         device: torch.device,
         seed: int,
     ) -> None:
-        self.config, self.learner, self._batch_size, self._seed = config.maxl, learner, config.batch_size, seed
+        self.config, self.learner, self._batch_size, self.seed = config.maxl, learner, config.batch_size, seed
         self.network = LabelNetwork(make_trunk(), trunk_size, sizes, config.weight_aware).to(device)
         set_tracking(self.network, False)
         parameters, decay = self.network.parameters(), self.config.weight_decay
@@ -105,7 +105,7 @@ class MAXLLabels(Labels):
     def epoch(self, data: ImageData, number: int, progress: Callable[[int, int], None] | None = None) -> Metrics:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self.config.decay ** (number // self.config.milestone)
-        epochs = Epochs(data, self._batch_size, self._seed + STREAM)
+        epochs = Epochs(data, self._batch_size, self.seed + STREAM)
         losses = []
         for k in range(epochs.per_epoch):
             batch = epochs.batch(number * epochs.per_epoch + k)

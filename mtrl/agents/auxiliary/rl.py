@@ -228,7 +228,7 @@ class RLLabels(Labels):
         seed: int,
     ) -> None:
         self.config, self.learner, self.sizes = config, learner, sizes
-        self._device, self._seed = device, seed
+        self._device, self.seed = device, seed
         self._policy_options = {
             "make_trunk": make_trunk,
             "trunk_size": trunk_size,
@@ -283,7 +283,7 @@ class RLLabels(Labels):
         pool, rows = data.train.pool, data.train.rows[0]
         self.policy.refresh(normalised(pool[rows[: self.config.reward_size]], data.mean, data.deviation))
         self.env.set_canonical()
-        self.model.env.seed(mixed_seed(self._seed, 2, number) % (1 << 31))
+        self.model.env.seed(mixed_seed(self.seed, 2, number) % (1 << 31))
         total = len(data.train.labels[0])
         self.model.learn(total, callback=_Show(progress, total), log_interval=None)  # type: ignore[arg-type]
         self.learner.restore(self.env.canonical)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mtrl.core.config import option, path_option
+from mtrl.core.errors import expected
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.suite import ChosenTasks, Suite
 from mtrl.data.images import ImageData, LabelledImages, Split, TaskImages, channel_statistics, task_images
@@ -96,7 +97,7 @@ class ImageSuite(Suite[Any, ImageSpec]):
         """Training and test images of the tasks, and validation images if the data set has them.
 
         Raises:
-            UserError: a file is missing or damaged.
+            UserError: a file is missing or damaged, or one of these parts has no images of a task.
         """
         split = self._read()
         seed = self.config.split_seed
@@ -123,11 +124,15 @@ class ImageSuite(Suite[Any, ImageSpec]):
         chosen = self._chosen
         rows, labels = [rows[t] for t in chosen], [labels[t] for t in chosen]
         human = None if human is None else [human[t] for t in chosen]
+        for task, own in zip(self.tasks, labels, strict=True):
+            if not len(own):
+                raise expected(f"The number of images of the task {task} in each part of {self.name}", "1 or more", 0)
         return task_images(part.images, rows[:1] if self.spec.shared_input else rows, labels, human)
 
     def description(self) -> dict[str, Any]:
-        config = self.config
-        return {
+        config, common = self.config, {option.name for option in fields(TaskImageConfig)}
+        own = {option.name: getattr(config, option.name) for option in fields(config) if option.name not in common}
+        facts = {
             "benchmark": self.name,
             "tasks": list(self.tasks),
             "classes": list(self.spec.num_classes),
@@ -137,13 +142,15 @@ class ImageSuite(Suite[Any, ImageSpec]):
             "augmentation": {"padding": config.padding, "flip": config.flip},
             "test": "the whole test set",
         }
+        return facts | ({"options": own} if own else {})
 
 
 def by_label(part: LabelledImages, groups: Sequence[Sequence[int]]) -> Tasks:
     """One task for each group of classes: the images of these classes, labelled by their class's index in the group."""
     rows, labels = [], []
+    largest = max(int(part.labels.max()), *map(max, groups))
     for group in groups:
-        place = torch.full((int(part.labels.max()) + 1,), -1)
+        place = torch.full((largest + 1,), -1)
         place[torch.tensor(group)] = torch.arange(len(group))
         label = place[part.labels]
         rows.append(torch.nonzero(label >= 0).squeeze(1))

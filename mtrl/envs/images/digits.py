@@ -104,7 +104,7 @@ def sklearn_digits(test_share: float, seed: int) -> Split:
     images = torch.from_numpy(content.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(content.target).long()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    test = max(round(test_share * len(images)), 1)
+    test = min(max(round(test_share * len(images)), 1), len(images) - 1)
     return Split(*(LabelledImages(images[rows], labels[rows]) for rows in (order[test:], order[:test])))
 
 

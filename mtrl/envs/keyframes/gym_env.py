@@ -15,6 +15,7 @@ from mtrl.data.keyframe_envs import ACTION_SIZE
 from mtrl.envs.keyframes.cameras import Renderer, observe
 from mtrl.envs.keyframes.episode import Episode
 from mtrl.envs.keyframes.scene import AUDIENCE, WORKSPACE
+from mtrl.envs.keyframes.suite import Config
 from mtrl.envs.keyframes.tasks import TASKS
 
 _FILM_SIZE = 320
@@ -33,6 +34,9 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         cameras: names from `data.demos.CAMERAS`.
         image_size: H = W, in pixels.
         render_mode: rgb_array or None.
+
+    Raises:
+        UserError: an unknown camera, none or the same one twice, or an image size out of its range.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012 (Gymnasium's own form)
@@ -45,6 +49,7 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         image_size: int = 128,
         render_mode: str | None = None,
     ) -> None:
+        Config(image_size=image_size, cameras=list(cameras))  # its checks
         self.render_mode = render_mode
         self._task, self._cameras, self._size = task, tuple(cameras), image_size
         self._episode: Episode | None = None

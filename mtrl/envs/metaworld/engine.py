@@ -183,10 +183,10 @@ class BatchedEnvs:
             for goal in range(len(starts.goals)):
                 starts.start(goal)
 
-    def restart(self, which: BoolArray, *, new_goals: bool = False) -> FloatArray:
+    def restart(self, which: BoolArray, *, new_goals: bool | BoolArray = False) -> FloatArray:
         """Start the next episode of the copies marked in ``which (T, N)``, and return all observations (T, N, 39).
 
-        new_goals: draw new goals even if `keeps_goals`.
+        new_goals: which of them (T, N), or whether all, draw new goals even if `keeps_goals`.
 
         Raises:
             RuntimeError: the environments have not been reset, or the last step was interrupted and `which` does not
@@ -258,11 +258,11 @@ class BatchedEnvs:
             self.before_restart(ended)
             self._begin(ended)
 
-    def _begin(self, ended: BoolArray, new_goals: bool = False) -> None:
+    def _begin(self, ended: BoolArray, new_goals: bool | BoolArray = False) -> None:
         """Start the next episode, if there is one, for the copies marked in ``ended (T, N)``."""
-        for t, n in np.argwhere(ended).tolist():
-            if new_goals or not (self.keeps_goals and self._played[t, n]):
-                self._next_goal(t, n)
+        due = ended & (np.array(new_goals) | (self._played == 0) | (not self.keeps_goals))
+        for t, n in np.argwhere(due).tolist():
+            self._next_goal(t, n)
         self._plan()
         starting = ended & ~self._parked
 

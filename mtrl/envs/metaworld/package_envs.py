@@ -266,11 +266,12 @@ class PackageEnvs:
         """Restore a saved state and return its observations (T, N, 39).
 
         Raises:
-            UserError: it is the state of other tasks, or of another number of copies.
+            UserError: it is the state of another engine, of other tasks, or of another number of copies.
         """
-        wanted = (list(self.tasks), len(self._copies))
-        if (found := (list(state["tasks"]), len(state["copies"]))) != wanted:
-            raise expected("Saved environments (tasks, copies)", str(wanted), found)
+        wanted = ("package", list(self.tasks), len(self._copies))
+        copies = len(state["copies"] if "copies" in state else state["goals"]["rngs"])
+        if (found := (state.get("engine", "package"), list(state["tasks"]), copies)) != wanted:
+            raise expected("Saved environments (engine, tasks, copies)", str(wanted), found)
         self._seed, self._started = state["seed"], True
         for copy, saved in zip(self._copies, state["copies"], strict=True):
             copy.load_state_dict(saved)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mtrl.core.config import check, check_choice, option
 from mtrl.core.specs import ControlSpec, Spec
-from mtrl.core.suite import ChosenTasks, Suite
+from mtrl.core.suite import EPISODES, ChosenTasks, Suite
 from mtrl.core.types import FloatArray, TaskVectorEnv
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.goals import GoalDraws
@@ -195,18 +195,24 @@ def evaluation_order(
         UserError: an unknown protocol, no episodes, or more episodes than goals where each goal is used once.
     """
     check_choice("evaluation.protocol", protocol, ("goals", "upstream"))
-    check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+    check(episodes >= 1, EPISODES, "a positive integer", episodes)
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(num_tasks)]
     if protocol == "upstream":
         return np.stack([stream.integers(num_goals, size=episodes) for stream in streams])
     limit = f"in 1..{num_goals} (protocol goals: each goal once)"
-    check(episodes <= num_goals, "evaluation.episodes", limit, episodes)
+    check(episodes <= num_goals, EPISODES, limit, episodes)
     return np.stack([stream.permutation(num_goals)[:episodes] for stream in streams])
 
 
 @functools.lru_cache(maxsize=8)
 def draw_goals(tasks: tuple[str, ...], seed: int, one_stream: bool) -> dict[str, list[Task]]:
-    """All 50 goals of each task, from one random stream, or from one stream for each task i, seeded with `seed + i`."""
+    """All 50 goals of each task, from one random stream, or from one stream for each task i, seeded with `seed + i`.
+
+    Raises:
+        UserError: the seed is negative or too large.
+    """
+    largest = 2**32 - (1 if one_stream else len(tasks))
+    check(0 <= seed <= largest, "seed", f"in 0..{largest} for Meta-World, whose goals come from it", seed)
     stream = np.random.RandomState(seed)
     streams = [stream if one_stream else np.random.RandomState(seed + i) for i in range(len(tasks))]
     return {task: _draw_goals(task, own) for task, own in zip(tasks, streams, strict=True)}

@@ -28,6 +28,8 @@ from mtrl.envs.metaworld.observing import Observation, Observer, unbatched
 
 Array = NDArray[Any]
 _SPLITS: tuple[Split, ...] = ("train", "test")
+_TOGGLES = ("terminate_on_success", "sample_tasks_on_reset")
+"""The attributes that can be set."""
 
 
 class MetaWorldVectorEnv(VectorEnv):
@@ -88,8 +90,8 @@ class MetaWorldVectorEnv(VectorEnv):
         """Restart episodes. Returns observations (num_envs, O), or in the form that `observation` says.
 
         Args:
-            seed: decides all later goals. It is one number, or a list with one for each sub-environment, where None
-                continues a stream of goals. Without a seed, all streams continue.
+            seed: decides the new episodes' goals and all later ones. It is one number, or a list with one for each
+                sub-environment, where None continues a stream of goals. Without a seed, all streams continue.
             options: {"reset_mask": (num_envs,) bool}: the sub-environments to restart. The others do not change. The
                 first reset ignores it and restarts all.
 
@@ -117,9 +119,13 @@ class MetaWorldVectorEnv(VectorEnv):
             return self.envs.reset(int(seed))
         if isinstance(seed, int | np.integer):
             seed = np.random.SeedSequence(int(seed)).generate_state(self.num_envs, np.uint64).tolist()
+        reseeded = np.zeros(self.num_envs, np.bool_)
         if seed is not None:
-            self.envs.seed([one if chosen else None for one, chosen in zip(seed, which, strict=True)])
-        return self.envs.restart(which.reshape(len(self.tasks), -1))
+            seeds = [one if chosen else None for one, chosen in zip(seed, which, strict=True)]
+            self.envs.seed(seeds)
+            reseeded[:] = [one is not None for one in seeds]
+        shape = len(self.tasks), -1
+        return self.envs.restart(which.reshape(shape), new_goals=reseeded.reshape(shape))
 
     def _mask(self, options: dict[str, Any] | None) -> NDArray[np.bool_]:
         mask = (options or {}).get("reset_mask")
@@ -214,7 +220,7 @@ class MetaWorldVectorEnv(VectorEnv):
             UserError: it is another attribute, or there are several values.
         """
         distinct = set(values) if isinstance(values, list | tuple) else {values}
-        if name not in ("terminate_on_success", "sample_tasks_on_reset") or len(distinct) != 1:
+        if name not in _TOGGLES or len(distinct) != 1:
             what = "terminate_on_success or sample_tasks_on_reset, with one value for all sub-environments"
             raise expected("An attribute to set", what, f"{name} = {values}")
         value = bool(distinct.pop())
@@ -259,7 +265,8 @@ class MetaWorldVectorEnv(VectorEnv):
     def __reduce__(self) -> tuple[Any, ...]:
         names = ("single_observation_space", "single_action_space", "observation_space", "action_space")
         kept = {name: getattr(self, name) for name in (*names, "_np_random", "_np_random_seed", "spec")}
-        return _copied, (self._made_by, self.state_dict() if self._started else None, kept)
+        toggles = {name: self.get_attr(name)[0] for name in _TOGGLES}
+        return _copied, (self._made_by, self.state_dict() if self._started else None, kept, toggles)
 
     def close_extras(self, **kwargs: Any) -> None:
         if "_observe" in vars(self):  # missing if the arguments were refused
@@ -267,8 +274,12 @@ class MetaWorldVectorEnv(VectorEnv):
             self.envs.close()
 
 
-def _copied(arguments: dict[str, Any], state: dict[str, Any] | None, kept: dict[str, Any]) -> MetaWorldVectorEnv:
+def _copied(
+    arguments: dict[str, Any], state: dict[str, Any] | None, kept: dict[str, Any], toggles: dict[str, bool]
+) -> MetaWorldVectorEnv:
     envs = MetaWorldVectorEnv(**arguments)
+    for name, value in toggles.items():
+        envs.set_attr(name, value)
     if state is not None:
         envs.load_state_dict(state)
     vars(envs).update(kept)

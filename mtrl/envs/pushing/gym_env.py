@@ -78,7 +78,7 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         self._envs = self._make_envs()
         self._envs.reset()
         self._elapsed = 0
-        return self._observe(), {}
+        return self._observe(self._envs.raw), {}
 
     def _make_envs(self) -> PushEnvs:
         # A step that reached the horizon of `PushEnvs` would begin the next episode.
@@ -97,7 +97,7 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
             self._envs.load_state_dict(state["_envs"])
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Apply an action (4,) in [-1, 1].
+        """Apply an action (4,) in [-1, 1]. An episode is also truncated where the physics fails.
 
         info: `distance` from the puck to its place in metres, and whether it is at most 0.05 (`is_success`, `success`).
 
@@ -110,7 +110,8 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
         self._elapsed += 1
         distance = float(self._envs.distance[0, 0])
         info = {"distance": distance, "is_success": distance <= RADIUS, "success": float(distance <= RADIUS)}
-        return self._observe(), float(result.reward[0, 0]), False, self._elapsed >= self._horizon, info
+        truncated = bool(result.truncated[0, 0]) or self._elapsed >= self._horizon
+        return self._observe(self._envs.next_raw), float(result.reward[0, 0]), False, truncated, info
 
     def compute_reward(self, achieved_goal: Any, desired_goal: Any, info: Any) -> Any:
         """The reward (..) of a puck at `achieved_goal` (.., 2) whose place is `desired_goal` (.., 2).
@@ -159,9 +160,8 @@ class GoalPushEnv(gymnasium.Env[Any, Any]):
             return self._goals[self.np_random.integers(len(self._goals))]
         return self.np_random.uniform(LOW, HIGH)
 
-    def _observe(self) -> Any:
-        assert self._envs is not None
-        raw = self._envs.raw[0, 0].copy()
+    def _observe(self, frames: Array) -> Any:
+        raw = frames[0, 0].copy()
         if not self._dictionary:
             return np.concatenate([raw, self.goal])
         return {"observation": raw, "achieved_goal": raw[PUCK_XY], "desired_goal": self.goal[2:].copy()}

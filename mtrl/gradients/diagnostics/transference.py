@@ -48,8 +48,11 @@ class Transference(Diagnostic):
 
     def before_step(self, context: Context) -> None:
         if self._updates % self.config.every == 0:
-            self.total += self._affinities(context)
-            self.measured += 1
+            found = self._affinities(context)
+            # If affinities are divided by the learning rate, a rate of 0, which a schedule may end in, tells nothing.
+            sound = ~(found.isnan().all() & self.config.per_rate)
+            self.total += torch.where(sound, found, 0.0)
+            self.measured += sound
         self._updates += 1
 
     def after_step(self, context: Context) -> Metrics:

@@ -4,10 +4,10 @@ Except for PCD, the Gramian is first divided by the mean of the tasks' squared g
 constants have the same meaning at every scale. The methods run in float64 on the CPU, so an update on a GPU waits for
 them. torchjd's weights average or sum over tasks, depending on the method; here they are scaled so that identical
 gradients give the plain update. CAGrad is the exception: it gives 1 + c times the plain update, as in its paper. PCD's
-result always has T times the norm of the primary gradient. All coefficients are 1 for a single task, and if all
-gradients are zero or one is not finite. MGDA has a solver of our own, since torchjd's stops before it reaches the
-solution. IMTL-G and Aligned-MTL may give a task a negative weight, and IMTL-G's weights are unbounded where gradients
-nearly cancel; both are properties of the methods.
+result has T times the norm of the primary gradient, unless its constraints leave no direction. All coefficients are 1
+for a single task, and if all gradients are zero or one is not finite. MGDA has a solver of our own, since torchjd's
+stops before it reaches the solution. IMTL-G and Aligned-MTL may give a task a negative weight, and IMTL-G's weights are
+unbounded where gradients nearly cancel; both are properties of the methods.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ class TorchJD(Surgery):
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), openblas().limit(limits=1):
             warnings.simplefilter("ignore")  # solvers warn about each inaccurate solution
             if noise is not None:
-                torch.manual_seed(int(noise))
+                torch.default_generator.manual_seed(int(noise))  # not those of CUDA, which would stay changed
             weights = self._module[0](host)
         return (self.scale * weights[order.argsort()]).to(gramian)
 

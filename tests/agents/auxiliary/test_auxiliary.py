@@ -285,3 +285,22 @@ def test_saved_and_restored_agents_go_on_alike(method: str, tmp_path: Any) -> No
         made.update(source.batch(1))
     assert same(tensors(one.learner.network), other.learner.network)
     assert torch.equal(one.predict(source.batch(2).images), other.predict(source.batch(2).images))
+
+
+@pytest.mark.parametrize("method", ["rl", "maxl"])
+def test_another_seed_after_a_rollback_changes_label_training_and_is_saved(method: str) -> None:
+    images, trained = data(12), []
+    for seed, restored in ((None, False), (7, False), (7, True)):
+        made = agent(0, method=method, ppo=ppo())
+        if seed is not None:
+            made.reseed(seed)
+        if restored:
+            state, made = made.state_dict(), agent(0, method=method, ppo=ppo())
+            made.load_state_dict(state)
+        torch.manual_seed(1)
+        np.random.seed(1)
+        made.prepare(images)
+        made.train_labels(images, 1)
+        network = made.labels.policy if method == "rl" else made.labels.network  # type: ignore[attr-defined]
+        trained.append((tensors(network), network))
+    assert not same(trained[0][0], trained[1][1]) and same(trained[1][0], trained[2][1])

@@ -43,6 +43,16 @@ def test_focal_loss_by_hand() -> None:
                                F.cross_entropy(logits, torch.tensor([0, 1]), reduction="none"))  # fmt: skip
 
 
+@pytest.mark.parametrize("focusing", [0.5, 1.0, 1.5, 2.0])
+def test_a_certain_prediction_has_no_focal_loss_and_finite_slopes(focusing: float) -> None:
+    """Of first order, and of the second, which MAXL needs."""
+    logits = torch.tensor([[40.0, -40.0]], requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([0]), focusing)
+    (slope,) = torch.autograd.grad(loss.sum(), logits, create_graph=True)
+    (second,) = torch.autograd.grad(slope[0, 0], logits)
+    assert loss.item() == 0 and slope.isfinite().all() and second.isfinite().all()
+
+
 @pytest.mark.parametrize(("chosen", "weight"), [(0, 1 / 32), (10, 1.0), (20, 32.0), (12, 2.0)])
 def test_weights_are_equation_8(chosen: int, weight: float) -> None:
     torch.testing.assert_close(weight_of_class(torch.tensor([chosen])), torch.tensor([weight]))

@@ -148,6 +148,22 @@ def test_scikit_learns_digits() -> None:
     assert made.description()["benchmark"] == "digits"
 
 
+def test_a_part_may_lack_digits_but_not_all_images_of_a_task() -> None:
+    pytest.importorskip("sklearn")
+    assert suite("digit_domains", test_share=0.002).data.test.counts.tolist() == [1, 3]
+    assert suite("digits", test_share=0.9999).data.train.counts.tolist() == [1]
+    with pytest.raises(UserError, match=r"of the task (even|odd) .* should be 1 or more\. Found 0"):
+        _ = suite("digit_domains", test_share=0.0003).data
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [("digit_styles", {"noise": 1.0}), ("mnist_styles", {"shifted_classes": 5}), ("digits", {"test_share": 0.1})],
+)
+def test_a_benchmarks_own_options_are_in_its_description(kind: str, option: dict[str, Any]) -> None:
+    assert suite(kind, **option).description() != suite(kind).description()
+
+
 def test_absent_files_are_one_line_that_says_where_to_get_them(tmp_path: Path) -> None:
     for kind, fetched in (("cifar100", "cifar100"), ("cifar10", "cifar10"), ("mnist", "mnist"), ("svhn", "svhn")):
         with pytest.raises(UserError, match=f"mtrl data fetch {fetched}") as caught:

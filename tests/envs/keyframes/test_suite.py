@@ -189,6 +189,12 @@ def test_a_policy_whose_actions_are_all_invalid_is_filmed(tmp_path: Path, offscr
     assert frames_in(tmp_path / "a.mp4") >= 1
 
 
+@pytest.mark.parametrize("options", [{"image_size": 481}, {"image_size": 0}, {"cameras": ["x"]}, {"cameras": "front"}])
+def test_the_gymnasium_form_refuses_the_pictures_that_the_benchmark_refuses(options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"`benchmark.{next(iter(options))}` should be"):
+        gymnasium.make("mtrl/Keyframes-reach_target-v0", **options)
+
+
 def test_a_description_says_that_it_is_not_rlbench() -> None:
     facts = suite().description()
     assert facts["comparable_with_rlbench"] is False and facts["tasks"] == [TASK, "reach_target"]

@@ -108,6 +108,12 @@ def test_bad_options_are_refused_in_one_line(options: dict[str, Any], message: s
     assert "\n" not in str(caught.value) and "Found" in str(caught.value)
 
 
+@pytest.mark.parametrize(("kind", "seed"), [("mt10", 2**32), ("custom", 2**32 - 1), ("custom", -1)])
+def test_seeds_from_which_no_goals_can_come_are_refused(kind: str, seed: int) -> None:
+    with pytest.raises(UserError, match=r"`seed` should be in 0\.\.42949672\d\d for Meta-World"):
+        MetaWorldSuite(MetaWorldConfig(kind, tasks=PAIR, num_goals=1)).goals(seed)
+
+
 def test_the_description_is_plain_and_complete() -> None:
     suite = custom(reward_version="v1", horizon=200, num_goals=7)
     said = json.loads(json.dumps(suite.description()))
@@ -251,8 +257,11 @@ def test_a_state_of_other_tasks_is_refused() -> None:
     envs = custom().make_envs(SEED, 1)
     envs.reset()
     other = MetaWorldSuite(MetaWorldConfig("mt1", tasks=["reach-v3"], engine="package")).make_envs(SEED, 1)
-    with pytest.raises(UserError, match="Saved environments"):
-        other.load_state_dict(envs.state_dict())
+    batched = custom(engine="batched").make_envs(SEED, 1)
+    batched.reset()
+    for target, source in ((other, envs), (envs, batched)):
+        with pytest.raises(UserError, match="Saved environments"):
+            target.load_state_dict(source.state_dict())
 
 
 def test_stepping_before_a_reset_is_refused() -> None:

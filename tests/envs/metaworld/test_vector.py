@@ -226,6 +226,9 @@ def test_meta_learning_benchmarks_have_the_packages_tasks_and_goals(split: str) 
     assert np.array_equal(observation, again), "a copy keeps its goal"
     envs.call("sample_tasks")
     assert not np.array_equal(envs.reset()[0], observation)
+    listed = [envs.reset(seed=seed)[0] for seed in ([5, 6], [8, 9], [5, 6], [None, 9])]
+    assert np.array_equal(listed[0], listed[2]) and not np.array_equal(listed[0], listed[1])
+    assert np.array_equal(listed[3][0], listed[2][0]) and np.array_equal(listed[3][1], listed[1][1])
     envs.close()
 
 
@@ -282,6 +285,8 @@ COPIES: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("how", COPIES)
 def test_copies_go_on_bit_for_bit(how: str) -> None:
     envs = custom(max_episode_steps=5, seed=None)
+    envs.set_attr("sample_tasks_on_reset", False)
+    assert COPIES[how](envs).get_attr("sample_tasks_on_reset") == (False,) * 3, "also before the first reset"
     envs.reset(seed=2)
     for _ in range(3):
         envs.step(envs.action_space.sample())

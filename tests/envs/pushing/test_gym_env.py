@@ -72,6 +72,15 @@ def test_a_step_without_a_reset_is_refused() -> None:
         env.compute_truncated(np.zeros(2), np.zeros(2), {})
 
 
+def test_a_failure_of_the_physics_ends_the_episode_where_it_failed() -> None:
+    env: Any = gymnasium.make("mtrl/GoalPush-v0")
+    first, _ = env.reset(seed=1)
+    before = [env.step(np.ones(4, np.float32))[0] for _ in range(5)][-1]
+    after, _, terminated, truncated, _ = env.step(np.full(4, np.nan, np.float32))
+    assert truncated and not terminated
+    assert np.linalg.norm(after[:3] - before[:3]) < 0.01 < np.linalg.norm(after[:3] - first[:3])
+
+
 def test_pictures_show_the_place_of_the_episodes_goal() -> None:
     try:
         offscreen_backend()

@@ -1,0 +1,37 @@
+"""The configurations that `mtrl group` writes for a run's groups of tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mtrl import cli
+from mtrl.monitoring.files import write_json
+from tests.support.tiny_runs import TINY, run_folder
+
+BLOCKS = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("primary", ["0,turn-270", "0"])
+def test_primary_tasks_stay_with_their_group(
+    primary: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As names, since indexes differ from group to group. A group without a primary task is refused."""
+    monkeypatch.chdir(tmp_path)
+    watching = ["diagnostics=transference", "diagnostics.transference.every=1"]
+    methods = ["weighting=auto_lambda", f"weighting.primary=[{primary}]"]
+    assert cli.main(["train", *TINY, *watching, *methods]) == 0
+    saved = json.loads((run_folder() / "affinity.json").read_text())
+    write_json(run_folder() / "affinity.json", saved | {"affinity": {"critic": BLOCKS}})
+    capsys.readouterr()
+    done = cli.main(["group", str(run_folder()), "--groups", "2"])
+    plans = [yaml.safe_load(path.read_text()) for path in sorted((run_folder() / "groups").glob("*.yaml"))]
+    if primary == "0":
+        assert done == 2 and not plans
+        assert "weighting.primary" in capsys.readouterr().err
+    else:
+        assert done == 0 and [plan["weighting"]["primary"] for plan in plans] == [["turn-0"], ["turn-270"]]
+        assert all(set(plan["weighting"]["primary"]) < set(plan["benchmark"]["tasks"]) for plan in plans)
