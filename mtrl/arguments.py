@@ -225,17 +225,17 @@ def _bench(commands: Any) -> None:
     """
     bench = _command(commands, "bench", "measure speed on this machine", examples)
     bench.add_argument("what", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
-    bench.add_argument("--methods", default="pcgrad", help="update: names separated by commas, or all (pcgrad)")
-    bench.add_argument("--suites", default="", help="update, on_policy: mt10, mt50 or mt10,mt50; train: also mt25")
-    bench.add_argument("--repetitions", type=int, default=50, help="update, rivals: how often an update is timed (50)")
-    bench.add_argument("--width", type=int, default=400, help="update: units of each hidden layer (400)")
+    bench.add_argument("--methods", help="update: names separated by commas, or all (pcgrad)")
+    bench.add_argument("--suites", help="update, on_policy: mt10, mt50 or mt10,mt50; train: also mt25")
+    bench.add_argument("--repetitions", type=int, help="update, rivals: how often an update is timed (50)")
+    bench.add_argument("--width", type=int, help="update: units of each hidden layer (400)")
     checkout = "update, rivals: a checkout of metaworld-algorithms, whose updates are timed too"
     bench.add_argument("--jax-baselines", type=_path, metavar="FOLDER", help=checkout)
-    bench.add_argument("--jax-python", default=sys.executable, help="the Python with JAX, for --jax-baselines")
+    bench.add_argument("--jax-python", help="the Python with JAX, for --jax-baselines")
     compiled = "update: also time compiled updates, which take a minute to compile; train: use them"
-    bench.add_argument("--compiled", action="store_true", help=compiled)
+    bench.add_argument("--compiled", action="store_true", default=None, help=compiled)
     devices = "update, train, on_policy, precision, guards: cpu, cuda, ... (cpu)"
-    bench.add_argument("--device", default="cpu", help=devices)
+    bench.add_argument("--device", help=devices)
     bench.add_argument("--quick", action="store_true", help="measure roughly, in seconds instead of minutes")
     _add_json(bench)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtrl.arguments import parse, parser
+from mtrl.core.config import check
 from mtrl.core.errors import UserError, expected
 from mtrl.core.output import lasting_output
 from mtrl.core.registry import import_by_name
@@ -168,8 +170,9 @@ def _train_one(config: Any) -> Generator[Shown, None, Path]:
     if not experiment.leads():  # only the first of several processes prints and draws
         return folder.path
     yield Shown(result_text(result), {"run": str(folder.path), **result})
-    if config.video and not list(folder.videos.glob("*.mp4")):
-        yield _video(parts, folder)
+    video = folder.videos / f"step_{result['steps_per_task']}.mp4"
+    if config.video and not video.exists():
+        yield _video(parts, video)
     yield Shown(f"Learning curves: {folder.path / 'learning_curves.png'}")
     yield from _report_of(folder)
     yield Shown(f"Run: {folder.path}")
@@ -197,8 +200,7 @@ def _study(options: argparse.Namespace) -> Iterator[Shown]:
 
     overrides = [word for word in options.options if "=" in word]
     labels = [word for word in options.options if "=" not in word]
-    if options.jobs < 1:
-        raise expected("--jobs", "a positive integer", options.jobs)
+    check(options.jobs >= 1, "--jobs", "a positive integer", options.jobs)
     if not options.check:
         if not options.report:
             study.run_study(options.study, labels, overrides, options.jobs)
@@ -221,12 +223,11 @@ def _evaluate(options: argparse.Namespace) -> Iterator[Shown]:
     parts, folder, facts = experiment.evaluate_run(*arguments, checkpoint=options.checkpoint)
     yield Shown(result_text(facts), facts)
     if options.video:
-        yield _video(parts, folder)
+        yield _video(parts, folder.videos / f"step_{facts['step']}_evaluate.mp4")
 
 
-def _video(parts: Any, folder: Any) -> Shown:
+def _video(parts: Any, path: Path) -> Shown:
     """Write a short video. The result names its file, or says why there is none."""
-    path = folder.videos / "rollout.mp4"
     message = parts.write_video(path)
     return Shown(f"Video: {path}" if message is None else f"No video: {message}")
 
@@ -240,6 +241,7 @@ def _list(options: argparse.Namespace) -> Iterator[Shown]:
     else:
         from mtrl.experiment import catalogue
 
+        check(not options.options, "--benchmark", "given with options of networks", " ".join(options.options))
         facts = catalogue.listed(options.what)
         yield Shown(catalogue.table(facts), facts)
 
@@ -249,18 +251,18 @@ def _bench(options: argparse.Namespace) -> Iterator[Shown]:
     from mtrl.core.cores import usable_device
 
     bench = importlib.import_module(f"mtrl.bench.{options.what}")
-    chosen: dict[str, Any] = {}
-    if options.what in ("guards", "on_policy", "precision", "train", "update"):
+    taken, chosen = inspect.signature(bench.measure).parameters, dict[str, Any]()
+    for name in ("methods", "suites", "repetitions", "width", "jax_baselines", "jax_python", "compiled", "device"):
+        value, argument = getattr(options, name), "chosen" if name == "methods" else name
+        if value is not None:
+            check(argument in taken, f"--{name.replace('_', '-')}", f"left out for `bench {options.what}`", value)
+            chosen[argument] = value
+    if "device" in chosen:
         chosen["device"] = str(usable_device(options.device, "--device"))
-    if options.suites and options.what in ("on_policy", "train", "update"):
+    if "suites" in chosen:
         chosen["suites"] = tuple(options.suites.split(","))
-    if options.what in ("train", "update"):
-        chosen["compiled"] = options.compiled
-    if options.what == "update":
-        chosen["width"] = options.width
+    if "chosen" in chosen:
         chosen["chosen"] = bench.methods() if options.methods == "all" else options.methods.split(",")
-    if options.what in ("rivals", "update"):
-        chosen |= {name: getattr(options, name) for name in ("jax_baselines", "jax_python", "repetitions")}
     result = bench.measure(options.quick, **chosen)
     yield Shown(report.table(result), result)
 

@@ -126,7 +126,7 @@ def test_other_commands_run(
     if arguments[0] == "evaluate":
         arguments += ["--episodes", "1"]
     if arguments[0] == "bench":
-        arguments += ["--quick", "--suites", "mt10"]
+        arguments += ["--quick", *(["--suites", "mt10"] if arguments[1] in ("update", "train", "on_policy") else [])]
     if arguments[0] in ("report", "compare") or (arguments[0] == "plot" and len(arguments) > 2):
         pytest.importorskip("rliable", reason="the extra `statistics` is not installed")
     assert cli.main(arguments) == 0, capsys.readouterr().err

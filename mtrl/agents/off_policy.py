@@ -139,10 +139,12 @@ class OffPolicyActorCritic(ActorCritic):
     def imitate(self, batch: Transitions, action: Tensor, value: Tensor) -> None:
         """Take one step towards another policy.
 
-        The critics move towards its values `value` (T, B) of the actions `action` (T, B, A). The actor's actions
-        without exploration move towards `batch.action`, which the other policy took, by the squared error.
+        The critics move towards its values `value` (T, B) of the actions `action` (T, B, A), which are those of rewards
+        neither scaled nor normalised. The actor's actions without exploration move towards `batch.action`, which the
+        other policy took, by the squared error.
         """
         batch = self.prepare(batch)
+        value = self._normalised("reward", value, batch.subset) * self.config.reward_scale
         extras = {name: torch.zeros(self.num_tasks, device=self.device) for name in self.extras}
         inputs, count = torch.cat([batch.observation, action], -1), 2 if self.needs_second_batch else 1
         self.step_critics([CriticBatch(inputs, value, batch.subset)] * count, batch.subset, extras=extras)

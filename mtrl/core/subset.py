@@ -37,7 +37,7 @@ class TaskSubset:
         return self
 
     def summary(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The metrics to log: as given, or means over tasks where the tasks change from batch to batch."""
+        """The metrics to log: as given, or means over tasks (or pairs of them) where they change."""
         return metrics
 
 
@@ -69,4 +69,11 @@ class SomeTasks(TaskSubset):
         return SomeTasks(self.task.to(device), self.code.to(device))
 
     def summary(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.mean() for name, value in metrics.items()}
+        return {name: _mean(value) for name, value in metrics.items()}
+
+
+def _mean(value: Tensor) -> Tensor:
+    """The mean over tasks (S,), or of a matrix (S, S) over its pairs of different tasks."""
+    if value.dim() < 2 or len(value) == 1:
+        return value.mean()
+    return (value.sum() - value.diagonal().sum()) / (value.numel() - len(value))

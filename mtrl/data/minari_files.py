@@ -18,6 +18,9 @@ from mtrl.core.errors import UserError, expected, missing, reading
 from mtrl.core.records import read_json
 from mtrl.core.types import BoolArray, FloatArray, Transitions
 
+_ROUNDING = 1e-4
+"""How far beyond ±1 an action may lie."""
+
 
 class Episode(NamedTuple):
     """L steps of one episode, or of a part of it."""
@@ -114,8 +117,8 @@ def read(
         most: about how many transitions of each task to read, as complete episodes spread evenly. None reads all.
 
     Raises:
-        UserError: a data set is missing or damaged, has other sizes or numbers that are not finite, or Minari is not
-            installed.
+        UserError: a data set is missing or damaged, has other sizes, numbers that are not finite or actions beyond ±1,
+            or Minari is not installed.
     """
     _minari()
     found = []
@@ -152,5 +155,8 @@ def _read(folder: Path, sizes: tuple[int, int], most: int | None) -> DataSet:
     if not all(bool(part.isfinite().all()) for part in parts):
         raise expected(f"The numbers of {folder}", "finite", "others")
     observation, action, reward, successor, terminated = parts
+    largest = float(action.abs().max())
+    if largest > 1 + _ROUNDING:  # agents act between -1 and 1, and environments scale that to their limits
+        raise expected(f"The actions of {folder}", "between -1 and 1", largest)
     transitions = Transitions(observation, action, reward, successor, terminated)
     return DataSet(transitions, float(np.mean([rewards.sum() for rewards in columns[2]])))

@@ -67,8 +67,8 @@ class ExperimentConfig:
     threads: int = runtime_option(0)
     """The number of PyTorch's threads on the CPU; 0 lets PyTorch choose."""
     experiment: str = path_option("", changes_results=True)
-    """The run's name; by default <network>-<weighting>-<surgery>, with a hash of the parts' options that differ from
-    their defaults."""
+    """The run's name; by default <network>-<weighting>-<surgery>, with a hash of the agent and training if they are
+    not the usual ones, and of the parts' options that differ from their defaults."""
     runs: str = path_option("runs")
     """The folder of all runs."""
     video: bool = runtime_option(False)
@@ -246,10 +246,16 @@ def saved_overrides(path: Path, further: list[str]) -> list[str]:
 
 
 def non_default(config: ExperimentConfig) -> dict[str, Any]:
-    """The options of the chosen parts that differ from their defaults and change results, by dotted name."""
+    """The options of the chosen parts that differ from their defaults and change results, by dotted name.
+
+    Also the kinds of the agent and the training, if the benchmark alone would imply others.
+    """
     parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
     watching = {f"diagnostics.{kind}": part for kind, part in (config.diagnostics or {}).items()}
     changed: dict[str, Any] = {f"{group}.kind": part.kind for group, part in watching.items()}
+    implied = configs.selected(ExperimentConfig, completed([f"benchmark={config.benchmark.kind}"]))
+    learner = {group: parts[group].kind for group in ("agent", "training")}
+    changed |= {f"{group}.kind": kind for group, kind in learner.items() if [kind] != [*implied[group]]}
     for group, part in {**parts, **watching}.items():
         if part is not None:
             values, usual, free = configs.plain(part), configs.plain(type(part)), runtime_options(type(part))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mtrl.configs import alternatives
+from mtrl.core.config import check
 from mtrl.core.errors import expected, missing
 from mtrl.experiment.config import ExperimentConfig, compose, is_whole
 
@@ -46,6 +47,8 @@ class Search:
             from optuna.storages.journal import JournalFileBackend
         except ImportError as error:
             raise missing("A search", "Optuna", "ray") from error
+        name = next((word for word in words if word.startswith("experiment=")), "")
+        check(not name, "experiment", "left out of a search, as each trial has a folder of its own", name)
         optuna.logging.set_verbosity(logging.WARNING)
         self._kinds, self._words, self._imports = optuna.distributions, list(words), list(imports)
         self.count, self.metric = count, metric

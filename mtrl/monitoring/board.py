@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtrl.core.config import check
 from mtrl.core.errors import UserError, expected
 from mtrl.monitoring.statistics import is_share
 
@@ -80,6 +81,7 @@ class Watch:
     """
 
     def __init__(self, folder: Path, host: str = "localhost", port: int | None = None) -> None:
+        check(port is None or 0 <= port < 2**16, "--port", "0 to 65535", port)
         if next(folder.rglob("events.out.tfevents.*"), None) is None:
             found = "none" if folder.is_dir() else "no such folder"
             raise expected(f"Folder {folder}", "a run, or one with runs in it (mtrl train writes to runs/)", found)

@@ -39,9 +39,10 @@ def conflicts(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Pa
     """Draw for each network how often pairs of tasks conflict, their mean cosines, and the tasks' gradient norms.
 
     Raises:
-        UserError: no row has cosines; only updates that compute each task's gradient log them.
+        UserError: no row tells which tasks conflict. Only updates that compute each task's gradient log this, and not
+            where the tasks change from batch to batch.
     """
-    parts = parts_of(rows, "cosine", "rows with cosines, of updates with surgery or diagnostics")
+    parts = parts_of(rows, "conflicts", "rows with conflicts of pairs of tasks, of updates with surgery or diagnostics")
     size = len(tasks)
     side = max(2.2, size * (0.36 if size <= LINES else 0.13))
     font = 8.0 if size <= LINES else 6.0

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtrl.core.errors import UserError, expected, told
 from mtrl.core.registry import Registry
@@ -30,7 +30,8 @@ def build_tried(
 
     Raises:
         UserError: the network raises an error; its output has the wrong shape, is not finite or is detached; its
-            derivatives are not finite; it draws random numbers; or a row of its output depends on several input rows.
+            derivatives are not finite; it draws random numbers; a row of its output depends on several input rows; or
+            a plain attribute holds a tensor that differs between tasks.
     """
     factory: Factory = NETWORKS.build(config, input_size=input_size, output_size=output_size)
     if not NETWORKS.ours(config.kind):
@@ -110,6 +111,11 @@ def _try_vectors(
     x = torch.randn(len(codes), _BATCH, input_size).requires_grad_()
     make = partial(TaskNetwork, factory, len(codes), ensemble, codes)
     output, owner, drew = _call(NETWORKS, kind, make, x, shape, f": {output_size} numbers for each row")
+    plain = [_plain_tensors(factory(code)) for code in codes[:2]]
+    for name, value in plain[0].items():
+        if not torch.equal(value, plain[-1][name]):
+            what = "held as owned(TaskCode(code)) or owned(TaskVector(value)), as each task has another one"
+            raise expected(f"`{name}` in {owner}", what, "a tensor in a plain attribute")
     if drew:
         what = "without randomness such as dropout, as the same network learns and acts"
         raise expected(owner, what, "a network that draws random numbers")
@@ -120,6 +126,16 @@ def _try_vectors(
     if gradient is not None and gradient.flatten(0, 1)[1:].any():
         what = "one that computes each row separately (x.mean(-1), never x.mean(1) or x.flatten(1))"
         raise expected(owner, what, "a row that depends on another")
+
+
+def _plain_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Tensors that modules hold as plain attributes. All tasks would use those of the first task."""
+    return {
+        f"{place}.{name}".lstrip("."): value
+        for place, module in network.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Tensor)
+    }
 
 
 def _call(

@@ -216,9 +216,13 @@ class TaskGuide:
         return self.agent.act_on(rows, self.code).unflatten(0, observation.shape[:2]).squeeze(2)
 
     def value(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Q (U, B) of observations (U, B, O) and actions (U, B, A), given the mean code of each task's copies."""
+        """Q (U, B) of observations (U, B, O) and actions (U, B, A), given the mean code of each task's copies.
+
+        It is of rewards that are not scaled.
+        """
         assert self.code is not None
-        return self.agent.value(observation, action, self.code.unflatten(0, (len(observation), -1)).mean(1))
+        code = self.code.unflatten(0, (len(observation), -1)).mean(1)
+        return self.agent.value(observation, action, code) / self.agent.config.reward_scale
 
     def _noise(self, count: int) -> Tensor:
         return torch.randn(count, self.agent.config.code_size, generator=self._generator)

@@ -10,7 +10,7 @@ import torch
 from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.core.types import Metrics, StepResult, Transitions
-from mtrl.training.control import ControlTrainer
+from mtrl.training.control import ControlTrainer, check_parts
 from mtrl.training.off_policy import Guide, OffPolicyTrainer
 from mtrl.training.ray_stream import Arrival, RayStream
 
@@ -31,10 +31,12 @@ class CollectedTrainer(OffPolicyTrainer):
 
         Raises:
             UserError: Ray or the cluster is missing; the cluster has too few cores; the agent needs the steps of all
-                copies at once; several processes learn together; or evaluations have too few goals.
+                copies at once; the benchmark cannot divide them; several processes learn together; or evaluations have
+                too few goals.
         """
         ControlTrainer.start(self)
         learner, config = self.agent.config, self.config
+        check_parts(self.suite, config.workers)
         check(learner.n_step == 1, "agent.n_step", "1 with training.collector=ray", learner.n_step)
         each = "false with training.collector=ray, as collectors send their copies' steps at different times"
         check(not learner.normalise_rewards, "agent.normalise_rewards", each, learner.normalise_rewards)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -47,6 +48,21 @@ class PartialSuite(ControlSuite, Protocol):
         all of them.
         """
         ...
+
+
+def make_part(suite: ControlSuite, seed: int, envs_per_task: int, copies: range) -> TaskVectorEnv:
+    """Environments for training: some copies of each task's. Without division, any `ControlSuite` can make them."""
+    if len(copies) == envs_per_task:
+        return suite.make_envs(seed, envs_per_task)
+    return cast("PartialSuite", suite).make_envs(seed, envs_per_task, copies)
+
+
+def check_parts(suite: ControlSuite, workers: int) -> None:
+    """Raise UserError if environments are to be divided, and the benchmark cannot."""
+    divisible = "copies" in inspect.signature(suite.make_envs).parameters
+    check(
+        workers == 1 or divisible, "training.workers", "1 with a benchmark whose `make_envs` has no `copies`", workers
+    )
 
 
 class EpisodeStatistics:

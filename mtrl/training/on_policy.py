@@ -18,7 +18,7 @@ from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import Metrics
 from mtrl.data.rollout import Rollout
 from mtrl.training.collecting import Actor, Collector, CollectorConfig, LocalCollector
-from mtrl.training.control import ControlTrainer, EpisodeStatistics, PartialSuite
+from mtrl.training.control import ControlSuite, ControlTrainer, EpisodeStatistics, check_parts, make_part
 from mtrl.training.reuse import PolicyReuse, Reusing
 
 
@@ -73,7 +73,7 @@ class OnPolicyTrainer(ControlTrainer):
     """
 
     agent: Agent
-    suite: PartialSuite
+    suite: ControlSuite
     collector: Collector
     rollout: Rollout
     reuse: PolicyReuse | None
@@ -82,8 +82,9 @@ class OnPolicyTrainer(ControlTrainer):
         """Make new environments and an empty rollout.
 
         Raises:
-            UserError: a rollout or its minibatches are too small; evaluations have too few goals; or, with
-                collector=ray, Ray or the cluster is missing, or the cluster has too few cores.
+            UserError: a rollout or its minibatches are too small; evaluations have too few goals; the benchmark cannot
+                divide its environments among workers; or, with collector=ray, Ray or the cluster is missing, or the
+                cluster has too few cores.
         """
         super().start()
         self._check_sizes()
@@ -111,13 +112,14 @@ class OnPolicyTrainer(ControlTrainer):
 
     def _collector(self) -> Collector:
         config = self.config
+        check_parts(self.suite, config.workers)
         if config.collector == "ray":
             from mtrl.training.ray_collector import RayCollector  # other runs do not need Ray
 
             assert self.rebuild is not None, "an experiment sets `rebuild`"
             shape = (self.suite.spec.num_tasks, config.envs_per_task)
             return RayCollector(config, self.agent, self.rebuild, shape, self.seed, self.clock)
-        envs = [self.suite.make_envs(self.seed, config.envs_per_task, part) for part in config.parts]
+        envs = [make_part(self.suite, self.seed, config.envs_per_task, part) for part in config.parts]
         return LocalCollector(self.agent, envs, self.clock)
 
     def advance(self) -> Metrics | None:

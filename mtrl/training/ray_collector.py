@@ -22,6 +22,7 @@ from mtrl.core.cores import free_cores
 from mtrl.core.errors import UserError, expected
 from mtrl.core.types import BoolArray, FloatArray, StepResult
 from mtrl.training.collecting import RANDOM, Actor, Clock, CollectorConfig, Part, PartState, Step
+from mtrl.training.control import make_part
 
 _MOST_LOST = 10
 """The largest number of processes that may die in one rollout."""
@@ -78,7 +79,7 @@ class Worker:
         if free := self._held.enter_context(free_cores(cores)):
             os.sched_setaffinity(0, free)
         self._agent, suite = rebuild()
-        self._part = Part(self._agent, suite.make_envs(seed, envs_per_task, copies))
+        self._part = Part(self._agent, make_part(suite, seed, envs_per_task, copies))
 
     def collect(self, policy: bytes, noise: NDArray[np.float32], state: bytes | None) -> tuple[Block, bytes]:
         """Take R steps with one policy. Returns them and the packed state of the environments after them.

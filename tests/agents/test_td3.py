@@ -111,6 +111,18 @@ def test_imitation_moves_the_targets_and_does_not_count_as_updates() -> None:
     assert int(one.actor_optimizer.step_count) == 2
 
 
+def test_imitated_values_are_scaled_as_the_agents_rewards_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = make(reward_scale=0.5, normalise_rewards=True)
+    learner.learn(Experience(learner).draw, 1)
+    learner._normalisers["reward"]._scale.copy_(torch.linspace(0.1, 2, T).unsqueeze(1))
+    data, seen = batch(), list[Any]()
+    monkeypatch.setattr(learner, "step_critics", lambda batches, *_, **__: seen.extend(batches))
+    learner.imitate(data, data.action, data.reward)
+    still = data._replace(terminated=torch.ones_like(data.terminated))
+    torch.testing.assert_close(seen[0].target, learner.critic_batch(learner.prepare(still)).target)
+    assert not torch.allclose(seen[0].target, data.reward)
+
+
 def test_metrics_of_the_actor_stay_until_its_next_update() -> None:
     learner = make()
     data = Experience(learner)

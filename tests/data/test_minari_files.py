@@ -89,6 +89,8 @@ def test_a_part_of_the_episodes_is_spread_over_all(root: Path) -> None:
 def test_what_cannot_be_used_is_refused_in_one_line(root: Path) -> None:
     minari_files.write(root, "toy", "a", episodes([3]), {})
     minari_files.write(root, "toy", "bad", [episodes([3])[0]._replace(rewards=np.array([0.0, np.nan, 1.0]))], {})
+    wide = episodes([3])[0]
+    minari_files.write(root, "toy", "wide", [wide._replace(actions=np.full_like(wide.actions, 5))], {})
     minari_files.write(root, "toy", "torn", episodes([3]), {})
     file = minari_files.place(root, "toy", "torn") / "data" / "main_data.hdf5"
     file.write_bytes(file.read_bytes()[:600])
@@ -96,6 +98,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(root: Path) -> None:
         "should be new": lambda: minari_files.write(root, "toy", "a", episodes([3]), {}),
         "at least one episode": lambda: minari_files.write(root, "toy", "none", [], {}),
         "Found no .*other-v0; `mtrl data collect": lambda: minari_files.read(root, "toy", ["other"], SIZES, None),
+        "between -1 and 1. Found 5": lambda: minari_files.read(root, "toy", ["wide"], SIZES, None),
         r"of sizes \(4, 2\)": lambda: minari_files.read(root, "toy", ["a"], (4, 2), None),
         "should be finite": lambda: minari_files.read(root, "toy", ["bad"], SIZES, None),
         "torn-v0 should be a data set": lambda: minari_files.read(root, "toy", ["torn"], SIZES, None),

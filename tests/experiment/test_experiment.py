@@ -165,11 +165,15 @@ def test_experiment_name_depends_on_the_fields_and_not_on_their_order() -> None:
     assert len(name) == len("mint-equal-pcgrad-") + 8
 
 
-def test_names_tell_apart_what_watches() -> None:
+def test_names_tell_apart_what_watches_and_learns() -> None:
+    assert experiment.Experiment(experiment.compose(["benchmark=digit_domains"])).name == "conv-equal-none"
     options = [[], ["diagnostics=triad"], ["diagnostics=transference"], ["diagnostics=[triad,transference]"]]
     options += [["diagnostics=transference", "diagnostics.transference.every=3"]]
     options += [["critic_surgery=none"], ["critic_surgery=pcgrad"], ["critic_surgery=pcgrad", "surgery=pcgrad"]]
-    names = {experiment.Experiment(experiment.compose([*TINY, *extra])).name for extra in options}
+    options += [["agent=td3"], ["agent=ppo", "training=on_policy"]]
+    names = {
+        experiment.Experiment(experiment.compose(["benchmark=toy", "device=cpu", *extra])).name for extra in options
+    }
     assert len(names) == len(options)
 
 
@@ -200,6 +204,19 @@ def test_curves_are_of_the_metric_that_has_values() -> None:
     assert headline([[null, known]]) == "evaluation/return"
     assert headline([[null]]) == "train/return"
     assert headline([[null, known, {"step": 9, "train/return/a": -2.0}]]) == "train/return"
+
+
+def test_every_trained_policy_and_evaluation_has_a_video_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def film(_: experiment.Experiment, path: Path) -> None:
+        assert not path.exists()
+        path.write_bytes(b"film")
+
+    monkeypatch.setattr(experiment.Experiment, "write_video", film)
+    for steps in ("60", "60", "80"):
+        assert cli.main(["train", *TINY, f"steps={steps}", "video=true"]) == 0
+    assert cli.main(["evaluate", str(run_folder()), "--episodes", "2", "--video"]) == 0
+    names = {path.name for path in (run_folder() / "videos").iterdir()}
+    assert names == {"step_60.mp4", "step_80.mp4", "step_80_evaluate.mp4"}
 
 
 def test_evaluate_repeats_the_final_evaluation(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,11 +70,12 @@ def test_the_same_search_continues_with_its_earlier_proposals_and_results(elsewh
         ("agent.tau=interval(0.5,2)", r"`agent.tau` should be in \(0, 1\]. Found 2"),
         ("agent.tua=interval(0.1,0.2)", "`agent.tua` should be one of"),
         ("network=interval(1,2)", "`network` should be"),
+        ("experiment=mine", "`experiment` should be left out of a search"),
     ],
 )
 def test_impossible_ranges_are_refused_before_the_first_trial(word: str, message: str, elsewhere: Path) -> None:
     with pytest.raises(UserError, match=message):
-        search(words=["benchmark=toy", word])
+        search(words=["benchmark=toy", "agent.gamma=interval(0.9,0.99)", word])
     assert not list(elsewhere.rglob("*.journal"))
 
 

@@ -202,6 +202,13 @@ def test_all_tasks_are_the_identity() -> None:
     assert torch.equal(whole, part)
 
 
+def test_summaries_are_means_over_tasks_and_over_pairs_of_different_ones() -> None:
+    some = SomeTasks(torch.tensor([4, 0, 2]), torch.eye(3))
+    cosines = torch.tensor([[1.0, 0.2, -0.4], [0.2, 1.0, 0.5], [-0.4, 0.5, 1.0]])
+    found = some.summary({"loss": torch.tensor([1.0, 2.0, 6.0]), "cosine": cosines})
+    assert {name: round(float(value), 6) for name, value in found.items()} == {"loss": 3.0, "cosine": 0.1}
+
+
 def test_scattering_undoes_gathering_and_keeps_zeros_elsewhere() -> None:
     subset, whole = SomeTasks(torch.tensor([3, 1]), torch.zeros(2, 0)), torch.rand(4, 2)
     part = subset.gather(whole)

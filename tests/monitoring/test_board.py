@@ -160,7 +160,9 @@ def test_watch_shows_all_runs_and_a_row_for_each_experiment(address: str) -> Non
     comes_to({"mt10/one": 2, "mt10/two": 1}, seeds)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [([], "no such folder"), (["."], "none")])
+@pytest.mark.parametrize(
+    ("arguments", "message"), [([], "no such folder"), (["."], "none"), (["--port", "-5"], "0 to 65535")]
+)
 def test_where_there_is_nothing_to_watch_a_line_says_so(
     arguments: list[str], message: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -181,9 +181,11 @@ def test_rows_without_returns_have_a_triad_and_no_outcome(tmp_path: Path, drawn:
     assert visible == [True, True, True, False] * 2
 
 
-@pytest.mark.parametrize(("kind", "named"), [("conflicts", "cosines"), ("lambdas", "weights"), ("triad", "triad")])
+@pytest.mark.parametrize(
+    ("kind", "named"), [("conflicts", "conflicts of pairs"), ("lambdas", "weights"), ("triad", "triad")]
+)
 def test_rows_without_the_metric_are_refused(kind: str, named: str, tmp_path: Path) -> None:
-    data: Any = [{"step": 0, "train/success/a": 1.0}]
+    data: Any = [{"step": 0, "train/success/a": 1.0, "actor/cosine": 0.1}]
     with pytest.raises(UserError, match=named):
         getattr(plots_methods, kind)({"run": data} if kind == "triad" else data, ["a"], tmp_path / "picture.png")
     assert not list(tmp_path.iterdir())

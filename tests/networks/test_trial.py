@@ -82,6 +82,26 @@ def test_a_users_network_that_cannot_be_used_is_refused_in_one_line(
     assert "\n" not in str(error.value)
 
 
+class Keeping(nn.Module):
+    """A user's network that keeps a tensor as a plain attribute."""
+
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.linear, self.kept = Linear(INPUT, OUTPUT), kept
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast("Tensor", self.linear(x)) + self.kept.sum()
+
+
+@ENSEMBLES
+def test_a_tensor_in_a_plain_attribute_is_refused_if_tasks_have_different_ones(
+    ensemble: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tried(monkeypatch, lambda code: Keeping(torch.ones(2)), ensemble)
+    with pytest.raises(UserError, match=r"`0.kept` in Sequential, .* owned\(TaskCode\(code\)\) or"):
+        tried(monkeypatch, lambda code: nn.Sequential(Keeping(code)), ensemble)
+
+
 class Flat(nn.Module):
     """A user's linear classifier of images; `change` as in `Mine`."""
 

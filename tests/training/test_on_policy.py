@@ -10,6 +10,7 @@ import torch
 
 from mtrl import experiment
 from mtrl.core.errors import UserError
+from mtrl.envs.toy import ToySuite
 from mtrl.training import ray_collector
 from mtrl.training.on_policy import OnPolicyTrainer
 from tests.support.collections import StandIn
@@ -79,6 +80,17 @@ def test_parts_of_the_environments_give_the_transitions_that_all_together_give()
 def test_parts_divide_the_environments_evenly() -> None:
     with pytest.raises(UserError, match=r"`training.workers` should be a divisor of training.envs_per_task \(3\)"):
         trainer("collector.workers=2")
+
+
+@pytest.mark.parametrize("collector", ["local", "ray"])
+def test_only_environments_in_parts_need_a_benchmark_that_divides_them(
+    collector: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = ToySuite.make_envs
+    monkeypatch.setattr(ToySuite, "make_envs", lambda self, seed, envs_per_task: make(self, seed, envs_per_task))
+    trainer()
+    with pytest.raises(UserError, match=r"`training.workers` should be 1 with a benchmark whose `make_envs` has no"):
+        trainer(f"collector={collector}", "collector.workers=3")
 
 
 @pytest.mark.parametrize("collector", ["local", "ray"])
