@@ -88,6 +88,13 @@ def test_their_commands_are_runs(words: list[str]) -> None:
         experiment.compose(run)
 
 
+def test_a_shell_reads_the_sweep_as_it_is_written() -> None:
+    """KubeRay passes the entry point to a shell."""
+    command = yaml.safe_load((SCRIPTS / "kubernetes/sweep.yaml").read_text())["spec"]["entrypoint"]
+    found = subprocess.run(["bash", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == command.split()
+
+
 def test_every_trial_fits_into_a_pod() -> None:
     spec = yaml.safe_load((SCRIPTS / "kubernetes/sweep.yaml").read_text())["spec"]
     for group in spec["rayClusterSpec"]["workerGroupSpecs"]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from mtrl.core.errors import expected
 
-PICTURES = ("curves", "conflicts", "lambdas", "triad", "affinity", "relationships", "predictions")
+PICTURES = ("curves", "means", "conflicts", "lambdas", "triad", "affinity", "relationships", "predictions")
 """The values of `mtrl plot --kind`."""
 Limits = str | tuple[str, ...]
 _INTERVAL = re.compile(r"in ([\[(]?)(\S+?)(?:, |\.\.)(\S+?)([\])]?)")

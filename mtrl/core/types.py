@@ -71,9 +71,9 @@ class TaskParameters(Protocol):
     shared_input: bool
     """Whether all tasks have the same inputs. Their task axis then has size 1, and shared layers are computed once."""
     shared: Any
-    """name -> parameter (*shape)."""
+    """name -> parameter `(*shape)`."""
     own: Any
-    """name -> parameter (T, *shape), or (*shape) if the name is in `owner`."""
+    """name -> parameter `(T, *shape)`, or `(*shape)` if the name is in `owner`."""
 
     @property
     def tensors(self) -> tuple[Tensors, Tensors, Tensors]:

@@ -67,8 +67,8 @@ class ExperimentConfig:
     threads: int = runtime_option(0)
     """The number of PyTorch's threads on the CPU; 0 lets PyTorch choose."""
     experiment: str = path_option("", changes_results=True)
-    """The run's name; by default <network>-<weighting>-<surgery>, with a hash of the agent and training if they are
-    not the usual ones, and of the parts' options that differ from their defaults."""
+    """The run's name; by default `<network>-<weighting>-<surgery>`, with a hash of the agent and training if they
+    are not the usual ones, and of the parts' options that differ from their defaults."""
     runs: str = path_option("runs")
     """The folder of all runs."""
     video: bool = runtime_option(False)
@@ -273,10 +273,13 @@ def free_keys(config: ExperimentConfig) -> set[str]:
     return runtime_options(type(config)) | below
 
 
-def defaults(config: ExperimentConfig) -> dict[str, dict[str, Any]]:
-    """{group: {option: default}} of the chosen parts. A run older than an option is taken to use its default."""
+def defaults(config: ExperimentConfig) -> dict[str, Any]:
+    """{option: default}, and {group: {option: default}} of the chosen parts.
+
+    A run older than an option is taken to use its default.
+    """
     parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
-    return {group: _defaults(part) for group, part in parts.items() if part}
+    return _defaults(config) | {group: _defaults(part) for group, part in parts.items() if part}
 
 
 def _defaults(options: Any) -> dict[str, Any]:

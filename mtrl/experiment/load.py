@@ -141,5 +141,11 @@ class LoadedPolicy:
 
 
 def load_policy(path: Path | str, device: str = "cpu", checkpoint: str = CHECKPOINTS[0]) -> LoadedPolicy:
-    """The policy of a run's newest or best checkpoint. Raises UserError as `load` does."""
+    """The policy of a run.
+
+    checkpoint: newest, or best: the policy with the best evaluation during training.
+
+    Raises:
+        UserError: there is no such run, it has no such checkpoint, or the checkpoint does not fit its configuration.
+    """
     return LoadedPolicy(load(path, device, checkpoint)[0])

@@ -44,9 +44,9 @@ def plot_runs(
         paths: runs, or folders that hold runs.
         output: the file to write. If not given, it is in the first run's folder, or in the working folder if that is
             not writable. For curves of several runs, and for relationships, it is in the working folder.
-        kind: curves (learning curves), conflicts, lambdas (task weights), triad, affinity, relationships (the final
-            task weights for each choice of primary tasks, from a sweep over choices), or predictions (for the first
-            test examples). conflicts, lambdas, affinity and predictions take one run.
+        kind: curves (learning curves; of several runs, interquartile means), means (the same with means), conflicts,
+            lambdas (task weights), triad, affinity, relationships (the final task weights for each choice of primary
+            tasks, from a sweep over choices), or predictions (for the first test examples). conflicts, lambdas, affinity and predictions take one run.
         headline: the metric of curves, such as evaluation/success; by default the one that `runs.headline` chooses.
         title, lines: for curves of several experiments; see `plots.compare_runs`. Suites with panels of their own have
             a title, but neither lines nor a choice of the metric.
@@ -65,13 +65,13 @@ def plot_runs(
         return _triad(runs, output or place(runs[0].folder.path, "triad.png"))
     if kind == "relationships":
         return _relationships(runs, output or Path("relationships.png"))
-    if kind != "curves":
+    if kind not in ("curves", "means"):
         return _of_one(runs, kind, output)
     config, suite = _parts(runs[0])
     if suite.panels:
-        if headline or lines:
-            what = "a study without `metric` and `lines`, as its pictures have metrics of their own"
-            raise expected(f"A study of benchmark={config.benchmark.kind}", what, headline or list(lines or {}))
+        if headline or lines or kind == "means":
+            what = "drawn as curves, without a metric or lines, as its pictures have metrics of their own"
+            raise expected(f"A picture of benchmark={config.benchmark.kind}", what, headline or list(lines or [kind]))
         return _plot_panels(suite, runs, output, title)
     rows = [run.rows for run in runs]
     metric = headline or curve_metric(rows)
@@ -88,7 +88,7 @@ def plot_runs(
         axis = {"steps_name": "updates"}
     if of_images and _lowest(rows, metric) > 0.5:
         axis["limits"] = (0.5, 1.005)
-    look = {"title": title, "lines": lines, **axis}
+    look = {"title": title, "lines": lines, "means": kind == "means", **axis}
     return plots.compare_runs(groups, output or Path("comparison.png"), headline=metric, **look)
 
 

@@ -14,7 +14,7 @@ A study is a folder with a `study.yaml`:
     controls: [blind]                # labels that should fail: a task that they solve does not count
     lines: {TOPPO (reported): 0.972} # published results, drawn as lines
     metric: evaluation/success       # of the curves
-    pictures: {comparison.png: curves, scores.png: scores}
+    pictures: {comparison.png: curves, scores.png: scores}  # or means: curves that also count failing tasks
 
 Runs are ordinary runs in `runs/<study>/`: finished ones are not repeated, and others continue where they stopped.
 Beside the study, `<label>/seed_<n>/` keeps what a reader needs of a finished run, including its policy.

@@ -26,8 +26,9 @@ class ModuleOptimizer(nn.Module):
     """Weights T losses of your own module, applies surgery to the shared gradients and takes one optimiser step.
 
     It is a `MultiTaskOptimizer` for modules without a task axis. A parameter that affects only one task's loss is owned
-    by that task and gets the weighted gradient of that loss; every other parameter is shared and takes part in surgery.
-    The property `owner` shows what was found. The gradients of shared parameters take one backward pass for each loss.
+    by that task and gets the weighted gradient of that loss, divided by T with `reduction="mean"`; every other
+    parameter is shared and takes part in surgery. The property `owner` shows what was found. If a method needs each
+    task's gradient, the shared parameters take one backward pass for each loss.
 
         optimizer = ModuleOptimizer(model, torch.optim.Adam(model.parameters()), num_tasks=2, surgery="pcgrad")
         metrics = optimizer.step([first_loss, second_loss])  # in place of zero_grad, backward and step

@@ -25,11 +25,14 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], ignore: Collection[s
 
 
 def completed(old: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved configuration, completed with the defaults of options that have since been added to its groups."""
-    groups = [
-        key for key, value in defaults.items() if isinstance(value, Mapping) and isinstance(old.get(key), Mapping)
-    ]
-    return {**old, **{key: {**defaults[key], **completed(old[key], defaults[key])} for key in groups}}
+    """A saved configuration, completed with the defaults of options that have since been added to it or its groups."""
+    found = {**old}
+    for key, value in defaults.items():
+        if not isinstance(value, Mapping):
+            found.setdefault(key, value)
+        elif isinstance(old.get(key), Mapping):
+            found[key] = {**value, **completed(old[key], value)}
+    return found
 
 
 def listed(changed: Mapping[str, tuple[Any, Any]], most: int = 4) -> str:

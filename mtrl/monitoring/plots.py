@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mtrl.core.errors import UserError, expected
+from mtrl.core.errors import UserError
+from mtrl.monitoring.curves import by_minute, curves, stack
 from mtrl.monitoring.drawing import (
     BLUE,
     INK,
-    SECONDS,
     STEPS,
     FloatArray,
     Row,
@@ -27,7 +27,7 @@ from mtrl.monitoring.drawing import (
     steps_axis,
     style,
 )
-from mtrl.monitoring.statistics import interquartile_band, is_share, shown
+from mtrl.monitoring.statistics import interquartile_band, is_share, mean_band, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,6 +88,7 @@ def compare_runs(
     steps_name: str = STEPS,
     limits: tuple[float, float] = (-0.03, 1.03),
     lines: Mapping[str, float] | None = None,
+    means: bool = False,
 ) -> Path:
     """Draw several experiments: the interquartile mean over seeds and tasks, with a 95 % stratified-bootstrap band
     if an experiment has two seeds or more. If rows record the time, a second panel shows the same against that time.
@@ -97,6 +98,7 @@ def compare_runs(
         steps_name: the label of the first panel's x axis.
         limits: the range of the y axis, if the headline is a share.
         lines: {label: published value}, drawn as horizontal lines.
+        means: draw means over seeds and tasks instead, which also count the tasks that fail.
 
     Raises:
         UserError: an experiment has no such values, or its seeds no steps in common, or the picture cannot be written.
@@ -110,23 +112,17 @@ def compare_runs(
     figure = new_figure(7.0 * len(both) + 1.0, 4.4, title)
     panels = figure.subplots(1, len(both), sharey=True, squeeze=False)[0]
     for panel, (chosen, name) in zip(panels, both, strict=True):
-        compare_panel(panel, chosen, headline, limits)
+        compare_panel(panel, chosen, headline, limits, means=means)
         for value in (lines or {}).values():
             panel.axhline(value, color=INK, linewidth=0.9, linestyle=":")
         panel.set_xlabel(name)
     for label, value in (lines or {}).items():
         panels[0].text(1.0, value, f"{label}: {shown(headline, value)}", ha="right", va="top", fontsize=8, color=INK,
                        transform=panels[0].get_yaxis_transform())  # fmt: skip
-    style(panels[0], f"{headline.rpartition('/')[2]}: interquartile mean over seeds and tasks, 95 % interval")
+    kind = "mean" if means else "interquartile mean"
+    style(panels[0], f"{headline.rpartition('/')[2]}: {kind} over seeds and tasks, 95 % interval")
     panels[0].legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), frameon=False, ncols=2, fontsize=9)
     return save(figure, path)
-
-
-def by_minute(rows: Sequence[Row]) -> Iterator[Row]:
-    """The rows that record the training time, with minutes in place of their steps."""
-    for row in rows:
-        if SECONDS in row:
-            yield {**row, "step": row[SECONDS] / 60}
 
 
 def compare_panel(
@@ -135,11 +131,12 @@ def compare_panel(
     headline: str,
     limits: tuple[float, float],
     places: Sequence[int] | None = None,
+    means: bool = False,
 ) -> None:
     """Draw one panel of `compare_runs`. places: the numbers of the experiments' colours; 0, 1, ... if not given."""
     for number, (label, seeds) in zip(places or range(len(experiments)), experiments.items(), strict=True):
         steps, scores = stack(label, seeds, headline)
-        band = interquartile_band(scores)
+        band = mean_band(scores) if means else interquartile_band(scores)
         count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
         panel.plot(steps, band.point, **look(number), linewidth=2.2, label=f"{label} ({count})")
         if len(seeds) > 1:
@@ -204,57 +201,6 @@ def matrix_image(
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba(), dtype=np.uint8)[..., :3]
-
-
-def curves(
-    rows: Sequence[Row], tasks: Sequence[str], name: str, required: bool = True
-) -> tuple[FloatArray, FloatArray]:
-    """Steps (K,) and values (T, K) of a per-task metric. A null becomes NaN; rows with only nulls are left out.
-
-    Raises:
-        UserError: the metric is `required`, and no row has it for every task.
-    """
-    keys = [f"{name}/{task}" for task in tasks]
-    found = [row for row in rows if all(key in row for key in keys)] if keys else []
-    if not found and required:
-        raise expected("Metrics", f"rows with '{name}/<task>' for every task", f"{len(rows)} rows without")
-    found = [row for row in found if any(row[key] is not None for key in keys)]
-    steps = np.array([row["step"] for row in found], dtype=np.float64)
-    return steps, np.array([[row[key] for row in found] for key in keys], dtype=np.float64)
-
-
-def tasks_of(seeds: Iterable[Sequence[Row]], name: str) -> list[str]:
-    """The tasks for which the rows have a metric."""
-    keys = dict.fromkeys(key for rows in seeds for row in rows for key in row if key.startswith(f"{name}/"))
-    return [key.removeprefix(f"{name}/") for key in keys]
-
-
-def stack(label: str, seeds: Sequence[Sequence[Row]], name: str) -> tuple[FloatArray, FloatArray]:
-    """K steps in the range common to all seeds, and the seeds' curves (seeds, tasks, K), interpolated at these steps.
-
-    Raises:
-        UserError: a seed has no values, or there is no step at which all seeds and tasks have some.
-    """
-    tasks = tasks_of(seeds, name)
-    parts = [curves(rows, tasks, name) for rows in seeds]
-    if not tasks or not all(len(steps) for steps, _ in parts):
-        raise expected(f"Metrics of {label}", f"rows with '{name}/<task>'", "none")
-    first, last = max(steps[0] for steps, _ in parts), min(steps[-1] for steps, _ in parts)
-    grid = np.unique(np.concatenate([steps for steps, _ in parts]))
-    grid = grid[(grid >= first) & (grid <= last)]
-    if not grid.size:
-        raise expected(f"Seeds of {label}", "evaluated over a common range of steps", "none")
-    scores = np.array([[_interpolated(grid, steps, row) for row in values] for steps, values in parts])
-    known = np.isfinite(scores).all((0, 1))
-    if not known.any():
-        raise expected(f"Seeds of {label}", "with an episode of every task", "none so far")
-    return grid[known], scores[..., known]
-
-
-def _interpolated(grid: FloatArray, steps: FloatArray, values: FloatArray) -> FloatArray:
-    """The values interpolated at the grid's steps from the known ones; NaN before the first."""
-    known = np.isfinite(values)
-    return np.interp(grid, steps[known], values[known], left=np.nan) if known.any() else np.full(grid.shape, np.nan)
 
 
 def _mean_panel(panel: Axes, steps: FloatArray, values: FloatArray, title: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from mtrl.core.errors import expected
+from mtrl.monitoring.curves import curves
 from mtrl.monitoring.drawing import (
     COLOURS,
     INK,
@@ -24,7 +25,6 @@ from mtrl.monitoring.drawing import (
     steps_axis,
     style,
 )
-from mtrl.monitoring.plots import curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mtrl.monitoring.curves import curves
 from mtrl.monitoring.drawing import (
     COLOURS,
     STEPS,
@@ -19,7 +20,7 @@ from mtrl.monitoring.drawing import (
     style,
     svg,
 )
-from mtrl.monitoring.plots import compare_panel, curves
+from mtrl.monitoring.plots import compare_panel
 from mtrl.monitoring.plots_methods import DASHES, LINES, matrices, task_rows
 from mtrl.monitoring.statistics import Band, is_share
 

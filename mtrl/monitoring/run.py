@@ -73,7 +73,7 @@ class RunFolder:
 
         Args:
             ignore: dotted keys that may differ, with everything below them.
-            defaults: {group: the values of options that the configuration of an older run may lack}.
+            defaults: the values of options, and of groups of them, that the configuration of an older run may lack.
             steps_key: the dotted key of the number of steps.
 
         Raises:

@@ -71,6 +71,11 @@ def interquartile_band(scores: ArrayLike, *, seed: int = 0, repetitions: int = 2
     return _estimate(middle_mean, [array], seed, repetitions, confidence)
 
 
+def mean_band(scores: ArrayLike, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95) -> Band:
+    """The mean of all scores at each of K points of learning curves (runs, tasks, K), with its interval."""
+    return _estimate(lambda found: found.mean((0, 1)), [np.asarray(scores, float)], seed, repetitions, confidence)
+
+
 def performance_profile(
     scores: ArrayLike, thresholds: ArrayLike, *, seed: int = 0, repetitions: int = 2000, confidence: float = 0.95
 ) -> Band:

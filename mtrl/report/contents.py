@@ -15,7 +15,8 @@ from markupsafe import Markup
 from mtrl.core.errors import UserError, expected
 from mtrl.core.records import require
 from mtrl.experiment.runs import HEADLINES, SOLVED, Run, Scores
-from mtrl.monitoring import plots, plots_report
+from mtrl.monitoring import plots_report
+from mtrl.monitoring.curves import by_minute, stack, tasks_of
 from mtrl.monitoring.drawing import COLOURS, STEPS, FloatArray, Row
 from mtrl.monitoring.statistics import is_share, performance_profile, shown
 from mtrl.report import gradients, origin, videos
@@ -149,7 +150,7 @@ def _reused(run: Run) -> list[dict[str, Any]]:
 def _curves(methods: Sequence[Method], metric: str) -> dict[str, Any]:
     """Learning curves over steps and, if the rows record it, over training time."""
     steps = {method.place: _drawable(method, method.rows, metric) for method in methods}
-    by_time = [[list(plots.by_minute(rows)) for rows in method.rows] for method in methods]
+    by_time = [[list(by_minute(rows)) for rows in method.rows] for method in methods]
     times = {method.place: _drawable(method, rows, metric) for method, rows in zip(methods, by_time, strict=True)}
     names = {"over steps": (steps, STEPS), "over time": (times, "minutes of training, evaluations not included")}
     pictures = []
@@ -177,7 +178,7 @@ def _drawable(method: Method, seeds: Sequence[Sequence[Row]], metric: str) -> li
     rows = [_thinned([row for row in found if any(k.startswith(f"{metric}/") for k in row)]) for found in seeds]
     rows = [found for found in rows if found]
     try:
-        return rows if len(plots.stack(method.label, rows, metric)[0]) > 1 else []
+        return rows if len(stack(method.label, rows, metric)[0]) > 1 else []
     except UserError:
         return []
 
@@ -192,7 +193,7 @@ def _tasks(methods: Sequence[Method], metric: str, curves: str) -> dict[str, Any
     """The table of tasks: a row for each task, with each method's score and learning curve."""
     scored = {method.place: method.scores for method in methods if method.scores and method.scores.metric == metric}
     names = list(dict.fromkeys(task for scores in scored.values() for task in scores.tasks))
-    names = names or plots.tasks_of([rows for method in methods for rows in method.rows], curves)
+    names = names or tasks_of([rows for method in methods for rows in method.rows], curves)
     lines = _task_lines(methods, curves)
     values = [value for scores in scored.values() for value in scores.values.mean(0).tolist()] or [0.0]
     limits = (0.0, 1.0) if is_share(metric) else (min(values), max(values))
@@ -223,8 +224,8 @@ def _task_lines(methods: Sequence[Method], metric: str) -> dict[str, list[tuple[
     found: dict[str, list[tuple[int, FloatArray, FloatArray]]] = {}
     for method in methods:
         if rows := _drawable(method, method.rows, metric):
-            steps, scores = plots.stack(method.label, rows, metric)
-            for task, values in zip(plots.tasks_of(rows, metric), scores.mean(0), strict=True):
+            steps, scores = stack(method.label, rows, metric)
+            for task, values in zip(tasks_of(rows, metric), scores.mean(0), strict=True):
                 found.setdefault(task, []).append((method.place, steps, values))
     return found
 

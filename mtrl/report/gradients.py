@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from mtrl.core.errors import UserError
 from mtrl.monitoring import plots_report
+from mtrl.monitoring.curves import curves, tasks_of
 from mtrl.monitoring.drawing import Row
-from mtrl.monitoring.plots import curves, tasks_of
 from mtrl.monitoring.plots_methods import matrices, parts_of
 from mtrl.report.method import Method
 

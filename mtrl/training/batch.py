@@ -42,7 +42,8 @@ class Config(TrainingConfig):
 
     kind: str = "batch"
     data: str = path_option("datasets", changes_results=True)
-    """Folder of all data sets. That of a task is <data>/<benchmark>/<task>-v0, as `mtrl data collect` writes it."""
+    """Folder of all data sets. That of a task is `<data>/<benchmark>/<task>-v0`, as `mtrl data collect`
+    writes it."""
     transitions: int | None = None
     """Approximate number of transitions of each task to learn from; all if not given. They are whole episodes, spread
     evenly over the data set."""

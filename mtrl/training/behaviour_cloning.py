@@ -43,7 +43,7 @@ class Config(TrainingConfig):
     final_episodes: int = 100
     """Episodes per task in the evaluation at the end; 0 for none (the Auto-λ paper: 100)."""
     cache: str = path_option("demos", changes_results=True)
-    """Folder of all caches of demonstrations. That of a suite is <cache>/<suite>, as `mtrl demos` writes it."""
+    """Folder of all caches of demonstrations. That of a suite is `<cache>/<suite>`, as `mtrl demos` writes it."""
     demos: int | None = None
     """Demonstrations of each task to learn from; all if not given (the Auto-λ paper: 100)."""
     priority: bool = False

@@ -35,7 +35,7 @@ _SIDE_BY_SIDE = 50
 
 @dataclass
 class Config(off_policy.Config):
-    """Steps are counted as the module's docstring says."""
+    """A step is an environment step of one goal of a rollout; all environments together take T times as many."""
 
     specs: ClassVar[tuple[type[Spec], ...]] = (GoalSpec,)
 

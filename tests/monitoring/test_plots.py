@@ -12,6 +12,7 @@ from matplotlib.text import Text
 
 from mtrl.core.errors import UserError
 from mtrl.monitoring import plots, plots_scores
+from mtrl.monitoring.curves import stack
 from mtrl.monitoring.drawing import steps_axis
 from tests.support.figures import image, labels, lines, panels, shows_all, texts, ticks
 
@@ -133,6 +134,15 @@ def test_runs_of_different_lengths_and_steps_are_compared(tmp_path: Path, drawn:
     np.testing.assert_allclose(mint, [common, 0.175 + common / 20_000])
     np.testing.assert_allclose(film, [1000.0 * np.arange(6), 0.175 + np.arange(6) / 20])
     assert labels(panel.get_legend()) == ["mint (2 seeds)", "film (1 seed)"] and shows_all(panel)
+
+
+@pytest.mark.parametrize(("means", "value"), [(False, 1.0), (True, 0.75)])
+def test_means_count_the_tasks_that_fail(means: bool, value: float, tmp_path: Path, drawn: Drawn) -> None:
+    seeds = [[{"step": step, "success/a": 0.0} | {f"success/{t}": 1.0 for t in "bcd"} for step in (1, 2)]] * 2
+    plots.compare_runs({"mint": seeds}, tmp_path / "c.png", means=means)
+    (panel,) = drawn["c.png"].axes
+    np.testing.assert_allclose(lines(panel)[0], [[1, 2], [value, value]])
+    assert ("interquartile" in panel.get_title(loc="left")) != means and len(panel.collections) == 1
 
 
 @pytest.mark.parametrize(("last", "unit"), [(0.2, ""), (5.0, ""), (4e3, "k"), (5e6, "M")])
@@ -273,4 +283,4 @@ def test_the_table_of_shares_has_a_row_of_means_and_the_controls_apart(tmp_path:
 def test_seeds_without_an_ended_episode_have_no_curve(values: list[None]) -> None:
     rows = [{"step": step, "success/reach": value} for step, value in enumerate(values)]
     with pytest.raises(UserError, match="Metrics of joint should be rows with 'success/<task>'"):
-        plots.stack("joint", [rows], "success")
+        stack("joint", [rows], "success")

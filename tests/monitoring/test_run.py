@@ -54,17 +54,19 @@ def test_same_config_resumes_and_adds_provenance(tmp_path):
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_run_that_is_older_than_an_option_has_its_default(tmp_path, finished):
     path = created(tmp_path / "run", finished=finished)
-    younger = {**CONFIG, "network": {**CONFIG["network"], "depth": 3}}
-    settings: dict[str, Any] = {"defaults": {"network": {"kind": "mlp", "depth": 3, "rate": 1.0}}}
+    younger = {**CONFIG, "network": {**CONFIG["network"], "depth": 3}, "start": ""}
+    settings: dict[str, Any] = {"defaults": {"start": "", "network": {"kind": "mlp", "depth": 3, "rate": 1.0}}}
     with RunFolder.open(path, younger, **settings) as run:
         assert run.status == ("finished" if finished else "resume")
         assert RunFolder.is_finished(path, younger, **settings) == finished
         run.begin()
     assert finished or RunFolder.load(path).config == younger
     for changed in ({"depth": 4}, {"depth": 3, "rate": 1.0}):
-        other = {**CONFIG, "network": {**CONFIG["network"], **changed}}
+        other = {**younger, "network": {**CONFIG["network"], **changed}}
         with pytest.raises(UserError, match="should keep its configuration"):
             RunFolder.open(path, other, **settings)
+    with pytest.raises(UserError, match="start: '' -> 'elsewhere'"):
+        RunFolder.open(path, {**younger, "start": "elsewhere"}, **settings)
 
 
 def test_tuples_and_lists_are_the_same_config(tmp_path):
