@@ -212,7 +212,8 @@ def _list(commands: Any) -> None:
     what = "benchmarks, networks, weighting, surgery, diagnostics, agents or recipes (all)"
     listing.add_argument("what", nargs="?", help=what)
     listing.add_argument("--benchmark", help="count the networks' parameters on this benchmark")
-    listing.add_argument("options", nargs="*", metavar="key=value", help="with --benchmark: options of the networks")
+    several = "with --benchmark: options that all of its networks have"
+    listing.add_argument("options", nargs="*", metavar="key=value", help=several)
     _add_json(listing)
     _add_imports(listing)
 

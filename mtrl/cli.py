@@ -191,8 +191,8 @@ def _report_of(folder: Any) -> Iterator[Shown]:
             path = report.write([folder.path])
         yield Shown(f"Report: {path}")
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        say(f"mtrl: no report ({reason}); `mtrl report {folder.path}` tries again.")
+        found = " ".join(str(error).split()) or type(error).__name__
+        say(f"mtrl: no report ({found}); `mtrl report {folder.path}` tries again.")
 
 
 def _study(options: argparse.Namespace) -> Iterator[Shown]:
@@ -209,8 +209,8 @@ def _study(options: argparse.Namespace) -> Iterator[Shown]:
         yield Shown(f"Results: {options.study}")
         return
     for run, kept, now in study.check_study(options.study, labels):
-        facts = {"run": str(run), "kept": kept, "now": now}
-        yield Shown(f"{run}: {kept:.4g} when it was kept, {now:.4g} now", facts)
+        text = f"{run}: {kept:.4g} when it was kept, {now:.4g} now"
+        yield Shown(text, {"run": str(run), "kept": kept, "now": now})
         if abs(kept - now) > study.TOLERANCE * max(1.0, abs(kept)):
             raise expected(f"The policy of {run}", f"within {study.TOLERANCE} of its kept score", now)
 
@@ -236,7 +236,7 @@ def _list(options: argparse.Namespace) -> Iterator[Shown]:
     if options.benchmark is not None:
         from mtrl.experiment import counts
 
-        rows = counts.parameter_counts(options.benchmark, options.options)
+        rows = counts.parameter_counts(options.benchmark, options.what, options.options)
         yield Shown(counts.parameter_table(rows), rows)
     else:
         from mtrl.experiment import catalogue

@@ -11,16 +11,19 @@ from mtrl.experiment.parts import Experiment
 from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, NETWORKS, TaskNetwork
 
 
-def parameter_counts(benchmark: str, options: Sequence[str] = ()) -> list[dict[str, Any]]:
+def parameter_counts(benchmark: str, what: str | None = None, options: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Numbers of trained parameters: a row for every architecture that fits a benchmark.
 
     For an agent with an actor and critics, a row has `actor`, the sum of `shared` and `owned`, and `critics`, the
     parameters of all critics together. For an agent with one network, it has `parameters`, the sum of `shared` and
     `owned`.
 
+    what: None, networks, or the first of the options, which all architectures must have.
+
     Raises:
-        UserError: the networks of the benchmark cannot be compared.
+        UserError: the networks of the benchmark cannot be compared, or `what` is something else.
     """
+    options = [what, *options] if what and what not in ("network", "networks") else options
     usual = compose([f"benchmark={benchmark}", "device=cpu"])
     if usual.network.kind in NETWORKS.kinds:
         return [_actor_and_critics(kind, benchmark, options) for kind in NETWORKS.kinds]

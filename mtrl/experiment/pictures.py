@@ -46,7 +46,8 @@ def plot_runs(
             not writable. For curves of several runs, and for relationships, it is in the working folder.
         kind: curves (learning curves; of several runs, interquartile means), means (the same with means), conflicts,
             lambdas (task weights), triad, affinity, relationships (the final task weights for each choice of primary
-            tasks, from a sweep over choices), or predictions (for the first test examples). conflicts, lambdas, affinity and predictions take one run.
+            tasks, from a sweep over choices), or predictions (for the first test examples). conflicts, lambdas,
+            affinity and predictions take one run.
         headline: the metric of curves, such as evaluation/success; by default the one that `runs.headline` chooses.
         title, lines: for curves of several experiments; see `plots.compare_runs`. Suites with panels of their own have
             a title, but neither lines nor a choice of the metric.

@@ -118,6 +118,8 @@ def test_methods_of_critics_need_critics(capsys: pytest.CaptureFixture[str]) -> 
         ["plot", "nowhere"],
         ["list", "nonsense"],
         ["list", "networks", "network.width=8"],
+        ["list", "--benchmark", "toy", "network.widht=8"],
+        ["list", "surgery", "--benchmark", "toy"],
         ["bench", "nonsense"],
         ["nonsense"],
         [],
