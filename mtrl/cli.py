@@ -191,8 +191,8 @@ def _report_of(folder: Any) -> Iterator[Shown]:
             path = report.write([folder.path])
         yield Shown(f"Report: {path}")
     except Exception as error:
-        found = " ".join(str(error).split()) or type(error).__name__
-        say(f"mtrl: no report ({found}); `mtrl report {folder.path}` tries again.")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        say(f"mtrl: no report ({reason}); `mtrl report {folder.path}` tries again.")
 
 
 def _study(options: argparse.Namespace) -> Iterator[Shown]:
