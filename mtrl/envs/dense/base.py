@@ -47,11 +47,10 @@ class DenseConfig(ChosenTasks):
 
 @dataclass
 class FilesConfig(DenseConfig):
-    """Options of benchmarks whose pictures are read from published files, with the Auto-λ paper's augmentation."""
+    """Options of benchmarks whose pictures are read from published files. Augmentation is that of Auto-λ's code."""
 
     size: list[int] = field(default_factory=list)
     """Height and width of the files' pictures."""
-    scales: list[float] = field(default_factory=lambda: [1.0, 1.2, 1.5])
     flip: bool = True
 
     def __post_init__(self) -> None:

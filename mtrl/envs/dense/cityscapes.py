@@ -42,6 +42,7 @@ ENDINGS: Mapping[str, str] = {"image": ".png", "seg": ".png", "part_seg": ".tif"
 class Config(FilesConfig):
     kind: str = "cityscapes"
     size: list[int] = field(default_factory=lambda: [256, 512])
+    crop: list[int] = field(default_factory=lambda: [256, 256])
 
 
 def classes_of(numbers: NDArray[Any]) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ class Config(FilesConfig):
     defaults: ClassVar[Mapping[str, str]] = {"agent.normals_loss": "l1"}
     kind: str = "nyuv2"
     size: list[int] = field(default_factory=lambda: [288, 384])
+    scales: list[float] = field(default_factory=lambda: [1.0, 1.2, 1.5])
 
 
 class NYUv2Pictures:

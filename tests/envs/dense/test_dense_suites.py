@@ -136,13 +136,20 @@ def test_nyuv2_is_read_as_published(tmp_path: Path) -> None:
 
 def test_cityscapes_is_read_as_published(tmp_path: Path) -> None:
     write_cityscapes(tmp_path)
-    made = suite("cityscapes", tmp_path, size=list(CITY))
+    made = suite("cityscapes", tmp_path, size=list(CITY), crop=[])
     picture = made.data.train[0]
     assert made.tasks == ("segmentation", "parts", "disparity") and made.spec.channels == (19, 10, 1)
     torch.testing.assert_close(picture.image, torch.full((3, *CITY), 0.2))
     assert picture.targets[0][0, 0].tolist() == [-1, 0, 1, 18, 2, -1]
     assert picture.targets[1][0, 0].tolist() == [0, 0, 2, 4, 9, 0]
     assert picture.targets[2][0, 0].tolist() == [-1, 0, 1 / 1024, 1, 2, 65534 / 1024]
+
+
+def test_augmentation_is_that_of_the_published_code() -> None:
+    """create_dataset.py of lorenmt/auto-lambda: NYUv2 is enlarged and cut to its size, CityScapes only cut."""
+    nyuv2, city = (SUITES.config_class(kind)() for kind in ("nyuv2", "cityscapes"))
+    assert nyuv2.flip and nyuv2.scales == [1.0, 1.2, 1.5] and nyuv2.crop in ([], nyuv2.size)
+    assert city.flip and city.scales == [1.0] and city.crop == [256, 256]
 
 
 def test_the_nineteen_classes_are_numbered_in_order() -> None:
@@ -177,7 +184,7 @@ def test_a_damaged_file_is_refused_in_one_line_that_names_it(damage: str, tmp_pa
     file = tmp_path / kind / "train" / name
     spoil(file)
     with pytest.raises(UserError, match=message) as caught:
-        data = suite(kind, tmp_path, size=list(NYU if kind == "nyuv2" else CITY)).data
+        data = suite(kind, tmp_path, size=list(NYU if kind == "nyuv2" else CITY), crop=[]).data
         for number in range(len(data.train)):
             _ = data.train[number]
     assert "\n" not in str(caught.value) and str(file) in str(caught.value)
