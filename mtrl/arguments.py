@@ -148,8 +148,9 @@ def _study(commands: Any) -> None:
     study.add_argument("study", type=_path, metavar="STUDY", help="a folder with a study.yaml, such as results/mt10")
     study.add_argument("options", nargs="*", metavar="LABEL | key=value", help="only these runs; overrides for all")
     study.add_argument("--jobs", type=int, default=1, help="runs at once; if more than one, with one thread each (1)")
-    study.add_argument("--report", action="store_true", help="make no runs, only tabulate and plot those that are kept")
-    study.add_argument("--check", action="store_true", help="instead evaluate the kept policies again, and compare")
+    only = study.add_mutually_exclusive_group()
+    only.add_argument("--report", action="store_true", help="make no runs, only tabulate and plot those that are kept")
+    only.add_argument("--check", action="store_true", help="instead evaluate the kept policies again, and compare")
     _add_json(study)
     _add_imports(study)
 
@@ -227,7 +228,7 @@ def _bench(commands: Any) -> None:
     bench = _command(commands, "bench", "measure speed on this machine", examples)
     bench.add_argument("what", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
     bench.add_argument("--methods", help="update: names separated by commas, or all (pcgrad)")
-    bench.add_argument("--suites", help="update, on_policy: mt10, mt50 or mt10,mt50; train: also mt25")
+    bench.add_argument("--suites", help="update (mt10,mt50), on_policy (mt10): of these; train (mt10): also mt25")
     bench.add_argument("--repetitions", type=int, help="update, rivals: how often an update is timed (50)")
     bench.add_argument("--width", type=int, help="update: units of each hidden layer (400)")
     checkout = "update, rivals: a checkout of metaworld-algorithms, whose updates are timed too"

@@ -201,6 +201,8 @@ def _study(options: argparse.Namespace) -> Iterator[Shown]:
     overrides = [word for word in options.options if "=" in word]
     labels = [word for word in options.options if "=" not in word]
     check(options.jobs >= 1, "--jobs", "a positive integer", options.jobs)
+    unused = options.options if options.report else overrides if options.check else []
+    check(not unused, "--report or --check", "given alone, or --check with labels", " ".join(unused))
     if not options.check:
         if not options.report:
             study.run_study(options.study, labels, overrides, options.jobs)
@@ -209,8 +211,7 @@ def _study(options: argparse.Namespace) -> Iterator[Shown]:
         yield Shown(f"Results: {options.study}")
         return
     for run, kept, now in study.check_study(options.study, labels):
-        text = f"{run}: {kept:.4g} when it was kept, {now:.4g} now"
-        yield Shown(text, {"run": str(run), "kept": kept, "now": now})
+        yield Shown(f"{run}: {kept:.4g} when it was kept, {now:.4g} now", {"run": str(run), "kept": kept, "now": now})
         if abs(kept - now) > study.TOLERANCE * max(1.0, abs(kept)):
             raise expected(f"The policy of {run}", f"within {study.TOLERANCE} of its kept score", now)
 
@@ -228,8 +229,7 @@ def _evaluate(options: argparse.Namespace) -> Iterator[Shown]:
 
 def _video(parts: Any, path: Path) -> Shown:
     """Write a short video. The result names its file, or says why there is none."""
-    message = parts.write_video(path)
-    return Shown(f"Video: {path}" if message is None else f"No video: {message}")
+    return Shown(f"No video: {message}" if (message := parts.write_video(path)) else f"Video: {path}")
 
 
 def _list(options: argparse.Namespace) -> Iterator[Shown]:

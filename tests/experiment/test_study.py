@@ -206,6 +206,15 @@ def test_a_check_of_nothing_is_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["--report", "one"], ["--report", "seed=1"], ["--check", "seed=1"]])
+def test_words_that_reports_and_checks_would_not_use_are_refused(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = study(tmp_path, runs={"one": []})
+    assert main(["study", str(folder), *words]) == 2
+    assert words[1] in capsys.readouterr().err
+
+
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="readable YAML"):
         check_study(tmp_path, [])
