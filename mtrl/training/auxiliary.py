@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from mtrl.core.config import check
+from mtrl.core.config import option
 from mtrl.core.types import Metrics
 from mtrl.data.images import ImageData, mixed_seed
 from mtrl.monitoring.progress import Counter
@@ -35,12 +35,8 @@ class Config(supervised.Config):
     constant."""
     milestone: int = 50
     """With schedule=step: epochs between two reductions of the learning rate, each by the factor `decay`."""
-    label_every: int = 1
+    label_every: int = option(1, "a positive integer")
     """Epochs of main training for each epoch of label training, which comes first."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.label_every >= 1, "training.label_every", "a positive integer", self.label_every)
 
 
 class Agent(supervised.Agent, Protocol):

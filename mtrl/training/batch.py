@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice, option, path_option
+from mtrl.core.config import option, path_option
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import FloatArray, Metrics, TaskVectorEnv, Transitions
 from mtrl.data import minari_files
@@ -44,21 +44,14 @@ class Config(TrainingConfig):
     data: str = path_option("datasets", changes_results=True)
     """Folder of all data sets. That of a task is `<data>/<benchmark>/<task>-v0`, as `mtrl data collect`
     writes it."""
-    transitions: int | None = None
+    transitions: int | None = option(None, "a positive integer")
     """Approximate number of transitions of each task to learn from; all if not given. They are whole episodes, spread
     evenly over the data set."""
-    context_episodes: int = 2
+    context_episodes: int = option(2, "a positive integer")
     """Episodes from which an agent infers an unseen task."""
     first_context: str = option("code", ("code", "random"))
     """What acts in the first of the `context_episodes`: the policy with a random code (code), or uniformly random
     actions (random)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("transitions", "context_episodes"):
-            value = getattr(self, name)
-            check(value is None or value >= 1, f"training.{name}", "a positive integer", value)
-        check_choice("training.first_context", self.first_context, ("code", "random"))
 
 
 class InferringAgent(TrainedAgent, Protocol):

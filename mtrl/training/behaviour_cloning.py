@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, path_option
+from mtrl.core.config import option, path_option
 from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import KeyframeSpec, Spec
 from mtrl.core.types import FloatArray, Metrics
@@ -44,26 +44,18 @@ class Config(TrainingConfig):
     """Episodes per task in the evaluation at the end; 0 for none (the Auto-λ paper: 100)."""
     cache: str = path_option("demos", changes_results=True)
     """Folder of all caches of demonstrations. That of a suite is `<cache>/<suite>`, as `mtrl demos` writes it."""
-    demos: int | None = None
+    demos: int | None = option(None, "a positive integer")
     """Demonstrations of each task to learn from; all if not given (the Auto-λ paper: 100)."""
     priority: bool = False
     """Draw each task's samples with probabilities that grow with their last losses (prioritised replay)."""
-    priority_alpha: float = 0.6
+    priority_alpha: float = option(0.6, "0 or more")
     """With `priority`: exponent of a sample's last loss in its probability; 0 for uniform sampling."""
-    priority_beta: float = 0.4
+    priority_beta: float = option(0.4, "in [0, 1]")
     """With `priority`: exponent of the weights that correct the losses for the sampling, from 0 (none) to 1 (full)."""
-    evaluation_copies: int = 5
+    evaluation_copies: int = option(5, "a positive integer")
     """Episodes of each task that evaluations play in parallel."""
-    shift: int = 0
+    shift: int = option(0, "0 or more")
     """The most pixels by which a sample's pictures and points are shifted at random, separately for each camera."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check(self.demos is None or self.demos >= 1, "training.demos", "a positive integer", self.demos)
-        check(self.evaluation_copies >= 1, "training.evaluation_copies", "a positive integer", self.evaluation_copies)
-        check(self.priority_alpha >= 0, "training.priority_alpha", "0 or more", self.priority_alpha)
-        check(0 <= self.priority_beta <= 1, "training.priority_beta", "in [0, 1]", self.priority_beta)
-        check(self.shift >= 0, "training.shift", "0 or more", self.shift)
 
 
 class Agent(TrainedAgent, Protocol):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice, runtime_option
+from mtrl.core.config import check, option, runtime_option
 from mtrl.core.cores import torch_threads
 from mtrl.core.types import StepResult, TaskVectorEnv
 from mtrl.training.trainer import TrainingConfig
@@ -32,23 +32,20 @@ PartState = dict[str, Any]
 class CollectorConfig(TrainingConfig):
     """Options of training loops whose environments may run in several processes."""
 
-    envs_per_task: int = 1
+    envs_per_task: int = option(1, "a positive integer")
     """N: copies of each task's environment, which step in parallel."""
-    workers: int = 1
+    workers: int = option(1, "a positive integer")
     """W: parts into which the copies of every task are divided; with collector=ray, each has a process of its own."""
-    collector: str = "local"
+    collector: str = option("local", ("local", "ray"))
     """Where steps are taken: in this process (local), or in processes on the machines of a Ray cluster (ray)."""
     collector_address: str = runtime_option("")
     """With collector=ray: host:port of the cluster, or auto. If not given, the environment variable RAY_ADDRESS is
     used. Without that, a new cluster of only this machine is started."""
-    collector_cpus: int = runtime_option(1)
+    collector_cpus: int = runtime_option(1, "a positive integer")
     """With collector=ray: cores of each process."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("envs_per_task", "workers", "collector_cpus"):
-            check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
-        check_choice("training.collector", self.collector, ("local", "ray"))
         divisor = f"a divisor of training.envs_per_task ({self.envs_per_task})"
         check(self.envs_per_task % self.workers == 0, "training.workers", divisor, self.workers)
 

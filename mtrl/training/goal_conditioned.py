@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice
+from mtrl.core.config import check, option
 from mtrl.core.errors import expected
 from mtrl.core.specs import GoalSpec, Spec
 from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
@@ -44,7 +44,7 @@ class Config(off_policy.Config):
     """Steps of uniformly random actions before the first update."""
     envs_per_task: int = 3
     """N: episodes of each goal in a rollout, played in parallel."""
-    replay: str = "uniform"
+    replay: str = option("uniform", ("uniform", "hindsight"))
     """How updates draw from the replay: uniform, or hindsight. With hindsight, each goal of a batch is replaced with
     probability 1/2. The new goal is what a random one of its stored transitions achieves."""
     buffer_size: int = 5000
@@ -57,7 +57,6 @@ class Config(off_policy.Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("training.replay", self.replay, ("uniform", "hindsight"))
         where = "with a benchmark whose tasks are goals"
         check(self.collector == "local", "training.collector", f"'local' {where}", self.collector)
         check(self.protocol == "goals", "training.protocol", f"'goals' {where}", self.protocol)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check
+from mtrl.core.config import check, option
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import Metrics, StepResult, Transitions
 from mtrl.data.n_step import NStepReplay
@@ -28,31 +28,26 @@ class Config(CollectorConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec,)
 
     kind: str = "off_policy"
-    learning_starts: int = 4000
+    learning_starts: int = option(4000, "a positive integer")
     """Steps of uniformly random actions before the first update. With `start`, the given run's policy acts instead."""
-    update_to_data: float = 1.0
+    update_to_data: float = option(1.0, "positive")
     """Updates per step of each task."""
-    buffer_size: int = 100_000
+    buffer_size: int = option(100_000, "a positive integer")
     """Transitions kept per task."""
     deterministic: bool = False
     """Whether stepping, storing and updating strictly alternate. Otherwise a step of the environments and the updates
     due for it run at the same time, so updates draw only earlier transitions. Runs repeat bit for bit either way. With
     collector=ray it must be false."""
-    collector_steps: int = 25
+    collector_steps: int = option(25, "a positive integer")
     """With collector=ray: steps that a process takes with each of its copies before it gets a new policy."""
     max_staleness: int = 1000
     """With collector=ray: the most updates between sending a policy and storing its steps. The learner waits for steps
     that would otherwise come too late."""
-    imitation_updates: int = 2000
+    imitation_updates: int = option(2000, "0 or more")
     """With `start`: updates in which actor and critics imitate the given run's policy, before they learn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.imitation_updates >= 0, "training.imitation_updates", "0 or more", self.imitation_updates)
-        check(self.learning_starts >= 1, "training.learning_starts", "a positive integer", self.learning_starts)
-        check(self.update_to_data > 0, "training.update_to_data", "positive", self.update_to_data)
-        for name in ("collector_steps", "buffer_size"):
-            check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
         check(self.collector == "ray" or self.workers == 1, "training.workers", "1 without collector=ray", self.workers)
         at_once = self.envs_per_task
         if self.collector == "ray":

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
-from mtrl.core.config import check, runtime_option
+from mtrl.core.config import check, option, runtime_option
 from mtrl.core.errors import expected
 from mtrl.core.specs import ControlSpec, Spec
 from mtrl.core.types import Metrics
@@ -31,24 +31,17 @@ class Config(CollectorConfig):
     kind: str = "on_policy"
     envs_per_task: int = 8
     """N: copies of each task's environment, which step in parallel."""
-    rollout_steps: int = 500
+    rollout_steps: int = option(500, "a positive integer")
     """R: steps of each copy in a rollout, after which the policy is updated."""
     collector: str = runtime_option("local")
     """Where rollouts are collected: in this process (local), or in processes on the machines of a Ray cluster (ray)."""
-    reuse_every: int | None = None
+    reuse_every: int | None = option(None, "a positive integer")
     """Steps after which unsolved tasks try the policies of solved tasks, and take over the best one (see
     `training.reuse`); null for never."""
-    reuse_episodes: int = 2
+    reuse_episodes: int = option(2, "a positive integer")
     """Episodes that each policy plays when it is tried."""
-    reuse_below: float = 0.05
+    reuse_below: float = option(0.05, "in (0, 1]")
     """A task is unsolved if it solved less than this share of its training episodes since the last trial."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("rollout_steps", "reuse_every", "reuse_episodes"):
-            value = getattr(self, name)
-            check(value is None or value >= 1, f"training.{name}", "a positive integer", value)
-        check(0 < self.reuse_below <= 1, "training.reuse_below", "in (0, 1]", self.reuse_below)
 
 
 class Agent(Actor, Reusing, Protocol):

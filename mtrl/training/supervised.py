@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice, path_option
+from mtrl.core.config import option, path_option
 from mtrl.core.errors import expected
 from mtrl.core.records import read_json, require
 from mtrl.core.specs import ImageSpec, Spec
@@ -47,21 +47,15 @@ class Config(TrainingConfig):
     """Has no effect: every test image counts."""
     final_episodes: int = 10_000
     """0 for no evaluation at the end. Other values have no effect: every test image counts."""
-    schedule: str = "cosine"
+    schedule: str = option("cosine", ("cosine", "step", "constant"))
     """How the learning rate falls: cosine (to zero at the last step), step (see `milestone`), or constant."""
-    milestone: int = 100_000
+    milestone: int = option(100_000, "a positive integer")
     """With schedule=step: steps between two reductions of the learning rate, each by the factor `decay`."""
-    decay: float = 0.5
+    decay: float = option(0.5, "in (0, 1]")
     """With schedule=step: the factor of each reduction of the learning rate; 1 for none."""
     single_task: str = path_option("")
     """Results of single-task runs, from which Δ_MTL is computed: a run's folder, a folder of runs, or a `result.json`.
     Without them, there is no Δ_MTL."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("training.schedule", self.schedule, ("cosine", "step", "constant"))
-        check(self.milestone >= 1, "training.milestone", "a positive integer", self.milestone)
-        check(0 < self.decay <= 1, "training.decay", "in (0, 1]", self.decay)
 
     def evaluates(self, episodes: int) -> str:
         return "all test images"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
-from mtrl.core.config import check, check_choice, runtime_option
+from mtrl.core.config import Options, option, runtime_option
 from mtrl.core.errors import UserError, expected
 from mtrl.core.specs import Spec
 from mtrl.core.types import FloatArray, Metrics
@@ -22,40 +22,32 @@ _DATA = "the training data's "
 
 
 @dataclass
-class TrainingConfig:
+class TrainingConfig(Options):
     """When to report, evaluate and save. What a step is depends on the training loop; numbers of steps are per task."""
 
+    option_group: ClassVar[str] = "training"
     specs: ClassVar[tuple[type[Spec], ...]]
     """The kinds of data that the training loop works with."""
 
-    log_every: int = runtime_option(500)
+    log_every: int = runtime_option(500, "a positive integer")
     """Steps between two rows of metrics."""
-    evaluate_every: int = 0
+    evaluate_every: int = option(0, "0 or more")
     """Steps between two evaluations during training; 0 for none."""
     evaluate_first: bool = False
     """Whether evaluations during training, if there are any, begin before the first step."""
-    evaluation_episodes: int = 5
+    evaluation_episodes: int = option(5, "a positive integer")
     """Episodes per task in an evaluation during training."""
-    final_episodes: int = 50
+    final_episodes: int = option(50, "0 or more")
     """Episodes per task in the evaluation at the end; 0 for none."""
-    protocol: str = "goals"
+    protocol: str = option("goals", ("goals", "upstream"))
     """How evaluations choose goals: each goal once (goals), or drawn with replacement (upstream)."""
-    checkpoint_every: int = runtime_option(50_000)
+    checkpoint_every: int = runtime_option(50_000, "a positive integer")
     """Steps between two checkpoints. One is also saved at the end and on an interrupt."""
-    on_nonfinite: str = runtime_option("stop")
+    on_nonfinite: str = runtime_option("stop", ("stop", "rollback"))
     """What to do when a loss, gradient, parameter, observation or reward is infinite or NaN: stop, or rollback to the
     last checkpoint and go on from there with other random numbers."""
-    max_rollbacks: int = runtime_option(3)
+    max_rollbacks: int = runtime_option(3, "0 or more")
     """With on_nonfinite=rollback: the largest number of rollbacks before a run stops."""
-
-    def __post_init__(self) -> None:
-        check_choice("training.on_nonfinite", self.on_nonfinite, ("stop", "rollback"))
-        check(self.max_rollbacks >= 0, "training.max_rollbacks", "0 or more", self.max_rollbacks)
-        for name in ("log_every", "checkpoint_every", "evaluation_episodes"):
-            check(getattr(self, name) >= 1, f"training.{name}", "a positive integer", getattr(self, name))
-        for name in ("evaluate_every", "final_episodes"):
-            check(getattr(self, name) >= 0, f"training.{name}", "0 or more", getattr(self, name))
-        check_choice("training.protocol", self.protocol, ("goals", "upstream"))
 
     def evaluates(self, episodes: int) -> str:
         """What an evaluation covers, for messages."""
