@@ -31,7 +31,7 @@ class ASHA:
     def add(self, trial: int, row: Mapping[str, Any]) -> None:
         """Add a row of the trial with this number. The first row with the metric at or after a rung counts for it."""
         value = row.get(self._metric)
-        if value is None:
+        if value is None or isinstance(value, list):  # a matrix of the tasks has no order
             return
         rung = 0
         while row["step"] >= self._first * self._keep**rung:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from mtrl.configs import alternatives
 from mtrl.core.config import check
-from mtrl.core.errors import expected, missing
+from mtrl.core.errors import expected, missing, reading
 from mtrl.experiment.config import ExperimentConfig, compose, is_whole
 
 _SPAN = re.compile(r"(log|interval)\((.*)\)")
@@ -62,9 +63,11 @@ class Search:
         folder = Path(config.runs) / config.benchmark.name
         folder.mkdir(parents=True, exist_ok=True)
         journal = folder / f"search_{hashlib.sha256(facts.encode()).hexdigest()[:8]}.journal"
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         kept: dict[str, Any] = {"study_name": "sweep", "load_if_exists": True}
-        self._study = optuna.create_study(storage=storage, direction="maximize", **kept)
+        with reading(journal, "a search's journal, undamaged"):
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+            self._study = optuna.create_study(storage=storage, direction="maximize", **kept)
+        self._told: dict[int, float | None] = {}
         before = self._study.get_trials(deepcopy=False)
         self._study.sampler = optuna.samplers.TPESampler(seed=len(before), constant_liar=True)
         self._before = [(trial.number, self._chosen(trial.params)) for trial in before]
@@ -83,20 +86,19 @@ class Search:
         finite = -float("inf") < low < high < float("inf")
         kind: Any = self._kinds.FloatDistribution
         if finite and is_whole(key, usual):
-            kind, low, high = self._kinds.IntDistribution, round(low), round(high)
+            kind, low, high = self._kinds.IntDistribution, math.ceil(low), math.floor(high)
         if not (finite and low < high and (low > 0 or not is_log)):
             what = f"{match[1]}(LOW,HIGH) of two{' positive' if is_log else ''} numbers, the lower first"
             raise expected(f"Option `{key}`", what, text)
         return kind(low, high, log=is_log)
 
     def _chosen(self, values: Mapping[str, Any]) -> list[str]:
-        """The overrides of a trial. Floats are rounded to four significant digits, to be readable."""
+        """The overrides of a trial."""
         found = []
         for word in self._words:
             value = values.get(word, word)
-            key = word.partition("=")[0]
-            number = f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
-            found.append(value if isinstance(value, str) else number)
+            text = _text(value, *_ends(self._space[word])) if isinstance(value, float) else str(value)
+            found.append(text if isinstance(value, str) else f"{word.partition('=')[0]}={text}")
         return found
 
     def config(self, words: Sequence[str]) -> ExperimentConfig:
@@ -116,14 +118,19 @@ class Search:
         return trial.number, self._chosen(trial.params)
 
     def tell(self, number: int, value: float | None) -> None:
-        """Report a trial's result, or None if its metric has no value. Only the first report counts."""
+        """Report a trial's result, or None if its metric has no value.
+
+        A trial that was continued is reported again. `best` uses the last report, and Optuna's proposals the first.
+        """
+        self._told[number] = value
         state = {"state": self._failed} if value is None else {}
         self._study.tell(number, value, skip_if_finished=True, **state)
 
     @property
     def best(self) -> str:
         """The searched overrides of the best trial so far, and its result; "" if no trial has one."""
-        values = {t.number: t.value for t in self._study.get_trials(deepcopy=False) if t.value is not None}
+        first = {trial.number: trial.value for trial in self._study.get_trials(deepcopy=False)}
+        values = {number: value for number, value in {**first, **self._told}.items() if value is not None}
         if not values:
             return ""
         best = max(values, key=lambda number: values[number])
@@ -134,3 +141,11 @@ class Search:
 def _ends(distribution: Any) -> Sequence[Any]:
     """The lowest and highest value of a range, or all choices."""
     return getattr(distribution, "choices", None) or (distribution.low, distribution.high)
+
+
+def _text(value: float, low: float, high: float) -> str:
+    """A value of a range, rounded to be readable: by less than a thousandth of the range, and not beyond its ends."""
+    size = math.log10(abs(value)) if value else 0.0
+    digits = 4 + max(0, math.floor(size) - math.floor(math.log10(high - low) + 1e-9))
+    text = f"{value:.{digits}g}"
+    return text if low <= float(text) <= high else repr(min(max(value, low), high))

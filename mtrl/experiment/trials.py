@@ -6,8 +6,8 @@ started again from its newest checkpoint. The same sweep, started again, continu
 
 from __future__ import annotations
 
-import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +15,14 @@ from typing import Any, ClassVar
 
 from mtrl import configs
 from mtrl.core.cluster import connected
-from mtrl.core.config import Options, option
+from mtrl.core.config import Options, check, option
 from mtrl.core.errors import expected
 from mtrl.experiment.asha import ASHA
 from mtrl.experiment.config import ExperimentConfig, defaults, free_keys, run_name
 from mtrl.experiment.processes import run_in_worker
 from mtrl.experiment.search import Search
 from mtrl.monitoring.interrupt import Interrupts
-from mtrl.monitoring.metrics import read_metrics
+from mtrl.monitoring.metrics import parse_row, read_metrics
 from mtrl.monitoring.progress import Block
 from mtrl.monitoring.run import RunFolder, run_path
 from mtrl.monitoring.statistics import shown
@@ -56,6 +56,10 @@ class SweepConfig(Options):
     """With asha or a search: the name of the metric in metrics.jsonl that is compared. Larger is better."""
     trials: int = option(20, "a positive integer")
     """With a search (options given as log(LOW,HIGH) or interval(LOW,HIGH)): the number of trials in all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.gpus <= 1 or self.gpus % 1 == 0, "ray.gpus", "at most 1, or a whole number", self.gpus)
 
 
 @dataclass
@@ -107,7 +111,8 @@ class Trial:
             file.seek(self._read)
             whole = file.read().rpartition(b"\n")
         self._read += len(whole[0]) + len(whole[1])
-        rows = [json.loads(line) for line in whole[0].splitlines() if line.startswith(b"{")]
+        lines = whole[0].decode(errors="replace").splitlines()
+        rows = [parse_row(line, f"A line of {metrics}") for line in lines if line.startswith("{")]
         for row in rows:
             self._note(row)
         return rows
@@ -173,8 +178,8 @@ class _Sweep:
         self, ray: Any, trials: list[Trial], options: SweepConfig, imports: Sequence[str], search: Search | None
     ) -> None:
         self._ray, self._trials, self._options, self._search = ray, trials, options, search
-        self._proposed: dict[int, int] = {}
-        """Index of a trial -> its number in the search."""
+        self._proposed: defaultdict[int, list[int]] = defaultdict(list)
+        """Index of a trial -> its numbers in the search, which may propose the same run more than once."""
         self._imports = [word for module in imports for word in ("--import", module)]
         needs = {"num_cpus": options.cpus, "num_gpus": options.gpus, "max_retries": 0}
         self._task = ray.remote(**needs)(run_in_worker)
@@ -210,9 +215,13 @@ class _Sweep:
     def _propose(self) -> None:
         """Start trials that the search proposes, as many as the cluster has room for."""
         while self._search and len(self._running) < self._room and (asked := self._search.ask()):
-            number, words = len(self._trials), asked[1]
-            self._proposed[number] = asked[0]
-            trial = Trial(words, self._search.config(words), self._search.label(words))
+            trial = Trial(asked[1], self._search.config(asked[1]), self._search.label(asked[1]))
+            paths = [*(other.path for other in self._trials), trial.path]
+            number = paths.index(trial.path)
+            self._proposed[number].append(asked[0])
+            if number < len(self._trials):
+                self._tell(number)
+                continue
             self._trials.append(trial)
             self._look([number])
             if trial.state == "finished" or self._stops(number):
@@ -224,7 +233,8 @@ class _Sweep:
         """Tell the search the result of a trial that has ended."""
         trial = self._trials[number]
         if self._search and trial.state in ("finished", "stopped", "failed"):
-            self._search.tell(self._proposed[number], trial.last(self._search.metric))
+            for proposal in self._proposed[number]:
+                self._search.tell(proposal, trial.last(self._search.metric))
 
     @property
     def _room(self) -> int:

@@ -134,6 +134,20 @@ def read_metrics(path: Path) -> list[Row]:
     return [row for _, row in _lines(path)]
 
 
+def parse_row(line: str, place: str) -> Row:
+    """The row of one line. place: where the line is, for the message. Raises UserError if it is not a row."""
+    row: Row = {}
+    try:
+        row = json.loads(line)
+        sound = type(row["step"]) is int and 0 <= row["step"] < 2**63 and all(map(_is_metric, row.values()))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        sound = False
+    if not sound:
+        what = "a JSON object with a step, in which all else is numbers, null or matrices of them"
+        raise expected(place, what, line[:40])
+    return row
+
+
 def _parts(name: str, array: NDArray[np.float64], tasks: Sequence[str]) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """The entries that are written for a metric: numbers, and matrices of the tasks."""
     if array.ndim == 0 or array.shape == (len(tasks), len(tasks)):
@@ -153,16 +167,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Row]]:
         for number, line in enumerate(file, start=1):
             if not line.endswith("\n"):
                 return
-            row: Row = {}
-            try:
-                row = json.loads(line)
-                sound = type(row["step"]) is int and 0 <= row["step"] < 2**63 and all(map(_is_metric, row.values()))
-            except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-                sound = False
-            if not sound:
-                what = "a JSON object with a step, in which all else is numbers, null or matrices of them"
-                raise expected(f"Line {number} of {path}", what, line[:40])
-            yield line, row
+            yield line, parse_row(line, f"Line {number} of {path}")
 
 
 def _is_metric(value: Any) -> bool:

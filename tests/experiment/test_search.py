@@ -54,8 +54,10 @@ def test_the_same_search_continues_with_its_earlier_proposals_and_results(elsewh
     assert [again.ask() for _ in range(3)] == asked
     new = again.ask()
     assert new is not None and new not in asked and again.ask() is None
-    again.tell(asked[0][0], 9.0)
-    assert "(score 0.5)" in again.best, "the first report counts"
+    assert "(score 0.5)" in again.best
+    again.tell(asked[0][0], 0.4)
+    again.tell(asked[1][0], 0.45)
+    assert "(score 0.45)" in again.best, "of trials that were continued, the last report counts"
     assert search(4, [*WORDS, "seed=2"]).ask() not in asked, "another search has another journal"
     more = search(5)
     assert sum(more.ask() is not None for _ in range(6)) == 5
@@ -86,3 +88,28 @@ def test_without_optuna_one_line_says_what_to_install(
     assert cli.main(["sweep", *WORDS]) == 2
     error = capsys.readouterr().err
     assert "A search should be used with Optuna installed: pip install -e '.[ray]'" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "low", "high"),
+    [
+        ("agent.gamma=interval(0.9995,0.99999)", 0.9995, 0.99999),
+        ("agent.gamma=interval(0.12345678,0.12345679)", 0.12345678, 0.12345679),
+        ("agent.learning_rate=log(1.23456e-5,9.87654e-3)", 1.23456e-5, 9.87654e-3),
+        ("network.width=interval(8.4,11.6)", 9, 11),
+    ],
+)
+def test_proposals_stay_within_their_range_and_differ(word: str, low: float, high: float, elsewhere: Path) -> None:
+    found = search(12, ["benchmark=toy", "steps=100", word])
+    proposed = [asked[1][2].partition("=")[2] for _ in range(12) if (asked := found.ask())]
+    assert all(low <= float(text) <= high for text in proposed)
+    assert len(set(proposed)) == 12 or "width" in word
+    assert max(map(len, proposed)) <= 14
+
+
+def test_a_damaged_journal_is_refused_in_one_line(elsewhere: Path) -> None:
+    search(2).ask()
+    (journal,) = Path("runs").glob("*/search_*.journal")
+    journal.write_text("{damaged\n" + journal.read_text())
+    with pytest.raises(UserError, match=r"search_.*journal.* should be a search's journal"):
+        search(2)

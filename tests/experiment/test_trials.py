@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mtrl import cli, configs, experiment
 from mtrl.experiment import processes
-from mtrl.experiment.trials import SweepConfig, Trial, trials_of
+from mtrl.experiment.search import Search
+from mtrl.experiment.trials import SweepConfig, Trial, _Sweep, trials_of
+from mtrl.monitoring.interrupt import Interrupts
 
 WORDS = ["benchmark=toy", "steps=100", "surgery=none,pcgrad", "seed=1,2"]
 
@@ -32,6 +35,7 @@ def trials(elsewhere: Path) -> list[Trial]:
         (["ray.cpus=0"], "Option `ray.cpus` should be a positive integer. Found 0."),
         (["ray.cpus=some"], "Option `ray.cpus` should be an integer. Found 'some'."),
         (["ray.gpus=-1"], "Option `ray.gpus` should be 0 or more."),
+        (["ray.gpus=1.5"], "Option `ray.gpus` should be at most 1, or a whole number. Found 1.5."),
         (["ray.keep=1"], "Option `ray.keep` should be 2 or more."),
         (["ray"], "An option should read key=value. Found 'ray'."),
         (["training.log_every=10,20"], "two runs named"),
@@ -112,3 +116,41 @@ def test_a_trial_that_is_cancelled_while_its_process_starts_leaves_none(
 def test_a_sweeps_options_are_read_like_those_of_runs() -> None:
     found = configs.options(SweepConfig, "ray", ["ray.cpus=2e0", "ray.gpus=1", "ray.address='host:1'"])
     assert (found.cpus, found.gpus, found.address) == (2, 1.0, "host:1")
+
+
+class _OneMachine:
+    """As much of Ray as a sweep uses, on one machine whose tasks do nothing and succeed."""
+
+    exceptions = SimpleNamespace(TaskCancelledError=OSError, RayTaskError=OSError, RayError=OSError)
+
+    def __init__(self) -> None:
+        self.begun: list[Path] = []
+
+    def remote(self, **_: Any) -> Any:
+        return lambda _: SimpleNamespace(remote=lambda _, path, *__: self.begun.append(path) or path)
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(gcs_address="")
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 2}}]
+
+    def wait(self, tasks: list[Path], **_: Any) -> tuple[list[Path], list[Path]]:
+        return tasks[:1], tasks[1:]
+
+    def get(self, _: Path) -> tuple[int, str]:
+        return 0, ""
+
+
+def test_a_run_that_a_search_proposes_again_is_not_started_again(elsewhere: Path) -> None:
+    pytest.importorskip("optuna", reason="needs Optuna: pip install -e '.[ray]' -c constraints.txt")
+    words, found, machine = ["benchmark=toy", "steps=100", "network.width=interval(8,10)"], list[Trial](), _OneMachine()
+    search = Search(words, [], 12, "score")
+    with Interrupts() as interrupts:
+        _Sweep(machine, found, SweepConfig(), [], search).run(interrupts)
+    assert len(machine.begun) == len(set(machine.begun)) == len(found) <= 3
+    proposed = search._study.get_trials()
+    assert len(proposed) == 12 and all(trial.state.is_finished() for trial in proposed)
