@@ -105,7 +105,8 @@ class BCQ(OffPolicyActorCritic):
         self.latent_size = 2 * self.action_size
         sizes = (spec.observation_size, self.action_size)
         self.vae = TaskNetwork(_vae(network, *sizes, self.latent_size), self.num_tasks).to(self.device)
-        self.vae_optimizer = self._optimizer(methods, self.vae, "critic")  # like the critics', its losses are >= 0
+        # Like the critics', the losses of the VAE are >= 0.
+        self.vae_optimizer = self._optimizer(methods, self.vae, "critic", single=True)
         self.target_actor = self._target_of(self.actor)
         fixed = torch.randn(config.candidates, self.latent_size, generator=torch.Generator().manual_seed(0))
         self._fixed = fixed.clamp(-LATENT_LIMIT, LATENT_LIMIT).to(self.device)

@@ -47,7 +47,7 @@ def merge(mean: Tensor, variance: Tensor, values: Tensor, share: Tensor, subset:
     apart = values.mean(1) - before
     within = values.var(1, correction=0) - spread
     subset.write(mean, before + share * apart)
-    subset.write(variance, spread + share * within + share * (1 - share) * apart.square())
+    subset.write(variance, (spread + share * within + share * (1 - share) * apart.square()).clamp(min=0))
 
 
 class RunningMoments:

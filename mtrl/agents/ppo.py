@@ -137,8 +137,10 @@ class Deviation(nn.Module):
 class PPO(OnPolicyActorCritic):
     outputs_per_action: ClassVar[int] = 1
 
-    def __init__(self, config: Config, **context: Any) -> None:
-        super().__init__(config, **context)
+    def __init__(self, config: Config, *, spec: ControlSpec, **context: Any) -> None:
+        known = config.success_value == "critic" or spec.tells_success
+        check(known, "agent.success_value", "critic where a benchmark does not tell success", config.success_value)
+        super().__init__(config, spec=spec, **context)
         self.max_log_std = torch.tensor(math.log(config.max_std), device=self.device)
         self.advantage_deviation = torch.zeros(self.num_tasks, 1, device=self.device)
         """(T, 1): the standard deviation by which the last rollout's advantages were divided."""

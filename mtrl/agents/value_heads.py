@@ -155,8 +155,9 @@ class PopArt(ValueHead):
     A distribution's mean cannot be rescaled through its logits. For such a head only the targets are normalised, so its
     values change whenever the statistics do.
 
-    With `largest`, σ never falls. Otherwise a task whose returns become nearly constant has a small σ and so a large a,
-    and its gradients of the shared parameters outweigh those of all others.
+    With `largest`, σ never falls: a batch moves it only if this makes it larger. Otherwise a task whose returns become
+    nearly constant has a small σ and so a large a, and its gradients of the shared parameters outweigh those of all
+    others.
     """
 
     def __init__(self, head: ValueHead, num_tasks: int, rate: float, largest: bool = False) -> None:
@@ -199,7 +200,8 @@ class PopArt(ValueHead):
         before, deviation, is_first = self.mean.clone(), self.deviation, self.count == 0
         least = torch.where(is_first, 0.0, self.variance) if self.largest else None
         count = subset.gather(self.count) + 1
-        merge(self.mean, self.variance, target.double(), self.rate / (1 - (1 - self.rate) ** count), subset)
+        share = (self.rate / (1 - (1 - self.rate) ** count)).clamp(max=1)  # the first, 1, would be rounded beyond 1
+        merge(self.mean, self.variance, target.double(), share, subset)
         subset.write(self.count, count)
         if least is not None:
             self.variance.clamp_(min=least)
@@ -236,8 +238,8 @@ class ValueConfig(AgentConfig):
     popart_rate: float = option(3e-4, "in (0, 1]")
     """Weight of a new batch in the running statistics of `popart`."""
     popart_scale: str = option("present", ("present", "largest"))
-    """Standard deviation by which `popart` divides targets: the running one (present) or the largest so far (largest).
-    The latter keeps gradients small for tasks whose returns hardly vary."""
+    """Standard deviation by which `popart` divides targets: the running one (present), or one that batches move only
+    if it becomes larger (largest). The latter keeps gradients small for tasks whose returns hardly vary."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

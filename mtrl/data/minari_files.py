@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtrl.core.errors import UserError, expected, missing, reading
 from mtrl.core.records import read_json
@@ -117,8 +118,8 @@ def read(
         most: about how many transitions of each task to read, as complete episodes spread evenly. None reads all.
 
     Raises:
-        UserError: a data set is missing or damaged, has other sizes, numbers that are not finite or actions beyond ±1,
-            or Minari is not installed.
+        UserError: a data set is missing or damaged, has other sizes, numbers that are not finite or actions beyond its
+            limits (±1 where it has none), or Minari is not installed.
     """
     _minari()
     found = []
@@ -155,8 +156,20 @@ def _read(folder: Path, sizes: tuple[int, int], most: int | None) -> DataSet:
     if not all(bool(part.isfinite().all()) for part in parts):
         raise expected(f"The numbers of {folder}", "finite", "others")
     observation, action, reward, successor, terminated = parts
+    action = _scaled(action, data.action_space)
     largest = float(action.abs().max())
-    if largest > 1 + _ROUNDING:  # agents act between -1 and 1, and environments scale that to their limits
-        raise expected(f"The actions of {folder}", "between -1 and 1", largest)
+    if largest > 1 + _ROUNDING:
+        raise expected(f"The actions of {folder}", "within the limits of its action space", f"{largest} times them")
     transitions = Transitions(observation, action, reward, successor, terminated)
     return DataSet(transitions, float(np.mean([rewards.sum() for rewards in columns[2]])))
+
+
+def _scaled(action: Tensor, space: Any) -> Tensor:
+    """Actions (1, M, A) of a space with limits -> between -1 and 1, as agents act. Others stay as they are.
+
+    Environments scale agents' actions to their own limits. Other programs' data sets have actions of these limits.
+    """
+    low, high = (np.reshape(getattr(space, name, np.inf), (-1,)).astype(np.float32) for name in ("low", "high"))
+    limited = np.isfinite(low) & np.isfinite(high) & (low < high)
+    low, high = (torch.from_numpy(np.where(limited, limit, usual)) for limit, usual in ((low, -1.0), (high, 1.0)))
+    return (action - (low + high) / 2) / ((high - low) / 2)  # exactly the same actions for limits of -1 and 1

@@ -42,6 +42,8 @@ def made_once(folder: Path, layout: Layout, fill: Callable[[Arrays], None]) -> A
                 name: np.lib.format.open_memmap(files[name], "w+", dtype, shape)
                 for name, (dtype, shape) in layout.items()
             }
+            for file in files.values():
+                _reserve(file)
             fill(arrays)
             for array in arrays.values():
                 array.flush()  # type: ignore[attr-defined]
@@ -50,6 +52,14 @@ def made_once(folder: Path, layout: Layout, fill: Callable[[Arrays], None]) -> A
         finally:
             shutil.rmtree(outer, ignore_errors=True)
     return {name: mapped(folder / f"{name}.npy", *expectation) for name, expectation in layout.items()}
+
+
+def _reserve(file: Path) -> None:
+    """Reserve a file's space, since a process that writes to a memory map on a full disk is killed."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with open(file, "r+b") as opened:
+        os.posix_fallocate(opened.fileno(), 0, os.fstat(opened.fileno()).st_size)
 
 
 def mapped(path: Path, dtype: Any, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -30,7 +30,7 @@ def collect(
 ) -> list[Path]:
     """Write a data set in Minari's format for each task of a run, and return their folders.
 
-    If all of them already exist and were made in the same way, they are kept.
+    Those that already exist and were made in the same way are kept.
 
     Args:
         run: the run's folder.
@@ -42,10 +42,11 @@ def collect(
         seed: the seed of the environments and the random actions.
 
     Raises:
-        UserError: the tasks do not have vectors of observations and actions, the run has no replay, or only
-            some of the data sets exist, or one was made in another way.
+        UserError: the tasks do not have vectors of observations and actions, the run has no replay, or a data set
+            exists that was made in another way.
     """
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
+    check(seed >= 0, "--seed", "0 or more", seed)
     check(0 <= random <= 1, "--random", "in [0, 1]", random)
     experiment, folder, step = load(run)
     name, tasks, spec = experiment.suite.name, experiment.tasks, experiment.suite.spec
@@ -56,22 +57,28 @@ def collect(
     about, typed = (f"{what}, of {path} at step {step}" for path in (folder.path.resolve(), folder.path))
     folders = [minari_files.place(output, name, task) for task in tasks]
     there = [minari_files.facts_of(path).get("description", "none") for path in folders]
-    if set(there) <= {about, typed}:
-        return folders
     for path, other in zip(folders, there, strict=True):  # checked before any episode is played
-        if path.exists():
+        if path.exists() and other not in (about, typed):
             raise expected(f"Folder {path}", f"new, or {about}", other)
+    if all(path.exists() for path in folders):
+        return folders
     stored = (list(in_episodes(part, spec.horizon)) for part in _stored(experiment, folder)) if replay else None
     found = stored or _played(experiment, episodes, random, seed)
     facts = {"algorithm_name": experiment.config.agent.kind, "description": about}
-    return [minari_files.write(output, name, task, each, facts) for task, each in zip(tasks, found, strict=True)]
+    for path, task, each in zip(folders, tasks, found, strict=True):
+        if not path.exists():
+            minari_files.write(output, name, task, each, facts)
+    return folders
 
 
 def _played(experiment: Experiment, episodes: int, random: float, seed: int) -> list[list[Episode]]:
-    """`episodes` episodes of each task, played by up to ten copies of its environment at once."""
+    """`episodes` episodes of each task, played by up to ten copies of its environment at once.
+
+    Copy n of N plays the episodes n, n + N, ... If the first to end were taken, long episodes would be left out.
+    """
     rng, copies, policy = np.random.default_rng(seed), min(episodes, 10), experiment.trainer.policy
     shares = np.linspace(0, random, episodes)
-    found: list[list[Episode]] = [[] for _ in experiment.tasks]
+    found: list[dict[int, Episode]] = [{} for _ in experiment.tasks]
     with contextlib.closing(experiment.suite.make_envs(seed, copies)) as envs:
         steps: list[list[list[Any]]] = [[[] for _ in range(copies)] for _ in experiment.tasks]
         before = envs.reset().copy()
@@ -87,13 +94,13 @@ def _played(experiment: Experiment, episodes: int, random: float, seed: int) -> 
                     row = before[place], action[place], step.reward[place], step.terminated[place]
                     steps[task][n].append([np.array(part) for part in row])
                     if step.terminated[place] or step.truncated[place]:
-                        if len(found[task]) < episodes:
-                            found[task].append(_episode(steps[task][n], step.next_observation[place].copy()))
+                        if begun[place] < episodes:
+                            found[task][begun[place]] = _episode(steps[task][n], step.next_observation[place].copy())
                             count()
                         steps[task][n] = []
-                        begun[place] = begun[task].max() + 1
+                        begun[place] += copies
                 before = step.observation.copy()
-    return found
+    return [[each[number] for number in range(episodes)] for each in found]
 
 
 def _episode(steps: list[list[Any]], last: Any) -> Episode:
@@ -116,7 +123,8 @@ def _stored(experiment: Experiment, folder: RunFolder) -> Iterator[Transitions]:
     buffer: ReplayBuffer = trainer.empty_replay()
     buffer.load_state_dict(found.replay)
     whole, copies = buffer.ordered(), trainer.config.envs_per_task
-    turns = torch.cat([torch.arange(n, len(buffer), copies) for n in range(copies)])
+    oldest = len(buffer) % copies  # where not all copies' transitions of the oldest step are left, it is left out
+    turns = torch.cat([torch.arange(oldest + n, len(buffer), copies) for n in range(copies)])
     for task in range(buffer.num_tasks):
         yield whole.map(lambda part, task=task: part[task : task + 1, turns])
 

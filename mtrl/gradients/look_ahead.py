@@ -40,20 +40,34 @@ def with_same_noise(function: Callable[P, R], device: torch.device) -> Callable[
     return repeated
 
 
+def with_same_memory(losses: TaskLoss, buffers: Tensors) -> TaskLoss:
+    """The same losses, but computed with copies of these buffers as they are now, whatever buffers they are given.
+
+    So a network that remembers its batches, such as `agents.matching`'s, does not count a batch again in trial steps.
+    """
+    kept = {name: buffer.clone() for name, buffer in buffers.items()}
+
+    def repeated(shared: Tensors, own: Tensors, _: Tensors, batch: Any) -> tuple[Any, Any]:
+        return losses(shared, own, {name: buffer.clone() for name, buffer in kept.items()}, batch)
+
+    return repeated
+
+
 @dataclass
 class LookAhead:
     """The step θ' = θ − α (r Σ_i λ_i ∇L_i(θ) + μ m + δ θ) and the primary tasks' loss after it.
 
     α is the optimiser's learning rate, and r the reduction's factor. Momentum μ m and weight decay δ θ are those of the
     optimiser where it has them. Preconditioning of adaptive optimisers, dampening, Nesterov momentum, surgery and
-    clipping are left out. Losses are computed with new tensors and copies of the buffers, so parameters and statistics
-    do not change. Parameters that are not trained, or that the optimiser lacks, do not move. Gradients, losses and the
-    weights of `step` are those of the S tasks of the batch; the weights of `derivative` are those of all T tasks.
+    clipping are left out. Losses are computed with new tensors, so parameters do not change. Parameters that are not
+    trained, or that the optimiser lacks, do not move. Gradients, losses and the weights of `step` are those of the S
+    tasks of the batch; the weights of `derivative` are those of all T tasks.
     """
 
     network: TaskParameters
     optimizer: torch.optim.Optimizer
     task_losses: TaskLoss
+    """They leave buffers as they are; see `with_same_memory`."""
     batch: Any
     """The batch of the step."""
     second_batch: Any
@@ -78,8 +92,7 @@ class LookAhead:
     def losses(self, shared: Tensors, own: Tensors, batch: Any) -> Tensor:
         """The losses (S,) on a batch, with these tensors in place of the current ones."""
         all_shared, all_own, buffers = self.network.tensors
-        copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        return stacked(self.task_losses({**all_shared, **shared}, {**all_own, **own}, copies, batch)[0])
+        return stacked(self.task_losses({**all_shared, **shared}, {**all_own, **own}, buffers, batch)[0])
 
     @torch.no_grad()
     def step(self, weights: Tensor, coefficients: Tensor | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -87,6 +87,7 @@ class Methods:
         part: str | None = None,
         critic: MultiTaskOptimizer | None = None,
         extras: Collection[str] = (),
+        single: bool = False,
         **options: Any,
     ) -> MultiTaskOptimizer:
         """The optimiser of one network.
@@ -96,6 +97,7 @@ class Methods:
                 be negative.
             critic: the critic's optimiser, whose weights the actor may use.
             extras: the names of the `Context.extras` that the learner gives to weightings.
+            single: whether the network is one beside an ensemble of critics, and so takes per_critic as one critic.
             options: arguments of `MultiTaskOptimizer`: reduction, max_grad_norm, generator, process_group.
 
         Raises:
@@ -103,7 +105,7 @@ class Methods:
         """
         owned = {"weighting": self.critic_weighting, "surgery": self.critic_surgery} if part == "critic" else {}
         with typed_as({group: f"critic_{group}" for group, config in owned.items() if config is not None}):
-            return self._optimizer(network, optimizer, part, critic, extras, **options)
+            return self._optimizer(network, optimizer, part, critic, extras, single, **options)
 
     def _optimizer(
         self,
@@ -112,10 +114,15 @@ class Methods:
         part: str | None,
         critic: MultiTaskOptimizer | None,
         extras: Collection[str],
+        single: bool,
         **options: Any,
     ) -> MultiTaskOptimizer:
         weighting, surgery = self._chosen(part)
         weights = self._weighting(weighting, network.num_tasks, part, critic)
+        if self.critic_weighting is not None and part == "actor":
+            what = "equal, or one that the actor uses itself, beside a critic_weighting"
+            used = weighting.kind == "equal" or not isinstance(weights, Borrowed | equal.Equal)
+            check(used, "weighting", what, weighting.kind)
         for name in weights.needs_extras:
             if name not in extras:
                 use = f"used by an agent that has {name}, like sac"
@@ -123,7 +130,7 @@ class Methods:
         num_tasks = self.tasks_per_batch or network.num_tasks
         operation = SURGERIES.build(surgery, num_tasks=num_tasks)
         each_member = declared(surgery, SurgeryConfig).each_member()
-        if each_member and part != "actor":
+        if each_member and part != "actor" and not single:
             check(network.ensemble is not None, "surgery.per_critic", "false without several critics", each_member)
         try_out(surgery.kind, operation, num_tasks, network.ensemble if each_member else None)
         diagnostics = [DIAGNOSTICS.build(c, num_tasks=network.num_tasks, part=part) for c in self.diagnostics]

@@ -17,7 +17,7 @@ from mtrl.core.types import Metrics, TaskLoss, TaskParameters, Tensors
 from mtrl.execution.processes import Processes
 from mtrl.gradients.algebra import conflict_metrics, gramian, laid_out_as, like, rows, stacked, trained
 from mtrl.gradients.base import Context, Diagnostic, Surgery, Weighting, weights_of
-from mtrl.gradients.look_ahead import LookAhead, with_same_noise
+from mtrl.gradients.look_ahead import LookAhead, with_same_memory, with_same_noise
 from mtrl.gradients.surgery.none import NoSurgery
 
 CONFLICT_WINDOW = 100
@@ -183,7 +183,7 @@ class MultiTaskOptimizer(nn.Module):
         factor = 1.0 / network.num_tasks if self.reduction == "mean" else 1.0
         losses = again = self.processes.losses(task_losses)
         if self.computes_again is not None or self.diagnostics:
-            again = with_same_noise(losses, self.primary.device)
+            again = with_same_memory(with_same_noise(losses, self.primary.device), network.tensors[2])
         return _Update(network, subset, losses, again, batch, second_batch, extras or {}, factor)
 
     def _differentiate(self, update: _Update) -> tuple[Metrics, Context]:
@@ -343,7 +343,5 @@ class MultiTaskOptimizer(nn.Module):
 
     @torch.no_grad()
     def _learn_from_step(self, update: _Update, before: Tensor) -> None:
-        shared, own, buffers = update.network.tensors
-        copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        after = stacked(update.again(shared, own, copies, update.batch)[0])
+        after = stacked(update.again(*update.network.tensors, update.batch)[0])
         self.weighting.after_step(before, update.subset.scatter(after, self.last_weights))

@@ -180,9 +180,10 @@ class OffPolicyTrainer(ControlTrainer):
             self._guide.settle(self._of_copies())
 
     def _of_copies(self) -> Transitions:
-        """The replay's transitions of each copy, (T · N, M, ..), from the oldest to the newest."""
-        copies = self.envs.envs_per_task
-        return self.replay.ordered().map(lambda part: part.unflatten(1, (-1, copies)).transpose(1, 2).flatten(0, 1))
+        """The replay's transitions of each copy, (T · N, M, ..), from the oldest step that it has of all copies."""
+        copies, oldest = self.envs.envs_per_task, len(self.replay) % self.envs.envs_per_task
+        whole = self.replay.ordered().map(lambda part: part[:, oldest:])
+        return whole.map(lambda part: part.unflatten(1, (-1, copies)).transpose(1, 2).flatten(0, 1))
 
     def _act(self, observation: Tensor) -> Tensor:
         if self.step >= self.config.learning_starts:

@@ -158,6 +158,18 @@ def test_a_look_ahead_leaves_no_trace_in_the_memory() -> None:
         torch.testing.assert_close(memory(agent, name), memory(plain, name))
 
 
+def test_a_step_of_no_length_changes_no_loss() -> None:
+    """The losses after a step are those of the same function as before: the memory does not count the batch twice."""
+    agent = matching(diagnostics=[DIAGNOSTICS.config_class("transference")(every=1)], momentum=0.0, weight_decay=0.0)
+    for seed in range(4):
+        agent.update(batch(seed))
+    (transference,) = agent.optimizer.diagnostics
+    before = transference.total.clone()
+    agent.set_rate(1e-12)
+    agent.update(batch(5))
+    torch.testing.assert_close(transference.total, before, rtol=0, atol=1e-6)
+
+
 def test_separate_gradients_make_the_same_step() -> None:
     """A diagnostic that needs each loss's own gradient of the shared parameters changes no update."""
     plain, watched = matching(), matching(diagnostics=[DIAGNOSTICS.config_class("triad")()])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtrl.agents.off_policy import CriticBatch
 from mtrl.agents.sac import Config
-from mtrl.agents.value_heads import HLGauss, PopArt, TwoHot, ValueHead, build_head, symexp, symlog
+from mtrl.agents.value_heads import MIN_DEVIATION, HLGauss, PopArt, TwoHot, ValueHead, build_head, symexp, symlog
 from mtrl.core.errors import UserError
 from mtrl.core.subset import ALL_TASKS, SomeTasks
 from mtrl.networks import NETWORKS
@@ -137,6 +137,16 @@ def test_popart_has_numpys_statistics_of_each_task(rate: float) -> None:
     mean, deviation = weighted(batches, rate)
     np.testing.assert_allclose(head.mean, mean, rtol=1e-8)
     np.testing.assert_allclose(head.deviation, deviation, rtol=1e-8)
+
+
+@pytest.mark.parametrize("rate", [3e-4, 0.1, 0.2])
+@pytest.mark.parametrize("value", [0.0, 500.0])
+def test_popart_learns_from_targets_that_do_not_vary(rate: float, value: float) -> None:
+    """The weight of a first batch, rounded, must not make its variance negative."""
+    head = PopArt(ValueHead(), T, rate)
+    for _ in range(3):
+        head.observe(torch.full((T, B), value), ALL_TASKS, ())
+        assert (head.mean == value).all() and (head.variance >= 0).all() and (head.deviation == MIN_DEVIATION).all()
 
 
 def test_popart_learns_only_of_the_tasks_that_a_batch_has() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from mtrl.data import minari_files
 from mtrl.data.minari_files import Episode
 
 minari = pytest.importorskip("minari", reason="the extra `minari` is not installed")
+EpisodeBuffer = minari.data_collector.EpisodeBuffer
 SIZES = (3, 2)
 
 
@@ -86,6 +88,24 @@ def test_a_part_of_the_episodes_is_spread_over_all(root: Path) -> None:
     np.testing.assert_allclose(found.reward[0].numpy(), wanted, rtol=1e-6)
 
 
+def test_actions_of_other_limits_are_scaled_as_environments_scale_them_back(root: Path) -> None:
+    """gymnasium's RescaleAction turns what is read into what was stored. Sets of mtrl's own stay as they are."""
+    space = gym.spaces.Box(np.float32([-0.4, 1.0]), np.float32([0.4, 5.0]))
+    stored = np.stack([space.low, space.high, [0.1, 2.0]]).astype(np.float32)
+    buffer = EpisodeBuffer(
+        observations=list(np.zeros((4, 3), np.float32)), actions=list(stored), rewards=[0.0] * 3,
+        terminations=[False] * 3, truncations=[False, False, True],
+    )  # fmt: skip
+    ours = gym.spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    minari.create_dataset_from_buffers("toy/other-v0", [buffer], observation_space=ours, action_space=space)
+    found = minari_files.read(root, "toy", ["other"], SIZES, None)[0].transitions.action[0].numpy()
+    np.testing.assert_allclose(found[:2], [[-1, -1], [1, 1]], atol=1e-6)
+    np.testing.assert_allclose(space.low + (found + 1) / 2 * (space.high - space.low), stored, atol=1e-6)
+    tiny = episodes([3])[0]
+    minari_files.write(root, "toy", "own", [tiny._replace(actions=np.full_like(tiny.actions, 1e-9))], {})
+    assert (minari_files.read(root, "toy", ["own"], SIZES, None)[0].transitions.action == np.float32(1e-9)).all()
+
+
 def test_what_cannot_be_used_is_refused_in_one_line(root: Path) -> None:
     minari_files.write(root, "toy", "a", episodes([3]), {})
     minari_files.write(root, "toy", "bad", [episodes([3])[0]._replace(rewards=np.array([0.0, np.nan, 1.0]))], {})
@@ -98,7 +118,9 @@ def test_what_cannot_be_used_is_refused_in_one_line(root: Path) -> None:
         "should be new": lambda: minari_files.write(root, "toy", "a", episodes([3]), {}),
         "at least one episode": lambda: minari_files.write(root, "toy", "none", [], {}),
         "Found no .*other-v0; `mtrl data collect": lambda: minari_files.read(root, "toy", ["other"], SIZES, None),
-        "between -1 and 1. Found 5": lambda: minari_files.read(root, "toy", ["wide"], SIZES, None),
+        "within the limits of its action space. Found 5.0 times": lambda: minari_files.read(
+            root, "toy", ["wide"], SIZES, None
+        ),
         r"of sizes \(4, 2\)": lambda: minari_files.read(root, "toy", ["a"], (4, 2), None),
         "should be finite": lambda: minari_files.read(root, "toy", ["bad"], SIZES, None),
         "torn-v0 should be a data set": lambda: minari_files.read(root, "toy", ["torn"], SIZES, None),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import torch
 from mtrl import cli
 from mtrl.core.types import Transitions
 from mtrl.data import minari_files
-from mtrl.experiment.datasets import in_episodes
+from mtrl.experiment.datasets import _played, in_episodes
 from mtrl.experiment.load import load
 from mtrl.monitoring import checkpoints
 
@@ -89,6 +91,49 @@ def test_an_existing_data_set_is_kept_if_it_is_the_same_or_else_refused(
     assert cli.main([*again, "1"]) == 0 and file.stat().st_mtime_ns == before
     assert cli.main([*again, "0.5"]) == 2
     assert "should be new, or 6 episodes" in capsys.readouterr().err
+
+
+def test_a_data_set_that_is_missing_is_made_as_before(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    sets = [minari_files.place("datasets", "point", f"goal-{task}") for task in range(3)]
+    before = minari_files.read("datasets", "point", ["goal-1"], (2, 2), None)[0].transitions
+    kept = (sets[0] / "data" / "main_data.hdf5").stat().st_mtime_ns
+    shutil.rmtree(sets[1])
+    assert cli.main(["data", "collect", "runs/point/sac/seed_1", "--episodes", "6", "--random", "1"]) == 0
+    after = minari_files.read("datasets", "point", ["goal-1"], (2, 2), None)[0].transitions
+    assert all(torch.equal(old, new) for old, new in zip(before[:5], after[:5], strict=True))
+    assert (sets[0] / "data" / "main_data.hdf5").stat().st_mtime_ns == kept
+
+
+class _Fragile:
+    """Environments of one task whose episodes end after a large action, or after 20 steps."""
+
+    def __init__(self, copies: int) -> None:
+        self.age = np.zeros((1, copies), int)
+
+    def close(self) -> None: ...
+
+    def reset(self) -> Any:
+        return np.zeros((*self.age.shape, 1))
+
+    def step(self, action: Any) -> Any:
+        self.age += 1
+        broken = np.abs(action[..., 0]) > 0.7
+        truncated = ~broken & (self.age == 20)
+        self.age[broken | truncated] = 0
+        zeros = self.reset()
+        return SimpleNamespace(
+            reward=zeros[..., 0], terminated=broken, truncated=truncated, observation=zeros, next_observation=zeros
+        )
+
+
+def test_long_episodes_are_kept_though_short_ones_end_first() -> None:
+    suite = SimpleNamespace(make_envs=lambda seed, copies: _Fragile(copies))
+    trainer = SimpleNamespace(policy=lambda observation: np.zeros((*observation.shape[:-1], 1)))
+    played = _played(cast("Any", SimpleNamespace(tasks=["a"], suite=suite, trainer=trainer)), 25, 1.0, 1)
+    lengths = [len(episode.rewards) for episode in played[0]]
+    assert len(lengths) == 25 and lengths[0] == 20, "the first episode has no random actions"
+    assert np.mean(lengths[:5]) > 10 > 6 > np.mean(lengths[-5:])
 
 
 @pytest.mark.parametrize("agent", ["bcq", "mbml"])

@@ -77,6 +77,10 @@ BAD = {
         ["training=goal_conditioned"],
         "`training` should be batch or off_policy or on_policy for benchmark",
     ),
+    "success where none is told": (
+        ["benchmark=point", "agent=ppo", "training=on_policy", "agent.success_value=last_reward"],
+        "`agent.success_value` should be critic where a benchmark does not tell success",
+    ),
     "another soft-modular depth": (["network=soft_modular", "network.depth=1"], "network.depth"),
 }
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mtrl.agents import AGENTS
-from mtrl.agents.sac import SAC
 from mtrl.core.errors import UserError
 from mtrl.core.specs import ControlSpec
 from mtrl.experiment import Experiment, compose
@@ -26,10 +25,12 @@ TASKS = ["reach", "push", "pick"]
 POSITIVE = ("uncertainty", "imtl_l", "dwa", "gradnorm", "famo", "geometric_mean")
 
 
-def agent(weighting: Any = "equal", surgery: Any = "none", network: str = "multi_head", **more: Any) -> SAC:
+def agent(
+    weighting: Any = "equal", surgery: Any = "none", network: str = "multi_head", learner: str = "sac", **more: Any
+) -> Any:
     torch.manual_seed(0)
     return AGENTS.build(
-        AGENTS.config_class("sac")(batch_size=B),
+        AGENTS.config_class(learner)(batch_size=B),
         network=config(NETWORKS, network, width=8, depth=2),
         methods=methods(weighting, surgery, tasks=TASKS, **more),
         spec=ControlSpec(tuple(TASKS), O, A, horizon=10),
@@ -132,6 +133,13 @@ def test_critics_may_have_a_weighting_of_their_own() -> None:
     torch.testing.assert_close(metrics["critic/weight"], torch.full((T,), 0.5).div(2.01375), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("learner", ["sac", "td3", "bcq"])
+def test_surgery_may_act_on_each_of_two_critics(learner: str) -> None:
+    made = agent(surgery=SURGERIES.config_class("pcgrad")(per_critic=True), learner=learner)
+    assert made.critic_optimizer.per_member
+    made.update(transitions(0))
+
+
 def test_methods_of_the_critics_need_critics() -> None:
     for option in ({"critic_surgery": config(SURGERIES, "pcgrad")}, {"critic_weighting": config(WEIGHTINGS, "stch")}):
         network = Regression().network
@@ -204,6 +212,9 @@ def test_temperatures_are_missed_before_training_starts(agent: list[str]) -> Non
         (["critic_surgery=transference", "critic_surgery.candidates=[bogus]"], "critic_surgery.candidates"),
         (["critic_weighting=dwa", "critic_weighting.actor_weights=critic"], "critic_weighting.actor_weights"),
         (["agent=ppo", "training=on_policy", "surgery=pcgrad", "surgery.per_critic=true"], "surgery.per_critic"),
+        (["weighting=dwa", "critic_weighting=equal"], "weighting"),
+        (["weighting=stch", "weighting.actor_weights=critic", "critic_weighting=dwa"], "weighting"),
+        (["weighting=stch", "weighting.actor_weights=equal", "critic_weighting=dwa"], "weighting"),
     ],
 )
 def test_a_wrong_value_names_the_option_as_it_was_typed(options: list[str], named: str) -> None:
