@@ -159,7 +159,7 @@ def _read(folder: Path, sizes: tuple[int, int], most: int | None) -> DataSet:
     action = _scaled(action, data.action_space)
     largest = float(action.abs().max())
     if largest > 1 + _ROUNDING:
-        raise expected(f"The actions of {folder}", "within the limits of its action space", f"{largest} times them")
+        raise expected(f"The actions of {folder}", "within the limits of its action space, scaled to ±1", largest)
     transitions = Transitions(observation, action, reward, successor, terminated)
     return DataSet(transitions, float(np.mean([rewards.sum() for rewards in columns[2]])))
 

@@ -77,10 +77,6 @@ BAD = {
         ["training=goal_conditioned"],
         "`training` should be batch or off_policy or on_policy for benchmark",
     ),
-    "success where none is told": (
-        ["benchmark=point", "agent=ppo", "training=on_policy", "agent.success_value=last_reward"],
-        "`agent.success_value` should be critic where a benchmark does not tell success",
-    ),
     "another soft-modular depth": (["network=soft_modular", "network.depth=1"], "network.depth"),
 }
 
@@ -107,6 +103,12 @@ def test_an_option_of_a_part_within_a_part_may_be_called_kind() -> None:
     configs._check_option("network.encoder.kind", ExperimentConfig, registries, chosen)
     with pytest.raises(UserError, match="chooses the kind"):
         configs._check_option("network.kind", ExperimentConfig, registries, chosen)
+
+
+def test_a_value_of_success_needs_success(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark=point", "agent=ppo", "training=on_policy", "agent.success_value=last_reward", "device=cpu"]
+    assert cli.main(["train", *words]) == 2
+    assert "`agent.success_value` should be critic where a benchmark does not tell success" in capsys.readouterr().err
 
 
 def test_methods_of_critics_need_critics(capsys: pytest.CaptureFixture[str]) -> None:
