@@ -162,7 +162,7 @@ def _evaluate(commands: Any) -> None:
     mtrl evaluate runs/mt10/RUN/seed_1 --json > result.json
     """
     evaluate = _command(commands, "evaluate", "evaluate a checkpoint of a run", examples)
-    evaluate.add_argument("folder", metavar="RUN", help="the run's folder")
+    evaluate.add_argument("folder", type=_path, metavar="RUN", help="the run's folder")
     evaluate.add_argument("--episodes", type=int, default=50, help="episodes per task (50, each goal once)")
     how = "which goals: each once (goals), or random ones (upstream)"
     evaluate.add_argument("--protocol", choices=("goals", "upstream"), default="goals", help=how)
@@ -280,7 +280,7 @@ def _plot(commands: Any) -> None:
     mtrl plot runs/mt10/RUN/seed_1 --kind conflicts --output conflicts.png
     """
     plot = _command(commands, "plot", "plot runs", examples)
-    plot.add_argument("folders", nargs="+", metavar="RUN", help="runs, or folders that hold runs")
+    plot.add_argument("folders", nargs="+", type=_path, metavar="RUN", help="runs, or folders that hold runs")
     what = f"what to plot: {', '.join(PICTURES)} ({PICTURES[0]})"
     plot.add_argument("--kind", choices=PICTURES, default=PICTURES[0], metavar="KIND", help=what)
     plot.add_argument("--output", type=_path, help="the file (for one run's curves, learning_curves.png in the run)")
@@ -331,7 +331,7 @@ def _group(commands: Any) -> None:
     mtrl group runs/mt10/RUN/seed_1 --groups 3
     """
     group = _command(commands, "group", "find out which tasks to train together, from a run's affinities", examples)
-    group.add_argument("folder", metavar="RUN", help="a run with diagnostics=transference")
+    group.add_argument("folder", type=_path, metavar="RUN", help="a run with diagnostics=transference")
     group.add_argument("--groups", type=int, required=True, metavar="K", help="largest number of groups")
     group.add_argument("--network", help="network whose affinities to use: critic, actor or all (critic if measured)")
     group.add_argument("--output", type=_path, help="folder for the groups' configurations (groups/ in the run)")

@@ -25,7 +25,7 @@ from mtrl.arguments import parse
 from mtrl.bench.pages import TABLES, rewritten
 from mtrl.data import fetch
 from mtrl.envs.offscreen import offscreen_backend
-from mtrl.experiment.study import Study
+from mtrl.experiment.study_file import Study
 from mtrl.monitoring.video import RenderingUnavailable
 from tests.support.image_files import archive
 from tests.support.tiny import SMALLER, TINY, TINY_IMAGES, tiny, words

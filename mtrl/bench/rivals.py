@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,9 +38,9 @@ SUITES = {"mt1": "one task", "mt10": "MT10", "mt50": "MT50"}
 
 def measure(
     quick: bool = False,
-    repetitions: int = 50,
+    repetitions: int | None = None,
     jax_baselines: Path | None = None,
-    jax_python: str = sys.executable,
+    jax_python: str | None = None,
 ) -> dict[str, Any]:
     """Rows of `mtrl bench envs`, then of `mtrl bench update --compiled`, all in one run.
 

@@ -118,12 +118,12 @@ def measure(
     quick: bool = False,
     chosen: Sequence[str] = ("pcgrad",),
     suites: Sequence[str] = tuple(SUITES),
-    repetitions: int = 50,
+    repetitions: int | None = None,
     compiled: bool = False,
     device: str = "cpu",
     width: int = WIDTH,
     jax_baselines: Path | None = None,
-    jax_python: str = sys.executable,
+    jax_python: str | None = None,
 ) -> dict[str, Any]:
     """Milliseconds of a full SAC update with multi-head networks, and their ratio to the faster of `plain` and `joint`.
 
@@ -138,29 +138,31 @@ def measure(
 
     Args:
         chosen: surgeries and weightings to measure.
+        repetitions: how often an update is timed; by default 50 times, and with `quick` 5 times.
         compiled: also measure joint training and PCGrad with `agent.execution=compiled`. On a GPU, all updates are.
         width: hidden units of each layer of the networks.
         jax_baselines: a checkout of metaworld-algorithms; requires device="cpu".
-        jax_python: the Python interpreter that has JAX.
+        jax_python: the Python interpreter that has JAX; this one if not given.
 
     Raises:
         UserError: a method or suite is unknown, a number is not positive, or the JAX baselines cannot be run.
     """
     unknown = set(chosen) - set(methods())
     check(not unknown, "--methods", f"among {', '.join(methods())}", ", ".join(sorted(unknown)))
-    check(repetitions >= 1, "--repetitions", "a positive integer", repetitions)
+    check(repetitions is None or repetitions >= 1, "--repetitions", "a positive integer", repetitions)
+    check(jax_python is None or jax_baselines is not None, "--jax-python", "given with --jax-baselines", jax_python)
     check(width >= 1, "--width", "a positive integer", width)
     check(set(suites) <= set(SUITES), "--suites", f"among {', '.join(SUITES)}", ", ".join(suites))
     check(jax_baselines is None or device == "cpu", "--device", "cpu where --jax-baselines is given", device)
     keep_freed_memory()
-    repetitions, few = (5, 1) if quick else (repetitions, 5)
+    repetitions, few = repetitions or (5 if quick else 50), 1 if quick else 5
     sizes = {"observation": OBSERVATION, "action": ACTION, "batch": BATCH, "width": width, "depth": DEPTH}
     rows, versions = [], dict[str, Any]()
     for suite in suites:
         if device != "cpu":
             rows += gpu_rows(suite, chosen, repetitions, device, width)
             continue
-        with jax_updates(jax_baselines, jax_python, tasks=SUITES[suite], **sizes) as (rivals, found):
+        with jax_updates(jax_baselines, jax_python or sys.executable, tasks=SUITES[suite], **sizes) as (rivals, found):
             versions |= found
             rows += cpu_rows(suite, chosen, repetitions, few, compiled, width, rivals)
     facts = {"network": "multi_head", "width": width, "depth": DEPTH, "batch_per_task": BATCH}

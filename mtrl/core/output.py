@@ -54,9 +54,14 @@ def _without_files(hook: Callable[[Any], object]) -> Callable[[Any], object]:
 def lasting_output() -> Iterator[None]:
     """Inside the block, the program continues even if it can no longer write to standard output or standard error.
 
+    Characters that their encodings lack are written as escapes.
+
     Raises:
         OSError: at the end of the block, if part of standard output was lost, unless its reader closed the pipe.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, threading, "excepthook", threading.excepthook)
         threading.excepthook = _without_files(threading.excepthook)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtrl.core.config import check
+from mtrl.core.errors import expected
 from mtrl.experiment.config import compose
 from mtrl.experiment.parts import Experiment
 from mtrl.networks import DENSE_NETWORKS, IMAGE_NETWORKS, NETWORKS, TaskNetwork
@@ -24,6 +25,8 @@ def parameter_counts(benchmark: str, what: str | None = None, options: Sequence[
         UserError: the networks of the benchmark cannot be compared, or `what` is something else.
     """
     options = [what, *options] if what and what not in ("network", "networks") else options
+    for word in (word for word in options if word.partition("=")[0] in ("benchmark", "network")):
+        raise expected("Options of networks", "without network= and benchmark=, since all networks are compared", word)
     usual = compose([f"benchmark={benchmark}", "device=cpu"])
     if usual.network.kind in NETWORKS.kinds:
         return [_actor_and_critics(kind, benchmark, options) for kind in NETWORKS.kinds]

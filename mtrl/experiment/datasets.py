@@ -47,6 +47,8 @@ def collect(
     """
     check(episodes >= 1, "--episodes", "a positive integer", episodes)
     check(seed >= 0, "--seed", "0 or more", seed)
+    plays = (episodes, random, seed) != (100, 0.0, 1)
+    check(not (replay and plays), "--replay", "given without --episodes, --random and --seed", "one of them")
     check(0 <= random <= 1, "--random", "in [0, 1]", random)
     experiment, folder, step = load(run)
     name, tasks, spec = experiment.suite.name, experiment.tasks, experiment.suite.spec

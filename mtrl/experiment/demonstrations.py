@@ -60,6 +60,7 @@ def collect(
     check(jobs >= 0, "--jobs", "0 or more", jobs)
     benchmark = compose(options).benchmark
     suite: Suite = SUITES.build(benchmark)
+    check(seed >= 0, "--seed", "0 or more", seed)
     suite.demonstrations(seed, 0)  # refuses where there are no experts
     folder = output / suite.name
     made = [

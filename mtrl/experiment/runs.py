@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -115,17 +116,24 @@ def _has_begun(folder: Path) -> bool:
 
 
 def by_experiment(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """{name of the experiment's folder: its runs}. The name has more of the path if a seed would occur twice."""
+    """{name of the experiment's folder: its runs}. The name has more of the path if a seed would occur twice.
+
+    Raises UserError if one folder holds two runs with the same seed, such as a copy.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.path.parent.name, []).append(run)
     for name, found in list(groups.items()):
         folders = {run.path.parent for run in found}
-        if len(folders) > 1 and len({run.path.name for run in found}) < len(found):
+        if len(folders) > 1 and len({run.seed for run in found}) < len(found):
             del groups[name]
             common = os.path.commonpath(folders)
             for run in found:
                 groups.setdefault(os.path.relpath(run.path.parent, common), []).append(run)
+    for found in groups.values():
+        for earlier, run in itertools.combinations(found, 2):
+            if earlier.seed == run.seed:
+                raise expected("Runs of one experiment", "of different seeds", f"{earlier.path} and {run.path}")
     return groups
 
 

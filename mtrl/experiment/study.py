@@ -1,20 +1,4 @@
-"""Studies: sets of runs that a file names. Their results are kept, summarised in a table and drawn.
-
-A study is a folder with a `study.yaml`:
-
-    title: MT10 against the clock
-    common: [video=false]            # overrides for every run
-    seeds: [1, 2, 3]
-    runs:
-      quick: [recipe=quick]          # label: its overrides
-      long: {overrides: [recipe=mt10], seeds: [1]}
-    prepare: [demos collect ...]     # commands of mtrl that run first
-    equal: steps_total               # a part of the result that must be equal in all runs
-    halving: [1, 2, 4]               # multiples of a run's steps; after each, the better half goes on (see `rungs`)
-    controls: [blind]                # labels that should fail: a task that they solve does not count
-    lines: {TOPPO (reported): 0.972} # published results, drawn as lines
-    metric: evaluation/success       # of the curves
-    pictures: {comparison.png: curves, scores.png: scores}  # or means: curves that also count failing tasks
+"""Studies: the runs that a `study.yaml` names (`study_file`) are made and kept, summarised in a table and drawn.
 
 Runs are ordinary runs in `runs/<study>/`: finished ones are not repeated, and others continue where they stopped.
 Beside the study, `<label>/seed_<n>/` keeps what a reader needs of a finished run, including its policy.
@@ -28,9 +12,8 @@ import shlex
 import shutil
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -38,14 +21,15 @@ from typing import Any
 from mtrl.core.config import check
 from mtrl.core.cores import free_cores
 from mtrl.core.errors import expected
-from mtrl.core.records import read_yaml, require
+from mtrl.core.records import require
 from mtrl.core.registry import imported
-from mtrl.experiment.config import USABLE, ExperimentConfig, compose, compose_all, is_name, run_name
+from mtrl.experiment.config import ExperimentConfig, compose, compose_all, run_name
 from mtrl.experiment.load import evaluate_run
 from mtrl.experiment.pictures import plot_runs, plot_summary
 from mtrl.experiment.processes import start, tied
 from mtrl.experiment.rungs import Rungs
 from mtrl.experiment.runs import SOLVED, Scores
+from mtrl.experiment.study_file import Study, check_overrides
 from mtrl.monitoring.files import write_json
 from mtrl.monitoring.interrupt import Interrupts
 from mtrl.monitoring.progress import say
@@ -62,71 +46,6 @@ _NEEDED = {"headline": str, "seed": int, "steps_total": int, "updates": int, "tr
 """The entries that a study needs in a result besides scores, and their types."""
 _STDERR = 2
 """The file descriptor of this process's standard error."""
-_SHAPES: dict[str, Any] = {
-    "runs": {str: {"overrides": [str], "seeds": [int]}}, "common": [str], "seeds": [int], "title": str,
-    "prepare": [str], "equal": str, "halving": [int], "controls": [str], "lines": {str: float},
-    "metric": str, "pictures": {str: str},
-}  # fmt: skip
-
-
-@dataclass
-class Study:
-    """The contents of a `study.yaml`."""
-
-    folder: Path
-    runs: dict[str, list[str]]
-    seeds: dict[str, list[int]]
-    title: str = ""
-    prepare: list[str] = field(default_factory=list)
-    equal: str = ""
-    halving: list[int] = field(default_factory=list)
-    controls: list[str] = field(default_factory=list)
-    lines: dict[str, float] = field(default_factory=dict)
-    metric: str = ""
-    pictures: dict[str, str] = field(default_factory=lambda: {"comparison.png": "curves", "scores.png": "scores"})
-
-    @classmethod
-    def read(cls, path: Path) -> Study:
-        """Read a study from its folder or its `study.yaml`. Raises UserError where there is none or it is malformed."""
-        file = path / "study.yaml" if path.is_dir() else path
-        found = {"common": [], "seeds": [1], **read_yaml(file, {"runs": {str: object}}, "Study")}
-        usual = {"overrides": [], "seeds": found["seeds"]}
-        given = {k: e if isinstance(e, dict) else {"overrides": e or []} for k, e in found.pop("runs").items()}
-        if not given:
-            raise expected(f"Study {file}", "one with `runs`, labels with overrides each", "none")
-        unknown = {key for key in found if key not in _SHAPES}
-        unknown |= {key for entry in given.values() for key in entry if key not in usual}
-        if unknown:
-            raise expected(f"Study {file}", "made of the keys that `mtrl study --help` names", min(map(str, unknown)))
-        entries = {label: {**usual, **entry} for label, entry in given.items()}
-        for key, value in {**found, "runs": entries}.items():
-            require(value, _SHAPES[key], f"Study {file}", key)
-        for name in [*entries, *found.get("pictures", [])]:
-            check(is_name(name), "runs and pictures of a study", USABLE, name)
-        common, _ = found.pop("common"), found.pop("seeds")
-        runs = {label: [*common, *entry["overrides"]] for label, entry in entries.items()}
-        return cls(file.parent, runs, {label: entry["seeds"] for label, entry in entries.items()}, **found)
-
-    def command(self, label: str, seed: int, overrides: Sequence[str]) -> list[str]:
-        """The overrides of one run. Later ones take precedence."""
-        place = [f"runs=runs/{self.folder.resolve().name}", f"experiment={label}", f"seed={seed}"]
-        return [*place, *self.runs[label], *overrides]
-
-    def place(self, label: str, seed: int) -> Path:
-        """The folder in which a run of this study is kept."""
-        return self.folder / label / f"seed_{seed}"
-
-    def kept(self, label: str, file: str = "result.json") -> list[Path]:
-        """The folders of this label's kept runs that have `file`, by seed."""
-        found = (self.place(label, seed) for seed in self.seeds[label])
-        return [path for path in found if (path / file).is_file()]
-
-    def chosen(self, labels: Sequence[str]) -> list[str]:
-        """`labels`, or all of the study if there are none. Raises UserError if one is unknown."""
-        for label in labels:
-            if label not in self.runs:
-                raise expected("A label", f"one of {', '.join(self.runs)}", label)
-        return [*(labels or self.runs)]
 
 
 def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs: int = 1) -> None:
@@ -138,6 +57,7 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
         UserError: the study, a label or an override is wrong (before the first run), or a run or a `prepare` failed.
     """
     study = Study.read(path)
+    check_overrides(overrides)
     every = [(label, seed) for label in study.chosen(labels) for seed in study.seeds[label]]
     if study.halving:
         check(not labels, "A study that halves its runs", "repeated as a whole, without labels", " ".join(labels))
@@ -221,12 +141,13 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
     return {"title": study.title, "counted": counted, "runs": rows}
 
 
-def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, float]]:
-    """Evaluate the kept policies of `labels`, or of all, again. Returns (run, kept mean score, new one) for each.
+def check_study(path: Path, labels: Sequence[str]) -> Iterator[tuple[str, float, float]]:
+    """Evaluate the kept policies of `labels`, or of all, again. Yields (run, kept mean score, new one) for each.
 
-    Raises UserError if a label is unknown, or if one of `labels`, or the whole study, has no kept policy.
+    Raises UserError if a label is unknown, or if one of `labels`, or the whole study, has no kept policy; and after the
+    last run, if scores differ by more than `TOLERANCE`.
     """
-    study, found = Study.read(path), list[tuple[str, float, float]]()
+    study, other = Study.read(path), list[str]()
     kept = {label: study.kept(label, POLICY) for label in study.chosen(labels)}
     if not (all if labels else any)(kept.values()):
         lacking = [label for label in kept if not kept[label]]
@@ -234,8 +155,12 @@ def check_study(path: Path, labels: Sequence[str]) -> list[tuple[str, float, flo
     for folder in [folder for folders in kept.values() for folder in folders]:
         before, score = _read_score(folder)
         again = evaluate_run(folder, before["episodes"], before["protocol"], keep=False)[2]
-        found.append((f"{folder.parent.name}/{folder.name}", score, again[f"mean_{before['headline']}"]))
-    return found
+        run, now = f"{folder.parent.name}/{folder.name}", float(again[f"mean_{before['headline']}"])
+        yield run, score, now
+        if abs(score - now) > TOLERANCE * max(1.0, abs(score)):
+            other.append(run)
+    if other:
+        raise expected("Scores of kept policies", f"within {TOLERANCE} of those that were kept", f"{', '.join(other)}")
 
 
 def _one(study: Study, processes: _Processes, alone: bool, command: list[str], config: ExperimentConfig) -> int:

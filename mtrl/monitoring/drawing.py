@@ -56,14 +56,17 @@ def new_figure(
 
 
 def save(figure: Figure, path: Path | str) -> Path:
-    """Write a figure to a file, in the format that its suffix names, and return the path. The folder is created.
+    """Write a figure to a file, and return the path. The suffix names the format; without one, .png is added.
+
+    The folder is created.
 
     Raises:
         UserError: there is no such format, or the file cannot be written.
     """
     path = Path(path)
+    path = path if path.suffix else path.with_name(f"{path.name}.png")
     known = sorted(figure.canvas.get_supported_filetypes())
-    if path.suffix and path.suffix[1:].lower() not in known:
+    if path.suffix[1:].lower() not in known:
         raise expected(f"Picture {path}", f"named as one of {', '.join(known)}", path.suffix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

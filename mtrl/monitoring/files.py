@@ -27,7 +27,7 @@ def write_atomic(path: Path, text: str) -> None:
     """Replace the file's content in one step. Raises OSError if that fails; the old content then remains."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(aside, "w", encoding="utf-8") as file:
+        with open(aside, "w", encoding="utf-8", errors="backslashreplace") as file:  # names of files may not be UTF-8
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

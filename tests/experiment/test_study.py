@@ -25,7 +25,8 @@ from mtrl.core.errors import UserError
 from mtrl.envs.toy import OBSERVATION_SIZE
 from mtrl.experiment.config import compose
 from mtrl.experiment.pictures import plot_runs
-from mtrl.experiment.study import KEPT, Study, check_study, report, summary, table
+from mtrl.experiment.study import KEPT, check_study, report, summary, table
+from mtrl.experiment.study_file import Study
 from mtrl.gradients.base import SurgeryConfig, declared
 from mtrl.monitoring import checkpoints
 from tests.support.figures import labels, ticks
@@ -169,6 +170,12 @@ def test_runs_that_should_have_had_equally_many_updates_are_held_to_it(tmp_path:
         ({"runs": {"one": TINY}}, ["--jobs", "0"], "positive"),
         ({"runs": {"one": TINY}}, ["--report"], "finished run"),
         ({"runs": {"one": TINY}, "prepare": ["evaluate nowhere"]}, [], "mtrl evaluate nowhere"),
+        ({"runs": {"one": TINY}, "seeds": [1, 2, 1]}, [], "different from each other"),
+        ({"runs": {"one": TINY}, "controls": ["blimd"]}, [], "Controls of study"),
+        ({"runs": {"one": TINY}, "equal": "nosuch"}, [], "one of steps_total"),
+        ({"runs": {"one": TINY}, "pictures": {"a.png": "nokind"}}, [], "one of curves"),
+        ({"runs": {"one": TINY}}, ["seed=7"], "which a study sets for each run. Found 'seed=7'"),
+        ({"runs": {"one": [*TINY, "experiment=mine"]}}, [], "which a study sets for each run"),
     ],
 )
 def test_what_is_wrong_is_refused_before_the_first_run(
@@ -217,7 +224,7 @@ def test_words_that_reports_and_checks_would_not_use_are_refused(
 
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="readable YAML"):
-        check_study(tmp_path, [])
+        [*check_study(tmp_path, [])]
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/study.yaml")))
