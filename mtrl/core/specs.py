@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from mtrl.core.errors import expected
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -26,6 +28,10 @@ class Spec:
     """The names of the T tasks, in the order of the task axis."""
     uncounted: tuple[str, ...] = field(default=(), kw_only=True)
     """Tasks that are left out of all means over tasks, as their labels or targets are noise."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks or len({*self.tasks}) < len(self.tasks):
+            raise expected("A benchmark", "one with at least one task, each with a name of its own", list(self.tasks))
 
     @property
     def num_tasks(self) -> int:

@@ -96,6 +96,8 @@ class GymnasiumEnvs:
             self._next_observation[place] = self._observation[place] = found
             self._reward[place], self._terminated[place], self._truncated[place] = reward, terminated, truncated
             solved = solved_by(info)
+            if solved is not None and (np.ndim(solved) or isinstance(solved, str)):
+                raise TypeError(f"info's success is {solved!r}, not one truth value")
         self._length[place] += 1
         self._return[place] += self._reward[place]
         threshold = self._thresholds[task]
@@ -188,5 +190,5 @@ class calling:
 
 
 def solved_by(info: Mapping[str, Any]) -> Any:
-    """The entry `is_success` of an `info`, otherwise its entry `success`, or None if it has neither."""
-    return info.get("is_success", info.get("success"))
+    """The entry `is_success` of an `info`, otherwise its entry `success`, or None if neither has a value."""
+    return next((info[name] for name in ("is_success", "success") if info.get(name) is not None), None)

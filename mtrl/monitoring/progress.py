@@ -20,7 +20,8 @@ class Progress:
     """Shows steps and updates per second, the time left, and one value, such as the mean success.
 
     Rates are those of the last `window` seconds, so that a warm-up without updates does not distort them for long. If
-    one step took longer than that, as when updates are compiled, rates are those since the beginning.
+    one step takes most of that time, as when updates are compiled or policies are tried, rates are those since the
+    beginning.
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class Progress:
         from mtrl.monitoring.statistics import shown  # imported late, so that a refused command does not load NumPy
 
         first, (now, step, updates) = self._seen[0], self._seen[-1]
-        if len(self._seen) > 1 and self._seen[1][0] - self._seen[0][0] >= self._window:
+        longest = min(self._window, (now - first[0]) / 2)
+        if len(self._seen) > 1 and self._seen[1][0] - self._seen[0][0] > longest:
             first = self._begin
         before, first_step, first_updates = first
         seconds = max(now - before, 1e-9)

@@ -49,6 +49,7 @@ def read_descriptions(path: str | Path) -> Tensor:
 
 
 def _perceptron(input_size: int, width: int, depth: int, output_size: int) -> nn.Module:
+    """ReLU without layer normalisation. `layer_norm` and `activation` hold for the last perceptron, the torso, only."""
     return nn.Sequential(Torso(input_size, width, depth), Linear(width, output_size))
 
 

@@ -205,7 +205,9 @@ class CodedLinear(nn.Module):
         self.code = owned(TaskCode(code))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).add_(self.code_linear(self.code(x)))
+        output, row = self.linear(x), self.code_linear(self.code(x))
+        # Where all tasks see the same x, the output has no task axis yet, and the row has.
+        return output.add_(row) if output.dim() >= row.dim() and output.shape[0] >= row.shape[0] else output + row
 
 
 class TaskVector(nn.Module):

@@ -26,8 +26,9 @@ from mtrl.core.config import check, option
 from mtrl.networks.base import Factory, NetworkConfig
 from mtrl.networks.layers import Linear, TaskVector, Torso, owned, weighted_sum
 
-_SMALLEST = 1e-6
-"""Lower bound of the length by which a vector is divided."""
+_SMALLEST, _SMALLEST_SHARE = 1e-6, 1e-4
+"""Lower bounds of the length by which a vector is divided: in itself, and as a share of its feature's length. What is
+left of a dependent feature is rounding error, which grows with the feature."""
 
 
 def orthonormal(features: Sequence[Tensor]) -> list[Tensor]:
@@ -37,8 +38,8 @@ def orthonormal(features: Sequence[Tensor]) -> list[Tensor]:
         rest = feature
         for vector in basis:
             rest = rest - (rest * vector).sum(-1, keepdim=True) * vector
-        square = rest.square().sum(-1, keepdim=True)
-        basis.append(rest * square.clamp(min=_SMALLEST**2).rsqrt())
+        square, whole = (part.square().sum(-1, keepdim=True) for part in (rest, feature))
+        basis.append(rest * square.clamp(min=_SMALLEST**2 + _SMALLEST_SHARE**2 * whole).rsqrt())
     return basis
 
 

@@ -74,6 +74,16 @@ def test_one_long_step_does_not_make_the_time_left_days():
     assert stream.getvalue().splitlines()[-1].startswith("step 11000/100000, 50 steps/s")
 
 
+def test_a_step_of_most_of_the_window_does_not_either():
+    stream, clock = io.StringIO(), Clock()
+    with Progress(100_000, stream=stream, clock=clock, interval=0.0) as progress:
+        for step in range(0, 11_001, 50):
+            progress.update(step, step // 2)
+            clock.now += 15.0 if step == 9000 else 1.0
+    rates = [int(line.split()[2]) for line in stream.getvalue().splitlines()[20:]]
+    assert 25 <= min(rates) <= max(rates) <= 51
+
+
 def test_terminal_gets_a_bar_with_the_same_facts():
     text = train(Terminal(), 200)
     assert "\r" in text and "100%" in text and "50 steps/s, 2.0 updates/s" in text and "success 40 %" in text

@@ -85,6 +85,15 @@ def test_dependent_features_leave_outputs_and_gradients_finite() -> None:
     assert lengths[0] == pytest.approx(1) and lengths[1] <= 1 and lengths[2] == 0
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_dependent_features_of_any_size_give_short_vectors(size: float) -> None:
+    """What is left of them is rounding error, and must not become a vector of length 1."""
+    feature = torch.randn(4, 400) * size
+    first, *others = orthonormal([feature, 2 * feature, -3 * feature])
+    torch.testing.assert_close(first.norm(dim=-1), torch.ones(4))
+    assert all((vector.norm(dim=-1) < 0.05).all() for vector in others)
+
+
 @ENSEMBLES
 @pytest.mark.parametrize("depth", [1, 3])
 def test_moore_combines_orthonormal_experts_by_each_tasks_weights(ensemble: int | None, depth: int) -> None:

@@ -49,8 +49,8 @@ class Config(ChosenTasks):
     horizon: int = option(500, f"in 1..{MAX_HORIZON}")
     """Steps after which an episode is truncated; Meta-World allows at most 500."""
     training_horizons: list[int] = field(default_factory=list)
-    """Horizons of training episodes, assigned to a task's environments in turn; if empty, all have `horizon`. Short
-    episodes show more start states, and long ones show later states."""
+    """Horizons of training episodes, assigned to a task's environments in turn; if empty, all have `horizon`. Those
+    beyond the number of environments are not used. Short episodes show more start states, long ones later states."""
     steps_after_success: int | None = option(None, "0 or more")
     """Steps for which a training episode continues after its first success; by default, until its horizon."""
     num_goals: int = option(GOALS, f"in 1..{GOALS}")

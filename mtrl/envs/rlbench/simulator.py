@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mtrl.core.errors import UserError
+from mtrl.core.errors import UserError, expected
 from mtrl.core.types import FloatArray
 from mtrl.data.demos import CAMERAS, Demo, Frame, Image
 from mtrl.data.rlbench_pickle import frame_of
@@ -64,11 +64,21 @@ class Simulator:
         self._environment = environment(mode, obs_config=_observed(self.cameras, size), headless=headless)
         try:
             self._environment.launch()
-            self._task = self._environment.get_task(_named("rlbench.utils", "name_to_task_class")(task))
-            self._task.set_variation(variation)
+            self._task = self._begun(task, variation)
         except BaseException:
             self._environment.shutdown()
             raise
+
+    def _begun(self, task: str, variation: int) -> Any:
+        try:
+            found = self._environment.get_task(_named("rlbench.utils", "name_to_task_class")(task))
+        except (ValueError, IndexError, LookupError, ImportError, AttributeError) as error:
+            raise expected("Option `benchmark.tasks`", "made of names of RLBench's tasks", task) from error
+        try:
+            found.set_variation(variation)
+        except self._misplaced as error:
+            raise expected("Option `benchmark.variation`", f"one that {task} has", variation) from error
+        return found
 
     def reset(self, seed: int) -> Frame:
         """Begin the scene of this seed, and return its first frame."""
