@@ -29,13 +29,17 @@ class Term(NamedTuple):
 
 def terms(task: str, version: RewardVersion) -> list[Term]:
     """The terms of a reward: in its function, and in all functions of the tasks that it calls."""
-    function: Any = TASKS[task].reward(version)
-    while isinstance(function, partial):
-        function = function.func
-    reached = [function]
+    reached = _functions(TASKS[task].reward(version))
     for one in reached:
         reached += [other for other in _called(one) if other not in reached]
     return [Term(one, number) for one in reached for number in range(len(_sums(_module(one))))]
+
+
+def _functions(value: Any) -> list[FunctionType]:
+    """A function, or those in a partial object and in its arguments."""
+    if isinstance(value, partial):
+        return [one for part in (value.func, *value.args) for one in _functions(part)]
+    return [value] if isinstance(value, FunctionType) else []
 
 
 def remove(term: Term, patch: pytest.MonkeyPatch) -> None:

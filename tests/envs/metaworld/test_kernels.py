@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from mtrl.envs.metaworld.tasks import kernels
+from mtrl.envs.metaworld.tasks.base import quaternion
 
 
 def _rotations() -> NDArray[np.float64]:
@@ -25,7 +26,7 @@ def _rotations() -> NDArray[np.float64]:
 
 def test_quaternion_equals_scipy() -> None:
     for matrix in _rotations():
-        found = kernels.quaternion(tuple(matrix.reshape(-1).tolist()))
+        found = quaternion(tuple(matrix.reshape(-1).tolist()))
         assert np.abs(found - Rotation.from_matrix(matrix).as_quat()).max() <= 1e-14
 
 

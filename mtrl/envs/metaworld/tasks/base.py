@@ -8,7 +8,7 @@ Meta-World (MIT, see NOTICE), so that each function can be read beside Meta-Worl
 How to add a task, in the file of its family:
 
 1. ``objects(s)`` returns the position and quaternion of one object, or of two, in Meta-World's order: 7 or 14 numbers.
-   For one object there are `posed`, `posed_by_matrix` and `placed`; `kernels.quaternion` turns a probe ``*.xmat`` into
+   For one object there are `posed`, `posed_by_matrix` and `placed`; `quaternion` turns a probe ``*.xmat`` into
    scipy's quaternion. In rewards, ``s.observation[4:7]`` is the first position in ``_get_pos_objects()``, and
    ``s.observation[:3]`` is the hand CLIPPED to the observation space (``s.hand`` is not).
 2. ``reward_v2(s)`` and ``reward_v1(s)`` return an `Outcome`, which also contains what Meta-World's ``evaluate_state``
@@ -45,12 +45,13 @@ Pitfalls:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from mtrl.envs.metaworld.tasks.kernels import clip, distance, quaternion
+from mtrl.envs.metaworld.tasks.kernels import clip, distance
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 RewardVersion = Literal["v1", "v2"]
@@ -130,6 +131,25 @@ def posed_by_matrix(s: State) -> Vector:
 def placed(s: State) -> Vector:
     """The objects of a task with one object, from the probe ``obj``, where Meta-World reports no orientation."""
     return *s.obj, *NO_QUATERNION
+
+
+def quaternion(matrix: Vector) -> Vector:
+    """A rotation matrix (9) as a quaternion (x, y, z, w): scipy's ``Rotation.from_matrix(m).as_quat()``.
+
+    The branch is chosen by the same sums in the same order as in scipy, since ties at quarter turns decide the sign.
+    """
+    a, b, c, d, e, f, g, h, i = matrix
+    trace = a + e + i
+    if a >= e and a >= i and a >= trace:
+        x, y, z, w = 1.0 + a - e - i, d + b, g + c, h - f
+    elif e >= i and e >= trace:
+        x, y, z, w = d + b, 1.0 + e - i - a, h + f, c - g
+    elif i >= trace:
+        x, y, z, w = g + c, h + f, 1.0 + i - a - e, d - b
+    else:
+        x, y, z, w = h - f, c - g, d - b, 1.0 + trace
+    norm = math.sqrt(x * x + y * y + z * z + w * w)
+    return x / norm, y / norm, z / norm, w / norm
 
 
 def evaluate(objects: Objects, reward: Reward, s: State) -> Outcome:

@@ -52,7 +52,7 @@ def hand_insert_v1(s: State) -> Outcome:
     goal.
     """
     reach = kernels.distance_xy(s.tcp, s.target)
-    reward = kernels.reach_then_move(reach, abs(s.tcp[2] - s.target[2]), s.max_reach)
+    reward = kernels.reach_then_move(reach, abs(s.tcp[2] - s.target[2]), s.longest)
     return kernels.outcome_v1(reward, distance(s.obj_init, s.target), 0.05)
 
 
@@ -71,6 +71,6 @@ SPECS = (
         hand_insert_v2,
         hand_insert_v1,
         {"obj": "body.obj.xpos", "obj_quaternion": "body.obj.xquat", "touching": "touching.objGeom"},
-        {"max_reach": "maxReachDist"},
+        {"longest": "maxReachDist"},
     ),
 )

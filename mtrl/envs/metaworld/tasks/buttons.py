@@ -7,7 +7,7 @@ from functools import partial
 
 from mtrl.envs.metaworld.tasks import kernels
 from mtrl.envs.metaworld.tasks.base import Reward, TaskSpec
-from mtrl.envs.metaworld.tasks.kernels import distance, within
+from mtrl.envs.metaworld.tasks.kernels import along, distance, within
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 
@@ -83,33 +83,20 @@ def press_behind_wall_v2(button: _Button, s: State) -> Outcome:
     return _outcome(button, s, reward, to_obj, to_target, near, pressed)
 
 
-def _press_v1(button: _Button, s: State, fingers: Vector) -> Outcome:
-    obj = s.observation[4:7]
-    remaining = abs(obj[button.axis] - s.target[button.axis])
-    reward = kernels.reach_then_move(distance(obj, fingers), remaining, s.max_distance)
-    return kernels.outcome_v1(reward, remaining, button.success)
-
-
-def press_front_v1(button: _Button, s: State) -> Outcome:
-    """Reach the button with the left finger, then press."""
-    return _press_v1(button, s, s.left_tip)
-
-
-def press_top_v1(button: _Button, s: State) -> Outcome:
-    """Reach the button with the middle of the fingers, then press."""
-    return _press_v1(button, s, s.tcp)
-
-
 _BODY = {"body": "body.button.xpos", "body_quaternion": "body.button.xquat"}
-_BOX = {"press_margin": "_obj_to_target_init", "max_distance": "maxDist"}
+_BOX = {"press_margin": "_obj_to_target_init", "longest": "maxDist"}
+
+
+def _press_v1(button: _Button, left: bool) -> Reward:
+    return partial(kernels.move_v1, partial(along, button.axis), button.success, left=left)
 
 
 def _front_spec(name: str, button: _Button, reward_v2: Reward) -> TaskSpec:
-    return TaskSpec(name, _front, reward_v2, partial(press_front_v1, button), _BODY, _BOX)
+    return TaskSpec(name, _front, reward_v2, _press_v1(button, left=True), _BODY, _BOX)
 
 
 def _top_spec(name: str, button: _Button) -> TaskSpec:
-    return TaskSpec(name, _top, partial(press_v2, button), partial(press_top_v1, button), _BODY, _BOX)
+    return TaskSpec(name, _top, partial(press_v2, button), _press_v1(button, left=False), _BODY, _BOX)
 
 
 _FRONT = _Button(axis=1, success=0.02, near_radius=0.05)
@@ -126,8 +113,8 @@ SPECS = (
         "coffee-button-v3",
         _coffee,
         partial(press_v2, _FRONT),
-        partial(press_front_v1, _FRONT),
+        _press_v1(_FRONT, left=True),
         {"start": "site.buttonStart.xpos"},
-        {"press_margin": "max_dist", "max_distance": "maxDist"},
+        {"press_margin": "max_dist", "longest": "maxDist"},
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from mtrl.envs.metaworld.tasks import kernels
 from mtrl.envs.metaworld.tasks.base import TaskSpec, posed, posed_by_matrix
@@ -35,7 +36,7 @@ def _swing_v1(s: State) -> tuple[float, float]:
     """The v1 reward of both doors, and the handle's planar distance to its goal."""
     handle = s.observation[4:7]
     pulling = kernels.distance_xy(handle, s.target)
-    return kernels.reach_then_move(distance(handle, s.tcp), pulling, s.max_pull), pulling
+    return kernels.reach_then_move(distance(handle, s.tcp), pulling, s.longest), pulling
 
 
 def door_open_v1(s: State) -> Outcome:
@@ -85,23 +86,15 @@ def door_unlock_v2(s: State) -> Outcome:
     return Outcome(reward, to_target <= 0.02, to_lock <= 0.05, s.observation[3] > 0, ready, pushed, to_target)
 
 
-def turn_lock_v1(s: State) -> Outcome:
-    """Reach the lock, then turn it."""
-    lock = s.observation[4:7]
-    pulling = distance(lock, s.target)
-    return kernels.outcome_v1(kernels.reach_then_move(distance(lock, s.tcp), pulling, s.max_pull), pulling, 0.02)
-
-
 _DOOR = {"obj": "geom.handle.xpos", "obj_matrix": "geom.handle.xmat"}
 _LOCK = {"obj_init": "body.lock_link.xpos", "obj_quaternion": "body.door_link.xquat"}
 _ANGLE = {"door_angle": "joint.doorjoint.qpos"}
-_LONGEST = {"max_pull": "maxPullDist"}
+_LONGEST = {"longest": "maxPullDist"}
+_TURN_V1 = partial(kernels.move_v1, distance, 0.02)
 
 SPECS = (
     TaskSpec("door-open-v3", posed_by_matrix, door_open_v2, door_open_v1, _DOOR | _ANGLE, _LONGEST),
     TaskSpec("door-close-v3", posed_by_matrix, door_close_v2, door_close_v1, _DOOR, _LONGEST),
-    TaskSpec("door-lock-v3", posed, door_lock_v2, turn_lock_v1, _LOCK | {"obj": "site.lockStartLock.xpos"}, _LONGEST),
-    TaskSpec(
-        "door-unlock-v3", posed, door_unlock_v2, turn_lock_v1, _LOCK | {"obj": "site.lockStartUnlock.xpos"}, _LONGEST
-    ),
+    TaskSpec("door-lock-v3", posed, door_lock_v2, _TURN_V1, _LOCK | {"obj": "site.lockStartLock.xpos"}, _LONGEST),
+    TaskSpec("door-unlock-v3", posed, door_unlock_v2, _TURN_V1, _LOCK | {"obj": "site.lockStartUnlock.xpos"}, _LONGEST),
 )

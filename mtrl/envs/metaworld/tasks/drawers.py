@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from mtrl.envs.metaworld.tasks import kernels
 from mtrl.envs.metaworld.tasks.base import NO_QUATERNION, TaskSpec
-from mtrl.envs.metaworld.tasks.kernels import distance, scaled_distance, within
+from mtrl.envs.metaworld.tasks.kernels import along, distance, scaled_distance, within
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
 # Meta-World's task defines a radius of 4 cm under another name, so the 5 cm of its base class apply.
@@ -24,19 +26,11 @@ def drawer_open_v2(s: State) -> Outcome:
     """Rewards a gripper near the handle, with more weight on x and y than on z, and a handle near its goal."""
     gripper, handle, opened = s.observation[:3], s.observation[4:7], s.observation[3]
     error = distance(handle, s.target)
-    opening = within(error, 0.02, s.max_distance)
-    handle_init = (s.target[0], s.target[1] + s.max_distance, s.target[2])
+    opening = within(error, 0.02, s.longest)
+    handle_init = (s.target[0], s.target[1] + s.longest, s.target[2])
     caging = within(scaled_distance(handle, gripper, _SCALE), 0.01, scaled_distance(handle_init, s.init_tcp, _SCALE))
     near = distance(handle, gripper) <= 0.03
     return Outcome((caging + opening) * 5.0, error <= 0.03, near, opened > 0, caging, opening, error)
-
-
-def drawer_open_v1(s: State) -> Outcome:
-    """Reach the handle, then pull it in y."""
-    handle = s.observation[4:7]
-    pulling = abs(handle[1] - s.target[1])
-    reward = kernels.reach_then_move(distance(handle, s.tcp), pulling, s.max_distance)
-    return kernels.outcome_v1(reward, pulling, 0.03)
 
 
 def drawer_close_v2(s: State) -> Outcome:
@@ -50,19 +44,13 @@ def drawer_close_v2(s: State) -> Outcome:
     return Outcome(10.0 if success else reward, success, to_obj <= 0.01, 1.0, reach, in_place, to_target)
 
 
-def drawer_close_v1(s: State) -> Outcome:
-    """Reach the handle, then push it in y."""
-    handle = s.observation[4:7]
-    remaining = abs(handle[1] - s.target[1])
-    reward = kernels.reach_then_move(distance(handle, s.tcp), remaining, s.max_distance)
-    return kernels.outcome_v1(reward, remaining, _CLOSE_RADIUS + 0.015, grasp_success=1.0)
-
-
 _LINK = {"link": "body.drawer_link.xpos"}
 _QUATERNION = {"link_quaternion": "body.drawer_link.xquat"}
-_LONGEST = {"max_distance": "maxDist"}
+_LONGEST = {"longest": "maxDist"}
+_OPEN_V1 = partial(kernels.move_v1, partial(along, 1), 0.03)
+_CLOSE_V1 = partial(kernels.move_v1, partial(along, 1), _CLOSE_RADIUS + 0.015, grasp_success=1.0)
 
 SPECS = (
-    TaskSpec("drawer-open-v3", _open_handle, drawer_open_v2, drawer_open_v1, _LINK | _QUATERNION, _LONGEST),
-    TaskSpec("drawer-close-v3", _close_handle, drawer_close_v2, drawer_close_v1, _LINK, _LONGEST),
+    TaskSpec("drawer-open-v3", _open_handle, drawer_open_v2, _OPEN_V1, _LINK | _QUATERNION, _LONGEST),
+    TaskSpec("drawer-close-v3", _close_handle, drawer_close_v2, _CLOSE_V1, _LINK, _LONGEST),
 )

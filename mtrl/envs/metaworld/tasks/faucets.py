@@ -28,14 +28,6 @@ def faucet_v2(grip_offset: Vector, s: State) -> Outcome:
     return Outcome(reward, success, to_handle <= 0.01, 1.0, reach, in_place, to_target)
 
 
-def faucet_v1(s: State) -> Outcome:
-    """Reach the handle, then turn it."""
-    handle = s.observation[4:7]
-    pulling = distance(handle, s.target)
-    reward = kernels.reach_then_move(distance(handle, s.tcp), pulling, s.max_pull)
-    return kernels.outcome_v1(reward, pulling, _RADIUS, grasp_success=1.0)
-
-
 def _dial_mark(s: State) -> Vector:
     """The mark on the dial's rim, for which the model has no body or site."""
     x, y, z = math.sin(s.dial_angle), -math.cos(s.dial_angle), 0.0 * s.dial_angle
@@ -57,17 +49,18 @@ def dial_turn_v1(s: State) -> Outcome:
     mark = s.observation[4:7]
     turning = abs(mark[1] - s.target[1])
     reach = distance(mark, s.tcp)
-    turn = 1000 * (s.max_pull - turning) + kernels.near_bonus(turning, 1000.0, 0.001, 0.0001)
+    turn = 1000 * (s.longest - turning) + kernels.near_bonus(turning, 1000.0, 0.001, 0.0001)
     reward = -reach + (max(turn, 0.0) if reach < 0.05 else 0.0)
     return kernels.outcome_v1(reward, turning, _RADIUS, grasp_success=1.0)
 
 
-_LONGEST = {"max_pull": "maxPullDist"}
+_LONGEST = {"longest": "maxPullDist"}
+_TURN_V1 = partial(kernels.move_v1, distance, _RADIUS, grasp_success=1.0)
 
 
 def _faucet(name: str, handle: str, grip_offset: Vector) -> TaskSpec:
     probes = {"handle": f"site.{handle}.xpos", "faucet_quaternion": "body.faucetBase.xquat"}
-    return TaskSpec(name, _faucet_handle, partial(faucet_v2, grip_offset), faucet_v1, probes, _LONGEST)
+    return TaskSpec(name, _faucet_handle, partial(faucet_v2, grip_offset), _TURN_V1, probes, _LONGEST)
 
 
 SPECS = (

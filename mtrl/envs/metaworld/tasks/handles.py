@@ -6,7 +6,7 @@ from functools import partial
 
 from mtrl.envs.metaworld.tasks import kernels
 from mtrl.envs.metaworld.tasks.base import TaskSpec, placed
-from mtrl.envs.metaworld.tasks.kernels import distance, within
+from mtrl.envs.metaworld.tasks.kernels import along, distance, within
 from mtrl.envs.metaworld.tasks.state import Outcome, State
 
 _PRESS_RADIUS = 0.02
@@ -53,20 +53,13 @@ def pull_side_v2(s: State) -> Outcome:
     return _pull(s, to_target, margin, obj[2] - 0.01 > s.obj_init[2], 0.06, 0.032, to_target <= 0.08)
 
 
-def move_v1(success: float, grasp_success: float, s: State) -> Outcome:
-    """Reach the handle with the left finger, then move it up or down."""
-    obj = s.observation[4:7]
-    remaining = abs(obj[2] - s.target[2])
-    reward = kernels.reach_then_move(distance(obj, s.left_tip), remaining, s.max_distance)
-    return kernels.outcome_v1(reward, remaining, success, grasp_success)
-
-
-_LONGEST = {"max_distance": "maxDist"}
+_LONGEST = {"longest": "maxDist"}
 _PRESS = {**_LONGEST, "handle_init": "_handle_init_pos"}
 _CENTRE = {"obj": "site.handleCenter.xpos"}
 _START = {"obj": "site.handleStart.xpos"}
-_PRESS_V1 = partial(move_v1, _PRESS_RADIUS, 1.0)
-_PULL_V1, _PULL_SIDE_V1 = partial(move_v1, _PULL_RADIUS, 0.0), partial(move_v1, 0.08, 0.0)
+_PRESS_V1 = partial(kernels.move_v1, partial(along, 2), _PRESS_RADIUS, grasp_success=1.0, left=True)
+_PULL_V1 = partial(kernels.move_v1, partial(along, 2), _PULL_RADIUS, left=True)
+_PULL_SIDE_V1 = partial(kernels.move_v1, partial(along, 2), 0.08, left=True)
 
 SPECS = (
     TaskSpec("handle-press-v3", placed, press_v2, _PRESS_V1, _START, _PRESS),

@@ -38,6 +38,10 @@ def scaled_distance(a: Vector, b: Vector, scale: Vector) -> float:
     return length((a[0] - b[0]) * scale[0], (a[1] - b[1]) * scale[1], (a[2] - b[2]) * scale[2])
 
 
+def along(axis: int, a: Vector, b: Vector) -> float:
+    return abs(a[axis] - b[axis])
+
+
 def distance_xy(a: Vector, b: Vector) -> float:
     x, y = a[0] - b[0], a[1] - b[1]
     return math.sqrt(x * x + y * y)
@@ -52,25 +56,6 @@ def quaternion_distance(a: Vector, b: Vector) -> float:
     """The Euclidean distance between two quaternions as vectors of four numbers."""
     x, y, z, w = a[0] - b[0], a[1] - b[1], a[2] - b[2], a[3] - b[3]
     return math.sqrt(x * x + y * y + z * z + w * w)
-
-
-def quaternion(matrix: Vector) -> Vector:
-    """A rotation matrix (9) as a quaternion (x, y, z, w): scipy's ``Rotation.from_matrix(m).as_quat()``.
-
-    The branch is chosen by the same sums in the same order as in scipy, since ties at quarter turns decide the sign.
-    """
-    a, b, c, d, e, f, g, h, i = matrix
-    trace = a + e + i
-    if a >= e and a >= i and a >= trace:
-        x, y, z, w = 1.0 + a - e - i, d + b, g + c, h - f
-    elif e >= i and e >= trace:
-        x, y, z, w = d + b, 1.0 + e - i - a, h + f, c - g
-    elif i >= trace:
-        x, y, z, w = g + c, h + f, 1.0 + i - a - e, d - b
-    else:
-        x, y, z, w = h - f, c - g, d - b, 1.0 + trace
-    norm = math.sqrt(x * x + y * y + z * z + w * w)
-    return x / norm, y / norm, z / norm, w / norm
 
 
 # Meta-World's reward functions
@@ -348,3 +333,16 @@ def outcome_v1(reward: float, remaining: float, radius: float, grasp_success: fl
     object and, in most tasks, no grasp.
     """
     return Outcome(reward, remaining <= radius, 1.0, grasp_success, 0.0, 0.0, remaining)
+
+
+def move_v1(
+    apart: Callable[[Vector, Vector], float], radius: float, s: State, grasp_success: float = 0.0, left: bool = False
+) -> Outcome:
+    """Reach the object with the middle of the fingers, or with the left finger, and then move it to the goal.
+
+    ``apart`` measures the object's distance to the goal.
+    """
+    obj = s.observation[4:7]
+    remaining = apart(obj, s.target)
+    reward = reach_then_move(distance(obj, s.left_tip if left else s.tcp), remaining, s.longest)
+    return outcome_v1(reward, remaining, radius, grasp_success)

@@ -37,7 +37,7 @@ def lever_pull_v1(s: State) -> Outcome:
     """
     lever = s.observation[4:7]
     remaining = distance(lever, s.target)
-    reward = kernels.reach_then_move(distance(lever, s.tcp), remaining, s.max_pull)
+    reward = kernels.reach_then_move(distance(lever, s.tcp), remaining, s.longest)
     return Outcome(reward, remaining <= _SUCCESS, 1.0, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -48,6 +48,6 @@ SPECS = (
         lever_pull_v2,
         lever_pull_v1,
         {"obj": "site.leverStart.xpos", "obj_matrix": "geom.objGeom.xmat", "lever_angle": "joint.LeverAxis.qpos"},
-        {"lever_init": "_lever_pos_init", "max_pull": "maxPullDist"},
+        {"lever_init": "_lever_pos_init", "longest": "maxPullDist"},
     ),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from mtrl.envs.metaworld.tasks import kernels
 from mtrl.envs.metaworld.tasks.base import Reward, TaskSpec, posed_by_matrix
 from mtrl.envs.metaworld.tasks.kernels import distance, within
@@ -39,17 +41,10 @@ def drag_v2(s: State) -> Outcome:
     return _outcome(2.0 + 7.0 * in_place if down else 1.5 * grasped, to_obj, to_target, grasped, in_place)
 
 
-def slide_v1(s: State) -> Outcome:
-    """Reach the plate, then slide it in the plane."""
-    obj = s.observation[4:7]
-    remaining = kernels.distance_xy(obj, s.target)
-    reward = kernels.reach_then_move(distance(obj, s.tcp), remaining, s.max_distance)
-    return kernels.outcome_v1(reward, remaining, 0.07)
-
-
 def _spec(name: str, reward_v2: Reward) -> TaskSpec:
+    reward_v1 = partial(kernels.move_v1, kernels.distance_xy, 0.07)
     probes = {"obj": "geom.puck.xpos", "obj_matrix": "geom.puck.xmat"}
-    return TaskSpec(name, posed_by_matrix, reward_v2, slide_v1, probes, {"max_distance": "maxDist"})
+    return TaskSpec(name, posed_by_matrix, reward_v2, reward_v1, probes, {"longest": "maxDist"})
 
 
 SPECS = (

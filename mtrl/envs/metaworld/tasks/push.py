@@ -67,12 +67,8 @@ def push_back_v2(s: State) -> Outcome:
     return kernels.graded(s, reward, to_target, to_obj, 0.07, grasped, in_place)
 
 
-def push_v1(s: State, goal_radius: float = 0.07) -> Outcome:
-    """Reach the puck, then push it over the table."""
-    obj = s.observation[4:7]
-    pushing = distance_xy(obj, s.target)
-    reward = kernels.reach_then_move(distance(s.tcp, obj), pushing, s.max_pushing)
-    return kernels.outcome_v1(reward, pushing, goal_radius)
+push_v1 = partial(kernels.move_v1, distance_xy, 0.07)
+"""Reach the puck, then push it over the table."""
 
 
 def push_dense(s: State) -> Outcome:
@@ -89,10 +85,10 @@ def push_dense(s: State) -> Outcome:
     return Outcome(reward, to_target <= 0.05, reach <= 0.03, 0.0, 0.0, come, to_target)
 
 
-_LONGEST = {"max_pushing": "maxPushDist"}
+_LONGEST = {"longest": "maxPushDist"}
 
 SPECS = (
-    TaskSpec("push-v3", posed_by_matrix, push_v2, partial(push_v1, goal_radius=0.05), PUCK, _LONGEST),
+    TaskSpec("push-v3", posed_by_matrix, push_v2, partial(kernels.move_v1, distance_xy, 0.05), PUCK, _LONGEST),
     TaskSpec("push-wall-v3", posed_by_matrix, push_wall_v2, push_v1, PUCK_GEOM, _LONGEST),
     TaskSpec("push-back-v3", posed_by_matrix, push_back_v2, push_v1, PUCK_GEOM, _LONGEST),
 )

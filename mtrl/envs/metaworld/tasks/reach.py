@@ -26,11 +26,11 @@ def reach_v2(s: State, wall: bool = False) -> Outcome:
 def reach_v1(s: State, wall: bool = False) -> Outcome:
     """Progress towards the goal plus a bonus near it, never negative."""
     to_target = kernels.distance(s.tcp, s.target)
-    return _outcome(max(kernels.progress(to_target, s.max_reach), 0.0), to_target, 0.0, wall)
+    return _outcome(max(kernels.progress(to_target, s.longest), 0.0), to_target, 0.0, wall)
 
 
 _PROBES = {"obj": "body.obj.xpos", "obj_matrix": "geom.objGeom.xmat"}
-_LONGEST = {"max_reach": "maxReachDist"}
+_LONGEST = {"longest": "maxReachDist"}
 
 SPECS = (
     TaskSpec("reach-v3", posed_by_matrix, reach_v2, reach_v1, _PROBES, _LONGEST),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mtrl.envs.metaworld.tasks import kernels
-from mtrl.envs.metaworld.tasks.base import NO_QUATERNION, TaskSpec
+from mtrl.envs.metaworld.tasks.base import NO_QUATERNION, TaskSpec, quaternion
 from mtrl.envs.metaworld.tasks.kernels import distance, plus, scaled_distance, within
 from mtrl.envs.metaworld.tasks.state import Outcome, State, Vector
 
@@ -11,12 +11,12 @@ _MIDDLE, _SCALE = (0.05, 0.0, 0.0), (1.0, 1.0, 2.0)
 
 
 def _stick_and_handle(s: State) -> Vector:
-    return *s.stick, *kernels.quaternion(s.stick_matrix), *s.handle, *NO_QUATERNION
+    return *s.stick, *quaternion(s.stick_matrix), *s.handle, *NO_QUATERNION
 
 
 def _stick_and_container(s: State) -> Vector:
     container = plus(s.handle, (0.0, 0.09, 0.0))
-    return *s.stick, *kernels.quaternion(s.stick_matrix), *container, *NO_QUATERNION
+    return *s.stick, *quaternion(s.stick_matrix), *container, *NO_QUATERNION
 
 
 def stick_push_v2(s: State) -> Outcome:

@@ -53,7 +53,7 @@ def _sweep_v1(s: State, fallen: bool) -> Outcome:
     reach = distance(s.tcp, obj)
     pushing = 0.0 if fallen else distance_xy(obj, s.target)
     # A fallen object near the fingers still earns the reward for pushing. Its distance to the fingers costs nothing.
-    reward = kernels.reach_then_move(reach, pushing, s.max_pushing) + (reach if fallen else 0.0)
+    reward = kernels.reach_then_move(reach, pushing, s.longest) + (reach if fallen else 0.0)
     return kernels.outcome_v1(reward, pushing, 0.05)
 
 
@@ -69,7 +69,7 @@ def sweep_into_v1(s: State) -> Outcome:
 
 _CUBE = {"obj": "body.obj.xpos", "obj_quaternion": "body.obj.xquat", "touching": "touching.objGeom"}
 _BALL = {"obj": "body.soccer_ball.xpos", "obj_matrix": "body.soccer_ball.xmat", "touching": "touching.objGeom"}
-_LONGEST = {"max_pushing": "maxPushDist"}
+_LONGEST = {"longest": "maxPushDist"}
 
 SPECS = (
     TaskSpec("sweep-v3", posed, sweep_v2, sweep_v1, _CUBE, _LONGEST),

@@ -39,12 +39,12 @@ def window_v1(s: State) -> Outcome:
     """Reach the handle, then slide it in x. Unlike in other tasks, the progress may be negative."""
     obj = s.observation[4:7]
     remaining, reach = abs(obj[0] - s.target[0]), distance(obj, s.tcp)
-    reward = -reach + (kernels.progress(remaining, s.max_pull) if reach < 0.05 else 0.0)
+    reward = -reach + (kernels.progress(remaining, s.longest) if reach < 0.05 else 0.0)
     return kernels.outcome_v1(reward, remaining, _RADIUS, grasp_success=1.0)
 
 
 def _window(name: str, reward_v2: Reward, handle: str) -> TaskSpec:
-    constants = {"window_handle_init": "window_handle_pos_init", "max_pull": "maxPullDist"}
+    constants = {"window_handle_init": "window_handle_pos_init", "longest": "maxPullDist"}
     return TaskSpec(name, placed, reward_v2, window_v1, {"obj": f"site.{handle}.xpos"}, constants)
 
 
