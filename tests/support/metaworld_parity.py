@@ -120,7 +120,7 @@ def _recorded(environment: Any, spec: TaskSpec, observation: Any, act: Callable[
     """
     layout = ProbeLayout(environment.model, spec.all_probes)
     row = np.zeros(layout.width)
-    gather = layout.bind([environment.data], row[None]).some(0, 1)
+    gather = layout.gatherer([environment.data], row[None])
     _check_constants(environment, spec)
     hand = environment._HAND_SPACE
     assert (*hand.low, *hand.high) == (*HAND_LOW, *HAND_HIGH)

@@ -54,7 +54,6 @@ class TaskPhysics:
         self._values, self._targets = self._starts.copy(), np.zeros((len(self.models), self._starts.shape[1]), np.intp)
         self.layout = ProbeLayout(template, starts.spec.all_probes)
         self.rows = np.zeros((copies, self.layout.width))
-        self._gather = self.layout.bind(self.datas, self.rows)
 
     def advance(self, first: int, last: int) -> Callable[[int], None]:
         """A function of the worker's index that steps copies ``first`` to ``last`` − 1 and reads their probes.
@@ -62,7 +61,7 @@ class TaskPhysics:
         `native` does the same in C.
         """
         step, forward, clocks, status = mujoco.mj_step, mujoco.mj_forward, self._clocks, self._status
-        gather = self._gather.some(first, last)
+        gather = self.layout.gatherer(self.datas[first:last], self.rows[first:last])
         copies = [
             (n, data, data.mocap_pos[0], self._controls[n, :3], data.ctrl, self._controls[n, 3:])
             for n, data in enumerate(self.datas[first:last], first)

@@ -1,14 +1,13 @@
 """Reads simulator quantities by name (probes) into an array with one row per copy.
 
-`ProbeLayout` resolves the names, whose forms `tasks.base` lists, once per model. `ProbeLayout.bind` finds the
-quantities' addresses in each copy's ``MjData``, so that a single ``take`` after each step gathers all but the contacts.
+`ProbeLayout` resolves the names, whose forms `tasks.base` lists, once per model. `ProbeLayout.gatherer` finds
+the quantities' addresses in each copy's ``MjData``, so that one ``take`` after each step gathers all but the contacts.
 `read_constant` reads a task's constants after a reset.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -45,29 +44,42 @@ class ProbeLayout:
 
     def __init__(self, model: Any, probes: Mapping[str, str]) -> None:
         self._pads = (model.geom("leftpad_geom").id, model.geom("rightpad_geom").id)
-        self._near: list[tuple[str, int]] = []
+        self._near: list[tuple[str, int, int]] = []
         self._touching: list[int] = []
         self.columns: dict[str, tuple[int, int]] = {}
+        self.width = 0
         # The probes `touching` come last.
         for name, probe in sorted(probes.items(), key=lambda item: item[1].startswith("touching.")):
-            first = len(self._near) + len(self._touching)
             source, size, identifier = _resolve(model, probe)
-            self.columns[name] = (first, size if size > 1 else 0)
+            self.columns[name] = (self.width, size if size > 1 else 0)
+            self.width += size
             if source:
-                self._near += [(source, size * identifier + k) for k in range(size)]
+                self._near.append((source, size * identifier, size * identifier + size))
             else:
                 self._touching.append(identifier)
-        self.width = len(self._near) + len(self._touching)
 
-    def bind(self, datas: Sequence[Any], rows: Rows) -> Gather:
-        """A `Gather`, which copies the current probes of each of N ``MjData`` into its row of ``rows (N, width)``."""
-        parts = [[getattr(data, source).reshape(-1)[at : at + 1] for source, at in self._near] for data in datas]
-        return Gather(datas, rows, parts, self._touching, self._pads)
+    def gatherer(self, datas: Sequence[Any], rows: Rows) -> Callable[[], None]:
+        """A function that copies the current probes of each of N ``MjData`` into its row of ``rows (N, width)``."""
+        memory, near = places_of(
+            [getattr(data, source).reshape(-1)[first:end] for data in datas for source, first, end in self._near]
+        )
+        # The probes `touching` at the end of a row are filled in afterwards.
+        places, last = np.zeros(rows.shape, np.intp), self.width - len(self._touching)
+        places[:, :last] = near.reshape(len(datas), -1)
+        touching, (left, right) = list(enumerate(self._touching, last)), self._pads
+
+        def gather() -> None:
+            memory.take(places, None, rows, "clip")
+            for column, geom in touching:
+                for data, row in zip(datas, rows, strict=True):
+                    row[column] = is_touching(data, geom, left, right)
+
+        return gather
 
     def in_c(self, data: str) -> list[str]:
         """A C expression for each number of a row, given the name of a pointer to ``mjData``."""
         left, right = self._pads
-        read = [f"{data}->{source}[{at}]" for source, at in self._near]
+        read = [f"{data}->{source}[{at}]" for source, first, end in self._near for at in range(first, end)]
         return read + [f"touching({data}, {geom}, {left}, {right})" for geom in self._touching]
 
 
@@ -82,44 +94,6 @@ def _resolve(model: Any, probe: str) -> tuple[str, int, int]:
         raise ValueError(f"A probe should be one of {allowed} or touching.<geom>. Found `{probe}`.")
     element = getattr(model, scope)(name)
     return *_KINDS[scope, quantity], int(element.qposadr.item()) if scope == "joint" else element.id
-
-
-class Gather:
-    """Copies the current probes of N ``MjData`` into rows (N, width). `ProbeLayout.bind` makes it."""
-
-    def __init__(
-        self,
-        datas: Sequence[Any],
-        rows: Rows,
-        parts: Sequence[Sequence[Row]],
-        touching: list[int],
-        pads: tuple[int, int],
-    ) -> None:
-        self._datas, self._rows, self._touching, self._pads = datas, rows, touching, pads
-        self._memory, places = places_of([part for row in parts for part in row])
-        near = places.reshape(len(datas), -1)
-        # The probes `touching` at the end of a row are filled in afterwards.
-        self._places = np.zeros(rows.shape, np.intp)
-        self._places[:, : near.shape[1]] = near
-
-    def some(self, first: int, last: int) -> Callable[[], Any]:
-        """A function that fills rows ``first`` to ``last`` − 1."""
-        copy = functools.partial(self._memory.take, self._places[first:last], None, self._rows[first:last], "clip")
-        if not self._touching:
-            return copy
-        pairs = [
-            (self._datas[n], geom, self._rows[n], column)
-            for n in range(first, last)
-            for column, geom in enumerate(self._touching, self._rows.shape[1] - len(self._touching))
-        ]
-        left, right = self._pads
-
-        def gather() -> None:
-            copy()
-            for data, geom, row, column in pairs:
-                row[column] = is_touching(data, geom, left, right)
-
-        return gather
 
 
 def address_of(array: NDArray[Any]) -> int:

@@ -34,7 +34,7 @@ def test_a_row_follows_the_simulator() -> None:
     rows = np.zeros((2, layout.width))
     data.qpos[0] = 0.5
     mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]
-    layout.bind([data], rows[1:]).some(0, 1)()
+    layout.gatherer([data], rows[1:])()
     found = {name: rows[1, first : first + max(size, 1)].tolist() for name, (first, size) in layout.columns.items()}
     assert found == {"pad": [-1, 0, 1.5], "turn": [1, 0, 0, 0], "corner": [1, 2, 3], "slide": [0.5], "touching": [0]}
     assert layout.columns["slide"][1] == 0 and layout.columns["corner"][1] == 3
