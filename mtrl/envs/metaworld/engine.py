@@ -24,7 +24,6 @@ from mtrl.core.errors import expected
 from mtrl.core.limited import LimitedWarnings
 from mtrl.core.types import BoolArray, FloatArray, StepResult
 from mtrl.envs.metaworld.arithmetic import TaskArithmetic
-from mtrl.envs.metaworld.commands import Commands
 from mtrl.envs.metaworld.episodes import Episodes
 from mtrl.envs.metaworld.goals import GoalDraws
 from mtrl.envs.metaworld.interpreted import PythonSteps
@@ -76,6 +75,8 @@ class BatchedEnvs:
         UserError: the engine does not support a task, or an argument is out of range.
     """
 
+    controls: NDArray[np.float64]
+    """(T, N, CONTROLS): the commands of the last step. The array is reused."""
     faults: NDArray[np.int64]
     """(T, N): episodes that ended because the copy failed, since the copy's last `reset` or `restart`."""
     autoreset: bool = True
@@ -114,8 +115,8 @@ class BatchedEnvs:
         self._warn, self.before_restart = LimitedWarnings(logger), lambda ended: None
         known = {} if known is None else known
         self._starts = [Starts(specs[task], goals[task], known) for task in self.tasks]
-        commands = Commands([starts.env for starts in self._starts], envs_per_task)
-        self._episodes = Episodes(commands, terminate_on_success, steps_after_success)
+        envs = [starts.env for starts in self._starts]
+        self._episodes = Episodes(envs, envs_per_task, terminate_on_success, steps_after_success)
         self._share_arrays()
         self.threads = threads or min(available_cores(), self.num_tasks * envs_per_task)
         self._workers = Workers(self.threads)
@@ -126,7 +127,8 @@ class BatchedEnvs:
     def _share_arrays(self) -> None:
         """Make the arrays of `Episodes` that are used here attributes of the engine. They are never reallocated."""
         own = self._episodes
-        self.observation, self.next_observation, self.faults = own.observation, own.next_observation, own.faults
+        self.observation, self.next_observation = own.observation, own.next_observation
+        self.controls, self.faults = own.controls, own.faults
         self._elapsed, self._last, self._goal, self._played = own.elapsed, own.last, own.goal, own.played
         self._parked, self._failed, self._resting = own.parked, own.failed, False
         self._planned: BoolArray | None = None
@@ -148,11 +150,6 @@ class BatchedEnvs:
         compiled = compiled_steps(tasks, own, self.threads)
         self._steps = PythonSteps(tasks, own, self._workers) if compiled is None else compiled
         self._finalizers.append(weakref.finalize(self, self._steps.close))
-
-    @property
-    def controls(self) -> NDArray[np.float64]:
-        """(T, N, CONTROLS): the commands of the last step. The array is reused."""
-        return self._episodes.commands.controls
 
     @property
     def terminate_on_success(self) -> bool:

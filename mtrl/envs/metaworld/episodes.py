@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mtrl.envs.metaworld.arithmetic import CURRENT, PREVIOUS, RESULT_SIZE
-from mtrl.envs.metaworld.commands import Commands
-from mtrl.envs.metaworld.physics import SOUND
+from mtrl.envs.metaworld.physics import CONTROLS, SOUND
 from mtrl.envs.metaworld.tasks.base import OBSERVATION_SIZE
 
 NEVER = np.iinfo(np.int64).max // 2
@@ -23,14 +23,20 @@ class Episodes:
     Only the commands of parked copies differ, and these have no effect.
 
     Args:
-        commands: computes the copies' commands.
+        envs: Meta-World's environment of each task, which gives the scale of actions and the hand's limits.
+        copies: N.
         terminate: whether an episode terminates at success.
         steps_after_success: how many steps an episode still lasts after a success; None: until its horizon.
     """
 
-    def __init__(self, commands: Commands, terminate: bool, steps_after_success: int | None) -> None:
-        self.commands, grid = commands, commands.controls.shape[:2]
+    def __init__(self, envs: Sequence[Any], copies: int, terminate: bool, steps_after_success: int | None) -> None:
+        grid = len(envs), copies
         self.action = np.zeros((*grid, 4), np.float32)
+        # (T, N, CONTROLS): the position to which the hand is pulled (3), and the controls of the two fingers.
+        self.controls = np.zeros((*grid, CONTROLS))
+        self.scale = np.array([env.action_scale for env in envs], np.float32)[:, None, None]
+        self.low = np.array([env.mocap_low for env in envs], np.float64)[:, None]
+        self.high = np.array([env.mocap_high for env in envs], np.float64)[:, None]
         self.observation = np.zeros((*grid, OBSERVATION_SIZE))
         # Arrays that are written together are adjacent in memory: many attributes are views of `result` or `ends`.
         self.result = np.zeros((*grid, RESULT_SIZE))
@@ -54,8 +60,16 @@ class Episodes:
         self._rules[0] = value
 
     def begin(self) -> None:
-        """Before physics: compute the commands for `action`, reset the status, keep the last frame as `PREVIOUS`."""
-        self.commands.take(self.action)
+        """Before physics: compute the commands for `action`, reset the status, keep the last frame as `PREVIOUS`.
+
+        As in Meta-World's ``set_xyz_action``, the clipped and scaled action is float32, and its sum with the position
+        float64.
+        """
+        position = self.controls[..., :3]
+        position += np.clip(self.action[..., :3], -1.0, 1.0) * self.scale
+        np.clip(position, self.low, self.high, out=position)
+        self.controls[..., 3] = self.action[..., 3]
+        self.controls[..., 4] = -self.action[..., 3]
         self.status[...] = SOUND
         self.result[..., PREVIOUS] = self.observation[..., CURRENT]
 
@@ -91,6 +105,6 @@ class Episodes:
 
     def arrays(self, t: int) -> dict[str, Any]:
         """The arrays of task t that a step in C reads and writes (see `native`). They are never reallocated."""
-        names = ("observation", "terminated", "truncated", "success", "failed", "elapsed", "last", "faults")
-        own = {name: getattr(self, name)[t] for name in names}
-        return own | self.commands.arrays(t) | {"rules": self._rules}
+        ends = ("terminated", "truncated", "success", "failed", "elapsed", "last", "faults")
+        names = ("controls", "scale", "low", "high", "observation", *ends)
+        return {name: getattr(self, name)[t] for name in names} | {"rules": self._rules}

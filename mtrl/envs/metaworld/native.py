@@ -57,7 +57,7 @@ static __thread jmp_buf place;
 
 static void leave(const char *message) { longjmp(place, 1); }
 
-/* Like `Commands.take`: in single precision before the sum, and NaN stays NaN. Then it writes the commands and the
+/* Like `Episodes.begin`: in single precision before the sum, and NaN stays NaN. Then it writes the commands and the
    copy's positions into the simulator, like `TaskPhysics.advance`. */
 static void command(const Task *task, long which, long n) {
   double *controls = task->controls + n * CONTROLS;
