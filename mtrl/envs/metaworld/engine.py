@@ -154,11 +154,11 @@ class BatchedEnvs:
     @property
     def terminate_on_success(self) -> bool:
         """Whether episodes terminate at success."""
-        return self._episodes.terminate_on_success
+        return bool(self._episodes.rules[0])
 
     @terminate_on_success.setter
     def terminate_on_success(self, value: bool) -> None:
-        self._episodes.terminate_on_success = value
+        self._episodes.rules[0] = value
 
     def reset(self, seed: int | None = None) -> FloatArray:
         """Restart all episodes and return the first observations (T, N, 39).

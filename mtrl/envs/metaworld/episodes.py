@@ -49,15 +49,8 @@ class Episodes:
         # Steps taken in the episode, the step at which it is truncated, its goal's index, goals taken, failures.
         self.elapsed, self.last, self.goal, self.played, self.faults = (np.zeros(grid, np.int64) for _ in range(5))
         self.parked = np.zeros(grid, np.bool_)
-        self._rules = np.array([terminate, NEVER if steps_after_success is None else steps_after_success], np.int64)
-
-    @property
-    def terminate_on_success(self) -> bool:
-        return bool(self._rules[0])
-
-    @terminate_on_success.setter
-    def terminate_on_success(self, value: bool) -> None:
-        self._rules[0] = value
+        # Whether an episode terminates at success, and how many steps it lasts after one.
+        self.rules = np.array([terminate, NEVER if steps_after_success is None else steps_after_success], np.int64)
 
     def begin(self) -> None:
         """Before physics: compute the commands for `action`, reset the status, keep the last frame as `PREVIOUS`.
@@ -75,7 +68,7 @@ class Episodes:
 
     def end(self) -> int:
         """After physics: decide which episodes end, and how. Returns how many do. Parked copies do not change."""
-        (terminate, after), playing = self._rules, ~self.parked
+        (terminate, after), playing = self.rules, ~self.parked
         np.not_equal(self.outcome[1], 0.0, out=self.success, where=playing)
         self.elapsed += playing
         np.minimum(self.last, self.elapsed + after, out=self.last, where=self.success & playing)
@@ -107,4 +100,4 @@ class Episodes:
         """The arrays of task t that a step in C reads and writes (see `native`). They are never reallocated."""
         ends = ("terminated", "truncated", "success", "failed", "elapsed", "last", "faults")
         names = ("controls", "scale", "low", "high", "observation", *ends)
-        return {name: getattr(self, name)[t] for name in names} | {"rules": self._rules}
+        return {name: getattr(self, name)[t] for name in names} | {"rules": self.rules}
