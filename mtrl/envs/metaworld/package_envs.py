@@ -40,9 +40,9 @@ _FIELDS: Mapping[str, tuple[Any, tuple[int, ...]]] = {
 _warn = LimitedWarnings(logging.getLogger(__name__))
 
 
-@dataclass(frozen=True)
-class _Spec:
-    """The settings of a copy."""
+@dataclass(eq=False)
+class _Copy:
+    """One environment, its settings and its row in the arrays."""
 
     task: str
     goals: Sequence[Task]
@@ -51,15 +51,11 @@ class _Spec:
     terminate_on_success: bool
     steps_after_success: int | None
     schedule: NDArray[np.int64] | None
-    """The goal indices of the copy's episodes, after which it is parked. None: random goals, without end."""
+    """The goal indices of its episodes, after which it is parked. None: random goals, without end."""
+    row: Mapping[str, np.ndarray]
 
-
-class _Copy:
-    """One environment and its row in the arrays."""
-
-    def __init__(self, spec: _Spec, row: Mapping[str, np.ndarray]) -> None:
-        self.spec, self.row = spec, row
-        self.env: Any = make_env(spec.task, spec.reward_version)
+    def __post_init__(self) -> None:
+        self.env: Any = make_env(self.task, self.reward_version)
         self.rng = np.random.default_rng(0)
         self.goal, self.played, self.parked = 0, 0, False
         self.last = 0
@@ -73,14 +69,14 @@ class _Copy:
 
     def _begin(self) -> None:
         """Start the next episode, if there is one."""
-        schedule = self.spec.schedule
+        schedule = self.schedule
         if schedule is not None and self.played >= len(schedule):
             self.parked = True
             self.row["observation"][...] = self.row["next_observation"]
             return
-        self.goal = int(self.rng.integers(len(self.spec.goals)) if schedule is None else schedule[self.played])
-        self.played, self.last = self.played + 1, self.spec.horizon
-        self.env.set_task(self.spec.goals[self.goal])
+        self.goal = int(self.rng.integers(len(self.goals)) if schedule is None else schedule[self.played])
+        self.played, self.last = self.played + 1, self.horizon
+        self.env.set_task(self.goals[self.goal])
         self.row["observation"][...] = self.env.reset()[0]
 
     def step(self) -> None:
@@ -90,9 +86,9 @@ class _Copy:
                 row[name][...] = 0
             return
         fault = self._advance()
-        row["terminated"][...] = self.spec.terminate_on_success and row["success"]
-        if self.spec.steps_after_success is not None and row["success"]:
-            self.last = min(self.last, self.env.curr_path_length + self.spec.steps_after_success)
+        row["terminated"][...] = self.terminate_on_success and row["success"]
+        if self.steps_after_success is not None and row["success"]:
+            self.last = min(self.last, self.env.curr_path_length + self.steps_after_success)
         row["truncated"][...] = fault or self.env.curr_path_length >= self.last
         if row["terminated"] or row["truncated"]:
             self._begin()
@@ -112,9 +108,9 @@ class _Copy:
                 row["reward"][...] = reward
                 row["success"][...] = info["success"] == 1.0
                 return False
-            _warn("A copy of %s became unstable and was restarted.", self.spec.task)
+            _warn("A copy of %s became unstable and was restarted.", self.task)
         except Exception:
-            _warn("A copy of %s failed and was restarted.", self.spec.task, exc_info=True)
+            _warn("A copy of %s failed and was restarted.", self.task, exc_info=True)
         row["faults"][...] += 1
         row["next_observation"][...] = row["observation"]
         row["reward"][...] = 0
@@ -140,7 +136,7 @@ class _Copy:
         """Restore a saved state. First, `reset` makes the attributes that are views of the simulator's memory."""
         self.rng.bit_generator.state = state["rng"]
         self.goal, self.played, self.parked, self.last = state["episode"]
-        self.env.set_task(self.spec.goals[self.goal])
+        self.env.set_task(self.goals[self.goal])
         self.env.reset()
         for name, value in state["attributes"].items():
             setattr(self.env, name, _from_plain(value))
@@ -221,10 +217,8 @@ class PackageEnvs:
             for place, n in enumerate(here):
                 order = None if schedule is None else schedule[t, n::envs_per_task]
                 row = {name: array[t, place, ...] for name, array in self._arrays.items()}
-                spec = _Spec(
-                    task, goals[task], reward_version, horizons[n], terminate_on_success, steps_after_success, order
-                )
-                self._copies.append(_Copy(spec, row))
+                rules = (reward_version, horizons[n], terminate_on_success, steps_after_success)
+                self._copies.append(_Copy(task, goals[task], *rules, order, row))
         reported: dict[str, Any] = {n: self._arrays[n] for n in _FIELDS if n not in ("action", "faults")}
         self._result = StepResult(**reported)
 
