@@ -56,21 +56,12 @@ def hand_insert_v1(s: State) -> Outcome:
     return kernels.outcome_v1(reward, distance(s.obj_init, s.target), 0.05)
 
 
+_LID = {"obj": "body.top_link.xpos", "obj_quaternion": "body.top_link.xquat"}
+_HEIGHTS = {"knob_height": "objHeight", "target_height": "heightTarget", "max_placing": "maxPlacingDist"}
+_BLOCK = {"obj": "body.obj.xpos", "obj_quaternion": "body.obj.xquat", "touching": "touching.objGeom"}
+_LONGEST = {"longest": "maxReachDist"}
+
 SPECS = (
-    TaskSpec(
-        "box-close-v3",
-        posed,
-        box_close_v2,
-        box_close_v1,
-        {"obj": "body.top_link.xpos", "obj_quaternion": "body.top_link.xquat"},
-        {"knob_height": "objHeight", "target_height": "heightTarget", "max_placing": "maxPlacingDist"},
-    ),
-    TaskSpec(
-        "hand-insert-v3",
-        posed,
-        hand_insert_v2,
-        hand_insert_v1,
-        {"obj": "body.obj.xpos", "obj_quaternion": "body.obj.xquat", "touching": "touching.objGeom"},
-        {"longest": "maxReachDist"},
-    ),
+    TaskSpec("box-close-v3", posed, box_close_v2, box_close_v1, _LID, _HEIGHTS),
+    TaskSpec("hand-insert-v3", posed, hand_insert_v2, hand_insert_v1, _BLOCK, _LONGEST),
 )

@@ -84,7 +84,9 @@ def press_behind_wall_v2(button: _Button, s: State) -> Outcome:
 
 
 _BODY = {"body": "body.button.xpos", "body_quaternion": "body.button.xquat"}
+_START = {"start": "site.buttonStart.xpos"}
 _BOX = {"press_margin": "_obj_to_target_init", "longest": "maxDist"}
+_COFFEE = {"press_margin": "max_dist", "longest": "maxDist"}
 
 
 def _press_v1(button: _Button, left: bool) -> Reward:
@@ -109,12 +111,5 @@ SPECS = (
     _front_spec("button-press-wall-v3", _BEHIND_WALL, partial(press_behind_wall_v2, _BEHIND_WALL)),
     _top_spec("button-press-topdown-v3", _TOPDOWN),
     _top_spec("button-press-topdown-wall-v3", _TOPDOWN_WALL),
-    TaskSpec(
-        "coffee-button-v3",
-        _coffee,
-        partial(press_v2, _FRONT),
-        _press_v1(_FRONT, left=True),
-        {"start": "site.buttonStart.xpos"},
-        {"press_margin": "max_dist", "longest": "maxDist"},
-    ),
+    TaskSpec("coffee-button-v3", _coffee, partial(press_v2, _FRONT), _press_v1(_FRONT, left=True), _START, _COFFEE),
 )

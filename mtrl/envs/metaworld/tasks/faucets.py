@@ -55,6 +55,8 @@ def dial_turn_v1(s: State) -> Outcome:
 
 
 _LONGEST = {"longest": "maxPullDist"}
+_PUSH = {"push_init": "dial_push_position"}
+_DIAL = {"dial": "body.dial.xpos", "dial_quaternion": "body.dial.xquat", "dial_angle": "joint.knob_Joint_1.qpos"}
 _TURN_V1 = partial(kernels.move_v1, distance, _RADIUS, grasp_success=1.0)
 
 
@@ -66,12 +68,5 @@ def _faucet(name: str, handle: str, grip_offset: Vector) -> TaskSpec:
 SPECS = (
     _faucet("faucet-open-v3", "handleStartOpen", (-0.04, 0.0, 0.03)),
     _faucet("faucet-close-v3", "handleStartClose", (0.0, 0.0, 0.0)),
-    TaskSpec(
-        "dial-turn-v3",
-        _dial_mark,
-        dial_turn_v2,
-        dial_turn_v1,
-        {"dial": "body.dial.xpos", "dial_quaternion": "body.dial.xquat", "dial_angle": "joint.knob_Joint_1.qpos"},
-        {**_LONGEST, "push_init": "dial_push_position"},
-    ),
+    TaskSpec("dial-turn-v3", _dial_mark, dial_turn_v2, dial_turn_v1, _DIAL, _LONGEST | _PUSH),
 )

@@ -41,13 +41,7 @@ def lever_pull_v1(s: State) -> Outcome:
     return Outcome(reward, remaining <= _SUCCESS, 1.0, 0.0, 0.0, 0.0, 0.0)
 
 
-SPECS = (
-    TaskSpec(
-        "lever-pull-v3",
-        posed_by_matrix,
-        lever_pull_v2,
-        lever_pull_v1,
-        {"obj": "site.leverStart.xpos", "obj_matrix": "geom.objGeom.xmat", "lever_angle": "joint.LeverAxis.qpos"},
-        {"lever_init": "_lever_pos_init", "longest": "maxPullDist"},
-    ),
-)
+_LEVER = {"obj": "site.leverStart.xpos", "obj_matrix": "geom.objGeom.xmat", "lever_angle": "joint.LeverAxis.qpos"}
+_CONSTANTS = {"lever_init": "_lever_pos_init", "longest": "maxPullDist"}
+
+SPECS = (TaskSpec("lever-pull-v3", posed_by_matrix, lever_pull_v2, lever_pull_v1, _LEVER, _CONSTANTS),)

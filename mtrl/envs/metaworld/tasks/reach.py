@@ -31,10 +31,9 @@ def reach_v1(s: State, wall: bool = False) -> Outcome:
 
 _PROBES = {"obj": "body.obj.xpos", "obj_matrix": "geom.objGeom.xmat"}
 _LONGEST = {"longest": "maxReachDist"}
+_WALL_V2, _WALL_V1 = partial(reach_v2, wall=True), partial(reach_v1, wall=True)
 
 SPECS = (
     TaskSpec("reach-v3", posed_by_matrix, reach_v2, reach_v1, _PROBES, _LONGEST),
-    TaskSpec(
-        "reach-wall-v3", posed_by_matrix, partial(reach_v2, wall=True), partial(reach_v1, wall=True), _PROBES, _LONGEST
-    ),
+    TaskSpec("reach-wall-v3", posed_by_matrix, _WALL_V2, _WALL_V1, _PROBES, _LONGEST),
 )

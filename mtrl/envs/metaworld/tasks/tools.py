@@ -45,21 +45,15 @@ def hammer_v1(s: State) -> Outcome:
     return Outcome(reward, s.nail_depth > 0.09, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-SPECS = (
-    TaskSpec(
-        "hammer-v3",
-        _hammer_and_nail,
-        hammer_v2,
-        hammer_v1,
-        {
-            "hammer": "body.hammer.xpos",
-            "hammer_quaternion": "body.hammer.xquat",
-            "hammer_head": "geom.HammerHead.xpos",
-            "nail": "body.nail_link.xpos",
-            "nail_quaternion": "body.nail_link.xquat",
-            "nail_head": "site.nailHead.xpos",
-            "nail_depth": "joint.NailSlideJoint.qpos",
-        },
-        {"target_height": "heightTarget", "hammer_height": "hammerHeight", "max_hammering": "maxHammerDist"},
-    ),
-)
+_PROBES = {
+    "hammer": "body.hammer.xpos",
+    "hammer_quaternion": "body.hammer.xquat",
+    "hammer_head": "geom.HammerHead.xpos",
+    "nail": "body.nail_link.xpos",
+    "nail_quaternion": "body.nail_link.xquat",
+    "nail_head": "site.nailHead.xpos",
+    "nail_depth": "joint.NailSlideJoint.qpos",
+}
+_HEIGHTS = {"target_height": "heightTarget", "hammer_height": "hammerHeight", "max_hammering": "maxHammerDist"}
+
+SPECS = (TaskSpec("hammer-v3", _hammer_and_nail, hammer_v2, hammer_v1, _PROBES, _HEIGHTS),)
