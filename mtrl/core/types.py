@@ -126,7 +126,11 @@ class TaskVectorEnv(Protocol):
     envs_per_task: int
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Reset all environments and return their first observations (T, N, O)."""
+        """Restart all episodes and return the first observations (T, N, O).
+
+        `seed` decides what is drawn from then on, such as starts and goals. By default it is the last seed, so that the
+        same episodes follow.
+        """
         ...
 
     def step(self, action: FloatArray) -> StepResult:
@@ -138,7 +142,11 @@ class TaskVectorEnv(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Restore a saved state and return its observations (T, N, O)."""
+        """Restore a saved state and return its observations (T, N, O).
+
+        Raises:
+            UserError: it is the state of another engine, of other tasks, or of another number of copies.
+        """
         ...
 
     def close(self) -> None: ...

@@ -62,7 +62,6 @@ class GymnasiumEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Start again with the first episodes of `seed`, or of the last seed if not given. Returns (T, N, O)."""
         self._seed = (self._seed[0] if seed is None else seed, self._seed[1])
         self._episode[:] = 0
         for place in np.ndindex(self._length.shape):

@@ -93,10 +93,6 @@ class PointEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes and return the first observations (T, N, 2).
-
-        `seed` decides all starts. By default it is the last seed, so that the same starts follow.
-        """
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._begin()
@@ -122,11 +118,6 @@ class PointEnvs:
         return state | {"rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Restore a saved state and return its observations (T, N, 2).
-
-        Raises:
-            UserError: the state has another number of tasks or copies.
-        """
         if tuple(state["position"].shape) != self._position.shape:
             raise expected("Saved environments (T, N, 2)", str(self._position.shape), tuple(state["position"].shape))
         self._position[:] = state["position"].cpu().numpy()

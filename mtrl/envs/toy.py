@@ -118,10 +118,6 @@ class ToyEnvs:
         self.reset()
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes and return the first observations (T, N, 6).
-
-        `seed` decides all starts and goals. By default it is the last seed, so that the same ones follow.
-        """
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._begin(np.ones((self.num_tasks, self.envs_per_task), bool))
@@ -149,11 +145,6 @@ class ToyEnvs:
         return {**arrays, "start": self._start, "rng": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Restore a saved state and return its observations (T, N, 6).
-
-        Raises:
-            UserError: it is the state of another number of tasks or copies.
-        """
         if tuple(state["length"].shape) != self._length.shape:
             raise expected("Saved environments (T, N)", str(self._length.shape), tuple(state["length"].shape))
         for name in _STATE:

@@ -161,10 +161,6 @@ class BatchedEnvs:
         self._episodes.rules[0] = value
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes and return the first observations (T, N, 39).
-
-        `seed` restarts the streams of goals. By default it is the last seed, so that the same goals follow.
-        """
         self._seed = self._seed if seed is None else seed
         self.seed(self._seed)
         self._played[...], self._parked[...], self._seeded = 0, False, True
@@ -310,11 +306,6 @@ class BatchedEnvs:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Restore a saved state and return its observations (T, N, 39).
-
-        Raises:
-            UserError: it is the state of another engine, of other tasks, or of another number of copies.
-        """
         wanted = ("batched", list(self.tasks), len(self._draws))
         copies = len(state["goals"]["rngs"]) if "goals" in state else len(state["copies"])
         found = (state.get("engine", "package"), list(state["tasks"]), copies)

@@ -175,10 +175,7 @@ def _from_plain(value: Any) -> Any:
 class PackageEnvs:
     """N copies of each of T tasks, as Meta-World's own environments. Implements `TaskVectorEnv`.
 
-    Observations (T, N, 39) and rewards (T, N) are float64, as in Meta-World; actions (T, N, 4) are used as float32, the
-    type of Meta-World's action space. An episode ends at its horizon, optionally at or after a success, and if its copy
-    fails (an exception, a number that is not finite, unstable physics). A failure truncates the episode:
-    `next_observation` is then the last valid observation, the reward is 0, and `faults` counts it.
+    Arrays, and the ends of episodes, are those of `BatchedEnvs`. A copy also fails if Meta-World raises any exception.
 
     Args:
         goals, seed, envs_per_task, reward_version, horizon, terminate_on_success, steps_after_success, schedule: see
@@ -233,10 +230,6 @@ class PackageEnvs:
         return [copy.env for copy in self._copies]
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes and return the first observations (T, N, 39).
-
-        `seed` restarts the streams of goals. By default it is the last seed, so that the same goals follow.
-        """
         self._seed = self._seed if seed is None else seed
         streams = np.random.SeedSequence(self._seed).spawn(self._all)
         for copy, number in zip(self._copies, self._streams, strict=True):
@@ -257,11 +250,6 @@ class PackageEnvs:
         return {"tasks": list(self.tasks), "seed": self._seed, "copies": [copy.state_dict() for copy in self._copies]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Restore a saved state and return its observations (T, N, 39).
-
-        Raises:
-            UserError: it is the state of another engine, of other tasks, or of another number of copies.
-        """
         wanted = ("package", list(self.tasks), len(self._copies))
         copies = len(state["copies"] if "copies" in state else state["goals"]["rngs"])
         if (found := (state.get("engine", "package"), list(state["tasks"]), copies)) != wanted:

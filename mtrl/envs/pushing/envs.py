@@ -153,10 +153,6 @@ class PushEnvs:
         return self._engine.faults.reshape(self.distance.shape)
 
     def reset(self, seed: int | None = None) -> FloatArray:
-        """Restart all episodes and return the first observations (T, N, 22).
-
-        `seed` restarts the stream of goals. By default it is the last seed, so that the same goals follow.
-        """
         self._start = self._start if seed is None else seed
         self._rng = np.random.default_rng(self._start)
         self._draw()
@@ -205,11 +201,6 @@ class PushEnvs:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> FloatArray:
-        """Restore a saved state and return its observations (T, N, 22).
-
-        Raises:
-            UserError: the state has another number of goals or copies.
-        """
         if len(state["chosen"]) != self.num_tasks:
             raise expected("Saved environments (goals)", str(self.num_tasks), len(state["chosen"]))
         self._chosen = state["chosen"].cpu().numpy().copy()
