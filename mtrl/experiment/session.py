@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import shutil
 import time
@@ -299,8 +300,9 @@ def _lead(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFo
             return experiment, folder, folder.result
         try:
             if config.start:
-                experiment.trainer.begin_from(_guide(config.start, experiment))
+                experiment.trainer.begin_from(functools.partial(_guide, config.start, experiment))
             session = Session(experiment, folder, company)
+            experiment.trainer.load_guide()
         except (UserError, OSError):
             folder.discard()
             raise
@@ -311,17 +313,17 @@ def _lead(config: ExperimentConfig, company: Company) -> tuple[Experiment, RunFo
         return experiment, folder, session.run()
 
 
-def _guide(run: str, experiment: Experiment) -> Any:
-    """The policy of another run, from which an experiment's training starts (`Trainer.begin_from`).
+def _guide(run: str, experiment: Experiment) -> tuple[Any, int]:
+    """The policy of another run, from which an experiment's training starts (`Trainer.begin_from`), and its step.
 
     Raises:
         UserError: no run can start from this kind of run, or its observations or actions have other sizes.
     """
-    other = load(run, str(experiment.device))[0]
+    other, _, step = load(run, str(experiment.device))
     needed, found = (_sizes(part.suite.spec) for part in (experiment, other))
     if found != needed:
         raise expected(f"Run {run}", f"a run with {needed}", found)
-    return other.trainer.guide()
+    return other.trainer.guide(), step
 
 
 def _sizes(spec: Spec) -> str:

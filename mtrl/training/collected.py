@@ -11,7 +11,7 @@ from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.core.types import Metrics, StepResult, Transitions
 from mtrl.training.control import ControlTrainer, check_parts
-from mtrl.training.off_policy import Guide, OffPolicyTrainer
+from mtrl.training.off_policy import OffPolicyTrainer, Source
 from mtrl.training.ray_stream import Arrival, RayStream
 
 
@@ -23,7 +23,7 @@ class CollectedTrainer(OffPolicyTrainer):
     not repeat exactly. Its numbers of steps and updates are exact nevertheless (see `ray_stream`), also after a resume.
     """
 
-    def begin_from(self, guide: Guide) -> None:
+    def begin_from(self, source: Source) -> None:
         raise expected("Option `training.collector`", "local for a run with `start`", "ray")
 
     def start(self) -> Self:

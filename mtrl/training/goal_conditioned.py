@@ -26,7 +26,7 @@ from mtrl.data.goal_replay import GoalReplay, HindsightReplay, Relabel
 from mtrl.training import off_policy
 from mtrl.training.control import ControlSuite
 from mtrl.training.evaluation import Evaluation, Progress
-from mtrl.training.off_policy import Guide, OffPolicyTrainer
+from mtrl.training.off_policy import OffPolicyTrainer, Source
 
 GROUPS = ("training_goals", "held_out_goals")
 _SIDE_BY_SIDE = 50
@@ -111,7 +111,7 @@ class GoalTrainer(OffPolicyTrainer):
     replay: Any
     _acting: TaskSubset = ALL_TASKS
 
-    def begin_from(self, guide: Guide) -> None:
+    def begin_from(self, source: Source) -> None:
         raise expected("Option `start`", "left out where tasks are goals", f"training={self.config.kind} with it")
 
     @property

@@ -90,6 +90,10 @@ class Guide(Protocol):
     def value(self, observation: Tensor, action: Tensor) -> Tensor: ...
 
 
+Source = Callable[[], tuple[Guide, int]]
+"""Loads a guide. Returns it and the step of its run."""
+
+
 class OffPolicyTrainer(ControlTrainer):
     """An agent, its environments, its replay and the state of their training.
 
@@ -103,11 +107,25 @@ class OffPolicyTrainer(ControlTrainer):
 
     agent: Agent
     suite: ControlSuite
-    _guide: Guide | None = None
+    _source: Source | None = None
+    _loaded: tuple[Guide, int] | None = None
+    _imitated: bool = False
 
-    def begin_from(self, guide: Guide) -> None:
-        """Let `guide` act in place of random actions and infer the tasks after each episode. The agent imitates it."""
-        self._guide = guide
+    def begin_from(self, source: Source) -> None:
+        """Let a guide act in place of random actions and infer the tasks after each episode. The agent imitates it."""
+        count = self.agent.processes.count
+        check(count == 1, "start", "left out where several processes learn", f"{count} processes")
+        self._source = source
+
+    def load_guide(self) -> None:
+        if self._source is not None and not self._imitated and self._loaded is None:
+            self._loaded = self._source()
+
+    @property
+    def _guide(self) -> Guide | None:
+        """The policy that acts or will be imitated; None without `start`, and once it has been imitated."""
+        self.load_guide()
+        return None if self._imitated or self._loaded is None else self._loaded[0]
 
     def start(self) -> Self:
         """Make new environments and an empty replay. Raises UserError if evaluations have too few goals."""
@@ -176,8 +194,8 @@ class OffPolicyTrainer(ControlTrainer):
         self.episodes.add(result)
         self.step += self.envs.envs_per_task
         length = self.suite.spec.horizon * self.envs.envs_per_task
-        if self._guide is not None and self.step <= self.config.learning_starts and self.step % length == 0:
-            self._guide.settle(self._of_copies())
+        if self.step <= self.config.learning_starts and self.step % length == 0 and (guide := self._guide):
+            guide.settle(self._of_copies())
 
     def _of_copies(self) -> Transitions:
         """The replay's transitions of each copy, (T · N, M, ..), from the oldest step that it has of all copies."""
@@ -188,8 +206,8 @@ class OffPolicyTrainer(ControlTrainer):
     def _act(self, observation: Tensor) -> Tensor:
         if self.step >= self.config.learning_starts:
             return self._policy(observation).cpu()
-        if self._guide is not None:
-            return self._guide.act(observation).cpu()
+        if guide := self._guide:
+            return guide.act(observation).cpu()
         device, generator = self.agent.device, self.agent.generator
         shape = (*observation.shape[:-1], self.suite.spec.action_size)
         return (torch.rand(shape, device=device, generator=generator) * 2 - 1).cpu()
@@ -210,9 +228,9 @@ class OffPolicyTrainer(ControlTrainer):
         """Make the updates that are due for the last `new` of `step` steps; none before `learning_starts`."""
         if step < self.config.learning_starts:
             return None
-        if self._guide is not None and not self._imitated and len(self.replay):
+        if len(self.replay) and (guide := self._guide):
             with self.clock("update"):
-                self._imitate(self._guide)
+                self._imitate(guide)
             self._imitated = True
         self._credit += new * self.config.update_to_data
         count = int(self._credit) if len(self.replay) else 0
@@ -240,16 +258,21 @@ class OffPolicyTrainer(ControlTrainer):
 
     def state_dict(self) -> dict[str, Any]:
         """All but the replay, in types that a checkpoint can hold."""
-        code = {} if self._guide is None else {"code": self._guide.code, "imitated": self._imitated}
+        code: dict[str, Any] = {} if self._source is None else {"imitated": self._imitated}
+        if guide := self._guide:
+            code |= {"code": guide.code, "guide_step": self._loaded[1] if self._loaded else None}
         own = {"credit": self._credit, "envs": self.envs.state_dict(), "episodes": self.episodes.state_dict()}
         return super().state_dict() | own | code
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         self._credit = state["credit"]
-        if self._guide is not None:
-            self._guide.code = state["code"]
-            self._imitated = state.get("imitated", self.updates > 0)  # early checkpoints do not tell
+        self._imitated = bool(state.get("imitated", self.updates > 0))  # early checkpoints do not tell
+        if guide := self._guide:
+            found = self._loaded[1] if self._loaded else None
+            step = state.get("guide_step", found)
+            check(found == step, "start", f"a run at step {step}, as when this run began from it", f"step {found}")
+            guide.code = state["code"]
         self.episodes.load_state_dict(state["episodes"])
         self._observation = torch.tensor(self.envs.load_state_dict(state["envs"]))
 

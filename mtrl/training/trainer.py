@@ -181,13 +181,20 @@ class Trainer:
         """
         raise expected("Option `start`", "a run of agent=mbml", type(self.agent).__name__)
 
-    def begin_from(self, guide: Any) -> None:
-        """Start from the policy of another run. Called before the first step.
+    def begin_from(self, source: Any) -> None:
+        """Start from the policy of another run, which `source` loads, with its step. Called before `start`.
 
         Raises:
             UserError: this kind of training cannot start from one.
         """
         raise expected("Option `start`", "left out where training is not off_policy", self.config.kind)
+
+    def load_guide(self) -> None:
+        """Load the policy of `begin_from`, if it is still needed. Called before the first step.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
 
     def largest_data(self) -> dict[str, FloatArray]:
         """name -> (T,): the largest absolute values in all training data; NaN, or infinite, if one cannot be used."""

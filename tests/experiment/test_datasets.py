@@ -198,6 +198,25 @@ def test_sac_starts_from_mbml(place: Path, monkeypatch: pytest.MonkeyPatch, caps
     )
 
 
+def test_a_run_needs_the_run_that_it_began_from_until_it_has_imitated_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    guide, moved = Path("other/point/mbml"), Path("moved")
+    shutil.copytree("runs/point/mbml", guide)
+    options = [*SMALL, *SAC, f"start={guide}/seed_1", "network=mlp", "tasks=[unseen-0]", "training.imitation_updates=3"]
+    assert cli.main(["train", *options, "steps=14", "experiment=early"]) == 0
+    assert cli.main(["train", *options, "steps=30", "experiment=late"]) == 0
+    shutil.move(guide, moved)
+    assert cli.main(["train", *options, "steps=40", "experiment=late"]) == 0
+    assert cli.main(["train", *options, "steps=40", "experiment=early"]) == 2
+    assert str(guide) in capsys.readouterr().err
+    shutil.move(moved, guide)
+    assert cli.main(["train", *SMALL, *MBML, "steps=60", "experiment=mbml", "runs=other"]) == 0
+    assert cli.main(["train", *options, "steps=40", "experiment=early"]) == 2
+    assert "`start` should be a run at step 40, as when this run began from it. Found" in capsys.readouterr().err
+
+
 def test_actor_and_critics_imitate_before_they_learn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     start = ["start=runs/point/mbml/seed_1", "network=mlp", "tasks=[unseen-0]", "agent.learning_rate=0.01"]

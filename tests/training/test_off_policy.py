@@ -81,7 +81,7 @@ def test_a_guide_is_imitated_once_however_rare_updates_are(options: list[str], m
         made = ["benchmark=toy", "device=cpu", *SMALL, "training.imitation_updates=7", *options]
         parts = experiment.Experiment(experiment.compose(made))
         monkeypatch.setattr(parts.agent, "imitate", lambda *_: count.__setitem__(0, count[0] + 1))
-        parts.trainer.begin_from(Still())
+        parts.trainer.begin_from(lambda: (Still(), 0))
         loops.append(cast("OffPolicyTrainer", parts.trainer.start()))
     play(loops[0], 15)
     loops[1].load_state_dict(loops[0].state_dict())
