@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -196,49 +198,61 @@ def test_closing_waits_for_a_step_of_another_thread(trio: MetaWorldSuite) -> Non
 
 def test_an_interrupt_while_threads_work_leaves_none_of_them_at_work() -> None:
     """An interrupted round ends before the next one begins, and later rounds do all of their jobs."""
-    workers, ended = Workers(3), list[int]()
-    interrupted = [event.wait for event in workers._done]
+    workers, begun, ended = Workers(2), threading.Event(), list[int]()
+    main = threading.main_thread()
 
     def work(job: int, worker: int) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            time.sleep(0.05)
+        if threading.current_thread() is main:
+            assert begun.wait(PATIENCE)
+            return
+        begun.set()
+        time.sleep(0.1)  # the caller has done its job by then, and waits
+        signal.pthread_kill(main.ident or 0, signal.SIGINT)
+        time.sleep(0.2)
         ended.append(job)
 
-    def interrupt(timeout: float) -> bool:
-        workers._done[0].wait = interrupted[0]
-        raise KeyboardInterrupt
-
-    workers._done[0].wait = interrupt
+    interval = sys.getswitchinterval()
     with pytest.raises(KeyboardInterrupt):
-        workers.run(work, range(3))
-    left = len(ended)
-    time.sleep(0.2)
-    assert len(ended) == left
+        workers.run(work, range(2))
+    assert len(ended) == 1 and sys.getswitchinterval() == interval
     for _ in range(20):
         ended.clear()
-        workers.run(work, range(5))
+        workers.run(lambda job, worker: ended.append(job), range(5))
         assert sorted(ended) == list(range(5))
     workers.close()
 
 
-def test_a_thread_that_dies_or_fails_is_an_error_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    workers, caller = Workers(2), threading.current_thread()
-    started = threading.Event()
+def test_a_thread_that_fails_is_an_error_and_the_other_jobs_are_dropped() -> None:
+    workers, started, ended = Workers(2), threading.Event(), list[int]()
 
     def fail(job: int, worker: int) -> None:
-        if threading.current_thread() is caller:
-            assert started.wait(PATIENCE)
-            return
-        started.set()
-        raise SystemExit
+        if worker:
+            started.set()
+            raise SystemExit
+        assert started.wait(PATIENCE)
+        time.sleep(0.01)
+        ended.append(job)
 
     with pytest.raises(RuntimeError, match="An environment thread has failed: SystemExit"):
-        workers.run(fail, range(2))
-    workers._function = None
-    workers._gates[0].release()
-    workers._threads[0].join(PATIENCE)
-    with pytest.raises(RuntimeError, match="has died"):
-        workers.run(lambda job, worker: None, range(4))
+        workers.run(fail, range(10_000))
+    assert len(ended) < 1000
+    workers.run(lambda job, worker: ended.append(-1), range(4))
+    assert ended.count(-1) == 4
+    workers.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_a_thread_that_is_dead_is_an_error_not_a_hang() -> None:
+    """As in a forked process, which has none of the threads."""
+    workers = Workers(2)
+    child = os.fork()
+    if child == 0:
+        try:
+            workers.run(lambda job, worker: None, range(4))
+        except RuntimeError as error:
+            os._exit(7 if "has died" in str(error) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     workers.close()
 
 
