@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import threading
@@ -60,7 +61,7 @@ def lasting_output() -> Iterator[None]:
         OSError: at the end of the block, if part of standard output was lost, unless its reader closed the pipe.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, threading, "excepthook", threading.excepthook)

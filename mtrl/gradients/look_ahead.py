@@ -47,7 +47,7 @@ def with_same_memory(losses: TaskLoss, buffers: Tensors) -> TaskLoss:
     """
     kept = {name: buffer.clone() for name, buffer in buffers.items()}
 
-    def repeated(shared: Tensors, own: Tensors, _: Tensors, batch: Any) -> tuple[Any, Any]:
+    def repeated(shared: Tensors, own: Tensors, own_buffers: Tensors, batch: Any) -> tuple[Any, Any]:
         return losses(shared, own, {name: buffer.clone() for name, buffer in kept.items()}, batch)
 
     return repeated

@@ -224,7 +224,7 @@ def test_words_that_reports_and_checks_would_not_use_are_refused(
 
 def test_a_folder_without_a_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="readable YAML"):
-        [*check_study(tmp_path, [])]
+        list(check_study(tmp_path, []))
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in RESULTS.glob("*/study.yaml")))
