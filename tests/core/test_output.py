@@ -54,3 +54,10 @@ def test_messages_may_be_lost(full: TextIO, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stderr", full)
     assert cli.main(["list", "nonsense"]) == 2
     assert cli.main(["list", "networks"]) == 0
+
+
+def test_characters_that_an_encoding_lacks_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(tmp_path / "out", "w", encoding="latin-1") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert cli.main(["list", "weighting"]) == 0
+    assert "\\u03bb" in (tmp_path / "out").read_text(encoding="latin-1"), "the λ of Auto-λ"

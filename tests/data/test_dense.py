@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +116,15 @@ def test_a_cache_has_the_mode_of_any_new_folder_and_nothing_beside_it(tmp_path: 
     made_once(tmp_path / "cache", {"one": (np.uint8, (2,))}, lambda arrays: arrays["one"].fill(1))
     modes = {folder.name: folder.stat().st_mode for folder in tmp_path.iterdir()}
     assert set(modes) == {"usual", "cache"} and modes["cache"] == modes["usual"]
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Space is reserved first, since a process that writes to a memory map on a full disk is killed."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        made_once(tmp_path / "cache", {"one": (np.uint8, (2,))}, lambda arrays: pytest.fail("nothing may be written"))
+    assert not list(tmp_path.iterdir())

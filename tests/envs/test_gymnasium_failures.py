@@ -160,9 +160,18 @@ class Shrinking(Growing):
     size = 1  # NumPy would spread it over all three
 
 
+class Vague(Quick):
+    """Its success is not one truth value from the third step on."""
+
+    def step(self, action: Any) -> Any:
+        *found, _ = super().step(action)
+        return *found, {"is_success": np.array([True, False]) if self.count == 3 else True}
+
+
 @pytest.mark.parametrize(
     ("env", "found"),
     [
+        (Vague, r"step\(action\) gives .* Found .TypeError: info's success is .*, not one truth value"),
         (Breaking, r"step\(action\) gives .* Found .KeyError: 'mine' \(.*test_gymnasium_failures\.py, line \d+\)"),
         (BreakingReset, r"reset\(seed=.* Found .ValueError: again \(.*test_gymnasium_failures\.py, line \d+\)"),
         (Growing, r"observations of the shape of its space, \(3,\) when flattened\. Found \(4,\)"),

@@ -292,3 +292,15 @@ class Gated(nn.Module):
 def test_entries_of_tasks_are_refused_where_tasks_differ_in_other_ways(factory: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         TaskNetwork(factory, T).entries_of_tasks()
+
+
+def test_a_layer_with_the_tasks_code_may_be_the_first_on_shared_inputs() -> None:
+    def build(code: Tensor) -> nn.Module:
+        return nn.Sequential(CodedLinear(INPUT, 6, code), nn.ReLU(), Linear(6, OUTPUT))
+
+    made = []
+    for shared in (True, False):
+        torch.manual_seed(0)
+        made.append(TaskNetwork(build, T, shared_input=shared).double())
+    x = inputs()[:1]
+    torch.testing.assert_close(made[0](x), made[1](x.expand(T, -1, -1)))

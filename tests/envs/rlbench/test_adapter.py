@@ -174,6 +174,24 @@ def rlbench(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     return StandIn
 
 
+def test_unknown_tasks_and_variations_are_refused_by_name(rlbench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any) -> Any:
+        raise {"name_to_task_class": ValueError, "set_variation": OSError}[wrong]("RLBench's words")
+
+    wrong = "name_to_task_class"
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["rlbench.utils"], wrong, unknown)
+        with pytest.raises(
+            UserError, match=r"`benchmark.tasks` should be made of names of RLBench's tasks. Found 'reach"
+        ):
+            Simulator("reach_targt", ["front"], 16, headless=True)
+    wrong = "set_variation"
+    monkeypatch.setattr(rlbench, wrong, unknown)
+    with pytest.raises(UserError, match=r"`benchmark.variation` should be one that reach_target has. Found 99"):
+        Simulator("reach_target", ["front"], 16, headless=True, variation=99)
+    assert not rlbench.made.running
+
+
 def test_a_simulator_plays_keyframes(rlbench: Any) -> None:
     simulator = Simulator("reach_target", ["front"], 16, headless=True, variation=2)
     made = rlbench.made
