@@ -228,7 +228,7 @@ def _bench(commands: Any) -> None:
     bench = _command(commands, "bench", "measure speed on this machine", examples)
     bench.add_argument("what", choices=BENCHES, metavar="WHAT", help=", ".join(BENCHES))
     bench.add_argument("--methods", help="update: names separated by commas, or all (pcgrad)")
-    bench.add_argument("--suites", help="update (mt10,mt50), on_policy (mt10): of these; train (mt10): also mt25")
+    bench.add_argument("--suites", help="update (both) and on_policy (mt10): mt10,mt50; train (mt10): mt10,mt25,mt50")
     bench.add_argument("--repetitions", type=int, help="update, rivals: how often an update is timed (50)")
     bench.add_argument("--width", type=int, help="update: units of each hidden layer (400)")
     checkout = "update, rivals: a checkout of metaworld-algorithms, whose updates are timed too"

@@ -238,8 +238,8 @@ class ValueConfig(AgentConfig):
     popart_rate: float = option(3e-4, "in (0, 1]")
     """Weight of a new batch in the running statistics of `popart`."""
     popart_scale: str = option("present", ("present", "largest"))
-    """Standard deviation by which `popart` divides targets: the running one (present), or one that batches move only
-    if it becomes larger (largest). The latter keeps gradients small for tasks whose returns hardly vary."""
+    """Standard deviation by which `popart` divides targets: the running one (present), or one that batches move upwards
+    only (largest). The latter keeps gradients small for tasks whose returns hardly vary."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -233,8 +233,9 @@ class _Sweep:
         """Tell the search the result of a trial that has ended."""
         trial = self._trials[number]
         if self._search and trial.state in ("finished", "stopped", "failed"):
+            value = trial.last(self._search.metric)
             for proposal in self._proposed[number]:
-                self._search.tell(proposal, trial.last(self._search.metric))
+                self._search.tell(proposal, value)
 
     @property
     def _room(self) -> int:

@@ -108,7 +108,8 @@ class OffPolicyTrainer(ControlTrainer):
     agent: Agent
     suite: ControlSuite
     _source: Source | None = None
-    _loaded: tuple[Guide, int] | None = None
+    _loaded: Guide | None = None
+    _guide_step: int = 0
     _imitated: bool = False
 
     def begin_from(self, source: Source) -> None:
@@ -119,13 +120,13 @@ class OffPolicyTrainer(ControlTrainer):
 
     def load_guide(self) -> None:
         if self._source is not None and not self._imitated and self._loaded is None:
-            self._loaded = self._source()
+            self._loaded, self._guide_step = self._source()
 
     @property
     def _guide(self) -> Guide | None:
         """The policy that acts or will be imitated; None without `start`, and once it has been imitated."""
         self.load_guide()
-        return None if self._imitated or self._loaded is None else self._loaded[0]
+        return None if self._imitated else self._loaded
 
     def start(self) -> Self:
         """Make new environments and an empty replay. Raises UserError if evaluations have too few goals."""
@@ -260,7 +261,7 @@ class OffPolicyTrainer(ControlTrainer):
         """All but the replay, in types that a checkpoint can hold."""
         code: dict[str, Any] = {} if self._source is None else {"imitated": self._imitated}
         if guide := self._guide:
-            code |= {"code": guide.code, "guide_step": self._loaded[1] if self._loaded else None}
+            code |= {"code": guide.code, "guide_step": self._guide_step}
         own = {"credit": self._credit, "envs": self.envs.state_dict(), "episodes": self.episodes.state_dict()}
         return super().state_dict() | own | code
 
@@ -269,8 +270,7 @@ class OffPolicyTrainer(ControlTrainer):
         self._credit = state["credit"]
         self._imitated = bool(state.get("imitated", self.updates > 0))  # early checkpoints do not tell
         if guide := self._guide:
-            found = self._loaded[1] if self._loaded else None
-            step = state.get("guide_step", found)
+            found, step = self._guide_step, state.get("guide_step", self._guide_step)
             check(found == step, "start", f"a run at step {step}, as when this run began from it", f"step {found}")
             guide.code = state["code"]
         self.episodes.load_state_dict(state["episodes"])

@@ -39,6 +39,7 @@ def scaled_distance(a: Vector, b: Vector, scale: Vector) -> float:
 
 
 def along(axis: int, a: Vector, b: Vector) -> float:
+    """The distance along one axis."""
     return abs(a[axis] - b[axis])
 
 
