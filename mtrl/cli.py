@@ -211,7 +211,8 @@ def _study(options: argparse.Namespace) -> Iterator[Shown]:
         yield Shown(f"Results: {options.study}")
         return
     for run, kept, now in study.check_study(options.study, labels):
-        yield Shown(f"{run}: {kept:.4g} when it was kept, {now:.4g} now", {"run": run, "kept": kept, "now": now})
+        text = f"{run}: mean score {kept:.4g} when its policy was kept, {now:.4g} now"
+        yield Shown(text, {"run": run, "kept": kept, "now": now})
 
 
 def _evaluate(options: argparse.Namespace) -> Iterator[Shown]:

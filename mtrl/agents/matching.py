@@ -12,11 +12,13 @@ centroids over the classes that have occurred in both tasks. Centroids are movin
 only through the newest batch.
 
 Only the abstract of the paper was at hand, so the equations follow its authors' code (fanzhouai/SMTL). Ours differs
-from that code in four points. A class that a batch lacks keeps its centroid; in theirs the centroid falls towards zero.
-Centroids are means of the features before the heads. Class weights multiply the losses; in theirs, a sampler applies
-them. We solve for α at each update, from moving averages of R and d. Theirs solves for α after each epoch, but leaves R
-at zero, and for digits also d, so that all relations become equal. Their code has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1. Our
-defaults of c₁, c₃ and λ were chosen with seeds that no published result uses.
+from that code mainly in this. A class that a batch lacks keeps its centroid; in theirs the centroid falls towards zero.
+Centroids are means of the features before the heads; in theirs, of the output of a head's first layer. Each distance
+has a weight of its own, α_ti; in theirs, all distances have that of the last pair of tasks. Class weights multiply the
+losses; in theirs, a sampler applies them, but not for digits. We solve for α at each update, from moving averages of R
+and d. Theirs solves for α after each epoch but the first, and leaves R at zero; for digits it also leaves d at zero, so
+that all relations become equal there. Their code has c₁ = c₂ = 1, c₃ = 0.5, λ = 0.1. Our defaults of c₁, c₃ and λ were
+chosen with seeds that no published result uses.
 """
 
 from __future__ import annotations
@@ -183,7 +185,10 @@ def centroid_distances(centroids: Tensor, seen: Tensor) -> Tensor:
 
 
 def class_weights(counts: Tensor) -> Tensor:
-    """n / (m n_c) for a class with n_c of the task's n images, where the task has m such classes; 0 for the others."""
+    """n / (m n_c), (T, K), for a task with n images of m classes, n_c of them of class c; 0 for classes without images.
+
+    counts (T, K): images of each class so far.
+    """
     classes = (counts > 0).sum(1, keepdim=True)
     return torch.where(counts > 0, counts.sum(1, keepdim=True) / (classes * counts).clamp(min=1), 0.0)
 

@@ -90,7 +90,10 @@ class TD3(OffPolicyActorCritic):
 
     @torch.no_grad()
     def critic_batch(self, batch: Transitions, noise: Tensor | None = None) -> CriticBatch:
-        """y = r + γ (1 − terminated) min_e Q'_e(s', clip(π'(s') + clip(ε, −c, c), −1, 1)), ε ~ N(0, σ²).
+        """The batch with the target y = r + γ (1 − terminated) min_e Q'_e(s', a').
+
+        Here a' = clip(π'(s') + clip(ε, −c, c), −1, 1), ε ~ N(0, σ²), and c is `target_noise_clip`. `bootstrapped`
+        scales rewards, and replaces γ for returns of several steps.
 
         noise (T, B, A): standard normal, scaled by σ here; drawn if not given.
         """

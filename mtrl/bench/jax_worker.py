@@ -2,8 +2,9 @@
 
     python jax_worker.py CHECKOUT '{"tasks": 10, "width": 400, ...}'
 
-When it is ready, it writes one line of JSON with its packages' versions. For each line `joint` or `pcgrad` that it
-reads, it runs a whole update (sampling, critics, actor, temperatures, targets) and then writes an empty line.
+The sizes are tasks, batch (of each task), width, depth, observation and action. When it is ready, it writes one line of
+JSON with its packages' versions. For each line `joint` or `pcgrad` that it reads, it runs a whole update (sampling,
+critics, actor, temperatures, targets) and then writes an empty line.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ ROWS = 2000
 
 
 def make_update(method: str, sizes: dict[str, int]) -> Callable[[], None]:
-    """An update of multi-head SAC as in the checkout's `examples`, but without gradient clipping, like mtrl's."""
+    """A function that makes one update of multi-head SAC as in the checkout's `examples`.
+
+    It does not clip gradients, since the update of mtrl with which it is compared does not.
+    """
     gymnasium, jax, np = (importlib.import_module(name) for name in ("gymnasium", "jax", "numpy"))
     names = ("config.networks", "config.nn", "config.optim", "rl.algorithms")
     networks, nn, optim, algorithms = (importlib.import_module(f"metaworld_algorithms.{name}") for name in names)

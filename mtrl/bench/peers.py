@@ -36,7 +36,10 @@ def naive_pcgrad(losses: Tensor, shared: Sequence[Tensor], own: Sequence[Tensor]
 
 
 def torchjd_pcgrad() -> Backward | None:
-    """The `Backward` of torchjd, with all tasks in one batched backward pass; None if it is not installed."""
+    """The `Backward` of torchjd: one batched backward pass for the shared parameters, one of the mean for the owned.
+
+    Returns None if torchjd is not installed.
+    """
     if importlib.util.find_spec("torchjd") is None:
         return None
     aggregation, autojac = (importlib.import_module(f"torchjd.{name}") for name in ("aggregation", "autojac"))
@@ -75,7 +78,10 @@ def matrix_products(
 
 
 class _Products:
-    """Products of layers of these sizes with `rows` rows, for E members. The tasks' output layers count as one."""
+    """The matrix products of `ensemble` networks whose layers have these sizes, input first, for `rows` rows.
+
+    One output layer for the rows of all tasks stands for the tasks' own output layers.
+    """
 
     def __init__(self, ensemble: int, rows: int, sizes: list[int]) -> None:
         self._values = [torch.randn(ensemble, rows, size) for size in sizes]
@@ -92,5 +98,6 @@ class _Products:
             torch.bmm(self._values[layer].mT, self._gradients[layer + 1], out=product)
 
     def input_gradients(self, first: int) -> None:
+        """first: the first layer whose input's gradient is computed; 0 includes that of the network's input."""
         for layer in reversed(range(first, len(self._weights))):
             torch.bmm(self._gradients[layer + 1], self._weights[layer].mT, out=self._gradients[layer])

@@ -1,6 +1,6 @@
 """Demonstrations of keyframe manipulation: what a robot did frame by frame, and which frames are keyframes.
 
-Readers of RLBench's folders, caches, suites and simulators exchange these classes.
+The readers of RLBench's folders, the caches, the suites and the simulators pass on objects of these classes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ POLICY_CAMERAS = ("left_shoulder", "right_shoulder", "wrist")
 """The three cameras whose images the Auto-λ paper's policy takes."""
 
 STOPPED = 0.1
-"""rad/s: the arm counts as stopped if every joint is slower than this."""
+"""rad/s (m/s for the position of a gripper without an arm): the robot has stopped if all joints are slower."""
 _REST = 4
 """Frames after a stop in which no further stop counts."""
 
@@ -66,13 +66,13 @@ class Frame:
     gripper_open: float
     """1 open, 0 closed."""
     joint_velocities: FloatArray
-    """(J,): rad/s."""
+    """(J,): rad/s. Of a gripper without an arm, (6,): m/s, then rad/s (see `World.velocities`)."""
     joint_positions: FloatArray
-    """(J,): rad."""
+    """(J,): rad. Of a gripper without an arm, (6,): metres, then a rotation vector in radians (see `World.joints`)."""
     cameras: dict[str, CameraModel] = field(default_factory=dict)
     """Camera -> its model. A moving camera has a different model in each frame."""
     images: dict[str, Image] = field(default_factory=dict)
-    """Camera -> its image. It may be empty, except in decision frames."""
+    """Camera -> its image. Frames at which no policy decides (see `decision_frames`) may have none."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Demo:
     descriptions: list[str] = field(default_factory=list)
     """Descriptions of the task in words, if any."""
     seed: int | None = None
-    """The seed of the scene, if known."""
+    """RLBench's seed of the scene, or the number of the scene in a keyframe task; None if not known."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -114,7 +114,7 @@ def keyframes(demo: Demo | Sequence[Frame]) -> list[int]:
     """The indices of the keyframes, as in RLBench (James and Davison 2022, ARM), except for the first two frames.
 
     The last frame is a keyframe, and so is each frame at which the gripper has opened or closed, or the arm has
-    stopped. The arm stops at a frame if every joint is slower than 0.1 rad/s, the gripper is unchanged from two frames
+    stopped. The arm stops at a frame if every joint is slower than `STOPPED`, the gripper is unchanged from two frames
     before to one frame after, the frame is not the second-last, and there was no other stop in the 4 frames before. If
     the last two keyframes are adjacent, only the last one is kept. Frame 0 is never a keyframe.
 

@@ -67,8 +67,9 @@ class ExperimentConfig:
     threads: int = runtime_option(0)
     """The number of PyTorch's threads on the CPU; 0 lets PyTorch choose."""
     experiment: str = path_option("", changes_results=True)
-    """The run's name; by default `<network>-<weighting>-<surgery>`, with a hash of the agent and training if they
-    are not the usual ones, and of the parts' options that differ from their defaults."""
+    """The run's name; by default `<network>-<weighting>-<surgery>`, where a critic's own method follows as
+    `-critic-<method>`. A hash is added if the benchmark alone would imply another agent or training, if there are
+    diagnostics, or if options of the parts differ from their defaults."""
     runs: str = path_option("runs")
     """The folder of all runs."""
     video: bool = runtime_option(False)
@@ -93,7 +94,7 @@ class ExperimentConfig:
 
 
 def is_name(text: str) -> bool:
-    """Whether a folder in a run's path may have this name."""
+    """Whether a folder in a run's path may have this name, or the text is empty."""
     plain = _is_path(text) and "/" not in text and text not in (".", "..") and text[:1] != "-"
     return plain and len(text.encode()) <= _LONGEST_NAME
 
@@ -248,7 +249,8 @@ def saved_overrides(path: Path, further: list[str]) -> list[str]:
 def non_default(config: ExperimentConfig) -> dict[str, Any]:
     """The options of the chosen parts that differ from their defaults and change results, by dotted name.
 
-    Also the kinds of the agent and the training, if the benchmark alone would imply others.
+    Also the kinds of all diagnostics, and those of the agent and the training if the benchmark alone would imply
+    others. `benchmark.tasks` is left out where the benchmark's name already says which tasks.
     """
     parts = {registry.group: getattr(config, registry.group) for registry in REGISTRIES if not registry.many}
     watching = {f"diagnostics.{kind}": part for kind, part in (config.diagnostics or {}).items()}
@@ -261,7 +263,7 @@ def non_default(config: ExperimentConfig) -> dict[str, Any]:
             values, usual, free = configs.plain(part), configs.plain(type(part)), runtime_options(type(part))
             names = [name for name, value in values.items() if value != usual[name] and name not in free]
             changed |= {f"{group}.{name}": values[name] for name in names}
-    if config.benchmark.name != config.benchmark.kind:  # the benchmark's name already says which tasks
+    if config.benchmark.name != config.benchmark.kind:
         changed.pop("benchmark.tasks", None)
     return changed
 

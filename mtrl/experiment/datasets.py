@@ -37,7 +37,7 @@ def collect(
         output: the folder of all data sets; see `minari_files.place`.
         episodes: how many episodes of each task the run's deterministic policy plays.
         random: the share of random actions in the last episode. It rises linearly from 0 in the first one, so that 1
-            gives episodes of every quality. The same random numbers are drawn for all tasks.
+            gives episodes of every quality. A single episode has none. The same random numbers are drawn for all tasks.
         replay: whether to write the replay of the run's newest checkpoint instead.
         seed: the seed of the environments and the random actions.
 
@@ -118,7 +118,7 @@ def _stored(experiment: Experiment, folder: RunFolder) -> Iterator[Transitions]:
     """
     trainer, found = experiment.trainer, checkpoints.newest(folder.checkpoints)
     if type(trainer) is not OffPolicyTrainer:
-        what = "one with training=off_policy that collects by itself, for its replay"
+        what = "one with training=off_policy and training.collector=local, for its replay"
         raise expected(f"Run {folder.path}", what, type(trainer).__name__)
     if found is None:
         raise expected(f"Run {folder.path}", "one with a checkpoint, for its replay", "none")

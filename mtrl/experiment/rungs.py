@@ -1,9 +1,8 @@
-"""Successive halving: all runs of a study get a small budget, the better half of them a larger one, and so on.
+"""Successive halving: all labels of a study get a small budget, the better half of them a larger one, and so on.
 
 The method is that of Jamieson & Talwalkar 2016 ("Non-stochastic Best Arm Identification and Hyperparameter
-Optimization"). Each of these budgets is a rung. A run that goes on is the same run with more steps. The study's runs
-with the same label differ only in their seeds. At the end of a rung, labels are ranked by their mean score over seeds
-and tasks.
+Optimization"). Each of these budgets is a rung. A run that goes on is the same run with more steps. A label's runs
+differ only in their seeds. At the end of a rung, labels are ranked by their mean score over seeds and tasks.
 """
 
 from __future__ import annotations

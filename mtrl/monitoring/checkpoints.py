@@ -95,6 +95,8 @@ def latest(folder: Path) -> Path | None:
 def newest(folder: Path, with_replay: bool = True) -> Found | None:
     """The newest complete checkpoint; None if there are no checkpoints. Prints a line for each damaged one it skips.
 
+    with_replay: whether to read and check the replay, too. Otherwise only `state.pt` is.
+
     Raises:
         UserError: all checkpoints are damaged, or the folder cannot be read.
     """
@@ -165,7 +167,7 @@ def load_policy(path: Path) -> dict[str, Any]:
 
 
 def save_best(folder: Path, step: int, policy: Mapping[str, Any]) -> None:
-    """Write the policy after `step` steps, which is the best so far. Earlier best policies stay while a checkpoint
+    """Write the policy after `step` steps, which is the best so far. The one that it surpasses stays while a checkpoint
     exists that is older than this policy, since training may go back to that checkpoint."""
     save_policy(folder / f"best_{step}.pt", step, policy)
 
@@ -261,7 +263,7 @@ def _rename(aside: Path, final: Path) -> None:
 
 
 def _prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and the best policies surpassed before the oldest of them."""
+    """Keep the newest `keep` checkpoints. Delete best policies surpassed by the step of the oldest one kept."""
     listed = _listed(folder)
     for path in listed[:-keep]:
         shutil.rmtree(path, ignore_errors=True)

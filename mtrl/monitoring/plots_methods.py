@@ -42,7 +42,8 @@ def conflicts(rows: Sequence[Row], tasks: Sequence[str], path: Path | str) -> Pa
         UserError: no row tells which tasks conflict. Only updates that compute each task's gradient log this, and not
             where the tasks change from batch to batch.
     """
-    parts = parts_of(rows, "conflicts", "rows with conflicts of pairs of tasks, of updates with surgery or diagnostics")
+    needed = "rows with conflicts of pairs of tasks, from a method that computes each task's gradient"
+    parts = parts_of(rows, "conflicts", needed)
     size = len(tasks)
     side = max(2.2, size * (0.36 if size <= LINES else 0.13))
     font = 8.0 if size <= LINES else 6.0
@@ -124,8 +125,10 @@ def relationships(runs: Mapping[str, Sequence[Sequence[Row]]], tasks: Sequence[s
 
 
 def triad(runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], path: Path | str) -> Path:
-    """Draw Fig. 4 of the PCGrad paper for runs {label: rows}: curvature, shares of pairs, similarity of gradient norms,
-    and returns; with two networks also success.
+    """Draw Fig. 4 of the PCGrad paper for runs {label: rows}, with a row of panels for each network.
+
+    The panels show curvature, shares of pairs of tasks (with a positive cosine; of conflicting pairs, those that meet
+    each condition), similarity of gradient norms, and returns, or in a second row success.
 
     Raises:
         UserError: a run has no rows of `diagnostics=triad`.
@@ -231,7 +234,7 @@ def task_curves(
 
 
 def task_rows(panel: Axes, steps: FloatArray, values: FloatArray, tasks: Sequence[str], title: str) -> None:
-    """Draw a picture with a row for each of many tasks."""
+    """Draw values (T, K) at steps (K,) as colours, with a row for each task."""
     extent = (float(steps[0]), float(steps[-1]) + 1e-9, len(tasks) - 0.5, -0.5)
     drawn = panel.imshow(values, aspect="auto", cmap="viridis", extent=extent, interpolation="nearest")
     panel.set_title(title, fontsize=10.5, loc="left", color=INK)

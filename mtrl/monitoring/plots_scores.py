@@ -23,11 +23,13 @@ def scores(
     controls: int = 0,
     uncounted: Collection[str] = (),
 ) -> Path:
-    """Draw shares (T, M) in [0, 1] of T tasks and M methods: a row per task and one for their mean. Returns `path`.
+    """Draw shares (T, M) in [0, 1] of T tasks and M methods: a row per task and one for their mean.
+
+    Returns the file's path, as `save` does.
 
     Args:
         controls: the number of methods at the end that are set apart by a gap.
-        uncounted: tasks whose names are grey. The mean contains them all the same.
+        uncounted: tasks whose names are grey. The mean includes these tasks too.
 
     Raises:
         ValueError: the shares have another shape.

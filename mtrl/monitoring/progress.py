@@ -1,4 +1,4 @@
-"""Shows the progress of training: as a bar on a terminal, and as occasional plain lines in a log file."""
+"""Shows the progress of training and of other long work: as a bar on a terminal, or as plain lines in a log file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Progress:
     """Shows steps and updates per second, the time left, and one value, such as the mean success.
 
     Rates are those of the last `window` seconds, so that a warm-up without updates does not distort them for long. If
-    one step takes most of that time, as when updates are compiled or policies are tried, rates are those since the
-    beginning.
+    the oldest step among these took most of that time, rates are those since the beginning. Such steps compile updates,
+    or try other tasks' policies (`training.reuse_every`).
     """
 
     def __init__(

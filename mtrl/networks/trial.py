@@ -114,7 +114,7 @@ def _try_vectors(
     plain = [_plain_tensors(factory(code)) for code in codes[:2]]
     for name, value in plain[0].items():
         if not torch.equal(value, plain[-1][name]):
-            what = "held as owned(TaskCode(code)) or owned(TaskVector(value)), as each task has another one"
+            what = "held as owned(TaskCode(code)) or owned(TaskVector(value)), as it differs between tasks"
             raise expected(f"`{name}` in {owner}", what, "a tensor in a plain attribute")
     if drew:
         what = "without randomness such as dropout, as the same network learns and acts"
@@ -167,9 +167,9 @@ def _call(
 
 
 def _about_parameters(network: TaskNetwork) -> str:
-    """A hint for a network that fails while it has parameters in modules from outside of PyTorch and mtrl."""
+    """A hint for a network that fails while modules from outside of PyTorch and mtrl hold tensors of it; else ""."""
     names = [name for name, module in network.holders.items() if not module.startswith(("mtrl.", "torch."))]
     if not names:
         return ""
-    how = "a TaskVector(value, trained=True), which broadcasts with x"
-    return f" Make each parameter of your own, such as `{names[0]}`, {how}."
+    how = "a TaskVector(value), with trained=True for a parameter, which broadcasts with x"
+    return f" Make each tensor of your own, such as `{names[0]}`, {how}."

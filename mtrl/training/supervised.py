@@ -145,7 +145,8 @@ def single_task_values(path: Path | str, measures: Mapping[str, str]) -> FloatAr
     missing = [task for task, values in found.items() if not values]
     if missing:
         what = f"for every task, including {missing[0]}"
-        raise expected(f"Single-task results in {path}", what, f"{len(files)} files without it")
+        found_files = f"none for it in {len(files)} files (in a folder, results with several tasks are skipped)"
+        raise expected(f"Single-task results in {path}", what, found_files)
     return np.array([np.mean(values) for values in found.values()])
 
 

@@ -25,9 +25,10 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
     """`mtrl/Keyframes-<task>-v0`. The reward is 1 for the action that solves the task, else 0.
 
     Actions (8,): xyz in metres, quaternion xyzw, gripper (> 0.5 open). Observations: for each camera `<camera>_rgb`
-    (H, W, 3), `<camera>_depth` (H, W) in metres, `<camera>_intrinsics` (3, 3) and `<camera>_extrinsics` (4, 4);
-    `gripper_pose` (7,), `gripper_open`, and `stage`, the number of actions taken. An episode terminates when the task
-    is solved. It is truncated after as many actions as the expert needs, or at an action that is not a valid pose.
+    (H, W, 3), `<camera>_depth` (H, W) in metres, `<camera>_intrinsics` (3, 3) in pixels and `<camera>_extrinsics`
+    (4, 4) from the camera to the world, in metres; `gripper_pose` (7,) as in an action, `gripper_open` (0 or 1), and
+    `stage`, the number of actions taken. An episode terminates when the task is solved. It is truncated after as many
+    actions as the expert needs, or at an action that is not a valid pose.
 
     Args:
         task: a name from `tasks.TASKS`.
@@ -36,7 +37,7 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         render_mode: rgb_array or None.
 
     Raises:
-        UserError: an unknown camera, none or the same one twice, or an image size out of its range.
+        UserError: no camera, an unknown one, the same one twice, or an image size outside 16..480.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012 (Gymnasium's own form)
@@ -49,7 +50,7 @@ class KeyframeEnv(gymnasium.Env[dict[str, Any], FloatArray]):
         image_size: int = 128,
         render_mode: str | None = None,
     ) -> None:
-        Config(image_size=image_size, cameras=list(cameras))  # its checks
+        Config(image_size=image_size, cameras=list(cameras))  # raises UserError for bad values
         self.render_mode = render_mode
         self._task, self._cameras, self._size = task, tuple(cameras), image_size
         self._episode: Episode | None = None

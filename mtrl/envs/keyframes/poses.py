@@ -68,7 +68,7 @@ def level(yaw: float = 0.0) -> FloatArray:
 
 
 def rotation_vector(quaternion: FloatArray) -> FloatArray:
-    """The rotation vector (3,) of a unit quaternion: the axis times the angle, which is in [0, π]."""
+    """The rotation vector (3,) of a unit quaternion: the axis times the angle, in radians in [0, π]."""
     x, y, z, w = quaternion if quaternion[3] >= 0 else -quaternion
     sine = np.sqrt(x * x + y * y + z * z)
     scale = 2 * np.arctan2(sine, w) / sine if sine > 1e-12 else 2.0

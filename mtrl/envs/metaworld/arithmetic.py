@@ -139,7 +139,7 @@ class TaskArithmetic:
         self._recall(n)
 
     def memory(self) -> dict[str, FloatRows]:
-        """{name: (N,)}: the numbers that the task keeps from step to step."""
+        """{name: (N,)}: the numbers that the task keeps from step to step, as views, which the next step changes."""
         return dict(zip(self.latched, self.state.T, strict=True))
 
     def remember(self, memory: Mapping[str, FloatRows]) -> None:
@@ -154,7 +154,7 @@ class TaskArithmetic:
 
 
 def arithmetic_source(parts: Sequence[TaskArithmetic]) -> str:
-    """C source with a function for each task, which has the task's name and evaluates one copy.
+    """C source with a function for each part, which has the part's name and evaluates one copy.
 
     Raises `Untranslatable` if a task uses something that has no translation.
     """

@@ -3,13 +3,13 @@
 Each candidate is PCGrad's result, or the sum of the gradients g_i over a set J of tasks. In the candidate's trial step
 to θ_J' on the batch of the update, shared parameters move along the candidate, and owned ones as usual. The candidate's
 total transference is the sum over the primary tasks of 1 − L_j(θ_J') / L_j(θ). The candidate with the highest total is
-chosen, or the first of several that are equal. If a primary task's loss is not positive, as an actor's may be, all
-terms are differences L_j(θ) − L_j(θ_J').
+chosen; of several that are equal, the first in the order of `candidates`, in which PCGrad's result always comes last.
+If a primary task's loss is not positive, as an actor's may be, all terms are differences L_j(θ) − L_j(θ_J').
 
-Candidates are not rescaled: as in the paper, the step for one task is shorter than that for all. Trial steps are those
-of SGD with the optimiser's learning rate, momentum and weight decay, even if the optimiser is Adam (`LookAhead`). Each
-costs a forward pass on new tensors, so no parameters have to be restored. The paper's abstract leaves open which
-candidates there are; here the option `candidates` lists them.
+Candidates are not rescaled, so the step for one task is shorter than that for all. Trial steps are those of SGD with
+the optimiser's learning rate, momentum and weight decay, even if the optimiser is Adam (`LookAhead`). Each costs a
+forward pass on new tensors, so no parameters have to be restored. Only the paper's abstract was at hand. It leaves open
+which candidates there are; here the option `candidates` lists them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_SUBSETS = 10
 """The largest number of tasks for which all subsets may be candidates; for ten tasks, they need 1023 trial steps."""
 _FEW = f"without subsets for more than {MOST_SUBSETS} tasks"
 WINDOW = 100
-"""The logged shares are moving averages over about this many updates."""
+"""The metrics chosen/..., how often each entry of `candidates` won, are averages over about this many updates."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Transference(Surgery):
         return PCGrad().noise(num_tasks, generator, device) if self.projects else None
 
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
-        """The factors (C, T) of every candidate."""
+        """The factors (C, T) of all candidates; PCGrad's are the last row."""
         if not self.projects:
             return self.sets
         return torch.cat([self.sets, PCGrad().coefficients(gramian, primary, noise).unsqueeze(0)])

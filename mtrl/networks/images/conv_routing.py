@@ -1,11 +1,10 @@
 """Routing networks on the small convolutional network: in each linear layer a task picks one of K function blocks.
 
 Rosenbaum et al. 2018 and 2019 ("routing-all-fc", the Mint paper's baseline). After the shared convolutions, each task
-has a router in every layer, which chooses among K blocks. The paper trains tabular routers with the weighted policy
-learner. Here a router is a vector of logits that the task owns, trained by a straight-through Gumbel-softmax. In
+has a router in every layer, which chooses among K blocks. Rosenbaum et al. 2018 train tabular routers with the weighted
+policy learner. Here a router is a vector of logits that the task owns, trained by a straight-through Gumbel-softmax. In
 training, each forward pass draws one choice for each task and layer, from PyTorch's global generator. Evaluation takes
-the most likely block.
-"""
+the most likely block."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def leveled(grab: Any, rest: Any, level: Any) -> Any:
 
 
 def _outcome_v2(s: State, grab: float, single: bool, in_place: float, success: bool) -> Outcome:
-    """Rewards grasp and closeness to the goal, scaled by how level the wrench is; 10 at the goal."""
+    """Rewards grasp and closeness to the goal, scaled by how level the wrench is; 10 on success."""
     tilt = kernels.quaternion_distance(s.observation[7:11], (0.707, 0.0, 0.0, 0.707))
     level = max(1.0 - tilt / 0.4, 0.0)
     reward = kernels.mixed(single, leveled, grab, 6.0 * in_place, level)
@@ -44,7 +44,7 @@ def assembly_v2(s: State) -> Outcome:
 
 
 def disassemble_v2(s: State) -> Outcome:
-    """Rewards grabbing the wrench and lifting its ring to 10 cm above the goal. Success: the wrench is above it."""
+    """Rewards grabbing the wrench and lifting its ring 10 cm above the goal. Success: it is above the goal's height."""
     error = distance(kernels.plus(s.target, (0.0, 0.0, 0.1)), s.ring)
     in_place = 0.1 * float(s.ring[2] > 0.02) + 0.9 * within(error, 0.02, 0.2)
     grab, single = kernels.gripper_caging(s, _handle(s), 0.015, 0.02, 0.01)
@@ -64,7 +64,8 @@ def _lift_v1(z: float, rest: float, height: float, placing: float, reach: float,
 
 def assembly_v1(s: State) -> Outcome:
     """Reach the wrench, lift it, bring it over the peg and let it down."""
-    # Meta-World's resets store this height only for v1, and ours are for v2. The episode's first frame contains it.
+    # Meta-World stores the height at rest only in resets for v1. Ours are those for v2 with either reward, so the
+    # height is taken from the episode's first frame.
     s.rest_height = s.previous[6] if math.isnan(s.rest_height) else s.rest_height
     height = s.rest_height + 0.1
     reach, reach_reward = kernels.approach(s, s.observation[4:7], s.init_tcp[2], 1.0, 0.04, 0.04)
@@ -85,7 +86,7 @@ def assembly_v1(s: State) -> Outcome:
 def disassemble_v1(s: State) -> Outcome:
     """Reach the wrench and lift it to the goal.
 
-    Once it is off the peg, only placing and the full lifting reward count.
+    Once its ring is more than 5 cm from the peg in x or y, only placing and the full lifting reward count.
     """
     wrench, height = s.observation[4:7], s.target_height
     reach, reach_reward = kernels.approach(s, wrench, s.init_tcp[2], 2.0, 0.04, 0.04)
