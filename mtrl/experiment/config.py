@@ -90,12 +90,12 @@ class ExperimentConfig:
         check(0 <= self.threads <= _MOST_THREADS, "threads", f"0 to {_MOST_THREADS}", self.threads)
         check(_is_path(self.runs) and self.runs != "", "runs", "the path of a folder", self.runs)
         check_choice("wandb", self.wandb, ("off", "offline", "online"))
-        check(is_name(self.experiment), "experiment", USABLE, self.experiment)
+        check(not self.experiment or is_name(self.experiment), "experiment", USABLE, self.experiment)
 
 
 def is_name(text: str) -> bool:
-    """Whether a folder in a run's path may have this name, or the text is empty."""
-    plain = _is_path(text) and "/" not in text and text not in (".", "..") and text[:1] != "-"
+    """Whether a folder in a run's path may have this name."""
+    plain = _is_path(text) and "/" not in text and text not in ("", ".", "..") and text[:1] != "-"
     return plain and len(text.encode()) <= _LONGEST_NAME
 
 

@@ -165,6 +165,7 @@ def test_runs_that_should_have_had_equally_many_updates_are_held_to_it(tmp_path:
         ({"runs": {"one": TINY}}, ["two"], "one of one"),
         ({"runs": {"one": TINY}}, ["agent.batch=3"], "batch"),
         ({"runs": {}}, [], "labels with overrides"),
+        ({"runs": {"": TINY}}, [], "the name of one folder"),
         ({"runs": {"one": TINY}, "seed": 3}, [], "seed"),
         ({"runs": {"one": {"seed": 3}}}, [], "seed"),
         ({"runs": {"one": TINY}}, ["--jobs", "0"], "positive"),
