@@ -6,6 +6,7 @@ It does not import the methods that it offers, so it answers as fast as `mtrl li
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -50,14 +51,19 @@ def options(prefix: str, given: Sequence[str] = ()) -> Iterator[str]:
         before = "".join(re.findall(r"^.*[,\[]", value))  # commas separate several kinds, and the last one is completed
         found = (f"{key}={before}{kind}" for kind in (configs.choices(key, REGISTRIES) if key in _GROUPS else ()))
     else:
-        found = _parts(key.partition(".")[0], given) if "." in key else _names()
+        group, dot, _ = key.partition(".")
+        found = itertools.chain(_names(), _groups() if not dot else _parts(group, given))
     yield from (word for word in found if word.startswith(prefix))
 
 
 def _names() -> Iterator[str]:
-    """The options without a dot, and the groups, whose options follow a dot."""
-    yield from (f"{name}=" for name in ["task", *SHORT, *(field.name for field in fields(ExperimentConfig))])
-    yield from (f"{group}." for group in _GROUPS if group != "recipe")
+    """The short forms, and the experiment's own options."""
+    return (f"{name}=" for name in ["task", *SHORT, *(field.name for field in fields(ExperimentConfig))])
+
+
+def _groups() -> Iterator[str]:
+    """The groups, whose options follow a dot."""
+    return (f"{group}." for group in _GROUPS if group != "recipe")
 
 
 def _parts(group: str, given: Sequence[str]) -> Iterator[str]:

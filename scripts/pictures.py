@@ -92,8 +92,8 @@ def browser(program: str, driver: str) -> Iterator[Any]:
 
 
 def started(options: Any, driver: str) -> Any:
-    """A browser. Its start can fail on a busy machine: Selenium waits half a minute for the driver, at a port that was
-    free before, and the driver waits a minute for the browser."""
+    """A browser, started in several attempts. On a busy machine one can fail: the driver is not ready after half a
+    minute, another program takes its port, or the browser is not ready after a minute."""
     from selenium import webdriver
     from selenium.common.exceptions import WebDriverException
 
@@ -193,8 +193,8 @@ def main() -> int:
     tables(PICTURES / "clutter.png")
     if (found := programs()) is None:
         print(
-            f"Screenshots need Chromium and its driver (on Debian: apt-get install chromium chromium-driver): none of "
-            f"{' or '.join(map(', '.join, PROGRAMS))} is on the PATH. {PICTURES} is as it was.",
+            "Screenshots need Chromium and its driver (on Debian: apt-get install chromium chromium-driver): put "
+            f"{' and '.join(map(' or '.join, PROGRAMS))} on the PATH. Screenshots in {PICTURES} are as they were.",
             file=sys.stderr,
         )
         return 2

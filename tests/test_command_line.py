@@ -146,6 +146,7 @@ def complete(monkeypatch: pytest.MonkeyPatch) -> Any:
         ("surgery.p", ["surgery=gcs"], {"surgery.primary=", "surgery.per_critic="}),
         ("agent.clip", ["recipe=quick"], {"agent.clip_range="}),
         ("diagnostics.transference.e", ["diagnostics=[triad,transference]"], {"diagnostics.transference.every="}),
+        ("collector.w", [], {"collector.workers="}),
         ("recipe=qu", [], {"recipe=quick"}),
         ("steps=", [], set()),
         ("surgery.", ["surgery=unknown"], set()),

@@ -37,7 +37,7 @@ class TaskSubset:
         return self
 
     def summary(self, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The metrics to log: as given, or means over tasks (or pairs of them) where they change."""
+        """The metrics to log: as given; for a batch of some tasks, their means over tasks (or over pairs of tasks)."""
         return metrics
 
 

@@ -28,7 +28,8 @@ def made_once(folder: Path, layout: Layout, fill: Callable[[Arrays], None]) -> A
     """The arrays of a folder, read-only. If the folder does not exist, it is made, and `fill` is called to write them.
 
     Raises:
-        UserError: the folder cannot be made, or a file in it is missing, damaged or of another shape.
+        UserError: the folder's parent cannot be written, or a file in it is missing, damaged or of another shape.
+        OSError: the files cannot be written, as on a full disk.
     """
     if not folder.exists():
         with reading(folder, "a folder that can be written", "Folder"):

@@ -14,7 +14,7 @@ A study is a folder with a `study.yaml`:
     controls: [blind]                # labels that should fail: a task that they solve does not count
     lines: {TOPPO (reported): 0.972} # published results, drawn as lines
     metric: evaluation/success       # of the curves
-    pictures: {comparison.png: curves, scores.png: scores}  # or means: curves that also count failing tasks
+    pictures: {comparison.png: curves, scores.png: scores}  # or means: plain instead of interquartile means
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Study:
         unknown = {key for key in found if key not in _SHAPES}
         unknown |= {key for entry in given.values() for key in entry if key not in usual}
         if unknown:
-            raise expected(f"Study {file}", "made of the keys that `mtrl study --help` names", min(map(str, unknown)))
+            what = "made of the keys that `mtrl study --help` names, and each run of overrides and seeds"
+            raise expected(f"Study {file}", what, min(map(str, unknown)))
         entries = {label: {**usual, **entry} for label, entry in given.items()}
         for key, value in {**found, "runs": entries}.items():
             require(value, _SHAPES[key], f"Study {file}", key)

@@ -97,7 +97,8 @@ class Methods:
                 be negative.
             critic: the critic's optimiser, whose weights the actor may use.
             extras: the names of the `Context.extras` that the learner gives to weightings.
-            single: whether the network is one beside an ensemble of critics, and so takes per_critic as one critic.
+            single: whether the learner has several critics and this network is not one of them. It then allows
+                `surgery.per_critic`, which has no effect on it.
             options: arguments of `MultiTaskOptimizer`: reduction, max_grad_norm, generator, process_group.
 
         Raises:
@@ -214,7 +215,10 @@ class Methods:
         return Borrowed(critic) if choice == "critic" and critic is not None else weighting
 
     def _primary(self, weighting: Any, surgery: Any, num_tasks: int) -> Tensor:
-        """The mask (T,) bool of the primary tasks that either configuration names. If both do, they must agree."""
+        """The mask (T,) bool of the primary tasks that the configurations name; all tasks if neither names any.
+
+        If both name some, they must agree.
+        """
         limits = declared(surgery, SurgeryConfig)
         chosen = {"weighting": declared(weighting, WeightingConfig).primary_tasks(), "surgery": limits.primary_tasks()}
         masks = [primary_tasks(f"{g}.primary", names, self.tasks, num_tasks) for g, names in chosen.items() if names]

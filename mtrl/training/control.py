@@ -30,11 +30,11 @@ class ControlSuite(Protocol):
     spec: ControlSpec
 
     def make_envs(self, seed: int, envs_per_task: int) -> TaskVectorEnv:
-        """Environments for training, with a random goal in each episode."""
+        """Environments for training. Starts, and goals where a task has several, are random in each episode."""
         ...
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> TaskVectorEnv:
-        """Environments for evaluation, whose episodes end on success. `protocol`: see `training.evaluation`."""
+        """Environments for evaluation. Meta-World's end episodes on success. `protocol`: see `training.evaluation`."""
         ...
 
 

@@ -51,9 +51,9 @@ class Config(off_policy.Config):
     """Transitions kept per goal. With pushing's 200 goals, the default takes 200 MB."""
     evaluate_first: bool = True
     evaluation_episodes: int = 50
-    """Training goals, and held-out goals, that an evaluation during training plays at most, one episode each."""
+    """An evaluation during training plays at most so many training goals and as many held-out goals, one time each."""
     final_episodes: int = 200
-    """Training goals, and held-out goals, that the evaluation at the end plays at most; 0 for none."""
+    """The evaluation at the end plays at most so many training goals and as many held-out goals; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -146,7 +146,7 @@ class Trainer:
 
     @property
     def policy(self) -> Callable[..., Any]:
-        """The agent's deterministic policy: a function of arrays with a task axis in front."""
+        """The agent's deterministic policy: a function whose arguments and result depend on the kind of data."""
         raise NotImplementedError
 
     def act(self, observation: Any, task: int | None, stage: int = 0, goal: Any = None) -> Any:
@@ -182,7 +182,9 @@ class Trainer:
         raise expected("Option `start`", "a run of agent=mbml", type(self.agent).__name__)
 
     def begin_from(self, source: Any) -> None:
-        """Start from the policy of another run, which `source` loads, with its step. Called before `start`.
+        """Start from the policy of another run. Called before `start`.
+
+        source: loads the policy, and returns it with the run's step.
 
         Raises:
             UserError: this kind of training cannot start from one.
@@ -203,8 +205,8 @@ class Trainer:
     def check_finite(self, metrics: Metrics) -> None:
         """Check the training data so far, the last update's losses and gradient norms, and the agent's state.
 
-        The state includes that of the optimisers, in which an infinite gradient of any update remains. Tensors are
-        copied to the host.
+        The state includes that of the optimisers, in which an infinite gradient of any update remains. Waits for the
+        device, but copies only one boolean of each tensor to the host.
 
         Raises:
             NotFinite: a number is not finite. The message names the tasks, the quantity and the step.

@@ -1,4 +1,4 @@
-"""The physics of an engine's steps and nothing else, in C: what `mtrl bench envs` compares its speed with."""
+"""The physics of an engine's steps and nothing else, in C: `mtrl bench envs` compares the engine's speed with it."""
 # pyright: reportAttributeAccessIssue=false
 # (mujoco's compiled modules have no stubs.)
 

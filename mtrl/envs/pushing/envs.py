@@ -88,8 +88,9 @@ class _Engine(BatchedEnvs):
 class PushEnvs:
     """N copies for each of T goals, which `present` gives. Implements `TaskVectorEnv`.
 
-    Observations are float32 (22, see `features`) and do not contain the goal. All episodes end together: they are
-    truncated at the horizon, and T new goals are drawn without repetition.
+    Observations are float32 (22, see `features`) and do not contain the goal. All episodes are truncated together at
+    the horizon, and T new goals are drawn without repetition. If a copy fails earlier, its episode is truncated then,
+    and the copy plays another one for the remaining steps.
 
     Args:
         goals: (n, 4), the goals of episodes, with n ≥ T.

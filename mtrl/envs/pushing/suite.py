@@ -121,7 +121,7 @@ class PushingSuite(Suite[Config, GoalSpec]):
         )
 
     def subset_of(self, goals: Any) -> SomeTasks:
-        """Goals (n, 4) in metres as networks take them. Raises UserError as `make_goal_envs` does."""
+        """Turn goals (n, 4), in metres, into what networks take. Raises UserError as `make_goal_envs` does."""
         checked = check_goals(goals)
         index = torch.from_numpy(nearest(checked, self.goals))
         return SomeTasks(index, torch.from_numpy(normalised(checked)))

@@ -86,7 +86,11 @@ class SimulatorProcess:
         self._pipe.send((method, arguments))
 
     def receive(self) -> Any:
-        """The answer to the oldest open call. Raises its UserError, or a RuntimeError that quotes its other error."""
+        """The answer to the oldest open call.
+
+        If the call failed, raises its UserError, or a RuntimeError that quotes any other error. Also raises
+        RuntimeError if the process has ended.
+        """
         try:
             kind, value = self._pipe.recv()
         except EOFError:

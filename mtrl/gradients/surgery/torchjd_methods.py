@@ -4,10 +4,11 @@ Except for PCD, the Gramian is first divided by the mean of the tasks' squared g
 constants have the same meaning at every scale. The methods run in float64 on the CPU, so an update on a GPU waits for
 them. torchjd's weights average or sum over tasks, depending on the method; here they are scaled so that identical
 gradients give the plain update. CAGrad is the exception: it gives 1 + c times the plain update, as in its paper. PCD's
-result has T times the norm of the primary gradient, unless its constraints leave no direction. All coefficients are 1
-for a single task, and if all gradients are zero or one is not finite. MGDA has a solver of our own, since torchjd's
-stops before it reaches the solution. IMTL-G and Aligned-MTL may give a task a negative weight, and IMTL-G's weights are
-unbounded where gradients nearly cancel; both are properties of the methods.
+result has T times the norm of the primary gradient, or is zero if the projection onto its constraints is zero. If the
+constraints contradict each other, torchjd takes the primary gradient. All coefficients are 1 for a single task, and if
+all gradients are zero or one is not finite. MGDA has a solver of our own, since torchjd's stops before it reaches the
+solution. IMTL-G and Aligned-MTL may give a task a negative weight, and IMTL-G's weights are unbounded where gradients
+nearly cancel; both are properties of the methods.
 """
 
 from __future__ import annotations
@@ -158,7 +159,8 @@ class PCD(TorchJDConfig):
     primary: list[str] = field(default_factory=list)
     """The name or index of the one primary task."""
     tau: float = option(0.02, "in [0, 1]")
-    """τ: every other task is guaranteed this share of the progress that a step along its own gradient would give."""
+    """τ: every other task gets at least this share of the progress that a step along its own gradient would give,
+    unless these demands contradict each other."""
     beta: float = option(0.999, "in [0, 1)")
     """Decay of the running mean of the squared gradient norms."""
     normalized: ClassVar[bool] = False  # it divides by running means of the norms; with ε = 0 the scale does not matter
@@ -238,7 +240,8 @@ class TorchJD(Surgery):
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), openblas().limit(limits=1):
             warnings.simplefilter("ignore")  # solvers warn about each inaccurate solution
             if noise is not None:
-                torch.default_generator.manual_seed(int(noise))  # not those of CUDA, which would stay changed
+                # torch.manual_seed would also seed CUDA's generators, which this block does not restore
+                torch.default_generator.manual_seed(int(noise))
             weights = self._module[0](host)
         return (self.scale * weights[order.argsort()]).to(gramian)
 

@@ -25,7 +25,8 @@ BLOCKS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3,
 CHANNELS = (64, 128, 256, 512)
 """Channels of the 3×3 convolutions in each stage."""
 STRIDES, DILATIONS = (1, 2, 1, 1), (1, 1, 2, 4)
-"""Stride of the first block, and dilation of the filters, in each stage."""
+"""Stride of the first block, and dilation of the filters, in each stage. The convolution with the stride has the
+dilation of the stage before, as in torchvision."""
 EXPANSION = 4
 """A bottleneck's output has this many times the channels of its 3×3 convolution."""
 

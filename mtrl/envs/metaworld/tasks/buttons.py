@@ -20,9 +20,9 @@ class _Button:
         success: the remaining distance at which it counts as pressed.
         near_radius: the gripper's distance below which its closeness is 1.
         contact: the gripper's distance below which pressing is rewarded.
-        weights: the rewards for the gripper at the button, and for pressing it.
-        want_closed: whether a closed gripper is rewarded. If not, an open one is, although Meta-World calls that value
-            ``tcp_closed``.
+        weights: in `press_v2`, the rewards for the gripper at the button, and for pressing it.
+        want_closed: in `press_v2`, whether a closed gripper is rewarded. If not, an open one is, although Meta-World
+            calls that value ``tcp_closed``.
     """
 
     axis: int

@@ -72,10 +72,11 @@ push_v1 = partial(kernels.move_v1, distance_xy, 0.07)
 
 
 def push_dense(s: State) -> Outcome:
-    """At most 1: up to 0.2 for fingers near the puck, plus 0.8 times the covered share of its initial distance.
+    """At most 1: up to 0.2 for fingers near the puck, plus 0.8 times the share of the puck's way that is done.
 
-    This share is negative if the puck has moved away, but not below -1. The reward is not from Meta-World. In an
-    episode every centimetre counts the same, whether the puck is grasped or not.
+    The way to the goal is measured over the table. The share is negative if the puck is further away than at the
+    start, but not below -1. The reward is not from Meta-World. Within an episode, each centimetre that the puck comes
+    nearer to the goal counts the same, whether it is grasped or not.
     """
     obj = s.observation[4:7]
     reach, to_target = distance(s.tcp, obj), distance_xy(obj, s.target)
