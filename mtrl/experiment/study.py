@@ -127,7 +127,7 @@ def summary(study: Study, labels: Sequence[str]) -> dict[str, Any]:
     rungs = {label: Rungs(study.folder, study.seeds).means(label) for label in results} if study.halving else {}
     if study.equal:
         budgets = {label: sorted({run[study.equal] for run in runs}) for label, runs in results.items()}
-        reached = {(len(rungs.get(label, [])), tuple(budget)) for label, budget in budgets.items()}
+        reached = {(len(rungs.get(label, [])), budget) for label, found in budgets.items() for budget in found}
         if len(reached) > len({rung for rung, _ in reached}):
             raise expected("The runs of a study", f"of equal {study.equal}", budgets)
     rows = {label: _row(runs) for label, runs in results.items()}
@@ -160,7 +160,8 @@ def check_study(path: Path, labels: Sequence[str]) -> Iterator[tuple[str, float,
         if abs(score - now) > TOLERANCE * max(1.0, abs(score)):
             other.append(run)
     if other:
-        raise expected("Scores of kept policies", f"within {TOLERANCE} of those that were kept", f"{', '.join(other)}")
+        limit = f"within {TOLERANCE} (above 1, this share) of those that were kept"
+        raise expected("Scores of kept policies", limit, ", ".join(other))
 
 
 def _one(study: Study, processes: _Processes, alone: bool, command: list[str], config: ExperimentConfig) -> int:

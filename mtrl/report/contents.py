@@ -135,7 +135,7 @@ def _run(run: Run, metric: str) -> list[Any]:
 
 
 def _reused(run: Run) -> list[dict[str, Any]]:
-    """The policies that tasks of a finished run took over (`training.reuse`).
+    """The policies that tasks of a finished run took over (the module `mtrl.training.reuse`).
 
     Raises:
         UserError: what the run's result tells of them has another form.

@@ -157,6 +157,12 @@ def test_runs_that_should_have_had_equally_many_updates_are_held_to_it(tmp_path:
         store(folder, label, {"lift": 1.0}, updates=updates)
     with pytest.raises(UserError, match="equal updates"):
         summary(Study.read(folder), ["one", "two"])
+    store(folder, "one", {"lift": 1.0}, seed=2, updates=449)
+    with pytest.raises(UserError, match="equal updates"):
+        summary(Study.read(folder), ["one"])
+    store(folder, "two", {"lift": 1.0}, seed=2, updates=450)
+    with pytest.raises(UserError, match="equal updates"):
+        summary(Study.read(folder), ["one", "two"])
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ class DenseConfig(ChosenTasks):
     root: str = path_option("data")
     """The folder of the data sets."""
     train_size: int | None = option(None, "a positive integer")
-    """The number of training pictures, drawn by `split_seed`; all if not given."""
+    """The number of training pictures, drawn by `split_seed`; all if not given, or if there are fewer."""
     split_seed: int = option(0, "0 or more")
     """Seed of the data: of smaller training sets, of the noise task and, for `scenes`, of the scenes."""
     noise_task: bool = False

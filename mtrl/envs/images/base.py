@@ -30,7 +30,7 @@ class ImageConfig(ChosenTasks):
     root: str = path_option("data")
     """The folder of the data sets (see `mtrl data fetch`)."""
     train_size: int | None = option(None, "a positive integer")
-    """The number of training images of each task, drawn by `split_seed`; all if not given."""
+    """The number of training images of each task, drawn by `split_seed`; all if not given, or if there are fewer."""
     split_seed: int = option(0, "0 or more")
     """Seed of the random choices that make the data, such as smaller training sets, image pairs and random labels."""
     padding: int = option(0, "0 or more")
