@@ -1,10 +1,10 @@
 """Build and try docker/mujoco's image without a container engine: python scripts/check_image.py [--bind PATH]...
 
 The script reads the Dockerfile, lays out the plain Debian that it begins with (by debootstrap), and runs its RUN steps
-there, each with the sources mounted as the step says. Then it runs the entry point and docker/compose.yaml's services
-as their users, on the files that .dockerignore lets through, and says how large each layer is. It needs root and
-debootstrap. Everything is in a temporary folder that is removed at the end, and mounts end with the step that made
-them. The exit code is 1 if something fails, and 2 without root or debootstrap.
+there, each with the sources mounted as the step says, if .dockerignore lets them through. Then it runs the entry point
+and docker/compose.yaml's services as their users, and says how large each layer is. It needs root and debootstrap.
+Everything is in a temporary folder that is removed at the end, and mounts end with the step that made them. The exit
+code is 1 if something fails, and 2 without root or debootstrap.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class MeanPose(Agent):
     def __init__(
         self, config: Config, *, methods: Methods, spec: KeyframeSpec, device: torch.device | str = "cpu", **_: Any
     ) -> None:
-        """methods: the defaults, since nothing is weighted or projected. Raises `UserError` if one is chosen."""
+        """methods: only the defaults, as nothing is weighted or projected. Raises `UserError` if a method is chosen."""
         methods.refuse("agent=mean_pose")
         self.config, self.device = config, torch.device(device)
         self.sums = torch.zeros(spec.num_tasks, config.stages, 8, dtype=torch.float64, device=self.device)

@@ -14,7 +14,7 @@ Build = Callable[[Update], Runner]
 
 
 class FixedCalls:
-    """Calls a function that `build` may compile, once for each combination of its arguments' shapes.
+    """Calls a function. `build` may compile it, once for each combination of its arguments' shapes.
 
     A compiled function reads its arguments at the addresses that they had when it was compiled. So every call first
     copies its arguments there. The next call may overwrite the result.

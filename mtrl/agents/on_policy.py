@@ -107,7 +107,7 @@ class OnPolicyActorCritic(ActorCritic):
         if self.execution != "plain":
             self._steps_before_pass = int(self.actor_optimizer.step_count)
         with torch_threads(max(1, torch.get_num_threads() // 2)):  # `side_by_side` gives this many to each
-            different = {tuple(map(len, minibatch)): minibatch for minibatch in chosen}  # minibatches have two sizes
+            different = {tuple(map(len, minibatch)): minibatch for minibatch in chosen}  # of at most two sizes
             for minibatch in different.values():
                 for network in self._steps.values():
                     network.prepare(*minibatch)

@@ -8,8 +8,8 @@ actor's output layer start a hundred times smaller than usual, so that the first
 al. 2021, "What Matters for On-Policy Deep Actor-Critic Methods?").
 
 The policy's standard deviations do not depend on the state: every task owns one for each entry of an action. A limit
-that changes with time clamps them, and those above it have no gradient. So with `final_max_std` below `initial_std`, as
-in the recipes, the limit decides for all tasks alike, and the entropy bonus has no effect.
+that changes with time clamps them, and those above it have no gradient. So with `max_std` at most `initial_std`, and
+`final_max_std` below it, as in the recipes, the limit decides for all tasks alike, and the entropy bonus has no effect.
 
 In training, actions are sampled from the Gaussian, and only the environments clip them. Old log-probabilities are
 computed again when a rollout is complete, with the observation statistics that the update uses, so that ratios start at
@@ -82,7 +82,7 @@ class Config(ActorCriticConfig):
     """Largest standard deviation of the actions at the first step."""
     final_max_std: float = 0.6
     """Largest standard deviation of the actions at the last step. The limit changes linearly in between. If it falls
-    below `initial_std`, it decides for all tasks alike, and standard deviations are not learned."""
+    from `initial_std` or less, it decides for all tasks alike, and standard deviations are not learned."""
     noise_correlation: list[float] = field(default_factory=lambda: [0.0])
     """ρ, assigned to a task's environments in turn: correlation of their exploration noise ε from one step to the next,
     ε' = ρ ε + √(1 − ρ²) ξ with new noise ξ. It moves the hand farther than independent noise of the same size."""

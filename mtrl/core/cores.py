@@ -54,7 +54,7 @@ def free_cores(count: int) -> Iterator[list[int]]:
 
 
 def usable_device(name: str, option: str = "Option `device`") -> torch.device:
-    """The device of this name; for "auto", a GPU if there is one, otherwise the CPU.
+    """The device of this name; for "auto", a CUDA device if there is one, otherwise the CPU.
 
     option: what the error message calls the option.
 

@@ -22,12 +22,12 @@ class Spec:
     """The specification of any benchmark."""
 
     defaults: ClassVar[Mapping[str, str]] = {}
-    """Option -> default for such data, where neither a recipe nor the command line sets the option."""
+    """Option -> default for such data, unless a recipe is chosen or the command line sets the option."""
 
     tasks: tuple[str, ...]
     """The names of the T tasks, in the order of the task axis."""
     uncounted: tuple[str, ...] = field(default=(), kw_only=True)
-    """Tasks that are left out of all means over tasks, as their labels or targets are noise."""
+    """Tasks that are left out of the means in a run's results, as their labels or targets are noise."""
 
     def __post_init__(self) -> None:
         if not self.tasks or len({*self.tasks}) < len(self.tasks):

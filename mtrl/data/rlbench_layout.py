@@ -1,7 +1,7 @@
 """Reads and writes RLBench's folders of demonstrations, without RLBench.
 
 There are two layouts. In <root>/<task>/variation<N>/episodes/episode<M>/, an episode has `low_dim_obs.pkl` and
-`<camera>_{rgb,depth,mask}/<frame>.png`, and `variation_descriptions.pkl` is beside the episodes. In
+`<camera>_{rgb,depth,mask}/<frame>.png`, and `variation_descriptions.pkl` is beside `episodes/`. In
 <root>/<task>/all_variations/episodes/episode<M>/, each episode has `variation_number.pkl` and
 `variation_descriptions.pkl` of its own.
 """

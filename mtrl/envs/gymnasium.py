@@ -3,10 +3,10 @@
 Observations are flattened and must have the same size in all environments. Actions must have the same size, too, and
 are scaled from [-1, 1] to the environment's bounds. Rewards and the ends of episodes are the environment's.
 
-An episode is solved if the `info` of its last step says so (`is_success` or `success`). If that `info` has no such
-entry, the episode is solved if its return reaches a threshold. If one of the tasks has neither a threshold nor such an
-entry in the first step of an episode, the results of all tasks are only returns. Environments step one after another in
-this process.
+In evaluations, an episode is solved if the `info` of its last step says so (`is_success` or `success`); in training, if
+that of any step does. If the last step has no such entry, the episode is solved if its return reaches a threshold. If
+one of the tasks has neither a threshold nor such an entry in the first step of an episode, the results of all tasks are
+only returns. Environments step one after another in the process that made them.
 
 Gymnasium has no way to save an environment. A checkpoint therefore holds each episode's number, which gives its seed,
 and the actions of the episode under way, which are replayed when the run is resumed. This is exact for every

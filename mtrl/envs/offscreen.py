@@ -75,10 +75,10 @@ def _candidates() -> list[str]:
 class OffscreenContext:
     """A mujoco OpenGL context for pictures of up to width x height pixels. It is current only in a `with` block.
 
-    Python may collect another library's unused renderer at any time and in any thread. OpenGL then deletes the objects
-    with that renderer's numbers in the context that is current in the thread. If this were our context, it would draw
-    wrong pictures or crash. Therefore no garbage is collected inside the block, and an empty context is current after
-    it.
+    Python may collect another library's unused renderer at any time and in any thread. OpenGL then deletes, in the
+    context that is current in the thread, the objects with the same numbers as that renderer's. If this were our
+    context, it would draw wrong pictures or crash. Therefore no garbage is collected inside the block, and an empty
+    context is current after it.
 
     A context can be used only in the thread that made it.
 

@@ -54,8 +54,8 @@ def group_run(path: Path | str, groups: int, network: str | None = None, output:
         output: the folder of the configurations; `groups/` in the run if not given.
 
     Raises:
-        UserError: the run has no such affinities, `groups` is out of range, the benchmark's tasks cannot be chosen, or
-            the folder cannot be written.
+        UserError: the run has no such affinities, `groups` is out of range, the benchmark's tasks cannot be chosen, a
+            group has none of the primary tasks, or the folder cannot be written.
     """
     folder = RunFolder.load(path)
     found = folder.read_affinities()

@@ -49,7 +49,7 @@ def plot_runs(
             tasks, from a sweep over choices), or predictions (for the first test examples). conflicts, lambdas,
             affinity and predictions take one run.
         headline: the metric of curves, such as evaluation/success; by default the one that `runs.headline` chooses.
-        title, lines: for curves of several experiments; see `plots.compare_runs`. Suites with panels of their own have
+        title, lines: for curves of several runs; see `plots.compare_runs`. Suites with panels of their own have
             a title, but neither lines nor a choice of the metric.
 
     Returns:

@@ -39,7 +39,8 @@ class Search:
         metric: the name of the number in metrics.jsonl whose last value is maximised.
 
     Raises:
-        UserError: Optuna is missing, or a word's range holds values that its option cannot take.
+        UserError: Optuna is missing, a word gives `experiment` or values that its option cannot take, or the journal
+            is damaged.
     """
 
     def __init__(self, words: Sequence[str], imports: Sequence[str], count: int, metric: str) -> None:

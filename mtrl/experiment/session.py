@@ -49,8 +49,8 @@ class Session:
         self.trainer = experiment.trainer.start()
         self._best_score, self._rows = -math.inf, None
         self._reported = True
-        """Whether the logging and evaluation due after the last step are done. They are not in the checkpoint that is
-        saved after the first `advance`."""
+        """Whether the logging and evaluation due after the last step are done. False in the checkpoint that is saved
+        after the first `advance`, before them."""
         self._metrics: Metrics = {}
         """The metrics of the last update. Not every step has one."""
         self.resumed_from = self._resume()

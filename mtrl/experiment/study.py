@@ -41,7 +41,8 @@ KEPT = ("config.yaml", "metrics.jsonl", "result.json", "provenance.json", POLICY
 GUESSED = 0.2
 """A task counts only if no control solves more than this share of its episodes."""
 TOLERANCE = 0.03
-"""How much a mean score may differ when a kept policy is evaluated again, on a processor with other rounding."""
+"""How much a mean score may differ when a kept policy is evaluated again, on a processor with other rounding.
+For scores above 1, it is a share of the score."""
 _NEEDED = {"headline": str, "seed": int, "steps_total": int, "updates": int, "training_seconds": {str: float}}
 """The entries that a study needs in a result besides scores, and their types."""
 _STDERR = 2
@@ -54,7 +55,8 @@ def run_study(path: Path, labels: Sequence[str], overrides: Sequence[str], jobs:
     labels: those to train, all if empty; overrides: further ones for every run, which take precedence.
 
     Raises:
-        UserError: the study, a label or an override is wrong (before the first run), or a run or a `prepare` failed.
+        UserError: the study, a label or an override is wrong, or rliable is missing (all before the first run), or a
+            run or a `prepare` failed.
     """
     study = Study.read(path)
     check_overrides(overrides)

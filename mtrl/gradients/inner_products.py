@@ -90,8 +90,8 @@ def takes(blocks: Sequence[Tensor]) -> bool:
 def gramian(blocks: Sequence[Tensor]) -> Tensor:
     """Blocks (T, n_b) -> their Gramian (T, T), float64, as a custom operator that a compiled graph can contain.
 
-    It has the precision of float32 and the range of float64: if a sum comes near float32's limit, all products are
-    computed again, in float64.
+    It has the precision of float32, but large products stay finite: if a sum comes near float32's limit, all products
+    are computed again, in float64.
     """
     function, tasks, count = _library(), len(blocks[0]), len(blocks)
     assert function is not None

@@ -69,7 +69,10 @@ def try_out(kind: str, surgery: Surgery, num_tasks: int, members: int | None = N
 def _coefficients(owner: str, surgery: Surgery, num_tasks: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(num_tasks, num_tasks + 1, dtype=torch.float64, generator=generator)
-    what = f"one whose coefficients(gramian, primary, noise) gives a tensor ({num_tasks},)"
+    what = (
+        f"one whose coefficients(gramian, primary, noise) gives a tensor (candidates, {num_tasks}) if needs_look_ahead "
+        f"is True, otherwise a tensor ({num_tasks},)"
+    )
     with _failing(owner, what, surgery):
         noise = surgery.noise(num_tasks, generator, torch.device("cpu"))
         factors = surgery.coefficients(rows @ rows.mT, torch.ones(num_tasks, dtype=torch.bool), noise)

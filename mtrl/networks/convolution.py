@@ -46,7 +46,7 @@ class _TaskConv(torch.autograd.Function):
 
 
 def conv2d(x: Tensor, weight: Tensor, padding: int, stride: int = 1, dilation: int = 1) -> Tensor:
-    """Convolve x (B, in, H, W), (T, B, in, H, W) or (1, B, in, H, W) with weight (out, in, k, k) or (T, out, in, k, k).
+    """Convolve x (B, in, H, W) with weight (out, in, k, k), or x (T or 1, B, in, H, W) with that or (T, out, in, k, k).
     The output has a task axis T if one of them has it."""
     geometry = (stride, padding, dilation)
     if x.ndim == 4:

@@ -41,7 +41,7 @@ class _LogisticTanh(torch.autograd.Function):
 
 class Tanh(nn.Module):
     """tanh x, in place. On a CPU, float32 goes through PyTorch's logistic function, which is six times as fast as its
-    tanh; results differ by at most 1e-7."""
+    tanh; results differ by up to about 1e-7."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and x.dtype == torch.float32:
@@ -71,7 +71,7 @@ def owned(module: M) -> M:
 
 
 def reads_code(layer: M) -> M:
-    """Declare that a linear layer is applied to the task's code: of a one-hot code, to one column of its weight.
+    """Declare that a linear layer is applied to the task's code. A one-hot code selects one column of its weight.
 
     `TaskNetwork.entries_of_tasks` needs to know. Returns `layer` itself.
     """

@@ -27,7 +27,7 @@ from mtrl.networks.base import Factory, NetworkConfig
 from mtrl.networks.layers import Linear, TaskVector, Torso, owned, weighted_sum
 
 _SMALLEST, _SMALLEST_SHARE = 1e-6, 1e-4
-"""Lower bounds of the length by which a vector is divided: in itself, and as a share of its feature's length. What is
+"""Lower bounds of the length by which a vector is divided: one fixed, one as a share of its feature's length. What is
 left of a dependent feature is rounding error, which grows with the feature."""
 
 

@@ -36,8 +36,8 @@ class Config(CollectorConfig):
     collector: str = runtime_option("local")
     """Where rollouts are collected: in this process (local), or in processes on the machines of a Ray cluster (ray)."""
     reuse_every: int | None = option(None, "a positive integer")
-    """Steps after which unsolved tasks try the policies of solved tasks, and take over the best one (see
-    `training.reuse`); null for never."""
+    """Steps after which unsolved tasks try the policies of solved tasks, and take over the best one (see the module
+    `mtrl.training.reuse`); null for never."""
     reuse_episodes: int = option(2, "a positive integer")
     """Episodes that each policy plays when it is tried."""
     reuse_below: float = option(0.05, "in (0, 1]")

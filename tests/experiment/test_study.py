@@ -152,7 +152,7 @@ def test_the_table_has_delta_mtl_with_its_interval_over_seeds(tmp_path: Path) ->
 
 
 def test_runs_that_should_have_had_equally_many_updates_are_held_to_it(tmp_path: Path) -> None:
-    folder = study(tmp_path, runs={"one": [], "two": []}, equal="updates")
+    folder = study(tmp_path, runs={"one": [], "two": []}, equal="updates", seeds=[1, 2])
     for label, updates in {"one": 450, "two": 449}.items():
         store(folder, label, {"lift": 1.0}, updates=updates)
     with pytest.raises(UserError, match="equal updates"):

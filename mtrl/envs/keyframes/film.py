@@ -28,7 +28,7 @@ def film(policy: Policy, envs: KeyframeCopies, names: Sequence[str], path: Path,
 
     Args:
         envs: one copy of each of `names`. The environments stay open.
-        size: pixels along each side of a task's square, a multiple of 16.
+        size: pixels along each side of a task's square, a multiple of 16, at most `scene.PIXELS`.
 
     Raises:
         RenderingUnavailable: the video writer or offscreen OpenGL is missing. This is checked before the first episode.

@@ -85,7 +85,7 @@ class Arguments:
     copy: bool = True
     """Whether each step returns new observation arrays. If not, the next step overwrites them, which is faster."""
     threads: int | None = None
-    """The number of threads that step the copies; one per core if not given."""
+    """The number of threads that step the copies; by default one per core, but not more than there are copies."""
     vector_strategy: str = "sync"
     """sync or async, for compatibility. There is no difference: threads step all copies at once."""
 

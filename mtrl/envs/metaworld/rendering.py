@@ -218,7 +218,8 @@ def rollout_video(
     Args:
         policy: maps observations (T, 1, 39) of `tasks` to actions (T, 1, 4). Observations of tasks that are not filmed
             are zeros.
-        envs: one copy of each task to be filmed.
+        envs: one copy of each task to be filmed, with a schedule of one episode each: a second one would move the goals
+            before the first is drawn.
         tasks: the names of the policy's T tasks, in its order.
         size: pixels along a side of a task's square, a multiple of 16.
         steps_per_frame: environment steps between two frames. At 16 frames a second, 5 gives real time; good policies

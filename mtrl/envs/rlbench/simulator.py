@@ -14,7 +14,7 @@ from mtrl.data.demos import CAMERAS, Demo, Frame, Image
 from mtrl.data.rlbench_pickle import frame_of
 
 _PLACINGS = 5
-"""How often RLBench may try to place a scene's objects before its error is raised."""
+"""The most resets for one scene. If RLBench cannot place the objects in any of them, its error is raised."""
 
 
 def packages() -> tuple[Any, Any]:
@@ -46,7 +46,7 @@ class Simulator:
         """cameras: those that take pictures; size: pixels along a side; variation: the number of the task's variation.
 
         Raises:
-            UserError: the simulator cannot be imported.
+            UserError: the simulator cannot be imported, or has no such task or variation.
         """
         packages()
         modes = "rlbench.action_modes"
@@ -110,7 +110,7 @@ class Simulator:
         return self._frame(observation), bool(reward)
 
     def demonstrate(self, seed: int) -> Demo:
-        """A demonstration by RLBench's own expert in the scene of this seed."""
+        """A demonstration by RLBench's own expert in the scene of this seed, or in a later one if the expert fails."""
         np.random.seed(seed)
         demo = self._task.get_demos(1, live_demos=True)[0]
         frames = [self._frame(demo[i]) for i in range(len(demo))]

@@ -1,8 +1,8 @@
 """Dynamic weight average: more weight to tasks whose loss falls slowly (Liu et al. 2019, "End-to-End ...", Eq. 7).
 
-λ_k = T softmax_k(w_k / temperature) with w_k = L_k(t−1) / L_k(t−2), where L_k(t) is the mean loss of epoch t. As
-reinforcement learning has no epochs, a window of `window` updates counts as one. The weights are 1 during the first two
-windows. Losses should be positive. Where L_k(t−2) is zero, w_k is 1.
+λ_k = T softmax_k(w_k / temperature) with w_k = L_k(t−1) / L_k(t−2), for T tasks, where L_k(t) is the mean loss of epoch
+t. As reinforcement learning has no epochs, a window of `window` updates counts as one. The weights are 1 during the
+first two windows. Losses should be positive. Where L_k(t−2) is zero, w_k is 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mint on the small convolutional network: an owned matrix and bias after every hidden linear layer.
+"""Mint on the small convolutional network: each task owns a matrix and a bias after every hidden linear layer.
 
 Mint paper, Sec. 4 ("after every fully connected layer") and App. B. The paper's Table 1 gives 699,000 parameters. At
 the sizes of App. B, however, the two matrices (320 × 320) of each of 20 tasks alone have 4.1 million. So compare

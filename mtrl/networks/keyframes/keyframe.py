@@ -67,7 +67,7 @@ class Prediction(NamedTuple):
 
 
 class ChannelNorm(nn.Module):
-    """Group normalisation (Wu & He 2018). scale and shift: (channels,), or (.., T, channels) if each task owns them."""
+    """Group normalisation (Wu & He 2018). scale and shift: (channels,), or (.., T, channels) with a task axis."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

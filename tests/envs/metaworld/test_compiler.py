@@ -204,6 +204,11 @@ def _named_argument(a: float) -> Any:
     return max(a, 1.0, key=abs)
 
 
+def _ends_without_return(a: float) -> Any:
+    if a > 0.0:
+        return a
+
+
 def _unpacked_names(a: float) -> Any:
     return _late(**{"a": a})
 
@@ -212,6 +217,7 @@ def _unpacked_names(a: float) -> Any:
     "function",
     [
         _three_values,
+        _ends_without_return,
         _named_argument,
         _unpacked_names,
         _list,

@@ -120,7 +120,9 @@ class _Body(Expressions):
         self._depth = 0
         for name, value in arguments.items():
             self.names[name] = value if isinstance(value.type, Static) else Value(value.type, f"{name}_")
-        self._block(_definition(function).body)
+        returns = self._block(_definition(function).body)
+        if self.result is not None and not returns:
+            raise Untranslatable(f"{function.__qualname__} may end without a return")
 
     def copied(self, value: Value) -> Value:
         self.types.append(value.type)

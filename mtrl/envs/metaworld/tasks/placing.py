@@ -17,13 +17,16 @@ _HOOP_SCALE = (1.0, 1.0, 2.0)
 
 
 def _funnel(radius: float, slope: float, height: float) -> float:
-    """The height that the hand should keep, given its planar distance from the middle of a hole or a bin."""
+    """The height that the hand should keep, given its planar distance from the object's start or the goal."""
     outside = radius - 0.03
     return slope * math.log(max(outside, 1e-300)) + height if outside > 0 else 0.0
 
 
 def bin_picking_v2(s: State) -> Outcome:
-    """Rewards a grasped object near the goal, and lifting it, more above the bins' edges; 10 at the goal."""
+    """Rewards a grasped object near the goal, with a bonus for lifting it; 10 at the goal.
+
+    The bonus is larger while the hand is above the bins' edges.
+    """
     hand, opened, obj = s.observation[:3], s.observation[3], s.observation[4:7]
     to_target = distance(obj, s.target)
     s.first_distance = to_target if math.isnan(s.first_distance) else s.first_distance
@@ -105,7 +108,10 @@ def basketball_v2(s: State) -> Outcome:
 
 
 def pick_out_of_hole_v2(s: State) -> Outcome:
-    """Rewards a grasped object near the goal, with a bonus once it is lifted clear of the hole; 10 at the goal."""
+    """Rewards a grasped object near the goal, with a bonus for lifting it; 10 at the goal.
+
+    The bonus is larger while the hand is above the hole's edge.
+    """
     obj, opened = s.observation[4:7], s.observation[3]
     to_target, to_obj = distance(obj, s.target), distance(obj, s.tcp)
     floor = _funnel(distance_xy(s.tcp, s.obj_init), 0.015, 0.15)

@@ -25,7 +25,7 @@ class State:
     goal_low: Vector
     goal_high: Vector
     previous: Vector
-    """(18): the frame of the last step."""
+    """(18): the frame of the step before."""
     command: Any
     """The gripper's action as in Meta-World: float32, and not clipped."""
     tcp: Vector

@@ -14,7 +14,7 @@ def _hammer_and_nail(s: State) -> Vector:
 
 
 def hammer_v2(s: State) -> Outcome:
-    """Rewards grasping the handle, lifting the head and moving it to the nail's goal, times how level the hammer is.
+    """Rewards grasping the handle, lifting the head and moving it to the nail's goal; less if the hammer tilts.
 
     10 if the nail is driven in and this reward is over 5.
     """

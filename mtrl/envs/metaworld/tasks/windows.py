@@ -31,7 +31,7 @@ def window_open_v2(s: State) -> Outcome:
 
 
 def window_close_v2(s: State) -> Outcome:
-    """See `_slide`: the way begins at the handle's start, and the reward for reaching is steeper."""
+    """See `_slide`: the way begins at the handle's start, and the reward for reaching falls as a Gaussian."""
     return _slide(s, s.window_handle_init, "gaussian")
 
 
