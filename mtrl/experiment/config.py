@@ -63,7 +63,7 @@ class ExperimentConfig:
     seed: int = 1
     """The seed of everything random: networks, goals, exploration, sampling."""
     device: str = runtime_option("auto")
-    """cpu, cuda, cuda:1, ..., or auto: a GPU where there is one."""
+    """cpu, cuda, cuda:1, ..., or auto: a CUDA device where there is one, otherwise the CPU."""
     threads: int = runtime_option(0)
     """The number of PyTorch's threads on the CPU; 0 lets PyTorch choose."""
     experiment: str = path_option("", changes_results=True)
