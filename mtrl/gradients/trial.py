@@ -69,15 +69,14 @@ def try_out(kind: str, surgery: Surgery, num_tasks: int, members: int | None = N
 def _coefficients(owner: str, surgery: Surgery, num_tasks: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(num_tasks, num_tasks + 1, dtype=torch.float64, generator=generator)
-    what = (
-        f"one whose coefficients(gramian, primary, noise) gives a tensor (candidates, {num_tasks}) if needs_look_ahead "
-        f"is True, otherwise a tensor ({num_tasks},)"
-    )
+    ahead = surgery.needs_look_ahead
+    wanted = f"(candidates, {num_tasks}), as it looks ahead" if ahead else f"({num_tasks},)"
+    what = f"one whose coefficients(gramian, primary, noise) gives a tensor {wanted}"
     with _failing(owner, what, surgery):
         noise = surgery.noise(num_tasks, generator, torch.device("cpu"))
         factors = surgery.coefficients(rows @ rows.mT, torch.ones(num_tasks, dtype=torch.bool), noise)
     found = tuple(factors.shape) if isinstance(factors, Tensor) else type(factors).__name__
-    if not isinstance(factors, Tensor) or found[-1:] != (num_tasks,) or len(found) != 1 + surgery.needs_look_ahead:
+    if not isinstance(factors, Tensor) or factors.ndim != 1 + ahead or found[-1] != num_tasks or not factors.numel():
         raise expected(owner, what, found)
     if not factors.isfinite().all():
         raise expected(owner, what + " of finite numbers", factors.tolist())

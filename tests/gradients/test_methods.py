@@ -268,6 +268,7 @@ def surgery(**members: Any) -> Surgery:
         ({"coefficient": lambda s, g, p, n: g[0]}, r"overrides one of coefficients, .* Found \['coefficient'\]"),
         ({"coefficients": lambda s, g, p, n: g[:, :1]}, r"a tensor \(3,\)\. Found \(3, 1\)"),
         ({"coefficients": lambda s, g, p, n: g.sum()}, r"a tensor \(3,\)\. Found \(\)"),
+        ({"coefficients": lambda s, g, p, n: g[:0], "needs_look_ahead": True}, r"\(candidates, 3\).* Found \(0, 3\)"),
         ({"coefficients": lambda s, g, p, n: None}, r"a tensor \(3,\)\. Found 'NoneType'"),
         ({"coefficients": lambda s, g, p, n: g[0] / 0 - g[0] / 0}, r"of finite numbers\. Found \[nan, "),
         ({"coefficients": lambda s, g: g[0]}, r"Found 'TypeError: .* 4 were given"),
