@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, help: str, examples: str, description: str = "") -> argparse.ArgumentParser:
-    """Add a command. Its line in the list of commands, `help`, is also the first line of its own help."""
+    """Add a command. Its line in the list of commands, `help`, also begins its own description."""
     text = f"{help[:1].upper()}{help[1:]}.{description and chr(10)}{description}"
     made = commands.add_parser(name, help=help, description=text, examples=examples)
     made.set_defaults(command=made.prog.partition(" ")[2], json=False)
@@ -186,7 +186,7 @@ def _demos(commands: Any) -> None:
     mtrl demos collect benchmark=keyframes 'benchmark.tasks=[stack_wine]'
     """
     collect = _command(actions, "collect", "record demonstrations by a benchmark's experts", examples)
-    collect.add_argument("options", nargs="*", metavar="key=value", help="benchmark=keyframes and its options")
+    collect.add_argument("options", nargs="*", metavar="key=value", help="benchmark=keyframes or rlbench, and options")
     collect.add_argument("--episodes", type=int, default=100, help="episodes of each task (100)")
     collect.add_argument("--seed", type=int, default=1, help="seed of the scenes (1)")
     what = "write a cache, or folders as RLBench does (cache)"

@@ -1,10 +1,10 @@
 """Check and time the updates on this machine's GPU: python scripts/gpu_check.py [tests] [update] [train].
 
-Without names, all three parts run: the tests that need a GPU (captured and compiled updates equal the plain ones,
-nothing waits for the host, signs of conflicts), `mtrl bench update` and `mtrl bench train`. The two benchmarks write
-update_gpu.json and train_gpu.json. checks_gpu.json tells which checks hold, and keeps its entries for parts that do not
-run. All this takes at most fifteen minutes, most of them for compilation. The exit code is 1 if a check fails, and 2
-without a GPU.
+Without names, all three parts run: the tests that need a GPU (captured and compiled updates equal the plain ones, do
+not wait for the GPU, and keep the signs of conflicts), `mtrl bench update` and `mtrl bench train`. The two benchmarks
+write update_gpu.json and train_gpu.json. checks_gpu.json tells which checks hold, and keeps its entries for parts that
+do not run. All this takes at most fifteen minutes, most of them for compilation. The exit code is 1 if a check fails,
+and 2 without a GPU.
 """
 
 from __future__ import annotations

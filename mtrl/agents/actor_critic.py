@@ -50,8 +50,8 @@ class ActorCriticConfig(ValueConfig, NormalisationConfig):
     execution: str = runtime_option("auto", runners.CHOICES)
     """How updates run: plain (op by op), captured (in a CUDA graph), compiled (by PyTorch in half a minute; on a GPU
     also captured) or auto. Where the methods allow it, auto captures updates on a GPU and compiles them after 50,000;
-    on a CPU with a C++ compiler it compiles them after 5,000. For PPO, an update is an optimiser step on a minibatch,
-    and a GPU runs it op by op."""
+    on a CPU with a C++ compiler and a tested PyTorch it compiles them after 5,000. For PPO, an update is an optimiser
+    step on a minibatch, and a GPU runs it op by op."""
 
     def for_acting(self) -> Self:
         return replace(self, execution="plain")

@@ -29,7 +29,7 @@ class OffPolicyConfig(ActorCriticConfig):
     specs: ClassVar[tuple[type[Spec], ...]] = (ControlSpec, GoalSpec)
     trainings: ClassVar[tuple[str, ...]] = ("off_policy", "goal_conditioned")
     tau: float = option(0.005, "in (0, 1]")
-    """τ: share of the way that target networks move towards the trained networks at each update."""
+    """τ: share of the way that each update of the target networks moves them towards the trained networks."""
     n_step: int = option(1, "a positive integer")
     """Number of rewards in a target before it bootstraps from the target critics."""
     batch_size: int = option(128, "a positive integer")

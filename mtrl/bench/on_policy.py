@@ -12,7 +12,7 @@ from mtrl.experiment.parts import Experiment
 from mtrl.monitoring.progress import counted
 
 RECIPES = {"mt10": "quick", "mt50": "mt50"}
-"""The recipes whose sizes are used."""
+"""Suite -> the recipe that is measured."""
 METHODS = {"none": [], "pcgrad": ["surgery=pcgrad"]}
 """The surgeries that are measured, with their options."""
 EXECUTIONS = ("plain", "compiled")

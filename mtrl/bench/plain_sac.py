@@ -1,7 +1,8 @@
 """Joint multi-head SAC in ordinary layers, as an independent reference for speed and results.
 
-Nothing here uses mtrl's layers, `TaskNetwork` or `MultiTaskOptimizer`. T·B rows go through trunks of `nn.Linear`, and
-each task's rows through its own output layer. The actor, the critics and the temperatures have one optimiser each.
+Nothing here uses mtrl's layers, `TaskNetwork` or `MultiTaskOptimizer`. The B rows of each of T tasks go through trunks
+of `nn.Linear`, and each task's rows through its own output layer. The actor, the critics and the temperatures have one
+optimiser each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all benches share: interleaved timing, facts about the machine, and a table of the rows."""
+"""What several benches share: interleaved timing, facts about the machine, and a table of the rows."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 - joint: one backward pass of the summed losses, for comparison.
 - passes: one backward pass for each task's gradient with respect to the shared trunk. This is what surgery uses.
-- batched: the same gradients from one call with `is_grads_batched`, which holds all forty in memory at once.
+- batched: the same gradients from one call with `is_grads_batched`, which holds the intermediate results of all forty
+  backward passes in memory at once.
 - features: each task's gradient with respect to the trunk's output, and one backward pass of a combination of these
   through the trunk (MGDA-UB, Sener & Koltun 2018). No task's gradient with respect to the trunk is computed, so
   MGDA minimises only an upper bound of its objective.

@@ -62,10 +62,10 @@ def measure(
     `Size.threads`. `in_turn` alternates between environments and updates. `side_by_side`, the default of runs, overlaps
     them. In both, environments use all cores, and the learner `Size.threads`. In `split`, half of the cores step the
     environments while the others learn. `of_sum` and `of_larger` are ratios to the sum and to the larger of the times
-    of `environments` and `updates`. `waiting` is the share of time in which the learner waited for the environments.
-    `peak_mb` is the largest resident memory of the whole process so far, to which everything before contributes: the
-    other orders, and earlier sizes and suites. `summary` names the fastest order, and says whether the default takes at
-    most 1.05 times the sum and 1.15 times the larger.
+    of `environments` and `updates`. `waiting` is the share of time in which the learner waited for environments that
+    step beside it. `peak_mb` is the largest resident memory of the whole process so far, to which everything before
+    contributes: the other orders, and earlier sizes and suites. `summary` names the fastest order, and says whether the
+    default takes at most 1.05 times the sum and 1.15 times the larger.
 
     Updates run as at the beginning of a run (eagerly, or captured on a GPU), or `compiled`, as in long runs.
 

@@ -1,8 +1,8 @@
 """Presets as YAML files in Hydra's config groups, and the composition of a configuration from them.
 
-The options themselves are fields of dataclasses beside the code that they configure. The methods of each registry form
-one config group, so `network=mint network.width=200` needs no further declaration. Only the chosen methods are
-imported.
+The options themselves are fields of dataclasses beside the code that they configure. Each config group has the methods
+of one or several registries, so `network=mint network.width=200` needs no further declaration. Only the chosen methods
+are imported.
 """
 
 from __future__ import annotations

@@ -84,7 +84,10 @@ class Options:
 
 @functools.cache
 def _limits(config: type[Any]) -> dict[str, Limits]:
-    """The limits of a dataclass's options, each from the most derived class that sets any. `kind` has one choice."""
+    """The limits of a dataclass's options, each from the most derived class that sets any.
+
+    Where none sets those of `kind`, it has one choice.
+    """
     kind: dict[str, Limits] = {"kind": (config.kind,)} if getattr(config, "kind", "") else {}
     tables = (owner.__dict__.get("__dataclass_fields__", {}) for owner in reversed(config.__mro__))
     return kind | {f.name: f.metadata["limits"] for table in tables for f in table.values() if f.metadata.get("limits")}

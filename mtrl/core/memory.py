@@ -23,7 +23,7 @@ _KEEP = 1 << 30
 def keep_freed_memory() -> bool:
     """Let the process reuse the memory of freed arrays of up to 1 GiB instead of returning it to the system.
 
-    An update at T = 50 allocates tens of arrays of 20 to 60 MB. Above 32 MB, glibc maps new memory for each, and the
+    An update of 50 tasks allocates tens of arrays of 20 to 60 MB. Above 32 MB, glibc maps new memory for each, and the
     system zeroes every page of it, which takes as long as the arithmetic. Returns whether this worked; without glibc,
     nothing changes.
     """

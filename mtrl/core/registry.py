@@ -1,7 +1,7 @@
 """The methods that each configuration group offers: modules of mtrl's packages, and modules that users add.
 
-A method's module defines `Config`, a dataclass whose fields are its options, and usually `build(config, ...)`. Each of
-mtrl's own methods is one file with its name. A module that adapts several methods of another library instead defines
+A method's module defines `Config`, a dataclass whose fields are its options, and usually `build(config, ...)`. Most of
+mtrl's own methods are one file each, with the method's name. A module with several methods instead defines
 `CONFIGS = {"kind": Class, ...}`. A module with neither is a helper. A module is imported when its method is chosen;
 until then only its source is read.
 

@@ -52,10 +52,10 @@ class Transitions(NamedTuple):
 class TaskLoss(Protocol):
     """A learner's losses as a function, from which all gradients are taken.
 
-    `shared` maps a name to a tensor of the parameter's shape or, where per-task gradients are wanted, to a view with a
-    task axis of stride 0 in front: (T, *shape). `own` and `own_buffers` map names to (T, *shape). Returns the losses
-    (T,), or a list of T scalars where each has a graph of its own, and auxiliary tensors (metrics and new buffers),
-    which carry no gradient.
+    `shared` maps a name to a tensor of the parameter's shape or, where one backward pass gives each task's gradient, to
+    a view with a task axis of stride 0 in front: (T, *shape). `own` and `own_buffers` map names to (T, *shape). Returns
+    the losses (T,), or a list of T scalars where each has a graph of its own, and auxiliary tensors (metrics and new
+    buffers), which carry no gradient.
     """
 
     def __call__(
@@ -101,7 +101,7 @@ class TaskParameters(Protocol):
 
 @dataclass(frozen=True)
 class StepResult:
-    """The result of one step of all environments. The next step overwrites the arrays: copy them to keep them."""
+    """The result of one step of all environments. The next step may overwrite the arrays: copy them to keep them."""
 
     observation: FloatArray
     """(T, N, O): the observation to act on next. Where an episode has ended, the first one of the new episode."""

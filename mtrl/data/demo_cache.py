@@ -2,7 +2,7 @@
 
 A cache is a folder with one folder for each task, which holds `facts.json` and one raw file for each array. A task is
 written to another folder, which is renamed when it is complete. Several processes may therefore write different tasks,
-and a task whose writing was interrupted counts as missing.
+and the cache stays as it was if the writing of a task is interrupted.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ def _read(folder: Path, sizes: tuple[int, int], most: int | None) -> DataSet:
 def _scaled(action: Tensor, space: Any) -> Tensor:
     """Actions (1, M, A) of a space with limits -> between -1 and 1, as agents act. Others stay as they are.
 
-    Environments scale agents' actions to their own limits. Other programs' data sets have actions of these limits.
+    Environments scale agents' actions to their own limits. In other programs' data sets, actions have those limits.
     """
     low, high = (np.reshape(getattr(space, name, np.inf), (-1,)).astype(np.float32) for name in ("low", "high"))
     limited = np.isfinite(low) & np.isfinite(high) & (low < high)

@@ -26,12 +26,14 @@ def read_png(path: Path) -> NDArray[np.uint8]:
                 check_content(path, image.width * image.height * len(image.getbands()))
                 image.load()
                 pixels = np.asarray(image)
+            with path.open("rb") as file:
+                bits = file.read(25)[24]  # Pillow reads 16 bits per channel as 8
         except FileNotFoundError as error:
             raise expected(f"File {path}", "a picture", "no such file") from error
         except UnidentifiedImageError as error:
             raise expected(f"File {path}", "a PNG picture", "another format, or a damaged one") from error
-    if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.dtype != np.uint8:
-        raise expected(f"File {path}", "an RGB picture with 8 bits per channel", (pixels.shape, str(pixels.dtype)))
+    if pixels.ndim != 3 or pixels.shape[2] < 3 or bits != 8:
+        raise expected(f"File {path}", "an RGB picture with 8 bits per channel", f"{pixels.shape} with {bits} bits")
     return pixels[..., :3]
 
 

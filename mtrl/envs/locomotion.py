@@ -24,7 +24,7 @@ class Family(FamilyConfig, AdapterConfig):
     """Options of every family of Gymnasium environments with hidden goals."""
 
     horizon: int | None = option(200, "a positive integer")
-    """Steps of an episode."""
+    """Steps of an episode; None means 1000."""
 
     @property
     def names(self) -> Sequence[str]:

@@ -157,7 +157,7 @@ def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Pa
     """Make a cache of the demonstrations in RLBench's folders. Returns the cache's folder.
 
     Args:
-        folder: the folder that holds <task>/variation<N>/episodes/episode<M>.
+        folder: the folder that holds <task>/variation<N>/episodes/episode<M>; variation<N> may be all_variations.
         options: key=value overrides; the benchmark's tasks, cameras and image_size choose what is taken.
         episodes: how many episodes of each task to take, in the order of their numbers; all if not given.
         output: as in `collect`.

@@ -27,8 +27,8 @@ HEADLINES = (
     "train/return", "evaluation/return", "loss",
 )  # fmt: skip
 """The metrics of learning curves, the most informative first. Accuracy on test images comes before that on training
-batches. Behaviour cloning has only `evaluation/success`, and so has a run too short for an episode to end. Environments
-that do not report success have returns, and runs without scores have `loss`."""
+batches. Behaviour cloning, and a run too short for an episode to end, have no success but `evaluation/success`.
+Environments that do not report success have returns, and runs without scores have `loss`."""
 SOLVED = 0.8
 """A task counts as solved if at least this share of its episodes is solved."""
 _RECORD: dict[str, Any] = {

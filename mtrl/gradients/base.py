@@ -209,8 +209,8 @@ class Surgery(nn.Module):
     ) -> Tensor:
         """The gradient (*shape) of one parameter, from the tasks' unweighted gradients (S, *shape).
 
-        coefficients: (S,), or (E, S) for an ensemble; they contain the weights. weights: (S,). Both contain the factor
-        of the losses' reduction.
+        coefficients: (S,), or (E, S) if each ensemble member has its own (`SurgeryConfig.each_member`); they contain
+        the weights. weights: (S,). Both contain the factor of the losses' reduction.
         """
         return combine(gradients, coefficients)
 

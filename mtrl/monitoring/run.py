@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -165,7 +166,7 @@ class RunFolder:
         """Remove a new run that cannot be trained, with the folders made for it."""
         if self.status == "new":
             shutil.rmtree(self.path)
-            _remove_folders([folder for folder in self._created if folder.exists()])
+            _remove_folders(self._created)
 
     def close(self) -> None:
         """Unlock the folder for other processes."""
@@ -327,7 +328,8 @@ def _make_folders(path: Path) -> list[Path]:
 
 def _remove_folders(created: list[Path]) -> None:
     for folder in reversed(created):
-        folder.rmdir()
+        with contextlib.suppress(OSError):  # another run may use this one by now
+            folder.rmdir()
 
 
 def _take_lock(path: Path, created: list[Path]) -> int:

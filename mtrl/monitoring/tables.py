@@ -25,7 +25,8 @@ def result_text(facts: Mapping[str, Any]) -> str:
     if (best := facts.get("best")) is not None:
         name = facts["headline"]
         value = shown(name, best[f"mean_{name}"])
-        text += f"\nBest mean {name} during training: {value} after {best['step']} steps, chosen on the test data."
+        chosen = "validation" if f"mean_validation_{name}" in best else "test"
+        text += f"\nBest mean {name} during training: {value} after {best['step']} steps, chosen on the {chosen} data."
     return text
 
 

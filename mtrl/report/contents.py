@@ -23,7 +23,7 @@ from mtrl.report import gradients, origin, videos
 from mtrl.report.method import Method
 
 _ENOUGH = 3
-"""A metric is chosen for the learning curves only if at least one run has this many rows with it."""
+"""A metric was logged often enough for learning curves if at least one run has this many rows with it."""
 _POINTS = 120
 """The most points of a learning curve. More would be slow, as each point's interval takes thousands of resamples."""
 

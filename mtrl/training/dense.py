@@ -88,7 +88,7 @@ class Measures(Evaluation):
 
 
 class DenseTrainer(SupervisedTrainer):
-    """Trains an agent for dense prediction. Only the seed and the number of updates determine the next batch."""
+    """Trains an agent for dense prediction. Seed, rollbacks and updates so far determine the next batch."""
 
     headline = "score"
 

@@ -1,8 +1,8 @@
 """Evaluation by a fixed number of episodes per task, all of which are chosen before they start.
 
 An episode's last step decides whether it counts as solved. Meta-World's episodes terminate on success, as in its own
-`metaworld.evaluation.evaluation`. `Suite.make_evaluation_envs(seed, episodes, protocol)` chooses the goals of the
-episodes. The protocols differ only for Meta-World:
+`metaworld.evaluation.evaluation`. `ControlSuite.make_evaluation_envs(seed, episodes, protocol)` chooses the goals of
+the episodes. The protocols differ only for Meta-World:
 
 - ``goals`` (default): each of the benchmark's goals once; with fewer episodes than goals, the first `episodes` of an
   order shuffled by the seed.
@@ -65,7 +65,7 @@ class Evaluation:
         return tasks
 
     def to_json(self, tasks: Sequence[str]) -> dict[str, Any]:
-        """The result as JSON: `headline`, `episodes`, each `mean_<name>`, and under `tasks` the values of each task."""
+        """As JSON: `headline`, `episodes`, `mean_<headline>`, other means, and under `tasks` each task's values."""
         raise NotImplementedError
 
 
@@ -169,7 +169,7 @@ def evaluate(
     """Play `episodes` episodes of every task with `policy`, from a reset of `envs`.
 
     Args:
-        envs: made by `Suite.make_evaluation_envs` for the same number of episodes.
+        envs: made by `ControlSuite.make_evaluation_envs` for the same number of episodes.
         tells_success: as in `ControlSpec`.
 
     Raises:

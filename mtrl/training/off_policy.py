@@ -37,7 +37,7 @@ class Config(CollectorConfig):
     deterministic: bool = False
     """Whether stepping, storing and updating strictly alternate. Otherwise a step of the environments and the updates
     due for it run at the same time, so updates draw only earlier transitions. Runs repeat bit for bit either way. With
-    collector=ray it must be false."""
+    collector=ray it must be false, and runs do not repeat exactly."""
     collector_steps: int = option(25, "a positive integer")
     """With collector=ray: steps that a process takes with each of its copies before it gets a new policy."""
     max_staleness: int = 1000

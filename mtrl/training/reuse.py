@@ -38,7 +38,7 @@ class Sources:
     success: FloatArray
     """(T,): the share of episodes that it solves."""
     returns: FloatArray
-    """(T,): its mean return. Episodes end when they are solved."""
+    """(T,): its mean return. Episodes of Meta-World end when they are solved."""
     own_returns: FloatArray
     """(T,): the mean return of the task's own policy."""
     steps: int
@@ -48,14 +48,14 @@ class Sources:
 def find_sources(
     policy: Policy, envs: TaskVectorEnv, episodes: int, borrowers: BoolArray, lenders: BoolArray
 ) -> Sources:
-    """Play `episodes` episodes of each task with its own policy, and those of some tasks with other tasks' policies.
+    """Play `episodes` episodes of each task with its own policy, and of some tasks also with other tasks' policies.
 
     A borrower whose own policy solves no episode tries the policies of all lenders whose own policies solve one. The
-    best policy solves most episodes; of equal ones, it is the one that solves them in fewer steps. If none solves any,
-    it is the one with the largest return, if that is positive and more than twice the return of the task's own policy.
+    best policy solves most episodes; of equal ones, it is the one whose episodes are shorter. If none solves any, it is
+    the one with the largest return, if that is positive and more than twice the return of the task's own policy.
 
     Args:
-        envs: made by `Suite.make_evaluation_envs` for the same number of episodes.
+        envs: made by `ControlSuite.make_evaluation_envs` for the same number of episodes.
         borrowers, lenders: (T,), tasks that may try policies, and tasks whose policies may be tried.
     """
     own = evaluate(policy, envs, episodes)

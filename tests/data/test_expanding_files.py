@@ -77,6 +77,16 @@ def test_a_small_file_takes_little_memory(make: Callable[[Path], Callable[[], ob
         tracemalloc.stop()
 
 
+def test_a_picture_with_16_bits_per_channel_is_refused(tmp_path: Path) -> None:
+    """Pillow would read it as 8 bits, and depths that are packed into colours would be wrong."""
+    pixels = zlib.compress(b"".join(b"\0" + bytes(range(18)) for _ in range(3)))
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 3, 3, 16, 2, 0, 0, 0)), (b"IDAT", pixels), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(UserError, match=r"8 bits per channel.* with 16 bits"):
+        read_png(tmp_path / "deep.png")
+
+
 def test_a_large_picture_of_one_colour_is_no_such_file(tmp_path: Path) -> None:
     write_png(tmp_path / "black.png", np.zeros((1024, 1024, 3), np.uint8))
     assert read_png(tmp_path / "black.png").shape == (1024, 1024, 3)

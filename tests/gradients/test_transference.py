@@ -106,7 +106,13 @@ def test_affinities_by_rate_and_with_momentum() -> None:
 
 def test_a_learning_rate_of_zero_is_not_measured_where_affinities_are_divided_by_it() -> None:
     problem = Regression()
-    method = problem.optimizer("equal", "none", diagnostics=[affinity(per_rate=True)], sgd={"lr": 0.1})
+    method = problem.optimizer("equal", "none", diagnostics=[affinity(every=1, per_rate=True)], sgd={"lr": 0.1})
     first = problem.train(method, 1)[0]["affinity"].clone()
     method.optimizer.param_groups[0]["lr"] = 0.0
     assert torch.equal(problem.train(method, 1, first=1)[0]["affinity"], first)
+
+    def losses(*arguments: Any) -> Any:
+        found, aux = problem.losses(*arguments)
+        return found * torch.eye(T)[0], aux  # the other tasks' losses are zero
+
+    assert torch.equal(method.step(losses, problem.batch(4))["affinity"], first)

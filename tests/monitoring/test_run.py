@@ -134,6 +134,14 @@ def test_what_a_crash_before_the_config_left_counts_as_new(tmp_path):
     created(path)
 
 
+def test_folders_that_another_run_uses_stay(tmp_path):
+    first = RunFolder.open(tmp_path / "runs/mt10/a/seed_1", CONFIG)
+    second = RunFolder.open(tmp_path / "runs/mt10/a/seed_2", CONFIG)
+    first.discard()
+    assert [path.name for path in first.path.parent.iterdir()] == ["seed_2"]
+    second.close()
+
+
 def test_folder_with_other_things_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match="thesis"):

@@ -31,7 +31,7 @@ class Sizes(NamedTuple):
 class TwoHeads(nn.Module):
     """images (B, channels, H, W) -> primary logits (B, C) and auxiliary logits (B, K).
 
-    The heads are those of RL-AUX, App. C.1, which names no activation between their two layers.
+    The heads are those of RL-AUX, App. C.1. It names no activation between their two layers; here it is a ReLU.
     """
 
     def __init__(self, trunk: nn.Module, features: int, head_width: int, sizes: Sizes) -> None:
@@ -117,7 +117,7 @@ class MainLearner:
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """images (B, C, H, W) -> the likeliest primary classes (B,)."""
+        """images (B, channels, H, W) -> the likeliest primary classes (B,)."""
         self.network.eval()
         return self.network(images)[0].argmax(-1)
 

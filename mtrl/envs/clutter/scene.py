@@ -28,7 +28,7 @@ DOMAINS = ("source", "target")
 OBJECTS = ("long", "block", "can", "corner", "tee", "plate")
 REACH = np.array([[0.16, -0.16, -np.pi / 2], [0.44, 0.16, np.pi / 2]])
 """(2, 3): the smallest and the largest command. A command is x and y in metres, and the turn about the vertical in
-radians. Half a turn gives nearly the same grasp, leaning to the other side."""
+radians. Half a turn gives nearly the same grasp: the gripper then leans (`poses.LEAN`) to the other side."""
 HALF_HEIGHT = 0.018
 """Half the height of every object, in metres."""
 GRASP_HEIGHT = TABLE + HALF_HEIGHT

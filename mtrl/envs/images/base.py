@@ -44,7 +44,7 @@ class TaskImageConfig(ImageConfig):
     """Options of benchmarks with several tasks."""
 
     noise_task: bool = False
-    """Add a task with random labels, in which nothing can be learned: its weight should stay near its initial value."""
+    """Add a task with random labels, in which nothing can be learned. Auto-λ should hardly change its weight."""
 
 
 @dataclass

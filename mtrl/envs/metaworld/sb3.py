@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -65,9 +66,8 @@ class SB3VecEnv(VecEnv):
 
     def _info(self, i: int, info: dict[str, Any], done: bool, cut: bool) -> dict[str, Any]:
         """The info of sub-environment i for this step."""
-        own = {
-            k: v[i].item() for k, v in info.items() if isinstance(v, np.ndarray) and k[0] != "_" and k != "final_obs"
-        }
+        arrays = {k: v[i] for k, v in info.items() if isinstance(v, np.ndarray) and k[0] != "_" and k != "final_obs"}
+        own = {k: v.item() if isinstance(v, np.generic) else copy.copy(v) for k, v in arrays.items()}
         own["TimeLimit.truncated"] = cut
         if done:
             statistics = info["final_info"].get("episode", {})

@@ -39,8 +39,8 @@ class MetaWorldVectorEnv(VectorEnv):
     ``info["final_obs"]`` and ``info["final_info"]`` then describe its end, with the episode's statistics in
     ``info["final_info"]["episode"]``: return r, length l and seconds t. ``info`` has Meta-World's own entries, such as
     success, for every sub-environment except those that this step restarts (``AutoresetMode.NEXT_STEP``). Its entry
-    ``faults`` counts how often each sub-environment has failed since its last reset. An object made by `copy` or
-    `pickle` continues bit for bit.
+    ``faults`` counts how often each sub-environment has failed since its last reset (with ``NEXT_STEP``, since its last
+    restart). An object made by `copy` or `pickle` continues bit for bit.
 
     Args:
         kind: mt1, mt10, mt25, mt50, custom-mt-envs; ml1, ml10, ml25, ml45, custom-ml-envs.
@@ -110,9 +110,13 @@ class MetaWorldVectorEnv(VectorEnv):
             observation = self.envs.observation if single else self._restart(seed, which)
         else:
             observation = self._restart(seed, which)
+        self._begin(which)
+        return self._observe(observation), {}
+
+    def _begin(self, which: NDArray[np.bool_]) -> None:
+        """Begin to count the episodes of these copies."""
         self._returns[which], self._lengths[which], self._waiting[which] = 0, 0, False
         self._begun[which] = time.perf_counter()
-        return self._observe(observation), {}
 
     def _restart(self, seed: Any, which: NDArray[np.bool_]) -> Array:
         if isinstance(seed, int | np.integer) and which.all():
@@ -241,8 +245,10 @@ class MetaWorldVectorEnv(VectorEnv):
         if name == "sample_tasks":
             if not self._started:
                 self.reset()
-            observation = self._observe(self.envs.restart(np.ones_like(self.envs.faults, np.bool_), new_goals=True))
-            self._returns[:], self._lengths[:], self._waiting[:] = 0, 0, False
+            everything = np.ones(self.num_envs, np.bool_)
+            restarted = self.envs.restart(everything.reshape(len(self.tasks), -1), new_goals=True)
+            observation = self._observe(restarted)
+            self._begin(everything)
             return tuple((row, {}) for row in unbatched(observation))
         return self.render() or () if name == "render" else self.get_attr(name)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mtrl.core.errors import expected
 
 TASK = "push-v3"
-"""The Meta-World task whose scene, physics and reward are used."""
+"""The Meta-World task whose scene and physics are used."""
 PUCK_LOW, PUCK_HIGH = (-0.2, 0.6), (0.2, 0.7)
 PLACE_LOW, PLACE_HIGH = (-0.2, 0.85), (0.2, 0.95)
 LOW = np.array([*PUCK_LOW, *PLACE_LOW])

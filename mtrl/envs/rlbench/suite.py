@@ -43,7 +43,7 @@ class Config(ChosenTasks):
     cameras: list[str] = field(default_factory=lambda: list(POLICY_CAMERAS))
     """The policy's cameras: some of left_shoulder, right_shoulder, overhead, wrist and front."""
     variation: int = option(0, "0 or more")
-    """The number of each task's variation, in evaluation and in new demonstrations."""
+    """Which variation of each task is used, counted from 0, in evaluation and in new demonstrations."""
     horizon: int = option(10, "a positive integer")
     """Keyframes after which an episode counts as failed."""
     headless: bool = True

@@ -50,7 +50,8 @@ class Transference(Diagnostic):
         if self._updates % self.config.every == 0:
             found = self._affinities(context)
             # If affinities are divided by the learning rate, a rate of 0, which a schedule may end in, tells nothing.
-            sound = ~(found.isnan().all() & self.config.per_rate)
+            # It gives 0 instead of NaN to a task whose loss is 0.
+            sound = ~(found.isnan().any() & self.config.per_rate)
             self.total += torch.where(sound, found, 0.0)
             self.measured += sound
         self._updates += 1

@@ -54,8 +54,8 @@ class PCGrad(Surgery):
 
     Each task's gradient is always a linear combination Σ_j C_ij g_j of the original gradients, so the algorithm needs
     only their inner products. With P = C G, the product of the current g_i with the original g_j is P_ij. Where it is
-    negative, P_ij / G_jj is subtracted from C_ij. All tasks take their k-th projection at once, each in its own random
-    order. Projections against a zero gradient are skipped.
+    negative, P_ij / G_jj is subtracted from C_ij. The projections of each task have their own random order.
+    Those against a zero gradient are skipped.
     """
 
     def __init__(self, variant: str = "full") -> None:

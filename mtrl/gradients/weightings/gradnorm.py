@@ -2,9 +2,10 @@
 
 Let n_i be the norm of ∇L_i, G_i = w_i n_i, and r_i the ratio L_i / L_i(0) divided by the mean ratio of all tasks, where
 L(0) are the losses of the first update. w descends Σ_i |G_i − mean(G) r_i^α| with mean(G) r_i^α held fixed, so the
-gradient is n_i sign(G_i − mean(G) r_i^α). Adam moves w, which is scaled to sum to T after each step. Differences from
-the paper: the norms are those of all shared parameters, not of one layer, and each w_i is raised to at least 10⁻³
-before the scaling, where the paper relies on a small learning rate.
+gradient is n_i sign(G_i − mean(G) r_i^α). Adam moves w, which is scaled to sum to the number of tasks after each step.
+Differences from the paper: the update from which w is learned already uses the new w; the norms are those of all shared
+parameters, not of one layer; and each w_i is raised to at least 10⁻³ before the scaling, where the paper relies on a
+small learning rate.
 """
 
 from __future__ import annotations

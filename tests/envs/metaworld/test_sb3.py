@@ -67,6 +67,24 @@ def test_attributes_and_methods_reach_all_copies() -> None:
     envs.close()
 
 
+def test_info_of_any_kind_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words and vectors, as wrappers and other environments give them."""
+    envs = adapted(max_episode_steps=3)
+    step = envs.envs.step
+
+    def informed(actions: Any) -> Any:
+        *found, info = step(actions)
+        words = np.array([f"copy {i}" for i in range(4)], dtype=object)
+        return *found, info | {"word": words, "place": np.arange(8.0).reshape(4, 2)}
+
+    monkeypatch.setattr(envs.envs, "step", informed)
+    envs.reset()
+    infos = envs.step(np.zeros((4, 4)))[3]
+    assert [own["word"] for own in infos] == ["copy 0", "copy 1", "copy 2", "copy 3"]
+    assert infos[1]["place"].tolist() == [2.0, 3.0] and infos[1]["success"] == 0.0
+    envs.close()
+
+
 def test_other_restarts_are_refused() -> None:
     with pytest.raises(UserError, match="SAME_STEP"):
         adapted(autoreset_mode="NextStep")

@@ -12,7 +12,7 @@ from mtrl.envs.keyframes.tasks.base import Region, Task, Waypoint, boxes, scatte
 from mtrl.envs.keyframes.world import World
 
 _UP = 0.12
-"""Metres from a grasp or a release up to the keyframe above it."""
+"""Metres from the knife's grasp, or from a release, up to the keyframe above it."""
 
 
 def _carry(grasp: Pose, before: Pose, lifted: Pose, release: Pose) -> list[Waypoint]:

@@ -242,7 +242,7 @@ def carry(single: bool, grasped: float, in_place: float, lifted: bool, bonus: fl
 
 
 def grasped_and_raised(s: State, obj: Vector) -> bool:
-    """Whether the pads press on the object, and it is more than 2 cm above its start. Needs the probe ``touching``."""
+    """Whether pads with an opening above 0 press on the object, over 2 cm above its start. Needs probe ``touching``."""
     return s.touching > 0 and s.observation[3] > 0 and obj[2] - 0.02 > s.obj_init[2]
 
 

@@ -33,7 +33,7 @@ def sweep_into_v2(s: State) -> Outcome:
 
 
 def soccer_v2(s: State) -> Outcome:
-    """Rewards a grasped ball near the goal, with more weight on x. Beside the goalposts, closeness counts less."""
+    """Rewards the grasp and a ball near the goal, with more weight on x. Beside the posts, closeness counts less."""
     obj = s.observation[4:7]
     to_target, error = distance(obj, s.target), scaled_distance(obj, s.target, _GOAL_SCALE)
     # The margin is how far the ball has come, so it grows during the episode.
