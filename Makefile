@@ -26,7 +26,7 @@ PYTEST = $(if $(filter 0,$(JOBS)),,OMP_NUM_THREADS=1 )$(BIN)/pytest -n $(JOBS)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-train: $(VENV)/.installed-train ## train MT10 on the CPU, four million steps
+train: $(VENV)/.installed-train ## train MT10 on the CPU, 4.8 million steps
 	$(BIN)/mtrl train recipe=quick $(ARGS)
 
 results-check: $(VENV)/.installed-train ## evaluate the policies of results/mt10 again

@@ -327,8 +327,8 @@ def _make_folders(path: Path) -> list[Path]:
 
 
 def _remove_folders(created: list[Path]) -> None:
-    for folder in reversed(created):
-        with contextlib.suppress(OSError):  # another run may use this one by now
+    with contextlib.suppress(OSError):  # another run may use a folder by now, and so those above it
+        for folder in reversed(created):
             folder.rmdir()
 
 
