@@ -223,7 +223,7 @@ class MBML(BCQ):
 
     @torch.no_grad()
     def contexts(self, context: Transitions) -> Contexts:
-        """For each task t, relabel transitions (T, K, ..) of tasks (t + k) mod T. All t share J random offsets k."""
+        """Relabel for task t the transitions of tasks (t + k) mod T, for J random k. `context`: (T, K, ..)."""
         own, tasks = as_rows(context), self.num_tasks
         count = min(self.config.negatives or tasks - 1, tasks - 1)
         draw = {"device": self.device, "generator": self.generator}

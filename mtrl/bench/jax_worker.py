@@ -1,4 +1,4 @@
-"""A process that runs updates of the JAX baselines, with an interpreter that has JAX. It does not import mtrl.
+"""Runs updates of metaworld-algorithms (see `jax_baselines`), with an interpreter that has JAX and no mtrl.
 
     python jax_worker.py CHECKOUT '{"tasks": 10, "width": 400, ...}'
 

@@ -128,7 +128,7 @@ class _InHindsight(SomeTasks):
 
 
 class HindsightReplay(GoalReplay):
-    """Hindsight experience replay: replaces half of a batch's goals, on average, with goals that were achieved.
+    """Hindsight experience replay: replaces at most half of a batch's goals, on average, with achieved goals.
 
     This is the strategy "random" of Andrychowicz et al. 2017 with two changes. The new goal is achieved in a transition
     stored for the old goal. It replaces the old goal in all of its transitions in the batch, so that goal-conditioned
@@ -136,7 +136,7 @@ class HindsightReplay(GoalReplay):
     """
 
     share = 0.5
-    """The probability that a goal is replaced."""
+    """The probability that a goal is relabelled."""
 
     def __init__(self, *arguments: Any, relabel: Relabel, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -170,7 +170,7 @@ def check_shape(name: str, what: str, env: gymnasium.Env[Any, Any], observation:
 
 
 class calling:
-    """Turn every error of an environment into a UserError that names the line of its code where the error was raised.
+    """Turn every error of an environment into a UserError that names the line of its code, if it is known.
 
     what: what the environment should be, for the message.
     """

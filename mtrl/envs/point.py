@@ -74,7 +74,7 @@ class PointSuite(Suite[Config, ControlSpec]):
 class PointEnvs:
     """N copies of each of T tasks. Implements `TaskVectorEnv`.
 
-    Observations are the point's position (2), and actions its move (2), scaled by `SPEED`. The reward is minus the
+    Observations are the point's position (2). It moves by `SPEED` times the action (2). The reward is minus the
     distance to the goal after the move. Copy n starts at the same position in every task.
 
     Args:

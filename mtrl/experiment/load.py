@@ -118,8 +118,8 @@ class LoadedPolicy:
 
         Args:
             observation: for a keyframe task, a `Frame`; the result is then the next keyframe (8,). For a task on
-                images, uint8 (C, H, W) or (B, C, H, W); the result is then a class () or a prediction (c, H, W) for
-                each. For grasping, a uint8 picture with a mask (4, H, W); the result is then a command (3,).
+                images, uint8 (C, H, W) or (B, C, H, W); the result is a class () or c numbers of each pixel (c, H, W)
+                for each. For grasping, a uint8 picture and mask (4, H, W); the result is x, y (metres), turn (radians).
             task: its name or index, needed unless there is a `goal`.
             stage: for a keyframe task, the number of keyframes already reached.
             goal: for a benchmark whose tasks are goals, any goal in its range; for pushing, (4,) in metres.
@@ -129,7 +129,7 @@ class LoadedPolicy:
         """
         suite = self._experiment.suite
         if goal is not None and not isinstance(suite.spec, GoalSpec):
-            raise expected("A goal", f"left out for {suite.name}, whose tasks have names", goal)
+            raise expected("A goal", f"left out for {suite.name}, whose tasks are no goals", goal)
         index = self._index(task) if goal is None else None
         return self._experiment.trainer.act(observation, index, stage, goal)
 

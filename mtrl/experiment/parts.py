@@ -105,7 +105,7 @@ def _rebuilt(saved: dict[str, Any], imports: list[str]) -> tuple[Any, Any]:
     """Build the agent and the suite of a saved configuration again, on the CPU, in another process."""
     import_by_name(imports)
     config = replace(restore(saved), device="cpu", threads=1)
-    if getattr(config.agent, "execution", None) == "captured":  # only a GPU can
+    if getattr(config.agent, "execution", None) == "captured":  # needs a GPU
         config.agent = replace(config.agent, execution="plain")
     again = Experiment(config)
     return again.agent, again.suite

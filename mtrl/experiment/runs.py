@@ -169,7 +169,8 @@ class Scores:
         metrics = list(dict.fromkeys(result["headline"] for result in results))
         tasks = [task for task in results[0]["tasks"] if all(task in result["tasks"] for result in results)]
         if len(metrics) > 1 or not tasks:
-            raise expected("Runs of one method", "of the same metric and tasks", " and ".join(metrics))
+            found = " and ".join(metrics) if tasks else "no common task"
+            raise expected("Runs of one method", "of the same metric and tasks", found)
         rows = [[result["tasks"][task][f"mean_{metrics[0]}"] for task in tasks] for result in results]
         counted = [task for task in tasks if all(task in result.get("mean_over", tasks) for result in results)]
         values = np.array(rows, dtype=np.float64)
@@ -185,7 +186,7 @@ class Scores:
 
 
 def protocol(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Every choice that affects what a result means: its entries except scores, speed, seed and configuration."""
+    """What else decides what a result means: its entries except scores, `mean_over`, speed, seed and configuration."""
     return {key: value for key, value in result.items() if key not in _OUTCOMES and not key.startswith("mean_")}
 
 

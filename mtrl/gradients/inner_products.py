@@ -54,7 +54,7 @@ static void tile(const float **rows, long tasks, long i, long j, long first, lon
         }
 }
 
-/* sums (parts, tasks, tasks): part k sums every parts-th piece of the blocks' columns from k on; lower halves only.
+/* sums (parts, tasks, tasks): part k sums pieces k, k + parts, ... of the blocks' columns. Use only the lower halves.
    Returns whether a sum is near the end of float32's range, or beyond. */
 long gramian(const float **blocks, const long *widths, const long *strides, long count, long tasks, long parts,
              double *sums) {
@@ -81,7 +81,7 @@ long gramian(const float **blocks, const long *widths, const long *strides, long
 
 
 def takes(blocks: Sequence[Tensor]) -> bool:
-    """Whether `gramian` takes these blocks: float32 on a CPU that need no gradient, and the C code can be compiled."""
+    """Whether `gramian` can be used: the blocks are float32, on a CPU, need no gradient, and the C code compiles."""
     kind = all(b.dtype == torch.float32 and b.device.type == "cpu" and not b.requires_grad for b in blocks)
     return kind and _library() is not None
 

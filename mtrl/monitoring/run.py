@@ -90,11 +90,10 @@ class RunFolder:
         lock = _take_lock(path, created)
         try:
             status, begin = _enter(path, config, ignore, _plain_yaml(defaults), steps_key)
-        except OSError as error:
+        except BaseException as error:
             os.close(lock)
-            raise expected(f"Run folder {path}", "writable", error.strerror) from error
-        except BaseException:
-            os.close(lock)
+            if isinstance(error, OSError):
+                raise expected(f"Run folder {path}", "writable", error.strerror) from error
             raise
         return cls(path, config, status, lock, created, begin)
 
@@ -146,8 +145,7 @@ class RunFolder:
     def read_affinities(self) -> dict[str, Any]:
         """{"tasks": names, "affinity": {network: (T, T)}} of `affinity.json`. Raises UserError if absent or damaged."""
         if not self.affinities.exists():
-            needed = "trained with diagnostics=transference and logged once"
-            raise expected(f"Run {self.path}", needed, f"no {self.affinities.name}")
+            raise expected(f"Run {self.path}", "one with diagnostics=transference, logged once", "no affinity.json")
         found = read_json(self.affinities, {"tasks": [str], "affinity": {str: [[float | None]]}})
         size, shapes = len(found["tasks"]), [[len(matrix), *map(len, matrix)] for matrix in found["affinity"].values()]
         if not shapes or not size or any(set(shape) != {size} for shape in shapes):

@@ -45,8 +45,8 @@ class Config(off_policy.Config):
     envs_per_task: int = 3
     """N: episodes of each goal in a rollout, played in parallel."""
     replay: str = option("uniform", ("uniform", "hindsight"))
-    """How updates draw from the replay: uniform, or hindsight. With hindsight, each goal of a batch is replaced with
-    probability 1/2. The new goal is what a random one of its stored transitions achieves."""
+    """How updates draw from the replay: uniform, or hindsight, which replaces each goal of a batch with probability 1/2
+    by what a random one of its stored transitions achieves, if the puck has moved there."""
     buffer_size: int = 5000
     """Transitions kept per goal. With pushing's 200 goals, the default takes 200 MB."""
     evaluate_first: bool = True
@@ -66,7 +66,7 @@ class Config(off_policy.Config):
 
 
 class GoalEnvs(TaskVectorEnv, Protocol):
-    """Environments of T goals, which are chosen from many, with N copies each. Episodes start and end together."""
+    """Environments of T goals, which are chosen from many, with N copies each. All goals change at once."""
 
     @property
     def present(self) -> SomeTasks:
@@ -162,7 +162,7 @@ class GoalTrainer(OffPolicyTrainer):
         return self.policy(rows[None], self.suite.subset_of([goal]))[0]
 
     def evaluate(self, episodes: int, protocol: str, progress: Progress | None = None) -> GoalEvaluation:
-        """Play one episode of each of the first `episodes` training goals, and held-out goals, or of all if fewer.
+        """Play each of the first `episodes` training goals and held-out goals once, or all if there are fewer.
 
         Raises:
             UserError: `episodes` is not positive.

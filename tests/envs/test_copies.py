@@ -1,4 +1,4 @@
-"""Copies of mtrl's Gymnasium environments go on bit for bit."""
+"""Copies of mtrl's Gymnasium environments continue exactly."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_copy_goes_on_as_its_original(name: str, how: str) -> None:
     twin.close()
 
 
-def test_an_engine_points_to_its_state() -> None:
+def test_an_engine_refuses_to_be_copied() -> None:
     envs = MetaWorldSuite(MetaWorldConfig("mt1", tasks=["reach-v3"])).make_envs(0, 1)
     for make_copy in HOW.values():
         with pytest.raises(TypeError, match="state_dict"):

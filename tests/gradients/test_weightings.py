@@ -138,6 +138,11 @@ def test_dirichlet_weights_are_uniform_over_the_simplex() -> None:
     assert float((shares < 1 / (2 * T)).double().mean()) == pytest.approx(below, abs=0.01)
 
 
+def test_dirichlet_weights_are_finite_when_the_generator_draws_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda shape, generator, **options: torch.zeros(shape, **options))
+    torch.testing.assert_close(see(make("random", distribution="dirichlet"), losses(0)), torch.ones(T).double())
+
+
 def test_softmax_temperature_is_the_equation() -> None:
     log_alpha = torch.tensor([0.0, -1.0, -3.0], dtype=torch.float64, requires_grad=True)
     found = see(make("softmax_temperature"), losses(0), extras={"log_alpha": log_alpha})

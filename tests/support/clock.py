@@ -36,7 +36,7 @@ class Clock:
 
 
 class Beside:
-    """Stands for `ThreadPoolExecutor(1)`: a task takes its time from when it is submitted, beside the caller's.
+    """Stands for `ThreadPoolExecutor(1)`: a submitted task's time passes in parallel with the caller's.
 
     slowness: how many times longer it takes beside the caller than alone.
     """

@@ -20,7 +20,7 @@ class Episodes:
     """The engine's state of each copy, apart from physics.
 
     A copy is parked once it has played all of its scheduled episodes. `native` does the same in C as `begin` and `end`.
-    Only the commands of parked copies differ, and these have no effect.
+    Only the commands and the status of parked copies differ, and these have no effect.
 
     Args:
         envs: Meta-World's environment of each task, which gives the scale of actions and the hand's limits.

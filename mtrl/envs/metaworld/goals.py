@@ -18,8 +18,8 @@ class GoalDraws:
         copies: N.
         in_turn: whether copy n has only the goals n, n + N, ... and plays all of them, in a new random order each time,
             before it repeats one. By default, each draw is any of the task's goals.
-        here: the indices n of the copies to draw for; by default, all N. By one seed, each copy draws the goals
-            that it would draw without `here`. The methods' indices then count only these copies.
+        here: the indices n of the copies to draw for; by default, all N. With the same seed, each copy draws
+            the goals that it would draw without `here`. The methods' indices then count only these copies.
 
     Raises:
         UserError: with `in_turn`, a task has fewer goals than copies.

@@ -32,10 +32,10 @@ class SB3VecEnv(VecEnv):
     def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
         mode = envs.metadata.get("autoreset_mode")
         if mode != AutoresetMode.SAME_STEP:
-            raise expected("Argument `envs`", "of environments with AutoresetMode.SAME_STEP", mode)
+            raise expected("Argument `envs`", "made with AutoresetMode.SAME_STEP", mode)
         space = envs.single_observation_space
         if not isinstance(space, Box):
-            raise expected("Argument `envs`", "of environments whose observations are vectors or pictures", space)
+            raise expected("Argument `envs`", "environments whose observations are vectors or pictures", space)
         self.envs = envs
         self._envs: Any = envs  # the class VectorEnv lacks `call` and others, which all of these environments have
         self._dtype: Any = np.uint8 if space.dtype == np.uint8 else np.float32
@@ -50,7 +50,7 @@ class SB3VecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self._totals[:], self._lengths[:] = 0, 0
-        return np.asarray(observation, self._dtype)
+        return np.array(observation, self._dtype)
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = actions
@@ -62,7 +62,8 @@ class SB3VecEnv(VecEnv):
         self._lengths += 1
         infos = [self._info(i, info, bool(done[i]), bool(truncated[i] & ~terminated[i])) for i in range(self.num_envs)]
         self._totals[done], self._lengths[done] = 0, 0
-        return np.asarray(observation, self._dtype), reward.astype(np.float32), done, infos
+        observation = np.array(observation, self._dtype)  # stable-baselines3 stores the last one after the next step
+        return observation, reward.astype(np.float32), done, infos
 
     def _info(self, i: int, info: dict[str, Any], done: bool, cut: bool) -> dict[str, Any]:
         """The info of sub-environment i for this step."""

@@ -93,9 +93,9 @@ class MetaWorldSuite(Suite[Config, ControlSpec]):
         """{task: its first `num_goals` goals}, exactly those that Meta-World makes from this seed.
 
         mt10, mt25, mt50, or some of their tasks: the goals of `metaworld.MT10(seed)` and the like, which draw all
-        tasks' goals from one stream. mt1: the goals of `metaworld.MT1(task, seed)`, which differ from those of the same
-        task in mt10. custom: task i has the goals of `metaworld.MT1(task, seed + i)`, as in
-        `gymnasium.make_vec("Meta-World/custom-mt-envs", seed=seed)`.
+        tasks' goals from one stream. mt1: the goals of `metaworld.MT1(task, seed)`. In mt10, only reach-v3 has the
+        same ones. custom: task i has the goals of `metaworld.MT1(task, seed + i)`, as in Gymnasium's
+        `Meta-World/custom-mt-envs` if the seed is not 0.
         """
         whole = BENCHMARKS.get(self.config.kind)
         found = draw_goals(tuple(self.tasks if whole is None else whole), seed, whole is not None)

@@ -34,7 +34,7 @@ class RandomWeights(Weighting):
         draw = torch.randn if self.distribution == "normal" else torch.rand
         z = draw(losses.shape, device=losses.device, dtype=losses.dtype, generator=context.generator)
         if self.distribution == "dirichlet":
-            z = torch.log(-torch.log1p(-z))  # the logarithm of an exponential draw, for softmax
+            z = (-torch.log1p(-z)).clamp(1e-9).log()  # of an exponential draw, for softmax; `rand` may draw 0
         return context.softmax(z)
 
 

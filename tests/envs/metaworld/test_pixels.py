@@ -151,10 +151,12 @@ def test_one_copy_and_stable_baselines3_see_pictures_too() -> None:
     pytest.importorskip("stable_baselines3", reason="the extra `aux` is not installed")
     from mtrl.envs.metaworld.sb3 import SB3VecEnv
 
-    envs = SB3VecEnv(custom(observation="pixels", max_episode_steps=2))
+    envs = SB3VecEnv(custom(observation="pixels", max_episode_steps=2, copy=False))
     pictures: Any = envs.reset()
     assert pictures.dtype == np.uint8 and envs.observation_space.contains(pictures[0])
-    infos = [envs.step(action)[-1] for action in actions(2)][-1]
+    first = pictures.copy()
+    seen, infos = [(step[0], step[-1]) for step in map(envs.step, actions(2))][-1]
+    assert np.array_equal(pictures, first) and not np.array_equal(seen, first)
     assert envs.observation_space.contains(infos[0]["terminal_observation"])
     envs.close()
 

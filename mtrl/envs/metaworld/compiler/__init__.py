@@ -9,7 +9,7 @@ What the functions may use:
 
 - Statements: assignments to names, to ``a, b`` and to attributes of the state; ``if``; ``return``; ``pass``.
 - Expressions: constants, names, attributes, ``+ - * /``, comparisons, ``and``, ``or``, ``not``, ``a if test else b``.
-- Tuples of a fixed length: displays, also with ``*t`` and ``*(f(x) for x in t)``, and indices and slices that are known
+- Tuples of a fixed length: literals, also with ``*t`` and ``*(f(x) for x in t)``, and indices and slices that are known
   at compile time.
 - Calls of ``abs min max len float bool``, ``math.sqrt exp log sin cos isnan``, ``numpy.float32``, named tuples,
   ``functools.partial`` objects, and other functions of this kind, with keywords and defaults.
