@@ -155,7 +155,8 @@ def test_one_copy_and_stable_baselines3_see_pictures_too() -> None:
     pictures: Any = envs.reset()
     assert pictures.dtype == np.uint8 and envs.observation_space.contains(pictures[0])
     first = pictures.copy()
-    seen, infos = [(step[0], step[-1]) for step in map(envs.step, actions(2))][-1]
+    steps: list[Any] = [envs.step(action) for action in actions(2)]
+    seen, infos = steps[-1][0], steps[-1][-1]
     assert np.array_equal(pictures, first) and not np.array_equal(seen, first)
     assert envs.observation_space.contains(infos[0]["terminal_observation"])
     envs.close()
