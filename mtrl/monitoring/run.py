@@ -325,8 +325,8 @@ def _make_folders(path: Path) -> list[Path]:
 
 
 def _remove_folders(created: list[Path]) -> None:
-    with contextlib.suppress(OSError):  # another run may use a folder by now, and so those above it
-        for folder in reversed(created):
+    for folder in reversed(created):
+        with contextlib.suppress(OSError):  # removed already, or another run uses it by now
             folder.rmdir()
 
 
