@@ -18,6 +18,7 @@ from typing import Any
 from mtrl.bench import jax_worker
 from mtrl.core.config import check
 from mtrl.core.errors import expected
+from mtrl.monitoring.provenance import git
 
 _NEEDED = "a Python 3.12 or later with jax, flax, distrax, optax, orbax-checkpoint, jaxtyping, gymnasium and wandb"
 Updates = dict[str, Callable[[], Any]]
@@ -70,10 +71,5 @@ def _started(command: list[str], **options: Any) -> subprocess.Popen[str]:
 
 
 def _commit(checkout: Path) -> str | None:
-    if not (checkout / ".git").exists():
-        return None
-    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    """None if the checkout is no repository, such as an unpacked archive inside another repository, or git fails."""
+    return git(checkout, "rev-parse", "HEAD") if (checkout / ".git").exists() else None

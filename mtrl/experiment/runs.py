@@ -186,7 +186,7 @@ class Scores:
 
 
 def protocol(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What else decides what a result means: its entries except scores, `mean_over`, speed, seed and configuration."""
+    """How a result was measured: its entries except scores, `mean_over`, speed, seed and configuration."""
     return {key: value for key, value in result.items() if key not in _OUTCOMES and not key.startswith("mean_")}
 
 

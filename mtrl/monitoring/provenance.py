@@ -68,15 +68,18 @@ def _git(source: Path) -> dict[str, Any] | None:
 
     source: a file of the package, as `<package>/<part>/<file>`.
     """
+    if git(source.parent, "ls-files", "--error-unmatch", source.name) is None:
+        return None
+    # Only the package counts: results written into the repository do not change the code.
+    changed = git(source.parent, "status", "--porcelain", "--", str(source.parents[1]))
+    commit = git(source.parent, "rev-parse", "HEAD")
+    return None if changed is None or commit is None else {"commit": commit, "dirty": bool(changed)}
 
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(source.parent), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_PATIENCE).stdout.strip()
 
+def git(folder: Path, *arguments: str) -> str | None:
+    """What git prints in this folder, without the space around it; None if git fails, or is not installed."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        git("ls-files", "--error-unmatch", source.name)
-        # Only the package counts: results written into the repository do not change the code.
-        changed = git("status", "--porcelain", "--", str(source.parents[1]))
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_PATIENCE).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

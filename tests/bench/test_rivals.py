@@ -87,6 +87,7 @@ def test_rows_of_the_jax_baselines(
     """The only durations are those of our updates, 2 ms each, and those that the baselines' process reports."""
     clock, spent = Clock(monkeypatch), checkout / "spent"
     spent.touch()
+    (checkout / ".git").mkdir()  # in which git finds no commit
     monkeypatch.setattr(time, "perf_counter", lambda: clock.now + 1e-3 * sum(map(int, spent.read_text().split())))
     for agent in (SAC, PlainSAC):
         clock.takes(agent, "update", 2.0)

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from mtrl.core.errors import UserError
-from mtrl.experiment.runs import by_experiment
+from mtrl.experiment.runs import Scores, by_experiment
 
 
 def runs(**seeds: int) -> Any:
@@ -25,6 +25,12 @@ def test_experiments_of_one_name_are_told_apart_if_a_seed_would_occur_twice() ->
         "y": [1],
     }
     assert {*by_experiment(runs(a__x__seed_1=1, b__x__seed_2=2))} == {"x"}
+
+
+def test_runs_without_a_common_task_are_refused_for_that() -> None:
+    results = [{"headline": "success", "tasks": {task: {"mean_success": 1.0}}} for task in ("reach", "push")]
+    with pytest.raises(UserError, match="Found 'no common task'"):
+        Scores.of(results)
 
 
 def test_a_copy_of_a_run_is_not_another_seed() -> None:

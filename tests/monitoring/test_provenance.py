@@ -34,6 +34,8 @@ def test_code_is_dirty_where_the_package_changed_and_not_where_results_appear(
     assert found is not None and len(found["commit"]) == 40 and not found["dirty"]
     (tmp_path / "mtrl" / "new.py").write_text("code = 2\n")
     assert provenance.collect()["git"] == {**found, "dirty": True}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.collect()["git"] is None, "git is not installed"
 
 
 def test_the_command_is_one_to_type_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
