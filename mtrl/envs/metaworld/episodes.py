@@ -59,8 +59,8 @@ class Episodes:
         float64.
         """
         position = self.controls[..., :3]
-        position += np.clip(self.action[..., :3], -1.0, 1.0) * self.scale
-        np.clip(position, self.low, self.high, out=position)
+        position += np.minimum(np.maximum(self.action[..., :3], -1.0), 1.0) * self.scale
+        np.minimum(np.maximum(position, self.low, out=position), self.high, out=position)
         self.controls[..., 3] = self.action[..., 3]
         self.controls[..., 4] = -self.action[..., 3]
         self.status[...] = SOUND

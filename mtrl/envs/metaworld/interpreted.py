@@ -11,35 +11,31 @@ from mtrl.envs.metaworld.workers import Workers
 
 
 class PythonSteps:
-    """Runs the tasks' physics and arithmetic on the engine's threads."""
+    """Runs the tasks' physics on the engine's threads, and then their arithmetic in the calling thread.
+
+    Physics runs without the global interpreter lock. Arithmetic needs it, so more threads would not make it faster.
+    """
 
     def __init__(
         self, tasks: Sequence[tuple[TaskPhysics, TaskArithmetic]], episodes: Episodes, workers: Workers
     ) -> None:
         self._tasks, self._episodes, self._workers = tasks, episodes, workers
-        self._jobs: list[Callable[[int], None]] = []
+        self._physics: list[Callable[[int], None]] = []
+        self._arithmetic: list[Callable[[], None]] = []
 
     def plan(self, chunks: Sequence[tuple[int, int, int]]) -> None:
         """Set what each `run` steps. A chunk (t, first, last) means the copies ``first`` to ``last`` − 1 of task t."""
-        self._jobs = [self._job(*chunk) for chunk in chunks]
+        self._physics = [self._tasks[t][0].advance(first, last) for t, first, last in chunks]
+        self._arithmetic = [self._tasks[t][1].evaluate(first, last) for t, first, last in chunks]
 
     def run(self) -> int:
         """Step all planned copies. Returns how many episodes have ended."""
-        jobs = self._jobs
+        physics = self._physics
         self._episodes.begin()
-        self._workers.run(lambda job, worker: jobs[job](worker), range(len(jobs)))
+        self._workers.run(lambda job, worker: physics[job](worker), range(len(physics)))
+        for evaluate in self._arithmetic:
+            evaluate()
         return self._episodes.end()
 
     def close(self) -> None:
         """Nothing to close: the threads belong to the engine."""
-
-    def _job(self, t: int, first: int, last: int) -> Callable[[int], None]:
-        """A function that steps a chunk: all physics, then all arithmetic, so that their code stays in the cache."""
-        physics, arithmetic = self._tasks[t]
-        advance, evaluate = physics.advance(first, last), arithmetic.evaluate(first, last)
-
-        def step(worker: int) -> None:
-            advance(worker)
-            evaluate()
-
-        return step

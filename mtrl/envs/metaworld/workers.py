@@ -6,7 +6,6 @@ Threads take jobs one by one, so that slow jobs balance out.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,9 +16,6 @@ from mtrl.core.types import BoolArray
 Job = Callable[[int, int], None]
 """Called with a job and the index of the thread that does it, which is 0 for the caller's."""
 
-_SWITCH_INTERVAL = 2e-5
-"""Seconds after which a thread that waits for the interpreter's lock gets it, while jobs run. With Python's 5 ms, one
-thread's arithmetic would delay the physics of all others."""
 _PATIENCE = 1.0
 """Seconds between two checks that a thread is still alive, while the caller waits for it."""
 _LONGEST_END = 60.0
@@ -61,17 +57,12 @@ class Workers:
         self._function, self._error = function, None
         # Taking from the iterator of a list is atomic.
         self._jobs = iter(list(jobs))
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_INTERVAL)
         try:
-            try:
-                self._wake(len(jobs) - 1)
-                self._work(0)
-            finally:
-                self._drop_jobs()
-                self._wait()
+            self._wake(len(jobs) - 1)
+            self._work(0)
         finally:
-            sys.setswitchinterval(interval)
+            self._drop_jobs()
+            self._wait()
             self._function = None
         if self._error is not None:
             error = self._error

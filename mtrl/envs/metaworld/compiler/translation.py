@@ -90,39 +90,34 @@ class Program:
 
     def _translated(self, function: Callable[..., Any], arguments: dict[str, Value]) -> Value:
         """Translate a function. Returns its name in C, with the type of its result."""
-        first = _Body(self, function, arguments, None)
-        if first.result is None:
-            raise Untranslatable(f"{function.__qualname__} returns nothing")
-        body = _Body(self, function, arguments, first.result)
+        body = _Body(self, function, arguments)
         name = f"{function.__name__.lstrip('_')}_{len(self._functions)}"
         declared = [(to, value.type) for to, value in arguments.items() if not isinstance(value.type, Static)]
-        for kind in (*body.types, first.result, *(kind for _, kind in declared)):
+        for kind in (*body.types, body.result, *(kind for _, kind in declared)):
             self.declare(kind)
-        head = f"static {c_name(first.result)} {name}({', '.join(f'{c_name(kind)} {to}_' for to, kind in declared)}) {{"
+        head = f"static {c_name(body.result)} {name}({', '.join(f'{c_name(kind)} {to}_' for to, kind in declared)}) {{"
         variables = [f"  {kind} {to};" for to, kind in body.variables.items()]
         self._functions.append("\n".join([head, *variables, *(f"  {line}" for line in body.lines), "}", ""]))
-        return Value(first.result, name)
+        return Value(body.result, name)
 
 
 class _Body(Expressions):
-    """The statements of one function.
+    """The statements of one function."""
 
-    Args:
-        result: the type of the function's result. If it is None, the translation only serves to find that type.
-    """
+    result: Type
+    """The common type of all returned values."""
 
-    def __init__(
-        self, program: Program, function: Callable[..., Any], arguments: dict[str, Value], result: Type | None
-    ) -> None:
+    def __init__(self, program: Program, function: Callable[..., Any], arguments: dict[str, Value]) -> None:
         super().__init__(program.call, function.__globals__)
-        self.result, self._final, self._function = result, result is not None, function
         self.types: list[Type] = []
-        self._depth = 0
+        self._function, self._depth = function, 0
+        self._returned: dict[int, Value] = {}  # {index of a line, which is written last: the value to return there}
         for name, value in arguments.items():
             self.names[name] = value if isinstance(value.type, Static) else Value(value.type, f"{name}_")
-        returns = self._block(_definition(function).body)
-        if self.result is not None and not returns:
+        if not self._block(_definition(function).body):
             raise Untranslatable(f"{function.__qualname__} may end without a return")
+        for line, value in self._returned.items():
+            self.lines[line] = f"return {converted(value, self.result).code};"
 
     def copied(self, value: Value) -> Value:
         self.types.append(value.type)
@@ -212,10 +207,9 @@ class _Body(Expressions):
 
     def _return(self, value: Value) -> None:
         value = written(value)
-        if self._final and self.result is not None:
-            self.lines.append(f"return {converted(value, self.result).code};")
-        else:
-            self.result = value.type if self.result is None else common(Value(self.result), value)
+        self.result = common(Value(self.result), value) if self._returned else value.type
+        self._returned[len(self.lines)] = value
+        self.lines.append("")
 
 
 def _struct(name: str, members: dict[str, Type]) -> str:
