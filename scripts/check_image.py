@@ -33,6 +33,8 @@ SHORT = "recipe=quick steps=60 seed=7 training.final_episodes=1 video=false"
 """Options of the training run, which make it short."""
 PASSED = re.compile(r"PIP_|SSL_|REQUESTS_|.*_proxy$", re.IGNORECASE)
 """Environment variables of this machine that RUN steps get: they say how to reach a network."""
+PATIENCE = 600
+"""Seconds after training in which TensorBoard must have listed the run."""
 Mount = tuple[Path, str, bool]
 """Source, target (a path inside), and whether it is mounted read-only."""
 
@@ -77,7 +79,7 @@ class Image:
         for name, rest in instructions(DOCKERFILE):
             if name == "FROM":
                 suite = rest.removeprefix("debian:").removesuffix("-slim")
-                laid = ["debootstrap", "--variant=minbase", suite, str(self.root), mirror]
+                laid = ["debootstrap", "--variant=minbase", suite, str(self.root), mirror or apt_mirror(suite)]
                 check(laid if base is None else ["cp", "--archive", f"{base}/.", str(self.root)])
                 self.layers[rest] = size(self.root)
             elif name == "RUN":
@@ -138,17 +140,17 @@ class Image:
 def check(command: Sequence[str]) -> None:
     code = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
     if code != 0:
-        raise SystemExit(f"Exit code {code} of: {command[-1]}")
+        raise SystemExit(f"Exit code {code} of: {command[0]} ... {command[-1]}")
 
 
 def size(folder: Path) -> int:
     """The size of a folder on disk, in MB."""
-    done = subprocess.run(["du", "-sxm", str(folder)], stdout=subprocess.PIPE, text=True, check=True)
-    return int(done.stdout.split()[0])
+    done = subprocess.run(["du", "-sx", "--block-size=MB", str(folder)], stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout.split()[0].removesuffix("MB"))
 
 
 def try_services(image: Image, runs: Path) -> None:
-    """Check that TensorBoard, started first, lists a trained run, and that a user without a name can evaluate it."""
+    """Check that TensorBoard, started first, lists a trained run, and that another user can evaluate it."""
     services: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -162,9 +164,10 @@ def try_services(image: Image, runs: Path) -> None:
     try:
         train = [*image.entry, *shlex.split(filled(trainer["command"], variables))]
         check(image.command(train, writing, user=filled(trainer["user"], variables)))
+        end = time.monotonic() + PATIENCE
         while "seed_7" not in (listed := answer(f"http://127.0.0.1:{port}/data/runs")):
-            if started.poll() is not None:
-                raise SystemExit("TensorBoard ended.")
+            if started.poll() is not None or time.monotonic() > end:
+                raise SystemExit(f"TensorBoard should list the run within {PATIENCE} s. Found {listed!r}.")
             time.sleep(1)
         print(f"TensorBoard lists {listed}")
     finally:
@@ -185,17 +188,21 @@ def filled(text: str, variables: Mapping[str, str]) -> str:
 
 
 def answer(address: str) -> str:
+    """What a server on this machine answers, without any proxy; "" if it does not answer."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(address, timeout=5) as response:
+        with direct.open(address, timeout=5) as response:
             return response.read().decode()
     except OSError:
         return ""
 
 
-def apt_mirror() -> str:
-    """Where this machine's apt gets Debian."""
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()[0]
+def apt_mirror(suite: str) -> str:
+    """Where this machine's apt gets this release of Debian; Debian's own mirror if it gets none."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(CODENAME)"]
+    lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    found = (line.split()[0] for line in lines if line.split()[1:] == ["Debian", suite])
+    return next(found, "http://deb.debian.org/debian")
 
 
 def main() -> int:
@@ -216,7 +223,7 @@ def main() -> int:
         (folder / "runs").chmod(0o1777)
         let_through(folder / "context")
         image = Image(folder / "root", folder / "context", options.bind, {"PIP_ARGS": options.pip_args})
-        image.build(options.base, options.mirror or apt_mirror())
+        image.build(options.base, options.mirror)
         for words in ([], ["mtrl", "list", "benchmarks"]):
             check(image.command([*image.entry, *(words or ["--help"])]))
         try_services(image, folder / "runs")

@@ -167,6 +167,13 @@ def test_what_is_completed_composes(complete: Any) -> None:
         assert names == {f"{group}.{name}" for name in vars(getattr(config, group)) if name != "kind"}
 
 
+def test_what_a_benchmark_implies_gives_way_to_another_network() -> None:
+    """Its sizes suit the network that it implies; another network may lack these options."""
+    assert experiment.compose(["benchmark=clutter"]).network.width == 16
+    assert experiment.compose(["benchmark=clutter", "network=vgg16"]).network.kind == "vgg16"
+    assert experiment.compose(["benchmark=clutter", "network=resnet18"]).network.width == 16
+
+
 ASK = """
 {script}
 COMP_WORDS=({words}); COMP_CWORD={last}; COMP_LINE={line}; COMP_POINT=${{#COMP_LINE}}; COMP_TYPE=9

@@ -45,7 +45,7 @@ ARROWS: dict[str, set[str]] = {
 OWNERS: dict[str, tuple[str, ...]] = {
     "metaworld": ("mtrl.envs",),
     "mujoco": ("mtrl.envs",),
-    "envpool": ("mtrl.envs",),
+    "envpool": ("mtrl.bench",),
     "rlbench": ("mtrl.envs",),
     "pyrep": ("mtrl.envs",),
     "stable_baselines3": ("mtrl.agents.auxiliary", "mtrl.envs.metaworld.sb3"),

@@ -51,13 +51,13 @@ class Config(supervised.Config):
     """B: attempts per domain and update."""
     optimizer: str = "adam"
     learning_rate: float = 1e-3
-    """Adam's learning rate at the start of the schedule."""
+    """The optimiser's learning rate at the start of the schedule."""
     weight_decay: float = 1e-5
     reversal: float = option(0.3, "0 or more")
     """λ: the domain head's gradient with respect to the features is multiplied by −λ; 0 turns the domain loss off."""
     target_grasps: bool = True
-    """Whether the network learns from attempts in the target domain. If not, predictions there use the batch-norm
-    statistics of the source domain."""
+    """Whether the network learns from attempts in the target domain. If not, predictions there use what the source
+    domain has of its own: batch-norm statistics and, with `network.batch_norm=task`, scales and shifts."""
     target_labels: bool = False
     """Whether training also uses the labels of the wanted object in the target domain. This gives an upper bound."""
     mask_size: int = option(2, "a positive integer")
@@ -138,8 +138,8 @@ class Grasp(SupervisedLearner):
         """images (T, M, 4, H, W) -> (T, M): each command's probability of success, by the head that `score` names."""
         self.network.eval()
         shared, own, buffers = self.network.tensors
-        if not self.config.target_grasps:  # no attempts there, so no batch-norm statistics
-            buffers = {name: buffer[:1].expand_as(buffer) for name, buffer in buffers.items()}
+        if not self.config.target_grasps:  # the target's own rows have learned nothing
+            own, buffers = ({name: x[:1].expand_as(x) for name, x in part.items()} for part in (own, buffers))
         logits = self.network.call(shared, own, buffers, images.to(self.device))
         return logits[..., INSTANCE if self.config.score == "instance" else ANY].sigmoid()
 

@@ -26,7 +26,7 @@ class Config(AgentConfig):
     batch_size: int = option(32, "a positive integer")
     """B: samples per task and update."""
     stages: int = option(8, "a positive integer")
-    """S: number of stages; later ones count as the last."""
+    """S: number of stages. Later ones count as the last, and one without targets as the one before that has some."""
 
 
 class MeanPose(Agent):
@@ -46,7 +46,10 @@ class MeanPose(Agent):
 
     def act(self, observation: KeyframeObservation) -> Tensor:
         """Actions (T, N, 8): mean position, normalised mean quaternion, and the gripper's more frequent state."""
+        stages = torch.arange(self.config.stages, device=self.device)
+        known = torch.where(self.counts > 0, stages, 0).cummax(-1).values  # (T, S): the last stage so far with targets
         mean = self.sums / self.counts.clamp(min=1).unsqueeze(-1)
+        mean = mean.gather(1, known.unsqueeze(-1).expand_as(mean))
         rows = (self._one_hot(observation.stage.to(self.device)) @ mean).float()
         position, quaternion, gripper = rows.split([3, 4, 1], -1)
         return torch.cat([position, F.normalize(quaternion, dim=-1), (gripper > 0.5).float()], -1)

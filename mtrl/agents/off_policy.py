@@ -105,6 +105,12 @@ class OffPolicyActorCritic(ActorCritic):
         self._updates += count
         return metrics
 
+    @property
+    def fell_back(self) -> bool:
+        """Whether updates go on in a slower way than `execution` says, since a faster one failed."""
+        runner = None if self._learner is None else self._learner[1]
+        return isinstance(runner, runners.Auto) and runner.failed
+
     def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
         return self._executed(lambda: self.update(*draw()))
 

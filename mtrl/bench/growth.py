@@ -38,9 +38,8 @@ def measure(quick: bool = False) -> dict[str, Any]:
         arguments = [sys.executable, "-c", _CODE, str(tasks), method, "3" if quick else "15"]
         done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:
-            raise expected(
-                f"The process that measures {method} with {tasks} tasks", "able to finish", "an error, see above"
-            )
+            found = f"exit code {done.returncode} (errors, if any, are above)"
+            raise expected(f"The process that measures {method} with {tasks} tasks", "able to finish", found)
         ms, peak = json.loads(done.stdout)
         rows.append({"tasks": tasks, "update": method, "ms": ms, "ms_per_task": ms / tasks, "peak_mb": peak})
     return {"bench": "growth", "machine": machine(), "rows": rows}

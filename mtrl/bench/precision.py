@@ -18,7 +18,7 @@ KINDS = ("float32", "bfloat16")
 
 
 def measure(quick: bool = False, tasks: int = 10, device: str = "cpu") -> dict[str, Any]:
-    """Errors of the tasks' shared gradients, relative to those in float64 with the same parameters and batch.
+    """Errors of tasks' gradients of shared parameters, relative to float64 with the same parameters and batch.
 
     `error` is the median of ‖g − g₆₄‖ / ‖g₆₄‖ over tasks. `signs` is the share of pairs of tasks whose inner product
     has another sign than in float64. `clear_signs` is this share among pairs whose cosine in float64 is beyond ±0.01.

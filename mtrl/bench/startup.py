@@ -35,7 +35,7 @@ def first(*arguments):
     os._exit(0)
 
 BatchedEnvs.step = first
-main(sys.argv[1:])
+sys.exit(main(sys.argv[1:]))
 """
 """A program that runs a command, but exits after the environments' first step."""
 
@@ -46,22 +46,23 @@ def measure(quick: bool = False) -> dict[str, Any]:
     For comparison, `python` is an empty program, and `torch` only imports PyTorch. All programs take turns.
 
     Raises:
-        RuntimeError: a command exits with a code other than 0 and 2.
+        RuntimeError: a command exits with another code than 0, or than 2 if its input is bad on purpose.
     """
     programs = {name: ["-m", "mtrl.cli", *words] for name, words in COMMANDS.items()}
     for name, words in COMMANDS.items():
         if name.endswith(_ONE_STEP):
             programs[name.replace(_ONE_STEP, ", until the first step")] = ["-c", _FIRST_STEP, *words]
     programs = {"python": ["-c", ""], "torch": ["-c", "import torch"], **programs}
-    calls = {name: lambda words=words: _run(words) for name, words in programs.items()}
+    codes = {name: BAD_INPUT if name.startswith("unknown") else 0 for name in programs}
+    calls = {name: lambda words=words, code=codes[name]: _run(words, code) for name, words in programs.items()}
     seconds = interleaved(calls, 1 if quick else 9, warmup=1)
     rows = [{"command": name, "seconds": median(times), "least": min(times)} for name, times in seconds.items()]
     return {"bench": "startup", "machine": machine(), "rows": rows}
 
 
-def _run(words: list[str]) -> None:
+def _run(words: list[str], code: int) -> None:
     with tempfile.TemporaryDirectory() as folder:  # for the runs
         command = [sys.executable, *words]
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=folder)
-    if done.returncode not in (0, BAD_INPUT):
-        raise RuntimeError(f"{' '.join(words)}: {done.stderr}")
+    if done.returncode != code:
+        raise RuntimeError(f"{' '.join(words)} ended with exit code {done.returncode}: {done.stderr}")

@@ -16,6 +16,7 @@ from mtrl.bench.peers import matrix_products, naive_pcgrad, torchjd_pcgrad
 from mtrl.bench.plain_sac import Backward, PlainSAC, joint
 from mtrl.bench.report import interleaved, machine, timed
 from mtrl.core.config import check
+from mtrl.core.errors import expected
 from mtrl.core.memory import keep_freed_memory
 from mtrl.core.specs import ControlSpec
 from mtrl.core.types import Transitions
@@ -80,6 +81,8 @@ def updates(
 ) -> Callable[[], Any]:
     """A function that makes `count` full updates and waits until the device has finished.
 
+    It raises `UserError` if the updates cannot be compiled or captured as asked.
+
     options: options of the agent, such as `execution` and `precision`.
     """
     agent, replay = make_agent(num_tasks, method, device, width=width, **options), filled_replay(num_tasks, device)
@@ -90,6 +93,8 @@ def updates(
 
     def call() -> None:
         agent.learn(draw, count)
+        if agent.fell_back:
+            raise expected("Updates to be timed", agent.execution, "updates that run in a slower way (see above)")
         if device != "cpu":
             torch.cuda.synchronize()
 
@@ -138,14 +143,16 @@ def measure(
 
     Args:
         chosen: surgeries and weightings to measure.
-        repetitions: how often an update is timed; by default 50 times, and with `quick` 5 times.
-        compiled: also measure joint training and PCGrad with `agent.execution=compiled`. On a GPU, all updates are.
+        repetitions: how often each update but the two slow peers is timed; by default 50 times, with `quick` 5 times.
+        compiled: also measure joint training and PCGrad with `agent.execution=compiled`. On a GPU, every method is
+            measured in all ways, whether this is given or not.
         width: hidden units of each layer of the networks.
         jax_baselines: a checkout of metaworld-algorithms; requires device="cpu".
         jax_python: the Python interpreter that has JAX; this one if not given.
 
     Raises:
-        UserError: a method or suite is unknown, a number is not positive, or the JAX baselines cannot be run.
+        UserError: a method or suite is unknown, a number is not positive, the JAX baselines cannot be run, or updates
+            cannot be compiled.
     """
     unknown = set(chosen) - set(methods())
     check(not unknown, "--methods", f"among {', '.join(methods())}", ", ".join(sorted(unknown)))
@@ -189,12 +196,14 @@ def gpu_rows(
 ) -> list[dict[str, Any]]:
     """Milliseconds per update on a GPU: eagerly, captured in each precision, and compiled.
 
-    Each measurement is of `count` updates without a synchronisation in between. Ratios are to compiled joint training.
+    Methods that work on the host are only measured eagerly. Each measurement is of `count` updates without a
+    synchronisation in between. Ratios are to compiled joint training.
     """
     calls = {}
+    captured = [("captured", precision) for precision in ("tf32", "float32", "bfloat16")]
     for method in ("none", *chosen):
-        captured = [("captured", precision) for precision in ("tf32", "float32", "bfloat16")]
-        for kind, precision in [("plain", "tf32"), *captured, ("compiled", "tf32")]:
+        on_host = make_agent(SUITES[suite], method, device, width).critic_optimizer.host_bound
+        for kind, precision in [("plain", "tf32"), *([] if on_host else [*captured, ("compiled", "tf32")])]:
             options = {"execution": kind, "precision": precision, "device": device, "width": width}
             calls[method, kind, precision] = updates(SUITES[suite], method, count, updates_per_launch=count, **options)
     names = {" ".join(key): call for key, call in calls.items()}

@@ -22,7 +22,8 @@ class Spec:
     """The specification of any benchmark."""
 
     defaults: ClassVar[Mapping[str, str]] = {}
-    """Option -> default for such data, unless a recipe is chosen or the command line sets the option."""
+    """Option -> default for such data, if no recipe is chosen. The benchmark's own defaults and the command line take
+    precedence."""
 
     tasks: tuple[str, ...]
     """The names of the T tasks, in the order of the task axis."""

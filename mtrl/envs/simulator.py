@@ -1,4 +1,6 @@
-"""Imports MuJoCo whatever `MUJOCO_GL` says. A package that uses `mujoco` or `metaworld` imports this module first.
+"""Imports MuJoCo whatever `MUJOCO_GL` says: other modules get `mujoco` from here.
+
+A package that uses `metaworld`, which imports MuJoCo itself, imports this module first.
 
 The variable matters only for drawing, where it is read separately (see `offscreen`). The first few of MuJoCo's warnings
 go to the log, instead of to the terminal and a file MUJOCO_LOG.TXT in the working folder.
@@ -12,8 +14,8 @@ from typing import Any
 from mtrl.core.imports import import_despite
 from mtrl.core.limited import LimitedWarnings
 
-_mujoco: Any = import_despite("mujoco", "MUJOCO_GL", "PYOPENGL_PLATFORM")
+mujoco: Any = import_despite("mujoco", "MUJOCO_GL", "PYOPENGL_PLATFORM")
 _warn = LimitedWarnings(logging.getLogger(__name__))
 
-if _mujoco.get_mju_user_warning() is None:
-    _mujoco.set_mju_user_warning(lambda text: _warn("MuJoCo: %s", text))
+if mujoco.get_mju_user_warning() is None:
+    mujoco.set_mju_user_warning(lambda text: _warn("MuJoCo: %s", text))

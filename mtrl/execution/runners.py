@@ -186,6 +186,7 @@ class Auto:
         """stages: pairs (n, runner), where the runner is used after n updates, in increasing order of n."""
         self._plain, self._stages, self._done, self._snapshot = plain, list(stages), done, snapshot
         self._runner = plain
+        self.failed = False  # whether a faster runner could not be used
 
     def prepare(self) -> None:
         while self._stages and self._done() >= self._stages[0][0]:
@@ -199,6 +200,7 @@ class Auto:
             except UserError:
                 raise
             except Exception as error:
+                self.failed = True
                 logger.warning("A faster way to run updates failed, so they continue as before: %s", error)
 
     def __call__(self, count: int) -> Metrics:

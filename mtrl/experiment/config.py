@@ -125,9 +125,19 @@ def completed(overrides: Sequence[str]) -> list[str]:
     _check_imports(chosen.get("imports", ""))
     benchmark = chosen.get("benchmark") if "recipe" not in chosen else None
     implied = _implied(benchmark) if benchmark in SUITES.kinds else {}
-    usual = [f"{option}={value}" for option, value in implied.items() if option not in chosen]
+    kinds = configs.selected(ExperimentConfig, given)
+    usual = [
+        f"{option}={value}" for option, value in implied.items() if option not in chosen and _has(option, chosen, kinds)
+    ]
     usual += [f"{option}={value}" for option, value in _published([*usual, *given]).items()]
     return [*usual, *given]
+
+
+def _has(option: str, chosen: Mapping[str, str], kinds: Mapping[str, Sequence[str]]) -> bool:
+    """Whether an option that a benchmark implies exists: not if another kind than the benchmark's lacks it."""
+    group, _, name = option.partition(".")
+    registry = configs.find(REGISTRIES, group, ",".join(kinds[group])) if group in chosen and name else None
+    return registry is None or name in registry.options(kinds[group][0])
 
 
 def left_out(overrides: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from mtrl.core.errors import expected
 from mtrl.experiment.config import restore
 from mtrl.gradients.base import DiagnosticConfig, declared, primary_tasks
 from mtrl.gradients.grouping import Grouping, best_groups
+from mtrl.gradients.surgery import transference
 from mtrl.monitoring.files import write_atomic
 from mtrl.monitoring.run import RunFolder
 
@@ -81,10 +82,11 @@ def group_run(path: Path | str, groups: int, network: str | None = None, output:
 def _configuration(folder: RunFolder, all_tasks: list[str], tasks: list[str], suffix: str) -> dict[str, Any]:
     """The run's configuration with only these tasks, a name of its own, and no diagnostics that measure affinities.
 
-    Of the primary tasks, those of the group stay.
+    Of the primary tasks and of the combinations of tasks among which `surgery=transference` chooses, those within the
+    group stay.
 
     Raises:
-        UserError: the run has primary tasks, and none is in the group.
+        UserError: the run has primary tasks or such combinations, and none is in the group.
     """
     config = restore(folder.config)
     benchmark = configs.plain(config.benchmark.restricted(tasks))
@@ -97,7 +99,10 @@ def _configuration(folder: RunFolder, all_tasks: list[str], tasks: list[str], su
             primary = primary_tasks(f"{name}.primary", chosen, all_tasks, len(all_tasks)).tolist()
             names = [task for task, is_primary in zip(all_tasks, primary, strict=True) if is_primary]
             options["primary"] = [task for task in names if task in tasks]
-            check(len(options["primary"]) > 0, f"{name}.primary", f"set to a task of each group ({tasks})", names)
+            check(len(options["primary"]) > 0, f"{name}.primary", f"set to include a task of {tasks}", names)
+        if candidates := options.get("candidates"):
+            options["candidates"] = transference.restricted(candidates, [all_tasks.index(task) for task in tasks])
+            check(len(options["candidates"]) > 0, f"{name}.candidates", f"set to include one for {tasks}", candidates)
     changed = {name: options for name, options in methods.items() if options}
     return {**folder.config, **changed, "benchmark": benchmark, "diagnostics": diagnostics, "experiment": experiment}
 

@@ -155,7 +155,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Args:
         x: (in,), (B, in), (T, B, in) or (E or 1, T, B, in)
-        weight: (out, in), for one task or all; (T, out, in); or (E, 1 or T, out, in)
+        weight: (out, in), for one task or all; or, for x with three or more axes, (T, out, in) or (E, 1 or T, out, in)
         bias: (.., out), with the weight's leading axes
     """
     if weight.ndim == 2 and x.ndim < 3:

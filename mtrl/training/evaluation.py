@@ -26,6 +26,7 @@ from torch import Tensor
 from mtrl.core.config import check
 from mtrl.core.cores import torch_threads
 from mtrl.core.subset import TaskSubset
+from mtrl.core.suite import EPISODES
 from mtrl.core.types import BoolArray, FloatArray, StepResult, TaskVectorEnv
 
 Policy = Callable[..., FloatArray]
@@ -175,7 +176,7 @@ def evaluate(
     Raises:
         UserError: `episodes` is not positive.
     """
-    check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+    check(episodes >= 1, EPISODES, "a positive integer", episodes)
     tally = _Tally(envs.num_tasks, envs.envs_per_task, episodes, tells_success)
     observation = envs.reset()
     while (tally.played < tally.share).any():

@@ -21,6 +21,7 @@ from mtrl.core.config import check, option
 from mtrl.core.errors import expected
 from mtrl.core.specs import GoalSpec, Spec
 from mtrl.core.subset import ALL_TASKS, SomeTasks, TaskSubset
+from mtrl.core.suite import EPISODES
 from mtrl.core.types import FloatArray, Metrics, StepResult, TaskVectorEnv, Transitions
 from mtrl.data.goal_replay import GoalReplay, HindsightReplay, Relabel
 from mtrl.training import off_policy
@@ -167,7 +168,7 @@ class GoalTrainer(OffPolicyTrainer):
         Raises:
             UserError: `episodes` is not positive.
         """
-        check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+        check(episodes >= 1, EPISODES, "a positive integer", episodes)
         chosen = {GROUPS[0]: self.suite.goals[:episodes], GROUPS[1]: self.suite.held_out[:episodes]}
         total, done = sum(len(goals) for goals in chosen.values()), 0
         groups: dict[str, dict[str, FloatArray]] = {}

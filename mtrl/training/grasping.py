@@ -18,6 +18,7 @@ from torch import Tensor
 from mtrl.core.config import check
 from mtrl.core.errors import expected
 from mtrl.core.specs import GraspSpec, Spec
+from mtrl.core.suite import EPISODES
 from mtrl.core.types import BoolArray, FloatArray
 from mtrl.data.grasps import WANTED
 from mtrl.data.images import ImageData, normalised
@@ -136,8 +137,16 @@ def area_under_curve(scores: FloatArray, positive: BoolArray) -> float:
     return float((np.sign(difference) / 2 + 0.5).mean()) if difference.size else float("nan")
 
 
+def pairs(episodes: int, tables: int, objects: int) -> list[tuple[int, int]]:
+    """The table and the wanted object of each episode. All pairs occur before any of them occurs again."""
+    return [(e % tables, (e % tables + e // tables) % objects) for e in range(episodes)]
+
+
 class GraspTrainer(SupervisedTrainer):
-    """Trains a grasping network on attempts. Only the seed and the number of updates determine the next batch."""
+    """Trains a grasping network on attempts.
+
+    The seed and the numbers of rollbacks and updates determine the next batch.
+    """
 
     unit = "attempts"
 
@@ -152,10 +161,10 @@ class GraspTrainer(SupervisedTrainer):
         Raises:
             UserError: `episodes` is not positive.
         """
-        check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+        check(episodes >= 1, EPISODES, "a positive integer", episodes)
         arrays = [self.suite.attempts(domain, "test") for domain in range(self.suite.spec.num_tasks)]
         tables = len(arrays[0]["rgb"])
-        chosen = [(e % tables, (e + e // tables) % self.suite.objects) for e in range(episodes)]
+        chosen = pairs(episodes, tables, self.suite.objects)
         pictures = [torch.stack([self.suite.picture(domain, *pair) for pair in chosen]) for domain in arrays]
         commands = self._commands(torch.stack(pictures))
         found = np.zeros(commands.shape[:2], np.int64)

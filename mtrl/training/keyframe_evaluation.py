@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtrl.core.config import check
+from mtrl.core.suite import EPISODES
 from mtrl.core.types import BoolArray
 from mtrl.data.demo_cache import KeyframeObservation, observe
 from mtrl.data.demos import Frame
@@ -59,7 +60,7 @@ def play(
     Raises:
         UserError: `episodes` is not positive.
     """
-    check(episodes >= 1, "evaluation.episodes", "a positive integer", episodes)
+    check(episodes >= 1, EPISODES, "a positive integer", episodes)
     tasks, copies = envs.num_tasks, envs.envs_per_task
     shape = (tasks, -(-episodes // copies) * copies)
     success, lengths = np.zeros(shape, bool), np.zeros(shape, np.int64)

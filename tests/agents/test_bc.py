@@ -135,6 +135,17 @@ def test_the_mean_pose_control_is_the_mean_of_the_targets_it_saw() -> None:
         assert torch.allclose(made.act(seen)[t, 0, :3], rows[:, :3].mean(0), atol=1e-6)
 
 
+def test_the_mean_pose_control_repeats_the_last_stage_that_has_targets() -> None:
+    """A task's demonstrations may have fewer stages than the control."""
+    spec = KeyframeSpec(tuple(map(str, range(T))), ("front",), H)
+    made = AGENTS.build(AGENTS.config_class("mean_pose")(stages=4), methods=Methods(), spec=spec)
+    given = batch(0)
+    made.update(given._replace(observation=given.observation._replace(stage=torch.full((T, B), 1))))
+    poses = [made.act(given.observation._replace(stage=torch.full((T, B), stage)))[:, 0] for stage in (1, 2, 9)]
+    assert torch.equal(poses[0], poses[1]) and torch.equal(poses[0], poses[2])
+    torch.testing.assert_close(poses[0][:, 3:7].norm(dim=-1), torch.ones(T))
+
+
 @pytest.mark.parametrize(("method", "option"), [("pcgrad", "surgery"), ("uncertainty", "weighting")])
 def test_the_mean_pose_control_refuses_methods_that_it_cannot_use(method: str, option: str) -> None:
     spec = KeyframeSpec(("a", "b"), ("front",), H)

@@ -21,11 +21,11 @@ from tests.support.gradient_toys import methods
 B, SIZE = 5, 8
 
 
-def grasper(**options: Any) -> Any:
+def grasper(batch_norm: str = "shared", **options: Any) -> Any:
     torch.manual_seed(0)
     agent = AGENTS.build(
         AGENTS.config_class("grasp")(**{"batch_size": B, **options}),
-        network=IMAGE_NETWORKS.config_class("conv")(width=3, depth=1, fc_width=5, fc_depth=1),
+        network=IMAGE_NETWORKS.config_class("conv")(width=3, depth=1, fc_width=5, fc_depth=1, batch_norm=batch_norm),
         methods=methods(),
         spec=GraspSpec(("source", "target"), SIZE),
         seed=0,
@@ -104,15 +104,18 @@ def test_labels_of_the_wanted_object_are_used_only_in_the_source_unless_target_l
         assert difference[0] != 0 and bool(difference[1] != 0) is known
 
 
-def test_without_target_grasps_nothing_is_learned_from_the_target() -> None:
-    agent, given = grasper(target_grasps=False), batch()
+@pytest.mark.parametrize("batch_norm", ["shared", "task"])
+def test_without_target_grasps_nothing_is_learned_from_the_target(batch_norm: str) -> None:
+    agent, given = grasper(batch_norm, target_grasps=False), batch()
     assert losses(agent, given)[1] == 0
     other = given._replace(images=torch.stack([given.images[0], torch.randn_like(given.images[1])]))
-    updated = [grasper(target_grasps=False) for _ in range(2)]
+    updated = [grasper(batch_norm, target_grasps=False) for _ in range(2)]
     for made, seen in zip(updated, (given, other), strict=True):
         made.update(seen)
     images = batch(1).images
     torch.testing.assert_close(updated[0].predict(images), updated[1].predict(images))
+    source, target = updated[0].predict(images[:1].expand_as(images))
+    torch.testing.assert_close(source, target)
 
 
 def test_only_the_wanted_objects_head_sees_the_mask() -> None:

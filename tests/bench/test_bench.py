@@ -22,9 +22,11 @@ from mtrl.agents.sac import SAC
 from mtrl.bench import cloning, growth, report, shared_input, startup, train, update
 from mtrl.bench.peers import naive_pcgrad, torchjd_pcgrad
 from mtrl.bench.plain_sac import MultiHead, PlainSAC, joint
+from mtrl.core.errors import UserError
 from mtrl.data.demo_cache import DemoCache
 from mtrl.envs import SUITES
 from mtrl.envs.metaworld.engine import BatchedEnvs
+from mtrl.execution import tracing
 from mtrl.gradients.surgery.pcgrad import PCGrad
 from mtrl.gradients.surgery.torchjd_methods import TorchJD
 from mtrl.gradients.weightings.dwa import DWA
@@ -224,6 +226,22 @@ def test_orders_of_the_train_bench(
     assert summary["within_1.15_of_larger"] == (side_by_side <= 3.45)
 
 
+def test_updates_that_cannot_be_compiled_give_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no headers")
+
+    monkeypatch.setattr(tracing, "_compile", fail)
+    with pytest.raises(UserError, match="Updates to be timed should be compiled"):
+        update.updates(2, "none", width=8, execution="compiled")()
+
+
+def test_on_a_gpu_methods_that_work_on_the_host_are_only_timed_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update, "updates", lambda *_, **options: partial(str, options))
+    rows = update.gpu_rows("mt10", ["pcgrad", "upgrad"], 1, "cpu", width=8)
+    assert [row["update"] for row in rows if row["update"].startswith("upgrad")] == ["upgrad plain tf32"]
+    assert sum(row["update"].startswith("pcgrad") for row in rows) == 5
+
+
 def test_rows_of_the_on_policy_bench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Rollouts of four steps of 3 ms, and updates of 20 ms, or 32 ms with PCGrad."""
     clock = Clock(monkeypatch)
@@ -290,19 +308,21 @@ def test_rows_of_the_startup_bench(capsys: pytest.CaptureFixture[str], monkeypat
     """The programs run, and we say how long they take."""
     monkeypatch.setattr(startup, "COMMANDS", {"unknown kind": ["train", "benchmark=toi"]})
     milliseconds = {("-c", ""): 20.0, ("-c", "import torch"): 900.0, ("-m", "mtrl.cli", "train", "benchmark=toi"): 80.0}
-    Clock(monkeypatch).takes(startup, "_run", lambda words: milliseconds[tuple(words)])
+    Clock(monkeypatch).takes(startup, "_run", lambda words, code: milliseconds[tuple(words)])
     assert cli.main(["bench", "startup", "--quick", "--json"]) == 0
     rows = {row["command"]: row["seconds"] for row in json.loads(capsys.readouterr().out)["rows"]}
     assert rows == pytest.approx({"python": 0.02, "torch": 0.9, "unknown kind": 0.08})
     assert list(rows) == ["python", "torch", "unknown kind"]
-    with pytest.raises(RuntimeError, match=r"(?s)-c 1/0: .*ZeroDivisionError"):
-        startup._run(["-c", "1/0"])
+    with pytest.raises(RuntimeError, match=r"(?s)-c 1/0 ended with exit code 1: .*ZeroDivisionError"):
+        startup._run(["-c", "1/0"], 0)
+    with pytest.raises(RuntimeError, match=r"benchmark=toy agent\.nonsense=1 ended with exit code 2"):
+        startup._run(["-c", startup._FIRST_STEP, "train", "benchmark=toy", "agent.nonsense=1"], 0)
 
 
 def test_the_program_until_the_first_step_ends_there() -> None:
     """A training of a million steps would take hours."""
     words = ["train", "benchmark=mt1", "task=reach-v3", "network.width=8", "steps=1000000"]
-    startup._run(["-c", startup._FIRST_STEP, *words])
+    startup._run(["-c", startup._FIRST_STEP, *words], 0)
 
 
 @pytest.mark.parametrize("name", ["naive", "torchjd"])

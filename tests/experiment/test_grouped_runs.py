@@ -35,3 +35,22 @@ def test_primary_tasks_stay_with_their_group(
     else:
         assert done == 0 and [plan["weighting"]["primary"] for plan in plans] == [["turn-0"], ["turn-270"]]
         assert all(set(plan["weighting"]["primary"]) < set(plan["benchmark"]["tasks"]) for plan in plans)
+
+
+@pytest.mark.parametrize("candidates", ["all,2+3", "0+2,1+0"])
+def test_combinations_of_tasks_keep_their_tasks(
+    candidates: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the indexes of the group. Combinations across groups are left out; a group without any is refused."""
+    monkeypatch.chdir(tmp_path)
+    watching = ["diagnostics=transference", "diagnostics.transference.every=1"]
+    assert cli.main(["train", *TINY, *watching, "surgery=transference", f"surgery.candidates=[{candidates}]"]) == 0
+    saved = json.loads((run_folder() / "affinity.json").read_text())
+    write_json(run_folder() / "affinity.json", saved | {"affinity": {"critic": BLOCKS}})
+    capsys.readouterr()
+    done = cli.main(["group", str(run_folder()), "--groups", "2"])
+    plans = [yaml.safe_load(path.read_text()) for path in sorted((run_folder() / "groups").glob("*.yaml"))]
+    if candidates == "all,2+3":
+        assert done == 0 and [plan["surgery"]["candidates"] for plan in plans] == [["all"], ["all", "0+1"]]
+    else:
+        assert done == 2 and "surgery.candidates" in capsys.readouterr().err

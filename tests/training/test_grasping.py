@@ -1,4 +1,4 @@
-"""The search for commands on scores with a known maximum, and the area under the ROC curve against scikit-learn's."""
+"""Wanted objects; the search for commands on known maxima; the area under the ROC curve against scikit-learn's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtrl.training.grasping import area_under_curve, search
+from mtrl.training.grasping import area_under_curve, pairs, search
 
 REACH = np.array([[0.0, -1.0, -2.0], [1.0, 1.0, 2.0]])
 
@@ -21,6 +21,11 @@ def test_the_search_finds_the_best_command_of_each_problem() -> None:
 
     found = search(score, REACH, 2, torch.Generator().manual_seed(0))
     assert ((found - best).abs() / torch.tensor(REACH[1] - REACH[0]) < 0.1).all()
+
+
+@pytest.mark.parametrize("tables", [1, 2, 5, 11, 20, 29, 30])
+def test_no_table_and_object_occur_twice_before_all_have_occurred(tables: int) -> None:
+    assert len(set(pairs(6 * tables, tables, 6))) == 6 * tables
 
 
 def test_the_area_under_the_curve_is_scikit_learns() -> None:

@@ -5,9 +5,6 @@ view, table, light and colours differ from the source's, objects have textures, 
 pictures are rendered, too: no real robot was used.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
-
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -16,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtrl.core.types import FloatArray
-from mtrl.envs import simulator  # noqa: F401 (before all that imports mujoco)
 from mtrl.envs.keyframes.cameras import Renderer, camera_model
 from mtrl.envs.keyframes.poses import Pose, down
 from mtrl.envs.keyframes.rays import look

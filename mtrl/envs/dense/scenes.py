@@ -6,9 +6,6 @@ Anything at a depth of more than 5 m has no class, depth or normal. Test picture
 shows, whatever the seed.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +22,6 @@ from torch import Tensor
 from mtrl.core.config import option
 from mtrl.data.dense import Picture, Pictures
 from mtrl.data.pixel_cache import Arrays, Layout, made_once
-from mtrl.envs import simulator  # noqa: F401 (before all that imports mujoco)
 from mtrl.envs.dense.base import DenseConfig, DenseSuite
 from mtrl.envs.keyframes.cameras import Renderer
 from mtrl.envs.keyframes.episode import STREAMS, Episode

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mtrl.envs import simulator  # noqa: F401 (before all that imports mujoco)
 from mtrl.envs.keyframes import gym_env
 from mtrl.envs.keyframes.suite import Config, KeyframesSuite
 

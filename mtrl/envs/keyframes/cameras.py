@@ -1,8 +1,5 @@
 """What the cameras of a scene see: colours, depth, and the pinhole models that turn depth into points."""
 
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
-
 from __future__ import annotations
 
 import atexit
@@ -10,7 +7,6 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from mtrl.core.types import FloatArray
@@ -18,6 +14,7 @@ from mtrl.data.demos import CameraModel, Frame, Image
 from mtrl.envs.keyframes.scene import FAR, NEAR
 from mtrl.envs.keyframes.world import World
 from mtrl.envs.offscreen import OffscreenContext
+from mtrl.envs.simulator import mujoco
 
 _MIRROR = np.diag([-1.0, 1.0, -1.0])
 """From RLBench's camera axes (left, up, forward) to MuJoCo's (right, up, backward)."""

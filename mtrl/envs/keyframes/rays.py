@@ -1,13 +1,9 @@
 """Casts rays into a scene to find the geom, the depth and the surface normal at each pixel, without OpenGL."""
 
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
-
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +11,7 @@ from mtrl.core.types import FloatArray
 from mtrl.envs.keyframes.cameras import camera_model
 from mtrl.envs.keyframes.scene import FAR
 from mtrl.envs.keyframes.world import World
+from mtrl.envs.simulator import mujoco
 
 Local = NDArray[np.float64]
 

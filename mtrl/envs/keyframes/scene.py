@@ -5,18 +5,15 @@ cameras have the places and fields of view of RLBench's. All geoms are primitive
 real one.
 """
 
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
-
 from __future__ import annotations
 
 import functools
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from mtrl.envs.keyframes.poses import Pose, down
+from mtrl.envs.simulator import mujoco
 
 TABLE = 0.752
 """Height of the table's top, in metres."""

@@ -1,19 +1,16 @@
 """A simulated scene: the gripper follows keyframe actions, and a listener can record frames during each move."""
 
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
-
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from mtrl.core.types import FloatArray
 from mtrl.envs.keyframes.poses import Pose, about_z, angle_between, rotation_vector, slerp
 from mtrl.envs.keyframes.scene import HOME, OPENING, WORKSPACE
+from mtrl.envs.simulator import mujoco
 
 SPEED = {True: 0.8, False: 0.5}
 """Whether the gripper is open -> its speed in m/s."""

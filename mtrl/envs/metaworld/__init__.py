@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mtrl.envs import simulator  # noqa: F401 (before all that imports mujoco)
+from mtrl.envs import simulator  # noqa: F401 (before metaworld)
 from mtrl.envs.metaworld import vector
 from mtrl.envs.metaworld.suite import Config, MetaWorldSuite
 

@@ -4,8 +4,6 @@ A model of Meta-World takes about 20 MB, nearly all of it for textures and visua
 these (``discardvisual``) and keeps the bodies, joints and colliding geoms in their order, so that the physics is the
 same to the last bit. The remaining 3 MB are two collision meshes of the robot. Such a model cannot be rendered.
 """
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
@@ -13,9 +11,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import mujoco
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
+
+from mtrl.envs.simulator import mujoco
 
 
 @functools.cache

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from mtrl.core.native import FAILURES, compiled
@@ -28,6 +27,7 @@ from mtrl.envs.metaworld.physics import CONTROLS, ERROR, SOUND, SUBSTEPS, UNSTAB
 from mtrl.envs.metaworld.pool import SOURCE, Job, Pool
 from mtrl.envs.metaworld.probes import address_of
 from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, OBSERVATION_SIZE
+from mtrl.envs.simulator import mujoco
 
 logger = logging.getLogger(__name__)
 

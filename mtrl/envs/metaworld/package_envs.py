@@ -2,8 +2,6 @@
 
 Each copy is a `SawyerXYZEnv`. The copies are stepped one after the other in this process.
 """
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
@@ -12,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import mujoco
 import numpy as np
 import torch
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
@@ -25,6 +22,7 @@ from mtrl.core.limited import LimitedWarnings
 from mtrl.core.types import FloatArray, StepResult
 from mtrl.envs.metaworld.models import make_env
 from mtrl.envs.metaworld.starts import INTEGRATION
+from mtrl.envs.simulator import mujoco
 
 MAX_HORIZON = SawyerXYZEnv.max_path_length
 """The most steps that Meta-World allows in an episode."""

@@ -4,20 +4,18 @@ Each copy has its own ``MjData``. With fewer threads than copies, copies share `
 Resets change the positions of some bodies and sites in a model (``body_pos``, ``site_pos``), so each step of a copy
 then begins by writing those of its positions in which copies differ into the shared model.
 """
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from mtrl.envs.metaworld.probes import ProbeLayout, address_of, places_of
 from mtrl.envs.metaworld.starts import INTEGRATION, Start, Starts
+from mtrl.envs.simulator import mujoco
 
 SUBSTEPS = 5
 """Physics steps per environment step: Meta-World's frame_skip."""

@@ -1,6 +1,4 @@
 """Pictures of Meta-World without a display, and a video of one episode per task."""
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
@@ -10,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +18,7 @@ from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.models import whole_model
 from mtrl.envs.metaworld.package_envs import PackageEnvs
 from mtrl.envs.offscreen import OffscreenContext, offscreen_backend
+from mtrl.envs.simulator import mujoco
 from mtrl.monitoring.video import MACRO_BLOCK, Clip, Frame, check_writer, tile, write_video
 
 _CAMERA = "corner2"
@@ -43,9 +41,7 @@ class Renderer:
         UserError: the model has no such camera.
     """
 
-    def __init__(
-        self, model: mujoco.MjModel, width: int, height: int | None = None, cameras: Sequence[str] = (_CAMERA,)
-    ) -> None:
+    def __init__(self, model: Any, width: int, height: int | None = None, cameras: Sequence[str] = (_CAMERA,)) -> None:
         height, known = height or width, [model.camera(i).name for i in range(model.ncam)]
         for camera in cameras:
             if camera not in known:
@@ -80,7 +76,7 @@ class Renderer:
             self._context.free()
         self._graphics.free()
 
-    def draw(self, data: mujoco.MjData, out: NDArray[np.uint8]) -> None:
+    def draw(self, data: Any, out: NDArray[np.uint8]) -> None:
         """Draw the state in `data`, on which ``mj_forward`` has been called, into `out` (K, height, width, 3)."""
         with self._graphics:
             for (camera, picture), place in zip(self._views, out, strict=True):
@@ -89,14 +85,14 @@ class Renderer:
                 mujoco.mjr_readPixels(self._picture, None, self._area, self._context)
                 place[...] = picture
 
-    def frame(self, data: mujoco.MjData) -> Frame:
+    def frame(self, data: Any) -> Frame:
         """(height, width, 3): a picture from the first camera."""
         out = np.empty((len(self._views), *self._picture.shape), np.uint8)
         self.draw(data, out)
         return out[0]
 
 
-def _fixed(camera: int) -> mujoco.MjvCamera:
+def _fixed(camera: int) -> Any:
     fixed = mujoco.MjvCamera()
     fixed.type, fixed.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, camera
     return fixed

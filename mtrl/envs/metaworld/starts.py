@@ -4,8 +4,6 @@ The state after a reset depends only on the goal: to the last bit, it is the sam
 test compares all tasks). So the reset, which takes at least 250 physics steps, is done only once for each goal. Later
 episodes start from a copy of that state.
 """
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
@@ -14,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import mujoco
 import numpy as np
 from metaworld.types import Task
 from numpy.typing import NDArray
@@ -22,6 +19,7 @@ from numpy.typing import NDArray
 from mtrl.envs.metaworld.models import make_physics_env
 from mtrl.envs.metaworld.probes import read_constant
 from mtrl.envs.metaworld.tasks.base import CURRENT_SIZE, TaskSpec
+from mtrl.envs.simulator import mujoco
 
 INTEGRATION: Any = mujoco.mjtState.mjSTATE_INTEGRATION.value
 """The part of ``MjData`` from which physics continues exactly."""

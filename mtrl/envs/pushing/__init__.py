@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mtrl.envs import simulator  # noqa: F401 (before all that imports mujoco)
 from mtrl.envs.pushing import gym_env
 from mtrl.envs.pushing.suite import Config, PushingSuite
 

@@ -1,6 +1,4 @@
 """Videos of pushing: several goals side by side, each with a disc of the success radius where the puck should go."""
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
@@ -9,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mujoco
 import numpy as np
 
 from mtrl.core.types import FloatArray
@@ -18,6 +15,7 @@ from mtrl.envs.metaworld.rendering import Renderer, offscreen_backend
 from mtrl.envs.metaworld.starts import INTEGRATION
 from mtrl.envs.pushing.envs import RADIUS, PushEnvs
 from mtrl.envs.pushing.goals import TASK, Goals
+from mtrl.envs.simulator import mujoco
 from mtrl.monitoring.video import Clip, Frame, check_writer, tile, write_video
 
 _MARK = (0.1, 0.9, 0.2, 0.6)

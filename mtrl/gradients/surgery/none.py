@@ -1,4 +1,4 @@
-"""No surgery: the task gradients are summed as they are, by one joint backward pass."""
+"""No surgery: weighted task gradients are summed unchanged, for which one joint backward pass is usually enough."""
 
 from __future__ import annotations
 

@@ -64,6 +64,19 @@ def _sets(candidate: str, tasks: int) -> list[tuple[int, ...]]:
     return [tuple(indexes)]
 
 
+def restricted(candidates: Sequence[str], kept: Sequence[int]) -> list[str]:
+    """The candidates for only the tasks with the indexes `kept`, whose new indexes are 0, 1, ....
+
+    Combinations that contain other tasks are left out.
+    """
+    found, new = list[str](), {str(task): str(index) for index, task in enumerate(kept)}
+    for candidate in candidates:
+        parts = candidate.split("+")
+        if candidate in KINDS or all(part in new for part in parts):
+            found.append(candidate if candidate in KINDS else "+".join(new[part] for part in parts))
+    return found
+
+
 class Transference(Surgery):
     needs_look_ahead = True
 

@@ -2,9 +2,9 @@
 
 This is the form that multi-task papers use for CelebA's 64×64 images (Sener & Koltun 2018): a first 3×3 convolution
 without pooling, four stages of which the last three halve the image, and 4×4 mean pooling of the last 8×8 pixels.
-`dropout` is the strong regularisation of Kurin et al. 2022 (Auto-λ paper, Fig. 7). It drops channels between the two
-convolutions of each block, and features before the heads. Channels after the network's first convolution are dropped at
-half the rate.
+`dropout` is a part of the regularisation of Kurin et al. 2022, which has weight decay, too. It drops channels between
+the two convolutions of each block, and features before the heads. Channels after the network's first convolution are
+dropped at half the rate.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Simonyan & Zisserman 2015 for 32×32 images, as Auto-λ (Sec. 5.2) and RL-AUX (App. C.1) use it: batch norm after every
 convolution, and one pixel of 512 features at the end. After the last stage, the papers' VGG-16 takes the maximum, and
 Auto-λ's published code the mean; `last_pool` chooses. With `batch_norm: task`, each task has its own scale and shift in
-each batch norm, as in Auto-λ's published code; its paper does not mention this. RL-AUX's heads have two linear layers
-(`head_width: 512`), and Auto-λ's heads one (0).
+each batch norm, as in Auto-λ's published code; its paper does not mention this. Auto-λ's heads are one linear layer
+(`head_width: 0`), and RL-AUX's two, which `agent=auxiliary` makes (`agent.head_width`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Config(Options):
     last_pool: str = option("max", ("max", "mean"))
     """The pool after the last stage: max (2×2, as after the other stages) or mean (over all pixels)."""
     head_width: int = option(0, "0 or more")
-    """Hidden units of each head; 0 for a single linear layer."""
+    """Hidden units of each head; 0 for a single linear layer. No effect where the agent makes the heads (auxiliary,
+    matching and grasp)."""
     scale: float = option(1.0, "in (0, 4]")
     """Factor by which all channel counts are multiplied; less than 1 suits small images or machines."""
 

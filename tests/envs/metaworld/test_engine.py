@@ -19,8 +19,8 @@ import torch
 from gymnasium.vector import AutoresetMode
 from metaworld.policies import ENV_POLICY_MAP
 
+from mtrl.bench.envs import _peak_mb
 from mtrl.core.errors import UserError
-from mtrl.envs.metaworld.bench import _peak_mb
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.models import make_env, physics_model, whole_model
 from mtrl.envs.metaworld.package_envs import PackageEnvs

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 import mtrl.envs.metaworld  # noqa: F401  (registers mtrl/MT1-v3 and its like)
+from mtrl.bench import envs as bench
 from mtrl.core.errors import UserError
-from mtrl.envs.metaworld import bench
 from mtrl.envs.metaworld.models import whole_model
 from mtrl.envs.metaworld.starts import INTEGRATION
 

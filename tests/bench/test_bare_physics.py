@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from mtrl.envs.metaworld.bare_physics import BarePhysics, can_run
+from mtrl.bench.bare_physics import BarePhysics, can_run
 from mtrl.envs.metaworld.engine import BatchedEnvs
 from mtrl.envs.metaworld.starts import INTEGRATION
 from mtrl.envs.metaworld.suite import Config, MetaWorldSuite

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtrl.envs.metaworld import bench
-from mtrl.envs.metaworld.envpool_pools import EnvPools
+from mtrl.bench import envs as bench
+from mtrl.bench.envpool_pools import EnvPools
 from mtrl.envs.metaworld.suite import BENCHMARKS
 
 SLEEP = 1e-3
@@ -76,7 +76,7 @@ def test_pools_step_in_turn_or_at_once(calls: list[tuple[str, str]]) -> None:
 
 
 def test_rows_tell_the_speed_and_what_differs(calls: list[tuple[str, str]]) -> None:
-    rows = {row["engine"]: row for row in bench.bench(("mt1",), (2,), 0.0)}
+    rows = {row["engine"]: row for row in bench.compare(("mt1",), (2,), 0.0)}
     assert {("reset", "MetaWorld/PickPlace-v3")} == {call for call in calls if call[0] == "reset"}
     assert {"ours", "bound", "envpool", "envpool_overlapped"} <= set(rows)
     for name in ("envpool", "envpool_overlapped"):
@@ -99,7 +99,7 @@ def test_without_pools_there_are_no_rows(
         monkeypatch.setattr(bench, "envpool_installed", lambda: False)
     else:
         monkeypatch.setattr(bench, "_MOST_IN_POOLS", 1)
-    rows = {row["engine"] for row in bench.bench(("mt1",), (2,), 0.0)}
+    rows = {row["engine"] for row in bench.compare(("mt1",), (2,), 0.0)}
     assert "ours" in rows and not any(name.startswith("envpool") for name in rows) and calls == []
 
 

@@ -1,6 +1,4 @@
 """The physics of an engine's steps and nothing else, in C: `mtrl bench envs` compares the engine's speed with it."""
-# pyright: reportAttributeAccessIssue=false
-# (mujoco's compiled modules have no stubs.)
 
 from __future__ import annotations
 
@@ -8,7 +6,6 @@ import ctypes
 import time
 from collections.abc import Sequence
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +16,7 @@ from mtrl.envs.metaworld.native import FOLDER, functions
 from mtrl.envs.metaworld.physics import CONTROLS, SUBSTEPS
 from mtrl.envs.metaworld.starts import INTEGRATION
 from mtrl.envs.metaworld.workers import Workers
+from mtrl.envs.simulator import mujoco
 
 _SOURCE = (
     "#include <string.h>\n#include <mujoco/mujoco.h>\n"
