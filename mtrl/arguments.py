@@ -55,8 +55,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if rest and hasattr(options, "options") and not any(word.startswith("-") for word in rest):
         options.options += rest
     elif rest:
-        flag = rest[0].lstrip("-").partition("=")[0]
-        hint = f"; options are written {flag}=VALUE" if hasattr(options, "options") and rest[0] != "-" else ""
+        flag = next((word for word in rest if word.startswith("-")), "").lstrip("-").partition("=")[0]
+        hint = f"; options are written {flag}=VALUE" if hasattr(options, "options") and flag else ""
         found.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     return options
 
@@ -109,7 +109,7 @@ def _train(commands: Any) -> None:
     several = "Values separated by commas make one run for each combination."
     train = _command(commands, "train", "train an agent, or continue a run", examples, several)
     train.add_argument("options", nargs="*", metavar="key=value", help="`mtrl list` shows the choices")
-    train.add_argument("--config", type=_path, metavar="FILE", help="start from the config.yaml of a run or a group")
+    train.add_argument("--config", type=_path, metavar="FILE", help="start from a run's config.yaml or a group's file")
     train.add_argument("--show", action="store_true", help="print the whole configuration and stop")
     _add_json(train)
     _add_imports(train)
@@ -333,7 +333,7 @@ def _group(commands: Any) -> None:
     group = _command(commands, "group", "find out which tasks to train together, from a run's affinities", examples)
     group.add_argument("folder", type=_path, metavar="RUN", help="a run with diagnostics=transference")
     group.add_argument("--groups", type=int, required=True, metavar="K", help="largest number of groups")
-    group.add_argument("--network", help="network whose affinities to use: critic, actor or all (critic if measured)")
+    group.add_argument("--network", help="whose affinities to use: critic, actor, or all for an only network")
     group.add_argument("--output", type=_path, help="folder for the groups' configurations (groups/ in the run)")
     _add_json(group)
     _add_imports(group)

@@ -180,7 +180,7 @@ def _train_one(config: Any) -> Generator[Shown, None, Path]:
 
 
 def _report_of(folder: Any) -> Iterator[Shown]:
-    """Name a run's report. Write it first if the run has just ended or it is missing. A failure only prints a line."""
+    """Name a run's report. Write it first if it is missing or the run has just ended. A failure only prints a line."""
     from mtrl.monitoring.progress import say
 
     try:

@@ -44,6 +44,7 @@ def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+SUBPROCESS: dict[str, Any] = {"PIPE": subprocess.PIPE, "SubprocessError": subprocess.SubprocessError}
 MS = {"none plain tf32": 2.0, "none compiled tf32": 0.25}
 """What one update is said to take; others 1 ms, PCGrad's compiled one what the test says."""
 
@@ -99,7 +100,7 @@ def test_it_judges_what_the_benches_measure(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("mtrl.core.cores.usable_device", lambda name, _: torch.device(name))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
-    monkeypatch.setattr(script, "subprocess", SimpleNamespace(run=run_on(tests), PIPE=subprocess.PIPE))
+    monkeypatch.setattr(script, "subprocess", SimpleNamespace(run=run_on(tests), **SUBPROCESS))
     monkeypatch.setattr(sys, "argv", ["gpu_check", "--output", str(tmp_path / "found")])
 
     assert script.main() == (0 if all(holding) else 1)
@@ -113,3 +114,24 @@ def test_it_judges_what_the_benches_measure(
     assert rows["mt50", "none plain tf32"]["ratio"] == pytest.approx(8), "of the compiled joint update"
     assert rows["mt10", "pcgrad compiled tf32"]["ratio"] == pytest.approx(4 * pcgrad)
     assert found["update_gpu.json"]["command"].startswith("mtrl bench update --suites mt10,mt50")
+
+
+@pytest.mark.parametrize("card", ["a card", "another card"])
+def test_a_part_that_takes_too_long_fails_and_others_stay_if_they_are_of_this_card(
+    card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = module()
+
+    def run(command: list[str], timeout: float, **_: Any) -> None:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(script, "subprocess", SimpleNamespace(run=run, **SUBPROCESS))
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "update", "--output", str(tmp_path)])
+    old = {script.CHECKS["update"]: [True, 0.5], script.CHECKS["train"]: [True, 1.0]}
+    file = tmp_path / "checks_gpu.json"
+    file.write_text(json.dumps({"gpu": card, "torch": torch.__version__, "checks": old}))
+    assert script.main() == 1
+    kept = {script.CHECKS["train"]: [True, 1.0]} if card == "a card" else {}
+    assert json.loads(file.read_text())["checks"] == kept | {script.CHECKS["update"]: [False, None]}

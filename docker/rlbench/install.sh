@@ -5,6 +5,7 @@
 #   docker/rlbench/install.sh [PREFIX]     PREFIX: the virtual environment to create (default /opt/mtrl)
 #
 #   COPPELIASIM_ROOT     where the simulator goes (default /opt/coppeliasim); it writes there when it runs
+#   SMOKE                0: do not try the simulator at the end
 #   COPPELIASIM_ARCHIVE  its archive, a URL or a file: CoppeliaSim_Edu_V4_1_0_Ubuntu20_04.tar.xz; in the image's
 #                        build, a file must be under docker/, and is named /source/docker/NAME
 #   PIP_ARGS             further arguments for pip, such as another index for torch
@@ -21,8 +22,9 @@ set -euo pipefail
 PYREP_COMMIT=8f420be8064b1970aae18a9cfbc978dfb15747ef
 RLBENCH_COMMIT=02720bba4c73fe02eb75df946b8791b806028a9d
 
-prefix=${1:-/opt/mtrl}
-export COPPELIASIM_ROOT=${COPPELIASIM_ROOT:-/opt/coppeliasim}
+prefix=$(realpath --canonicalize-missing "${1:-/opt/mtrl}")
+COPPELIASIM_ROOT=$(realpath --canonicalize-missing "${COPPELIASIM_ROOT:-/opt/coppeliasim}")
+export COPPELIASIM_ROOT
 archive=${COPPELIASIM_ARCHIVE:-https://downloads.coppeliarobotics.com/V4_1_0/CoppeliaSim_Edu_V4_1_0_Ubuntu20_04.tar.xz}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -32,8 +34,8 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 2
 fi
 
-# python3.11: Ubuntu 22.04's own 3.10 is too old for mtrl. The others: a virtual X server, software OpenGL, what
-# CoppeliaSim's Qt plug-in for X loads, and a compiler for PyRep.
+# python3.11: Ubuntu 22.04's own 3.10 is too old for mtrl. The others: a compiler for PyRep, what downloads and unpacks,
+# a virtual X server, software OpenGL, and what CoppeliaSim and its Qt plug-in for X load.
 export DEBIAN_FRONTEND=noninteractive
 apt-get update
 apt-get install --yes --no-install-recommends \
@@ -72,8 +74,8 @@ python3.11 -m venv "$prefix"
 pip() { "$prefix/bin/python" -m pip install --no-cache-dir --disable-pip-version-check "$@"; }
 # shellcheck disable=SC2086  # PIP_ARGS is a list of words
 pip --constraint "$root/constraints.txt" ${PIP_ARGS:-} "${source_copy}[video,surgery]"
-# mtrl never asks for masks, the one part of RLBench that NumPy 2 breaks. RLBench's own requirement of PyRep names no
-# commit, so its dependencies are named here.
+# mtrl never asks for masks, the one part of RLBench that NumPy 2 breaks. RLBench names no commit of PyRep: hence
+# --no-deps below, and their dependencies are named here.
 # shellcheck disable=SC2086
 pip --constraint "$root/constraints.txt" ${PIP_ARGS:-} cffi setuptools wheel scipy pyquaternion natsort
 # shellcheck disable=SC2086

@@ -90,7 +90,7 @@ class BC(OneNetwork):
         return (sample * batch.importance).mean(-1), aux
 
     def update(self, batch: KeyframeBatch, second_batch: KeyframeBatch | None = None) -> Metrics:
-        """One optimiser step on a batch (T, B, ..), without waiting for the device."""
+        """One optimiser step on a batch (T, B, ..). Only methods that work on the host wait for the device."""
         second = None if second_batch is None else second_batch.to(self.device)
         return self.optimizer.step(self.losses, batch.to(self.device), second)
 

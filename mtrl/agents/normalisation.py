@@ -135,9 +135,8 @@ class ObservationNormaliser(_Normaliser):
 class RewardNormaliser(_Normaliser):
     """r -> r / standard deviation of the task's discounted returns G ← γ G + r, over all steps of all environments.
 
-    This is Gymnasium's `NormalizeReward` with statistics for each task, except that G restarts at zero after every
-    episode. In Gymnasium, G continues after a truncation. At a termination it becomes the last reward, and continues
-    from there.
+    This is Gymnasium's `NormalizeReward` with statistics for each task. G restarts at zero after every episode, as in
+    Gymnasium's vector wrapper where episodes restart in the same step; in its other wrappers G does not.
     """
 
     def __init__(self, config: NormalisationConfig, num_tasks: int, discount: float, device: torch.device) -> None:

@@ -55,7 +55,7 @@ class OffPolicyActorCritic(ActorCritic):
 
     critic_sees_action: ClassVar[bool] = True
     counting: ClassVar[tuple[str, ...]] = ("critic_optimizer",)
-    """Optimisers whose steps add up to the updates of `learn`, for checkpoints that do not hold their number."""
+    """Optimisers whose steps add up to the updates of `learn`, for checkpoints without the number of updates."""
 
     def __init__(self, config: Any, **context: Any) -> None:
         self.ensemble = config.num_critics
@@ -64,6 +64,7 @@ class OffPolicyActorCritic(ActorCritic):
         self._move = get_ema_multi_avg_fn(1 - config.tau)
         self.execution = self._choose_execution([self.critic_optimizer, self.actor_optimizer])
         self._learner: tuple[Draw, Callable[[int], Metrics]] | None = None
+        self._built: list[runners.Runner] = []
         self._updates = 0  # those of `learn`, counted on the host, since `step_count` is on the device
 
     def _choose_execution(self, optimizers: Sequence[MultiTaskOptimizer]) -> str:
@@ -108,14 +109,13 @@ class OffPolicyActorCritic(ActorCritic):
     @property
     def fell_back(self) -> bool:
         """Whether updates go on in a slower way than `execution` says, since a faster one failed."""
-        runner = None if self._learner is None else self._learner[1]
-        return isinstance(runner, runners.Auto) and runner.failed
+        return any(isinstance(runner, runners.Auto) and runner.failed for runner in self._built)
 
     def _runner(self, draw: Draw) -> Callable[[int], Metrics]:
         return self._executed(lambda: self.update(*draw()))
 
     def _executed(self, update: runners.Update) -> runners.Runner:
-        return runners.build(
+        built = runners.build(
             self.execution,
             update,
             self._state,
@@ -125,9 +125,11 @@ class OffPolicyActorCritic(ActorCritic):
             announce=lambda text: self.announce(text),
             products=precision.network_level(self.config.precision, self.device),
         )
+        self._built.append(built)
+        return built
 
     def update(self, batch: Transitions, second_batch: Transitions | None = None) -> Metrics:
-        """One update of all networks on a batch (T, B, ..), without waiting for the device.
+        """One update of all networks on a batch (T, B, ..), and only methods that work on the host wait for the device.
 
         If `batch.subset` selects some of the tasks, metrics are means over them. second_batch: of the same tasks.
         If several processes train together, each gets the whole batch and learns from its share.
@@ -145,8 +147,8 @@ class OffPolicyActorCritic(ActorCritic):
     def imitate(self, batch: Transitions, action: Tensor, value: Tensor) -> None:
         """Take one step towards another policy.
 
-        The critics move towards its values `value` (T, B) of the actions `action` (T, B, A), which are those of rewards
-        neither scaled nor normalised. The actor's actions without exploration move towards `batch.action`, which the
+        The critics move towards `value` (T, B), the other policy's values of `action` (T, B, A) for rewards neither
+        scaled nor normalised. The actor's actions without exploration move towards `batch.action`, which the
         other policy took, by the squared error.
         """
         batch = self.prepare(batch)

@@ -37,7 +37,7 @@ class Config(OneNetworkConfig):
     momentum: float = option(0.9, "in [0, 1)")
     """SGD's momentum."""
     weight_decay: float = option(5e-4, "0 or more")
-    """The optimiser's weight decay. Adam adds it to the gradient, too (unlike AdamW)."""
+    """The optimiser's weight decay. It is added to the gradient, also by Adam."""
     reduction: str = "sum"
 
 
@@ -57,7 +57,9 @@ class SupervisedLearner(OneNetwork):
             group["lr"] = factor * self.config.learning_rate
 
     def update(self, batch: Any, second_batch: Any = None) -> Metrics:
-        """One optimiser step on this process's share of a batch. Returns metrics, without waiting for the device.
+        """One optimiser step on this process's share of a batch. Returns metrics.
+
+        Only methods that work on the host wait for the device.
 
         The batch norms' running statistics are updated once, in the forward pass.
         """

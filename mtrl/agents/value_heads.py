@@ -125,7 +125,7 @@ class Symlog(ValueHead):
 
     A distribution's value is thus symexp of its mean, as in MuZero and TD-MPC2. DreamerV3 takes the mean of symexp,
     which needs output layers that start at zero, since otherwise the outermost bins outweigh all others. With noisy
-    targets, the values of this class are too small in magnitude.
+    targets of one sign, the values of this class are too small in magnitude.
     """
 
     is_linear = False
@@ -238,8 +238,8 @@ class ValueConfig(AgentConfig):
     popart_rate: float = option(3e-4, "in (0, 1]")
     """Weight of a new batch in the running statistics of `popart`."""
     popart_scale: str = option("present", ("present", "largest"))
-    """Standard deviation by which `popart` divides targets: the running one (present), or one that batches move upwards
-    only (largest). The latter keeps gradients small for tasks whose returns hardly vary."""
+    """Standard deviation by which `popart` divides targets: the running one (present), or one that batches can only
+    raise (largest). The latter keeps gradients small for tasks whose returns hardly vary."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

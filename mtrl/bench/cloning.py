@@ -62,7 +62,7 @@ def _write(folder: Path, demos: int) -> _Suite:
 
 
 def _noise(rng: np.random.Generator, task: str, demos: int) -> Iterator[Demo]:
-    """Yield demonstrations in which the gripper changes at every frame: of five frames, 1, 2 and 4 are keyframes."""
+    """Yield demonstrations in which the gripper changes at every frame: of frames 0 to 4, 1, 2 and 4 are keyframes."""
     camera = CameraModel(np.eye(4), np.diag([-SIZE, -SIZE, 1.0]), 0.01, 3.5)
     for _ in range(demos):
         frames = []

@@ -36,7 +36,7 @@ def naive_pcgrad(losses: Tensor, shared: Sequence[Tensor], own: Sequence[Tensor]
 
 
 def torchjd_pcgrad() -> Backward | None:
-    """The `Backward` of torchjd: one batched backward pass for the shared parameters, one of the mean for the owned.
+    """torchjd's `Backward`: a batched pass for the shared parameters, and one of the mean loss for the owned ones.
 
     Returns None if torchjd is not installed.
     """

@@ -32,7 +32,7 @@ TASKS, BATCH, SIZE, WIDTH = 40, 16, 32, 16
 def measure(quick: bool = False) -> dict[str, Any]:
     """Median milliseconds of CPU time of each way on one thread, measured alternately, and their ratios to `joint`."""
     with torch_threads(1):
-        calls = ways()
+        used, calls = machine(), ways()
         seconds: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(1 + (1 if quick else 5)):
             for name, call in calls.items():
@@ -42,7 +42,7 @@ def measure(quick: bool = False) -> dict[str, Any]:
     times = {name: median(values[1:]) for name, values in seconds.items()}
     rows = [{"update": name, "ms": 1e3 * value, "ratio": value / times["joint"]} for name, value in times.items()]
     facts = {"tasks": TASKS, "batch": BATCH, "size": SIZE, "network": "resnet18", "width": WIDTH}
-    return {"bench": "shared_input", **facts, "machine": machine(), "rows": rows}
+    return {"bench": "shared_input", **facts, "machine": used, "rows": rows}
 
 
 def ways() -> dict[str, Callable[[], Any]]:

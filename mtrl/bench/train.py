@@ -45,7 +45,7 @@ class Size:
 
 
 SIZES = {"quick": Size(128, 32, 2, 0.5, 15, threads=1), "standard": Size(400, 128, 1, 1.0, 2)}
-"""`quick` has the network and batch of `recipe=sac_mt10`, whose small matrix products are faster on one core, and half
+"""`quick` has the width and batch of `recipe=sac_mt10`, whose small matrix products are faster on one core, and half
 of its copies of each task. `standard` has the usual sizes for MT10 and MT50."""
 GPU = Size(400, 128, 16, 1.0, 20)
 """The size for a learner on a GPU, with sixteen copies of each task."""

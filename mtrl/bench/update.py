@@ -202,7 +202,7 @@ def gpu_rows(
     calls = {}
     captured = [("captured", precision) for precision in ("tf32", "float32", "bfloat16")]
     for method in ("none", *chosen):
-        on_host = make_agent(SUITES[suite], method, device, width).critic_optimizer.host_bound
+        on_host = make_agent(SUITES[suite], method, width=width).critic_optimizer.host_bound
         for kind, precision in [("plain", "tf32"), *([] if on_host else [*captured, ("compiled", "tf32")])]:
             options = {"execution": kind, "precision": precision, "device": device, "width": width}
             calls[method, kind, precision] = updates(SUITES[suite], method, count, updates_per_launch=count, **options)

@@ -1,7 +1,7 @@
 """Reads the values of options: text as typed, integers in any notation (such as 1e6), and the rest in Hydra's syntax.
 
 The declared type of an option decides how its value is read. Paths and names therefore need no escapes; only those that
-contain a comma need quotes.
+contain a comma, or look like Hydra's `choice(..)`, need quotes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _hints(owner: Any) -> dict[str, Any]:
 def read(option: str, text: str, declared: Any, path: bool = False) -> Any:
     """The value to which `text` sets an option.
 
-    Where the declared type allows text, `text` is taken as typed, without quotes around all of it. In a path, `~`
+    Where the declared type allows text, `text` is taken as typed, minus quotes around all of it. In a path, `~`
     stands for the home folder. `null` is None where the type allows None.
 
     Raises:
@@ -71,7 +71,9 @@ def read(option: str, text: str, declared: Any, path: bool = False) -> Any:
     if value.is_sweep_override():
         raise expected(f"Option `{option}`", "one value here (a list stands in brackets)", text)
     found = value.value()
-    if float in kinds and isinstance(found, int) and abs(found) >= 2**1023:
+    numbers = found if isinstance(found, list) else [found]
+    floats = float in {*kinds, *get_args(declared)}
+    if floats and any(isinstance(number, int) and abs(number) >= 2**1023 for number in numbers):
         raise expected(f"Option `{option}`", "a finite number", text)
     return as_typed(found) if str in get_args(declared) else _whole(found, declared)
 

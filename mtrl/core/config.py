@@ -86,7 +86,7 @@ class Options:
 def _limits(config: type[Any]) -> dict[str, Limits]:
     """The limits of a dataclass's options, each from the most derived class that sets any.
 
-    Where none sets those of `kind`, it has one choice.
+    If no class limits `kind`, its default is its only choice.
     """
     kind: dict[str, Limits] = {"kind": (config.kind,)} if getattr(config, "kind", "") else {}
     tables = (owner.__dict__.get("__dataclass_fields__", {}) for owner in reversed(config.__mro__))

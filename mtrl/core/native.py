@@ -30,7 +30,9 @@ def compiled(source: str, *flags: str) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory(prefix="mtrl-") as folder:
         library = str(Path(folder, "library.so"))
         command = [*compiler, "-shared", "-fPIC", *flags, "-x", "c", "-", "-o", library, "-lm"]
-        subprocess.run(command, input=source, text=True, check=True, capture_output=True, timeout=120)
+        done = subprocess.run(command, input=source, text=True, check=False, capture_output=True, timeout=120)
+        if done.returncode != 0:
+            raise OSError(f"{shlex.join(compiler)} ended with exit code {done.returncode}: {done.stderr.strip()[:500]}")
         return ctypes.CDLL(library)
 
 

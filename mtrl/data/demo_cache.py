@@ -154,6 +154,8 @@ class CacheWriter:
         self._keyframes: list[int] = []
 
     def __enter__(self) -> CacheWriter:
+        if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / _FACTS).exists():
+            raise expected(f"Folder {self.path}", "new, or a cache, which is then replaced", "other files")
         shutil.rmtree(self._aside, ignore_errors=True)
         self._new = [folder for folder in self._aside.parents if not folder.exists()]
         self._aside.mkdir(parents=True)

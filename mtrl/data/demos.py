@@ -111,7 +111,7 @@ def rotation_matrix(quaternion: FloatArray) -> FloatArray:
 
 
 def keyframes(demo: Demo | Sequence[Frame]) -> list[int]:
-    """The indices of the keyframes, as in RLBench (James and Davison 2022, ARM), except for the first two frames.
+    """The indices of the keyframes by ARM's rule (James and Davison 2022). Frames 0 and 1 differ, as described below.
 
     The last frame is a keyframe, and so is each frame at which the gripper has opened or closed, or the arm has
     stopped. The arm stops at a frame if every joint is slower than `STOPPED`, the gripper is unchanged from two frames

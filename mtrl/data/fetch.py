@@ -110,7 +110,8 @@ def _download(source: Source, path: Path, show: Show | None) -> None:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"The download of {source.url} to {path} should succeed. Found: {reason}.") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a parent may be a file
+            aside.unlink(missing_ok=True)
         for folder in new:
             with contextlib.suppress(OSError):  # the folder has the file, or does not exist
                 folder.rmdir()

@@ -11,6 +11,7 @@ import csv
 import gzip
 import math
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -68,7 +69,8 @@ def svhn(root: Path | str) -> Split:
     Raises:
         UserError: a file is missing or malformed, or SciPy is not installed.
     """
-    folder = _folder(root, ["." if (Path(root) / "train_32x32.mat").is_file() else "svhn"], "svhn")
+    whole = all((Path(root) / f"{part}_32x32.mat").is_file() for part in ("train", "test"))
+    folder = _folder(root, ["." if whole else "svhn"], "svhn")
     return Split(*(_svhn_file(folder / f"{part}_32x32.mat") for part in ("train", "test")))
 
 
@@ -81,7 +83,8 @@ def mnist(root: Path | str) -> Split:
     Raises:
         UserError: a file is missing or malformed.
     """
-    folder = _folder(root, ["MNIST/raw", "mnist"], "mnist")
+    names = ["MNIST/raw", "mnist"]  # the first may be what an interrupted download has left
+    folder = _folder(root, names[::-1] if (Path(root) / names[1]).is_dir() else names, "mnist")
     parts = []
     for part in ("train", "t10k"):
         images = idx(_mnist_file(folder / f"{part}-images-idx3-ubyte"), 3)
@@ -126,21 +129,22 @@ def celeba_attributes(path: Path | str) -> tuple[list[str], list[str], torch.Ten
         raise expected(f"File {path}", "a text file", f"byte {error.start}, which is not text") from error
     if lines and "," in lines[0]:
         with reading(path, "a CSV of short cells"):
-            (_, *names), *rows = ([cell.strip() for cell in row] for row in csv.reader(lines) if row)
-        count, first = len(rows), 2
+            (_, *names), *rows = ([cell.strip() for cell in row] for row in csv.reader(lines))
+        numbered = [(number, row) for number, row in enumerate(rows, 2) if row]
+        count = len(numbered)
     else:
-        if len(lines) < 2 or not lines[0].strip().isdecimal() or not lines[1].split():
+        if len(lines) < 2 or not re.fullmatch(r"\s*[0-9]{1,18}\s*", lines[0]) or not lines[1].split():
             raise expected(f"File {path}", "a line with a count, then one with attribute names, or a CSV", lines[:1])
-        count, names, rows = int(lines[0]), lines[1].split(), [line.split() for line in lines[2:] if line.strip()]
-        first = 3
-    if len(rows) != count:
-        raise expected(f"File {path}", f"lines for {count} images", len(rows))
-    for number, row in enumerate(rows, first):
+        count, names = int(lines[0]), lines[1].split()
+        numbered = [(number, line.split()) for number, line in enumerate(lines[2:], 3) if line.strip()]
+    if len(numbered) != count:
+        raise expected(f"File {path}", f"lines for {count} images", len(numbered))
+    for number, row in numbered:
         if len(row) != len(names) + 1 or not set(row[1:]) <= {"1", "-1"}:
             shown = " ".join(row[:4])
             raise expected(f"File {path}, line {number}", f"a file name and {len(names)} times 1 or -1", shown)
-    values = np.array([row[1:] for row in rows]).reshape(count, len(names)) == "1"
-    return names, [row[0] for row in rows], torch.from_numpy(values.astype(np.int64))
+    values = np.array([row[1:] for _, row in numbered]).reshape(count, len(names)) == "1"
+    return names, [row[0] for _, row in numbered], torch.from_numpy(values.astype(np.int64))
 
 
 def _folder(root: Path | str, names: Sequence[str], fetched: str) -> Path:
@@ -149,7 +153,8 @@ def _folder(root: Path | str, names: Sequence[str], fetched: str) -> Path:
     for folder in folders:
         if folder.is_dir():
             return folder
-    raise expected(f"Folder {folders[-1]}", f"there (`mtrl data fetch {fetched}` downloads it, or copy it)", "none")
+    command = f"mtrl data fetch {fetched}" + (f" --root {root}" if str(root) != "data" else "")
+    raise expected(f"Folder {folders[-1]}", f"there (`{command}` downloads it, or copy it)", "none")
 
 
 def _there(path: Path) -> Path:
@@ -260,7 +265,7 @@ def _labels(what: str, found: Any, count: int, classes: int, first: int = 0) -> 
     """Check that labels (count,) are integers from `first` to `first` + `classes` − 1, and return them as int64."""
     try:
         values = np.array(found, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise expected(what, "integers", type(found).__name__) from error
     if values.shape != (count,):
         raise expected(what, f"one label for each of {count} images", values.shape)

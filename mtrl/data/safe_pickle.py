@@ -3,9 +3,9 @@
 A pickle is a program that may import any function and call it. Here it may use only the names that the caller allows,
 and the caller says which object each name stands for. Every other name is refused before it is looked up.
 
-NumPy's own constructors are not safe: `ndarray(shape, object, buffer=bytes)`, or a dtype whose state says "object"
-where its flags do not, create references to arbitrary memory addresses. So `NUMPY` holds stand-ins, which build arrays
-of numbers, booleans and strings from their bytes and refuse everything else.
+NumPy's own constructors are not safe: `ndarray(shape, object, buffer=bytes)`, or a dtype with fields of objects whose
+flags deny them, create references to arbitrary memory addresses. So `NUMPY` holds stand-ins, which build arrays of
+numbers, booleans and strings from their bytes and refuse everything else.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import numpy as np
 from mtrl.core.errors import UserError, reading
 
 _PLAIN_KINDS = "biufcSU"
+_AXES = 64
+"""The most axes of an array in NumPy."""
 _MADE, _MADE_PER_BYTE = 1 << 20, 4
 """The calls in a pickle may produce at most `_MADE` bytes, plus `_MADE_PER_BYTE` for each byte of the file. Old
 protocols write arrays as text, so a valid file may need several times its size."""
@@ -31,8 +33,8 @@ class _DType:
     """Stands in for `numpy.dtype`: a plain kind of number or string, and its byte order."""
 
     def __init__(self, code: Any, align: Any = False, copy: Any = False) -> None:
-        if not isinstance(code, str):
-            raise TypeError(f"dtype {code!r} is not named by a string")
+        if not isinstance(code, str):  # messages show no object of the file: nested lists may be endless as text
+            raise TypeError(f"dtype named by a {type(code).__name__}")
         self.value = np.dtype(code)
         if self.value.kind not in _PLAIN_KINDS:
             raise TypeError(f"dtype {code!r} is not one of numbers or strings")
@@ -48,16 +50,26 @@ class _DType:
 class _Array(np.ndarray):
     """An array that gets its content by `__setstate__`."""
 
+    filled = False
+
     def __setstate__(self, state: Any) -> None:
-        """(version, shape, dtype, Fortran order, bytes)."""
+        """(version, shape, dtype, Fortran order, bytes). Only once: NumPy frees the former content, viewed or not."""
         _, shape, kind, fortran, raw = state
-        if not isinstance(kind, _DType) or not isinstance(raw, bytes | str):
+        if self.filled or not isinstance(kind, _DType) or not isinstance(raw, bytes | str):
             raise TypeError("array is not one of plain numbers or strings")
         raw = raw.encode("latin1") if isinstance(raw, str) else raw
-        shape = tuple(int(size) for size in shape)
-        if min(shape, default=1) < 0 or math.prod(shape) * kind.value.itemsize != len(raw):
+        shape = _sizes(shape)
+        if math.prod(shape) * kind.value.itemsize != len(raw):
             raise ValueError(f"array {shape} of {kind.value} does not fit its {len(raw)} bytes")
+        self.filled = True
         super().__setstate__((1, shape, kind.value, bool(fortran), raw))  # type: ignore[arg-type]
+
+
+def _sizes(shape: Any) -> tuple[int, ...]:
+    sizes = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+    if len(sizes) > _AXES or not all(isinstance(size, int) and 0 <= size < 2**63 for size in sizes):
+        raise ValueError("shape that no array has")
+    return sizes
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> Any:
@@ -71,14 +83,21 @@ def _ndarray(*_: Any) -> Any:
     raise TypeError("array made by a call")
 
 
-def _frombuffer(buffer: Any, kind: Any, shape: Any, order: Any, *_: Any) -> Any:
-    if not isinstance(kind, _DType) or order not in ("C", "F"):
+def _frombuffer(buffer: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> Any:
+    """With order K, `shape` is that in memory, and `axes` how it is then transposed."""
+    if not isinstance(buffer, bytes | bytearray) or not isinstance(kind, _DType) or order not in ("C", "F", "K"):
         raise TypeError("array is not one of plain numbers or strings")
-    return np.frombuffer(buffer, kind.value).reshape(shape, order=order)
+    flat, sizes = np.frombuffer(buffer, kind.value), _sizes(shape)
+    if order != "K" or axes is None:
+        return flat.reshape(sizes, order="F" if order == "F" else "C")
+    places = _sizes(axes)
+    if sorted(places) != list(range(len(sizes))):
+        raise ValueError("axes that the array does not have")
+    return flat.reshape(sizes).transpose(places)
 
 
 def _scalar(kind: Any, data: Any = b"") -> Any:
-    if not isinstance(kind, _DType):
+    if not isinstance(kind, _DType) or not isinstance(data, bytes | str):
         raise TypeError("scalar is not a plain number or string")
     data = data.encode("latin1") if isinstance(data, str) else data
     return np.frombuffer(data, kind.value, 1)[0]
@@ -87,7 +106,7 @@ def _scalar(kind: Any, data: Any = b"") -> Any:
 def _encode(text: Any, encoding: Any = "latin1", *_: Any) -> bytes:
     """How protocols up to 2 write bytes. Other codecs are refused, since Python would import them by name."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise TypeError(f"encoding {encoding!r}")
+        raise TypeError("an encoding other than latin1")
     return text.encode("latin1")
 
 
@@ -143,7 +162,8 @@ class _Unpickler(pickle._Unpickler):
     def _count(self) -> None:
         """Count the bytes that a call has just produced, so that a file cannot expand the same text without end."""
         made = self.stack[-1]
-        self._left -= made.nbytes if isinstance(made, np.ndarray) else len(made) if isinstance(made, bytes) else 0
+        size = made.nbytes if isinstance(made, np.ndarray | np.generic) else len(made) if isinstance(made, bytes) else 0
+        self._left -= size
         if self._left < 0:
             raise ValueError("more bytes than the file has")
 

@@ -34,13 +34,17 @@ def compare_runs(ones: Sequence[Path], against: Sequence[Path], across_protocols
     base = by_experiment(find_runs(against))
     if len(base) > 1:
         raise expected("What follows --against", "runs of one method", ", ".join(base))
-    (name, others), sides = next(iter(base.items())), by_experiment(find_runs(ones))
+    (name, others), found_sides = next(iter(base.items())), by_experiment(find_runs(ones))
+    own = {run.path.resolve() for run in others}
+    sides = {label: runs for label, runs in found_sides.items() if not own & {run.path.resolve() for run in runs}}
+    if not sides:
+        raise expected("The runs to compare", "others than those of --against", str(ones))
     unfinished = [_name(run) for found in [*sides.values(), others] for run in found if run.result is None]
     reference = _results(f"--against {name}", others)
     base_scores, comparisons = Scores.of(reference), []
     for label, runs in sides.items():
         results = _results(label, runs)
-        found = _protocol_differences([*reference, *results])
+        found = _protocol_differences([*results, *reference])
         if found and not across_protocols:
             raise UserError(
                 f"Runs of {label} and {name} should have one protocol (--across-protocols compares them nevertheless). "
@@ -75,7 +79,7 @@ def _protocol_differences(results: Sequence[dict[str, Any]]) -> dict[str, list[A
     first, found = protocol(results[0]), dict[str, list[Any]]()
     for other in results[1:]:
         for key, pair in differences(first, protocol(other)).items():
-            if not all(value in (None, "absent") for value in pair):  # an older version may not have recorded it
+            if not all(value in (None, "absent") for value in pair):  # older runs do not record what is unset
                 found.setdefault(key, list(pair))
     return found
 

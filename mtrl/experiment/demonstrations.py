@@ -99,6 +99,8 @@ def _complete(folder: Path, task: str, suite: Suite, episodes: int, seed: int, l
     facts = task_facts(folder, task)
     if facts is None:
         return False
+    if (variation := suite.description().get("variation")) is not None:
+        wanted, facts = wanted | {"variation": variation}, facts | {"variation": facts["benchmark"].get("variation")}
     other = {key: facts.get(key) for key, value in wanted.items() if facts.get(key) != value}
     if other:
         known = {key: wanted[key] for key in other}
@@ -156,6 +158,8 @@ def _spread(jobs: Sequence[_Job], workers: int, count: Callable[..., None]) -> N
 def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Path) -> Path:
     """Make a cache of the demonstrations in RLBench's folders. Returns the cache's folder.
 
+    It replaces an existing cache of the same tasks.
+
     Args:
         folder: the folder that holds <task>/variation<N>/episodes/episode<M>; variation<N> may be all_variations.
         options: key=value overrides; the benchmark's tasks, cameras and image_size choose what is taken.
@@ -163,7 +167,8 @@ def cache(folder: Path, options: Sequence[str], episodes: int | None, output: Pa
         output: as in `collect`.
 
     Raises:
-        UserError: a task has too few demonstrations, or a file is missing or damaged. The message names it.
+        UserError: a task has too few demonstrations, a file is missing or damaged, or something else than a cache
+            stands where a task's cache should be. The message names it.
     """
     check(episodes is None or episodes >= 1, "--episodes", "a positive integer", episodes)
     suite: Suite = SUITES.build(compose(options).benchmark)

@@ -187,7 +187,7 @@ class Surgery(nn.Module):
         return None
 
     def coefficients(self, gramian: Tensor, primary: Tensor, noise: Tensor | None) -> Tensor:
-        """The coefficients c (S,) of the shared gradient Σ_i c_i g_i.
+        """The coefficients c (S,) of the shared gradient Σ_i c_i g_i, where g_i are the weighted gradients.
 
         They do not yet contain the factor of the losses' reduction: 1 / S for their mean, 1 for their sum.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtrl.core.config import check, typed_as
 from mtrl.core.errors import expected
+from mtrl.core.registry import unknown_kind
 from mtrl.core.types import TaskParameters
 from mtrl.gradients.base import (
     Context,
@@ -74,6 +75,8 @@ class Methods:
         """
         if kind in WEIGHTINGS.kinds:
             return cls(weighting=WEIGHTINGS.config_class(kind)(), **more)
+        if kind not in SURGERIES.kinds:
+            raise unknown_kind("weighting or surgery", sorted({*WEIGHTINGS.kinds, *SURGERIES.kinds}), kind)
         config = SURGERIES.config_class(kind)()
         if declared(config, SurgeryConfig).requires_primary:
             config.primary = ["0"]
@@ -97,8 +100,8 @@ class Methods:
                 be negative.
             critic: the critic's optimiser, whose weights the actor may use.
             extras: the names of the `Context.extras` that the learner gives to weightings.
-            single: whether the learner has several critics and this network is not one of them. It then allows
-                `surgery.per_critic`, which has no effect on it.
+            single: whether this network is none of the learner's several critics. Then `surgery.per_critic` is allowed,
+                without effect.
             options: arguments of `MultiTaskOptimizer`: reduction, max_grad_norm, generator, process_group.
 
         Raises:
@@ -121,7 +124,7 @@ class Methods:
         weighting, surgery = self._chosen(part)
         weights = self._weighting(weighting, network.num_tasks, part, critic)
         if self.critic_weighting is not None and part == "actor":
-            what = "equal, or one that the actor uses itself, beside a critic_weighting"
+            what = "equal or one that the actor does use, with a critic_weighting"
             used = weighting.kind == "equal" or not isinstance(weights, Borrowed | equal.Equal)
             check(used, "weighting", what, weighting.kind)
         for name in weights.needs_extras:
@@ -159,7 +162,8 @@ class Methods:
             for name in (option, f"critic_{option}"):
                 config = getattr(self, name)
                 if config is not None and (chosen := declared(config, base).primary_tasks()):
-                    mask = primary_tasks(f"{name}.primary", chosen, self.tasks, len(self.tasks))
+                    count = len(self.tasks) or 1 + max((int(task) for task in chosen if task.isdecimal()), default=0)
+                    mask = primary_tasks(f"{name}.primary", chosen, self.tasks, count)
                     return mask.nonzero().flatten().tolist()
         return None
 

@@ -127,8 +127,8 @@ def relationships(runs: Mapping[str, Sequence[Sequence[Row]]], tasks: Sequence[s
 def triad(runs: Mapping[str, Sequence[Row]], tasks: Sequence[str], path: Path | str) -> Path:
     """Draw Fig. 4 of the PCGrad paper for runs {label: rows}, with a row of panels for each network.
 
-    The panels show curvature, shares of pairs of tasks (with a positive cosine; of conflicting pairs, those that meet
-    each condition), similarity of gradient norms, and returns, or in a second row success.
+    The panels show curvature; the shares of pairs of tasks with a positive cosine, and of conflicting pairs that meet
+    each condition; similarity of gradient norms; and returns (in a second row, success).
 
     Raises:
         UserError: a run has no rows of `diagnostics=triad`.
@@ -235,8 +235,10 @@ def task_curves(
 
 def task_rows(panel: Axes, steps: FloatArray, values: FloatArray, tasks: Sequence[str], title: str) -> None:
     """Draw values (T, K) at steps (K,) as colours, with a row for each task."""
-    extent = (float(steps[0]), float(steps[-1]) + 1e-9, len(tasks) - 0.5, -0.5)
-    drawn = panel.imshow(values, aspect="auto", cmap="viridis", extent=extent, interpolation="nearest")
+    middles = (steps[1:] + steps[:-1]) / 2  # a column reaches half-way to its neighbours, which may be unevenly far
+    edges = np.concatenate([steps[:1], middles, steps[-1:] + 1e-9])
+    drawn = panel.pcolormesh(edges, np.arange(len(tasks) + 1) - 0.5, values, cmap="viridis")
+    panel.invert_yaxis()
     panel.set_title(title, fontsize=10.5, loc="left", color=INK)
     panel.set_yticks(range(len(tasks)), tasks, fontsize=6.5)
     panel.tick_params(length=0)

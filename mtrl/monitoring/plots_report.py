@@ -106,7 +106,8 @@ def sparkline(curves: Sequence[tuple[int, FloatArray, FloatArray]], limits: tupl
     limits: the values of y at the bottom and at the top.
     """
     last = max(float(x[-1]) for _, x, _ in curves) or 1.0
-    low, high = limits[0], max(limits[1], limits[0] + 1e-9)
+    low = limits[0]
+    high = max(limits[1], low + 1e-9 * max(1.0, abs(low)))
     lines = []
     for place, x, y in curves:
         height = 22.0 - 20.0 * (np.clip(y, low, high) - low) / (high - low)

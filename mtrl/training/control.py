@@ -34,7 +34,7 @@ class ControlSuite(Protocol):
         ...
 
     def make_evaluation_envs(self, seed: int, episodes: int, protocol: str) -> TaskVectorEnv:
-        """Environments for evaluation. Meta-World's end episodes on success. `protocol`: see `training.evaluation`."""
+        """Environments for evaluation. Meta-World's terminate on success. `protocol`: see `training.evaluation`."""
         ...
 
 
@@ -51,7 +51,7 @@ class PartialSuite(ControlSuite, Protocol):
 
 
 def make_part(suite: ControlSuite, seed: int, envs_per_task: int, copies: range) -> TaskVectorEnv:
-    """Environments for training: some copies of each task's. Without division, any `ControlSuite` can make them."""
+    """These copies of each task's training environments. If they are all, any `ControlSuite` can make them."""
     if len(copies) == envs_per_task:
         return suite.make_envs(seed, envs_per_task)
     return cast("PartialSuite", suite).make_envs(seed, envs_per_task, copies)
@@ -68,7 +68,7 @@ def check_parts(suite: ControlSuite, workers: int) -> None:
 class EpisodeStatistics:
     """Returns and successes of the training episodes that ended since the last report.
 
-    An episode counts as a success if the task was solved at any of its steps, since training episodes go on after a
+    An episode counts as a success if the task was solved at any of its steps, since training episodes may go on after a
     success.
     """
 
@@ -152,7 +152,7 @@ class ControlTrainer(Trainer):
         """Check, before anything is made, that the benchmark has enough goals for the run's evaluations.
 
         Raises:
-            UserError: an evaluation has more episodes than goals, and uses each goal once.
+            UserError: with protocol=goals, an evaluation has more episodes than goals.
         """
         config, goals = self.config, getattr(self.suite.config, "num_goals", None)
         if goals is None or config.protocol != "goals" or isinstance(self.suite.spec, GoalSpec):

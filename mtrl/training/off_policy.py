@@ -97,7 +97,7 @@ Source = Callable[[], tuple[Guide, int]]
 class OffPolicyTrainer(ControlTrainer):
     """An agent, its environments, its replay and the state of their training.
 
-    The environments step in a thread of their own while the agent learns, or before it (`Config.deterministic`).
+    The environments step while the agent learns, in a thread of their own, or before it (`Config.deterministic`).
     Between two calls of `advance`, no step is under way, and actions, transitions and updates have a fixed order. So
     runs repeat bit for bit, also when they continue from a checkpoint.
     """
@@ -199,7 +199,7 @@ class OffPolicyTrainer(ControlTrainer):
             guide.settle(self._of_copies())
 
     def _of_copies(self) -> Transitions:
-        """The replay's transitions of each copy, (T · N, M, ..), from the oldest step that it has of all copies."""
+        """The replay's transitions of each copy, (T · N, M, ..), from the first step that every copy still has."""
         copies, oldest = self.envs.envs_per_task, len(self.replay) % self.envs.envs_per_task
         whole = self.replay.ordered().map(lambda part: part[:, oldest:])
         return whole.map(lambda part: part.unflatten(1, (-1, copies)).transpose(1, 2).flatten(0, 1))

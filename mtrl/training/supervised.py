@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtrl.core.config import option, path_option
-from mtrl.core.errors import expected
+from mtrl.core.errors import UserError, expected
 from mtrl.core.records import read_json, require
 from mtrl.core.specs import ImageSpec, Spec
 from mtrl.core.types import FloatArray, Metrics
 from mtrl.data.images import Epochs, ImageBatch, ImageData, TaskImages, normalised
+from mtrl.monitoring.progress import say
 from mtrl.training.evaluation import Evaluation, Progress
 from mtrl.training.trainer import TrainedAgent, Trainer, TrainingConfig
 
@@ -130,7 +131,7 @@ def single_task_values(path: Path | str, measures: Mapping[str, str]) -> FloatAr
         measures: each task's name -> the name of its value, such as accuracy.
 
     Raises:
-        UserError: there is no result for a task, or a file is malformed.
+        UserError: there is no result for a task, a result is 0, or a file is malformed.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.rglob("result.json"))
@@ -147,7 +148,10 @@ def single_task_values(path: Path | str, measures: Mapping[str, str]) -> FloatAr
         what = f"for every task, including {missing[0]}"
         found_files = f"none for it in {len(files)} files (in a folder, results with several tasks are skipped)"
         raise expected(f"Single-task results in {path}", what, found_files)
-    return np.array([np.mean(values) for values in found.values()])
+    means = np.array([np.mean(values) for values in found.values()])
+    if zero := [task for task, mean in zip(found, means, strict=True) if mean == 0]:
+        raise expected(f"Single-task results in {path}", "other than 0, as Δ_MTL divides by them", f"0 for {zero[0]}")
+    return means
 
 
 class SupervisedTrainer(Trainer):
@@ -210,7 +214,7 @@ class SupervisedTrainer(Trainer):
         return metrics
 
     def report(self) -> dict[str, FloatArray]:
-        """{headline: (T,)}: the mean over the training batches since the last report, each before its update."""
+        """{headline: (T,)}: its mean over the training batches since the last report, before their updates."""
         mean = self._total / self._seen if self._seen else torch.full_like(self._total, torch.nan)
         self._total, self._seen = torch.zeros_like(self._total), 0
         return {self.headline: mean.double().cpu().numpy()}
@@ -277,9 +281,17 @@ class SupervisedTrainer(Trainer):
         measures = {self.suite.spec.tasks[t]: self._compared(t)[0] for t in self._counted}
         return single_task_values(self.config.single_task, measures)
 
-    def _delta(self, values: FloatArray) -> float:
-        """Δ_MTL over the tasks that count, from the compared value of each."""
-        return delta_mtl(values, self._single_task(), [self._compared(t)[1] for t in self._counted])
+    def _delta(self, values: FloatArray) -> float | None:
+        """Δ_MTL over the tasks that count, from the compared value of each. None if the single-task results are gone.
+
+        `start` refuses to train without them, but a run can still be evaluated after they have been moved.
+        """
+        try:
+            single = self._single_task()
+        except UserError as error:
+            say(f"No Δ_MTL: {error}")
+            return None
+        return delta_mtl(values, single, [self._compared(t)[1] for t in self._counted])
 
 
 def _accuracy(found: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> FloatArray:

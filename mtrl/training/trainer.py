@@ -209,7 +209,7 @@ class Trainer:
         device, but copies only one boolean of each tensor to the host.
 
         Raises:
-            NotFinite: a number is not finite. The message names the tasks, the quantity and the step.
+            NotFinite: a number is not finite. The message names the quantity, the step and, where known, the tasks.
         """
         groups: list[dict[str, Tensor]] = [
             {f"{_DATA}{name}": torch.from_numpy(largest) for name, largest in self.largest_data().items()},
@@ -228,7 +228,7 @@ class Trainer:
         return mixed_seed(self.seed, self.rollbacks) if self.rollbacks else self.seed
 
     def reseed(self) -> None:
-        """Seed all random numbers from here on by `stream`."""
+        """Seed PyTorch's and the agent's random numbers by `stream`."""
         torch.manual_seed(self.stream)
         self.agent.reseed(self.stream)
 
@@ -254,7 +254,7 @@ class Trainer:
         return 0
 
     def changed_bytes(self, steps: int) -> int:
-        """The most of `data_bytes` that a checkpoint writes, `steps` steps after the previous checkpoint."""
+        """How many of `data_bytes` a checkpoint writes at most, `steps` steps after the previous one."""
         return self.data_bytes
 
     def load_data_state(self, state: dict[str, Any]) -> None:
@@ -288,10 +288,12 @@ def _unsound(numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _described(name: str, value: Tensor, tasks: Sequence[str]) -> str:
-    """A text that says what is not finite and, if the tensor has a row for each task, in which tasks."""
+    """A text that says what is not finite and, where the tensor has a row for each task, in which tasks."""
     large = "a number too large to learn from" if name.startswith(_DATA) else "an infinite number"
     what = f"{'NaN' if bool(value.isnan().any()) else large} in {name}"
-    if value.shape[:1] != (len(tasks),) or "shared." in name or "optimizer" in name:
+    if value.shape[:1] != (len(tasks),) or "optimizer" in name:
+        return what
+    if "shared." in name:
         return f"{what} (shared by all tasks)"
     bad: list[int] = (~value.reshape(len(tasks), -1).isfinite().all(1)).nonzero().flatten().tolist()
     if len(bad) == len(tasks) > 1:

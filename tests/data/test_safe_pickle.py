@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import pickle
 import tracemalloc
 from pathlib import Path
@@ -18,6 +19,7 @@ VALUES = [
     np.arange(3.0),
     np.arange(12, dtype="<i4").reshape(3, 4, order="F"),
     np.arange(3, dtype=">i2"),
+    np.arange(24.0).reshape(2, 3, 4).transpose(1, 2, 0),
     np.array(5.0),
     np.zeros((0, 3)),
     np.array([True, False]),
@@ -76,6 +78,9 @@ FORGED = {
     "array of objects": np.array([{}], dtype=object),
     "dtype of objects": Calls(np.dtype, "O"),
     "dtype with fields": np.zeros(1, dtype=[("a", "i4")]),
+    "view of an array": Calls(
+        importlib.import_module("numpy._core.numeric")._frombuffer, np.arange(9), np.dtype("i8"), (9,), "C"
+    ),
     "codec by name": Calls(__import__("_codecs").encode, "x", "rot13"),
     "bytes of another length": None,
 }
@@ -168,6 +173,33 @@ def test_calls_make_no_more_than_the_file_accounts_for(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 4e6
     finally:
         tracemalloc.stop()
+
+
+def test_texts_made_by_calls_count_too(tmp_path: Path) -> None:
+    scalar = b"cnumpy._core.multiarray\nscalar\nq\x00cnumpy\ndtype\nX\x06\x00\x00\x00U25000\x85Rq\x01"
+    data = b"\x80\x04" + scalar + b"B" + (100_000).to_bytes(4, "little") + b"A\0\0\0" * 25_000 + b"q\x02"
+    (tmp_path / "many").write_bytes(data + b"](" + b"h\x00h\x01h\x02\x86R" * 300 + b"e.")
+    with pytest.raises(UserError, match="more bytes than the file has"):
+        safe_pickle.load(tmp_path / "many")
+
+
+def test_an_array_is_filled_only_once(tmp_path: Path) -> None:
+    """NumPy frees the content that an array had before, even if another array shows it."""
+    data = pickle.dumps(np.arange(4.0), protocol=2)
+    assert data[-4:-3] == b"q" and data.endswith(b"b."), "the state is kept in the memo, then given to the array"
+    (tmp_path / "twice").write_bytes(data[:-1] + b"h" + data[-3:-2] + b"b.")
+    with pytest.raises(UserError, match="should be an intact pickle"):
+        safe_pickle.load(tmp_path / "twice")
+
+
+@pytest.mark.parametrize("call", [b"cnumpy\ndtype\n", _ENCODE + b"X\x01\x00\x00\x00a"], ids=["dtype", "encoding"])
+def test_a_message_does_not_show_lists_without_end(tmp_path: Path, call: bytes) -> None:
+    """Ten references at each of thirty levels: 10^30 characters."""
+    nested = b"".join(b"](" + (b"h" + bytes([k - 1])) * 10 + b"eq" + bytes([k]) for k in range(1, 31))
+    ends = b"h\x1e" + (b"\x85R." if b"dtype" in call else b"\x86R.")
+    (tmp_path / "nested").write_bytes(b"\x80\x04]q\x00" + nested + call + ends)
+    with pytest.raises(UserError, match="should be an intact pickle"):
+        safe_pickle.load(tmp_path / "nested")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

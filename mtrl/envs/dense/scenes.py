@@ -1,6 +1,6 @@
 """Classes, depth and normals for each pixel of the ten keyframe tasks' scenes in MuJoCo, seen from random places.
 
-The pictures are made on the first use, which takes minutes. A picture shows a task's objects, the gripper somewhere
+The pictures are made on the first use, which takes minutes. A scene has a task's objects, the gripper somewhere
 above them, the table and the floor. OpenGL draws the colours; classes, exact depth and exact normals come from rays.
 Anything at a depth of more than 5 m has no class, depth or normal. Test pictures show scenes that no training picture
 shows, whatever the seed.

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mtrl.core.errors import expected
 from mtrl.data import image_files
 from mtrl.data.images import LabelledImages, Split
 from mtrl.envs.images.base import ImageSuite, PrimaryImageConfig, TaskImageConfig, Tasks, whole
@@ -52,7 +53,11 @@ CONFIGS = {"cifar100": DomainsConfig, "cifar100_20": SuperclassConfig, "cifar10"
 
 
 def within_superclass(part: LabelledImages) -> torch.Tensor:
-    """The index (0 to 4) of each image's class among the classes of its superclass, in the order of the fine labels."""
+    """The index (0 to 4) of each image's class among the classes of its superclass, in the order of the fine labels.
+
+    Raises:
+        UserError: there are not five classes of each superclass, so that indices would differ between two parts.
+    """
     assert part.coarse is not None
     superclass = torch.full((100,), -1)
     superclass[part.labels] = part.coarse
@@ -61,6 +66,8 @@ def within_superclass(part: LabelledImages) -> torch.Tensor:
         if coarse >= 0:
             place[fine] = seen[coarse]
             seen[coarse] += 1
+    if any(count != PER_SUPERCLASS for count in seen):
+        raise expected("CIFAR-100's superclasses", f"of {PER_SUPERCLASS} classes each", seen)
     return place[part.labels]
 
 

@@ -175,6 +175,8 @@ class BatchedEnvs:
         for starts in self._starts:
             for goal in range(len(starts.goals)):
                 starts.start(goal)
+        for physics in self.physics if self._seeded else ():  # whose first models have just been changed
+            physics.place()
 
     def restart(self, which: BoolArray, *, new_goals: bool | BoolArray = False) -> FloatArray:
         """Start the next episode of the copies marked in ``which (T, N)``, and return all observations (T, N, 39).

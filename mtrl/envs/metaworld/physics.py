@@ -1,8 +1,8 @@
 """The physics of all copies of one task, in MuJoCo.
 
 Each copy has its own ``MjData``. With fewer threads than copies, copies share ``MjModel`` objects, one per thread.
-Resets change the positions of some bodies and sites in a model (``body_pos``, ``site_pos``), so each step of a copy
-then begins by writing those of its positions in which copies differ into the shared model.
+Resets change positions of bodies and sites in a model (``body_pos``, ``site_pos``), so each step of a copy on a shared
+model begins by writing into it the positions that differ between copies.
 """
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ class TaskPhysics:
     def begin(self, n: int, start: Start) -> None:
         """Put copy n into the first state of an episode."""
         self._starts[n] = np.concatenate([start.body_pos.reshape(-1), start.site_pos.reshape(-1)])
-        self._place()
+        self.place()
         self.set_state(n, start.physics)
 
-    def _place(self) -> None:
+    def place(self) -> None:
         """Write positions of bodies and sites into all models, also into the first, which `Starts` may have changed.
 
         Shared models get the positions of copy 0. Those in which copies differ are written again before each step.

@@ -1,4 +1,4 @@
-"""Goal-conditioned pushing: a puck on Meta-World's table, from 200 starts to 200 places (Mint paper, Sec. 6.3)"""
+"""Goal-conditioned pushing: a puck on Meta-World's table, 200 pairs of start and place (Mint paper, Sec. 6.3)"""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def _each(simulators: Sequence[Any], method: str, arguments: Sequence[tuple[Any,
 
 
 class SimulatorProcess:
-    """A `Simulator` in another process, since a process can run CoppeliaSim only once."""
+    """A `Simulator` in another process, since a process cannot run CoppeliaSim twice at the same time."""
 
     def __init__(self, *arguments: Any) -> None:
         """arguments: those of `Simulator`. The first `receive` returns None once it is made, or raises its error."""
@@ -83,18 +83,25 @@ class SimulatorProcess:
         theirs.close()
 
     def send(self, method: str, *arguments: Any) -> None:
-        self._pipe.send((method, arguments))
+        with self._while_it_runs():
+            self._pipe.send((method, arguments))
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _while_it_runs() -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise RuntimeError("A simulator's process ended unexpectedly.") from None
 
     def receive(self) -> Any:
         """The answer to the oldest open call.
 
-        If the call failed, raises its UserError, or a RuntimeError that quotes any other error. Also raises
-        RuntimeError if the process has ended.
+        If the call failed, raises its UserError, or a RuntimeError that quotes any other error. Like `send`, it also
+        raises RuntimeError if the process has ended.
         """
-        try:
+        with self._while_it_runs():
             kind, value = self._pipe.recv()
-        except EOFError:
-            raise RuntimeError("A simulator's process ended unexpectedly.") from None
         if kind == "error":
             raise value
         return value

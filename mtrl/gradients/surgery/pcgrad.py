@@ -1,8 +1,8 @@
 """PCGrad: removes from each gradient the part that conflicts with another task's (Yu et al. 2020, Algorithm 1).
 
 `variant` chooses one of the paper's ablations (Fig. 3). direction: PCGrad's direction with the norm of the plain sum of
-gradients. magnitude: the plain sum's direction with the norm of PCGrad's result. A sum of zero has no direction and is
-not scaled.
+gradients. magnitude: the plain sum's direction with the norm of PCGrad's result. A direction of zero is not
+scaled.
 """
 
 from __future__ import annotations

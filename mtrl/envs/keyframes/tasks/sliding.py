@@ -16,7 +16,7 @@ class SlideBlock(Task):
     name = "slide_block_to_target"
     sentence = "slide the block to the target"
     keyframes = 3
-    ranges = "block: 20 x 40 cm, ±45°; the field lies 20 cm ahead of it, in the direction of its turn"
+    ranges = "block: 20 x 40 cm, ±45°; the field lies 20 cm ahead of it"
     distance, reach = 0.2, 0.04
     """Metres: how far the field lies ahead, and how near to it the block must come."""
     half = 0.04, 0.065, 0.03

@@ -76,7 +76,7 @@ def door_lock_v2(s: State) -> Outcome:
 
 
 def door_unlock_v2(s: State) -> Outcome:
-    """Rewards a gripper's shoulder, above its fingers and further in y, near the lock, and moving the lock in x."""
+    """Rewards a point behind and above the fingers (`_SHOULDER`) near the lock, and moving the lock in x."""
     gripper, lock = s.observation[:3], s.observation[4:7]
     to_lock = scaled_distance(plus(gripper, _SHOULDER), lock, _LOCK_SCALE)
     ready = within(to_lock, 0.02, scaled_distance(plus(s.init_tcp, _SHOULDER), s.obj_init, _LOCK_SCALE))

@@ -18,7 +18,7 @@ def _faucet_handle(s: State) -> Vector:
 
 
 def faucet_v2(grip_offset: Vector, s: State) -> Outcome:
-    """Rewards fingers near a point, the handle's end plus ``grip_offset``, and this point near the goal; 10 there."""
+    """Rewards fingers near the handle's end (plus ``grip_offset``), and that point near the goal; 10 at the goal."""
     handle = plus(s.observation[4:7], grip_offset)
     to_target, to_handle = distance(handle, s.target), distance(handle, s.tcp)
     in_place = within(to_target, _RADIUS, abs(distance(s.obj_init, s.target) - _RADIUS))
@@ -45,7 +45,7 @@ def dial_turn_v2(s: State) -> Outcome:
 
 
 def dial_turn_v1(s: State) -> Outcome:
-    """Reach the mark, then turn it in y, with sharper bonuses near the goal."""
+    """Reach the mark, then bring it to the goal's y, with sharper bonuses near it."""
     mark = s.observation[4:7]
     turning = abs(mark[1] - s.target[1])
     reach = distance(mark, s.tcp)

@@ -211,7 +211,7 @@ def between_pads(s: State, obj: Vector, radius: float, upper: float) -> float:
 def pad_caging(s: State, obj: Vector, obj_radius: float, grip_margin: float, xz_margin: float) -> float:
     """The caging reward that push-back, soccer, sweep and sweep-into define for themselves.
 
-    Grip bounds are ``(obj_radius, obj_radius + grip_margin)``. It does not use the action, so it is always double.
+    A pad grips fully at ``obj_radius`` to ``+ grip_margin`` in y. It does not use the action, so it is always double.
     """
     caging = hamacher(between_pads(s, obj, obj_radius, 0.05), xz_caging(s, obj, xz_margin, s.obj_init))
     gripping = between_pads(s, obj, obj_radius, obj_radius + grip_margin) if caging > 0.95 else 0.0
@@ -242,7 +242,7 @@ def carry(single: bool, grasped: float, in_place: float, lifted: bool, bonus: fl
 
 
 def grasped_and_raised(s: State, obj: Vector) -> bool:
-    """Whether pads with an opening above 0 press on the object, over 2 cm above its start. Needs probe ``touching``."""
+    """Whether the pads, open, press on an object that is over 2 cm above its start. Needs the probe ``touching``."""
     return s.touching > 0 and s.observation[3] > 0 and obj[2] - 0.02 > s.obj_init[2]
 
 
@@ -330,8 +330,8 @@ def place(held: bool, reach: float, remaining: float, longest: float) -> float:
 def outcome_v1(reward: float, remaining: float, radius: float, grasp_success: float = 0.0) -> Outcome:
     """The outcome of most v1 rewards, with success within ``radius``.
 
-    Of the other terms, only the distance varies in most tasks: in v1, Meta-World always reports a gripper near the
-    object and, in most tasks, no grasp.
+    Of the other terms, only the distance varies: for these tasks, Meta-World always reports a gripper near the object
+    and, for most of them, no grasp.
     """
     return Outcome(reward, remaining <= radius, 1.0, grasp_success, 0.0, 0.0, remaining)
 
