@@ -137,6 +137,19 @@ def test_celeba_attributes(tmp_path: Path, text: str, end: str, mark: str) -> No
     assert values.tolist() == [[0, 1, 1], [1, 0, 0]]
 
 
+@pytest.mark.parametrize("text", ["1\nBald\n\na.jpg 5\n", "image_id,Bald\n\n\na.jpg,5\n"], ids=["txt", "csv"])
+def test_errors_name_the_line_of_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list").write_text(text)
+    with pytest.raises(UserError, match="list, line 4 should be a file name and 1 times 1 or -1"):
+        image_files.celeba_attributes(tmp_path / "list")
+
+
+def test_a_broken_off_download_by_others_hides_no_whole_one(tmp_path: Path) -> None:
+    mnist(tmp_path, "")
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
+    assert len(image_files.mnist(tmp_path).train.labels)
+
+
 class Exploit:
     def __reduce__(self) -> Any:
         return Path.touch, (Path("pwned"),)

@@ -97,6 +97,16 @@ def test_a_task_that_does_not_count_is_in_no_mean(two: Path, capsys: pytest.Capt
     assert found["uncounted_tasks"] == ["push"] and found["mean"]["here"] == pytest.approx(1.0)
 
 
+def test_a_folder_with_the_runs_of_against_compares_only_the_others(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label in ("one", "other"):
+        made_run(Path("all") / label, 1, {"reach": 0.5, "push": 0.5})
+    found = compared(capsys, "all", "--against", "all/other")
+    assert [each["label"] for each in found["comparisons"]] == ["one"]
+    assert main(["compare", "all/other", "--against", "all/other"]) == 2
+
+
 @pytest.mark.parametrize(
     ("fact", "value"),
     [
@@ -114,7 +124,8 @@ def test_runs_of_another_protocol_are_refused_unless_asked_for(
     made_run(Path("other"), 1, {"reach": 1.0, "push": 1.0}, result={fact: value})
     assert main(["compare", "other", "--against", "old"]) == 2
     refused = capsys.readouterr().err
-    assert fact in refused and str(value) in refused and "--across-protocols" in refused and refused.count("\n") == 1
+    assert f"{fact}: {value!r} and " in refused or f"{fact}: {value} and " in refused, "in the order of the names"
+    assert "--across-protocols" in refused and refused.count("\n") == 1
     assert main(["compare", "other", "--against", "old", "--across-protocols"]) == 0
     assert f"The protocols differ: {fact}" in capsys.readouterr().out
 

@@ -56,6 +56,33 @@ def whole(task: int, seed: int) -> Demo:
     return made
 
 
+def test_demonstrations_of_another_variation_are_others(
+    toys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = ToySuite.description
+    for variation in (0, 1):
+        monkeypatch.setattr(ToySuite, "description", lambda suite, v=variation: {**describe(suite), "variation": v})
+        if variation == 0:
+            demonstrations.collect(OPTIONS, 2, 1, tmp_path, jobs=1)
+    with pytest.raises(UserError, match=r"should be new, or have \{'variation': 1\}\. Found \{'variation': 0\}"):
+        demonstrations.collect(OPTIONS, 2, 1, tmp_path, jobs=1)
+
+
+def test_a_cache_takes_no_other_folders_place(toys: None, tmp_path: Path) -> None:
+    """Here that of demonstrations in RLBench's layout, which may be its own source."""
+    folder = tmp_path / ToySuite(TASKS).name
+    for task in range(len(TASKS)):
+        write_demo(whole(task, 0), folder, 0)
+    before = sorted(path for path in folder.rglob("*") if path.is_file())
+    for command in (
+        lambda: demonstrations.cache(folder, OPTIONS, 1, tmp_path),
+        lambda: demonstrations.collect(OPTIONS, 1, 1, tmp_path, jobs=1),
+    ):
+        with pytest.raises(UserError, match="should be new, or a cache, which is then replaced"):
+            command()
+    assert before and sorted(path for path in folder.rglob("*") if path.is_file()) == before
+
+
 def test_rlbenchs_folders_become_a_cache(tmp_path: Path) -> None:
     for number in range(3):
         write_demo(whole(0, number), tmp_path / "data", number)

@@ -171,6 +171,7 @@ def test_any_options_are_taken_or_refused_in_one_line(count: int, malformed: Cal
         ("benchmark=glob(*)", "`benchmark` should be one of"),
         (f"steps={'9' * 400}", "`steps` should be below 2^63"),
         (f"agent.learning_rate={'9' * 400}", "`agent.learning_rate` should be a finite number"),
+        (f"agent.support=[-10,{'9' * 400}]", "`agent.support` should be a finite number"),
         (f"agent.gamma={'9' * 5000}", "`agent.gamma` should be one value"),
         (f"seed={'[' * 5000}", "`seed` should be"),
         (f"{'k' * 10_000}=3", "Option `kkk"),

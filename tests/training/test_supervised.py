@@ -149,6 +149,9 @@ def test_single_task_results_of_several_runs_and_seeds(tmp_path: Path) -> None:
     np.testing.assert_allclose(single_task_values(tmp_path, dict.fromkeys(["even", "odd"], "accuracy")), [0.7, 0.5])
     with pytest.raises(UserError, match="for every task, including noise"):
         single_task_values(tmp_path, dict.fromkeys(["even", "noise"], "accuracy"))
+    result(tmp_path / "zero" / "result.json", {"zero": 0.0})
+    with pytest.raises(UserError, match="other than 0, as Δ_MTL divides by them"):
+        single_task_values(tmp_path, dict.fromkeys(["even", "zero"], "accuracy"))
     (tmp_path / "even" / "seed_1" / "result.json").write_text("{")
     with pytest.raises(UserError, match=r"seed_1/result\.json") as caught:
         single_task_values(tmp_path, dict.fromkeys(["even", "odd"], "accuracy"))

@@ -102,6 +102,20 @@ def test_terminate_on_success_and_a_schedule_are_the_packages(trio: MetaWorldSui
     ours.close()
 
 
+@pytest.mark.parametrize("threads", [1, 4])
+def test_meeting_goals_in_an_episode_does_not_change_it(threads: int) -> None:
+    suite = _suite(["door-open-v3", "pick-place-v3"])
+    ours, met = (suite.batched_envs(0, 2, threads=threads) for _ in range(2))
+    met.reset()
+    ours.reset()
+    suite._known.clear()
+    met.meet_goals()
+    for action in draw_actions(5, 2, 2):
+        assert np.array_equal(ours.step(action).observation, met.step(action).observation)
+    ours.close()
+    met.close()
+
+
 def test_the_info_is_the_packages() -> None:
     suite = _suite(SAMPLE)
     ours, theirs = suite.batched_envs(0, 1, with_info=True), PackageEnvs(suite.goals(0), 0, 1)

@@ -89,6 +89,9 @@ def test_a_simulators_error_comes_out_of_its_process() -> None:
     process = SimulatorProcess("reach_target", ("front",), 16)
     with pytest.raises(UserError, match=r"docker/rlbench/install\.sh"):
         process.receive()
+    process._process.join()
+    with pytest.raises(RuntimeError, match="ended unexpectedly"):
+        process.send("reset", 1)
     process.close()
 
 
